@@ -1,0 +1,37 @@
+# `make demo` and `make test` need Python 3.11 to 3.13 with pip, and a package index; nothing else.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+
+.PHONY: demo test test-slow bench lint lock clean
+
+demo: $(VENV)/ready
+	$(BIN)/traitline demo
+
+test: lint
+	$(BIN)/pytest -m "not slow and not gpu"
+
+test-slow: $(VENV)/ready
+	$(BIN)/pytest -m "slow and not gpu"
+
+bench: $(VENV)/ready
+	for script in tests/benchmarks/bench_*.py; do $(BIN)/python $$script || exit 1; done
+
+lint: $(VENV)/ready
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/lint-imports
+
+# Needs uv. The lock pins every package with hashes for all platforms, and names no index.
+lock:
+	uv pip compile pyproject.toml --all-extras --universal --generate-hashes --python-version 3.11 \
+	    --no-emit-index-url --no-header --output-file requirements.lock
+
+clean:
+	rm -rf $(VENV) demo build
+
+$(VENV)/ready: requirements.lock pyproject.toml
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --require-hashes -r requirements.lock
+	$(BIN)/pip install --quiet --no-deps --no-build-isolation --editable .
+	touch $@
