@@ -1,0 +1,99 @@
+"""Files and folders that appear whole or not at all, whatever interrupts the writer.
+
+The work goes on under a temporary name in the same folder, so that the rename stays within one file system. A process
+that is killed leaves such a name behind; every reader here asks for exact names and so never opens one.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import secrets
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+from storage.errors import StoreError
+
+TEMPORARY_PREFIX = ".tmp-"
+
+
+@contextlib.contextmanager
+def commit_file(target: Path) -> Iterator[Path]:
+    """Give a temporary path to write; where the block ends well, that file becomes `target`, replacing an older one.
+
+    After a failure `target` is as it was. The one exception is the very last step: if the folder cannot be synced after
+    the rename, `target` is already there, whole, but might not survive a power cut.
+
+    Raises:
+        StoreError: the operating system refused (disk full, no permission ...), within the block or here.
+    """
+    make_folder(target.parent)
+    temporary = _temporary_path(target)
+    try:
+        yield temporary
+        _sync(temporary)
+        os.replace(temporary, target)
+        _sync(target.parent)
+    except OSError as error:
+        raise StoreError(f"cannot write {target}: {error}") from error
+    finally:
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def commit_folder(target: Path) -> Iterator[Path]:
+    """Give a temporary folder to fill; where the block ends well, it becomes `target` by one rename.
+
+    Raises:
+        FileExistsError: `target` is there already; it is left alone.
+        StoreError: the operating system refused (disk full, no permission ...), within the block or here.
+    """
+    make_folder(target.parent)
+    temporary = _temporary_path(target)
+    try:
+        temporary.mkdir()
+        yield temporary
+        for path in [*temporary.rglob("*"), temporary]:
+            _sync(path)
+        os.rename(temporary, target)
+        _sync(target.parent)
+    except OSError as error:
+        if error.errno in (errno.ENOTEMPTY, errno.EEXIST):
+            raise FileExistsError(error.errno, "already there", str(target)) from error
+        raise StoreError(f"cannot write {target}: {error}") from error
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def make_folder(folder: Path) -> None:
+    """Make a folder and those above it, each of them synced into its parent.
+
+    Raises:
+        StoreError: the operating system refused, or a file is in the way.
+    """
+    try:
+        if folder.is_dir():
+            return
+        make_folder(folder.parent)
+        folder.mkdir(exist_ok=True)
+        _sync(folder.parent)
+    except FileExistsError as error:
+        raise StoreError(f"cannot make the folder {folder}: a file is in its place") from error
+    except OSError as error:
+        raise StoreError(f"cannot make the folder {folder}: {error.strerror}") from error
+
+
+def _temporary_path(target: Path) -> Path:
+    # The target's name comes last: some writers go by the suffix.
+    return target.with_name(f"{TEMPORARY_PREFIX}{secrets.token_hex(6)}-{target.name}")
+
+
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

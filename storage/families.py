@@ -1,0 +1,122 @@
+"""A family of features: which numbers they are, and the key that stands for everything that changes them."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+from storage.errors import StoreError
+from storage.features import COLUMNS, VideoFeatures
+from storage.layout import path_name
+
+SCHEMA_VERSION = 1  # of feature shards; raised whenever a reader of the version before would misread a file
+
+
+@dataclass(frozen=True, eq=False)
+class Family:
+    """One kind of features made in one way; families with the same key are equal.
+
+    The key changes exactly when a value does. Numbers count by value (25 and 25.0 are the same), the order of a mapping
+    and whether a sequence is a list or a tuple do not count.
+
+    Args:
+        name: what the features are: "faces", "static" or "dynamic".
+        dim: numbers in each vector.
+        settings: everything that changes those numbers, as JSON would hold it: options, code version, weights.
+        quality: names of the extra float32 columns, one number per token each.
+        schema_version: of the shards; only what was read from a store has another than today's.
+
+    Raises:
+        ValueError: a value is out of range or cannot be written as JSON.
+    """
+
+    name: str
+    dim: int
+    settings: Mapping[str, Any]
+    quality: tuple[str, ...] = ()
+    schema_version: int = SCHEMA_VERSION
+
+    def __post_init__(self) -> None:
+        path_name("family name", self.name)
+        if self.dim < 1:
+            raise ValueError(f"dim must be at least 1, not {self.dim}")
+        if len({*self.quality, *COLUMNS}) != len(self.quality) + len(COLUMNS):
+            raise ValueError(f"quality columns must differ from each other and from {COLUMNS}: {self.quality}")
+        object.__setattr__(self, "quality", tuple(self.quality))
+        # A plain copy: later changes to what the caller holds must not change the key.
+        object.__setattr__(self, "settings", _plain(dict(self.settings)))
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Family) and self.key == other.key
+
+    def __hash__(self) -> int:
+        return hash(self.key)
+
+    @cached_property
+    def key(self) -> str:
+        """Sixteen hexadecimal characters: the start of the SHA-256 of the canonical JSON of all values."""
+        return hashlib.sha256(canonical_json(self.to_dict()).encode()).hexdigest()[:16]
+
+    def to_dict(self) -> dict[str, Any]:
+        """All values as JSON would hold them."""
+        return {
+            "name": self.name,
+            "dim": self.dim,
+            "quality": list(self.quality),
+            "schema_version": self.schema_version,
+            "settings": self.settings,
+        }
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> Family:
+        """Undo `to_dict`.
+
+        Raises:
+            StoreError: a newer version of the program wrote it.
+            KeyError, TypeError, ValueError: it is something else.
+        """
+        if values["schema_version"] > SCHEMA_VERSION:
+            raise StoreError(
+                f"schema version {values['schema_version']} is newer than this program's ({SCHEMA_VERSION}): update it"
+            )
+        return cls(**values)
+
+    def check(self, video: VideoFeatures) -> None:
+        """Refuse features that are not of this family.
+
+        Raises:
+            ValueError: the vectors' length or the quality columns are others.
+        """
+        if video.vectors.shape[1] != self.dim:
+            raise ValueError(
+                f"{video.video_id}: {self.name} vectors have {self.dim} numbers, not {video.vectors.shape[1]}"
+            )
+        if set(video.quality) != set(self.quality):
+            raise ValueError(f"{video.video_id}: {self.name} has quality {self.quality}, not {tuple(video.quality)}")
+
+
+def canonical_json(value: Any) -> str:
+    """One text for one value: sorted keys, no spaces, no NaN or infinity (ValueError)."""
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False)
+
+
+def _plain(value: Any) -> Any:
+    """Copy into what JSON gives back, with whole floats as integers, so that equal settings have equal JSON."""
+    match value:
+        case None | bool() | str() | int():
+            return value
+        case float():
+            if value != value or value in (float("inf"), float("-inf")):
+                raise ValueError(f"settings must be finite numbers, not {value}")
+            return int(value) if value.is_integer() else value
+        case Mapping():
+            if not all(isinstance(name, str) for name in value):
+                raise ValueError(f"names of settings must be text: {list(value)}")
+            return {name: _plain(item) for name, item in value.items()}
+        case list() | tuple():
+            return [_plain(item) for item in value]
+    raise ValueError(f"settings must be what JSON can hold, not {type(value).__name__} {value!r}")

@@ -1,0 +1,175 @@
+"""Features of videos on disk: what is done, and the numbers themselves.
+
+    STORE/features/<family>/<key>/family.json                   what the features are, in clear
+    STORE/features/<family>/<key>/shard-<time>-<random>.parquet
+
+Shards are only ever added, whole. Where two hold the same video, the one whose name sorts last is right, whatever bytes
+of the video either was made from; `storage.parts` says why that is the newer one. Another program gets the same view of
+Parquet shards by the same rule, for instance DuckDB:
+
+    SELECT * FROM read_parquet('.../shard-*.parquet', filename = true)
+    QUALIFY filename = max(filename) OVER (PARTITION BY video_id)
+"""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+from storage.commit import commit_file
+from storage.errors import StoreError
+from storage.families import Family
+from storage.features import VideoFeatures
+from storage.layout import open_store
+from storage.parquet_store import ParquetFormat
+from storage.parts import list_parts, new_part
+from storage.shard import ShardFormat, ShardHeader, damaged, read_header, read_videos
+
+FORMATS: dict[str, ShardFormat] = {"parquet": ParquetFormat()}
+_BY_SUFFIX = {format.suffix: format for format in FORMATS.values()}
+
+
+@dataclass
+class _Index:
+    """Where the right rows of each video are, as far as these shards say. About 0.4 KB of memory for each video."""
+
+    shards: set[Path] = field(default_factory=set)
+    shard_of: dict[str, Path] = field(default_factory=dict)
+    sha256_of: dict[str, str] = field(default_factory=dict)
+
+    def add(self, shard: Path, header: ShardHeader) -> None:
+        for entry in header.videos:
+            known = self.shard_of.get(entry.video_id)
+            if known is None or shard.stem > known.stem:
+                self.shard_of[entry.video_id] = shard
+                self.sha256_of[entry.video_id] = entry.video_sha256
+        self.shards.add(shard)
+
+
+class FeatureStore:
+    """Cached features of every family, in one store folder.
+
+    Any number of processes may write and read at once. The store remembers what it has read of committed shards, so a
+    second question costs only a listing of the folder and the headers of shards that came since.
+
+    Args:
+        root: the store's folder. It need not exist before the first write.
+        format: of the shards that get written; those of every known format are read.
+
+    Raises:
+        StoreError: the folder is not a store.
+    """
+
+    def __init__(self, root: str | Path, format: Literal["parquet"] = "parquet") -> None:
+        if format not in FORMATS:
+            raise StoreError(f"unknown store format {format!r}: choose one of {', '.join(FORMATS)}")
+        self._features = open_store(root) / "features"
+        self._format = FORMATS[format]
+        self._indexes: dict[Path, _Index] = {}
+        self._lock = threading.Lock()
+
+    def write(self, family: Family, videos: Sequence[VideoFeatures]) -> str:
+        """Commit features as one shard: on the disk, whole, when this returns, and not there when it raises.
+
+        Returns:
+            The shard's id, unique among all machines.
+
+        Raises:
+            ValueError: there are no videos, one is not of the family, or one comes twice.
+            StoreError: the operating system refused, or the folder belongs to other settings.
+        """
+        header = ShardHeader.of(family, videos)
+        folder = self._folder(family)
+        self._describe(folder, family)
+        path = new_part(folder, "shard", _BY_SUFFIX, self._format.suffix)
+        with commit_file(path) as temporary:
+            self._format.write(temporary, header, videos)
+        return path.stem.removeprefix("shard-")
+
+    def done(self, family: Family) -> dict[str, str]:
+        """Find which videos have features, from the headers of the committed shards alone.
+
+        Returns:
+            video_id -> SHA-256 of the bytes that the features were made from.
+
+        Raises:
+            StoreError: a shard is damaged, too new, or does not belong there.
+        """
+        with self._lock:
+            return dict(self._index(family).sha256_of)
+
+    def read(self, family: Family, video_ids: Iterable[str] | None = None) -> Iterator[VideoFeatures]:
+        """Read features, each video once, as the store was when the first one was asked for.
+
+        Args:
+            family: which features.
+            video_ids: only these, where present; None for all.
+
+        Returns:
+            Videos in the store's order: by shard, oldest first. Few of them are in memory at a time. Their arrays are
+            read-only.
+
+        Raises:
+            StoreError: a shard is damaged, too new, or does not belong there.
+        """
+        with self._lock:
+            shard_of = self._index(family).shard_of
+            wanted = shard_of if video_ids is None else set(video_ids)
+            shard_of = {video_id: shard_of[video_id] for video_id in wanted if video_id in shard_of}
+        for shard in sorted(set(shard_of.values()), key=lambda path: path.stem):
+            format = _BY_SUFFIX[shard.suffix]
+            header = read_header(shard, format, family)
+            entries = enumerate(header.videos)
+            positions = [position for position, entry in entries if shard_of.get(entry.video_id) == shard]
+            yield from read_videos(shard, format, header, positions)
+
+    def families(self) -> list[Family]:
+        """Find the families that the store holds, by name and key.
+
+        Raises:
+            StoreError: a family's description is damaged or too new.
+        """
+        families = [_read_family(path) for path in self._features.glob("*/*/family.json")]
+        return sorted(families, key=lambda family: (family.name, family.key))
+
+    def _folder(self, family: Family) -> Path:
+        return self._features / family.name / family.key
+
+    def _describe(self, folder: Path, family: Family) -> None:
+        path = folder / "family.json"
+        if path.exists():
+            if _read_family(path) != family:
+                raise StoreError(f"{path} describes other features than its folder's name says: move the folder away")
+            return
+        with commit_file(path) as temporary:
+            text = json.dumps({"key": family.key, **family.to_dict()}, indent=2, ensure_ascii=False)
+            temporary.write_text(text + "\n", encoding="utf-8")
+
+    def _index(self, family: Family) -> _Index:
+        folder = self._folder(family)
+        shards = list_parts(folder, "shard", _BY_SUFFIX)
+        index = self._indexes.get(folder)
+        if index is None or not index.shards <= set(shards):  # a removed shard may have hidden an older one's rows
+            index = self._indexes[folder] = _Index()
+        for shard in shards:
+            if shard not in index.shards:
+                index.add(shard, read_header(shard, _BY_SUFFIX[shard.suffix], family))
+        return index
+
+
+def _read_family(path: Path) -> Family:
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+        key = values.pop("key")
+        family = Family.from_dict(values)
+        if family.key != key:
+            raise ValueError(f"its key {key} is not that of its settings, {family.key}")
+    except StoreError as error:
+        raise StoreError(f"cannot read {path}: {error}") from error
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise damaged(path, error) from error
+    return family

@@ -1,0 +1,79 @@
+"""The features of one video, as arrays."""
+
+from __future__ import annotations
+
+import json
+import re
+import zlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+COLUMNS = ("video_id", "video_sha256", "token", "start_s", "end_s", "vector")
+"""What every row of a feature shard has besides its family's quality columns."""
+
+_SHA256 = re.compile(r"[0-9a-f]{64}")
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class VideoFeatures:
+    """All tokens of one video in one family, in order of time.
+
+    Args:
+        video_id: POSIX path of the file below the videos folder, with its extension.
+        video_sha256: 64 hexadecimal characters: the SHA-256 of the file's bytes.
+        vectors: float32 [N, dim], N >= 1. NaN is kept as it is.
+        start_s: float64 [N], seconds from the video's beginning to where each token begins.
+        end_s: float64 [N], seconds to where each token ends, never before its start.
+        quality: name of column -> float32 [N].
+
+    Raises:
+        ValueError: a shape, dtype or value is another; a video without tokens is a failure and not kept here.
+    """
+
+    video_id: str
+    video_sha256: str
+    vectors: np.ndarray
+    start_s: np.ndarray
+    end_s: np.ndarray
+    quality: Mapping[str, np.ndarray]
+
+    def __post_init__(self) -> None:
+        if not self.video_id or not _encodes(self.video_id):
+            raise ValueError(f"video_id must be text that UTF-8 can hold, and not empty: {self.video_id!r}")
+        if not _SHA256.fullmatch(self.video_sha256):
+            raise ValueError(f"{self.video_id}: video_sha256 must be 64 lower-case hex digits: {self.video_sha256!r}")
+        if self.vectors.ndim != 2 or 0 in self.vectors.shape:
+            raise ValueError(f"{self.video_id}: vectors must be [N, dim] with N >= 1, not {self.vectors.shape}")
+        columns = {"start_s": self.start_s, "end_s": self.end_s, **self.quality}
+        for name, column in columns.items():
+            if column.shape != self.vectors.shape[:1]:
+                raise ValueError(f"{self.video_id}: {name} must be {self.vectors.shape[:1]}, not {column.shape}")
+        for name, array in {"vectors": self.vectors, **columns}.items():
+            dtype = np.float64 if name in ("start_s", "end_s") else np.float32
+            if array.dtype != dtype:
+                raise ValueError(f"{self.video_id}: {name} must be {np.dtype(dtype)}, not {array.dtype}")
+        if not (np.isfinite(self.start_s) & np.isfinite(self.end_s) & (self.start_s <= self.end_s)).all():
+            raise ValueError(f"{self.video_id}: times must be finite, and none may end before it starts")
+
+    @property
+    def tokens(self) -> int:
+        """Number of tokens, N."""
+        return len(self.vectors)
+
+    def checksum(self) -> int:
+        """CRC-32 over everything that is here, bit for bit; the quality columns count in order of their names."""
+        names = sorted(self.quality)
+        crc = zlib.crc32(json.dumps([self.video_id, self.video_sha256, self.vectors.shape, names]).encode())
+        for array in (self.vectors, self.start_s, self.end_s, *(self.quality[name] for name in names)):
+            crc = zlib.crc32(np.ascontiguousarray(array), crc)
+        return crc
+
+
+def _encodes(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True

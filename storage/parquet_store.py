@@ -1,0 +1,163 @@
+"""Feature shards as Parquet files that DuckDB, pandas and Polars read as they are.
+
+One row per token: `video_id`, `video_sha256`, `token` (its number within the video), `start_s`, `end_s`, the family's
+quality columns, and `vector`. No value is null. The header lies in the footer's key-value metadata.
+
+Measured on 64 videos (pyarrow 26, 2 cores; numbers drawn with the distribution of averaged ReLU maps, not real ones):
+
+- `vector` is a fixed-size list. It reads as fast as a list (10.0 ms against 10.1 ms for 8.4 MB), but the dimension is
+  part of the schema, and no ragged row can be written. DuckDB sees FLOAT[], Polars Array, pandas one array a row.
+- Bytes split by significance, then zstd: 0.83 of the raw size for static, 0.75 for dynamic and 0.70 for faces, against
+  0.92, 0.80 and 0.85 with zstd alone. The times of reading do not differ by more than the runs do.
+- Row groups of about 1 MiB of vectors (8 videos of static tokens): one video is read in 1.4 ms where one group for all
+  takes 10 ms, while one group per video makes the file 8 % larger and a whole scan 1.6 times as long.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator, Sequence
+from itertools import groupby
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from storage.families import Family
+from storage.features import VideoFeatures
+from storage.shard import ShardHeader, VideoEntry
+
+HEADER_KEY = "traitline"
+ROW_GROUP_BYTES = 2**20
+
+_LABELS = pa.schema(
+    [
+        pa.field("video_id", pa.string(), nullable=False),
+        pa.field("video_sha256", pa.string(), nullable=False),
+        pa.field("token", pa.int32(), nullable=False),
+    ]
+)
+
+
+class ParquetFormat:
+    """Writes and reads shards as Parquet files; see `storage.shard.ShardFormat`."""
+
+    suffix = ".parquet"
+
+    def write(self, path: Path, header: ShardHeader, videos: Sequence[VideoFeatures]) -> None:
+        """Write one shard file. Raises OSError where the disk refuses."""
+        with pq.ParquetWriter(
+            path,
+            _schema(header.family),
+            compression="zstd",
+            use_dictionary=["video_id", "video_sha256"],
+            use_byte_stream_split=["vector.list.element", *header.family.quality],
+            write_statistics=["video_id"],
+            write_page_checksum=True,
+        ) as writer:
+            for group in _row_groups(videos):
+                rows = _rows(header.family, group)
+                writer.write_table(rows, row_group_size=len(rows))
+            # Into the footer only: metadata of the schema would be written twice, the second time in base64.
+            writer.add_key_value_metadata({HEADER_KEY: header.to_text()})
+
+    def read_header(self, path: Path) -> ShardHeader:
+        """Read the footer alone. Raises OSError, ValueError, KeyError or TypeError where it is damaged."""
+        with _arrow_errors_as_value_errors(), pa.OSFile(str(path)) as file:
+            metadata = pq.read_metadata(file)
+        text = (metadata.metadata or {}).get(HEADER_KEY.encode())
+        if text is None:
+            raise ValueError("it has no header of a feature shard")
+        header = ShardHeader.from_text(text.decode())
+        rows = sum(entry.tokens for entry in header.videos)
+        if rows != metadata.num_rows:
+            raise ValueError(f"it has {metadata.num_rows} rows where its header says {rows}")
+        return header
+
+    def read(self, path: Path, header: ShardHeader, positions: Sequence[int]) -> Iterator[VideoFeatures]:
+        """Read row group by row group, only those with a video at one of `positions`.
+
+        The arrays share the memory of their row group and are read-only. Raises OSError or ValueError where the file is
+        damaged.
+        """
+        first_rows = np.cumsum([0, *(entry.tokens for entry in header.videos)])
+        with _arrow_errors_as_value_errors(), pq.ParquetFile(path, page_checksum_verification=True) as file:
+            if not file.schema_arrow.equals(_schema(header.family)):
+                raise ValueError("its columns are not those of its header")
+            sizes = [file.metadata.row_group(group).num_rows for group in range(file.num_row_groups)]
+            group_rows = np.cumsum([0, *sizes])
+            groups = np.searchsorted(group_rows, first_rows[:-1], side="right") - 1
+            for group, members in groupby(positions, key=lambda position: int(groups[position])):
+                rows = file.read_row_group(group)
+                begin, end = np.searchsorted(groups, [group, group + 1])
+                if not rows.select(_LABELS.names).equals(_labels(header.videos[begin:end])):
+                    raise ValueError("its rows are not of the videos that its header says")
+                columns = {name: rows[name].to_numpy() for name in ("start_s", "end_s", *header.family.quality)}
+                vectors = rows["vector"].combine_chunks().flatten().to_numpy().reshape(-1, header.family.dim)
+                for position in members:
+                    entry = header.videos[position]
+                    first = int(first_rows[position] - group_rows[group])
+                    part = slice(first, first + entry.tokens)
+                    yield VideoFeatures(
+                        video_id=entry.video_id,
+                        video_sha256=entry.video_sha256,
+                        vectors=vectors[part],
+                        start_s=columns["start_s"][part],
+                        end_s=columns["end_s"][part],
+                        quality={name: columns[name][part] for name in header.family.quality},
+                    )
+
+
+@contextlib.contextmanager
+def _arrow_errors_as_value_errors() -> Iterator[None]:
+    # Damage makes Arrow raise nearly any kind of error, "not implemented" and "out of memory" among them.
+    try:
+        yield
+    except pa.ArrowException as error:
+        raise ValueError(str(error)) from error
+
+
+def _schema(family: Family) -> pa.Schema:
+    vector = pa.list_(pa.field("element", pa.float32(), nullable=False), family.dim)
+    numbers = {"start_s": pa.float64(), "end_s": pa.float64(), **dict.fromkeys(family.quality, pa.float32())}
+    columns = {**numbers, "vector": vector}
+    return pa.schema([*_LABELS, *(pa.field(name, dtype, nullable=False) for name, dtype in columns.items())])
+
+
+def _row_groups(videos: Sequence[VideoFeatures]) -> Iterator[list[VideoFeatures]]:
+    """Cut into runs of whole videos, each closed by the video with which it reaches ROW_GROUP_BYTES."""
+    group: list[VideoFeatures] = []
+    size = 0
+    for video in videos:
+        group.append(video)
+        size += video.vectors.nbytes
+        if size >= ROW_GROUP_BYTES:
+            yield group
+            group, size = [], 0
+    if group:
+        yield group
+
+
+def _labels(videos: Sequence[VideoFeatures | VideoEntry]) -> pa.Table:
+    """The columns that say whose rows these are: what gets written, and what must be there when it is read."""
+    tokens = [video.tokens for video in videos]
+    columns = [
+        np.repeat(np.array([video.video_id for video in videos], dtype=object), tokens),
+        np.repeat(np.array([video.video_sha256 for video in videos], dtype=object), tokens),
+        np.concatenate([np.arange(count, dtype=np.int32) for count in tokens]),
+    ]
+    return pa.Table.from_arrays([pa.array(column) for column in columns], schema=_LABELS)
+
+
+def _rows(family: Family, videos: Sequence[VideoFeatures]) -> pa.Table:
+    numbers = {
+        "start_s": [video.start_s for video in videos],
+        "end_s": [video.end_s for video in videos],
+        **{name: [video.quality[name] for video in videos] for name in family.quality},
+    }
+    schema = _schema(family)
+    flat = pa.array(np.concatenate([video.vectors for video in videos]).ravel())
+    vectors = pa.FixedSizeListArray.from_arrays(flat, type=schema.field("vector").type)
+    columns = [*_labels(videos).columns, *(pa.array(np.concatenate(parts)) for parts in numbers.values()), vectors]
+    return pa.Table.from_arrays(columns, schema=schema)

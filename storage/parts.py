@@ -1,0 +1,46 @@
+"""Names of the files that only ever get added to a folder: unique on any number of machines, sorting by time.
+
+A part is called <prefix>-<UTC time in microseconds>-<random>.<suffix>. Where two parts of a folder speak of the same
+video, the one whose name sorts last is right. So that a machine whose clock is slow cannot write something that is
+superseded from the start, a new part's time is always later than that of every part already there.
+"""
+
+from __future__ import annotations
+
+import re
+import secrets
+from collections.abc import Collection
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+from storage.errors import StoreError
+
+_STAMP = "%Y%m%dT%H%M%S%f"
+_NAME = re.compile(r"(?P<prefix>[a-z]+)-(?P<stamp>\d{8}T\d{12})-[0-9a-f]{12}(?P<suffix>\.[a-z0-9]+)")
+
+
+def list_parts(folder: Path, prefix: str, suffixes: Collection[str]) -> list[Path]:
+    """Committed parts of a folder, oldest first; other files, temporary ones among them, are passed over.
+
+    Raises:
+        StoreError: the folder is there but cannot be listed.
+    """
+    try:
+        paths = list(folder.iterdir())
+    except FileNotFoundError:
+        return []
+    except OSError as error:
+        raise StoreError(f"cannot read the folder {folder}: {error.strerror}") from error
+    names = ((path, _NAME.fullmatch(path.name)) for path in paths)
+    parts = [path for path, name in names if name and name["prefix"] == prefix and name["suffix"] in suffixes]
+    return sorted(parts, key=lambda path: path.stem)
+
+
+def new_part(folder: Path, prefix: str, suffixes: Collection[str], suffix: str) -> Path:
+    """Path for the next part of a folder, later than all parts that are there with one of `suffixes`."""
+    now = datetime.now(UTC).replace(tzinfo=None)
+    parts = list_parts(folder, prefix, suffixes)
+    if parts:
+        newest = datetime.strptime(parts[-1].name.split("-")[1], _STAMP)
+        now = max(now, newest + timedelta(microseconds=1))
+    return folder / f"{prefix}-{now.strftime(_STAMP)}-{secrets.token_hex(6)}{suffix}"

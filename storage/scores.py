@@ -1,0 +1,116 @@
+"""Scores by video, with the keys of the features that they came from, in STORE/scores/<model>/<version>/."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+
+from storage.layout import open_store, path_name
+from storage.tables import add_rows, read_rows
+
+_TRAITS = 5
+_SCHEMA = pa.schema(
+    [
+        pa.field(name, dtype, nullable=False)
+        for name, dtype in (
+            ("video_id", pa.string()),
+            ("video_sha256", pa.string()),
+            ("traits", pa.list_(pa.field("element", pa.float32(), nullable=False), _TRAITS)),
+            ("face_coverage", pa.float32()),
+            ("static_tokens", pa.int32()),
+            ("dynamic_tokens", pa.int32()),
+            ("static_key", pa.string()),
+            ("dynamic_key", pa.string()),
+            ("weights", pa.string()),
+        )
+    ]
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Score:
+    """What a model says about one video.
+
+    Args:
+        video_id: POSIX path of the file below the videos folder, with its extension.
+        video_sha256: SHA-256 of the file's bytes, in hex.
+        traits: five finite numbers in the trait order; kept as float32.
+        face_coverage: share of frames with a face of the main person, 0 to 1; kept as float32.
+        static_tokens: number of static tokens that the model saw.
+        dynamic_tokens: number of dynamic tokens that the model saw.
+        static_key: key of the static features' family.
+        dynamic_key: key of the dynamic features' family.
+        weights: which weights the extractors had: "pretrained" or "random".
+
+    Raises:
+        ValueError: there are not five traits, or a number is not finite.
+    """
+
+    video_id: str
+    video_sha256: str
+    traits: tuple[float, ...]
+    face_coverage: float
+    static_tokens: int
+    dynamic_tokens: int
+    static_key: str
+    dynamic_key: str
+    weights: str
+
+    def __post_init__(self) -> None:
+        if len(self.traits) != _TRAITS:
+            raise ValueError(f"{self.video_id}: a score has {_TRAITS} traits, not {len(self.traits)}")
+        # Rounded here and not by the file, so that what is read back equals what was written.
+        object.__setattr__(self, "traits", tuple(float(np.float32(value)) for value in self.traits))
+        object.__setattr__(self, "face_coverage", float(np.float32(self.face_coverage)))
+        if not all(map(math.isfinite, (*self.traits, self.face_coverage))):
+            raise ValueError(f"{self.video_id}: scores and face_coverage must be finite numbers")
+
+
+class ScoreStore:
+    """All scores of a store.
+
+    Args:
+        root: the store's folder.
+
+    Raises:
+        StoreError: the folder is not a store.
+    """
+
+    def __init__(self, root: str | Path) -> None:
+        self._scores = open_store(root) / "scores"
+
+    def write(self, model: str, version: str, rows: Iterable[Score]) -> None:
+        """Commit scores, all or none. Of two scores for one video, the later one counts.
+
+        Raises:
+            ValueError: `model` or `version` cannot be a folder's name.
+            StoreError: the operating system refused.
+        """
+        values = [asdict(row) for row in rows]
+        if values:
+            add_rows(self._folder(model, version), "scores", pa.Table.from_pylist(values, schema=_SCHEMA))
+
+    def read(self, model: str, version: str) -> Iterator[Score]:
+        """Read the latest score for each video, sorted by video_id; the table is in memory, about 0.3 KB a video.
+
+        Raises:
+            ValueError: `model` or `version` cannot be a folder's name.
+            StoreError: a file is damaged or too new.
+        """
+        table = read_rows(self._folder(model, version), "scores", _SCHEMA)
+        table = table.append_column("row", pa.array(range(len(table)), pa.int64()))
+        table = table.sort_by([("video_id", "ascending"), ("part", "descending"), ("row", "descending")])
+        previous = None
+        for batch in table.drop_columns(["part", "row"]).to_batches(max_chunksize=4096):
+            for values in batch.to_pylist():
+                if values["video_id"] != previous:
+                    previous = values["video_id"]
+                    yield Score(**{**values, "traits": tuple(values["traits"])})
+
+    def _folder(self, model: str, version: str) -> Path:
+        return self._scores / path_name("model name", model) / path_name("model version", version)

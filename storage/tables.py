@@ -1,0 +1,48 @@
+"""Small tables that only ever grow: each addition is one Parquet part, and the newest part is right."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from storage.commit import commit_file
+from storage.errors import StoreError
+from storage.parts import list_parts, new_part
+
+TABLE_VERSION = 1
+_VERSION_KEY = b"traitline_table_version"
+_SUFFIX = ".parquet"
+
+
+def add_rows(folder: Path, prefix: str, rows: pa.Table) -> Path:
+    """Commit rows as one part, whole; returns its path. Raises StoreError where the operating system refuses."""
+    path = new_part(folder, prefix, {_SUFFIX}, _SUFFIX)
+    versioned = rows.replace_schema_metadata({_VERSION_KEY: str(TABLE_VERSION)})
+    with commit_file(path) as temporary:
+        pq.write_table(versioned, temporary, compression="zstd", write_page_checksum=True)
+    return path
+
+
+def read_rows(folder: Path, prefix: str, schema: pa.Schema) -> pa.Table:
+    """Read the rows of all parts, oldest part first, with the part's number as a last column `part`.
+
+    Raises:
+        StoreError: a part is damaged, has other columns, or was written by a newer version of the program.
+    """
+    tables = []
+    for number, path in enumerate(list_parts(folder, prefix, {_SUFFIX})):
+        try:
+            with pq.ParquetFile(path, page_checksum_verification=True) as file:
+                version = int((file.schema_arrow.metadata or {}).get(_VERSION_KEY, b"0"))
+                rows = file.read()
+        except (OSError, ValueError, pa.ArrowException) as error:
+            raise StoreError(f"{path} is damaged: {' '.join(str(error).split())}; move it away") from error
+        if version > TABLE_VERSION:
+            raise StoreError(f"cannot read {path}: its version {version} is newer than this program's: update it")
+        if not rows.schema.equals(schema):
+            raise StoreError(f"cannot read {path}: it has other columns than this program writes; move it away")
+        tables.append(rows.append_column(pa.field("part", pa.int64(), nullable=False), pa.array([number] * len(rows))))
+    whole = schema.append(pa.field("part", pa.int64(), nullable=False))
+    return pa.concat_tables(tables) if tables else whole.empty_table()

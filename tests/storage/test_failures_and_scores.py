@@ -1,0 +1,108 @@
+"""The small tables: failures and scores."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import duckdb
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from storage import Failure, FailureLog, Score, ScoreStore, StoreError
+
+FAILURE = Failure("-a.mp4", "0" * 64, "k" * 16, "faces", "no_face", "no face in 100 frames,\nnot one", 1)
+SCORE = Score("-a.mp4", "0" * 64, (0.1, 0.2, -0.3, 1e-8, 0.5), 0.9, 16, 6, "s" * 16, "d" * 16, "random")
+
+
+def test_log_without_failures_is_empty(tmp_path):
+    log = FailureLog(tmp_path / "new")
+    log.add([])
+    assert log.current() == []
+    assert not (tmp_path / "new").exists()
+
+
+def test_latest_failure_counts_for_each_video_content_and_key(tmp_path):
+    change = dataclasses.replace
+    other_key, other_bytes = change(FAILURE, key="l" * 16), change(FAILURE, video_sha256="1" * 64)
+    again = change(FAILURE, stage="decode", reason="truncated", message="", attempts=2)
+    log = FailureLog(tmp_path)
+    log.add([FAILURE, other_key])
+    log.add([other_bytes, again])
+    assert FailureLog(tmp_path).current() == [again, other_key, other_bytes]
+    log.add([change(again, attempts=3), change(again, attempts=4)])
+    assert log.current()[0].attempts == 4
+
+
+def test_every_attempt_stays_readable_for_duckdb(tmp_path):
+    log = FailureLog(tmp_path)
+    log.add([FAILURE])
+    log.add([dataclasses.replace(FAILURE, attempts=2)])
+    rows = duckdb.sql(f"SELECT reason, attempts FROM '{tmp_path}/failures/failures-*.parquet' ORDER BY attempts")
+    assert rows.fetchall() == [("no_face", 1), ("no_face", 2)]
+
+
+def test_damaged_newer_and_foreign_logs_are_refused_by_name(tmp_path):
+    FailureLog(tmp_path).add([FAILURE])
+    (path,) = (tmp_path / "failures").iterdir()
+    whole = path.read_bytes()
+    path.write_bytes(whole[:-5])
+    with pytest.raises(StoreError, match=f"{path.name} is damaged"):
+        FailureLog(tmp_path).current()
+    path.write_bytes(whole)
+    rows = pq.read_table(path)
+    pq.write_table(rows.replace_schema_metadata({"traitline_table_version": "2"}), path)
+    with pytest.raises(StoreError, match="its version 2 is newer"):
+        FailureLog(tmp_path).current()
+    pq.write_table(pa.table({"a": [1]}), path)
+    with pytest.raises(StoreError, match="it has other columns"):
+        FailureLog(tmp_path).current()
+
+
+def test_scores_come_back_sorted_each_video_once_with_the_latest_right(tmp_path):
+    store = ScoreStore(tmp_path)
+    assert list(store.read("main", "1")) == []
+    rng = np.random.default_rng(0)
+    names = [f"{number:05d}.mp4" for number in rng.permutation(5000)]
+    first = [dataclasses.replace(SCORE, video_id=name, traits=tuple(rng.normal(size=5))) for name in names]
+    later = [dataclasses.replace(score, traits=(1, 2, 3, 4, 5), weights="pretrained") for score in first[::7]]
+    store.write("main", "1", first)
+    store.write("main", "1", iter(later))
+    store.write("main", "1", [])
+    expected = {score.video_id: score for score in [*first, *later]}
+    assert list(ScoreStore(tmp_path).read("main", "1")) == [expected[name] for name in sorted(expected)]
+
+
+def test_scores_of_models_and_versions_are_kept_apart(tmp_path):
+    store = ScoreStore(tmp_path)
+    other = dataclasses.replace(SCORE, static_tokens=3)
+    store.write("main", "1", [SCORE])
+    store.write("main", "2", [other])
+    assert list(store.read("main", "1")) == [SCORE]
+    assert list(store.read("main", "2")) == [other]
+    assert list(store.read("other", "1")) == []
+    assert {path.name for path in (tmp_path / "scores/main").iterdir()} == {"1", "2"}
+
+
+def test_scores_are_kept_as_float32_and_everything_else_as_it_is(tmp_path):
+    ScoreStore(tmp_path).write("main", "1", [SCORE])
+    (found,) = ScoreStore(tmp_path).read("main", "1")
+    assert found == SCORE
+    assert found.traits == tuple(float(np.float32(value)) for value in (0.1, 0.2, -0.3, 1e-8, 0.5))
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"traits": (1, 2, 3, 4)}, {"traits": (1, 2, 3, 4, float("nan"))}, {"face_coverage": float("inf")}],
+    ids=str,
+)
+def test_scores_that_cannot_be_are_refused(change):
+    with pytest.raises(ValueError, match=r"5 traits|finite"):
+        dataclasses.replace(SCORE, **change)
+
+
+def test_model_name_that_leads_out_of_the_store_is_refused(tmp_path):
+    for model, version in (("../main", "1"), ("main", "../1"), ("", "1")):
+        with pytest.raises(ValueError, match="must begin with a letter or digit"):
+            ScoreStore(tmp_path).write(model, version, [SCORE])

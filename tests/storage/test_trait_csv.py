@@ -1,0 +1,147 @@
+"""The trait CSV, read by other programs."""
+
+from __future__ import annotations
+
+import csv
+import tempfile
+import tracemalloc
+from pathlib import Path
+
+import duckdb
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from storage import Failure, Score, StoreError, TraitRow, read_trait_csv, write_trait_csv
+
+TRAITS = ("openness", "conscientiousness", "extraversion", "agreeableness", "neuroticism")
+HEADER = ["video_id", *TRAITS, "face_coverage", "static_tokens", "dynamic_tokens"]
+HEADER += ["status", "reason", "model", "features", "weights"]
+
+
+def scored(video_id: str, traits=(0.1, 0.25, -1.5, 1e-8, 3.0), coverage: float = 0.9) -> TraitRow:
+    score = Score(video_id, "0" * 64, traits, coverage, 16, 6, "aaaa", "bbbb", "random")
+    return TraitRow.scored(score, "main/1")
+
+
+def failed(video_id: str, reason: str = "no_face") -> TraitRow:
+    return TraitRow.failed(Failure(video_id, "0" * 64, "aaaa", "faces", reason, "no face at all", 1), "main/1")
+
+
+def write(path: Path, rows) -> list[list[str]]:
+    """Write rows; returns the cells as the csv module reads them."""
+    write_trait_csv(path, rows, trait_names=TRAITS)
+    with path.open(newline="", encoding="utf-8") as file:
+        return list(csv.reader(file, strict=True))
+
+
+def test_scored_and_failed_videos_are_rows_under_the_header(tmp_path):
+    header, failure, score = write(tmp_path / "t.csv", [failed("a.mp4"), scored("b.mp4")])
+    assert header == HEADER
+    assert failure == ["a.mp4", *[""] * 8, "failed", "no_face", "main/1", "aaaa", ""]
+    numbers = ["0.1", "0.25", "-1.5", "1e-08", "3.0", "0.9", "16", "6"]
+    assert score == ["b.mp4", *numbers, "scored", "", "main/1", "static:aaaa dynamic:bbbb", "random"]
+
+
+def test_file_is_utf8_without_mark_and_every_line_ends_with_crlf(tmp_path):
+    path = tmp_path / "t.csv"
+    assert write_trait_csv(path, [scored("Ünï ☃.mp4")], trait_names=TRAITS) == 1
+    data = path.read_bytes()
+    assert data.startswith(b"video_id,openness,")
+    assert "Ünï ☃.mp4".encode() in data
+    assert data.count(b"\r\n") == data.count(b"\n") == 2
+    assert data.endswith(b"\r\n")
+
+
+@pytest.mark.parametrize("start", ["=", "+", "-", "@", "\t", "\r", "\n", "＝", "＋", "－", "＠"])  # noqa: RUF001
+def test_text_that_a_spreadsheet_would_run_is_made_harmless_and_comes_back(tmp_path, start):
+    rows = [failed(f"{start}1+1.mp4", reason=f"{start}cmd|' /C calc'!A0")]
+    cells = write(tmp_path / "t.csv", rows)[1]
+    assert cells[0] == f"'{start}1+1.mp4"
+    assert cells[10] == f"'{start}cmd|' /C calc'!A0"
+    assert list(read_trait_csv(tmp_path / "t.csv", trait_names=TRAITS)) == rows
+
+
+def test_name_with_a_dash_and_name_with_an_apostrophe_stay_apart(tmp_path):
+    rows = [scored("'-a.mp4"), scored("-a.mp4"), scored("a'-b.mp4")]
+    cells = write(tmp_path / "t.csv", rows)
+    assert [row[0] for row in cells[1:]] == ["''-a.mp4", "'-a.mp4", "a'-b.mp4"]
+    assert list(read_trait_csv(tmp_path / "t.csv", trait_names=TRAITS)) == rows
+
+
+def test_negative_scores_stay_numbers(tmp_path):
+    path = tmp_path / "t.csv"
+    write(path, [scored("-a.mp4", traits=(-0.5, -1e-9, -3e30, -0.0, 0.0))])
+    rows = duckdb.sql(f"SELECT typeof(openness), openness, agreeableness FROM read_csv('{path}')").fetchall()
+    assert rows == [("DOUBLE", -0.5, -0.0)]
+
+
+float32s = st.floats(width=32, allow_nan=False, allow_infinity=False)
+names = st.text(st.characters(codec="utf-8", exclude_characters="\0"), min_size=1, max_size=8)
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    st.dictionaries(names, st.none() | st.tuples(st.tuples(*[float32s] * 5), st.floats(0, 1, width=32)), max_size=6),
+    names,
+)
+def test_any_rows_come_back_and_the_csv_module_sees_the_same_cells(videos, reason):
+    rows = [
+        failed(name, reason) if videos[name] is None else scored(name, traits=videos[name][0], coverage=videos[name][1])
+        for name in sorted(videos)
+    ]
+    with tempfile.TemporaryDirectory() as folder:
+        cells = write(Path(folder) / "t.csv", rows)
+        again = list(read_trait_csv(Path(folder) / "t.csv", trait_names=TRAITS))
+    assert again == rows
+    for row, line in zip(rows, cells[1:], strict=True):
+        assert len(line) == len(HEADER)
+        assert line[0] in (row.video_id, f"'{row.video_id}")
+        if row.traits is not None:
+            assert [np.float32(cell) for cell in line[1:6]] == [np.float32(value) for value in row.traits]
+
+
+@pytest.mark.parametrize("rows", [["b", "a"], ["a", "a"]])
+def test_rows_out_of_order_and_doubled_are_refused_and_the_old_file_stays(tmp_path, rows):
+    path = tmp_path / "t.csv"
+    write(path, [scored("old")])
+    before = path.read_bytes()
+    with pytest.raises(ValueError, match="in order of video_id, each once"):
+        write_trait_csv(path, map(scored, rows), trait_names=TRAITS)
+    assert path.read_bytes() == before
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_row_with_other_traits_than_the_header_is_refused(tmp_path):
+    with pytest.raises(ValueError, match="5 traits for 2 columns"):
+        write_trait_csv(tmp_path / "t.csv", [scored("a")], trait_names=TRAITS[:2])
+    assert not (tmp_path / "t.csv").exists()
+
+
+def test_many_rows_take_no_more_memory_than_a_few(tmp_path):
+    rows = (scored(f"{number:07d}.mp4") for number in range(30_000))
+    tracemalloc.start()
+    assert write_trait_csv(tmp_path / "t.csv", rows, trait_names=TRAITS) == 30_000
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 1_000_000  # bytes; the file has nearly three times as many
+    assert (tmp_path / "t.csv").stat().st_size > 2_000_000
+    assert sum(1 for _ in read_trait_csv(tmp_path / "t.csv", trait_names=TRAITS)) == 30_000
+
+
+def test_file_that_is_no_trait_csv_is_refused_by_name(tmp_path):
+    path = tmp_path / "t.csv"
+    write(path, [scored("a.mp4")])
+    whole = path.read_text(encoding="utf-8")
+    for text in ("", "a,b\r\n", whole.replace("3.0", "three"), whole.replace("scored", "done"), whole + "a,b\r\n"):
+        path.write_text(text, encoding="utf-8")
+        with pytest.raises(StoreError, match=r"t\.csv"):
+            list(read_trait_csv(path, trait_names=TRAITS))
+
+
+def test_csv_that_cannot_be_written_says_so_in_one_line(tmp_path):
+    (tmp_path / "t.csv").mkdir()
+    with pytest.raises(StoreError, match=r"cannot write .*t\.csv") as caught:
+        write_trait_csv(tmp_path / "t.csv", [scored("a")], trait_names=TRAITS)
+    assert "\n" not in str(caught.value)
