@@ -1,0 +1,39 @@
+"""The model: from cached tokens of a clip to five trait scores.
+
+Names are loaded on first use, so that `import fusion` costs nothing where Keras is not needed.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from fusion.attention import get_attention_weights, plot_attention_map
+    from fusion.layers import CrossAttention, FeatureFusionModule, PersonalityPredictionHead
+    from fusion.model import CompletePersonalityModel
+    from fusion.traits import TRAITS
+
+__all__ = [
+    "TRAITS",
+    "CompletePersonalityModel",
+    "CrossAttention",
+    "FeatureFusionModule",
+    "PersonalityPredictionHead",
+    "get_attention_weights",
+    "plot_attention_map",
+]
+
+_MODULE_OF = {
+    "TRAITS": "fusion.traits",
+    "CompletePersonalityModel": "fusion.model",
+    "CrossAttention": "fusion.layers",
+    "FeatureFusionModule": "fusion.layers",
+    "PersonalityPredictionHead": "fusion.layers",
+    "get_attention_weights": "fusion.attention",
+    "plot_attention_map": "fusion.attention",
+}
+
+
+def __getattr__(name: str) -> object:
+    if name not in _MODULE_OF:
+        raise AttributeError(f"module 'fusion' has no attribute {name!r}")
+    return getattr(import_module(_MODULE_OF[name]), name)

@@ -1,0 +1,105 @@
+"""Which moments of motion each face token drew on, as numbers and as a picture."""
+
+from __future__ import annotations
+
+import warnings
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from keras import ops
+from matplotlib.figure import Figure
+
+from fusion.layers import CrossAttention
+from fusion.model import CompletePersonalityModel
+
+
+def get_attention_weights(
+    model: CompletePersonalityModel | CrossAttention, inputs: Any, dynamic: Any | None = None
+) -> np.ndarray:
+    """How much each static token draws on each dynamic token, per head.
+
+    Args:
+        model: the model, or its `cross_attention` layer alone.
+        inputs: what the model takes (a pair, or a dict with masks and times); or, with `dynamic`, the static tokens,
+            as in `get_attention_weights(model.cross_attention, static, dynamic)`.
+        dynamic: dynamic tokens, where `inputs` are static tokens.
+
+    Returns:
+        float32 [B, heads, Ts, Td]. A row of a real static token sums to 1 over the real dynamic tokens and is 0 on
+        padding; rows of padding are 0 throughout. With vectors Ts = Td = 1 and every weight is 1.
+    """
+    if dynamic is not None:
+        inputs = (inputs, dynamic)
+    if isinstance(model, CompletePersonalityModel):
+        tokens, layer = model.token_inputs(inputs), model.cross_attention
+    else:
+        layer = model
+        tokens = inputs if isinstance(inputs, dict) else dict(zip(("static", "dynamic"), inputs, strict=True))
+    with warnings.catch_warnings():
+        # one key is what the vector form has, and its weight of 1 is the truth
+        warnings.filterwarnings("ignore", message="You are using a softmax over axis", category=UserWarning)
+        _, weights = layer(**tokens, return_attention=True)
+    weights = ops.convert_to_numpy(weights).astype(np.float32)
+    if tokens.get("static_mask") is not None:
+        weights = weights * ops.convert_to_numpy(tokens["static_mask"])[:, None, :, None]
+    return weights
+
+
+def plot_attention_map(
+    weights: np.ndarray,
+    *,
+    clip: int = 0,
+    static_time_s: np.ndarray | None = None,
+    dynamic_time_s: np.ndarray | None = None,
+    title: str | None = None,
+    save_path: str | Path | None = None,
+) -> Figure:
+    """Draw the attention of one clip: a panel per head and one for their mean, faces down, motion across.
+
+    Args:
+        weights: float [B, heads, Ts, Td] or, of one clip, [heads, Ts, Td]; in [0, 1], without padding.
+        clip: which clip of the batch.
+        static_time_s: [Ts], to label the rows, in seconds; None numbers them.
+        dynamic_time_s: [Td], to label the columns, in seconds.
+        title: heading of the figure.
+        save_path: also write the figure there, in the format that the name's ending says.
+
+    Returns:
+        The figure. It belongs to no window and needs no display.
+
+    Raises:
+        ValueError: a wrong shape, or as many times as there are no tokens.
+    """
+    weights = np.asarray(weights)
+    if weights.ndim == 4:
+        weights = weights[clip]
+    if weights.ndim != 3:
+        raise ValueError(f"weights must be [B, heads, Ts, Td] or [heads, Ts, Td], got {weights.shape}")
+    heads, rows, columns = weights.shape
+    panels = [(f"head {head + 1}", weights[head]) for head in range(heads)] + [("mean of heads", weights.mean(axis=0))]
+    figure = Figure(figsize=(3.2 * len(panels), 3.6), layout="constrained")
+    all_axes = figure.subplots(1, len(panels), squeeze=False)[0]
+    peak = float(weights.max())
+    image = None
+    for axes, (name, panel) in zip(all_axes, panels, strict=True):
+        image = axes.imshow(panel, aspect="auto", cmap="viridis", vmin=0.0, vmax=peak, interpolation="nearest")
+        axes.set_title(name)
+        _label_ticks(axes.xaxis, dynamic_time_s, columns)
+        _label_ticks(axes.yaxis, static_time_s, rows)
+        axes.set_xlabel("motion token" if dynamic_time_s is None else "motion at (s)")
+    all_axes[0].set_ylabel("face token" if static_time_s is None else "face at (s)")
+    figure.colorbar(image, ax=list(all_axes), label="attention weight")
+    if title is not None:
+        figure.suptitle(title)
+    if save_path is not None:
+        figure.savefig(save_path)
+    return figure
+
+
+def _label_ticks(axis: Any, time_s: np.ndarray | None, count: int) -> None:
+    """At most eight ticks, so that labels of a long clip do not run into each other."""
+    if time_s is not None and len(time_s) != count:
+        raise ValueError(f"{count} tokens need {count} times, got {len(time_s)}")
+    shown = np.unique(np.linspace(0, count - 1, min(count, 8)).round().astype(int))
+    axis.set_ticks(shown, [f"{i + 1}" if time_s is None else f"{time_s[i]:.1f}" for i in shown])

@@ -1,0 +1,81 @@
+"""The label files of ChaLearn First Impressions V2, as distributed: Python 2 pickles, read without running them."""
+
+from __future__ import annotations
+
+import io
+import pickle
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from fusion.errors import LabelError, some_of
+from fusion.traits import TRAITS
+
+# Clips are named by the YouTube video that they are cut from, whose id has 11 characters: "-AmMDnVl4s8.003.mp4".
+YOUTUBE_ID_LENGTH = 11
+
+_ALLOWED = {("numpy.core.multiarray", "scalar"), ("numpy", "dtype")}
+
+# What unpickling broken or foreign bytes raises, beside its own error.
+_BROKEN = (
+    pickle.UnpicklingError,
+    EOFError,
+    ValueError,
+    TypeError,
+    KeyError,
+    IndexError,
+    AttributeError,
+    OverflowError,
+    MemoryError,
+)
+
+
+class _LabelUnpickler(pickle.Unpickler):
+    """Builds dicts, strings and numbers; of all importable things, only the two that a NumPy number needs."""
+
+    def find_class(self, module: str, name: str) -> Any:
+        if (module, name) not in _ALLOWED:
+            raise pickle.UnpicklingError(f"it asks for {module}.{name}")
+        if name == "dtype":
+            return np.dtype
+        # the files name it as NumPy 1 did
+        return np._core.multiarray.scalar
+
+
+def read_first_impressions(path: Path) -> tuple[list[str], np.ndarray, list[str]]:
+    """Read clip names, values and subjects from an annotation pickle.
+
+    The pickle is a dict trait -> clip name -> number in [0, 1], with a sixth entry "interview" that is left aside.
+
+    Args:
+        path: `annotation_training.pkl`, `annotation_validation.pkl` or `annotation_test.pkl`.
+
+    Returns:
+        N clip names, float64 [N, 5] in trait order as the file has them, and N subjects (YouTube ids).
+
+    Raises:
+        LabelError: not such a file, or one that would run code when unpickled.
+        OSError: the file cannot be read.
+    """
+    content = path.read_bytes()
+    try:
+        table = _LabelUnpickler(io.BytesIO(content), encoding="latin1").load()
+    except _BROKEN as error:
+        raise LabelError(
+            f"{path} is not a First Impressions label file ({error}): use annotation_*.pkl as distributed, "
+            "or write the labels as CSV or Parquet"
+        ) from error
+    if not isinstance(table, Mapping) or not all(isinstance(table.get(trait), Mapping) for trait in TRAITS):
+        raise LabelError(f"{path} does not hold a table per trait ({', '.join(TRAITS)}): use annotation_*.pkl")
+    names = list(table[TRAITS[0]])
+    lacking = sorted({str(name) for trait in TRAITS for name in table[trait].keys() ^ table[TRAITS[0]].keys()})
+    if lacking:
+        raise LabelError(f"{path}: {len(lacking)} clips lack a trait: {some_of(lacking)}")
+    try:
+        values = np.array([[float(table[trait][name]) for trait in TRAITS] for name in names], np.float64)
+    except (TypeError, ValueError) as error:
+        raise LabelError(f"{path} holds a value that is no number ({error})") from error
+    names = [str(name) for name in names]
+    return names, values.reshape(len(names), len(TRAITS)), [name[:YOUTUBE_ID_LENGTH] for name in names]

@@ -1,0 +1,263 @@
+"""The layers of the model, over vectors [B, D] (one token per clip) or sequences [B, T, D]; True marks a real token.
+
+Nothing but the specified projections, attention, norms and dense layers has weights: time encoding and
+standardisation are parameter-free, so the counts are the specification's.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import keras
+import numpy as np
+from keras import ops
+
+from fusion.traits import TRAITS
+
+# A token every second (faces) or every 2.56 s (windows of 64 fields at 25 fps), clips of seconds to tens of minutes:
+# below 1 s no two tokens need telling apart, and over 1000 s a phase still moves within a long video.
+SHORTEST_PERIOD_S = 1.0
+LONGEST_PERIOD_S = 1000.0
+
+# Keras' default of 0.99 needs some 300 steps to forget its start; training here may last fewer steps than that.
+BATCH_NORM_MOMENTUM = 0.9
+
+
+def time_encoding(time_s: Any, dim: int) -> Any:
+    """Encode times as sines and cosines of geometrically spaced periods, so that nearness in time is a dot product.
+
+    Args:
+        time_s: float32 [B, T], seconds.
+        dim: even length of the encoding.
+
+    Returns:
+        float32 [B, T, dim], each number in [-1, 1]; the first half sines, the second half cosines.
+
+    Sources:
+        Vaswani et al. 2017, "Attention is all you need", section 3.5, with seconds in place of positions.
+    """
+    periods_s = np.geomspace(SHORTEST_PERIOD_S, LONGEST_PERIOD_S, dim // 2)
+    angle = ops.expand_dims(ops.cast(time_s, "float32"), -1) * (2 * math.pi / periods_s).astype(np.float32)
+    return ops.concatenate([ops.sin(angle), ops.cos(angle)], axis=-1)
+
+
+def masked_mean(tokens: Any, mask: Any | None) -> Any:
+    """Mean over the real tokens: [B, T, D] and bool [B, T] (None: all are real) give [B, D]."""
+    if mask is None:
+        return ops.mean(tokens, axis=1)
+    real = ops.expand_dims(mask, -1)
+    # where, not a product: 0 times a NaN in the padding would be NaN
+    total = ops.sum(ops.where(real, tokens, ops.zeros_like(tokens)), axis=1)
+    return total / ops.cast(ops.maximum(ops.sum(ops.cast(real, "int32"), axis=1), 1), total.dtype)
+
+
+@keras.saving.register_keras_serializable(package="traitline")
+class Standardisation(keras.layers.Layer):
+    """Brings features to mean 0 and standard deviation 1 by fixed statistics of the training set.
+
+    The statistics are state, not weights: saved and loaded with the layer (`.keras` and `.weights.h5` alike), but
+    neither trained nor counted as parameters. Until `set_statistics` is called the layer changes nothing. A copy made
+    from the config alone starts without statistics, as it starts without trained weights.
+    """
+
+    def __init__(self, dim: int, **kwargs: Any) -> None:
+        """Take the length of the feature vectors."""
+        super().__init__(autocast=False, **kwargs)
+        self.dim = dim
+        self.mean = np.zeros(dim, np.float32)
+        self.std = np.ones(dim, np.float32)
+        self.built = True
+
+    def set_statistics(self, mean: np.ndarray, std: np.ndarray) -> None:
+        """Set mean and standard deviation, each [dim]; the deviations must be positive.
+
+        Raises:
+            ValueError: a wrong shape, a number that is not finite or a deviation that is not positive.
+        """
+        mean, std = np.asarray(mean, np.float32), np.asarray(std, np.float32)
+        if mean.shape != (self.dim,) or std.shape != (self.dim,):
+            raise ValueError(f"statistics must be [{self.dim}], got {mean.shape} and {std.shape}")
+        if not (np.isfinite(mean).all() and np.isfinite(std).all() and (std > 0).all()):
+            raise ValueError("statistics must be finite and standard deviations positive")
+        self.mean, self.std = mean, std
+
+    def call(self, features: Any) -> Any:
+        """[..., dim] to the same shape, float32."""
+        return (ops.cast(features, "float32") - self.mean) / self.std
+
+    def compute_output_shape(self, features_shape: tuple[int | None, ...]) -> tuple[int | None, ...]:
+        """The same shape."""
+        return features_shape
+
+    def save_own_variables(self, store: Any) -> None:
+        """Called by Keras when it saves the model or its weights."""
+        store["mean"] = self.mean
+        store["std"] = self.std
+
+    def load_own_variables(self, store: Any) -> None:
+        """Called by Keras when it loads the model or its weights."""
+        self.set_statistics(np.array(store["mean"]), np.array(store["std"]))
+
+    def get_config(self) -> dict[str, Any]:
+        """Every constructor argument."""
+        return super().get_config() | {"dim": self.dim}
+
+
+@keras.saving.register_keras_serializable(package="traitline")
+class CrossAttention(keras.layers.Layer):
+    """Face tokens ask motion tokens: multi-head attention with static as query, dynamic as key and value.
+
+    Both inputs are standardised and projected to `fusion_dim`; tokens with times then get their time encoding; the
+    attention's answer is added to the projected static tokens and layer-normalised.
+    """
+
+    def __init__(
+        self, static_dim: int = 512, dynamic_dim: int = 256, fusion_dim: int = 128, num_heads: int = 4, **kwargs: Any
+    ) -> None:
+        """Take the lengths of both kinds of token, of the fused token (also the length of a head's key), and the heads.
+
+        Raises:
+            ValueError: fusion_dim is odd (a time encoding pairs a sine with a cosine).
+        """
+        # without autocast, so that times and statistics stay float32 under mixed precision
+        super().__init__(autocast=False, **kwargs)
+        if fusion_dim % 2:
+            raise ValueError(f"fusion_dim must be even, got {fusion_dim}")
+        self.static_dim = static_dim
+        self.dynamic_dim = dynamic_dim
+        self.fusion_dim = fusion_dim
+        self.num_heads = num_heads
+        sub = {"dtype": self.dtype_policy}
+        self.static_standardisation = Standardisation(static_dim, name="static_standardisation")
+        self.dynamic_standardisation = Standardisation(dynamic_dim, name="dynamic_standardisation")
+        self.static_projection = keras.layers.Dense(fusion_dim, name="static_projection", **sub)
+        self.dynamic_projection = keras.layers.Dense(fusion_dim, name="dynamic_projection", **sub)
+        self.attention = keras.layers.MultiHeadAttention(num_heads, key_dim=fusion_dim, name="attention", **sub)
+        self.norm = keras.layers.LayerNormalization(name="norm", **sub)
+        # dimensions are known, so weights exist from the start: counts and saving need no first call
+        fused_shape = (None, None, fusion_dim)
+        self.static_projection.build((None, None, static_dim))
+        self.dynamic_projection.build((None, None, dynamic_dim))
+        self.attention.build(fused_shape, fused_shape)
+        self.norm.build(fused_shape)
+        self.built = True
+
+    def call(
+        self,
+        static: Any,
+        dynamic: Any,
+        static_mask: Any | None = None,
+        dynamic_mask: Any | None = None,
+        static_time_s: Any | None = None,
+        dynamic_time_s: Any | None = None,
+        return_attention: bool = False,
+    ) -> Any:
+        """Fuse static tokens with the dynamic tokens that they attend to.
+
+        Args:
+            static: [B, Ts, static_dim], or one vector per clip, [B, static_dim].
+            dynamic: [B, Td, dynamic_dim], or [B, dynamic_dim].
+            static_mask: bool [B, Ts]; None: all tokens are real.
+            dynamic_mask: bool [B, Td]; at least one real token per clip.
+            static_time_s: float32 [B, Ts], seconds; None adds no encoding.
+            dynamic_time_s: float32 [B, Td], seconds; None adds no encoding.
+            return_attention: return the weights too.
+
+        Returns:
+            [B, Ts, fusion_dim], or [B, fusion_dim] for a static vector; with return_attention a pair of that and the
+            attention weights, [B, heads, Ts, Td], each row summing to 1 over the real dynamic tokens.
+        """
+        is_vector = ops.ndim(static) == 2
+        query = self._tokens(static, static_mask, static_time_s, self.static_standardisation, self.static_projection)
+        key = self._tokens(dynamic, dynamic_mask, dynamic_time_s, self.dynamic_standardisation, self.dynamic_projection)
+        attention_mask = None if dynamic_mask is None else ops.expand_dims(dynamic_mask, 1)
+        answer = self.attention(query, key, attention_mask=attention_mask, return_attention_scores=return_attention)
+        weights = None
+        if return_attention:
+            answer, weights = answer
+        fused = self.norm(query + answer)
+        if is_vector:
+            fused = ops.squeeze(fused, 1)
+        return (fused, weights) if return_attention else fused
+
+    def _tokens(
+        self,
+        features: Any,
+        mask: Any | None,
+        time_s: Any | None,
+        standardisation: Standardisation,
+        projection: keras.layers.Dense,
+    ) -> Any:
+        if ops.ndim(features) == 2:
+            features = ops.expand_dims(features, 1)
+        if mask is not None:
+            # whatever stands in the padding, even NaN, must not reach a sum
+            features = ops.where(ops.expand_dims(mask, -1), features, ops.zeros_like(features))
+        tokens = projection(standardisation(features))
+        if time_s is not None:
+            tokens = tokens + ops.cast(time_encoding(time_s, self.fusion_dim), tokens.dtype)
+        return tokens
+
+    def get_config(self) -> dict[str, Any]:
+        """Every constructor argument."""
+        return super().get_config() | {
+            "static_dim": self.static_dim,
+            "dynamic_dim": self.dynamic_dim,
+            "fusion_dim": self.fusion_dim,
+            "num_heads": self.num_heads,
+        }
+
+
+@keras.saving.register_keras_serializable(package="traitline")
+class FeatureFusionModule(keras.layers.Layer):
+    """One steady vector per clip: the mean of its fused tokens, batch-normalised, with dropout.
+
+    The mean comes first, so padding never enters the batch statistics and a clip counts once, however long it is.
+    """
+
+    def __init__(self, fusion_dim: int = 128, dropout_rate: float = 0.3, **kwargs: Any) -> None:
+        """Take the length of a fused token and the share of numbers dropped in training."""
+        super().__init__(**kwargs)
+        self.fusion_dim = fusion_dim
+        self.dropout_rate = dropout_rate
+        sub = {"dtype": self.dtype_policy}
+        self.norm = keras.layers.BatchNormalization(momentum=BATCH_NORM_MOMENTUM, name="batch_norm", **sub)
+        self.dropout = keras.layers.Dropout(dropout_rate, name="dropout", **sub)
+        self.norm.build((None, fusion_dim))
+        self.built = True
+
+    def call(self, fused: Any, token_mask: Any | None = None, training: bool | None = None) -> Any:
+        """[B, T, fusion_dim] with a bool mask [B, T] (None: all real), or [B, fusion_dim], to [B, fusion_dim]."""
+        pooled = masked_mean(fused, token_mask) if ops.ndim(fused) == 3 else fused
+        return self.dropout(self.norm(pooled, training=training), training=training)
+
+    def get_config(self) -> dict[str, Any]:
+        """Every constructor argument."""
+        return super().get_config() | {"fusion_dim": self.fusion_dim, "dropout_rate": self.dropout_rate}
+
+
+@keras.saving.register_keras_serializable(package="traitline")
+class PersonalityPredictionHead(keras.layers.Layer):
+    """From a clip's vector to its five scores: Dense(hidden_dim, relu), then Dense(5, linear)."""
+
+    def __init__(self, hidden_dim: int = 64, **kwargs: Any) -> None:
+        """Take the length of the hidden layer."""
+        super().__init__(**kwargs)
+        self.hidden_dim = hidden_dim
+        sub = {"dtype": self.dtype_policy}
+        self.hidden = keras.layers.Dense(hidden_dim, activation="relu", name="hidden", **sub)
+        self.scores = keras.layers.Dense(len(TRAITS), name="scores", **sub)
+
+    def build(self, pooled_shape: tuple[int | None, ...]) -> None:
+        """Make the weights for vectors of this shape."""
+        self.hidden.build(pooled_shape)
+        self.scores.build((None, self.hidden_dim))
+
+    def call(self, pooled: Any) -> Any:
+        """[B, D] to [B, 5], trait order, on the scale of the labels but not bounded by it."""
+        return self.scores(self.hidden(pooled))
+
+    def get_config(self) -> dict[str, Any]:
+        """Every constructor argument."""
+        return super().get_config() | {"hidden_dim": self.hidden_dim}

@@ -1,0 +1,131 @@
+"""The specified model, over one vector per clip or over sequences of tokens."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import keras
+import numpy as np
+from keras import ops
+
+from fusion.layers import CrossAttention, FeatureFusionModule, PersonalityPredictionHead, masked_mean
+from fusion.settings import Form
+
+
+@keras.saving.register_keras_serializable(package="traitline")
+class CompletePersonalityModel(keras.Model):
+    """Cross-attention of faces over motion, fusion, and five linear outputs in trait order.
+
+    With static_dim=512 and dynamic_dim=256 it has 371,717 parameters, 371,461 of them trainable (the other 256 are
+    BatchNorm's moving statistics); with 2048 and 1024 it has 666,629. Standardisation statistics are state of the
+    layers and not counted.
+
+    With one static and one dynamic vector the softmax has a single key, so every attention weight is 1 and the query
+    and key projections are never trained; sequences are what attention is for.
+
+    Scores are linear: nothing keeps them inside the [0, 1] of the labels, and they are neither clipped nor squashed.
+    A score outside says that the clip lies beyond what training showed, which a clipped score would hide.
+    """
+
+    def __init__(
+        self,
+        static_dim: int = 512,
+        dynamic_dim: int = 256,
+        fusion_dim: int = 128,
+        num_heads: int = 4,
+        dropout_rate: float = 0.3,
+        hidden_dim: int = 64,
+        form: Form = "sequence",
+        **kwargs: Any,
+    ) -> None:
+        """Take the specification's dimensions.
+
+        Args:
+            static_dim: length of a static token.
+            dynamic_dim: length of a dynamic token.
+            fusion_dim: length of a fused token and of each head's keys.
+            num_heads: attention heads.
+            dropout_rate: share of fused numbers dropped in training.
+            hidden_dim: length of the head's hidden layer.
+            form: "sequence" attends over the tokens given; "vector" first takes the mean of each clip's tokens and
+                drops their times, whatever it is given, so that a vector model scores token clips unchanged.
+
+        Raises:
+            ValueError: an unknown form.
+        """
+        # without autocast, so that times and statistics stay float32 under mixed precision
+        super().__init__(autocast=False, **kwargs)
+        if form not in ("sequence", "vector"):
+            raise ValueError(f"form must be 'sequence' or 'vector', got {form!r}")
+        self.static_dim = static_dim
+        self.dynamic_dim = dynamic_dim
+        self.fusion_dim = fusion_dim
+        self.num_heads = num_heads
+        self.dropout_rate = dropout_rate
+        self.hidden_dim = hidden_dim
+        self.form = form
+        sub = {"dtype": self.dtype_policy}
+        self.cross_attention = CrossAttention(
+            static_dim, dynamic_dim, fusion_dim, num_heads, name="cross_attention", **sub
+        )
+        self.fusion = FeatureFusionModule(fusion_dim, dropout_rate, name="fusion", **sub)
+        self.head = PersonalityPredictionHead(hidden_dim, name="head", **sub)
+        self.head.build((None, fusion_dim))
+        self.built = True
+
+    def call(self, inputs: Any, training: bool | None = None) -> Any:
+        """Score clips.
+
+        Args:
+            inputs: the pair (static, dynamic), each [B, D] or [B, T, D] with every token real; or a dict of "static",
+                "dynamic" and, each optional, "static_mask", "dynamic_mask" (bool [B, T], True marks a real token),
+                "static_time_s", "dynamic_time_s" (float32 [B, T], seconds). Without times, or as vectors, tokens
+                carry no time.
+            training: whether dropout and batch statistics are in use.
+
+        Returns:
+            [B, 5], trait order.
+        """
+        tokens = self.token_inputs(inputs)
+        fused = self.cross_attention(**tokens)
+        return self.head(self.fusion(fused, token_mask=tokens.get("static_mask"), training=training))
+
+    def token_inputs(self, inputs: Any) -> dict[str, Any]:
+        """What `cross_attention` receives for these inputs: a dict of its arguments, already pooled in vector form."""
+        if not isinstance(inputs, dict):
+            static, dynamic = inputs
+            inputs = {"static": static, "dynamic": dynamic}
+        if self.form == "sequence":
+            return inputs
+        return {
+            kind: masked_mean(inputs[kind], inputs.get(f"{kind}_mask")) if ops.ndim(inputs[kind]) == 3 else inputs[kind]
+            for kind in ("static", "dynamic")
+        }
+
+    def set_statistics(
+        self, static_mean: np.ndarray, static_std: np.ndarray, dynamic_mean: np.ndarray, dynamic_std: np.ndarray
+    ) -> None:
+        """Store the training set's statistics, by which the model standardises its inputs; saved with the model.
+
+        Args:
+            static_mean: [static_dim].
+            static_std: [static_dim], positive.
+            dynamic_mean: [dynamic_dim].
+            dynamic_std: [dynamic_dim], positive.
+        """
+        self.cross_attention.static_standardisation.set_statistics(static_mean, static_std)
+        self.cross_attention.dynamic_standardisation.set_statistics(dynamic_mean, dynamic_std)
+        # functions traced before hold the old statistics as constants
+        self.train_function = self.test_function = self.predict_function = None
+
+    def get_config(self) -> dict[str, Any]:
+        """Every constructor argument."""
+        return super().get_config() | {
+            "static_dim": self.static_dim,
+            "dynamic_dim": self.dynamic_dim,
+            "fusion_dim": self.fusion_dim,
+            "num_heads": self.num_heads,
+            "dropout_rate": self.dropout_rate,
+            "hidden_dim": self.hidden_dim,
+            "form": self.form,
+        }

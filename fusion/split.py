@@ -1,0 +1,32 @@
+"""Holding out people, not clips: a person in both parts would be recognised rather than judged."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+
+def split_by_subject(subjects: Sequence[str], validation_fraction: float, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """Split clips into training and validation so that no subject is in both.
+
+    Subjects are drawn in a random order until the validation part comes nearest to its share of the clips; each part
+    keeps at least one subject.
+
+    Args:
+        subjects: the person in each of N clips.
+        validation_fraction: share of the clips to hold out, in [0, 1); 0 holds out none.
+        seed: of the draw.
+
+    Returns:
+        Indices of the training clips and of the validation clips, each ascending. The second is empty where the
+        fraction is 0 or there is one subject only: then there can be no validation.
+    """
+    names, subject_of_clip, clip_counts = np.unique(np.asarray(subjects, str), return_inverse=True, return_counts=True)
+    if validation_fraction == 0 or len(names) < 2:
+        return np.arange(len(subject_of_clip)), np.zeros(0, int)
+    drawn = np.random.default_rng(seed).permutation(len(names))
+    held_out = np.cumsum(clip_counts[drawn])[:-1]
+    subject_count = 1 + int(np.argmin(np.abs(held_out - validation_fraction * len(subject_of_clip))))
+    in_validation = np.isin(subject_of_clip, drawn[:subject_count])
+    return np.flatnonzero(~in_validation), np.flatnonzero(in_validation)

@@ -1,0 +1,83 @@
+"""The tokens of one clip, and how clips of different lengths share a batch."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class ClipTokens:
+    """What the model sees of one video: its face tokens and its motion tokens, each with its time.
+
+    Attributes:
+        video_id: the video that the tokens came from.
+        static: float32 [Ts, Ds], one row per face crop, Ts >= 1.
+        static_time_s: float32 [Ts], when each face was seen, in seconds from the start of the video.
+        dynamic: float32 [Td, Dd], one row per optical-flow window, Td >= 1.
+        dynamic_time_s: float32 [Td], the time that each window stands for (its middle), in seconds.
+
+    Raises:
+        ValueError: a shape does not fit, there is no token, or a number is not finite.
+    """
+
+    video_id: str
+    static: np.ndarray
+    static_time_s: np.ndarray
+    dynamic: np.ndarray
+    dynamic_time_s: np.ndarray
+
+    def __post_init__(self) -> None:
+        for kind, vectors, time_s in (
+            ("static", self.static, self.static_time_s),
+            ("dynamic", self.dynamic, self.dynamic_time_s),
+        ):
+            if vectors.ndim != 2 or 0 in vectors.shape:
+                raise ValueError(f"{self.video_id}: {kind} tokens must be [T >= 1, D >= 1], got {vectors.shape}")
+            if time_s.shape != vectors.shape[:1]:
+                raise ValueError(f"{self.video_id}: {kind} times must be [{len(vectors)}], got {time_s.shape}")
+            if not (np.isfinite(vectors).all() and np.isfinite(time_s).all()):
+                raise ValueError(f"{self.video_id}: {kind} tokens or times hold a number that is not finite")
+
+
+def pad_batch(
+    clips: Sequence[ClipTokens], *, static_length: int | None = None, dynamic_length: int | None = None
+) -> dict[str, np.ndarray]:
+    """Stack clips of different lengths into one batch, padded with zeros at the end.
+
+    Args:
+        clips: one or more clips with the same token dimensions.
+        static_length: pad face tokens to this length; None pads to the longest clip of the batch.
+        dynamic_length: the same for motion tokens.
+
+    Returns:
+        "static" float32 [B, Ts, Ds], "dynamic" float32 [B, Td, Dd], "static_mask" bool [B, Ts] and "dynamic_mask"
+        bool [B, Td] (True marks a real token), "static_time_s" float32 [B, Ts], "dynamic_time_s" float32 [B, Td].
+
+    Raises:
+        ValueError: no clip, clips of different dimensions, or a clip longer than the length asked for.
+    """
+    if len(clips) == 0:
+        raise ValueError("a batch needs at least one clip")
+    batch: dict[str, np.ndarray] = {}
+    for kind, length in (("static", static_length), ("dynamic", dynamic_length)):
+        vectors = [getattr(clip, kind) for clip in clips]
+        dim = vectors[0].shape[1]
+        longest = max(len(rows) for rows in vectors)
+        if length is None:
+            length = longest
+        if longest > length:
+            raise ValueError(f"a clip has {longest} {kind} tokens, more than the {length} of the batch")
+        padded = np.zeros((len(clips), length, dim), np.float32)
+        mask = np.zeros((len(clips), length), bool)
+        time_s = np.zeros((len(clips), length), np.float32)
+        for row, (clip, rows) in enumerate(zip(clips, vectors, strict=True)):
+            if rows.shape[1] != dim:
+                raise ValueError(f"{clip.video_id}: {kind} tokens have {rows.shape[1]} numbers, others have {dim}")
+            padded[row, : len(rows)] = rows
+            mask[row, : len(rows)] = True
+            time_s[row, : len(rows)] = getattr(clip, f"{kind}_time_s")
+        batch |= {kind: padded, f"{kind}_mask": mask, f"{kind}_time_s": time_s}
+    return batch

@@ -1,0 +1,220 @@
+"""Reading labels: the genuine First Impressions files, tables, and what a user can get wrong."""
+
+import pickle
+import struct
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from fusion.errors import LabelError
+from fusion.labels import read_labels
+from fusion.traits import TRAITS
+
+HEADER = "video_id,neuroticism,openness,conscientiousness,extraversion,agreeableness\n"
+
+
+def python2_pickle(table):
+    """The bytes that Python 2 wrote for trait -> clip -> float: protocol 2, names as byte strings."""
+
+    def text(value):
+        encoded = value.encode("latin1")
+        return b"U" + bytes([len(encoded)]) + encoded
+
+    body = b"}("
+    for trait, clips in table.items():
+        body += text(trait) + b"}("
+        for name, value in clips.items():
+            body += text(name) + b"G" + struct.pack(">d", value)
+        body += b"u"
+    return b"\x80\x02" + body + b"u."
+
+
+def first_impressions_table(**changes):
+    clips = {"-AmMDnVl4s8.003.mp4": 0.25, "0ObEtA6Q8vU.004.mp4": 0.5}
+    return {trait: dict(clips) for trait in (*TRAITS, "interview")} | changes
+
+
+@pytest.mark.parametrize(("part", "count", "subjects"), [("training", 6000, 2624), ("validation", 2000, 1484)])
+def test_the_genuine_first_impressions_files_are_read_whole(corpus, part, count, subjects):
+    labels = read_labels(corpus / "labels" / f"annotation_{part}.pkl")
+    assert len(labels) == len(set(labels.names)) == count
+    assert labels.values.shape == (count, 5)
+    assert labels.values.dtype == np.float32
+    assert labels.values.min() >= 0
+    assert labels.values.max() <= 1
+    assert labels.subjects_known
+    assert len(set(labels.subjects)) == subjects
+    assert all(name.startswith(subject + ".") for name, subject in zip(labels.names, labels.subjects, strict=True))
+
+
+def test_the_mean_baseline_on_the_genuine_labels_is_the_independently_measured_one(corpus):
+    train = read_labels(corpus / "labels" / "annotation_training.pkl")
+    validation = read_labels(corpus / "labels" / "annotation_validation.pkl")
+    accuracy = 1 - np.abs(validation.values - train.values.mean(axis=0)).mean(axis=0)
+    assert accuracy == pytest.approx([0.8847, 0.8739, 0.8806, 0.8990, 0.8790], abs=5e-5)
+
+
+def test_neuroticism_of_first_impressions_is_turned_round_because_it_is_emotional_stability(corpus):
+    path = corpus / "labels" / "annotation_validation.pkl"
+    default, kept = read_labels(path), read_labels(path, invert_neuroticism=False)
+    assert default.neuroticism_inverted
+    assert not kept.neuroticism_inverted
+    assert default.values[:, 4] == pytest.approx(1 - kept.values[:, 4], abs=1e-6)
+    assert np.array_equal(default.values[:, :4], kept.values[:, :4])
+    # as its name says, neuroticism falls where the other traits rise
+    assert np.corrcoef(default.values.T)[4, :4].max() < -0.2
+
+
+def test_a_drawn_python_2_pickle_gives_its_numbers_in_trait_order(tmp_path):
+    table = first_impressions_table(
+        openness={"-AmMDnVl4s8.003.mp4": 0.125, "0ObEtA6Q8vU.004.mp4": 0.75},
+        neuroticism={"0ObEtA6Q8vU.004.mp4": 1.0, "-AmMDnVl4s8.003.mp4": 0.0},
+    )
+    (tmp_path / "a.pkl").write_bytes(python2_pickle(table))
+    labels = read_labels(tmp_path / "a.pkl")
+    assert labels.names == ("-AmMDnVl4s8.003.mp4", "0ObEtA6Q8vU.004.mp4")
+    assert labels.subjects == ("-AmMDnVl4s8", "0ObEtA6Q8vU")
+    assert labels.values.tolist() == [[0.125, 0.25, 0.25, 0.25, 1.0], [0.75, 0.5, 0.5, 0.5, 0.0]]
+
+
+class _RunsCode:
+    def __init__(self, path):
+        self.path = path
+
+    def __reduce__(self):
+        return open, (str(self.path), "w")
+
+
+@pytest.mark.parametrize("protocol", [0, 2, 4])
+def test_a_pickle_that_would_run_code_is_refused_and_runs_none(tmp_path, protocol):
+    (tmp_path / "bad.pkl").write_bytes(pickle.dumps(_RunsCode(tmp_path / "traces"), protocol))
+    with pytest.raises(LabelError, match=r"it asks for (io|_io)\.open"):
+        read_labels(tmp_path / "bad.pkl")
+    assert not (tmp_path / "traces").exists()
+
+
+@pytest.mark.parametrize(
+    "reference", [b"cos\nsystem\n", b"cnumpy\nload\n", b"cnumpy.core.multiarray\nfrombuffer\n", b"cnumpy\ndtype.type\n"]
+)
+def test_only_the_two_needed_names_of_numpy_can_be_asked_for(tmp_path, reference):
+    (tmp_path / "bad.pkl").write_bytes(reference + b"(S'x'\ntR.")
+    with pytest.raises(LabelError, match="it asks for"):
+        read_labels(tmp_path / "bad.pkl")
+
+
+def test_a_pickle_hidden_in_an_object_scalar_is_not_unpickled(tmp_path):
+    inner = pickle.dumps(_RunsCode(tmp_path / "traces"), 0)
+    outer = b"cnumpy.core.multiarray\nscalar\n(cnumpy\ndtype\n(S'O'\ntRC" + bytes([len(inner)]) + inner + b"tR."
+    (tmp_path / "bad.pkl").write_bytes(outer)
+    with pytest.raises(LabelError):
+        read_labels(tmp_path / "bad.pkl")
+    assert not (tmp_path / "traces").exists()
+
+
+@pytest.mark.parametrize("content", [b"", b"not a pickle", b"\x80\x02}(U\x08openn", b"\x80\x02]."])
+def test_bytes_that_are_no_label_pickle_are_refused_in_one_line(tmp_path, content):
+    (tmp_path / "bad.pkl").write_bytes(content)
+    with pytest.raises(LabelError, match="annotation_") as caught:
+        read_labels(tmp_path / "bad.pkl")
+    assert "\n" not in str(caught.value)
+
+
+def test_clips_of_a_pickle_that_lack_a_trait_are_named(tmp_path):
+    (tmp_path / "a.pkl").write_bytes(python2_pickle(first_impressions_table(openness={"-AmMDnVl4s8.003.mp4": 0.1})))
+    with pytest.raises(LabelError, match=r"1 clips lack a trait: 0ObEtA6Q8vU\.004\.mp4"):
+        read_labels(tmp_path / "a.pkl")
+
+
+def test_a_table_is_read_in_any_column_order_and_taken_at_its_word(tmp_path):
+    (tmp_path / "a.csv").write_text(
+        "﻿Subject,Neuroticism,note,openness,conscientiousness,extraversion,agreeableness,Name\r\n"
+        'p1,0.5,"a, b",0.1,0.2,0.3,0.4,-x.mp4\r\n'
+        "p2,1,,0,0.2,0.3,0.4,b/y.mp4\r\n",
+        encoding="utf-8",
+    )
+    labels = read_labels(tmp_path / "a.csv")
+    assert labels.names == ("-x.mp4", "b/y.mp4")
+    assert labels.subjects == ("p1", "p2")
+    assert labels.values == pytest.approx(np.array([[0.1, 0.2, 0.3, 0.4, 0.5], [0, 0.2, 0.3, 0.4, 1]]))
+    assert not labels.neuroticism_inverted
+
+
+def test_parquet_gives_what_the_same_csv_gives(tmp_path):
+    (tmp_path / "a.csv").write_text(HEADER + "a.mp4,0.5,0.1,0.2,0.3,0.4\nb.mp4,1,0,0.25,0.5,0.75\n")
+    columns = {
+        "clip": ["a.mp4", "b.mp4"],
+        "neuroticism": pa.array([0.5, 1.0], pa.float32()),
+        "openness": [0.1, 0.0],
+        "conscientiousness": [0.2, 0.25],
+        "extraversion": [0.3, 0.5],
+        "agreeableness": [0.4, 0.75],
+    }
+    pq.write_table(pa.table(columns), tmp_path / "a.parquet")
+    from_csv, from_parquet = read_labels(tmp_path / "a.csv"), read_labels(tmp_path / "a.parquet")
+    assert from_parquet.names == from_csv.names
+    assert from_parquet.values.tolist() == from_csv.values.tolist()
+    # without a subject column every clip stands for itself
+    assert from_csv.subjects == from_csv.names == from_parquet.subjects
+    assert not from_csv.subjects_known
+
+
+def test_a_table_made_from_first_impressions_can_be_inverted(tmp_path):
+    (tmp_path / "a.csv").write_text(HEADER + "a.mp4,0.75,0.1,0.2,0.3,0.4\n")
+    labels = read_labels(tmp_path / "a.csv", invert_neuroticism=True)
+    assert labels.values[0].tolist() == pytest.approx([0.1, 0.2, 0.3, 0.4, 0.25])
+    assert labels.neuroticism_inverted
+
+
+ROW = ",0.5,0.1,0.2,0.3,0.4\n"
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("", "is empty"),
+        (HEADER, "holds no labels"),
+        ("video_id,openness\na.mp4,0.5\n", "lacks the column conscientiousness, extraversion, agreeableness, neurot"),
+        (HEADER.replace("video_id", "file") + "a" + ROW, "lacks the column video_id or name or clip"),
+        (HEADER.replace("openness", "neuroticism"), "column neuroticism appears more than once"),
+        (HEADER + "a" + ROW + "b" + ROW + "a" + ROW + "a" + ROW, "1 clips appear more than once.*: a$"),
+        (HEADER + "a,1.5,0.1,0.2,0.3,0.4\nb,0,0,0,0,-0.1\nc" + ROW, r"2 clips have .* outside \[0, 1\].*: a, b$"),
+        (HEADER + "a,nan,0.1,0.2,0.3,0.4\n", "1 clips have an empty trait"),
+        (HEADER + "a,,0.1,0.2,0.3,0.4\n", r"line 2 \(a\): a trait is no number"),
+        (HEADER + "a,0.5,0.1\n", "line 2: 3 cells where the header has 6"),
+        (HEADER + ROW, "1 rows have no clip name"),
+    ],
+)
+def test_a_wrong_table_is_refused_with_what_is_wrong(tmp_path, content, message):
+    (tmp_path / "a.csv").write_text(content)
+    with pytest.raises(LabelError, match=message):
+        read_labels(tmp_path / "a.csv")
+
+
+def test_an_empty_trait_in_parquet_is_named(tmp_path):
+    columns = {trait: [0.5, None] for trait in TRAITS} | {"name": ["a", "b"]}
+    pq.write_table(pa.table(columns), tmp_path / "a.parquet")
+    with pytest.raises(LabelError, match=r"1 clips have an empty trait.*: b$"):
+        read_labels(tmp_path / "a.parquet")
+
+
+@pytest.mark.parametrize("name", ["a.csv", "a.parquet", "a.pkl"])
+def test_files_that_cannot_be_read_are_reported_with_their_path(tmp_path, name):
+    with pytest.raises(LabelError, match=r"cannot read the labels .*No such file"):
+        read_labels(tmp_path / name)
+    (tmp_path / name).mkdir()
+    with pytest.raises(LabelError):
+        read_labels(tmp_path / name)
+
+
+@pytest.mark.parametrize("name", ["a.csv", "a.parquet"])
+def test_noise_is_not_taken_for_a_table(tmp_path, name):
+    (tmp_path / name).write_bytes(np.random.default_rng(0).bytes(500))
+    with pytest.raises(LabelError):
+        read_labels(tmp_path / name)
+
+
+def test_an_unknown_ending_names_the_known_ones(tmp_path):
+    with pytest.raises(LabelError, match=r"\.csv, \.parquet or \.pkl"):
+        read_labels(tmp_path / "labels.xlsx")

@@ -1,0 +1,53 @@
+"""Labels find their videos."""
+
+import numpy as np
+import pytest
+
+from fusion.labels import Labels
+from fusion.matching import match_labels
+
+
+def labels_of(*names):
+    values = np.tile(np.arange(len(names), dtype=np.float32)[:, None] / 10, (1, 5))
+    return Labels(names, values, tuple(f"person {name}" for name in names), True, False)
+
+
+@pytest.mark.parametrize(
+    ("label_names", "video_ids", "matched"),
+    [
+        (["a/x.mp4"], ["a/x.mp4"], {"a/x.mp4": "a/x.mp4"}),
+        (["x.mp4"], ["deep/er/x.mp4"], {"deep/er/x.mp4": "x.mp4"}),
+        (["train/x.mp4"], ["x.mp4"], {"x.mp4": "train/x.mp4"}),
+        (["-AmMDnVl4s8.003"], ["-AmMDnVl4s8.003.mp4"], {"-AmMDnVl4s8.003.mp4": "-AmMDnVl4s8.003"}),
+        (["x.mp4"], ["a/x.mkv"], {"a/x.mkv": "x.mp4"}),
+        (["v.003", "v.004"], ["v.003.mp4", "v.004.mp4"], {"v.003.mp4": "v.003", "v.004.mp4": "v.004"}),
+        # the number of a clip is no ending
+        (["v.003"], ["v.mp4"], {}),
+        # a whole id is taken before a loose one
+        (["x.mp4", "a/x.mp4"], ["a/x.mp4"], {"a/x.mp4": "a/x.mp4"}),
+        # neither of two videos of one name
+        (["x.mp4"], ["a/x.mp4", "b/x.mp4"], {}),
+        # nor one of two labels
+        (["a/x.mp4", "b/x.mp4"], ["x.mp4"], {}),
+        # the label of x.mp4 is not given to its namesake as well
+        (["x.mp4"], ["x.mp4", "old/x.mp4"], {"x.mp4": "x.mp4"}),
+        (["x.mp4", "new/x.mp4"], ["x.mp4", "old/x.mp4"], {"x.mp4": "x.mp4"}),
+        (["x"], ["x.mp4", "x.avi"], {}),
+        (["y.mp4"], ["x.mp4"], {}),
+    ],
+)
+def test_a_label_goes_to_the_one_video_that_it_can_mean(label_names, video_ids, matched):
+    labels = labels_of(*label_names)
+    found = match_labels(labels, video_ids)
+    assert dict(zip(found.video_ids, found.subjects, strict=True)) == {
+        video: f"person {name}" for video, name in matched.items()
+    }
+    assert found.values[:, 0] == pytest.approx([label_names.index(name) / 10 for name in matched.values()])
+    assert found.unlabelled == tuple(video for video in video_ids if video not in matched)
+    assert found.unused == tuple(name for name in label_names if name not in matched.values())
+
+
+def test_matched_videos_keep_their_order():
+    found = match_labels(labels_of("c.mp4", "a.mp4", "b.mp4"), ["a.mp4", "b.mp4", "x.mp4", "c.mp4"])
+    assert found.video_ids == ("a.mp4", "b.mp4", "c.mp4")
+    assert found.values[:, 2] == pytest.approx([0.1, 0.2, 0.0])

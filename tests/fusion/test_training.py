@@ -1,0 +1,245 @@
+"""Training: it learns what was planted, alike every time, and never sees a person on both sides."""
+
+import json
+
+import keras
+import numpy as np
+import pytest
+from pydantic import ValidationError
+
+from fusion.batches import ClipBatches
+from fusion.errors import TrainingError
+from fusion.moments import mean_and_std
+from fusion.scoring import predict
+from fusion.split import split_by_subject
+from fusion.tokens import ClipTokens, pad_batch
+from fusion.training import TrainSettings, train
+from fusion.traits import TRAITS
+
+
+def planted(count, *, seed=0, skill=1.0):
+    """Clips of 3 to 6 face and 2 to 4 motion tokens, far from standardised; traits follow from two directions."""
+    rng = np.random.default_rng(seed)
+    clips, labels = [], []
+    for index in range(count):
+        static_count, dynamic_count = rng.integers(3, 7), rng.integers(2, 5)
+        look, motion = rng.uniform(-1, 1, size=2)
+        static = rng.normal(size=(static_count, 12)) * 0.3
+        dynamic = rng.normal(size=(dynamic_count, 8)) * 0.3
+        static[:, 3] += look
+        dynamic[:, 5] += motion
+        clips.append(
+            ClipTokens(
+                f"clip{index}.mp4",
+                (50 + 20 * static).astype(np.float32),
+                np.linspace(0, 10, static_count, dtype=np.float32),
+                (0.01 * dynamic - 3).astype(np.float32),
+                np.linspace(1, 9, dynamic_count, dtype=np.float32),
+            )
+        )
+        signal = np.array([look, motion, look - motion, -look, -motion]) * 0.15
+        labels.append(0.55 + skill * signal + (1 - skill) * rng.normal(size=5) * 0.1)
+    return clips, np.array(labels, np.float32), [f"person{index // 2}" for index in range(count)]
+
+
+FIELDS = ("static", "static_time_s", "dynamic", "dynamic_time_s")
+SHORT = TrainSettings(epochs=25, patience=25)
+
+
+@pytest.mark.parametrize(("form", "loss"), [("sequence", "mse"), ("vector", "mae")])
+def test_planted_traits_are_learned_on_people_never_seen(form, loss):
+    trained = train(*planted(300), SHORT.model_copy(update={"form": form, "loss": loss}))
+    unseen, labels, _ = planted(100, seed=9)
+    residual = np.mean((predict(trained.model, unseen) - labels) ** 2, axis=0) / labels.var(axis=0)
+    assert residual.max() < 0.3  # R2 above 0.7 for every trait
+    assert trained.metadata["validation_loss"] < (0.3 if loss == "mse" else 0.55) * trained.metadata["baseline_loss"]
+    assert trained.metadata["warnings"] == []
+    assert trained.model.form == form
+
+
+def test_a_model_that_says_the_same_of_everybody_raises_the_alarm(caplog):
+    clips, labels, subjects = planted(20)
+    alike = [ClipTokens(clip.video_id, *(getattr(clips[0], name) for name in FIELDS)) for clip in clips]
+    facts = train(alike, labels, subjects, TrainSettings(epochs=2)).metadata
+    assert max(facts["sd_ratio"].values()) < 1e-3
+    assert facts["warnings"] == [record.getMessage() for record in caplog.records]
+    assert facts["warnings"][0].startswith(f"predictions of {', '.join(TRAITS)} hardly vary")
+
+
+STOPPED = TrainSettings(epochs=40, patience=3)
+
+
+@pytest.fixture(scope="module")
+def stopped():
+    """A training that early stopping ended: the data, the outcome, and what `on_epoch` saw."""
+    data, seen = planted(60, skill=0.5), []
+    return data, train(*data, STOPPED, on_epoch=seen.append), seen
+
+
+def test_the_same_seed_gives_the_same_model(stopped):
+    data, first, _ = stopped
+    second = train(*data, STOPPED)
+    assert first.history == second.history
+    assert np.array_equal(predict(first.model, data[0]), predict(second.model, data[0]))
+
+
+def test_the_kept_model_is_that_of_the_best_epoch_and_metadata_says_so(stopped):
+    (clips, labels, subjects), trained, seen = stopped
+    losses, facts = trained.history["validation_loss"], trained.metadata
+    assert facts["best_epoch"] == 1 + int(np.argmin(losses))
+    assert facts["epochs_run"] == len(losses) == len(seen) < 40
+    assert [report.epoch for report in seen] == list(range(1, len(losses) + 1))
+    assert [report.validation_loss for report in seen] == pytest.approx(losses)
+    assert facts["validation_loss"] == pytest.approx(min(losses), rel=1e-4)
+
+    train_rows, validation_rows = split_by_subject(subjects, 0.2, 0)
+    baseline = np.mean((labels[validation_rows] - labels[train_rows].mean(axis=0)) ** 2)
+    assert facts["baseline_loss"] == pytest.approx(baseline, rel=1e-5)
+    scores = predict(trained.model, [clips[row] for row in validation_rows])
+    ratio = scores.std(axis=0) / labels[validation_rows].std(axis=0)
+    assert list(facts["sd_ratio"].values()) == pytest.approx(ratio, rel=1e-4)
+    assert facts["train_clips"] + facts["validation_clips"] == 60
+    assert facts["train_subjects"] + facts["validation_subjects"] == 30
+    assert json.loads(json.dumps(facts)) == facts
+
+
+def test_inputs_are_standardised_with_the_statistics_of_the_training_clips_alone(stopped):
+    (clips, _, subjects), trained, _ = stopped
+    train_rows, _ = split_by_subject(subjects, 0.2, 0)
+    rows = np.concatenate([clips[row].static for row in train_rows]).astype(np.float64)
+    layer = trained.model.cross_attention.static_standardisation
+    assert layer.mean == pytest.approx(rows.mean(axis=0), rel=1e-5)
+    assert layer.std == pytest.approx(rows.std(axis=0), rel=1e-5)
+
+
+def test_a_trained_model_survives_saving_exactly(stopped, tmp_path):
+    (clips, _, _), trained, _ = stopped
+    trained.model.save(tmp_path / "model.keras")
+    loaded = keras.saving.load_model(tmp_path / "model.keras")
+    assert np.array_equal(predict(loaded, clips), predict(trained.model, clips))
+
+
+def test_one_subject_trains_without_validation_and_says_so():
+    clips, labels, _ = planted(6)
+    trained = train(clips, labels, ["one"] * 6, TrainSettings(epochs=2))
+    assert "same subject" in trained.metadata["warnings"][0]
+    assert trained.metadata["validation_clips"] == 0
+    assert trained.metadata["validation_loss"] is None
+    assert trained.metadata["baseline_loss"] is None
+    assert trained.metadata["best_epoch"] == 2
+    assert list(trained.history) == ["loss"]
+
+
+def test_two_clips_of_two_people_are_enough_to_run():
+    clips, labels, _ = planted(2)
+    trained = train(clips, labels, ["one", "two"], TrainSettings(epochs=2))
+    assert trained.metadata["train_clips"] == trained.metadata["validation_clips"] == 1
+    assert np.isfinite(predict(trained.model, clips)).all()
+
+
+def test_one_clip_is_too_few():
+    clips, labels, subjects = planted(1)
+    with pytest.raises(TrainingError, match="at least 2 labelled clips with features, there are 1"):
+        train(clips, labels, subjects, SHORT)
+
+
+def test_labels_that_do_not_fit_the_clips_are_refused():
+    clips, labels, subjects = planted(4)
+    with pytest.raises(ValueError, match=r"labels must be finite and \[4, 5\]"):
+        train(clips, labels[:3], subjects, SHORT)
+
+
+def test_a_step_size_that_explodes_is_reported():
+    with pytest.raises(TrainingError, match="lower learning_rate"):
+        train(*planted(20), TrainSettings(epochs=20, learning_rate=1e30))
+
+
+def test_settings_refuse_what_makes_no_sense():
+    for wrong in ({"epochs": 0}, {"validation_fraction": 1.0}, {"loss": "ccc?"}, {"speed": 3}):
+        with pytest.raises(ValidationError):
+            TrainSettings(**wrong)
+
+
+@pytest.fixture(scope="module")
+def full_size():
+    """Clips of all lengths with ResNet-50's and I3D's dimensions (the longest sums round most), and their model."""
+    rng = np.random.default_rng(0)
+    clips = []
+    for index in range(40):
+        static_count, dynamic_count = rng.integers(1, 17), rng.integers(1, 9)
+        clips.append(
+            ClipTokens(
+                f"clip{index}.mp4",
+                np.abs(rng.normal(size=(static_count, 2048))).astype(np.float32),
+                np.linspace(0, 15, static_count, dtype=np.float32),
+                np.abs(rng.normal(size=(dynamic_count, 1024))).astype(np.float32),
+                np.linspace(0, 15, dynamic_count, dtype=np.float32),
+            )
+        )
+    labels = np.clip(rng.normal(0.55, 0.15, size=(40, 5)), 0, 1)
+    model = train(clips, labels, [clip.video_id for clip in clips], TrainSettings(epochs=4)).model
+    return model, clips, np.concatenate([predict(model, [clip]) for clip in clips])
+
+
+@pytest.mark.parametrize("batch_size", [3, 64])
+def test_neighbours_and_padding_never_change_a_score(full_size, batch_size):
+    model, clips, alone = full_size
+    assert alone.std() > 0.05
+    assert predict(model, iter(clips), batch_size) == pytest.approx(alone, rel=0, abs=1e-6)
+    assert predict(model, clips[::-1], batch_size)[::-1] == pytest.approx(alone, rel=0, abs=1e-6)
+    wide = model(pad_batch(clips, static_length=40, dynamic_length=30)).numpy()
+    assert wide == pytest.approx(alone, rel=0, abs=1e-6)
+
+
+def test_no_clips_give_no_scores(full_size):
+    assert predict(full_size[0], []).shape == (0, 5)
+
+
+@pytest.mark.parametrize("seed", range(5))
+@pytest.mark.parametrize("fraction", [0.01, 0.2, 0.5, 0.99])
+def test_a_split_parts_people_and_loses_no_clip(seed, fraction):
+    subjects = [f"p{person}" for person in np.random.default_rng(seed).integers(0, 12, size=50)]
+    train_rows, validation_rows = split_by_subject(subjects, fraction, seed)
+    assert sorted([*train_rows, *validation_rows]) == list(range(50))
+    assert len(train_rows) > 0
+    assert len(validation_rows) > 0
+    assert {subjects[row] for row in train_rows}.isdisjoint({subjects[row] for row in validation_rows})
+
+
+def test_a_split_of_many_people_comes_near_its_share():
+    subjects = [f"p{person}" for person in range(1000)]
+    train_rows, validation_rows = split_by_subject(subjects, 0.2, 0)
+    assert (len(train_rows), len(validation_rows)) == (800, 200)
+    assert not np.array_equal(validation_rows, split_by_subject(subjects, 0.2, 1)[1])
+    assert len(split_by_subject(subjects, 0.0, 0)[1]) == 0
+
+
+@pytest.mark.parametrize(("count", "batch_size", "sizes"), [(65, 32, [22, 22, 21]), (64, 32, [32, 32]), (5, 32, [5])])
+def test_an_epoch_deals_every_clip_once_into_even_batches(count, batch_size, sizes):
+    clips, _, _ = planted(count)
+    numbers = np.repeat(np.arange(count, dtype=np.float32)[:, None], 5, axis=1)
+    batches = ClipBatches(clips, numbers, batch_size=batch_size, seed=0, shuffle=True)
+    epochs = []
+    for _ in range(2):
+        dealt = [batches[index] for index in range(batches.num_batches)]
+        assert [len(labels) for _, labels in dealt] == sizes
+        # all batches have one shape but for the number of clips
+        assert len({inputs["static"].shape[1:] for inputs, _ in dealt}) == 1
+        assert all(inputs["static"].shape[0] == len(labels) for inputs, labels in dealt)
+        for inputs, labels in dealt:
+            rows = labels[:, 0].astype(int)
+            assert inputs["static"][0, 0].tolist() == clips[rows[0]].static[0].tolist()
+        epochs.append([int(row) for _, labels in dealt for row in labels[:, 0]])
+        batches.on_epoch_end()
+    assert sorted(epochs[0]) == sorted(epochs[1]) == list(range(count))
+    assert epochs[0] != epochs[1]
+
+
+def test_statistics_of_blocks_are_those_of_the_whole():
+    rows = (1e4 + np.random.default_rng(0).normal(size=(100, 6))).astype(np.float32)
+    rows[:, 2] = 7.25
+    mean, std = mean_and_std([rows[:1], rows[1:40], rows[40:]])
+    assert mean == pytest.approx(rows.astype(np.float64).mean(axis=0), rel=1e-6)
+    expected = rows.astype(np.float64).std(axis=0)
+    expected[2] = 1  # a feature that never changes is left alone
+    assert std == pytest.approx(expected, rel=1e-5)
