@@ -1,0 +1,192 @@
+"""Square crops of the face for the two networks: grey runs for optical flow, single colour pictures for ResNet-50."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import cv2
+import numpy as np
+from pydantic import BaseModel, Field
+
+from extractors.boxes import overlaps
+from extractors.errors import VideoError
+from extractors.persons import SAME_PERSON_OVERLAP
+from extractors.track import FaceTrack
+from extractors.video import grid_frames
+
+# The window's box covers this share of its face boxes on each side; a few wild boxes must not widen it.
+COVERED = (2.0, 98.0)
+
+
+class CropSettings(BaseModel, frozen=True, extra="forbid"):
+    """Size of face crops, and how a video is cut into windows of motion and single pictures."""
+
+    size_px: int = Field(default=224, ge=32, le=1024, description="Width and height of a face crop in pixels.")
+    margin: float = Field(
+        default=1.5,
+        ge=1.0,
+        le=4.0,
+        description="Side of the crop as a multiple of the detector's face box, which ends at brows and chin.",
+    )
+    window_fields: int = Field(
+        default=64, ge=2, le=1024, description="Optical-flow fields in one window (one field lies between two frames)."
+    )
+    min_fields: int = Field(
+        default=16, ge=1, le=1024, description="Optical-flow fields that the last part of a stretch needs to be kept."
+    )
+    static_tokens: int = Field(
+        default=16, ge=1, le=4096, description="Face crops per video for the static features, spread evenly."
+    )
+
+
+@dataclass(frozen=True)
+class Window:
+    """A run of grid frames cut out by one box that stands still.
+
+    Args:
+        index: 0, 1, ... within the video.
+        first_frame: grid frame.
+        fields: optical-flow fields; the window has fields + 1 frames.
+        box: x, y, side in px of the upright picture; may hang over its edges.
+    """
+
+    index: int
+    first_frame: int
+    fields: int
+    box: tuple[int, int, int]
+
+    @property
+    def last_frame(self) -> int:
+        """Grid frame, inclusive; the next window may begin with it."""
+        return self.first_frame + self.fields
+
+
+@dataclass(frozen=True)
+class CropWindow:
+    """What one window looks like.
+
+    Args:
+        grey: uint8 [fields + 1, size, size].
+        static: (grid frame, uint8 RGB [size, size, 3]) for those of the video's static frames that lie in here.
+    """
+
+    window: Window
+    grey: np.ndarray
+    static: list[tuple[int, np.ndarray]]
+
+
+def plan_windows(track: FaceTrack, settings: CropSettings) -> list[Window]:
+    """Cut the stretches in which the face is known into windows that follow each other.
+
+    Neighbours share the frame between them. A stretch ends where the box is lost or jumps (a cut). Its last part is
+    kept from settings.min_fields on.
+
+    Raises:
+        VideoError: stage "motion", reason "too_short": no stretch is long enough.
+    """
+    windows: list[Window] = []
+    longest = 0
+    for start, stop in _stretches(track):
+        longest = max(longest, stop - start)
+        for first in range(start, stop - 1, settings.window_fields):
+            fields = min(settings.window_fields, stop - 1 - first)
+            if fields >= min(settings.min_fields, settings.window_fields):
+                box = _still_box(track.boxes[first : first + fields + 1], settings.margin)
+                windows.append(Window(len(windows), first, fields, box))
+    if not windows:
+        raise VideoError(
+            "motion",
+            "too_short",
+            f"the face is seen for at most {longest} frames on end (at least {settings.min_fields + 1} needed)",
+        )
+    return windows
+
+
+def plan_static(windows: Sequence[Window], settings: CropSettings) -> list[int]:
+    """Choose settings.static_tokens grid frames, evenly over the frames of all windows; all where there are fewer.
+
+    Each is the middle one of an equal share, so that no choice lies on the video's first frame.
+    """
+    frames = np.unique(np.concatenate([np.arange(w.first_frame, w.last_frame + 1) for w in windows]))
+    count = min(settings.static_tokens, len(frames))
+    return frames[(2 * np.arange(count) + 1) * len(frames) // (2 * count)].tolist()
+
+
+def iter_crops(
+    path: Path | str, windows: Sequence[Window], static_frames: Sequence[int], *, fps: float, settings: CropSettings
+) -> Iterator[CropWindow]:
+    """Decode a video a second time and cut its windows out, one in memory at a time.
+
+    Args:
+        path: the video that the windows were planned on.
+        windows: from `plan_windows`, in order.
+        static_frames: from `plan_static`; each is cut with the box of the first window that has it.
+        fps: grid frames per second, as in the first pass.
+        settings: size_px is used here.
+
+    Raises:
+        VideoError: stage "decode", reason "changed": the video ends before its windows do.
+    """
+    waiting = list(reversed(windows))
+    static = set(static_frames)
+    for frame, picture in enumerate(grid_frames(path, fps, limits=None)):
+        # Twice for a frame that ends one window and begins the next.
+        while waiting and frame >= waiting[-1].first_frame:
+            window = waiting[-1]
+            if frame == window.first_frame:
+                grey = np.empty((window.fields + 1, settings.size_px, settings.size_px), np.uint8)
+                colour: list[tuple[int, np.ndarray]] = []
+            face = _cut(picture, window.box)
+            grey[frame - window.first_frame] = _resized(cv2.cvtColor(face, cv2.COLOR_RGB2GRAY), settings.size_px)
+            if frame in static:
+                static.remove(frame)
+                colour.append((frame, _resized(face, settings.size_px)))
+            if frame < window.last_frame:
+                break
+            waiting.pop()
+            yield CropWindow(window, grey, colour)
+        if not waiting:
+            return
+    raise VideoError("decode", "changed", f"{Path(path).name} has fewer frames now than when its face was tracked")
+
+
+def _stretches(track: FaceTrack) -> list[tuple[int, int]]:
+    """Return (start, stop) of each run of frames with known boxes that do not jump."""
+    known = np.concatenate([[False], track.tracked, [False]])
+    starts = known[1:] & ~known[:-1]
+    stops = ~known[1:] & known[:-1]
+    with np.errstate(invalid="ignore"):
+        jumps = np.flatnonzero(overlaps(track.boxes[1:], track.boxes[:-1]) < SAME_PERSON_OVERLAP) + 1
+    starts[jumps] = stops[jumps] = True
+    return list(zip(np.flatnonzero(starts).tolist(), np.flatnonzero(stops).tolist(), strict=True))
+
+
+def _still_box(boxes: np.ndarray, margin: float) -> tuple[int, int, int]:
+    """Return x, y, side of the square around all of a window's boxes, float32 [n, 4] without NaN."""
+    low = np.percentile(boxes[:, :2], COVERED[0], axis=0)
+    high = np.percentile(boxes[:, :2] + boxes[:, 2:], COVERED[1], axis=0)
+    side = max(1, round(float((high - low).max()) * margin))
+    x, y = np.round((low + high - side) / 2).astype(int).tolist()
+    return x, y, side
+
+
+def _cut(picture: np.ndarray, box: tuple[int, int, int]) -> np.ndarray:
+    """Cut [side, side, 3] out of [height, width, 3]; beyond the edges the border's pixels are repeated."""
+    x, y, side = box
+    height, width = picture.shape[:2]
+    inside = picture[
+        np.clip(y, 0, height - 1) : np.clip(y + side, 1, height), np.clip(x, 0, width - 1) : np.clip(x + side, 1, width)
+    ]
+    if inside.shape[:2] == (side, side):
+        return inside
+    top, left = min(side - 1, max(0, -y)), min(side - 1, max(0, -x))
+    bottom, right = side - inside.shape[0] - top, side - inside.shape[1] - left
+    return cv2.copyMakeBorder(inside, top, bottom, left, right, cv2.BORDER_REPLICATE)
+
+
+def _resized(image: np.ndarray, size: int) -> np.ndarray:
+    # Averaging areas keeps fine texture from turning into false motion; it would only repeat pixels when enlarging.
+    shrinks = image.shape[0] > size
+    return cv2.resize(image, (size, size), interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_CUBIC)

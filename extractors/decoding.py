@@ -1,0 +1,188 @@
+"""Decoding with FFmpeg: open a local file, take what can be decoded of it, and say when each frame is shown."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from itertools import chain
+from pathlib import Path
+
+import av
+from av.container import InputContainer
+from av.video.frame import VideoFrame
+from av.video.stream import VideoStream
+
+from extractors.errors import VideoError
+
+# A clock that goes back by more than this has been restarted (joined broadcast recordings); less is disorder.
+RESTART_S = 1.0
+
+
+@dataclass(slots=True)
+class Tally:
+    """What decoding a file came to.
+
+    Args:
+        good: frames decoded whole, from the first one on.
+        broken: packets that do not decode and frames that the decoder marks as damaged, after the first good frame
+            (a recording that begins in mid-stream has some before it).
+        shown_s: when the last frame gives way, from the first frame on.
+        others_s: when the last packet of another stream ends, by the file's own clock.
+    """
+
+    good: int = 0
+    broken: int = 0
+    shown_s: float = 0.0
+    others_s: float = 0.0
+
+    @property
+    def total(self) -> int:
+        """Frames of which something was found in the file."""
+        return self.good + self.broken
+
+
+@contextmanager
+def opened(path: Path | str) -> Iterator[tuple[InputContainer, VideoStream]]:
+    """Open a local video file and its main video stream; FFmpeg's complaints become `VideoError`.
+
+    Raises:
+        VideoError: stage "decode"; reason "unreadable", "not_a_video", "no_video", "unsupported" or "damaged".
+        OSError: the disk failed, which is not the video's fault.
+    """
+    name = Path(path).name
+    try:
+        # Files that point elsewhere (playlists) may name local files only, and a name is never taken for an address.
+        container = av.open(f"file:{path}", options={"protocol_whitelist": "file"}, metadata_errors="replace")
+    except (FileNotFoundError, PermissionError, IsADirectoryError) as error:
+        raise VideoError("decode", "unreadable", f"cannot open {name}: {error.strerror}") from error
+    except av.FFmpegError as error:
+        _raise_unless_the_video_is_to_blame(error)
+        raise VideoError(
+            "decode",
+            "not_a_video",
+            f"{name} ({Path(path).stat().st_size} bytes) cannot be read as a video: {error.strerror}",
+        ) from error
+    with container:
+        stream = container.streams.best("video")
+        if stream is None or stream.disposition & av.stream.Disposition.attached_pic:
+            raise VideoError("decode", "no_video", f"{name} has no video stream")
+        if stream.codec_context is None:
+            raise VideoError("decode", "unsupported", f"there is no decoder for the video stream of {name}")
+        # Frame threads decode ahead while the caller looks at a frame.
+        stream.thread_type = "AUTO"
+        yield container, stream
+
+
+def pictures(container: InputContainer, stream: VideoStream, tally: Tally) -> Iterator[VideoFrame]:
+    """Give the frames that decode whole, in the order of presentation, and count the others.
+
+    Interlaced video is made progressive.
+    """
+    frames = _whole_frames(container, stream, tally)
+    first = next(frames, None)
+    if first is None:
+        return
+    frames = chain([first], frames)
+    yield from _deinterlaced(frames, stream) if first.interlaced_frame else frames
+
+
+def shown(frames: Iterator[VideoFrame], stream: VideoStream) -> Iterator[tuple[VideoFrame, float, float]]:
+    """Give each frame with the time at which it appears and the time at which it gives way to the next.
+
+    The first frame appears at 0. A frame without a time follows its predecessor at the usual distance; so does the
+    first frame after a restart of the clock. Frames slightly out of order replace their predecessor at once.
+
+    Yields:
+        (frame, start in seconds, end in seconds), end >= start.
+    """
+    held: VideoFrame | None = None
+    start_s = usual_s = offset_s = 0.0
+    for frame in frames:
+        clock_s = None if frame.pts is None else float(frame.pts * frame.time_base)
+        if held is None:
+            offset_s = 0.0 if clock_s is None else -clock_s
+            next_s = 0.0
+        elif clock_s is None:
+            next_s = start_s + usual_s
+        else:
+            if clock_s + offset_s < start_s - RESTART_S:
+                offset_s = start_s + usual_s - clock_s
+            next_s = max(start_s, clock_s + offset_s)
+        if held is not None:
+            yield held, start_s, next_s
+        held, start_s, usual_s = frame, next_s, _duration_s(frame, stream)
+    if held is not None:
+        yield held, start_s, start_s + usual_s
+
+
+def promised_s(container: InputContainer, stream: VideoStream) -> float:
+    """Return the duration that the file promises, in seconds; 0 where it promises nothing."""
+    if stream.duration is not None:
+        return float(stream.duration * stream.time_base)
+    # Matroska and Flash Video state one duration for all streams together.
+    return 0.0 if container.duration is None else container.duration / av.time_base
+
+
+def reached_s(stream: VideoStream, tally: Tally) -> float:
+    """Return how much of `promised_s` was found, in seconds."""
+    if stream.duration is not None:
+        return tally.shown_s
+    start_s = 0.0 if stream.start_time is None else float(stream.start_time * stream.time_base)
+    return max(start_s + tally.shown_s, tally.others_s)
+
+
+def _raise_unless_the_video_is_to_blame(error: av.FFmpegError) -> None:
+    """Let failing disks and full memory through: trying again may help, and the video may be good."""
+    if isinstance(error, OSError | MemoryError):
+        raise error
+
+
+def _duration_s(frame: VideoFrame, stream: VideoStream) -> float:
+    if frame.duration:
+        return float(frame.duration * frame.time_base)
+    return float(1 / stream.average_rate) if stream.average_rate else 0.04
+
+
+def _whole_frames(container: InputContainer, stream: VideoStream, tally: Tally) -> Iterator[VideoFrame]:
+    # Where the only promised duration is that of all streams together, their ends count too.
+    streams = [stream] if stream.duration is not None else list(container.streams)
+    packets = container.demux(streams)
+    while True:
+        try:
+            packet = next(packets, None)
+            if packet is None:
+                return
+            if packet.stream is not stream:
+                if packet.pts is not None:
+                    end = packet.pts + (packet.duration if packet.duration is not None else 0)
+                    tally.others_s = max(tally.others_s, float(end * packet.time_base))
+                continue
+            frames = packet.decode()
+        except av.FFmpegError as error:
+            _raise_unless_the_video_is_to_blame(error)
+            tally.broken += tally.good > 0
+            continue
+        for frame in frames:
+            if frame.is_corrupt:
+                tally.broken += tally.good > 0
+            else:
+                tally.good += 1
+                yield frame
+
+
+def _deinterlaced(frames: Iterator[VideoFrame], stream: VideoStream) -> Iterator[VideoFrame]:
+    """Fill each interlaced frame's second field in from its first: combs on moving faces look like motion."""
+    graph = av.filter.Graph()
+    graph.link_nodes(
+        graph.add_buffer(template=stream),
+        graph.add("bwdif", "mode=send_frame:deint=interlaced"),
+        graph.add("buffersink"),
+    ).configure()
+    for frame in chain(frames, [None]):
+        graph.push(frame)
+        while True:
+            try:
+                yield graph.pull()
+            except (av.error.BlockingIOError, av.error.EOFError):
+                break

@@ -1,0 +1,94 @@
+"""Dynamic features: how a face moves over one window of time, by I3D on optical flow."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from pydantic import BaseModel, Field
+
+from extractors import assets
+
+ASSET = "i3d_flow_imagenet"
+SIDE_PX = 224
+FEATURES = 1024
+FEWEST_FIELDS = 9  # fewer leave less than two steps for the last pool, which is two long
+REVISION = 1  # part of the cache key: raise it when this code's numbers change
+
+
+class DynamicSettings(BaseModel, frozen=True, extra="forbid"):
+    """How windows of optical flow become dynamic tokens."""
+
+    base_model: Literal["i3d"] = Field("i3d", description="Network that describes a window of optical flow.")
+    output_dim: Literal[1024] = Field(FEATURES, description="Numbers per dynamic token.")
+    batch_size: int = Field(4, ge=1, description="Windows in one pass through the network; changes no number.")
+
+    def numerics(self, weights: Literal["pretrained", "random"], seed: int) -> dict[str, Any]:
+        """Everything that changes the numbers, for a cache key; JSON-able."""
+        origin = {"seed": seed} if weights == "random" else {"digest": assets.known_assets()[ASSET].digest}
+        return {"network": self.base_model, "revision": REVISION, "weights": weights, **origin}
+
+
+class DynamicFeatureExtractor:
+    """I3D's optical-flow stream without its head: 1024 numbers per window, averaged over space and time.
+
+    Args:
+        weights: "pretrained" (ImageNet and Kinetics; fetched once) or "random" (seeded; for trials only).
+        seed: seed of random weights.
+        batch_size: windows in one pass.
+        asset_folder: folder with the checkpoint, in place of the usual search.
+
+    Attributes:
+        model: the Keras model, see `extractors.i3d.build_i3d`.
+
+    Raises:
+        extractors.assets.AssetError: pretrained weights cannot be had.
+    """
+
+    def __init__(
+        self,
+        weights: Literal["pretrained", "random"] = "pretrained",
+        *,
+        seed: int = 0,
+        batch_size: int = 4,
+        asset_folder: Path | None = None,
+    ) -> None:
+        from extractors import i3d
+
+        if weights not in ("pretrained", "random"):
+            raise ValueError(f"weights must be 'pretrained' or 'random'; got {weights!r}")
+        self.batch_size = batch_size
+        if weights == "pretrained":
+            checkpoint = assets.resolve(ASSET, folder=asset_folder)
+        self.model = i3d.build_i3d(seed=seed)
+        if weights == "pretrained":
+            i3d.load_checkpoint(self.model, checkpoint)
+        self.model.jit_compile = False  # XLA makes both networks slower on a CPU
+
+    def extract(self, windows: np.ndarray) -> np.ndarray:
+        """Describe windows of optical flow.
+
+        Args:
+            windows: float32, (N, T, 224, 224, 2), T at least 9 (64 by default in the pipeline), in [-1, 1]: channel 0
+                is dx (rightwards), channel 1 is dy (down), as `scale_for_i3d` gives them.
+
+        Returns:
+            float32, (N, 1024), not negative.
+
+        Raises:
+            ValueError: the windows have another dtype, shape or range.
+        """
+        if windows.dtype != np.float32 or windows.ndim != 5 or windows.shape[2:] != (SIDE_PX, SIDE_PX, 2):
+            raise ValueError(f"windows must be float32 [N, T, {SIDE_PX}, {SIDE_PX}, 2]; got {windows.shape}")
+        if windows.shape[1] < FEWEST_FIELDS:
+            raise ValueError(f"a window needs at least {FEWEST_FIELDS} fields of optical flow; got {windows.shape[1]}")
+        if windows.size and not np.abs(windows).max() <= 1.0:
+            raise ValueError("windows must lie in [-1, 1]; bring them there with scale_for_i3d")
+        batches = [
+            self.model.predict_on_batch(windows[start : start + self.batch_size])
+            for start in range(0, len(windows), self.batch_size)
+        ]
+        return np.concatenate([np.empty((0, FEATURES), np.float32), *batches])
+
+    __call__ = extract

@@ -1,0 +1,23 @@
+"""The one error that means: this video is unusable, go on with the next."""
+
+from __future__ import annotations
+
+
+class VideoError(Exception):
+    """One video cannot be used; it becomes a row with its stage and reason, and the run goes on.
+
+    Args:
+        stage: part of extraction that refused it: "decode", "faces" or "motion".
+        reason: short code in snake_case that users count and filter by, such as "no_face".
+        message: one sentence for people, with the figures that led to the refusal.
+    """
+
+    def __init__(self, stage: str, reason: str, message: str) -> None:
+        super().__init__(f"{stage}: {reason}: {message}")
+        self.stage = stage
+        self.reason = reason
+        self.message = message
+
+    def __reduce__(self) -> tuple[type[VideoError], tuple[str, str, str]]:
+        # Exceptions cross process borders in pools; the default would hand __init__ the joined text.
+        return type(self), (self.stage, self.reason, self.message)

@@ -1,0 +1,107 @@
+"""Which detections are one person, and which persons make up the main one."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from extractors.boxes import overlaps
+
+# Share of the union that two boxes of one face have in common from frame to frame: a head that moves by half its
+# width in 1/25 s still has a third.
+SAME_PERSON_OVERLAP = 0.3
+# A person who is lost (hand before the face, looking away) and found in the same place is the same person.
+MEMORY_S = 3.0
+# Going on with a box elsewhere must pay: it has to show a face as large as the video's main one for this long.
+JUMP_S = 1.0
+# The choice takes time that grows with the square of this: hours of cuts have some thousand persons worth looking
+# at, hours of foliage hundreds of thousands that are not.
+MAX_PERSONS = 4000
+
+
+@dataclass(frozen=True)
+class Person:
+    """Detections that belong together.
+
+    Args:
+        frames: int [n], grid frames in ascending order.
+        faces: float32 [n, 5]: x, y, width, height in px, score.
+    """
+
+    frames: np.ndarray
+    faces: np.ndarray
+
+
+def persons(detections: Sequence[np.ndarray], *, fps: float) -> list[Person]:
+    """Join each frame's faces to the persons seen up to MEMORY_S before, best overlap first.
+
+    Args:
+        detections: for each grid frame float32 [n, 5]: x, y, width, height in px, score.
+        fps: grid frames per second.
+    """
+    memory = MEMORY_S * fps
+    members: list[list[tuple[int, np.ndarray]]] = []
+    recent: list[int] = []
+    for frame, faces in enumerate(detections):
+        recent = [person for person in recent if frame - members[person][-1][0] <= memory]
+        owners: dict[int, int] = {}
+        if recent and len(faces):
+            last = np.stack([members[person][-1][1] for person in recent])
+            shared = overlaps(last[:, None], faces[None])
+            while shared.max() >= SAME_PERSON_OVERLAP:
+                row, column = np.unravel_index(shared.argmax(), shared.shape)
+                owners[int(column)] = recent[row]
+                shared[row, :] = shared[:, column] = -1.0
+        for column, face in enumerate(faces):
+            if column not in owners:
+                owners[column] = len(members)
+                recent.append(len(members))
+                members.append([])
+            members[owners[column]].append((frame, face))
+    return [
+        Person(np.array([frame for frame, _ in member]), np.stack([face for _, face in member])) for member in members
+    ]
+
+
+def main_sequence(everyone: Sequence[Person], *, fps: float) -> list[Person]:
+    """Choose persons who follow each other without sharing a moment, so that the most face is seen.
+
+    A face counts by score times side; each change to a person elsewhere costs JUMP_S of the main face. Two who
+    are seen at the same time are different people, so at most one of them is chosen.
+
+    Returns:
+        The chosen ones in order of time; none where there is nobody.
+    """
+    if not everyone:
+        return []
+    sides = [np.sqrt(person.faces[:, 2] * person.faces[:, 3]) for person in everyone]
+    seen = np.array([float(np.sum(person.faces[:, 4] * side)) for person, side in zip(everyone, sides, strict=True)])
+    worth = seen / float(np.median(sides[int(seen.argmax())]))
+    most = np.argsort(-worth, kind="stable")[:MAX_PERSONS].tolist()
+    order = sorted(most, key=lambda index: int(everyone[index].frames[-1]))
+    everyone, worth = [everyone[index] for index in order], worth[order]
+    first = np.array([person.frames[0] for person in everyone])
+    last = np.array([person.frames[-1] for person in everyone])
+    first_faces = np.stack([person.faces[0] for person in everyone])
+    last_faces = np.stack([person.faces[-1] for person in everyone])
+
+    # Longest path through persons ordered by their end: best[j] is the most that a sequence ending with j earns.
+    best = worth.copy()
+    before = np.full(len(everyone), -1)
+    for j in range(len(everyone)):
+        earlier = int(np.searchsorted(last[:j], first[j]))
+        if earlier == 0:
+            continue
+        earned = best[:earlier] - JUMP_S * fps * (1.0 - overlaps(last_faces[:earlier], first_faces[j]))
+        i = int(earned.argmax())
+        if earned[i] > 0:
+            best[j] += earned[i]
+            before[j] = i
+    chosen = []
+    j = int(best.argmax())
+    while j >= 0:
+        chosen.append(everyone[j])
+        j = int(before[j])
+    return chosen[::-1]

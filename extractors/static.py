@@ -1,0 +1,116 @@
+"""Static features: what a face looks like in one frame, by ResNet-50."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from pydantic import BaseModel, Field
+
+from extractors import assets
+
+ASSET = "resnet50_imagenet"
+SIDE_PX = 224
+FEATURES = 2048
+REVISION = 1  # part of the cache key: raise it when this code's numbers change
+
+
+class StaticSettings(BaseModel, frozen=True, extra="forbid"):
+    """How face crops become static tokens."""
+
+    base_model: Literal["resnet50"] = Field("resnet50", description="Network that describes a face crop.")
+    frozen_layers: int = Field(4, ge=0, le=53, description="First convolutional layers that training leaves alone.")
+    output_dim: Literal[2048] = Field(FEATURES, description="Numbers per static token.")
+    batch_size: int = Field(16, ge=1, description="Face crops in one pass through the network; changes no number.")
+
+    def numerics(self, weights: Literal["pretrained", "random"], seed: int) -> dict[str, Any]:
+        """Everything that changes the numbers, for a cache key; JSON-able."""
+        origin = {"seed": seed} if weights == "random" else {"digest": assets.known_assets()[ASSET].digest}
+        return {"network": self.base_model, "revision": REVISION, "weights": weights, **origin}
+
+
+class StaticFeatureExtractor:
+    """ResNet-50 v1 without its head: 2048 numbers per face crop, by global average pooling.
+
+    The first `frozen_layers` convolutional layers are marked as not trainable: fine-tuning leaves these general edge
+    and colour filters as ImageNet made them. Extraction changes no weight, so that features do not depend on it.
+
+    Args:
+        weights: "pretrained" (ImageNet; fetched once) or "random" (seeded; for trials only).
+        frozen_layers: number of first convolutional layers that are not trainable.
+        seed: seed of random weights.
+        batch_size: crops in one pass.
+        asset_folder: folder with the weight file, in place of the usual search.
+
+    Attributes:
+        model: the Keras model, float32 [N, 224, 224, 3] (Caffe's BGR minus means) to float32 [N, 2048].
+
+    Raises:
+        extractors.assets.AssetError: pretrained weights cannot be had.
+
+    Sources:
+        He et al., "Deep Residual Learning for Image Recognition", CVPR 2016; keras.applications.resnet.
+    """
+
+    def __init__(
+        self,
+        weights: Literal["pretrained", "random"] = "pretrained",
+        *,
+        frozen_layers: int = 4,
+        seed: int = 0,
+        batch_size: int = 16,
+        asset_folder: Path | None = None,
+    ) -> None:
+        import keras
+
+        if weights == "pretrained":
+            (file,) = assets.known_assets()[ASSET].files
+            weight_file = assets.resolve(ASSET, folder=asset_folder) / file.name
+        elif weights != "random":
+            raise ValueError(f"weights must be 'pretrained' or 'random'; got {weights!r}")
+        self.batch_size = batch_size
+        self.model = keras.applications.ResNet50(include_top=False, weights=None, pooling="avg")
+        if weights == "pretrained":
+            self.model.load_weights(weight_file)
+        else:
+            _draw_weights(self.model, seed)
+        convolutions = [layer for layer in self.model.layers if isinstance(layer, keras.layers.Conv2D)]
+        for layer in convolutions[:frozen_layers]:
+            layer.trainable = False
+        self.model.jit_compile = False  # XLA makes both networks slower on a CPU
+        self._preprocess = keras.applications.resnet.preprocess_input
+
+    def extract(self, crops: np.ndarray) -> np.ndarray:
+        """Describe face crops.
+
+        Args:
+            crops: uint8, RGB, (N, 224, 224, 3).
+
+        Returns:
+            float32, (N, 2048), not negative.
+
+        Raises:
+            ValueError: the crops have another dtype or shape.
+        """
+        if crops.dtype != np.uint8 or crops.shape[1:] != (SIDE_PX, SIDE_PX, 3):
+            raise ValueError(f"crops must be uint8 [N, {SIDE_PX}, {SIDE_PX}, 3]; got {crops.dtype} {crops.shape}")
+        batches = [
+            self.model.predict_on_batch(self._preprocess(crops[start : start + self.batch_size].astype(np.float32)))
+            for start in range(0, len(crops), self.batch_size)
+        ]
+        return np.concatenate([np.empty((0, FEATURES), np.float32), *batches])
+
+    __call__ = extract
+
+
+def _draw_weights(model: Any, seed: int) -> None:
+    # keras.applications takes no seed; He initialisation drawn in the order of the layers can be repeated. The last
+    # BatchNorm of each block is turned down, or 16 residual additions would double the features' scale 16 times.
+    generator = np.random.default_rng(seed)
+    for layer in model.layers:
+        if hasattr(layer, "kernel"):
+            spread = np.sqrt(2.0 / np.prod(layer.kernel.shape[:-1]))
+            layer.kernel.assign(generator.normal(0.0, spread, layer.kernel.shape).astype(np.float32))
+        elif layer.name.endswith("_3_bn"):
+            layer.gamma.assign(np.full(layer.gamma.shape, 0.25, np.float32))

@@ -1,0 +1,123 @@
+"""One track of the main person's face through a video, from the faces found in each picture."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from extractors.errors import VideoError
+from extractors.faces import FaceDetector, FaceSettings
+from extractors.persons import Person, main_sequence, persons
+from extractors.video import VideoSettings, grid_frames
+
+
+@dataclass(frozen=True)
+class FaceTrack:
+    """The main person's face at each point of the frame grid.
+
+    Args:
+        boxes: float32 [F, 4], x, y, width, height in px of the upright picture; NaN where the face is not known.
+        scores: float32 [F], detector's score, 0 to 1; 0 where the box is interpolated or not known.
+    """
+
+    boxes: np.ndarray
+    scores: np.ndarray
+
+    @property
+    def tracked(self) -> np.ndarray:
+        """Bool [F]: True where the box is known, by detection or interpolation."""
+        return ~np.isnan(self.boxes[:, 0])
+
+    @property
+    def coverage(self) -> float:
+        """Share of grid frames in which the main person's face was detected, 0 to 1."""
+        return float(np.mean(self.scores > 0)) if len(self.scores) else 0.0
+
+    def to_rows(self) -> np.ndarray:
+        """Return float32 [F, 5]: boxes and scores side by side."""
+        return np.concatenate([self.boxes, self.scores[:, None]], axis=1)
+
+    @classmethod
+    def from_rows(cls, rows: np.ndarray) -> FaceTrack:
+        """Take what `to_rows` returned.
+
+        Raises:
+            ValueError: rows are not [F, 5].
+        """
+        if rows.ndim != 2 or rows.shape[1] != 5:
+            raise ValueError(f"rows of a face track must be [frames, 5], not {list(rows.shape)}")
+        rows = rows.astype(np.float32, copy=False)
+        return cls(boxes=rows[:, :4], scores=rows[:, 4])
+
+
+def main_person(detections: Sequence[np.ndarray], *, fps: float, settings: FaceSettings) -> FaceTrack:
+    """Follow the person whose face is seen longest and largest; others never mix in while that person is there.
+
+    Detections become persons by their overlap from frame to frame, and the main one is a sequence of persons that
+    follow each other in time: one, unless cuts move the picture. Gaps of up to settings.max_gap_s within one person
+    are filled by straight lines; boxes are then averaged over settings.smoothing_s, never across a cut.
+
+    Args:
+        detections: for each grid frame float32 [n, 5]: x, y, width, height in px, score.
+        fps: grid frames per second.
+        settings: max_gap_s and smoothing_s are used here.
+    """
+    boxes = np.full((len(detections), 4), np.nan, dtype=np.float32)
+    scores = np.zeros(len(detections), dtype=np.float32)
+    longest = 1 + int(settings.max_gap_s * fps + 1e-9)
+    width = 2 * int(settings.smoothing_s * fps / 2) + 1
+    for person in main_sequence(persons(detections, fps=fps), fps=fps):
+        scores[person.frames] = person.faces[:, 4]
+        for part in _parts(person, longest):
+            frames = np.arange(part.frames[0], part.frames[-1] + 1)
+            filled = np.stack([np.interp(frames, part.frames, column) for column in part.faces[:, :4].T], axis=1)
+            boxes[frames] = _smoothed(filled, width)
+    return FaceTrack(boxes, scores)
+
+
+def track_faces(
+    path: Path | str, detector: FaceDetector, video_settings: VideoSettings, face_settings: FaceSettings
+) -> FaceTrack:
+    """Decode a video once and follow its main person.
+
+    Raises:
+        VideoError: stage "decode" as in `grid_frames`; stage "faces", reason "no_face" where no face is found at all,
+            "low_coverage" where the main person's is seen in too small a share of the video.
+    """
+    detections: list[np.ndarray] = []
+    previous = None
+    for picture in grid_frames(path, video_settings.fps, limits=video_settings):
+        detections.append(detections[-1] if picture is previous else detector.detect(picture))
+        previous = picture
+    track = main_person(detections, fps=video_settings.fps, settings=face_settings)
+    if track.coverage == 0.0:
+        raise VideoError("faces", "no_face", f"no face in {len(detections)} frames")
+    if track.coverage < face_settings.min_coverage:
+        raise VideoError(
+            "faces",
+            "low_coverage",
+            f"the main person's face is seen in {track.coverage:.1%} of {len(detections)} frames "
+            f"(at least {face_settings.min_coverage:.0%} needed)",
+        )
+    return track
+
+
+def _parts(person: Person, longest: int) -> list[Person]:
+    """Cut a person where more than `longest` frames lie between two detections."""
+    cuts = np.flatnonzero(np.diff(person.frames) > longest) + 1
+    return [
+        Person(frames, faces)
+        for frames, faces in zip(np.split(person.frames, cuts), np.split(person.faces, cuts), strict=True)
+    ]
+
+
+def _smoothed(boxes: np.ndarray, width: int) -> np.ndarray:
+    """Average [n, 4] over `width` (odd) neighbours, over fewer at the ends, equally many on either side."""
+    count = len(boxes)
+    sums = np.concatenate([np.zeros((1, 4)), np.cumsum(boxes, axis=0, dtype=np.float64)])
+    index = np.arange(count)
+    half = np.minimum(width // 2, np.minimum(index, count - 1 - index))
+    return (sums[index + half + 1] - sums[index - half]) / (2 * half + 1)[:, None]

@@ -1,0 +1,54 @@
+"""TV-L1 optical flow by OpenCV: the reference that the other engines are measured against."""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+
+import cv2
+import numpy as np
+
+from extractors.tvl1_parameters import TVL1Parameters
+
+
+def tvl1_opencv(frames: np.ndarray, parameters: TVL1Parameters, *, threads: int) -> np.ndarray:
+    """Compute the optical flow from each frame to the next with `cv2.optflow`.
+
+    OpenCV releases the GIL. Its own threads gain little on one pair, so that every pair gets one thread instead.
+
+    Args:
+        frames: uint8, (T, H, W), grey; H and W at least 16.
+        parameters: of the algorithm.
+        threads: pairs computed at the same time.
+
+    Returns:
+        float32, (T - 1, H, W, 2), pixels; channel 0 is dx (rightwards), channel 1 is dy (down).
+    """
+    pairs = len(frames) - 1
+    workers = max(1, min(threads, pairs))
+    displacement_px = np.empty((pairs, *frames.shape[1:], 2), np.float32)
+
+    def every_nth_pair(first: int) -> None:
+        # The object keeps its buffers between pairs and is not safe to share between threads.
+        solver = cv2.optflow.DualTVL1OpticalFlow_create(
+            tau=parameters.tau,
+            lambda_=parameters.lambda_,
+            theta=parameters.theta,
+            nscales=parameters.scales,
+            warps=parameters.warps,
+            epsilon=parameters.epsilon,
+            innnerIterations=parameters.inner,
+            outerIterations=parameters.outer,
+            scaleStep=parameters.step,
+            medianFiltering=parameters.median,
+        )
+        for pair in range(first, pairs, workers):
+            displacement_px[pair] = solver.calc(frames[pair], frames[pair + 1], None)
+
+    threads_before = cv2.getNumThreads()
+    cv2.setNumThreads(1)
+    try:
+        with ThreadPoolExecutor(workers) as pool:
+            list(pool.map(every_nth_pair, range(workers)))
+    finally:
+        cv2.setNumThreads(threads_before)
+    return displacement_px

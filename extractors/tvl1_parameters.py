@@ -1,0 +1,54 @@
+"""Parameters of TV-L1 optical flow, shared by every engine."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import cv2
+import numpy as np
+from pydantic import BaseModel, Field
+
+
+class TVL1Parameters(BaseModel, frozen=True, extra="forbid"):
+    """Parameters by the names of Zach, Pock and Bischof, with OpenCV's defaults.
+
+    Sources:
+        C. Zach, T. Pock, H. Bischof, "A duality based approach for realtime TV-L1 optical flow", DAGM 2007.
+        J. Sanchez Perez, E. Meinhardt-Llopis, G. Facciolo, "TV-L1 optical flow estimation", IPOL 2013.
+        OpenCV contrib 4.x, `cv::optflow::DualTVL1OpticalFlow`: defaults, stop criterion and median filter.
+    """
+
+    tau: float = Field(0.25, gt=0, le=0.25, description="Time step of the dual variables (no unit; at most 1/4).")
+    lambda_: float = Field(0.15, gt=0, description="Weight of the data term: smaller gives a smoother field (no unit).")
+    theta: float = Field(0.3, gt=0, description="Tightness between the two halves of the energy (no unit).")
+    scales: int = Field(5, ge=1, description="Most levels in the image pyramid (count); no side falls under 16 px.")
+    step: float = Field(0.8, gt=0, lt=1, description="Size of a pyramid level over the next finer one (ratio).")
+    warps: int = Field(5, ge=1, description="How often the second frame is warped anew at each level (count).")
+    epsilon: float = Field(0.01, ge=0, description="Root mean square change under which iterations end (pixels).")
+    inner: int = Field(30, ge=1, description="Most iterations between two median filters (count).")
+    outer: int = Field(10, ge=1, description="Most rounds of median filter and iterations for each warp (count).")
+    median: Literal[1, 3, 5] = Field(5, description="Side of the median filter over the field (pixels; 1 is none).")
+
+
+SMALLEST_SIDE_PX = 16
+EXACT = TVL1Parameters()
+FAST = TVL1Parameters(step=0.5, scales=4)
+
+
+def pyramid(frame: np.ndarray, parameters: TVL1Parameters) -> list[np.ndarray]:
+    """Scale a frame down step by step, bilinearly and without smoothing, as OpenCV does.
+
+    Args:
+        frame: uint8, (H, W), grey.
+        parameters: `scales` and `step` are used.
+
+    Returns:
+        float32 pictures in 0..255, the finest first; it ends before a side falls under 16 pixels.
+    """
+    levels = [frame.astype(np.float32)]
+    for _ in range(1, parameters.scales):
+        coarser = cv2.resize(levels[-1], None, fx=parameters.step, fy=parameters.step, interpolation=cv2.INTER_LINEAR)
+        if min(coarser.shape) < SMALLEST_SIDE_PX:
+            break
+        levels.append(coarser)
+    return levels

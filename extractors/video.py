@@ -1,0 +1,166 @@
+"""Video files as pictures on a regular grid of time: upright, square pixels, nothing missing unnoticed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import av
+import numpy as np
+from pydantic import BaseModel, Field
+
+from extractors.decoding import Tally, opened, pictures, promised_s, reached_s, shown
+from extractors.errors import VideoError
+from extractors.upright import Upright
+
+# Containers such as Matroska round times to whole milliseconds, the first frame's and each later one's: a frame
+# that comes this much after a grid point still belongs to it.
+TOLERANCE_S = 0.001
+
+
+class VideoSettings(BaseModel, frozen=True, extra="forbid"):
+    """How video is sampled, and how much of a file may be missing or broken."""
+
+    fps: float = Field(
+        default=25.0, gt=0.0, le=240.0, description="Frames per second of the grid on which every video is sampled."
+    )
+    min_decoded_share: float = Field(
+        default=0.95,
+        ge=0.0,
+        le=1.0,
+        description="Share of the duration promised by the file that must decode, else the video is refused.",
+    )
+    max_broken_share: float = Field(
+        default=0.02,
+        ge=0.0,
+        le=1.0,
+        description="Share of frames that may be broken; the frame before a broken one stays shown.",
+    )
+    max_still_s: float = Field(
+        default=10.0,
+        gt=0.0,
+        description="Seconds that one frame may be shown for; a longer time means lost video or broken timestamps.",
+    )
+
+
+DEFAULT_LIMITS = VideoSettings()
+
+
+@dataclass(frozen=True, slots=True)
+class VideoInfo:
+    """What a file says of its video, and what its first frame shows.
+
+    Args:
+        width, height: px, of the upright picture with square pixels.
+        rotation_deg: 0, 90, 180 or 270: what the stored picture was turned by, clockwise, to stand upright.
+        duration_s: promised by the file; 0 where it promises nothing.
+        frames_promised: 0 where the file promises nothing.
+        codec: FFmpeg's name, such as "h264".
+    """
+
+    width: int
+    height: int
+    rotation_deg: int
+    duration_s: float
+    frames_promised: int
+    codec: str
+
+
+def probe(path: Path | str) -> VideoInfo:
+    """Say what a video file holds; decodes up to its first good frame.
+
+    Raises:
+        VideoError: stage "decode"; the reasons of `grid_frames`, except those only known at the end.
+    """
+    with opened(path) as (container, stream):
+        first = next(pictures(container, stream, Tally()), None)
+        if first is None:
+            raise _no_frames(path)
+        upright = Upright.of(first, stream)
+        return VideoInfo(
+            width=upright.width,
+            height=upright.height,
+            rotation_deg=upright.rotation_deg,
+            duration_s=promised_s(container, stream),
+            frames_promised=stream.frames,
+            codec=stream.codec_context.name,
+        )
+
+
+def grid_frames(path: Path | str, fps: float, *, limits: VideoSettings | None = DEFAULT_LIMITS) -> Iterator[np.ndarray]:
+    """Give the picture shown at k / fps seconds, for k = 0, 1, 2, ... up to the end of the video.
+
+    Time starts with the first frame that can be decoded, and the last one is shown for its own duration. Only
+    frames that fall on the grid are converted to RGB. A picture that is shown at several grid points comes as the
+    same array object, so that work on it can be saved. Memory does not grow with the video's length.
+
+    Args:
+        path: a local file.
+        fps: grid points per second.
+        limits: what may be missing or broken (its fps is not used). None refuses nothing once frames come: for a
+            second pass over a video that a first one has accepted.
+
+    Yields:
+        uint8 RGB [height, width, 3], read-only, upright, pixels square, one size throughout.
+
+    Raises:
+        VideoError: stage "decode", reason
+            "unreadable": not there, or no right to read it;
+            "not_a_video": no known container;
+            "no_video": no video stream (a cover picture is none);
+            "unsupported": no decoder for it;
+            "no_frames": nothing decodes;
+            "timestamps": one frame would be shown for longer than limits.max_still_s;
+            and once all frames have come
+            "truncated": less of the promised duration decodes than limits.min_decoded_share;
+            "damaged": more frames are broken than limits.max_broken_share.
+    """
+    tally = Tally()
+    with opened(path) as (container, stream):
+        upright = None
+        k = 0
+        for frame, start_s, end_s in shown(pictures(container, stream, tally), stream):
+            if limits is not None and end_s - start_s > limits.max_still_s:
+                raise VideoError(
+                    "decode",
+                    "timestamps",
+                    f"one frame, at {start_s:.1f} s, would be shown for {end_s - start_s:.1f} s "
+                    f"(at most {limits.max_still_s:g} s allowed)",
+                )
+            if upright is None:
+                upright = Upright.of(frame, stream)
+            tally.shown_s = end_s
+            if k / fps >= end_s - TOLERANCE_S:
+                continue
+            picture = upright.rgb(frame)
+            while k / fps < end_s - TOLERANCE_S:
+                yield picture
+                k += 1
+        if k == 0:
+            raise _no_frames(path)
+        if limits is not None:
+            _check_whole(container, stream, tally, limits)
+
+
+def _no_frames(path: Path | str) -> VideoError:
+    return VideoError("decode", "no_frames", f"no frame of {Path(path).name} can be decoded")
+
+
+def _check_whole(
+    container: av.container.InputContainer, stream: av.video.stream.VideoStream, tally: Tally, limits: VideoSettings
+) -> None:
+    promised = promised_s(container, stream)
+    reached = reached_s(stream, tally)
+    if reached < limits.min_decoded_share * promised:
+        raise VideoError(
+            "decode",
+            "truncated",
+            f"only {reached:.2f} s of {promised:.2f} s can be decoded (at least {limits.min_decoded_share:.0%} needed)",
+        )
+    if tally.broken > limits.max_broken_share * tally.total:
+        raise VideoError(
+            "decode",
+            "damaged",
+            f"{tally.broken} of {tally.total} frames are broken (at most {limits.max_broken_share:.0%} allowed)",
+        )

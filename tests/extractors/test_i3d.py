@@ -1,0 +1,137 @@
+from __future__ import annotations
+
+import shutil
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from extractors import i3d
+from extractors.assets import AssetError
+from extractors.dynamic import DynamicFeatureExtractor
+
+
+@pytest.fixture(scope="module")
+def extractor() -> DynamicFeatureExtractor:
+    return DynamicFeatureExtractor("random", seed=3)
+
+
+def smooth_motion(count: int, fields: int) -> np.ndarray:
+    """Windows of a slow, wide motion in [-1, 1], each window another one."""
+    generator = np.random.default_rng(0)
+    coarse = generator.uniform(-0.4, 0.4, (count, fields, 8, 8, 2)).astype(np.float32)
+    return coarse.repeat(28, axis=2).repeat(28, axis=3)
+
+
+def write_checkpoint(folder, values: dict[str, np.ndarray]) -> None:
+    """A checkpoint with these variables, written by TensorFlow."""
+    names = list(values)
+    tf.raw_ops.SaveV2(
+        prefix=str(folder / "model.ckpt"),
+        tensor_names=names,
+        shape_and_slices=[""] * len(names),
+        tensors=[tf.constant(values[name]) for name in names],
+    )
+
+
+@pytest.fixture(scope="module")
+def drawn_values() -> dict[str, np.ndarray]:
+    """Values for all variables of the published checkpoint, drawn here."""
+    generator = np.random.default_rng(5)
+    variables = i3d.checkpoint_variables(i3d.build_i3d(classes=i3d.CLASSES))
+    return {name: generator.normal(size=variable.shape).astype(np.float32) for name, variable in variables.items()}
+
+
+def test_every_variable_of_the_published_checkpoint_has_its_place_and_none_is_left_over(corpus, tmp_path):
+    shutil.copy(corpus.parent / "assets" / "i3d_flow_imagenet.ckpt.index", tmp_path / "model.ckpt.index")
+    published = dict(tf.train.list_variables(str(tmp_path / "model.ckpt")))
+    ours = i3d.checkpoint_variables(i3d.build_i3d(classes=i3d.CLASSES))
+    assert len(published) == 230
+    assert {name: list(variable.shape) for name, variable in ours.items()} == published
+
+
+def test_the_network_has_as_many_weights_as_the_paper_says():
+    # Table 1 of Carreira & Zisserman: 12 M for the single stream; 400 classes, and no scale in BatchNorm.
+    assert i3d.build_i3d(classes=i3d.CLASSES).count_params() == pytest.approx(12.3e6, rel=0.05)
+
+
+def test_values_of_a_checkpoint_arrive_where_their_names_say(tmp_path, drawn_values):
+    write_checkpoint(tmp_path, drawn_values)
+    model = i3d.build_i3d(classes=i3d.CLASSES)
+    i3d.load_checkpoint(model, tmp_path)
+    first = model.get_layer("Conv3d_1a_7x7")
+    np.testing.assert_array_equal(first.kernel, drawn_values["Flow/inception_i3d/Conv3d_1a_7x7/conv_3d/w"])
+    norm = model.get_layer("Mixed_5b.Branch_2.Conv3d_0a_3x3.batch_norm")
+    scope = "Flow/inception_i3d/Mixed_5b/Branch_2/Conv3d_0a_3x3/batch_norm"
+    np.testing.assert_array_equal(norm.moving_mean, drawn_values[f"{scope}/moving_mean"])
+    np.testing.assert_array_equal(norm.moving_variance, drawn_values[f"{scope}/moving_variance"])
+    np.testing.assert_array_equal(norm.beta, drawn_values[f"{scope}/beta"])
+
+
+def test_a_checkpoint_that_lacks_a_variable_is_refused_by_the_variables_name(tmp_path, drawn_values):
+    lacking = "Flow/inception_i3d/Mixed_4c/Branch_1/Conv3d_0b_3x3/conv_3d/w"
+    write_checkpoint(tmp_path, {name: value for name, value in drawn_values.items() if name != lacking})
+    with pytest.raises(AssetError, match=f"{lacking} is missing"):
+        i3d.load_checkpoint(i3d.build_i3d(), tmp_path)
+
+
+def test_a_checkpoint_with_a_variable_of_another_shape_is_refused_by_the_variables_name(tmp_path, drawn_values):
+    odd = "Flow/inception_i3d/Conv3d_2b_1x1/conv_3d/w"
+    write_checkpoint(tmp_path, {**drawn_values, odd: np.zeros((1, 1, 1, 64, 65), np.float32)})
+    with pytest.raises(AssetError, match=odd):
+        i3d.load_checkpoint(i3d.build_i3d(), tmp_path)
+
+
+def test_first_layer_is_a_strided_convolution_with_same_padding_as_tensorflow_defines_it(extractor):
+    """SAME with stride 2 on an even side pads one more at the end; a symmetric padding would be another network."""
+    field = smooth_motion(1, 16)
+    layer = extractor.model.get_layer("Conv3d_1a_7x7")
+    padded = np.pad(field, ((0, 0), (2, 3), (2, 3), (2, 3), (0, 0)))
+    kernel = np.asarray(layer.kernel)
+    y, x, t = 40, 17, 5
+    patch = padded[0, 2 * t : 2 * t + 7, 2 * y : 2 * y + 7, 2 * x : 2 * x + 7]
+    expected = np.tensordot(patch, kernel, axes=4)
+    np.testing.assert_allclose(np.asarray(layer(field))[0, t, y, x], expected, rtol=1e-4, atol=1e-5)
+
+
+def test_a_window_gives_1024_features_that_say_what_moved(extractor):
+    windows = smooth_motion(2, 64)
+    features = extractor.extract(windows)
+    assert features.shape == (2, 1024)
+    assert features.dtype == np.float32
+    assert np.isfinite(features).all()
+    assert not np.allclose(features[0], features[1], rtol=0.01)
+
+
+def test_features_do_not_depend_on_the_neighbours_in_the_batch(extractor):
+    windows = smooth_motion(3, 16)
+    together = extractor.extract(windows)
+    alone = np.concatenate([extractor.extract(window[None]) for window in windows])
+    np.testing.assert_allclose(together, alone, rtol=1e-4, atol=1e-5)
+
+
+def test_the_same_seed_gives_the_same_network_and_another_seed_another_one():
+    first, again, other = (i3d.build_i3d(seed=seed).get_weights() for seed in (1, 1, 2))
+    assert all(np.array_equal(a, b) for a, b in zip(first, again, strict=True))
+    assert not np.array_equal(first[0], other[0])
+
+
+@pytest.mark.parametrize(
+    "windows",
+    [
+        np.zeros((1, 16, 224, 224, 2), np.float64),
+        np.zeros((1, 16, 112, 112, 2), np.float32),
+        np.zeros((1, 8, 224, 224, 2), np.float32),
+        np.full((1, 16, 224, 224, 2), 1.5, np.float32),
+        np.full((1, 16, 224, 224, 2), np.nan, np.float32),
+    ],
+    ids=["dtype", "side", "too short", "out of range", "not a number"],
+)
+def test_windows_that_are_no_scaled_optical_flow_are_refused(extractor, windows):
+    with pytest.raises(ValueError, match="window"):
+        extractor.extract(windows)
+
+
+def test_calling_the_extractor_is_extracting(extractor):
+    window = smooth_motion(1, 16)
+    np.testing.assert_array_equal(extractor(window), extractor.extract(window))

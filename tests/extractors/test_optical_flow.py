@@ -1,0 +1,177 @@
+"""Optical flow against motion that the test drew itself, and the laws that every engine keeps."""
+
+from __future__ import annotations
+
+import json
+import logging
+import sys
+
+import numpy as np
+import pytest
+
+from extractors.optical_flow import OpticalFlowComputer, OpticalFlowSettings, loop_to, scale_for_i3d
+from extractors.tvl1_parameters import EXACT, FAST, TVL1Parameters
+
+ENGINES = ("opencv", "cpu", "xla")
+OWN_ENGINES = ("cpu", "xla")
+
+
+def drawn_texture(x: np.ndarray, y: np.ndarray) -> np.ndarray:
+    """A smooth texture that can be drawn at any real position: uint8."""
+    rng = np.random.default_rng(0)
+    value = np.zeros(np.broadcast(x, y).shape)
+    for _ in range(40):
+        angle, phase = rng.uniform(0, 2 * np.pi, 2)
+        frequency = 2 * np.pi / rng.uniform(6, 30)
+        value += np.sin(frequency * (x * np.cos(angle) + y * np.sin(angle)) + phase)
+    return np.clip(np.rint(128 + 18 * value), 0, 255).astype(np.uint8)
+
+
+def frames_moved_by(displacement_px: np.ndarray) -> np.ndarray:
+    """Two frames: what is seen at (x, y) in the first is seen at (x + dx, y + dy) in the second."""
+    height, width = displacement_px.shape[:2]
+    y, x = np.mgrid[:height, :width].astype(float)
+    # Drawn backwards, so that the truth is exact: the second frame is the plain texture.
+    return np.stack([drawn_texture(x + displacement_px[..., 0], y + displacement_px[..., 1]), drawn_texture(x, y)])
+
+
+def end_point_error(field: np.ndarray, truth: np.ndarray, border: int = 8) -> float:
+    inside = (slice(border, -border), slice(border, -border))
+    return float(np.linalg.norm(field - truth, axis=-1)[inside].mean())
+
+
+def shift(dx: float, dy: float, height: int = 96, width: int = 96) -> np.ndarray:
+    return np.broadcast_to(np.float32([dx, dy]), (height, width, 2))
+
+
+def zoom_and_turn(height: int = 96, width: int = 96) -> np.ndarray:
+    y, x = np.mgrid[:height, :width].astype(np.float32)
+    x -= width / 2
+    y -= height / 2
+    return np.stack([0.03 * x - 0.04 * y, 0.04 * x + 0.03 * y], axis=-1)
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+@pytest.mark.parametrize(
+    "truth", [shift(3, 0), shift(-0.4, 1.3), zoom_and_turn()], ids=["3 px right", "sub-pixel", "zoom and turn"]
+)
+def test_drawn_motion_is_recovered(engine, truth):
+    field = OpticalFlowComputer(engine).compute(frames_moved_by(truth))
+    assert field.shape == (1, 96, 96, 2)
+    assert field.dtype == np.float32
+    assert end_point_error(field[0], truth) < 0.1
+
+
+@pytest.mark.parametrize("engine", OWN_ENGINES)
+@pytest.mark.parametrize("truth", [shift(2, -1), zoom_and_turn()], ids=["shift", "zoom and turn"])
+def test_error_on_drawn_motion_is_within_a_hundredth_of_opencv(engine, truth):
+    frames = frames_moved_by(truth)
+    reference = end_point_error(OpticalFlowComputer("opencv").compute(frames)[0], truth)
+    assert end_point_error(OpticalFlowComputer(engine).compute(frames)[0], truth) <= 1.01 * reference
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_frames_that_do_not_change_have_exactly_no_motion(engine):
+    flat = np.full((3, 40, 52), 200, np.uint8)
+    assert not OpticalFlowComputer(engine).compute(flat).any()
+    still = np.repeat(frames_moved_by(shift(0, 0, 40, 52))[:1], 2, axis=0)
+    assert not OpticalFlowComputer(engine).compute(still).any()
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_every_size_from_16_pixels_gives_the_motion(engine):
+    truth = shift(1, 0, 16, 33)
+    field = OpticalFlowComputer(engine).compute(frames_moved_by(truth))
+    assert field.shape == (1, 16, 33, 2)
+    assert end_point_error(field[0], truth, border=4) < 0.2
+
+
+@pytest.mark.parametrize("size", [(16, 300), (300, 17), (40, 256), (33, 257), (20, 600)])
+def test_pictures_wider_than_one_panel_of_memory_match_opencv(size):
+    frames = frames_moved_by(shift(0.7, -0.3, *size))
+    reference = OpticalFlowComputer("opencv").compute(frames)
+    field = OpticalFlowComputer("cpu").compute(frames)
+    assert np.linalg.norm(field - reference, axis=-1).mean() < 0.01
+
+
+@pytest.mark.parametrize("median", [1, 3])
+@pytest.mark.parametrize("engine", OWN_ENGINES)
+def test_other_median_filters_match_opencv(engine, median):
+    parameters = TVL1Parameters(median=median, scales=2, warps=2)
+    frames = frames_moved_by(zoom_and_turn(48, 64))
+    reference = OpticalFlowComputer("opencv", parameters=parameters).compute(frames)
+    field = OpticalFlowComputer(engine, parameters=parameters).compute(frames)
+    assert np.linalg.norm(field - reference, axis=-1).mean() < 0.01
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_result_does_not_depend_on_threads_nor_on_the_neighbours_in_the_batch(engine):
+    moving = frames_moved_by(zoom_and_turn(40, 48))
+    frames = np.concatenate([moving, frames_moved_by(shift(1, 1, 40, 48)), moving[:1]])
+    together = OpticalFlowComputer(engine, threads=3).compute(frames)
+    alone = [OpticalFlowComputer(engine, threads=1).compute(frames[i : i + 2])[0] for i in range(len(frames) - 1)]
+    np.testing.assert_array_equal(together, np.stack(alone))
+
+
+def test_one_frame_has_no_motion_field():
+    assert OpticalFlowComputer("cpu").compute(np.zeros((1, 20, 24), np.uint8)).shape == (0, 20, 24, 2)
+
+
+@pytest.mark.parametrize(
+    ("frames", "rule"),
+    [
+        (np.zeros((2, 32, 32), np.float32), "uint8"),
+        (np.zeros((2, 32, 32, 3), np.uint8), "uint8"),
+        (np.zeros((0, 32, 32), np.uint8), "a frame"),
+        (np.zeros((2, 15, 32), np.uint8), "at least 16 px"),
+    ],
+)
+def test_unusable_frames_are_refused_with_the_rule(frames, rule):
+    with pytest.raises(ValueError, match=rule):
+        OpticalFlowComputer("opencv").compute(frames)
+
+
+def test_key_holds_what_changes_the_numbers_and_nothing_else():
+    exact = OpticalFlowComputer("cpu", threads=1).numerics
+    assert json.loads(json.dumps(exact)) == exact
+    assert OpticalFlowComputer("cpu", threads=2).numerics == exact
+    assert OpticalFlowComputer("cpu", parameters=EXACT).numerics == exact
+    assert OpticalFlowComputer("cpu", preset="fast").numerics != exact
+    assert OpticalFlowComputer("opencv").numerics != exact
+    assert OpticalFlowComputer("xla").numerics == exact  # the same numbers from another device
+
+
+def test_preset_fast_has_a_coarser_pyramid_and_parameters_replace_it():
+    assert OpticalFlowComputer("opencv", preset="fast").parameters == FAST
+    settings = OpticalFlowSettings(engine="opencv", preset="fast", parameters=TVL1Parameters(warps=2), threads=1)
+    computer = OpticalFlowComputer.from_settings(settings)
+    assert computer.parameters == TVL1Parameters(warps=2)
+    assert computer.threads == 1
+
+
+def test_opencv_takes_over_with_a_warning_where_numba_is_missing(monkeypatch, caplog):
+    monkeypatch.setitem(sys.modules, "extractors.tvl1_cpu", None)
+    with caplog.at_level(logging.WARNING, logger="extractors.optical_flow"):
+        assert OpticalFlowComputer("cpu").engine == "opencv"
+    assert "OpenCV" in caplog.text
+
+
+def test_displacements_are_clipped_and_scaled_for_i3d():
+    scaled = scale_for_i3d(np.float32([[-40, 10], [0, 20]]), bound_px=20)
+    np.testing.assert_array_equal(scaled, np.float32([[-1, 0.5], [0, 1]]))
+    assert scaled.dtype == np.float32
+    with pytest.raises(ValueError, match="bound_px"):
+        scale_for_i3d(np.zeros((2, 2), np.float32), bound_px=0)
+    with pytest.raises(ValueError, match="last axis"):
+        scale_for_i3d(np.zeros((2, 3), np.float32))
+
+
+@pytest.mark.parametrize(("count", "expected"), [(3, [0, 1, 2]), (4, [0, 1, 2, 0]), (7, [0, 1, 2, 0, 1, 2, 0])])
+def test_short_runs_start_over(count, expected):
+    assert loop_to(np.arange(3), count).tolist() == expected
+
+
+@pytest.mark.parametrize(("fields", "count"), [(0, 3), (4, 3)])
+def test_nothing_and_too_much_cannot_be_looped(fields, count):
+    with pytest.raises(ValueError, match="looped"):
+        loop_to(np.arange(fields), count)

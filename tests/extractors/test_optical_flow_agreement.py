@@ -1,0 +1,101 @@
+"""Agreement of the engines with OpenCV on real recordings, and with measured motion."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import av
+import cv2
+import numpy as np
+import pytest
+
+from extractors.optical_flow import OpticalFlowComputer
+
+
+def real_pairs(corpus: Path, side_px: int) -> list[np.ndarray]:
+    """Pairs of successive frames, uint8 [2, side, side]: the speaker, or whatever is in the middle."""
+    pairs = []
+    for video in (*sorted(corpus.glob("fi_v2/*.mp4")), *sorted(corpus.glob("plain/*.m*"))):
+        with av.open(str(video)) as container:
+            frames = [frame.to_ndarray(format="gray") for _, frame in zip(range(44), container.decode(video=0))]
+        height, width = frames[0].shape
+        side = int(0.7 * min(height, width))
+        top, left = int(0.08 * height), (width - side) // 2
+        crops = [frame[top : top + side, left : left + side] for frame in frames]
+        for first in (3, 20, 40):
+            pair = crops[first : first + 2]
+            if len(pair) == 2:
+                size = (side_px, side_px)
+                pairs.append(np.stack([cv2.resize(crop, size, interpolation=cv2.INTER_AREA) for crop in pair]))
+    return pairs
+
+
+def computed(engine: str, pairs: list[np.ndarray]) -> np.ndarray:
+    """Displacement in each pair, pixels: float32 [pairs, H, W, 2]; on two threads, as OpenCV is slow."""
+    computer = OpticalFlowComputer(engine, threads=1)
+    computer.compute(pairs[0])
+    with ThreadPoolExecutor(2) as pool:
+        return np.stack(list(pool.map(lambda pair: computer.compute(pair)[0], pairs)))
+
+
+def read_flo(path: Path) -> np.ndarray:
+    """Field of a Middlebury .flo file: float32 [H, W, 2]."""
+    raw = path.read_bytes()
+    width, height = np.frombuffer(raw, np.int32, 2, offset=4)
+    return np.frombuffer(raw, np.float32, offset=12).reshape(height, width, 2)
+
+
+def read_grey(*paths: Path) -> np.ndarray:
+    return np.stack([cv2.imread(str(path), cv2.IMREAD_GRAYSCALE) for path in paths])
+
+
+def middlebury_error(folder: Path, engine: str, preset: str = "exact") -> float:
+    """Mean end-point error where the motion was measured, pixels."""
+    truth = read_flo(folder / "flow10.flo")
+    field = OpticalFlowComputer(engine, preset).compute(read_grey(folder / "frame10.png", folder / "frame11.png"))[0]
+    measured = (np.abs(truth) < 1e9).all(axis=-1)
+    return float(np.linalg.norm(field - truth, axis=-1)[measured].mean())
+
+
+def test_cpu_engine_agrees_with_opencv_on_forty_real_pairs(corpus):
+    pairs = real_pairs(corpus, side_px=224)[::2] + real_pairs(corpus, side_px=112)[1::2]
+    assert len(pairs) >= 40
+    differences = []
+    for same_size in (pairs[: len(pairs) // 2], pairs[len(pairs) // 2 :]):
+        difference = np.linalg.norm(computed("cpu", same_size) - computed("opencv", same_size), axis=-1)
+        differences.append(difference.ravel())
+    difference = np.concatenate(differences)
+    assert difference.mean() <= 0.02
+    assert np.percentile(difference, 95) <= 0.05
+
+
+@pytest.mark.parametrize("name", ["Dimetrodon", "RubberWhale", "Venus"])
+def test_error_on_middlebury_is_that_of_opencv(corpus, name):
+    folder = corpus / "flow" / name
+    reference = {"Dimetrodon": 0.179, "RubberWhale": 0.156, "Venus": 0.303}[name]  # OpenCV 4.13, defaults, pixels
+    assert middlebury_error(folder, "cpu") == pytest.approx(reference, abs=0.01)
+    assert middlebury_error(folder, "cpu", "fast") == pytest.approx(reference, abs=0.03)
+
+
+def test_opencvs_gold_field_is_matched(corpus):
+    frames = read_grey(corpus / "flow" / "RubberWhale1.png", corpus / "flow" / "RubberWhale2.png")
+    field = OpticalFlowComputer("cpu").compute(frames)[0]
+    gold = read_flo(corpus / "flow" / "opencv_gold_rubberwhale_tvl1.flo")
+    assert (np.linalg.norm(field - gold, axis=-1) <= 0.1).mean() >= 0.94
+
+
+@pytest.mark.slow
+def test_compiled_code_is_kept_for_the_next_process():
+    program = (
+        "import numpy as np; from extractors.optical_flow import OpticalFlowComputer;"
+        "OpticalFlowComputer('cpu').compute(np.zeros((2, 32, 32), np.uint8))"
+    )
+    subprocess.run([sys.executable, "-c", program], check=True)
+    start = time.perf_counter()
+    again = subprocess.run([sys.executable, "-c", program], check=True, capture_output=True, text=True)
+    assert time.perf_counter() - start < 3
+    assert "compiling" not in again.stderr
