@@ -1,0 +1,205 @@
+"""The command `traitline`."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from flows import console
+from flows.config import RunConfig, dump_config, load_config
+from flows.errors import UserError
+from flows.families import families_of, settle_weights
+from flows.manifest import VideoFile, known_videos, scan_videos
+from flows.session import EXIT_USER_ERROR, run_command
+
+app = typer.Typer(
+    name="traitline",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode="markdown",
+    pretty_exceptions_enable=False,
+    help="Apparent Big Five trait scores from an archive of face videos.\n\n"
+    "What is predicted is *apparent* personality: what viewers ascribe to a speaker. It is not for decisions about "
+    "people in employment, education or justice.",
+    epilog="Example: `traitline run --videos clips --labels labels.csv --store store --out traits.csv`",
+)
+config_app = typer.Typer(no_args_is_help=True, help="Look at the settings.")
+app.add_typer(config_app, name="config")
+
+# Parameter -> the setting that it overrides, and the option. Every command takes --config and --set besides.
+OPTIONS: dict[str, tuple[str, Any]] = {
+    "videos": ("videos", Annotated[Path | None, typer.Option(help="Folder of videos, with its subfolders.")]),
+    "labels": ("labels", Annotated[Path | None, typer.Option(help="Labels: .csv, .parquet, or .pkl.")]),
+    "store": ("store.path", Annotated[Path | None, typer.Option(help="Folder of the store; made where absent.")]),
+    "out": ("out", Annotated[Path | None, typer.Option(help="CSV file to write.")]),
+    "model": ("model", Annotated[str | None, typer.Option(help="Score with this model: NAME or NAME/VERSION.")]),
+    "weights": ("weights", Annotated[str | None, typer.Option(help="pretrained, random (for trials only) or auto.")]),
+}
+CONFIG = Annotated[Path | None, typer.Option("--config", "-c", help="Settings file in YAML.")]
+ASSIGNMENTS = Annotated[
+    list[str] | None, typer.Option("--set", metavar="NAME=VALUE", help="Any single setting, as in video.fps=25.")
+]
+
+
+def command(example: str, *options: str) -> Callable[[Callable[[RunConfig], None]], Callable[[RunConfig], None]]:
+    """Make a command of a function that takes the settings.
+
+    Args:
+        example: shown below the help.
+        options: names from `OPTIONS` that the command takes.
+    """
+
+    def register(body: Callable[[RunConfig], None]) -> Callable[[RunConfig], None]:
+        def call(config: Path | None, assignments: list[str] | None, **values: Any) -> None:
+            flags = {OPTIONS[name][0]: value for name, value in values.items()}
+            run_command(body.__name__, lambda: load_config(config, flags=flags, assignments=assignments or ()), body)
+
+        kinds = {"config": CONFIG, **{name: OPTIONS[name][1] for name in options}, "assignments": ASSIGNMENTS}
+        call.__signature__ = inspect.Signature(  # what Typer makes the options from
+            [
+                inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=kind)
+                for name, kind in kinds.items()
+            ]
+        )
+        app.command(body.__name__, help=body.__doc__, epilog=f"Example: `{example}`")(call)
+        return body
+
+    return register
+
+
+@command(
+    "traitline run --videos clips --labels labels.csv --store store --out traits.csv",
+    *("videos", "labels", "store", "out", "model", "weights"),
+)
+def run(settings: RunConfig) -> None:
+    """Do it all: extract features, train if there are labels, score, write the CSV and a report.
+
+    Without labels, or with a model named, nothing is trained. What is in the store already is not done again.
+    """
+    from flows.run import run as run_flow
+    from flows.summary import show_run
+
+    settings, files = prepare(settings, with_files=True)
+    show_run(settings, run_flow(settings, files))
+
+
+@command("traitline extract --videos clips --store store", "videos", "store", "weights")
+def extract(settings: RunConfig) -> None:
+    """Extract the features of all videos that the store lacks."""
+    from flows.extract import extract as extract_flow
+    from flows.summary import show_extraction
+
+    show_extraction(extract_flow(*prepare(settings, with_files=True)))
+
+
+@command("traitline train --labels labels.csv --store store", "labels", "videos", "store", "weights")
+def train(settings: RunConfig) -> None:
+    """Train a model on cached features; without --videos, on all that the store holds."""
+    from flows.train import train as train_flow
+
+    console.say(f"Model: {train_flow(*prepare(settings))}")
+
+
+@command("traitline score --store store --model traits/1", "model", "videos", "store", "weights")
+def score(settings: RunConfig) -> None:
+    """Score cached features that the model has not scored yet; without --videos, all that the store holds."""
+    from flows.score import score as score_flow
+    from flows.train import chosen_model
+
+    settings, files = prepare(settings)
+    model = chosen_model(settings)
+    console.say(f"Score: {score_flow(settings, files, model)} videos scored with {model}")
+
+
+@command("traitline export --store store --out traits.csv", "out", "model", "videos", "store", "weights")
+def export(settings: RunConfig) -> None:
+    """Write the trait CSV, one row per video; without --videos, for all that the store knows."""
+    from flows.export import export as export_flow
+    from flows.train import chosen_model
+
+    settings, files = prepare(settings)
+    console.say(f"CSV: {export_flow(settings, files, chosen_model(settings)).path}")
+
+
+@command("traitline report --store store", "model", "videos", "store", "weights")
+def report(settings: RunConfig) -> None:
+    """Write a self-contained HTML page about the scores of one model."""
+    from flows.report import report as report_flow
+    from flows.train import chosen_model
+
+    settings, files = prepare(settings)
+    console.say(f"Report: {report_flow(settings, files, chosen_model(settings))}")
+
+
+@app.command(epilog="Example: `traitline demo`")
+def demo(
+    folder: Annotated[Path, typer.Option(help="Folder for the clips, the store, the CSV and the report.")] = Path(
+        "demo"
+    ),
+) -> None:
+    """Render a small corpus and do the whole job on it: a first look, nothing to prepare.
+
+    Pretrained weights are used where they can be had, else random ones; every output says which.
+    """
+    flags = {
+        "videos": folder / "videos",
+        "labels": folder / "labels.csv",
+        "store.path": folder / "store",
+        "out": folder / "traits.csv",
+        "weights": "auto",
+    }
+
+    def body(settings: RunConfig) -> None:
+        from flows.demo_corpus import render_demo_corpus
+
+        with console.console.status("Rendering 8 clips"):
+            render_demo_corpus(folder)
+        run(settings)
+
+    run_command("demo", lambda: load_config(flags=flags), body)
+
+
+@config_app.command("show", epilog="Example: `traitline config show > run.yaml`")
+def show(config: CONFIG = None, assignments: ASSIGNMENTS = None) -> None:
+    """Print the effective settings, each with what it means, as a file that --config reads."""
+    try:
+        print(dump_config(load_config(config, assignments=assignments or ())), end="")
+    except UserError as error:
+        console.say(f"traitline: {error}", style="red")
+        raise typer.Exit(EXIT_USER_ERROR) from error
+
+
+def prepare(settings: RunConfig, *, with_files: bool = False) -> tuple[RunConfig, list[VideoFile]]:
+    """Settle the weights and list the videos: those of the folder, or without one those that the store knows.
+
+    Raises:
+        UserError: no videos folder where files are needed, or nothing in it or in the store.
+    """
+    if settings.videos is None and with_files:
+        raise UserError("which videos? give their folder with --videos DIR, or as 'videos: DIR' in the settings file")
+    with console.console.status("Looking at the videos") as status:
+        if settings.videos is not None:
+            digests = settings.store.path / "runs" / "digests.parquet"
+            files = scan_videos(
+                settings.videos, digests, lambda done, total: status.update(f"Looking at the videos: {done} of {total}")
+            )
+        asked = settings.weights
+        settings = settle_weights(settings)
+        if asked == "auto" and settings.weights == "random":
+            console.say(
+                "Weights: RANDOM, for the pretrained networks cannot be had here. The scores show that everything "
+                "works and mean nothing else.",
+                style="bold yellow",
+            )
+        if settings.videos is None:
+            files = known_videos(settings, families_of(settings))
+    return settings, files
+
+
+def main() -> None:
+    """Entry point of the command."""
+    app()

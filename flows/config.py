@@ -1,0 +1,162 @@
+"""The settings of a run: one typed tree, from a YAML file and single values on the command line."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+from extractors.crops import CropSettings
+from fusion.settings import TrainSettings
+from pydantic import BaseModel, Field, ValidationError
+
+from extractors.dynamic import DynamicSettings
+from extractors.faces import FaceSettings
+from extractors.optical_flow import OpticalFlowSettings
+from extractors.static import StaticSettings
+from extractors.video import VideoSettings
+from flows.errors import UserError
+
+
+class StoreSettings(BaseModel, frozen=True, extra="forbid"):
+    """Where features, models and scores are kept."""
+
+    path: Path = Field(Path("store"), description="Folder of the store; made where it is absent.")
+    format: Literal["parquet"] = Field("parquet", description="Format of new feature shards.")
+
+
+class ExtractSettings(BaseModel, frozen=True, extra="forbid"):
+    """How the archive is worked through."""
+
+    shard_size: int = Field(64, ge=1, description="Videos per shard: what is committed at a time (count).")
+    retry_failed: bool = Field(False, description="Try videos again that were refused before with the same settings.")
+    max_failed_fraction: float = Field(
+        0.5, ge=0, le=1, description="The run fails when more than this share of the videos it worked on was refused."
+    )
+
+
+class RunConfig(BaseModel, frozen=True, extra="forbid"):
+    """Everything that a run depends on."""
+
+    videos: Path | None = Field(None, description="Folder of videos, searched with its subfolders.")
+    labels: Path | None = Field(None, description="Label file: CSV, Parquet or First Impressions pickle.")
+    out: Path | None = Field(None, description="CSV file to write; by default one in STORE/exports.")
+    model: str | None = Field(
+        None, description="Score with this model, NAME or NAME/VERSION, instead of training one from the labels."
+    )
+    train_as: str = Field(
+        "traits", pattern="^[A-Za-z0-9][A-Za-z0-9._-]*$", description="Name under which a trained model is kept."
+    )
+    weights: Literal["pretrained", "random", "auto"] = Field(
+        "pretrained",
+        description="Weights of both feature networks: pretrained; random (seeded, for trials only); auto: pretrained "
+        "where they can be had, else random.",
+    )
+    seed: int = Field(0, ge=0, lt=2**32, description="Seed of random network weights.")
+    assets: Path | None = Field(None, description="Folder with the assets' folders, in place of the usual search.")
+    store: StoreSettings = StoreSettings()
+    extract: ExtractSettings = ExtractSettings()
+    video: VideoSettings = VideoSettings()
+    faces: FaceSettings = FaceSettings()
+    crops: CropSettings = CropSettings()
+    optical_flow: OpticalFlowSettings = OpticalFlowSettings()
+    static: StaticSettings = StaticSettings()
+    dynamic: DynamicSettings = DynamicSettings()
+    train: TrainSettings = TrainSettings()
+
+
+def load_config(
+    path: Path | None = None, *, flags: Mapping[str, Any] | None = None, assignments: Sequence[str] = ()
+) -> RunConfig:
+    """Read the settings file and lay the command line's values over it.
+
+    Args:
+        path: YAML file; without one, the defaults.
+        flags: dotted name -> value, from command-line options; None values are left out.
+        assignments: "dotted.name=value" with the value in YAML, over all else.
+
+    Raises:
+        UserError: the file cannot be read, or a name or value is not known; names the place and the rule.
+    """
+    tree = _read_yaml(path) if path is not None else {}
+    for name, value in (flags or {}).items():
+        if value is not None:
+            _assign(tree, name, value)
+    for assignment in assignments:
+        name, equals, text = assignment.partition("=")
+        if not equals:
+            raise UserError(f"--set takes NAME=VALUE, as in --set video.fps=25; got {assignment!r}")
+        try:
+            _assign(tree, name.strip(), yaml.safe_load(text))
+        except yaml.YAMLError as error:
+            raise UserError(f"--set {name}: {text!r} is not a value in YAML") from error
+    try:
+        return RunConfig.model_validate(tree)
+    except ValidationError as error:
+        raise UserError(_explain(error, path)) from error
+
+
+def dump_config(config: RunConfig) -> str:
+    """The effective tree as commented YAML that `load_config` reads back."""
+    return "\n".join(_lines(config, "")) + "\n"
+
+
+def _read_yaml(path: Path) -> dict[str, Any]:
+    try:
+        tree = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise UserError(f"cannot read the settings file {path}: {error.strerror}") from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        place = f", line {mark.line + 1}" if (mark := getattr(error, "problem_mark", None)) else ""
+        raise UserError(f"{path}{place} is not YAML: {getattr(error, 'problem', None) or error}") from error
+    if tree is None:
+        return {}
+    if not isinstance(tree, dict):
+        raise UserError(f"{path} must hold names and values, such as 'videos: clips'; see `traitline config show`")
+    return tree
+
+
+def _assign(tree: dict[str, Any], name: str, value: Any) -> None:
+    *sections, last = name.split(".")
+    for section in sections:
+        branch = tree.setdefault(section, {})
+        if not isinstance(branch, dict):
+            raise UserError(f"{section} is a section of settings and cannot have the value {branch!r}")
+        tree = branch
+    tree[last] = value
+
+
+def _explain(error: ValidationError, path: Path | None) -> str:
+    first = error.errors()[0]
+    name = ".".join(str(part) for part in first["loc"])
+    where = f" ({path})" if path is not None else ""
+    more = f"; and {error.error_count() - 1} more" if error.error_count() > 1 else ""
+    if first["type"] == "extra_forbidden":
+        known = _known_names(first["loc"][:-1])
+        return f"unknown setting {name}{where}; known there: {', '.join(known)}{more}"
+    return f"setting {name}{where}: {first['msg'][0].lower()}{first['msg'][1:]}; got {first['input']!r}{more}"
+
+
+def _known_names(section: tuple[int | str, ...]) -> list[str]:
+    model: Any = RunConfig
+    for part in section:
+        model = model.model_fields[part].annotation
+    return list(model.model_fields)
+
+
+def _lines(model: BaseModel, indent: str) -> list[str]:
+    lines = []
+    for name, field in type(model).model_fields.items():
+        value = getattr(model, name)
+        if isinstance(value, BaseModel):
+            lines += ["", f"{indent}{name}:  # {_summary(value)}", *_lines(value, indent + "  ")]
+        else:
+            plain = model.model_dump(mode="json", include={name})[name]
+            text = yaml.safe_dump({name: plain}, default_flow_style=True, width=10_000, allow_unicode=True)
+            lines.append(f"{indent}{text.strip()[1:-1]}  # {field.description}")
+    return lines
+
+
+def _summary(model: BaseModel) -> str:
+    return (type(model).__doc__ or "").strip().splitlines()[0]

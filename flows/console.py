@@ -1,0 +1,86 @@
+"""What a person sees: progress with time left, summaries, one line for an error. Libraries write to the run's log."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    ProgressColumn,
+    SpinnerColumn,
+    Task,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+from rich.text import Text
+
+# Progress and errors go to the standard error as it was at the start, see `silence_libraries`.
+console = Console(stderr=True, highlight=False)
+
+
+class _Remaining(ProgressColumn):
+    """Videos left, and failed where there are any."""
+
+    def render(self, task: Task) -> Text:
+        failed = task.fields["failed"]
+        left = int((task.total or 0) - task.completed)
+        text = Text(f"{left} left", style="progress.remaining")
+        return Text.assemble((f"{failed} failed", "red"), ", ", text) if failed else text
+
+
+class Stage:
+    """One bar: counts what is done and what failed."""
+
+    def __init__(self, progress: Progress, title: str, total: int) -> None:
+        self._progress = progress
+        self._task = progress.add_task(title, total=total, failed=0)
+        self._failed = 0
+
+    def advance(self, *, ok: bool = True, title: str | None = None) -> None:
+        """One more is done."""
+        self._failed += not ok
+        self._progress.update(self._task, advance=1, failed=self._failed)
+        if title is not None:
+            self._progress.update(self._task, description=title)
+
+
+@contextmanager
+def stage(title: str, total: int) -> Iterator[Stage]:
+    """Show a bar while the block runs."""
+    columns = (
+        SpinnerColumn(),
+        TextColumn("{task.description}"),
+        BarColumn(bar_width=30),
+        MofNCompleteColumn(),
+        _Remaining(),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns, console=console) as progress:
+        yield Stage(progress, title, total)
+
+
+def say(text: str, style: str = "") -> None:
+    """One line for the person at the screen, or in the scheduler's mail."""
+    console.print(text, style=style, markup=False, soft_wrap=True)
+
+
+def silence_libraries(log: Path) -> None:
+    """Send everything that libraries write to the standard error, C++ code and child processes too, to a log file.
+
+    It stays so until the process ends, for some libraries write last words at the interpreter's exit.
+    """
+    log.parent.mkdir(parents=True, exist_ok=True)
+    sys.stderr.flush()
+    console.file = os.fdopen(os.dup(2), "w", encoding="utf-8", errors="replace", buffering=1)
+    descriptor = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o666)
+    os.dup2(descriptor, 2)
+    os.close(descriptor)

@@ -1,0 +1,87 @@
+"""Which feature families a configuration stands for: the one place where settings become cache keys."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from extractors import assets, dynamic, static
+from extractors.optical_flow import OpticalFlowComputer
+from flows.config import RunConfig
+from storage.families import Family
+
+FACE_ASSET = "face_detector"
+FACE_ROW = ("x", "y", "width", "height", "score")
+
+
+@dataclass(frozen=True)
+class Families:
+    """The three families of one configuration; a later one's settings hold those of what it is made from."""
+
+    faces: Family
+    static: Family
+    dynamic: Family
+
+    @property
+    def features(self) -> str:
+        """Keys of the features that scores come from, as the trait CSV states them."""
+        return f"static:{self.static.key} dynamic:{self.dynamic.key}"
+
+
+def families_of(config: RunConfig) -> Families:
+    """Work out the families of a configuration whose `weights` are settled (see `settle_weights`)."""
+    if config.weights == "auto":
+        raise ValueError("weights must be settled before features have a key")
+    faces = {
+        "video": config.video.model_dump(mode="json"),
+        "faces": config.faces.model_dump(mode="json"),
+        "detector": assets.known_assets()[FACE_ASSET].digest,
+    }
+    crops = {"faces": faces, "crops": config.crops.model_dump(mode="json")}
+    motion = {
+        **OpticalFlowComputer.from_settings(config.optical_flow).numerics,
+        "bound_px": config.optical_flow.bound_px,
+    }
+    return Families(
+        faces=Family("faces", dim=len(FACE_ROW), settings=faces, quality=("detected",)),
+        static=Family(
+            "static",
+            dim=static.FEATURES,
+            settings={**crops, "static": config.static.numerics(config.weights, config.seed)},
+            quality=("face_coverage", "face_score"),
+        ),
+        dynamic=Family(
+            "dynamic",
+            dim=dynamic.FEATURES,
+            settings={**crops, "optical_flow": motion, "dynamic": config.dynamic.numerics(config.weights, config.seed)},
+            quality=("face_coverage", "face_score", "fields"),
+        ),
+    )
+
+
+def settle_weights(config: RunConfig) -> RunConfig:
+    """Turn `weights: auto` into what this machine can have, and make sure that all assets are at hand.
+
+    Raises:
+        extractors.assets.AssetError: an asset cannot be had; says where to put it.
+    """
+    _resolve(config, FACE_ASSET)
+    if config.weights == "random":
+        return config
+    try:
+        _resolve(config, static.ASSET)
+        _resolve(config, dynamic.ASSET)
+    except assets.AssetError:
+        if config.weights == "pretrained":
+            raise
+        return config.model_copy(update={"weights": "random"})
+    return config.model_copy(update={"weights": "pretrained"})
+
+
+def asset_folder(config: RunConfig, name: str) -> Path | None:
+    """Folder in which the user keeps this asset, if the settings say so."""
+    return config.assets / name if config.assets is not None else None
+
+
+def _resolve(config: RunConfig, name: str) -> None:
+    assets.resolve(name, folder=asset_folder(config, name))

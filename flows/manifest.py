@@ -1,0 +1,134 @@
+"""What there is to do: the videos of a folder, each with an id and the digest of its bytes."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from flows.config import RunConfig
+from flows.errors import UserError
+from flows.families import Families
+from storage.commit import commit_file
+from storage.failures import FailureLog
+from storage.feature_store import FeatureStore
+
+SUFFIXES = (
+    *(".3gp", ".avi", ".flv", ".m2ts", ".m4v", ".mkv", ".mov", ".mp4"),
+    *(".mpeg", ".mpg", ".mts", ".ogv", ".ts", ".webm", ".wmv"),
+)
+CHUNK_BYTES = 1 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class VideoFile:
+    """One video of the archive.
+
+    Args:
+        video_id: POSIX path relative to the videos folder, with its extension.
+        path: where the file lies.
+        sha256: SHA-256 of its bytes, in hex.
+    """
+
+    video_id: str
+    path: Path
+    sha256: str
+
+
+def scan_videos(folder: Path, digests: Path, on_digest: Callable[[int, int], None] | None = None) -> list[VideoFile]:
+    """List the videos below a folder, sorted by id. Hidden files and folders, and links to folders, are passed over.
+
+    A file's digest is taken from the last scan where its size and modification time are still the same, so that a
+    second run over a large archive does not read every byte again.
+
+    Args:
+        folder: the videos folder.
+        digests: Parquet file that remembers digests between scans.
+        on_digest: called with (files digested, files in all).
+
+    Raises:
+        UserError: the folder is not there or holds no video.
+    """
+    if not folder.is_dir():
+        raise UserError(f"there is no videos folder {folder}; check the path given as --videos")
+    paths = {_video_id(path, folder): path for path in _video_paths(folder)}
+    if not paths:
+        raise UserError(f"{folder} holds no video files ({', '.join(SUFFIXES)}); check the path")
+    known = _read_digests(digests)
+    remembered, videos = {}, []
+    for number, (video_id, path) in enumerate(sorted(paths.items()), start=1):
+        status = path.stat()
+        state = (os.path.abspath(path), status.st_size, status.st_mtime_ns)
+        remembered[state] = known.get(state) or _sha256(path)
+        videos.append(VideoFile(video_id, path, remembered[state]))
+        if on_digest is not None:
+            on_digest(number, len(paths))
+    if remembered.keys() - known.keys():
+        _write_digests(digests, known | remembered)
+    return videos
+
+
+def known_videos(config: RunConfig, families: Families) -> list[VideoFile]:
+    """List the videos that a store has features of, or has refused, with these settings, sorted by id.
+
+    Raises:
+        UserError: there are none.
+    """
+    store = FeatureStore(config.store.path, config.store.format)
+    digests = {
+        row.video_id: row.video_sha256
+        for row in FailureLog(config.store.path).current()
+        if row.key == families.features
+    }
+    digests |= store.done(families.static)
+    if not digests:
+        raise UserError(
+            f"{config.store.path} has no features that were made with these settings; run `traitline "
+            "extract` first, or give the settings (such as --weights) that it was filled with"
+        )
+    return [VideoFile(video_id, Path(video_id), sha256) for video_id, sha256 in sorted(digests.items())]
+
+
+def _video_id(path: Path, folder: Path) -> str:
+    # A name that is not UTF-8 cannot stand in a CSV; its odd bytes become visible escapes.
+    return os.fsencode(path.relative_to(folder).as_posix()).decode("utf-8", "backslashreplace")
+
+
+def _video_paths(folder: Path) -> list[Path]:
+    found = []
+    for parent, folders, names in os.walk(folder):
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        found += [
+            Path(parent, name)
+            for name in names
+            if not name.startswith(".") and os.path.splitext(name)[1].lower() in SUFFIXES
+        ]
+    return found
+
+
+def _sha256(path: Path) -> str:
+    digest = hashlib.sha256()
+    with path.open("rb") as stream:
+        while chunk := stream.read(CHUNK_BYTES):
+            digest.update(chunk)
+    return digest.hexdigest()
+
+
+def _read_digests(path: Path) -> dict[tuple[str, int, int], str]:
+    if not path.is_file():
+        return {}
+    table = pq.read_table(path)
+    columns = [table[name].to_pylist() for name in ("path", "size", "mtime_ns", "sha256")]
+    return {(name, size, mtime): sha256 for name, size, mtime, sha256 in zip(*columns, strict=True)}
+
+
+def _write_digests(path: Path, digests: dict[tuple[str, int, int], str]) -> None:
+    names, sizes, mtimes = zip(*digests, strict=True)
+    table = pa.table({"path": names, "size": sizes, "mtime_ns": mtimes, "sha256": list(digests.values())})
+    with commit_file(path) as temporary:
+        pq.write_table(table, temporary)

@@ -1,0 +1,56 @@
+"""The flow `run`: the whole way from videos to the trait CSV and the report."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from prefect import flow
+
+from flows.config import RunConfig
+from flows.errors import UserError
+from flows.export import ExportReport, export
+from flows.extract import ExtractReport, TooManyRefusedError, extract
+from flows.manifest import VideoFile
+from flows.report import report
+from flows.score import score
+from flows.train import ModelReference, chosen_model, train
+
+
+@dataclass(frozen=True, slots=True)
+class RunReport:
+    """What came of a run."""
+
+    extraction: ExtractReport | None
+    model: ModelReference
+    scored_now: int
+    export: ExportReport
+    report: Path
+
+
+@flow(name="run", validate_parameters=False)
+def run(config: RunConfig, videos: list[VideoFile]) -> RunReport:
+    """Extract, train where there are labels and no model is named, score, export and report.
+
+    Raises:
+        UserError: there are neither labels nor a model, before anything is done; or too many videos were refused,
+            after everything is done.
+    """
+    trains = config.labels is not None and config.model is None
+    if not trains:
+        # Before hours of extraction, not after it.
+        model = chosen_model(config)
+    refusal = None
+    try:
+        extraction = extract(config, videos)
+    except TooManyRefusedError as error:
+        # What could be extracted is still worth scoring; the run as a whole fails at its end.
+        extraction, refusal = None, error
+    if trains:
+        model = train(config, videos)
+    scored_now = score(config, videos, model)
+    exported = export(config, videos, model)
+    page = report(config, videos, model)
+    if refusal is not None:
+        raise UserError(f"{refusal}; the CSV is {exported.path}, the report {page}")
+    return RunReport(extraction, model, scored_now, exported, page)

@@ -1,0 +1,76 @@
+"""One command from start to end: quiet libraries, a log, errors in one line, and the exit status."""
+
+from __future__ import annotations
+
+import logging
+import os
+import traceback
+from collections.abc import Callable
+from datetime import UTC, datetime
+
+import typer
+
+from extractors.assets import AssetError
+from flows import console
+from flows.config import RunConfig, dump_config
+from flows.errors import UserError
+from fusion.errors import LabelError, TrainingError
+from storage.commit import commit_file
+from storage.errors import StoreError
+from storage.layout import open_store
+
+USER_ERRORS = (UserError, AssetError, LabelError, TrainingError, StoreError)
+EXIT_USER_ERROR = 1
+EXIT_BUG = 70  # EX_SOFTWARE of sysexits.h
+EXIT_INTERRUPTED = 130
+
+_ENVIRONMENT = {
+    "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+    "DO_NOT_TRACK": "1",
+    "PREFECT_LOGGING_EXTRA_LOGGERS": "extractors,flows,fusion,storage",
+    # The first start on a new home makes Prefect's database, which can take longer than its own limit of 20 s.
+    "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "180",
+    "TF_CPP_MIN_LOG_LEVEL": "1",
+    "KERAS_BACKEND": "tensorflow",
+}
+
+
+def run_command(name: str, load: Callable[[], RunConfig], body: Callable[[RunConfig], None]) -> None:
+    """Run one command of the command line.
+
+    Everything that libraries write goes to STORE/runs/<time>-<name>.log; beside it lie the settings.
+
+    Args:
+        name: of the command.
+        load: reads the settings; its errors are shown as the command's.
+        body: does the work.
+
+    Raises:
+        typer.Exit: with the exit status, if it is not 0.
+    """
+    try:
+        config = load()
+        folder = open_store(config.store.path) / "runs"
+        stamp = datetime.now(UTC).strftime("%Y%m%dT%H%M%S%f")
+        with commit_file(folder / f"{stamp}-{name}.yaml") as temporary:
+            temporary.write_text(dump_config(config), encoding="utf-8")
+    except USER_ERRORS as error:
+        console.say(f"traitline: {error}", style="red")
+        raise typer.Exit(EXIT_USER_ERROR) from error
+    log = folder / f"{stamp}-{name}.log"
+    console.silence_libraries(log)
+    for variable, value in _ENVIRONMENT.items():
+        os.environ.setdefault(variable, value)
+    try:
+        body(config)
+    except USER_ERRORS as error:
+        console.say(f"traitline: {error}", style="red")
+        raise typer.Exit(EXIT_USER_ERROR) from error
+    except KeyboardInterrupt as error:
+        console.say("traitline: stopped; whole shards are kept, and the same command goes on from there", style="red")
+        raise typer.Exit(EXIT_INTERRUPTED) from error
+    except Exception as error:
+        # The last line of defence: the person sees one line, the log has it all.
+        logging.getLogger(__name__).error("%s", traceback.format_exc())
+        console.say(f"traitline: a fault in the program ({type(error).__name__}: {error}); see {log}", style="red")
+        raise typer.Exit(EXIT_BUG) from error

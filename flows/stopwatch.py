@@ -1,0 +1,54 @@
+"""Where the time goes, stage by stage."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from typing import TypeVar
+
+Item = TypeVar("Item")
+
+STAGES = ("decode", "faces", "optical flow", "ResNet-50", "I3D", "write")
+
+
+class Stopwatch:
+    """Adds up wall time by stage. A stage within another one takes its time away from the outer one.
+
+    Attributes:
+        seconds: stage -> seconds so far.
+    """
+
+    def __init__(self) -> None:
+        self.seconds: Counter[str] = Counter()
+        self._running: list[str] = []
+        self._since = 0.0
+
+    @contextmanager
+    def measure(self, stage: str) -> Iterator[None]:
+        """Count the time of the block for `stage`."""
+        self._book()
+        self._running.append(stage)
+        try:
+            yield
+        finally:
+            self._book()
+            self._running.pop()
+
+    def iterate(self, stage: str, items: Iterable[Item]) -> Iterator[Item]:
+        """Pass items on, counting for `stage` the time that each takes to come, and not what is done with it."""
+        waiting = iter(items)
+        while True:
+            with self.measure(stage):
+                try:
+                    item = next(waiting)
+                except StopIteration:
+                    return
+            yield item
+
+    def _book(self) -> None:
+        now = time.perf_counter()
+        if self._running:
+            self.seconds[self._running[-1]] += now - self._since
+        self._since = now

@@ -1,0 +1,48 @@
+"""Summaries at the end of a command."""
+
+from __future__ import annotations
+
+from rich.panel import Panel
+from rich.table import Table
+
+from flows.config import RunConfig
+from flows.console import console
+from flows.extract import ExtractReport
+from flows.run import RunReport
+from flows.stopwatch import STAGES
+
+
+def show_extraction(report: ExtractReport) -> None:
+    """Counts of videos, and where the time went."""
+    grid = Table.grid(padding=(0, 2))
+    grid.add_row("extracted", str(report.extracted))
+    grid.add_row("refused", str(report.failed))
+    grid.add_row("in the store before", str(report.cached))
+    if report.refused_before:
+        grid.add_row("refused before", f"{report.refused_before} (try again with --set extract.retry_failed=true)")
+    if report.seconds:
+        grid.add_row("seconds", time_line(report.seconds))
+    console.print(Panel(grid, title="Extracted", title_align="left", expand=False))
+
+
+def show_run(config: RunConfig, report: RunReport) -> None:
+    """What came of a run, and where its results lie."""
+    if report.extraction is not None:
+        show_extraction(report.extraction)
+    grid = Table.grid(padding=(0, 2))
+    grid.add_row("model", str(report.model))
+    grid.add_row("scored", f"{report.export.scored} of {report.export.scored + sum(report.export.reasons.values())}")
+    for reason, count in report.export.reasons.items():
+        grid.add_row("", f"{count} without a score: {reason}")
+    weights = config.weights if config.weights == "pretrained" else f"[bold yellow]{config.weights}[/], a trial only"
+    grid.add_row("weights", weights)
+    grid.add_row("CSV", str(report.export.path))
+    grid.add_row("report", str(report.report))
+    console.print(Panel(grid, title="Done", title_align="left", expand=False))
+
+
+def time_line(seconds: dict[str, float]) -> str:
+    """Seconds by stage, in the order of the stages, with their share."""
+    total = sum(seconds.values())
+    parts = (f"{name} {seconds[name]:.1f} ({seconds[name] / total:.0%})" for name in STAGES if name in seconds)
+    return ", ".join(parts)

@@ -1,0 +1,148 @@
+"""The flow `train`: a model from cached features and labels."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from importlib.metadata import version as installed_version
+from pathlib import Path
+
+from prefect import flow
+
+from flows import console
+from flows.clips import read_clips
+from flows.config import RunConfig
+from flows.errors import UserError
+from flows.families import Families, families_of
+from flows.manifest import VideoFile
+from fusion.labels import read_labels
+from fusion.matching import LabelledVideos, match_labels
+from storage.models import ModelSerializer
+
+
+@dataclass(frozen=True, slots=True)
+class ModelReference:
+    """A model of the store, written NAME/VERSION."""
+
+    name: str
+    version: str
+
+    def __str__(self) -> str:
+        return f"{self.name}/{self.version}"
+
+
+def find_model(config: RunConfig, reference: str) -> ModelReference:
+    """Find a model of the store by NAME (its latest version) or NAME/VERSION.
+
+    Raises:
+        UserError: there is no such model; names those that there are.
+    """
+    name, _, version = reference.partition("/")
+    try:
+        versions = ModelSerializer(config.store.path).versions(name)
+    except ValueError as error:
+        raise UserError(f"a model is named NAME or NAME/VERSION; got {reference!r}") from error
+    if versions and version in ("", *versions):
+        return ModelReference(name, version if version else versions[-1])
+    folder = Path(config.store.path) / "models"
+    known = sorted(path.parent.name + "/" + path.name for path in folder.glob("*/*") if path.name.isdigit())
+    advice = f"there are {', '.join(known)}" if known else "the store has none; train one with --labels"
+    raise UserError(f"there is no model {reference} in {config.store.path}; {advice}")
+
+
+def chosen_model(config: RunConfig) -> ModelReference:
+    """The model that the settings name; without one, the latest that was trained here.
+
+    Raises:
+        UserError: there is no such model.
+    """
+    return find_model(config, config.train_as if config.model is None else config.model)
+
+
+@flow(name="train", validate_parameters=False)
+def train(config: RunConfig, videos: list[VideoFile]) -> ModelReference:
+    """Train on all labelled videos that have features, unless the latest model was made from exactly that.
+
+    Raises:
+        UserError: no labels given, or none of them belongs to a video with features.
+        fusion.labels.LabelError, fusion.errors.TrainingError: what the labels lack.
+    """
+    from fusion import training  # Keras takes seconds to import
+
+    if config.labels is None:
+        raise UserError("training needs labels; give them with --labels FILE")
+    labels = read_labels(config.labels)
+    families = families_of(config)
+    matched = match_labels(labels, [video.video_id for video in videos])
+    digests = {video.video_id: video.sha256 for video in videos}
+    clips = {clip.tokens.video_id: clip for clip in read_clips(config, families, digests)}
+    rows = [row for row, video_id in enumerate(matched.video_ids) if video_id in clips]
+    if not rows:
+        raise UserError(
+            f"none of the {len(labels)} labels in {config.labels} belongs to a video with features; "
+            "labels are matched by path relative to the videos folder, or by file name"
+        )
+    recipe = _recipe(config, families, matched, rows, digests)
+    serializer = ModelSerializer(config.store.path)
+    name = config.train_as
+    for known in reversed(serializer.versions(name)):
+        if serializer.metadata(name, known).get("recipe") == recipe:
+            console.say(f"Train: {name}/{known} was made from the same features, labels and settings; nothing to train")
+            return ModelReference(name, known)
+    with console.stage("Train", config.train.epochs) as stage:
+        trained = training.train(
+            [clips[matched.video_ids[row]].tokens for row in rows],
+            matched.values[rows],
+            [matched.subjects[row] for row in rows],
+            config.train,
+            on_epoch=lambda report: stage.advance(title=f"Train  loss {report.loss:.4f}"),
+        )
+    metadata = {
+        **trained.metadata,
+        "recipe": recipe,
+        "static_key": families.static.key,
+        "dynamic_key": families.dynamic.key,
+        "weights": config.weights,
+        "labels": str(config.labels),
+        "subjects_known": labels.subjects_known,
+        "neuroticism_inverted": labels.neuroticism_inverted,
+    }
+    model = ModelReference(name, serializer.save(trained.model, name, metadata, trained.history))
+    console.say(f"Train: {model} from {len(rows)} clips, {_verdict(metadata)}")
+    if not labels.subjects_known:
+        console.say(
+            "Train: the label file has no subject column, so clips of one person may be in both training and "
+            "validation, which flatters the model",
+            style="yellow",
+        )
+    for warning in metadata["warnings"]:
+        console.say(f"Train: {warning}", style="yellow")
+    return model
+
+
+def _recipe(
+    config: RunConfig, families: Families, matched: LabelledVideos, rows: Sequence[int], digests: Mapping[str, str]
+) -> str:
+    """SHA-256 over all that a model depends on, so that a second run knows that there is nothing to train."""
+    clips = [
+        (matched.video_ids[row], digests[matched.video_ids[row]], matched.subjects[row], matched.values[row].tolist())
+        for row in rows
+    ]
+    made_from = [
+        installed_version("traitline"),
+        families.features,
+        config.train.model_dump(mode="json"),
+        clips,
+    ]
+    return hashlib.sha256(json.dumps(made_from, sort_keys=True).encode()).hexdigest()
+
+
+def _verdict(metadata: dict) -> str:
+    if metadata["validation_loss"] is None:
+        return "without validation"
+    return (
+        f"validation {metadata['settings']['loss']} {metadata['validation_loss']:.4f} on "
+        f"{metadata['validation_subjects']} unseen people (always saying the mean: {metadata['baseline_loss']:.4f})"
+    )
