@@ -1,4 +1,7 @@
-"""The command `traitline`."""
+"""The command `traitline`.
+
+Flows are imported only once the settings have been found good: Prefect takes a second to import.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +17,10 @@ from flows.config import RunConfig, dump_config, load_config
 from flows.errors import UserError
 from flows.families import families_of, settle_weights
 from flows.manifest import VideoFile, known_videos, scan_videos
+from flows.models import chosen_model, trains
 from flows.session import EXIT_USER_ERROR, run_command
+from fusion.labels import read_labels
+from storage.commit import check_writable
 
 app = typer.Typer(
     name="traitline",
@@ -80,59 +86,62 @@ def run(settings: RunConfig) -> None:
 
     Without labels, or with a model named, nothing is trained. What is in the store already is not done again.
     """
+    settings, files = prepare(settings, with_files=True)
+    if not trains(settings):
+        chosen_model(settings)
     from flows.run import run as run_flow
     from flows.summary import show_run
 
-    settings, files = prepare(settings, with_files=True)
     show_run(settings, run_flow(settings, files))
 
 
 @command("traitline extract --videos clips --store store", "videos", "store", "weights")
 def extract(settings: RunConfig) -> None:
     """Extract the features of all videos that the store lacks."""
+    settings, files = prepare(settings, with_files=True)
     from flows.extract import extract as extract_flow
     from flows.summary import show_extraction
 
-    show_extraction(extract_flow(*prepare(settings, with_files=True)))
+    show_extraction(extract_flow(settings, files))
 
 
 @command("traitline train --labels labels.csv --store store", "labels", "videos", "store", "weights")
 def train(settings: RunConfig) -> None:
     """Train a model on cached features; without --videos, on all that the store holds."""
+    settings, files = prepare(settings)
     from flows.train import train as train_flow
 
-    console.say(f"Model: {train_flow(*prepare(settings))}")
+    console.say(f"Model: {train_flow(settings, files)}")
 
 
 @command("traitline score --store store --model traits/1", "model", "videos", "store", "weights")
 def score(settings: RunConfig) -> None:
     """Score cached features that the model has not scored yet; without --videos, all that the store holds."""
-    from flows.score import score as score_flow
-    from flows.train import chosen_model
-
     settings, files = prepare(settings)
     model = chosen_model(settings)
+    from flows.score import score as score_flow
+
     console.say(f"Score: {score_flow(settings, files, model)} videos scored with {model}")
 
 
 @command("traitline export --store store --out traits.csv", "out", "model", "videos", "store", "weights")
 def export(settings: RunConfig) -> None:
     """Write the trait CSV, one row per video; without --videos, for all that the store knows."""
-    from flows.export import export as export_flow
-    from flows.train import chosen_model
-
     settings, files = prepare(settings)
-    console.say(f"CSV: {export_flow(settings, files, chosen_model(settings)).path}")
+    model = chosen_model(settings)
+    from flows.export import export as export_flow
+
+    console.say(f"CSV: {export_flow(settings, files, model).path}")
 
 
 @command("traitline report --store store", "model", "videos", "store", "weights")
 def report(settings: RunConfig) -> None:
     """Write a self-contained HTML page about the scores of one model."""
-    from flows.report import report as report_flow
-    from flows.train import chosen_model
-
     settings, files = prepare(settings)
-    console.say(f"Report: {report_flow(settings, files, chosen_model(settings))}")
+    model = chosen_model(settings)
+    from flows.report import report as report_flow
+
+    console.say(f"Report: {report_flow(settings, files, model)}")
 
 
 @app.command(epilog="Example: `traitline demo`")
@@ -181,6 +190,11 @@ def prepare(settings: RunConfig, *, with_files: bool = False) -> tuple[RunConfig
     """
     if settings.videos is None and with_files:
         raise UserError("which videos? give their folder with --videos DIR, or as 'videos: DIR' in the settings file")
+    # What would end the run hours later is said now.
+    if settings.labels is not None:
+        read_labels(settings.labels)
+    if settings.out is not None:
+        check_writable(settings.out)
     with console.console.status("Looking at the videos") as status:
         if settings.videos is not None:
             digests = settings.store.path / "runs" / "digests.parquet"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
 
@@ -29,21 +29,24 @@ class CachedClip:
     face_coverage: float
 
 
-def read_clips(config: RunConfig, families: Families, wanted: Mapping[str, str]) -> Iterator[CachedClip]:
-    """Read the videos that have both kinds of tokens, made from the bytes that are wanted.
+def ready_videos(config: RunConfig, families: Families, wanted: Mapping[str, str]) -> list[str]:
+    """Find the videos that have both kinds of tokens, made from the bytes that are wanted (video_id -> SHA-256)."""
+    store = FeatureStore(config.store.path, config.store.format)
+    done = [store.done(family) for family in (families.static, families.dynamic)]
+    return [video for video, sha256 in wanted.items() if all(known.get(video) == sha256 for known in done)]
+
+
+def read_clips(config: RunConfig, families: Families, ready: Sequence[str]) -> Iterator[CachedClip]:
+    """Read the tokens of videos, each once; at most 1,024 are in memory at a time.
 
     Args:
         config: where the store is.
         families: which features.
-        wanted: video_id -> SHA-256 of its bytes.
-
-    Returns:
-        Clips, each once; at most 1,024 are in memory at a time.
+        ready: from `ready_videos`.
     """
     store = FeatureStore(config.store.path, config.store.format)
-    done = [store.done(family) for family in (families.static, families.dynamic)]
-    ready = (video for video, sha256 in wanted.items() if all(known.get(video) == sha256 for known in done))
-    while some := list(islice(ready, VIDEOS_AT_A_TIME)):
+    waiting = iter(ready)
+    while some := list(islice(waiting, VIDEOS_AT_A_TIME)):
         static = {row.video_id: row for row in store.read(families.static, some)}
         for dynamic in store.read(families.dynamic, some):
             row = static[dynamic.video_id]

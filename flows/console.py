@@ -51,6 +51,10 @@ class Stage:
         if title is not None:
             self._progress.update(self._task, description=title)
 
+    def close(self) -> None:
+        """All is done, be it in fewer steps than were announced."""
+        self._progress.update(self._task, total=self._progress.tasks[0].completed)
+
 
 @contextmanager
 def stage(title: str, total: int) -> Iterator[Stage]:
@@ -65,7 +69,9 @@ def stage(title: str, total: int) -> Iterator[Stage]:
         TimeRemainingColumn(),
     )
     with Progress(*columns, console=console) as progress:
-        yield Stage(progress, title, total)
+        bar = Stage(progress, title, total)
+        yield bar
+        bar.close()
 
 
 def say(text: str, style: str = "") -> None:

@@ -13,7 +13,7 @@ from flows import console
 from flows.config import RunConfig
 from flows.families import Families, families_of
 from flows.manifest import VideoFile
-from flows.train import ModelReference
+from flows.models import ModelReference
 from fusion.traits import TRAITS
 from storage.failures import Failure, FailureLog
 from storage.scores import ScoreStore

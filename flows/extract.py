@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 
@@ -94,7 +95,10 @@ def extract(config: RunConfig, videos: list[VideoFile]) -> ExtractReport:
     if not count:
         console.say(f"Extract: all {len(videos)} videos are known to the store; nothing to decode")
         return ExtractReport(0, 0, plan.cached, plan.refused_before, {})
-    with Extractor(config, families) as extractor, console.stage("Extract", count) as stage:
+    with ExitStack() as resources:
+        with console.console.status("Building the networks"):
+            extractor = resources.enter_context(Extractor(config, families))
+        stage = resources.enter_context(console.stage("Extract", count))
         states = [extract_shard(extractor, jobs, stage, return_state=True) for jobs in plan.shards]
     # Only now: a shard that broke off must not keep the others from being worked on.
     shards: list[ShardReport] = [state.result() for state in states]

@@ -20,8 +20,8 @@ from flows.export import trait_rows
 from flows.extract import last_extraction
 from flows.families import Families, families_of
 from flows.manifest import VideoFile
+from flows.models import ModelReference
 from flows.stopwatch import STAGES
-from flows.train import ModelReference
 from fusion.traits import TRAITS
 from storage.commit import commit_file
 from storage.models import ModelSerializer

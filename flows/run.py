@@ -12,9 +12,10 @@ from flows.errors import UserError
 from flows.export import ExportReport, export
 from flows.extract import ExtractReport, TooManyRefusedError, extract
 from flows.manifest import VideoFile
+from flows.models import ModelReference, chosen_model, trains
 from flows.report import report
 from flows.score import score
-from flows.train import ModelReference, chosen_model, train
+from flows.train import train
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,21 +34,15 @@ def run(config: RunConfig, videos: list[VideoFile]) -> RunReport:
     """Extract, train where there are labels and no model is named, score, export and report.
 
     Raises:
-        UserError: there are neither labels nor a model, before anything is done; or too many videos were refused,
-            after everything is done.
+        UserError: there are neither labels nor a model; or too many videos were refused, after everything is done.
     """
-    trains = config.labels is not None and config.model is None
-    if not trains:
-        # Before hours of extraction, not after it.
-        model = chosen_model(config)
     refusal = None
     try:
         extraction = extract(config, videos)
     except TooManyRefusedError as error:
         # What could be extracted is still worth scoring; the run as a whole fails at its end.
         extraction, refusal = None, error
-    if trains:
-        model = train(config, videos)
+    model = train(config, videos) if trains(config) else chosen_model(config)
     scored_now = score(config, videos, model)
     exported = export(config, videos, model)
     page = report(config, videos, model)

@@ -8,12 +8,12 @@ from itertools import islice
 from prefect import flow
 
 from flows import console
-from flows.clips import CachedClip, read_clips
+from flows.clips import CachedClip, read_clips, ready_videos
 from flows.config import RunConfig
 from flows.errors import UserError
 from flows.families import Families, families_of
 from flows.manifest import VideoFile
-from flows.train import ModelReference
+from flows.models import ModelReference
 from storage.models import ModelSerializer
 from storage.scores import Score, ScoreStore
 
@@ -43,15 +43,16 @@ def score(config: RunConfig, videos: list[VideoFile], model: ModelReference) -> 
         if (row.static_key, row.dynamic_key) == (families.static.key, families.dynamic.key)
     }
     wanted = {video.video_id: video.sha256 for video in videos if known.get(video.video_id) != video.sha256}
-    if not wanted:
-        console.say(f"Score: {model} has scored all of them before")
+    ready = ready_videos(config, families, wanted)
+    if not ready:
+        console.say(f"Score: {model} has scored all videos with features before; nothing to score")
         return 0
     network, _ = serializer.load(model.name, model.version)
     if not isinstance(network, CompletePersonalityModel):
         raise UserError(f"{model} is a {type(network).__name__} and no model of this program's; name another")
     count = 0
-    clips = read_clips(config, families, wanted)
-    with console.stage("Score", len(wanted)) as stage:
+    clips = read_clips(config, families, ready)
+    with console.stage("Score", len(ready)) as stage:
         while some := list(islice(clips, CLIPS_PER_COMMIT)):
             traits = predict(network, (clip.tokens for clip in some))
             scores.write(model.name, model.version, _rows(some, traits, families, config.weights))

@@ -5,60 +5,20 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from importlib.metadata import version as installed_version
-from pathlib import Path
 
 from prefect import flow
 
 from flows import console
-from flows.clips import read_clips
+from flows.clips import read_clips, ready_videos
 from flows.config import RunConfig
 from flows.errors import UserError
 from flows.families import Families, families_of
 from flows.manifest import VideoFile
+from flows.models import ModelReference
 from fusion.labels import read_labels
 from fusion.matching import LabelledVideos, match_labels
 from storage.models import ModelSerializer
-
-
-@dataclass(frozen=True, slots=True)
-class ModelReference:
-    """A model of the store, written NAME/VERSION."""
-
-    name: str
-    version: str
-
-    def __str__(self) -> str:
-        return f"{self.name}/{self.version}"
-
-
-def find_model(config: RunConfig, reference: str) -> ModelReference:
-    """Find a model of the store by NAME (its latest version) or NAME/VERSION.
-
-    Raises:
-        UserError: there is no such model; names those that there are.
-    """
-    name, _, version = reference.partition("/")
-    try:
-        versions = ModelSerializer(config.store.path).versions(name)
-    except ValueError as error:
-        raise UserError(f"a model is named NAME or NAME/VERSION; got {reference!r}") from error
-    if versions and version in ("", *versions):
-        return ModelReference(name, version if version else versions[-1])
-    folder = Path(config.store.path) / "models"
-    known = sorted(path.parent.name + "/" + path.name for path in folder.glob("*/*") if path.name.isdigit())
-    advice = f"there are {', '.join(known)}" if known else "the store has none; train one with --labels"
-    raise UserError(f"there is no model {reference} in {config.store.path}; {advice}")
-
-
-def chosen_model(config: RunConfig) -> ModelReference:
-    """The model that the settings name; without one, the latest that was trained here.
-
-    Raises:
-        UserError: there is no such model.
-    """
-    return find_model(config, config.train_as if config.model is None else config.model)
 
 
 @flow(name="train", validate_parameters=False)
@@ -77,8 +37,8 @@ def train(config: RunConfig, videos: list[VideoFile]) -> ModelReference:
     families = families_of(config)
     matched = match_labels(labels, [video.video_id for video in videos])
     digests = {video.video_id: video.sha256 for video in videos}
-    clips = {clip.tokens.video_id: clip for clip in read_clips(config, families, digests)}
-    rows = [row for row, video_id in enumerate(matched.video_ids) if video_id in clips]
+    ready = set(ready_videos(config, families, {video_id: digests[video_id] for video_id in matched.video_ids}))
+    rows = [row for row, video_id in enumerate(matched.video_ids) if video_id in ready]
     if not rows:
         raise UserError(
             f"none of the {len(labels)} labels in {config.labels} belongs to a video with features; "
@@ -91,9 +51,10 @@ def train(config: RunConfig, videos: list[VideoFile]) -> ModelReference:
         if serializer.metadata(name, known).get("recipe") == recipe:
             console.say(f"Train: {name}/{known} was made from the same features, labels and settings; nothing to train")
             return ModelReference(name, known)
+    clips = {clip.tokens.video_id: clip.tokens for clip in read_clips(config, families, sorted(ready))}
     with console.stage("Train", config.train.epochs) as stage:
         trained = training.train(
-            [clips[matched.video_ids[row]].tokens for row in rows],
+            [clips[matched.video_ids[row]] for row in rows],
             matched.values[rows],
             [matched.subjects[row] for row in rows],
             config.train,
@@ -111,6 +72,8 @@ def train(config: RunConfig, videos: list[VideoFile]) -> ModelReference:
     }
     model = ModelReference(name, serializer.save(trained.model, name, metadata, trained.history))
     console.say(f"Train: {model} from {len(rows)} clips, {_verdict(metadata)}")
+    if matched.unlabelled:
+        console.say(f"Train: {len(matched.unlabelled)} videos have no label, such as {matched.unlabelled[0]}")
     if not labels.subjects_known:
         console.say(
             "Train: the label file has no subject column, so clips of one person may be in both training and "
@@ -142,7 +105,8 @@ def _recipe(
 def _verdict(metadata: dict) -> str:
     if metadata["validation_loss"] is None:
         return "without validation"
+    loss = metadata["settings"]["loss"]
     return (
-        f"validation {metadata['settings']['loss']} {metadata['validation_loss']:.4f} on "
-        f"{metadata['validation_subjects']} unseen people (always saying the mean: {metadata['baseline_loss']:.4f})"
+        f"validation {loss} {metadata['validation_loss']:.4f} on {metadata['validation_clips']} clips of unseen people "
+        f"(always saying the mean: {metadata['baseline_loss']:.4f})"
     )

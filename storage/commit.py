@@ -68,6 +68,21 @@ def commit_folder(target: Path) -> Iterator[Path]:
         shutil.rmtree(temporary, ignore_errors=True)
 
 
+def check_writable(target: Path) -> None:
+    """Find out before the work whether `commit_file` will be allowed to put its result there.
+
+    Raises:
+        StoreError: `target` is a folder, or nothing may be written where it is to lie.
+    """
+    if target.is_dir():
+        raise StoreError(f"cannot write {target}: it is a folder; name a file")
+    folder = target.absolute().parent
+    while not folder.exists():
+        folder = folder.parent
+    if not folder.is_dir() or not os.access(folder, os.W_OK | os.X_OK):
+        raise StoreError(f"cannot write {target}: {folder} is not a folder that may be written to; name another place")
+
+
 def make_folder(folder: Path) -> None:
     """Make a folder and those above it, each of them synced into its parent.
 

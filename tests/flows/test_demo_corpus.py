@@ -33,11 +33,6 @@ VALUES_BY_HAND = {
 
 
 @pytest.fixture(scope="module")
-def rendered(tmp_path_factory) -> DemoCorpus:
-    return render_demo_corpus(tmp_path_factory.mktemp("demo"))
-
-
-@pytest.fixture(scope="module")
 def faces(rendered, face_model) -> dict[str, list[list]]:
     """MediaPipe's detections in every fifth frame, by clip."""
     options = vision.FaceDetectorOptions(base_options=BaseOptions(model_asset_path=str(face_model)))

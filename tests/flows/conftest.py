@@ -1,0 +1,40 @@
+"""The demo corpus, rendered once, and the command as a person runs it: in a process of its own."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from flows.demo_corpus import DemoCorpus, render_demo_corpus
+
+
+@pytest.fixture(scope="session")
+def rendered(tmp_path_factory) -> DemoCorpus:
+    """The eight demo clips and their labels; tests must not change them."""
+    return render_demo_corpus(tmp_path_factory.mktemp("demo"))
+
+
+@pytest.fixture(scope="session")
+def traitline(tmp_path_factory) -> Callable[..., subprocess.CompletedProcess[str]]:
+    """Run `traitline ARGUMENTS` from an empty folder, with a Prefect home of the test session's own."""
+    folder = tmp_path_factory.mktemp("work")
+    environment = {
+        **os.environ,
+        "PREFECT_HOME": str(tmp_path_factory.mktemp("prefect")),
+        "COLUMNS": "200",
+        # Nothing but this machine is to be reached: downloads fail at once.
+        "https_proxy": "http://127.0.0.1:9",
+    }
+
+    def run(*arguments: str | Path, **variables: str) -> subprocess.CompletedProcess[str]:
+        command = [str(Path(sys.executable).with_name("traitline")), *map(str, arguments)]
+        return subprocess.run(
+            command, cwd=folder, env={**environment, **variables}, capture_output=True, text=True, timeout=600
+        )
+
+    return run

@@ -1,0 +1,141 @@
+"""The whole way by the command line, on the demo clips, with real networks whose weights are random."""
+
+from __future__ import annotations
+
+import csv
+import re
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from flows.config import load_config
+from flows.families import families_of
+from fusion.traits import TRAITS
+from storage import FeatureStore
+
+HEADER = [
+    "video_id",
+    *("openness", "conscientiousness", "extraversion", "agreeableness", "neuroticism"),
+    *("face_coverage", "static_tokens", "dynamic_tokens", "status", "reason", "model", "features", "weights"),
+]
+
+
+@pytest.fixture(scope="module")
+def folder(rendered, tmp_path_factory) -> Path:
+    """Videos to add to and take from, a store and the CSVs of this module's runs."""
+    folder = tmp_path_factory.mktemp("run")
+    shutil.copytree(rendered.videos, folder / "videos")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def first_run(folder, rendered, traitline):
+    """The first run: everything is new."""
+    return traitline(*arguments(folder, "first.csv"), "--labels", rendered.labels)
+
+
+@pytest.fixture(scope="module")
+def families():
+    return families_of(load_config(flags={"weights": "random"}))
+
+
+def arguments(folder: Path, out: str) -> list[str | Path]:
+    places = ["--videos", folder / "videos", "--store", folder / "store", "--out", folder / out]
+    return ["run", *places, "--weights", "random", "--set", "train.epochs=5"]
+
+
+def rows_of(path: Path) -> list[dict[str, str]]:
+    with path.open(newline="", encoding="utf-8") as file:
+        return list(csv.DictReader(file))
+
+
+def shards(folder: Path) -> set[Path]:
+    return set((folder / "store" / "features").rglob("shard-*"))
+
+
+def test_a_first_run_scores_every_clip_and_says_where_the_results_lie(first_run, folder):
+    assert first_run.returncode == 0, first_run.stderr
+    rows = rows_of(folder / "first.csv")
+    assert list(rows[0]) == HEADER
+    assert [row["video_id"] for row in rows] == sorted(path.name for path in (folder / "videos").iterdir())
+    for row in rows:
+        assert row["status"] == "scored"
+        assert np.isfinite([float(row[trait]) for trait in TRAITS]).all()
+        assert float(row["face_coverage"]) == 1.0
+        assert (row["static_tokens"], row["dynamic_tokens"]) == ("16", "2")
+        assert (row["model"], row["weights"]) == ("traits/1", "random")
+    assert len({row["openness"] for row in rows}) == 8
+    assert "first.csv" in first_run.stderr
+    assert list((folder / "store" / "reports").glob("traits-1-*.html"))
+
+
+def test_people_see_no_words_of_libraries(first_run):
+    shown = first_run.stdout + first_run.stderr
+    assert not re.search(r"prefect|tensorflow|keras|mediapipe|absl|WARNING|INFO|Traceback", shown, re.IGNORECASE)
+
+
+def test_the_report_needs_nothing_from_outside_and_says_what_the_scores_are_not_for(first_run, folder):
+    (path,) = (folder / "store" / "reports").glob("traits-1-*.html")
+    page = path.read_text(encoding="utf-8")
+    loads = re.findall(r"""(?:src|href|url)\s*[=(]\s*["']?(?!#)([^"')\s>]+)""", page)
+    assert loads == []
+    assert "employment" in page
+    assert "random weights" in page
+
+
+def test_features_of_the_clip_that_stands_still_are_the_ones_of_no_motion(first_run, folder, families):
+    """Two windows of the still clip say nearly the same; those of the moving clips differ from it by far more."""
+    vectors = {row.video_id: row.vectors for row in FeatureStore(folder / "store").read(families.dynamic)}
+    still = vectors["still.mp4"]
+    within = np.linalg.norm(still[0] - still[1])
+    for moving in ("nod.mp4", "shake.mp4", "tilt.mp4", "sway.mp4", "approach.mp4"):
+        assert np.linalg.norm(vectors[moving][0] - still[0]) > 3 * within
+
+
+def test_tokens_carry_times_within_the_clip(first_run, folder, families):
+    store = FeatureStore(folder / "store")
+    for row in store.read(families.dynamic):
+        np.testing.assert_allclose(row.start_s, [0.0, 2.56])
+        np.testing.assert_allclose(row.end_s, [2.56, 3.96])
+        np.testing.assert_array_equal(row.quality["fields"], [64, 35])
+    for row in store.read(families.static):
+        assert (np.diff(row.start_s) > 0).all()
+        assert 0 <= row.start_s[0] < row.end_s[-1] <= 4.0
+
+
+def test_a_second_run_decodes_nothing_and_says_so(first_run, folder, rendered, traitline):
+    before = shards(folder)
+    second = traitline(*arguments(folder, "second.csv"), "--labels", rendered.labels)
+    assert second.returncode == 0, second.stderr
+    assert "nothing to decode" in second.stderr
+    assert "nothing to train" in second.stderr
+    assert "nothing to score" in second.stderr
+    assert shards(folder) == before
+    assert (folder / "second.csv").read_bytes() == (folder / "first.csv").read_bytes()
+
+
+def test_one_new_video_costs_one_video_and_a_bad_one_is_a_row_with_its_reason(first_run, folder, rendered, traitline):
+    before = shards(folder)
+    new = folder / "videos" / "more" / "=new.mp4"
+    new.parent.mkdir()
+    new.write_bytes((folder / "videos" / "nod.mp4").read_bytes() + b"\0")
+    (folder / "videos" / "text.mp4").write_text("no video at all")
+    try:
+        third = traitline(*arguments(folder, "third.csv"), "--model", "traits")
+    finally:
+        shutil.rmtree(new.parent)
+        (folder / "videos" / "text.mp4").unlink()
+    assert third.returncode == 0, third.stderr
+    rows = {row["video_id"]: row for row in rows_of(folder / "third.csv")}
+    assert len(rows) == 10
+    assert rows["text.mp4"]["status"] == "failed"
+    assert rows["text.mp4"]["reason"] == "not_a_video"
+    assert all(rows["text.mp4"][trait] == "" for trait in TRAITS)
+    # One shard for each of the three families, with the new video alone in it.
+    assert len(shards(folder) - before) == 3
+    assert rows["more/=new.mp4"]["status"] == "scored"
+    # The same pictures give the same scores, whatever was in the batch beside them.
+    new_scores, old_scores = ([float(rows[name][trait]) for trait in TRAITS] for name in ("more/=new.mp4", "nod.mp4"))
+    assert new_scores == pytest.approx(old_scores, abs=1e-4)

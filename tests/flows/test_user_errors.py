@@ -1,0 +1,106 @@
+"""A user's mistake is one clear line that names the cure, and a non-zero exit."""
+
+from __future__ import annotations
+
+import pytest
+
+
+def run_with(rendered, tmp_path, **changes: object) -> list[object]:
+    options = {"videos": rendered.videos, "labels": rendered.labels, "store": tmp_path / "store", "weights": "random"}
+    options |= changes
+    return ["run", *(part for name, value in options.items() if value for part in (f"--{name}", value))]
+
+
+def check_one_line(result, *words: str) -> None:
+    lines = [line for line in result.stderr.splitlines() if line.strip()]
+    assert result.returncode == 1
+    assert len(lines) == 1, result.stderr
+    assert lines[0].startswith("traitline: ")
+    for word in words:
+        assert word in lines[0]
+
+
+def test_a_videos_folder_that_is_not_there(rendered, tmp_path, traitline):
+    result = traitline(*run_with(rendered, tmp_path, videos=tmp_path / "nowhere"))
+    check_one_line(result, "nowhere", "--videos")
+
+
+def test_a_folder_without_videos(rendered, tmp_path, traitline):
+    (tmp_path / "empty").mkdir()
+    check_one_line(traitline(*run_with(rendered, tmp_path, videos=tmp_path / "empty")), "empty", ".mp4")
+
+
+def test_no_videos_named(rendered, tmp_path, traitline):
+    check_one_line(traitline(*run_with(rendered, tmp_path, videos=None)), "--videos DIR")
+
+
+def test_an_unknown_setting_in_the_file(rendered, tmp_path, traitline):
+    settings = tmp_path / "run.yaml"
+    settings.write_text("video:\n  fsp: 25\n")
+    check_one_line(traitline(*run_with(rendered, tmp_path, config=settings)), "video.fsp", "fps", "run.yaml")
+
+
+def test_a_value_out_of_its_range(rendered, tmp_path, traitline):
+    check_one_line(traitline(*run_with(rendered, tmp_path, set="video.fps=-1")), "video.fps", "greater than 0", "-1")
+
+
+def test_a_settings_file_that_is_no_yaml(rendered, tmp_path, traitline):
+    settings = tmp_path / "run.yaml"
+    settings.write_text("video: [25\n")
+    check_one_line(traitline(*run_with(rendered, tmp_path, config=settings)), "run.yaml", "not YAML")
+
+
+def test_a_settings_file_that_is_not_there(rendered, tmp_path, traitline):
+    check_one_line(traitline(*run_with(rendered, tmp_path, config=tmp_path / "no.yaml")), "no.yaml")
+
+
+def test_labels_that_are_not_there(rendered, tmp_path, traitline):
+    check_one_line(traitline(*run_with(rendered, tmp_path, labels=tmp_path / "no.csv")), "no.csv")
+
+
+def test_labels_that_cannot_be_read(rendered, tmp_path, traitline):
+    labels = tmp_path / "labels.csv"
+    labels.write_bytes(b"video_id,openness\n\xff\xfe\n")
+    check_one_line(traitline(*run_with(rendered, tmp_path, labels=labels)), "labels.csv")
+
+
+def test_pretrained_weights_that_cannot_be_had(rendered, tmp_path, traitline, face_model):
+    result = traitline(
+        *run_with(rendered, tmp_path, weights="pretrained"),
+        TRAITLINE_ASSETS=str(face_model.parents[1]),
+        XDG_CACHE_HOME=str(tmp_path / "cache"),
+    )
+    check_one_line(result, "TRAITLINE_ASSETS", "cannot be had")
+
+
+def test_an_output_that_is_a_folder(rendered, tmp_path, traitline):
+    check_one_line(traitline(*run_with(rendered, tmp_path, out=tmp_path)), "it is a folder")
+
+
+def test_neither_labels_nor_a_model(rendered, tmp_path, traitline):
+    check_one_line(traitline(*run_with(rendered, tmp_path, labels=None)), "--labels")
+
+
+def test_a_model_that_is_not_there(rendered, tmp_path, traitline):
+    check_one_line(traitline(*run_with(rendered, tmp_path, model="better/7")), "better/7")
+
+
+def test_a_store_that_is_another_folder(rendered, tmp_path, traitline):
+    (tmp_path / "holiday").mkdir()
+    (tmp_path / "holiday" / "beach.jpg").touch()
+    check_one_line(traitline(*run_with(rendered, tmp_path, store=tmp_path / "holiday")), "not a store")
+
+
+@pytest.mark.parametrize("command", ["train", "score", "export", "report"])
+def test_commands_on_an_empty_store_say_what_to_do_first(command, rendered, tmp_path, traitline):
+    labels = ["--labels", rendered.labels] if command == "train" else []
+    result = traitline(command, *labels, "--store", tmp_path / "store", "--weights", "random")
+    check_one_line(result, "traitline extract")
+
+
+def test_help_names_every_command_and_shows_an_example(traitline):
+    result = traitline("--help")
+    assert result.returncode == 0
+    for command in ("run", "extract", "train", "score", "export", "report", "demo", "config"):
+        assert f"│ {command} " in result.stdout
+    assert "Example" in traitline("run", "--help").stdout
