@@ -47,7 +47,7 @@ def opened(path: Path | str) -> Iterator[tuple[InputContainer, VideoStream]]:
     """Open a local video file and its main video stream; FFmpeg's complaints become `VideoError`.
 
     Raises:
-        VideoError: stage "decode"; reason "unreadable", "not_a_video", "no_video", "unsupported" or "damaged".
+        VideoError: stage "decode"; reason "unreadable", "not_a_video", "no_video" or "unsupported".
         OSError: the disk failed, which is not the video's fault.
     """
     name = Path(path).name

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import av
 import cv2
 import numpy as np
 from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
+
+from extractors.errors import VideoError
 
 # Pixel shapes outside these bounds are mistakes in the file; the widest in real use is 64:33 (wide-screen PAL VCD).
 ASPECT_BOUNDS = (0.25, 4.0)
@@ -72,8 +75,15 @@ class Upright:
         return 180 if self.flip_x else 0
 
     def rgb(self, frame: VideoFrame) -> np.ndarray:
-        """Convert one frame to uint8 RGB [height, width, 3], read-only, rows following each other without padding."""
-        stored = frame.reformat(width=self.stored_width, height=self.stored_height, format="rgb24").to_ndarray()
+        """Convert one frame to uint8 RGB [height, width, 3], read-only, rows following each other without padding.
+
+        Raises:
+            VideoError: stage "decode", reason "unsupported": FFmpeg cannot convert this kind of picture.
+        """
+        try:
+            stored = frame.reformat(width=self.stored_width, height=self.stored_height, format="rgb24").to_ndarray()
+        except av.FFmpegError as error:
+            raise VideoError("decode", "unsupported", f"cannot convert {frame.format.name} pictures to RGB") from error
         turned = cv2.transpose(stored) if self.transposed else stored
         if self.flip_x or self.flip_y:
             turned = cv2.flip(turned, {(True, True): -1, (True, False): 1, (False, True): 0}[self.flip_x, self.flip_y])

@@ -14,9 +14,9 @@ from extractors.decoding import Tally, opened, pictures, promised_s, reached_s, 
 from extractors.errors import VideoError
 from extractors.upright import Upright
 
-# Containers such as Matroska round times to whole milliseconds, the first frame's and each later one's: a frame
-# that comes this much after a grid point still belongs to it.
-TOLERANCE_S = 0.001
+# Containers such as Matroska round times to whole milliseconds; ticks coarser than that are the frame rate itself.
+COARSEST_ROUNDING_S = 0.001
+EXACT_S = 1e-6
 
 
 class VideoSettings(BaseModel, frozen=True, extra="forbid"):
@@ -109,7 +109,7 @@ def grid_frames(path: Path | str, fps: float, *, limits: VideoSettings | None = 
             "unreadable": not there, or no right to read it;
             "not_a_video": no known container;
             "no_video": no video stream (a cover picture is none);
-            "unsupported": no decoder for it;
+            "unsupported": no decoder for it, or no conversion of its pictures;
             "no_frames": nothing decodes;
             "timestamps": one frame would be shown for longer than limits.max_still_s;
             and once all frames have come
@@ -120,6 +120,9 @@ def grid_frames(path: Path | str, fps: float, *, limits: VideoSettings | None = 
     with opened(path) as (container, stream):
         upright = None
         k = 0
+        # The first frame's time and each later one's may be off by half a tick.
+        tick_s = float(stream.time_base)
+        tolerance_s = tick_s if EXACT_S <= tick_s <= COARSEST_ROUNDING_S else EXACT_S
         for frame, start_s, end_s in shown(pictures(container, stream, tally), stream):
             if limits is not None and end_s - start_s > limits.max_still_s:
                 raise VideoError(
@@ -131,10 +134,10 @@ def grid_frames(path: Path | str, fps: float, *, limits: VideoSettings | None = 
             if upright is None:
                 upright = Upright.of(frame, stream)
             tally.shown_s = end_s
-            if k / fps >= end_s - TOLERANCE_S:
+            if k / fps >= end_s - tolerance_s:
                 continue
             picture = upright.rgb(frame)
-            while k / fps < end_s - TOLERANCE_S:
+            while k / fps < end_s - tolerance_s:
                 yield picture
                 k += 1
         if k == 0:

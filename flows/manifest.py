@@ -63,7 +63,7 @@ def scan_videos(folder: Path, digests: Path, on_digest: Callable[[int, int], Non
     remembered, videos = {}, []
     for number, (video_id, path) in enumerate(sorted(paths.items()), start=1):
         status = path.stat()
-        state = (os.path.abspath(path), status.st_size, status.st_mtime_ns)
+        state = (os.fsencode(path.absolute()), status.st_size, status.st_mtime_ns)
         remembered[state] = known.get(state) or _sha256(path)
         videos.append(VideoFile(video_id, path, remembered[state]))
         if on_digest is not None:
@@ -119,7 +119,7 @@ def _sha256(path: Path) -> str:
     return digest.hexdigest()
 
 
-def _read_digests(path: Path) -> dict[tuple[str, int, int], str]:
+def _read_digests(path: Path) -> dict[tuple[bytes, int, int], str]:
     if not path.is_file():
         return {}
     table = pq.read_table(path)
@@ -127,7 +127,7 @@ def _read_digests(path: Path) -> dict[tuple[str, int, int], str]:
     return {(name, size, mtime): sha256 for name, size, mtime, sha256 in zip(*columns, strict=True)}
 
 
-def _write_digests(path: Path, digests: dict[tuple[str, int, int], str]) -> None:
+def _write_digests(path: Path, digests: dict[tuple[bytes, int, int], str]) -> None:
     names, sizes, mtimes = zip(*digests, strict=True)
     table = pa.table({"path": names, "size": sizes, "mtime_ns": mtimes, "sha256": list(digests.values())})
     with commit_file(path) as temporary:

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from extractors.faces import FaceDetector
+from extractors.video import grid_frames
 
 BITS = 9
 BLOCK_PX = 16
@@ -40,6 +41,9 @@ class Drawing:
         x = 8 + np.arange(BITS) * BLOCK_PX + BLOCK_PX // 2
         bits = picture[48, x].mean(axis=-1) > 128
         return int((bits << np.arange(BITS)).sum())
+
+    def numbers(self, path: Path, fps: float = 25.0) -> list[int]:
+        return [self.number(picture) for picture in grid_frames(path, fps)]
 
     def pictures(self, count: int, **size: int) -> Iterator[np.ndarray]:
         return (self.picture(number, **size) for number in range(count))

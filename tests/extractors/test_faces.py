@@ -1,0 +1,121 @@
+"""The detector finds real faces where they are, also small ones, and says so in the picture's own pixels."""
+
+from __future__ import annotations
+
+from itertools import islice
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from extractors.faces import FaceDetector, FaceSettings
+from extractors.video import grid_frames
+
+
+@pytest.fixture(scope="module")
+def portrait(corpus: Path) -> np.ndarray:
+    """First frame of single_face.mp4, uint8 RGB [360, 640, 3]."""
+    return next(grid_frames(corpus / "plain" / "single_face.mp4", 25.0)).copy()
+
+
+# Read off single_face.mp4 by eye, px: left eye, right eye, middle of the mouth, tip of the chin.
+LANDMARKS = {
+    0: [(260, 170), (330, 167), (300, 252), (300, 303)],
+    20: [(256, 160), (327, 158), (297, 236), (297, 293)],
+    40: [(256, 156), (326, 153), (297, 231), (293, 290)],
+    59: [(260, 162), (331, 160), (302, 240), (300, 297)],
+}
+
+
+def test_nothing_is_found_in_an_empty_picture(detector):
+    found = detector.detect(np.zeros((120, 160, 3), np.uint8))
+    assert found.shape == (0, 5)
+    assert found.dtype == np.float32
+
+
+@pytest.mark.parametrize("width", [360, 408, 427, 639, 640])
+def test_pictures_of_any_width_and_memory_layout_give_the_same_box(detector, portrait, width):
+    left = (640 - width) // 2
+    part = portrait[:, left : left + width]  # rows are not contiguous
+    (whole,), (found,) = detector.detect(portrait), detector.detect(part)
+    assert not part.flags.c_contiguous or width == 640
+    assert found[:4] + np.array([left, 0, 0, 0]) == pytest.approx(whole[:4], abs=12)
+    assert np.array_equal(detector.detect(part.copy()), found[None])
+
+
+@pytest.mark.parametrize("share", [0.25, 0.15, 0.10, 0.08])
+def test_small_faces_are_found_with_boxes_of_their_own_size(detector, portrait, share):
+    ((x, y, width, height, _),) = detector.detect(portrait).tolist()
+    scale = share * 1280 / width
+    small = cv2.resize(portrait, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
+    canvas = np.full((720, 1280, 3), 110, np.uint8)
+    left, top = 500, 200
+    small = small[: 720 - top, : 1280 - left]
+    canvas[top : top + small.shape[0], left : left + small.shape[1]] = small
+    (found,) = detector.detect(canvas)
+    truth = np.array([left + x * scale, top + y * scale, width * scale, height * scale])
+    assert found[:4] == pytest.approx(truth, abs=0.2 * width * scale)
+    assert found[4] > 0.8
+
+
+def test_faces_of_photographs_are_all_found(corpus, detector):
+    scores = []
+    for path in sorted(corpus.glob("stills/**/*.jpg")):
+        found = detector.detect(cv2.cvtColor(cv2.imread(str(path)), cv2.COLOR_BGR2RGB))
+        assert len(found) == 1, path.name
+        scores.append(found[0, 4])
+    assert len(scores) >= 30
+
+
+def test_boxes_lie_on_the_face_in_every_frame_as_an_independent_detector_sees_it(corpus, detector):
+    witness = cv2.CascadeClassifier(cv2.data.haarcascades + "haarcascade_frontalface_alt2.xml")
+    witnessed = 0
+    for picture in grid_frames(corpus / "plain" / "single_face.mp4", 25.0):
+        ((x, y, width, height, score),) = detector.detect(picture)
+        assert score > 0.9
+        seen = witness.detectMultiScale(cv2.cvtColor(picture, cv2.COLOR_RGB2GRAY), 1.05, 5, minSize=(80, 80))
+        if len(seen) == 1:
+            witnessed += 1
+            left, top, side, _ = seen[0]
+            assert x + width / 2 == pytest.approx(left + side / 2, abs=0.15 * side)
+            # That detector's boxes begin above the brows, this one's end at the chin.
+            assert y + height / 2 == pytest.approx(top + side / 2, abs=0.25 * side)
+            assert 0.7 < width / side < 1.3
+    assert witnessed > 50
+
+
+@pytest.mark.parametrize("frame", LANDMARKS)
+def test_boxes_hold_eyes_mouth_and_chin_as_a_person_sees_them(corpus, detector, frame):
+    pictures = grid_frames(corpus / "plain" / "single_face.mp4", 25.0)
+    ((x, y, width, height, _),) = detector.detect(next(islice(pictures, frame, None)))
+    points = np.array(LANDMARKS[frame])
+    assert (points[:3] > [x, y]).all()
+    assert (points[:3] < [x + width, y + height]).all()
+    assert y + height == pytest.approx(points[3, 1], abs=10)
+    # Not much more than that: cheek to cheek the face is 150 px wide.
+    assert 150 <= width <= 190
+    assert x + width / 2 == pytest.approx(points[:2, 0].mean(), abs=12)
+
+
+def test_only_scores_from_the_minimum_on_are_given(face_model, corpus):
+    frames = list(grid_frames(corpus / "hard" / "digit_in_ellipse_false_face.mp4", 25.0))
+    with FaceDetector(face_model, FaceSettings(min_score=0.4)) as lax:
+        scores = np.concatenate([lax.detect(frame)[:, 4] for frame in frames])
+    with FaceDetector(face_model) as strict:
+        kept = np.concatenate([strict.detect(frame)[:, 4] for frame in frames])
+    assert (scores >= 0.4).all()
+    assert len(scores) >= 30  # a numeral in an ellipse looks like a face in each frame, but not much
+    assert (kept >= 0.7).all()
+    assert len(kept) < 0.3 * len(scores)
+
+
+def test_detection_does_not_depend_on_earlier_pictures(detector, portrait):
+    first = detector.detect(portrait)
+    detector.detect(portrait[:, ::-1])
+    assert np.array_equal(detector.detect(portrait), first)
+
+
+def test_settings_refuse_scores_out_of_range():
+    with pytest.raises(ValueError, match="less than or equal to 1"):
+        FaceSettings(min_score=1.5)

@@ -1,0 +1,240 @@
+"""The main person is followed: through gaps, beside others, across cuts."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+
+import numpy as np
+import pytest
+
+from extractors.boxes import overlaps
+from extractors.errors import VideoError
+from extractors.faces import FaceSettings
+from extractors.persons import MAX_PERSONS, Person, main_sequence
+from extractors.track import FaceTrack, main_person, track_faces
+from extractors.video import VideoSettings
+
+SHARP = FaceSettings(smoothing_s=0)
+NOBODY = np.zeros((0, 5), np.float32)
+
+
+def face(x: float, y: float = 100.0, side: float = 80.0, score: float = 0.9) -> list[float]:
+    return [x, y, side, side, score]
+
+
+def frames(*per_frame: list[list[float]]) -> list[np.ndarray]:
+    return [np.array(faces, np.float32).reshape(-1, 5) for faces in per_frame]
+
+
+def follow(detections: list[np.ndarray], settings: FaceSettings = SHARP) -> FaceTrack:
+    return main_person(detections, fps=25.0, settings=settings)
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "expected"),
+    [
+        ([0, 0, 10, 10], [0, 0, 10, 10], 1.0),
+        ([0, 0, 10, 10], [5, 0, 10, 10], 1 / 3),
+        ([0, 0, 10, 10], [10, 0, 10, 10], 0.0),
+        ([0, 0, 10, 10], [2, 2, 5, 5], 0.25),
+        ([0, 0, 10, 10], [-50, -50, 10, 10], 0.0),
+    ],
+)
+def test_overlap_of_two_boxes(first, second, expected):
+    assert overlaps(np.array(first, float), np.array(second, float)) == pytest.approx(expected)
+    assert overlaps(np.array(second, float), np.array(first, float)) == pytest.approx(expected)
+
+
+def test_a_single_person_is_followed_exactly():
+    detections = frames(*[[face(100 + 3 * k, score=0.8)] for k in range(50)])
+    track = follow(detections)
+    assert track.boxes[:, 0].tolist() == [100 + 3 * k for k in range(50)]
+    assert track.scores == pytest.approx(np.full(50, 0.8))
+    assert track.coverage == 1.0
+    assert track.boxes.dtype == track.scores.dtype == np.float32
+
+
+@pytest.mark.parametrize(("missing", "filled"), [(1, True), (25, True), (26, False), (60, False)])
+def test_gaps_of_up_to_a_second_are_filled_by_straight_lines(missing, filled):
+    detections = frames(*[[face(100)]] * 40, *[[]] * missing, *[[face(126)]] * 40)
+    track = follow(detections)
+    gap = slice(40, 40 + missing)
+    assert track.tracked[gap].all() == filled
+    assert track.tracked[gap].any() == filled
+    assert (track.scores[gap] == 0).all()
+    assert track.coverage == pytest.approx(80 / (80 + missing))
+    if filled:
+        assert track.boxes[gap, 0] == pytest.approx(100 + 26 * np.arange(1, missing + 1) / (missing + 1), rel=1e-5)
+
+
+def test_beginning_and_end_without_a_face_stay_unknown():
+    track = follow(frames(*[[]] * 10, *[[face(100)]] * 30, *[[]] * 10))
+    assert track.tracked.tolist() == [False] * 10 + [True] * 30 + [False] * 10
+
+
+@pytest.mark.parametrize("order", [1, -1])
+@pytest.mark.parametrize(
+    ("other", "why"),
+    [
+        ({"side": 60.0, "score": 0.95}, "smaller"),
+        ({"score": 0.75}, "less sure"),
+    ],
+)
+def test_the_larger_or_surer_of_two_people_is_the_main_one_throughout(order, other, why):
+    noise = np.random.default_rng(0).normal(0, 2, size=(200, 2))
+    detections = frames(*[[face(100 + noise[k, 0]), face(400 + noise[k, 1], **other)][::order] for k in range(200)])
+    assert np.abs(follow(detections).boxes[:, 0] - 100).max() < 20, why
+
+
+def test_who_is_there_longer_wins_over_who_is_there_larger_for_a_moment():
+    detections = frames(*[[face(100), *([face(400, side=120)] if k < 50 else [])] for k in range(200)])
+    assert np.nanmax(follow(detections).boxes[:, 0]) == 100
+
+
+def test_while_the_main_person_looks_away_nobody_else_takes_the_place():
+    away = range(60, 110)  # 2 s, longer than gaps that are filled
+    detections = frames(
+        *[[*([] if k in away else [face(100)]), *([face(400)] if 50 <= k < 160 else [])] for k in range(200)]
+    )
+    track = follow(detections)
+    assert (track.boxes[track.tracked, 0] == 100).all()
+    assert not track.tracked[60:110].any()
+
+
+def test_a_short_false_detection_elsewhere_is_not_followed():
+    detections = frames(*[[face(100)]] * 50, *[[face(500)]] * 10, *[[]] * 40, *[[face(100)]] * 50)
+    assert np.nanmax(follow(detections).boxes[:, 0]) == 100
+
+
+def test_a_cut_that_moves_the_picture_is_followed_without_a_slide():
+    track = follow(frames(*[[face(100)]] * 60, *[[face(500, side=120)]] * 60), FaceSettings(smoothing_s=0.4))
+    assert set(track.boxes[:60, 0].tolist()) == {100.0}
+    assert set(track.boxes[60:, 0].tolist()) == {500.0}
+    assert track.coverage == 1.0
+
+
+def test_a_gap_at_a_cut_is_not_filled():
+    track = follow(frames(*[[face(100)]] * 60, *[[]] * 5, *[[face(500)]] * 60))
+    assert not track.tracked[60:65].any()
+    assert track.coverage == pytest.approx(120 / 125)
+
+
+def test_two_people_who_cross_a_frame_are_told_apart_by_overlap():
+    detections = frames(*[[face(100 + 2 * k), face(700 - 2 * k, y=260)] for k in range(150)])
+    x = follow(detections).boxes[:, 0]
+    assert (x == 100 + 2 * np.arange(150)).all() or (x == 700 - 2 * np.arange(150)).all()
+
+
+def test_smoothing_reduces_jitter_and_keeps_steady_motion():
+    rng = np.random.default_rng(1)
+    truth = 100 + 2.0 * np.arange(200)
+    noisy = frames(*[[face(x + rng.normal(0, 2))] for x in truth])
+    rough, smooth = follow(noisy).boxes[:, 0] - truth, follow(noisy, FaceSettings()).boxes[:, 0] - truth
+    assert smooth[5:-5].std() < 0.55 * rough[5:-5].std()  # the mean of five independent errors: 1 / sqrt(5) = 0.45
+    still = follow(frames(*[[face(x)] for x in truth]), FaceSettings()).boxes[:, 0]
+    assert still == pytest.approx(truth)
+
+
+def test_nobody_gives_an_empty_track():
+    track = follow([NOBODY] * 7)
+    assert track.boxes.shape == (7, 4)
+    assert not track.tracked.any()
+    assert track.coverage == 0.0
+    assert follow([]).coverage == 0.0
+
+
+def test_rows_round_trip():
+    track = follow(frames(*[[face(100)]] * 5, *[[]] * 30, *[[face(120)]] * 5))
+    back = FaceTrack.from_rows(track.to_rows())
+    assert np.array_equal(back.boxes, track.boxes, equal_nan=True)
+    assert np.array_equal(back.scores, track.scores)
+    assert track.to_rows().shape == (40, 5)
+    with pytest.raises(ValueError, match=r"\[frames, 5\]"):
+        FaceTrack.from_rows(np.zeros((3, 4), np.float32))
+
+
+def brute_force(everyone: list[Person], worth: list[float], jump: float) -> float:
+    """The most that any sequence of persons earns, by trying all."""
+    best = 0.0
+    for choice in range(1, 2 ** len(everyone)):
+        chosen = sorted((i for i in range(len(everyone)) if choice >> i & 1), key=lambda i: everyone[i].frames[0])
+        pairs = list(pairwise(chosen))
+        if any(everyone[a].frames[-1] >= everyone[b].frames[0] for a, b in pairs):
+            continue
+        earned = sum(worth[i] for i in chosen)
+        earned -= sum(jump * (1 - overlaps(everyone[a].faces[-1], everyone[b].faces[0])) for a, b in pairs)
+        best = max(best, earned)
+    return best
+
+
+def test_the_chosen_sequence_earns_as_much_as_the_best_of_all_sequences():
+    rng = np.random.default_rng(2)
+    for _ in range(50):
+        everyone = []
+        for _ in range(8):
+            start, length = rng.integers(0, 200), rng.integers(1, 80)
+            row = np.array(face(rng.integers(0, 300), score=rng.uniform(0.7, 1)), np.float32)
+            everyone.append(Person(np.arange(start, start + length), np.tile(row, (length, 1))))
+        # All sides are equal, so that a person is worth the sum of the scores.
+        worth = {id(person): float(person.faces[:, 4].sum()) for person in everyone}
+        chosen = main_sequence(everyone, fps=25.0)
+        earned = brute_force(chosen, [worth[id(person)] for person in chosen], 25.0)
+        assert earned == pytest.approx(brute_force(everyone, list(worth.values()), 25.0), rel=1e-5)
+
+
+def test_two_hours_of_faces_with_false_ones_among_them_are_followed_in_seconds():
+    rng = np.random.default_rng(3)
+    count = 20_000
+    path = 400 + np.cumsum(rng.normal(0, 2, size=(count, 2)), axis=0)
+    detections = [
+        np.array(
+            [face(*path[k])] + [face(rng.uniform(2000, 4000), rng.uniform(0, 9000), 40, 0.7)] * (k % 3 == 0), np.float32
+        )
+        for k in range(count)
+    ]
+    assert count // 3 > MAX_PERSONS
+    track = follow(detections)
+    assert track.boxes[:, :2] == pytest.approx(path, abs=0.01)
+
+
+@pytest.mark.parametrize("name", ["two_faces_720p.mp4", "twofaces_grid.mp4"])
+def test_of_two_people_on_film_one_is_followed_throughout(corpus, detector, name):
+    track = track_faces(corpus / "hard" / name, detector, VideoSettings(), FaceSettings())
+    assert track.coverage > 0.95
+    centres = track.boxes[:, 0] + track.boxes[:, 2] / 2
+    steps = np.abs(np.diff(centres[track.tracked]))
+    assert steps.max() < 0.25 * np.nanmedian(track.boxes[:, 2])
+    # One sits in the left half of the picture, the other in the right.
+    middle = {"two_faces_720p.mp4": 640, "twofaces_grid.mp4": 360}[name]
+    sides = centres[track.tracked] < middle
+    assert sides.all() or not sides.any()
+
+
+@pytest.mark.parametrize(
+    ("name", "reason"),
+    [
+        ("no_face_cartoon.mp4", "low_coverage"),
+        ("no_face_earth.mp4", "low_coverage"),
+        ("no_face_rotated180_vfr.mp4", "low_coverage"),
+        ("digit_in_ellipse_false_face.mp4", "low_coverage"),
+        ("rotated90_two_frames.mov", "no_face"),
+    ],
+)
+def test_recordings_without_a_face_are_refused(corpus, detector, name, reason):
+    with pytest.raises(VideoError) as caught:
+        track_faces(corpus / "hard" / name, detector, VideoSettings(), FaceSettings())
+    assert (caught.value.stage, caught.value.reason) == ("faces", reason)
+
+
+def test_a_face_in_a_third_of_the_video_is_tracked_there_only(corpus, detector):
+    track = track_faces(corpus / "hard" / "noface_then_face_vfr.mov", detector, VideoSettings(), FaceSettings())
+    assert 0.3 < track.coverage < 0.5
+    first = int(np.flatnonzero(track.tracked)[0])
+    # The film changes from titles to a man once; its very last frame is black.
+    assert track.tracked[first:-1].all()
+    assert not track.tracked[-1]
+
+
+def test_signing_people_with_small_faces_are_tracked_throughout(corpus, detector):
+    for path in sorted(corpus.glob("plain/*asl*")):
+        assert track_faces(path, detector, VideoSettings(), FaceSettings()).coverage > 0.95

@@ -1,0 +1,174 @@
+"""Files that are no video, or not all of one, are refused with their reason; small damage is tolerated."""
+
+from __future__ import annotations
+
+import socket
+from pathlib import Path
+
+import av
+import numpy as np
+import pytest
+
+from extractors.errors import VideoError
+from extractors.video import VideoSettings, grid_frames, probe
+
+
+def refusal(path: Path, **limits: float) -> VideoError:
+    with pytest.raises(VideoError) as caught:
+        list(grid_frames(path, 25.0, limits=VideoSettings(**limits)))
+    assert caught.value.stage == "decode"
+    return caught.value
+
+
+def test_a_promise_that_is_not_kept_is_refused_as_truncated(drawing):
+    path = drawing.write("a.mp4", drawing.pictures(100), container_options={"movflags": "+faststart"})
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    assert refusal(path).reason == "truncated"
+    assert 0 < len(list(grid_frames(path, 25.0, limits=None))) < 100
+
+
+def test_matroska_that_breaks_off_is_refused_as_truncated(drawing):
+    path = drawing.write("a.mkv", drawing.pictures(100), options={"g": "10"})
+    path.write_bytes(path.read_bytes()[: path.stat().st_size * 2 // 3])
+    assert refusal(path).reason == "truncated"
+
+
+def test_short_video_beside_longer_sound_is_not_called_truncated(tmp_path, drawing):
+    path = tmp_path / "a.mkv"
+    with av.open(str(path), "w") as container:
+        video = container.add_stream("libx264", rate=25)
+        video.width, video.height, video.pix_fmt = 160, 96, "yuv420p"
+        sound = container.add_stream("pcm_s16le", rate=8000, layout="mono")
+        for index, picture in enumerate(drawing.pictures(50)):
+            frame = av.VideoFrame.from_ndarray(picture, format="rgb24").reformat(format="yuv420p")
+            frame.pts = index
+            container.mux(video.encode(frame))
+        container.mux(video.encode())
+        for index in range(40):  # 4 s of silence beside 2 s of pictures
+            frame = av.AudioFrame.from_ndarray(np.zeros((1, 800), np.int16), format="s16", layout="mono")
+            frame.sample_rate, frame.pts = 8000, 800 * index
+            container.mux(sound.encode(frame))
+        container.mux(sound.encode())
+    assert drawing.numbers(path) == list(range(50))
+
+
+def spoil(path: Path, wanted: set[int]) -> None:
+    """Overwrite the packets of these numbers, so that they do not decode."""
+    with av.open(str(path)) as container:
+        places = [(packet.pos, packet.size) for packet in container.demux(video=0) if packet.size]
+    data = bytearray(path.read_bytes())
+    for index in wanted:
+        position, size = places[index]
+        data[position : position + size] = bytes(size)
+    path.write_bytes(data)
+
+
+def test_the_frame_before_a_broken_one_stays_shown(drawing):
+    path = drawing.write("a.mp4", drawing.pictures(100), options={"g": "1"})
+    spoil(path, {40, 70})
+    expected = list(range(100))
+    expected[40], expected[70] = 39, 69
+    assert drawing.numbers(path) == expected
+
+
+def test_too_many_broken_frames_are_refused_as_damaged(drawing):
+    path = drawing.write("a.mp4", drawing.pictures(100), options={"g": "1"})
+    spoil(path, {40, 50, 60})
+    error = refusal(path)
+    assert error.reason == "damaged"
+    assert "3 of 100" in error.message
+    assert len(list(grid_frames(path, 25.0, limits=VideoSettings(max_broken_share=0.03)))) == 100
+
+
+def test_broken_frames_before_the_first_good_one_do_not_count(drawing):
+    path = drawing.write("a.mp4", drawing.pictures(100), options={"g": "1"})
+    spoil(path, {0, 1, 2})
+    assert drawing.numbers(path) == list(range(3, 100))
+
+
+def test_a_frame_shown_for_too_long_is_refused(drawing):
+    path = drawing.write("a.mp4", drawing.pictures(40), times=[*range(20), *range(520, 540)])
+    assert refusal(path).reason == "timestamps"
+    assert len(list(grid_frames(path, 25.0, limits=VideoSettings(max_still_s=30)))) == 540
+
+
+def write_sound(path: Path, *, cover: np.ndarray | None = None) -> Path:
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("aac", rate=8000, layout="mono")
+        picture = None
+        if cover is not None:
+            picture = container.add_stream("mjpeg", rate=1)
+            picture.height, picture.width = cover.shape[:2]
+            picture.pix_fmt = "yuvj420p"
+            picture.disposition = av.stream.Disposition.attached_pic
+        for index in range(20):
+            frame = av.AudioFrame.from_ndarray(np.zeros((1, 1024), np.float32), format="fltp", layout="mono")
+            frame.sample_rate, frame.pts = 8000, 1024 * index
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode())
+        if picture is not None:
+            frame = av.VideoFrame.from_ndarray(cover, format="rgb24").reformat(format="yuvj420p")
+            frame.pts = 0
+            container.mux(picture.encode(frame))
+            container.mux(picture.encode())
+    return path
+
+
+def test_sound_without_video_is_refused(tmp_path):
+    assert refusal(write_sound(tmp_path / "a.m4a")).reason == "no_video"
+
+
+def test_a_cover_picture_is_no_video(tmp_path, drawing):
+    path = write_sound(tmp_path / "a.mp4", cover=drawing.picture(1))
+    with av.open(str(path)) as container:
+        assert container.streams.video
+    assert refusal(path).reason == "no_video"
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        (b"", "not_a_video"),
+        (b"this is no video\n", "not_a_video"),
+        (None, "unreadable"),
+    ],
+)
+def test_what_is_no_video_is_refused_without_a_word_on_the_terminal(tmp_path, capfd, content, reason):
+    path = tmp_path / "-a: b%03d.mp4"
+    if content is not None:
+        path.write_bytes(content)
+    assert refusal(path).reason == reason
+    with pytest.raises(VideoError):
+        probe(path)
+    assert capfd.readouterr() == ("", "")
+
+
+def test_a_playlist_never_reaches_the_network(tmp_path):
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        address = f"http://127.0.0.1:{server.getsockname()[1]}/a.ts"
+        path = tmp_path / "a.m3u8"
+        path.write_text(f"#EXTM3U\n#EXT-X-TARGETDURATION:9\n#EXTINF:9,\n{address}\n#EXT-X-ENDLIST\n")
+        assert refusal(path).reason in ("not_a_video", "no_video")
+        server.setblocking(False)
+        with pytest.raises(BlockingIOError):
+            server.accept()
+
+
+def test_a_folder_is_refused(tmp_path):
+    assert refusal(tmp_path).reason == "unreadable"
+
+
+@pytest.mark.parametrize(
+    ("name", "reason"),
+    [
+        ("empty.mp4", "not_a_video"),
+        ("text.mp4", "not_a_video"),
+        ("audioonly.mp4", "no_video"),
+        ("corrupted.mp4", "damaged"),
+        ("truncated_single_face.mp4", "not_a_video"),
+        ("truncated_faststart_single_face.mp4", "truncated"),
+    ],
+)
+def test_unusable_recordings_are_refused_with_their_reason(corpus, capfd, name, reason):
+    assert refusal(corpus / "hard" / name).reason == reason
+    assert capfd.readouterr() == ("", "")

@@ -1,0 +1,71 @@
+from __future__ import annotations
+
+import hashlib
+import os
+from pathlib import Path
+
+import pytest
+
+from flows.errors import UserError
+from flows.manifest import scan_videos
+
+
+@pytest.fixture
+def folder(tmp_path) -> Path:
+    folder = tmp_path / "videos"
+    for name in ("b.MP4", "-a.mp4", "more/b.MP4", "more/deep/c.mov", "notes.txt", ".hidden.mp4", ".trash/d.mp4"):
+        path = folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(name.encode())
+    return folder
+
+
+def ids(videos) -> list[str]:
+    return [video.video_id for video in videos]
+
+
+def test_videos_are_found_in_all_subfolders_and_sorted_by_id(folder, tmp_path):
+    videos = scan_videos(folder, tmp_path / "digests.parquet")
+    assert ids(videos) == ["-a.mp4", "b.MP4", "more/b.MP4", "more/deep/c.mov"]
+    assert ids(videos) == sorted(ids(videos))
+
+
+def test_digest_is_the_sha256_of_the_bytes(folder, tmp_path):
+    for video in scan_videos(folder, tmp_path / "digests.parquet"):
+        assert video.sha256 == hashlib.sha256(video.path.read_bytes()).hexdigest()
+
+
+def test_changed_bytes_change_the_digest_at_the_next_scan(folder, tmp_path):
+    before = scan_videos(folder, tmp_path / "digests.parquet")
+    (folder / "b.MP4").write_bytes(b"other")
+    after = scan_videos(folder, tmp_path / "digests.parquet")
+    assert [a.video_id for a, b in zip(before, after, strict=True) if a.sha256 != b.sha256] == ["b.MP4"]
+    assert after[1].sha256 == hashlib.sha256(b"other").hexdigest()
+
+
+def test_unchanged_files_are_not_read_again(folder, tmp_path):
+    """Shown by bytes that change behind the file system's back: the remembered digest stands."""
+    scan_videos(folder, tmp_path / "digests.parquet")
+    path, status = folder / "b.MP4", (folder / "b.MP4").stat()
+    path.write_bytes(b"X" * status.st_size)
+    os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))
+    assert scan_videos(folder, tmp_path / "digests.parquet")[1].sha256 == hashlib.sha256(b"b.MP4").hexdigest()
+
+
+def test_progress_counts_every_file(folder, tmp_path):
+    seen = []
+    scan_videos(folder, tmp_path / "digests.parquet", lambda done, total: seen.append((done, total)))
+    assert seen == [(1, 4), (2, 4), (3, 4), (4, 4)]
+
+
+@pytest.mark.parametrize("make", [lambda path: None, lambda path: path.mkdir(), lambda path: path.touch()])
+def test_no_folder_or_one_without_videos_is_a_users_mistake(tmp_path, make):
+    make(tmp_path / "videos")
+    with pytest.raises(UserError, match="check the path"):
+        scan_videos(tmp_path / "videos", tmp_path / "digests.parquet")
+
+
+def test_a_name_that_is_no_utf8_becomes_an_id_that_a_csv_can_hold(tmp_path):
+    (tmp_path / "videos").mkdir()
+    Path(os.fsdecode(os.fsencode(tmp_path / "videos") + b"/caf\xe9.mp4")).touch()
+    assert ids(scan_videos(tmp_path / "videos", tmp_path / "digests.parquet")) == ["caf\\xe9.mp4"]
