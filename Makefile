@@ -24,7 +24,7 @@ lint: $(VENV)/ready
 
 # Needs uv. The lock pins every package with hashes for all platforms, and names no index.
 lock:
-	uv pip compile pyproject.toml --all-extras --universal --generate-hashes --python-version 3.11 \
+	uv pip compile --quiet pyproject.toml --all-extras --universal --generate-hashes --python-version 3.11 \
 	    --no-emit-index-url --no-header --output-file requirements.lock
 
 clean:

@@ -16,14 +16,14 @@ from extractors.persons import SAME_PERSON_OVERLAP
 from extractors.track import FaceTrack
 from extractors.video import grid_frames
 
+SIDE_PX = 224
 # The window's box covers this share of its face boxes on each side; a few wild boxes must not widen it.
 COVERED = (2.0, 98.0)
 
 
 class CropSettings(BaseModel, frozen=True, extra="forbid"):
-    """Size of face crops, and how a video is cut into windows of motion and single pictures."""
+    """How much of the picture a face crop shows, and how a video is cut into windows of motion and single pictures."""
 
-    size_px: int = Field(default=224, ge=32, le=1024, description="Width and height of a face crop in pixels.")
     margin: float = Field(
         default=1.5,
         ge=1.0,
@@ -115,7 +115,7 @@ def plan_static(windows: Sequence[Window], settings: CropSettings) -> list[int]:
 
 
 def iter_crops(
-    path: Path | str, windows: Sequence[Window], static_frames: Sequence[int], *, fps: float, settings: CropSettings
+    path: Path | str, windows: Sequence[Window], static_frames: Sequence[int], *, fps: float, size_px: int = SIDE_PX
 ) -> Iterator[CropWindow]:
     """Decode a video a second time and cut its windows out, one in memory at a time.
 
@@ -124,7 +124,7 @@ def iter_crops(
         windows: from `plan_windows`, in order.
         static_frames: from `plan_static`; each is cut with the box of the first window that has it.
         fps: grid frames per second, as in the first pass.
-        settings: size_px is used here.
+        size_px: width and height of the crops; both networks take 224.
 
     Raises:
         VideoError: stage "decode", reason "changed": the video ends before its windows do.
@@ -136,13 +136,13 @@ def iter_crops(
         while waiting and frame >= waiting[-1].first_frame:
             window = waiting[-1]
             if frame == window.first_frame:
-                grey = np.empty((window.fields + 1, settings.size_px, settings.size_px), np.uint8)
+                grey = np.empty((window.fields + 1, size_px, size_px), np.uint8)
                 colour: list[tuple[int, np.ndarray]] = []
             face = _cut(picture, window.box)
-            grey[frame - window.first_frame] = _resized(cv2.cvtColor(face, cv2.COLOR_RGB2GRAY), settings.size_px)
+            grey[frame - window.first_frame] = _resized(cv2.cvtColor(face, cv2.COLOR_RGB2GRAY), size_px)
             if frame in static:
                 static.remove(frame)
-                colour.append((frame, _resized(face, settings.size_px)))
+                colour.append((frame, _resized(face, size_px)))
             if frame < window.last_frame:
                 break
             waiting.pop()

@@ -22,7 +22,9 @@ class DynamicSettings(BaseModel, frozen=True, extra="forbid"):
 
     base_model: Literal["i3d"] = Field("i3d", description="Network that describes a window of optical flow.")
     output_dim: Literal[1024] = Field(FEATURES, description="Numbers per dynamic token.")
-    batch_size: int = Field(2, ge=1, description="Windows in one pass through the network; changes no number.")
+    batch_size: int = Field(
+        1, ge=1, description="Windows in one pass through the network: 1 suits a CPU, more a GPU; changes no number."
+    )
 
     def numerics(self, weights: Literal["pretrained", "random"], seed: int) -> dict[str, Any]:
         """Everything that changes the numbers, for a cache key; JSON-able."""
@@ -51,7 +53,7 @@ class DynamicFeatureExtractor:
         weights: Literal["pretrained", "random"] = "pretrained",
         *,
         seed: int = 0,
-        batch_size: int = 2,
+        batch_size: int = 1,
         asset_folder: Path | None = None,
     ) -> None:
         from extractors import i3d

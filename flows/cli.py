@@ -18,6 +18,7 @@ from flows.errors import UserError
 from flows.families import families_of, settle_weights
 from flows.manifest import VideoFile, known_videos, scan_videos
 from flows.models import chosen_model, trains
+from flows.prefect_server import prefect_api
 from flows.session import EXIT_USER_ERROR, run_command
 from fusion.labels import read_labels
 from storage.commit import check_writable
@@ -89,29 +90,32 @@ def run(settings: RunConfig) -> None:
     settings, files = prepare(settings, with_files=True)
     if not trains(settings):
         chosen_model(settings)
-    from flows.run import run as run_flow
-    from flows.summary import show_run
+    with prefect_api():
+        from flows.run import run as run_flow
+        from flows.summary import show_run
 
-    show_run(settings, run_flow(settings, files))
+        show_run(settings, run_flow(settings, files))
 
 
 @command("traitline extract --videos clips --store store", "videos", "store", "weights")
 def extract(settings: RunConfig) -> None:
     """Extract the features of all videos that the store lacks."""
     settings, files = prepare(settings, with_files=True)
-    from flows.extract import extract as extract_flow
-    from flows.summary import show_extraction
+    with prefect_api():
+        from flows.extract import extract as extract_flow
+        from flows.summary import show_extraction
 
-    show_extraction(extract_flow(settings, files))
+        show_extraction(extract_flow(settings, files))
 
 
 @command("traitline train --labels labels.csv --store store", "labels", "videos", "store", "weights")
 def train(settings: RunConfig) -> None:
     """Train a model on cached features; without --videos, on all that the store holds."""
     settings, files = prepare(settings)
-    from flows.train import train as train_flow
+    with prefect_api():
+        from flows.train import train as train_flow
 
-    console.say(f"Model: {train_flow(settings, files)}")
+        console.say(f"Model: {train_flow(settings, files)}")
 
 
 @command("traitline score --store store --model traits/1", "model", "videos", "store", "weights")
@@ -119,9 +123,10 @@ def score(settings: RunConfig) -> None:
     """Score cached features that the model has not scored yet; without --videos, all that the store holds."""
     settings, files = prepare(settings)
     model = chosen_model(settings)
-    from flows.score import score as score_flow
+    with prefect_api():
+        from flows.score import score as score_flow
 
-    console.say(f"Score: {score_flow(settings, files, model)} videos scored with {model}")
+        console.say(f"Score: {score_flow(settings, files, model)} videos scored with {model}")
 
 
 @command("traitline export --store store --out traits.csv", "out", "model", "videos", "store", "weights")
@@ -129,9 +134,10 @@ def export(settings: RunConfig) -> None:
     """Write the trait CSV, one row per video; without --videos, for all that the store knows."""
     settings, files = prepare(settings)
     model = chosen_model(settings)
-    from flows.export import export as export_flow
+    with prefect_api():
+        from flows.export import export as export_flow
 
-    console.say(f"CSV: {export_flow(settings, files, model).path}")
+        console.say(f"CSV: {export_flow(settings, files, model).path}")
 
 
 @command("traitline report --store store", "model", "videos", "store", "weights")
@@ -139,9 +145,10 @@ def report(settings: RunConfig) -> None:
     """Write a self-contained HTML page about the scores of one model."""
     settings, files = prepare(settings)
     model = chosen_model(settings)
-    from flows.report import report as report_flow
+    with prefect_api():
+        from flows.report import report as report_flow
 
-    console.say(f"Report: {report_flow(settings, files, model)}")
+        console.say(f"Report: {report_flow(settings, files, model)}")
 
 
 @app.command(epilog="Example: `traitline demo`")

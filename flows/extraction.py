@@ -72,10 +72,11 @@ class _Batcher:
         """Send what waits."""
         if not self._waiting:
             return
-        goals, items = zip(*self._waiting, strict=True)
-        self._waiting.clear()
+        goals = [goal for goal, _ in self._waiting]
+        batch = np.stack([item for _, item in self._waiting])
+        self._waiting.clear()  # before the network runs: a window of optical flow takes 26 MB
         with self._watch.measure(self._stage):
-            for goal, vector in zip(goals, self._extract(np.stack(items)), strict=True):
+            for goal, vector in zip(goals, self._extract(batch), strict=True):
                 goal.append(vector)
 
 
@@ -209,7 +210,7 @@ class Extractor:
         static_tokens = _Tokens() if job.static else None
         dynamic_tokens = _Tokens() if job.dynamic else None
         static_frames = plan_static(windows, settings) if job.static else []
-        crops = iter_crops(job.video.path, windows, static_frames, fps=self._config.video.fps, settings=settings)
+        crops = iter_crops(job.video.path, windows, static_frames, fps=self._config.video.fps)
         for cut in watch.iterate("decode", crops):
             if static_tokens is not None:
                 for frame, crop in cut.static:

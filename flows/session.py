@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import signal
 import traceback
 from collections.abc import Callable
 from datetime import UTC, datetime
@@ -28,8 +29,6 @@ _ENVIRONMENT = {
     "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
     "DO_NOT_TRACK": "1",
     "PREFECT_LOGGING_EXTRA_LOGGERS": "extractors,flows,fusion,storage",
-    # The first start on a new home makes Prefect's database, which can take longer than its own limit of 20 s.
-    "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "180",
     "TF_CPP_MIN_LOG_LEVEL": "1",
     "KERAS_BACKEND": "tensorflow",
 }
@@ -61,6 +60,8 @@ def run_command(name: str, load: Callable[[], RunConfig], body: Callable[[RunCon
     console.silence_libraries(log)
     for variable, value in _ENVIRONMENT.items():
         os.environ.setdefault(variable, value)
+    # A scheduler's stop is a person's Ctrl-C: what is open gets closed, Prefect's own server too.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         body(config)
     except USER_ERRORS as error:

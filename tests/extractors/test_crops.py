@@ -141,7 +141,7 @@ def test_a_single_wild_box_does_not_widen_the_window():
 
 
 def crops(path: Path, windows: list[Window], static: list[int], **options: int) -> list[CropWindow]:
-    return list(iter_crops(path, windows, static, fps=25.0, settings=CropSettings(**options)))
+    return list(iter_crops(path, windows, static, fps=25.0, **options))
 
 
 def grey(picture: np.ndarray) -> np.ndarray:
