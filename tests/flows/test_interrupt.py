@@ -1,0 +1,44 @@
+"""Stopping a command: Ctrl-C reaches every process of the terminal's group, a scheduler's stop only the command."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+
+@pytest.mark.parametrize(("stop", "name"), [(os.killpg, "SIGINT"), (os.kill, "SIGTERM")])
+def test_a_stopped_command_says_so_in_one_line_and_leaves_no_server_behind(rendered, tmp_path, stop, name):
+    command = [
+        str(Path(sys.executable).with_name("traitline")),
+        *("extract", "--videos", str(rendered.videos), "--store", str(tmp_path / "store"), "--weights", "random"),
+    ]
+    environment = {**os.environ, "PREFECT_HOME": str(tmp_path / "prefect")}
+    options = {"stderr": subprocess.PIPE, "text": True, "start_new_session": True}
+    with subprocess.Popen(command, env=environment, **options) as process:
+        log = wait_for_log(tmp_path / "store" / "runs", "Beginning flow run")
+        stop(process.pid, getattr(signal, name))
+        _, shown = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert [line for line in shown.splitlines() if line.startswith("traitline: stopped")]
+    assert "Traceback" not in shown
+    (port,) = set(re.findall(r"http://127\.0\.0\.1:(\d+)/runs", log))
+    with pytest.raises(subprocess.CalledProcessError):
+        subprocess.run(["pgrep", "-f", f"flows.prefect_server {port}"], check=True, capture_output=True)
+
+
+def wait_for_log(folder: Path, words: str) -> str:
+    """Text of the command's log once it has these words."""
+    for _ in range(600):
+        for path in folder.glob("*.log"):
+            text = path.read_text(errors="replace")
+            if words in text:
+                return text
+        time.sleep(0.2)
+    raise AssertionError(f"{words!r} never came up in {folder}")
