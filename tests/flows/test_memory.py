@@ -1,0 +1,51 @@
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import av
+import pytest
+
+MINUTES = 10
+LIMIT_GB = 2.0
+
+
+@pytest.fixture
+def long_videos(corpus, tmp_path) -> Path:
+    """A folder with one 720p video of ten minutes: a real clip over and over, its packets as they are."""
+    folder = tmp_path / "videos"
+    folder.mkdir()
+    clip = corpus / "fi_v2" / "xHb5_bc1JOA.000.mp4"
+    with av.open(str(clip)) as source, av.open(str(folder / "long.mp4"), "w") as goal:
+        stream = source.streams.video[0]
+        assert (stream.width, stream.height) == (1280, 720)
+        copy = goal.add_stream_from_template(stream)
+        packets = [packet for packet in source.demux(stream) if packet.dts is not None]
+        times = [(packet.pts, packet.dts) for packet in packets]
+        span = stream.duration
+        for lap in range(int(MINUTES * 60 / (span * stream.time_base)) + 1):
+            for packet, (pts, dts) in zip(packets, times, strict=True):
+                packet.pts, packet.dts, packet.stream = pts + lap * span, dts + lap * span, copy
+                goal.mux(packet)
+                packet.time_base = stream.time_base
+    return folder
+
+
+@pytest.mark.slow
+def test_ten_minutes_of_720p_are_extracted_in_less_than_two_gigabytes(long_videos, tmp_path):
+    command = [str(Path(sys.executable).with_name("traitline")), "extract", "--weights", "random"]
+    command += ["--videos", str(long_videos), "--store", str(tmp_path / "store")]
+    peak_gb = 0.0
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
+        while process.poll() is None:
+            status = Path(f"/proc/{process.pid}/status").read_text()
+            if found := re.search(r"VmHWM:\s+(\d+) kB", status):
+                peak_gb = int(found[1]) * 1024 / 1e9
+            time.sleep(1)
+        shown = process.stderr.read()
+    print(f"peak resident memory: {peak_gb:.2f} GB")
+    assert process.returncode == 0, shown
+    assert peak_gb < LIMIT_GB
