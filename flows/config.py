@@ -7,16 +7,16 @@ from pathlib import Path
 from typing import Any, Literal
 
 import yaml
-from extractors.crops import CropSettings
-from fusion.settings import TrainSettings
 from pydantic import BaseModel, Field, ValidationError
 
+from extractors.crops import CropSettings
 from extractors.dynamic import DynamicSettings
 from extractors.faces import FaceSettings
 from extractors.optical_flow import OpticalFlowSettings
 from extractors.static import StaticSettings
 from extractors.video import VideoSettings
 from flows.errors import UserError
+from fusion.settings import TrainSettings
 
 
 class StoreSettings(BaseModel, frozen=True, extra="forbid"):
