@@ -55,7 +55,7 @@ class TooManyRefusedError(UserError):
 
 def plan_extraction(videos: Sequence[VideoFile], config: RunConfig, families: Families) -> Plan:
     """Find what is left to do from the committed shards and the log of failures."""
-    store = FeatureStore(config.store.path, config.store.format)
+    store = FeatureStore(config.store.path)
     done = [store.done(family) for family in (families.static, families.dynamic)]
     refused = {
         (failure.video_id, failure.video_sha256): failure.attempts
