@@ -111,7 +111,7 @@ def extract(config: RunConfig, videos: list[VideoFile]) -> ExtractReport:
     if failed > config.extract.max_failed_fraction * count:
         raise TooManyRefusedError(
             f"{failed} of {count} videos were refused, more than extract.max_failed_fraction allows "
-            f"({config.extract.max_failed_fraction:g}); `traitline export` lists the reasons"
+            f"({config.extract.max_failed_fraction:g}); `traitline failures list` says why"
         )
     return report
 

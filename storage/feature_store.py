@@ -86,9 +86,8 @@ class FeatureStore:
         dtype: Dtype = "float32" if family.name == _WHOLE_NUMBERS else self._dtype
         videos = [video.rounded(dtype) for video in videos]
         header = ShardHeader.of(family, videos, dtype)
-        folder = self._folder(family)
-        self._describe(folder, family)
-        path = new_part(folder, "shard", SUFFIXES, self._format.suffix)
+        self.describe(family)
+        path = new_part(self.folder(family), "shard", SUFFIXES, self._format.suffix)
         with commit_file(path) as temporary:
             self._format.write(temporary, header, videos)
         return path.stem.removeprefix("shard-")
@@ -128,7 +127,7 @@ class FeatureStore:
         while left:
             try:
                 for shard in sorted(set(left.values()), key=lambda path: path.stem):
-                    header = read_header(shard, format_of(shard), family)
+                    header = read_header(shard, format_of(shard))
                     entries = enumerate(header.videos)
                     positions = [position for position, entry in entries if left.get(entry.video_id) == shard]
                     for video in read_videos(shard, format_of(shard), header, positions):
@@ -145,16 +144,32 @@ class FeatureStore:
         Raises:
             StoreError: a family's description is damaged or too new.
         """
-        families = [_read_family(path) for path in self._features.glob("*/*/family.json")]
+        paths = self._features.glob("*/*/family.json")
+        families = [read_family(path) for path in paths if not path.parent.name.startswith(".")]
         return sorted(families, key=lambda family: (family.name, family.key))
 
-    def _folder(self, family: Family) -> Path:
+    def shards(self, family: Family) -> list[Path]:
+        """Committed shards of a family, oldest first."""
+        return list_parts(self.folder(family), "shard", SUFFIXES)
+
+    def shard_of(self, family: Family) -> dict[str, Path]:
+        """For each video, the shard whose rows are shown. Raises as `done` does."""
+        with self._lock:
+            return dict(self._index(family).shard_of)
+
+    def folder(self, family: Family) -> Path:
+        """Where the shards of a family are or will be."""
         return self._features / family.name / family.key
 
-    def _describe(self, folder: Path, family: Family) -> None:
-        path = folder / "family.json"
+    def describe(self, family: Family) -> None:
+        """Write the description of a family where there is none yet.
+
+        Raises:
+            StoreError: there is one that is damaged or another's, or the operating system refused.
+        """
+        path = self.folder(family) / "family.json"
         if path.exists():
-            if _read_family(path) != family:
+            if read_family(path) != family:
                 raise StoreError(f"{path} describes other features than its folder's name says: move the folder away")
             return
         with commit_file(path) as temporary:
@@ -162,23 +177,24 @@ class FeatureStore:
             temporary.write_text(text + "\n", encoding="utf-8")
 
     def _index(self, family: Family) -> _Index:
-        folder = self._folder(family)
+        folder = self.folder(family)
         while True:
-            shards = list_parts(folder, "shard", SUFFIXES)
+            shards = self.shards(family)
             index = self._indexes.get(folder)
             if index is None or not index.shards <= set(shards):  # a removed shard may have hidden an older one's rows
                 index = self._indexes[folder] = _Index()
             try:
                 for shard in shards:
                     if shard not in index.shards:
-                        index.add(shard, read_header(shard, format_of(shard), family))
+                        index.add(shard, read_header(shard, format_of(shard)))
                 return index
             except FileNotFoundError as error:
                 if os.path.lexists(shard):
                     raise damaged(shard, error) from error
 
 
-def _read_family(path: Path) -> Family:
+def read_family(path: Path) -> Family:
+    """Read a family.json. Raises StoreError where it is damaged or too new."""
     try:
         values = json.loads(path.read_text(encoding="utf-8"))
         key = values.pop("key")

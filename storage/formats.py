@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Literal
 
 from storage.errors import StoreError
-from storage.families import Family
 from storage.hdf5_store import Hdf5Format
 from storage.parquet_store import ParquetFormat
 from storage.shard import ShardFormat, ShardHeader, damaged, read_header, read_videos
@@ -28,15 +27,15 @@ def format_of(shard: Path) -> ShardFormat:
     return SUFFIXES[shard.suffix]
 
 
-def check_shard(shard: Path, family: Family) -> ShardHeader:
+def check_shard(shard: Path) -> ShardHeader:
     """Read all of a shard, and what only other programs look at as well; a row group or chunk is in memory at a time.
 
     Raises:
         FileNotFoundError: the file is gone.
-        StoreError: the file is damaged, too new, or of another family.
+        StoreError: the file is damaged, too new, or of another family than its folder is for.
     """
     format = format_of(shard)
-    header = read_header(shard, format, family)
+    header = read_header(shard, format)
     for _ in read_videos(shard, format, header, range(len(header.videos))):
         pass
     try:

@@ -28,6 +28,7 @@ from pathlib import Path
 import h5py
 import numpy as np
 from h5py import h5d, h5f, h5g, h5l, h5p, h5z
+from h5py._hl.base import phil  # the lock around everything that h5py does
 
 from storage.features import VideoFeatures
 from storage.shard import ShardHeader
@@ -78,7 +79,7 @@ class Hdf5Format:
             datasets = _datasets(file, header)
             vectors = _Vectors(datasets["vector"], header)
             for first, last, members in _blocks(positions, first_rows, BLOCK_BYTES // (4 * header.family.dim)):
-                with _hdf5_errors_as_value_errors():
+                with _hdf5():
                     time = _read(datasets["time"], first, last)
                     quality = _read(datasets["quality"], first, last) if "quality" in datasets else None
                 for position in members:
@@ -99,7 +100,7 @@ class Hdf5Format:
             for name, dataset in _datasets(file, header).items():
                 step = _chunk(name, header)[0]
                 for first in range(0, header.rows, step):
-                    with _hdf5_errors_as_value_errors():
+                    with _hdf5():
                         _read(dataset, first, min(first + step, header.rows))
 
 
@@ -128,7 +129,7 @@ class _Vectors:
     def _read_chunk(self, index: int) -> np.ndarray:
         if index != self._index:  # videos that share a chunk follow each other
             rows, dim = self._chunk
-            with _hdf5_errors_as_value_errors():
+            with _hdf5():
                 skipped_filters, data = self._dataset.read_direct_chunk((index * rows, 0))
             if skipped_filters or len(data) != rows * dim * self._dtype.itemsize + 4:  # 4 bytes of Fletcher32
                 raise ValueError("a chunk of its vectors has another size or no checksum")
@@ -182,21 +183,22 @@ def _blocks(
 
 @contextlib.contextmanager
 def _open(path: Path) -> Iterator[h5f.FileID]:
-    access = h5p.create(h5p.FILE_ACCESS)
-    access.set_file_locking(False, True)  # shards never change, and some shared folders know no locks
-    access.set_fclose_degree(h5f.CLOSE_STRONG)
-    with _hdf5_errors_as_value_errors():
+    with _hdf5():
+        access = h5p.create(h5p.FILE_ACCESS)
+        access.set_file_locking(False, True)  # shards never change, and some shared folders know no locks
+        access.set_fclose_degree(h5f.CLOSE_STRONG)
         file = h5f.open(os.fsencode(path), h5f.ACC_RDONLY, access)
     try:
         yield file
     finally:
-        file.close()
+        with _hdf5():
+            file.close()
 
 
 def _datasets(file: h5f.FileID, header: ShardHeader) -> dict[str, h5d.DatasetID]:
     """Open what a shard consists of, having made sure that it is just that."""
     datasets = {}
-    with _hdf5_errors_as_value_errors():
+    with _hdf5():
         root = h5g.open(file, b"/")
         names = [name.decode() for name in root]
         if sorted(names) != sorted(_names(header)):
@@ -228,9 +230,11 @@ def _read(dataset: h5d.DatasetID, first: int, last: int) -> np.ndarray:
 
 
 @contextlib.contextmanager
-def _hdf5_errors_as_value_errors() -> Iterator[None]:
-    # h5py raises nearly any kind of error for what HDF5 finds wrong in a file.
+def _hdf5() -> Iterator[None]:
+    # HDF5 knows no threads, and not all of h5py's inner functions take its lock themselves. Nor may it be held while a
+    # video is handed out. And h5py raises nearly any kind of error for what HDF5 finds wrong in a file.
     try:
-        yield
+        with phil:
+            yield
     except (RuntimeError, KeyError, TypeError, NotImplementedError) as error:
         raise ValueError(str(error)) from error

@@ -41,6 +41,20 @@ def list_parts(folder: Path, prefix: str, suffixes: Collection[str]) -> list[Pat
     return [folder / match.string for match in sorted(parts, key=lambda match: (match["stem"], match["suffix"]))]
 
 
+def part_after(part: Path) -> Path:
+    """A free name that sorts after `part` and before whatever gets added to the folder from now on.
+
+    It has the same time; new parts are always later.
+    """
+    beginning, _, number = part.stem.rpartition("-")
+    taken = {path.stem for path in part.parent.glob(f"{beginning}-*")}
+    for candidate in range(int(number, 16) + 1, 16 ** len(number)):
+        stem = f"{beginning}-{candidate:0{len(number)}x}"
+        if stem not in taken:
+            return part.with_name(stem + part.suffix)
+    raise StoreError(f"there is no free name after {part.name}")
+
+
 def new_part(folder: Path, prefix: str, suffixes: Collection[str], suffix: str) -> Path:
     """Path for the next part of a folder, later than all parts that are there with one of `suffixes`."""
     now = datetime.now(UTC).replace(tzinfo=None)

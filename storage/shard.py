@@ -125,12 +125,12 @@ class ShardFormat(Protocol):
         """Check what `read` does without: what the file says to other programs, and the format's own checksums."""
 
 
-def read_header(path: Path, format: ShardFormat, family: Family) -> ShardHeader:
+def read_header(path: Path, format: ShardFormat) -> ShardHeader:
     """Read what a shard says about itself.
 
     Raises:
         FileNotFoundError: the file is gone.
-        StoreError: the file is damaged, too new, or of another family than `family`.
+        StoreError: the file is damaged, too new, or of another family than its folder is for.
     """
     try:
         header = format.read_header(path)
@@ -140,7 +140,7 @@ def read_header(path: Path, format: ShardFormat, family: Family) -> ShardHeader:
         raise StoreError(f"cannot read {path}: {error}") from error
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise damaged(path, error) from error
-    if header.family != family:
+    if (header.family.name, header.family.key) != (path.parent.parent.name, path.parent.name):
         raise StoreError(f"{path} holds features of another kind ({header.family.key}) than its folder: move it away")
     return header
 
@@ -179,6 +179,11 @@ def damaged(path: Path, error: Exception) -> StoreError:
 def _family(text: str) -> Family:
     # A store's shards are of a few families, and working out a key takes as long as reading a small header.
     return Family.from_dict(json.loads(text))
+
+
+def gone(error: FileNotFoundError) -> StoreError:
+    """The error for a shard that went while shards were being merged or converted."""
+    return StoreError(f"{error.filename} is gone: another process merges or converts too; try again when it is done")
 
 
 def _sha256(line: str) -> str:

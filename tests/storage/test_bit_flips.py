@@ -24,7 +24,7 @@ def test_every_flipped_bit_that_changes_what_a_reader_gets_is_caught(
         data[bit // 8] ^= 1 << (bit % 8)
         path.write_bytes(data)
         try:
-            check_shard(path, static)
+            check_shard(path)
             passed = True
         except StoreError as error:
             assert path.name in str(error)  # noqa: PT017 - either outcome is right

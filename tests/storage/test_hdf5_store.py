@@ -120,4 +120,4 @@ def test_damaged_checksum_of_hdf5_itself_is_found_by_the_thorough_check(tmp_path
     shard.write_bytes(data)
     assert len(list(FeatureStore(tmp_path).read(static))) == 2
     with pytest.raises(StoreError, match=f"{shard.name} is damaged"):
-        check_shard(shard, static)
+        check_shard(shard)
