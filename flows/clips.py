@@ -31,7 +31,7 @@ class CachedClip:
 
 def ready_videos(config: RunConfig, families: Families, wanted: Mapping[str, str]) -> list[str]:
     """Find the videos that have both kinds of tokens, made from the bytes that are wanted (video_id -> SHA-256)."""
-    store = FeatureStore(config.store.path, config.store.format)
+    store = FeatureStore(config.store.path)
     done = [store.done(family) for family in (families.static, families.dynamic)]
     return [video for video, sha256 in wanted.items() if all(known.get(video) == sha256 for known in done)]
 
@@ -44,7 +44,7 @@ def read_clips(config: RunConfig, families: Families, ready: Sequence[str]) -> I
         families: which features.
         ready: from `ready_videos`.
     """
-    store = FeatureStore(config.store.path, config.store.format)
+    store = FeatureStore(config.store.path)
     waiting = iter(ready)
     while some := list(islice(waiting, VIDEOS_AT_A_TIME)):
         static = {row.video_id: row for row in store.read(families.static, some)}

@@ -55,7 +55,7 @@ class TooManyRefusedError(UserError):
 
 def plan_extraction(videos: Sequence[VideoFile], config: RunConfig, families: Families) -> Plan:
     """Find what is left to do from the committed shards and the log of failures."""
-    store = FeatureStore(config.store.path, config.store.format)
+    store = FeatureStore(config.store.path)
     done = [store.done(family) for family in (families.static, families.dynamic)]
     refused = {
         (failure.video_id, failure.video_sha256): failure.attempts
@@ -111,7 +111,7 @@ def extract(config: RunConfig, videos: list[VideoFile]) -> ExtractReport:
     if failed > config.extract.max_failed_fraction * count:
         raise TooManyRefusedError(
             f"{failed} of {count} videos were refused, more than extract.max_failed_fraction allows "
-            f"({config.extract.max_failed_fraction:g}); `traitline export` lists the reasons"
+            f"({config.extract.max_failed_fraction:g}); `traitline failures list` says why"
         )
     return report
 

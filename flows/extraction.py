@@ -120,7 +120,7 @@ class Extractor:
 
     def __init__(self, config: RunConfig, families: Families) -> None:
         self._config, self._families = config, families
-        self._store = FeatureStore(config.store.path, config.store.format)
+        self._store = FeatureStore(config.store.path, config.store.format, config.store.dtype)
         self._failures = FailureLog(config.store.path)
         self._resources = ExitStack()
 

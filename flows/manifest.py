@@ -79,7 +79,7 @@ def known_videos(config: RunConfig, families: Families) -> list[VideoFile]:
     Raises:
         UserError: there are none.
     """
-    store = FeatureStore(config.store.path, config.store.format)
+    store = FeatureStore(config.store.path)
     digests = {
         row.video_id: row.video_sha256
         for row in FailureLog(config.store.path).current()

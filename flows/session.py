@@ -34,6 +34,22 @@ _ENVIRONMENT = {
 }
 
 
+def run_plainly(body: Callable[[], None]) -> None:
+    """Run a command that needs neither a log nor Prefect; a person's mistake is one line.
+
+    Raises:
+        typer.Exit: with the exit status, if it is not 0.
+    """
+    try:
+        body()
+    except USER_ERRORS as error:
+        console.say(f"traitline: {error}", style="red")
+        raise typer.Exit(EXIT_USER_ERROR) from error
+    except KeyboardInterrupt as error:
+        console.say("traitline: stopped; what is done is kept, and nothing is half done", style="red")
+        raise typer.Exit(EXIT_INTERRUPTED) from error
+
+
 def run_command(name: str, load: Callable[[], RunConfig], body: Callable[[RunConfig], None]) -> None:
     """Run one command of the command line.
 

@@ -19,7 +19,7 @@ def show_extraction(report: ExtractReport) -> None:
     grid.add_row("refused", str(report.failed))
     grid.add_row("in the store before", str(report.cached))
     if report.refused_before:
-        grid.add_row("refused before", f"{report.refused_before} (try again with --set extract.retry_failed=true)")
+        grid.add_row("refused before", f"{report.refused_before} (see `traitline failures list`)")
     if report.seconds:
         grid.add_row("seconds", time_line(report.seconds))
     console.print(Panel(grid, title="Extracted", title_align="left", expand=False))

@@ -11,7 +11,7 @@ import errno
 import os
 import secrets
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from storage.errors import StoreError
@@ -66,6 +66,52 @@ def commit_folder(target: Path) -> Iterator[Path]:
         raise StoreError(f"cannot write {target}: {error}") from error
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+
+
+def remove_files(paths: Sequence[Path]) -> None:
+    """Remove files for good; those that are gone already are passed over.
+
+    Raises:
+        StoreError: the operating system refused.
+    """
+    try:
+        for path in paths:
+            path.unlink(missing_ok=True)
+        for folder in {path.parent for path in paths}:
+            _sync(folder)
+    except OSError as error:
+        raise StoreError(f"cannot remove {error.filename}: {error.strerror}") from error
+
+
+def move_file(path: Path, target: Path) -> None:
+    """Move a file within one file system, for good.
+
+    Raises:
+        StoreError: the operating system refused.
+    """
+    make_folder(target.parent)
+    try:
+        os.rename(path, target)
+        _sync(target.parent)
+        _sync(path.parent)
+    except OSError as error:
+        raise StoreError(f"cannot move {path} to {target}: {error.strerror}") from error
+
+
+def remove_folder(folder: Path) -> None:
+    """Remove a folder with all that is in it: first gone for every reader by one rename, then for good.
+
+    Raises:
+        StoreError: the operating system refused.
+    """
+    doomed = folder if folder.name.startswith(TEMPORARY_PREFIX) else _temporary_path(folder)
+    try:
+        if doomed != folder:
+            os.rename(folder, doomed)
+            _sync(folder.parent)
+        shutil.rmtree(doomed)
+    except OSError as error:
+        raise StoreError(f"cannot remove {folder}: {error.strerror}") from error
 
 
 def check_writable(target: Path) -> None:

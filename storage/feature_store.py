@@ -1,11 +1,11 @@
 """Features of videos on disk: what is done, and the numbers themselves.
 
     STORE/features/<family>/<key>/family.json                   what the features are, in clear
-    STORE/features/<family>/<key>/shard-<time>-<random>.parquet
+    STORE/features/<family>/<key>/shard-<time>-<random>.parquet or .h5
 
-Shards are only ever added, whole. Where two hold the same video, the one whose name sorts last is right, whatever bytes
-of the video either was made from; `storage.parts` says why that is the newer one. Another program gets the same view of
-Parquet shards by the same rule, for instance DuckDB:
+Shards are never changed. Where two hold the same video, the one whose name sorts last is right, whatever bytes of the
+video either was made from; `storage.parts` says why that is the newer one. Two whose names differ in the suffix alone
+hold the same. Another program gets the same view of Parquet shards by the same rule, for instance DuckDB:
 
     SELECT * FROM read_parquet('.../shard-*.parquet', filename = true)
     QUALIFY filename = max(filename) OVER (PARTITION BY video_id)
@@ -14,23 +14,22 @@ Parquet shards by the same rule, for instance DuckDB:
 from __future__ import annotations
 
 import json
+import os
 import threading
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
 
 from storage.commit import commit_file
 from storage.errors import StoreError
 from storage.families import Family
 from storage.features import VideoFeatures
+from storage.formats import SUFFIXES, FormatName, format_named, format_of
 from storage.layout import open_store
-from storage.parquet_store import ParquetFormat
 from storage.parts import list_parts, new_part
-from storage.shard import ShardFormat, ShardHeader, damaged, read_header, read_videos
+from storage.shard import Dtype, ShardHeader, damaged, read_header, read_videos
 
-FORMATS: dict[str, ShardFormat] = {"parquet": ParquetFormat()}
-_BY_SUFFIX = {format.suffix: format for format in FORMATS.values()}
+_WHOLE_NUMBERS = "faces"  # boxes in pixels: float16 would move those beyond 2048 by a pixel
 
 
 @dataclass
@@ -59,16 +58,17 @@ class FeatureStore:
     Args:
         root: the store's folder. It need not exist before the first write.
         format: of the shards that get written; those of every known format are read.
+        dtype: in which vectors are kept, but for those of "faces", which are positions in pixels and stay float32.
+            float16 halves the bytes and rounds each number to 11 significant bits; see `VideoFeatures.rounded`.
 
     Raises:
         StoreError: the folder is not a store.
     """
 
-    def __init__(self, root: str | Path, format: Literal["parquet"] = "parquet") -> None:
-        if format not in FORMATS:
-            raise StoreError(f"unknown store format {format!r}: choose one of {', '.join(FORMATS)}")
+    def __init__(self, root: str | Path, format: FormatName = "parquet", dtype: Dtype = "float32") -> None:
+        self._format = format_named(format)
+        self._dtype = dtype
         self._features = open_store(root) / "features"
-        self._format = FORMATS[format]
         self._indexes: dict[Path, _Index] = {}
         self._lock = threading.Lock()
 
@@ -79,13 +79,15 @@ class FeatureStore:
             The shard's id, unique among all machines.
 
         Raises:
-            ValueError: there are no videos, one is not of the family, or one comes twice.
+            ValueError: there are no videos, one is not of the family, or one comes twice, or holds a number that is too
+                large for float16.
             StoreError: the operating system refused, or the folder belongs to other settings.
         """
-        header = ShardHeader.of(family, videos)
-        folder = self._folder(family)
-        self._describe(folder, family)
-        path = new_part(folder, "shard", _BY_SUFFIX, self._format.suffix)
+        dtype: Dtype = "float32" if family.name == _WHOLE_NUMBERS else self._dtype
+        videos = [video.rounded(dtype) for video in videos]
+        header = ShardHeader.of(family, videos, dtype)
+        self.describe(family)
+        path = new_part(self.folder(family), "shard", SUFFIXES, self._format.suffix)
         with commit_file(path) as temporary:
             self._format.write(temporary, header, videos)
         return path.stem.removeprefix("shard-")
@@ -105,6 +107,8 @@ class FeatureStore:
     def read(self, family: Family, video_ids: Iterable[str] | None = None) -> Iterator[VideoFeatures]:
         """Read features, each video once, as the store was when the first one was asked for.
 
+        Where shards are merged or converted meanwhile, reading goes on with what took their place.
+
         Args:
             family: which features.
             video_ids: only these, where present; None for all.
@@ -119,13 +123,20 @@ class FeatureStore:
         with self._lock:
             shard_of = self._index(family).shard_of
             wanted = shard_of if video_ids is None else set(video_ids)
-            shard_of = {video_id: shard_of[video_id] for video_id in wanted if video_id in shard_of}
-        for shard in sorted(set(shard_of.values()), key=lambda path: path.stem):
-            format = _BY_SUFFIX[shard.suffix]
-            header = read_header(shard, format, family)
-            entries = enumerate(header.videos)
-            positions = [position for position, entry in entries if shard_of.get(entry.video_id) == shard]
-            yield from read_videos(shard, format, header, positions)
+            left = {video_id: shard_of[video_id] for video_id in wanted if video_id in shard_of}
+        while left:
+            try:
+                for shard in sorted(set(left.values()), key=lambda path: path.stem):
+                    header = read_header(shard, format_of(shard))
+                    entries = enumerate(header.videos)
+                    positions = [position for position, entry in entries if left.get(entry.video_id) == shard]
+                    for video in read_videos(shard, format_of(shard), header, positions):
+                        del left[video.video_id]
+                        yield video
+            except FileNotFoundError:
+                with self._lock:
+                    shard_of = self._index(family).shard_of
+                left = {video_id: shard_of[video_id] for video_id in left if video_id in shard_of}
 
     def families(self) -> list[Family]:
         """Find the families that the store holds, by name and key.
@@ -133,16 +144,32 @@ class FeatureStore:
         Raises:
             StoreError: a family's description is damaged or too new.
         """
-        families = [_read_family(path) for path in self._features.glob("*/*/family.json")]
+        paths = self._features.glob("*/*/family.json")
+        families = [read_family(path) for path in paths if not path.parent.name.startswith(".")]
         return sorted(families, key=lambda family: (family.name, family.key))
 
-    def _folder(self, family: Family) -> Path:
+    def shards(self, family: Family) -> list[Path]:
+        """Committed shards of a family, oldest first."""
+        return list_parts(self.folder(family), "shard", SUFFIXES)
+
+    def shard_of(self, family: Family) -> dict[str, Path]:
+        """For each video, the shard whose rows are shown. Raises as `done` does."""
+        with self._lock:
+            return dict(self._index(family).shard_of)
+
+    def folder(self, family: Family) -> Path:
+        """Where the shards of a family are or will be."""
         return self._features / family.name / family.key
 
-    def _describe(self, folder: Path, family: Family) -> None:
-        path = folder / "family.json"
+    def describe(self, family: Family) -> None:
+        """Write the description of a family where there is none yet.
+
+        Raises:
+            StoreError: there is one that is damaged or another's, or the operating system refused.
+        """
+        path = self.folder(family) / "family.json"
         if path.exists():
-            if _read_family(path) != family:
+            if read_family(path) != family:
                 raise StoreError(f"{path} describes other features than its folder's name says: move the folder away")
             return
         with commit_file(path) as temporary:
@@ -150,18 +177,24 @@ class FeatureStore:
             temporary.write_text(text + "\n", encoding="utf-8")
 
     def _index(self, family: Family) -> _Index:
-        folder = self._folder(family)
-        shards = list_parts(folder, "shard", _BY_SUFFIX)
-        index = self._indexes.get(folder)
-        if index is None or not index.shards <= set(shards):  # a removed shard may have hidden an older one's rows
-            index = self._indexes[folder] = _Index()
-        for shard in shards:
-            if shard not in index.shards:
-                index.add(shard, read_header(shard, _BY_SUFFIX[shard.suffix], family))
-        return index
+        folder = self.folder(family)
+        while True:
+            shards = self.shards(family)
+            index = self._indexes.get(folder)
+            if index is None or not index.shards <= set(shards):  # a removed shard may have hidden an older one's rows
+                index = self._indexes[folder] = _Index()
+            try:
+                for shard in shards:
+                    if shard not in index.shards:
+                        index.add(shard, read_header(shard, format_of(shard)))
+                return index
+            except FileNotFoundError as error:
+                if os.path.lexists(shard):
+                    raise damaged(shard, error) from error
 
 
-def _read_family(path: Path) -> Family:
+def read_family(path: Path) -> Family:
+    """Read a family.json. Raises StoreError where it is damaged or too new."""
     try:
         values = json.loads(path.read_text(encoding="utf-8"))
         key = values.pop("key")

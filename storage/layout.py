@@ -7,7 +7,7 @@ from pathlib import Path
 
 from storage.errors import StoreError
 
-SUBFOLDERS = ("features", "failures", "models", "scores", "exports", "reports", "runs")
+SUBFOLDERS = ("features", "failures", "models", "scores", "exports", "reports", "runs", "quarantine")
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 

@@ -124,6 +124,11 @@ class ModelSerializer:
         """All versions of a model, oldest first; none where there is no such model."""
         return [str(number) for number in sorted(self._numbers(name))]
 
+    def names(self) -> list[str]:
+        """Names of all models that have a version, sorted."""
+        names = {path.parent.name for path in self._models.glob("*/*") if path.name.isdigit() and path.is_dir()}
+        return sorted(name for name in names if not name.startswith("."))
+
     def _read_json(self, name: str, version: str, file: str) -> dict[str, Any]:
         path = self._models / path_name("model name", name) / path_name("model version", version) / file
         try:

@@ -7,6 +7,7 @@ superseded from the start, a new part's time is always later than that of every 
 
 from __future__ import annotations
 
+import os
 import re
 import secrets
 from collections.abc import Collection
@@ -16,7 +17,7 @@ from pathlib import Path
 from storage.errors import StoreError
 
 _STAMP = "%Y%m%dT%H%M%S%f"
-_NAME = re.compile(r"(?P<prefix>[a-z]+)-(?P<stamp>\d{8}T\d{12})-[0-9a-f]{12}(?P<suffix>\.[a-z0-9]+)")
+_NAME = re.compile(r"(?P<stem>(?P<prefix>[a-z]+)-\d{8}T\d{12}-[0-9a-f]{12})(?P<suffix>\.[a-z0-9]+)")
 
 
 def list_parts(folder: Path, prefix: str, suffixes: Collection[str]) -> list[Path]:
@@ -26,14 +27,32 @@ def list_parts(folder: Path, prefix: str, suffixes: Collection[str]) -> list[Pat
         StoreError: the folder is there but cannot be listed.
     """
     try:
-        paths = list(folder.iterdir())
+        names = set(os.listdir(folder))
+        # A listing may pass over a merged part that has just appeared, and over its sources that have just gone. The
+        # merged part was there before they went, so that the next listing shows it.
+        while names != (again := set(os.listdir(folder))):
+            names = again
     except FileNotFoundError:
         return []
     except OSError as error:
         raise StoreError(f"cannot read the folder {folder}: {error.strerror}") from error
-    names = ((path, _NAME.fullmatch(path.name)) for path in paths)
-    parts = [path for path, name in names if name and name["prefix"] == prefix and name["suffix"] in suffixes]
-    return sorted(parts, key=lambda path: path.stem)
+    matches = (_NAME.fullmatch(name) for name in names)
+    parts = [match for match in matches if match and match["prefix"] == prefix and match["suffix"] in suffixes]
+    return [folder / match.string for match in sorted(parts, key=lambda match: (match["stem"], match["suffix"]))]
+
+
+def part_after(part: Path) -> Path:
+    """A free name that sorts after `part` and before whatever gets added to the folder from now on.
+
+    It has the same time; new parts are always later.
+    """
+    beginning, _, number = part.stem.rpartition("-")
+    taken = {path.stem for path in part.parent.glob(f"{beginning}-*")}
+    for candidate in range(int(number, 16) + 1, 16 ** len(number)):
+        stem = f"{beginning}-{candidate:0{len(number)}x}"
+        if stem not in taken:
+            return part.with_name(stem + part.suffix)
+    raise StoreError(f"there is no free name after {part.name}")
 
 
 def new_part(folder: Path, prefix: str, suffixes: Collection[str], suffix: str) -> Path:

@@ -11,7 +11,7 @@ import numpy as np
 import pyarrow as pa
 
 from storage.layout import open_store, path_name
-from storage.tables import add_rows, read_rows
+from storage.tables import add_rows, column_values, read_rows
 
 _TRAITS = 5
 _SCHEMA = pa.schema(
@@ -111,6 +111,18 @@ class ScoreStore:
                 if values["video_id"] != previous:
                     previous = values["video_id"]
                     yield Score(**{**values, "traits": tuple(values["traits"])})
+
+    def feature_keys(self) -> set[str]:
+        """Keys of all features that any score came from.
+
+        Raises:
+            StoreError: a file is damaged or too new.
+        """
+        keys: set[str] = set()
+        for folder in sorted(self._scores.glob("*/*")):
+            if folder.is_dir() and not folder.name.startswith("."):
+                keys |= column_values(folder, "scores", ("static_key", "dynamic_key"))
+        return keys
 
     def _folder(self, model: str, version: str) -> Path:
         return self._scores / path_name("model name", model) / path_name("model version", version)

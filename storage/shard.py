@@ -1,8 +1,7 @@
 """What a shard says about itself, and what a file format must be able to do to hold shards.
 
-Parquet is one format (`storage.parquet_store`); another one is one more file like it and one more line in
-`storage.feature_store.FORMATS`. Formats only move arrays: that they came back unchanged is checked here, the same way
-for every format, against the header.
+Each format is one file, `storage.parquet_store` and `storage.hdf5_store`, and one line in `storage.formats`. Formats
+only move arrays: that they came back unchanged is checked here, the same way for every format, against the header.
 """
 
 from __future__ import annotations
@@ -11,12 +10,19 @@ import hashlib
 import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
-from typing import NamedTuple, Protocol
+from typing import Literal, NamedTuple, Protocol
 
 from storage.errors import StoreError
 from storage.families import Family, canonical_json
 from storage.features import VideoFeatures
+
+# Raised when a reader of the version before would misread a file. Not part of the key, as the numbers are the same.
+# 1: float32, and a CRC-32 over each video's vectors. 2: a dtype, and a quicker checksum.
+SHARD_VERSION = 2
+
+Dtype = Literal["float32", "float16"]
 
 
 class VideoEntry(NamedTuple):
@@ -25,19 +31,28 @@ class VideoEntry(NamedTuple):
     video_id: str
     video_sha256: str
     tokens: int
-    crc32: int
+    checksum: int
 
 
 @dataclass(frozen=True)
 class ShardHeader:
-    """A shard's family and contents: enough to know what is done without opening the columns."""
+    """A shard's family and contents: enough to know what is done without opening the columns.
+
+    Args:
+        family: of all videos.
+        videos: in the order of their rows.
+        dtype: in which the vectors are kept; readers get float32.
+        version: of the shard.
+    """
 
     family: Family
     videos: tuple[VideoEntry, ...]
+    dtype: Dtype = "float32"
+    version: int = SHARD_VERSION
 
     @classmethod
-    def of(cls, family: Family, videos: Sequence[VideoFeatures]) -> ShardHeader:
-        """Describe features that are about to be written.
+    def of(cls, family: Family, videos: Sequence[VideoFeatures], dtype: Dtype = "float32") -> ShardHeader:
+        """Describe features that are about to be written, and that `dtype` holds as they are.
 
         Raises:
             ValueError: there are none, one is not of the family, or a video comes twice.
@@ -49,11 +64,19 @@ class ShardHeader:
         ids = [video.video_id for video in videos]
         if len(set(ids)) != len(ids):
             raise ValueError(f"a video comes twice in one shard: {max(ids, key=ids.count)}")
-        return cls(family, tuple(VideoEntry(v.video_id, v.video_sha256, v.tokens, v.checksum()) for v in videos))
+        return cls(family, tuple(VideoEntry(v.video_id, v.video_sha256, v.tokens, v.checksum()) for v in videos), dtype)
+
+    @property
+    def rows(self) -> int:
+        """Number of tokens of all videos."""
+        return sum(entry.tokens for entry in self.videos)
 
     def to_text(self) -> str:
         """One line of JSON and a line with its SHA-256, for a format to keep in the file."""
-        line = canonical_json({"family": self.family.to_dict(), "key": self.family.key, "videos": self.videos})
+        values = {"family": self.family.to_dict(), "key": self.family.key, "videos": self.videos}
+        if self.version > 1:
+            values |= {"dtype": self.dtype, "shard_version": self.version}
+        line = canonical_json(values)
         return f"{line}\n{_sha256(line)}"
 
     @classmethod
@@ -67,17 +90,24 @@ class ShardHeader:
         line, _, checksum = text.partition("\n")
         if checksum != _sha256(line):
             raise ValueError("the header does not match its own checksum")
-        values = json.loads(line)
-        family = Family.from_dict(values["family"])
+        values = dict(json.loads(line))
+        version = values.get("shard_version", 1)
+        if version > SHARD_VERSION:
+            raise StoreError(f"shard version {version} is newer than this program's ({SHARD_VERSION}): update it")
+        family = _family(canonical_json(values["family"]))
         if values["key"] != family.key:
             raise ValueError(f"the header's key {values['key']} is not that of its settings, {family.key}")
-        return cls(family, tuple(VideoEntry(*entry) for entry in values["videos"]))
+        dtype = values["dtype"] if version > 1 else "float32"
+        if dtype not in ("float32", "float16"):
+            raise ValueError(f"the header's dtype is {dtype!r}")
+        return cls(family, tuple(VideoEntry(*entry) for entry in values["videos"]), dtype, version)
 
 
 class ShardFormat(Protocol):
     """A file format for shards. Paths are local files; `path` of `write` is a temporary one that gets committed later.
 
-    Readers raise OSError or ValueError where the file is damaged, and leave it to the caller to name the file.
+    Readers raise FileNotFoundError where the file is gone, OSError or ValueError where it is damaged, and leave it to
+    the caller to name the file.
     """
 
     suffix: str
@@ -91,20 +121,26 @@ class ShardFormat(Protocol):
     def read(self, path: Path, header: ShardHeader, positions: Sequence[int]) -> Iterator[VideoFeatures]:
         """Read the videos at these positions (ascending) of `header.videos`, holding few of them at a time."""
 
+    def check(self, path: Path, header: ShardHeader) -> None:
+        """Check what `read` does without: what the file says to other programs, and the format's own checksums."""
 
-def read_header(path: Path, format: ShardFormat, family: Family) -> ShardHeader:
+
+def read_header(path: Path, format: ShardFormat) -> ShardHeader:
     """Read what a shard says about itself.
 
     Raises:
-        StoreError: the file is damaged, too new, or of another family than `family`.
+        FileNotFoundError: the file is gone.
+        StoreError: the file is damaged, too new, or of another family than its folder is for.
     """
     try:
         header = format.read_header(path)
+    except FileNotFoundError:
+        raise
     except StoreError as error:
         raise StoreError(f"cannot read {path}: {error}") from error
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise damaged(path, error) from error
-    if header.family != family:
+    if (header.family.name, header.family.key) != (path.parent.parent.name, path.parent.name):
         raise StoreError(f"{path} holds features of another kind ({header.family.key}) than its folder: move it away")
     return header
 
@@ -115,15 +151,18 @@ def read_videos(
     """Read some of a shard's videos, each checked against the header.
 
     Raises:
+        FileNotFoundError: the file is gone.
         StoreError: the file is damaged, or a video is not what the header says.
     """
     try:
         for position, video in zip(positions, format.read(path, header, positions), strict=True):
             entry = header.videos[position]
             header.family.check(video)
-            if VideoEntry(video.video_id, video.video_sha256, video.tokens, video.checksum()) != entry:
+            if (video.tokens, video.checksum(header.version)) != (entry.tokens, entry.checksum):
                 raise ValueError(f"the rows of {entry.video_id} do not match their checksum")
             yield video
+    except FileNotFoundError:
+        raise
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise damaged(path, error) from error
 
@@ -131,8 +170,20 @@ def read_videos(
 def damaged(path: Path, error: Exception) -> StoreError:
     """The error for a file that cannot be what was once committed."""
     return StoreError(
-        f"{path} is damaged: {' '.join(str(error).split())}; move it away, and the next run makes it anew"
+        f"{path} is damaged: {' '.join(str(error).split())}; `traitline store repair` moves it aside, and the next run "
+        "makes it anew"
     )
+
+
+@lru_cache(maxsize=64)
+def _family(text: str) -> Family:
+    # A store's shards are of a few families, and working out a key takes as long as reading a small header.
+    return Family.from_dict(json.loads(text))
+
+
+def gone(error: FileNotFoundError) -> StoreError:
+    """The error for a shard that went while shards were being merged or converted."""
+    return StoreError(f"{error.filename} is gone: another process merges or converts too; try again when it is done")
 
 
 def _sha256(line: str) -> str:

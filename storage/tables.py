@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pyarrow as pa
@@ -33,16 +35,37 @@ def read_rows(folder: Path, prefix: str, schema: pa.Schema) -> pa.Table:
     """
     tables = []
     for number, path in enumerate(list_parts(folder, prefix, {_SUFFIX})):
-        try:
-            with pq.ParquetFile(path, page_checksum_verification=True) as file:
-                version = int((file.schema_arrow.metadata or {}).get(_VERSION_KEY, b"0"))
-                rows = file.read()
-        except (OSError, ValueError, pa.ArrowException) as error:
-            raise StoreError(f"{path} is damaged: {' '.join(str(error).split())}; move it away") from error
-        if version > TABLE_VERSION:
-            raise StoreError(f"cannot read {path}: its version {version} is newer than this program's: update it")
+        with _open(path) as file:
+            rows = file.read()
         if not rows.schema.equals(schema):
             raise StoreError(f"cannot read {path}: it has other columns than this program writes; move it away")
         tables.append(rows.append_column(pa.field("part", pa.int64(), nullable=False), pa.array([number] * len(rows))))
     whole = schema.append(pa.field("part", pa.int64(), nullable=False))
     return pa.concat_tables(tables) if tables else whole.empty_table()
+
+
+def column_values(folder: Path, prefix: str, columns: Sequence[str]) -> set[str]:
+    """All different values of some columns of text, holding few rows at a time.
+
+    Raises:
+        StoreError: a part is damaged or was written by a newer version of the program.
+    """
+    values: set[str] = set()
+    for path in list_parts(folder, prefix, {_SUFFIX}):
+        with _open(path) as file:
+            for batch in file.iter_batches(columns=list(columns)):
+                for column in batch.columns:
+                    values |= set(column.unique().to_pylist())
+    return values
+
+
+@contextlib.contextmanager
+def _open(path: Path) -> Iterator[pq.ParquetFile]:
+    try:
+        with pq.ParquetFile(path, page_checksum_verification=True) as file:
+            version = int((file.schema_arrow.metadata or {}).get(_VERSION_KEY, b"0"))
+            if version > TABLE_VERSION:
+                raise StoreError(f"cannot read {path}: its version {version} is newer than this program's: update it")
+            yield file
+    except (OSError, ValueError, pa.ArrowException) as error:
+        raise StoreError(f"{path} is damaged: {' '.join(str(error).split())}; move it away") from error

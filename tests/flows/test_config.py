@@ -17,6 +17,8 @@ CHANGES_NO_FEATURE = {
     "train.epochs": 3,
     "labels": "labels.csv",
     "store.path": "elsewhere",
+    "store.format": "hdf5",
+    "store.dtype": "float16",
 }
 # Setting -> families that it changes.
 CHANGES_FEATURES = {

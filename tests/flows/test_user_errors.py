@@ -101,6 +101,6 @@ def test_commands_on_an_empty_store_say_what_to_do_first(command, rendered, tmp_
 def test_help_names_every_command_and_shows_an_example(traitline):
     result = traitline("--help")
     assert result.returncode == 0
-    for command in ("run", "extract", "train", "score", "export", "report", "demo", "config"):
+    for command in ("run", "extract", "train", "score", "export", "report", "demo", "config", "store", "failures"):
         assert f"│ {command} " in result.stdout
     assert "Example" in traitline("run", "--help").stdout

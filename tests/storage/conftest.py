@@ -4,13 +4,20 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable
+from functools import partial
 
 import numpy as np
 import pytest
 
-from storage import Family, VideoFeatures
+from storage import Family, FeatureStore, VideoFeatures
 
 STATIC = Family("static", 8, {"fps": 25.0, "weights": "random"}, ("face_coverage", "face_score"))
+
+
+@pytest.fixture(scope="session", params=["parquet", "hdf5"])
+def open_store(request) -> Callable[..., FeatureStore]:
+    """Opens a store that writes one of the formats: tests that ask for this run once for each."""
+    return partial(FeatureStore, format=request.param)
 
 
 @pytest.fixture

@@ -1,0 +1,194 @@
+"""The commands `traitline store ...`: looking at a store and keeping it in order. The work is in `storage`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from flows import console
+from flows.errors import UserError
+from flows.session import EXIT_USER_ERROR, run_plainly
+from storage import compaction, conversion, garbage, verification
+from storage.feature_store import FeatureStore
+from storage.formats import FormatName
+from storage.layout import open_store
+from storage.survey import survey
+
+store_app = typer.Typer(no_args_is_help=True, help="Look at a store and keep it in order.")
+
+STORE = Annotated[Path, typer.Option("--store", help="Folder of the store.")]
+YES = Annotated[bool, typer.Option("--yes", help="Remove it; without this, only say what would go.")]
+_UNITS = ("B", "kB", "MB", "GB", "TB")
+
+
+def existing_store(root: Path) -> Path:
+    """Make sure that there is a store. Raises UserError where there is none, StoreError where it is something else."""
+    if not open_store(root).is_dir():
+        raise UserError(f"there is no store {root}; give its folder with --store DIR")
+    return root
+
+
+def show_table(table: Table) -> None:
+    """Print to the standard output, in full width where nobody's screen limits it."""
+    output = Console(highlight=False)
+    if not output.is_terminal:
+        output.width = 200
+    output.print(table)
+
+
+@store_app.command("ls", epilog="Example: `traitline store ls --store store`")
+def list_families(store: STORE = Path("store")) -> None:
+    """List the families of features with their videos, rows and bytes."""
+
+    def body() -> None:
+        features = FeatureStore(existing_store(store))
+        table = Table("family", "key", "kept as")
+        for heading in ("shards", "unreadable", "videos", "rows", "size"):
+            table.add_column(heading, justify="right")
+        with console.console.status("Counting"):
+            for family in features.families():
+                found = survey(features, family)
+                numbers = (found.shards, found.unreadable, found.videos, found.rows)
+                kinds = ", ".join(found.kinds)
+                table.add_row(family.name, family.key, kinds, *(f"{count:,}" for count in numbers), size(found.bytes))
+        show_table(table)
+
+    run_plainly(body)
+
+
+@store_app.command(epilog="Example: `traitline store verify --store store`")
+def verify(store: STORE = Path("store")) -> None:
+    """Read all features and report each damaged shard; the exit status is 1 where there is one."""
+
+    def body() -> None:
+        if _find_damage(existing_store(store)):
+            console.say("`traitline store repair` moves what is damaged aside; the next run makes it anew")
+            raise typer.Exit(EXIT_USER_ERROR)
+
+    run_plainly(body)
+
+
+@store_app.command(epilog="Example: `traitline store repair --store store`")
+def repair(store: STORE = Path("store")) -> None:
+    """Move damaged shards to STORE/quarantine, so that the next run makes just their videos anew."""
+
+    def body() -> None:
+        for path in _find_damage(existing_store(store)):
+            console.say(f"moved to {verification.quarantine(store, path)}")
+
+    run_plainly(body)
+
+
+@store_app.command(epilog="Example: `traitline store compact --store store`")
+def compact(
+    store: STORE = Path("store"),
+    settled_s: Annotated[
+        float, typer.Option(help="Leave shards alone that were written in the last so many seconds.")
+    ] = compaction.SETTLED_S,
+) -> None:
+    """Merge small shards into ones of about 64 MiB; runs and readers may go on meanwhile."""
+
+    def body() -> None:
+        features = FeatureStore(existing_store(store))
+        for family in features.families():
+            with console.console.status(f"Looking at {family.name}"):
+                merges = compaction.plan_merges(features, family, settled_s=settled_s)
+                shard_of = features.shard_of(family) if merges else {}
+            with _progress(f"Merge {family.name}", len(merges)) as advance:
+                for merge in merges:
+                    compaction.merge_shards(merge, shard_of)
+                    advance()
+            sources = sum(len(merge.sources) for merge in merges)
+            console.say(f"{family.name} {family.key}: {sources} shards merged into {len(merges)}")
+
+    run_plainly(body)
+
+
+@store_app.command(epilog="Example: `traitline store gc --store store --yes`")
+def gc(
+    store: STORE = Path("store"),
+    yes: YES = False,
+    days: Annotated[float, typer.Option(help="Leave alone what was written to in the last so many days.")] = 1.0,
+) -> None:
+    """Remove features that no model was trained on and no score came from, and what killed writers left behind."""
+
+    def body() -> None:
+        features = FeatureStore(existing_store(store))
+        idle_s = days * garbage.DAY_S
+        with console.console.status("Looking for what nothing refers to"):
+            families = [survey(features, family) for family in garbage.unused_families(store, idle_s=idle_s)]
+            leftovers = garbage.leftovers(store, idle_s=idle_s)
+        for found in families:
+            name = f"{found.family.name} {found.family.key}"
+            console.say(f"{'removing' if yes else 'unused'}: {name}, {found.videos:,} videos, {size(found.bytes)}")
+            if yes:
+                garbage.remove_family(store, found.family)
+        if leftovers:
+            console.say(f"{'removing' if yes else 'left behind'}: {len(leftovers)} temporary files of killed writers")
+        for path in leftovers if yes else ():
+            garbage.remove_leftover(path)
+        if not families and not leftovers:
+            console.say("nothing to remove")
+        elif not yes:
+            console.say("nothing removed as yet: give --yes for that")
+
+    run_plainly(body)
+
+
+@store_app.command(epilog="Example: `traitline store convert --store store --to hdf5`")
+def convert(
+    to: Annotated[FormatName, typer.Option("--to", help="parquet or hdf5.")],
+    store: STORE = Path("store"),
+) -> None:
+    """Bring all shards into one format, without loss; runs and readers may go on meanwhile."""
+
+    def body() -> None:
+        features = FeatureStore(existing_store(store))
+        for family in features.families():
+            shards = conversion.shards_to_convert(features, family, to)
+            with _progress(f"Convert {family.name}", len(shards)) as advance:
+                for shard in shards:
+                    conversion.convert_shard(shard, to)
+                    advance()
+            console.say(f"{family.name} {family.key}: {len(shards)} shards converted to {to}")
+
+    run_plainly(body)
+
+
+def size(count: int) -> str:
+    """A number of bytes as people read it."""
+    value, unit = float(count), 0
+    while value >= 1000 and unit < len(_UNITS) - 1:
+        value, unit = value / 1000, unit + 1
+    return f"{value:.0f} {_UNITS[unit]}" if unit == 0 else f"{value:.1f} {_UNITS[unit]}"
+
+
+def _find_damage(store: Path) -> list[Path]:
+    """Read everything, and say what is damaged as it is found."""
+    paths = verification.feature_files(store)
+    damaged = []
+    with console.stage("Verify", len(paths)) as stage:
+        for path in paths:
+            problem = verification.find_damage(path)
+            stage.advance(ok=problem is None)
+            if problem is not None:
+                console.say(problem, style="red")
+                damaged.append(path)
+    console.say(f"{len(paths)} files read, {len(damaged)} damaged")
+    return damaged
+
+
+@contextmanager
+def _progress(title: str, total: int) -> Iterator[Callable[[], None]]:
+    """A bar, but none where there is nothing to do."""
+    if not total:
+        yield lambda: None
+        return
+    with console.stage(title, total) as stage:
+        yield stage.advance

@@ -1,0 +1,39 @@
+"""Bringing shards from one format into the other, without loss, while others read and write."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from storage.commit import commit_file, remove_files
+from storage.families import Family
+from storage.feature_store import FeatureStore
+from storage.formats import FormatName, check_shard, format_named, format_of
+from storage.shard import ShardHeader, gone, read_header, read_videos
+
+
+def shards_to_convert(store: FeatureStore, family: Family, format: FormatName) -> list[Path]:
+    """Shards of a family that are of another format."""
+    suffix = format_named(format).suffix
+    return [shard for shard in store.shards(family) if shard.suffix != suffix]
+
+
+def convert_shard(shard: Path, format: FormatName) -> Path:
+    """Write a shard in a format, under the same name but for the suffix, and remove it where it was.
+
+    Both are there for a moment; they hold the same, bit for bit, and a reader takes one of them. The numbers keep their
+    dtype. One shard is in memory.
+
+    Raises:
+        StoreError: the shard is damaged or gone, or the operating system refused. Nothing is lost then.
+    """
+    try:
+        header = read_header(shard, format_of(shard))
+        videos = list(read_videos(shard, format_of(shard), header, range(len(header.videos))))
+    except FileNotFoundError as error:
+        raise gone(error) from error
+    target = shard.with_suffix(format_named(format).suffix)
+    with commit_file(target) as temporary:
+        format_named(format).write(temporary, ShardHeader.of(header.family, videos, header.dtype), videos)
+        check_shard(temporary)
+    remove_files([shard])
+    return target

@@ -1,0 +1,47 @@
+"""The file formats of shards that this program writes and reads."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal
+
+from storage.errors import StoreError
+from storage.hdf5_store import Hdf5Format
+from storage.parquet_store import ParquetFormat
+from storage.shard import ShardFormat, ShardHeader, damaged, read_header, read_videos
+
+FormatName = Literal["parquet", "hdf5"]
+FORMATS: dict[str, ShardFormat] = {"parquet": ParquetFormat(), "hdf5": Hdf5Format()}
+SUFFIXES = {format.suffix: format for format in FORMATS.values()}
+
+
+def format_named(name: str) -> ShardFormat:
+    """The format of that name. Raises StoreError where there is none."""
+    if name not in FORMATS:
+        raise StoreError(f"unknown store format {name!r}: choose one of {', '.join(FORMATS)}")
+    return FORMATS[name]
+
+
+def format_of(shard: Path) -> ShardFormat:
+    """The format of a shard's file, by its suffix."""
+    return SUFFIXES[shard.suffix]
+
+
+def check_shard(shard: Path) -> ShardHeader:
+    """Read all of a shard, and what only other programs look at as well; a row group or chunk is in memory at a time.
+
+    Raises:
+        FileNotFoundError: the file is gone.
+        StoreError: the file is damaged, too new, or of another family than its folder is for.
+    """
+    format = format_of(shard)
+    header = read_header(shard, format)
+    for _ in read_videos(shard, format, header, range(len(header.videos))):
+        pass
+    try:
+        format.check(shard, header)
+    except FileNotFoundError:
+        raise
+    except (OSError, ValueError) as error:
+        raise damaged(shard, error) from error
+    return header

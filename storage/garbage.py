@@ -1,0 +1,81 @@
+"""Finding and removing what nothing in a store refers to any more."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from storage.commit import TEMPORARY_PREFIX, remove_files, remove_folder
+from storage.families import Family
+from storage.feature_store import FeatureStore
+from storage.layout import open_store
+from storage.models import ModelSerializer
+from storage.scores import ScoreStore
+
+DAY_S = 86_400.0
+
+
+def unused_families(root: Path, *, idle_s: float = DAY_S) -> list[Family]:
+    """Families that no model was trained on, no score came from, and no such family was made from.
+
+    Args:
+        root: the store's folder.
+        idle_s: families that were written to in the last so many seconds are in use: a run may be filling them.
+
+    Raises:
+        StoreError: something that may refer to a family cannot be read.
+    """
+    store = FeatureStore(root)
+    keys = ScoreStore(root).feature_keys() | _keys_of_models(ModelSerializer(root))
+    families = store.families()
+    used = [family for family in families if family.key in keys]
+    # The settings of a family hold those of the family that it was made from.
+    sources = [family for family in families if any(_holds(user.settings, family.settings) for user in used)]
+    kept = {family.key for family in used + sources}
+    return [
+        family for family in families if family.key not in kept and time.time() - _last_write(store, family) >= idle_s
+    ]
+
+
+def remove_family(root: Path, family: Family) -> None:
+    """Remove all shards of a family. Raises StoreError where the operating system refuses."""
+    remove_folder(FeatureStore(root).folder(family))
+
+
+def leftovers(root: Path, *, idle_s: float = DAY_S) -> list[Path]:
+    """Temporary files and folders that killed writers left, if they have not changed for so many seconds."""
+    found = []
+    store = open_store(root)
+    for path in store.rglob(f"{TEMPORARY_PREFIX}*"):
+        inside_another = any(part.startswith(TEMPORARY_PREFIX) for part in path.relative_to(store).parent.parts)
+        with contextlib.suppress(FileNotFoundError):  # a writer has just committed it
+            if not inside_another and time.time() - path.stat().st_mtime >= idle_s:
+                found.append(path)
+    return sorted(found)
+
+
+def remove_leftover(path: Path) -> None:
+    """Remove one of `leftovers`. Raises StoreError where the operating system refuses."""
+    if path.is_dir():
+        remove_folder(path)
+    else:
+        remove_files([path])
+
+
+def _keys_of_models(models: ModelSerializer) -> set[str]:
+    metadata = [models.metadata(name, version) for name in models.names() for version in models.versions(name)]
+    return {values[key] for values in metadata for key in ("static_key", "dynamic_key") if key in values}
+
+
+def _holds(settings: Any, part: Mapping[str, Any]) -> bool:
+    if settings == part:
+        return True
+    return isinstance(settings, Mapping) and any(_holds(value, part) for value in settings.values())
+
+
+def _last_write(store: FeatureStore, family: Family) -> float:
+    # A folder's time changes whenever a shard comes or goes.
+    return store.folder(family).stat().st_mtime

@@ -1,0 +1,144 @@
+"""The commands that keep a store in order, as a person runs them."""
+
+from __future__ import annotations
+
+import hashlib
+
+import numpy as np
+import pytest
+
+from flows.cli_failures import refused_files
+from flows.config import load_config
+from flows.families import families_of
+from storage import Failure, FailureLog, Family, FeatureStore, VideoFeatures
+
+FAMILY = Family("static", 4, {"fps": 25})
+
+
+def features(name: str, family: Family = FAMILY) -> VideoFeatures:
+    sha256 = hashlib.sha256(name.encode()).hexdigest()
+    quality = {column: np.ones(2, np.float32) for column in family.quality}
+    return VideoFeatures(name, sha256, np.ones((2, family.dim), np.float32), np.zeros(2), np.ones(2), quality)
+
+
+@pytest.fixture
+def store(tmp_path):
+    store = FeatureStore(tmp_path / "store")
+    for name in ("a.mp4", "b.mp4", "c.mp4"):
+        store.write(FAMILY, [features(name)])
+    return store
+
+
+def test_ls_shows_what_there_is(tmp_path, store, traitline):
+    result = traitline("store", "ls", "--store", tmp_path / "store")
+    assert result.returncode == 0, result.stderr
+    (line,) = (line for line in result.stdout.splitlines() if FAMILY.key in line)
+    assert line.split("│")[1:7] == [
+        f" {word:{width}} " if left else f" {word:>{width}} "
+        for word, width, left in (
+            ("static", 6, True),
+            (FAMILY.key, 16, True),
+            ("parquet float32", 15, True),
+            ("3", 6, False),
+            ("0", 10, False),
+            ("3", 6, False),
+        )
+    ]
+
+
+def test_damage_is_found_moved_aside_and_then_gone(tmp_path, store, traitline):
+    root = tmp_path / "store"
+    assert traitline("store", "verify", "--store", root).returncode == 0
+    damaged = store.shards(FAMILY)[1]
+    damaged.write_bytes(damaged.read_bytes()[:-9])
+    found = traitline("store", "verify", "--store", root)
+    assert found.returncode == 1
+    assert damaged.name in found.stderr
+    assert "4 files read, 1 damaged" in found.stderr
+    assert "traitline store repair" in found.stderr
+    one_line = traitline("store", "compact", "--store", root, "--settled-s", 0)
+    assert one_line.returncode == 1
+    assert "Traceback" not in one_line.stderr
+    repaired = traitline("store", "repair", "--store", root)
+    assert repaired.returncode == 0
+    assert "quarantine" in repaired.stderr
+    assert traitline("store", "verify", "--store", root).returncode == 0
+    assert set(FeatureStore(root).done(FAMILY)) == {"a.mp4", "c.mp4"}
+
+
+def test_compact_and_convert_keep_all_videos(tmp_path, store, traitline):
+    root = tmp_path / "store"
+    young = traitline("store", "compact", "--store", root)
+    assert "0 shards merged" in young.stderr
+    compacted = traitline("store", "compact", "--store", root, "--settled-s", 0)
+    assert "3 shards merged into 1" in compacted.stderr, compacted.stderr
+    converted = traitline("store", "convert", "--store", root, "--to", "hdf5")
+    assert "1 shards converted to hdf5" in converted.stderr
+    assert [path.suffix for path in store.shards(FAMILY)] == [".h5"]
+    assert set(FeatureStore(root).done(FAMILY)) == {"a.mp4", "b.mp4", "c.mp4"}
+
+
+def test_gc_removes_nothing_without_yes(tmp_path, store, traitline):
+    root = tmp_path / "store"
+    assert "nothing to remove" in traitline("store", "gc", "--store", root, "--yes").stderr  # written to today
+    dry = traitline("store", "gc", "--store", root, "--days", 0)
+    assert f"unused: static {FAMILY.key}, 3 videos" in dry.stderr
+    assert len(store.shards(FAMILY)) == 3
+    traitline("store", "gc", "--store", root, "--days", 0, "--yes")
+    assert FeatureStore(root).families() == []
+
+
+@pytest.mark.parametrize(
+    "command", [("store", "ls"), ("store", "verify"), ("store", "gc"), ("failures", "list")], ids=" ".join
+)
+def test_store_that_is_not_there_is_one_line(tmp_path, traitline, command):
+    result = traitline(*command, "--store", tmp_path / "nowhere")
+    assert result.returncode == 1
+    (line,) = result.stderr.splitlines()
+    assert line.startswith("traitline: ")
+    assert "nowhere" in line
+
+
+@pytest.fixture
+def refused(tmp_path):
+    """Three refused videos, of which one has been extracted since."""
+    config = load_config(flags={"store.path": tmp_path / "store", "weights": "random", "videos": tmp_path / "clips"})
+    families = families_of(config)
+    config.videos.mkdir()
+    for name, reason in (("a.mp4", "no_face"), ("b.mp4", "truncated"), ("c.mp4", "no_face")):
+        (config.videos / name).write_text(name)
+        sha256 = hashlib.sha256(name.encode()).hexdigest()
+        failure = Failure(name, sha256, families.features, "faces", reason, f"about {name}", 2)
+        FailureLog(config.store.path).add([failure])
+    for family in (families.static, families.dynamic):
+        FeatureStore(config.store.path).write(family, [features("c.mp4", family)])
+    return config
+
+
+def test_list_shows_videos_that_still_lack_features(tmp_path, refused, traitline):
+    result = traitline("failures", "list", "--store", refused.store.path)
+    assert "about a.mp4" in result.stdout
+    assert "about b.mp4" in result.stdout
+    assert "c.mp4" not in result.stdout
+    assert "2 failures: 1 no_face, 1 truncated" in result.stderr
+    one = traitline("failures", "list", "--store", refused.store.path, "--reason", "truncated")
+    assert "a.mp4" not in one.stdout
+    assert "no failures" in traitline("failures", "list", "--store", refused.store.path, "--reason", "x").stderr
+
+
+def test_retry_takes_just_the_refused_videos_of_that_reason_whose_bytes_are_the_same(refused):
+    assert [file.video_id for file in refused_files(refused, None)] == ["a.mp4", "b.mp4"]
+    assert [file.video_id for file in refused_files(refused, "no_face")] == ["a.mp4"]
+    (refused.videos / "a.mp4").write_text("mended")
+    assert refused_files(refused, "no_face") == []
+
+
+def test_retry_tries_again_and_counts_the_attempt(refused, traitline):
+    result = traitline(
+        *("failures", "retry", "--videos", refused.videos, "--store", refused.store.path),
+        *("--weights", "random", "--reason", "truncated", "--set", "extract.max_failed_fraction=1"),
+    )
+    assert result.returncode == 0, result.stderr
+    attempts = {row.video_id: (row.reason, row.attempts) for row in FailureLog(refused.store.path).current()}
+    assert attempts["b.mp4"] == ("not_a_video", 3)
+    assert attempts["a.mp4"] == ("no_face", 2)

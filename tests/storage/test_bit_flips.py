@@ -1,0 +1,49 @@
+"""A bit that turns in a shard is found, or makes no difference to anybody."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from storage import FeatureStore, StoreError
+from storage.formats import check_shard
+
+
+@pytest.mark.parametrize("flips", [300, pytest.param(10_000, marks=pytest.mark.slow)], ids=["a few", "ten thousand"])
+@pytest.mark.parametrize("dtype", ["float32", "float16"])
+def test_every_flipped_bit_that_changes_what_a_reader_gets_is_caught(
+    open_store, tmp_path, draw, static, assert_same, dtype, flips
+):
+    videos = {name: draw(name, tokens=40) for name in ("a.mp4", "b.mp4", "c.mp4")}
+    open_store(tmp_path, dtype=dtype).write(static, list(videos.values()))
+    (path,) = (tmp_path / "features" / static.name / static.key).glob("shard-*")
+    whole = path.read_bytes()
+    caught = unread = harmless = 0
+    for bit in np.random.default_rng(0).choice(8 * len(whole), min(flips, 8 * len(whole)), replace=False):
+        data = bytearray(whole)
+        data[bit // 8] ^= 1 << (bit % 8)
+        path.write_bytes(data)
+        try:
+            check_shard(path)
+            passed = True
+        except StoreError as error:
+            assert path.name in str(error)  # noqa: PT017 - either outcome is right
+            assert "\n" not in str(error)  # noqa: PT017
+            passed = False
+        caught += not passed
+        try:
+            found = {video.video_id: video for video in FeatureStore(tmp_path).read(static)}
+        except StoreError:
+            assert not passed, f"bit {bit}: a reader is refused what verify passed"
+            continue
+        # Whatever a reader gets, it is right, even from a file of which another part is damaged.
+        assert set(found) == set(videos), f"bit {bit}"
+        for name, video in videos.items():
+            assert_same(found[name], video.rounded(dtype))
+        unread += not passed
+        harmless += passed
+    print(
+        f"{path.suffix} {dtype}, {len(whole)} bytes: of {flips} flipped bits {caught} caught, {unread} of them in what "
+        f"readers here do not use; {harmless} change nothing that anybody gets; 0 changed what a reader got"
+    )
+    assert caught > flips / 2

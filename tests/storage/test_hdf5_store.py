@@ -1,0 +1,123 @@
+"""HDF5 shards: what lies in the file, and files that would lead a reader elsewhere."""
+
+from __future__ import annotations
+
+import h5py
+import numpy as np
+import pytest
+
+from storage import Family, FeatureStore, StoreError
+from storage.formats import check_shard
+
+
+@pytest.fixture
+def shard(tmp_path, draw, static):
+    FeatureStore(tmp_path, "hdf5").write(static, [draw("a.mp4"), draw("b.mp4", tokens=5)])
+    (path,) = (tmp_path / "features" / static.name / static.key).glob("shard-*.h5")
+    return path
+
+
+def change(path, edit) -> None:
+    """Change a shard in place as another program could, keeping its header and what it says of the file's size."""
+    with h5py.File(path, "r+") as file:
+        edit(file)
+    data = path.read_bytes()
+    block = data.index(b"\x89HDF")
+    _, _, text = data[:block].partition(b"\n")
+    lead = b"traitline %d\n%s" % (len(data), text.rstrip(b"\0"))
+    path.write_bytes(lead.ljust(block, b"\0") + data[block:])
+
+
+def test_any_hdf5_program_finds_the_numbers(shard, draw, static):
+    videos = [draw("a.mp4"), draw("b.mp4", tokens=5)]
+    with h5py.File(shard) as file:
+        assert set(file) == {"vector", "time", "quality"}
+        np.testing.assert_array_equal(file["vector"][:], np.concatenate([video.vectors for video in videos]))
+        np.testing.assert_array_equal(file["time"][:, 0], np.concatenate([video.start_s for video in videos]))
+        scores = np.concatenate([video.quality["face_score"] for video in videos])
+        np.testing.assert_array_equal(file["quality"][:, static.quality.index("face_score")], scores)
+        assert all(dataset.fletcher32 for dataset in file.values())
+
+
+def test_a_chunk_holds_about_one_video(tmp_path, draw):
+    family = Family("static", 2048, {})
+    FeatureStore(tmp_path, "hdf5").write(family, [draw(f"{number}.mp4", family, 16) for number in range(3)])
+    (path,) = (tmp_path / "features" / family.name / family.key).glob("shard-*.h5")
+    with h5py.File(path) as file:
+        assert file["vector"].chunks == (16, 2048)
+
+
+def replace_by(name, make):
+    def edit(file):
+        shape, dtype = file[name].shape, file[name].dtype
+        del file[name]
+        make(file, name, shape, dtype)
+
+    return edit
+
+
+def external_link(file, name, *_):
+    file[name] = h5py.ExternalLink("/etc/passwd", "/vector")
+
+
+def soft_link(file, name, *_):
+    file[name] = h5py.SoftLink("/time")
+
+
+def external_storage(file, name, shape, dtype):
+    file.create_dataset(name, shape, dtype, external=[("/etc/hostname", 0, h5py.h5f.UNLIMITED)])
+
+
+def virtual(file, name, shape, dtype):
+    layout = h5py.VirtualLayout(shape, dtype)
+    layout[:] = h5py.VirtualSource("/etc/hostname.h5", "vector", shape)
+    file.create_virtual_dataset(name, layout)
+
+
+def other_filter(file, name, shape, dtype):
+    file.create_dataset(name, shape, dtype, chunks=shape, compression="gzip", fletcher32=True)
+
+
+def other_shape(file, name, shape, dtype):
+    file.create_dataset(name, (shape[0] - 1, *shape[1:]), dtype, chunks=True, fletcher32=True)
+
+
+def group(file, name, *_):
+    file.create_group(name)
+
+
+@pytest.mark.parametrize(
+    "make", [external_link, soft_link, external_storage, virtual, other_filter, other_shape, group]
+)
+@pytest.mark.parametrize("name", ["vector", "time"])
+def test_file_with_a_door_to_elsewhere_is_refused_before_anything_is_read(tmp_path, shard, static, make, name):
+    change(shard, lambda _: None)  # which as such does no harm
+    assert len(list(FeatureStore(tmp_path).read(static))) == 2
+    change(shard, replace_by(name, make))
+    with pytest.raises(StoreError, match=f"{shard.name} is damaged"):
+        list(FeatureStore(tmp_path).read(static))
+
+
+def test_additional_objects_are_refused(tmp_path, shard, static):
+    change(shard, lambda file: file.create_group("more"))
+    with pytest.raises(StoreError, match=f"{shard.name} is damaged: it holds .*more"):
+        list(FeatureStore(tmp_path).read(static))
+
+
+def test_numbers_changed_by_another_program_are_refused_though_hdf5_finds_its_checksums_right(tmp_path, shard, static):
+    def edit(file):
+        file["vector"][0, 0] += 1
+
+    change(shard, edit)
+    with pytest.raises(StoreError, match=r"the rows of a\.mp4 do not match their checksum"):
+        list(FeatureStore(tmp_path).read(static))
+
+
+def test_damaged_checksum_of_hdf5_itself_is_found_by_the_thorough_check(tmp_path, shard, draw, static):
+    data = bytearray(shard.read_bytes())
+    vectors = np.concatenate([draw("a.mp4").vectors, draw("b.mp4", tokens=5).vectors]).tobytes()
+    data[data.index(vectors) + len(vectors)] ^= 1
+    shard.write_bytes(data)
+    assert len(list(FeatureStore(tmp_path).read(static))) == 2
+    with pytest.raises(StoreError, match=f"{shard.name} is damaged"):
+        check_shard(shard)
