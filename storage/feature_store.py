@@ -41,11 +41,12 @@ class _Index:
     sha256_of: dict[str, str] = field(default_factory=dict)
 
     def add(self, shard: Path, header: ShardHeader) -> None:
-        for entry in header.videos:
-            known = self.shard_of.get(entry.video_id)
-            if known is None or shard.stem > known.stem:
-                self.shard_of[entry.video_id] = shard
-                self.sha256_of[entry.video_id] = entry.video_sha256
+        stem = shard.stem
+        for video_id, video_sha256, _, _ in header.videos:
+            known = self.shard_of.get(video_id)
+            if known is None or stem > known.stem:
+                self.shard_of[video_id] = shard
+                self.sha256_of[video_id] = video_sha256
         self.shards.add(shard)
 
 

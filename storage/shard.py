@@ -100,7 +100,7 @@ class ShardHeader:
         dtype = values["dtype"] if version > 1 else "float32"
         if dtype not in ("float32", "float16"):
             raise ValueError(f"the header's dtype is {dtype!r}")
-        return cls(family, tuple(VideoEntry(*entry) for entry in values["videos"]), dtype, version)
+        return cls(family, tuple(map(VideoEntry._make, values["videos"])), dtype, version)
 
 
 class ShardFormat(Protocol):
