@@ -21,7 +21,7 @@ from flows.families import families_of, settle_weights
 from flows.manifest import VideoFile, known_videos, scan_videos
 from flows.models import chosen_model, trains
 from flows.prefect_server import prefect_api
-from flows.session import EXIT_USER_ERROR, run_command
+from flows.session import one_line_for_mistakes, run_command
 from fusion.labels import read_labels
 from storage.commit import check_writable
 
@@ -186,11 +186,8 @@ def demo(
 @config_app.command("show", epilog="Example: `traitline config show > run.yaml`")
 def show(config: CONFIG = None, assignments: ASSIGNMENTS = None) -> None:
     """Print the effective settings, each with what it means, as a file that --config reads."""
-    try:
+    with one_line_for_mistakes():
         print(dump_config(load_config(config, assignments=assignments or ())), end="")
-    except UserError as error:
-        console.say(f"traitline: {error}", style="red")
-        raise typer.Exit(EXIT_USER_ERROR) from error
 
 
 def prepare(settings: RunConfig, *, with_files: bool = False) -> tuple[RunConfig, list[VideoFile]]:

@@ -6,7 +6,8 @@ import logging
 import os
 import signal
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime
 
 import typer
@@ -34,6 +35,16 @@ _ENVIRONMENT = {
 }
 
 
+@contextmanager
+def one_line_for_mistakes() -> Iterator[None]:
+    """Show a person's mistake as one line and end with its exit status, `typer.Exit`."""
+    try:
+        yield
+    except USER_ERRORS as error:
+        console.say(f"traitline: {error}", style="red")
+        raise typer.Exit(EXIT_USER_ERROR) from error
+
+
 def run_plainly(body: Callable[[], None]) -> None:
     """Run a command that needs neither a log nor Prefect; a person's mistake is one line.
 
@@ -41,10 +52,8 @@ def run_plainly(body: Callable[[], None]) -> None:
         typer.Exit: with the exit status, if it is not 0.
     """
     try:
-        body()
-    except USER_ERRORS as error:
-        console.say(f"traitline: {error}", style="red")
-        raise typer.Exit(EXIT_USER_ERROR) from error
+        with one_line_for_mistakes():
+            body()
     except KeyboardInterrupt as error:
         console.say("traitline: stopped; what is done is kept, and nothing is half done", style="red")
         raise typer.Exit(EXIT_INTERRUPTED) from error
@@ -63,15 +72,12 @@ def run_command(name: str, load: Callable[[], RunConfig], body: Callable[[RunCon
     Raises:
         typer.Exit: with the exit status, if it is not 0.
     """
-    try:
+    with one_line_for_mistakes():
         config = load()
         folder = open_store(config.store.path) / "runs"
         stamp = datetime.now(UTC).strftime("%Y%m%dT%H%M%S%f")
         with commit_file(folder / f"{stamp}-{name}.yaml") as temporary:
             temporary.write_text(dump_config(config), encoding="utf-8")
-    except USER_ERRORS as error:
-        console.say(f"traitline: {error}", style="red")
-        raise typer.Exit(EXIT_USER_ERROR) from error
     log = folder / f"{stamp}-{name}.log"
     console.silence_libraries(log)
     for variable, value in _ENVIRONMENT.items():
@@ -79,13 +85,13 @@ def run_command(name: str, load: Callable[[], RunConfig], body: Callable[[RunCon
     # A scheduler's stop is a person's Ctrl-C: what is open gets closed, Prefect's own server too.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
-        body(config)
-    except USER_ERRORS as error:
-        console.say(f"traitline: {error}", style="red")
-        raise typer.Exit(EXIT_USER_ERROR) from error
+        with one_line_for_mistakes():
+            body(config)
     except KeyboardInterrupt as error:
         console.say("traitline: stopped; whole shards are kept, and the same command goes on from there", style="red")
         raise typer.Exit(EXIT_INTERRUPTED) from error
+    except typer.Exit:
+        raise
     except Exception as error:
         # The last line of defence: the person sees one line, the log has it all.
         logging.getLogger(__name__).error("%s", traceback.format_exc())
