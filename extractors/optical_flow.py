@@ -73,7 +73,7 @@ class OpticalFlowComputer:
     ) -> None:
         settings = OpticalFlowSettings(engine=engine, preset=preset, threads=threads, parameters=parameters)
         self.engine = _available_engine(settings.engine)
-        self.threads = _usable_cores() if threads is None else threads
+        self.threads = usable_cores() if threads is None else threads
         if parameters is None:
             self.parameters = FAST if preset == "fast" else EXACT
         else:
@@ -118,7 +118,8 @@ class OpticalFlowComputer:
     __call__ = compute
 
 
-def _usable_cores() -> int:
+def usable_cores() -> int:
+    """How many cores this process may use."""
     # A container or a batch system may have given this process fewer cores than the machine has.
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))

@@ -38,6 +38,12 @@ class ExtractSettings(BaseModel, frozen=True, extra="forbid"):
 
     shard_size: int = Field(64, ge=1, description="Videos per shard: what is committed at a time (count).")
     retry_failed: bool = Field(False, description="Try videos again that were refused before with the same settings.")
+    processes: int | None = Field(
+        None, ge=1, description="Child processes that prepare videos for the networks (count); by default one per core."
+    )
+    stall_s: float = Field(
+        120, gt=0, description="Seconds without progress after which preparing a video is broken off, reason timeout."
+    )
     max_failed_fraction: float = Field(
         0.5, ge=0, le=1, description="The run fails when more than this share of the videos it worked on was refused."
     )

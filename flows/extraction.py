@@ -3,25 +3,24 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
-from pathlib import Path
 
 import numpy as np
 
 from extractors import assets, dynamic, static
-from extractors.crops import CropWindow, iter_crops, plan_static, plan_windows
 from extractors.dynamic import DynamicFeatureExtractor
 from extractors.errors import VideoError
-from extractors.faces import FaceDetector
-from extractors.optical_flow import OpticalFlowComputer, loop_to, scale_for_i3d
+from extractors.optical_flow import OpticalFlowComputer, loop_to, scale_for_i3d, usable_cores
+from extractors.preparation import FaceCrop, Motion, PreparationSettings, Request
+from extractors.preparer_pool import Finished, PreparerPool
 from extractors.static import StaticFeatureExtractor
-from extractors.track import FaceTrack, track_faces
+from extractors.stopwatch import Stopwatch
+from extractors.track import FaceTrack
 from flows.config import RunConfig
 from flows.families import FACE_ASSET, Families, asset_folder
 from flows.manifest import VideoFile
-from flows.stopwatch import Stopwatch
 from storage.failures import Failure, FailureLog
 from storage.feature_store import FeatureStore
 from storage.features import VideoFeatures
@@ -60,35 +59,26 @@ class _Batcher:
 
     def __init__(self, extract: Callable[[np.ndarray], np.ndarray], size: int, watch: Stopwatch, stage: str) -> None:
         self._extract, self._size, self._watch, self._stage = extract, size, watch, stage
-        self._waiting: list[tuple[list[np.ndarray], np.ndarray]] = []
+        self._goals: list[list[np.ndarray]] = []
+        self._batch: np.ndarray | None = None
 
     def add(self, item: np.ndarray, goal: list[np.ndarray]) -> None:
-        """Queue an item; its vector will be appended to `goal`, in the order of the items."""
-        self._waiting.append((goal, item))
-        if len(self._waiting) == self._size:
+        """Queue a copy of an item; its vector will be appended to `goal`, in the order of the items."""
+        if self._batch is None:
+            self._batch = np.empty((self._size, *item.shape), item.dtype)
+        self._batch[len(self._goals)] = item
+        self._goals.append(goal)
+        if len(self._goals) == self._size:
             self.flush()
 
     def flush(self) -> None:
         """Send what waits."""
-        if not self._waiting:
+        if not self._goals:
             return
-        goals = [goal for goal, _ in self._waiting]
-        batch = np.stack([item for _, item in self._waiting])
-        self._waiting.clear()  # before the network runs: a window of optical flow takes 26 MB
+        goals, self._goals = self._goals, []
         with self._watch.measure(self._stage):
-            for goal, vector in zip(goals, self._extract(batch), strict=True):
+            for goal, vector in zip(goals, self._extract(self._batch[: len(goals)]), strict=True):
                 goal.append(vector)
-
-
-class _MeasuredDetector:
-    """A face detector whose time is counted."""
-
-    def __init__(self, detector: FaceDetector, watch: Stopwatch) -> None:
-        self._detector, self._watch = detector, watch
-
-    def detect(self, image: np.ndarray) -> np.ndarray:
-        with self._watch.measure("faces"):
-            return self._detector.detect(image)
 
 
 @dataclass
@@ -112,10 +102,29 @@ class _Tokens:
         )
 
 
-class Extractor:
-    """Everything that a worker needs to extract shards, built once: detector, optical flow, both networks, the store.
+@dataclass
+class _Intake:
+    """What has come of one job so far.
 
-    Use it as a context manager; the detector must be closed.
+    Args:
+        track: its row for the store, where it was not there yet.
+        static, dynamic: its tokens, where they are wanted.
+        error: why it was refused.
+    """
+
+    job: Job
+    known: FaceTrack | None
+    track: VideoFeatures | None = None
+    static: _Tokens | None = None
+    dynamic: _Tokens | None = None
+    error: VideoError | None = None
+
+
+class Extractor:
+    """Everything that a worker needs to extract shards, built once: child processes that prepare videos, both networks,
+    the store.
+
+    Use it as a context manager; the child processes must be ended.
     """
 
     def __init__(self, config: RunConfig, families: Families) -> None:
@@ -128,8 +137,18 @@ class Extractor:
         config = self._config
         (model,) = assets.known_assets()[FACE_ASSET].files
         folder = assets.resolve(FACE_ASSET, folder=asset_folder(config, FACE_ASSET))
-        self._detector = self._resources.enter_context(FaceDetector(folder / model.name, config.faces))
         self._optical_flow = OpticalFlowComputer.from_settings(config.optical_flow)
+        preparation = PreparationSettings(
+            face_model=folder / model.name,
+            video=config.video,
+            faces=config.faces,
+            crops=config.crops,
+            optical_flow=config.optical_flow.model_copy(update={"engine": self._optical_flow.engine}),
+        )
+        self._cores = usable_cores()
+        self._processes = config.extract.processes or self._cores
+        # First, so that they start while the networks are built.
+        self._pool = self._resources.enter_context(PreparerPool(preparation, self._processes, config.extract.stall_s))
         self._static = StaticFeatureExtractor(
             config.weights,
             frozen_layers=config.static.frozen_layers,
@@ -160,26 +179,38 @@ class Extractor:
         dynamic_batches = _Batcher(self._dynamic.extract, self._config.dynamic.batch_size, watch, "I3D")
         with watch.measure("write"):
             known = self._known_tracks(jobs)
-        tracks: list[VideoFeatures] = []
-        tokens: list[tuple[VideoFile, _Tokens | None, _Tokens | None]] = []
-        failures: list[Failure] = []
-        for job in jobs:
-            try:
-                track = known.get(job.video.video_id)
-                if track is None:
-                    track = self._track(job.video.path, watch)
-                    tracks.append(self._faces_row(job.video, track))
-                tokens.append((job.video, *self._tokens(job, track, static_batches, dynamic_batches, watch)))
-            except VideoError as error:
-                failures.append(self._failure(job, error))
-                log.info("%s refused: %s", job.video.video_id, error)
-            if on_video is not None:
-                on_video(job.video.video_id, not failures or failures[-1].video_id != job.video.video_id)
+        intakes = [_Intake(job, known.get(job.video.video_id)) for job in jobs]
+        for number, part in self._pool.prepare(self._requests(intakes)):
+            intake = intakes[number]
+            match part:
+                case FaceTrack():
+                    intake.known, intake.track = part, self._faces_row(intake.job.video, part)
+                case FaceCrop():
+                    self._add_face(part, intake, static_batches)
+                case Motion():
+                    self._add_window(part, intake, dynamic_batches, watch)
+                case Finished():
+                    watch.seconds.update(part.seconds)
+                case VideoError():
+                    intake.error = part
+                    log.info("%s refused: %s", intake.job.video.video_id, part)
+            if on_video is not None and isinstance(part, Finished | VideoError):
+                on_video(intake.job.video.video_id, intake.error is None)
         static_batches.flush()
         dynamic_batches.flush()
         with watch.measure("write"):
-            self._commit(tracks, tokens, failures)
-        return ShardReport(extracted=len(tokens), failed=len(failures), seconds=dict(watch.seconds))
+            self._commit(intakes)
+        failed = sum(intake.error is not None for intake in intakes)
+        return ShardReport(extracted=len(intakes) - failed, failed=failed, seconds=dict(watch.seconds))
+
+    def _requests(self, intakes: Sequence[_Intake]) -> Iterator[Request]:
+        """What is asked of the child processes; the last videos of a shard share the cores that others leave idle."""
+        for position, intake in enumerate(intakes):
+            sharing = min(self._processes, len(intakes) - position)
+            threads = self._config.optical_flow.threads or max(1, self._cores // sharing)
+            job = intake.job
+            intake.static, intake.dynamic = _Tokens() if job.static else None, _Tokens() if job.dynamic else None
+            yield Request(job.video.path, intake.known, job.static, job.dynamic, threads)
 
     def _known_tracks(self, jobs: Sequence[Job]) -> dict[str, FaceTrack]:
         sha256 = {job.video.video_id: job.video.sha256 for job in jobs}
@@ -189,50 +220,26 @@ class Extractor:
             if row.video_sha256 == sha256[row.video_id]
         }
 
-    def _track(self, path: Path, watch: Stopwatch) -> FaceTrack:
-        # Whatever is not the detector's time is the decoder's.
-        with watch.measure("decode"):
-            detector = _MeasuredDetector(self._detector, watch)
-            return track_faces(path, detector, self._config.video, self._config.faces)
-
     def _faces_row(self, video: VideoFile, track: FaceTrack) -> VideoFeatures:
         start_s = np.arange(len(track.scores)) / self._config.video.fps
         detected = (track.scores > 0).astype(np.float32)
         end_s = start_s + 1 / self._config.video.fps
         return VideoFeatures(video.video_id, video.sha256, track.to_rows(), start_s, end_s, {"detected": detected})
 
-    def _tokens(
-        self, job: Job, track: FaceTrack, static_batches: _Batcher, dynamic_batches: _Batcher, watch: Stopwatch
-    ) -> tuple[_Tokens | None, _Tokens | None]:
-        """Queue everything that the video still needs; only the vectors are not there yet when this returns."""
-        settings = self._config.crops
-        windows = plan_windows(track, settings)
-        static_tokens = _Tokens() if job.static else None
-        dynamic_tokens = _Tokens() if job.dynamic else None
-        static_frames = plan_static(windows, settings) if job.static else []
-        crops = iter_crops(job.video.path, windows, static_frames, fps=self._config.video.fps)
-        for cut in watch.iterate("decode", crops):
-            if static_tokens is not None:
-                for frame, crop in cut.static:
-                    self._add_face(frame, crop, track, static_tokens, static_batches)
-            if dynamic_tokens is not None:
-                self._add_window(cut, track, dynamic_tokens, dynamic_batches, watch)
-        return static_tokens, dynamic_tokens
+    def _add_face(self, face: FaceCrop, intake: _Intake, batches: _Batcher) -> None:
+        fps, track, tokens = self._config.video.fps, intake.known, intake.static
+        tokens.start_s.append(face.frame / fps)
+        tokens.end_s.append((face.frame + 1) / fps)
+        tokens.quality.append((track.coverage, track.scores[face.frame]))
+        batches.add(face.pixels, tokens.vectors)
 
-    def _add_face(self, frame: int, crop: np.ndarray, track: FaceTrack, tokens: _Tokens, batches: _Batcher) -> None:
-        fps = self._config.video.fps
-        tokens.start_s.append(frame / fps)
-        tokens.end_s.append((frame + 1) / fps)
-        tokens.quality.append((track.coverage, track.scores[frame]))
-        batches.add(crop, tokens.vectors)
-
-    def _add_window(
-        self, cut: CropWindow, track: FaceTrack, tokens: _Tokens, batches: _Batcher, watch: Stopwatch
-    ) -> None:
-        fps, window = self._config.video.fps, cut.window
-        with watch.measure("optical flow"):
-            fields = self._optical_flow.compute(cut.grey)
-            fields = scale_for_i3d(fields, bound_px=self._config.optical_flow.bound_px)
+    def _add_window(self, motion: Motion, intake: _Intake, batches: _Batcher, watch: Stopwatch) -> None:
+        fps, track, tokens = self._config.video.fps, intake.known, intake.dynamic
+        window, fields = motion.window, motion.fields
+        if fields.dtype == np.uint8:  # grey frames, for an engine that computes here
+            with watch.measure("optical flow"):
+                displacement = self._optical_flow.compute(fields)
+                fields = scale_for_i3d(displacement, bound_px=self._config.optical_flow.bound_px)
         last = window.first_frame + window.fields
         tokens.start_s.append(window.first_frame / fps)
         tokens.end_s.append(last / fps)
@@ -251,16 +258,13 @@ class Extractor:
             job.attempts + 1,
         )
 
-    def _commit(
-        self,
-        tracks: Sequence[VideoFeatures],
-        tokens: Sequence[tuple[VideoFile, _Tokens | None, _Tokens | None]],
-        failures: Sequence[Failure],
-    ) -> None:
-        families = self._families
-        static = [row.finish(video, families.static.quality) for video, row, _ in tokens if row is not None]
-        dynamic = [row.finish(video, families.dynamic.quality) for video, _, row in tokens if row is not None]
+    def _commit(self, intakes: Sequence[_Intake]) -> None:
+        families, good = self._families, [intake for intake in intakes if intake.error is None]
+        # A face track is kept even where the video was refused later on, for want of motion, say.
+        tracks = [intake.track for intake in intakes if intake.track is not None]
+        static = [i.static.finish(i.job.video, families.static.quality) for i in good if i.static is not None]
+        dynamic = [i.dynamic.finish(i.job.video, families.dynamic.quality) for i in good if i.dynamic is not None]
         for family, rows in ((families.faces, tracks), (families.static, static), (families.dynamic, dynamic)):
             if rows:
                 self._store.write(family, rows)
-        self._failures.add(failures)
+        self._failures.add([self._failure(intake.job, intake.error) for intake in intakes if intake.error is not None])

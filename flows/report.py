@@ -15,13 +15,13 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 from prefect import flow
 
+from extractors.stopwatch import STAGES
 from flows.config import RunConfig, dump_config
 from flows.export import trait_rows
 from flows.extract import last_extraction
 from flows.families import Families, families_of
 from flows.manifest import VideoFile
 from flows.models import ModelReference
-from flows.stopwatch import STAGES
 from fusion.traits import TRAITS
 from storage.commit import commit_file
 from storage.models import ModelSerializer

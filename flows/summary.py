@@ -5,11 +5,11 @@ from __future__ import annotations
 from rich.panel import Panel
 from rich.table import Table
 
+from extractors.stopwatch import STAGES
 from flows.config import RunConfig
 from flows.console import console
 from flows.extract import ExtractReport
 from flows.run import RunReport
-from flows.stopwatch import STAGES
 
 
 def show_extraction(report: ExtractReport) -> None:
@@ -21,7 +21,7 @@ def show_extraction(report: ExtractReport) -> None:
     if report.refused_before:
         grid.add_row("refused before", f"{report.refused_before} (see `traitline failures list`)")
     if report.seconds:
-        grid.add_row("seconds", time_line(report.seconds))
+        grid.add_row("seconds of work", time_line(report.seconds))
     console.print(Panel(grid, title="Extracted", title_align="left", expand=False))
 
 
@@ -42,7 +42,7 @@ def show_run(config: RunConfig, report: RunReport) -> None:
 
 
 def time_line(seconds: dict[str, float]) -> str:
-    """Seconds by stage, in the order of the stages, with their share."""
+    """Seconds of all processes by stage, in the order of the stages, with their share; stages overlap."""
     total = sum(seconds.values())
     parts = (f"{name} {seconds[name]:.1f} ({seconds[name] / total:.0%})" for name in STAGES if name in seconds)
     return ", ".join(parts)

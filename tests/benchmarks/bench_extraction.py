@@ -1,67 +1,100 @@
-"""Where the time of one clip's extraction goes, stage by stage.
+"""What a clip's extraction takes, and what it would take with OpenCV's TV-L1, both in one interleaved run.
 
-Run it as `python tests/benchmarks/bench_extraction.py [--video FILE]`. Without a video it takes a 15 s clip of the
-corpus where that is present, else a demo clip of 4 s. A first extraction, which builds graphs and caches, is not
-counted. The total is compared with how long the clip lasts; nothing is asserted about time.
+Run it as `python tests/benchmarks/bench_extraction.py [--video FILE] [--clips N] [--repeats N]`. Without a video it
+takes a 15 s clip of the corpus where that is present, else a demo clip of 4 s. Several clips are extracted together, as
+a shard is; seconds are per clip. A first extraction, which builds graphs and caches, is not counted. Stages run side by
+side in several processes, so that their seconds of work add up to more than the wall's. Nothing is asserted about time.
 """
 
 from __future__ import annotations
 
 import argparse
-import os
 import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack
+from hashlib import sha256
 from pathlib import Path
 from statistics import median
+from typing import Any
 
+from bench_optical_flow import DEFAULT_CORPUS
 from rich.console import Console
 from rich.table import Table
 
+from extractors.optical_flow import usable_cores
+from extractors.stopwatch import STAGES
 from extractors.video import probe
 from flows.config import load_config
 from flows.demo_corpus import render_demo_corpus
 from flows.extraction import Extractor, Job
 from flows.families import families_of
-from flows.manifest import scan_videos
-from flows.stopwatch import STAGES
+from flows.manifest import VideoFile
 
-CORPUS = Path(os.environ.get("TRAITLINE_CORPUS", Path(__file__).parents[3] / "shared" / "corpus"))
-CORPUS_CLIP = CORPUS / "fi_v2" / "98fnGDVky00.005.mp4"
-REPEATS = 3
+CORPUS_CLIP = DEFAULT_CORPUS / "fi_v2" / "98fnGDVky00.005.mp4"
+WAYS: dict[str, dict[str, Any]] = {
+    "OpenCV's TV-L1": {"optical_flow.engine": "opencv"},
+    "Traitline": {},
+}
 
 
-def measure(video: Path, scratch: Path) -> list[dict[str, float]]:
-    """Return seconds by stage for each of the repeats, after one that does not count."""
-    folder = scratch / "copies"
-    folder.mkdir()
-    for number in range(1 + REPEATS):
-        # Other bytes behind the same pictures: what is cached of one copy does not serve the next.
-        (folder / f"{number}{video.suffix}").write_bytes(video.read_bytes() + bytes([number]))
-    config = load_config(flags={"weights": "random", "store.path": scratch / "store"})
-    with Extractor(config, families_of(config)) as extractor:
-        copies = scan_videos(folder, scratch / "digests.parquet")
-        runs = [extractor.extract([Job(copy, static=True, dynamic=True)]).seconds for copy in copies]
-    return runs[1:]
+def jobs(video: Path, clips: int) -> Iterator[list[Job]]:
+    """Shards of one video under names that the store does not know yet."""
+    number = 0
+    while True:
+        names = [f"{number + clip}" for clip in range(clips)]
+        yield [
+            Job(VideoFile(name, video, sha256(name.encode()).hexdigest()), static=True, dynamic=True) for name in names
+        ]
+        number += clips
+
+
+def measure(video: Path, clips: int, repeats: int, scratch: Path) -> dict[str, list[dict[str, float]]]:
+    """Seconds per clip by stage, and "all" of the wall, of each way and repeat."""
+    shards = jobs(video, clips)
+    runs: dict[str, list[dict[str, float]]] = {name: [] for name in WAYS}
+    with ExitStack() as resources:
+        extractors = {}
+        for name, flags in WAYS.items():
+            config = load_config(flags={"weights": "random", "store.path": scratch / name, **flags})
+            extractors[name] = resources.enter_context(Extractor(config, families_of(config)))
+            extractors[name].extract(next(shards)[:1])
+        for _ in range(repeats):
+            for name, extractor in extractors.items():
+                start = time.perf_counter()
+                seconds = extractor.extract(next(shards)).seconds
+                runs[name].append({stage: value / clips for stage, value in seconds.items()})
+                runs[name][-1]["all"] = (time.perf_counter() - start) / clips
+    return runs
 
 
 def main() -> None:
     """Measure and print one table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--video", type=Path, help="clip to extract")
+    parser.add_argument("--clips", type=int, default=2, help="clips at a time (count)")
+    parser.add_argument("--repeats", type=int, default=1, help="shards of clips for each way (count)")
+    arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as scratch:
-        video = parser.parse_args().video
+        video = arguments.video
         if video is None:
             video = CORPUS_CLIP if CORPUS_CLIP.is_file() else render_demo_corpus(Path(scratch)).videos / "mixed.mp4"
         duration_s = probe(video).duration_s
-        runs = measure(video, Path(scratch))
-    seconds = {stage: median(run.get(stage, 0.0) for run in runs) for stage in STAGES}
-    total = sum(seconds.values())
-    table = Table(title=f"{video.name}: {duration_s:.1f} s, median of {REPEATS}, {len(os.sched_getaffinity(0))} cores")
-    for heading in ("stage", "seconds", "share"):
-        table.add_column(heading, justify="left" if heading == "stage" else "right")
-    for stage, value in seconds.items():
-        table.add_row(stage, f"{value:.2f}", f"{value / total:.0%}")
+        runs = measure(video, arguments.clips, arguments.repeats, Path(scratch))
+    table = Table(title=f"{video.name}, {duration_s:.1f} s: seconds per clip, {usable_cores()} cores")
+    table.add_column("stage")
+    for name in WAYS:
+        table.add_column(name, justify="right")
+    typical = {
+        name: {stage: median(run.get(stage, 0.0) for run in found) for stage in (*STAGES, "all")}
+        for name, found in runs.items()
+    }
+    for stage in STAGES:
+        table.add_row(stage, *(f"{typical[name][stage]:.2f}" for name in WAYS))
     table.add_section()
-    table.add_row("all", f"{total:.2f}", f"{total / duration_s:.2f} of the clip's length")
+    table.add_row("wall", *(f"{typical[name]['all']:.2f}" for name in WAYS))
+    reference = next(iter(typical.values()))["all"]
+    table.add_row("times faster", *(f"{reference / typical[name]['all']:.1f}" for name in WAYS))
     Console().print(table)
 
 

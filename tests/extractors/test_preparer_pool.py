@@ -1,0 +1,203 @@
+"""Child processes that prepare videos: the same numbers as without them, and no harm from one that dies or hangs."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from extractors.crops import CropSettings
+from extractors.errors import VideoError
+from extractors.faces import FaceSettings
+from extractors.optical_flow import OpticalFlowSettings
+from extractors.preparation import FaceCrop, Motion, PreparationSettings, Preparer, Request
+from extractors.preparer_pool import Finished, PreparerPool
+from extractors.stopwatch import Stopwatch
+from extractors.track import FaceTrack
+from extractors.video import VideoSettings
+
+
+@pytest.fixture
+def settings(face_model) -> PreparationSettings:
+    return PreparationSettings(
+        face_model, VideoSettings(), FaceSettings(), CropSettings(), OpticalFlowSettings(engine="cpu")
+    )
+
+
+@pytest.fixture
+def clip(corpus) -> Path:
+    """2.4 s of one person."""
+    return corpus / "plain" / "single_face.mp4"
+
+
+def request(path: Path, **changes: object) -> Request:
+    return Request(**{"path": path, "track": None, "static": True, "dynamic": True, **changes})
+
+
+def copied(part: object) -> object:
+    return Motion(part.window, part.fields.copy()) if isinstance(part, Motion) else part
+
+
+def collect(settings: PreparationSettings, requests: list[Request], processes: int = 2) -> list[list[object]]:
+    """All parts of each request."""
+    parts: list[list[object]] = [[] for _ in requests]
+    with PreparerPool(settings, processes, stall_s=60) as pool:
+        for number, part in pool.prepare(requests):
+            parts[number].append(copied(part))
+    return parts
+
+
+def children() -> set[int]:
+    listed = subprocess.run(["pgrep", "-P", str(os.getpid()), "-f", "preparer_child"], capture_output=True, text=True)
+    return {int(word) for word in listed.stdout.split()}
+
+
+def disturb(
+    settings: PreparationSettings, clip: Path, harm: Callable[[int], None], stall_s: float = 60
+) -> list[object]:
+    """Prepare a clip while `harm` is done to its child process at each of its first parts."""
+    parts = []
+    with PreparerPool(settings, 1, stall_s) as pool:
+        for _, part in pool.prepare([request(clip)]):
+            parts.append(part)
+            if isinstance(part, FaceTrack):
+                for child in children():
+                    harm(child)
+        # Whatever was done, the next video is prepared.
+        after = [part for _, part in pool.prepare([request(clip, dynamic=False)])]
+    assert isinstance(after[-1], Finished)
+    return parts
+
+
+def test_parts_are_those_of_the_same_code_without_child_processes(settings, clip, corpus):
+    paths = [clip, corpus / "hard" / "rot90_phone_style_single_face.mp4", clip]
+    alone = []
+    with Preparer(settings, lambda: None) as preparer:
+        for path in paths:
+            alone.append(list(preparer.prepare(request(path), Stopwatch())))
+    for processes in (1, 3):
+        for expected, (*found, end) in zip(
+            alone, collect(settings, [request(p) for p in paths], processes), strict=True
+        ):
+            assert isinstance(end, Finished)
+            assert {"decode", "faces", "optical flow"} == set(end.seconds)
+            assert [type(part) for part in found] == [type(part) for part in expected]
+            for one, other in zip(found, expected, strict=True):
+                match one:
+                    case FaceTrack():
+                        np.testing.assert_array_equal(one.to_rows(), other.to_rows())
+                    case FaceCrop():
+                        assert one.frame == other.frame
+                        np.testing.assert_array_equal(one.pixels, other.pixels)
+                    case Motion():
+                        assert one.window == other.window
+                        np.testing.assert_array_equal(one.fields, other.fields)
+
+
+def test_more_windows_than_slots_come_in_order(settings, corpus):
+    (parts,) = collect(settings, [request(corpus / "fi_v2" / "98fnGDVky00.005.mp4", static=False)])
+    windows = [part.window.index for part in parts if isinstance(part, Motion)]
+    assert windows == list(range(6))
+    assert not any(isinstance(part, FaceCrop) for part in parts)
+
+
+def test_an_engine_of_the_parent_gets_grey_frames(settings, clip):
+    grey = PreparationSettings(
+        settings.face_model, settings.video, settings.faces, settings.crops, OpticalFlowSettings(engine="xla")
+    )
+    (parts,) = collect(grey, [request(clip)])
+    motion = next(part for part in parts if isinstance(part, Motion))
+    assert motion.fields.dtype == np.uint8
+    assert motion.fields.shape == (motion.window.fields + 1, 224, 224)
+    assert motion.fields.std() > 10
+
+
+def test_a_known_track_is_not_looked_for_again(settings, clip):
+    (first,) = collect(settings, [request(clip)])
+    (second,) = collect(settings, [request(clip, track=first[0])])
+    assert not any(isinstance(part, FaceTrack) for part in second)
+    assert "faces" not in second[-1].seconds
+
+
+def test_bad_videos_are_refused_with_their_reasons_among_good_ones(settings, clip, corpus):
+    paths = [corpus / "hard" / "empty.mp4", clip, corpus / "hard" / "crashes_decoder_qcif_rgb.avi", Path("missing.mp4")]
+    empty, good, crashing, missing = collect(settings, [request(path) for path in paths])
+    assert (empty[-1].stage, empty[-1].reason) == ("decode", "not_a_video")
+    assert isinstance(good[-1], Finished)
+    assert isinstance(crashing[-1], VideoError)
+    assert (missing[-1].stage, missing[-1].reason) == ("decode", "unreadable")
+
+
+def test_a_crash_is_the_videos_fault_and_the_next_one_is_served(settings, clip):
+    parts = disturb(settings, clip, lambda child: os.kill(child, signal.SIGSEGV))
+    assert (parts[-1].stage, parts[-1].reason) == ("decode", "decoder_crashed")
+    assert "SIGSEGV" in parts[-1].message
+
+
+def test_a_child_killed_from_outside_gets_a_second_try(settings, clip):
+    killed = []
+
+    def kill_once(child: int) -> None:
+        if not killed:
+            killed.append(child)
+            os.kill(child, signal.SIGKILL)
+
+    parts = disturb(settings, clip, kill_once)
+    assert len(killed) == 1
+    assert sum(isinstance(part, FaceTrack) for part in parts) == 2
+    assert isinstance(parts[-1], Finished)
+
+
+def test_a_video_on_which_children_get_killed_again_and_again_is_refused(settings, clip):
+    parts = disturb(settings, clip, lambda child: os.kill(child, signal.SIGKILL))
+    assert parts[-1].reason == "decoder_crashed"
+
+
+def test_a_child_that_hangs_is_given_up(settings, clip):
+    start = time.monotonic()
+    parts = disturb(settings, clip, lambda child: os.kill(child, signal.SIGSTOP), stall_s=3)
+    assert (parts[-1].stage, parts[-1].reason) == ("decode", "timeout")
+    assert time.monotonic() - start < 30
+
+
+def test_a_fault_of_the_program_is_raised_with_where_it_was(settings, clip):
+    with PreparerPool(settings, 1, stall_s=60) as pool, pytest.raises(ValueError, match="broadcast") as caught:
+        list(pool.prepare([request(clip, track=FaceTrack(np.zeros((3, 2), np.float32), np.zeros(3, np.float32)))]))
+    assert "extractors/crops.py" in caught.value.__notes__[0]
+
+
+def test_a_child_that_cannot_start_is_no_fault_of_any_video(settings, clip, tmp_path):
+    broken = PreparationSettings(
+        tmp_path / "missing.tflite", settings.video, settings.faces, settings.crops, settings.optical_flow
+    )
+    with PreparerPool(broken, 1, stall_s=60) as pool, pytest.raises(RuntimeError, match="cannot start"):
+        list(pool.prepare([request(clip)]))
+
+
+def test_no_child_outlives_the_pool_even_if_its_parent_is_killed(settings, clip):
+    collect(settings, [request(clip)])
+    assert not children()
+    code = f"""
+import pickle, sys
+from extractors.preparer_pool import PreparerPool
+with PreparerPool(pickle.loads({__import__("pickle").dumps(settings)!r}), 2, 60) as pool:
+    for part in pool.prepare(pickle.loads({__import__("pickle").dumps([request(clip)] * 50)!r})):
+        print("going", flush=True)
+"""
+    with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout.readline() == "going\n"
+        listed = subprocess.run(["pgrep", "-P", str(process.pid)], capture_output=True, text=True, check=True)
+        process.kill()
+    orphans = [int(word) for word in listed.stdout.split()]
+    assert len(orphans) == 2
+    deadline = time.monotonic() + 30
+    while any(Path(f"/proc/{child}").exists() for child in orphans):
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
