@@ -31,7 +31,8 @@ def show_run(config: RunConfig, report: RunReport) -> None:
         show_extraction(report.extraction)
     grid = Table.grid(padding=(0, 2))
     grid.add_row("model", str(report.model))
-    grid.add_row("scored", f"{report.export.scored} of {report.export.scored + sum(report.export.reasons.values())}")
+    videos = report.export.scored + sum(report.export.reasons.values())
+    grid.add_row("scored", f"{report.export.scored} of {videos}, {report.scored_now} of them now")
     for reason, count in report.export.reasons.items():
         grid.add_row("", f"{count} without a score: {reason}")
     weights = config.weights if config.weights == "pretrained" else f"[bold yellow]{config.weights}[/], a trial only"

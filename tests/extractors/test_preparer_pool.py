@@ -27,7 +27,7 @@ from extractors.video import VideoSettings
 @pytest.fixture
 def settings(face_model) -> PreparationSettings:
     return PreparationSettings(
-        face_model, VideoSettings(), FaceSettings(), CropSettings(), OpticalFlowSettings(engine="cpu")
+        face_model, VideoSettings(), FaceSettings(), CropSettings(), OpticalFlowSettings(engine="cpu", preset="fast")
     )
 
 
