@@ -83,10 +83,12 @@ def silence_libraries(log: Path) -> None:
     """Send everything that libraries write to the standard error, C++ code and child processes too, to a log file.
 
     It stays so until the process ends, for some libraries write last words at the interpreter's exit.
+
+    Raises:
+        OSError: the log cannot be opened.
     """
-    log.parent.mkdir(parents=True, exist_ok=True)
+    descriptor = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o666)
     sys.stderr.flush()
     console.file = os.fdopen(os.dup(2), "w", encoding="utf-8", errors="replace", buffering=1)
-    descriptor = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o666)
     os.dup2(descriptor, 2)
     os.close(descriptor)

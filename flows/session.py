@@ -18,7 +18,7 @@ from flows.config import RunConfig, dump_config
 from flows.errors import UserError
 from fusion.errors import LabelError, TrainingError
 from storage.commit import commit_file
-from storage.errors import StoreError
+from storage.errors import StoreError, is_full, refusal
 from storage.layout import open_store
 
 USER_ERRORS = (UserError, AssetError, LabelError, TrainingError, StoreError)
@@ -37,11 +37,18 @@ _ENVIRONMENT = {
 
 @contextmanager
 def one_line_for_mistakes() -> Iterator[None]:
-    """Show a person's mistake as one line and end with its exit status, `typer.Exit`."""
+    """Show a person's mistake, or a full disk, as one line and end with its exit status, `typer.Exit`."""
     try:
         yield
     except USER_ERRORS as error:
         console.say(f"traitline: {error}", style="red")
+        raise typer.Exit(EXIT_USER_ERROR) from error
+    except OSError as error:
+        if not is_full(error):
+            raise
+        # Libraries write beside the store too, into temporary folders and caches of their own.
+        place = error.filename if error.filename is not None else "a temporary file"
+        console.say(f"traitline: cannot write {place}: {refusal(error)}", style="red")
         raise typer.Exit(EXIT_USER_ERROR) from error
 
 
@@ -78,8 +85,8 @@ def run_command(name: str, load: Callable[[], RunConfig], body: Callable[[RunCon
         stamp = datetime.now(UTC).strftime("%Y%m%dT%H%M%S%f")
         with commit_file(folder / f"{stamp}-{name}.yaml") as temporary:
             temporary.write_text(dump_config(config), encoding="utf-8")
-    log = folder / f"{stamp}-{name}.log"
-    console.silence_libraries(log)
+        log = folder / f"{stamp}-{name}.log"
+        console.silence_libraries(log)
     for variable, value in _ENVIRONMENT.items():
         os.environ.setdefault(variable, value)
     # A scheduler's stop is a person's Ctrl-C: what is open gets closed, Prefect's own server too.

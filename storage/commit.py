@@ -14,7 +14,7 @@ import shutil
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from storage.errors import StoreError
+from storage.errors import StoreError, refusal
 
 TEMPORARY_PREFIX = ".tmp-"
 
@@ -37,7 +37,7 @@ def commit_file(target: Path) -> Iterator[Path]:
         os.replace(temporary, target)
         _sync(target.parent)
     except OSError as error:
-        raise StoreError(f"cannot write {target}: {error}") from error
+        raise StoreError(f"cannot write {target}: {refusal(error)}") from error
     finally:
         with contextlib.suppress(OSError):
             temporary.unlink(missing_ok=True)
@@ -63,7 +63,7 @@ def commit_folder(target: Path) -> Iterator[Path]:
     except OSError as error:
         if error.errno in (errno.ENOTEMPTY, errno.EEXIST):
             raise FileExistsError(error.errno, "already there", str(target)) from error
-        raise StoreError(f"cannot write {target}: {error}") from error
+        raise StoreError(f"cannot write {target}: {refusal(error)}") from error
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
 
@@ -77,10 +77,10 @@ def remove_files(paths: Sequence[Path]) -> None:
     try:
         for path in paths:
             path.unlink(missing_ok=True)
-        for folder in {path.parent for path in paths}:
-            _sync(folder)
+        for path in {path.parent for path in paths}:
+            _sync(path)
     except OSError as error:
-        raise StoreError(f"cannot remove {error.filename}: {error.strerror}") from error
+        raise StoreError(f"cannot remove {path}: {refusal(error)}") from error
 
 
 def move_file(path: Path, target: Path) -> None:
@@ -95,7 +95,7 @@ def move_file(path: Path, target: Path) -> None:
         _sync(target.parent)
         _sync(path.parent)
     except OSError as error:
-        raise StoreError(f"cannot move {path} to {target}: {error.strerror}") from error
+        raise StoreError(f"cannot move {path} to {target}: {refusal(error)}") from error
 
 
 def remove_folder(folder: Path) -> None:
@@ -111,7 +111,7 @@ def remove_folder(folder: Path) -> None:
             _sync(folder.parent)
         shutil.rmtree(doomed)
     except OSError as error:
-        raise StoreError(f"cannot remove {folder}: {error.strerror}") from error
+        raise StoreError(f"cannot remove {folder}: {refusal(error)}") from error
 
 
 def check_writable(target: Path) -> None:
@@ -144,7 +144,7 @@ def make_folder(folder: Path) -> None:
     except FileExistsError as error:
         raise StoreError(f"cannot make the folder {folder}: a file is in its place") from error
     except OSError as error:
-        raise StoreError(f"cannot make the folder {folder}: {error.strerror}") from error
+        raise StoreError(f"cannot make the folder {folder}: {refusal(error)}") from error
 
 
 def _temporary_path(target: Path) -> Path:

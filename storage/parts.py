@@ -26,16 +26,11 @@ def list_parts(folder: Path, prefix: str, suffixes: Collection[str]) -> list[Pat
     Raises:
         StoreError: the folder is there but cannot be listed.
     """
-    try:
-        names = set(os.listdir(folder))
-        # A listing may pass over a merged part that has just appeared, and over its sources that have just gone. The
-        # merged part was there before they went, so that the next listing shows it.
-        while names != (again := set(os.listdir(folder))):
-            names = again
-    except FileNotFoundError:
-        return []
-    except OSError as error:
-        raise StoreError(f"cannot read the folder {folder}: {error.strerror}") from error
+    names = _names(folder)
+    # A listing may pass over a merged part that has just appeared, and over its sources that have just gone. The
+    # merged part was there before they went, so that the next listing shows it.
+    while names != (again := _names(folder)):
+        names = again
     matches = (_NAME.fullmatch(name) for name in names)
     parts = [match for match in matches if match and match["prefix"] == prefix and match["suffix"] in suffixes]
     return [folder / match.string for match in sorted(parts, key=lambda match: (match["stem"], match["suffix"]))]
@@ -45,9 +40,12 @@ def part_after(part: Path) -> Path:
     """A free name that sorts after `part` and before whatever gets added to the folder from now on.
 
     It has the same time; new parts are always later.
+
+    Raises:
+        StoreError: the folder cannot be listed.
     """
     beginning, _, number = part.stem.rpartition("-")
-    taken = {path.stem for path in part.parent.glob(f"{beginning}-*")}
+    taken = {name.partition(".")[0] for name in _names(part.parent)}
     for candidate in range(int(number, 16) + 1, 16 ** len(number)):
         stem = f"{beginning}-{candidate:0{len(number)}x}"
         if stem not in taken:
@@ -63,3 +61,12 @@ def new_part(folder: Path, prefix: str, suffixes: Collection[str], suffix: str) 
         newest = datetime.strptime(parts[-1].name.split("-")[1], _STAMP)
         now = max(now, newest + timedelta(microseconds=1))
     return folder / f"{prefix}-{now.strftime(_STAMP)}-{secrets.token_hex(6)}{suffix}"
+
+
+def _names(folder: Path) -> set[str]:
+    try:
+        return set(os.listdir(folder))
+    except FileNotFoundError:
+        return set()
+    except OSError as error:
+        raise StoreError(f"cannot read the folder {folder}: {error.strerror}") from error

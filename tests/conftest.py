@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import os
+import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
 from extractors import assets
+
+sys.path.insert(0, str(Path(__file__).parent))
+from small_disk import SmallDisk
 
 CORPUS = Path(os.environ.get("TRAITLINE_CORPUS", Path(__file__).parents[2] / "shared" / "corpus"))
 
@@ -24,3 +29,22 @@ def corpus() -> Path:
 def face_model() -> Path:
     """MediaPipe's face detection model, fetched once into the user's cache where it is not there yet."""
     return assets.resolve("face_detector") / "face_detection_short_range.tflite"
+
+
+@pytest.fixture
+def small_disk(tmp_path) -> Iterator[Callable[..., SmallDisk]]:
+    """Mounts small disks, as `small_disk(size)`; tests that ask for this are skipped where that is not permitted."""
+    disks: list[SmallDisk] = []
+
+    def mount(size: int, files: int = 10_000) -> SmallDisk:
+        folder = tmp_path / f"disk {len(disks)}"
+        folder.mkdir()
+        try:
+            disks.append(SmallDisk(folder, size, files))
+        except PermissionError as error:
+            pytest.skip(f"a small disk cannot be mounted here: {error}")
+        return disks[-1]
+
+    yield mount
+    for disk in disks:
+        disk.close()

@@ -1,0 +1,219 @@
+"""Every system call of every commit fails in turn: what is committed stays, and the next try succeeds.
+
+The calls are found by counting: the k-th one fails, for k = 1, 2, ... until the work ends undisturbed.
+"""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import shutil
+import sys
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+sys.path.insert(0, str(Path(__file__).parent))
+import system_calls
+
+from storage import (
+    Failure,
+    FailureLog,
+    FeatureStore,
+    ModelSerializer,
+    Score,
+    ScoreStore,
+    StoreError,
+    TraitRow,
+    read_trait_csv,
+    write_trait_csv,
+)
+from storage.compaction import merge_shards, plan_merges
+from storage.conversion import convert_shard, shards_to_convert
+from storage.verification import quarantine
+
+if _reason := system_calls.supported():
+    pytest.skip(_reason, allow_module_level=True)
+
+TRAITS = ("o", "c", "e", "a", "n")
+FAILURE = Failure("a.mp4", "0" * 64, "k" * 16, "faces", "no_face", "no face", 1)
+SCORE = Score("a.mp4", "0" * 64, (0.1, 0.2, -0.3, 1e-8, 0.5), 0.9, 16, 6, "s" * 16, "d" * 16, "random")
+
+
+@dataclass
+class Case:
+    """Something that commits.
+
+    Args:
+        before: makes the store in which it happens.
+        work: what is disturbed; done again, it must succeed.
+        seen: what readers get, as something to compare.
+    """
+
+    before: Callable[[Path], object]
+    work: Callable[[Path], object]
+    seen: Callable[[Path], Any]
+
+
+def families_case(format: str, draw, static) -> Case:
+    def seen(root: Path) -> Any:
+        store = FeatureStore(root)
+        return {video.video_id: (video.video_sha256, video.checksum(1)) for video in store.read(static)}
+
+    return Case(
+        before=lambda _: None,
+        work=lambda root: FeatureStore(root, format).write(static, [draw("a.mp4"), draw("b.mp4", tokens=5)]),
+        seen=seen,
+    )
+
+
+def cases(draw, static) -> dict[str, Case]:
+    shards = {format: families_case(format, draw, static) for format in ("parquet", "hdf5")}
+    seen = shards["parquet"].seen
+
+    def two_shards(root: Path) -> None:
+        for name in ("a.mp4", "b.mp4"):
+            FeatureStore(root).write(static, [draw(name)])
+
+    def merge(root: Path) -> None:
+        store = FeatureStore(root)
+        for plan in plan_merges(store, static, settled_s=0):
+            merge_shards(plan, store.shard_of(static))
+
+    def convert(root: Path) -> None:
+        for shard in shards_to_convert(FeatureStore(root), static, "hdf5"):
+            convert_shard(shard, "hdf5")
+
+    def set_aside(root: Path) -> None:
+        shard = FeatureStore(root).shards(static)[0]
+        if "a.mp4" in FeatureStore(root).done(static):
+            quarantine(root, shard)
+
+    return {
+        "Parquet shard": shards["parquet"],
+        "HDF5 shard": shards["hdf5"],
+        "family.json": Case(
+            before=lambda _: None,
+            work=lambda root: FeatureStore(root).describe(static),
+            seen=lambda root: FeatureStore(root).families(),
+        ),
+        "failures": Case(
+            before=lambda _: None,
+            work=lambda root: FailureLog(root).add([FAILURE]),
+            seen=lambda root: FailureLog(root).current(),
+        ),
+        "scores": Case(
+            before=lambda root: ScoreStore(root).write("main", "1", [SCORE]),
+            work=lambda root: ScoreStore(root).write("main", "1", [SCORE]),
+            seen=lambda root: list(ScoreStore(root).read("main", "1")),
+        ),
+        "trait CSV": Case(
+            before=lambda root: write_trait_csv(root / "a.csv", [], trait_names=TRAITS),
+            work=lambda root: write_trait_csv(root / "a.csv", [TraitRow.scored(SCORE, "main/1")], trait_names=TRAITS),
+            seen=lambda root: list(read_trait_csv(root / "a.csv", trait_names=TRAITS)),
+        ),
+        "merge": Case(before=two_shards, work=merge, seen=seen),
+        "convert": Case(before=two_shards, work=convert, seen=seen),
+        "quarantine": Case(before=two_shards, work=set_aside, seen=seen),
+    }
+
+
+def fail_each_call(case: Case, tmp_path: Path, error: int) -> Counter[str]:
+    """Let each call fail in turn; returns how many of each name there were."""
+    template = tmp_path / "template"
+    template.mkdir()
+    case.before(template)
+    undisturbed = tmp_path / "undisturbed"
+    shutil.copytree(template, undisturbed)
+    before = case.seen(template)
+    calls = system_calls.run(lambda: case.work(undisturbed), undisturbed).calls
+    after = case.seen(undisturbed)
+    k = 0
+    while True:
+        k += 1
+        root = tmp_path / str(k)
+        shutil.copytree(template, root)
+        result = system_calls.run(lambda root=root: case.work(root), root, fail_at=k, error=error)
+        if len(result.calls) < k:  # it ended before there was a k-th call
+            assert result.error is None
+            break
+        failed = result.calls[k - 1]
+        where = f"{failed}, call {k} of {len(calls)}"
+        seen = case.seen(root)
+        assert seen in (before, after), where
+        if result.error is None:  # only clearing up may fail without a word, once all is done
+            assert seen == after, where
+            assert failed == "unlink", where
+        else:
+            if not isinstance(result.error, StoreError):
+                raise AssertionError(where) from result.error
+            message = str(result.error)
+            assert str(root) in message, where
+            assert "\n" not in message, where
+            if error == errno.ENOSPC and failed != "open":  # which takes no room
+                assert "the disk is full" in message, f"{where}: {message}"
+                assert "make room" in message, where
+        if failed != "unlink":
+            assert [path for path in root.rglob(".tmp-*")] == [], where
+        case.work(root)
+        assert case.seen(root) == after, where
+        shutil.rmtree(root)
+    assert k == len(calls) + 1
+    return Counter(calls)
+
+
+NAMES = ("Parquet shard", "HDF5 shard", "family.json", "failures", "scores", "trait CSV", "merge", "convert")
+
+
+@pytest.mark.parametrize(
+    "error", [errno.ENOSPC, pytest.param(errno.EIO, marks=pytest.mark.slow)], ids=lambda error: errno.errorcode[error]
+)
+@pytest.mark.parametrize("name", [*NAMES, "quarantine"])
+def test_any_failing_call_leaves_what_was_there_or_all_of_the_new_and_the_next_try_succeeds(
+    tmp_path, draw, static, name, error
+):
+    calls = fail_each_call(cases(draw, static)[name], tmp_path, error)
+    counts = ", ".join(f"{count} {call}" for call, count in sorted(calls.items()))
+    print(f"{name}: each of {calls.total()} calls failed once with {errno.errorcode[error]} ({counts})")
+    assert calls["fsync"] > 0
+
+
+def test_any_failing_call_while_a_model_is_saved_leaves_no_version_or_a_whole_one(tmp_path):
+    import keras
+
+    model = keras.Sequential([keras.Input((2,)), keras.layers.Dense(1)])
+
+    def seen(root: Path) -> list[str]:
+        serializer = ModelSerializer(root)
+        for version in serializer.versions("main"):
+            json.dumps(serializer.load("main", version)[1])
+        return serializer.versions("main")[:1]
+
+    case = Case(
+        before=lambda _: None,
+        work=lambda root: ModelSerializer(root).save(model, "main", {"note": "x"}, {"loss": [1.0]}),
+        seen=seen,
+    )
+    calls = fail_each_call(case, tmp_path, errno.ENOSPC)
+    print(f"model: each of {calls.total()} calls failed once ({dict(calls)})")
+
+
+def test_a_call_that_is_made_to_fail_does_fail_and_the_others_do_not(tmp_path):
+    def work() -> None:
+        descriptor = os.open(tmp_path / "a", os.O_WRONLY | os.O_CREAT)
+        try:
+            os.write(descriptor, b"one")
+            os.write(descriptor, b"two")
+        finally:
+            os.close(descriptor)
+
+    result = system_calls.run(work, tmp_path, fail_at=3, error=errno.EIO)
+    assert isinstance(result.error, OSError)
+    assert result.error.errno == errno.EIO
+    assert result.calls == ["create", "write", "write"]
+    assert (tmp_path / "a").read_text() == "one"
