@@ -18,7 +18,7 @@ from flows.cli_store import store_app
 from flows.config import RunConfig, dump_config, load_config
 from flows.errors import UserError
 from flows.families import families_of, settle_weights
-from flows.manifest import VideoFile, known_videos, scan_videos
+from flows.manifest import Archive, known_videos, scan_videos
 from flows.models import chosen_model, trains
 from flows.prefect_server import prefect_api
 from flows.session import one_line_for_mistakes, run_command
@@ -190,7 +190,7 @@ def show(config: CONFIG = None, assignments: ASSIGNMENTS = None) -> None:
         print(dump_config(load_config(config, assignments=assignments or ())), end="")
 
 
-def prepare(settings: RunConfig, *, with_files: bool = False) -> tuple[RunConfig, list[VideoFile]]:
+def prepare(settings: RunConfig, *, with_files: bool = False) -> tuple[RunConfig, Archive]:
     """Settle the weights and list the videos: those of the folder, or without one those that the store knows.
 
     Raises:

@@ -14,7 +14,7 @@ from flows.cli_store import STORE, existing_store, show_table
 from flows.config import RunConfig, load_config
 from flows.errors import UserError
 from flows.families import families_of, settle_weights
-from flows.manifest import VideoFile, scan_videos
+from flows.manifest import Archive, scan_videos
 from flows.prefect_server import prefect_api
 from flows.session import run_command, run_plainly
 from storage.failures import Failure, FailureLog
@@ -97,7 +97,7 @@ def open_failures(root: Path, reason: str | None) -> list[Failure]:
     return [failure for failure in failures if not succeeded(failure)]
 
 
-def refused_files(settings: RunConfig, reason: str | None) -> list[VideoFile]:
+def refused_files(settings: RunConfig, reason: str | None) -> Archive:
     """Files of the videos folder that were refused with these settings, and whose bytes are still the same.
 
     Raises:
@@ -113,4 +113,4 @@ def refused_files(settings: RunConfig, reason: str | None) -> list[VideoFile]:
     }
     with console.console.status("Looking at the videos"):
         files = scan_videos(settings.videos, settings.store.path / "runs" / "digests.parquet")
-    return [file for file in files if (file.video_id, file.sha256) in refused]
+    return Archive(file for file in files if (file.video_id, file.sha256) in refused)

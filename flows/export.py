@@ -12,7 +12,7 @@ from prefect import flow
 from flows import console
 from flows.config import RunConfig
 from flows.families import Families, families_of
-from flows.manifest import VideoFile
+from flows.manifest import Archive, VideoFile
 from flows.models import ModelReference
 from fusion.traits import TRAITS
 from storage.failures import Failure, FailureLog
@@ -57,7 +57,7 @@ def trait_rows(
 
 
 @flow(name="export", validate_parameters=False)
-def export(config: RunConfig, videos: list[VideoFile], model: ModelReference) -> ExportReport:
+def export(config: RunConfig, videos: Archive, model: ModelReference) -> ExportReport:
     """Write the CSV to `config.out`, or to STORE/exports/<model>-<version>.csv."""
     path = config.out
     if path is None:

@@ -17,7 +17,7 @@ from flows.config import RunConfig
 from flows.errors import UserError
 from flows.extraction import Extractor, Job, ShardReport
 from flows.families import Families, families_of
-from flows.manifest import VideoFile
+from flows.manifest import Archive, VideoFile
 from storage.commit import commit_file
 from storage.failures import FailureLog
 from storage.feature_store import FeatureStore
@@ -83,7 +83,7 @@ def extract_shard(extractor: Extractor, jobs: list[Job], stage: console.Stage) -
 
 
 @flow(name="extract", validate_parameters=False)
-def extract(config: RunConfig, videos: list[VideoFile]) -> ExtractReport:
+def extract(config: RunConfig, videos: Archive) -> ExtractReport:
     """Extract the features of all videos that lack them.
 
     Raises:

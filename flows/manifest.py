@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -40,7 +40,26 @@ class VideoFile:
     sha256: str
 
 
-def scan_videos(folder: Path, digests: Path, on_digest: Callable[[int, int], None] | None = None) -> list[VideoFile]:
+class Archive(Sequence[VideoFile]):
+    """The videos that there are to work on, sorted by id: what flows hand to each other.
+
+    Prefect keeps a flow's parameters as text in its database and refuses more than 512 KiB, some 3,000 videos. Of an
+    object that is nothing but this, it keeps the name.
+    """
+
+    __slots__ = ("_videos",)
+
+    def __init__(self, videos: Iterable[VideoFile]) -> None:
+        self._videos = tuple(videos)
+
+    def __getitem__(self, index: int) -> VideoFile:
+        return self._videos[index]
+
+    def __len__(self) -> int:
+        return len(self._videos)
+
+
+def scan_videos(folder: Path, digests: Path, on_digest: Callable[[int, int], None] | None = None) -> Archive:
     """List the videos below a folder, sorted by id. Hidden files and folders, and links to folders, are passed over.
 
     A file's digest is taken from the last scan where its size and modification time are still the same, so that a
@@ -70,10 +89,10 @@ def scan_videos(folder: Path, digests: Path, on_digest: Callable[[int, int], Non
             on_digest(number, len(paths))
     if remembered.keys() - known.keys():
         _write_digests(digests, known | remembered)
-    return videos
+    return Archive(videos)
 
 
-def known_videos(config: RunConfig, families: Families) -> list[VideoFile]:
+def known_videos(config: RunConfig, families: Families) -> Archive:
     """List the videos that a store has features of, or has refused, with these settings, sorted by id.
 
     Raises:
@@ -91,7 +110,7 @@ def known_videos(config: RunConfig, families: Families) -> list[VideoFile]:
             f"{config.store.path} has no features that were made with these settings; run `traitline "
             "extract` first, or give the settings (such as --weights) that it was filled with"
         )
-    return [VideoFile(video_id, Path(video_id), sha256) for video_id, sha256 in sorted(digests.items())]
+    return Archive(VideoFile(video_id, Path(video_id), sha256) for video_id, sha256 in sorted(digests.items()))
 
 
 def _video_id(path: Path, folder: Path) -> str:

@@ -20,7 +20,7 @@ from flows.config import RunConfig, dump_config
 from flows.export import trait_rows
 from flows.extract import last_extraction
 from flows.families import Families, families_of
-from flows.manifest import VideoFile
+from flows.manifest import Archive, VideoFile
 from flows.models import ModelReference
 from fusion.traits import TRAITS
 from storage.commit import commit_file
@@ -41,7 +41,7 @@ class Refusals:
 
 
 @flow(name="report", validate_parameters=False)
-def report(config: RunConfig, videos: list[VideoFile], model: ModelReference) -> Path:
+def report(config: RunConfig, videos: Archive, model: ModelReference) -> Path:
     """Write the page to STORE/reports/<model>-<version>-<time>.html and return its path."""
     now = datetime.now(UTC)
     page = render_report(config, families_of(config), videos, model, now)

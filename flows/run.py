@@ -11,7 +11,7 @@ from flows.config import RunConfig
 from flows.errors import UserError
 from flows.export import ExportReport, export
 from flows.extract import ExtractReport, TooManyRefusedError, extract
-from flows.manifest import VideoFile
+from flows.manifest import Archive
 from flows.models import ModelReference, chosen_model, trains
 from flows.report import report
 from flows.score import score
@@ -30,7 +30,7 @@ class RunReport:
 
 
 @flow(name="run", validate_parameters=False)
-def run(config: RunConfig, videos: list[VideoFile]) -> RunReport:
+def run(config: RunConfig, videos: Archive) -> RunReport:
     """Extract, train where there are labels and no model is named, score, export and report.
 
     Raises:

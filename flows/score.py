@@ -12,7 +12,7 @@ from flows.clips import CachedClip, read_clips, ready_videos
 from flows.config import RunConfig
 from flows.errors import UserError
 from flows.families import Families, families_of
-from flows.manifest import VideoFile
+from flows.manifest import Archive
 from flows.models import ModelReference
 from storage.models import ModelSerializer
 from storage.scores import Score, ScoreStore
@@ -21,7 +21,7 @@ CLIPS_PER_COMMIT = 4096
 
 
 @flow(name="score", validate_parameters=False)
-def score(config: RunConfig, videos: list[VideoFile], model: ModelReference) -> int:
+def score(config: RunConfig, videos: Archive, model: ModelReference) -> int:
     """Score the videos whose features are there and that this model version has not scored from these features.
 
     Returns:

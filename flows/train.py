@@ -14,7 +14,7 @@ from flows.clips import read_clips, ready_videos
 from flows.config import RunConfig
 from flows.errors import UserError
 from flows.families import Families, families_of
-from flows.manifest import VideoFile
+from flows.manifest import Archive
 from flows.models import ModelReference
 from fusion.labels import read_labels
 from fusion.matching import LabelledVideos, match_labels
@@ -22,7 +22,7 @@ from storage.models import ModelSerializer
 
 
 @flow(name="train", validate_parameters=False)
-def train(config: RunConfig, videos: list[VideoFile]) -> ModelReference:
+def train(config: RunConfig, videos: Archive) -> ModelReference:
     """Train on all labelled videos that have features, unless the latest model was made from exactly that.
 
     Raises:

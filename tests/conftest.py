@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import os
-import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from small_disk import SmallDisk
 
 from extractors import assets
-
-sys.path.insert(0, str(Path(__file__).parent))
-from small_disk import SmallDisk
 
 CORPUS = Path(os.environ.get("TRAITLINE_CORPUS", Path(__file__).parents[2] / "shared" / "corpus"))
 

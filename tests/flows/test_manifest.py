@@ -5,9 +5,10 @@ import os
 from pathlib import Path
 
 import pytest
+from prefect import Flow
 
 from flows.errors import UserError
-from flows.manifest import scan_videos
+from flows.manifest import Archive, VideoFile, scan_videos
 
 
 @pytest.fixture
@@ -69,3 +70,10 @@ def test_a_name_that_is_no_utf8_becomes_an_id_that_a_csv_can_hold(tmp_path):
     (tmp_path / "videos").mkdir()
     Path(os.fsdecode(os.fsencode(tmp_path / "videos") + b"/caf\xe9.mp4")).touch()
     assert ids(scan_videos(tmp_path / "videos", tmp_path / "digests.parquet")) == ["caf\\xe9.mp4"]
+
+
+def test_prefect_keeps_no_list_of_the_videos():
+    """It refuses a flow whose parameters take more than 512 KiB, and an archive of 10,000 clips would."""
+    archive = Archive(VideoFile(f"{number:08d}.mp4", Path("videos"), "0" * 64) for number in range(10_000))
+    assert Flow(lambda videos: None, name="any").serialize_parameters({"videos": archive}) == {"videos": "<Archive>"}
+    assert (len(archive), archive[-1].video_id) == (10_000, "00009999.mp4")
