@@ -11,7 +11,7 @@ import av
 import pytest
 
 MINUTES = 10
-LIMIT_GB = 2.0
+LIMIT_GB = 2.5  # of all processes: the networks, two that prepare videos, Prefect's server
 
 
 @pytest.fixture
@@ -47,7 +47,7 @@ def resident_gb(process: int) -> float:
 
 
 @pytest.mark.slow
-def test_ten_minutes_of_720p_are_extracted_in_less_than_two_gigabytes(long_videos, tmp_path):
+def test_ten_minutes_of_720p_take_no_more_memory_than_a_short_clip(long_videos, tmp_path):
     command = [str(Path(sys.executable).with_name("traitline")), "extract", "--weights", "random"]
     command += ["--videos", str(long_videos), "--store", str(tmp_path / "store")]
     peak_gb = 0.0
