@@ -85,6 +85,26 @@ def test_looking_at_the_assets_needs_no_network(offline, face_model):
     assert tried == 0
 
 
+USE_MEDIAPIPE = """
+import sys
+import numpy as np
+from extractors.faces import FaceDetector
+with FaceDetector(sys.argv[1]) as detector:
+    detector.detect(np.zeros((200, 200, 3), np.uint8))
+"""
+# The same with nothing in between: what MediaPipe does when nobody keeps it from it.
+FREE_MEDIAPIPE = "import extractors.offline_thread as t; t._give_up_network = None" + USE_MEDIAPIPE
+
+
+def test_mediapipe_does_not_report_to_google_how_it_is_used(offline, face_model):
+    shown, tried = offline(sys.executable, "-c", USE_MEDIAPIPE, face_model)
+    assert shown.returncode == 0, shown.stderr
+    assert tried == 0
+    _, tried = offline(sys.executable, "-c", FREE_MEDIAPIPE, face_model)
+    if not tried:
+        pytest.skip("this version of MediaPipe does not try, so that nothing is shown by its not getting out")
+
+
 @pytest.mark.slow
 def test_a_whole_run_without_a_network_tries_none(offline, rendered, face_model, tmp_path):
     """Prefect's server and its new home, both networks, training, scores, the CSV and the report, from two clips."""
