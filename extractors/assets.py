@@ -7,80 +7,73 @@ digest is checked before it is used; a file with another digest is refused, neve
 
 from __future__ import annotations
 
-import hashlib
 import os
-import shutil
-import subprocess
-import sys
-import tempfile
 import tomllib
-import urllib.request
-import zipfile
-from dataclasses import dataclass
+from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 
 import platformdirs
 
+from extractors.assets_download import fetch_asset
+from extractors.assets_files import Asset, AssetError, AssetFile, OnBytes, find_damage
+
 ENVIRONMENT_VARIABLE = "TRAITLINE_ASSETS"
-CHUNK_BYTES = 1 << 20
-DOWNLOAD_TIMEOUT_S = 60
-
-
-class AssetError(Exception):
-    """An asset cannot be had, or its bytes are not the published ones; the message names the cure."""
-
-
-@dataclass(frozen=True)
-class AssetFile:
-    """One file of an asset.
-
-    Args:
-        name: file name inside the asset's folder.
-        digest: "<algorithm>:<hex>" with algorithm sha256, md5 or git-blob-sha1.
-        sources: places to fetch it from, tried in order.
-        size: bytes, where the publisher's size is known.
-    """
-
-    name: str
-    digest: str
-    sources: tuple[str, ...]
-    size: int | None = None
-
-
-@dataclass(frozen=True)
-class Asset:
-    """A named set of files that belong together, with the licence that they come under."""
-
-    name: str
-    title: str
-    licence: str
-    files: tuple[AssetFile, ...]
-
-    @property
-    def digest(self) -> str:
-        """The digests of all files, joined: what identifies these weights in a feature key."""
-        return " ".join(file.digest for file in self.files)
+HOW_TO_GET = (
+    "`traitline assets fetch` downloads what is missing; without a network, `traitline assets unpack BUNDLE` takes it "
+    "from a file that `traitline assets bundle` wrote elsewhere"
+)
 
 
 @cache
 def known_assets() -> dict[str, Asset]:
     """All assets of `assets.toml` by name."""
-    table = tomllib.loads((Path(__file__).parent / "assets.toml").read_text(encoding="utf-8"))
-    return {
-        name: Asset(
-            name=name,
-            title=entry["title"],
-            licence=entry["licence"],
-            files=tuple(AssetFile(**{**file, "sources": tuple(file["sources"])}) for file in entry["files"]),
-        )
-        for name, entry in table.items()
-    }
+    return read_table(Path(__file__).parent / "assets.toml")
+
+
+def read_table(path: Path) -> dict[str, Asset]:
+    """Read a table of assets; the texts of their licences lie in the folder `licences` beside it."""
+    assets = {}
+    for name, entry in tomllib.loads(path.read_text(encoding="utf-8")).items():
+        files = tuple(AssetFile(**{**file, "sources": tuple(file["sources"])}) for file in entry.pop("files"))
+        licence_text = (path.parent / "licences" / entry.pop("licence_file")).read_text(encoding="utf-8")
+        assets[name] = Asset(name=name, licence_text=licence_text, files=files, **entry)
+    return assets
+
+
+def select(names: list[str]) -> list[Asset]:
+    """The named assets, or all where no name is given.
+
+    Raises:
+        AssetError: no such asset.
+    """
+    known = known_assets()
+    for name in names:
+        if name not in known:
+            raise AssetError(f"there is no asset {name}; there are {', '.join(known)}")
+    return [known[name] for name in dict.fromkeys(names)] if names else list(known.values())
 
 
 def user_cache() -> Path:
     """Folder into which assets are downloaded."""
     return Path(platformdirs.user_cache_dir("traitline")) / "assets"
+
+
+def places(folder: Path | None = None) -> list[tuple[str, Path]]:
+    """Where assets are looked for, each with what to call it: in a given folder alone, or in the usual ones."""
+    if folder is not None:
+        return [("path", folder)]
+    cached = [("cache", user_cache())]
+    named = os.environ.get(ENVIRONMENT_VARIABLE)
+    return [("asset folder", Path(named)), *cached] if named else cached
+
+
+def find(asset: Asset, folder: Path | None = None) -> tuple[str, Path] | None:
+    """Where an asset lies with all its files, their bytes unread: what to call the place, and the asset's folder."""
+    for place, parent in places(folder):
+        if _is_in(asset, parent / asset.name):
+            return place, parent / asset.name
+    return None
 
 
 def resolve(name: str, *, folder: Path | None = None, download: bool = True) -> Path:
@@ -97,104 +90,65 @@ def resolve(name: str, *, folder: Path | None = None, download: bool = True) -> 
     Raises:
         AssetError: no such asset, wrong bytes, or not to be had; says what to do.
     """
-    asset = known_assets()[name]
+    (asset,) = select([name])
     if folder is not None:
-        if not _complete(asset, folder):
-            raise AssetError(f"{folder} does not hold {_names(asset)}; put the files there or leave the folder out")
-        return folder
-    candidates = [user_cache() / name]
-    if os.environ.get(ENVIRONMENT_VARIABLE):
-        candidates.insert(0, Path(os.environ[ENVIRONMENT_VARIABLE]) / name)
-    for candidate in candidates:
-        if _complete(asset, candidate):
-            return candidate
+        if not _is_in(asset, folder):
+            raise AssetError(
+                f"{folder} does not hold {asset.file_names}; leave the folder out, or put the files there, as "
+                f"`traitline assets unpack BUNDLE --folder {folder.parent}` does"
+            )
+        return _checked(asset, folder)
+    found = find(asset)
+    if found is not None:
+        return _checked(asset, found[1])
     if not download:
-        raise AssetError(f"{asset.title} is not on this machine; put {_names(asset)} into {candidates[0]}")
-    return _fetch(asset, user_cache() / name)
+        raise AssetError(f"{asset.title} is not on this machine. {_cure(asset)}")
+    return fetch(asset)
 
 
-def digest_of(path: Path, algorithm: str) -> str:
-    """Digest of a file in the notation of `assets.toml`, "<algorithm>:<hex>"."""
-    if algorithm == "git-blob-sha1":
-        digest = hashlib.sha1(f"blob {path.stat().st_size}\0".encode(), usedforsecurity=False)
-    else:
-        digest = hashlib.new(algorithm, usedforsecurity=False)
-    with path.open("rb") as stream:
-        while chunk := stream.read(CHUNK_BYTES):
-            digest.update(chunk)
-    return f"{algorithm}:{digest.hexdigest()}"
+def fetch(asset: Asset, on_bytes: OnBytes = lambda file, done: None) -> Path:
+    """Make sure that an asset is on this machine and sound, downloading it into the user's cache if need be.
 
+    Args:
+        asset: what to fetch.
+        on_bytes: told of the download's progress.
 
-def _names(asset: Asset) -> str:
-    return " and ".join(file.name for file in asset.files)
+    Returns:
+        Folder with all files of the asset.
 
-
-def _complete(asset: Asset, folder: Path) -> bool:
-    if not all((folder / file.name).is_file() for file in asset.files):
-        return False
-    for file in asset.files:
-        _check(file, folder / file.name)
-    return True
-
-
-def _check(file: AssetFile, path: Path) -> None:
-    found = digest_of(path, file.digest.partition(":")[0])
-    if found != file.digest:
-        raise AssetError(f"{path} has digest {found}, not the published {file.digest}; delete it to fetch it anew")
-
-
-def _fetch(asset: Asset, folder: Path) -> Path:
-    folder.mkdir(parents=True, exist_ok=True)
-    for file in asset.files:
-        if not (folder / file.name).is_file():
-            _fetch_file(asset, file, folder)
-    return folder
-
-
-def _fetch_file(asset: Asset, file: AssetFile, folder: Path) -> None:
-    faults = []
-    for source in file.sources:
-        # A partial download lies beside its goal, so that the final rename is one step on one file system.
-        with tempfile.TemporaryDirectory(dir=folder, prefix=".fetch-") as scratch:
-            partial = Path(scratch) / file.name
-            try:
-                if source.startswith("wheel:"):
-                    _take_from_wheel(source.removeprefix("wheel:"), partial)
-                else:
-                    _download(source, partial)
-                _check(file, partial)
-            except (OSError, subprocess.SubprocessError, zipfile.BadZipFile, KeyError, AssetError) as error:
-                faults.append(f"{source.partition('?')[0]}: {_first_line(error)}")
-                continue
-            os.replace(partial, folder / file.name)
-            return
-    raise AssetError(
-        f"{asset.title} cannot be had ({'; '.join(faults)}). Put {_names(asset)} into a folder {asset.name}/ "
-        f"of the folder that {ENVIRONMENT_VARIABLE} names"
-    )
-
-
-def _first_line(error: Exception) -> str:
-    text = str(error).strip()
-    return text.splitlines()[0] if text else type(error).__name__
-
-
-def _download(url: str, goal: Path) -> None:
-    request = urllib.request.Request(url, headers={"User-Agent": "traitline"})
-    with urllib.request.urlopen(request, timeout=DOWNLOAD_TIMEOUT_S) as response, goal.open("wb") as stream:
-        shutil.copyfileobj(response, stream, CHUNK_BYTES)
-
-
-def _take_from_wheel(source: str, goal: Path) -> None:
-    requirement, _, member = source.partition("#")
-    # The member is the same file in every build of the wheel, so one fixed build serves all Pythons and machines.
-    command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--only-binary=:all:"]
-    command += ["--python-version=3.11", "--platform=manylinux_2_28_x86_64", "--platform=manylinux2014_x86_64"]
-    command += ["--dest", str(goal.parent), requirement]
+    Raises:
+        AssetError: wrong bytes, or not to be had; names each source with its fault.
+    """
+    found = find(asset)
+    if found is not None:
+        return _checked(asset, found[1])
     try:
-        subprocess.run(command, check=True, capture_output=True, text=True)
-    except subprocess.CalledProcessError as error:
-        raise OSError(f"pip could not download {requirement}") from error
-    (wheel,) = goal.parent.glob("*.whl")
-    with zipfile.ZipFile(wheel) as archive, archive.open(member) as stream, goal.open("wb") as copy:
-        shutil.copyfileobj(stream, copy, CHUNK_BYTES)
+        fetch_asset(asset, user_cache() / asset.name, on_bytes)
+    except AssetError as error:
+        raise AssetError(f"{error}. {_cure(asset)}") from error
+    return _checked(asset, user_cache() / asset.name)
+
+
+def read_through(asset: Asset, folder: Path | None = None) -> Iterator[tuple[Path, str | None]]:
+    """Read every byte of an asset's files wherever they lie: each path, with what is wrong with it or None."""
+    for _, parent in places(folder):
+        for file in asset.files:
+            path = parent / asset.name / file.name
+            if path.is_file():
+                yield path, find_damage(file, path)
+
+
+def _cure(asset: Asset) -> str:
+    return f"{HOW_TO_GET}. Or put {asset.file_names} into {places()[0][1] / asset.name}"
+
+
+def _is_in(asset: Asset, folder: Path) -> bool:
+    return all((folder / file.name).is_file() for file in asset.files)
+
+
+def _checked(asset: Asset, folder: Path) -> Path:
+    for file in asset.files:
+        damage = find_damage(file, folder / file.name)
+        if damage is not None:
+            raise AssetError(f"{damage}; delete it and get it anew: {HOW_TO_GET}")
+    return folder

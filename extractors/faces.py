@@ -9,6 +9,7 @@ import numpy as np
 from pydantic import BaseModel, Field
 
 from extractors.boxes import overlaps
+from extractors.offline_thread import OfflineThread
 
 # MediaPipe scales the whole picture to 128 x 128 px. Measured on known faces pasted into 1280 x 720: boxes that come
 # out narrower than this share of the longer side are up to twice as wide as the face.
@@ -62,23 +63,33 @@ DEFAULTS = FaceSettings()
 class FaceDetector:
     """Find all faces in a picture. Use it as a context manager: MediaPipe must be closed before Python ends.
 
+    MediaPipe runs in a thread without a network, see `extractors.offline_thread`.
+
     Args:
         model_path: BlazeFace short range, `face_detection_short_range.tflite`.
         settings: candidate_score, sure_score and min_score are used here.
     """
 
     def __init__(self, model_path: Path | str, settings: FaceSettings = DEFAULTS) -> None:
+        self._settings = settings
+        self._thread = OfflineThread()
+        try:
+            self._thread.call(self._start, model_path)
+        except BaseException:
+            self._thread.close()
+            raise
+
+    def _start(self, model_path: Path | str) -> None:
         # Importing MediaPipe takes seconds, and these settings are read where no face is ever looked for.
         import mediapipe
         from mediapipe.tasks.python import BaseOptions, vision
 
         self._image = mediapipe.Image
         self._rgb = mediapipe.ImageFormat.SRGB
-        self._settings = settings
         options = vision.FaceDetectorOptions(
             base_options=BaseOptions(model_asset_path=str(model_path)),
             running_mode=vision.RunningMode.IMAGE,
-            min_detection_confidence=settings.candidate_score,
+            min_detection_confidence=self._settings.candidate_score,
             min_suppression_threshold=SAME_FACE_OVERLAP,
         )
         self._detector = vision.FaceDetector.create_from_options(options)
@@ -93,7 +104,8 @@ class FaceDetector:
 
     def close(self) -> None:
         """Let go of MediaPipe's threads and memory."""
-        self._detector.close()
+        self._thread.call(self._detector.close)
+        self._thread.close()
 
     def detect(self, image: np.ndarray) -> np.ndarray:
         """Find the faces in one picture.
@@ -120,7 +132,7 @@ class FaceDetector:
         picture = self._image(image_format=self._rgb, data=np.ascontiguousarray(image))
         rows = [
             (box.origin_x, box.origin_y, box.width, box.height, detection.categories[0].score)
-            for detection in self._detector.detect(picture).detections
+            for detection in self._thread.call(self._detector.detect, picture).detections
             for box in [detection.bounding_box]
         ]
         faces = np.array(rows, dtype=np.float32).reshape(-1, 5)

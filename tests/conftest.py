@@ -1,12 +1,16 @@
-"""What all tests share: the folder of real recordings, which stays outside the project."""
+"""What all tests share: the folder of real recordings, which stays outside the project, and servers and disks."""
 
 from __future__ import annotations
 
+import hashlib
 import os
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
+from asset_server import AssetServer
 from small_disk import SmallDisk
 
 from extractors import assets
@@ -45,3 +49,38 @@ def small_disk(tmp_path) -> Iterator[Callable[..., SmallDisk]]:
     yield mount
     for disk in disks:
         disk.close()
+
+
+@pytest.fixture
+def asset_server():
+    """Three megabytes of noise on a web server of this machine."""
+    content = np.random.default_rng(0).bytes(3_000_000)
+    with AssetServer(content) as server:
+        threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
+        yield server
+        server.stopped.set()
+        server.shutdown()
+
+
+@pytest.fixture
+def declare_asset(tmp_path, monkeypatch, asset_server):
+    """Let the only asset be `net`, the server's file from the given sources; the user's cache is empty."""
+    monkeypatch.setattr(assets, "user_cache", lambda: tmp_path / "cache")
+    monkeypatch.delenv(assets.ENVIRONMENT_VARIABLE, raising=False)
+    folder = tmp_path / "table"
+    (folder / "licences").mkdir(parents=True)
+    (folder / "licences" / "free.txt").write_text("Do what you like.\n")
+
+    def declare(*sources: str, digest: str | None = None) -> None:
+        digest = digest if digest is not None else f"sha256:{hashlib.sha256(asset_server.content).hexdigest()}"
+        urls = [source if ":" in source else asset_server.url(source) for source in sources]
+        (folder / "assets.toml").write_text(
+            '[net]\ntitle = "A network"\nversion = "1"\npurpose = "tests"\nlicence = "Free"\n'
+            'licence_file = "free.txt"\n'
+            f'[[net.files]]\nname = "weights.bin"\nsize = {len(asset_server.content)}\n'
+            f'digest = "{digest}"\nsources = {urls}\n'
+        )
+        table = assets.read_table(folder / "assets.toml")
+        monkeypatch.setattr(assets, "known_assets", lambda: table)
+
+    return declare

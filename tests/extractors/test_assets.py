@@ -1,110 +1,113 @@
 from __future__ import annotations
 
 import hashlib
-import http.server
-import threading
-from functools import partial
+import subprocess
 
+import numpy as np
 import pytest
 
 from extractors import assets
-from extractors.assets import Asset, AssetError, AssetFile
-
-CONTENT = b"weights, as it were"
-DIGEST = f"sha256:{hashlib.sha256(CONTENT).hexdigest()}"
+from extractors.assets_files import AssetError, digest_of
 
 
 @pytest.fixture
-def address(tmp_path):
-    """A web server on this machine that has the file and nothing else."""
-    folder = tmp_path / "served"
-    folder.mkdir()
-    (folder / "weights.bin").write_bytes(CONTENT)
+def put(asset_server, tmp_path):
+    """Put the asset's file, or other bytes under its name, into a folder of assets."""
 
-    class Quiet(http.server.SimpleHTTPRequestHandler):
-        def log_message(self, *_):
-            pass
+    def put(parent: str, content: bytes | None = None):
+        folder = tmp_path / parent / "net"
+        folder.mkdir(parents=True)
+        (folder / "weights.bin").write_bytes(asset_server.content if content is None else content)
+        return folder
 
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), partial(Quiet, directory=folder)) as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
-        yield f"http://127.0.0.1:{server.server_port}"
-        server.shutdown()
+    return put
 
 
-@pytest.fixture
-def asset_of(tmp_path, monkeypatch):
-    """Declare one asset with the given sources, an empty user cache and no folder in the environment."""
-    monkeypatch.setattr(assets, "user_cache", lambda: tmp_path / "cache")
-    monkeypatch.delenv(assets.ENVIRONMENT_VARIABLE, raising=False)
-
-    def declare(*sources: str, digest: str = DIGEST) -> None:
-        file = AssetFile("weights.bin", digest, sources)
-        monkeypatch.setattr(assets, "known_assets", lambda: {"net": Asset("net", "A network", "MIT", (file,))})
-
-    return declare
-
-
-def test_a_missing_asset_is_downloaded_once_and_then_found_in_the_cache(asset_of, address, tmp_path):
-    asset_of(f"{address}/weights.bin")
-    folder = assets.resolve("net")
-    assert folder == tmp_path / "cache" / "net"
-    assert (folder / "weights.bin").read_bytes() == CONTENT
-    asset_of("http://127.0.0.1:9/nobody-listens")
-    assert assets.resolve("net") == folder
-
-
-def test_the_next_source_is_tried_where_one_has_nothing(asset_of, address):
-    asset_of(f"{address}/absent.bin", f"{address}/weights.bin")
-    assert (assets.resolve("net") / "weights.bin").read_bytes() == CONTENT
-
-
-def test_bytes_with_another_digest_are_refused_with_both_digests_and_leave_nothing_behind(asset_of, address, tmp_path):
-    wrong = "sha256:" + "0" * 64
-    asset_of(f"{address}/weights.bin", digest=wrong)
-    with pytest.raises(AssetError) as caught:
-        assets.resolve("net")
-    assert wrong in str(caught.value)
-    assert DIGEST in str(caught.value)
-    assert "\n" not in str(caught.value)
-    assert list((tmp_path / "cache" / "net").iterdir()) == []
-
-
-def test_the_folder_in_the_environment_comes_before_the_cache(asset_of, tmp_path, monkeypatch):
-    asset_of()
-    for parent in ("cache", "mine"):
-        (tmp_path / parent / "net").mkdir(parents=True)
-        (tmp_path / parent / "net" / "weights.bin").write_bytes(CONTENT)
+def test_the_folder_in_the_environment_comes_before_the_cache(declare_asset, put, tmp_path, monkeypatch):
+    declare_asset()
+    put("cache")
+    mine = put("mine")
     monkeypatch.setenv(assets.ENVIRONMENT_VARIABLE, str(tmp_path / "mine"))
-    assert assets.resolve("net") == tmp_path / "mine" / "net"
+    assert assets.resolve("net") == mine
 
 
-def test_a_file_that_was_altered_on_this_machine_is_refused(asset_of, tmp_path):
-    asset_of()
-    (tmp_path / "cache" / "net").mkdir(parents=True)
-    (tmp_path / "cache" / "net" / "weights.bin").write_bytes(CONTENT + b"!")
-    with pytest.raises(AssetError, match="delete it to fetch it anew"):
+def test_a_file_that_was_altered_on_this_machine_is_refused_with_both_digests(declare_asset, put, asset_server):
+    declare_asset("sound")
+    altered = asset_server.content[:-1] + b"!"
+    put("cache", altered)
+    with pytest.raises(AssetError, match="delete it and get it anew") as caught:
         assets.resolve("net")
+    for content in (altered, asset_server.content):
+        assert hashlib.sha256(content).hexdigest() in str(caught.value)
+    assert asset_server.asked == []
 
 
-def test_an_explicit_folder_is_the_only_one_looked_at(asset_of, address, tmp_path):
-    asset_of(f"{address}/weights.bin")
+def test_an_explicit_folder_is_the_only_one_looked_at(declare_asset, asset_server, tmp_path):
+    declare_asset("sound")
     with pytest.raises(AssetError, match="does not hold weights"):
         assets.resolve("net", folder=tmp_path)
+    assert asset_server.asked == []
 
 
-def test_what_cannot_be_had_is_said_in_one_line_that_names_the_folder_to_use(asset_of):
-    asset_of("http://127.0.0.1:9/nobody-listens")
-    with pytest.raises(AssetError, match="TRAITLINE_ASSETS") as caught:
-        assets.resolve("net")
-    assert "\n" not in str(caught.value)
+def test_a_missing_asset_is_said_in_one_line_that_names_both_ways_to_get_it(declare_asset, tmp_path):
+    declare_asset("http://127.0.0.1:9/nobody-listens")
+    for download in (True, False):
+        with pytest.raises(AssetError) as caught:
+            assets.resolve("net", download=download)
+        for words in (
+            "A network",
+            "traitline assets fetch",
+            "traitline assets unpack",
+            str(tmp_path / "cache" / "net"),
+        ):
+            assert words in str(caught.value)
+        assert "\n" not in str(caught.value)
 
 
-def test_git_blob_digest_is_the_one_that_git_gives(tmp_path):
-    # `printf 'hello\n' | git hash-object --stdin`
-    path = tmp_path / "hello"
-    path.write_bytes(b"hello\n")
-    assert assets.digest_of(path, "git-blob-sha1") == "git-blob-sha1:ce013625030ba8dba906f756967f9e9ca394464a"
+def test_an_unknown_name_is_answered_with_the_known_ones():
+    with pytest.raises(AssetError, match="face_detector, resnet50_imagenet, i3d_flow_imagenet"):
+        assets.select(["i3d"])
+
+
+@pytest.mark.parametrize("size", [0, 6, 3 << 20])
+def test_git_blob_digest_is_the_one_that_git_gives(tmp_path, size):
+    path = tmp_path / "file"
+    path.write_bytes(np.random.default_rng(size).bytes(size))
+    command = ["git", "hash-object", "--no-filters", str(path)]
+    found = subprocess.run(command, check=True, capture_output=True, text=True, cwd=tmp_path).stdout.strip()
+    assert digest_of(path, "git-blob-sha1") == f"git-blob-sha1:{found}"
+
+
+def test_every_asset_comes_with_the_text_of_its_licence():
+    for asset in assets.select([]):
+        words = {"Apache-2.0": "Apache License", "MIT": "MIT License"}[asset.licence.split()[0]]
+        assert words in asset.licence_text
+
+
+def test_the_checkpoint_has_the_size_that_its_index_gives_it(corpus):
+    """230 variables of float32, one after the other."""
+    tf = pytest.importorskip("tensorflow")
+    index = corpus.parent / "assets" / "i3d_flow_imagenet.ckpt.index"
+    if not index.is_file():
+        pytest.skip(f"no index of the published checkpoint at {index}")
+    variables = tf.train.list_variables(str(index.with_suffix("")))
+    _, data = assets.known_assets()["i3d_flow_imagenet"].files
+    assert len(variables) == 230
+    assert data.size == sum(4 * int(np.prod(shape)) for _, shape in variables)
 
 
 def test_the_face_detector_comes_out_of_a_wheel_where_only_a_package_index_is_reached(face_model):
     assert hashlib.sha256(face_model.read_bytes()).hexdigest().startswith("bbff11cebd1eb27a")
+
+
+def test_the_published_files_have_the_digests_that_are_written_down(corpus):
+    shared = corpus.parent / "assets"
+    for name, number, path in (
+        ("face_detector", 0, shared / "face_detection_short_range.tflite"),
+        ("i3d_flow_imagenet", 0, shared / "i3d_flow_imagenet.ckpt.index"),
+    ):
+        if not path.is_file():
+            pytest.skip(f"no copy of a published file at {path}")
+        file = assets.known_assets()[name].files[number]
+        assert digest_of(path, "sha256") == file.digest
+        assert path.stat().st_size == file.size

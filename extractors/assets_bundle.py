@@ -1,0 +1,206 @@
+"""One archive with assets for machines without a network: written byte for byte the same each time, unpacked warily.
+
+A bundle is a plain tar (USTAR, uncompressed, for weights do not shrink): `SHA256SUMS` first, which `sha256sum -c` reads
+where the archive was unpacked with tar, then a folder for each asset with its files and `LICENCE.txt`. Only that is
+accepted: regular files with names and sizes from `assets.toml`, which is also where the digests come from that count.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import os
+import tarfile
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO
+
+from extractors.assets_files import (
+    CHUNK_BYTES,
+    LICENCE_NAME,
+    Asset,
+    AssetError,
+    AssetFile,
+    OnBytes,
+    digest_of,
+    start_digest,
+)
+
+SUMS_NAME = "SHA256SUMS"
+MOST_TEXT_BYTES = 1 << 16  # of SHA256SUMS and of a licence
+
+
+@dataclass(frozen=True)
+class _Member:
+    """A regular file in a bundle: where its bytes begin, and how many there are."""
+
+    name: str
+    offset: int
+    size: int
+
+
+def write_bundle(folders: Mapping[str, tuple[Asset, Path]], goal: Path, on_bytes: OnBytes) -> None:
+    """Write a bundle; the same assets give the same bytes.
+
+    Args:
+        folders: name -> the asset, and the folder that holds its files, which have been checked.
+        goal: file to write.
+        on_bytes: told of the progress.
+
+    Raises:
+        OSError: a file cannot be read, or the bundle not be written.
+    """
+    texts: dict[str, bytes] = {}
+    files: dict[str, tuple[AssetFile, Path]] = {}
+    for name, (asset, folder) in sorted(folders.items()):
+        texts[f"{name}/{LICENCE_NAME}"] = asset.licence_text.encode()
+        files |= {f"{name}/{file.name}": (file, folder / file.name) for file in asset.files}
+    sums = {name: hashlib.sha256(text).hexdigest() for name, text in texts.items()}
+    sums |= {name: digest_of(path, "sha256").partition(":")[2] for name, (_, path) in files.items()}
+    head = "".join(f"{digest}  {name}\n" for name, digest in sorted(sums.items())).encode()
+    with tarfile.open(goal, "w", format=tarfile.USTAR_FORMAT) as archive:
+        for name, text in ((SUMS_NAME, head), *sorted(texts.items())):
+            archive.addfile(_plain(name, len(text)), io.BytesIO(text))
+        for name, (file, path) in sorted(files.items()):
+            with path.open("rb") as stream:
+                archive.addfile(_plain(name, file.size), stream)
+            on_bytes(file, file.size)
+
+
+def unpack_bundle(bundle: Path, assets: Mapping[str, Asset], goal: Path, on_bytes: OnBytes) -> list[Asset]:
+    """Unpack a bundle; where anything is wrong with it, nothing of it.
+
+    Names, kinds and sizes of all members are checked before a byte is written, and the digests of all before the first
+    file gets its name.
+
+    Args:
+        bundle: what `write_bundle` wrote, here or elsewhere.
+        assets: name -> what such an asset must be.
+        goal: folder of the assets' folders, made where it is absent; sound files in it are replaced by their equals.
+        on_bytes: told of the progress.
+
+    Returns:
+        The assets that are there now.
+
+    Raises:
+        AssetError: not such a bundle; damaged; or made to do harm. Or it cannot be read or unpacked.
+    """
+    try:
+        with bundle.open("rb") as stream:
+            members = _members(stream, assets)
+            sums = _sums(stream, members)
+            goal.mkdir(parents=True, exist_ok=True)
+            with tempfile.TemporaryDirectory(dir=goal, prefix=".unpack-") as scratch:
+                for member in members[1:]:
+                    _extract(stream, member, sums[member.name], _file_of(member.name, assets), Path(scratch), on_bytes)
+                for member in members[1:]:
+                    (goal / member.name).parent.mkdir(exist_ok=True)
+                    os.replace(Path(scratch) / member.name, goal / member.name)
+    except AssetError as error:
+        raise AssetError(f"{bundle} is refused: {error}; nothing of it was unpacked") from error
+    except OSError as error:
+        raise AssetError(f"cannot unpack {bundle} into {goal}: {error.strerror or error}") from error
+    return [asset for name, asset in assets.items() if f"{name}/{LICENCE_NAME}" in sums]
+
+
+def _plain(name: str, size: int) -> tarfile.TarInfo:
+    member = tarfile.TarInfo(name)  # its defaults: mode 0644, no owner, no time
+    member.size = size
+    return member
+
+
+def _members(stream: BinaryIO, assets: Mapping[str, Asset]) -> list[_Member]:
+    """Read the headers alone, each of which must be as `write_bundle` makes them.
+
+    tarfile's own reader would follow headers of kinds that a bundle does not have (long names, extended attributes,
+    sparse files), whatever memory they ask for.
+    """
+    members: list[_Member] = []
+    end = stream.seek(0, os.SEEK_END)
+    stream.seek(0)
+    while True:
+        try:
+            header = tarfile.TarInfo.frombuf(stream.read(tarfile.BLOCKSIZE), "utf-8", "strict")
+        except tarfile.EOFHeaderError:
+            break
+        except (tarfile.HeaderError, ValueError) as error:
+            raise AssetError("it is no bundle, or not all of one") from error
+        member = _Member(header.name, stream.tell(), header.size)
+        _check_header(header, members, assets)
+        members.append(member)
+        blocks = -(-member.size // tarfile.BLOCKSIZE)
+        if stream.seek(blocks * tarfile.BLOCKSIZE, os.SEEK_CUR) > end:
+            raise AssetError(f"it ends within {member.name!r}")
+    present = {member.name for member in members}
+    for name, asset in assets.items():
+        wanted = {f"{name}/{file.name}" for file in asset.files} | {f"{name}/{LICENCE_NAME}"}
+        if wanted & present and not wanted <= present:
+            raise AssetError(f"it lacks {', '.join(sorted(wanted - present))}")
+    if len(members) < 2:
+        raise AssetError("there is nothing in it")
+    return members
+
+
+def _check_header(header: tarfile.TarInfo, before: Sequence[_Member], assets: Mapping[str, Asset]) -> None:
+    if header.type not in (tarfile.REGTYPE, tarfile.AREGTYPE):
+        raise AssetError(f"{header.name!r} is not a regular file")
+    if (header.name == SUMS_NAME) == bool(before):
+        raise AssetError(f"{SUMS_NAME} must come first, and once")
+    file = _file_of(header.name, assets)
+    if header.name != SUMS_NAME and file is None and header.name not in {f"{name}/{LICENCE_NAME}" for name in assets}:
+        raise AssetError(f"{header.name!r} is no file of an asset that this version knows")
+    if any(member.name == header.name for member in before):
+        raise AssetError(f"{header.name!r} comes twice")
+    if file is not None and header.size != file.size:
+        raise AssetError(f"{header.name!r} has {header.size:,} bytes, not the published {file.size:,}")
+    if file is None and not 0 <= header.size <= MOST_TEXT_BYTES:
+        raise AssetError(f"{header.name!r} has {header.size:,} bytes, more than any text of a bundle")
+
+
+def _file_of(name: str, assets: Mapping[str, Asset]) -> AssetFile | None:
+    asset_name, _, file_name = name.partition("/")
+    asset = assets.get(asset_name)
+    return next((file for file in asset.files if file.name == file_name), None) if asset is not None else None
+
+
+def _sums(stream: BinaryIO, members: Sequence[_Member]) -> dict[str, str]:
+    """Return name -> SHA-256 of all members but the first, from the first."""
+    stream.seek(members[0].offset)
+    sums = {}
+    for line in stream.read(members[0].size).decode("utf-8", "replace").splitlines():
+        digest, _, name = line.partition("  ")
+        sums[name] = digest
+    if set(sums) != {member.name for member in members[1:]}:
+        raise AssetError(f"{SUMS_NAME} lists other files than there are")
+    return sums
+
+
+def _extract(
+    stream: BinaryIO, member: _Member, sha256: str, file: AssetFile | None, scratch: Path, on_bytes: OnBytes
+) -> None:
+    """Copy one member, and check it against both digests that are known of it."""
+    published = file.digest if file is not None else f"sha256:{sha256}"
+    algorithm = published.partition(":")[0]
+    digests = {f"sha256:{sha256}": start_digest("sha256", member.size), published: start_digest(algorithm, member.size)}
+    path = scratch / member.name  # one of the names that assets.toml makes up
+    path.parent.mkdir(exist_ok=True)
+    stream.seek(member.offset)
+    left = member.size
+    with path.open("xb") as copy:
+        while chunk := stream.read(min(left, CHUNK_BYTES)):
+            left -= len(chunk)
+            copy.write(chunk)
+            for digest in digests.values():
+                digest.update(chunk)
+            if file is not None:
+                on_bytes(file, member.size - left)
+        copy.flush()
+        os.fsync(copy.fileno())
+    if left:
+        raise AssetError(f"it ends within {member.name!r}")
+    for wanted, digest in digests.items():
+        found = f"{wanted.partition(':')[0]}:{digest.hexdigest()}"
+        if found != wanted:
+            raise AssetError(f"{member.name!r} has digest {found}, not {wanted}")

@@ -1,0 +1,141 @@
+"""The commands `traitline assets ...`: the files that are needed but not carried along. The work is in `extractors`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
+from rich.table import Table
+
+from extractors import assets
+from extractors.assets_bundle import unpack_bundle, write_bundle
+from extractors.assets_files import AssetError, AssetFile, OnBytes
+from flows import console
+from flows.cli_store import show_table, size
+from flows.session import EXIT_USER_ERROR, run_plainly
+from storage.commit import check_writable, commit_file
+
+assets_app = typer.Typer(no_args_is_help=True, help="Detector and network weights: look at them, fetch and carry them.")
+
+NAMES = Annotated[list[str] | None, typer.Argument(metavar="[NAME]...", help="Names of assets; all without one.")]
+FOLDER = Annotated[
+    Path | None,
+    typer.Option(help="Folder with the assets' folders, in place of the usual ones; as in the setting `assets`."),
+]
+
+
+@assets_app.command("list", epilog="Example: `traitline assets list`")
+def list_assets(folder: FOLDER = None) -> None:
+    """List the assets with their licences, and where each was found."""
+
+    def body() -> None:
+        table = Table("name", "version", "for", "size", "licence", "found", "what it is")
+        table.columns[5].overflow = "fold"  # a path is of no use without its end
+        for asset in assets.select([]):
+            found = assets.find(asset, folder)
+            where = f"{found[0]}: {found[1]}" if found is not None else "missing"
+            row = (asset.name, asset.version, asset.purpose, size(asset.size), asset.licence, where, asset.title)
+            table.add_row(*row)
+        show_table(table)
+        if any(assets.find(asset, folder) is None for asset in assets.select([])):
+            console.say(assets.HOW_TO_GET)
+
+    run_plainly(body)
+
+
+@assets_app.command(epilog="Example: `traitline assets fetch face_detector`")
+def fetch(names: NAMES = None) -> None:
+    """Download the assets that are not on this machine; what broke off before goes on from there."""
+
+    def body() -> None:
+        faults = []
+        for asset in assets.select(names if names is not None else []):
+            try:
+                with _progress() as on_bytes:
+                    folder = assets.fetch(asset, on_bytes)
+                console.say(f"{asset.name}: {folder}")
+            except AssetError as error:
+                # The others may be had all the same.
+                faults.append(asset.name)
+                console.say(f"traitline: {error}", style="red")
+        if faults:
+            raise typer.Exit(EXIT_USER_ERROR)
+
+    run_plainly(body)
+
+
+@assets_app.command(epilog="Example: `traitline assets verify`")
+def verify(names: NAMES = None, folder: FOLDER = None) -> None:
+    """Read every byte of the assets on this machine; the exit status is 1 where one is damaged."""
+
+    def body() -> None:
+        sound = damaged = 0
+        for asset in assets.select(names if names is not None else []):
+            if assets.find(asset, folder) is None:
+                console.say(f"{asset.name}: not there, or not all of it")
+            for _, damage in assets.read_through(asset, folder):
+                sound, damaged = sound + (damage is None), damaged + (damage is not None)
+                if damage is not None:
+                    console.say(f"{asset.name}: {damage}; delete it and get it anew", style="red")
+        console.say(f"{sound + damaged} files read, {damaged} damaged")
+        if damaged:
+            raise typer.Exit(EXIT_USER_ERROR)
+
+    run_plainly(body)
+
+
+@assets_app.command(epilog="Example: `traitline assets bundle assets.tar`")
+def bundle(
+    out: Annotated[Path, typer.Argument(metavar="OUT.tar", help="Archive to write.")],
+    names: NAMES = None,
+    folder: FOLDER = None,
+) -> None:
+    """Write one archive with the assets, their licences and SHA256SUMS, for machines without a network."""
+
+    def body() -> None:
+        check_writable(out)
+        chosen = assets.select(names if names is not None else [])
+        folders = {
+            asset.name: (asset, assets.resolve(asset.name, folder=folder and folder / asset.name, download=False))
+            for asset in chosen
+        }
+        with _progress() as on_bytes, commit_file(out) as temporary:
+            write_bundle(folders, temporary, on_bytes)
+        console.say(f"{out}: {', '.join(folders)}, {size(out.stat().st_size)}")
+
+    run_plainly(body)
+
+
+@assets_app.command(epilog="Example: `traitline assets unpack assets.tar`")
+def unpack(
+    bundle: Annotated[Path, typer.Argument(help="What `traitline assets bundle` wrote.")], folder: FOLDER = None
+) -> None:
+    """Unpack such an archive into the folder that TRAITLINE_ASSETS names, else into the user's cache."""
+
+    def body() -> None:
+        _, goal = assets.places(folder)[0]
+        with _progress() as on_bytes:
+            unpacked = unpack_bundle(bundle, assets.known_assets(), goal, on_bytes)
+        for asset in unpacked:
+            console.say(f"{asset.name}: {goal / asset.name}")
+
+    run_plainly(body)
+
+
+@contextmanager
+def _progress() -> Iterator[OnBytes]:
+    """A bar for each file that moves, with its size and the time left."""
+    columns = (TextColumn("{task.description}"), BarColumn(bar_width=30), DownloadColumn(), TransferSpeedColumn())
+    with Progress(*columns, TimeRemainingColumn(), console=console.console) as progress:
+        tasks = {}
+
+        def on_bytes(file: AssetFile, done: int) -> None:
+            if file not in tasks:
+                tasks[file] = progress.add_task(file.name, total=file.size)
+            progress.update(tasks[file], completed=done)
+
+        yield on_bytes
