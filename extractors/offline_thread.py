@@ -37,7 +37,7 @@ class OfflineThread:
     """Runs functions one after the other in a thread of its own that has no network. Close it after use."""
 
     def __init__(self) -> None:
-        self._thread = ThreadPoolExecutor(1, "offline", _give_up_network)
+        self._thread = ThreadPoolExecutor(1, "offline", give_up_network)
 
     def call(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         """Run a function there, and return or raise what it does."""
@@ -52,8 +52,8 @@ class _FilterProgram(ctypes.Structure):
     _fields_ = (("length", ctypes.c_ushort), ("instructions", ctypes.c_char_p))
 
 
-def _give_up_network() -> None:
-    """Take the network from the calling thread, for good.
+def give_up_network() -> None:
+    """Take the network from the calling thread and all that it starts, for good.
 
     Raises:
         OSError: the kernel does not offer this.

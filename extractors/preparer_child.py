@@ -12,6 +12,7 @@ from multiprocessing.connection import Connection
 import numpy as np
 
 from extractors.errors import VideoError
+from extractors.offline_thread import give_up_network
 from extractors.preparation import Motion, Part, Preparer, Request
 from extractors.preparer_pool import HEAD_BYTES, SLOTS, Finished, InSlot, Ready, slot_bytes
 from extractors.stopwatch import Stopwatch
@@ -22,6 +23,8 @@ def serve(connection_fd: int, memory_fd: int) -> None:
     # Ctrl-C goes to the whole group of processes; the parent decides what becomes of this one.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     faulthandler.enable()
+    # Decoders read what strangers made; neither they nor MediaPipe have any business on a network.
+    give_up_network()
     # MediaPipe would import TensorFlow for a decorator of its documentation: seconds, and hundreds of megabytes.
     sys.modules["tensorflow"] = None  # type: ignore[assignment]
     connection = Connection(connection_fd)

@@ -135,6 +135,14 @@ def test_bad_videos_are_refused_with_their_reasons_among_good_ones(settings, cli
     assert (missing[-1].stage, missing[-1].reason) == ("decode", "unreadable")
 
 
+def test_a_child_has_no_network(settings, clip):
+    with PreparerPool(settings, 1, stall_s=60) as pool:
+        next(iter(pool.prepare([request(clip, dynamic=False)])))
+        (child,) = children()
+        status = Path(f"/proc/{child}/status").read_text()
+    assert "Seccomp:\t2\n" in status  # filtered; `OfflineThread`'s tests say what that filter does
+
+
 def test_a_crash_is_the_videos_fault_and_the_next_one_is_served(settings, clip):
     parts = disturb(settings, clip, lambda child: os.kill(child, signal.SIGSEGV))
     assert (parts[-1].stage, parts[-1].reason) == ("decode", "decoder_crashed")
