@@ -68,6 +68,34 @@ def commit_folder(target: Path) -> Iterator[Path]:
         shutil.rmtree(temporary, ignore_errors=True)
 
 
+def create_file(target: Path, data: bytes) -> bool:
+    """Create a whole file, on the disk when this returns, unless something has that name already.
+
+    Of any number of processes that try, exactly one creates it. Nobody ever sees a part of it.
+
+    Returns:
+        Whether it was created; what was there before stays as it was.
+
+    Raises:
+        StoreError: the operating system refused.
+    """
+    make_folder(target.parent)
+    temporary = _temporary_path(target)
+    try:
+        temporary.write_bytes(data)
+        _sync(temporary)
+        os.link(temporary, target)  # which, unlike a rename, never replaces
+        _sync(target.parent)
+    except FileExistsError:
+        return False
+    except OSError as error:
+        raise StoreError(f"cannot write {target}: {error}") from error
+    finally:
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)
+    return True
+
+
 def remove_files(paths: Sequence[Path]) -> None:
     """Remove files for good; those that are gone already are passed over.
 
