@@ -151,13 +151,13 @@ def test_file_is_replaced_only_when_the_block_ends_well(tmp_path):
 
 def test_folder_appears_whole_and_never_replaces_another(tmp_path):
     target = tmp_path / "new" / "1"
-    with commit_folder(target) as temporary:
+    with commit_folder(target, mark="a.txt") as temporary:
         (temporary / "inner").mkdir()
         (temporary / "inner" / "a.txt").write_text("first")
         assert not target.exists()
-    with pytest.raises(FileExistsError), commit_folder(target) as temporary:
+    with pytest.raises(FileExistsError), commit_folder(target, mark="a.txt") as temporary:
         (temporary / "b.txt").write_text("second")
-    with pytest.raises(ZeroDivisionError), commit_folder(tmp_path / "new" / "2") as temporary:
+    with pytest.raises(ZeroDivisionError), commit_folder(tmp_path / "new" / "2", mark="b.txt") as temporary:
         (temporary / "b.txt").write_text(f"half {1 / 0}")
     assert visible(tmp_path) == {"new", "1", "inner", "a.txt"}
     assert list(target.parent.iterdir()) == [target]
