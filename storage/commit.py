@@ -2,6 +2,8 @@
 
 The work goes on under a temporary name in the same folder, so that the rename stays within one file system. A process
 that is killed leaves such a name behind; every reader here asks for exact names and so never opens one.
+
+All of this works on object storage as well, see `storage.remote_commit`.
 """
 
 from __future__ import annotations
@@ -14,13 +16,16 @@ import shutil
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from storage import remote_commit
 from storage.errors import StoreError, refusal
+from storage.paths import StorePath
+from storage.remote import RemotePath, delete
 
 TEMPORARY_PREFIX = ".tmp-"
 
 
 @contextlib.contextmanager
-def commit_file(target: Path) -> Iterator[Path]:
+def commit_file(target: StorePath) -> Iterator[Path]:
     """Give a temporary path to write; where the block ends well, that file becomes `target`, replacing an older one.
 
     After a failure `target` is as it was. The one exception is the very last step: if the folder cannot be synced after
@@ -29,6 +34,10 @@ def commit_file(target: Path) -> Iterator[Path]:
     Raises:
         StoreError: the operating system refused (disk full, no permission ...), within the block or here.
     """
+    if isinstance(target, RemotePath):
+        with remote_commit.put_file(target) as temporary:
+            yield temporary
+        return
     make_folder(target.parent)
     temporary = _temporary_path(target)
     try:
@@ -44,13 +53,23 @@ def commit_file(target: Path) -> Iterator[Path]:
 
 
 @contextlib.contextmanager
-def commit_folder(target: Path) -> Iterator[Path]:
+def commit_folder(target: StorePath, *, mark: str) -> Iterator[Path]:
     """Give a temporary folder to fill; where the block ends well, it becomes `target` by one rename.
 
+    On object storage its files come one by one, `mark` last: readers must take a folder without its mark for absent.
+
+    Args:
+        target: the folder that is to be.
+        mark: name of a file that will be in it.
+
     Raises:
-        FileExistsError: `target` is there already; it is left alone.
+        FileExistsError: `target` is there already, or another process is filling it; it is left alone.
         StoreError: the operating system refused (disk full, no permission ...), within the block or here.
     """
+    if isinstance(target, RemotePath):
+        with remote_commit.put_folder(target, mark) as temporary:
+            yield temporary
+        return
     make_folder(target.parent)
     temporary = _temporary_path(target)
     try:
@@ -68,12 +87,50 @@ def commit_folder(target: Path) -> Iterator[Path]:
         shutil.rmtree(temporary, ignore_errors=True)
 
 
-def remove_files(paths: Sequence[Path]) -> None:
+def create_file(target: StorePath, data: bytes) -> bool:
+    """Create a whole file, on the disk when this returns, unless something has that name already.
+
+    Of any number of processes that try, exactly one creates it. Nobody ever sees a part of it.
+
+    Args:
+        target: the file that is to be.
+        data: its bytes, unlike those of anybody else who tries: on object storage an answer may get lost, and then the
+            bytes tell whose file it is.
+
+    Returns:
+        Whether it was created; what was there before stays as it was.
+
+    Raises:
+        StoreError: the operating system refused.
+    """
+    if isinstance(target, RemotePath):
+        return target.create(data)
+    make_folder(target.parent)
+    temporary = _temporary_path(target)
+    try:
+        temporary.write_bytes(data)
+        _sync(temporary)
+        os.link(temporary, target)  # which, unlike a rename, never replaces
+        _sync(target.parent)
+    except FileExistsError:
+        return False
+    except OSError as error:
+        raise StoreError(f"cannot write {target}: {refusal(error)}") from error
+    finally:
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)
+    return True
+
+
+def remove_files(paths: Sequence[StorePath]) -> None:
     """Remove files for good; those that are gone already are passed over.
 
     Raises:
         StoreError: the operating system refused.
     """
+    if paths and isinstance(paths[0], RemotePath):
+        delete(paths)
+        return
     try:
         for path in paths:
             path.unlink(missing_ok=True)
@@ -83,12 +140,15 @@ def remove_files(paths: Sequence[Path]) -> None:
         raise StoreError(f"cannot remove {path}: {refusal(error)}") from error
 
 
-def move_file(path: Path, target: Path) -> None:
+def move_file(path: StorePath, target: StorePath) -> None:
     """Move a file within one file system, for good.
 
     Raises:
         StoreError: the operating system refused.
     """
+    if isinstance(path, RemotePath):
+        remote_commit.move_file(path, target)
+        return
     make_folder(target.parent)
     try:
         os.rename(path, target)
@@ -98,12 +158,17 @@ def move_file(path: Path, target: Path) -> None:
         raise StoreError(f"cannot move {path} to {target}: {refusal(error)}") from error
 
 
-def remove_folder(folder: Path) -> None:
+def remove_folder(folder: StorePath) -> None:
     """Remove a folder with all that is in it: first gone for every reader by one rename, then for good.
+
+    On object storage it goes file by file; where that breaks off, it can be done again.
 
     Raises:
         StoreError: the operating system refused.
     """
+    if isinstance(folder, RemotePath):
+        remote_commit.remove_folder(folder)
+        return
     doomed = folder if folder.name.startswith(TEMPORARY_PREFIX) else _temporary_path(folder)
     try:
         if doomed != folder:
@@ -114,12 +179,16 @@ def remove_folder(folder: Path) -> None:
         raise StoreError(f"cannot remove {folder}: {refusal(error)}") from error
 
 
-def check_writable(target: Path) -> None:
+def check_writable(target: StorePath) -> None:
     """Find out before the work whether `commit_file` will be allowed to put its result there.
 
     Raises:
-        StoreError: `target` is a folder, or nothing may be written where it is to lie.
+        StoreError: `target` is a folder, or nothing may be written where it is to lie. Of object storage it is only
+            found out whether it can be asked.
     """
+    if isinstance(target, RemotePath):
+        target.is_file()
+        return
     if target.is_dir():
         raise StoreError(f"cannot write {target}: it is a folder; name a file")
     folder = target.absolute().parent

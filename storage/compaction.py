@@ -15,7 +15,6 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 
 from storage.commit import commit_file, remove_files
 from storage.families import Family
@@ -23,6 +22,7 @@ from storage.feature_store import FeatureStore
 from storage.features import VideoFeatures
 from storage.formats import check_shard, format_of
 from storage.parts import part_after
+from storage.paths import StorePath, in_order
 from storage.shard import Dtype, ShardHeader, gone, read_header, read_videos
 
 TARGET_BYTES = 2**26  # of vectors in a merged shard
@@ -36,7 +36,7 @@ class Merge:
 
     family: Family
     dtype: Dtype
-    sources: tuple[Path, ...]
+    sources: tuple[StorePath, ...]
 
 
 def plan_merges(
@@ -53,16 +53,15 @@ def plan_merges(
     Raises:
         StoreError: a shard is damaged.
     """
-    groups: dict[tuple[str, Dtype], list[list[tuple[Path, int, int]]]] = {}
+    groups: dict[tuple[str, Dtype], list[list[tuple[StorePath, int, int]]]] = {}
     now = time.time()
-    for shard in store.shards(family):
-        try:
-            header = read_header(shard, format_of(shard))
-            age_s = now - shard.stat().st_mtime
-        except FileNotFoundError:
+    shards = store.shards(family)
+    for shard, found in zip(shards, in_order(_header_and_time, shards), strict=True):
+        if found is None:
             continue
+        header, committed = found
         size = header.rows * family.dim * (4 if header.dtype == "float32" else 2)
-        if age_s < settled_s or size >= target_bytes / 2:
+        if now - committed < settled_s or size >= target_bytes / 2:
             continue
         runs = groups.setdefault((shard.suffix, header.dtype), [[]])
         if runs[-1] and not _fits(runs[-1], size, len(header.videos), target_bytes):
@@ -74,7 +73,7 @@ def plan_merges(
     return [merge for merge in merges if len(merge.sources) > 1]
 
 
-def merge_shards(merge: Merge, shard_of: Mapping[str, Path]) -> Path | None:
+def merge_shards(merge: Merge, shard_of: Mapping[str, StorePath]) -> StorePath | None:
     """Merge shards and remove them; at most `TARGET_BYTES` of vectors are in memory.
 
     Args:
@@ -102,14 +101,22 @@ def merge_shards(merge: Merge, shard_of: Mapping[str, Path]) -> Path | None:
     return merged
 
 
-def _fits(run: list[tuple[Path, int, int]], size: int, videos: int, target_bytes: int) -> bool:
+def _header_and_time(shard: StorePath) -> tuple[ShardHeader, float] | None:
+    """A shard's header and when it was committed; None where it has just gone."""
+    try:
+        return read_header(shard, format_of(shard)), shard.stat().st_mtime
+    except FileNotFoundError:
+        return None
+
+
+def _fits(run: list[tuple[StorePath, int, int]], size: int, videos: int, target_bytes: int) -> bool:
     return (
         sum(run_size for _, run_size, _ in run) + size <= target_bytes
         and sum(run_videos for *_, run_videos in run) + videos <= MOST_VIDEOS
     )
 
 
-def _shown_videos(merge: Merge, shard_of: Mapping[str, Path]) -> Iterator[VideoFeatures]:
+def _shown_videos(merge: Merge, shard_of: Mapping[str, StorePath]) -> Iterator[VideoFeatures]:
     for shard in merge.sources:
         format = format_of(shard)
         header = read_header(shard, format)

@@ -2,22 +2,21 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 from storage.commit import commit_file, remove_files
 from storage.families import Family
 from storage.feature_store import FeatureStore
 from storage.formats import FormatName, check_shard, format_named, format_of
+from storage.paths import StorePath
 from storage.shard import ShardHeader, gone, read_header, read_videos
 
 
-def shards_to_convert(store: FeatureStore, family: Family, format: FormatName) -> list[Path]:
+def shards_to_convert(store: FeatureStore, family: Family, format: FormatName) -> list[StorePath]:
     """Shards of a family that are of another format."""
     suffix = format_named(format).suffix
     return [shard for shard in store.shards(family) if shard.suffix != suffix]
 
 
-def convert_shard(shard: Path, format: FormatName) -> Path:
+def convert_shard(shard: StorePath, format: FormatName) -> StorePath:
     """Write a shard in a format, under the same name but for the suffix, and remove it where it was.
 
     Both are there for a moment; they hold the same, bit for bit, and a reader takes one of them. The numbers keep their

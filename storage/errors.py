@@ -1,4 +1,4 @@
-"""The one error that means: what lies in the store, or where it lies, is not usable as it is."""
+"""Errors that mean: what lies in the store, or where it lies, is not usable as it is."""
 
 from __future__ import annotations
 
@@ -8,6 +8,10 @@ import os
 
 class StoreError(Exception):
     """The store cannot be read or written as asked; the message is one line that names the file and the cure."""
+
+
+class UnreachableError(StoreError):
+    """Object storage cannot be asked, or refuses. This says nothing about what lies there: it need not be damaged."""
 
 
 def is_full(error: OSError) -> bool:

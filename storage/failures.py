@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from pathlib import Path
 
 import pyarrow as pa
 
 from storage.layout import open_store
+from storage.paths import StorePath
 from storage.tables import add_rows, read_rows
 
 _TEXTS = ("video_id", "video_sha256", "key", "stage", "reason", "message")
@@ -53,7 +53,7 @@ class FailureLog:
         StoreError: the folder is not a store.
     """
 
-    def __init__(self, root: str | Path) -> None:
+    def __init__(self, root: str | StorePath) -> None:
         self._folder = open_store(root) / "failures"
 
     def add(self, rows: Sequence[Failure]) -> None:

@@ -1,4 +1,4 @@
-"""Features of videos on disk: what is done, and the numbers themselves.
+"""Features of videos on disk or object storage: what is done, and the numbers themselves.
 
     STORE/features/<family>/<key>/family.json                   what the features are, in clear
     STORE/features/<family>/<key>/shard-<time>-<random>.parquet or .h5
@@ -18,15 +18,15 @@ import os
 import threading
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 
 from storage.commit import commit_file
-from storage.errors import StoreError
+from storage.errors import StoreError, UnreachableError
 from storage.families import Family
 from storage.features import VideoFeatures
 from storage.formats import SUFFIXES, FormatName, format_named, format_of
 from storage.layout import open_store
 from storage.parts import list_parts, new_part
+from storage.paths import StorePath, in_order
 from storage.shard import Dtype, ShardHeader, damaged, read_header, read_videos
 
 _WHOLE_NUMBERS = "faces"  # boxes in pixels: float16 would move those beyond 2048 by a pixel
@@ -36,11 +36,11 @@ _WHOLE_NUMBERS = "faces"  # boxes in pixels: float16 would move those beyond 204
 class _Index:
     """Where the right rows of each video are, as far as these shards say. About 0.4 KB of memory for each video."""
 
-    shards: set[Path] = field(default_factory=set)
-    shard_of: dict[str, Path] = field(default_factory=dict)
+    shards: set[StorePath] = field(default_factory=set)
+    shard_of: dict[str, StorePath] = field(default_factory=dict)
     sha256_of: dict[str, str] = field(default_factory=dict)
 
-    def add(self, shard: Path, header: ShardHeader) -> None:
+    def add(self, shard: StorePath, header: ShardHeader) -> None:
         stem = shard.stem
         for video_id, video_sha256, _, _ in header.videos:
             known = self.shard_of.get(video_id)
@@ -57,7 +57,7 @@ class FeatureStore:
     second question costs only a listing of the folder and the headers of shards that came since.
 
     Args:
-        root: the store's folder. It need not exist before the first write.
+        root: the store's folder, local or on object storage. It need not exist before the first write.
         format: of the shards that get written; those of every known format are read.
         dtype: in which vectors are kept, but for those of "faces", which are positions in pixels and stay float32.
             float16 halves the bytes and rounds each number to 11 significant bits; see `VideoFeatures.rounded`.
@@ -66,11 +66,11 @@ class FeatureStore:
         StoreError: the folder is not a store.
     """
 
-    def __init__(self, root: str | Path, format: FormatName = "parquet", dtype: Dtype = "float32") -> None:
+    def __init__(self, root: str | StorePath, format: FormatName = "parquet", dtype: Dtype = "float32") -> None:
         self._format = format_named(format)
         self._dtype = dtype
         self._features = open_store(root) / "features"
-        self._indexes: dict[Path, _Index] = {}
+        self._indexes: dict[StorePath, _Index] = {}
         self._lock = threading.Lock()
 
     def write(self, family: Family, videos: Sequence[VideoFeatures]) -> str:
@@ -149,16 +149,16 @@ class FeatureStore:
         families = [read_family(path) for path in paths if not path.parent.name.startswith(".")]
         return sorted(families, key=lambda family: (family.name, family.key))
 
-    def shards(self, family: Family) -> list[Path]:
+    def shards(self, family: Family) -> list[StorePath]:
         """Committed shards of a family, oldest first."""
         return list_parts(self.folder(family), "shard", SUFFIXES)
 
-    def shard_of(self, family: Family) -> dict[str, Path]:
+    def shard_of(self, family: Family) -> dict[str, StorePath]:
         """For each video, the shard whose rows are shown. Raises as `done` does."""
         with self._lock:
             return dict(self._index(family).shard_of)
 
-    def folder(self, family: Family) -> Path:
+    def folder(self, family: Family) -> StorePath:
         """Where the shards of a family are or will be."""
         return self._features / family.name / family.key
 
@@ -184,17 +184,21 @@ class FeatureStore:
             index = self._indexes.get(folder)
             if index is None or not index.shards <= set(shards):  # a removed shard may have hidden an older one's rows
                 index = self._indexes[folder] = _Index()
+            new = [shard for shard in shards if shard not in index.shards]
             try:
-                for shard in shards:
-                    if shard not in index.shards:
-                        index.add(shard, read_header(shard, format_of(shard)))
+                for shard, header in zip(new, in_order(_header, new), strict=True):
+                    index.add(shard, header)
                 return index
             except FileNotFoundError as error:
-                if os.path.lexists(shard):
-                    raise damaged(shard, error) from error
+                if os.path.lexists(error.filename):
+                    raise damaged(error.filename, error) from error
 
 
-def read_family(path: Path) -> Family:
+def _header(shard: StorePath) -> ShardHeader:
+    return read_header(shard, format_of(shard))
+
+
+def read_family(path: StorePath) -> Family:
     """Read a family.json. Raises StoreError where it is damaged or too new."""
     try:
         values = json.loads(path.read_text(encoding="utf-8"))
@@ -202,6 +206,8 @@ def read_family(path: Path) -> Family:
         family = Family.from_dict(values)
         if family.key != key:
             raise ValueError(f"its key {key} is not that of its settings, {family.key}")
+    except UnreachableError:
+        raise
     except StoreError as error:
         raise StoreError(f"cannot read {path}: {error}") from error
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:

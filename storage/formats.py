@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Literal
 
 from storage.errors import StoreError
 from storage.hdf5_store import Hdf5Format
 from storage.parquet_store import ParquetFormat
+from storage.paths import StorePath, fetched
 from storage.shard import ShardFormat, ShardHeader, damaged, read_header, read_videos
 
 FormatName = Literal["parquet", "hdf5"]
@@ -22,19 +22,22 @@ def format_named(name: str) -> ShardFormat:
     return FORMATS[name]
 
 
-def format_of(shard: Path) -> ShardFormat:
+def format_of(shard: StorePath) -> ShardFormat:
     """The format of a shard's file, by its suffix."""
     return SUFFIXES[shard.suffix]
 
 
-def check_shard(shard: Path) -> ShardHeader:
-    """Read all of a shard, and what only other programs look at as well; a row group or chunk is in memory at a time.
+def check_shard(shard: StorePath) -> ShardHeader:
+    """Read all of a shard, and what only other programs look at as well.
+
+    A row group or chunk is in memory at a time; a shard on object storage is fetched, whole, once.
 
     Raises:
         FileNotFoundError: the file is gone.
         StoreError: the file is damaged, too new, or of another family than its folder is for.
     """
     format = format_of(shard)
+    shard = fetched(shard)
     header = read_header(shard, format)
     for _ in read_videos(shard, format, header, range(len(header.videos))):
         pass

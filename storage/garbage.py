@@ -4,21 +4,23 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Mapping
-from pathlib import Path
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from storage.commit import TEMPORARY_PREFIX, remove_files, remove_folder
 from storage.families import Family
 from storage.feature_store import FeatureStore
 from storage.layout import open_store
-from storage.models import ModelSerializer
+from storage.models import METADATA_FILE, ModelSerializer
+from storage.paths import StorePath
+from storage.remote import RemotePath
+from storage.remote_commit import CLAIM
 from storage.scores import ScoreStore
 
 DAY_S = 86_400.0
 
 
-def unused_families(root: Path, *, idle_s: float = DAY_S) -> list[Family]:
+def unused_families(root: str | StorePath, *, idle_s: float = DAY_S) -> list[Family]:
     """Families that no model was trained on, no score came from, and no such family was made from.
 
     Args:
@@ -40,24 +42,33 @@ def unused_families(root: Path, *, idle_s: float = DAY_S) -> list[Family]:
     ]
 
 
-def remove_family(root: Path, family: Family) -> None:
+def remove_family(root: str | StorePath, family: Family) -> None:
     """Remove all shards of a family. Raises StoreError where the operating system refuses."""
     remove_folder(FeatureStore(root).folder(family))
 
 
-def leftovers(root: Path, *, idle_s: float = DAY_S) -> list[Path]:
+def leftovers(root: str | StorePath, *, idle_s: float = DAY_S) -> list[StorePath]:
     """Temporary files and folders that killed writers left, if they have not changed for so many seconds."""
     found = []
     store = open_store(root)
-    for path in store.rglob(f"{TEMPORARY_PREFIX}*"):
-        inside_another = any(part.startswith(TEMPORARY_PREFIX) for part in path.relative_to(store).parent.parts)
+    for path in _unfinished(store):
         with contextlib.suppress(FileNotFoundError):  # a writer has just committed it
-            if not inside_another and time.time() - path.stat().st_mtime >= idle_s:
+            if time.time() - path.stat().st_mtime >= idle_s:
                 found.append(path)
     return sorted(found)
 
 
-def remove_leftover(path: Path) -> None:
+def _unfinished(store: StorePath) -> Iterator[StorePath]:
+    if isinstance(store, RemotePath):
+        claimed = (claim.parent for claim in store.glob(f"models/*/*/{CLAIM}"))
+        yield from (folder for folder in claimed if not (folder / METADATA_FILE).exists())
+        return
+    for path in store.rglob(f"{TEMPORARY_PREFIX}*"):
+        if not any(part.startswith(TEMPORARY_PREFIX) for part in path.relative_to(store).parent.parts):
+            yield path
+
+
+def remove_leftover(path: StorePath) -> None:
     """Remove one of `leftovers`. Raises StoreError where the operating system refuses."""
     if path.is_dir():
         remove_folder(path)

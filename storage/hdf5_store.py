@@ -31,6 +31,7 @@ from h5py import h5d, h5f, h5g, h5l, h5p, h5z
 from h5py._hl.base import phil  # the lock around everything that h5py does
 
 from storage.features import VideoFeatures
+from storage.paths import StorePath
 from storage.shard import ShardHeader
 
 CHUNK_BYTES = (2**16, 2**20)  # least and most; in between, a chunk holds the longest video
@@ -61,18 +62,20 @@ class Hdf5Format:
             stream.write(lead.ljust(block, b"\0"))
             stream.write(data[block:])
 
-    def read_header(self, path: Path) -> ShardHeader:
+    def read_header(self, path: StorePath) -> ShardHeader:
         """Read the user block alone. Raises OSError, ValueError, KeyError or TypeError where it is damaged."""
         with path.open("rb") as stream:
             magic, _, size = stream.readline(64).partition(b" ")
             if magic != _MAGIC:
                 raise ValueError("it has no header of a feature shard")
-            if int(size) != os.fstat(stream.fileno()).st_size:
-                raise ValueError(f"it has {os.fstat(stream.fileno()).st_size} bytes, not {int(size)}")
+            beginning = stream.tell()
+            if int(size) != (found := stream.seek(0, os.SEEK_END)):
+                raise ValueError(f"it has {found} bytes, not {int(size)}")
+            stream.seek(beginning)
             text = stream.readline(_HEADER_LINES_LIMIT) + stream.readline(128).rstrip(b"\n")
         return ShardHeader.from_text(text.decode())
 
-    def read(self, path: Path, header: ShardHeader, positions: Sequence[int]) -> Iterator[VideoFeatures]:
+    def read(self, path: StorePath, header: ShardHeader, positions: Sequence[int]) -> Iterator[VideoFeatures]:
         """Read chunk by chunk. The arrays are read-only. Raises OSError or ValueError where the file is damaged."""
         first_rows = np.cumsum([0, *(entry.tokens for entry in header.videos)]).tolist()
         with _open(path) as file:
@@ -94,7 +97,7 @@ class Hdf5Format:
                         quality={name: quality[part, column] for column, name in enumerate(header.family.quality)},
                     )
 
-    def check(self, path: Path, header: ShardHeader) -> None:
+    def check(self, path: StorePath, header: ShardHeader) -> None:
         """Read all through HDF5, which verifies Fletcher32. Raises OSError or ValueError where that fails."""
         with _open(path) as file:
             for name, dataset in _datasets(file, header).items():
@@ -182,12 +185,17 @@ def _blocks(
 
 
 @contextlib.contextmanager
-def _open(path: Path) -> Iterator[h5f.FileID]:
+def _open(path: StorePath) -> Iterator[h5f.FileID]:
     with _hdf5():
         access = h5p.create(h5p.FILE_ACCESS)
         access.set_file_locking(False, True)  # shards never change, and some shared folders know no locks
         access.set_fclose_degree(h5f.CLOSE_STRONG)
-        file = h5f.open(os.fsencode(path), h5f.ACC_RDONLY, access)
+        if isinstance(path, Path):
+            file = h5f.open(os.fsencode(path), h5f.ACC_RDONLY, access)
+        else:  # HDF5 asks for many small parts, so the whole object is fetched
+            access.set_fapl_core(backing_store=False)
+            access.set_file_image(path.read_bytes())
+            file = h5f.open(os.fsencode(path.name), h5f.ACC_RDONLY, access)
     try:
         yield file
     finally:

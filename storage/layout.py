@@ -1,30 +1,32 @@
-"""Where things lie in a store folder, and which folders are taken for one."""
+"""Where things lie in a store, and which folders are taken for one."""
 
 from __future__ import annotations
 
 import re
-from pathlib import Path
 
 from storage.errors import StoreError
+from storage.paths import StorePath, store_path
 
 SUBFOLDERS = ("features", "failures", "models", "scores", "exports", "reports", "runs", "quarantine")
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 
 
-def open_store(root: str | Path) -> Path:
+def open_store(root: str | StorePath) -> StorePath:
     """Take a folder as a store; it may be absent or empty as yet, the first write makes what it needs.
 
+    Args:
+        root: a local folder, or an address on object storage such as s3://bucket/folder.
+
     Raises:
-        StoreError: it is an address and no local folder, a file, unreadable, or holds other things than a store does.
+        StoreError: it is an address of a kind that is not known, a file, unreadable, or holds other things than a store
+            does; or object storage cannot be reached.
     """
-    if "://" in str(root):
-        raise StoreError(f"cannot use {root} as a store: only local folders are supported")
-    folder = Path(root)
+    folder = store_path(root)
     try:
-        if not folder.exists():
-            return folder
         names = [entry.name for entry in folder.iterdir() if not entry.name.startswith(".")]
+    except FileNotFoundError:
+        return folder
     except NotADirectoryError as error:
         raise StoreError(f"cannot use {folder} as a store: it is a file; name a folder") from error
     except OSError as error:

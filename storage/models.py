@@ -9,17 +9,20 @@ import zipfile
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from importlib.metadata import version as library_version
+from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from storage.commit import commit_folder
 from storage.errors import StoreError
 from storage.layout import open_store, path_name
+from storage.paths import StorePath, local_copy
 
 if TYPE_CHECKING:
     import keras
 
 MODEL_FILE = "model.keras"
+METADATA_FILE = "metadata.json"  # without which there is no version
 _ADDED = ("created_utc", "libraries", "model_sha256")
 
 
@@ -35,7 +38,7 @@ class ModelSerializer:
         StoreError: the folder is not a store.
     """
 
-    def __init__(self, root: str | Path) -> None:
+    def __init__(self, root: str | StorePath) -> None:
         self._models = open_store(root) / "models"
 
     def save(
@@ -67,21 +70,21 @@ class ModelSerializer:
         # Before anything is written: what cannot be JSON is the caller's mistake.
         measures = _json({measure: [float(value) for value in values] for measure, values in history.items()})
         _json(dict(metadata))
-        while True:
-            version = str(max(self._numbers(name), default=0) + 1)
+        for number in count(max(self._numbers(name), default=0) + 1):
+            version = str(number)
             try:
-                with commit_folder(folder / version) as temporary:
+                with commit_folder(folder / version, mark=METADATA_FILE) as temporary:
                     model.save(temporary / MODEL_FILE)
                     added = {
                         "created_utc": datetime.now(UTC).isoformat(timespec="seconds"),
                         "libraries": _libraries(),
                         "model_sha256": _file_sha256(temporary / MODEL_FILE),
                     }
-                    (temporary / "metadata.json").write_text(_json({**metadata, **added}), encoding="utf-8")
+                    (temporary / METADATA_FILE).write_text(_json({**metadata, **added}), encoding="utf-8")
                     (temporary / "history.json").write_text(measures, encoding="utf-8")
                 return version
             except FileExistsError:
-                continue  # another process has just saved this version
+                continue  # another process has just saved this version, or is about to
 
     def load(self, name: str, version: str | Literal["latest"] = "latest") -> tuple[keras.Model, dict[str, Any]]:
         """Load a model, not compiled, and its metadata. No code from the file is run.
@@ -100,12 +103,13 @@ class ModelSerializer:
         path = folder / MODEL_FILE
         if not path.is_file():
             raise StoreError(f"{folder} has no {MODEL_FILE}: only models saved as .keras are loaded")
-        if not zipfile.is_zipfile(path):
-            raise StoreError(f"{path} is not a .keras file: it may be of another format, or damaged")
         metadata = self.metadata(name, version)
-        if _file_sha256(path) != metadata.get("model_sha256"):
-            raise StoreError(f"{path} is not the file that was saved here: its SHA-256 is not that of metadata.json")
-        return _load_keras(path), metadata
+        with local_copy(path) as copy:
+            if not zipfile.is_zipfile(copy):
+                raise StoreError(f"{path} is not a .keras file: it may be of another format, or damaged")
+            if _file_sha256(copy) != metadata.get("model_sha256"):
+                raise StoreError(f"{path} is not the file that was saved here: its SHA-256 is not in {METADATA_FILE}")
+            return _load_keras(copy, path), metadata
 
     def metadata(self, name: str, version: str) -> dict[str, Any]:
         """Read what `save` was told about a version, without loading the model.
@@ -114,7 +118,7 @@ class ModelSerializer:
             ValueError: `name` or `version` cannot be a folder's name.
             StoreError: there is no such version, or its metadata is damaged.
         """
-        return self._read_json(name, version, "metadata.json")
+        return self._read_json(name, version, METADATA_FILE)
 
     def history(self, name: str, version: str) -> dict[str, list[float]]:
         """Read a version's measures by epoch. Raises as `metadata` does."""
@@ -126,7 +130,7 @@ class ModelSerializer:
 
     def names(self) -> list[str]:
         """Names of all models that have a version, sorted."""
-        names = {path.parent.name for path in self._models.glob("*/*") if path.name.isdigit() and path.is_dir()}
+        names = {path.parent.name for path in self._models.glob("*/*") if _is_version(path)}
         return sorted(name for name in names if not name.startswith("."))
 
     def _read_json(self, name: str, version: str, file: str) -> dict[str, Any]:
@@ -141,15 +145,19 @@ class ModelSerializer:
 
     def _numbers(self, name: str) -> list[int]:
         paths = (self._models / path_name("model name", name)).glob("*")
-        return [int(path.name) for path in paths if path.name.isascii() and path.name.isdigit() and path.is_dir()]
+        return [int(path.name) for path in paths if _is_version(path)]
 
 
-def _load_keras(path: Path) -> keras.Model:
+def _is_version(folder: StorePath) -> bool:
+    return folder.name.isascii() and folder.name.isdigit() and (folder / METADATA_FILE).exists()
+
+
+def _load_keras(copy: Path, path: StorePath) -> keras.Model:
     import keras  # takes seconds, and only models need it
 
     try:
         # Not compiled: scoring needs no optimiser, and a loss of one's own would have to be known as well.
-        return keras.saving.load_model(path, safe_mode=True, compile=False)
+        return keras.saving.load_model(copy, safe_mode=True, compile=False)
     except (OSError, ValueError, TypeError, KeyError) as error:
         root = error
         while root.__context__ is not None:  # Keras wraps what is wrong into pages of configuration

@@ -27,6 +27,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from storage.features import VideoFeatures
+from storage.paths import StorePath, parquet_source
 from storage.shard import ShardHeader, VideoEntry
 
 HEADER_KEY = "traitline"
@@ -67,10 +68,10 @@ class ParquetFormat:
             # Into the footer only: metadata of the schema would be written twice, the second time in base64.
             writer.add_key_value_metadata({HEADER_KEY: header.to_text()})
 
-    def read_header(self, path: Path) -> ShardHeader:
+    def read_header(self, path: StorePath) -> ShardHeader:
         """Read the header out of the footer. Raises OSError, ValueError, KeyError or TypeError where it is damaged."""
         with path.open("rb") as file:
-            size = os.fstat(file.fileno()).st_size
+            size = file.seek(0, os.SEEK_END)
             file.seek(max(size - _TAIL_BYTES, 0))
             tail = file.read()
             footer_bytes = int.from_bytes(tail[-8:-4], "little") + 8
@@ -81,7 +82,7 @@ class ParquetFormat:
                 tail = file.read()
         return ShardHeader.from_text(_header_text(tail[-footer_bytes:]).decode())
 
-    def read(self, path: Path, header: ShardHeader, positions: Sequence[int]) -> Iterator[VideoFeatures]:
+    def read(self, path: StorePath, header: ShardHeader, positions: Sequence[int]) -> Iterator[VideoFeatures]:
         """Read row group by row group, only those with a video at one of `positions`.
 
         The labels are left to `check`, as the header says the same. The arrays share the memory of their row group and
@@ -110,7 +111,7 @@ class ParquetFormat:
                         quality={name: columns[name][part] for name in header.family.quality},
                     )
 
-    def check(self, path: Path, header: ShardHeader) -> None:
+    def check(self, path: StorePath, header: ShardHeader) -> None:
         """Read the labels of all rows. Raises OSError or ValueError where they are not those of the header."""
         first_rows = np.cumsum([0, *(entry.tokens for entry in header.videos)])
         with _open(path, header) as file:
@@ -144,8 +145,13 @@ def _header_text(footer: bytes) -> bytes:
 
 
 @contextlib.contextmanager
-def _open(path: Path, header: ShardHeader) -> Iterator[pq.ParquetFile]:
-    with _arrow_errors_as_value_errors(), pq.ParquetFile(path, page_checksum_verification=True) as file:
+def _open(path: StorePath, header: ShardHeader) -> Iterator[pq.ParquetFile]:
+    remote = not isinstance(path, Path)  # then a row group is asked for at once
+    source = parquet_source(path)
+    with (
+        _arrow_errors_as_value_errors(),
+        pq.ParquetFile(source, page_checksum_verification=True, pre_buffer=remote) as file,
+    ):
         if not file.schema_arrow.equals(_schema(header)):
             raise ValueError("its columns are not those of its header")
         if file.metadata.num_rows != header.rows:

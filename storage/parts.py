@@ -12,15 +12,16 @@ import re
 import secrets
 from collections.abc import Collection
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 
 from storage.errors import StoreError
+from storage.paths import StorePath
+from storage.remote import LISTED_AT_ONCE, RemotePath
 
 _STAMP = "%Y%m%dT%H%M%S%f"
 _NAME = re.compile(r"(?P<stem>(?P<prefix>[a-z]+)-\d{8}T\d{12}-[0-9a-f]{12})(?P<suffix>\.[a-z0-9]+)")
 
 
-def list_parts(folder: Path, prefix: str, suffixes: Collection[str]) -> list[Path]:
+def list_parts(folder: StorePath, prefix: str, suffixes: Collection[str]) -> list[StorePath]:
     """Committed parts of a folder, oldest first; other files, temporary ones among them, are passed over.
 
     Raises:
@@ -29,14 +30,15 @@ def list_parts(folder: Path, prefix: str, suffixes: Collection[str]) -> list[Pat
     names = _names(folder)
     # A listing may pass over a merged part that has just appeared, and over its sources that have just gone. The
     # merged part was there before they went, so that the next listing shows it.
-    while names != (again := _names(folder)):
+    at_once = isinstance(folder, RemotePath) and len(names) < LISTED_AT_ONCE
+    while not at_once and names != (again := _names(folder)):
         names = again
     matches = (_NAME.fullmatch(name) for name in names)
     parts = [match for match in matches if match and match["prefix"] == prefix and match["suffix"] in suffixes]
     return [folder / match.string for match in sorted(parts, key=lambda match: (match["stem"], match["suffix"]))]
 
 
-def part_after(part: Path) -> Path:
+def part_after(part: StorePath) -> StorePath:
     """A free name that sorts after `part` and before whatever gets added to the folder from now on.
 
     It has the same time; new parts are always later.
@@ -53,7 +55,7 @@ def part_after(part: Path) -> Path:
     raise StoreError(f"there is no free name after {part.name}")
 
 
-def new_part(folder: Path, prefix: str, suffixes: Collection[str], suffix: str) -> Path:
+def new_part(folder: StorePath, prefix: str, suffixes: Collection[str], suffix: str) -> StorePath:
     """Path for the next part of a folder, later than all parts that are there with one of `suffixes`."""
     now = datetime.now(UTC).replace(tzinfo=None)
     parts = list_parts(folder, prefix, suffixes)
@@ -63,7 +65,9 @@ def new_part(folder: Path, prefix: str, suffixes: Collection[str], suffix: str) 
     return folder / f"{prefix}-{now.strftime(_STAMP)}-{secrets.token_hex(6)}{suffix}"
 
 
-def _names(folder: Path) -> set[str]:
+def _names(folder: StorePath) -> set[str]:
+    if isinstance(folder, RemotePath):
+        return {path.name for path in folder.iterdir()}
     try:
         return set(os.listdir(folder))
     except FileNotFoundError:

@@ -5,12 +5,12 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass
-from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 
 from storage.layout import open_store, path_name
+from storage.paths import StorePath
 from storage.tables import add_rows, column_values, read_rows
 
 _TRAITS = 5
@@ -81,7 +81,7 @@ class ScoreStore:
         StoreError: the folder is not a store.
     """
 
-    def __init__(self, root: str | Path) -> None:
+    def __init__(self, root: str | StorePath) -> None:
         self._scores = open_store(root) / "scores"
 
     def write(self, model: str, version: str, rows: Iterable[Score]) -> None:
@@ -124,5 +124,5 @@ class ScoreStore:
                 keys |= column_values(folder, "scores", ("static_key", "dynamic_key"))
         return keys
 
-    def _folder(self, model: str, version: str) -> Path:
+    def _folder(self, model: str, version: str) -> StorePath:
         return self._scores / path_name("model name", model) / path_name("model version", version)

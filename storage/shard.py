@@ -14,9 +14,10 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Literal, NamedTuple, Protocol
 
-from storage.errors import StoreError
+from storage.errors import StoreError, UnreachableError
 from storage.families import Family, canonical_json
 from storage.features import VideoFeatures
+from storage.paths import StorePath, fetched
 
 # Raised when a reader of the version before would misread a file. Not part of the key, as the numbers are the same.
 # 1: float32, and a CRC-32 over each video's vectors. 2: a dtype, and a quicker checksum.
@@ -104,7 +105,7 @@ class ShardHeader:
 
 
 class ShardFormat(Protocol):
-    """A file format for shards. Paths are local files; `path` of `write` is a temporary one that gets committed later.
+    """A file format for shards. `path` of `write` is a temporary local file that gets committed later.
 
     Readers raise FileNotFoundError where the file is gone, OSError or ValueError where it is damaged, and leave it to
     the caller to name the file.
@@ -115,17 +116,17 @@ class ShardFormat(Protocol):
     def write(self, path: Path, header: ShardHeader, videos: Sequence[VideoFeatures]) -> None:
         """Write one shard file. `header` is that of `videos`."""
 
-    def read_header(self, path: Path) -> ShardHeader:
+    def read_header(self, path: StorePath) -> ShardHeader:
         """Read what the shard says about itself, without its columns."""
 
-    def read(self, path: Path, header: ShardHeader, positions: Sequence[int]) -> Iterator[VideoFeatures]:
+    def read(self, path: StorePath, header: ShardHeader, positions: Sequence[int]) -> Iterator[VideoFeatures]:
         """Read the videos at these positions (ascending) of `header.videos`, holding few of them at a time."""
 
-    def check(self, path: Path, header: ShardHeader) -> None:
+    def check(self, path: StorePath, header: ShardHeader) -> None:
         """Check what `read` does without: what the file says to other programs, and the format's own checksums."""
 
 
-def read_header(path: Path, format: ShardFormat) -> ShardHeader:
+def read_header(path: StorePath, format: ShardFormat) -> ShardHeader:
     """Read what a shard says about itself.
 
     Raises:
@@ -134,7 +135,7 @@ def read_header(path: Path, format: ShardFormat) -> ShardHeader:
     """
     try:
         header = format.read_header(path)
-    except FileNotFoundError:
+    except (FileNotFoundError, UnreachableError):
         raise
     except StoreError as error:
         raise StoreError(f"cannot read {path}: {error}") from error
@@ -146,7 +147,7 @@ def read_header(path: Path, format: ShardFormat) -> ShardHeader:
 
 
 def read_videos(
-    path: Path, format: ShardFormat, header: ShardHeader, positions: Sequence[int]
+    path: StorePath, format: ShardFormat, header: ShardHeader, positions: Sequence[int]
 ) -> Iterator[VideoFeatures]:
     """Read some of a shard's videos, each checked against the header.
 
@@ -154,6 +155,8 @@ def read_videos(
         FileNotFoundError: the file is gone.
         StoreError: the file is damaged, or a video is not what the header says.
     """
+    if len(positions) > len(header.videos) // 4:
+        path = fetched(path)
     try:
         for position, video in zip(positions, format.read(path, header, positions), strict=True):
             entry = header.videos[position]
@@ -167,7 +170,7 @@ def read_videos(
         raise damaged(path, error) from error
 
 
-def damaged(path: Path, error: Exception) -> StoreError:
+def damaged(path: StorePath | str, error: Exception) -> StoreError:
     """The error for a file that cannot be what was once committed."""
     return StoreError(
         f"{path} is damaged: {' '.join(str(error).split())}; `traitline store repair` moves it aside, and the next run "

@@ -6,11 +6,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from storage.errors import StoreError
+from storage.errors import StoreError, UnreachableError
 from storage.families import Family
 from storage.feature_store import FeatureStore
 from storage.formats import format_of
-from storage.shard import read_header
+from storage.paths import StorePath, in_order
+from storage.shard import ShardHeader, read_header
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,13 +41,12 @@ def survey(store: FeatureStore, family: Family) -> Contents:
     """Count what there is of a family, from the headers alone; 16 bytes of memory for each video of each shard."""
     kinds, names, tokens, size, unreadable = set(), [], [], 0, 0
     shards = store.shards(family)
-    for shard in shards:
-        try:
-            header = read_header(shard, format_of(shard))
-            size += shard.stat().st_size
-        except FileNotFoundError:
-            continue  # merged or converted just now
-        except StoreError:
+    for shard, found in zip(shards, in_order(_header_and_size, shards), strict=True):
+        if found is None:
+            continue
+        header, count = found
+        size += count
+        if header is None:
             unreadable += 1
             continue
         kinds.add(f"{shard.suffix.removeprefix('.')} {header.dtype}")
@@ -56,3 +56,15 @@ def survey(store: FeatureStore, family: Family) -> Contents:
     videos, newest = np.unique(np.concatenate([np.empty(0, np.int64), *names])[::-1], return_index=True)
     rows = np.concatenate([np.empty(0, np.int64), *tokens])[::-1][newest].sum()
     return Contents(family, tuple(sorted(kinds)), len(shards), unreadable, len(videos), int(rows), size)
+
+
+def _header_and_size(shard: StorePath) -> tuple[ShardHeader | None, int] | None:
+    """A shard's header, None where it is damaged, and its bytes; None where it was merged or converted just now."""
+    try:
+        return read_header(shard, format_of(shard)), shard.stat().st_size
+    except FileNotFoundError:
+        return None
+    except UnreachableError:
+        raise
+    except StoreError:
+        return None, 0

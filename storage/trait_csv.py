@@ -20,7 +20,6 @@ import csv
 import math
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Literal
 
 import numpy as np
@@ -28,6 +27,7 @@ import numpy as np
 from storage.commit import commit_file
 from storage.errors import StoreError
 from storage.failures import Failure
+from storage.paths import StorePath, local_copy, store_path
 from storage.scores import Score
 
 _AFTER_TRAITS = ("face_coverage", "static_tokens", "dynamic_tokens", "status", "reason", "model", "features", "weights")
@@ -95,7 +95,7 @@ class TraitRow:
         )
 
 
-def write_trait_csv(path: str | Path, rows: Iterable[TraitRow], *, trait_names: Sequence[str]) -> int:
+def write_trait_csv(path: str | StorePath, rows: Iterable[TraitRow], *, trait_names: Sequence[str]) -> int:
     """Write the CSV, whole or not at all, holding one row at a time.
 
     Args:
@@ -114,7 +114,7 @@ def write_trait_csv(path: str | Path, rows: Iterable[TraitRow], *, trait_names: 
     """
     count = 0
     previous = None
-    with commit_file(Path(path)) as temporary, temporary.open("w", encoding="utf-8", newline="") as file:
+    with commit_file(store_path(path)) as temporary, temporary.open("w", encoding="utf-8", newline="") as file:
         writer = csv.writer(file, lineterminator="\r\n")
         writer.writerow(_header(trait_names))
         for row in rows:
@@ -126,14 +126,14 @@ def write_trait_csv(path: str | Path, rows: Iterable[TraitRow], *, trait_names: 
     return count
 
 
-def read_trait_csv(path: str | Path, *, trait_names: Sequence[str]) -> Iterator[TraitRow]:
+def read_trait_csv(path: str | StorePath, *, trait_names: Sequence[str]) -> Iterator[TraitRow]:
     """Read what `write_trait_csv` wrote, row by row.
 
     Raises:
         StoreError: the file cannot be read or is no trait CSV with these traits.
     """
     try:
-        with Path(path).open(encoding="utf-8", newline="") as file:
+        with local_copy(store_path(path)) as copy, copy.open(encoding="utf-8", newline="") as file:
             reader = csv.reader(file, strict=True)
             if next(reader, None) != _header(trait_names):
                 raise StoreError(f"{path} is not a trait CSV: its first line is not the header")

@@ -6,21 +6,20 @@ readers, so that the next run makes just those anew.
 
 from __future__ import annotations
 
-from pathlib import Path
-
 from storage.commit import move_file
-from storage.errors import StoreError
+from storage.errors import StoreError, UnreachableError
 from storage.families import Family
 from storage.feature_store import FeatureStore, read_family
 from storage.formats import SUFFIXES, check_shard, format_of
 from storage.layout import open_store
 from storage.parts import list_parts
+from storage.paths import StorePath
 from storage.shard import read_header
 
 DESCRIPTION = "family.json"
 
 
-def feature_files(root: Path) -> list[Path]:
+def feature_files(root: str | StorePath) -> list[StorePath]:
     """All shards and family descriptions of a store, folder by folder.
 
     Raises:
@@ -31,7 +30,7 @@ def feature_files(root: Path) -> list[Path]:
     return descriptions + [shard for folder in folders for shard in list_parts(folder, "shard", SUFFIXES)]
 
 
-def find_damage(path: Path) -> str | None:
+def find_damage(path: StorePath) -> str | None:
     """Read all of a file from `feature_files`; returns one line that says what is wrong, or None."""
     try:
         if path.name == DESCRIPTION:
@@ -40,12 +39,14 @@ def find_damage(path: Path) -> str | None:
             check_shard(path)
     except FileNotFoundError:
         return None  # merged or converted just now
+    except UnreachableError:
+        raise
     except StoreError as error:
         return str(error)
     return None
 
 
-def quarantine(root: Path, path: Path) -> Path:
+def quarantine(root: str | StorePath, path: StorePath) -> StorePath:
     """Move a damaged file aside; a family's description is written anew from its shards.
 
     Returns:
@@ -68,7 +69,7 @@ def quarantine(root: Path, path: Path) -> Path:
     return target
 
 
-def _family_of_shards(folder: Path) -> Family | None:
+def _family_of_shards(folder: StorePath) -> Family | None:
     for shard in list_parts(folder, "shard", SUFFIXES):
         try:
             return read_header(shard, format_of(shard)).family

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 import os
+import secrets
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -84,3 +86,33 @@ def declare_asset(tmp_path, monkeypatch, asset_server):
         monkeypatch.setattr(assets, "known_assets", lambda: table)
 
     return declare
+
+
+@pytest.fixture(scope="session")
+def s3_server() -> Iterator[dict[str, str]]:
+    """Moto's S3 server on this machine; the environment variables by which it is found, set for the session as well."""
+    import boto3
+    from moto.server import ThreadedMotoServer
+
+    logging.getLogger("werkzeug").setLevel(logging.ERROR)
+    server = ThreadedMotoServer("127.0.0.1", port=0)
+    server.start()
+    host, port = server.get_host_and_port()
+    environment = {
+        "AWS_ENDPOINT_URL": f"http://{host}:{port}",
+        "AWS_ACCESS_KEY_ID": "key",
+        "AWS_SECRET_ACCESS_KEY": "secret",
+        "AWS_REGION": "us-east-1",
+    }
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in environment.items():
+            patch.setenv(name, value)
+        boto3.client("s3", endpoint_url=environment["AWS_ENDPOINT_URL"]).create_bucket(Bucket="traitline")
+        yield environment
+    server.stop()
+
+
+@pytest.fixture
+def s3_folder(s3_server) -> str:
+    """Address of a folder on object storage that nobody has used before, with letters of more than one byte."""
+    return f"s3://traitline/Ünï {secrets.token_hex(6)}/store"

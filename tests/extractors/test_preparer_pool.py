@@ -137,7 +137,8 @@ def test_bad_videos_are_refused_with_their_reasons_among_good_ones(settings, cli
 
 def test_a_child_has_no_network(settings, clip):
     with PreparerPool(settings, 1, stall_s=60) as pool:
-        next(iter(pool.prepare([request(clip, dynamic=False)])))
+        parts = pool.prepare([request(clip, dynamic=False)])
+        next(parts)
         (child,) = children()
         status = Path(f"/proc/{child}/status").read_text()
     assert "Seccomp:\t2\n" in status  # filtered; `OfflineThread`'s tests say what that filter does

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from storage import Family, FeatureStore, VideoFeatures
+from storage.paths import StorePath, store_path
 
 STATIC = Family("static", 8, {"fps": 25.0, "weights": "random"}, ("face_coverage", "face_score"))
 
@@ -18,6 +19,14 @@ STATIC = Family("static", 8, {"fps": 25.0, "weights": "random"}, ("face_coverage
 def open_store(request) -> Callable[..., FeatureStore]:
     """Opens a store that writes one of the formats: tests that ask for this run once for each."""
     return partial(FeatureStore, format=request.param)
+
+
+@pytest.fixture(params=["local", "s3"])
+def root(request) -> StorePath:
+    """Where a store may lie: tests that ask for this run once on this machine and once on object storage."""
+    if request.param == "local":
+        return request.getfixturevalue("tmp_path")
+    return store_path(request.getfixturevalue("s3_folder"))
 
 
 @pytest.fixture

@@ -8,12 +8,13 @@ import signal
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import pyarrow.parquet as pq
 import pytest
 
 from storage import FeatureStore, StoreError
-from storage.commit import commit_file, commit_folder
+from storage.commit import commit_file, commit_folder, create_file
 
 
 def visible(folder) -> set[str]:
@@ -150,15 +151,27 @@ def test_file_is_replaced_only_when_the_block_ends_well(tmp_path):
 
 def test_folder_appears_whole_and_never_replaces_another(tmp_path):
     target = tmp_path / "new" / "1"
-    with commit_folder(target) as temporary:
+    with commit_folder(target, mark="a.txt") as temporary:
         (temporary / "inner").mkdir()
         (temporary / "inner" / "a.txt").write_text("first")
         assert not target.exists()
-    with pytest.raises(FileExistsError), commit_folder(target) as temporary:
+    with pytest.raises(FileExistsError), commit_folder(target, mark="a.txt") as temporary:
         (temporary / "b.txt").write_text("second")
-    with pytest.raises(ZeroDivisionError), commit_folder(tmp_path / "new" / "2") as temporary:
+    with pytest.raises(ZeroDivisionError), commit_folder(tmp_path / "new" / "2", mark="b.txt") as temporary:
         (temporary / "b.txt").write_text(f"half {1 / 0}")
     assert visible(tmp_path) == {"new", "1", "inner", "a.txt"}
+    assert list(target.parent.iterdir()) == [target]
+
+
+def test_one_of_many_creates_a_file_and_nobody_sees_it_half_written(tmp_path):
+    target = tmp_path / "new" / "a.txt"
+    texts = [str(number).encode() * 100_000 for number in range(8)]
+    with ThreadPoolExecutor(len(texts)) as pool:
+        created = list(pool.map(lambda text: (create_file(target, text), target.read_bytes()), texts))
+    (winner,) = (number for number, (done, _) in enumerate(created) if done)
+    assert {seen for _, seen in created} == {texts[winner]}
+    assert not create_file(target, b"later")
+    assert target.read_bytes() == texts[winner]
     assert list(target.parent.iterdir()) == [target]
 
 

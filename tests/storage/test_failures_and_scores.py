@@ -16,21 +16,21 @@ FAILURE = Failure("-a.mp4", "0" * 64, "k" * 16, "faces", "no_face", "no face in 
 SCORE = Score("-a.mp4", "0" * 64, (0.1, 0.2, -0.3, 1e-8, 0.5), 0.9, 16, 6, "s" * 16, "d" * 16, "random")
 
 
-def test_log_without_failures_is_empty(tmp_path):
-    log = FailureLog(tmp_path / "new")
+def test_log_without_failures_is_empty(root):
+    log = FailureLog(root / "new")
     log.add([])
     assert log.current() == []
-    assert not (tmp_path / "new").exists()
+    assert not (root / "new").exists()
 
 
-def test_latest_failure_counts_for_each_video_content_and_key(tmp_path):
+def test_latest_failure_counts_for_each_video_content_and_key(root):
     change = dataclasses.replace
     other_key, other_bytes = change(FAILURE, key="l" * 16), change(FAILURE, video_sha256="1" * 64)
     again = change(FAILURE, stage="decode", reason="truncated", message="", attempts=2)
-    log = FailureLog(tmp_path)
+    log = FailureLog(root)
     log.add([FAILURE, other_key])
     log.add([other_bytes, again])
-    assert FailureLog(tmp_path).current() == [again, other_key, other_bytes]
+    assert FailureLog(root).current() == [again, other_key, other_bytes]
     log.add([change(again, attempts=3), change(again, attempts=4)])
     assert log.current()[0].attempts == 4
 
@@ -60,8 +60,8 @@ def test_damaged_newer_and_foreign_logs_are_refused_by_name(tmp_path):
         FailureLog(tmp_path).current()
 
 
-def test_scores_come_back_sorted_each_video_once_with_the_latest_right(tmp_path):
-    store = ScoreStore(tmp_path)
+def test_scores_come_back_sorted_each_video_once_with_the_latest_right(root):
+    store = ScoreStore(root)
     assert list(store.read("main", "1")) == []
     rng = np.random.default_rng(0)
     names = [f"{number:05d}.mp4" for number in rng.permutation(5000)]
@@ -71,23 +71,23 @@ def test_scores_come_back_sorted_each_video_once_with_the_latest_right(tmp_path)
     store.write("main", "1", iter(later))
     store.write("main", "1", [])
     expected = {score.video_id: score for score in [*first, *later]}
-    assert list(ScoreStore(tmp_path).read("main", "1")) == [expected[name] for name in sorted(expected)]
+    assert list(ScoreStore(root).read("main", "1")) == [expected[name] for name in sorted(expected)]
 
 
-def test_scores_of_models_and_versions_are_kept_apart(tmp_path):
-    store = ScoreStore(tmp_path)
+def test_scores_of_models_and_versions_are_kept_apart(root):
+    store = ScoreStore(root)
     other = dataclasses.replace(SCORE, static_tokens=3)
     store.write("main", "1", [SCORE])
     store.write("main", "2", [other])
     assert list(store.read("main", "1")) == [SCORE]
     assert list(store.read("main", "2")) == [other]
     assert list(store.read("other", "1")) == []
-    assert {path.name for path in (tmp_path / "scores/main").iterdir()} == {"1", "2"}
+    assert {path.name for path in (root / "scores/main").iterdir()} == {"1", "2"}
 
 
-def test_scores_are_kept_as_float32_and_everything_else_as_it_is(tmp_path):
-    ScoreStore(tmp_path).write("main", "1", [SCORE])
-    (found,) = ScoreStore(tmp_path).read("main", "1")
+def test_scores_are_kept_as_float32_and_everything_else_as_it_is(root):
+    ScoreStore(root).write("main", "1", [SCORE])
+    (found,) = ScoreStore(root).read("main", "1")
     assert found == SCORE
     assert found.traits == tuple(float(np.float32(value)) for value in (0.1, 0.2, -0.3, 1e-8, 0.5))
 

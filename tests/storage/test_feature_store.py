@@ -12,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from storage import Family, FeatureStore, StoreError, VideoFeatures
+from storage.commit import move_file
 
 
 def read_all(store: FeatureStore, family: Family) -> dict[str, VideoFeatures]:
@@ -22,8 +23,8 @@ def read_all(store: FeatureStore, family: Family) -> dict[str, VideoFeatures]:
     return found
 
 
-def shards(tmp_path, family: Family) -> list:
-    return sorted((tmp_path / "features" / family.name / family.key).glob("shard-*"))
+def shards(root, family: Family) -> list:
+    return sorted((root / "features" / family.name / family.key).glob("shard-*"))
 
 
 @settings(max_examples=25, deadline=None)
@@ -69,10 +70,10 @@ def assert_same_bits():
     ],
     ids=lambda value: getattr(value, "name", ""),
 )
-def test_real_shapes_come_back_whole_and_one_by_one(open_store, tmp_path, draw, assert_same, family, tokens):
+def test_real_shapes_come_back_whole_and_one_by_one(open_store, root, draw, assert_same, family, tokens):
     names = [f"day {number % 3}/Ünï-{number}.mp4" for number in range(40)]
     videos = {name: draw(name, family, tokens + number % 2) for number, name in enumerate(names)}
-    store = open_store(tmp_path)
+    store = open_store(root)
     store.write(family, list(videos.values()))
     found = read_all(store, family)
     assert list(found) == names
@@ -83,31 +84,31 @@ def test_real_shapes_come_back_whole_and_one_by_one(open_store, tmp_path, draw, 
         assert_same(video, videos[name])
 
 
-def test_videos_that_are_not_there_are_passed_over(open_store, tmp_path, draw, static):
-    store = open_store(tmp_path)
+def test_videos_that_are_not_there_are_passed_over(open_store, root, draw, static):
+    store = open_store(root)
     store.write(static, [draw("a.mp4"), draw("b.mp4")])
     assert [video.video_id for video in store.read(static, ["c.mp4", "b.mp4"])] == ["b.mp4"]
     assert list(store.read(static, [])) == []
 
 
-def test_done_names_each_video_with_the_bytes_that_it_was_made_from(open_store, tmp_path, draw, static):
-    store = open_store(tmp_path)
+def test_done_names_each_video_with_the_bytes_that_it_was_made_from(open_store, root, draw, static):
+    store = open_store(root)
     assert store.done(static) == {}
     videos = [draw("a.mp4"), draw("-b.mp4"), draw("c/d.mp4")]
     store.write(static, videos[:2])
     assert store.done(static) == {video.video_id: video.video_sha256 for video in videos[:2]}
-    open_store(tmp_path).write(static, videos[2:])
+    open_store(root).write(static, videos[2:])
     assert store.done(static) == {video.video_id: video.video_sha256 for video in videos}
-    assert open_store(tmp_path).done(static) == store.done(static)
+    assert open_store(root).done(static) == store.done(static)
 
 
-def test_video_in_two_shards_is_shown_once_and_the_newest_bytes_win(open_store, tmp_path, draw, static, assert_same):
-    store = open_store(tmp_path)
+def test_video_in_two_shards_is_shown_once_and_the_newest_bytes_win(open_store, root, draw, static, assert_same):
+    store = open_store(root)
     old, new = draw("a.mp4", content="old"), draw("a.mp4", content="new", tokens=5)
     store.write(static, [old, draw("b.mp4")])
     assert store.done(static)["a.mp4"] == old.video_sha256
     store.write(static, [draw("c.mp4"), new])
-    for reader in (store, open_store(tmp_path)):
+    for reader in (store, open_store(root)):
         assert_same(read_all(reader, static)["a.mp4"], new)
         assert set(read_all(reader, static)) == {"a.mp4", "b.mp4", "c.mp4"}
         assert reader.done(static)["a.mp4"] == new.video_sha256
@@ -115,18 +116,18 @@ def test_video_in_two_shards_is_shown_once_and_the_newest_bytes_win(open_store, 
         assert_same(only, new)
 
 
-def test_machine_whose_clock_is_slow_still_supersedes_what_is_there(open_store, tmp_path, draw, static, assert_same):
-    store = open_store(tmp_path)
+def test_machine_whose_clock_is_slow_still_supersedes_what_is_there(open_store, root, draw, static, assert_same):
+    store = open_store(root)
     store.write(static, [draw("a.mp4", content="old")])
-    first = shards(tmp_path, static)[0]
-    first.rename(first.with_name(f"shard-29991231T235959999999-0123456789ab{first.suffix}"))
+    first = shards(root, static)[0]
+    move_file(first, first.with_name(f"shard-29991231T235959999999-0123456789ab{first.suffix}"))
     new = draw("a.mp4", content="new")
     store.write(static, [new])
     assert_same(read_all(store, static)["a.mp4"], new)
 
 
-def test_reader_goes_on_with_what_was_there_when_it_began(open_store, tmp_path, draw, static):
-    store = open_store(tmp_path)
+def test_reader_goes_on_with_what_was_there_when_it_began(open_store, root, draw, static):
+    store = open_store(root)
     store.write(static, [draw("a.mp4")])
     store.write(static, [draw("b.mp4")])
     reading = store.read(static)
@@ -137,26 +138,26 @@ def test_reader_goes_on_with_what_was_there_when_it_began(open_store, tmp_path, 
     assert rest.video_sha256 == draw("b.mp4").video_sha256
 
 
-def test_shard_taken_away_brings_back_what_it_hid(open_store, tmp_path, draw, static):
-    store = open_store(tmp_path)
+def test_shard_taken_away_brings_back_what_it_hid(open_store, root, draw, static):
+    store = open_store(root)
     store.write(static, [draw("a.mp4", content="old")])
     store.write(static, [draw("a.mp4", content="new")])
     assert store.done(static) == {"a.mp4": draw("a.mp4", content="new").video_sha256}
-    shards(tmp_path, static)[1].unlink()
+    shards(root, static)[1].unlink()
     assert store.done(static) == {"a.mp4": draw("a.mp4", content="old").video_sha256}
 
 
-def test_families_are_kept_apart_and_described_in_clear(open_store, tmp_path, draw, static):
+def test_families_are_kept_apart_and_described_in_clear(open_store, root, draw, static):
     other = Family("static", 8, {"fps": 24.0}, static.quality)
     faces = Family("faces", 5, {"min_score": 0.5}, ("detected",))
-    store = open_store(tmp_path)
+    store = open_store(root)
     assert store.families() == []
     for family in (static, other, faces):
         store.write(family, [draw(f"{family.key}.mp4", family)])
     assert store.families() == [faces, *sorted([static, other], key=lambda family: family.key)]
     for family in (static, other, faces):
         assert set(store.done(family)) == {f"{family.key}.mp4"}
-    described = json.loads((tmp_path / "features/faces" / faces.key / "family.json").read_text())
+    described = json.loads((root / "features/faces" / faces.key / "family.json").read_text())
     assert described["settings"] == {"min_score": 0.5}
     assert described["key"] == faces.key
 
@@ -246,8 +247,10 @@ def test_folder_with_other_things_is_not_taken_for_a_store(open_store, tmp_path)
         open_store(tmp_path)
     with pytest.raises(StoreError, match="it is a file; name a folder"):
         open_store(tmp_path / "holiday.mp4")
-    with pytest.raises(StoreError, match="only local folders"):
-        open_store("s3://bucket/store")
+    with pytest.raises(StoreError, match="name a local folder, or an address that begins with s3://, gs://, az://"):
+        open_store("ftp://server/store")
+    with pytest.raises(StoreError, match="it names no bucket; write s3://BUCKET/FOLDER"):
+        open_store("s3:///store")
     with pytest.raises(StoreError, match="unknown store format 'csv': choose one of parquet, hdf5"):
         FeatureStore(tmp_path / "new", format="csv")
 
@@ -271,39 +274,39 @@ def test_damaged_description_of_a_family_is_refused_by_name(open_store, tmp_path
             store.write(static, [draw("b.mp4")])
 
 
-def test_done_does_not_open_the_columns(open_store, tmp_path, draw, static):
-    store = open_store(tmp_path)
+def test_done_does_not_open_the_columns(open_store, root, draw, static):
+    store = open_store(root)
     video = draw("a.mp4")
     store.write(static, [video])
-    path = shards(tmp_path, static)[0]
+    path = shards(root, static)[0]
     data = bytearray(path.read_bytes())
     # The whole columns: in Parquet all that comes before the footer, whose length stands at the end.
     first = data.find(video.vectors.tobytes())
     columns = slice(4, -int.from_bytes(data[-8:-4], "little") - 8) if first < 0 else slice(first, first + 32)
     data[columns] = bytes(len(data[columns]))
     path.write_bytes(data)
-    assert set(open_store(tmp_path).done(static)) == {"a.mp4"}
+    assert set(open_store(root).done(static)) == {"a.mp4"}
     with pytest.raises(StoreError, match="damaged"):
-        list(open_store(tmp_path).read(static))
+        list(open_store(root).read(static))
 
 
-def test_cut_file_and_foreign_file_are_refused_by_name(open_store, tmp_path, draw, static):
-    open_store(tmp_path).write(static, [draw("a.mp4")])
-    path = shards(tmp_path, static)[0]
+def test_cut_file_and_foreign_file_are_refused_by_name(open_store, root, draw, static):
+    open_store(root).write(static, [draw("a.mp4")])
+    path = shards(root, static)[0]
     whole = path.read_bytes()
     for length in (0, 4, len(whole) // 2, len(whole) - 1):
         path.write_bytes(whole[:length])
         with pytest.raises(StoreError, match=f"{path.name} is damaged"):
-            open_store(tmp_path).done(static)
+            open_store(root).done(static)
     path.write_bytes(bytes(4096))
     with pytest.raises(StoreError, match=f"{path.name} is damaged"):
-        open_store(tmp_path).done(static)
+        open_store(root).done(static)
 
 
-def test_shards_of_both_formats_are_one_store(tmp_path, draw, static, assert_same):
-    FeatureStore(tmp_path, "parquet").write(static, [draw("a.mp4", content="old"), draw("b.mp4")])
-    FeatureStore(tmp_path, "hdf5").write(static, [draw("a.mp4", content="new"), draw("c.mp4")])
-    found = read_all(FeatureStore(tmp_path), static)
+def test_shards_of_both_formats_are_one_store(root, draw, static, assert_same):
+    FeatureStore(root, "parquet").write(static, [draw("a.mp4", content="old"), draw("b.mp4")])
+    FeatureStore(root, "hdf5").write(static, [draw("a.mp4", content="new"), draw("c.mp4")])
+    found = read_all(FeatureStore(root), static)
     assert set(found) == {"a.mp4", "b.mp4", "c.mp4"}
     assert_same(found["a.mp4"], draw("a.mp4", content="new"))
 
@@ -338,14 +341,14 @@ def test_number_beyond_float16_is_refused_and_infinity_is_kept(open_store, tmp_p
     np.testing.assert_array_equal(next(open_store(tmp_path).read(family)).vectors, infinite.vectors)
 
 
-def test_reader_follows_videos_into_a_shard_that_took_the_place_of_others(open_store, tmp_path, draw, static):
-    store = open_store(tmp_path)
+def test_reader_follows_videos_into_a_shard_that_took_the_place_of_others(open_store, root, draw, static):
+    store = open_store(root)
     for name in ("a.mp4", "b.mp4", "c.mp4"):
         store.write(static, [draw(name)])
     reading = store.read(static)
     assert next(reading).video_id == "a.mp4"
-    open_store(tmp_path).write(static, [draw("a.mp4"), draw("b.mp4"), draw("c.mp4")])
-    for shard in shards(tmp_path, static)[:3]:
+    open_store(root).write(static, [draw("a.mp4"), draw("b.mp4"), draw("c.mp4")])
+    for shard in shards(root, static)[:3]:
         shard.unlink()
     assert [video.video_id for video in reading] == ["b.mp4", "c.mp4"]
 

@@ -37,7 +37,7 @@ FAILURES = [Failure(f"{number}.mp4", "0" * 64, "k", "faces", "no_face", f"{numbe
 def save_model(root: Path) -> None:
     target = root / "models" / "main" / "1"
     if not target.exists():
-        with commit_folder(target) as temporary:
+        with commit_folder(target, mark="history.json") as temporary:
             for name in ("model.keras", "history.json"):
                 (temporary / name).write_bytes(name.encode() * 1000)
 

@@ -1,0 +1,297 @@
+"""Files on object storage, seen as paths, so that the rest of the package need not know where a store lies.
+
+`RemotePath` has the part of `pathlib.Path` that is used here. What is different there:
+
+- An object appears by one put: whole, or not at all. Nothing can be appended, and nothing can be renamed.
+- There are no folders. What is a folder here is the part of names before a slash; it goes with its last object.
+- Every question is a request, and takes milliseconds. `storage.paths.in_order` has many of them under way at once.
+- What was put or deleted is listed so at once: S3, Google Cloud Storage and Azure promise that.
+
+Credentials and addresses are taken from the environment variables of each vendor's own tools, for S3 such as
+AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY, AWS_REGION, and AWS_ENDPOINT_URL for a server other than Amazon's.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import io
+import os
+from collections.abc import Iterator, Sequence
+from datetime import timedelta
+from fnmatch import fnmatchcase
+from functools import total_ordering
+from pathlib import Path, PurePosixPath
+from typing import Any, BinaryIO, NamedTuple
+
+from obstore.exceptions import BaseError
+from obstore.store import from_url
+
+from storage.errors import StoreError, UnreachableError
+from storage.remote_errors import asking, reason
+from storage.remote_reader import BLOCK_BYTES, Range, RangeReader
+
+SCHEMES = ("s3", "gs", "az")
+LISTED_AT_ONCE = 1000  # names in one answer, which is what was there at one instant
+
+_ENDPOINTS = ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL", "AWS_ENDPOINT")
+# A server that is down is reported after 6 s (refused) or half a minute (silent); one that is busy for a moment is
+# waited for. The limit of a whole request is that of a slow line, not of a silent one.
+_CLIENT = {
+    "allow_http": True,  # where the address that was given says so
+    "connect_timeout": timedelta(seconds=5),
+    "read_timeout": timedelta(seconds=20),
+    "timeout": timedelta(minutes=10),
+}
+_RETRY = {
+    "max_retries": 6,
+    "retry_timeout": timedelta(seconds=30),
+    "backoff": {"init_backoff": timedelta(milliseconds=200), "max_backoff": timedelta(seconds=5), "base": 2},
+}
+
+
+class Status(NamedTuple):
+    """What `os.stat_result` says, as far as it is asked for: bytes, and seconds since 1970."""
+
+    st_size: int
+    st_mtime: float
+
+
+@total_ordering
+class RemotePath:
+    """The name of an object, or of a folder of objects. Equal names are equal paths.
+
+    Methods are those of `pathlib.Path`. They raise FileNotFoundError where there is no such object, and
+    `UnreachableError` where the storage cannot be asked or refuses.
+    """
+
+    __slots__ = ("_bucket", "_client", "_data", "_key")
+
+    def __init__(self, client: Any, bucket: str, key: PurePosixPath, data: bytes | None = None) -> None:
+        self._client = client
+        self._bucket = bucket
+        self._key = key
+        self._data = data
+
+    @classmethod
+    def from_address(cls, address: str) -> RemotePath:
+        """Take an address such as s3://bucket/folder. Nothing is asked of the network.
+
+        Raises:
+            StoreError: it is of an unknown kind, names no bucket, or the environment says something that cannot be.
+        """
+        scheme, _, rest = address.partition("://")
+        bucket, _, key = rest.partition("/")
+        if scheme not in SCHEMES:
+            known = ", ".join(f"{name}://" for name in SCHEMES)
+            raise StoreError(f"cannot use {address}: name a local folder, or an address that begins with {known}")
+        if not bucket:
+            raise StoreError(f"cannot use {address}: it names no bucket; write {scheme}://BUCKET/FOLDER")
+        for variable in _ENDPOINTS:
+            if scheme == "s3" and not os.environ.get(variable, "https://").startswith(("http://", "https://")):
+                raise StoreError(f"cannot use {address}: {variable} must begin with http:// or https://")
+        root = f"{scheme}://{bucket}"
+        try:
+            client = from_url(root, client_options=_CLIENT, retry_config=_RETRY)
+        except BaseError as error:
+            raise StoreError(f"cannot use {address}: {reason(error)}; set it in the environment") from error
+        return cls(client, root, PurePosixPath(key.strip("/")))
+
+    def __str__(self) -> str:
+        return f"{self._bucket}/{self._key}" if self._key.parts else self._bucket
+
+    def __repr__(self) -> str:
+        return f"RemotePath({str(self)!r})"
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, RemotePath) and (self._key, self._bucket) == (other._key, other._bucket)
+
+    def __hash__(self) -> int:
+        return hash(self._key)
+
+    def __lt__(self, other: RemotePath) -> bool:
+        return (self._bucket, self._key) < (other._bucket, other._key)
+
+    def __truediv__(self, below: str | PurePosixPath) -> RemotePath:
+        return self._at(self._key / below)
+
+    @property
+    def name(self) -> str:
+        """Last part."""
+        return self._key.name
+
+    @property
+    def stem(self) -> str:
+        """Last part without its suffix."""
+        return self._key.stem
+
+    @property
+    def suffix(self) -> str:
+        """Suffix of the last part, with its dot."""
+        return self._key.suffix
+
+    @property
+    def parent(self) -> RemotePath:
+        """The folder that this is in."""
+        return self._at(self._key.parent)
+
+    def with_name(self, name: str) -> RemotePath:
+        """The same but for the last part."""
+        return self._at(self._key.with_name(name))
+
+    def with_suffix(self, suffix: str) -> RemotePath:
+        """The same but for the suffix."""
+        return self._at(self._key.with_suffix(suffix))
+
+    def relative_to(self, folder: RemotePath) -> PurePosixPath:
+        """Parts below a folder. Raises ValueError where this is not below it."""
+        return self._key.relative_to(folder._key)
+
+    def exists(self) -> bool:
+        """Whether there is such an object, or one below."""
+        return self.is_file() or self.is_dir()
+
+    def is_file(self) -> bool:
+        """Whether there is such an object. One request."""
+        try:
+            with asking(self):
+                self._client.head(self.key)
+        except FileNotFoundError:
+            return False
+        return True
+
+    def is_dir(self) -> bool:
+        """Whether there is an object below. One request."""
+        return next(self._below(), None) is not None
+
+    def stat(self) -> Status:
+        """Size and time of an object; for a folder those of all objects below, summed and the latest."""
+        with asking(self), contextlib.suppress(FileNotFoundError):
+            return _status([self._client.head(self.key)])
+        found = list(self._below())
+        if not found:
+            raise FileNotFoundError(errno.ENOENT, "there is no such object", str(self))
+        return _status(found)
+
+    def iterdir(self) -> Iterator[RemotePath]:
+        """Objects and folders in a folder, if any. One request for each 1000."""
+        with asking(self):
+            found = self._client.list_with_delimiter(self._prefix)
+        names = [*found["common_prefixes"], *(entry["path"] for entry in found["objects"])]
+        for name in names:
+            if PurePosixPath(name) != self._key:  # some programs put an object that stands for the folder
+                yield self / name.rpartition("/")[2]
+
+    def glob(self, pattern: str) -> Iterator[RemotePath]:
+        """Objects and folders that match, part by part; what has no wildcard is not listed."""
+        first, _, rest = pattern.partition("/")
+        wild = any(mark in first for mark in "*?[")
+        below = (path for path in self.iterdir() if fnmatchcase(path.name, first)) if wild else iter([self / first])
+        for path in below:
+            if rest:
+                yield from path.glob(rest)
+            elif wild or path.exists():
+                yield path
+
+    def rglob(self, pattern: str) -> Iterator[RemotePath]:
+        """All objects below whose last part matches. One request for each 1000 objects."""
+        for entry in self._below():
+            path = self._at(PurePosixPath(entry["path"]))
+            if fnmatchcase(path.name, pattern):
+                yield path
+
+    def open(self, mode: str = "rb", buffering: int = -1) -> BinaryIO:
+        """Open for reading bytes, by ranges as they are asked for; without a buffer where `buffering` is 0."""
+        if mode != "rb":
+            raise ValueError(f"objects are read as bytes and written whole, not opened as {mode!r}")
+        if self._data is not None:
+            return io.BytesIO(self._data)
+        reader = RangeReader(self.read_range)
+        return reader if buffering == 0 else io.BufferedReader(reader, BLOCK_BYTES)
+
+    def read_bytes(self) -> bytes:
+        """The whole object. One request."""
+        return self._data if self._data is not None else self.read_range(None)[0]
+
+    def read_range(self, part: Range | None) -> tuple[bytes, int, int]:
+        """Bytes of the object or of a part of it, where they begin, and how many the whole has. One request."""
+        try:
+            with asking(self):
+                answer = self._client.get(self.key, options={"range": part} if part is not None else None)
+                return answer.bytes().to_bytes(), answer.range[0], answer.meta["size"]
+        except UnreachableError:
+            if part is None or self.stat().st_size:
+                raise
+            return b"", 0, 0  # an empty object has no part that could be asked for
+
+    def read_text(self, encoding: str = "utf-8") -> str:
+        """The whole object as text."""
+        return self.read_bytes().decode(encoding)
+
+    def write_bytes(self, data: bytes | Path) -> None:
+        """Put an object whole, in place of an older one; from memory, or from a local file."""
+        with asking(self):
+            self._client.put(self.key, data)
+
+    def create(self, data: bytes) -> bool:
+        """Put an object whole unless there is one; returns whether it is there with these bytes."""
+        try:
+            with asking(self):
+                self._client.put(self.key, data, mode="create")
+        except FileExistsError:
+            # A put whose answer was lost is sent again, and then finds what it has put itself.
+            with contextlib.suppress(FileNotFoundError):
+                return self.read_bytes() == data
+            return False
+        return True
+
+    def copy_to(self, target: RemotePath) -> None:
+        """Copy an object within the storage, in place of an older one."""
+        with asking(self):
+            self._client.copy(self.key, target.key)
+
+    def unlink(self, missing_ok: bool = False) -> None:
+        """Delete an object. Not all kinds of storage say that there was none."""
+        try:
+            with asking(self):
+                self._client.delete(self.key)
+        except FileNotFoundError:
+            if not missing_ok:
+                raise
+
+    def fetched(self) -> RemotePath:
+        """The same path with the object's bytes held in memory: reading it takes no more requests."""
+        return RemotePath(self._client, self._bucket, self._key, self.read_bytes())
+
+    @property
+    def key(self) -> str:
+        """The object's name within its bucket."""
+        return str(self._key)
+
+    @property
+    def _prefix(self) -> str | None:
+        return self.key if self._key.parts else None
+
+    def _at(self, key: PurePosixPath) -> RemotePath:
+        return RemotePath(self._client, self._bucket, key)
+
+    def _below(self) -> Iterator[dict[str, Any]]:
+        with asking(self):
+            for entries in self._client.list(self._prefix, chunk_size=LISTED_AT_ONCE):
+                yield from entries
+
+
+def delete(paths: Sequence[RemotePath]) -> None:
+    """Delete objects of one bucket, 1000 by a request; those that are gone already are passed over."""
+    for start in range(0, len(paths), LISTED_AT_ONCE):
+        some = paths[start : start + LISTED_AT_ONCE]
+        try:
+            with asking(some[0]):
+                some[0]._client.delete([path.key for path in some])
+        except FileNotFoundError:  # some kinds of storage refuse the rest then
+            for path in some:
+                path.unlink(missing_ok=True)
+
+
+def _status(entries: Sequence[dict[str, Any]]) -> Status:
+    return Status(sum(entry["size"] for entry in entries), max(entry["last_modified"].timestamp() for entry in entries))

@@ -1,0 +1,62 @@
+"""Reading parts of an object on object storage through an ordinary file object."""
+
+from __future__ import annotations
+
+import io
+import os
+from collections.abc import Callable
+from typing import Any
+
+BLOCK_BYTES = 2**16  # least that is asked for at once
+
+Range = tuple[int, int] | dict[str, int]
+"""First byte and the one after the last; or {"suffix": count} for so many at the end."""
+
+
+class RangeReader(io.RawIOBase):
+    """An object as a file: the first question also tells the size, and the last part that was asked for is kept.
+
+    Whoever begins with the end, where Parquet keeps its contents, gets size and end by one request.
+    """
+
+    def __init__(self, read_range: Callable[[Range], tuple[bytes, int, int]]) -> None:
+        self._read_range = read_range
+        self._position = 0
+        self._size: int | None = None
+        self._start, self._block = 0, b""
+
+    def readable(self) -> bool:
+        """Yes."""
+        return True
+
+    def seekable(self) -> bool:
+        """Yes."""
+        return True
+
+    def tell(self) -> int:
+        """Where the next byte comes from."""
+        return self._position
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
+        """Go to another place; returns which that is."""
+        if whence == os.SEEK_END and self._size is None:
+            self._fetch({"suffix": BLOCK_BYTES})
+        self._position = offset + {os.SEEK_SET: 0, os.SEEK_CUR: self._position, os.SEEK_END: self._size}[whence]
+        return self._position
+
+    def readinto(self, buffer: Any) -> int:
+        """Read as many bytes as fit, all of them but for the object's end; returns how many."""
+        begin, end = self._position, self._position + len(buffer)
+        if self._size is None:
+            self._fetch((begin, max(end, begin + BLOCK_BYTES)))
+        end = min(end, self._size)
+        if end <= begin:
+            return 0
+        if not self._start <= begin <= end <= self._start + len(self._block):
+            self._fetch((begin, max(end, min(begin + BLOCK_BYTES, self._size))))
+        buffer[: end - begin] = self._block[begin - self._start : end - self._start]
+        self._position = end
+        return end - begin
+
+    def _fetch(self, part: Range) -> None:
+        self._block, self._start, self._size = self._read_range(part)
