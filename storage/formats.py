@@ -28,9 +28,9 @@ def format_of(shard: StorePath) -> ShardFormat:
 
 
 def check_shard(shard: StorePath) -> ShardHeader:
-    """Read all of a shard, and what only other programs look at as well.
+    """Read all of a shard, as readers here do and as other programs do.
 
-    A row group or chunk is in memory at a time; a shard on object storage is fetched, whole, once.
+    A row group or a block of rows is in memory at a time; a shard on object storage is fetched, whole, once.
 
     Raises:
         FileNotFoundError: the file is gone.
@@ -39,8 +39,9 @@ def check_shard(shard: StorePath) -> ShardHeader:
     format = format_of(shard)
     shard = fetched(shard)
     header = read_header(shard, format)
-    for _ in read_videos(shard, format, header, range(len(header.videos))):
-        pass
+    for through_library in (False, True):
+        for _ in read_videos(shard, format, header, range(len(header.videos)), through_library=through_library):
+            pass
     try:
         format.check(shard, header)
     except FileNotFoundError:

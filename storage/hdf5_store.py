@@ -1,7 +1,8 @@
 """Feature shards as HDF5 files, for fast reading.
 
     header in the user block, which is whatever lies before the HDF5 part of the file:
-        "traitline <size of the file in bytes>", then the two lines of `ShardHeader.to_text`, then zeros
+        "traitline <size of the file in bytes>", then the two lines of `ShardHeader.to_text`, then a line of JSON that
+        says where the rows of each dataset lie, as pairs of offset in the file and number of rows; then zeros
     /vector   float32 or float16 [rows, dim]
     /time     float64 [rows, 2]: start_s, end_s
     /quality  float32 [rows, columns], in the order of the family's quality columns; absent where there are none
@@ -10,35 +11,40 @@ Rows are those of the header's videos, one video after the other. All datasets a
 checksums; all metadata carries checksums as well (file format of HDF5 1.10).
 
 - Files are made in memory and written at once: nothing is ever appended in place, and a full disk is an ordinary error.
-- A chunk of /vector holds about one video. Chunks are read as they lie, without HDF5's Fletcher32 (2 GB/s), for every
-  video has a checksum of its own that is checked anyway; `check` verifies Fletcher32 too.
+- Chunks are as large as can be read at a time. As they are neither compressed nor filtered but for the checksum at
+  their end, their rows are read by plain reads at the places that the user block names. `read_through_library` goes
+  the way of other programs, by which `check_shard` makes sure that they find the same.
 - float16 is converted by NumPy, not by HDF5.
 - HDF5 has doors to other files and to code: external and soft links, external storage, virtual datasets, filters from
   plugins. A shard has none of them, so whatever has them is refused before any of its data is read.
+- h5py's public functions take a lock of h5py's own; those that do not, among its inner ones, are not used.
 """
 
 from __future__ import annotations
 
 import contextlib
 import io
+import json
 import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import BinaryIO
 
 import h5py
 import numpy as np
-from h5py import h5d, h5f, h5g, h5l, h5p, h5z
-from h5py._hl.base import phil  # the lock around everything that h5py does
+from h5py import h5d, h5z
 
+from storage.columns import BLOCK_BYTES, Column, blocks, cut_into_videos, video_rows
 from storage.features import VideoFeatures
 from storage.paths import StorePath
 from storage.shard import ShardHeader
 
-CHUNK_BYTES = (2**16, 2**20)  # least and most; in between, a chunk holds the longest video
-BLOCK_BYTES = 2**20  # of vectors, for which times and quality are read at a time
+CHUNK_BYTES = 2**20
 
 _MAGIC = b"traitline"
 _HEADER_LINES_LIMIT = 2**30
+_FIRST_VERSION_WITH_PLACES = 3
+_PAIR_BYTES = 48  # most that the place of a chunk takes in the user block
 
 
 class Hdf5Format:
@@ -50,95 +56,87 @@ class Hdf5Format:
         """Write one shard file. Raises OSError where the disk refuses."""
         columns = {name: np.concatenate([_column(video, name, header) for video in videos]) for name in _names(header)}
         text = header.to_text().encode()
-        block = max(512, 1 << (len(_MAGIC) + len(text) + 24).bit_length())  # HDF5 looks at 512, 1024, 2048 ...
+        chunks = sum(-(-header.rows // _chunk(name, header)[0]) for name in columns)
+        lead_bytes = len(_MAGIC) + len(text) + _PAIR_BYTES * chunks + 128
+        block = max(512, 1 << (lead_bytes - 1).bit_length())  # HDF5 looks at 512, 1024, 2048 ...
         image = io.BytesIO()
+        places = {}
         with h5py.File(image, "w", libver=("v110", "v114"), userblock_size=block) as file:
             for name, values in columns.items():
                 # Cast here, first: HDF5's own conversion to float16 is slow and was found inexact.
                 data = values.astype(header.dtype, copy=False) if name == "vector" else values
-                file.create_dataset(name, data=data, chunks=_chunk(name, header), fletcher32=True)
+                dataset = file.create_dataset(name, data=data, chunks=_chunk(name, header), fletcher32=True)
+                places[name] = _places(dataset)
         with image.getbuffer() as data, path.open("wb") as stream:
-            lead = b"%s %d\n%s\n" % (_MAGIC, len(data), text)
+            lead = b"%s %d\n%s\n%s\n" % (_MAGIC, len(data), text, json.dumps(places).encode())
             stream.write(lead.ljust(block, b"\0"))
             stream.write(data[block:])
 
     def read_header(self, path: StorePath) -> ShardHeader:
         """Read the user block alone. Raises OSError, ValueError, KeyError or TypeError where it is damaged."""
         with path.open("rb") as stream:
-            magic, _, size = stream.readline(64).partition(b" ")
-            if magic != _MAGIC:
-                raise ValueError("it has no header of a feature shard")
-            beginning = stream.tell()
-            if int(size) != (found := stream.seek(0, os.SEEK_END)):
-                raise ValueError(f"it has {found} bytes, not {int(size)}")
-            stream.seek(beginning)
-            text = stream.readline(_HEADER_LINES_LIMIT) + stream.readline(128).rstrip(b"\n")
-        return ShardHeader.from_text(text.decode())
+            return _read_lead(stream)
 
     def read(self, path: StorePath, header: ShardHeader, positions: Sequence[int]) -> Iterator[VideoFeatures]:
-        """Read chunk by chunk. The arrays are read-only. Raises OSError or ValueError where the file is damaged."""
-        first_rows = np.cumsum([0, *(entry.tokens for entry in header.videos)]).tolist()
-        with _open(path) as file:
-            datasets = _datasets(file, header)
-            vectors = _Vectors(datasets["vector"], header)
-            for first, last, members in _blocks(positions, first_rows, BLOCK_BYTES // (4 * header.family.dim)):
-                with _hdf5():
-                    time = _read(datasets["time"], first, last)
-                    quality = _read(datasets["quality"], first, last) if "quality" in datasets else None
-                for position in members:
-                    begin, end = first_rows[position], first_rows[position + 1]
-                    entry, part = header.videos[position], slice(begin - first, end - first)
-                    yield VideoFeatures(
-                        video_id=entry.video_id,
-                        video_sha256=entry.video_sha256,
-                        vectors=vectors.read(begin, end),
-                        start_s=time[part, 0],
-                        end_s=time[part, 1],
-                        quality={name: quality[part, column] for column, name in enumerate(header.family.quality)},
-                    )
+        """Read by plain reads. Raises OSError, ValueError, KeyError or TypeError where the file is damaged."""
+        if header.version < _FIRST_VERSION_WITH_PLACES:
+            yield from self.read_through_library(path, header, positions)
+            return
+        with path.open("rb") as stream:
+            _read_lead(stream)
+            places = json.loads(stream.readline(_HEADER_LINES_LIMIT))
+            columns = {name: _plain_column(name, header, places[name]) for name in _names(header)}
+            first_rows = video_rows(header)
+            for first, last, members in blocks(positions, first_rows, BLOCK_BYTES // header.row_bytes):
+                rows = {name: column.read(stream, first, last) for name, column in columns.items()}
+                yield from cut_into_videos(header, members, first_rows, first, _named(rows, header))
+
+    def read_through_library(
+        self, path: StorePath, header: ShardHeader, positions: Sequence[int]
+    ) -> Iterator[VideoFeatures]:
+        """Read as other programs do, Fletcher32 verified. Raises OSError or ValueError where the file is damaged."""
+        # HDF5 asks for many small parts, so that of object storage the whole object is fetched.
+        source = path if isinstance(path, Path) else io.BytesIO(path.read_bytes())
+        with _hdf5(), h5py.File(source, "r", locking=False) as file:  # shards never change; not all folders know locks
+            _check_structure(file, header)
+            first_rows = video_rows(header)
+            for first, last, members in blocks(positions, first_rows, BLOCK_BYTES // header.row_bytes):
+                rows = {name: file[name][first:last] for name in _names(header)}
+                yield from cut_into_videos(header, members, first_rows, first, _named(rows, header))
 
     def check(self, path: StorePath, header: ShardHeader) -> None:
-        """Read all through HDF5, which verifies Fletcher32. Raises OSError or ValueError where that fails."""
-        with _open(path) as file:
-            for name, dataset in _datasets(file, header).items():
-                step = _chunk(name, header)[0]
-                for first in range(0, header.rows, step):
-                    with _hdf5():
-                        _read(dataset, first, min(first + step, header.rows))
+        """Nothing is left to check: both ways of reading look at all that there is."""
 
 
-class _Vectors:
-    """Rows of /vector, a chunk at a time."""
+def _read_lead(stream: BinaryIO) -> ShardHeader:
+    magic, _, size = stream.readline(64).partition(b" ")
+    if magic != _MAGIC:
+        raise ValueError("it has no header of a feature shard")
+    beginning = stream.tell()
+    if int(size) != (found := stream.seek(0, os.SEEK_END)):
+        raise ValueError(f"it has {found} bytes, not {int(size)}")
+    stream.seek(beginning)
+    text = stream.readline(_HEADER_LINES_LIMIT) + stream.readline(128).rstrip(b"\n")
+    return ShardHeader.from_text(text.decode())
 
-    def __init__(self, dataset: h5d.DatasetID, header: ShardHeader) -> None:
-        self._dataset = dataset
-        self._chunk = _chunk("vector", header)
-        self._dtype = np.dtype(header.dtype)
-        self._index = -1
-        self._rows = np.empty(0)
 
-    def read(self, first: int, last: int) -> np.ndarray:
-        """float32 [last - first, dim]; read-only."""
-        size = self._chunk[0]
-        parts = []
-        for index in range(first // size, (last - 1) // size + 1):
-            rows = self._read_chunk(index)
-            parts.append(rows[max(first - index * size, 0) : last - index * size])
-        vectors = parts[0] if len(parts) == 1 else np.concatenate(parts)
-        vectors = vectors.astype(np.float32, copy=False)
-        vectors.flags.writeable = False
-        return vectors
+def _places(dataset: h5py.Dataset) -> list[tuple[int, int]]:
+    """Where the chunks of a dataset lie, and how many of its rows each holds."""
+    infos = [dataset.id.get_chunk_info(number) for number in range(dataset.id.get_num_chunks())]
+    firsts = [info.chunk_offset[0] for info in infos]
+    rows = np.diff([*firsts, len(dataset)]).tolist()
+    return [(info.byte_offset, count) for info, count in zip(infos, rows, strict=True)]
 
-    def _read_chunk(self, index: int) -> np.ndarray:
-        if index != self._index:  # videos that share a chunk follow each other
-            rows, dim = self._chunk
-            with _hdf5():
-                skipped_filters, data = self._dataset.read_direct_chunk((index * rows, 0))
-            if skipped_filters or len(data) != rows * dim * self._dtype.itemsize + 4:  # 4 bytes of Fletcher32
-                raise ValueError("a chunk of its vectors has another size or no checksum")
-            self._rows = np.frombuffer(data, self._dtype, rows * dim).reshape(rows, dim)
-            self._index = index
-        return self._rows
+
+def _plain_column(name: str, header: ShardHeader, places: Sequence[tuple[int, int]]) -> Column:
+    (_, width), dtype = _shape_and_dtype(name, header)
+    return Column(dtype, width, places)
+
+
+def _named(rows: dict[str, np.ndarray], header: ShardHeader) -> dict[str, np.ndarray]:
+    """The columns under their own names."""
+    quality = {name: rows["quality"][:, column] for column, name in enumerate(header.family.quality)}
+    return {"vector": rows["vector"], "start_s": rows["time"][:, 0], "end_s": rows["time"][:, 1], **quality}
 
 
 def _names(header: ShardHeader) -> tuple[str, ...]:
@@ -165,84 +163,31 @@ def _shape_and_dtype(name: str, header: ShardHeader) -> tuple[tuple[int, int], n
 
 def _chunk(name: str, header: ShardHeader) -> tuple[int, int]:
     (rows, width), dtype = _shape_and_dtype(name, header)
-    least, most = (max(limit // (width * dtype.itemsize), 1) for limit in CHUNK_BYTES)
-    longest = max(entry.tokens for entry in header.videos) if name == "vector" else 1
-    return min(max(longest, least), most, rows), width
+    return min(max(CHUNK_BYTES // (width * dtype.itemsize), 1), rows), width
 
 
-def _blocks(
-    positions: Sequence[int], first_rows: Sequence[int], most_rows: int
-) -> Iterator[tuple[int, int, list[int]]]:
-    """Cut into runs of neighbours with at most so many rows, but at least a video: first row, row after, positions."""
-    run: list[int] = []
-    for position in positions:
-        if run and (position != run[-1] + 1 or first_rows[position + 1] - first_rows[run[0]] > most_rows):
-            yield first_rows[run[0]], first_rows[run[-1] + 1], run
-            run = []
-        run.append(position)
-    if run:
-        yield first_rows[run[0]], first_rows[run[-1] + 1], run
-
-
-@contextlib.contextmanager
-def _open(path: StorePath) -> Iterator[h5f.FileID]:
-    with _hdf5():
-        access = h5p.create(h5p.FILE_ACCESS)
-        access.set_file_locking(False, True)  # shards never change, and some shared folders know no locks
-        access.set_fclose_degree(h5f.CLOSE_STRONG)
-        if isinstance(path, Path):
-            file = h5f.open(os.fsencode(path), h5f.ACC_RDONLY, access)
-        else:  # HDF5 asks for many small parts, so the whole object is fetched
-            access.set_fapl_core(backing_store=False)
-            access.set_file_image(path.read_bytes())
-            file = h5f.open(os.fsencode(path.name), h5f.ACC_RDONLY, access)
-    try:
-        yield file
-    finally:
-        with _hdf5():
-            file.close()
-
-
-def _datasets(file: h5f.FileID, header: ShardHeader) -> dict[str, h5d.DatasetID]:
-    """Open what a shard consists of, having made sure that it is just that."""
-    datasets = {}
-    with _hdf5():
-        root = h5g.open(file, b"/")
-        names = [name.decode() for name in root]
-        if sorted(names) != sorted(_names(header)):
-            raise ValueError(f"it holds {', '.join(names)}")
-        for name in _names(header):
-            if root.links.get_info(name.encode()).type != h5l.TYPE_HARD:
-                raise ValueError(f"{name} is a link to elsewhere")
-            dataset = h5d.open(root, name.encode())
-            made = dataset.get_create_plist()
-            filters = [made.get_filter(number)[0] for number in range(made.get_nfilters())]
-            if made.get_layout() != h5d.CHUNKED or filters != [h5z.FILTER_FLETCHER32]:
-                raise ValueError(f"{name} is not stored in plain chunks with Fletcher32")
-            if (dataset.shape, dataset.dtype) != _shape_and_dtype(name, header):
-                raise ValueError(f"{name} is {dataset.dtype} {dataset.shape}, not what its header says")
-            if made.get_chunk() != _chunk(name, header):
-                raise ValueError(f"{name} has chunks of {made.get_chunk()}, not what its header says")
-            datasets[name] = dataset
-    return datasets
-
-
-def _read(dataset: h5d.DatasetID, first: int, last: int) -> np.ndarray:
-    shape = (last - first, dataset.shape[1])
-    values = np.empty(shape, dataset.dtype)
-    chosen = dataset.get_space()
-    chosen.select_hyperslab((first, 0), shape)
-    dataset.read(h5py.h5s.create_simple(shape), chosen, values)
-    values.flags.writeable = False
-    return values
+def _check_structure(file: h5py.File, header: ShardHeader) -> None:
+    """Make sure that a file consists of just what a shard does, before any data is read."""
+    if sorted(file) != sorted(_names(header)):
+        raise ValueError(f"it holds {', '.join(file)}")
+    for name in _names(header):
+        if not isinstance(file.get(name, getlink=True), h5py.HardLink):
+            raise ValueError(f"{name} is a link to elsewhere")
+        dataset = file[name]
+        if not isinstance(dataset, h5py.Dataset):
+            raise ValueError(f"{name} is no dataset")
+        made = dataset.id.get_create_plist()
+        filters = [made.get_filter(number)[0] for number in range(made.get_nfilters())]
+        if made.get_layout() != h5d.CHUNKED or filters != [h5z.FILTER_FLETCHER32]:
+            raise ValueError(f"{name} is not stored in plain chunks with Fletcher32")
+        if (dataset.shape, dataset.dtype) != _shape_and_dtype(name, header):
+            raise ValueError(f"{name} is {dataset.dtype} {dataset.shape}, not what its header says")
 
 
 @contextlib.contextmanager
 def _hdf5() -> Iterator[None]:
-    # HDF5 knows no threads, and not all of h5py's inner functions take its lock themselves. Nor may it be held while a
-    # video is handed out. And h5py raises nearly any kind of error for what HDF5 finds wrong in a file.
+    # h5py raises nearly any kind of error for what HDF5 finds wrong in a file.
     try:
-        with phil:
-            yield
+        yield
     except (RuntimeError, KeyError, TypeError, NotImplementedError) as error:
         raise ValueError(str(error)) from error

@@ -17,6 +17,7 @@ Measured on 64 videos (pyarrow 26, 2 cores; numbers drawn with the distribution 
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 from collections.abc import Iterator, Sequence
 from itertools import groupby
@@ -26,13 +27,18 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from storage.columns import BLOCK_BYTES, Column, blocks, cut_into_videos, video_rows
 from storage.features import VideoFeatures
 from storage.paths import StorePath, parquet_source
 from storage.shard import ShardHeader, VideoEntry
 
 HEADER_KEY = "traitline"
-ROW_GROUP_BYTES = 2**20
+ROW_GROUP_BYTES = 2**23
+ROW_GROUP_ROWS = 2**14
 
+_VECTOR = "vector.list.element"  # the vectors' numbers, as Parquet calls them
+_PLACES_KEY = b"traitline_vectors"  # (offset in bytes, rows) of each row group's vectors
+_NO_LIMIT = 2**31 - 1
 _TAIL_BYTES = 2**16  # read at once; longer footers take a second read
 
 _LABELS = pa.schema(
@@ -51,22 +57,30 @@ class ParquetFormat:
 
     def write(self, path: Path, header: ShardHeader, videos: Sequence[VideoFeatures]) -> None:
         """Write one shard file. Raises OSError where the disk refuses."""
-        # DuckDB 2.0 cannot read split bytes of float16.
-        split = ["vector.list.element"] if header.dtype == "float32" else []
-        with pq.ParquetWriter(
-            path,
-            _schema(header),
-            compression="zstd",
-            use_dictionary=["video_id", "video_sha256"],
-            use_byte_stream_split=[*split, *header.family.quality],
-            write_statistics=["video_id"],
-            write_page_checksum=True,
-        ) as writer:
+        schema = _schema(header)
+        with (
+            pa.OSFile(str(path), "wb") as sink,
+            pq.ParquetWriter(
+                sink,
+                schema,
+                compression={name: "zstd" for name in schema.names if name != "vector"} | {_VECTOR: "none"},
+                use_dictionary=["video_id", "video_sha256"],
+                use_byte_stream_split=list(header.family.quality),
+                write_statistics=["video_id"],
+                write_page_checksum=True,
+                # One page of vectors in each row group.
+                data_page_size=_NO_LIMIT,
+                max_rows_per_page=_NO_LIMIT,
+            ) as writer,
+        ):
+            places = []
             for group in _row_groups(videos):
                 rows = _rows(header, group)
                 writer.write_table(rows, row_group_size=len(rows))
+                # The vectors come last, in one page whose end are the numbers as they are.
+                places.append((sink.tell() - len(rows) * header.row_bytes, len(rows)))
             # Into the footer only: metadata of the schema would be written twice, the second time in base64.
-            writer.add_key_value_metadata({HEADER_KEY: header.to_text()})
+            writer.add_key_value_metadata({HEADER_KEY: header.to_text(), _PLACES_KEY: json.dumps(places)})
 
     def read_header(self, path: StorePath) -> ShardHeader:
         """Read the header out of the footer. Raises OSError, ValueError, KeyError or TypeError where it is damaged."""
@@ -83,39 +97,39 @@ class ParquetFormat:
         return ShardHeader.from_text(_header_text(tail[-footer_bytes:]).decode())
 
     def read(self, path: StorePath, header: ShardHeader, positions: Sequence[int]) -> Iterator[VideoFeatures]:
-        """Read row group by row group, only those with a video at one of `positions`.
+        """Read the vectors by plain reads and the few other numbers through pyarrow, row group by row group.
 
-        The labels are left to `check`, as the header says the same. The arrays share the memory of their row group and
-        are read-only. Raises OSError or ValueError where the file is damaged.
+        The labels are left to `check`, as the header says the same. Raises OSError or ValueError where the file is
+        damaged.
         """
-        first_rows = np.cumsum([0, *(entry.tokens for entry in header.videos)])
-        numbers = ["start_s", "end_s", *header.family.quality]
+        with _open(path, header) as file, path.open("rb") as stream:
+            vectors = _plain_vectors(file.metadata, header)
+            if vectors is None:
+                yield from self.read_through_library(path, header, positions)
+                return
+            first_rows = video_rows(header)
+            most_rows = BLOCK_BYTES // header.row_bytes
+            for group_row, members, columns in _by_row_group(file, header, positions, first_rows, _numbers(header)):
+                for first, last, some in blocks(members, first_rows, most_rows):
+                    part = {name: column[first - group_row : last - group_row] for name, column in columns.items()}
+                    part["vector"] = vectors.read(stream, first, last)
+                    yield from cut_into_videos(header, some, first_rows, first, part)
+
+    def read_through_library(
+        self, path: StorePath, header: ShardHeader, positions: Sequence[int]
+    ) -> Iterator[VideoFeatures]:
+        """Read as other programs do, page checksums verified, a row group at a time."""
+        first_rows = video_rows(header)
+        names = [*_numbers(header), "vector"]
         with _open(path, header) as file:
-            group_rows, groups = _groups(file, first_rows)
-            for group, members in groupby(positions, key=lambda position: int(groups[position])):
-                rows = file.read_row_group(group, columns=[*numbers, "vector"], use_threads=False)
-                columns = {name: rows[name].to_numpy() for name in numbers}
-                vectors = rows["vector"].combine_chunks().flatten().to_numpy().reshape(-1, header.family.dim)
-                vectors = vectors.astype(np.float32, copy=False)
-                vectors.flags.writeable = False
-                for position in members:
-                    entry = header.videos[position]
-                    first = int(first_rows[position] - group_rows[group])
-                    part = slice(first, first + entry.tokens)
-                    yield VideoFeatures(
-                        video_id=entry.video_id,
-                        video_sha256=entry.video_sha256,
-                        vectors=vectors[part],
-                        start_s=columns["start_s"][part],
-                        end_s=columns["end_s"][part],
-                        quality={name: columns[name][part] for name in header.family.quality},
-                    )
+            for first, members, columns in _by_row_group(file, header, positions, first_rows, names):
+                columns["vector"] = columns["vector"].reshape(-1, header.family.dim)
+                yield from cut_into_videos(header, members, first_rows, first, columns)
 
     def check(self, path: StorePath, header: ShardHeader) -> None:
         """Read the labels of all rows. Raises OSError or ValueError where they are not those of the header."""
-        first_rows = np.cumsum([0, *(entry.tokens for entry in header.videos)])
         with _open(path, header) as file:
-            group_rows, groups = _groups(file, first_rows)
+            group_rows, groups = _groups(file, video_rows(header))
             for group in range(len(group_rows) - 1):
                 begin, end = np.searchsorted(groups, [group, group + 1])
                 rows = file.read_row_group(group, columns=_LABELS.names, use_threads=False)
@@ -159,7 +173,31 @@ def _open(path: StorePath, header: ShardHeader) -> Iterator[pq.ParquetFile]:
         yield file
 
 
-def _groups(file: pq.ParquetFile, first_rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def _plain_vectors(metadata: pq.FileMetaData, header: ShardHeader) -> Column | None:
+    """Where the vectors lie; None where the file does not say so, as those before version 3 do not."""
+    # The places of pages in the footer would say so too, but pyarrow ends the process over a damaged footer's.
+    text = (metadata.metadata or {}).get(_PLACES_KEY)
+    return None if text is None else Column(np.dtype(header.dtype), header.family.dim, json.loads(text))
+
+
+def _numbers(header: ShardHeader) -> list[str]:
+    return ["start_s", "end_s", *header.family.quality]
+
+
+def _by_row_group(
+    file: pq.ParquetFile, header: ShardHeader, positions: Sequence[int], first_rows: Sequence[int], names: list[str]
+) -> Iterator[tuple[int, list[int], dict[str, np.ndarray]]]:
+    """Read some columns of the row groups that hold these videos: first row, positions in it, columns (flat)."""
+    group_rows, groups = _groups(file, first_rows)
+    for group, members in groupby(positions, key=lambda position: int(groups[position])):
+        rows = file.read_row_group(group, columns=names, use_threads=False)
+        columns = {name: rows[name].combine_chunks() for name in names}
+        if "vector" in columns:
+            columns["vector"] = columns["vector"].flatten()
+        yield int(group_rows[group]), list(members), {name: column.to_numpy() for name, column in columns.items()}
+
+
+def _groups(file: pq.ParquetFile, first_rows: Sequence[int]) -> tuple[np.ndarray, np.ndarray]:
     """First row of each row group, with the number of all rows at the end; and in which row group each video is."""
     sizes = [file.metadata.row_group(group).num_rows for group in range(file.num_row_groups)]
     group_rows = np.cumsum([0, *sizes])
@@ -184,15 +222,16 @@ def _schema(header: ShardHeader) -> pa.Schema:
 
 
 def _row_groups(videos: Sequence[VideoFeatures]) -> Iterator[list[VideoFeatures]]:
-    """Cut into runs of whole videos, each closed by the video with which it reaches ROW_GROUP_BYTES."""
+    """Cut into runs of whole videos, each closed by the video with which it reaches one of the limits."""
     group: list[VideoFeatures] = []
-    size = 0
+    size = rows = 0
     for video in videos:
         group.append(video)
         size += video.vectors.nbytes
-        if size >= ROW_GROUP_BYTES:
+        rows += video.tokens
+        if size >= ROW_GROUP_BYTES or rows >= ROW_GROUP_ROWS:
             yield group
-            group, size = [], 0
+            group, size, rows = [], 0, 0
     if group:
         yield group
 

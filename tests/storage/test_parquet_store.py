@@ -112,8 +112,8 @@ def test_shard_whose_header_contradicts_itself_is_refused_by_name(tmp_path, draw
 def test_shard_of_a_newer_version_is_refused_as_such(tmp_path, draw, static):
     FeatureStore(tmp_path).write(static, [draw("a.mp4")])
     path = shards(tmp_path, static)[0]
-    rewrite(path, header=lambda text: resealed(text.replace('"shard_version":2', '"shard_version":3')))
-    with pytest.raises(StoreError, match=rf"{path.name}: shard version 3 is newer .* update it"):
+    rewrite(path, header=lambda text: resealed(text.replace('"shard_version":3', '"shard_version":4')))
+    with pytest.raises(StoreError, match=rf"{path.name}: shard version 4 is newer .* update it"):
         FeatureStore(tmp_path).done(static)
 
 
