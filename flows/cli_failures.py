@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
@@ -17,7 +18,7 @@ from flows.families import families_of, settle_weights
 from flows.manifest import Archive, scan_videos
 from flows.prefect_server import prefect_api
 from flows.session import run_command, run_plainly
-from storage.failures import Failure, FailureLog
+from storage.failures import Failure, FailureLog, still_refused
 from storage.feature_store import FeatureStore
 
 failures_app = typer.Typer(no_args_is_help=True, help="Videos that were refused, with their reasons.")
@@ -29,22 +30,26 @@ REASON = Annotated[str | None, typer.Option(help="Only those with this reason co
 def list_failures(
     store: STORE = Path("store"),
     reason: REASON = None,
-    limit: Annotated[int, typer.Option(min=0, help="List at most so many videos; 0 for all.")] = 50,
+    limit: Annotated[int, typer.Option(min=0, help="List at most so many; 0 for all.")] = 50,
+    all_attempts: Annotated[
+        bool, typer.Option("--all", help="Every failed attempt, with any bytes and settings, oldest first.")
+    ] = False,
 ) -> None:
-    """List videos that were refused and have no features since."""
+    """List videos whose last attempt was refused; what has been extracted since is left out."""
 
     def body() -> None:
-        failures = open_failures(existing_store(store), reason)
-        if not failures:
+        log = FailureLog(existing_store(store))
+        attempts = (
+            log.attempts_in_order() if all_attempts else [("", row) for row in still_refused(log, FeatureStore(store))]
+        )
+        chosen = [(when, failure) for when, failure in attempts if reason is None or failure.reason == reason]
+        if not chosen:
             console.say("no failures" + (f" with the reason {reason}" if reason is not None else ""))
             return
-        table = Table("video", "stage", "reason", "attempts", "message")
-        for failure in failures[: limit if limit else None]:
-            table.add_row(failure.video_id, failure.stage, failure.reason, str(failure.attempts), failure.message)
-        show_table(table)
-        counts = Counter(failure.reason for failure in failures).most_common()
-        console.say(f"{len(failures)} failures: " + ", ".join(f"{count} {code}" for code, count in counts))
-        if limit and len(failures) > limit:
+        show_table(_table(chosen[: limit if limit else None], with_time=all_attempts))
+        counts = Counter(failure.reason for _, failure in chosen).most_common()
+        console.say(f"{len(chosen)} failures: " + ", ".join(f"{count} {code}" for code, count in counts))
+        if limit and len(chosen) > limit:
             console.say(f"the first {limit} are shown; --limit 0 shows all")
 
     run_plainly(body)
@@ -84,33 +89,29 @@ def retry(
     run_command("retry", load, body)
 
 
-def open_failures(root: Path, reason: str | None) -> list[Failure]:
-    """Latest failures, but those of videos that have all their features by now, sorted by video."""
-    store = FeatureStore(root)
-    done = {family.key: store.done(family) for family in store.families()}
-
-    def succeeded(failure: Failure) -> bool:
-        keys = [part.rpartition(":")[2] for part in failure.key.split()]
-        return all(done.get(key, {}).get(failure.video_id) == failure.video_sha256 for key in keys)
-
-    failures = [row for row in FailureLog(root).current() if reason is None or row.reason == reason]
-    return [failure for failure in failures if not succeeded(failure)]
-
-
 def refused_files(settings: RunConfig, reason: str | None) -> Archive:
-    """Files of the videos folder that were refused with these settings, and whose bytes are still the same.
+    """Files of the videos folder whose present bytes were refused with these settings, and have no features since.
 
     Raises:
         UserError: there is no such folder, or no video in it.
     """
     if settings.videos is None:
         raise UserError("which videos? give their folder with --videos DIR")
-    key = families_of(settings).features
+    families, store = families_of(settings), FeatureStore(settings.store.path)
     refused = {
         (failure.video_id, failure.video_sha256)
-        for failure in open_failures(settings.store.path, reason)
-        if failure.key == key
+        for failure in FailureLog(settings.store.path).current()
+        if failure.key == families.features and (reason is None or failure.reason == reason)
     }
+    refused -= set(store.done(families.static).items()) & set(store.done(families.dynamic).items())
     with console.console.status("Looking at the videos"):
         files = scan_videos(settings.videos, settings.store.path / "runs" / "digests.parquet")
     return Archive(file for file in files if (file.video_id, file.sha256) in refused)
+
+
+def _table(attempts: Sequence[tuple[str, Failure]], *, with_time: bool) -> Table:
+    table = Table(*(("when (UTC)",) if with_time else ()), "video", "stage", "reason", "attempts", "message")
+    for when, failure in attempts:
+        cells = (failure.video_id, failure.stage, failure.reason, str(failure.attempts), failure.message)
+        table.add_row(*((f"{when[:8]} {when[9:15]}",) if with_time else ()), *cells)
+    return table

@@ -64,11 +64,11 @@ def list_families(store: STORE = Path("store")) -> None:
 
 @store_app.command(epilog="Example: `traitline store verify --store store`")
 def verify(store: STORE = Path("store")) -> None:
-    """Read all features and report each damaged shard; the exit status is 1 where there is one."""
+    """Read all features, failures, scores and models, and name what is damaged; the exit status is 1 where any is."""
 
     def body() -> None:
         if _find_damage(existing_store(store)):
-            console.say("`traitline store repair` moves what is damaged aside; the next run makes it anew")
+            console.say("`traitline store repair` moves what a run can make anew aside")
             raise typer.Exit(EXIT_USER_ERROR)
 
     run_plainly(body)
@@ -76,11 +76,17 @@ def verify(store: STORE = Path("store")) -> None:
 
 @store_app.command(epilog="Example: `traitline store repair --store store`")
 def repair(store: STORE = Path("store")) -> None:
-    """Move damaged shards to STORE/quarantine, so that the next run makes just their videos anew."""
+    """Move damaged shards, failures and scores to STORE/quarantine, so that the next run makes just those anew.
+
+    A damaged model is named and left: train it again, or put a copy in its place.
+    """
 
     def body() -> None:
         for path in _find_damage(existing_store(store)):
-            console.say(f"moved to {verification.quarantine(store, path)}")
+            if verification.is_model(path):
+                console.say(f"left in place: {path.parent}; train the model again, or put a copy there")
+            else:
+                console.say(f"moved to {verification.quarantine(store, path)}; {verification.what_is_lost(path)}")
 
     run_plainly(body)
 
@@ -171,7 +177,7 @@ def size(count: int) -> str:
 
 def _find_damage(store: Path) -> list[Path]:
     """Read everything, and say what is damaged as it is found."""
-    paths = verification.feature_files(store)
+    paths = verification.store_files(store)
     damaged = []
     with console.stage("Verify", len(paths)) as stage:
         for path in paths:

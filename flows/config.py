@@ -28,8 +28,8 @@ class StoreSettings(BaseModel, frozen=True, extra="forbid"):
     )
     dtype: Literal["float32", "float16"] = Field(
         "float32",
-        description="Kept numbers of new static and dynamic features; float16 halves the bytes and changes a number by "
-        "at most 0.05 % of itself.",
+        description="Kept numbers of new static and dynamic features; float16 halves the bytes, changes a number by "
+        "at most 0.05 % of itself, and has keys of its own.",
     )
 
 

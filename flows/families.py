@@ -29,7 +29,13 @@ class Families:
 
 
 def families_of(config: RunConfig) -> Families:
-    """Work out the families of a configuration whose `weights` are settled (see `settle_weights`)."""
+    """Work out the families of a configuration whose `weights` are settled (see `settle_weights`).
+
+    The key stands for the numbers that a model gets to see, so features that are kept as float16 are others than those
+    kept as float32. Were it the same key, a run with another `store.dtype` would add to what is there, and models and
+    scores would come from a mixture that nothing records. The price is that what is cached as float32 is made anew for
+    float16.
+    """
     if config.weights == "auto":
         raise ValueError("weights must be settled before features have a key")
     faces = {
@@ -38,6 +44,8 @@ def families_of(config: RunConfig) -> Families:
         "detector": assets.known_assets()[FACE_ASSET].digest,
     }
     crops = {"faces": faces, "crops": config.crops.model_dump(mode="json")}
+    # Rounding changes the numbers. Boxes of faces are never rounded, and float32, which is not, has no word for it.
+    kept = {} if config.store.dtype == "float32" else {"kept_as": config.store.dtype}
     motion = {
         **OpticalFlowComputer.from_settings(config.optical_flow).numerics,
         "bound_px": config.optical_flow.bound_px,
@@ -47,13 +55,18 @@ def families_of(config: RunConfig) -> Families:
         static=Family(
             "static",
             dim=static.FEATURES,
-            settings={**crops, "static": config.static.numerics(config.weights, config.seed)},
+            settings={**crops, **kept, "static": config.static.numerics(config.weights, config.seed)},
             quality=("face_coverage", "face_score"),
         ),
         dynamic=Family(
             "dynamic",
             dim=dynamic.FEATURES,
-            settings={**crops, "optical_flow": motion, "dynamic": config.dynamic.numerics(config.weights, config.seed)},
+            settings={
+                **crops,
+                **kept,
+                "optical_flow": motion,
+                "dynamic": config.dynamic.numerics(config.weights, config.seed),
+            },
             quality=("face_coverage", "face_score", "fields"),
         ),
     )

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 
 import pyarrow as pa
 
+from storage.feature_store import FeatureStore
 from storage.layout import open_store
+from storage.parts import list_parts, stamp
 from storage.paths import StorePath
-from storage.tables import add_rows, read_rows
+from storage.tables import SUFFIX, add_rows, read_part, read_rows
 
 _TEXTS = ("video_id", "video_sha256", "key", "stage", "reason", "message")
 _SCHEMA = pa.schema(
@@ -44,7 +47,7 @@ class Failure:
 
 
 class FailureLog:
-    """All failures of a store. What failed and succeeded later stays listed: compare with `FeatureStore.done`.
+    """All failures of a store. What failed and succeeded later stays listed: see `still_refused`.
 
     Args:
         root: the store's folder.
@@ -70,3 +73,46 @@ class FailureLog:
         table = read_rows(self._folder, "failures", _SCHEMA).drop_columns("part")
         latest = {(row["video_id"], row["video_sha256"], row["key"]): row for row in table.to_pylist()}
         return [Failure(**latest[which]) for which in sorted(latest)]
+
+    def attempts_in_order(self) -> list[tuple[str, Failure]]:
+        """Read every attempt that failed, oldest first, each with the time of its commit (see `storage.parts.stamp`).
+
+        Raises:
+            StoreError: a file of the log is damaged or too new.
+        """
+        parts = list_parts(self._folder, "failures", {SUFFIX})
+        return [(stamp(part), Failure(**row)) for part in parts for row in read_part(part, _SCHEMA).to_pylist()]
+
+
+def still_refused(log: FailureLog, store: FeatureStore) -> list[Failure]:
+    """Find the videos whose last attempt failed, sorted by video: what a person has to look at.
+
+    Whatever bytes and settings an attempt was about, a later one takes its place: a video is left out where features of
+    every kind that the attempt was for have been committed since, and it is listed once, by its last failure. So is a
+    video left out whose very bytes have all features of the very settings.
+
+    Raises:
+        StoreError: the log or a shard is damaged or too new.
+    """
+    last = {failure.video_id: (when, failure) for when, failure in log.attempts_in_order()}
+    newest: dict[str, dict[str, str]] = defaultdict(dict)  # name of family -> video -> when
+    done: dict[str, dict[str, str]] = {}
+    for family in store.families() if last else ():
+        done[family.key] = store.done(family)
+        seen = newest[family.name]
+        for video_id, shard in store.shard_of(family).items():
+            if video_id in last:
+                seen[video_id] = max(stamp(shard), seen.get(video_id, ""))
+
+    def refused(when: str, failure: Failure) -> bool:
+        wanted = [part.rpartition(":") for part in failure.key.split()]
+        same = (done.get(key, {}).get(failure.video_id) == failure.video_sha256 for _, _, key in wanted)
+        later = (newest[name].get(failure.video_id, "") > when for name, _, _ in wanted)
+        return not all(same) and not all(later)
+
+    return [failure for _, (when, failure) in sorted(last.items()) if refused(when, failure)]
+
+
+def check_failures(path: StorePath) -> None:
+    """Read all of one file of the log. Raises StoreError where it is damaged or too new."""
+    read_part(path, _SCHEMA)

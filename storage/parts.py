@@ -38,6 +38,11 @@ def list_parts(folder: StorePath, prefix: str, suffixes: Collection[str]) -> lis
     return [folder / match.string for match in sorted(parts, key=lambda match: (match["stem"], match["suffix"]))]
 
 
+def stamp(part: StorePath) -> str:
+    """When a part was named, in UTC to the microsecond, as text that sorts by time: 20260131T235959000000."""
+    return part.name.split("-")[1]
+
+
 def part_after(part: StorePath) -> StorePath:
     """A free name that sorts after `part` and before whatever gets added to the folder from now on.
 
@@ -60,7 +65,7 @@ def new_part(folder: StorePath, prefix: str, suffixes: Collection[str], suffix: 
     now = datetime.now(UTC).replace(tzinfo=None)
     parts = list_parts(folder, prefix, suffixes)
     if parts:
-        newest = datetime.strptime(parts[-1].name.split("-")[1], _STAMP)
+        newest = datetime.strptime(stamp(parts[-1]), _STAMP)
         now = max(now, newest + timedelta(microseconds=1))
     return folder / f"{prefix}-{now.strftime(_STAMP)}-{secrets.token_hex(6)}{suffix}"
 

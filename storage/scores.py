@@ -11,7 +11,7 @@ import pyarrow as pa
 
 from storage.layout import open_store, path_name
 from storage.paths import StorePath
-from storage.tables import add_rows, column_values, read_rows
+from storage.tables import add_rows, column_values, read_part, read_rows
 
 _TRAITS = 5
 _SCHEMA = pa.schema(
@@ -126,3 +126,8 @@ class ScoreStore:
 
     def _folder(self, model: str, version: str) -> StorePath:
         return self._scores / path_name("model name", model) / path_name("model version", version)
+
+
+def check_scores(path: StorePath) -> None:
+    """Read all of one file of scores. Raises StoreError where it is damaged or too new."""
+    read_part(path, _SCHEMA)

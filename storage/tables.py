@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
+import io
 from collections.abc import Iterator, Sequence
 
 import pyarrow as pa
@@ -12,16 +14,19 @@ from storage.commit import commit_file
 from storage.errors import StoreError
 from storage.parts import list_parts, new_part
 from storage.paths import StorePath, fetched, in_order, parquet_source
+from storage.shard import damaged
 
 TABLE_VERSION = 1
 _VERSION_KEY = b"traitline_table_version"
-_SUFFIX = ".parquet"
+_CHECKSUM_KEY = b"traitline_rows_sha256"  # absent in parts of before; Parquet's own checksums leave out its footer
+SUFFIX = ".parquet"
 
 
 def add_rows(folder: StorePath, prefix: str, rows: pa.Table) -> StorePath:
     """Commit rows as one part, whole; returns its path. Raises StoreError where the operating system refuses."""
-    path = new_part(folder, prefix, {_SUFFIX}, _SUFFIX)
-    versioned = rows.replace_schema_metadata({_VERSION_KEY: str(TABLE_VERSION)})
+    path = new_part(folder, prefix, {SUFFIX}, SUFFIX)
+    about = {_VERSION_KEY: str(TABLE_VERSION), _CHECKSUM_KEY: _checksum(rows)}
+    versioned = rows.replace_schema_metadata(about)
     with commit_file(path) as temporary:
         pq.write_table(versioned, temporary, compression="zstd", write_page_checksum=True)
     return path
@@ -33,19 +38,27 @@ def read_rows(folder: StorePath, prefix: str, schema: pa.Schema) -> pa.Table:
     Raises:
         StoreError: a part is damaged, has other columns, or was written by a newer version of the program.
     """
-
-    def read(path: StorePath) -> pa.Table:
-        with _open(path) as file:
-            rows = file.read()
-        if not rows.schema.equals(schema):
-            raise StoreError(f"cannot read {path}: it has other columns than this program writes; move it away")
-        return rows
-
     tables = []
-    for number, rows in enumerate(in_order(read, list_parts(folder, prefix, {_SUFFIX}))):
+    for number, rows in enumerate(in_order(lambda path: read_part(path, schema), list_parts(folder, prefix, {SUFFIX}))):
         tables.append(rows.append_column(pa.field("part", pa.int64(), nullable=False), pa.array([number] * len(rows))))
     whole = schema.append(pa.field("part", pa.int64(), nullable=False))
     return pa.concat_tables(tables) if tables else whole.empty_table()
+
+
+def read_part(path: StorePath, schema: pa.Schema) -> pa.Table:
+    """Read all rows of one part.
+
+    Raises:
+        StoreError: it is damaged, has other columns, or was written by a newer version of the program.
+    """
+    with _open(path) as file:
+        rows = file.read()
+        checksum = (rows.schema.metadata or {}).get(_CHECKSUM_KEY)
+        if not rows.schema.equals(schema):
+            raise StoreError(f"cannot read {path}: it has other columns than this program writes; move it away")
+        if checksum is not None and checksum.decode("ascii", "replace") != _checksum(rows):
+            raise ValueError("its rows do not match their checksum")
+    return rows
 
 
 def column_values(folder: StorePath, prefix: str, columns: Sequence[str]) -> set[str]:
@@ -62,7 +75,7 @@ def column_values(folder: StorePath, prefix: str, columns: Sequence[str]) -> set
                 values.update(*(column.unique().to_pylist() for column in batch.columns))
         return values
 
-    return set().union(*in_order(read, list_parts(folder, prefix, {_SUFFIX})))
+    return set().union(*in_order(read, list_parts(folder, prefix, {SUFFIX})))
 
 
 @contextlib.contextmanager
@@ -74,4 +87,13 @@ def _open(path: StorePath) -> Iterator[pq.ParquetFile]:
                 raise StoreError(f"cannot read {path}: its version {version} is newer than this program's: update it")
             yield file
     except (OSError, ValueError, pa.ArrowException) as error:
-        raise StoreError(f"{path} is damaged: {' '.join(str(error).split())}; move it away") from error
+        raise damaged(path, error) from error
+
+
+def _checksum(rows: pa.Table) -> str:
+    """SHA-256 of the rows as one Arrow record batch without metadata, which the same rows always give."""
+    sink = io.BytesIO()
+    plain = rows.replace_schema_metadata(None).combine_chunks()
+    with pa.ipc.new_stream(sink, plain.schema) as writer:
+        writer.write_table(plain)
+    return hashlib.sha256(sink.getbuffer()).hexdigest()

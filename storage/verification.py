@@ -1,42 +1,65 @@
-"""Finding what is damaged among the features of a store, and moving it aside.
+"""Finding what is damaged in a store, and moving it aside.
 
-What was moved lies in STORE/quarantine/<family>/<key>/, for people to look at. Its videos are no longer there for
-readers, so that the next run makes just those anew.
+What was moved lies below STORE/quarantine as it lay below STORE, for people to look at. For readers it is no longer
+there, so that the next run makes anew just what was in it. A damaged model stays where it is: no run makes the same.
 """
 
 from __future__ import annotations
 
+import hashlib
+
 from storage.commit import move_file
 from storage.errors import StoreError, UnreachableError
+from storage.failures import check_failures
 from storage.families import Family
 from storage.feature_store import FeatureStore, read_family
 from storage.formats import SUFFIXES, check_shard, format_of
 from storage.layout import open_store
+from storage.models import METADATA_FILE, MODEL_FILE, ModelSerializer
 from storage.parts import list_parts
-from storage.paths import StorePath
+from storage.paths import StorePath, local_copy
+from storage.scores import check_scores
 from storage.shard import read_header
+from storage.tables import SUFFIX
 
 DESCRIPTION = "family.json"
 
+_CHECKS = {"family": read_family, "shard": check_shard, "failures": check_failures, "scores": check_scores}
+_LOST = {
+    "family": "it is written anew from the shards",
+    "shard": "the next extraction makes its videos anew",
+    "failures": "the next extraction tries its videos again",
+    "scores": "the next scoring scores its videos again",
+}
 
-def feature_files(root: str | StorePath) -> list[StorePath]:
-    """All shards and family descriptions of a store, folder by folder.
+
+def store_files(root: str | StorePath) -> list[StorePath]:
+    """All that a store must not lose: descriptions of families, shards, failures and scores; metadata for models.
 
     Raises:
         StoreError: the folder is not a store.
     """
-    folders = sorted(path for path in (open_store(root) / "features").glob("*/*") if not path.name.startswith("."))
-    descriptions = [folder / DESCRIPTION for folder in folders if (folder / DESCRIPTION).exists()]
-    return descriptions + [shard for folder in folders for shard in list_parts(folder, "shard", SUFFIXES)]
+    store = open_store(root)
+    families = _folders(store / "features")
+    descriptions = [folder / DESCRIPTION for folder in families if (folder / DESCRIPTION).exists()]
+    shards = [shard for folder in families for shard in list_parts(folder, "shard", SUFFIXES)]
+    failures = list_parts(store / "failures", "failures", {SUFFIX})
+    scores = [part for folder in _folders(store / "scores") for part in list_parts(folder, "scores", {SUFFIX})]
+    models = ModelSerializer(store)
+    versions = [(name, version) for name in models.names() for version in models.versions(name)]
+    return [
+        *(descriptions + shards + failures + scores),
+        *(store / "models" / name / version / METADATA_FILE for name, version in versions),
+    ]
 
 
 def find_damage(path: StorePath) -> str | None:
-    """Read all of a file from `feature_files`; returns one line that says what is wrong, or None."""
+    """Read all of a file from `store_files`; returns one line that says what is wrong, or None."""
     try:
-        if path.name == DESCRIPTION:
-            read_family(path)
+        if is_model(path):
+            _check_model(path.parent)
         else:
-            check_shard(path)
+            _CHECKS[_kind(path)](path)
     except FileNotFoundError:
         return None  # merged or converted just now
     except UnreachableError:
@@ -46,8 +69,18 @@ def find_damage(path: StorePath) -> str | None:
     return None
 
 
+def is_model(path: StorePath) -> bool:
+    """Whether a file from `store_files` stands for a model."""
+    return path.name == METADATA_FILE
+
+
+def what_is_lost(path: StorePath) -> str:
+    """What becomes of the contents of a file that `quarantine` has moved aside, in a few words."""
+    return _LOST[_kind(path)]
+
+
 def quarantine(root: str | StorePath, path: StorePath) -> StorePath:
-    """Move a damaged file aside; a family's description is written anew from its shards.
+    """Move a damaged file aside, which must not be of a model; a family's description is written anew from its shards.
 
     Returns:
         Where the file is now.
@@ -56,7 +89,7 @@ def quarantine(root: str | StorePath, path: StorePath) -> StorePath:
         StoreError: the operating system refused.
     """
     store = open_store(root)
-    target = store / "quarantine" / path.relative_to(store / "features")
+    target = store / "quarantine" / path.relative_to(store)
     number = 1
     while target.exists():
         number += 1
@@ -67,6 +100,28 @@ def quarantine(root: str | StorePath, path: StorePath) -> StorePath:
         if family is not None:
             FeatureStore(root).describe(family)
     return target
+
+
+def _folders(parent: StorePath) -> list[StorePath]:
+    return sorted(path for path in parent.glob("*/*") if not path.name.startswith("."))
+
+
+def _kind(path: StorePath) -> str:
+    return path.stem.partition("-")[0]
+
+
+def _check_model(folder: StorePath) -> None:
+    models = ModelSerializer(folder.parent.parent.parent)
+    metadata = models.metadata(folder.parent.name, folder.name)
+    models.history(folder.parent.name, folder.name)
+    model = folder / MODEL_FILE
+    try:
+        with local_copy(model) as copy, copy.open("rb") as file:
+            sha256 = hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise StoreError(f"cannot read {model}: {error.strerror}") from error
+    if sha256 != metadata.get("model_sha256"):
+        raise StoreError(f"{model} is damaged: its SHA-256 is not that of {METADATA_FILE}")
 
 
 def _family_of_shards(folder: StorePath) -> Family | None:

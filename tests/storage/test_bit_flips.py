@@ -5,8 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from storage import FeatureStore, StoreError
+from storage import Failure, FailureLog, FeatureStore, Score, ScoreStore, StoreError
 from storage.formats import check_shard
+from storage.verification import find_damage, store_files
 
 
 @pytest.mark.parametrize("flips", [300, pytest.param(10_000, marks=pytest.mark.slow)], ids=["a few", "ten thousand"])
@@ -47,3 +48,54 @@ def test_every_flipped_bit_that_changes_what_a_reader_gets_is_caught(
         f"readers here do not use; {harmless} change nothing that anybody gets; 0 changed what a reader got"
     )
     assert caught > flips / 2
+
+
+FAILURES = [
+    Failure(f"{number}.mp4", f"{number:064x}", "k", "faces", "no_face", f"no face in {number} frames", 1)
+    for number in range(20)
+]
+SCORES = [
+    Score(
+        f"{number:02d}.mp4", f"{number:064x}", tuple(np.random.default_rng(number).random(5)), 1, 16, 6, "s", "d", "w"
+    )
+    for number in range(20)
+]
+
+
+@pytest.mark.parametrize("flips", [300, pytest.param(10_000, marks=pytest.mark.slow)], ids=["a few", "ten thousand"])
+@pytest.mark.parametrize("name", ["failures", "scores", "family"])
+def test_every_flipped_bit_in_a_table_or_description_that_changes_what_a_reader_gets_is_caught(
+    tmp_path, static, name, flips
+):
+    write, read = {
+        "failures": (lambda: FailureLog(tmp_path).add(FAILURES), lambda: FailureLog(tmp_path).current()),
+        "scores": (
+            lambda: ScoreStore(tmp_path).write("main", "1", SCORES),
+            lambda: list(ScoreStore(tmp_path).read("main", "1")),
+        ),
+        "family": (
+            lambda: FeatureStore(tmp_path).describe(static),
+            lambda: [family.to_dict() for family in FeatureStore(tmp_path).families()],
+        ),
+    }[name]
+    write()
+    (path,) = store_files(tmp_path)
+    truth, whole = read(), path.read_bytes()
+    caught = harmless = 0
+    bits = np.random.default_rng(0).permutation(8 * len(whole))[:flips]
+    for bit in bits:
+        data = bytearray(whole)
+        data[bit // 8] ^= 1 << (bit % 8)
+        path.write_bytes(data)
+        problem = find_damage(path)
+        if problem is not None:
+            assert path.name in problem
+            assert "\n" not in problem
+            caught += 1
+        try:
+            assert read() == truth, f"bit {bit}"
+            harmless += problem is None
+        except StoreError:
+            assert problem is not None, f"bit {bit}: a reader is refused what verify passed"
+    print(f"{path.name}, {len(whole)} bytes: of {len(bits)} flipped bits {caught} caught, {harmless} change nothing")
+    assert caught > len(bits) / 2

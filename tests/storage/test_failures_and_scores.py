@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 
 import duckdb
 import numpy as np
@@ -10,7 +11,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from storage import Failure, FailureLog, Score, ScoreStore, StoreError
+from storage import Failure, FailureLog, Family, FeatureStore, Score, ScoreStore, StoreError
+from storage.failures import still_refused
 
 FAILURE = Failure("-a.mp4", "0" * 64, "k" * 16, "faces", "no_face", "no face in 100 frames,\nnot one", 1)
 SCORE = Score("-a.mp4", "0" * 64, (0.1, 0.2, -0.3, 1e-8, 0.5), 0.9, 16, 6, "s" * 16, "d" * 16, "random")
@@ -106,3 +108,44 @@ def test_model_name_that_leads_out_of_the_store_is_refused(tmp_path):
     for model, version in (("../main", "1"), ("main", "../1"), ("", "1")):
         with pytest.raises(ValueError, match="must begin with a letter or digit"):
             ScoreStore(tmp_path).write(model, version, [SCORE])
+
+
+DYNAMIC = Family("dynamic", 4, {"fps": 25})
+
+
+def refused(*families: Family, content: str = "") -> Failure:
+    """A refusal of what `draw("a.mp4", content=content)` would be the features of."""
+    sha256 = hashlib.sha256(f"a.mp4{content}".encode()).hexdigest()
+    key = " ".join(f"{family.name}:{family.key}" for family in families)
+    return Failure("a.mp4", sha256, key, "faces", "no_face", content, 1)
+
+
+def test_video_is_refused_until_all_features_that_the_attempt_was_for_are_there(root, draw, static):
+    log, store = FailureLog(root), FeatureStore(root)
+    failure = refused(static, DYNAMIC)
+    log.add([failure, dataclasses.replace(failure, video_id="b.mp4")])
+    store.write(static, [draw("a.mp4")])
+    assert [row.video_id for row in still_refused(log, store)] == ["a.mp4", "b.mp4"]
+    store.write(DYNAMIC, [draw("a.mp4", DYNAMIC)])
+    assert [row.video_id for row in still_refused(log, store)] == ["b.mp4"]
+
+
+def test_old_bytes_and_old_settings_are_forgotten_once_a_later_attempt_succeeded(root, draw, static):
+    log, store = FailureLog(root), FeatureStore(root)
+    old_settings = Family("static", 8, {"fps": 24}, static.quality)
+    log.add([refused(old_settings, content="old")])
+    assert [row.message for row in still_refused(log, store)] == ["old"]
+    log.add([refused(static, content="new")])
+    assert [row.message for row in still_refused(log, store)] == ["new"]  # once, by its last failure
+    store.write(static, [draw("a.mp4", content="mended")])
+    assert still_refused(log, store) == []
+    assert len(log.attempts_in_order()) == 2
+
+
+def test_video_that_was_good_and_then_replaced_by_a_bad_one_is_refused(root, draw, static):
+    log, store = FailureLog(root), FeatureStore(root)
+    store.write(static, [draw("a.mp4", content="good")])
+    log.add([refused(static, content="bad")])
+    assert [row.message for row in still_refused(log, store)] == ["bad"]
+    log.add([refused(static, content="good")])  # whose features are there, so that this says nothing
+    assert still_refused(log, store) == []

@@ -3,6 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
+import io
+import json
+import threading
+import time
+import zlib
+from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
 
 import h5py
 import numpy as np
@@ -132,3 +140,62 @@ def test_damaged_checksum_of_hdf5_itself_is_found_by_the_thorough_check(tmp_path
     assert len(list(FeatureStore(tmp_path).read(static))) == 2
     with pytest.raises(StoreError, match=f"{shard.name} is damaged"):
         check_shard(shard)
+
+
+def test_threads_read_and_write_hdf5_at_once(tmp_path, draw, static):
+    """Through h5py, which keeps threads apart by a lock of its own, beside other users of it such as Keras."""
+    store = FeatureStore(tmp_path / "store", "hdf5")
+    videos = {f"{number}.mp4": draw(f"{number}.mp4", tokens=200) for number in range(8)}
+    store.write(static, list(videos.values()))
+    (path,) = store.shards(static)
+    header = Hdf5Format().read_header(path)
+    stop = time.monotonic() + 3
+    counts: Counter[str] = Counter()
+
+    def read() -> None:
+        while time.monotonic() < stop:
+            for found in read_videos(path, Hdf5Format(), header, range(8), through_library=True):
+                assert found.checksum() == videos[found.video_id].checksum()
+            counts["read"] += 1
+
+    def write() -> None:
+        while time.monotonic() < stop:
+            Hdf5Format().write(tmp_path / f"{threading.get_ident()}.h5", header, list(videos.values()))
+            counts["written"] += 1
+
+    def use_elsewhere() -> None:
+        while time.monotonic() < stop:
+            with h5py.File(io.BytesIO(), "w") as file:
+                file["weights"] = np.arange(1000.0)
+                assert file["weights"][-1] == 999
+            counts["used elsewhere"] += 1
+
+    with ThreadPoolExecutor(8) as pool:
+        for future in [pool.submit(work) for work in (read, read, read, read, write, write, use_elsewhere)]:
+            future.result()
+    print(f"7 threads in 3 s: {dict(counts)}")
+    assert min(counts[name] for name in ("read", "written", "used elsewhere")) > 0
+
+
+def test_shard_of_the_second_version_is_read(shard, draw, assert_same):
+    """Version 2 did not say where the rows lie, and its checksums, worked out here anew, covered the names too."""
+    videos = [draw("a.mp4"), draw("b.mp4", tokens=5)]
+
+    def checksum(video):
+        words = video.vectors.view(np.uint64)
+        names = sorted(video.quality)
+        text = json.dumps([video.video_id, video.video_sha256, list(video.vectors.shape), names])
+        arrays = [words.sum(1), words.sum(0), video.start_s, video.end_s, *(video.quality[name] for name in names)]
+        return zlib.crc32(text.encode() + b"".join(array.tobytes() for array in arrays))
+
+    data = shard.read_bytes()
+    block = data.index(b"\x89HDF")
+    first, line, *_ = data[:block].split(b"\n")
+    values = json.loads(line) | {"shard_version": 2}
+    values["videos"] = [[v.video_id, v.video_sha256, v.tokens, checksum(v)] for v in videos]
+    line = json.dumps(values).encode()
+    lead = b"%s\n%s\n%s\n" % (first, line, hashlib.sha256(line).hexdigest().encode())
+    shard.write_bytes(lead.ljust(block, b"\0") + data[block:])
+    assert check_shard(shard).version == 2
+    for found, expected in zip(FeatureStore(shard.parents[3]).read(check_shard(shard).family), videos, strict=True):
+        assert_same(found, expected)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import os
 import threading
 import time
@@ -9,14 +11,14 @@ import time
 import numpy as np
 import pytest
 
-from storage import Family, FeatureStore, ModelSerializer, Score, ScoreStore, StoreError
-from storage.commit import move_file
+from storage import Failure, FailureLog, Family, FeatureStore, ModelSerializer, Score, ScoreStore, StoreError
+from storage.commit import commit_folder, move_file
 from storage.compaction import merge_shards, plan_merges
 from storage.conversion import convert_shard, shards_to_convert
 from storage.garbage import leftovers, remove_family, remove_leftover, unused_families
 from storage.shard import read_header
 from storage.survey import survey
-from storage.verification import feature_files, find_damage, quarantine
+from storage.verification import find_damage, is_model, quarantine, store_files, what_is_lost
 
 on_this_machine = pytest.mark.parametrize("root", ["local"], indirect=True)
 
@@ -54,12 +56,12 @@ def test_survey_counts_what_readers_get(filled, static):
 
 def test_verify_names_just_the_damaged_files_and_repair_leaves_the_rest(root, filled, draw, static):
     before = content_of(filled, static)
-    assert [find_damage(path) for path in feature_files(root)] == [None] * 11
+    assert [find_damage(path) for path in store_files(root)] == [None] * 11
     damaged = filled.shards(static)[3]
     data = bytearray(damaged.read_bytes())
     data[data.index(draw("3.mp4").vectors.tobytes())] ^= 1
     damaged.write_bytes(data)
-    found = {path: find_damage(path) for path in feature_files(root)}
+    found = {path: find_damage(path) for path in store_files(root)}
     assert [path for path, problem in found.items() if problem] == [damaged]
     assert damaged.name in found[damaged]
     aside = quarantine(root, damaged)
@@ -71,12 +73,50 @@ def test_verify_names_just_the_damaged_files_and_repair_leaves_the_rest(root, fi
     assert content_of(FeatureStore(root), static) == before
 
 
+def save_model(root) -> ModelSerializer:
+    """A model as far as its files go."""
+    with commit_folder(root / "models" / "traits" / "1", mark="metadata.json") as temporary:
+        (temporary / "model.keras").write_bytes(b"layers")
+        sha256 = hashlib.sha256(b"layers").hexdigest()
+        (temporary / "metadata.json").write_text(json.dumps({"model_sha256": sha256}))
+        (temporary / "history.json").write_text("{}")
+    return ModelSerializer(root)
+
+
+def test_damaged_failures_scores_and_models_are_named_and_what_can_be_made_anew_is_moved_aside(root):
+    log, scores = FailureLog(root), ScoreStore(root)
+    for number in range(3):
+        log.add([Failure(f"{number}.mp4", "0" * 64, "k", "faces", "no_face", "", 1)])
+        score = Score(f"{number}.mp4", "0" * 64, (0.5,) * 5, 1.0, 1, 1, "s", "d", "random")
+        scores.write("traits", "1", [score])
+    save_model(root)
+    files = store_files(root)
+    assert len(files) == 7
+    assert [find_damage(path) for path in files] == [None] * 7
+    damaged = [files[1], files[4]]
+    for path in damaged:
+        path.write_bytes(path.read_bytes()[:-1])
+    (root / "models" / "traits" / "1" / "model.keras").write_bytes(b"layer?")
+    found = {path: problem for path in files if (problem := find_damage(path))}
+    assert list(found) == [*damaged, files[6]]
+    assert "traits/1/model.keras is damaged" in found[files[6]]
+    assert is_model(files[6])
+    for path, words in zip(damaged, ("tries its videos again", "scores its videos again"), strict=True):
+        assert path.name in found[path]
+        assert words in what_is_lost(path)
+        quarantine(root, path)
+    assert [row.video_id for row in FailureLog(root).current()] == ["0.mp4", "2.mp4"]
+    assert [row.video_id for row in ScoreStore(root).read("traits", "1")] == ["0.mp4", "2.mp4"]
+    (root / "models" / "traits" / "1" / "model.keras").unlink()
+    assert "cannot read" in find_damage(files[6])
+
+
 @on_this_machine
 def test_damaged_description_is_written_anew_from_the_shards(tmp_path, filled, static):
     path = filled.folder(static) / "family.json"
     whole = path.read_text()
     path.write_text(whole.replace("25", "24"))
-    assert [path for path in feature_files(tmp_path) if find_damage(path)] == [path]
+    assert [path for path in store_files(tmp_path) if find_damage(path)] == [path]
     quarantine(tmp_path, path)
     assert path.read_text() == whole
     path.write_text("{}")
