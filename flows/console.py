@@ -51,6 +51,11 @@ class Stage:
         if title is not None:
             self._progress.update(self._task, description=title)
 
+    def at(self, done: int, *, failed: int) -> None:
+        """So many are done in all, and failed among them, whoever did them."""
+        self._failed = failed
+        self._progress.update(self._task, completed=done, failed=failed)
+
     def close(self) -> None:
         """All is done, be it in fewer steps than were announced."""
         self._progress.update(self._task, total=self._progress.tasks[0].completed)

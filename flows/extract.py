@@ -3,117 +3,145 @@
 from __future__ import annotations
 
 import json
+import logging
+import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
+from functools import partial
 
-from prefect import flow, task
+from prefect import State, flow, task
 from prefect.cache_policies import NO_CACHE
 
 from flows import console
 from flows.config import RunConfig
 from flows.errors import UserError
 from flows.extraction import Extractor, Job, ShardReport
-from flows.families import Families, families_of
-from flows.manifest import Archive, VideoFile
+from flows.families import families_of
+from flows.manifest import Archive
+from flows.worklist import WorkList
 from storage.commit import commit_file
-from storage.failures import FailureLog
-from storage.feature_store import FeatureStore
+from storage.errors import StoreError
+from storage.leases import LeaseLostError, Leases
 
-
-@dataclass(frozen=True, slots=True)
-class Plan:
-    """What is left to do, and what need not be done.
-
-    Args:
-        shards: the jobs, in shards.
-        cached: videos whose features are in the store already.
-        refused_before: videos that were refused before with the same settings and are not tried again.
-    """
-
-    shards: list[list[Job]]
-    cached: int
-    refused_before: int
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
 class ExtractReport:
-    """Counts of videos, and seconds by stage over all shards."""
+    """Counts of videos, and seconds by stage over all shards.
+
+    Args:
+        extracted, failed: by this run.
+        cached: had their features before.
+        refused_before: were refused before with the same settings, and not tried again.
+        seconds: by stage, of this run.
+        by_others: extracted or refused meanwhile by other runs.
+    """
 
     extracted: int
     failed: int
     cached: int
     refused_before: int
     seconds: dict[str, float]
+    by_others: int = 0
 
 
 class TooManyRefusedError(UserError):
     """More videos were refused than the settings allow."""
 
 
-def plan_extraction(videos: Sequence[VideoFile], config: RunConfig, families: Families) -> Plan:
-    """Find what is left to do from the committed shards and the log of failures."""
-    store = FeatureStore(config.store.path)
-    done = [store.done(family) for family in (families.static, families.dynamic)]
-    refused = {
-        (failure.video_id, failure.video_sha256): failure.attempts
-        for failure in FailureLog(config.store.path).current()
-        if failure.key == families.features
-    }
-    jobs, cached, refused_before = [], 0, 0
-    for video in videos:
-        static_missing, dynamic_missing = (known.get(video.video_id) != video.sha256 for known in done)
-        attempts = refused.get((video.video_id, video.sha256), 0)
-        if not static_missing and not dynamic_missing:
-            cached += 1
-        elif attempts and not config.extract.retry_failed:
-            refused_before += 1
-        else:
-            jobs.append(Job(video, static=static_missing, dynamic=dynamic_missing, attempts=attempts))
-    size = config.extract.shard_size
-    return Plan([jobs[start : start + size] for start in range(0, len(jobs), size)], cached, refused_before)
-
-
 @task(retries=2, retry_delay_seconds=10, cache_policy=NO_CACHE)
-def extract_shard(extractor: Extractor, jobs: list[Job], stage: console.Stage) -> ShardReport:
-    """Extract and commit one shard."""
-    return extractor.extract(jobs, on_video=lambda _, ok: stage.advance(ok=ok))
+def extract_shard(extractor: Extractor, jobs: list[Job], leases: Leases, stage: console.Stage) -> ShardReport | None:
+    """Extract and commit one shard; None where another run has taken it over, having taken this one for dead."""
+
+    def on_video(_: str, ok: bool) -> None:
+        stage.advance(ok=ok)
+        leases.check()
+
+    try:
+        try:
+            return extractor.extract(jobs, on_video=on_video, confirm=leases.confirm)
+        except StoreError:
+            leases.confirm()  # who takes over removes what was about to be committed: that is no fault of the store
+            raise
+    except LeaseLostError as error:
+        log.warning("%s; its %d videos are left to another run", error, len(jobs))
+        return None
 
 
 @flow(name="extract", validate_parameters=False)
 def extract(config: RunConfig, videos: Archive) -> ExtractReport:
-    """Extract the features of all videos that lack them.
+    """Extract the features of all videos that lack them. Other runs may do part of it; this one ends when all is done.
 
     Raises:
         TooManyRefusedError: more videos were refused than the settings allow; all that could be extracted is committed.
     """
     families = families_of(config)
-    plan = plan_extraction(videos, config, families)
-    count = sum(len(jobs) for jobs in plan.shards)
-    if not count:
+    work = WorkList(videos, config, families)
+    if not work.count:
         console.say(f"Extract: all {len(videos)} videos are known to the store; nothing to decode")
-        return ExtractReport(0, 0, plan.cached, plan.refused_before, {})
+        return ExtractReport(0, 0, work.cached, work.refused_before, {})
     with ExitStack() as resources:
         with console.console.status("Building the networks"):
             extractor = resources.enter_context(Extractor(config, families))
-        stage = resources.enter_context(console.stage("Extract", count))
-        states = [extract_shard(extractor, jobs, stage, return_state=True) for jobs in plan.shards]
+        # One log for all that is made from the same faces: their rows are shared.
+        leases = resources.enter_context(Leases(config.store.path, families.faces.key))
+        stage = resources.enter_context(console.stage("Extract", work.count))
+        states = work_off(work, leases, stage, partial(extract_shard, extractor))
     # Only now: a shard that broke off must not keep the others from being worked on.
-    shards: list[ShardReport] = [state.result() for state in states]
+    shards = [report for state in states if (report := state.result()) is not None]
     seconds: Counter[str] = Counter()
     for shard in shards:
         seconds.update(shard.seconds)
-    failed = sum(shard.failed for shard in shards)
-    report = ExtractReport(count - failed, failed, plan.cached, plan.refused_before, dict(seconds))
+    extracted, failed = sum(shard.extracted for shard in shards), sum(shard.failed for shard in shards)
+    by_others = work.count - work.left - extracted - failed
+    report = ExtractReport(extracted, failed, work.cached, work.refused_before, dict(seconds), by_others)
     _keep(report, config)
-    if failed > config.extract.max_failed_fraction * count:
+    if work.refused > config.extract.max_failed_fraction * work.count:
         raise TooManyRefusedError(
-            f"{failed} of {count} videos were refused, more than extract.max_failed_fraction allows "
+            f"{work.refused} of {work.count} videos were refused, more than extract.max_failed_fraction allows "
             f"({config.extract.max_failed_fraction:g}); `traitline failures list` says why"
         )
     return report
+
+
+def work_off(
+    work: WorkList, leases: Leases, stage: console.Stage, extract_claimed: Callable[..., State], *, poll_s: float = 2.0
+) -> list[State]:
+    """Claim and extract shard after shard, until all is done, be it by other runs.
+
+    Args:
+        work: what there is to do.
+        leases: open.
+        stage: shows how much is done.
+        extract_claimed: takes the jobs of a shard, `leases` and `stage`; `return_state` gives its state.
+        poll_s: seconds between two looks where other runs hold all that is left.
+
+    Returns:
+        The state of each shard that this run worked on.
+    """
+    states: list[State] = []
+    waited_for: Counter[str] = Counter()
+    while True:
+        jobs = leases.claim(work.choose)
+        stage.at(work.count - work.left, failed=work.refused)
+        if jobs:
+            waited_for = Counter()
+            states.append(extract_claimed(list(jobs.values()), leases, stage, return_state=True))
+            if not states[-1].is_completed():
+                work.set_aside(jobs)
+            leases.release()
+        elif held := work.held_by(leases.others()):
+            if held != waited_for:
+                hosts = ", ".join(f"{count} on {host}" for host, count in sorted(held.items()))
+                console.say(f"Extract: waiting for videos that other runs work on: {hosts}")
+            waited_for = held
+            time.sleep(poll_s)
+        elif work.all_set_aside:
+            return states
 
 
 def _keep(report: ExtractReport, config: RunConfig) -> None:

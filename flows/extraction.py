@@ -6,6 +6,7 @@ import logging
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import numpy as np
 
@@ -18,6 +19,7 @@ from extractors.preparer_pool import Finished, PreparerPool
 from extractors.static import StaticFeatureExtractor
 from extractors.stopwatch import Stopwatch
 from extractors.track import FaceTrack
+from flows.committing import commit_shard
 from flows.config import RunConfig
 from flows.families import FACE_ASSET, Families, asset_folder
 from flows.manifest import VideoFile
@@ -167,12 +169,18 @@ class Extractor:
     def __exit__(self, *reason: object) -> None:
         self._resources.close()
 
-    def extract(self, jobs: Sequence[Job], on_video: Callable[[str, bool], None] | None = None) -> ShardReport:
+    def extract(
+        self,
+        jobs: Sequence[Job],
+        on_video: Callable[[str, bool], None] | None = None,
+        confirm: Callable[[Path], None] | None = None,
+    ) -> ShardReport:
         """Extract one shard and commit it: faces, static tokens and dynamic tokens, and a row for each refused video.
 
         Args:
             jobs: the shard's videos.
             on_video: called after each video with its id and whether it was accepted.
+            confirm: called before each commit, as by `FeatureStore.write`; what it raises stops that.
         """
         watch = Stopwatch()
         static_batches = _Batcher(self._static.extract, self._config.static.batch_size, watch, "ResNet-50")
@@ -199,7 +207,7 @@ class Extractor:
         static_batches.flush()
         dynamic_batches.flush()
         with watch.measure("write"):
-            self._commit(intakes)
+            self._commit(intakes, confirm)
         failed = sum(intake.error is not None for intake in intakes)
         return ShardReport(extracted=len(intakes) - failed, failed=failed, seconds=dict(watch.seconds))
 
@@ -258,13 +266,12 @@ class Extractor:
             job.attempts + 1,
         )
 
-    def _commit(self, intakes: Sequence[_Intake]) -> None:
+    def _commit(self, intakes: Sequence[_Intake], confirm: Callable[[Path], None] | None) -> None:
         families, good = self._families, [intake for intake in intakes if intake.error is None]
         # A face track is kept even where the video was refused later on, for want of motion, say.
         tracks = [intake.track for intake in intakes if intake.track is not None]
         static = [i.static.finish(i.job.video, families.static.quality) for i in good if i.static is not None]
         dynamic = [i.dynamic.finish(i.job.video, families.dynamic.quality) for i in good if i.dynamic is not None]
-        for family, rows in ((families.faces, tracks), (families.static, static), (families.dynamic, dynamic)):
-            if rows:
-                self._store.write(family, rows)
-        self._failures.add([self._failure(intake.job, intake.error) for intake in intakes if intake.error is not None])
+        rows = {families.faces: tracks, families.static: static, families.dynamic: dynamic}
+        failures = [self._failure(intake.job, intake.error) for intake in intakes if intake.error is not None]
+        commit_shard(self._store, self._failures, rows, failures, confirm)

@@ -18,6 +18,8 @@ def show_extraction(report: ExtractReport) -> None:
     grid.add_row("extracted", str(report.extracted))
     grid.add_row("refused", str(report.failed))
     grid.add_row("in the store before", str(report.cached))
+    if report.by_others:
+        grid.add_row("done by other runs", str(report.by_others))
     if report.refused_before:
         grid.add_row("refused before", f"{report.refused_before} (see `traitline failures list`)")
     if report.seconds:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from pathlib import Path
 
 import pyarrow as pa
 
@@ -58,11 +59,18 @@ class FailureLog:
 
     def __init__(self, root: str | StorePath) -> None:
         self._folder = open_store(root) / "failures"
+        self._seen: set[StorePath] = set()
+        self._attempts: dict[tuple[str, str, str], int] = {}
 
-    def add(self, rows: Sequence[Failure]) -> None:
-        """Commit failures, all or none. Raises StoreError where the operating system refuses."""
+    def add(self, rows: Sequence[Failure], confirm: Callable[[Path], None] | None = None) -> None:
+        """Commit failures, all or none; `confirm` is as for `FeatureStore.write`.
+
+        Raises:
+            StoreError: the operating system refused.
+        """
         if rows:
-            add_rows(self._folder, "failures", pa.Table.from_pylist([asdict(row) for row in rows], schema=_SCHEMA))
+            table = pa.Table.from_pylist([asdict(row) for row in rows], schema=_SCHEMA)
+            add_rows(self._folder, "failures", table, confirm)
 
     def current(self) -> list[Failure]:
         """Read the latest failure for each (video_id, video_sha256, key), sorted by these.
@@ -73,6 +81,29 @@ class FailureLog:
         table = read_rows(self._folder, "failures", _SCHEMA).drop_columns("part")
         latest = {(row["video_id"], row["video_sha256"], row["key"]): row for row in table.to_pylist()}
         return [Failure(**latest[which]) for which in sorted(latest)]
+
+    def attempts(self, videos: Mapping[str, str], key: str) -> dict[str, int]:
+        """Find how often these videos have failed. What was read of the log before is remembered.
+
+        Args:
+            videos: video_id -> SHA-256 of its bytes.
+            key: of the feature families.
+
+        Returns:
+            video_id -> attempts, for those that have failed.
+
+        Raises:
+            StoreError: as `current`.
+        """
+        columns = ("video_id", "video_sha256", "key", "attempts")
+        for part in list_parts(self._folder, "failures", {SUFFIX}):
+            if part not in self._seen:
+                values = (column.to_pylist() for column in read_part(part, _SCHEMA).select(columns).columns)
+                for *which, attempts in zip(*values, strict=True):
+                    self._attempts[tuple(which)] = max(attempts, self._attempts.get(tuple(which), 0))
+                self._seen.add(part)
+        known = {video_id: self._attempts.get((video_id, sha256, key)) for video_id, sha256 in videos.items()}
+        return {video_id: attempts for video_id, attempts in known.items() if attempts is not None}
 
     def attempts_in_order(self) -> list[tuple[str, Failure]]:
         """Read every attempt that failed, oldest first, each with the time of its commit (see `storage.parts.stamp`).

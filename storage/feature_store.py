@@ -16,8 +16,9 @@ from __future__ import annotations
 import json
 import os
 import threading
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from storage.commit import commit_file
 from storage.errors import StoreError, UnreachableError
@@ -73,8 +74,16 @@ class FeatureStore:
         self._indexes: dict[StorePath, _Index] = {}
         self._lock = threading.Lock()
 
-    def write(self, family: Family, videos: Sequence[VideoFeatures]) -> str:
+    def write(
+        self, family: Family, videos: Sequence[VideoFeatures], confirm: Callable[[Path], None] | None = None
+    ) -> str:
         """Commit features as one shard: on the disk, whole, when this returns, and not there when it raises.
+
+        Args:
+            family: which features.
+            videos: of one shard.
+            confirm: called with the temporary file when all that is left is to give it its name; what it raises stops
+                that.
 
         Returns:
             The shard's id, unique among all machines.
@@ -91,6 +100,8 @@ class FeatureStore:
         path = new_part(self.folder(family), "shard", SUFFIXES, self._format.suffix)
         with commit_file(path) as temporary:
             self._format.write(temporary, header, videos)
+            if confirm is not None:
+                confirm(temporary)
         return path.stem.removeprefix("shard-")
 
     def done(self, family: Family) -> dict[str, str]:
@@ -104,6 +115,20 @@ class FeatureStore:
         """
         with self._lock:
             return dict(self._index(family).sha256_of)
+
+    def has(self, family: Family, videos: Mapping[str, str]) -> set[str]:
+        """Find which of these videos have features that were made from these bytes.
+
+        Args:
+            family: which features.
+            videos: video_id -> SHA-256 of its bytes.
+
+        Raises:
+            StoreError: as `done`.
+        """
+        with self._lock:
+            known = self._index(family).sha256_of
+            return {video_id for video_id, sha256 in videos.items() if known.get(video_id) == sha256}
 
     def read(self, family: Family, video_ids: Iterable[str] | None = None) -> Iterator[VideoFeatures]:
         """Read features, each video once, as the store was when the first one was asked for.

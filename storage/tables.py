@@ -5,7 +5,8 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import io
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -22,13 +23,27 @@ _CHECKSUM_KEY = b"traitline_rows_sha256"  # absent in parts of before; Parquet's
 SUFFIX = ".parquet"
 
 
-def add_rows(folder: StorePath, prefix: str, rows: pa.Table) -> StorePath:
-    """Commit rows as one part, whole; returns its path. Raises StoreError where the operating system refuses."""
+def add_rows(
+    folder: StorePath, prefix: str, rows: pa.Table, confirm: Callable[[Path], None] | None = None
+) -> StorePath:
+    """Commit rows as one part, whole; returns its path.
+
+    Args:
+        folder: of the parts.
+        prefix: of their names.
+        rows: to add.
+        confirm: called with the temporary file when all that is left is to give it its name; what it raises stops that.
+
+    Raises:
+        StoreError: the operating system refused.
+    """
     path = new_part(folder, prefix, {SUFFIX}, SUFFIX)
     about = {_VERSION_KEY: str(TABLE_VERSION), _CHECKSUM_KEY: _checksum(rows)}
     versioned = rows.replace_schema_metadata(about)
     with commit_file(path) as temporary:
         pq.write_table(versioned, temporary, compression="zstd", write_page_checksum=True)
+        if confirm is not None:
+            confirm(temporary)
     return path
 
 

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 
 from flows.config import load_config
-from flows.extract import plan_extraction
 from flows.families import families_of
 from flows.manifest import VideoFile
+from flows.worklist import WorkList
 from storage import Failure, FailureLog, FeatureStore, VideoFeatures
 
 
@@ -56,43 +56,82 @@ def refuse(config, families):
     return add
 
 
-def test_an_empty_store_leaves_everything_to_do_in_shards_of_the_size_asked_for(config, families):
+def ids(work: WorkList, claimed: set[str] = frozenset()) -> list[str]:
+    return list(work.choose(claimed))
+
+
+def test_an_empty_store_leaves_everything_to_do_a_shard_at_a_time(config, families):
     files = [video(f"{number}.mp4") for number in range(5)]
-    plan = plan_extraction(files, config, families)
-    assert [[job.video for job in shard] for shard in plan.shards] == [files[:2], files[2:4], files[4:]]
-    assert all(job.static and job.dynamic for shard in plan.shards for job in shard)
+    work = WorkList(files, config, families)
+    assert (work.count, work.left, work.cached, work.refused_before) == (5, 5, 0, 0)
+    jobs = work.choose(set())
+    assert [job.video for job in jobs.values()] == files[:2]
+    assert all(job.static and job.dynamic and not job.attempts for job in jobs.values())
+    assert ids(work) == ["0.mp4", "1.mp4"]  # to choose is not to claim
+
+
+def test_what_others_claim_is_passed_over_and_comes_back_when_they_give_up(config, families):
+    work = WorkList([video(f"{number}.mp4") for number in range(5)], config, families)
+    assert ids(work, {"0.mp4", "2.mp4"}) == ["1.mp4", "3.mp4"]
+    assert ids(work, {f"{number}.mp4" for number in range(5)}) == []
+    assert work.left == 5
+    assert ids(work) == ["0.mp4", "1.mp4"]
+
+
+def test_what_others_commit_meanwhile_is_no_longer_left(config, families, cache, refuse):
+    files = [video(f"{number}.mp4") for number in range(9)]
+    work = WorkList(files, config, families)
+    for file in files[:6]:
+        cache(file, "faces", "static", "dynamic")
+    refuse(files[6], attempts=1)
+    assert ids(work) == ["7.mp4", "8.mp4"]
+    assert (work.left, work.refused) == (2, 1)
+
+
+def test_videos_of_a_shard_that_broke_off_are_not_chosen_again(config, families):
+    work = WorkList([video(f"{number}.mp4") for number in range(3)], config, families)
+    work.set_aside(["0.mp4", "1.mp4"])
+    assert ids(work) == ["2.mp4"]
+    assert not work.all_set_aside
+    work.set_aside(["2.mp4"])
+    assert ids(work) == []
+    assert work.all_set_aside
 
 
 def test_a_video_with_both_kinds_of_tokens_is_done(config, families, cache):
     cache(video("a.mp4"), "faces", "static", "dynamic")
-    plan = plan_extraction([video("a.mp4")], config, families)
-    assert (plan.shards, plan.cached) == ([], 1)
+    work = WorkList([video("a.mp4")], config, families)
+    assert (work.count, work.cached) == (0, 1)
 
 
 def test_only_the_family_that_lacks_is_made(config, families, cache):
     cache(video("a.mp4"), "faces", "static")
-    ((job,),) = plan_extraction([video("a.mp4")], config, families).shards
+    (job,) = WorkList([video("a.mp4")], config, families).choose(set()).values()
     assert (job.static, job.dynamic) == (False, True)
 
 
 def test_changed_bytes_are_done_anew(config, families, cache):
     cache(video("a.mp4"), "faces", "static", "dynamic")
-    ((job,),) = plan_extraction([video("a.mp4", "as cut again")], config, families).shards
+    (job,) = WorkList([video("a.mp4", "as cut again")], config, families).choose(set()).values()
     assert (job.static, job.dynamic) == (True, True)
 
 
-def test_a_refused_video_is_tried_again_only_when_asked_and_the_attempts_are_counted(config, families, refuse):
+def test_a_refused_video_is_tried_again_only_when_asked_and_once_in_a_run(config, families, refuse):
     refuse(video("a.mp4"), attempts=2)
-    plan = plan_extraction([video("a.mp4")], config, families)
-    assert (plan.shards, plan.refused_before) == ([], 1)
+    work = WorkList([video("a.mp4")], config, families)
+    assert (work.count, work.refused_before) == (0, 1)
     retrying = config.model_copy(update={"extract": config.extract.model_copy(update={"retry_failed": True})})
-    ((job,),) = plan_extraction([video("a.mp4")], retrying, families).shards
+    work = WorkList([video("a.mp4")], retrying, families)
+    (job,) = work.choose(set()).values()
     assert job.attempts == 2
+    refuse(video("a.mp4"), attempts=3)
+    assert ids(work) == []
+    assert (work.left, work.refused) == (0, 1)
 
 
 def test_a_refused_video_is_tried_again_when_its_bytes_or_the_settings_change(config, families, refuse):
     refuse(video("a.mp4"), attempts=1)
     refuse(video("b.mp4"), attempts=1, key="other settings")
-    plan = plan_extraction([video("a.mp4", "mended"), video("b.mp4")], config, families)
-    assert [job.video.video_id for shard in plan.shards for job in shard] == ["a.mp4", "b.mp4"]
-    assert plan.refused_before == 0
+    work = WorkList([video("a.mp4", "mended"), video("b.mp4")], config, families)
+    assert ids(work) == ["a.mp4", "b.mp4"]
+    assert work.refused_before == 0

@@ -1,0 +1,110 @@
+"""What is left of the videos that a run was asked for, while other runs may be at work on the same store."""
+
+from __future__ import annotations
+
+from collections import Counter, deque
+from collections.abc import Iterable, Iterator, Sequence, Set
+
+from flows.config import RunConfig
+from flows.extraction import Job
+from flows.families import Families
+from flows.manifest import VideoFile
+from storage.failures import FailureLog
+from storage.feature_store import FeatureStore
+from storage.leases import Claim
+
+
+class WorkList:
+    """Videos that lack features, looked up in the committed shards and the log of failures, again and again.
+
+    A look costs what has come to the store since the last one, not what it holds.
+
+    Args:
+        videos: that the run was asked for.
+        config: of the run.
+        families: of the configuration.
+
+    Attributes:
+        count: videos that there were to do at the start.
+        cached: videos that had their features at the start.
+        refused_before: videos that were refused before with the same settings and are not tried again.
+        refused: videos that were refused since, by this run or another.
+    """
+
+    def __init__(self, videos: Sequence[VideoFile], config: RunConfig, families: Families) -> None:
+        self._families, self._shard_size = families, config.extract.shard_size
+        self._store = FeatureStore(config.store.path)
+        self._failures = FailureLog(config.store.path)
+        self._attempts_before: dict[str, int] = {}
+        self._set_aside: set[str] = set()
+        self._left: deque[VideoFile] = deque()
+        self.cached = self.refused_before = self.refused = 0
+        for job in self._jobs(videos):
+            if not job.static and not job.dynamic:
+                self.cached += 1
+            elif job.attempts and not config.extract.retry_failed:
+                self.refused_before += 1
+            else:
+                self._left.append(job.video)
+                self._attempts_before[job.video.video_id] = job.attempts
+        self.count = len(self._left)
+
+    @property
+    def left(self) -> int:
+        """Number of videos that nobody has done, as of the last look."""
+        return len(self._left)
+
+    def choose(self, claimed: Set[str]) -> dict[str, Job]:
+        """Look at the store again, and choose the next shard.
+
+        Args:
+            claimed: ids of the videos that runs are working on.
+
+        Returns:
+            By id, what the first videos that are neither done nor claimed need: at most a shard, and nothing where all
+            are done or claimed.
+        """
+        chosen: dict[str, Job] = {}
+        passed: list[VideoFile] = []
+        size = self._shard_size
+        while self._left and len(chosen) < self._shard_size:
+            some = [self._left.popleft() for _ in range(min(size, len(self._left)))]
+            size *= 2  # others may have done very many of them: each round lists the store once
+            for job in self._jobs(some):
+                video_id = job.video.video_id
+                if not job.static and not job.dynamic:
+                    continue
+                if job.attempts > self._attempts_before[video_id]:
+                    self.refused += 1
+                    continue
+                passed.append(job.video)
+                if video_id not in claimed and video_id not in self._set_aside and len(chosen) < self._shard_size:
+                    chosen[video_id] = job
+        self._left.extendleft(reversed(passed))
+        return chosen
+
+    def set_aside(self, video_ids: Iterable[str]) -> None:
+        """Never choose these again: their shard broke off, whoever's fault it is."""
+        self._set_aside.update(video_ids)
+
+    @property
+    def all_set_aside(self) -> bool:
+        """Whether nothing is left that this run could still do."""
+        return all(video.video_id in self._set_aside for video in self._left)
+
+    def held_by(self, claims: Iterable[Claim]) -> Counter[str]:
+        """Count the videos that are left and that other runs are working on, by the name of their machine."""
+        left = {video.video_id for video in self._left}
+        held = Counter({claim.process.host: 0 for claim in claims})
+        for claim in claims:
+            held[claim.process.host] += len(claim.videos & left)
+        return +held
+
+    def _jobs(self, videos: Sequence[VideoFile]) -> Iterator[Job]:
+        digests = {video.video_id: video.sha256 for video in videos}
+        static = self._store.has(self._families.static, digests)
+        dynamic = self._store.has(self._families.dynamic, digests)
+        attempts = self._failures.attempts(digests, self._families.features)
+        for video in videos:
+            missing = {"static": video.video_id not in static, "dynamic": video.video_id not in dynamic}
+            yield Job(video, **missing, attempts=attempts.get(video.video_id, 0))

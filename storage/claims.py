@@ -1,0 +1,187 @@
+"""The log of claims: which videos somebody works on, as files that are created whole, by one of many.
+
+    STORE/leases/<key>/00000042.json   a claim: who works on which videos; never changed
+    STORE/leases/<key>/00000042.beat   written anew every few seconds while the holder lives
+    STORE/leases/<key>/00000042.end    the claim is over for good: its work is done, or given up, or its holder died
+
+Number n + 1 is created by exactly one process, and only one that has seen every claim up to n can rightly create it.
+Whoever is late finds the number taken. Ended claims are removed, but never the one with the highest number. A process
+that slept over that, and creates a number that was removed, finds a higher one, and withdraws.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path, PurePosixPath
+
+from storage.commit import TEMPORARY_PREFIX, commit_file, create_file, remove_files
+from storage.errors import StoreError
+from storage.layout import open_store, path_name
+from storage.paths import StorePath
+from storage.processes import ProcessIdentity
+
+_KINDS = ("json", "beat", "end")
+_NAME = re.compile(r"(?P<number>\d{8,})\.(?P<kind>json|beat|end)")
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """Who works on which videos.
+
+    Args:
+        number: place in the log.
+        holder: random name of the run.
+        process: the run's process.
+        videos: their ids.
+    """
+
+    number: int
+    holder: str
+    process: ProcessIdentity
+    videos: frozenset[str]
+
+
+@dataclass(frozen=True, slots=True)
+class Listing:
+    """Which files the log had at one time, by the numbers of their claims."""
+
+    claims: frozenset[int] = frozenset()
+    beats: frozenset[int] = frozenset()
+    ends: frozenset[int] = frozenset()
+
+    @property
+    def highest(self) -> int:
+        """The last number; 0 where there was none yet."""
+        return max(self.claims | self.beats | self.ends, default=0)
+
+
+@dataclass(frozen=True, slots=True)
+class Beat:
+    """A sign of life.
+
+    Args:
+        count: another one each time.
+        committing: temporary file that the holder is about to rename, below the store; empty where there is none.
+    """
+
+    count: int
+    committing: str = ""
+
+
+@dataclass(slots=True)
+class ClaimLog:
+    """The files of one log. All methods raise StoreError where the operating system refuses or a file is damaged.
+
+    Args:
+        root: the store's folder.
+        key: of the log.
+    """
+
+    root: StorePath
+    key: str
+    _folder: StorePath = field(init=False)
+    _known: dict[int, Claim] = field(init=False, default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.root = open_store(self.root)
+        self._folder = self.root / "leases" / path_name("key", self.key)
+
+    def list(self) -> Listing:
+        """Find which files there are."""
+        try:
+            matches = [_NAME.fullmatch(path.name) for path in self._folder.iterdir()]
+        except FileNotFoundError:
+            return Listing()
+        except OSError as error:
+            raise StoreError(f"cannot read the folder {self._folder}: {error.strerror}") from error
+        numbers = {kind: frozenset(int(m["number"]) for m in matches if m and m["kind"] == kind) for kind in _KINDS}
+        return Listing(numbers["json"], numbers["beat"], numbers["end"])
+
+    def read(self, numbers: Iterable[int]) -> list[Claim]:
+        """Read claims, but those that were removed meanwhile. Only these are remembered."""
+        found = {number: self._known.get(number) or self._read(number) for number in sorted(numbers)}
+        self._known = {number: claim for number, claim in found.items() if claim is not None}
+        return list(self._known.values())
+
+    def create(self, claim: Claim) -> bool:
+        """Add a claim, numbered one above the highest that was seen; False where there is a higher one by now."""
+        values = {
+            "holder": claim.holder,
+            "process": asdict(claim.process),
+            "since": datetime.now(UTC).isoformat(timespec="seconds"),
+            "videos": sorted(claim.videos),
+        }
+        if not create_file(self._path(claim.number, "json"), json.dumps(values).encode()):
+            return False
+        if self.list().highest > claim.number:
+            self.end(claim.number, claim.holder)
+            return False
+        return True
+
+    def end(self, number: int, by: str) -> None:
+        """Say that a claim is over; `by` is the holder, or who takes over. Nothing happens where it was over before."""
+        values = {"by": by, "since": datetime.now(UTC).isoformat(timespec="seconds")}
+        create_file(self._path(number, "end"), json.dumps(values).encode())
+
+    def is_over(self, number: int) -> bool:
+        """Whether a claim has ended."""
+        # In this order: a claim is removed before its end is.
+        return self._path(number, "end").exists() or not self._path(number, "json").exists()
+
+    def beat(self, number: int, beat: Beat) -> None:
+        """Give a sign of life."""
+        with commit_file(self._path(number, "beat")) as temporary:
+            temporary.write_text(json.dumps(asdict(beat)), encoding="utf-8")
+
+    def last_beat(self, number: int) -> Beat | None:
+        """The last sign of life; None where there was none yet, or the claim was removed."""
+        path = self._path(number, "beat")
+        try:
+            return Beat(**json.loads(path.read_bytes()))
+        except FileNotFoundError:
+            return None
+        except (OSError, ValueError, TypeError) as error:
+            raise _damaged(path, error) from error
+
+    def stop_commit(self, number: int) -> None:
+        """Take away from the holder of a claim that has ended what it may be about to rename."""
+        beat = self.last_beat(number)
+        committing = PurePosixPath(beat.committing if beat is not None else "")
+        if committing.name.startswith(TEMPORARY_PREFIX) and ".." not in committing.parts:
+            remove_files([self.root / committing])
+
+    def below_root(self, path: Path) -> str:
+        """Name of a file as others see it; empty where it is not in the store's folder."""
+        prefix = f"{self.root}/"
+        return str(path).removeprefix(prefix) if str(path).startswith(prefix) else ""
+
+    def remove_ended(self, below: int) -> None:
+        """Remove what there is of ended claims with lower numbers than `below`, which must exist."""
+        files = self.list()
+        kinds = {"json": files.claims, "beat": files.beats, "end": files.ends}
+        over = {number for numbers in kinds.values() for number in numbers if number < below}
+        over -= files.claims - files.ends
+        for kind in _KINDS:  # the end last: what has one can never look alive
+            remove_files([self._path(number, kind) for number in over & kinds[kind]])
+
+    def _read(self, number: int) -> Claim | None:
+        path = self._path(number, "json")
+        try:
+            values = json.loads(path.read_bytes())
+            process = ProcessIdentity(**values["process"])
+            return Claim(number, values["holder"], process, frozenset(values["videos"]))
+        except FileNotFoundError:
+            return None
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise _damaged(path, error) from error
+
+    def _path(self, number: int, kind: str) -> StorePath:
+        return self._folder / f"{number:08d}.{kind}"
+
+
+def _damaged(path: StorePath, error: Exception) -> StoreError:
+    return StoreError(f"{path} is damaged: {error}; remove it when no run works on the store")

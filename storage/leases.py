@@ -1,0 +1,223 @@
+"""Which run works on which videos, so that any number of runs, on any number of machines, share one store.
+
+Claims are a log that all agree on, see `storage.claims`: who claims has seen every claim before. There is no lock to be
+held, so none is ever left behind.
+
+- All looks at the store come after a look at the log, so that what a claim that has ended brought is seen.
+- A holder is dead when its beat has not changed for `timeout_s` while the observer watched, by the observer's own
+  clock: no two clocks are compared, and time in which the observer itself stood still does not count. On the holder's
+  own machine a process that is gone is dead at once. Anyone may then end the claim.
+- A holder that stood still for so long finds its claim ended when it asks before its commit (`confirm`), and commits
+  nothing. It may stand still just after it asked: so it first says in its beat which temporary file it is about to
+  rename, and whoever ends a claim removes that file, and only then looks at the store. On object storage there is
+  nothing to remove; a holder that wakes up there between question and put can add rows that are there already, which
+  readers show once all the same.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import secrets
+import threading
+import time
+from collections.abc import Callable, Mapping, Set
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeVar
+
+from storage.claims import Beat, Claim, ClaimLog
+from storage.errors import StoreError
+from storage.paths import StorePath
+from storage.processes import is_gone, this_process
+
+BEAT_S = 5.0
+TIMEOUT_S = 40.0  # from the last change that was seen: 50 s at most from a death
+
+Job = TypeVar("Job")
+
+
+class LeaseLostError(Exception):
+    """Another run has taken over the videos: this one was taken for dead. Nothing of them may be committed."""
+
+
+@dataclass
+class _Pulse:
+    """What was last seen of a claim's beat, and for how long it has been watched since without a change."""
+
+    beat: Beat | None
+    seen_at: float
+    silent_s: float = 0.0
+
+
+class Leases:
+    """The claims of one run, at most one at a time.
+
+    Use it as a context manager: a thread then keeps the claim alive, and ends those of holders that died.
+
+    Args:
+        root: the store's folder, local or on object storage.
+        key: what the claims are for: runs that make different things of the same video have different keys.
+        beat_s: seconds between two signs of life, and between two looks at those of others.
+        timeout_s: seconds without a sign of life after which a holder is dead; many times `beat_s`.
+
+    Raises:
+        StoreError: the folder is not a store.
+    """
+
+    def __init__(
+        self, root: str | StorePath, key: str, *, beat_s: float = BEAT_S, timeout_s: float = TIMEOUT_S
+    ) -> None:
+        self._log = ClaimLog(root, key)
+        self._beat_s, self._timeout_s = beat_s, timeout_s
+        self._holder = secrets.token_hex(8)
+        self._process = this_process()
+        self._pulses: dict[int, _Pulse] = {}
+        self._fenced: set[int] = set()
+        self._held: Claim | None = None
+        self._lost: int | None = None
+        self._beats = 0
+        self._committing = ""
+        self._kept_at = time.monotonic()
+        self._fault: Exception | None = None
+        self._looking, self._beating = threading.Lock(), threading.Lock()
+        self._closing = threading.Event()
+        self._keeper = threading.Thread(target=self._keep, name="leases", daemon=True)
+
+    def __enter__(self) -> Leases:
+        self._keeper.start()
+        return self
+
+    def __exit__(self, *reason: object) -> None:
+        self._closing.set()
+        self._keeper.join()
+        with contextlib.suppress(StoreError):  # then it runs out, and whatever ended the block is what people see
+            self.release()
+
+    def claim(self, choose: Callable[[Set[str]], Mapping[str, Job]]) -> Mapping[str, Job]:
+        """Claim videos that no live claim holds.
+
+        Args:
+            choose: gets the ids of all videos in live claims; looks at the store and returns, by id, what is to be done
+                and not among them. May be called several times.
+
+        Returns:
+            What `choose` returned last. Where that is nothing, nothing was claimed.
+
+        Raises:
+            StoreError: the operating system refused, or a claim is damaged.
+        """
+        while True:
+            live, highest = self._look()
+            jobs = choose(frozenset().union(*(claim.videos for claim in live)))
+            if not jobs:
+                return jobs
+            claim = Claim(highest + 1, self._holder, self._process, frozenset(jobs))
+            with self._looking:  # the keeping thread must not see a claim that is not held yet
+                created = self._log.create(claim)
+                if created:
+                    self._kept_at, self._committing, self._held = time.monotonic(), "", claim
+            if created:
+                self._log.remove_ended(claim.number)
+                return jobs
+
+    def release(self) -> None:
+        """End the claim that is held, if there is one: its videos are done, or given up.
+
+        Raises:
+            StoreError: the operating system refused.
+        """
+        claim, self._held = self._held, None
+        if claim is not None:
+            self._log.end(claim.number, self._holder)
+
+    def others(self) -> list[Claim]:
+        """Live claims of other runs.
+
+        Raises:
+            StoreError: the operating system refused, or a claim is damaged.
+        """
+        return [claim for claim in self._look()[0] if claim.holder != self._holder]
+
+    def check(self) -> None:
+        """Make sure, as far as the keeping thread has found out, that going on is worth it. Costs nothing.
+
+        Raises:
+            LeaseLostError: another run has taken over.
+            StoreError: the claim could not be kept alive, and will soon be taken over.
+        """
+        held = self._held
+        if held is not None and self._lost == held.number:
+            raise LeaseLostError(f"claim {held.number} was taken over")
+        if self._fault is not None and time.monotonic() - self._kept_at > self._timeout_s / 2:
+            raise StoreError(f"cannot keep the lease on the videos at work: {self._fault}") from self._fault
+
+    def confirm(self, temporary: Path | None = None) -> None:
+        """Make sure, directly before a commit, that the videos are still this run's to commit.
+
+        Args:
+            temporary: the file that will get its name next; whoever takes the claim over from now on removes it.
+
+        Raises:
+            LeaseLostError: another run has taken over.
+            StoreError: the operating system refused.
+        """
+        held = self._held
+        if held is None:
+            raise LeaseLostError("nothing is claimed")
+        self._beat(held, committing=self._log.below_root(temporary) if temporary is not None else "")
+        if self._log.is_over(held.number):
+            raise LeaseLostError(f"claim {held.number} was taken over")
+
+    def _keep(self) -> None:
+        while not self._closing.wait(self._beat_s):
+            try:
+                held = self._held
+                if held is not None:
+                    self._beat(held)
+                self._look()
+                self._kept_at, self._fault = time.monotonic(), None
+            except Exception as error:  # `check` raises it in the thread that works
+                self._fault = error
+
+    def _beat(self, held: Claim, committing: str | None = None) -> None:
+        with self._beating:  # or a beat that knows nothing of a commit could replace the one that does
+            if committing is not None:
+                self._committing = committing
+            self._beats += 1
+            self._log.beat(held.number, Beat(self._beats, self._committing))
+
+    def _look(self) -> tuple[list[Claim], int]:
+        """Read the log, and end the claims of the dead; returns the live ones, and the highest number."""
+        with self._looking:
+            held = self._held
+            files = self._log.list()
+            live, ended = [], set(files.ends)
+            for claim in self._log.read(files.claims - files.ends):
+                if self._is_abandoned(claim, held):
+                    self._log.end(claim.number, self._holder)
+                    ended.add(claim.number)
+                else:
+                    live.append(claim)
+            for number in ended - self._fenced:
+                self._log.stop_commit(number)
+            self._fenced = ended
+            numbers = {claim.number for claim in live}
+            self._pulses = {number: pulse for number, pulse in self._pulses.items() if number in numbers}
+            if held is not None and held.number not in numbers:
+                self._lost = held.number
+            return live, files.highest
+
+    def _is_abandoned(self, claim: Claim, held: Claim | None) -> bool:
+        if claim.holder == self._holder:
+            # Withdrawn, or created though the answer to that got lost.
+            return held is None or claim.number != held.number
+        if is_gone(claim.process, self._process):
+            return True
+        beat, now = self._log.last_beat(claim.number), time.monotonic()
+        pulse = self._pulses.get(claim.number)
+        if pulse is None or pulse.beat != beat:
+            self._pulses[claim.number] = _Pulse(beat, now)
+            return False
+        pulse.silent_s += min(now - pulse.seen_at, 2 * self._beat_s)
+        pulse.seen_at = now
+        return pulse.silent_s >= self._timeout_s

@@ -1,0 +1,229 @@
+"""Workers to be killed: each runs the real loop of claims on a real store, and draws the features instead of computing.
+
+Run as a program this is a process that has imported everything and forks a worker for each line on its standard input,
+which takes 10 ms. It answers with the worker's process id. A worker that comes to its end says so in a file.
+
+What a worker draws follows from the video alone, so that what must be in the store is known without any store.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+import traceback
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+
+import numpy as np
+from prefect.states import Completed
+
+from flows import console
+from flows.committing import commit_shard
+from flows.config import RunConfig, load_config
+from flows.extract import extract_shard, work_off
+from flows.extraction import Job, ShardReport
+from flows.families import Families
+from flows.manifest import VideoFile
+from flows.worklist import WorkList
+from storage import Failure, FailureLog, Family, FeatureStore, VideoFeatures, leases
+
+FAMILIES = Families(
+    Family("faces", 5, {"drawn": "faces"}, ("detected",)),
+    Family("static", 16, {"drawn": "static"}, ("face_coverage", "face_score")),
+    Family("dynamic", 8, {"drawn": "dynamic"}, ("face_coverage",)),
+)
+REASONS = ("no_face", "truncated")
+
+
+@dataclass(frozen=True)
+class Order:
+    """What a worker is to do.
+
+    Args:
+        store: folder.
+        format: of new shards.
+        videos: how many there are.
+        shard_size: videos in a claim.
+        video_s: seconds that each takes.
+        beat_s, timeout_s: of the leases.
+        name: of the worker; its report and its log of videos are called so.
+        elsewhere: pretend to be on another machine.
+    """
+
+    store: str
+    format: str = "parquet"
+    videos: int = 40
+    shard_size: int = 4
+    video_s: float = 0.0
+    beat_s: float = leases.BEAT_S
+    timeout_s: float = leases.TIMEOUT_S
+    name: str = "worker"
+    elsewhere: bool = False
+
+    @property
+    def report(self) -> Path:
+        """Where the worker says that it came to its end, and how."""
+        return Path(self.store).with_name(f"{Path(self.store).name}-{self.name}.json")
+
+    @property
+    def log(self) -> Path:
+        """Ids of all videos that workers began with, one a line."""
+        return Path(self.store).with_name(f"{Path(self.store).name}.log")
+
+    def config(self) -> RunConfig:
+        """The settings of a run that does this."""
+        return load_config(
+            flags={
+                "store.path": Path(self.store),
+                "store.format": self.format,
+                "extract.shard_size": self.shard_size,
+                "weights": "random",
+            }
+        )
+
+
+def drawn_videos(count: int) -> list[VideoFile]:
+    """Videos that are nowhere."""
+    names = [f"clips/{number:04d}.mp4" for number in range(count)]
+    return [VideoFile(name, Path(name), hashlib.sha256(name.encode()).hexdigest()) for name in names]
+
+
+def refusal(video: VideoFile) -> Failure | None:
+    """Every seventh video is refused."""
+    number = int(video.sha256[:8], 16)
+    if number % 7:
+        return None
+    reason = REASONS[number // 7 % 2]
+    return Failure(video.video_id, video.sha256, FAMILIES.features, "faces", reason, "drawn so", 1)
+
+
+def drawn_features(video: VideoFile, family: Family) -> VideoFeatures:
+    """Features that follow from the video and the family alone."""
+    seed = hashlib.sha256(f"{video.sha256} {family.name}".encode()).digest()
+    rng = np.random.default_rng(list(seed))
+    tokens = int(rng.integers(1, 6))
+    start_s = np.cumsum(rng.random(tokens))
+    quality = {name: rng.random(tokens).astype(np.float32) for name in family.quality}
+    vectors = rng.normal(size=(tokens, family.dim)).astype(np.float32)
+    return VideoFeatures(video.video_id, video.sha256, vectors, start_s, start_s + 0.64, quality)
+
+
+class DrawingExtractor:
+    """In the place of `flows.extraction.Extractor`: draws, but commits as that does."""
+
+    def __init__(self, order: Order) -> None:
+        self._order = order
+        self._store = FeatureStore(order.store, order.format)
+        self._failures = FailureLog(order.store)
+
+    def extract(self, jobs: Sequence[Job], on_video, confirm) -> ShardReport:
+        good, failures = [], []
+        for job in jobs:
+            with self._order.log.open("a") as log:
+                log.write(f"{job.video.video_id}\n")
+            time.sleep(self._order.video_s)
+            failure = refusal(job.video)
+            if failure is None:
+                good.append(job)
+            else:
+                failures.append(replace(failure, attempts=job.attempts + 1))
+            on_video(job.video.video_id, failure is None)
+        rows = {
+            FAMILIES.faces: [drawn_features(job.video, FAMILIES.faces) for job in good],
+            FAMILIES.static: [drawn_features(job.video, FAMILIES.static) for job in good if job.static],
+            FAMILIES.dynamic: [drawn_features(job.video, FAMILIES.dynamic) for job in good if job.dynamic],
+        }
+        commit_shard(self._store, self._failures, rows, failures, confirm)
+        return ShardReport(len(good), len(failures), {})
+
+
+def work(order: Order) -> None:
+    """Do what `flows.extract.extract` does, without Prefect's server, and write a report at the end."""
+    if order.elsewhere:
+        real = leases.this_process()
+        leases.this_process = lambda: replace(real, kernel=f"of {order.name}", host=order.name)
+    console.console.file = order.report.with_suffix(".txt").open("w")
+    extractor = DrawingExtractor(order)
+
+    def extract_claimed(jobs, held, stage, return_state):
+        assert return_state
+        return Completed(data=extract_shard.fn(extractor, jobs, held, stage))
+
+    todo = WorkList(drawn_videos(order.videos), order.config(), FAMILIES)
+    with ExitStack() as resources:
+        key = FAMILIES.faces.key
+        held = resources.enter_context(leases.Leases(order.store, key, beat_s=order.beat_s, timeout_s=order.timeout_s))
+        stage = resources.enter_context(console.stage("Extract", todo.count))
+        states = work_off(todo, held, stage, extract_claimed, poll_s=min(0.05, order.beat_s))
+    reports = [state.data for state in states if state.data is not None]
+    done = {
+        "extracted": sum(report.extracted for report in reports),
+        "failed": sum(report.failed for report in reports),
+        "lost": len(states) - len(reports),
+        "count": todo.count,
+        "left": todo.left,
+    }
+    partial = order.report.with_suffix(".partial")
+    partial.write_text(json.dumps(done))
+    partial.replace(order.report)
+
+
+class Farm:
+    """The process that forks workers, seen from the test."""
+
+    def __init__(self, process: subprocess.Popen[str]) -> None:
+        self._process = process
+
+    def start(self, order: Order) -> int:
+        """Start a worker; returns its process id."""
+        self._process.stdin.write(json.dumps(asdict(order)) + "\n")
+        self._process.stdin.flush()
+        return int(self._process.stdout.readline())
+
+    def finish(self, orders: Sequence[Order], timeout_s: float = 120.0) -> list[dict[str, int]]:
+        """Wait for workers' reports."""
+        deadline = time.monotonic() + timeout_s
+        while not all(order.report.exists() for order in orders):
+            missing = [order.name for order in orders if not order.report.exists()]
+            assert time.monotonic() < deadline, f"no report of {missing}"
+            time.sleep(0.01)
+        return [json.loads(order.report.read_text()) for order in orders]
+
+
+@contextmanager
+def open_farm() -> Iterator[Farm]:
+    """Start the process that forks workers, and end it with all of them."""
+    root = Path(__file__).parents[2]
+    command = [sys.executable, "-m", "tests.flows.worker_farm"]
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+    with subprocess.Popen(command, cwd=root, start_new_session=True, **pipes) as process:
+        try:
+            yield Farm(process)
+        finally:
+            os.killpg(process.pid, signal.SIGKILL)
+
+
+def main() -> None:
+    """Fork a worker for each order."""
+    signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # the dead are not to be asked for
+    for line in sys.stdin:
+        pid = os.fork()
+        if pid == 0:
+            try:
+                work(Order(**json.loads(line)))
+            except BaseException:
+                traceback.print_exc()
+            finally:
+                os._exit(0)
+        print(pid, flush=True)
+
+
+if __name__ == "__main__":
+    main()
