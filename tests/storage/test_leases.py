@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from storage import StoreError
+from storage import FeatureStore, StoreError
 from storage.claims import Beat, Claim, ClaimLog
 from storage.commit import create_file
 from storage.leases import LeaseLostError, Leases
@@ -193,6 +193,22 @@ def test_takeover_takes_away_what_the_holder_was_about_to_rename(open_leases, tm
     assert not temporary.exists()
     with pytest.raises(LeaseLostError):
         holder.confirm(temporary)
+
+
+def test_shard_of_a_holder_that_slept_just_before_the_rename_never_appears(open_leases, tmp_path, draw, static):
+    holder, other, store = open_leases(), open_leases(), FeatureStore(tmp_path)
+    holder.claim(first(1))
+
+    def fall_asleep(temporary: Path) -> None:
+        holder.confirm(temporary)
+        ClaimLog(tmp_path, KEY).end(1, "somebody")
+        assert list(other.claim(first(1))) == ["a"]
+        FeatureStore(tmp_path).write(static, [draw("a")], confirm=other.confirm)
+
+    with pytest.raises(StoreError, match="cannot write"):
+        store.write(static, [draw("a")], confirm=fall_asleep)
+    assert len(store.shards(static)) == 1
+    assert set(store.done(static)) == {"a"}
 
 
 @pytest.mark.parametrize("name", ["../.tmp-a", ".tmp-b/../../.tmp-a", "features/shard-1.parquet"])

@@ -1,7 +1,7 @@
 """Workers to be killed: each runs the real loop of claims on a real store, and draws the features instead of computing.
 
 Run as a program this is a process that has imported everything and forks a worker for each line on its standard input,
-which takes 10 ms. It answers with the worker's process id. A worker that comes to its end says so in a file.
+which takes some 10 ms. It answers with the worker's process id. A worker that comes to its end says so in a file.
 
 What a worker draws follows from the video alone, so that what must be in the store is known without any store.
 """
@@ -183,9 +183,11 @@ class Farm:
 
     def start(self, order: Order) -> int:
         """Start a worker; returns its process id."""
-        self._process.stdin.write(json.dumps(asdict(order)) + "\n")
-        self._process.stdin.flush()
-        return int(self._process.stdout.readline())
+        return self._ask(json.dumps(asdict(order)))
+
+    def kill(self, pid: int) -> None:
+        """Kill a worker with SIGKILL; one that has come to its end is none the worse for it."""
+        self._ask(f"kill {pid}")
 
     def finish(self, orders: Sequence[Order], timeout_s: float = 120.0) -> list[dict[str, int]]:
         """Wait for workers' reports."""
@@ -196,14 +198,17 @@ class Farm:
             time.sleep(0.01)
         return [json.loads(order.report.read_text()) for order in orders]
 
+    def _ask(self, line: str) -> int:
+        self._process.stdin.write(f"{line}\n")
+        self._process.stdin.flush()
+        return int(self._process.stdout.readline())
+
 
 @contextmanager
 def open_farm() -> Iterator[Farm]:
     """Start the process that forks workers, and end it with all of them."""
-    root = Path(__file__).parents[2]
-    command = [sys.executable, "-m", "tests.flows.worker_farm"]
     pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
-    with subprocess.Popen(command, cwd=root, start_new_session=True, **pipes) as process:
+    with subprocess.Popen([sys.executable, __file__], start_new_session=True, **pipes) as process:
         try:
             yield Farm(process)
         finally:
@@ -211,9 +216,14 @@ def open_farm() -> Iterator[Farm]:
 
 
 def main() -> None:
-    """Fork a worker for each order."""
-    signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # the dead are not to be asked for
+    """Fork a worker for each order, and kill it when asked to."""
     for line in sys.stdin:
+        if line.startswith("kill "):
+            victim = int(line.split()[1])
+            os.kill(victim, signal.SIGKILL)  # which is ours: nobody has its number before it was waited for
+            os.waitpid(victim, 0)
+            print(victim, flush=True)
+            continue
         pid = os.fork()
         if pid == 0:
             try:

@@ -1,0 +1,206 @@
+"""Many runs on one store, some of which are killed or stopped. The features are drawn; all else is real."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import random
+import signal
+import time
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+
+import pyarrow.dataset as ds
+import pytest
+from worker_farm import FAMILIES, Farm, Order, drawn_features, drawn_videos, open_farm, refusal
+
+from storage import FailureLog, FeatureStore, garbage, verification
+from storage.formats import format_of
+from storage.shard import read_header, read_videos
+
+QUICK = {"beat_s": 0.1, "timeout_s": 2.0}
+LEASES = Path("leases", FAMILIES.faces.key)
+
+
+@pytest.fixture(scope="module")
+def farm() -> Iterator[Farm]:
+    with open_farm() as farm:
+        yield farm
+
+
+def assert_store_is_right(order: Order) -> None:
+    """Every video is in each family's shards once, bit for bit as drawn, and every refused one in the log, once."""
+    videos = drawn_videos(order.videos)
+    good = [video for video in videos if refusal(video) is None]
+    store = FeatureStore(order.store)
+    for family in (FAMILIES.faces, FAMILIES.static, FAMILIES.dynamic):
+        rows = {}
+        for shard in store.shards(family):
+            header = read_header(shard, format_of(shard))
+            assert shard.suffix == {"parquet": ".parquet", "hdf5": ".h5"}[order.format]
+            for row in read_videos(shard, format_of(shard), header, range(len(header.videos))):
+                assert row.video_id not in rows, f"{row.video_id} is in two shards of {family.name}"
+                rows[row.video_id] = row
+        assert set(rows) == {video.video_id for video in good}
+        for video in good:
+            found, truth = rows[video.video_id], drawn_features(video, family)
+            assert found.video_sha256 == truth.video_sha256
+            assert found.checksum() == truth.checksum()
+            assert found.vectors.tobytes() == truth.vectors.tobytes()
+    refused = [refusal(video) for video in videos if refusal(video) is not None]
+    assert FailureLog(order.store).current() == refused
+    attempts = ds.dataset(Path(order.store, "failures"), format="parquet").to_table()  # all rows, not the latest
+    assert sorted(attempts["video_id"].to_pylist()) == [failure.video_id for failure in refused]
+
+
+def seen(order: Order) -> Counter[str]:
+    """How often each video was begun with."""
+    return Counter(order.log.read_text().split() if order.log.exists() else ())
+
+
+def claim_of(order: Order, pid: int) -> Path | None:
+    """The open claim of a process, if it has one."""
+    for path in sorted(Path(order.store, LEASES).glob("[0-9]*.json"), reverse=True):
+        with contextlib.suppress(FileNotFoundError):
+            if json.loads(path.read_text())["process"]["pid"] == pid and not path.with_suffix(".end").exists():
+                return path
+    return None
+
+
+def caught_with_a_claim(order: Order, pid: int) -> Path:
+    """Stop a process while it holds a claim; returns the claim."""
+    while True:
+        wait_for(lambda: claim_of(order, pid))
+        os.kill(pid, signal.SIGSTOP)
+        wait_for(lambda: Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "T")
+        if claim := claim_of(order, pid):
+            return claim
+        os.kill(pid, signal.SIGCONT)
+
+
+def wait_for(what, timeout_s: float = 60.0):
+    """The first answer of `what` that counts as true, asked every few milliseconds."""
+    deadline = time.monotonic() + timeout_s
+    while not (answer := what()):
+        assert time.monotonic() < deadline, "waited in vain"
+        time.sleep(0.003)
+    return answer
+
+
+def processes(store: Path, count: int, **values) -> list[Order]:
+    return [Order(str(store), name=f"worker-{number}", **values) for number in range(count)]
+
+
+@pytest.mark.parametrize("elsewhere", [False, True], ids=["on one machine", "on eight machines"])
+@pytest.mark.parametrize(
+    ("intervals", "videos", "video_s"),
+    [
+        pytest.param(QUICK, 80, 0.02, id="short intervals"),
+        pytest.param({}, 160, 0.5, marks=pytest.mark.slow, id="real intervals"),
+    ],
+)
+def test_eight_processes_do_each_video_once_and_take_over_from_one_that_is_killed(
+    farm, tmp_path, elsewhere, intervals, videos, video_s
+):
+    """On one machine a killed process is missed at once; on another only its heartbeat is."""
+    orders = processes(tmp_path / "store", 8, videos=videos, video_s=video_s, elsewhere=elsewhere, **intervals)
+    pids = [farm.start(order) for order in orders]
+    claim = caught_with_a_claim(orders[0], pids[0])
+    claimed = json.loads(claim.read_text())["videos"]
+    farm.kill(pids[0])
+    killed_at = time.monotonic()
+    wait_for(lambda: not claim.exists() or claim.with_suffix(".end").exists())
+    taken_over_s = time.monotonic() - killed_at
+    reports = farm.finish(orders[1:])
+    begun_s = time.monotonic() - killed_at
+    print(
+        f"\n8 processes, 160 videos: claim of the killed one ended after {taken_over_s:.1f} s, all done {begun_s:.1f} s"
+    )
+    assert taken_over_s < 60
+    assert (taken_over_s > orders[0].timeout_s / 2) == elsewhere
+    assert_store_is_right(orders[0])
+    assert all(report["left"] == 0 for report in reports)
+    begun = seen(orders[0])
+    again = {video for video, times in begun.items() if times > 1}
+    print(f"{len(begun)} videos were begun with; more than once: {len(again)}, of the {len(claimed)} of the killed one")
+    assert again <= set(claimed)
+
+
+def test_eight_processes_without_a_mishap_begin_with_each_video_once(farm, tmp_path):
+    orders = processes(tmp_path / "store", 8, videos=80)
+    for order in orders:
+        farm.start(order)
+    reports = farm.finish(orders)
+    assert set(seen(orders[0]).values()) == {1}
+    assert sum(report["extracted"] + report["failed"] for report in reports) == 80
+    assert sum(report["extracted"] > 0 for report in reports) > 1
+    assert_store_is_right(orders[0])
+
+
+@pytest.mark.parametrize("format", ["parquet", "hdf5"])
+@pytest.mark.parametrize("kills", [10, pytest.param(1000, marks=pytest.mark.slow)])
+def test_kill_at_any_instant_loses_and_doubles_nothing(farm, tmp_path, format, kills):
+    """Two workers are at it; one of them is killed at a random instant, and another one started, again and again."""
+    rng = random.Random(f"{format} {kills}")
+    killed = stores = begun = again = 0
+    leftovers: Counter[str] = Counter()
+    started_at = time.monotonic()
+    while killed < kills:
+        stores += 1
+        order = Order(str(tmp_path / f"store-{stores}"), format, videos=60, name="last", **QUICK)
+        running: list[int] = []
+        while killed < kills and not order.report.exists():
+            while len(running) < 2:
+                running.append(farm.start(order))
+            victim = running.pop(rng.randrange(2))
+            if rng.random() < 0.9:  # or else it is killed as it starts
+                wait_for(lambda order=order, pid=victim: order.report.exists() or claim_of(order, pid))
+            time.sleep(rng.uniform(0, 0.15))
+            at_work = not order.report.exists()
+            farm.kill(victim)
+            killed += at_work
+        running.append(farm.start(order))
+        farm.finish([order])
+        for pid in running:
+            farm.kill(pid)
+        assert_store_is_right(order)
+        times = seen(order)
+        begun, again = begun + times.total(), again + times.total() - len(times)
+        left = garbage.leftovers(Path(order.store), idle_s=0)
+        leftovers.update(path.parent.relative_to(order.store).parts[0] for path in left)
+        assert [
+            damage for path in verification.feature_files(order.store) if (damage := verification.find_damage(path))
+        ] == []
+        for path in left:
+            garbage.remove_leftover(path)
+        assert list(Path(order.store).rglob(".tmp-*")) == []
+        assert_store_is_right(order)
+    seconds = time.monotonic() - started_at
+    print(
+        f"\n{format}: {killed} kills over {stores} stores of 60 videos in {seconds:.0f} s: 0 lost, 0 doubled, 0 torn; "
+        f"{begun} videos begun with, {again} of them again; temporary files that gc collected: {dict(leftovers)}"
+    )
+
+
+@pytest.mark.parametrize("rounds", [2, pytest.param(100, marks=pytest.mark.slow)])
+def test_a_run_that_was_stopped_for_longer_than_its_lease_adds_nothing_when_it_goes_on(farm, tmp_path, rounds):
+    """Stopped by SIGSTOP at random instants, most of them within a commit; another machine takes over meanwhile."""
+    rng, lost = random.Random(rounds), 0
+    for number in range(rounds):
+        store = tmp_path / f"store-{number}"
+        video_s = 0.05 * (number % 2)  # else most of the time goes into commits
+        sleeper, other = processes(store, 2, videos=24, video_s=video_s, elsewhere=True, beat_s=0.05, timeout_s=0.5)
+        pid = farm.start(sleeper)
+        time.sleep(rng.uniform(0, 0.2))
+        caught_with_a_claim(sleeper, pid)
+        farm.start(other)
+        farm.finish([other])
+        assert_store_is_right(other)
+        os.kill(pid, signal.SIGCONT)
+        (report,) = farm.finish([sleeper])
+        lost += report["lost"]
+        assert_store_is_right(other)
+    print(f"\n{rounds} runs stopped at random instants: {lost} found on waking up that their lease was lost")
+    assert lost >= rounds // 10
