@@ -22,6 +22,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import numpy as np
+import pandas  # noqa: F401, or pyarrow would import it in each worker
 from prefect.states import Completed
 
 from flows import console

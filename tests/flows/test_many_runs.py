@@ -85,7 +85,7 @@ def wait_for(what, timeout_s: float = 60.0):
     deadline = time.monotonic() + timeout_s
     while not (answer := what()):
         assert time.monotonic() < deadline, "waited in vain"
-        time.sleep(0.003)
+        time.sleep(0.005)
     return answer
 
 
@@ -115,9 +115,7 @@ def test_eight_processes_do_each_video_once_and_take_over_from_one_that_is_kille
     taken_over_s = time.monotonic() - killed_at
     reports = farm.finish(orders[1:])
     begun_s = time.monotonic() - killed_at
-    print(
-        f"\n8 processes, 160 videos: claim of the killed one ended after {taken_over_s:.1f} s, all done {begun_s:.1f} s"
-    )
+    print(f"\n8 processes: claim of the killed one ended after {taken_over_s:.1f} s, all done {begun_s:.1f} s")
     assert taken_over_s < 60
     assert (taken_over_s > orders[0].timeout_s / 2) == elsewhere
     assert_store_is_right(orders[0])
@@ -140,7 +138,7 @@ def test_eight_processes_without_a_mishap_begin_with_each_video_once(farm, tmp_p
 
 
 @pytest.mark.parametrize("format", ["parquet", "hdf5"])
-@pytest.mark.parametrize("kills", [10, pytest.param(1000, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("kills", [10, pytest.param(500, marks=pytest.mark.slow)])
 def test_kill_at_any_instant_loses_and_doubles_nothing(farm, tmp_path, format, kills):
     """Two workers are at it; one of them is killed at a random instant, and another one started, again and again."""
     rng = random.Random(f"{format} {kills}")
@@ -149,7 +147,8 @@ def test_kill_at_any_instant_loses_and_doubles_nothing(farm, tmp_path, format, k
     started_at = time.monotonic()
     while killed < kills:
         stores += 1
-        order = Order(str(tmp_path / f"store-{stores}"), format, videos=60, name="last", **QUICK)
+        videos = min(120, 6 * (kills - killed))
+        order = Order(str(tmp_path / f"store-{stores}"), format, videos=videos, shard_size=3, name="last", **QUICK)
         running: list[int] = []
         while killed < kills and not order.report.exists():
             while len(running) < 2:
@@ -157,7 +156,7 @@ def test_kill_at_any_instant_loses_and_doubles_nothing(farm, tmp_path, format, k
             victim = running.pop(rng.randrange(2))
             if rng.random() < 0.9:  # or else it is killed as it starts
                 wait_for(lambda order=order, pid=victim: order.report.exists() or claim_of(order, pid))
-            time.sleep(rng.uniform(0, 0.15))
+            time.sleep(rng.uniform(0, 0.06))
             at_work = not order.report.exists()
             farm.kill(victim)
             killed += at_work
@@ -179,7 +178,7 @@ def test_kill_at_any_instant_loses_and_doubles_nothing(farm, tmp_path, format, k
         assert_store_is_right(order)
     seconds = time.monotonic() - started_at
     print(
-        f"\n{format}: {killed} kills over {stores} stores of 60 videos in {seconds:.0f} s: 0 lost, 0 doubled, 0 torn; "
+        f"\n{format}: {killed} kills over {stores} stores in {seconds:.0f} s: 0 lost, 0 doubled, 0 torn; "
         f"{begun} videos begun with, {again} of them again; temporary files that gc collected: {dict(leftovers)}"
     )
 
