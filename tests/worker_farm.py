@@ -124,6 +124,12 @@ class DrawingExtractor:
         self._store = FeatureStore(order.store, order.format)
         self._failures = FailureLog(order.store)
 
+    def __enter__(self) -> DrawingExtractor:
+        return self
+
+    def __exit__(self, *reason: object) -> None:
+        pass
+
     def extract(self, jobs: Sequence[Job], on_video, confirm) -> ShardReport:
         good, failures = [], []
         for job in jobs:
