@@ -19,6 +19,7 @@ from flows.prefect_server import prefect_api
 from flows.session import run_command, run_plainly
 from storage.failures import Failure, FailureLog
 from storage.feature_store import FeatureStore
+from storage.paths import StorePath
 
 failures_app = typer.Typer(no_args_is_help=True, help="Videos that were refused, with their reasons.")
 
@@ -27,7 +28,7 @@ REASON = Annotated[str | None, typer.Option(help="Only those with this reason co
 
 @failures_app.command("list", epilog="Example: `traitline failures list --store store --reason no_face`")
 def list_failures(
-    store: STORE = Path("store"),
+    store: STORE = "store",
     reason: REASON = None,
     limit: Annotated[int, typer.Option(min=0, help="List at most so many videos; 0 for all.")] = 50,
 ) -> None:
@@ -53,7 +54,7 @@ def list_failures(
 @failures_app.command(epilog="Example: `traitline failures retry --videos clips --store store --reason truncated`")
 def retry(
     videos: Annotated[Path, typer.Option(help="Folder of videos, with its subfolders.")],
-    store: Annotated[Path | None, typer.Option(help="Folder of the store.")] = None,
+    store: Annotated[str | None, typer.Option(help="Folder of the store, or s3://bucket/folder.")] = None,
     reason: REASON = None,
     weights: Annotated[str | None, typer.Option(help="pretrained, random (for trials only) or auto.")] = None,
     config: Annotated[Path | None, typer.Option("--config", "-c", help="Settings file in YAML.")] = None,
@@ -84,7 +85,7 @@ def retry(
     run_command("retry", load, body)
 
 
-def open_failures(root: Path, reason: str | None) -> list[Failure]:
+def open_failures(root: str | StorePath, reason: str | None) -> list[Failure]:
     """Latest failures, but those of videos that have all their features by now, sorted by video."""
     store = FeatureStore(root)
     done = {family.key: store.done(family) for family in store.families()}
