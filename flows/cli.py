@@ -47,8 +47,8 @@ app.add_typer(failures_app, name="failures")
 OPTIONS: dict[str, tuple[str, Any]] = {
     "videos": ("videos", Annotated[Path | None, typer.Option(help="Folder of videos, with its subfolders.")]),
     "labels": ("labels", Annotated[Path | None, typer.Option(help="Labels: .csv, .parquet, or .pkl.")]),
-    "store": ("store.path", Annotated[Path | None, typer.Option(help="Folder of the store; made where absent.")]),
-    "out": ("out", Annotated[Path | None, typer.Option(help="CSV file to write.")]),
+    "store": ("store.path", Annotated[str | None, typer.Option(help="Folder of the store, or s3://bucket/folder.")]),
+    "out": ("out", Annotated[str | None, typer.Option(help="CSV file to write.")]),
     "model": ("model", Annotated[str | None, typer.Option(help="Score with this model: NAME or NAME/VERSION.")]),
     "weights": ("weights", Annotated[str | None, typer.Option(help="pretrained, random (for trials only) or auto.")]),
 }

@@ -28,7 +28,7 @@ REASON = Annotated[str | None, typer.Option(help="Only those with this reason co
 
 @failures_app.command("list", epilog="Example: `traitline failures list --store store --reason no_face`")
 def list_failures(
-    store: STORE = Path("store"),
+    store: STORE = "store",
     reason: REASON = None,
     limit: Annotated[int, typer.Option(min=0, help="List at most so many; 0 for all.")] = 50,
     all_attempts: Annotated[
@@ -58,7 +58,7 @@ def list_failures(
 @failures_app.command(epilog="Example: `traitline failures retry --videos clips --store store --reason truncated`")
 def retry(
     videos: Annotated[Path, typer.Option(help="Folder of videos, with its subfolders.")],
-    store: Annotated[Path | None, typer.Option(help="Folder of the store.")] = None,
+    store: Annotated[str | None, typer.Option(help="Folder of the store, or s3://bucket/folder.")] = None,
     reason: REASON = None,
     weights: Annotated[str | None, typer.Option(help="pretrained, random (for trials only) or auto.")] = None,
     config: Annotated[Path | None, typer.Option("--config", "-c", help="Settings file in YAML.")] = None,

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -18,20 +17,22 @@ from storage import compaction, conversion, garbage, verification
 from storage.feature_store import FeatureStore
 from storage.formats import FormatName
 from storage.layout import open_store
+from storage.paths import StorePath
 from storage.survey import survey
 
 store_app = typer.Typer(no_args_is_help=True, help="Look at a store and keep it in order.")
 
-STORE = Annotated[Path, typer.Option("--store", help="Folder of the store.")]
+STORE = Annotated[str, typer.Option("--store", help="Folder of the store, or s3://bucket/folder.")]
 YES = Annotated[bool, typer.Option("--yes", help="Remove it; without this, only say what would go.")]
 _UNITS = ("B", "kB", "MB", "GB", "TB")
 
 
-def existing_store(root: Path) -> Path:
-    """Make sure that there is a store. Raises UserError where there is none, StoreError where it is something else."""
-    if not open_store(root).is_dir():
+def existing_store(root: str | StorePath) -> StorePath:
+    """Find a store. Raises UserError where there is none, StoreError where it is something else."""
+    folder = open_store(root)
+    if not folder.is_dir():
         raise UserError(f"there is no store {root}; give its folder with --store DIR")
-    return root
+    return folder
 
 
 def show_table(table: Table) -> None:
@@ -43,7 +44,7 @@ def show_table(table: Table) -> None:
 
 
 @store_app.command("ls", epilog="Example: `traitline store ls --store store`")
-def list_families(store: STORE = Path("store")) -> None:
+def list_families(store: STORE = "store") -> None:
     """List the families of features with their videos, rows and bytes."""
 
     def body() -> None:
@@ -63,7 +64,7 @@ def list_families(store: STORE = Path("store")) -> None:
 
 
 @store_app.command(epilog="Example: `traitline store verify --store store`")
-def verify(store: STORE = Path("store")) -> None:
+def verify(store: STORE = "store") -> None:
     """Read all features, failures, scores and models, and name what is damaged; the exit status is 1 where any is."""
 
     def body() -> None:
@@ -75,7 +76,7 @@ def verify(store: STORE = Path("store")) -> None:
 
 
 @store_app.command(epilog="Example: `traitline store repair --store store`")
-def repair(store: STORE = Path("store")) -> None:
+def repair(store: STORE = "store") -> None:
     """Move damaged shards, failures and scores to STORE/quarantine, so that the next run makes just those anew.
 
     A damaged model is named and left: train it again, or put a copy in its place.
@@ -93,7 +94,7 @@ def repair(store: STORE = Path("store")) -> None:
 
 @store_app.command(epilog="Example: `traitline store compact --store store`")
 def compact(
-    store: STORE = Path("store"),
+    store: STORE = "store",
     settled_s: Annotated[
         float, typer.Option(help="Leave shards alone that were written in the last so many seconds.")
     ] = compaction.SETTLED_S,
@@ -118,7 +119,7 @@ def compact(
 
 @store_app.command(epilog="Example: `traitline store gc --store store --yes`")
 def gc(
-    store: STORE = Path("store"),
+    store: STORE = "store",
     yes: YES = False,
     days: Annotated[float, typer.Option(help="Leave alone what was written to in the last so many days.")] = 1.0,
 ) -> None:
@@ -150,7 +151,7 @@ def gc(
 @store_app.command(epilog="Example: `traitline store convert --store store --to hdf5`")
 def convert(
     to: Annotated[FormatName, typer.Option("--to", help="parquet or hdf5.")],
-    store: STORE = Path("store"),
+    store: STORE = "store",
 ) -> None:
     """Bring all shards into one format, without loss; runs and readers may go on meanwhile."""
 
@@ -175,7 +176,7 @@ def size(count: int) -> str:
     return f"{value:.0f} {_UNITS[unit]}" if unit == 0 else f"{value:.1f} {_UNITS[unit]}"
 
 
-def _find_damage(store: Path) -> list[Path]:
+def _find_damage(store: StorePath) -> list[StorePath]:
     """Read everything, and say what is damaged as it is found."""
     paths = verification.store_files(store)
     damaged = []

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, Field, ValidationError
+from pydantic import BaseModel, Field, PlainSerializer, PlainValidator, ValidationError
 
 from extractors.crops import CropSettings
 from extractors.dynamic import DynamicSettings
@@ -17,12 +17,26 @@ from extractors.static import StaticSettings
 from extractors.video import VideoSettings
 from flows.errors import UserError
 from fusion.settings import TrainSettings
+from storage.paths import StorePath, store_path
+
+
+def _place(value: object) -> StorePath:
+    if not isinstance(value, str | StorePath):
+        raise ValueError("name a folder, or an address such as s3://bucket/folder")
+    return store_path(value)
+
+
+Place = Annotated[StorePath, PlainValidator(_place), PlainSerializer(str)]
+"""Where something lies: on this machine or, where it is an address, on object storage."""
 
 
 class StoreSettings(BaseModel, frozen=True, extra="forbid"):
     """Where features, models and scores are kept."""
 
-    path: Path = Field(Path("store"), description="Folder of the store; made where it is absent.")
+    path: Place = Field(
+        Path("store"),
+        description="Folder of the store, made where it is absent; or an address such as s3://bucket/store.",
+    )
     format: Literal["parquet", "hdf5"] = Field(
         "parquet", description="Format of new feature shards: parquet (smaller, for other programs) or hdf5 (faster)."
     )
@@ -54,7 +68,7 @@ class RunConfig(BaseModel, frozen=True, extra="forbid"):
 
     videos: Path | None = Field(None, description="Folder of videos, searched with its subfolders.")
     labels: Path | None = Field(None, description="Label file: CSV, Parquet or First Impressions pickle.")
-    out: Path | None = Field(None, description="CSV file to write; by default one in STORE/exports.")
+    out: Place | None = Field(None, description="CSV file to write; by default one in STORE/exports.")
     model: str | None = Field(
         None, description="Score with this model, NAME or NAME/VERSION, instead of training one from the labels."
     )

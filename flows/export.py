@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 from prefect import flow
 
@@ -16,6 +15,7 @@ from flows.manifest import Archive, VideoFile
 from flows.models import ModelReference
 from fusion.traits import TRAITS
 from storage.failures import Failure, FailureLog
+from storage.paths import StorePath
 from storage.scores import ScoreStore
 from storage.trait_csv import TraitRow, write_trait_csv
 
@@ -24,7 +24,7 @@ from storage.trait_csv import TraitRow, write_trait_csv
 class ExportReport:
     """Where the CSV is and what is in it: number of scored videos, and of others by reason."""
 
-    path: Path
+    path: StorePath
     scored: int
     reasons: dict[str, int]
 

@@ -17,6 +17,7 @@ from flows.families import Families
 from storage.commit import commit_file
 from storage.failures import FailureLog
 from storage.feature_store import FeatureStore
+from storage.paths import StorePath, fetched, parquet_source
 
 SUFFIXES = (
     *(".3gp", ".avi", ".flv", ".m2ts", ".m4v", ".mkv", ".mov", ".mp4"),
@@ -59,7 +60,7 @@ class Archive(Sequence[VideoFile]):
         return len(self._videos)
 
 
-def scan_videos(folder: Path, digests: Path, on_digest: Callable[[int, int], None] | None = None) -> Archive:
+def scan_videos(folder: Path, digests: StorePath, on_digest: Callable[[int, int], None] | None = None) -> Archive:
     """List the videos below a folder, sorted by id. Hidden files and folders, and links to folders, are passed over.
 
     A file's digest is taken from the last scan where its size and modification time are still the same, so that a
@@ -138,15 +139,15 @@ def _sha256(path: Path) -> str:
     return digest.hexdigest()
 
 
-def _read_digests(path: Path) -> dict[tuple[bytes, int, int], str]:
+def _read_digests(path: StorePath) -> dict[tuple[bytes, int, int], str]:
     if not path.is_file():
         return {}
-    table = pq.read_table(path)
+    table = pq.read_table(parquet_source(fetched(path)))
     columns = [table[name].to_pylist() for name in ("path", "size", "mtime_ns", "sha256")]
     return {(name, size, mtime): sha256 for name, size, mtime, sha256 in zip(*columns, strict=True)}
 
 
-def _write_digests(path: Path, digests: dict[tuple[bytes, int, int], str]) -> None:
+def _write_digests(path: StorePath, digests: dict[tuple[bytes, int, int], str]) -> None:
     names, sizes, mtimes = zip(*digests, strict=True)
     table = pa.table({"path": names, "size": sizes, "mtime_ns": mtimes, "sha256": list(digests.values())})
     with commit_file(path) as temporary:

@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from importlib.metadata import version as installed_version
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -25,6 +24,7 @@ from flows.models import ModelReference
 from fusion.traits import TRAITS
 from storage.commit import commit_file
 from storage.models import ModelSerializer
+from storage.paths import StorePath
 from storage.trait_csv import TraitRow
 
 EXAMPLES_PER_REASON = 5
@@ -41,7 +41,7 @@ class Refusals:
 
 
 @flow(name="report", validate_parameters=False)
-def report(config: RunConfig, videos: Archive, model: ModelReference) -> Path:
+def report(config: RunConfig, videos: Archive, model: ModelReference) -> StorePath:
     """Write the page to STORE/reports/<model>-<version>-<time>.html and return its path."""
     now = datetime.now(UTC)
     page = render_report(config, families_of(config), videos, model, now)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 
 from prefect import flow
 
@@ -16,6 +15,7 @@ from flows.models import ModelReference, chosen_model, trains
 from flows.report import report
 from flows.score import score
 from flows.train import train
+from storage.paths import StorePath
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,7 +26,7 @@ class RunReport:
     model: ModelReference
     scored_now: int
     export: ExportReport
-    report: Path
+    report: StorePath
 
 
 @flow(name="run", validate_parameters=False)

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import logging
 import os
+import shutil
 import signal
+import tempfile
 import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
+from pathlib import Path
 
 import typer
 
@@ -20,6 +23,7 @@ from fusion.errors import LabelError, TrainingError
 from storage.commit import commit_file
 from storage.errors import StoreError, is_full, refusal
 from storage.layout import open_store
+from storage.paths import StorePath
 
 USER_ERRORS = (UserError, AssetError, LabelError, TrainingError, StoreError)
 EXIT_USER_ERROR = 1
@@ -69,7 +73,8 @@ def run_plainly(body: Callable[[], None]) -> None:
 def run_command(name: str, load: Callable[[], RunConfig], body: Callable[[RunConfig], None]) -> None:
     """Run one command of the command line.
 
-    Everything that libraries write goes to STORE/runs/<time>-<name>.log; beside it lie the settings.
+    Everything that libraries write goes to STORE/runs/<time>-<name>.log; beside it lie the settings. On object storage,
+    to which nothing can be appended, the log appears when the command ends.
 
     Args:
         name: of the command.
@@ -86,11 +91,17 @@ def run_command(name: str, load: Callable[[], RunConfig], body: Callable[[RunCon
         with commit_file(folder / f"{stamp}-{name}.yaml") as temporary:
             temporary.write_text(dump_config(config), encoding="utf-8")
         log = folder / f"{stamp}-{name}.log"
-        console.silence_libraries(log)
-    for variable, value in _ENVIRONMENT.items():
-        os.environ.setdefault(variable, value)
-    # A scheduler's stop is a person's Ctrl-C: what is open gets closed, Prefect's own server too.
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    with _local_log(log) as file:
+        with one_line_for_mistakes():
+            console.silence_libraries(file)
+        for variable, value in _ENVIRONMENT.items():
+            os.environ.setdefault(variable, value)
+        # A scheduler's stop is a person's Ctrl-C: what is open gets closed, Prefect's own server too.
+        signal.signal(signal.SIGTERM, signal.default_int_handler)
+        _run(config, body, log)
+
+
+def _run(config: RunConfig, body: Callable[[RunConfig], None], log: StorePath) -> None:
     try:
         with one_line_for_mistakes():
             body(config)
@@ -104,3 +115,22 @@ def run_command(name: str, load: Callable[[], RunConfig], body: Callable[[RunCon
         logging.getLogger(__name__).error("%s", traceback.format_exc())
         console.say(f"traitline: a fault in the program ({type(error).__name__}: {error}); see {log}", style="red")
         raise typer.Exit(EXIT_BUG) from error
+
+
+@contextmanager
+def _local_log(log: StorePath) -> Iterator[Path]:
+    """A file to append to while the block runs: the log itself, or one that becomes it in the end, whatever that is."""
+    if isinstance(log, Path):
+        yield log
+        return
+    folder = Path(tempfile.mkdtemp(prefix="traitline-"))
+    file = folder / log.name
+    try:
+        yield file
+    finally:
+        try:
+            with commit_file(log) as temporary:
+                shutil.copyfile(file, temporary)
+            shutil.rmtree(folder)
+        except (StoreError, OSError) as error:
+            console.say(f"traitline: the log stays at {file}: {error}", style="red")

@@ -238,11 +238,14 @@ class RemotePath:
         try:
             with asking(self):
                 self._client.put(self.key, data, mode="create")
-        except FileExistsError:
-            # A put whose answer was lost is sent again, and then finds what it has put itself.
-            with contextlib.suppress(FileNotFoundError):
+        except (FileExistsError, UnreachableError) as error:
+            # The answer to a put that succeeded may have got lost on its way.
+            try:
                 return self.read_bytes() == data
-            return False
+            except FileNotFoundError:
+                if isinstance(error, UnreachableError):
+                    raise error from None
+                return False
         return True
 
     def copy_to(self, target: RemotePath) -> None:

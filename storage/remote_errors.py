@@ -7,11 +7,16 @@ import errno
 import re
 from collections.abc import Iterator
 
-from obstore.exceptions import AlreadyExistsError, BaseError, PermissionDeniedError, UnauthenticatedError
+from obstore.exceptions import AlreadyExistsError, BaseError
 
 from storage.errors import UnreachableError
 
 _NO_BUCKET = "<Code>NoSuchBucket<"
+_CREDENTIALS = {
+    "s3": "AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY",
+    "gs": "GOOGLE_APPLICATION_CREDENTIALS",
+    "az": "AZURE_STORAGE_ACCOUNT_NAME and AZURE_STORAGE_ACCOUNT_KEY",
+}
 
 
 @contextlib.contextmanager
@@ -24,7 +29,7 @@ def asking(path: object) -> Iterator[None]:
     except (FileNotFoundError, BaseError) as error:
         if isinstance(error, FileNotFoundError) and _NO_BUCKET not in str(error):
             raise FileNotFoundError(errno.ENOENT, "there is no such object", str(path)) from error
-        raise UnreachableError(f"cannot use {path}: {reason(error)}; {_cure(error)}") from error
+        raise UnreachableError(f"cannot use {path}: {reason(error)}; {_cure(error, str(path))}") from error
 
 
 def reason(error: Exception) -> str:
@@ -33,14 +38,16 @@ def reason(error: Exception) -> str:
     told = re.search(r"<Code>(.*?)</Code>(?:.*?<Message>(.*?)</Message>)?", text, re.DOTALL)
     if told is not None:
         return ": ".join(part for part in told.groups() if part).rstrip(".")
-    return " ".join(text.partition("\n")[0].split())[:300]
+    line = " ".join(text.partition("\n")[0].split())
+    asked = re.search(r"(https?://[^/?\s]+).* - (.*)", line)
+    return (": ".join(asked.groups()) if asked is not None else line)[:300]
 
 
-def _cure(error: Exception) -> str:
+def _cure(error: Exception, address: str) -> str:
     text = str(error)
     if _NO_BUCKET in text:
         return "make the bucket, or name another"
-    # The second is where a machine of Amazon's would have told credentials, which is asked last.
-    if isinstance(error, PermissionDeniedError | UnauthenticatedError) or "169.254.169.254" in text:
-        return "check the credentials in the environment, such as AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"
-    return "check the network and the address of the server (AWS_ENDPOINT_URL), or try again later"
+    # The second is where a machine in a cloud is told credentials, and what is asked last.
+    if re.search(r"status code: 40[13]\b|169\.254\.169\.254", text):
+        return f"check the credentials in the environment, such as {_CREDENTIALS[address[:2]]}"
+    return "check the network and the address of the server, such as AWS_ENDPOINT_URL, or try again later"

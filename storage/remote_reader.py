@@ -45,18 +45,28 @@ class RangeReader(io.RawIOBase):
         return self._position
 
     def readinto(self, buffer: Any) -> int:
-        """Read as many bytes as fit, all of them but for the object's end; returns how many."""
+        """Read into a buffer what is at hand, or else as many bytes as fit; returns how many."""
         begin, end = self._position, self._position + len(buffer)
         if self._size is None:
             self._fetch((begin, max(end, begin + BLOCK_BYTES)))
-        end = min(end, self._size)
-        if end <= begin:
+        if begin >= self._size:
             return 0
-        if not self._start <= begin <= end <= self._start + len(self._block):
-            self._fetch((begin, max(end, min(begin + BLOCK_BYTES, self._size))))
-        buffer[: end - begin] = self._block[begin - self._start : end - self._start]
-        self._position = end
-        return end - begin
+        if not self._start <= begin < self._start + len(self._block):
+            self._fetch((begin, min(max(end, begin + BLOCK_BYTES), self._size)))
+        data = self._block[begin - self._start : end - self._start]
+        buffer[: len(data)] = data
+        self._position += len(data)
+        return len(data)
+
+    def read(self, size: int = -1) -> bytes:
+        """Read as many bytes as are asked for, but for the object's end."""
+        if size < 0:
+            return self.readall()
+        parts = []
+        while size and (part := super().read(size)):
+            parts.append(part)
+            size -= len(part)
+        return b"".join(parts)
 
     def _fetch(self, part: Range) -> None:
         self._block, self._start, self._size = self._read_range(part)

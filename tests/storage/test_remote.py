@@ -1,0 +1,360 @@
+"""Object storage: what is put is whole or not there, and what cannot be reached is said so in one line, in time."""
+
+from __future__ import annotations
+
+import contextlib
+import http.server
+import logging
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+sys.path.insert(0, str(Path(__file__).parent))
+from s3_line import Line
+
+from storage import FailureLog, Family, FeatureStore, ModelSerializer, StoreError, VideoFeatures, remote
+from storage.commit import check_writable, commit_file, commit_folder, create_file
+from storage.compaction import merge_shards, plan_merges
+from storage.conversion import convert_shard
+from storage.errors import UnreachableError
+from storage.formats import check_shard
+from storage.garbage import leftovers, remove_leftover
+from storage.layout import open_store
+from storage.parts import list_parts, new_part
+from storage.paths import store_path
+from storage.survey import survey
+from storage.verification import feature_files, find_damage
+
+WIDE = Family("static", 2048, {})
+
+
+def wide(name: str, tokens: int) -> VideoFeatures:
+    """Features that no compression makes smaller: 8 KiB a token."""
+    bits = np.random.default_rng(len(name)).integers(0, 2**32, (tokens, WIDE.dim), dtype=np.uint32)
+    times = np.arange(float(tokens))
+    return VideoFeatures(name, "0" * 64, bits.view(np.float32), times, times, {})
+
+
+@pytest.fixture
+def folder(s3_folder):
+    return store_path(s3_folder)
+
+
+@pytest.fixture
+def line(s3_server, monkeypatch):
+    """A line to the server that everything opened from now on goes through; what fails is not tried again."""
+    line = Line(s3_server["AWS_ENDPOINT_URL"])
+    monkeypatch.setenv("AWS_ENDPOINT_URL", line.address)
+    monkeypatch.setitem(remote._RETRY, "max_retries", 0)
+    yield line
+    with contextlib.suppress(OSError):
+        line.close()
+
+
+@pytest.fixture
+def requests(s3_server):
+    """The requests that the server has had since the test began, as in its own log."""
+    seen: list[str] = []
+    handler = logging.Handler()
+    handler.emit = lambda record: seen.append(record.getMessage().split('"')[1])
+    logger = logging.getLogger("werkzeug")
+    before = logger.level, logger.propagate
+    logger.addHandler(handler)
+    logger.setLevel(logging.INFO)
+    logger.propagate = False
+    yield seen
+    logger.removeHandler(handler)
+    logger.level, logger.propagate = before
+
+
+@pytest.mark.parametrize("tokens", [4, 1000], ids=["one put", "a put in parts"])
+@pytest.mark.parametrize("share", [0.0, 0.4, 0.999])
+def test_put_that_breaks_off_leaves_nothing_and_the_next_one_succeeds(s3_folder, line, tokens, share):
+    store = FeatureStore(s3_folder)
+    store.write(WIDE, [wide("a.mp4", 1)])
+    line.bytes_left = int(share * tokens * 8192)
+    with pytest.raises(StoreError) as caught:
+        store.write(WIDE, [wide("bb.mp4", tokens)])
+    assert "\n" not in str(caught.value)
+    line.bytes_left = None
+    assert set(FeatureStore(s3_folder).done(WIDE)) == {"a.mp4"}
+    assert len(store.shards(WIDE)) == 1
+    store.write(WIDE, [wide("bb.mp4", tokens)])
+    assert [video.tokens for video in FeatureStore(s3_folder).read(WIDE)] == [1, tokens]
+
+
+WRITER = """
+import sys
+import numpy as np
+from storage import Family, FeatureStore, VideoFeatures
+family, store = Family("static", 2048, {}), FeatureStore(sys.argv[1])
+vectors = np.random.default_rng(0).integers(0, 2**32, (800, 2048), dtype=np.uint32).view(np.float32)
+for number in range(1000):
+    name = f"{sys.argv[2]}-{number}.mp4"
+    store.write(family, [VideoFeatures(name, "0" * 64, vectors, np.arange(800.0), np.arange(800.0), {})])
+    print(name, flush=True)
+"""
+
+
+def test_kill_in_mid_put_loses_nothing_that_was_committed_and_shows_nothing_torn(s3_folder):
+    committed = []
+    for attempt, delay_s in enumerate((0.02, 0.07)):
+        command = [sys.executable, "-c", WRITER, s3_folder, str(attempt)]
+        with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as writer:
+            committed.append(writer.stdout.readline().strip())
+            time.sleep(delay_s)
+            writer.send_signal(signal.SIGKILL)
+            committed += writer.stdout.read().split()
+    found = [video.video_id for video in FeatureStore(s3_folder).read(WIDE)]  # every checksum is right
+    assert len(set(found)) == len(found)
+    assert set(committed) <= set(found)
+    assert len(found) <= len(committed) + 2
+
+
+def test_one_of_many_creates_an_object(folder):
+    texts = [str(number).encode() * 1000 for number in range(8)]
+    with ThreadPoolExecutor(len(texts)) as pool:
+        created = list(pool.map(lambda text: create_file(folder / "a", text), texts))
+    assert sum(created) == 1
+    assert (folder / "a").read_bytes() == texts[created.index(True)]
+
+
+def test_creator_whose_answer_got_lost_still_knows_that_it_was_it(s3_folder, line):
+    target = store_path(s3_folder) / "a"
+    line.loses_answer = True
+    assert create_file(target, b"mine")
+    line.loses_answer = True
+    assert not create_file(target, b"another's")
+    assert target.read_bytes() == b"mine"
+
+
+def test_folder_counts_from_its_mark_on_and_belongs_to_one_alone(folder):
+    target = folder / "models" / "main" / "1"
+    with commit_folder(target, mark="metadata.json") as temporary:
+        (temporary / "metadata.json").write_text("{}")
+        (temporary / "z").mkdir()
+        (temporary / "z" / "more.bin").write_bytes(b"first")
+        with pytest.raises(FileExistsError), commit_folder(target, mark="metadata.json") as another:
+            (another / "metadata.json").write_text("second")
+        assert ModelSerializer(folder).versions("main") == []
+    assert ModelSerializer(folder).versions("main") == ["1"]
+    assert (target / "z/more.bin").read_bytes() == b"first"
+    with pytest.raises(ZeroDivisionError), commit_folder(folder / "models/main/2", mark="metadata.json") as temporary:
+        (temporary / "metadata.json").write_text(f"half {1 / 0}")
+    assert list((folder / "models/main/2").rglob("*")) == []
+
+
+def test_what_a_killed_trainer_left_is_no_version_keeps_nobody_up_and_goes_when_it_is_old(folder):
+    (folder / "models/main/1/.claim").write_bytes(b"killed")
+    (folder / "models/main/1/model.keras").write_bytes(b"half")
+    models = ModelSerializer(folder)
+    assert (models.names(), models.versions("main")) == ([], [])
+    with pytest.raises(FileExistsError), commit_folder(folder / "models/main/1", mark="metadata.json"):
+        pass
+    assert leftovers(folder) == []
+    assert leftovers(folder, idle_s=0) == [folder / "models/main/1"]
+    remove_leftover(folder / "models/main/1")
+    assert list(folder.rglob("*")) == []
+
+
+def test_object_is_replaced_only_when_the_block_ends_well(folder):
+    target = folder / "a.txt"
+    with commit_file(target) as temporary:
+        temporary.write_text("old")
+        assert not target.exists()
+    with pytest.raises(ZeroDivisionError), commit_file(target) as temporary:
+        temporary.write_text(f"half {1 / 0}")
+    assert target.read_text() == "old"
+    with commit_file(target) as temporary:
+        temporary.write_text("new")
+    assert target.read_text() == "new"
+    assert not temporary.parent.exists()
+
+
+def test_paths_answer_as_local_ones_do(folder, tmp_path):
+    files = ("a/1/family.json", "a/2/x.h5", "a/2/x.parquet", "b/family.json", "b/.hidden/family.json", "c.txt")
+    for name in files:
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        for place in (tmp_path, folder):
+            (place / name).write_bytes(b"x" * len(name))
+
+    def names(place, paths) -> list[str]:
+        return sorted(str(path.relative_to(place)) for path in paths)
+
+    for pattern in ("*", "*/*", "*/*/family.json", "a/*", "a/2/x.*", "b/family.json", "[ab]/1", "d/*", "d"):
+        assert names(folder, folder.glob(pattern)) == names(tmp_path, tmp_path.glob(pattern)), pattern
+    assert names(folder, folder.iterdir()) == names(tmp_path, tmp_path.iterdir())
+    assert names(folder, folder.rglob("*")) == sorted(files)
+    for name in (*files, "a", "a/2", "d", "a/2/x"):
+        for question in ("exists", "is_file", "is_dir"):
+            assert getattr(folder / name, question)() == getattr(tmp_path / name, question)(), (name, question)
+    assert (folder / "a/2/x.h5").stat().st_size == 8
+    assert abs((folder / "a").stat().st_mtime - time.time()) < 60
+    for attribute in ("name", "stem", "suffix"):
+        assert getattr(folder / "a/2/x.h5", attribute) == getattr(tmp_path / "a/2/x.h5", attribute)
+    with pytest.raises(FileNotFoundError):
+        (folder / "d").read_bytes()
+
+
+def test_any_part_of_an_object_reads_as_from_a_local_file(folder, tmp_path):
+    rng = np.random.default_rng(0)
+    data = rng.bytes(300_000)
+    for place in (tmp_path, folder):
+        (place / "a").write_bytes(data)
+        (place / "empty").write_bytes(b"")
+    for name in ("a", "empty"):
+        with (folder / name).open("rb") as found, (tmp_path / name).open("rb") as truth:
+            for offset, whence, count in zip(
+                rng.integers(-1000, 1000, 60), rng.integers(0, 3, 60), rng.integers(0, 200_000, 60), strict=True
+            ):
+                start = {0: abs(int(offset)), 1: abs(int(offset)), 2: int(offset) * (name == "a")}[int(whence)]
+                assert found.seek(start, whence) == truth.seek(start, whence)
+                assert found.read(count) == truth.read(count)
+
+
+def test_few_requests_are_made(s3_folder, requests):
+    for format in ("parquet", "hdf5"):
+        store = FeatureStore(f"{s3_folder}/{format}", format=format)
+        store.write(WIDE, [wide(f"{number}.mp4", 100 + number) for number in range(8)])
+        (shard,) = store.shards(WIDE)
+        table = {}
+        for name, action in {
+            "list shards": lambda store=store: store.shards(WIDE),
+            "header": lambda store=store: store.done(WIDE),
+            "one video": lambda store=store: list(store.read(WIDE, ["3.mp4"])),
+            "all videos": lambda store=store: list(store.read(WIDE)),
+            "verify": lambda shard=shard: check_shard(shard),
+        }.items():
+            requests.clear()
+            action()
+            table[name] = len(requests)
+        print(format, "requests:", table)
+        assert table == {
+            "list shards": 1,
+            "header": 2,  # with the listing
+            "one video": 1 + 1 + (2 if format == "parquet" else 1),  # listing, header; its end and a row group
+            "all videos": 3,  # listing, header, all
+            "verify": 1,
+        }
+
+
+def test_listing_takes_a_request_for_each_thousand_names(folder, requests):
+    names = [new_part(folder, "shard", {".h5"}, ".h5").name for _ in range(1)]
+    with ThreadPoolExecutor(8) as pool:
+        stamps = [names[0].replace(names[0][-15:], f"{number:012x}.h5") for number in range(1001)]
+        list(pool.map(lambda name: (folder / "full" / name).write_bytes(b""), stamps))
+    requests.clear()
+    assert [path.name for path in list_parts(folder / "full", "shard", {".h5"})] == stamps
+    assert len(requests) == 4  # two, and two more that show that nothing has changed meanwhile
+
+
+def test_readers_find_every_video_once_while_shards_are_merged_and_converted(folder, draw, static):
+    store = FeatureStore(folder)
+    names = {f"{number}.mp4" for number in range(12)}
+    for name in sorted(names):
+        store.write(static, [draw(name)])
+    stop, faults = threading.Event(), []
+
+    def read() -> None:
+        while not stop.is_set():
+            found = [video.video_id for video in FeatureStore(folder).read(static)]
+            if sorted(found) != sorted(names):
+                faults.append(found)
+
+    reader = threading.Thread(target=read)
+    reader.start()
+    try:
+        for step in range(2, 7):
+            shard_of = store.shard_of(static)
+            for merge in plan_merges(store, static, target_bytes=3 * 8 * 4 * step, settled_s=0):
+                merge_shards(merge, shard_of)
+            for shard in store.shards(static)[: step % 3]:
+                convert_shard(shard, "hdf5" if shard.suffix == ".parquet" else "parquet")
+    finally:
+        stop.set()
+        reader.join()
+    assert faults == []
+    assert len(store.shards(static)) < 12
+
+
+def test_shard_that_cannot_be_reached_is_not_damaged(s3_folder, line, draw, static):
+    store = FeatureStore(s3_folder)
+    store.write(static, [draw("a.mp4"), draw("b.mp4")])
+    FailureLog(s3_folder)
+    files = feature_files(s3_folder)
+    reading = store.read(static)
+    next(reading)
+    line.close()
+    for path in files:
+        with pytest.raises(UnreachableError):
+            find_damage(path)
+    for action in (
+        lambda: FeatureStore(s3_folder),
+        lambda: store.done(static),
+        lambda: survey(store, static),
+        lambda: list(store.read(static)),
+        store.families,
+    ):
+        with pytest.raises(UnreachableError, match="check the network and the address of the server") as caught:
+            action()
+        assert "\n" not in str(caught.value)
+
+
+class _Forbids(http.server.BaseHTTPRequestHandler):
+    def answer(self) -> None:
+        text = b"<Error><Code>AccessDenied</Code><Message>Access Denied</Message></Error>"
+        self.send_response(403)
+        self.send_header("Content-Length", str(len(text)))
+        self.end_headers()
+        self.wfile.write(text)
+
+    do_GET = do_HEAD = answer  # noqa: N815
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+def test_what_is_wrong_with_a_store_is_one_line_that_names_the_cure(s3_server, monkeypatch):
+    with pytest.raises(UnreachableError, match=r"s3://nobody/a: NoSuchBucket: .*; make the bucket, or name another"):
+        open_store("s3://nobody/a")
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), _Forbids) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{server.server_port}")
+        for action in (lambda: open_store("s3://traitline/a"), lambda: check_writable(store_path("s3://traitline/a"))):
+            with pytest.raises(UnreachableError, match=r"check the credentials .* AWS_ACCESS_KEY_ID") as caught:
+                action()
+            assert "\n" not in str(caught.value)
+        server.shutdown()
+    monkeypatch.setenv("AWS_ENDPOINT_URL", "127.0.0.1:9000")
+    with pytest.raises(StoreError, match="AWS_ENDPOINT_URL must begin with http:// or https://"):
+        open_store("s3://traitline/a")
+    monkeypatch.delenv("AWS_ACCESS_KEY_ID")
+    monkeypatch.delenv("AWS_ENDPOINT_URL")
+    with pytest.raises(StoreError, match="AccessKeyId; set it in the environment"):
+        open_store("s3://traitline/a")
+
+
+def test_server_that_is_down_or_silent_is_not_waited_for_long(s3_server, monkeypatch):
+    limits = remote._CLIENT["connect_timeout"] + remote._CLIENT["read_timeout"] + remote._RETRY["retry_timeout"]
+    assert limits.total_seconds() < 60
+    with socket.create_server(("127.0.0.1", 0)) as silent:  # takes connections, and never says a word
+        port = silent.getsockname()[1]
+        monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{port}")
+        monkeypatch.setitem(remote._CLIENT, "read_timeout", remote._CLIENT["read_timeout"] / 100)
+        monkeypatch.setitem(remote._RETRY, "max_retries", 1)
+        started = time.monotonic()
+        with pytest.raises(UnreachableError, match="check the network"):
+            open_store("s3://traitline/a")
+        assert time.monotonic() - started < 5
+    started = time.monotonic()
+    with pytest.raises(UnreachableError, match="check the network"):
+        open_store("s3://traitline/a")
+    assert time.monotonic() - started < 5
