@@ -13,6 +13,7 @@ from datetime import UTC, datetime
 import typer
 
 from extractors.assets import AssetError
+from extractors.errors import DeviceError
 from flows import console
 from flows.config import RunConfig, dump_config
 from flows.errors import UserError
@@ -21,7 +22,7 @@ from storage.commit import commit_file
 from storage.errors import StoreError, is_full, refusal
 from storage.layout import open_store
 
-USER_ERRORS = (UserError, AssetError, LabelError, TrainingError, StoreError)
+USER_ERRORS = (UserError, AssetError, DeviceError, LabelError, TrainingError, StoreError)
 EXIT_USER_ERROR = 1
 EXIT_BUG = 70  # EX_SOFTWARE of sysexits.h
 EXIT_INTERRUPTED = 130
