@@ -9,12 +9,16 @@ import numpy as np
 from pydantic import BaseModel, Field
 
 from extractors import assets
+from extractors.inference import Precision, for_inference
+from extractors.sequences import OpticalFlowSequenceLoader
+
+__all__ = ["DynamicFeatureExtractor", "DynamicSettings", "OpticalFlowSequenceLoader"]
 
 ASSET = "i3d_flow_imagenet"
 SIDE_PX = 224
 FEATURES = 1024
 FEWEST_FIELDS = 9  # fewer leave less than two steps for the last pool, which is two long
-REVISION = 1  # part of the cache key: raise it when this code's numbers change
+REVISION = 2  # part of the cache key: raise it when this code's numbers change
 
 
 class DynamicSettings(BaseModel, frozen=True, extra="forbid"):
@@ -22,6 +26,11 @@ class DynamicSettings(BaseModel, frozen=True, extra="forbid"):
 
     base_model: Literal["i3d"] = Field("i3d", description="Network that describes a window of optical flow.")
     output_dim: Literal[1024] = Field(FEATURES, description="Numbers per dynamic token.")
+    precision: Precision = Field(
+        "float32",
+        description="Precision of weights and activations: float32, or bfloat16: half the time on CPUs that have it "
+        "(AVX512_BF16, AMX), features 0.4 % off.",
+    )
     batch_size: int = Field(
         1, ge=1, description="Windows in one pass through the network: 1 suits a CPU, more a GPU; changes no number."
     )
@@ -29,7 +38,13 @@ class DynamicSettings(BaseModel, frozen=True, extra="forbid"):
     def numerics(self, weights: Literal["pretrained", "random"], seed: int) -> dict[str, Any]:
         """Everything that changes the numbers, for a cache key; JSON-able."""
         origin = {"seed": seed} if weights == "random" else {"digest": assets.known_assets()[ASSET].digest}
-        return {"network": self.base_model, "revision": REVISION, "weights": weights, **origin}
+        return {
+            "network": self.base_model,
+            "revision": REVISION,
+            "precision": self.precision,
+            "weights": weights,
+            **origin,
+        }
 
 
 class DynamicFeatureExtractor:
@@ -37,21 +52,24 @@ class DynamicFeatureExtractor:
 
     Args:
         weights: "pretrained" (ImageNet and Kinetics; fetched once) or "random" (seeded; for trials only).
+        precision: of weights and activations; see `extractors.inference.for_inference`.
         seed: seed of random weights.
         batch_size: windows in one pass.
         asset_folder: folder with the checkpoint, in place of the usual search.
 
     Attributes:
-        model: the Keras model, see `extractors.i3d.build_i3d`.
+        model: the Keras model in float32, see `extractors.i3d.build_i3d`; extraction uses a copy of it.
 
     Raises:
         extractors.assets.AssetError: pretrained weights cannot be had.
+        extractors.errors.DeviceError: this machine cannot compute in that precision.
     """
 
     def __init__(
         self,
         weights: Literal["pretrained", "random"] = "pretrained",
         *,
+        precision: Precision = "float32",
         seed: int = 0,
         batch_size: int = 1,
         asset_folder: Path | None = None,
@@ -66,7 +84,7 @@ class DynamicFeatureExtractor:
         self.model = i3d.build_i3d(seed=seed)
         if weights == "pretrained":
             i3d.load_checkpoint(self.model, checkpoint)
-        self.model.jit_compile = False  # XLA makes both networks slower on a CPU
+        self._network = for_inference(self.model, precision)
 
     def extract(self, windows: np.ndarray) -> np.ndarray:
         """Describe windows of optical flow.
@@ -82,13 +100,15 @@ class DynamicFeatureExtractor:
             ValueError: the windows have another dtype, shape or range.
         """
         if windows.dtype != np.float32 or windows.ndim != 5 or windows.shape[2:] != (SIDE_PX, SIDE_PX, 2):
-            raise ValueError(f"windows must be float32 [N, T, {SIDE_PX}, {SIDE_PX}, 2]; got {windows.shape}")
+            raise ValueError(
+                f"windows must be float32 [N, T, {SIDE_PX}, {SIDE_PX}, 2]; got {windows.dtype} {windows.shape}"
+            )
         if windows.shape[1] < FEWEST_FIELDS:
             raise ValueError(f"a window needs at least {FEWEST_FIELDS} fields of optical flow; got {windows.shape[1]}")
         if windows.size and not np.abs(windows).max() <= 1.0:
             raise ValueError("windows must lie in [-1, 1]; bring them there with scale_for_i3d")
         batches = [
-            self.model.predict_on_batch(windows[start : start + self.batch_size])
+            self._network.predict_on_batch(windows[start : start + self.batch_size])
             for start in range(0, len(windows), self.batch_size)
         ]
         return np.concatenate([np.empty((0, FEATURES), np.float32), *batches])

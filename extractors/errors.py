@@ -1,4 +1,4 @@
-"""The one error that means: this video is unusable, go on with the next."""
+"""Errors that are no bug: a video that cannot be used, and a machine that cannot do what the settings ask."""
 
 from __future__ import annotations
 
@@ -21,3 +21,7 @@ class VideoError(Exception):
     def __reduce__(self) -> tuple[type[VideoError], tuple[str, str, str]]:
         # Exceptions cross process borders in pools; the default would hand __init__ the joined text.
         return type(self), (self.stage, self.reason, self.message)
+
+
+class DeviceError(Exception):
+    """This machine cannot compute what the settings ask for; the message names the setting that it can."""

@@ -14,7 +14,6 @@ import zlib
 from pathlib import Path
 
 import keras
-import numpy as np
 from keras import layers
 
 from extractors.assets import AssetError
@@ -23,6 +22,7 @@ SIDE_PX = 224
 FEATURES = 1024
 CLASSES = 400
 SCOPE = "Flow/inception_i3d"
+HEAD = f"{SCOPE}/Logits/Conv3d_0c_1x1/conv_3d"
 
 # Channels of each Inception block: 1x1 | 1x1 -> 3x3 | 1x1 -> 3x3 | pool -> 1x1 (paper's figure 3, GoogLeNet's table 1).
 INCEPTION = {
@@ -40,13 +40,15 @@ INCEPTION = {
 PUBLISHED_NAME_OF_BRANCH_2_3X3 = {"Mixed_5b": "Conv3d_0a_3x3"}
 
 
-def build_i3d(*, seed: int = 0, classes: int | None = None) -> keras.Model:
+def build_i3d(*, seed: int = 0, classes: int | None = None, dropout: float = 0.0) -> keras.Model:
     """Build the optical-flow stream of I3D.
 
     Args:
         seed: seeds the random initial weights; the same seed gives the same weights, layer by layer.
         classes: with a number, the output is the logits [N, classes] of the classification head; without, the
             pooled features.
+        dropout: share of the pooled features that training drops before the head, as published: where the released
+            code has it, after the average pool, and with its default, keep all. Extraction never drops any.
 
     Returns:
         Model from float32 [N, T, 224, 224, 2] in [-1, 1], T >= 9, to float32 [N, 1024] (or [N, classes]).
@@ -67,6 +69,7 @@ def build_i3d(*, seed: int = 0, classes: int | None = None) -> keras.Model:
     if classes is None:
         x = layers.GlobalAveragePooling3D(name="features")(x)
     else:
+        x = layers.Dropout(dropout, name="Logits.Dropout")(x)
         x = layers.Conv3D(classes, 1, kernel_initializer=_initializer(seed, "logits"), name="Logits.Conv3d_0c_1x1")(x)
         x = layers.GlobalAveragePooling3D(name="logits")(x)
     return keras.Model(field, x, name="i3d_flow")
@@ -91,20 +94,28 @@ def checkpoint_variables(model: keras.Model) -> dict[str, keras.Variable]:
 def load_checkpoint(model: keras.Model, folder: Path) -> None:
     """Fill the model with DeepMind's TF1 checkpoint `FOLDER/model.ckpt`, by name.
 
+    A model without the head leaves the head's two variables aside.
+
     Raises:
-        AssetError: the checkpoint misses a variable of the model or has it in another shape; names the variable.
+        AssetError: there is no such checkpoint; it misses a variable of the model, has it in another shape, or has one
+            that the model has no place for; names the variable.
     """
     import tensorflow as tf
 
-    reader = tf.train.load_checkpoint(str(folder / "model.ckpt"))
+    try:
+        reader = tf.train.load_checkpoint(str(folder / "model.ckpt"))
+    except (tf.errors.OpError, ValueError, RuntimeError) as error:
+        raise AssetError(f"{folder} holds no checkpoint model.ckpt that TensorFlow can read") from error
     shapes = reader.get_variable_to_shape_map()
     variables = checkpoint_variables(model)
+    left_over = sorted(set(shapes) - set(variables) - {f"{HEAD}/w", f"{HEAD}/b"})
+    if left_over:
+        raise AssetError(f"{folder}: the network has no place for variable {left_over[0]}")
     for name, variable in variables.items():
-        # Sonnet keeps BatchNorm's statistics as [1, 1, 1, 1, C] in some releases and as [C] in others.
-        if name not in shapes or np.prod(shapes[name]) != np.prod(variable.shape):
+        if shapes.get(name) != list(variable.shape):
             raise AssetError(f"{folder}: variable {name} is {shapes.get(name, 'missing')}, not {list(variable.shape)}")
     for name, variable in variables.items():
-        variable.assign(reader.get_tensor(name).reshape(variable.shape))
+        variable.assign(reader.get_tensor(name))
 
 
 def _initializer(seed: int, name: str) -> keras.initializers.Initializer:

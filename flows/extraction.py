@@ -154,12 +154,14 @@ class Extractor:
         self._static = StaticFeatureExtractor(
             config.weights,
             frozen_layers=config.static.frozen_layers,
+            precision=config.static.precision,
             seed=config.seed,
             batch_size=config.static.batch_size,
             asset_folder=asset_folder(config, static.ASSET),
         )
         self._dynamic = DynamicFeatureExtractor(
             config.weights,
+            precision=config.dynamic.precision,
             seed=config.seed,
             batch_size=config.dynamic.batch_size,
             asset_folder=asset_folder(config, dynamic.ASSET),

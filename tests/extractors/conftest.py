@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -95,3 +95,18 @@ def drawing(tmp_path: Path) -> Drawing:
 def detector(face_model: Path) -> Iterator[FaceDetector]:
     with FaceDetector(face_model) as detector:
         yield detector
+
+
+@pytest.fixture(scope="session")
+def write_checkpoint() -> Callable[[Path, dict[str, np.ndarray]], None]:
+    """Writes FOLDER/model.ckpt in TensorFlow 1's format, with these values under these names."""
+    import tensorflow as tf
+
+    def write(folder: Path, values: dict[str, np.ndarray]) -> None:
+        names = list(values)
+        tensors = [tf.constant(values[name]) for name in names]
+        tf.raw_ops.SaveV2(
+            prefix=str(folder / "model.ckpt"), tensor_names=names, shape_and_slices=[""] * len(names), tensors=tensors
+        )
+
+    return write

@@ -23,17 +23,6 @@ def smooth_motion(count: int, fields: int) -> np.ndarray:
     return coarse.repeat(28, axis=2).repeat(28, axis=3)
 
 
-def write_checkpoint(folder, values: dict[str, np.ndarray]) -> None:
-    """A checkpoint with these variables, written by TensorFlow."""
-    names = list(values)
-    tf.raw_ops.SaveV2(
-        prefix=str(folder / "model.ckpt"),
-        tensor_names=names,
-        shape_and_slices=[""] * len(names),
-        tensors=[tf.constant(values[name]) for name in names],
-    )
-
-
 @pytest.fixture(scope="module")
 def drawn_values() -> dict[str, np.ndarray]:
     """Values for all variables of the published checkpoint, drawn here."""
@@ -55,7 +44,7 @@ def test_the_network_has_as_many_weights_as_the_paper_says():
     assert i3d.build_i3d(classes=i3d.CLASSES).count_params() == pytest.approx(12.3e6, rel=0.05)
 
 
-def test_values_of_a_checkpoint_arrive_where_their_names_say(tmp_path, drawn_values):
+def test_values_of_a_checkpoint_arrive_where_their_names_say(tmp_path, drawn_values, write_checkpoint):
     write_checkpoint(tmp_path, drawn_values)
     model = i3d.build_i3d(classes=i3d.CLASSES)
     i3d.load_checkpoint(model, tmp_path)
@@ -68,18 +57,43 @@ def test_values_of_a_checkpoint_arrive_where_their_names_say(tmp_path, drawn_val
     np.testing.assert_array_equal(norm.beta, drawn_values[f"{scope}/beta"])
 
 
-def test_a_checkpoint_that_lacks_a_variable_is_refused_by_the_variables_name(tmp_path, drawn_values):
+def test_a_checkpoint_that_lacks_a_variable_is_refused_by_the_variables_name(tmp_path, drawn_values, write_checkpoint):
     lacking = "Flow/inception_i3d/Mixed_4c/Branch_1/Conv3d_0b_3x3/conv_3d/w"
     write_checkpoint(tmp_path, {name: value for name, value in drawn_values.items() if name != lacking})
     with pytest.raises(AssetError, match=f"{lacking} is missing"):
         i3d.load_checkpoint(i3d.build_i3d(), tmp_path)
 
 
-def test_a_checkpoint_with_a_variable_of_another_shape_is_refused_by_the_variables_name(tmp_path, drawn_values):
+def test_a_checkpoint_with_a_variable_of_another_shape_is_refused_by_the_variables_name(
+    tmp_path, drawn_values, write_checkpoint
+):
     odd = "Flow/inception_i3d/Conv3d_2b_1x1/conv_3d/w"
     write_checkpoint(tmp_path, {**drawn_values, odd: np.zeros((1, 1, 1, 64, 65), np.float32)})
     with pytest.raises(AssetError, match=odd):
         i3d.load_checkpoint(i3d.build_i3d(), tmp_path)
+
+
+def test_a_checkpoint_with_a_variable_that_the_network_has_no_place_for_is_refused(
+    tmp_path, drawn_values, write_checkpoint
+):
+    write_checkpoint(tmp_path, {**drawn_values, "Flow/inception_i3d/Mixed_6a/conv_3d/w": np.zeros(3, np.float32)})
+    with pytest.raises(AssetError, match="no place for variable Flow/inception_i3d/Mixed_6a/conv_3d/w"):
+        i3d.load_checkpoint(i3d.build_i3d(), tmp_path)
+
+
+def test_a_folder_without_a_checkpoint_is_refused(tmp_path):
+    with pytest.raises(AssetError, match="holds no checkpoint"):
+        i3d.load_checkpoint(i3d.build_i3d(), tmp_path)
+
+
+def test_dropout_lies_between_the_average_pool_and_the_head_and_drops_only_in_training():
+    model = i3d.build_i3d(classes=i3d.CLASSES, dropout=0.5)
+    names = [layer.name for layer in model.layers]
+    assert names[-4:] == ["AvgPool3d_6a_7x7", "Logits.Dropout", "Logits.Conv3d_0c_1x1", "logits"]
+    window = smooth_motion(1, 16)
+    kept = np.asarray(model(window))
+    np.testing.assert_array_equal(kept, np.asarray(i3d.build_i3d(classes=i3d.CLASSES)(window)))
+    assert not np.allclose(kept, np.asarray(model(window, training=True)), rtol=0.01)
 
 
 def test_first_layer_is_a_strided_convolution_with_same_padding_as_tensorflow_defines_it(extractor):
@@ -103,11 +117,11 @@ def test_a_window_gives_1024_features_that_say_what_moved(extractor):
     assert not np.allclose(features[0], features[1], rtol=0.01)
 
 
-def test_features_do_not_depend_on_the_neighbours_in_the_batch(extractor):
+def test_features_are_the_same_bits_in_batches_of_any_size(extractor):
     windows = smooth_motion(3, 16)
-    together = extractor.extract(windows)
     alone = np.concatenate([extractor.extract(window[None]) for window in windows])
-    np.testing.assert_allclose(together, alone, rtol=1e-4, atol=1e-5)
+    batched = DynamicFeatureExtractor("random", seed=3, batch_size=2)
+    np.testing.assert_array_equal(batched.extract(windows), alone)
 
 
 def test_the_same_seed_gives_the_same_network_and_another_seed_another_one():

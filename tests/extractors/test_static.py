@@ -1,11 +1,14 @@
 from __future__ import annotations
 
 import cv2
+import h5py
 import keras
 import numpy as np
 import pytest
 
 from extractors.assets import AssetError
+from extractors.errors import DeviceError
+from extractors.inference import for_inference
 from extractors.static import StaticFeatureExtractor
 
 
@@ -28,11 +31,33 @@ def test_features_are_those_of_keras_applications_with_caffe_preprocessing(extra
     np.testing.assert_allclose(extractor.extract(images), expected, rtol=1e-3, atol=1e-3 * expected.std())
 
 
-def test_features_do_not_depend_on_batches(extractor):
-    images = crops(6)
-    together = extractor.extract(images)
-    alone = np.concatenate([extractor.extract(image[None]) for image in images])
-    np.testing.assert_allclose(together, alone, rtol=1e-3, atol=1e-3 * together.std())
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_features_are_the_same_bits_in_batches_of_any_size_and_beside_any_neighbours(precision):
+    try:
+        alone = StaticFeatureExtractor("random", precision=precision, batch_size=1)
+    except DeviceError as error:
+        pytest.skip(str(error))
+    images = crops(5)
+    expected = alone.extract(images)
+    for batch_size in (2, 3, 16):  # of 5 crops the last batch has 1, 2 and 5
+        alone.batch_size = batch_size
+        np.testing.assert_array_equal(alone.extract(images), expected)
+    np.testing.assert_array_equal(alone.extract(images[::-1]), expected[::-1])
+
+
+def test_preprocessing_is_the_one_of_keras_applications(extractor):
+    images = crops(2)
+    prepared = keras.applications.resnet50.preprocess_input(images.astype(np.float32))
+    expected = extractor.model.predict_on_batch(prepared)
+    np.testing.assert_allclose(extractor.extract(images), expected, rtol=0, atol=1e-5 * expected.max())
+
+
+def test_layers_have_the_names_of_keras_applications_and_extraction_keeps_all_but_the_norms(extractor):
+    names = [layer.name for layer in keras.applications.ResNet50(include_top=False, weights=None, pooling="avg").layers]
+    # Input layers and pooling without a fixed name are counted through the process.
+    assert [layer.name for layer in extractor.model.layers][1:-1] == names[1:-1]
+    folded = [layer.name for layer in for_inference(extractor.model).layers]
+    assert folded[1:-1] == [name for name in names[1:-1] if not name.endswith("_bn")]
 
 
 def test_random_weights_still_tell_people_apart(extractor, corpus):
@@ -48,14 +73,58 @@ def test_random_weights_still_tell_people_apart(extractor, corpus):
 def test_the_first_four_convolutional_layers_are_frozen_by_default():
     extractor = StaticFeatureExtractor("random")
     convolutions = [layer for layer in extractor.model.layers if isinstance(layer, keras.layers.Conv2D)]
-    assert [layer.trainable for layer in convolutions[:6]] == [False] * 4 + [True] * 2
     assert len(convolutions) == 53
+    frozen = [layer.name for layer in convolutions if not layer.trainable]
+    first_block = [f"conv2_block1_{part}_conv" for part in (1, 2, 0)]  # 0: the projection beside the block
+    assert frozen == ["conv1_conv", *first_block]
 
 
 def test_the_same_seed_gives_the_same_network_and_another_seed_another_one(extractor):
     image = crops(1)
     np.testing.assert_array_equal(StaticFeatureExtractor("random", seed=3)(image), extractor(image))
     assert not np.allclose(StaticFeatureExtractor("random", seed=4)(image), extractor(image))
+
+
+def test_saved_weights_give_the_same_features_in_another_extractor(extractor, tmp_path):
+    extractor.save_weights(tmp_path / "resnet.weights.h5")
+    other = StaticFeatureExtractor("random", seed=8)
+    other.load_weights(tmp_path / "resnet.weights.h5")
+    np.testing.assert_array_equal(other(crops(2)), extractor(crops(2)))
+
+
+def test_a_file_in_the_format_of_keras_applications_is_loaded(extractor, tmp_path):
+    """The published file is of Keras 2: groups by layer, listed in attributes. Here it is written with h5py."""
+    with h5py.File(tmp_path / "published.h5", "w") as file:
+        file.attrs["layer_names"] = [layer.name.encode() for layer in extractor.model.layers]
+        file.attrs["keras_version"], file.attrs["backend"] = b"2.1.0", b"tensorflow"
+        for layer in extractor.model.layers:
+            group = file.create_group(layer.name)
+            names = [f"{layer.name}/{weight.name}:0" for weight in layer.weights]
+            group.attrs["weight_names"] = [name.encode() for name in names]
+            for name, weight in zip(names, layer.weights, strict=True):
+                group[name] = np.asarray(weight)
+    other = StaticFeatureExtractor("random", seed=8)
+    other.load_weights(tmp_path / "published.h5")
+    np.testing.assert_array_equal(other(crops(2)), extractor(crops(2)))
+
+
+def test_a_file_that_holds_other_weights_is_refused_by_its_name(tmp_path):
+    picture = keras.Input((8, 8, 3))
+    keras.Model(picture, keras.layers.Conv2D(2, 3)(picture)).save_weights(tmp_path / "small.weights.h5")
+    (tmp_path / "text.weights.h5").write_text("no weights")
+    extractor = StaticFeatureExtractor("random")
+    for name in ("small", "text", "absent"):
+        with pytest.raises(AssetError, match=f"{name}.weights.h5 holds no weights"):
+            extractor.load_weights(tmp_path / f"{name}.weights.h5")
+
+
+def test_changed_weights_count_once_they_are_refreshed():
+    extractor = StaticFeatureExtractor("random", seed=3)
+    before = extractor(crops(2))
+    extractor.model.set_weights(StaticFeatureExtractor("random", seed=4).model.get_weights())
+    np.testing.assert_array_equal(extractor(crops(2)), before)
+    extractor.refresh()
+    assert not np.allclose(extractor(crops(2)), before)
 
 
 def test_no_crops_give_no_features(extractor):

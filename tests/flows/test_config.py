@@ -29,6 +29,8 @@ CHANGES_FEATURES = {
     "optical_flow.bound_px": {"dynamic"},
     "seed": {"static", "dynamic"},
     "weights": {"static", "dynamic"},
+    "static.precision": {"static"},
+    "dynamic.precision": {"dynamic"},
 }
 VALUES = {
     "video.fps": 12.5,
@@ -38,6 +40,8 @@ VALUES = {
     "optical_flow.bound_px": 10,
     "seed": 1,
     "weights": "pretrained",
+    "static.precision": "bfloat16",
+    "dynamic.precision": "bfloat16",
 }
 
 

@@ -1,0 +1,222 @@
+"""Windows of optical flow for I3D, from what a researcher has on disk: optical-flow files or videos."""
+
+from __future__ import annotations
+
+import zipfile
+from collections.abc import Iterator, Sequence
+from itertools import islice
+from pathlib import Path
+from typing import Literal
+
+import cv2
+import numpy as np
+
+from extractors.errors import VideoError
+from extractors.optical_flow import OpticalFlowComputer, loop_to, scale_for_i3d
+from extractors.video import grid_frames
+
+SIDE_PX = 224
+# A picture's shorter side before its middle is cut out, as in the released code of I3D.
+SHORTER_SIDE_PX = 256
+# Middlebury's files mark pixels of unknown motion by numbers beyond this one.
+UNKNOWN = 1e9
+
+Source = Path | str | np.ndarray
+
+
+class OpticalFlowSequenceLoader:
+    """Load optical flow, bring it into the form and range that I3D takes, and give it in batches.
+
+    Each source becomes one window. A source is one of
+
+    - a .npy or .npz file, or an array: displacements [T, H, W, 2] or [1, T, H, W, 2]; an .npz holds just one array;
+    - a .flo file in Middlebury's format, which is one field, or a folder of them, in the order of their names;
+      unknown motion counts as none;
+    - any other file: a video. Its frames at `fps` are scaled until their shorter side is 256 px, their middle
+      224 x 224 is cut out, and the optical flow between them is computed. Faces are not looked for: the pipeline's
+      `extractors.crops` does that.
+
+    Of larger fields from files and arrays the middle 224 x 224 is taken; smaller ones are refused, as scaling would
+    change their lengths. Of a longer sequence the middle fields are taken (trim).
+
+    Args:
+        fields: optical-flow fields per window, for I3D at least 9.
+        batch_size: windows per batch; the last batch may have fewer.
+        shorter: how a shorter sequence is completed: "loop" starts it over, "pad" appends fields without motion.
+        values: what files and arrays hold: "pixels", or "scaled", already in [-1, 1], as DeepMind's samples are.
+        bound_px: displacements beyond +-bound_px are clipped to it, and it becomes 1.
+        fps: frames per second that are taken of a video.
+        optical_flow: computes the optical flow of videos; without one, `OpticalFlowComputer()`.
+
+    Example:
+        >>> loader = OpticalFlowSequenceLoader(fields=64, batch_size=4)
+        >>> for windows in loader.batches(["a.npy", "b.mp4"]):
+        ...     features = extractor(windows)
+
+    Raises:
+        ValueError: a setting is out of its range; names it.
+
+    Sources:
+        google-deepmind/kinetics-i3d, README, "Sample data and preprocessing"; Middlebury's flow-code, README.txt.
+    """
+
+    def __init__(
+        self,
+        *,
+        fields: int = 64,
+        batch_size: int = 1,
+        shorter: Literal["loop", "pad"] = "loop",
+        values: Literal["pixels", "scaled"] = "pixels",
+        bound_px: float = 20.0,
+        fps: float = 25.0,
+        optical_flow: OpticalFlowComputer | None = None,
+    ) -> None:
+        if shorter not in ("loop", "pad"):
+            raise ValueError(f"shorter must be 'loop' or 'pad'; got {shorter!r}")
+        if values not in ("pixels", "scaled"):
+            raise ValueError(f"values must be 'pixels' or 'scaled'; got {values!r}")
+        for name, number in (("fields", fields), ("batch_size", batch_size)):
+            if number < 1:
+                raise ValueError(f"{name} must be at least 1; got {number}")
+        for name, number in (("bound_px", bound_px), ("fps", fps)):
+            if not number > 0:
+                raise ValueError(f"{name} must be positive; got {number}")
+        self.fields, self.batch_size, self.shorter = fields, batch_size, shorter
+        self.values, self.bound_px, self.fps = values, bound_px, fps
+        self._optical_flow = optical_flow
+
+    def load(self, source: Source) -> np.ndarray:
+        """Load one source.
+
+        Args:
+            source: see the class.
+
+        Returns:
+            float32, (fields, 224, 224, 2), in [-1, 1]; channel 0 is dx (rightwards), channel 1 is dy (down).
+
+        Raises:
+            ValueError: the source holds something else than optical flow; names it and what was expected.
+            FileNotFoundError: it is not there.
+            extractors.errors.VideoError: a video cannot be decoded, or is one frame long.
+        """
+        if not isinstance(source, np.ndarray) and not Path(source).exists():
+            raise FileNotFoundError(f"{source} does not exist")
+        try:
+            if isinstance(source, np.ndarray):
+                motion, values = source, self.values
+            elif (kind := _kind(Path(source))) == "video":
+                motion, values = self._computed(Path(source)), "pixels"
+            else:
+                motion, values = _read_array(Path(source)) if kind == "array" else _read_flo(Path(source)), self.values
+            return self._adjusted(self._in_range(_middle(_checked(motion)), values))
+        except ValueError as error:
+            raise ValueError(f"{'array' if isinstance(source, np.ndarray) else source}: {error}") from error
+
+    def batches(self, sources: Sequence[Source]) -> Iterator[np.ndarray]:
+        """Give the windows of all sources in their order, loading no more than one batch ahead.
+
+        Args:
+            sources: see the class.
+
+        Yields:
+            float32, (n, fields, 224, 224, 2), in [-1, 1]; n is `batch_size`, in the last batch perhaps fewer.
+
+        Raises:
+            ValueError, FileNotFoundError, VideoError: as `load`.
+        """
+        windows = map(self.load, sources)
+        while batch := list(islice(windows, self.batch_size)):
+            yield np.stack(batch)
+
+    def _computed(self, video: Path) -> np.ndarray:
+        frames = [_grey(picture) for picture in grid_frames(video, self.fps)]
+        if len(frames) < 2:
+            raise VideoError("motion", "too_short", f"{video.name} has one frame, which shows no motion")
+        if self._optical_flow is None:
+            self._optical_flow = OpticalFlowComputer()
+        # One field lies between two frames: only frames that `_adjusted` would keep are worth the time.
+        kept = _trimmed(len(frames) - 1, self.fields)
+        return self._optical_flow.compute(np.stack(frames[kept.start : kept.stop + 1]))
+
+    def _in_range(self, motion: np.ndarray, values: str) -> np.ndarray:
+        if values == "pixels":
+            return scale_for_i3d(motion, bound_px=self.bound_px)
+        if np.abs(motion).max() > 1:
+            raise ValueError(f"scaled optical flow must lie in [-1, 1]; got {motion.min():.3g} to {motion.max():.3g}")
+        return motion.astype(np.float32)
+
+    def _adjusted(self, motion: np.ndarray) -> np.ndarray:
+        motion = motion[_trimmed(len(motion), self.fields)]
+        if self.shorter == "loop":
+            return loop_to(motion, self.fields)
+        still = np.zeros((self.fields - len(motion), *motion.shape[1:]), np.float32)
+        return np.concatenate([motion, still])
+
+
+def _kind(path: Path) -> Literal["array", "flo", "video"]:
+    suffix = path.suffix.lower()
+    if suffix in (".npy", ".npz"):
+        return "array"
+    return "flo" if suffix == ".flo" or path.is_dir() else "video"
+
+
+def _read_array(path: Path) -> np.ndarray:
+    try:
+        loaded = np.load(path, allow_pickle=False)  # a pickle would run code
+        if isinstance(loaded, np.ndarray):
+            return loaded
+        with loaded:
+            if len(loaded.files) != 1:
+                raise ValueError(f"an .npz must hold one array; got {', '.join(loaded.files) or 'none'}")
+            return loaded[loaded.files[0]]
+    except (EOFError, zipfile.BadZipFile) as error:
+        raise ValueError("the file is damaged") from error
+
+
+def _read_flo(path: Path) -> np.ndarray:
+    files = sorted(path.glob("*.flo")) if path.is_dir() else [path]
+    if not files:
+        raise ValueError("the folder holds no .flo files")
+    fields = [cv2.readOpticalFlow(str(file)) for file in files]
+    for file, field in zip(files, fields, strict=True):
+        if field is None or field.size == 0:
+            raise ValueError(f"{file.name} is no .flo file of Middlebury's format")
+        if field.shape != fields[0].shape:
+            raise ValueError(f"{file.name} has {field.shape[:2]} pixels, and {files[0].name} {fields[0].shape[:2]}")
+        field[np.abs(field).max(axis=-1) > UNKNOWN] = 0
+    return np.stack(fields)
+
+
+def _checked(motion: np.ndarray) -> np.ndarray:
+    """Return [T, H, W, 2], of finite real numbers."""
+    fields = motion[0] if motion.ndim == 5 and len(motion) == 1 else motion
+    if fields.ndim != 4 or fields.shape[-1] != 2 or not len(fields) or min(fields.shape[1:3]) < SIDE_PX:
+        raise ValueError(
+            f"optical flow must have shape [T, H, W, 2], T at least 1, H and W at least {SIDE_PX}; got {motion.shape}"
+        )
+    if not np.issubdtype(fields.dtype, np.floating):
+        raise ValueError(f"optical flow must be floating-point numbers; got {fields.dtype}")
+    if not np.isfinite(fields).all():
+        raise ValueError("optical flow must be finite; got NaN or infinity")
+    return fields
+
+
+def _middle(pictures: np.ndarray) -> np.ndarray:
+    """Cut the middle 224 x 224 out of [T, H, W, ...]."""
+    top, left = (pictures.shape[1] - SIDE_PX) // 2, (pictures.shape[2] - SIDE_PX) // 2
+    return pictures[:, top : top + SIDE_PX, left : left + SIDE_PX]
+
+
+def _grey(picture: np.ndarray) -> np.ndarray:
+    height, width = picture.shape[:2]
+    scale = SHORTER_SIDE_PX / min(height, width)
+    size = (round(width * scale), round(height * scale))
+    # Averaging areas keeps fine texture from turning into false motion; it would only repeat pixels when enlarging.
+    interpolation = cv2.INTER_AREA if scale < 1 else cv2.INTER_CUBIC
+    grey = cv2.resize(cv2.cvtColor(picture, cv2.COLOR_RGB2GRAY), size, interpolation=interpolation)
+    return _middle(grey[None])[0]
+
+
+def _trimmed(length: int, wanted: int) -> slice:
+    start = max(0, (length - wanted) // 2)
+    return slice(start, min(length, start + wanted))

@@ -1,0 +1,101 @@
+from __future__ import annotations
+
+import keras
+import numpy as np
+import pytest
+from keras import layers
+
+from extractors import inference
+from extractors.errors import DeviceError
+from extractors.inference import for_inference
+from extractors.static import StaticFeatureExtractor
+
+
+def has_bfloat16() -> bool:
+    try:
+        inference.check_bfloat16()
+    except DeviceError:
+        return False
+    return True
+
+
+needs_bfloat16 = pytest.mark.skipif(not has_bfloat16(), reason="this CPU has no bfloat16")
+
+
+def small_network(*, use_bias: bool, scale: bool) -> keras.Model:
+    """Convolution, BatchNorm with statistics far from 0 and 1, ReLU, convolution without a BatchNorm, average."""
+    generator = np.random.default_rng(0)
+    picture = keras.Input((12, 12, 3))
+    x = layers.Conv2D(8, 3, use_bias=use_bias, name="first")(picture)
+    x = layers.BatchNormalization(scale=scale, name="norm")(x)
+    x = layers.ReLU()(x)
+    x = layers.Conv2D(4, 1, name="last")(x)
+    model = keras.Model(picture, layers.GlobalAveragePooling2D()(x))
+    for weight in model.weights:
+        weight.assign(generator.uniform(0.2, 2.0, weight.shape))
+    return model
+
+
+def pictures(count: int) -> np.ndarray:
+    return np.random.default_rng(1).normal(size=(count, 12, 12, 3)).astype(np.float32)
+
+
+@pytest.mark.parametrize("use_bias", [True, False])
+@pytest.mark.parametrize("scale", [True, False])
+def test_folding_changes_no_result(use_bias, scale):
+    model = small_network(use_bias=use_bias, scale=scale)
+    folded = for_inference(model)
+    assert not any(isinstance(layer, layers.BatchNormalization) for layer in folded.layers)
+    np.testing.assert_allclose(folded.predict_on_batch(pictures(4)), model.predict_on_batch(pictures(4)), rtol=1e-5)
+
+
+def test_the_network_given_is_not_changed():
+    model = small_network(use_bias=True, scale=True)
+    before = model.get_weights()
+    for_inference(model)
+    assert all(np.array_equal(a, b) for a, b in zip(before, model.get_weights(), strict=True))
+
+
+def test_a_norm_that_does_not_follow_a_convolution_is_refused_by_its_name():
+    picture = keras.Input((12, 12, 3))
+    model = keras.Model(picture, layers.BatchNormalization(name="lonely")(picture))
+    with pytest.raises(ValueError, match="lonely"):
+        for_inference(model)
+
+
+def test_an_unknown_precision_is_refused():
+    with pytest.raises(ValueError, match="float32"):
+        for_inference(small_network(use_bias=True, scale=True), "float16")
+
+
+@needs_bfloat16
+def test_bfloat16_is_as_far_off_as_its_8_bits_allow_and_sums_in_float32():
+    model = small_network(use_bias=True, scale=True)
+    exact = for_inference(model).predict_on_batch(pictures(4))
+    rounded = for_inference(model, "bfloat16").predict_on_batch(pictures(4))
+    assert rounded.dtype == np.float32
+    off = np.linalg.norm(rounded - exact) / np.linalg.norm(exact)
+    assert 1e-5 < off < 2**-7  # not float32 after all; but a rounding at each of the layers, not at each sum
+
+
+@needs_bfloat16
+def test_long_sums_do_not_stop_at_256_as_they_would_if_kept_in_bfloat16():
+    picture = keras.Input((3, 3, 512))
+    model = keras.Model(picture, layers.Conv2D(1, 3, kernel_initializer="ones", name="sum")(picture))
+    total = for_inference(model, "bfloat16").predict_on_batch(np.ones((1, 3, 3, 512), np.float32))
+    assert total.item() == 9 * 512
+
+
+def test_a_cpu_without_bfloat16_refuses_it_and_names_the_setting(tmp_path, monkeypatch):
+    flags = tmp_path / "cpuinfo"
+    flags.write_text("flags\t\t: fpu sse4_2 avx2 avx512f avx512_vnni\n")
+    monkeypatch.setattr(inference, "CPU_FLAGS", flags)
+    with pytest.raises(DeviceError, match="set precision to float32"):
+        StaticFeatureExtractor("random", precision="bfloat16")
+
+
+@needs_bfloat16
+def test_bfloat16_is_refused_where_onednn_is_turned_off(monkeypatch):
+    monkeypatch.setenv("TF_ENABLE_ONEDNN_OPTS", "0")
+    with pytest.raises(DeviceError, match="TF_ENABLE_ONEDNN_OPTS"):
+        inference.check_bfloat16()
