@@ -19,11 +19,11 @@ from flows.cli_store import store_app
 from flows.config import RunConfig, dump_config, load_config
 from flows.errors import UserError
 from flows.families import families_of, settle_weights
+from flows.labels import labels_of
 from flows.manifest import Archive, known_videos, scan_videos
 from flows.models import chosen_model, trains
 from flows.prefect_server import prefect_api
 from flows.session import one_line_for_mistakes, run_command
-from fusion.labels import read_labels
 from storage.commit import check_writable
 
 app = typer.Typer(
@@ -202,7 +202,7 @@ def prepare(settings: RunConfig, *, with_files: bool = False) -> tuple[RunConfig
         raise UserError("which videos? give their folder with --videos DIR, or as 'videos: DIR' in the settings file")
     # What would end the run hours later is said now.
     if settings.labels is not None:
-        read_labels(settings.labels)
+        labels_of(settings)
     if settings.out is not None:
         check_writable(settings.out)
     with console.console.status("Looking at the videos") as status:

@@ -67,7 +67,14 @@ class RunConfig(BaseModel, frozen=True, extra="forbid"):
     """Everything that a run depends on."""
 
     videos: Path | None = Field(None, description="Folder of videos, searched with its subfolders.")
-    labels: Path | None = Field(None, description="Label file: CSV, Parquet or First Impressions pickle.")
+    labels: Path | None = Field(
+        None, description="Label file: CSV, Parquet or First Impressions pickle; or the folder of those pickles."
+    )
+    invert_neuroticism: bool | None = Field(
+        None,
+        description="Take 1 - x for neuroticism. By default (null) only for First Impressions pickles, which call "
+        "'neuroticism' what rises with the other four traits, that is, emotional stability.",
+    )
     out: Place | None = Field(None, description="CSV file to write; by default one in STORE/exports.")
     model: str | None = Field(
         None, description="Score with this model, NAME or NAME/VERSION, instead of training one from the labels."
