@@ -16,6 +16,7 @@ from extractors.optical_flow import OpticalFlowSettings
 from extractors.static import StaticSettings
 from extractors.video import VideoSettings
 from flows.errors import UserError
+from fusion.evaluation_settings import EvaluateSettings, UncertaintySettings
 from fusion.settings import TrainSettings
 from storage.paths import StorePath, store_path
 
@@ -98,6 +99,8 @@ class RunConfig(BaseModel, frozen=True, extra="forbid"):
     static: StaticSettings = StaticSettings()
     dynamic: DynamicSettings = DynamicSettings()
     train: TrainSettings = TrainSettings()
+    uncertainty: UncertaintySettings = UncertaintySettings()
+    evaluate: EvaluateSettings = EvaluateSettings()
 
 
 def load_config(

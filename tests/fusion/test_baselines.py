@@ -102,8 +102,10 @@ def test_mlp_finds_a_bent_rule_that_ridge_cannot_and_the_same_with_the_same_seed
     found = mlp(known, labels, people, asked, seed=0)
     assert r2_score(truth, found) > 0.5
     assert r2_score(truth, ridge(known, labels, people, asked)) < 0.1
-    assert np.array_equal(found, mlp(known, labels, people, asked, seed=0))
-    assert not np.array_equal(found, mlp(known, labels, people, asked, seed=1))
+    some = slice(0, 40)
+    once, again, other = (mlp(known[some], labels[some], people[some], asked, seed=seed) for seed in (0, 0, 1))
+    assert np.array_equal(once, again)
+    assert not np.array_equal(once, other)
 
 
 def test_no_regression_explains_pure_noise():
