@@ -14,16 +14,17 @@ import typer
 
 from flows import console
 from flows.cli_assets import assets_app
+from flows.cli_evaluate import evaluate
 from flows.cli_failures import failures_app
 from flows.cli_store import store_app
 from flows.config import RunConfig, dump_config, load_config
 from flows.errors import UserError
 from flows.families import families_of, settle_weights
+from flows.labels import labels_of
 from flows.manifest import Archive, known_videos, scan_videos
 from flows.models import chosen_model, trains
 from flows.prefect_server import prefect_api
 from flows.session import one_line_for_mistakes, run_command
-from fusion.labels import read_labels
 from storage.commit import check_writable
 
 app = typer.Typer(
@@ -42,6 +43,7 @@ app.add_typer(config_app, name="config")
 app.add_typer(store_app, name="store")
 app.add_typer(assets_app, name="assets")
 app.add_typer(failures_app, name="failures")
+app.command(epilog="Example: `traitline evaluate --labels labels.csv --store store`")(evaluate)
 
 # Parameter -> the setting that it overrides, and the option. Every command takes --config and --set besides.
 OPTIONS: dict[str, tuple[str, Any]] = {
@@ -202,7 +204,7 @@ def prepare(settings: RunConfig, *, with_files: bool = False) -> tuple[RunConfig
         raise UserError("which videos? give their folder with --videos DIR, or as 'videos: DIR' in the settings file")
     # What would end the run hours later is said now.
     if settings.labels is not None:
-        read_labels(settings.labels)
+        labels_of(settings)
     if settings.out is not None:
         check_writable(settings.out)
     with console.console.status("Looking at the videos") as status:

@@ -16,6 +16,7 @@ from extractors.optical_flow import OpticalFlowSettings
 from extractors.static import StaticSettings
 from extractors.video import VideoSettings
 from flows.errors import UserError
+from fusion.evaluation_settings import EvaluateSettings, UncertaintySettings
 from fusion.settings import TrainSettings
 from storage.paths import StorePath, store_path
 
@@ -67,7 +68,14 @@ class RunConfig(BaseModel, frozen=True, extra="forbid"):
     """Everything that a run depends on."""
 
     videos: Path | None = Field(None, description="Folder of videos, searched with its subfolders.")
-    labels: Path | None = Field(None, description="Label file: CSV, Parquet or First Impressions pickle.")
+    labels: Path | None = Field(
+        None, description="Label file: CSV, Parquet or First Impressions pickle; or the folder of those pickles."
+    )
+    invert_neuroticism: bool | None = Field(
+        None,
+        description="Take 1 - x for neuroticism. By default (null) only for First Impressions pickles, which call "
+        "'neuroticism' what rises with the other four traits, that is, emotional stability.",
+    )
     out: Place | None = Field(None, description="CSV file to write; by default one in STORE/exports.")
     model: str | None = Field(
         None, description="Score with this model, NAME or NAME/VERSION, instead of training one from the labels."
@@ -91,6 +99,8 @@ class RunConfig(BaseModel, frozen=True, extra="forbid"):
     static: StaticSettings = StaticSettings()
     dynamic: DynamicSettings = DynamicSettings()
     train: TrainSettings = TrainSettings()
+    uncertainty: UncertaintySettings = UncertaintySettings()
+    evaluate: EvaluateSettings = EvaluateSettings()
 
 
 def load_config(

@@ -14,9 +14,9 @@ from flows.clips import read_clips, ready_videos
 from flows.config import RunConfig
 from flows.errors import UserError
 from flows.families import Families, families_of
+from flows.labels import labels_of, say_unmatched
 from flows.manifest import Archive
 from flows.models import ModelReference
-from fusion.labels import read_labels
 from fusion.matching import LabelledVideos, match_labels
 from storage.models import ModelSerializer
 
@@ -31,9 +31,7 @@ def train(config: RunConfig, videos: Archive) -> ModelReference:
     """
     from fusion import training  # Keras takes seconds to import
 
-    if config.labels is None:
-        raise UserError("training needs labels; give them with --labels FILE")
-    labels = read_labels(config.labels)
+    path, labels = labels_of(config)
     families = families_of(config)
     matched = match_labels(labels, [video.video_id for video in videos])
     digests = {video.video_id: video.sha256 for video in videos}
@@ -41,7 +39,7 @@ def train(config: RunConfig, videos: Archive) -> ModelReference:
     rows = [row for row, video_id in enumerate(matched.video_ids) if video_id in ready]
     if not rows:
         raise UserError(
-            f"none of the {len(labels)} labels in {config.labels} belongs to a video with features; "
+            f"none of the {len(labels)} labels in {path} belongs to a video with features; "
             "labels are matched by path relative to the videos folder, or by file name"
         )
     recipe = _recipe(config, families, matched, rows, digests)
@@ -66,14 +64,13 @@ def train(config: RunConfig, videos: Archive) -> ModelReference:
         "static_key": families.static.key,
         "dynamic_key": families.dynamic.key,
         "weights": config.weights,
-        "labels": str(config.labels),
+        "labels": str(path),
         "subjects_known": labels.subjects_known,
         "neuroticism_inverted": labels.neuroticism_inverted,
     }
     model = ModelReference(name, serializer.save(trained.model, name, metadata, trained.history))
     console.say(f"Train: {model} from {len(rows)} clips, {_verdict(metadata)}")
-    if matched.unlabelled:
-        console.say(f"Train: {len(matched.unlabelled)} videos have no label, such as {matched.unlabelled[0]}")
+    say_unmatched("Train", matched)
     if not labels.subjects_known:
         console.say(
             "Train: the label file has no subject column, so clips of one person may be in both training and "

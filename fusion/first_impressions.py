@@ -11,10 +11,13 @@ from typing import Any
 import numpy as np
 
 from fusion.errors import LabelError, some_of
+from fusion.parts import PARTS, Part
 from fusion.traits import TRAITS
 
 # Clips are named by the YouTube video that they are cut from, whose id has 11 characters: "-AmMDnVl4s8.003.mp4".
 YOUTUBE_ID_LENGTH = 11
+
+_FILES: dict[Part, str] = {part: f"annotation_{part}.pkl" for part in PARTS}
 
 _ALLOWED = {("numpy.core.multiarray", "scalar"), ("numpy", "dtype")}
 
@@ -42,6 +45,28 @@ class _LabelUnpickler(pickle.Unpickler):
             return np.dtype
         # the files name it as NumPy 1 did
         return np._core.multiarray.scalar
+
+
+def part_of_file(path: Path) -> Part | None:
+    """Which part of the official split an annotation pickle is of, by its name; None for any other name."""
+    return next((part for part, name in _FILES.items() if path.name == name), None)
+
+
+def annotation_files(folder: Path) -> list[Path]:
+    """The annotation pickles of a folder, lying flat in it or in folders of their own, in the order of the parts.
+
+    Raises:
+        LabelError: there is none, or one name lies there twice.
+    """
+    found = []
+    for name in _FILES.values():
+        paths = sorted(folder.rglob(name))
+        if len(paths) > 1:
+            raise LabelError(f"{folder} holds {name} more than once ({paths[0]}, {paths[1]}): keep one")
+        found += paths
+    if not found:
+        raise LabelError(f"{folder} holds none of {', '.join(_FILES.values())}: name a file, or the folder of those")
+    return found
 
 
 def read_first_impressions(path: Path) -> tuple[list[str], np.ndarray, list[str]]:

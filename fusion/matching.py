@@ -10,6 +10,7 @@ from pathlib import PurePosixPath
 import numpy as np
 
 from fusion.labels import Labels
+from fusion.parts import Part, part_of_path
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -20,14 +21,19 @@ class LabelledVideos:
         video_ids: M videos with a label, in the order given.
         values: float32 [M, 5], their labels.
         subjects: M subjects.
-        unlabelled: videos without a label, or with one that could be another video's as well.
+        parts: M parts of the official split, from the label file, else from the videos' folders; None where a video
+            has none.
+        unlabelled: videos without a label.
+        ambiguous: videos that got no label because another video, or another label, has the same file name.
         unused: names in the label file that went to no video.
     """
 
     video_ids: tuple[str, ...]
     values: np.ndarray
     subjects: tuple[str, ...]
+    parts: tuple[Part | None, ...]
     unlabelled: tuple[str, ...]
+    ambiguous: tuple[str, ...]
     unused: tuple[str, ...]
 
 
@@ -55,13 +61,21 @@ def match_labels(labels: Labels, video_ids: Sequence[str]) -> LabelledVideos:
             if row is not None and video not in row_of_video and row not in used:
                 row_of_video[video] = row
                 used.add(row)
+    label_keys = {key(name) for name in labels.names for key in (_base_name, _stem)}
+    unmatched = [name for video, name in enumerate(video_ids) if video not in row_of_video]
+    ambiguous = {name for name in unmatched if label_keys & {_base_name(name), _stem(name)}}
     videos = sorted(row_of_video)
     rows = [row_of_video[video] for video in videos]
     return LabelledVideos(
         video_ids=tuple(video_ids[video] for video in videos),
         values=labels.values[rows],
         subjects=tuple(labels.subjects[row] for row in rows),
-        unlabelled=tuple(name for video, name in enumerate(video_ids) if video not in row_of_video),
+        parts=tuple(
+            part_of_path(video_ids[video]) if labels.parts is None else labels.parts[row]
+            for video, row in zip(videos, rows, strict=True)
+        ),
+        unlabelled=tuple(name for name in unmatched if name not in ambiguous),
+        ambiguous=tuple(name for name in unmatched if name in ambiguous),
         unused=tuple(name for row, name in enumerate(labels.names) if row not in used),
     )
 

@@ -5,6 +5,7 @@ import struct
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.csv
 import pyarrow.parquet as pq
 import pytest
 
@@ -204,7 +205,7 @@ def test_files_that_cannot_be_read_are_reported_with_their_path(tmp_path, name):
     with pytest.raises(LabelError, match=r"cannot read the labels .*No such file"):
         read_labels(tmp_path / name)
     (tmp_path / name).mkdir()
-    with pytest.raises(LabelError):
+    with pytest.raises(LabelError, match="none of annotation"):
         read_labels(tmp_path / name)
 
 
@@ -218,3 +219,44 @@ def test_noise_is_not_taken_for_a_table(tmp_path, name):
 def test_an_unknown_ending_names_the_known_ones(tmp_path):
     with pytest.raises(LabelError, match=r"\.csv, \.parquet or \.pkl"):
         read_labels(tmp_path / "labels.xlsx")
+
+
+@pytest.mark.parametrize("folders", [("", "", ""), ("train", "validation", "test")], ids=["flat", "folders"])
+def test_the_official_files_are_read_together_and_each_clip_knows_its_part(tmp_path, folders):
+    for number, (folder, part) in enumerate(zip(folders, ("training", "validation", "test"), strict=True)):
+        table = {trait: {f"{number}0ObEtA6Q8v.001.mp4": 0.25} for trait in TRAITS}
+        (tmp_path / folder).mkdir(exist_ok=True)
+        (tmp_path / folder / f"annotation_{part}.pkl").write_bytes(python2_pickle(table))
+    labels = read_labels(tmp_path)
+    assert labels.parts == ("training", "validation", "test")
+    assert labels.subjects == ("00ObEtA6Q8v", "10ObEtA6Q8v", "20ObEtA6Q8v")
+    assert labels.neuroticism_inverted
+
+
+def test_the_genuine_folder_is_read_as_6000_training_and_2000_validation_clips(corpus):
+    labels = read_labels(corpus / "labels")
+    assert (labels.parts.count("training"), labels.parts.count("validation")) == (6000, 2000)
+
+
+def test_a_clip_in_two_official_files_is_named(tmp_path):
+    for part in ("training", "test"):
+        (tmp_path / f"annotation_{part}.pkl").write_bytes(python2_pickle(first_impressions_table()))
+    with pytest.raises(LabelError, match=r"2 clips appear more than once.*-AmMDnVl4s8\.003\.mp4"):
+        read_labels(tmp_path)
+
+
+def test_a_folder_without_the_official_files_says_which_they_are(tmp_path):
+    with pytest.raises(LabelError, match=r"none of annotation_training\.pkl"):
+        read_labels(tmp_path)
+
+
+@pytest.mark.parametrize("ending", [".csv", ".parquet"])
+def test_a_table_may_state_the_split(tmp_path, ending):
+    columns = {trait: [0.5, 0.25, 0.5] for trait in TRAITS}
+    columns |= {"name": ["a", "b", "c"], "split": ["train", "Validation", "test"]}
+    write = pq.write_table if ending == ".parquet" else pyarrow.csv.write_csv
+    write(pa.table(columns), tmp_path / f"a{ending}")
+    assert read_labels(tmp_path / f"a{ending}").parts == ("training", "validation", "test")
+    write(pa.table(columns | {"split": ["train", "fold 3", "fold 4"]}), tmp_path / f"a{ending}")
+    with pytest.raises(LabelError, match=r"2 clips have a split other than .*: b, c"):
+        read_labels(tmp_path / f"a{ending}")

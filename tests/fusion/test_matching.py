@@ -1,5 +1,7 @@
 """Labels find their videos."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 
@@ -43,7 +45,7 @@ def test_a_label_goes_to_the_one_video_that_it_can_mean(label_names, video_ids, 
         video: f"person {name}" for video, name in matched.items()
     }
     assert found.values[:, 0] == pytest.approx([label_names.index(name) / 10 for name in matched.values()])
-    assert found.unlabelled == tuple(video for video in video_ids if video not in matched)
+    assert set(found.unlabelled + found.ambiguous) == {video for video in video_ids if video not in matched}
     assert found.unused == tuple(name for name in label_names if name not in matched.values())
 
 
@@ -51,3 +53,19 @@ def test_matched_videos_keep_their_order():
     found = match_labels(labels_of("c.mp4", "a.mp4", "b.mp4"), ["a.mp4", "b.mp4", "x.mp4", "c.mp4"])
     assert found.video_ids == ("a.mp4", "b.mp4", "c.mp4")
     assert found.values[:, 2] == pytest.approx([0.1, 0.2, 0.0])
+
+
+def test_what_went_nowhere_is_named_by_why():
+    found = match_labels(labels_of("x.mp4", "y.mp4", "z.mp4"), ["a/x.mp4", "b/x.mp4", "z.mp4", "new.mp4"])
+    assert found.video_ids == ("z.mp4",)
+    assert found.ambiguous == ("a/x.mp4", "b/x.mp4")
+    assert found.unlabelled == ("new.mp4",)
+    assert found.unused == ("x.mp4", "y.mp4")
+
+
+def test_the_part_of_the_split_comes_from_the_labels_and_else_from_the_folders():
+    videos = ["train/train-1/a.mp4", "Validation/b.mp4", "valerie/c.mp4", "test80_01/d.mp4"]
+    names = [name.rpartition("/")[2] for name in videos]
+    assert match_labels(labels_of(*names), videos).parts == ("training", "validation", None, "test")
+    said = dataclasses.replace(labels_of(*names), parts=("test",) * 4)
+    assert match_labels(said, videos).parts == ("test",) * 4

@@ -1,0 +1,16 @@
+"""The flow `evaluate`: the model beside baselines, ablations and controls, on people that it has not seen."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from prefect import flow
+
+from flows.config import RunConfig
+from flows.evaluation import Evaluation, evaluate_clips
+
+
+@flow(name="evaluate", validate_parameters=False)
+def evaluate(config: RunConfig, groups: Path | None) -> Evaluation:
+    """Evaluate on the store's cached features; see `flows.evaluation.evaluate_clips`."""
+    return evaluate_clips(config, groups, labels_only=False)

@@ -1,0 +1,166 @@
+"""Evaluation of the model beside baselines, from cached features and labels to a report; without Prefect."""
+
+from __future__ import annotations
+
+import json
+import platform
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from importlib.metadata import version as installed_version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from flows import console
+from flows.clips import read_clips, ready_videos
+from flows.config import RunConfig
+from flows.errors import UserError
+from flows.families import families_of
+from flows.labels import labels_of, say_unmatched
+from flows.manifest import known_videos
+from fusion.evaluation import evaluate_protocol, steps
+from fusion.groups import read_groups
+from fusion.matching import match_labels
+from fusion.predictors import LabelledClips, Predictor, all_predictors, chosen_predictors
+from fusion.protocols import Fold, official_split, shared_subjects, subject_folds
+from fusion.uncertainty import ClipQuality
+from storage.commit import commit_file
+from storage.paths import StorePath
+
+SCHEMA = 1
+_LIBRARIES = ("numpy", "scipy", "scikit-learn", "keras", "tensorflow")
+
+
+@dataclass(frozen=True, slots=True)
+class Evaluation:
+    """A finished evaluation: what the JSON file holds, and where it lies."""
+
+    results: dict[str, Any]
+    path: StorePath
+
+
+def evaluate_clips(config: RunConfig, groups: Path | None, *, labels_only: bool) -> Evaluation:
+    """Evaluate on the official split, where the labels state one, and on subject-disjoint folds; keep the results.
+
+    Args:
+        config: which labels, store, features and settings; weights settled.
+        groups: a table of groups to tell results by, see `fusion.groups.read_groups`.
+        labels_only: evaluate what needs no features, on all labels.
+
+    Returns:
+        JSON in STORE/reports/evaluation-<time>.json: "schema", "created_utc", "versions", "seconds", "labels_only";
+        "labels" (path, clips, subjects, whether subjects are known and neuroticism inverted), "features" (keys and
+        weights, null for labels only), "settings", "shared_subjects" (of official parts), and "protocols": "official"
+        and "subject_folds", each as from `fusion.evaluation.evaluate_protocol`.
+
+    Raises:
+        UserError: no labels, none that belong to a video with features, or an empty protocol.
+        fusion.errors.LabelError, fusion.errors.TrainingError: labels, groups or settings that cannot be used.
+    """
+    started = datetime.now(UTC)
+    path, video_ids, clips, facts = _labels_alone(config) if labels_only else _cached(config)
+    if groups is not None:
+        found = read_groups(groups, video_ids, clips.subjects)
+        clips = LabelledClips(clips.labels, clips.subjects, clips.parts, found, clips.tokens, clips.quality)
+    known = all_predictors(config.train, config.uncertainty)
+    predictors = chosen_predictors(known, config.evaluate.only, with_tokens=not labels_only)
+    protocols = _protocols(config, clips)
+    with _progress(protocols, predictors, config) as on_step:
+        measured = {
+            name: evaluate_protocol(clips, folds, predictors, config.evaluate, on_step)
+            for name, folds in protocols.items()
+        }
+    results = {
+        "schema": SCHEMA,
+        "created_utc": started.isoformat(timespec="seconds"),
+        "versions": _versions(),
+        "seconds": round((datetime.now(UTC) - started).total_seconds(), 1),
+        "labels_only": labels_only,
+        "labels": {
+            "path": str(path),
+            "clips": len(clips.labels),
+            "subjects": len(set(clips.subjects)),
+            **facts.pop("labels"),
+        },
+        **facts,
+        "groups": None if groups is None else str(groups),
+        "settings": config.model_dump(mode="json", include={"evaluate", "uncertainty", "train"}),
+        "shared_subjects": shared_subjects(clips.parts, clips.subjects),
+        "protocols": measured,
+    }
+    target = config.store.path / "reports" / f"evaluation-{started.strftime('%Y%m%dT%H%M%S%f')}.json"
+    with commit_file(target) as temporary:
+        temporary.write_text(json.dumps(results, indent=1, allow_nan=False), encoding="utf-8")
+    return Evaluation(results, target)
+
+
+def latest_evaluation(config: RunConfig) -> dict[str, Any] | None:
+    """The results of a store's last evaluation that used features, as `evaluate_clips` describes; None without one."""
+    for path in sorted((config.store.path / "reports").glob("evaluation-*.json"), reverse=True):
+        results = json.loads(path.read_text(encoding="utf-8"))
+        if results["schema"] == SCHEMA and not results["labels_only"]:
+            return results
+    return None
+
+
+def _labels_alone(config: RunConfig) -> tuple[Path, tuple[str, ...], LabelledClips, dict[str, Any]]:
+    path, labels = labels_of(config)
+    parts = labels.parts if labels.parts is not None else (None,) * len(labels)
+    clips = LabelledClips(labels.values, labels.subjects, parts, {})
+    facts = {"subjects_known": labels.subjects_known, "neuroticism_inverted": labels.neuroticism_inverted}
+    return path, labels.names, clips, {"labels": facts, "features": None}
+
+
+def _cached(config: RunConfig) -> tuple[Path, tuple[str, ...], LabelledClips, dict[str, Any]]:
+    """All labelled clips of the store that have features, in memory: about 150 KB each with the usual 16 + 6 tokens."""
+    path, labels = labels_of(config)
+    families = families_of(config)
+    videos = known_videos(config, families)
+    matched = match_labels(labels, [video.video_id for video in videos])
+    say_unmatched("Evaluate", matched)
+    digests = {video.video_id: video.sha256 for video in videos}
+    ready = ready_videos(config, families, {video_id: digests[video_id] for video_id in matched.video_ids})
+    if not ready:
+        raise UserError(
+            f"none of the {len(labels)} labels in {path} belongs to a video with features; run `traitline extract` "
+            "first, or give --labels-only to evaluate what needs no features"
+        )
+    cached = {clip.tokens.video_id: clip for clip in read_clips(config, families, ready)}
+    rows = [row for row, video_id in enumerate(matched.video_ids) if video_id in cached]
+    in_order = [cached[matched.video_ids[row]] for row in rows]
+    clips = LabelledClips(
+        labels=matched.values[rows],
+        subjects=tuple(matched.subjects[row] for row in rows),
+        parts=tuple(matched.parts[row] for row in rows),
+        groups={},
+        tokens=[clip.tokens for clip in in_order],
+        quality=ClipQuality(
+            np.array([clip.face_coverage for clip in in_order]),
+            np.array([len(clip.tokens.static) for clip in in_order]),
+            np.array([len(clip.tokens.dynamic) for clip in in_order]),
+        ),
+    )
+    facts = {"subjects_known": labels.subjects_known, "neuroticism_inverted": labels.neuroticism_inverted}
+    features = {"static": families.static.key, "dynamic": families.dynamic.key, "weights": config.weights}
+    return path, tuple(matched.video_ids[row] for row in rows), clips, {"labels": facts, "features": features}
+
+
+def _protocols(config: RunConfig, clips: LabelledClips) -> dict[str, list[Fold]]:
+    official = official_split(clips.parts)
+    folds = subject_folds(clips.subjects, config.evaluate.folds)
+    return ({"official": [official]} if official is not None else {}) | {"subject_folds": folds}
+
+
+@contextmanager
+def _progress(protocols: dict[str, list[Fold]], predictors: list[Predictor], config: RunConfig) -> Iterator[Any]:
+    total = sum(steps(folds, predictors, config.evaluate.seeds) for folds in protocols.values())
+    with console.stage("Evaluate", total) as stage:
+        yield lambda name: stage.advance(title=f"Evaluate  {name}")
+
+
+def _versions() -> dict[str, str]:
+    libraries = {name: installed_version(name) for name in ("traitline", *_LIBRARIES)}
+    return {"python": platform.python_version(), **libraries}

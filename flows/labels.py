@@ -1,0 +1,35 @@
+"""The label file of a run, and what a person is told about labels and videos that do not meet."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from flows import console
+from flows.config import RunConfig
+from flows.errors import UserError
+from fusion.errors import some_of
+from fusion.labels import Labels, read_labels
+from fusion.matching import LabelledVideos
+
+
+def labels_of(config: RunConfig) -> tuple[Path, Labels]:
+    """Read the labels that the settings name; returns their path too.
+
+    Raises:
+        UserError: none are named.
+        fusion.errors.LabelError: they cannot be used.
+    """
+    if config.labels is None:
+        raise UserError("labels are needed; give them with --labels FILE")
+    return config.labels, read_labels(config.labels, invert_neuroticism=config.invert_neuroticism)
+
+
+def say_unmatched(title: str, matched: LabelledVideos) -> None:
+    """Tell which videos got no label and which labels no video, by number and name; nothing where all meet."""
+    for names, what in (
+        (matched.unlabelled, "videos have no label"),
+        (matched.ambiguous, "videos share their file name with another, so none of them got the label"),
+        (matched.unused, "labels belong to no video"),
+    ):
+        if names:
+            console.say(f"{title}: {len(names)} {what}: {some_of(list(names))}")

@@ -1,0 +1,231 @@
+"""Every predictor on one protocol, measured on the same clips with the same draws of subjects."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from fusion.comparison import holm, paired_p_values
+from fusion.evaluation_settings import EvaluateSettings
+from fusion.intervals import SubjectDraws, percentile_interval
+from fusion.metrics import METRICS, with_mean
+from fusion.predictors import LabelledClips, Predictor
+from fusion.protocols import Fold, leakage
+from fusion.traits import TRAITS
+
+COLUMNS = (*TRAITS, "mean")
+EVERYBODY = ("all", "all")
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Outcome:
+    """What a predictor said of all test clips of a protocol: scores [seeds, M, 5], hits of its intervals likewise.
+
+    Attributes:
+        predictor: who said so.
+        scores: float64 [seeds, M, 5].
+        covered: bool [seeds, M, 5], whether the interval holds the label; None where there are no intervals.
+        seconds: that learning and scoring took, over all folds and seeds.
+    """
+
+    predictor: Predictor
+    scores: np.ndarray
+    covered: np.ndarray | None
+    seconds: float
+
+
+def evaluate_protocol(
+    clips: LabelledClips,
+    folds: Sequence[Fold],
+    predictors: Sequence[Predictor],
+    settings: EvaluateSettings,
+    on_step: Callable[[str], None],
+) -> dict[str, Any]:
+    """Train and judge all predictors on the folds of one protocol.
+
+    Args:
+        clips: labelled clips.
+        folds: one for an official split, several for folds; test clips of different folds differ.
+        predictors: what to evaluate.
+        settings: how often, and with how many draws.
+        on_step: called with the predictor's name after each of its trainings, see `steps`.
+
+    Returns:
+        What JSON can hold, NaN as None: "folds", "train_clips" (mean over folds) and "leakage"; "predictors" with
+        "name", "kind", "seeds", "seconds" and "metrics" (metric -> trait or "mean" -> "value", "low", "high", and
+        "by_seed" where seeds differ); "tests" of the model against each baseline; "slices" by column and group with
+        "clips", "subjects" and "metrics" by predictor; and "coverage" of the model's intervals, in all and by group.
+    """
+    outcomes = [_outcome(clips, folds, predictor, settings.seeds, on_step) for predictor in predictors]
+    rows = np.concatenate([fold.test for fold in folds])
+    fold_of_row = np.repeat(np.arange(len(folds)), [len(fold.test) for fold in folds])
+    labels, subjects = clips.labels[rows], clips.subjects_of(rows)
+    draws = SubjectDraws(subjects, fold_of_row, draws=settings.draws)
+    groups = {name: values[rows] for name, values in clips.groups.items()}
+    return {
+        "folds": len(folds),
+        "train_clips": round(float(np.mean([len(fold.train) for fold in folds]))),
+        "leakage": _total_leakage(folds, clips.subjects),
+        "predictors": [_described(outcome, draws, labels) for outcome in outcomes],
+        "tests": _tests(outcomes, draws, labels, subjects),
+        "slices": _slices(outcomes, labels, subjects, groups, settings.draws),
+        "coverage": _coverage(outcomes, subjects, groups, settings.draws),
+    }
+
+
+def steps(folds: Sequence[Fold], predictors: Sequence[Predictor], seeds: int) -> int:
+    """How many trainings `evaluate_protocol` does."""
+    return len(folds) * sum(seeds if predictor.seeded else 1 for predictor in predictors)
+
+
+def _outcome(
+    clips: LabelledClips, folds: Sequence[Fold], predictor: Predictor, seeds: int, on_step: Callable[[str], None]
+) -> Outcome:
+    start = time.perf_counter()
+    scores, covered = [], []
+    for seed in range(seeds if predictor.seeded else 1):
+        predictions = []
+        for fold in folds:
+            predictions.append(predictor.predict(clips, fold, seed))
+            on_step(predictor.name)
+        scores.append(np.concatenate([prediction.scores for prediction in predictions]))
+        if all(prediction.low is not None for prediction in predictions):
+            labels = [clips.labels[fold.test] for fold in folds]
+            inside = [(p.low <= own) & (own <= p.high) for p, own in zip(predictions, labels, strict=True)]
+            covered.append(np.concatenate(inside))
+    seconds = time.perf_counter() - start
+    whole = np.stack(covered) if len(covered) == len(scores) else None
+    return Outcome(predictor, np.stack(scores).astype(np.float64), whole, seconds)
+
+
+def _total_leakage(folds: Sequence[Fold], subjects: Sequence[str]) -> dict[str, Any]:
+    """The sums of all folds' leakage."""
+    found = [leakage(fold, subjects) for fold in folds]
+    total = {name: sum(one[name] for one in found) for name in found[0]}
+    total["share_of_known_subjects"] = total["test_clips_of_known_subjects"] / total["test_clips"]
+    return total
+
+
+def _described(outcome: Outcome, draws: SubjectDraws, labels: np.ndarray) -> dict[str, Any]:
+    predictor = outcome.predictor
+    return {
+        "name": predictor.name,
+        "kind": predictor.kind,
+        "seeds": len(outcome.scores),
+        "seconds": round(outcome.seconds, 3),
+        "metrics": _metrics(outcome, draws, labels),
+    }
+
+
+def _metrics(outcome: Outcome, draws: SubjectDraws, labels: np.ndarray) -> dict[str, dict[str, Any]]:
+    measured = draws.measure(outcome.scores, labels)
+    low, high = measured.interval()
+    table: dict[str, dict[str, Any]] = {}
+    for row, metric in enumerate(METRICS):
+        table[metric] = {}
+        for column, name in enumerate(COLUMNS):
+            at = (row, column)
+            cell = _cell(measured.value[at], low[at], high[at])
+            if len(outcome.scores) > 1:
+                cell["by_seed"] = [_number(value) for value in measured.by_seed[:, row, column]]
+            table[metric][name] = cell
+    return table
+
+
+def _tests(
+    outcomes: Sequence[Outcome], draws: SubjectDraws, labels: np.ndarray, subjects: Sequence[str]
+) -> list[dict[str, Any]]:
+    """The model against each baseline: gain in 1 - MAE, its interval, and p corrected over the baselines by Holm."""
+    model = next((outcome for outcome in outcomes if outcome.predictor.kind == "model"), None)
+    baselines = [outcome for outcome in outcomes if outcome.predictor.kind == "baseline"]
+    if model is None or not baselines:
+        return []
+    p_values = np.stack([paired_p_values(model.scores, other.scores, labels, subjects) for other in baselines])
+    # for the mean one question per baseline; by trait, all baselines and traits are one family
+    corrected = np.column_stack([holm(p_values[:, :-1].ravel()).reshape(-1, len(TRAITS)), holm(p_values[:, -1])])
+    own = draws.measure(model.scores, labels)
+    tests = []
+    for number, other in enumerate(baselines):
+        theirs = draws.measure(other.scores, labels)
+        gain, (low, high) = own.value[0] - theirs.value[0], percentile_interval(own.draws[:, 0] - theirs.draws[:, 0])
+        tests += [
+            {
+                "baseline": other.predictor.name,
+                "trait": name,
+                **_cell(gain[column], low[column], high[column]),
+                "p": _number(p_values[number, column]),
+                "p_holm": _number(corrected[number, column]),
+            }
+            for column, name in enumerate(COLUMNS)
+        ]
+    return tests
+
+
+def _slices(
+    outcomes: Sequence[Outcome],
+    labels: np.ndarray,
+    subjects: Sequence[str],
+    groups: dict[str, np.ndarray],
+    draws: int,
+) -> list[dict[str, Any]]:
+    """Every predictor in every group; folds are pooled here, for a group of one fold may be very small."""
+    slices = []
+    for (column, group), rows in _group_rows(groups).items():
+        people = [subjects[row] for row in rows]
+        drawn = SubjectDraws(people, draws=draws)
+        slices.append(
+            {
+                "column": column,
+                "group": group,
+                "clips": len(rows),
+                "subjects": len(set(people)),
+                "metrics": {
+                    outcome.predictor.name: _metrics(
+                        Outcome(outcome.predictor, outcome.scores[:, rows], None, 0.0), drawn, labels[rows]
+                    )
+                    for outcome in outcomes
+                },
+            }
+        )
+    return slices
+
+
+def _coverage(
+    outcomes: Sequence[Outcome], subjects: Sequence[str], groups: dict[str, np.ndarray], draws: int
+) -> list[dict[str, Any]]:
+    """Share of labels inside the model's intervals, every person counting once, in all and by group."""
+    model = next((outcome for outcome in outcomes if outcome.predictor.kind == "model"), None)
+    if model is None or model.covered is None:
+        return []
+    hits = model.covered.mean(axis=0)
+    found = []
+    for (column, group), rows in {EVERYBODY: np.arange(len(subjects)), **_group_rows(groups)}.items():
+        people = [subjects[row] for row in rows]
+        value, drawn = SubjectDraws(people, draws=draws).mean_over_people(hits[rows])
+        value, (low, high) = with_mean(value), percentile_interval(with_mean(drawn))
+        cells = {name: _cell(value[at], low[at], high[at]) for at, name in enumerate(COLUMNS)}
+        found.append(
+            {"column": column, "group": group, "clips": len(rows), "subjects": len(set(people)), "traits": cells}
+        )
+    return found
+
+
+def _group_rows(groups: dict[str, np.ndarray]) -> dict[tuple[str, str], np.ndarray]:
+    return {
+        (column, str(group)): np.flatnonzero(values == group)
+        for column, values in groups.items()
+        for group in np.unique(values)
+    }
+
+
+def _cell(value: float, low: float, high: float) -> dict[str, Any]:
+    return {"value": _number(value), "low": _number(low), "high": _number(high)}
+
+
+def _number(value: float) -> float | None:
+    return float(value) if math.isfinite(value) else None

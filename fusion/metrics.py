@@ -1,0 +1,75 @@
+"""How near scores come to labels, by six measures that all follow from a few sums over clips.
+
+Sums add up over subjects, so that a bootstrap draw costs one row of a matrix product and no pass over the clips.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+METRICS = ("one_minus_mae", "rmse", "r2", "pearson", "ccc", "sd_ratio")
+"""1 - mean absolute error; root mean squared error; share of variance explained, 1 - MSE / variance of the labels;
+Pearson's correlation; Lin's concordance; standard deviation of scores over that of labels."""
+
+# Deviations below this, on labels in [0, 1], are float32 rounding: the scores are constant.
+CONSTANT_SD = 1e-6
+
+
+def clip_terms(scores: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """What each clip adds to the sums.
+
+    Args:
+        scores: float [N, T].
+        labels: float [N, T].
+
+    Returns:
+        float64 [N, 7, T]: 1, p, y, p^2, y^2, p y, |error|, with scores p and labels y taken from their means, so that
+        squares lose no digits; and float64 [T], the mean score minus the mean label.
+    """
+    scores, labels = scores.astype(np.float64), labels.astype(np.float64)
+    p, y = scores - scores.mean(axis=0), labels - labels.mean(axis=0)
+    terms = np.stack([np.ones_like(p), p, y, p * p, y * y, p * y, np.abs(scores - labels)], axis=1)
+    return terms, scores.mean(axis=0) - labels.mean(axis=0)
+
+
+def metrics_of_sums(sums: np.ndarray, offset: np.ndarray) -> np.ndarray:
+    """The six measures from sums of `clip_terms`.
+
+    Args:
+        sums: float64 [..., 7, T].
+        offset: float64 [T], from `clip_terms`.
+
+    Returns:
+        float64 [..., 6, T] in the order of METRICS. Constant scores have no correlation (NaN) and a concordance of 0;
+        where the labels are constant, only the errors are defined.
+
+    Sources:
+        Lin 1989, "A concordance correlation coefficient to evaluate reproducibility".
+    """
+    count, p, y, pp, yy, py, error = np.moveaxis(sums, -2, 0)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        p_mean, y_mean = p / count, y / count
+        p_var = np.maximum(pp / count - p_mean**2, 0.0)
+        y_var = np.maximum(yy / count - y_mean**2, 0.0)
+        covariance = py / count - p_mean * y_mean
+        difference = p_mean - y_mean + offset
+        mse = p_var + y_var - 2 * covariance + difference**2
+        p_constant, y_constant = p_var <= CONSTANT_SD**2, y_var <= CONSTANT_SD**2
+        r2 = np.where(y_constant, np.nan, 1 - mse / y_var)
+        pearson = np.where(p_constant | y_constant, np.nan, covariance / np.sqrt(p_var * y_var))
+        ccc = np.where(y_constant, np.nan, 2 * covariance / (p_var + y_var + difference**2))
+        ccc = np.where(p_constant & ~y_constant, 0.0, ccc)
+        sd_ratio = np.where(y_constant, np.nan, np.sqrt(p_var / y_var))
+        sd_ratio = np.where(p_constant & ~y_constant, 0.0, sd_ratio)
+        return np.stack([1 - error / count, np.sqrt(np.maximum(mse, 0.0)), r2, pearson, ccc, sd_ratio], axis=-2)
+
+
+def metrics(scores: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    """The six measures of scores [N, T] against labels [N, T]: float64 [6, T]."""
+    terms, offset = clip_terms(scores, labels)
+    return metrics_of_sums(terms.sum(axis=0), offset)
+
+
+def with_mean(values: np.ndarray) -> np.ndarray:
+    """Add the mean over traits behind the traits: [..., T] becomes [..., T + 1]; NaN where a trait has none."""
+    return np.concatenate([values, values.mean(axis=-1, keepdims=True)], axis=-1)

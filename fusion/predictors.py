@@ -1,0 +1,206 @@
+"""All that is evaluated side by side: baselines, the model, its ablations, and controls that must not work."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Literal
+
+import numpy as np
+
+from fusion import baselines
+from fusion.errors import TrainingError
+from fusion.evaluation_settings import UncertaintySettings
+from fusion.parts import Part
+from fusion.protocols import Fold
+from fusion.settings import Form, TrainSettings
+from fusion.tokens import ClipTokens
+from fusion.uncertainty import ClipQuality, Uncertainty, calibrate, hold_out_for_calibration
+
+Kind = Literal["baseline", "model", "ablation", "control"]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class LabelledClips:
+    """N labelled clips.
+
+    Attributes:
+        labels: float32 [N, 5].
+        subjects: the person in each.
+        parts: the part of the official split of each; None where a clip has none.
+        groups: name of a grouping -> the group of each clip, str [N].
+        tokens: what the model sees of each; None where only labels are at hand.
+        quality: what each clip was made from; None without tokens.
+    """
+
+    labels: np.ndarray
+    subjects: tuple[str, ...]
+    parts: tuple[Part | None, ...]
+    groups: Mapping[str, np.ndarray]
+    tokens: Sequence[ClipTokens] | None = None
+    quality: ClipQuality | None = None
+
+    def subjects_of(self, rows: np.ndarray) -> list[str]:
+        """The people in some clips."""
+        return [self.subjects[row] for row in rows]
+
+    def pooled(self, kind: Literal["static", "dynamic"]) -> np.ndarray:
+        """The mean token of each clip, float32 [N, D]."""
+        return np.stack([getattr(clip, kind).mean(axis=0) for clip in self.tokens])
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Prediction:
+    """Scores of a fold's test clips, float [M, 5]; and where the predictor gives intervals, their bounds."""
+
+    scores: np.ndarray
+    low: np.ndarray | None = None
+    high: np.ndarray | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Predictor:
+    """Something that learns from a fold's training clips and scores its test clips.
+
+    Attributes:
+        name: as in settings and reports.
+        kind: what it is there for.
+        seeded: whether its scores depend on the seed.
+        needs_tokens: whether labels alone are not enough.
+        predict: called with the clips, a fold and a seed.
+    """
+
+    name: str
+    kind: Kind
+    seeded: bool
+    needs_tokens: bool
+    predict: Callable[[LabelledClips, Fold, int], Prediction]
+
+
+def all_predictors(train: TrainSettings, uncertainty: UncertaintySettings) -> list[Predictor]:
+    """All predictors; the one of kind "model" is the form that the settings train."""
+
+    def baseline(name: str, predict: Callable, *, seeded: bool = False, needs_tokens: bool = False) -> Predictor:
+        return Predictor(name, "baseline", seeded, needs_tokens, predict)
+
+    def network(name: str, kind: Kind, form: Form, change: Callable = _unchanged) -> Predictor:
+        settings = train.model_copy(update={"form": form})
+        return Predictor(name, kind, True, True, partial(_network, settings, uncertainty, change))
+
+    forms: dict[str, Form] = {"token_form": "sequence", "vector_form": "vector"}
+    return [
+        baseline("mean", partial(_constant, np.mean)),
+        baseline("median", partial(_constant, np.median)),
+        baseline("subject_lookup", partial(_look_up, 0.0)),
+        baseline("subject_lookup_shrunk", partial(_look_up, 1.0)),
+        baseline("ridge_static", partial(_ridge, ("static",)), needs_tokens=True),
+        baseline("ridge_dynamic", partial(_ridge, ("dynamic",)), needs_tokens=True),
+        baseline("ridge_both", partial(_ridge, ("static", "dynamic")), needs_tokens=True),
+        baseline("mlp_both", _mlp, seeded=True, needs_tokens=True),
+        *(network(name, "model" if form == train.form else "ablation", form) for name, form in forms.items()),
+        network("static_only", "ablation", train.form, partial(_blanked, "dynamic")),
+        network("dynamic_only", "ablation", train.form, partial(_blanked, "static")),
+        network("optical_flow_shuffled", "control", train.form, partial(_shuffled, "dynamic")),
+        network("faces_shuffled", "control", train.form, partial(_shuffled, "static")),
+    ]
+
+
+def chosen_predictors(known: Sequence[Predictor], only: Sequence[str], *, with_tokens: bool) -> list[Predictor]:
+    """Those of the known predictors that are wanted and can be had.
+
+    Raises:
+        TrainingError: an unknown name, or none is left.
+    """
+    names = [predictor.name for predictor in known]
+    unknown = [name for name in only if name not in names]
+    if unknown:
+        raise TrainingError(f"evaluate.only: there is no predictor {', '.join(unknown)}; there are {', '.join(names)}")
+    chosen = [p for p in known if (not only or p.name in only) and (with_tokens or not p.needs_tokens)]
+    if not chosen:
+        raise TrainingError(
+            f"evaluate.only: {', '.join(only)} cannot be had from labels alone; leave out --labels-only"
+        )
+    return chosen
+
+
+def _constant(average: Callable, clips: LabelledClips, fold: Fold, seed: int) -> Prediction:
+    constant = average(clips.labels[fold.train].astype(np.float64), axis=0)
+    return Prediction(baselines.say_constant(constant, len(fold.test)))
+
+
+def _look_up(shrinkage: float, clips: LabelledClips, fold: Fold, seed: int) -> Prediction:
+    known, asked = clips.subjects_of(fold.train), clips.subjects_of(fold.test)
+    return Prediction(baselines.look_up_subject(clips.labels[fold.train], known, asked, shrinkage=shrinkage))
+
+
+def _pooled(kinds: Sequence[str], clips: LabelledClips, fold: Fold) -> tuple[np.ndarray, np.ndarray]:
+    features = np.hstack([clips.pooled(kind) for kind in kinds])
+    return features[fold.train], features[fold.test]
+
+
+def _ridge(kinds: Sequence[str], clips: LabelledClips, fold: Fold, seed: int) -> Prediction:
+    known, asked = _pooled(kinds, clips, fold)
+    return Prediction(baselines.ridge(known, clips.labels[fold.train], clips.subjects_of(fold.train), asked))
+
+
+def _mlp(clips: LabelledClips, fold: Fold, seed: int) -> Prediction:
+    known, asked = _pooled(("static", "dynamic"), clips, fold)
+    labels, people = clips.labels[fold.train], clips.subjects_of(fold.train)
+    return Prediction(baselines.mlp(known, labels, people, asked, seed=seed))
+
+
+def _network(
+    train: TrainSettings,
+    uncertainty: UncertaintySettings,
+    change: Callable[[list[ClipTokens], int], list[ClipTokens]],
+    clips: LabelledClips,
+    fold: Fold,
+    seed: int,
+) -> Prediction:
+    """Train as `traitline train` does, with people held out for calibration; tokens change alike on both sides."""
+    from fusion import training  # Keras takes seconds to import
+    from fusion.scoring import predict
+
+    known = change([clips.tokens[row] for row in fold.train], seed)
+    asked = change([clips.tokens[row] for row in fold.test], seed)
+    labels, people = clips.labels[fold.train], clips.subjects_of(fold.train)
+    fit, held_out = hold_out_for_calibration(people, uncertainty, seed)
+    settings = train.model_copy(update={"seed": seed})
+    trained = training.train([known[row] for row in fit], labels[fit], [people[row] for row in fit], settings)
+    scores = predict(trained.model, asked)
+    if not len(held_out):
+        return Prediction(scores)
+    calibration = calibrate(
+        predict(trained.model, (known[row] for row in held_out)),
+        labels[held_out],
+        [people[row] for row in held_out],
+        clips.quality.take(fold.train[held_out]),
+        centre=labels[fit].mean(axis=0),
+        confidence=uncertainty.confidence,
+        seed=seed,
+    )
+    judged = Uncertainty(settings=uncertainty, calibration=calibration).judge(scores, clips.quality.take(fold.test))
+    return Prediction(scores, judged.low, judged.high)
+
+
+def _unchanged(clips: list[ClipTokens], seed: int) -> list[ClipTokens]:
+    return clips
+
+
+def _blanked(kind: Literal["static", "dynamic"], clips: list[ClipTokens], seed: int) -> list[ClipTokens]:
+    """One token of zeros in place of all of a kind, which tells nothing, neither their number nor their times."""
+    blank = {kind: np.zeros_like(getattr(clips[0], kind)[:1]), f"{kind}_time_s": np.zeros(1, np.float32)}
+    return [replace(clip, **blank) for clip in clips]
+
+
+def _shuffled(kind: Literal["static", "dynamic"], clips: list[ClipTokens], seed: int) -> list[ClipTokens]:
+    """Each clip with the tokens of one kind of another clip; none keeps its own."""
+    order = np.random.default_rng(seed).permutation(len(clips))
+    donor = np.empty(len(clips), int)
+    donor[order] = np.roll(order, 1)
+    names = (kind, f"{kind}_time_s")
+    return [
+        replace(clip, **{name: getattr(clips[other], name) for name in names})
+        for clip, other in zip(clips, donor, strict=True)
+    ]

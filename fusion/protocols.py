@@ -1,0 +1,81 @@
+"""Which clips a predictor learns from and which it is judged on, and what leaks between the two."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import combinations
+from typing import Any
+
+import numpy as np
+from sklearn.model_selection import GroupKFold
+
+from fusion.errors import TrainingError
+from fusion.parts import PARTS, Part
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Fold:
+    """Indices of the clips to learn from and of those to judge on, each ascending."""
+
+    train: np.ndarray
+    test: np.ndarray
+
+
+def official_split(parts: Sequence[Part | None]) -> Fold | None:
+    """Learn from the training part and judge on the test part, or on the validation part where there is no test part.
+
+    Args:
+        parts: the part of each clip.
+
+    Returns:
+        None where there is no such split, that is, no training part or no other one.
+    """
+    rows = {part: np.flatnonzero([part == own for own in parts]) for part in PARTS}
+    held_out = rows["test"] if len(rows["test"]) else rows["validation"]
+    return Fold(rows["training"], held_out) if len(rows["training"]) and len(held_out) else None
+
+
+def subject_folds(subjects: Sequence[str], count: int, seed: int = 0) -> list[Fold]:
+    """Split clips into folds so that nobody is in two of them; every clip is judged once.
+
+    Args:
+        subjects: the person in each of N clips.
+        count: number of folds; as many as there are subjects, where those are fewer.
+        seed: of the draw of subjects.
+
+    Raises:
+        TrainingError: there is one subject only.
+    """
+    people = len(set(subjects))
+    if people < 2:
+        raise TrainingError("folds need clips of at least 2 subjects, there is 1: add labelled videos of other people")
+    folds = GroupKFold(min(count, people), shuffle=True, random_state=seed)
+    return [Fold(train, test) for train, test in folds.split(np.zeros(len(subjects)), groups=np.asarray(subjects, str))]
+
+
+def leakage(fold: Fold, subjects: Sequence[str]) -> dict[str, Any]:
+    """Who is on both sides: such a person can be recognised rather than judged.
+
+    Returns:
+        "subjects_in_both", "test_subjects"; "test_clips", "test_clips_of_known_subjects" and their share.
+    """
+    names = np.asarray(subjects, str)
+    known = np.isin(names[fold.test], names[fold.train])
+    return {
+        "test_subjects": len(np.unique(names[fold.test])),
+        "subjects_in_both": len(np.unique(names[fold.test][known])),
+        "test_clips": len(fold.test),
+        "test_clips_of_known_subjects": int(known.sum()),
+        "share_of_known_subjects": float(known.mean()),
+    }
+
+
+def shared_subjects(parts: Sequence[Part | None], subjects: Sequence[str]) -> dict[str, int]:
+    """Number of subjects that each pair of the official parts shares, by "training and test" and so on."""
+    people = {
+        part: {subject for own, subject in zip(parts, subjects, strict=True) if own == part}
+        for part in PARTS
+        if part in parts
+    }
+    return {f"{one} and {other}": len(people[one] & people[other]) for one, other in combinations(people, 2)}
