@@ -54,8 +54,8 @@ class TooManyRefusedError(UserError):
 
 
 @task(retries=2, retry_delay_seconds=10, cache_policy=NO_CACHE)
-def extract_shard(extractor: Extractor, jobs: list[Job], leases: Leases, stage: console.Stage) -> ShardReport | None:
-    """Extract and commit one shard; None where another run has taken it over, having taken this one for dead."""
+def extract_shard(extractor: Extractor, jobs: list[Job], leases: Leases, stage: console.Stage) -> ShardReport:
+    """Extract and commit one shard, unless another run takes it over meanwhile, having taken this one for dead."""
 
     def on_video(_: str, ok: bool) -> None:
         stage.advance(ok=ok)
@@ -69,7 +69,7 @@ def extract_shard(extractor: Extractor, jobs: list[Job], leases: Leases, stage: 
             raise
     except LeaseLostError as error:
         log.warning("%s; its %d videos are left to another run", error, len(jobs))
-        return None
+        return ShardReport(0, 0, {}, lost=True)
 
 
 @flow(name="extract", validate_parameters=False)
@@ -92,7 +92,7 @@ def extract(config: RunConfig, videos: Archive) -> ExtractReport:
         stage = resources.enter_context(console.stage("Extract", work.count))
         states = work_off(work, leases, stage, partial(extract_shard, extractor))
     # Only now: a shard that broke off must not keep the others from being worked on.
-    shards = [report for state in states if (report := state.result()) is not None]
+    shards: list[ShardReport] = [state.result() for state in states]
     seconds: Counter[str] = Counter()
     for shard in shards:
         seconds.update(shard.seconds)
@@ -131,7 +131,8 @@ def work_off(
         if jobs:
             waited_for = Counter()
             states.append(extract_claimed(list(jobs.values()), leases, stage, return_state=True))
-            if not states[-1].is_completed():
+            report = states[-1].result(raise_on_failure=False)
+            if not (isinstance(report, ShardReport) and report.lost):  # but done, or broken off
                 work.set_aside(jobs)
             leases.release()
         elif held := work.held_by(leases.others()):

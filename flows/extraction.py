@@ -49,11 +49,12 @@ class Job:
 
 @dataclass(frozen=True, slots=True)
 class ShardReport:
-    """What came of one shard: counts, and seconds by stage."""
+    """What came of one shard: counts, and seconds by stage; `lost` where another run has taken it over."""
 
     extracted: int
     failed: int
     seconds: dict[str, float]
+    lost: bool = False
 
 
 class _Batcher:

@@ -73,9 +73,11 @@ class WorkList:
             for job in self._jobs(some):
                 video_id = job.video.video_id
                 if not job.static and not job.dynamic:
+                    self._set_aside.discard(video_id)
                     continue
                 if job.attempts > self._attempts_before[video_id]:
                     self.refused += 1
+                    self._set_aside.discard(video_id)
                     continue
                 passed.append(job.video)
                 if video_id not in claimed and video_id not in self._set_aside and len(chosen) < self._shard_size:
@@ -84,7 +86,7 @@ class WorkList:
         return chosen
 
     def set_aside(self, video_ids: Iterable[str]) -> None:
-        """Never choose these again: their shard broke off, whoever's fault it is."""
+        """Never choose these again, whatever came of them: this run has done what it could."""
         self._set_aside.update(video_ids)
 
     @property

@@ -43,8 +43,11 @@ def unused_families(root: str | StorePath, *, idle_s: float = DAY_S) -> list[Fam
 
 
 def remove_family(root: str | StorePath, family: Family) -> None:
-    """Remove all shards of a family. Raises StoreError where the operating system refuses."""
+    """Remove all shards of a family, and the log of who made them. Raises StoreError where the system refuses."""
     remove_folder(FeatureStore(root).folder(family))
+    log = open_store(root) / "leases" / family.key
+    if log.is_dir():
+        remove_folder(log)
 
 
 def leftovers(root: str | StorePath, *, idle_s: float = DAY_S) -> list[StorePath]:

@@ -12,7 +12,6 @@ from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
-import pyarrow.dataset as ds
 import pytest
 from worker_farm import FAMILIES, Farm, Order, drawn_features, drawn_videos, open_farm, refusal
 
@@ -25,7 +24,7 @@ LEASES = Path("leases", FAMILIES.faces.key)
 
 
 @pytest.fixture(scope="module")
-def farm() -> Iterator[Farm]:
+def farm(s3_server) -> Iterator[Farm]:
     with open_farm() as farm:
         yield farm
 
@@ -51,8 +50,8 @@ def assert_store_is_right(order: Order) -> None:
             assert found.vectors.tobytes() == truth.vectors.tobytes()
     refused = [refusal(video) for video in videos if refusal(video) is not None]
     assert FailureLog(order.store).current() == refused
-    attempts = ds.dataset(Path(order.store, "failures"), format="parquet").to_table()  # all rows, not the latest
-    assert sorted(attempts["video_id"].to_pylist()) == [failure.video_id for failure in refused]
+    attempts = [failure for _, failure in FailureLog(order.store).attempts_in_order()]
+    assert sorted(attempts, key=lambda failure: failure.video_id) == refused
 
 
 def seen(order: Order) -> Counter[str]:
@@ -89,8 +88,10 @@ def wait_for(what, timeout_s: float = 60.0):
     return answer
 
 
-def processes(store: Path, count: int, **values) -> list[Order]:
-    return [Order(str(store), name=f"worker-{number}", **values) for number in range(count)]
+def processes(folder: Path, count: int, store: str | None = None, **values) -> list[Order]:
+    """Orders for workers on one store, by default one in `folder`, which also takes their notes."""
+    store = str(folder / "store") if store is None else store
+    return [Order(store, str(folder / "notes"), name=f"worker-{number}", **values) for number in range(count)]
 
 
 @pytest.mark.parametrize("elsewhere", [False, True], ids=["on one machine", "on eight machines"])
@@ -105,7 +106,7 @@ def test_eight_processes_do_each_video_once_and_take_over_from_one_that_is_kille
     farm, tmp_path, elsewhere, intervals, videos, video_s
 ):
     """On one machine a killed process is missed at once; on another only its heartbeat is."""
-    orders = processes(tmp_path / "store", 8, videos=videos, video_s=video_s, elsewhere=elsewhere, **intervals)
+    orders = processes(tmp_path, 8, videos=videos, video_s=video_s, elsewhere=elsewhere, **intervals)
     pids = [farm.start(order) for order in orders]
     claim = caught_with_a_claim(orders[0], pids[0])
     claimed = json.loads(claim.read_text())["videos"]
@@ -126,8 +127,10 @@ def test_eight_processes_do_each_video_once_and_take_over_from_one_that_is_kille
     assert again <= set(claimed)
 
 
-def test_eight_processes_without_a_mishap_begin_with_each_video_once(farm, tmp_path):
-    orders = processes(tmp_path / "store", 8, videos=80)
+@pytest.mark.parametrize("place", ["local", "s3"])
+def test_eight_processes_without_a_mishap_begin_with_each_video_once(farm, tmp_path, request, place):
+    store = request.getfixturevalue("s3_folder") if place == "s3" else None
+    orders = processes(tmp_path, 8, store, videos=80)
     for order in orders:
         farm.start(order)
     reports = farm.finish(orders)
@@ -148,7 +151,8 @@ def test_kill_at_any_instant_loses_and_doubles_nothing(farm, tmp_path, format, k
     while killed < kills:
         stores += 1
         videos = min(120, 6 * (kills - killed))
-        order = Order(str(tmp_path / f"store-{stores}"), format, videos=videos, shard_size=3, name="last", **QUICK)
+        folder = tmp_path / str(stores)
+        (order,) = processes(folder, 1, format=format, videos=videos, shard_size=3, **QUICK)
         running: list[int] = []
         while killed < kills and not order.report.exists():
             while len(running) < 2:
@@ -188,9 +192,10 @@ def test_a_run_that_was_stopped_for_longer_than_its_lease_adds_nothing_when_it_g
     """Stopped by SIGSTOP at random instants, most of them within a commit; another machine takes over meanwhile."""
     rng, lost = random.Random(rounds), 0
     for number in range(rounds):
-        store = tmp_path / f"store-{number}"
         video_s = 0.05 * (number % 2)  # else most of the time goes into commits
-        sleeper, other = processes(store, 2, videos=24, video_s=video_s, elsewhere=True, beat_s=0.05, timeout_s=0.5)
+        sleeper, other = processes(
+            tmp_path / str(number), 2, videos=24, video_s=video_s, elsewhere=True, beat_s=0.05, timeout_s=0.5
+        )
         pid = farm.start(sleeper)
         time.sleep(rng.uniform(0, 0.2))
         caught_with_a_claim(sleeper, pid)

@@ -33,7 +33,7 @@ def _api():
 
 @pytest.fixture
 def order(tmp_path, monkeypatch) -> Order:
-    order = Order(str(tmp_path / "store"), videos=20, shard_size=4)
+    order = Order(str(tmp_path / "store"), str(tmp_path), videos=20, shard_size=4)
     monkeypatch.setattr(extract_flow, "families_of", lambda _: FAMILIES)
     monkeypatch.setattr(extract_flow, "Extractor", lambda *_: Stumbling(order))
     monkeypatch.setattr(extract_flow, "extract_shard", extract_flow.extract_shard.with_options(retry_delay_seconds=0))

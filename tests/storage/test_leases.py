@@ -18,6 +18,7 @@ from storage import FeatureStore, StoreError
 from storage.claims import Beat, Claim, ClaimLog
 from storage.commit import create_file
 from storage.leases import LeaseLostError, Leases
+from storage.paths import store_path
 from storage.processes import is_gone, this_process
 
 KEY = "0123456789abcdef"
@@ -38,13 +39,19 @@ def elsewhere(leases: Leases) -> Leases:
     return leases
 
 
+@pytest.fixture(params=["local", "s3"])
+def root(request):
+    """A store's folder, on this machine and on object storage."""
+    return store_path(request.getfixturevalue("tmp_path" if request.param == "local" else "s3_folder"))
+
+
 @pytest.fixture
-def open_leases(tmp_path):
+def open_leases(root):
     """Opens runs' leases of one store, which are closed in the end."""
     opened = []
 
     def open_(*, beat_s: float = 60.0, timeout_s: float = 600.0, entered: bool = False) -> Leases:
-        leases = Leases(tmp_path, KEY, beat_s=beat_s, timeout_s=timeout_s)
+        leases = Leases(root, KEY, beat_s=beat_s, timeout_s=timeout_s)
         if entered:
             opened.append(leases.__enter__())
         return leases
@@ -54,12 +61,12 @@ def open_leases(tmp_path):
         leases.__exit__()
 
 
-def test_of_many_who_create_a_file_exactly_one_does_and_its_bytes_stay(tmp_path):
+def test_of_many_who_create_a_file_exactly_one_does_and_its_bytes_stay(root):
     barrier, made = threading.Barrier(8), []
 
     def create(number: int) -> None:
         barrier.wait()
-        if create_file(tmp_path / "new" / "file", b"%d" % number):
+        if create_file(root / "new" / "file", b"%d" % number):
             made.append(number)
 
     threads = [threading.Thread(target=create, args=(number,)) for number in range(8)]
@@ -68,8 +75,8 @@ def test_of_many_who_create_a_file_exactly_one_does_and_its_bytes_stay(tmp_path)
     for thread in threads:
         thread.join()
     (winner,) = made
-    assert (tmp_path / "new" / "file").read_bytes() == b"%d" % winner
-    assert [path.name for path in (tmp_path / "new").iterdir()] == ["file"]
+    assert (root / "new" / "file").read_bytes() == b"%d" % winner
+    assert [path.name for path in (root / "new").iterdir()] == ["file"]
 
 
 def test_two_runs_claim_different_videos_until_none_is_left(open_leases):
@@ -94,7 +101,7 @@ def test_who_is_late_finds_the_number_taken_and_chooses_anew(open_leases):
     assert looks == [set(), {"a", "b", "c"}]
 
 
-def test_who_slept_until_a_number_was_free_again_withdraws(open_leases, tmp_path):
+def test_who_slept_until_a_number_was_free_again_withdraws(open_leases, root):
     """A chooser sees no claim, sleeps; meanwhile four claims come, and the first three are removed as ended."""
     late, two, looks = open_leases(), open_leases(), []
 
@@ -104,7 +111,7 @@ def test_who_slept_until_a_number_was_free_again_withdraws(open_leases, tmp_path
                 two.claim(first(3))
                 two.release()
             two.claim(first(3))
-            assert not (tmp_path / "leases" / KEY / "00000001.json").exists()
+            assert not (root / "leases" / KEY / "00000001.json").exists()
         looks.append(set(claimed))
         return first(3)(claimed)
 
@@ -112,19 +119,19 @@ def test_who_slept_until_a_number_was_free_again_withdraws(open_leases, tmp_path
     assert looks == [set(), {"a", "b", "c"}]
 
 
-def test_ended_claims_are_removed_but_never_the_highest(open_leases, tmp_path):
+def test_ended_claims_are_removed_but_never_the_highest(open_leases, root):
     leases = open_leases()
     for _ in range(5):
         leases.claim(first(1))
         leases.release()
-    assert {path.name for path in (tmp_path / "leases" / KEY).iterdir()} == {"00000005.json", "00000005.end"}
+    assert {path.name for path in (root / "leases" / KEY).iterdir()} == {"00000005.json", "00000005.end"}
 
 
-def test_a_process_of_this_machine_that_is_gone_is_dead_at_once(open_leases, tmp_path):
+def test_a_process_of_this_machine_that_is_gone_is_dead_at_once(open_leases, root):
     code = f"""
 import os, signal, sys
 from storage.leases import Leases
-leases = Leases({str(tmp_path)!r}, {KEY!r})
+leases = Leases({str(root)!r}, {KEY!r})
 leases.claim(lambda claimed: dict.fromkeys("abc"))
 print("claimed", flush=True)
 sys.stdin.read()
@@ -178,6 +185,7 @@ def test_time_in_which_the_observer_stood_still_does_not_count(open_leases, monk
     holder.confirm()
 
 
+@pytest.mark.parametrize("root", ["local"], indirect=True)
 def test_takeover_takes_away_what_the_holder_was_about_to_rename(open_leases, tmp_path):
     """The holder stands still between the question whether the claim is still its own, and the rename."""
     holder = open_leases()
@@ -195,6 +203,7 @@ def test_takeover_takes_away_what_the_holder_was_about_to_rename(open_leases, tm
         holder.confirm(temporary)
 
 
+@pytest.mark.parametrize("root", ["local"], indirect=True)
 def test_shard_of_a_holder_that_slept_just_before_the_rename_never_appears(open_leases, tmp_path, draw, static):
     holder, other, store = open_leases(), open_leases(), FeatureStore(tmp_path)
     holder.claim(first(1))
@@ -230,6 +239,7 @@ def go_on(leases: Leases) -> None:
         leases.check()
 
 
+@pytest.mark.parametrize("root", ["local"], indirect=True)
 def test_where_beats_cannot_be_written_the_work_ends_with_the_cause(open_leases, tmp_path, monkeypatch):
     leases = open_leases(beat_s=0.02, timeout_s=0.2, entered=True)
     leases.claim(first(2))
@@ -246,11 +256,11 @@ def test_where_beats_cannot_be_written_the_work_ends_with_the_cause(open_leases,
     leases.confirm()
 
 
-def test_a_run_that_was_taken_over_learns_it_while_it_works(open_leases, tmp_path):
+def test_a_run_that_was_taken_over_learns_it_while_it_works(open_leases, root):
     leases = open_leases(beat_s=0.02, entered=True)
     leases.claim(first(2))
     leases.check()
-    ClaimLog(tmp_path, KEY).end(1, "somebody")
+    ClaimLog(root, KEY).end(1, "somebody")
     with pytest.raises(LeaseLostError):
         go_on(leases)
     leases.release()
@@ -258,20 +268,21 @@ def test_a_run_that_was_taken_over_learns_it_while_it_works(open_leases, tmp_pat
     leases.check()
 
 
-def test_a_claim_that_the_run_itself_does_not_know_to_be_its_own_is_given_up(open_leases, tmp_path):
+def test_a_claim_that_the_run_itself_does_not_know_to_be_its_own_is_given_up(open_leases, root):
     """The answer to a put got lost, and its repetition found the name taken."""
     leases = open_leases()
-    ClaimLog(tmp_path, KEY).create(Claim(1, leases._holder, this_process(), frozenset("ab")))
+    ClaimLog(root, KEY).create(Claim(1, leases._holder, this_process(), frozenset("ab")))
     assert list(leases.claim(first(2))) == ["a", "b"]
 
 
-def test_leaving_gives_up_what_is_held(open_leases, tmp_path):
+def test_leaving_gives_up_what_is_held(open_leases):
     with open_leases() as leases:
         leases.claim(first(2))
         assert list(open_leases().claim(first(1))) == ["c"]
     assert list(open_leases().claim(first(2))) == ["a", "b"]
 
 
+@pytest.mark.parametrize("root", ["local"], indirect=True)
 def test_damaged_claim_is_named(open_leases, tmp_path):
     open_leases().claim(first(2))
     path = tmp_path / "leases" / KEY / "00000001.json"

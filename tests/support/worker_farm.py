@@ -34,6 +34,7 @@ from flows.families import Families
 from flows.manifest import VideoFile
 from flows.worklist import WorkList
 from storage import Failure, FailureLog, Family, FeatureStore, VideoFeatures, leases
+from storage.paths import store_path
 
 FAMILIES = Families(
     Family("faces", 5, {"drawn": "faces"}, ("detected",)),
@@ -48,7 +49,8 @@ class Order:
     """What a worker is to do.
 
     Args:
-        store: folder.
+        store: folder or address.
+        notes: folder in which workers say what they do.
         format: of new shards.
         videos: how many there are.
         shard_size: videos in a claim.
@@ -59,6 +61,7 @@ class Order:
     """
 
     store: str
+    notes: str
     format: str = "parquet"
     videos: int = 40
     shard_size: int = 4
@@ -71,23 +74,18 @@ class Order:
     @property
     def report(self) -> Path:
         """Where the worker says that it came to its end, and how."""
-        return Path(self.store).with_name(f"{Path(self.store).name}-{self.name}.json")
+        return Path(self.notes, f"{self.name}.json")
 
     @property
     def log(self) -> Path:
         """Ids of all videos that workers began with, one a line."""
-        return Path(self.store).with_name(f"{Path(self.store).name}.log")
+        return Path(self.notes, "begun.log")
 
     def config(self) -> RunConfig:
         """The settings of a run that does this."""
-        return load_config(
-            flags={
-                "store.path": Path(self.store),
-                "store.format": self.format,
-                "extract.shard_size": self.shard_size,
-                "weights": "random",
-            }
-        )
+        flags = {"store.format": self.format, "extract.shard_size": self.shard_size, "weights": "random"}
+        config = load_config(flags=flags)
+        return config.model_copy(update={"store": config.store.model_copy(update={"path": store_path(self.store)})})
 
 
 def drawn_videos(count: int) -> list[VideoFile]:
@@ -156,6 +154,7 @@ def work(order: Order) -> None:
     if order.elsewhere:
         real = leases.this_process()
         leases.this_process = lambda: replace(real, kernel=f"of {order.name}", host=order.name)
+    Path(order.notes).mkdir(parents=True, exist_ok=True)
     console.console.file = order.report.with_suffix(".txt").open("w")
     extractor = DrawingExtractor(order)
 
@@ -169,15 +168,15 @@ def work(order: Order) -> None:
         held = resources.enter_context(leases.Leases(order.store, key, beat_s=order.beat_s, timeout_s=order.timeout_s))
         stage = resources.enter_context(console.stage("Extract", todo.count))
         states = work_off(todo, held, stage, extract_claimed, poll_s=min(0.05, order.beat_s))
-    reports = [state.data for state in states if state.data is not None]
+    reports = [state.data for state in states]
     done = {
         "extracted": sum(report.extracted for report in reports),
         "failed": sum(report.failed for report in reports),
-        "lost": len(states) - len(reports),
+        "lost": sum(report.lost for report in reports),
         "count": todo.count,
         "left": todo.left,
     }
-    partial = order.report.with_suffix(".partial")
+    partial = order.report.with_suffix(f".{os.getpid()}")
     partial.write_text(json.dumps(done))
     partial.replace(order.report)
 
