@@ -68,15 +68,15 @@ def claim_of(order: Order, pid: int) -> Path | None:
     return None
 
 
-def caught_with_a_claim(order: Order, pid: int) -> Path:
-    """Stop a process while it holds a claim; returns the claim."""
-    while True:
-        wait_for(lambda: claim_of(order, pid))
+def caught_with_a_claim(order: Order, pid: int) -> Path | None:
+    """Stop a process while it holds a claim; returns the claim, or None where the process came to its end before."""
+    while wait_for(lambda: claim_of(order, pid) or order.report.exists()) is not True:
         os.kill(pid, signal.SIGSTOP)
-        wait_for(lambda: Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "T")
+        wait_for(lambda: Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] in "TZ")
         if claim := claim_of(order, pid):
             return claim
         os.kill(pid, signal.SIGCONT)
+    return None
 
 
 def wait_for(what, timeout_s: float = 60.0):
@@ -109,6 +109,7 @@ def test_eight_processes_do_each_video_once_and_take_over_from_one_that_is_kille
     orders = processes(tmp_path, 8, videos=videos, video_s=video_s, elsewhere=elsewhere, **intervals)
     pids = [farm.start(order) for order in orders]
     claim = caught_with_a_claim(orders[0], pids[0])
+    assert claim is not None, "it was done before it could be caught; give it more to do"
     claimed = json.loads(claim.read_text())["videos"]
     farm.kill(pids[0])
     killed_at = time.monotonic()

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from storage import FeatureStore, StoreError
+from storage import FeatureStore, StoreError, garbage
 from storage.claims import Beat, Claim, ClaimLog
 from storage.commit import create_file
 from storage.leases import LeaseLostError, Leases
@@ -289,3 +289,12 @@ def test_damaged_claim_is_named(open_leases, tmp_path):
     path.write_text(json.dumps({"holder": "x"}))
     with pytest.raises(StoreError, match=r"00000001\.json is damaged: .*; remove it when no run works on the store"):
         open_leases().claim(first(2))
+
+
+def test_family_that_goes_takes_its_log_of_claims_along(root, draw, static):
+    FeatureStore(root).write(static, [draw("a")])
+    with Leases(root, static.key) as leases, Leases(root, KEY) as others:
+        leases.claim(first(1))
+        others.claim(first(1))
+    garbage.remove_family(root, static)
+    assert [path.name for path in (root / "leases").iterdir()] == [KEY]
