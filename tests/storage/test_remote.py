@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import http.server
+import json
 import logging
 import signal
 import socket
@@ -20,7 +22,7 @@ import pytest
 sys.path.insert(0, str(Path(__file__).parent))
 from s3_line import Line
 
-from storage import FailureLog, Family, FeatureStore, ModelSerializer, StoreError, VideoFeatures, remote
+from storage import Failure, FailureLog, Family, FeatureStore, ModelSerializer, StoreError, VideoFeatures, remote
 from storage.commit import check_writable, commit_file, commit_folder, create_file
 from storage.compaction import merge_shards, plan_merges
 from storage.conversion import convert_shard
@@ -31,7 +33,7 @@ from storage.layout import open_store
 from storage.parts import list_parts, new_part
 from storage.paths import store_path
 from storage.survey import survey
-from storage.verification import feature_files, find_damage
+from storage.verification import find_damage, store_files
 
 WIDE = Family("static", 2048, {})
 
@@ -41,6 +43,15 @@ def wide(name: str, tokens: int) -> VideoFeatures:
     bits = np.random.default_rng(len(name)).integers(0, 2**32, (tokens, WIDE.dim), dtype=np.uint32)
     times = np.arange(float(tokens))
     return VideoFeatures(name, "0" * 64, bits.view(np.float32), times, times, {})
+
+
+def save_version(target) -> None:
+    """What `ModelSerializer.save` puts, with a few bytes for a model."""
+    with commit_folder(target, mark="metadata.json") as temporary:
+        (temporary / "model.keras").write_bytes(b"layers")
+        metadata = {"model_sha256": hashlib.sha256(b"layers").hexdigest()}
+        (temporary / "metadata.json").write_text(json.dumps(metadata))
+        (temporary / "history.json").write_text("{}")
 
 
 @pytest.fixture
@@ -288,8 +299,11 @@ def test_readers_find_every_video_once_while_shards_are_merged_and_converted(fol
 def test_shard_that_cannot_be_reached_is_not_damaged(s3_folder, line, draw, static):
     store = FeatureStore(s3_folder)
     store.write(static, [draw("a.mp4"), draw("b.mp4")])
-    FailureLog(s3_folder)
-    files = feature_files(s3_folder)
+    FailureLog(s3_folder).add([Failure("c.mp4", "0" * 64, "k", "faces", "no_face", "no face", 1)])
+    save_version(store_path(s3_folder) / "models" / "main" / "1")
+    files = store_files(s3_folder)
+    assert len(files) == 4
+    assert [find_damage(path) for path in files] == [None] * 4
     reading = store.read(static)
     next(reading)
     line.close()
@@ -302,6 +316,7 @@ def test_shard_that_cannot_be_reached_is_not_damaged(s3_folder, line, draw, stat
         lambda: survey(store, static),
         lambda: list(store.read(static)),
         store.families,
+        lambda: ModelSerializer(s3_folder),
     ):
         with pytest.raises(UnreachableError, match="check the network and the address of the server") as caught:
             action()
