@@ -38,13 +38,16 @@ def elsewhere(leases: Leases) -> Leases:
     return leases
 
 
+on_this_machine = pytest.mark.parametrize("root", ["local"], indirect=True)
+
+
 @pytest.fixture
-def open_leases(tmp_path):
+def open_leases(root):
     """Opens runs' leases of one store, which are closed in the end."""
     opened = []
 
     def open_(*, beat_s: float = 60.0, timeout_s: float = 600.0, entered: bool = False) -> Leases:
-        leases = Leases(tmp_path, KEY, beat_s=beat_s, timeout_s=timeout_s)
+        leases = Leases(root, KEY, beat_s=beat_s, timeout_s=timeout_s)
         if entered:
             opened.append(leases.__enter__())
         return leases
@@ -94,6 +97,7 @@ def test_who_is_late_finds_the_number_taken_and_chooses_anew(open_leases):
     assert looks == [set(), {"a", "b", "c"}]
 
 
+@on_this_machine
 def test_who_slept_until_a_number_was_free_again_withdraws(open_leases, tmp_path):
     """A chooser sees no claim, sleeps; meanwhile four claims come, and the first three are removed as ended."""
     late, two, looks = open_leases(), open_leases(), []
@@ -112,6 +116,7 @@ def test_who_slept_until_a_number_was_free_again_withdraws(open_leases, tmp_path
     assert looks == [set(), {"a", "b", "c"}]
 
 
+@on_this_machine
 def test_ended_claims_are_removed_but_never_the_highest(open_leases, tmp_path):
     leases = open_leases()
     for _ in range(5):
@@ -120,6 +125,7 @@ def test_ended_claims_are_removed_but_never_the_highest(open_leases, tmp_path):
     assert {path.name for path in (tmp_path / "leases" / KEY).iterdir()} == {"00000005.json", "00000005.end"}
 
 
+@on_this_machine
 def test_a_process_of_this_machine_that_is_gone_is_dead_at_once(open_leases, tmp_path):
     code = f"""
 import os, signal, sys
@@ -166,6 +172,7 @@ def test_a_holder_whose_beat_stands_still_is_dead_and_one_that_beats_is_not(open
         dead.confirm()
 
 
+@on_this_machine
 def test_time_in_which_the_observer_stood_still_does_not_count(open_leases, monkeypatch):
     """Both were asleep for an hour; the observer wakes up first and must not take the other for dead."""
     holder, observer = elsewhere(open_leases(timeout_s=600.0)), open_leases(timeout_s=600.0)
@@ -178,6 +185,7 @@ def test_time_in_which_the_observer_stood_still_does_not_count(open_leases, monk
     holder.confirm()
 
 
+@on_this_machine
 def test_takeover_takes_away_what_the_holder_was_about_to_rename(open_leases, tmp_path):
     """The holder stands still between the question whether the claim is still its own, and the rename."""
     holder = open_leases()
@@ -195,6 +203,7 @@ def test_takeover_takes_away_what_the_holder_was_about_to_rename(open_leases, tm
         holder.confirm(temporary)
 
 
+@on_this_machine
 def test_shard_of_a_holder_that_slept_just_before_the_rename_never_appears(open_leases, tmp_path, draw, static):
     holder, other, store = open_leases(), open_leases(), FeatureStore(tmp_path)
     holder.claim(first(1))
@@ -230,6 +239,7 @@ def go_on(leases: Leases) -> None:
         leases.check()
 
 
+@on_this_machine
 def test_where_beats_cannot_be_written_the_work_ends_with_the_cause(open_leases, tmp_path, monkeypatch):
     leases = open_leases(beat_s=0.02, timeout_s=0.2, entered=True)
     leases.claim(first(2))
@@ -246,6 +256,7 @@ def test_where_beats_cannot_be_written_the_work_ends_with_the_cause(open_leases,
     leases.confirm()
 
 
+@on_this_machine
 def test_a_run_that_was_taken_over_learns_it_while_it_works(open_leases, tmp_path):
     leases = open_leases(beat_s=0.02, entered=True)
     leases.claim(first(2))
@@ -258,6 +269,7 @@ def test_a_run_that_was_taken_over_learns_it_while_it_works(open_leases, tmp_pat
     leases.check()
 
 
+@on_this_machine
 def test_a_claim_that_the_run_itself_does_not_know_to_be_its_own_is_given_up(open_leases, tmp_path):
     """The answer to a put got lost, and its repetition found the name taken."""
     leases = open_leases()
@@ -265,6 +277,7 @@ def test_a_claim_that_the_run_itself_does_not_know_to_be_its_own_is_given_up(ope
     assert list(leases.claim(first(2))) == ["a", "b"]
 
 
+@on_this_machine
 def test_leaving_gives_up_what_is_held(open_leases, tmp_path):
     with open_leases() as leases:
         leases.claim(first(2))
@@ -272,6 +285,7 @@ def test_leaving_gives_up_what_is_held(open_leases, tmp_path):
     assert list(open_leases().claim(first(2))) == ["a", "b"]
 
 
+@on_this_machine
 def test_damaged_claim_is_named(open_leases, tmp_path):
     open_leases().claim(first(2))
     path = tmp_path / "leases" / KEY / "00000001.json"

@@ -323,6 +323,17 @@ def test_shard_that_cannot_be_reached_is_not_damaged(s3_folder, line, draw, stat
         assert "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize("format", ["parquet", "hdf5"])
+def test_line_that_is_cut_between_two_parts_of_a_shard_is_no_damage(s3_folder, line, format):
+    store = FeatureStore(s3_folder, format)
+    store.write(WIDE, [wide(f"{number}.mp4", 150) for number in range(8)])
+    reading = store.read(WIDE, ["1.mp4", "6.mp4"])
+    assert next(reading).video_id == "1.mp4"
+    line.close()
+    with pytest.raises(UnreachableError):
+        next(reading)
+
+
 class _Forbids(http.server.BaseHTTPRequestHandler):
     def answer(self) -> None:
         text = b"<Error><Code>AccessDenied</Code><Message>Access Denied</Message></Error>"
