@@ -6,11 +6,13 @@ import csv
 import io
 import shutil
 
+import numpy as np
 import pytest
 
+from flows import session
 from flows.config import load_config
 from flows.families import families_of
-from storage import FailureLog, FeatureStore, ModelSerializer
+from storage import Failure, FailureLog, Family, FeatureStore, ModelSerializer, VideoFeatures
 from storage.paths import store_path
 
 
@@ -29,6 +31,31 @@ def test_address_passes_through_the_settings_as_it_is():
     assert str(config.store.path / "runs") == "gs://bucket/a/b/runs"
 
 
+def test_store_commands_see_what_is_there(s3_server, s3_folder, traitline):
+    family, times = Family("static", 4, {}), np.zeros(2)
+    features = VideoFeatures("a.mp4", "0" * 64, np.ones((2, 4), np.float32), times, times, {})
+    FeatureStore(s3_folder).write(family, [features])
+    FailureLog(s3_folder).add([Failure("b.mp4", "0" * 64, "static:k", "faces", "no_face", "no face at all", 1)])
+    assert family.key in traitline("store", "ls", "--store", s3_folder, **s3_server).stdout
+    assert "3 files read, 0 damaged" in traitline("store", "verify", "--store", s3_folder, **s3_server).stderr
+    assert "no face at all" in traitline("failures", "list", "--store", s3_folder, **s3_server).stdout
+
+
+def test_log_is_put_when_the_command_ends_however_it_ends(s3_folder):
+    log = store_path(s3_folder) / "runs" / "a.log"
+
+    def fail(file) -> None:
+        file.write_text("words")
+        assert not log.exists()
+        raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError), session._local_log(log) as file:
+        fail(file)
+    assert log.read_text() == "words"
+    assert not file.parent.exists()
+
+
+@pytest.mark.slow
 def test_refused_video_is_logged_and_listed_and_its_store_verified(tmp_path, s3_server, s3_folder, traitline):
     (tmp_path / "clips").mkdir()
     (tmp_path / "clips" / "text.mp4").write_text("no video at all")
@@ -46,7 +73,7 @@ def test_refused_video_is_logged_and_listed_and_its_store_verified(tmp_path, s3_
     listed = traitline("failures", "list", "--store", s3_folder, **s3_server)
     assert "text.mp4" in listed.stdout
     verified = traitline("store", "verify", "--store", s3_folder, **s3_server)
-    assert "0 files read, 0 damaged" in verified.stderr
+    assert "1 files read, 0 damaged" in verified.stderr
 
 
 def test_mistakes_are_one_line(s3_server, s3_folder, traitline):
