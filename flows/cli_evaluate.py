@@ -18,7 +18,7 @@ from flows.session import run_command
 
 def evaluate(
     labels: Annotated[Path | None, typer.Option(help="Labels, or the folder of First Impressions' files.")] = None,
-    store: Annotated[Path | None, typer.Option(help="The store with the features.")] = None,
+    store: Annotated[str | None, typer.Option(help="The store with the features, also s3://bucket/folder.")] = None,
     groups: Annotated[
         Path | None, typer.Option(help="Table of groups (.csv, .parquet): video_id or subject, and any columns.")
     ] = None,

@@ -12,7 +12,7 @@ import pyarrow as pa
 from storage.feature_store import FeatureStore
 from storage.layout import open_store
 from storage.parts import list_parts, stamp
-from storage.paths import StorePath
+from storage.paths import StorePath, in_order
 from storage.tables import SUFFIX, add_rows, read_part, read_rows
 
 _TEXTS = ("video_id", "video_sha256", "key", "stage", "reason", "message")
@@ -96,12 +96,12 @@ class FailureLog:
             StoreError: as `current`.
         """
         columns = ("video_id", "video_sha256", "key", "attempts")
-        for part in list_parts(self._folder, "failures", {SUFFIX}):
-            if part not in self._seen:
-                values = (column.to_pylist() for column in read_part(part, _SCHEMA).select(columns).columns)
-                for *which, attempts in zip(*values, strict=True):
-                    self._attempts[tuple(which)] = max(attempts, self._attempts.get(tuple(which), 0))
-                self._seen.add(part)
+        new = [part for part in list_parts(self._folder, "failures", {SUFFIX}) if part not in self._seen]
+        for part, rows in zip(new, in_order(_read, new), strict=True):
+            values = (column.to_pylist() for column in rows.select(columns).columns)
+            for *which, attempts in zip(*values, strict=True):
+                self._attempts[tuple(which)] = max(attempts, self._attempts.get(tuple(which), 0))
+            self._seen.add(part)
         known = {video_id: self._attempts.get((video_id, sha256, key)) for video_id, sha256 in videos.items()}
         return {video_id: attempts for video_id, attempts in known.items() if attempts is not None}
 
@@ -112,7 +112,8 @@ class FailureLog:
             StoreError: a file of the log is damaged or too new.
         """
         parts = list_parts(self._folder, "failures", {SUFFIX})
-        return [(stamp(part), Failure(**row)) for part in parts for row in read_part(part, _SCHEMA).to_pylist()]
+        tables = zip(parts, in_order(_read, parts), strict=True)
+        return [(stamp(part), Failure(**row)) for part, rows in tables for row in rows.to_pylist()]
 
 
 def still_refused(log: FailureLog, store: FeatureStore) -> list[Failure]:
@@ -146,4 +147,8 @@ def still_refused(log: FailureLog, store: FeatureStore) -> list[Failure]:
 
 def check_failures(path: StorePath) -> None:
     """Read all of one file of the log. Raises StoreError where it is damaged or too new."""
-    read_part(path, _SCHEMA)
+    _read(path)
+
+
+def _read(part: StorePath) -> pa.Table:
+    return read_part(part, _SCHEMA)

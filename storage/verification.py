@@ -128,6 +128,8 @@ def _family_of_shards(folder: StorePath) -> Family | None:
     for shard in list_parts(folder, "shard", SUFFIXES):
         try:
             return read_header(shard, format_of(shard)).family
+        except UnreachableError:
+            raise
         except (FileNotFoundError, StoreError):
             continue
     return None

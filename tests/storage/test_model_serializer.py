@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from storage import ModelSerializer, StoreError
+from storage.remote_commit import CLAIM
 
 keras = pytest.importorskip("keras")
 
@@ -26,20 +27,20 @@ def model() -> keras.Model:
     return keras.Model(inputs, keras.layers.Dense(2)(keras.layers.BatchNormalization()(inputs)))
 
 
-def test_loaded_model_gives_the_same_scores_and_its_metadata(tmp_path, model):
-    store = ModelSerializer(tmp_path)
+def test_loaded_model_gives_the_same_scores_and_its_metadata(root, model):
+    store = ModelSerializer(root)
     assert store.versions("main") == []
     before = datetime.now(UTC).replace(microsecond=0)
     assert store.save(model, "main", METADATA, HISTORY) == "1"
-    loaded, metadata = ModelSerializer(tmp_path).load("main")
+    loaded, metadata = ModelSerializer(root).load("main")
     features = np.random.default_rng(0).normal(size=(4, 3)).astype(np.float32)
     np.testing.assert_array_equal(loaded.predict(features, verbose=0), model.predict(features, verbose=0))
     assert {name: metadata[name] for name in METADATA} == METADATA
     assert before <= datetime.fromisoformat(metadata["created_utc"]) <= datetime.now(UTC)
     assert metadata["libraries"]["keras"] == keras.__version__
     assert {"python", "numpy", keras.config.backend()} <= set(metadata["libraries"])
-    folder = tmp_path / "models/main/1"
-    assert {path.name for path in folder.iterdir()} == {"model.keras", "metadata.json", "history.json"}
+    folder = root / "models/main/1"
+    assert {path.name for path in folder.iterdir()} - {CLAIM} == {"model.keras", "metadata.json", "history.json"}
     assert json.loads((folder / "history.json").read_text()) == {"loss": [0.5, 0.25], "val_loss": [1, 2]}
 
 
@@ -52,8 +53,8 @@ def test_versions_count_up_as_numbers_and_latest_is_the_last(tmp_path, model):
     assert store.save(model, "other", {}, {}) == "1"
 
 
-def test_two_savers_at_once_get_a_version_each(tmp_path, model):
-    stores = [ModelSerializer(tmp_path) for _ in range(2)]
+def test_two_savers_at_once_get_a_version_each(root, model):
+    stores = [ModelSerializer(root) for _ in range(2)]
     barrier = threading.Barrier(2)
 
     def together(name: str) -> list[int]:

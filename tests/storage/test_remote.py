@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import http.server
+import json
 import logging
 import signal
 import socket
@@ -20,7 +22,7 @@ import pytest
 sys.path.insert(0, str(Path(__file__).parent))
 from s3_line import Line
 
-from storage import FailureLog, Family, FeatureStore, ModelSerializer, StoreError, VideoFeatures, remote
+from storage import Failure, FailureLog, Family, FeatureStore, ModelSerializer, StoreError, VideoFeatures, remote
 from storage.commit import check_writable, commit_file, commit_folder, create_file
 from storage.compaction import merge_shards, plan_merges
 from storage.conversion import convert_shard
@@ -31,7 +33,7 @@ from storage.layout import open_store
 from storage.parts import list_parts, new_part
 from storage.paths import store_path
 from storage.survey import survey
-from storage.verification import feature_files, find_damage
+from storage.verification import find_damage, store_files
 
 WIDE = Family("static", 2048, {})
 
@@ -41,6 +43,15 @@ def wide(name: str, tokens: int) -> VideoFeatures:
     bits = np.random.default_rng(len(name)).integers(0, 2**32, (tokens, WIDE.dim), dtype=np.uint32)
     times = np.arange(float(tokens))
     return VideoFeatures(name, "0" * 64, bits.view(np.float32), times, times, {})
+
+
+def save_version(target) -> None:
+    """What `ModelSerializer.save` puts, with a few bytes for a model."""
+    with commit_folder(target, mark="metadata.json") as temporary:
+        (temporary / "model.keras").write_bytes(b"layers")
+        metadata = {"model_sha256": hashlib.sha256(b"layers").hexdigest()}
+        (temporary / "metadata.json").write_text(json.dumps(metadata))
+        (temporary / "history.json").write_text("{}")
 
 
 @pytest.fixture
@@ -223,7 +234,7 @@ def test_any_part_of_an_object_reads_as_from_a_local_file(folder, tmp_path):
 def test_few_requests_are_made(s3_folder, requests):
     for format in ("parquet", "hdf5"):
         store = FeatureStore(f"{s3_folder}/{format}", format=format)
-        store.write(WIDE, [wide(f"{number}.mp4", 100 + number) for number in range(8)])
+        store.write(WIDE, [wide(f"{number}.mp4", 64) for number in range(8)])
         (shard,) = store.shards(WIDE)
         table = {}
         for name, action in {
@@ -240,7 +251,7 @@ def test_few_requests_are_made(s3_folder, requests):
         assert table == {
             "list shards": 1,
             "header": 2,  # with the listing
-            "one video": 1 + 1 + (2 if format == "parquet" else 1),  # listing, header; its end and a row group
+            "one video": 5,  # listing, header; once more what says where things lie; times and quality; vectors
             "all videos": 3,  # listing, header, all
             "verify": 1,
         }
@@ -288,8 +299,11 @@ def test_readers_find_every_video_once_while_shards_are_merged_and_converted(fol
 def test_shard_that_cannot_be_reached_is_not_damaged(s3_folder, line, draw, static):
     store = FeatureStore(s3_folder)
     store.write(static, [draw("a.mp4"), draw("b.mp4")])
-    FailureLog(s3_folder)
-    files = feature_files(s3_folder)
+    FailureLog(s3_folder).add([Failure("c.mp4", "0" * 64, "k", "faces", "no_face", "no face", 1)])
+    save_version(store_path(s3_folder) / "models" / "main" / "1")
+    files = store_files(s3_folder)
+    assert len(files) == 4
+    assert [find_damage(path) for path in files] == [None] * 4
     reading = store.read(static)
     next(reading)
     line.close()
@@ -302,10 +316,22 @@ def test_shard_that_cannot_be_reached_is_not_damaged(s3_folder, line, draw, stat
         lambda: survey(store, static),
         lambda: list(store.read(static)),
         store.families,
+        lambda: ModelSerializer(s3_folder),
     ):
         with pytest.raises(UnreachableError, match="check the network and the address of the server") as caught:
             action()
         assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("format", ["parquet", "hdf5"])
+def test_line_that_is_cut_between_two_parts_of_a_shard_is_no_damage(s3_folder, line, format):
+    store = FeatureStore(s3_folder, format)
+    store.write(WIDE, [wide(f"{number}.mp4", 150) for number in range(8)])
+    reading = store.read(WIDE, ["1.mp4", "6.mp4"])
+    assert next(reading).video_id == "1.mp4"
+    line.close()
+    with pytest.raises(UnreachableError):
+        next(reading)
 
 
 class _Forbids(http.server.BaseHTTPRequestHandler):
