@@ -8,9 +8,9 @@ Measured on 64 videos (pyarrow 26; numbers drawn with the distribution of averag
 - `vector` is a fixed-size list. It reads as fast as a list (10.0 ms against 10.1 ms for 8.4 MB), but the dimension is
   part of the schema, and no ragged row can be written. DuckDB sees FLOAT[], Polars Array, pandas one array a row.
 - Vectors are not compressed and lie in one page for each row group, whose place the footer names: readers here take
-  them by plain reads, at about half of `np.fromfile`'s speed with all checksums. Bytes split by significance, then zstd,
-  took 0.83 of the raw size for static features, 0.75 for dynamic and 0.70 for faces, but 18 ms to write 8.4 MB against
-  12 ms, and pyarrow, which alone could read them, did so at 0.09 of `np.fromfile`.
+  them by plain reads, at about half of `np.fromfile`'s speed with all checksums. Bytes split by significance, then
+  zstd, took 0.83 of the raw size for static features, 0.75 for dynamic and 0.70 for faces, but 18 ms to write 8.4 MB
+  against 12 ms, and pyarrow, which alone could read them, did so at 0.09 of `np.fromfile`.
 - Row groups of 8 MiB of vectors, as a single video needs no more than its own bytes of them. They are smaller for
   faces, whose times and quality take as much room as their vectors and are read by row group.
 """
