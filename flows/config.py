@@ -39,7 +39,7 @@ class StoreSettings(BaseModel, frozen=True, extra="forbid"):
         description="Folder of the store, made where it is absent; or an address such as s3://bucket/store.",
     )
     format: Literal["parquet", "hdf5"] = Field(
-        "parquet", description="Format of new feature shards: parquet (smaller, for other programs) or hdf5 (faster)."
+        "parquet", description="Format of new feature shards: parquet (for other programs) or hdf5 (somewhat faster)."
     )
     dtype: Literal["float32", "float16"] = Field(
         "float32",

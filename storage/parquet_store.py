@@ -3,15 +3,16 @@
 One row per token: `video_id`, `video_sha256`, `token` (its number within the video), `start_s`, `end_s`, the family's
 quality columns, and `vector`. No value is null. The header lies in the footer's key-value metadata.
 
-Measured on 64 videos (pyarrow 26, 2 cores; numbers drawn with the distribution of averaged ReLU maps, not real ones):
+Measured on 64 videos (pyarrow 26; numbers drawn with the distribution of averaged ReLU maps, not real ones):
 
 - `vector` is a fixed-size list. It reads as fast as a list (10.0 ms against 10.1 ms for 8.4 MB), but the dimension is
   part of the schema, and no ragged row can be written. DuckDB sees FLOAT[], Polars Array, pandas one array a row.
-- Bytes split by significance, then zstd: 0.83 of the raw size for static, 0.75 for dynamic and 0.70 for faces, against
-  0.92, 0.80 and 0.85 with zstd alone. pyarrow reads them at 0.22 of `np.fromfile`'s speed, and at 0.28 without any
-  compression, page checksums verified, on one thread; a second thread has nothing to do and costs a tenth.
-- Row groups of about 1 MiB of vectors (8 videos of static tokens): one video is read in 1.4 ms where one group for all
-  takes 10 ms, while one group per video makes the file 8 % larger and a whole scan 1.6 times as long.
+- Vectors are not compressed and lie in one page for each row group, whose place the footer names: readers here take
+  them by plain reads, at about half of `np.fromfile`'s speed with all checksums. Bytes split by significance, then
+  zstd, took 0.83 of the raw size for static features, 0.75 for dynamic and 0.70 for faces, but 18 ms to write 8.4 MB
+  against 12 ms, and pyarrow, which alone could read them, did so at 0.09 of `np.fromfile`.
+- Row groups of 8 MiB of vectors, as a single video needs no more than its own bytes of them. They are smaller for
+  faces, whose times and quality take as much room as their vectors and are read by row group.
 """
 
 from __future__ import annotations

@@ -26,7 +26,7 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from storage import Family, FeatureStore, VideoFeatures, parquet_store
+from storage import Family, FeatureStore, VideoFeatures
 from storage.formats import FORMATS
 from storage.shard import ShardHeader
 
@@ -154,7 +154,6 @@ def open_archive(videos: int, scratch: Path) -> Table:
     family = Family("static", 8, {"weights": "random", "crops": {"size_px": 224, "margin": 1.5}}, QUALITY)
     column, times = np.zeros(TOKENS, np.float32), np.zeros(TOKENS)
     vectors = np.zeros((TOKENS, 8), np.float32)
-    parquet_store.ROW_GROUP_BYTES = 8 * vectors.nbytes  # as many row groups as real shards have
     for name, format in FORMATS.items():
         store = FeatureStore(scratch / f"archive-{name}", name)
         store.describe(family)

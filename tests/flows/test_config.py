@@ -18,7 +18,6 @@ CHANGES_NO_FEATURE = {
     "labels": "labels.csv",
     "store.path": "elsewhere",
     "store.format": "hdf5",
-    "store.dtype": "float16",
 }
 # Setting -> families that it changes.
 CHANGES_FEATURES = {
@@ -28,11 +27,13 @@ CHANGES_FEATURES = {
     "optical_flow.preset": {"dynamic"},
     "optical_flow.bound_px": {"dynamic"},
     "seed": {"static", "dynamic"},
+    "store.dtype": {"static", "dynamic"},
     "weights": {"static", "dynamic"},
     "static.precision": {"static"},
     "dynamic.precision": {"dynamic"},
 }
 VALUES = {
+    "store.dtype": "float16",
     "video.fps": 12.5,
     "faces.min_score": 0.61,
     "crops.margin": 1.7,

@@ -53,7 +53,7 @@ def test_export_onto_a_full_disk(small_disk, tmp_path, traitline):
     score = Score("a.mp4", "0" * 64, (0.5,) * 5, 1.0, 1, 1, *keys, "random")
     ScoreStore(root).write("traits", "1", [score])
     (root / "models" / "traits" / "1").mkdir(parents=True)
-    (root / "models" / "traits" / "1" / "metadata.json").touch()
+    (root / "models" / "traits" / "1" / "metadata.json").write_text("{}")
     (tmp_path / "clips").mkdir()
     (tmp_path / "clips" / "a.mp4").touch()
     disk = small_disk(0)
