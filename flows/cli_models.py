@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 import tempfile
 from collections.abc import Mapping
@@ -15,10 +14,11 @@ from rich.table import Table
 
 from flows import console
 from flows.cli_store import STORE, existing_store, show_table
+from flows.config import RunConfig, load_config
 from flows.errors import UserError
 from flows.model_card import INTENDED, limits, write_card
 from flows.models import find_model
-from flows.session import run_plainly
+from flows.session import run_command, run_plainly
 from storage.models import ModelSerializer
 
 models_app = typer.Typer(
@@ -130,11 +130,13 @@ def export(
 ) -> None:
     """Export a model for programs that have neither Traitline nor Keras, with a card that says what it is."""
 
-    def body() -> None:
-        found = find_model(existing_store(store), model)
+    def load() -> RunConfig:
+        return load_config(flags={"store.path": existing_store(store)})
+
+    def body(_: RunConfig) -> None:
+        found = find_model(store, model)
         if out.exists():
             raise UserError(f"{out} is there already; name a new folder with --out")
-        os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
         with console.console.status(f"Exporting {found}"):
             from fusion import export as exporting  # registers the classes, too; Keras takes seconds to import
 
@@ -160,7 +162,7 @@ def export(
                 shutil.rmtree(folder, ignore_errors=True)
         console.say(f"{found} is in {out}, its card in {out / 'README.md'}")
 
-    run_plainly(body)
+    run_command("models-export", load, body)
 
 
 def _flat(facts: Mapping[str, Any], prefix: str = "") -> list[tuple[str, str]]:
