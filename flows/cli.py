@@ -53,7 +53,10 @@ OPTIONS: dict[str, tuple[str, Any]] = {
     "labels": ("labels", Annotated[Path | None, typer.Option(help="Labels: .csv, .parquet, or .pkl.")]),
     "store": ("store.path", Annotated[str | None, typer.Option(help="Folder of the store, or s3://bucket/folder.")]),
     "out": ("out", Annotated[str | None, typer.Option(help="CSV file to write.")]),
-    "model": ("model", Annotated[str | None, typer.Option(help="Score with this model: NAME or NAME/VERSION.")]),
+    "model": (
+        "model",
+        Annotated[str | None, typer.Option(help="Score with this model: NAME, NAME/VERSION or NAME/ALIAS.")],
+    ),
     "weights": ("weights", Annotated[str | None, typer.Option(help="pretrained, random (for trials only) or auto.")]),
 }
 CONFIG = Annotated[Path | None, typer.Option("--config", "-c", help="Settings file in YAML.")]

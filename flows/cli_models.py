@@ -42,7 +42,7 @@ class ExportFormat(StrEnum):
 
 
 @models_app.command("list", epilog="Example: `traitline models list --store store`")
-def list_models(store: STORE = Path("store")) -> None:
+def list_models(store: STORE = "store") -> None:
     """List all models of a store with what they were trained on and how well they do."""
 
     def body() -> None:
@@ -69,7 +69,7 @@ def list_models(store: STORE = Path("store")) -> None:
 
 
 @models_app.command(epilog="Example: `traitline models show traits/production --store store`")
-def show(model: MODEL, store: STORE = Path("store")) -> None:
+def show(model: MODEL, store: STORE = "store") -> None:
     """Show what a model was trained on, how well it does, and what it must not be used for."""
 
     def body() -> None:
@@ -95,7 +95,7 @@ def show(model: MODEL, store: STORE = Path("store")) -> None:
 def alias(
     model: MODEL,
     alias: Annotated[str, typer.Argument(help="A word that does not look like a version.")],
-    store: STORE = Path("store"),
+    store: STORE = "store",
     remove: Annotated[bool, typer.Option("--remove", help="Remove the alias; the model stays.")] = False,
 ) -> None:
     """Make NAME/ALIAS stand for a model, or for another one than before."""
@@ -125,7 +125,7 @@ def alias(
 def export(
     model: MODEL,
     out: Annotated[Path, typer.Option("--out", help="Folder to make: the model, and its card in README.md.")],
-    store: STORE = Path("store"),
+    store: STORE = "store",
     format: Annotated[ExportFormat, typer.Option("--format", help="For which programs.")] = ExportFormat.savedmodel,
 ) -> None:
     """Export a model for programs that have neither Traitline nor Keras, with a card that says what it is."""
