@@ -1,6 +1,7 @@
 """Loads models one after the other in a process that notes all it does: run as `python load_watched.py STORE NAMES...`.
 
-Prints a line of JSON for each: what came of it, and every audit event of running code, opening, importing, connecting.
+Prints why a model is refused whose class nobody has imported, then a line of JSON for each: what came of it, and every
+audit event of running code, opening, importing, connecting.
 """
 
 from __future__ import annotations
@@ -15,8 +16,13 @@ HARMLESS = ("os.listdir", "os.scandir", "os.putenv")
 
 
 def main(root: str, names: list[str]) -> None:
-    import fusion.model  # noqa: F401  registers the classes
     from storage import ModelSerializer, StoreError
+
+    try:
+        ModelSerializer(root).load("good")
+    except StoreError as error:  # its class is not registered as yet
+        print(json.dumps(str(error)))
+    import fusion.model  # noqa: F401  registers the classes
 
     events: list[str] | None = None
 

@@ -121,7 +121,8 @@ def test_nothing_of_a_hostile_file_is_run_and_nothing_beside_it_is_read(attacked
             env={**os.environ, "PYTHONPATH": f"{root.parent}:{Path(__file__).parents[2]}"},
         )
     assert done.returncode == 0, done.stderr[-3000:]
-    reports = [json.loads(line) for line in done.stdout.splitlines()]
+    unknown, *reports = [json.loads(line) for line in done.stdout.splitlines()]
+    assert "its class CompletePersonalityModel is not known; import the package that registers it first" in unknown
     assert [report["name"] for report in reports] == names
     for title, report in zip(kinds["titles"], reports, strict=True):
         outside = [event for event in report["events"] if not allowed(event, root)]
@@ -151,14 +152,11 @@ def allowed(event: str, root: Path) -> bool:
     )
 
 
-def test_the_canary_sings_where_keras_is_asked_to_trust_the_file(tmp_path, good):
+def test_the_canary_sings_where_keras_is_asked_to_trust_the_file(tmp_path):
     canary = tmp_path / "canary"
-    good.save(tmp_path / "good.keras")
-    members = members_of((tmp_path / "good.keras").read_bytes())
-    path = tmp_path / "lambda.keras"
-    path.write_bytes(packed({**members, "config.json": json.dumps(lambda_config(canary)).encode()}))
-    program = f"import keras; keras.saving.load_model({str(path)!r}, safe_mode=False)"
-    subprocess.run([sys.executable, "-c", program], capture_output=True, timeout=120)
+    config = lambda_config(canary)
+    assert not canary.exists()
+    keras.saving.deserialize_keras_object(config, safe_mode=False)
     assert canary.exists()
 
 

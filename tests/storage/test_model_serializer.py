@@ -311,11 +311,3 @@ def test_other_file_formats_are_refused(tmp_path, model):
     path.rename(path.with_name("model.h5"))
     with pytest.raises(StoreError, match=r"has no model\.keras: only models saved as \.keras are loaded"):
         store.load("main")
-
-
-def test_class_that_nobody_imported_is_named(tmp_path, model):
-    ModelSerializer(tmp_path).save(model, "main", {}, {})
-    program = f"from storage import ModelSerializer; ModelSerializer({str(tmp_path)!r}).load('main')"
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
-    last = done.stderr.splitlines()[-1]
-    assert "its class CompletePersonalityModel is not known; import the package that registers it first" in last
