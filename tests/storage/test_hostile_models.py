@@ -22,7 +22,7 @@ from hostile_models import hostile_archives, hostile_configs, hostile_weights, l
 from fusion import CompletePersonalityModel
 from storage import ModelSerializer
 
-WATCHED = Path(__file__).with_name("load_watched.py")
+WATCHED = Path(__file__).parents[1] / "support" / "load_watched.py"
 IN_ACCESS, IN_OPEN = 0x1, 0x20
 
 
