@@ -16,6 +16,7 @@ from flows import console
 from flows.cli_assets import assets_app
 from flows.cli_evaluate import evaluate
 from flows.cli_failures import failures_app
+from flows.cli_models import models_app
 from flows.cli_store import store_app
 from flows.config import RunConfig, dump_config, load_config
 from flows.errors import UserError
@@ -43,6 +44,7 @@ app.add_typer(config_app, name="config")
 app.add_typer(store_app, name="store")
 app.add_typer(assets_app, name="assets")
 app.add_typer(failures_app, name="failures")
+app.add_typer(models_app, name="models")
 app.command(epilog="Example: `traitline evaluate --labels labels.csv --store store`")(evaluate)
 
 # Parameter -> the setting that it overrides, and the option. Every command takes --config and --set besides.
@@ -51,7 +53,10 @@ OPTIONS: dict[str, tuple[str, Any]] = {
     "labels": ("labels", Annotated[Path | None, typer.Option(help="Labels: .csv, .parquet, or .pkl.")]),
     "store": ("store.path", Annotated[str | None, typer.Option(help="Folder of the store, or s3://bucket/folder.")]),
     "out": ("out", Annotated[str | None, typer.Option(help="CSV file to write.")]),
-    "model": ("model", Annotated[str | None, typer.Option(help="Score with this model: NAME or NAME/VERSION.")]),
+    "model": (
+        "model",
+        Annotated[str | None, typer.Option(help="Score with this model: NAME, NAME/VERSION or NAME/ALIAS.")],
+    ),
     "weights": ("weights", Annotated[str | None, typer.Option(help="pretrained, random (for trials only) or auto.")]),
 }
 CONFIG = Annotated[Path | None, typer.Option("--config", "-c", help="Settings file in YAML.")]

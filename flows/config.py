@@ -78,7 +78,8 @@ class RunConfig(BaseModel, frozen=True, extra="forbid"):
     )
     out: Place | None = Field(None, description="CSV file to write; by default one in STORE/exports.")
     model: str | None = Field(
-        None, description="Score with this model, NAME or NAME/VERSION, instead of training one from the labels."
+        None,
+        description="Score with this model, NAME, NAME/VERSION or NAME/ALIAS, instead of training one from the labels.",
     )
     train_as: str = Field(
         "traits", pattern="^[A-Za-z0-9][A-Za-z0-9._-]*$", description="Name under which a trained model is kept."

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from pathlib import Path
 
 from flows import console
@@ -22,6 +23,14 @@ def labels_of(config: RunConfig) -> tuple[Path, Labels]:
     if config.labels is None:
         raise UserError("labels are needed; give them with --labels FILE")
     return config.labels, read_labels(config.labels, invert_neuroticism=config.invert_neuroticism)
+
+
+def digest_of(path: Path) -> str:
+    """SHA-256 of a label file, in hex; of a folder of First Impressions' files, over what `sha256sum *.pkl` prints."""
+    if not path.is_dir():
+        return hashlib.sha256(path.read_bytes()).hexdigest()
+    lines = [f"{digest_of(file)}  {file.name}\n" for file in sorted(path.glob("*.pkl"))]
+    return hashlib.sha256("".join(lines).encode()).hexdigest()
 
 
 def say_unmatched(title: str, matched: LabelledVideos) -> None:

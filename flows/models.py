@@ -6,7 +6,9 @@ from dataclasses import dataclass
 
 from flows.config import RunConfig
 from flows.errors import UserError
-from storage.models import ModelSerializer
+from storage.errors import StoreError, UnreachableError
+from storage.models import LATEST, ModelSerializer
+from storage.paths import StorePath
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,23 +27,30 @@ def trains(config: RunConfig) -> bool:
     return config.labels is not None and config.model is None
 
 
-def find_model(config: RunConfig, reference: str) -> ModelReference:
-    """Find a model of the store by NAME (its latest version) or NAME/VERSION.
+def find_model(root: str | StorePath, reference: str) -> ModelReference:
+    """Find a model by NAME (its latest version), NAME/3, NAME/latest or NAME/ALIAS.
+
+    Args:
+        root: the store's folder.
+        reference: as above.
 
     Raises:
         UserError: there is no such model; names those that there are.
     """
-    name, _, version = reference.partition("/")
+    name, slash, word = reference.partition("/")
+    serializer = ModelSerializer(root)
     try:
-        versions = ModelSerializer(config.store.path).versions(name)
+        if serializer.versions(name):
+            return ModelReference(name, serializer.resolve(name, word if slash else LATEST))
+    except UnreachableError:
+        raise
     except ValueError as error:
-        raise UserError(f"a model is named NAME or NAME/VERSION; got {reference!r}") from error
-    if versions and version in ("", *versions):
-        return ModelReference(name, version if version else versions[-1])
-    folder = config.store.path / "models"
-    known = sorted(path.parent.name + "/" + path.name for path in folder.glob("*/*") if path.name.isdigit())
+        raise UserError(f"a model is named NAME, NAME/VERSION or NAME/ALIAS; got {reference!r}") from error
+    except StoreError:
+        pass  # said below, with all that there is instead
+    known = [f"{name}/{word}" for name in serializer.names() for word in _words(serializer, name)]
     advice = f"there are {', '.join(known)}" if known else "the store has none; train one with --labels"
-    raise UserError(f"there is no model {reference} in {config.store.path}; {advice}")
+    raise UserError(f"there is no model {reference} in {root}; {advice}")
 
 
 def chosen_model(config: RunConfig) -> ModelReference:
@@ -50,4 +59,8 @@ def chosen_model(config: RunConfig) -> ModelReference:
     Raises:
         UserError: there is no such model.
     """
-    return find_model(config, config.train_as if config.model is None else config.model)
+    return find_model(config.store.path, config.train_as if config.model is None else config.model)
+
+
+def _words(serializer: ModelSerializer, name: str) -> list[str]:
+    return [*serializer.versions(name), *serializer.aliases(name)]

@@ -14,7 +14,7 @@ from flows.clips import read_clips, ready_videos
 from flows.config import RunConfig
 from flows.errors import UserError
 from flows.families import Families, families_of
-from flows.labels import labels_of, say_unmatched
+from flows.labels import digest_of, labels_of, say_unmatched
 from flows.manifest import Archive
 from flows.models import ModelReference
 from fusion.matching import LabelledVideos, match_labels
@@ -64,7 +64,8 @@ def train(config: RunConfig, videos: Archive) -> ModelReference:
         "static_key": families.static.key,
         "dynamic_key": families.dynamic.key,
         "weights": config.weights,
-        "labels": str(path),
+        "labels": path.name,
+        "labels_sha256": digest_of(path),
         "subjects_known": labels.subjects_known,
         "neuroticism_inverted": labels.neuroticism_inverted,
     }

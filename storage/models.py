@@ -1,35 +1,43 @@
-"""Trained models by name and version, in STORE/models/<name>/<version>/."""
+"""Trained models by name and version, in STORE/models/<name>/<version>/, and words that stand for a version."""
 
 from __future__ import annotations
 
 import hashlib
 import json
-import platform
-import zipfile
+import re
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
-from importlib.metadata import version as library_version
 from itertools import count
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
-from storage.commit import commit_folder
-from storage.errors import StoreError
+from storage.commit import commit_file, commit_folder, remove_files
+from storage.errors import StoreError, UnreachableError
 from storage.layout import open_store, path_name
-from storage.paths import StorePath, local_copy
+from storage.model_files import LARGEST_FILE, read_model, write_model
+from storage.paths import StorePath
+from storage.provenance import library_versions, program_version
 
 if TYPE_CHECKING:
     import keras
 
+LATEST = "latest"
 MODEL_FILE = "model.keras"
+HISTORY_FILE = "history.json"
 METADATA_FILE = "metadata.json"  # without which there is no version
-_ADDED = ("created_utc", "libraries", "model_sha256")
+ALIASES = "aliases"
+_ADDED = ("created_utc", "libraries", "program", "files", "digest")
+_LIKE_A_VERSION = re.compile(r"[vV]?[0-9.]+", re.ASCII)
 
 
 class ModelSerializer:
     """Saves and loads models of a store. A version is there whole or not at all, and is never changed.
 
-    Classes that a model is made of must be known to Keras before `load`: import the package that registers them.
+    Versions are "1", "2", ... A name may also have aliases, such as "production": words that stand for a version and
+    can be moved to another one at any time. "latest" always stands for the version with the highest number.
+
+    There is no way to remove a version: scores name the model that they came from, and its number would be given away
+    again.
 
     Args:
         root: the store's folder.
@@ -51,16 +59,17 @@ class ModelSerializer:
         """Save a model as the next version of its name.
 
         Args:
-            model: a built Keras model.
+            model: a built model of one of this program's own classes; the optimiser's state is not saved.
             name: letters, digits, dot, dash and underscore.
-            metadata: what JSON can hold; `created_utc`, `libraries` and `model_sha256` are added.
+            metadata: what JSON can hold. Added to it are `created_utc`, `libraries` (name -> version), `program`
+                (version and git commit), `files` (name -> SHA-256) and `digest` (SHA-256 over all the rest).
             history: measure -> its value after each epoch, as Keras' `History.history`.
 
         Returns:
             The version: "1", "2", ...
 
         Raises:
-            ValueError: the name or the metadata are not as above.
+            ValueError: the model, the name or the metadata are not as above.
             StoreError: the operating system refused.
         """
         folder = self._models / path_name("model name", name)
@@ -74,55 +83,100 @@ class ModelSerializer:
             version = str(number)
             try:
                 with commit_folder(folder / version, mark=METADATA_FILE) as temporary:
-                    model.save(temporary / MODEL_FILE)
-                    added = {
-                        "created_utc": datetime.now(UTC).isoformat(timespec="seconds"),
-                        "libraries": _libraries(),
-                        "model_sha256": _file_sha256(temporary / MODEL_FILE),
-                    }
-                    (temporary / METADATA_FILE).write_text(_json({**metadata, **added}), encoding="utf-8")
-                    (temporary / "history.json").write_text(measures, encoding="utf-8")
+                    write_model(model, temporary / MODEL_FILE)
+                    (temporary / HISTORY_FILE).write_text(measures, encoding="utf-8")
+                    facts = json.loads(_json({**metadata, **_added(temporary)}))  # as it will be read
+                    facts["digest"] = _digest(facts)
+                    (temporary / METADATA_FILE).write_text(_json(facts), encoding="utf-8")
                 return version
             except FileExistsError:
                 continue  # another process has just saved this version, or is about to
 
-    def load(self, name: str, version: str | Literal["latest"] = "latest") -> tuple[keras.Model, dict[str, Any]]:
-        """Load a model, not compiled, and its metadata. No code from the file is run.
+    def load(self, name: str, version: str = LATEST) -> tuple[keras.Model, dict[str, Any]]:
+        """Load a model, not compiled, and its metadata. No code from the file is run, see `storage.model_files`.
+
+        Classes that a model is made of must be known to Keras before: import the package that registers them.
+
+        Args:
+            name: of the model.
+            version: a version, an alias or "latest".
 
         Raises:
             ValueError: `name` or `version` cannot be a folder's name.
-            StoreError: there is no such version, it is damaged or no .keras file, it holds code of its own, or a class
-                that it is made of is not known.
+            StoreError: there is no such version, it is damaged or no .keras file, or not what this program writes.
         """
-        if version == "latest":
-            versions = self.versions(name)
-            if not versions:
-                raise StoreError(f"no model {name!r} in {self._models}: train one first, or name another")
-            version = versions[-1]
-        folder = self._models / path_name("model name", name) / path_name("model version", version)
-        path = folder / MODEL_FILE
-        if not path.is_file():
-            raise StoreError(f"{folder} has no {MODEL_FILE}: only models saved as .keras are loaded")
+        version = self.resolve(name, version)
+        path = self._version(name, version) / MODEL_FILE
         metadata = self.metadata(name, version)
-        with local_copy(path) as copy:
-            if not zipfile.is_zipfile(copy):
-                raise StoreError(f"{path} is not a .keras file: it may be of another format, or damaged")
-            if _file_sha256(copy) != metadata.get("model_sha256"):
-                raise StoreError(f"{path} is not the file that was saved here: its SHA-256 is not in {METADATA_FILE}")
-            return _load_keras(copy, path), metadata
+        if not path.is_file():
+            raise StoreError(f"{path.parent} has no {MODEL_FILE}: only models saved as .keras are loaded")
+        if path.stat().st_size > LARGEST_FILE:
+            raise StoreError(f"cannot load {path}: it has more than {LARGEST_FILE:,} bytes")
+        data = path.read_bytes()
+        if hashlib.sha256(data).hexdigest() != metadata["files"].get(MODEL_FILE):
+            raise StoreError(f"{path} is not the file that was saved here: its SHA-256 is not in {METADATA_FILE}")
+        return read_model(data, path), metadata
+
+    def resolve(self, name: str, word: str = LATEST) -> str:
+        """The version that a word stands for: a version itself, an alias or "latest".
+
+        Raises:
+            ValueError: `name` or `word` cannot be a folder's name.
+            StoreError: there is none.
+        """
+        path_name("model version", word)
+        versions = self.versions(name)
+        if word == LATEST and versions:
+            return versions[-1]
+        if word in versions:
+            return word
+        version = None if word == LATEST else self._alias(name, word)
+        if version in versions:
+            return version
+        if version is not None:
+            raise StoreError(f"the alias {name}/{word} stands for version {version}, which is not there: set it anew")
+        known = f"; there are {', '.join(versions)}" if versions else ": train one first, or name another"
+        raise StoreError(f"no model {name}/{word} in {self._models}{known}")
 
     def metadata(self, name: str, version: str) -> dict[str, Any]:
-        """Read what `save` was told about a version, without loading the model.
+        """Read what `save` was told about a version, and what it added, without loading the model.
 
         Raises:
             ValueError: `name` or `version` cannot be a folder's name.
             StoreError: there is no such version, or its metadata is damaged.
         """
-        return self._read_json(name, version, METADATA_FILE)
+        path = self._version(name, version) / METADATA_FILE
+        facts = _read_json(path)
+        if facts.get("digest") != _digest(facts) or not isinstance(facts.get("files"), dict):
+            raise StoreError(f"{path} is damaged: it is not what was saved here")
+        return facts
 
     def history(self, name: str, version: str) -> dict[str, list[float]]:
         """Read a version's measures by epoch. Raises as `metadata` does."""
-        return self._read_json(name, version, "history.json")
+        return _read_json(self._version(name, version) / HISTORY_FILE)
+
+    def verify(self, name: str, version: str) -> str | None:
+        """Read all files of a version; returns one line that says what is wrong, or None.
+
+        Raises:
+            ValueError: `name` or `version` cannot be a folder's name.
+            storage.errors.UnreachableError: object storage cannot be asked.
+        """
+        folder = self._version(name, version)
+        try:
+            files = self.metadata(name, version)["files"]
+        except UnreachableError:
+            raise
+        except StoreError as error:
+            return str(error)
+        for file, digest in files.items():
+            try:
+                data = (folder / path_name("file", file)).read_bytes()
+            except (OSError, ValueError) as error:
+                return f"cannot read {file!r} in {folder}: {error}"
+            if hashlib.sha256(data).hexdigest() != digest:
+                return f"{folder / file} is damaged: its SHA-256 is not that of {METADATA_FILE}"
+        return None
 
     def versions(self, name: str) -> list[str]:
         """All versions of a model, oldest first; none where there is no such model."""
@@ -133,15 +187,64 @@ class ModelSerializer:
         names = {path.parent.name for path in self._models.glob("*/*") if _is_version(path)}
         return sorted(name for name in names if not name.startswith("."))
 
-    def _read_json(self, name: str, version: str, file: str) -> dict[str, Any]:
-        path = self._models / path_name("model name", name) / path_name("model version", version) / file
-        try:
-            value = json.loads(path.read_text(encoding="utf-8"))
-        except (OSError, ValueError) as error:
-            raise StoreError(f"cannot read {path}: {error!r}") from error
-        if not isinstance(value, dict):
-            raise StoreError(f"cannot read {path}: it must hold one JSON object")
-        return value
+    def aliases(self, name: str) -> dict[str, str]:
+        """Alias -> version, sorted by alias.
+
+        Raises:
+            ValueError: `name` cannot be a folder's name.
+            StoreError: an alias is damaged.
+        """
+        folder = self._models / path_name("model name", name) / ALIASES
+        words = sorted(path.stem for path in folder.glob("*.json") if not path.name.startswith("."))
+        found = {word: self._alias(name, word) for word in words}
+        return {word: version for word, version in found.items() if version is not None}
+
+    def set_alias(self, name: str, alias: str, version: str) -> str:
+        """Make an alias stand for a version, or for what another alias or "latest" stands for now.
+
+        Readers find what it stood for before, or this, and never anything else.
+
+        Returns:
+            The version.
+
+        Raises:
+            ValueError: the alias cannot be a file's name, is "latest" or could be taken for a version.
+            StoreError: there is no such version, or the operating system refused.
+        """
+        path = self._alias_path(name, alias)
+        version = self.resolve(name, version)
+        with commit_file(path) as temporary:
+            temporary.write_text(_json({"version": version}), encoding="utf-8")
+        return version
+
+    def remove_alias(self, name: str, alias: str) -> None:
+        """Remove an alias; its version stays.
+
+        Raises:
+            ValueError: the alias could not be one.
+            StoreError: there is none, or the operating system refused.
+        """
+        path = self._alias_path(name, alias)
+        if not path.is_file():
+            raise StoreError(f"there is no alias {name}/{alias} in {self._models}")
+        remove_files([path])
+
+    def _alias(self, name: str, alias: str) -> str | None:
+        path = self._alias_path(name, alias) if not _LIKE_A_VERSION.fullmatch(alias) else None
+        if path is None or not path.is_file():
+            return None
+        version = _read_json(path).get("version")
+        if not isinstance(version, str):
+            raise StoreError(f"{path} is damaged: remove that alias and set it anew")
+        return version
+
+    def _alias_path(self, name: str, alias: str) -> StorePath:
+        if alias == LATEST or _LIKE_A_VERSION.fullmatch(alias):
+            raise ValueError(f"an alias must not be {LATEST!r} or look like a version, as {alias!r} does")
+        return self._models / path_name("model name", name) / ALIASES / f"{path_name('alias', alias)}.json"
+
+    def _version(self, name: str, version: str) -> StorePath:
+        return self._models / path_name("model name", name) / path_name("model version", version)
 
     def _numbers(self, name: str) -> list[int]:
         paths = (self._models / path_name("model name", name)).glob("*")
@@ -152,31 +255,29 @@ def _is_version(folder: StorePath) -> bool:
     return folder.name.isascii() and folder.name.isdigit() and (folder / METADATA_FILE).exists()
 
 
-def _load_keras(copy: Path, path: StorePath) -> keras.Model:
-    import keras  # takes seconds, and only models need it
+def _added(folder: Path) -> dict[str, Any]:
+    return {
+        "created_utc": datetime.now(UTC).isoformat(timespec="seconds"),
+        "libraries": library_versions(),
+        "program": program_version(),
+        "files": {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in sorted(folder.iterdir())},
+    }
 
+
+def _digest(facts: Mapping[str, Any]) -> str:
+    """SHA-256 over all facts but the digest itself."""
+    rest = {name: value for name, value in facts.items() if name != "digest"}
+    return hashlib.sha256(json.dumps(rest, sort_keys=True).encode()).hexdigest()
+
+
+def _read_json(path: StorePath) -> dict[str, Any]:
     try:
-        # Not compiled: scoring needs no optimiser, and a loss of one's own would have to be known as well.
-        return keras.saving.load_model(copy, safe_mode=True, compile=False)
-    except (OSError, ValueError, TypeError, KeyError) as error:
-        root = error
-        while root.__context__ is not None:  # Keras wraps what is wrong into pages of configuration
-            root = root.__context__
-        reason = " ".join(str(root).split()).partition(". ")[0][:300]
-        allowed = "a model may be made of Keras' own layers and of classes whose package is imported first"
-        raise StoreError(f"cannot load {path}: {reason}; {allowed}") from error
-
-
-def _libraries() -> dict[str, str]:
-    import keras
-
-    libraries = {name: library_version(name) for name in ("keras", "numpy", keras.config.backend())}
-    return {"python": platform.python_version(), **libraries}
-
-
-def _file_sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise StoreError(f"cannot read {path}: {error!r}") from error
+    if not isinstance(value, dict):
+        raise StoreError(f"cannot read {path}: it must hold one JSON object")
+    return value
 
 
 def _json(value: Mapping[str, Any]) -> str:

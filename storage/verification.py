@@ -6,8 +6,6 @@ there, so that the next run makes anew just what was in it. A damaged model stay
 
 from __future__ import annotations
 
-import hashlib
-
 from storage.commit import move_file
 from storage.errors import StoreError, UnreachableError
 from storage.failures import check_failures
@@ -15,9 +13,9 @@ from storage.families import Family
 from storage.feature_store import FeatureStore, read_family
 from storage.formats import SUFFIXES, check_shard, format_of
 from storage.layout import open_store
-from storage.models import METADATA_FILE, MODEL_FILE, ModelSerializer
+from storage.models import METADATA_FILE, ModelSerializer
 from storage.parts import list_parts
-from storage.paths import StorePath, local_copy
+from storage.paths import StorePath
 from storage.scores import check_scores
 from storage.shard import read_header
 from storage.tables import SUFFIX
@@ -111,17 +109,9 @@ def _kind(path: StorePath) -> str:
 
 
 def _check_model(folder: StorePath) -> None:
-    models = ModelSerializer(folder.parent.parent.parent)
-    metadata = models.metadata(folder.parent.name, folder.name)
-    models.history(folder.parent.name, folder.name)
-    model = folder / MODEL_FILE
-    try:
-        with local_copy(model) as copy, copy.open("rb") as file:
-            sha256 = hashlib.file_digest(file, "sha256").hexdigest()
-    except OSError as error:
-        raise StoreError(f"cannot read {model}: {error.strerror}") from error
-    if sha256 != metadata.get("model_sha256"):
-        raise StoreError(f"{model} is damaged: its SHA-256 is not that of {METADATA_FILE}")
+    problem = ModelSerializer(folder.parent.parent.parent).verify(folder.parent.name, folder.name)
+    if problem is not None:
+        raise StoreError(problem)
 
 
 def _family_of_shards(folder: StorePath) -> Family | None:

@@ -181,9 +181,9 @@ def test_any_failing_call_leaves_what_was_there_or_all_of_the_new_and_the_next_t
 
 
 def test_any_failing_call_while_a_model_is_saved_leaves_no_version_or_a_whole_one(tmp_path):
-    import keras
+    from fusion import CompletePersonalityModel
 
-    model = keras.Sequential([keras.Input((2,)), keras.layers.Dense(1)])
+    model = CompletePersonalityModel(2, 2, fusion_dim=2, num_heads=1, hidden_dim=1)
 
     def seen(root: Path) -> list[str]:
         serializer = ModelSerializer(root)

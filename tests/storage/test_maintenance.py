@@ -76,10 +76,12 @@ def test_verify_names_just_the_damaged_files_and_repair_leaves_the_rest(root, fi
 def save_model(root) -> ModelSerializer:
     """A model as far as its files go."""
     with commit_folder(root / "models" / "traits" / "1", mark="metadata.json") as temporary:
-        (temporary / "model.keras").write_bytes(b"layers")
-        sha256 = hashlib.sha256(b"layers").hexdigest()
-        (temporary / "metadata.json").write_text(json.dumps({"model_sha256": sha256}))
-        (temporary / "history.json").write_text("{}")
+        contents = {"model.keras": b"layers", "history.json": b"{}"}
+        for name, data in contents.items():
+            (temporary / name).write_bytes(data)
+        facts = {"files": {name: hashlib.sha256(data).hexdigest() for name, data in contents.items()}}
+        facts["digest"] = hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
+        (temporary / "metadata.json").write_text(json.dumps(facts))
     return ModelSerializer(root)
 
 

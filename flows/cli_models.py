@@ -1,0 +1,193 @@
+"""The commands `traitline models ...`: looking at trained models, naming them and handing them to other programs."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from collections.abc import Mapping
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.table import Table
+
+from flows import console
+from flows.cli_store import STORE, existing_store, show_table
+from flows.config import RunConfig, load_config
+from flows.errors import UserError
+from flows.model_card import INTENDED, limits, write_card
+from flows.models import find_model
+from flows.session import run_command, run_plainly
+from storage.models import ModelSerializer
+
+models_app = typer.Typer(
+    no_args_is_help=True, help="Look at trained models, give them names, and hand them to other programs."
+)
+
+MODEL = Annotated[str, typer.Argument(help="NAME (its latest version), NAME/3, NAME/latest or NAME/ALIAS.")]
+MEANINGS = {
+    "static": "face tokens",
+    "dynamic": "motion tokens",
+    "mask": "which of them are real",
+    "time_s": "their times in seconds from the start of the video",
+}
+
+
+class ExportFormat(StrEnum):
+    """Formats that other programs run a model in."""
+
+    savedmodel = "savedmodel"
+    onnx = "onnx"
+
+
+@models_app.command("list", epilog="Example: `traitline models list --store store`")
+def list_models(store: STORE = "store") -> None:
+    """List all models of a store with what they were trained on and how well they do."""
+
+    def body() -> None:
+        serializer = ModelSerializer(existing_store(store))
+        table = Table("model", "aliases", "trained (UTC)", "labels", "weights")
+        for heading in ("clips", "validation loss", "always the mean"):
+            table.add_column(heading, justify="right")
+        for name in serializer.names():
+            aliases = serializer.aliases(name)
+            versions = serializer.versions(name)
+            for version in versions:
+                facts = serializer.metadata(name, version)
+                words = [alias for alias, target in aliases.items() if target == version]
+                words += ["latest"] if version == versions[-1] else []
+                losses = [_number(facts.get(loss)) for loss in ("validation_loss", "baseline_loss")]
+                clips = f"{facts.get('train_clips', 0) + facts.get('validation_clips', 0):,}"
+                texts = [str(facts.get(fact, "")) for fact in ("created_utc", "labels", "weights")]
+                table.add_row(f"{name}/{version}", ", ".join(words), *texts, clips, *losses)
+        if not table.rows:
+            raise UserError(f"there are no models in {store}; train one with `traitline train`")
+        show_table(table)
+
+    run_plainly(body)
+
+
+@models_app.command(epilog="Example: `traitline models show traits/production --store store`")
+def show(model: MODEL, store: STORE = "store") -> None:
+    """Show what a model was trained on, how well it does, and what it must not be used for."""
+
+    def body() -> None:
+        found = find_model(existing_store(store), model)
+        facts = ModelSerializer(store).metadata(found.name, found.version)
+        table = Table("fact", "value", title=str(found), title_justify="left")
+        for fact, value in _flat(facts):
+            table.add_row(fact, value)
+        show_table(table)
+        words = Table("use", title_justify="left")
+        words.add_row(f"For {INTENDED}.")
+        for limit in limits(facts):
+            words.add_row(limit, style="bold")
+        show_table(words)
+
+    run_plainly(body)
+
+
+@models_app.command(
+    epilog="Examples: `traitline models alias traits/3 production --store store`, "
+    "`traitline models alias traits production --remove`"
+)
+def alias(
+    model: MODEL,
+    alias: Annotated[str, typer.Argument(help="A word that does not look like a version.")],
+    store: STORE = "store",
+    remove: Annotated[bool, typer.Option("--remove", help="Remove the alias; the model stays.")] = False,
+) -> None:
+    """Make NAME/ALIAS stand for a model, or for another one than before."""
+
+    def body() -> None:
+        found = find_model(existing_store(store), model)
+        serializer = ModelSerializer(store)
+        try:
+            if remove:
+                serializer.remove_alias(found.name, alias)
+                console.say(f"{found.name}/{alias} is removed")
+                return
+            before = serializer.aliases(found.name).get(alias)
+            serializer.set_alias(found.name, alias, found.version)
+        except ValueError as error:
+            raise UserError(str(error)) from error
+        moved = f", and no longer for {found.name}/{before}" if before not in (None, found.version) else ""
+        console.say(f"{found.name}/{alias} stands for {found}{moved}")
+
+    run_plainly(body)
+
+
+@models_app.command(
+    epilog="Examples: `traitline models export traits/3 --format onnx --out traits-3`, "
+    "`traitline models export traits/production --format savedmodel --out traits-3`"
+)
+def export(
+    model: MODEL,
+    out: Annotated[Path, typer.Option("--out", help="Folder to make: the model, and its card in README.md.")],
+    store: STORE = "store",
+    format: Annotated[ExportFormat, typer.Option("--format", help="For which programs.")] = ExportFormat.savedmodel,
+) -> None:
+    """Export a model for programs that have neither Traitline nor Keras, with a card that says what it is."""
+
+    def load() -> RunConfig:
+        return load_config(flags={"store.path": existing_store(store)})
+
+    def body(_: RunConfig) -> None:
+        found = find_model(store, model)
+        if out.exists():
+            raise UserError(f"{out} is there already; name a new folder with --out")
+        with console.console.status(f"Exporting {found}"):
+            from fusion import export as exporting  # registers the classes, too; Keras takes seconds to import
+
+            network, facts = ModelSerializer(store).load(found.name, found.version)
+            # Made elsewhere and renamed, so that nobody finds half of it.
+            out.absolute().parent.mkdir(parents=True, exist_ok=True)
+            folder = Path(tempfile.mkdtemp(prefix=".tmp-", dir=out.absolute().parent))
+            try:
+                if format is ExportFormat.onnx:
+                    files = ["model.onnx"]
+                    exporting.export_onnx(network, folder / files[0])
+                else:
+                    exporting.export_savedmodel(network, folder)
+                    files = ["saved_model.pb", "variables/"]
+                inputs = [
+                    (name, spec.dtype.name, _shape(name, spec.shape.as_list()), _meaning(name))
+                    for name, spec in exporting.export_inputs(network).items()
+                ]
+                write_card(folder / "README.md", found, facts, files, inputs)
+                folder.chmod(0o755)
+                folder.rename(out)
+            finally:
+                shutil.rmtree(folder, ignore_errors=True)
+        console.say(f"{found} is in {out}, its card in {out / 'README.md'}")
+
+    run_command("models-export", load, body)
+
+
+def _flat(facts: Mapping[str, Any], prefix: str = "") -> list[tuple[str, str]]:
+    rows = []
+    for name, value in facts.items():
+        if isinstance(value, Mapping):
+            rows += _flat(value, f"{prefix}{name}.")
+        elif isinstance(value, list):
+            rows.append((prefix + name, ", ".join(map(str, value))))
+        else:
+            rows.append((prefix + name, _number(value)))
+    return rows
+
+
+def _number(value: Any) -> str:
+    if isinstance(value, float):
+        return f"{value:.4g}"
+    return "" if value is None else str(value)
+
+
+def _shape(name: str, shape: list[int | None]) -> str:
+    free = ["B", "Ts" if name.startswith("static") else "Td"]
+    return f"[{', '.join([*free, *map(str, shape[2:])])}]"
+
+
+def _meaning(name: str) -> str:
+    kind, _, part = name.partition("_")
+    return MEANINGS[part if part else kind]

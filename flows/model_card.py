@@ -1,0 +1,65 @@
+"""What a trained model is, in words: for those who were handed an exported one, and for `traitline models show`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+
+from flows.models import ModelReference
+
+INTENDED = (
+    "research on how people perceive others in short face videos: it predicts *apparent* personality, what viewers "
+    "ascribe to a speaker from a short clip"
+)
+NOT_FOR = (
+    "decisions about people in employment, education, justice or health care",
+    "finding out who somebody is or how somebody really is: it was trained on the impressions of viewers, with all "
+    "their prejudice about age, sex, skin colour, clothing and speech",
+    "faces of people who do not know of it",
+)
+RANDOM = "the feature networks had RANDOM weights, so its scores show that everything works and mean nothing else"
+
+
+def limits(metadata: Mapping[str, Any]) -> list[str]:
+    """What a model must not be used for, and what was found wrong with it, one sentence each."""
+    found = [f"Not for {purpose}." for purpose in NOT_FOR]
+    if metadata.get("weights") == "random":
+        found.insert(0, f"Not for anything but a trial: {RANDOM}.")
+    if metadata.get("validation_loss") is None:
+        found.append("Nobody knows how well it does on people whom it has not seen: it was trained without validation.")
+    if metadata.get("subjects_known") is False:
+        found.append("Its measures flatter it: the labels do not say who is in a clip, so people may be in both parts.")
+    return found + [f"Warning of its training: {warning}." for warning in metadata.get("warnings", ())]
+
+
+def write_card(
+    path: Path,
+    model: ModelReference,
+    metadata: Mapping[str, Any],
+    files: Sequence[str],
+    inputs: Sequence[Sequence[str]],
+) -> None:
+    """Write the card of an exported model as Markdown.
+
+    Args:
+        path: the file, replaced where it is there.
+        model: which.
+        metadata: of the model.
+        files: names of the exported files.
+        inputs: name, dtype, shape and meaning of each input.
+    """
+    environment = Environment(
+        loader=PackageLoader("flows"),
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+    )
+    template = environment.get_template("model_card.md.j2")
+    text = template.render(
+        model=model, metadata=metadata, files=files, inputs=inputs, intended=INTENDED, limits=limits(metadata)
+    )
+    path.write_text(text, encoding="utf-8")

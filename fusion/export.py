@@ -1,0 +1,117 @@
+"""A trained model for programs that have neither this package nor Keras: TensorFlow SavedModel, and ONNX.
+
+An exported model takes a batch of any number of clips with any number of tokens, as the store has them, and does all
+else itself: standardisation, time encoding, masks.
+"""
+
+from __future__ import annotations
+
+import logging
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import keras
+import tensorflow as tf
+
+from fusion.model import CompletePersonalityModel
+
+KINDS = ("static", "dynamic")
+OUTPUT = "traits"
+
+# The newest that tf2onnx writes without a warning; ONNX Runtime reads it since 1.14.
+ONNX_OPSET = 18
+
+
+def export_inputs(model: CompletePersonalityModel) -> dict[str, tf.TensorSpec]:
+    """The inputs of an exported model by name: tokens, their masks, and their times where the model's form has times.
+
+    B, Ts and Td are free: "static" float32 [B, Ts, Ds], "static_mask" bool [B, Ts], "static_time_s" float32 [B, Ts];
+    "dynamic" float32 [B, Td, Dd] and so on. True marks a real token. What stands in the padding does not matter.
+    """
+    inputs = {}
+    for kind, dim in zip(KINDS, (model.static_dim, model.dynamic_dim), strict=True):
+        inputs[kind] = tf.TensorSpec([None, None, dim], tf.float32, name=kind)
+        inputs[f"{kind}_mask"] = tf.TensorSpec([None, None], tf.bool, name=f"{kind}_mask")
+        if model.form == "sequence":
+            inputs[f"{kind}_time_s"] = tf.TensorSpec([None, None], tf.float32, name=f"{kind}_time_s")
+    return inputs
+
+
+def export_savedmodel(model: CompletePersonalityModel, folder: Path) -> None:
+    """Write a TensorFlow SavedModel whose signature `serving_default` takes `export_inputs` and gives `traits`.
+
+    Args:
+        model: a trained model.
+        folder: is made; what is in it already may be replaced.
+    """
+    archive = keras.export.ExportArchive()
+    archive.track(model)
+    archive.add_endpoint("serving_default", _scores(model))
+    archive.write_out(str(folder), verbose=False)
+
+
+def export_onnx(model: CompletePersonalityModel, path: Path) -> None:
+    """Write an ONNX file that takes `export_inputs` and gives `traits`, float32 [B, 5].
+
+    Args:
+        model: a trained model.
+        path: the file, replaced where it is there.
+    """
+    import onnx
+
+    graph = _to_onnx(model)
+    _clear_padding(graph.graph)
+    for value in (*graph.graph.input, *graph.graph.output):
+        kind = value.name.partition("_")[0]
+        axes = ("batch", f"{kind}_tokens") if value.name != OUTPUT else ("batch",)
+        for dimension, axis in zip(value.type.tensor_type.shape.dim, axes, strict=False):
+            dimension.dim_param = axis
+    onnx.checker.check_model(graph, full_check=True)
+    onnx.save(graph, path)
+
+
+def _to_onnx(model: CompletePersonalityModel) -> Any:
+    # Converting says much on the standard error and nothing of use to anybody. Two modules warn on their import, too.
+    logger = logging.getLogger("tf2onnx")
+    level = logger.level
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        import tf2onnx
+
+        try:
+            logger.setLevel(logging.ERROR)
+            signature = list(export_inputs(model).values())
+            graph, _ = tf2onnx.convert.from_function(_scores(model), input_signature=signature, opset=ONNX_OPSET)
+        finally:
+            logger.setLevel(level)
+    return graph
+
+
+def _clear_padding(graph: Any) -> None:
+    """Zeros into the padding first of all: tf2onnx makes products of the model's own `where`, and 0 * NaN is NaN."""
+    from onnx import TensorProto, helper
+
+    nodes = []
+    for kind in KINDS:
+        for node in graph.node:
+            node.input[:] = [f"{kind}_real" if name == kind else name for name in node.input]
+        nodes += [
+            helper.make_node("Unsqueeze", [f"{kind}_mask", "last_axis"], [f"{kind}_mask_3d"]),
+            helper.make_node("Where", [f"{kind}_mask_3d", kind, "zero"], [f"{kind}_real"]),
+        ]
+    graph.initializer.append(helper.make_tensor("last_axis", TensorProto.INT64, [1], [-1]))
+    graph.initializer.append(helper.make_tensor("zero", TensorProto.FLOAT, [], [0.0]))
+    for node in reversed(nodes):
+        graph.node.insert(0, node)
+
+
+def _scores(model: CompletePersonalityModel) -> Callable[..., dict[str, tf.Tensor]]:
+    inputs = export_inputs(model)
+
+    @tf.function(input_signature=list(inputs.values()))
+    def scores(*values: tf.Tensor) -> dict[str, tf.Tensor]:
+        return {OUTPUT: model(dict(zip(inputs, values, strict=True)), training=False)}
+
+    return scores

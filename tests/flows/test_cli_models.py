@@ -1,0 +1,137 @@
+"""Models as a person handles them on the command line."""
+
+from __future__ import annotations
+
+import numpy as np
+import onnxruntime
+import pytest
+
+from fusion import TRAITS
+from fusion.scoring import predict
+from fusion.settings import TrainSettings
+from fusion.tokens import ClipTokens, pad_batch
+from fusion.training import train
+from storage import ModelSerializer
+
+
+@pytest.fixture(scope="module")
+def clips() -> list[ClipTokens]:
+    rng = np.random.default_rng(0)
+    times = np.arange(4, dtype=np.float32)
+    return [
+        ClipTokens(
+            f"{number}.mp4",
+            rng.normal(size=(4, 6)).astype(np.float32),
+            times,
+            rng.normal(size=(4, 5)).astype(np.float32),
+            times,
+        )
+        for number in range(6)
+    ]
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory, clips):
+    """A store with two versions of a model; tests must not add any."""
+    store = tmp_path_factory.mktemp("models") / "store"
+    labels = np.random.default_rng(1).random((6, 5)).astype(np.float32)
+    trained = train(clips, labels, list("aabbcc"), TrainSettings(epochs=1))
+    facts = {
+        "recipe": "r",
+        "static_key": "5" * 16,
+        "dynamic_key": "d" * 16,
+        "weights": "random",
+        "labels": "people.csv",
+        "labels_sha256": "1" * 64,
+        "subjects_known": True,
+        "neuroticism_inverted": False,
+    }
+    for _ in range(2):
+        ModelSerializer(store).save(trained.model, "traits", {**trained.metadata, **facts}, trained.history)
+    return store
+
+
+def test_list_shows_every_version_with_its_names_and_measures(root, traitline):
+    ModelSerializer(root).set_alias("traits", "production", "1")
+    result = traitline("models", "list", "--store", root)
+    assert result.returncode == 0, result.stderr
+    rows = [line for line in result.stdout.splitlines() if "traits/" in line]
+    assert len(rows) == 2
+    assert "production" in rows[0]
+    assert "latest" in rows[1]
+    loss = ModelSerializer(root).metadata("traits", "1")["validation_loss"]
+    assert all("people.csv" in row and "random" in row and f"{loss:.4g}" in row for row in rows)
+
+
+@pytest.mark.parametrize("name", ["traits", "traits/1", "traits/latest", "traits/production"])
+def test_show_says_what_it_is_and_what_it_must_not_be_used_for(root, traitline, name):
+    ModelSerializer(root).set_alias("traits", "production", "1")
+    result = traitline("models", "show", name, "--store", root)
+    assert result.returncode == 0, result.stderr
+    for words in ("labels_sha256", "1" * 64, "libraries.keras", "program.version", "validation_loss", "employment"):
+        assert words in result.stdout
+    assert "RANDOM" in result.stdout
+    assert f"traits/{1 if name.endswith(('1', 'production')) else 2}" in result.stdout
+
+
+def test_alias_is_set_moved_and_removed(root, traitline):
+    assert (
+        "traits/trial stands for traits/1" in traitline("models", "alias", "traits/1", "trial", "--store", root).stderr
+    )
+    moved = traitline("models", "alias", "traits/2", "trial", "--store", root)
+    assert "traits/trial stands for traits/2, and no longer for traits/1" in moved.stderr
+    assert "removed" in traitline("models", "alias", "traits", "trial", "--remove", "--store", root).stderr
+    assert "trial" not in ModelSerializer(root).aliases("traits")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (("show", "other"), ("there is no model other", "traits/1")),
+        (("show", "traits/9"), ("there is no model traits/9", "traits/2")),
+        (("show", "../traits"), ("a model is named NAME",)),
+        (("alias", "traits/1", "v2"), ("look like a version",)),
+        (("alias", "traits/1", "nothing", "--remove"), ("no alias traits/nothing",)),
+        (("export", "traits/1", "--out", "."), ("is there already", "--out")),
+    ],
+    ids=lambda value: " ".join(value),
+)
+def test_mistake_is_one_line(root, traitline, arguments, words):
+    result = traitline("models", *arguments, "--store", root)
+    assert result.returncode == 1
+    (line,) = result.stderr.splitlines()
+    assert line.startswith("traitline: ")
+    assert all(word in line for word in words), line
+
+
+def test_exported_onnx_with_its_card_is_all_that_another_program_needs(root, tmp_path, traitline, clips):
+    out = tmp_path / "for others"
+    result = traitline("models", "export", "traits/1", "--format", "onnx", "--out", out, "--store", root)
+    assert result.returncode == 0, result.stderr
+    assert [line for line in result.stderr.splitlines() if "traits/1 is in" not in line] == []
+    assert {path.name for path in out.iterdir()} == {"model.onnx", "README.md"}
+    session = onnxruntime.InferenceSession(out / "model.onnx", providers=["CPUExecutionProvider"])
+    model, facts = ModelSerializer(root).load("traits", "1")
+    np.testing.assert_allclose(session.run(None, pad_batch(clips))[0], predict(model, clips), rtol=0, atol=1e-5)
+    card = (out / "README.md").read_text(encoding="utf-8")
+    for value in session.get_inputs():
+        assert f"| `{value.name}` |" in card
+    order = [card.index(f"{number}. {trait}") for number, trait in enumerate(TRAITS, start=1)]
+    assert order == sorted(order)
+    for words in (facts["files"]["model.keras"], "5" * 16, "d" * 16, "employment", "RANDOM", "apparent", "1" * 64):
+        assert words in card
+    assert card.startswith("# traits/1")
+
+
+def test_savedmodel_is_exported_whole_or_not_at_all(root, tmp_path, traitline):
+    out = tmp_path / "saved"
+    result = traitline("models", "export", "traits", "--out", out, "--store", root)
+    assert result.returncode == 0, result.stderr
+    assert {"saved_model.pb", "variables", "README.md"} <= {path.name for path in out.iterdir()}
+    assert [path.name for path in tmp_path.iterdir()] == ["saved"]
+    assert traitline("models", "export", "traits", "--out", out, "--store", root).returncode == 1
+
+
+def test_help_of_every_command_shows_an_example(traitline):
+    for command in ("list", "show", "alias", "export"):
+        assert "Example" in traitline("models", command, "--help").stdout
