@@ -12,6 +12,7 @@ from pydantic import BaseModel, Field, ValidationError
 from extractors.crops import CropSettings
 from extractors.dynamic import DynamicSettings
 from extractors.faces import FaceSettings
+from extractors.finetune import FinetuneSettings
 from extractors.optical_flow import OpticalFlowSettings
 from extractors.static import StaticSettings
 from extractors.video import VideoSettings
@@ -77,6 +78,7 @@ class RunConfig(BaseModel, frozen=True, extra="forbid"):
     static: StaticSettings = StaticSettings()
     dynamic: DynamicSettings = DynamicSettings()
     train: TrainSettings = TrainSettings()
+    finetune: FinetuneSettings = FinetuneSettings()
 
 
 def load_config(
