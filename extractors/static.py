@@ -10,6 +10,7 @@ from pydantic import BaseModel, Field
 
 from extractors import assets
 from extractors.assets import AssetError
+from extractors.assets_own import find_own, resolve_own
 from extractors.inference import Precision, for_inference
 
 ASSET = "resnet50_imagenet"
@@ -22,6 +23,9 @@ class StaticSettings(BaseModel, frozen=True, extra="forbid"):
     """How face crops become static tokens."""
 
     base_model: Literal["resnet50"] = Field("resnet50", description="Network that describes a face crop.")
+    weights: str | None = Field(
+        None, description="Fine-tuned asset, as in faces-1, in place of the weights that all networks have."
+    )
     frozen_layers: int = Field(4, ge=0, le=53, description="First convolutional layers that training leaves alone.")
     output_dim: Literal[2048] = Field(FEATURES, description="Numbers per static token.")
     precision: Precision = Field(
@@ -31,9 +35,18 @@ class StaticSettings(BaseModel, frozen=True, extra="forbid"):
     )
     batch_size: int = Field(16, ge=1, description="Face crops in one pass through the network; changes no number.")
 
-    def numerics(self, weights: Literal["pretrained", "random"], seed: int) -> dict[str, Any]:
-        """Everything that changes the numbers, for a cache key; JSON-able."""
-        origin = {"seed": seed} if weights == "random" else {"digest": assets.known_assets()[ASSET].digest}
+    def numerics(
+        self, weights: Literal["pretrained", "random"], seed: int, assets_folder: Path | None = None
+    ) -> dict[str, Any]:
+        """Everything that changes the numbers, for a cache key; JSON-able.
+
+        Raises:
+            extractors.assets.AssetError: there is no such fine-tuned asset.
+        """
+        if self.weights is not None:
+            weights, origin = "fine-tuned", {"digest": find_own(self.weights, assets_folder).digest}
+        else:
+            origin = {"seed": seed} if weights == "random" else {"digest": assets.known_assets()[ASSET].digest}
         return {
             "network": self.base_model,
             "revision": REVISION,
@@ -52,7 +65,8 @@ class StaticFeatureExtractor:
     projection beside the first block), in keras.applications' names and order.
 
     Args:
-        weights: "pretrained" (ImageNet; fetched once) or "random" (seeded; for trials only).
+        weights: "pretrained" (ImageNet; fetched once), "random" (seeded; for trials only), or the name of a fine-tuned
+            asset, such as "faces-1".
         frozen_layers: number of first convolutional layers that are not trainable.
         precision: of weights and activations during extraction; see `extractors.inference.for_inference`.
         seed: seed of random weights.
@@ -73,7 +87,7 @@ class StaticFeatureExtractor:
 
     def __init__(
         self,
-        weights: Literal["pretrained", "random"] = "pretrained",
+        weights: str = "pretrained",
         *,
         frozen_layers: int = 4,
         precision: Precision = "float32",
@@ -87,7 +101,7 @@ class StaticFeatureExtractor:
             (file,) = assets.known_assets()[ASSET].files
             weight_file = assets.resolve(ASSET, folder=asset_folder) / file.name
         elif weights != "random":
-            raise ValueError(f"weights must be 'pretrained' or 'random'; got {weights!r}")
+            weight_file = resolve_own(weights, asset_folder.parent if asset_folder is not None else None)
         self.batch_size = batch_size
         self.precision = precision
         self.model = keras.applications.ResNet50(include_top=False, weights=None, pooling="avg")
@@ -95,11 +109,11 @@ class StaticFeatureExtractor:
         for layer in convolutions[:frozen_layers]:
             layer.trainable = False
         self._preprocess = keras.applications.resnet.preprocess_input
-        if weights == "pretrained":
-            self.load_weights(weight_file)
-        else:
+        if weights == "random":
             _draw_weights(self.model, seed)
             self.refresh()
+        else:
+            self.load_weights(weight_file)
 
     def refresh(self) -> None:
         """Take the weights that `model` has now for extraction."""

@@ -16,6 +16,7 @@ from flows import console
 from flows.cli_assets import assets_app
 from flows.cli_evaluate import evaluate
 from flows.cli_failures import failures_app
+from flows.cli_finetune import finetune
 from flows.cli_models import models_app
 from flows.cli_store import store_app
 from flows.config import RunConfig, dump_config, load_config
@@ -43,6 +44,7 @@ config_app = typer.Typer(no_args_is_help=True, help="Look at the settings.")
 app.add_typer(config_app, name="config")
 app.add_typer(store_app, name="store")
 app.add_typer(assets_app, name="assets")
+app.command(epilog="Example: `traitline finetune --videos clips --labels labels.csv --store store`")(finetune)
 app.add_typer(failures_app, name="failures")
 app.add_typer(models_app, name="models")
 app.command(epilog="Example: `traitline evaluate --labels labels.csv --store store`")(evaluate)

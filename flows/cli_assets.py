@@ -13,7 +13,8 @@ from rich.table import Table
 
 from extractors import assets
 from extractors.assets_bundle import unpack_bundle, write_bundle
-from extractors.assets_files import AssetError, AssetFile, OnBytes
+from extractors.assets_files import Asset, AssetError, AssetFile, OnBytes
+from extractors.assets_own import own_assets
 from flows import console
 from flows.cli_store import show_table, size
 from flows.session import EXIT_USER_ERROR, run_plainly
@@ -35,13 +36,14 @@ def list_assets(folder: FOLDER = None) -> None:
     def body() -> None:
         table = Table("name", "version", "for", "size", "licence", "found", "what it is")
         table.columns[5].overflow = "fold"  # a path is of no use without its end
-        for asset in assets.select([]):
+        known = assets.select([])
+        for asset in [*known, *(own.asset for own in own_assets(folder))]:
             found = assets.find(asset, folder)
             where = f"{found[0]}: {found[1]}" if found is not None else "missing"
             row = (asset.name, asset.version, asset.purpose, size(asset.size), asset.licence, where, asset.title)
             table.add_row(*row)
         show_table(table)
-        if any(assets.find(asset, folder) is None for asset in assets.select([])):
+        if any(assets.find(asset, folder) is None for asset in known):
             console.say(assets.HOW_TO_GET)
 
     run_plainly(body)
@@ -74,7 +76,7 @@ def verify(names: NAMES = None, folder: FOLDER = None) -> None:
 
     def body() -> None:
         sound = damaged = 0
-        for asset in assets.select(names if names is not None else []):
+        for asset in _chosen(names, folder):
             if assets.find(asset, folder) is None:
                 console.say(f"{asset.name}: not there, or not all of it")
             for _, damage in assets.read_through(asset, folder):
@@ -124,6 +126,14 @@ def unpack(
             console.say(f"{asset.name}: {goal / asset.name}")
 
     run_plainly(body)
+
+
+def _chosen(names: list[str] | None, folder: Path | None) -> list[Asset]:
+    """The named assets, published or made here, or all."""
+    own = {made.name: made.asset for made in own_assets(folder)}
+    if names:
+        return [own[name] if name in own else assets.select([name])[0] for name in names]
+    return [*assets.select([]), *own.values()]
 
 
 @contextmanager

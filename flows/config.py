@@ -12,6 +12,7 @@ from pydantic import BaseModel, Field, PlainSerializer, PlainValidator, Validati
 from extractors.crops import CropSettings
 from extractors.dynamic import DynamicSettings
 from extractors.faces import FaceSettings
+from extractors.finetune import FinetuneSettings
 from extractors.optical_flow import OpticalFlowSettings
 from extractors.static import StaticSettings
 from extractors.video import VideoSettings
@@ -102,6 +103,7 @@ class RunConfig(BaseModel, frozen=True, extra="forbid"):
     train: TrainSettings = TrainSettings()
     uncertainty: UncertaintySettings = UncertaintySettings()
     evaluate: EvaluateSettings = EvaluateSettings()
+    finetune: FinetuneSettings = FinetuneSettings()
 
 
 def load_config(

@@ -21,7 +21,7 @@ from extractors.stopwatch import Stopwatch
 from extractors.track import FaceTrack
 from flows.committing import commit_shard
 from flows.config import RunConfig
-from flows.families import FACE_ASSET, Families, asset_folder
+from flows.families import FACE_ASSET, Families, asset_folder, static_weights
 from flows.manifest import VideoFile
 from storage.failures import Failure, FailureLog
 from storage.feature_store import FeatureStore
@@ -153,12 +153,12 @@ class Extractor:
         # First, so that they start while the networks are built.
         self._pool = self._resources.enter_context(PreparerPool(preparation, self._processes, config.extract.stall_s))
         self._static = StaticFeatureExtractor(
-            config.weights,
+            static_weights(config),
             frozen_layers=config.static.frozen_layers,
             precision=config.static.precision,
             seed=config.seed,
             batch_size=config.static.batch_size,
-            asset_folder=asset_folder(config, static.ASSET),
+            asset_folder=asset_folder(config, config.static.weights or static.ASSET),
         )
         self._dynamic = DynamicFeatureExtractor(
             config.weights,

@@ -6,8 +6,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from extractors import assets, dynamic, static
+from extractors.assets_own import find_own
 from extractors.optical_flow import OpticalFlowComputer
 from flows.config import RunConfig
+from flows.errors import UserError
 from storage.families import Family
 
 FACE_ASSET = "face_detector"
@@ -55,7 +57,7 @@ def families_of(config: RunConfig) -> Families:
         static=Family(
             "static",
             dim=static.FEATURES,
-            settings={**crops, **kept, "static": config.static.numerics(config.weights, config.seed)},
+            settings={**crops, **kept, "static": config.static.numerics(config.weights, config.seed, config.assets)},
             quality=("face_coverage", "face_score"),
         ),
         dynamic=Family(
@@ -77,18 +79,37 @@ def settle_weights(config: RunConfig) -> RunConfig:
 
     Raises:
         extractors.assets.AssetError: an asset cannot be had; says where to put it.
+        UserError: a fine-tuned network was made from random weights, and the others are to be pretrained; or the like.
     """
     _resolve(config, FACE_ASSET)
+    settled = _settle(config)
+    if settled.static.weights is not None:
+        base = find_own(settled.static.weights, settled.assets).base
+        if base != settled.weights:
+            raise UserError(
+                f"{settled.static.weights} was fine-tuned from {base} weights, and the other networks have "
+                f"{settled.weights} ones: give --weights {base}, or name another in static.weights"
+            )
+    return settled
+
+
+def _settle(config: RunConfig) -> RunConfig:
     if config.weights == "random":
         return config
     try:
-        _resolve(config, static.ASSET)
+        if config.static.weights is None:
+            _resolve(config, static.ASSET)
         _resolve(config, dynamic.ASSET)
     except assets.AssetError:
         if config.weights == "pretrained":
             raise
         return config.model_copy(update={"weights": "random"})
     return config.model_copy(update={"weights": "pretrained"})
+
+
+def static_weights(config: RunConfig) -> str:
+    """What weights ResNet-50 is to have, as `StaticFeatureExtractor` takes it."""
+    return config.static.weights if config.static.weights is not None else config.weights
 
 
 def asset_folder(config: RunConfig, name: str) -> Path | None:

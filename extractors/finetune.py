@@ -1,0 +1,209 @@
+"""Fine-tuning of ResNet-50: its unfrozen layers learn to say labels of face crops.
+
+First a linear head is fitted on the features of the network as it is. From there head and unfrozen layers are trained
+together, which changes features less than a head of random numbers would (linear probing, then fine-tuning). BatchNorm
+keeps its statistics, for batches of a few crops have none worth having.
+
+Sources:
+    Kumar et al., "Fine-Tuning can Distort Pretrained Features and Underperform Out-of-Distribution", ICLR 2022.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+from pydantic import BaseModel, Field
+
+if TYPE_CHECKING:
+    import keras
+
+# Crops of so many videos are mixed into batches; more mix better and take more memory (2.4 MB each with 16 crops).
+MIXED_VIDEOS = 16
+RIDGE_PENALTIES = 10.0 ** np.arange(-2, 7)
+
+
+class FinetuneSettings(BaseModel, frozen=True, extra="forbid"):
+    """How the unfrozen layers of ResNet-50 are trained on face crops and labels."""
+
+    name: str = Field(
+        "faces",
+        pattern="^[A-Za-z0-9][A-Za-z0-9._]*$",
+        description="Name of the new asset; its version is added, as in faces-1.",
+    )
+    epochs: int = Field(20, ge=1, description="Most passes over the training videos.")
+    patience: int = Field(3, ge=1, description="Passes without a lower validation error after which training stops.")
+    learning_rate: float = Field(3e-5, gt=0, description="Step size of Adam.")
+    batch_size: int = Field(16, ge=1, description="Face crops in one step; 16 take 3 GB.")
+    validation_fraction: float = Field(0.2, gt=0, lt=1, description="Share of the videos, by person, that is held out.")
+    seed: int = Field(0, ge=0, lt=2**32, description="Seed of the split, the order of the crops and the mirroring.")
+
+
+@dataclass(frozen=True, slots=True)
+class FinetuneReport:
+    """What came of it: mean squared errors of the validation videos, whose crops' predictions are averaged.
+
+    Attributes:
+        constant_error: of always saying the training videos' mean.
+        frozen_error: of the best linear head on the network as it was (its penalty chosen on the same videos).
+        errors: after each epoch.
+        best_epoch: 1, 2, ... the one whose weights the network has now; 0: none was better, it is as it was.
+    """
+
+    constant_error: float
+    frozen_error: float
+    errors: list[float]
+    best_epoch: int
+
+    @property
+    def best_error(self) -> float:
+        """Of the network as it is now."""
+        return min([self.frozen_error, *self.errors])
+
+
+def fine_tune(
+    model: keras.Model,
+    read: Callable[[int], np.ndarray],
+    labels: np.ndarray,
+    training: Sequence[int],
+    validation: Sequence[int],
+    settings: FinetuneSettings,
+    on_video: Callable[[str], None] = lambda state: None,
+) -> FinetuneReport:
+    """Train the layers of a network that are marked as trainable, and leave it with its best weights.
+
+    A BatchNorm whose convolution is frozen is frozen too. Crops are mirrored at random and changed in no other way.
+
+    Args:
+        model: keras.applications' ResNet-50 without its head, as `StaticFeatureExtractor.model`; changed in place.
+        read: gives a video's face crops, uint8 RGB [n, side, side, 3], n >= 1; called once per epoch and video.
+        labels: float32 [videos, traits].
+        training: indices of the videos to learn from.
+        validation: indices of others, of other people, that say when to stop.
+        settings: how.
+        on_video: called after each video that was read, with what is known by then in a few words.
+    """
+    import keras
+
+    _freeze_norms(model)
+    state = "frozen network"
+    features = {}
+    for video in (*training, *validation):
+        features[video] = _predict(model, read(video), settings.batch_size).mean(axis=0)
+        on_video(state)
+    head, frozen_error = _fit_head(features, labels, training, validation)
+    crops = keras.Input((None, None, 3))
+    network = keras.Model(crops, head(model(crops, training=False)))
+    network.compile(keras.optimizers.Adam(settings.learning_rate), "mse", jit_compile=False)
+    errors: list[float] = []
+    best_weights, best_epoch = model.get_weights(), 0
+    generator = np.random.default_rng(settings.seed)
+    for epoch in range(1, settings.epochs + 1):
+        state = f"epoch {epoch}, error {min([frozen_error, *errors]):.5f}"
+        for batch, video in _batches(read, training, settings, generator, lambda: on_video(state)):  # noqa: B023
+            network.train_on_batch(_prepared(batch), labels[video])
+        error = _validation_error(network, read, labels, validation, settings, lambda: on_video(state))  # noqa: B023
+        if error < min([frozen_error, *errors]):
+            best_weights, best_epoch = model.get_weights(), epoch
+        errors.append(error)
+        if epoch - best_epoch >= settings.patience:
+            break
+    model.set_weights(best_weights)
+    constant = labels[list(training)].mean(axis=0)
+    constant_error = float(np.mean((labels[list(validation)] - constant) ** 2))
+    return FinetuneReport(constant_error, frozen_error, errors, best_epoch)
+
+
+def _freeze_norms(model: keras.Model) -> None:
+    """Freeze what belongs to frozen convolutions, or "frozen" would mean little."""
+    import keras
+
+    for layer in model.layers:
+        if isinstance(layer, keras.layers.Conv2D) and not layer.trainable:
+            model.get_layer(f"{layer.name.removesuffix('_conv')}_bn").trainable = False
+
+
+def _prepared(crops: np.ndarray) -> np.ndarray:
+    import keras
+
+    return keras.applications.resnet.preprocess_input(crops.astype(np.float32))
+
+
+def _predict(network: keras.Model, crops: np.ndarray, batch_size: int) -> np.ndarray:
+    starts = range(0, len(crops), batch_size)
+    return np.concatenate([network.predict_on_batch(_prepared(crops[at : at + batch_size])) for at in starts])
+
+
+def _fit_head(
+    features: dict[int, np.ndarray], labels: np.ndarray, training: Sequence[int], validation: Sequence[int]
+) -> tuple[keras.layers.Dense, float]:
+    """Fit a linear head by ridge regression, with the penalty that suits the validation videos best; and its error."""
+    import keras
+    from sklearn.linear_model import Ridge
+
+    seen, held_out = (np.stack([features[video] for video in part]) for part in (training, validation))
+    centre, scale = seen.mean(axis=0), seen.std(axis=0) + 1e-6
+    best_error, best = np.inf, None
+    for penalty in RIDGE_PENALTIES:
+        ridge = Ridge(alpha=penalty).fit((seen - centre) / scale, labels[list(training)])
+        said = ridge.predict((held_out - centre) / scale).reshape(len(held_out), -1)
+        error = float(np.mean((said - labels[list(validation)]) ** 2))
+        if error < best_error:
+            best_error, best = error, ridge
+    kernel = (np.atleast_2d(best.coef_) / scale).T
+    head = keras.layers.Dense(labels.shape[1])
+    head.build((None, len(centre)))
+    head.set_weights([kernel.astype(np.float32), (best.intercept_ - centre @ kernel).astype(np.float32)])
+    return head, best_error
+
+
+def _batches(
+    read: Callable[[int], np.ndarray],
+    videos: Sequence[int],
+    settings: FinetuneSettings,
+    generator: np.random.Generator,
+    on_video: Callable[[], None],
+) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Give batches of crops, uint8 [n, side, side, 3], with the video of each; a thread reads ahead of the training."""
+    order = generator.permutation(np.asarray(videos))
+    groups = [order[start : start + MIXED_VIDEOS] for start in range(0, len(order), MIXED_VIDEOS)]
+
+    def gather(group: np.ndarray) -> list[np.ndarray]:
+        return [read(video) for video in group.tolist()]
+
+    with ThreadPoolExecutor(1) as reader:
+        waiting = reader.submit(gather, groups[0])
+        for group, following in zip(groups, [*groups[1:], None], strict=True):
+            parts = waiting.result()
+            if following is not None:
+                waiting = reader.submit(gather, following)
+            crops, owners = np.concatenate(parts), np.repeat(group, [len(part) for part in parts])
+            mixed = generator.permutation(len(crops))
+            for start in range(0, len(crops), settings.batch_size):
+                chosen = mixed[start : start + settings.batch_size]
+                mirrored = generator.random(len(chosen)) < 0.5
+                batch = crops[chosen]
+                batch[mirrored] = batch[mirrored, :, ::-1]
+                yield batch, owners[chosen]
+            for _ in group:
+                on_video()
+
+
+def _validation_error(
+    network: keras.Model,
+    read: Callable[[int], np.ndarray],
+    labels: np.ndarray,
+    videos: Sequence[int],
+    settings: FinetuneSettings,
+    on_video: Callable[[], None],
+) -> float:
+    """Mean squared error, each video's crops averaged first."""
+    errors = []
+    for video in videos:
+        said = _predict(network, read(video), settings.batch_size).mean(axis=0)
+        errors.append(np.mean((said - labels[video]) ** 2))
+        on_video()
+    return float(np.mean(errors))

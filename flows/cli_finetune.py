@@ -1,0 +1,45 @@
+"""The command `traitline finetune`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from flows import console
+from flows.cli_store import existing_store
+from flows.config import RunConfig, load_config
+from flows.families import settle_weights
+from flows.manifest import scan_videos
+from flows.session import run_command
+
+
+def finetune(
+    videos: Annotated[Path, typer.Option(help="Folder of videos, with its subfolders.")],
+    labels: Annotated[Path, typer.Option(help="Labels: .csv, .parquet, or .pkl.")],
+    store: Annotated[Path | None, typer.Option(help="Folder of the store, which has the videos' faces.")] = None,
+    weights: Annotated[str | None, typer.Option(help="pretrained, random (for trials only) or auto.")] = None,
+    config: Annotated[Path | None, typer.Option("--config", "-c", help="Settings file in YAML.")] = None,
+    assignments: Annotated[
+        list[str] | None, typer.Option("--set", metavar="NAME=VALUE", help="Any single setting.")
+    ] = None,
+) -> None:
+    """Train the unfrozen layers of the static network on your videos, and keep them as an asset for static.weights."""
+    flags = {"videos": videos, "labels": labels, "store.path": store, "weights": weights}
+
+    def load() -> RunConfig:
+        settings = load_config(config, flags=flags, assignments=assignments if assignments is not None else ())
+        existing_store(settings.store.path)
+        return settings
+
+    def body(settings: RunConfig) -> None:
+        from flows.finetune import finetune as train  # TensorFlow takes seconds to import
+
+        settings = settle_weights(settings)
+        with console.console.status("Looking at the videos"):
+            files = scan_videos(videos, settings.store.path / "runs" / "digests.parquet")
+        made = train(settings, files)
+        console.say(f"Asset: {made.name}; --set static.weights={made.name} makes features with it, under their own key")
+
+    run_command("finetune", load, body)

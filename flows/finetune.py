@@ -1,0 +1,130 @@
+"""Fine-tuning of the static network on the face crops of a videos folder. One process on one machine; no Prefect."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict
+from importlib.metadata import version as installed_version
+
+import numpy as np
+
+from extractors import static
+from extractors.assets_own import OwnAsset, find_own, save_own
+from extractors.crops import iter_crops, plan_static, plan_windows
+from extractors.errors import VideoError
+from extractors.finetune import fine_tune
+from extractors.static import StaticFeatureExtractor
+from extractors.track import FaceTrack
+from flows import console
+from flows.config import RunConfig
+from flows.errors import UserError
+from flows.families import asset_folder, families_of, static_weights
+from flows.manifest import VideoFile
+from fusion.labels import read_labels
+from fusion.matching import match_labels
+from fusion.split import split_by_subject
+from storage.feature_store import FeatureStore
+
+
+def finetune(config: RunConfig, videos: Sequence[VideoFile]) -> OwnAsset:
+    """Train the unfrozen layers of ResNet-50 on all labelled videos whose faces are in the store, and keep the result.
+
+    Face crops are cut out of the videos each time they are looked at, and never stored.
+
+    Args:
+        config: with labels; its weights are settled.
+        videos: of the folder.
+
+    Raises:
+        UserError: no labels, no labelled video with faces, or labels of fewer than two people; or training made
+            nothing better, and nothing is kept.
+        fusion.labels.LabelError: the labels cannot be read.
+    """
+    if config.labels is None:
+        raise UserError("fine-tuning needs labels; give them with --labels FILE")
+    labels = read_labels(config.labels)
+    matched = match_labels(labels, [video.video_id for video in videos])
+    faces = _Faces(config, videos)
+    rows = [row for row, video_id in enumerate(matched.video_ids) if video_id in faces.tracks]
+    if not rows:
+        raise UserError(
+            "no labelled video has its faces in the store: `traitline extract` with the same settings puts them there"
+        )
+    subjects = [matched.subjects[row] for row in rows]
+    training, validation = split_by_subject(subjects, config.finetune.validation_fraction, config.finetune.seed)
+    if not len(validation):
+        raise UserError("fine-tuning needs labels of at least two people, one of them to see when to stop")
+    names = [matched.video_ids[row] for row in rows]
+    with console.console.status("Building the network"):
+        network = StaticFeatureExtractor(
+            static_weights(config),
+            frozen_layers=config.static.frozen_layers,
+            seed=config.seed,
+            asset_folder=asset_folder(config, config.static.weights or static.ASSET),
+        )
+    steps = len(rows) * (1 + config.finetune.epochs)
+    with console.stage("Fine-tune", steps) as stage:
+        report = fine_tune(
+            network.model,
+            lambda video: faces.read(names[video]),
+            matched.values[rows],
+            training.tolist(),
+            validation.tolist(),
+            config.finetune,
+            lambda state: stage.advance(title=f"Fine-tune  {state}"),
+        )
+    said = f"always the mean {report.constant_error:.5f}, network as it was {report.frozen_error:.5f}"
+    if not report.best_epoch:
+        raise UserError(
+            f"fine-tuning lowered the validation error in no epoch ({said}); nothing is kept. More videos, a lower "
+            "finetune.learning_rate or a higher static.frozen_layers may help"
+        )
+    console.say(f"Fine-tune: validation error {report.best_error:.5f} after epoch {report.best_epoch} ({said})")
+    made_from = find_own(config.static.weights, config.assets) if config.static.weights is not None else None
+    training_details = {
+        "report": asdict(report),
+        "settings": config.finetune.model_dump(mode="json"),
+        "frozen_layers": config.static.frozen_layers,
+        "crops": families_of(config).static.settings,
+        "labels": str(config.labels),
+        "training_videos": [names[video] for video in training],
+        "validation_videos": [names[video] for video in validation],
+        "subjects_known": labels.subjects_known,
+        "traitline": installed_version("traitline"),
+        "keras": installed_version("keras"),
+        "made_from": made_from.name if made_from is not None else config.weights,
+    }
+    return save_own(config.finetune.name, config.weights, training_details, network.model.save_weights, config.assets)
+
+
+class _Faces:
+    """The face crops of videos whose face tracks are in the store.
+
+    Attributes:
+        tracks: by video.
+    """
+
+    def __init__(self, config: RunConfig, videos: Sequence[VideoFile]) -> None:
+        self._config = config
+        self._files = {video.video_id: video for video in videos}
+        digests = {video.video_id: video.sha256 for video in videos}
+        self.tracks = {
+            row.video_id: FaceTrack.from_rows(row.vectors)
+            for row in FeatureStore(config.store.path).read(families_of(config).faces, digests)
+            if row.video_sha256 == digests[row.video_id]
+        }
+
+    def read(self, video_id: str) -> np.ndarray:
+        """Cut out the same crops that static tokens are made of, uint8 RGB [n, 224, 224, 3].
+
+        Raises:
+            UserError: the video cannot be used any more.
+        """
+        settings = self._config.crops
+        try:
+            windows = plan_windows(self.tracks[video_id], settings)
+            path, frames = self._files[video_id].path, plan_static(windows, settings)
+            cuts = iter_crops(path, windows, frames, fps=self._config.video.fps)
+            return np.stack([crop for cut in cuts for _, crop in cut.static])
+        except VideoError as error:
+            raise UserError(f"{video_id} cannot be used: {error.message}; take it out of the labels") from error
