@@ -44,10 +44,8 @@ config_app = typer.Typer(no_args_is_help=True, help="Look at the settings.")
 app.add_typer(config_app, name="config")
 app.add_typer(store_app, name="store")
 app.add_typer(assets_app, name="assets")
-app.command(epilog="Example: `traitline finetune --videos clips --labels labels.csv --store store`")(finetune)
 app.add_typer(failures_app, name="failures")
 app.add_typer(models_app, name="models")
-app.command(epilog="Example: `traitline evaluate --labels labels.csv --store store`")(evaluate)
 
 # Parameter -> the setting that it overrides, and the option. Every command takes --config and --set besides.
 OPTIONS: dict[str, tuple[str, Any]] = {
@@ -164,6 +162,11 @@ def report(settings: RunConfig) -> None:
         from flows.report import report as report_flow
 
         console.say(f"Report: {report_flow(settings, files, model)}")
+
+
+# Here, so that the help lists them after the steps of a run.
+app.command(epilog="Example: `traitline evaluate --labels labels.csv --store store`")(evaluate)
+app.command(epilog="Example: `traitline finetune --videos clips --labels labels.csv --store store`")(finetune)
 
 
 @app.command(epilog="Example: `traitline demo`")

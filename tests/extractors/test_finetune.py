@@ -29,8 +29,8 @@ LABELS = np.array([[label, 1 - label] for _, label in PICTURES], np.float32)
 def colour_blind_network() -> keras.Model:
     """Only the first layer sees colour, and no layer after it looks at the channels that do.
 
-    Its features say nothing of the tint. All is frozen but the two layers after the first, which can learn to look at the
-    channels that they do not look at.
+    Its features say nothing of the tint. All is frozen but the two layers after the first, which can learn to look at
+    the channels that they do not look at.
     """
     model = StaticFeatureExtractor("random", frozen_layers=1, seed=1).model
     first = model.get_layer("conv1_conv")
