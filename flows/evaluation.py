@@ -12,8 +12,6 @@ from importlib.metadata import version as installed_version
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from flows import console
 from flows.clips import read_clips, ready_videos
 from flows.config import RunConfig
@@ -21,12 +19,12 @@ from flows.errors import UserError
 from flows.families import families_of
 from flows.labels import labels_of, say_unmatched
 from flows.manifest import known_videos
+from flows.uncertainty import quality_of
 from fusion.evaluation import evaluate_protocol, steps
 from fusion.groups import read_groups
 from fusion.matching import match_labels
 from fusion.predictors import LabelledClips, Predictor, all_predictors, chosen_predictors
 from fusion.protocols import Fold, official_split, shared_subjects, subject_folds
-from fusion.uncertainty import ClipQuality
 from storage.commit import commit_file
 from storage.paths import StorePath
 
@@ -137,11 +135,7 @@ def _cached(config: RunConfig) -> tuple[Path, tuple[str, ...], LabelledClips, di
         parts=tuple(matched.parts[row] for row in rows),
         groups={},
         tokens=[clip.tokens for clip in in_order],
-        quality=ClipQuality(
-            np.array([clip.face_coverage for clip in in_order]),
-            np.array([len(clip.tokens.static) for clip in in_order]),
-            np.array([len(clip.tokens.dynamic) for clip in in_order]),
-        ),
+        quality=quality_of(in_order),
     )
     facts = {"subjects_known": labels.subjects_known, "neuroticism_inverted": labels.neuroticism_inverted}
     features = {"static": families.static.key, "dynamic": families.dynamic.key, "weights": config.weights}

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from itertools import islice
 
+import numpy as np
 from prefect import flow
 
 from flows import console
@@ -14,6 +15,8 @@ from flows.errors import UserError
 from flows.families import Families, families_of
 from flows.manifest import Archive
 from flows.models import ModelReference
+from flows.uncertainty import quality_of, stored_uncertainty
+from fusion.uncertainty import Judged
 from storage.models import ModelSerializer
 from storage.scores import Score, ScoreStore
 
@@ -47,15 +50,17 @@ def score(config: RunConfig, videos: Archive, model: ModelReference) -> int:
     if not ready:
         console.say(f"Score: {model} has scored all videos with features before; nothing to score")
         return 0
-    network, _ = serializer.load(model.name, model.version)
+    network, metadata = serializer.load(model.name, model.version)
     if not isinstance(network, CompletePersonalityModel):
         raise UserError(f"{model} is a {type(network).__name__} and no model of this program's; name another")
+    uncertainty = stored_uncertainty(config, metadata)
     count = 0
     clips = read_clips(config, families, ready)
     with console.stage("Score", len(ready)) as stage:
         while some := list(islice(clips, CLIPS_PER_COMMIT)):
             traits = predict(network, (clip.tokens for clip in some))
-            scores.write(model.name, model.version, _rows(some, traits, families, config.weights))
+            judged = uncertainty.judge(traits, quality_of(some))
+            scores.write(model.name, model.version, _rows(some, traits, judged, families, config.weights))
             count += len(some)
             for _ in some:
                 stage.advance()
@@ -71,8 +76,10 @@ def _check_features(metadata: dict, families: Families, model: ModelReference) -
         )
 
 
-def _rows(clips: list[CachedClip], traits, families: Families, weights: str) -> Iterator[Score]:
-    for clip, values in zip(clips, traits, strict=True):
+def _rows(
+    clips: list[CachedClip], traits: np.ndarray, judged: Judged, families: Families, weights: str
+) -> Iterator[Score]:
+    for row, (clip, values) in enumerate(zip(clips, traits, strict=True)):
         yield Score(
             video_id=clip.tokens.video_id,
             video_sha256=clip.sha256,
@@ -83,4 +90,7 @@ def _rows(clips: list[CachedClip], traits, families: Families, weights: str) -> 
             static_key=families.static.key,
             dynamic_key=families.dynamic.key,
             weights=weights,
+            abstain=judged.abstain[row],
+            low=None if judged.low is None else tuple(judged.low[row].tolist()),
+            high=None if judged.high is None else tuple(judged.high[row].tolist()),
         )

@@ -17,7 +17,9 @@ from flows.families import Families, families_of
 from flows.labels import digest_of, labels_of, say_unmatched
 from flows.manifest import Archive
 from flows.models import ModelReference
+from flows.uncertainty import uncertainty_of
 from fusion.matching import LabelledVideos, match_labels
+from fusion.uncertainty import Uncertainty, hold_out_for_calibration, least_people
 from storage.models import ModelSerializer
 
 
@@ -50,14 +52,28 @@ def train(config: RunConfig, videos: Archive) -> ModelReference:
             console.say(f"Train: {name}/{known} was made from the same features, labels and settings; nothing to train")
             return ModelReference(name, known)
     clips = {clip.tokens.video_id: clip.tokens for clip in read_clips(config, families, sorted(ready))}
+    kept, held_out = hold_out_for_calibration(
+        [matched.subjects[row] for row in rows], config.uncertainty, config.train.seed
+    )
+    fit = [rows[place] for place in kept]
+    held_out = [rows[place] for place in held_out]
     with console.stage("Train", config.train.epochs) as stage:
         trained = training.train(
-            [clips[matched.video_ids[row]] for row in rows],
-            matched.values[rows],
-            [matched.subjects[row] for row in rows],
+            [clips[matched.video_ids[row]] for row in fit],
+            matched.values[fit],
+            [matched.subjects[row] for row in fit],
             config.train,
             on_epoch=lambda report: stage.advance(title=f"Train  loss {report.loss:.4f}"),
         )
+    uncertainty = uncertainty_of(
+        config,
+        families,
+        trained.model,
+        [matched.video_ids[row] for row in held_out],
+        matched.values[held_out],
+        [matched.subjects[row] for row in held_out],
+        matched.values[fit].mean(axis=0),
+    )
     metadata = {
         **trained.metadata,
         "recipe": recipe,
@@ -68,9 +84,11 @@ def train(config: RunConfig, videos: Archive) -> ModelReference:
         "labels_sha256": digest_of(path),
         "subjects_known": labels.subjects_known,
         "neuroticism_inverted": labels.neuroticism_inverted,
+        "uncertainty": uncertainty.model_dump(mode="json"),
     }
     model = ModelReference(name, serializer.save(trained.model, name, metadata, trained.history))
-    console.say(f"Train: {model} from {len(rows)} clips, {_verdict(metadata)}")
+    console.say(f"Train: {model} from {len(fit)} clips, {_verdict(metadata)}")
+    console.say(f"Train: {_calibrated(uncertainty)}")
     say_unmatched("Train", matched)
     if not labels.subjects_known:
         console.say(
@@ -95,9 +113,20 @@ def _recipe(
         installed_version("traitline"),
         families.features,
         config.train.model_dump(mode="json"),
+        config.uncertainty.model_dump(mode="json"),
         clips,
     ]
     return hashlib.sha256(json.dumps(made_from, sort_keys=True).encode()).hexdigest()
+
+
+def _calibrated(uncertainty: Uncertainty) -> str:
+    confidence, found = uncertainty.settings.confidence, uncertainty.calibration
+    if found is None:
+        return (
+            f"no {confidence:.0%} intervals: the labels show too few people to keep "
+            f"{least_people(confidence)} of them from training"
+        )
+    return f"{confidence:.0%} intervals calibrated on {found.clips} clips of {found.subjects} people kept from training"
 
 
 def _verdict(metadata: dict) -> str:

@@ -14,21 +14,24 @@ from storage.paths import StorePath
 from storage.tables import add_rows, column_values, read_part, read_rows
 
 _TRAITS = 5
+_FIVE = pa.list_(pa.field("element", pa.float32(), nullable=False), _TRAITS)
 _SCHEMA = pa.schema(
     [
         pa.field(name, dtype, nullable=False)
         for name, dtype in (
             ("video_id", pa.string()),
             ("video_sha256", pa.string()),
-            ("traits", pa.list_(pa.field("element", pa.float32(), nullable=False), _TRAITS)),
+            ("traits", _FIVE),
             ("face_coverage", pa.float32()),
             ("static_tokens", pa.int32()),
             ("dynamic_tokens", pa.int32()),
             ("static_key", pa.string()),
             ("dynamic_key", pa.string()),
             ("weights", pa.string()),
+            ("abstain", pa.string()),
         )
     ]
+    + [pa.field("low", _FIVE), pa.field("high", _FIVE)]
 )
 
 
@@ -46,9 +49,12 @@ class Score:
         static_key: key of the static features' family.
         dynamic_key: key of the dynamic features' family.
         weights: which weights the extractors had: "pretrained" or "random".
+        abstain: why the score should not be used, as codes with a space between; empty where nothing speaks against.
+        low: lower bounds of the traits' intervals, kept as float32; None where the model has no calibration.
+        high: upper bounds, likewise.
 
     Raises:
-        ValueError: there are not five traits, or a number is not finite.
+        ValueError: there are not five traits or bounds, or a number is not finite.
     """
 
     video_id: str
@@ -60,15 +66,27 @@ class Score:
     static_key: str
     dynamic_key: str
     weights: str
+    abstain: str = ""
+    low: tuple[float, ...] | None = None
+    high: tuple[float, ...] | None = None
 
     def __post_init__(self) -> None:
-        if len(self.traits) != _TRAITS:
-            raise ValueError(f"{self.video_id}: a score has {_TRAITS} traits, not {len(self.traits)}")
-        # Rounded here and not by the file, so that what is read back equals what was written.
-        object.__setattr__(self, "traits", tuple(float(np.float32(value)) for value in self.traits))
+        if (self.low is None) != (self.high is None):
+            raise ValueError(f"{self.video_id}: an interval has two bounds")
         object.__setattr__(self, "face_coverage", float(np.float32(self.face_coverage)))
-        if not all(map(math.isfinite, (*self.traits, self.face_coverage))):
-            raise ValueError(f"{self.video_id}: scores and face_coverage must be finite numbers")
+        numbers = [self.face_coverage]
+        for name in ("traits", "low", "high"):
+            values = getattr(self, name)
+            if values is None and name != "traits":
+                continue
+            if len(values) != _TRAITS:
+                raise ValueError(f"{self.video_id}: a score has {_TRAITS} traits, not {len(values)} ({name})")
+            # Rounded here and not by the file, so that what is read back equals what was written.
+            rounded = tuple(float(np.float32(value)) for value in values)
+            object.__setattr__(self, name, rounded)
+            numbers += rounded
+        if not all(map(math.isfinite, numbers)):
+            raise ValueError(f"{self.video_id}: scores, bounds and face_coverage must be finite numbers")
 
 
 class ScoreStore:
@@ -110,7 +128,7 @@ class ScoreStore:
             for values in batch.to_pylist():
                 if values["video_id"] != previous:
                     previous = values["video_id"]
-                    yield Score(**{**values, "traits": tuple(values["traits"])})
+                    yield Score(**values)
 
     def feature_keys(self) -> set[str]:
         """Keys of all features that any score came from.

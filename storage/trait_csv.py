@@ -2,10 +2,11 @@
 
 RFC 4180 with CRLF, UTF-8 without a byte order mark, one header line:
 
-    video_id, <the five traits>, face_coverage, static_tokens, dynamic_tokens, status, reason, model, features, weights
+    video_id, <the five traits>, face_coverage, static_tokens, dynamic_tokens, status, reason, model, features, weights,
+    abstain, <trait>_low and <trait>_high for each of the five
 
-Scores and face_coverage are float32, written as the shortest decimals that give the same float32 again. In a failed
-video's row the cells for numbers are empty.
+Scores, bounds and face_coverage are float32, written as the shortest decimals that give the same float32 again. In a
+failed video's row the cells for numbers are empty, and so are all bounds of a model without a calibration.
 
 A spreadsheet runs a cell that begins with = + - @, a tab or a line break as a formula, even one in quotes, and names of
 clips can really begin so ("-AmMDnVl4s8.003.mp4"). Such a text cell gets one apostrophe in front. So that this can be
@@ -30,7 +31,8 @@ from storage.failures import Failure
 from storage.paths import StorePath, local_copy, store_path
 from storage.scores import Score
 
-_AFTER_TRAITS = ("face_coverage", "static_tokens", "dynamic_tokens", "status", "reason", "model", "features", "weights")
+_NUMBERS = ("face_coverage", "static_tokens", "dynamic_tokens")
+_TEXTS = ("status", "reason", "model", "features", "weights", "abstain")
 _FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r", "\n", "＝", "＋", "－", "＠")  # noqa: RUF001 - full-width forms
 
 
@@ -49,6 +51,9 @@ class TraitRow:
         model: "<name>/<version>".
         features: keys of the features.
         weights: which weights the extractors had; empty where the video failed.
+        abstain: why the score should not be used, as codes with a space between; empty where nothing speaks against.
+        low: lower bounds of the traits' intervals, float32; None where there are none.
+        high: upper bounds, likewise.
     """
 
     video_id: str
@@ -61,6 +66,9 @@ class TraitRow:
     model: str
     features: str
     weights: str
+    abstain: str = ""
+    low: tuple[float, ...] | None = None
+    high: tuple[float, ...] | None = None
 
     @classmethod
     def scored(cls, score: Score, model: str) -> TraitRow:
@@ -76,6 +84,9 @@ class TraitRow:
             model=model,
             features=f"static:{score.static_key} dynamic:{score.dynamic_key}",
             weights=score.weights,
+            abstain=score.abstain,
+            low=score.low,
+            high=score.high,
         )
 
     @classmethod
@@ -144,32 +155,40 @@ def read_trait_csv(path: str | StorePath, *, trait_names: Sequence[str]) -> Iter
 
 
 def _header(trait_names: Sequence[str]) -> list[str]:
-    return ["video_id", *trait_names, *_AFTER_TRAITS]
+    bounds = [f"{name}_{bound}" for name in trait_names for bound in ("low", "high")]
+    return ["video_id", *trait_names, *_NUMBERS, *_TEXTS, *bounds]
 
 
 def _cells(row: TraitRow, traits: int) -> list[str]:
     if row.traits is None:
-        numbers = [""] * (traits + 3)
+        numbers = [""] * (traits + len(_NUMBERS))
     else:
         if len(row.traits) != traits:
             raise ValueError(f"{row.video_id}: there are {len(row.traits)} traits for {traits} columns")
         floats = [_decimal(value) for value in (*row.traits, row.face_coverage)]
         numbers = [*floats, str(row.static_tokens), str(row.dynamic_tokens)]
-    texts = (row.status, row.reason, row.model, row.features, row.weights)
-    return [_harmless(row.video_id), *numbers, *map(_harmless, texts)]
+    bounds = [""] * (2 * traits)
+    if row.low is not None and row.high is not None:
+        bounds = [_decimal(value) for pair in zip(row.low, row.high, strict=True) for value in pair]
+    texts = (getattr(row, name) for name in _TEXTS)
+    return [_harmless(row.video_id), *numbers, *map(_harmless, texts), *bounds]
 
 
 def _row(cells: list[str], traits: int) -> TraitRow:
-    if len(cells) != traits + 1 + len(_AFTER_TRAITS):
+    texts_at = 1 + traits + len(_NUMBERS)
+    bounds_at = texts_at + len(_TEXTS)
+    if len(cells) != bounds_at + 2 * traits:
         raise ValueError(f"a row has {len(cells)} cells")
-    video_id, status, reason, model, features, weights = map(_as_it_was, (cells[0], *cells[-5:]))
+    video_id, status, reason, model, features, weights, abstain = map(
+        _as_it_was, (cells[0], *cells[texts_at:bounds_at])
+    )
     if status not in ("scored", "failed"):
         raise ValueError(f"a row has the status {status!r}")
-    numbers = cells[1:-5]
-    scored = status == "scored"
+    numbers, bounds = cells[1:texts_at], cells[bounds_at:]
+    scored, bounded = status == "scored", any(bounds)
     return TraitRow(
         video_id=video_id,
-        traits=tuple(float(np.float32(cell)) for cell in numbers[:traits]) if scored else None,
+        traits=_floats(numbers[:traits]) if scored else None,
         face_coverage=float(np.float32(numbers[traits])) if scored else None,
         static_tokens=int(numbers[traits + 1]) if scored else None,
         dynamic_tokens=int(numbers[traits + 2]) if scored else None,
@@ -178,7 +197,14 @@ def _row(cells: list[str], traits: int) -> TraitRow:
         model=model,
         features=features,
         weights=weights,
+        abstain=abstain,
+        low=_floats(bounds[::2]) if bounded else None,
+        high=_floats(bounds[1::2]) if bounded else None,
     )
+
+
+def _floats(cells: Sequence[str]) -> tuple[float, ...]:
+    return tuple(float(np.float32(cell)) for cell in cells)
 
 
 def _decimal(value: float) -> str:

@@ -19,6 +19,7 @@ HEADER = [
     "video_id",
     *("openness", "conscientiousness", "extraversion", "agreeableness", "neuroticism"),
     *("face_coverage", "static_tokens", "dynamic_tokens", "status", "reason", "model", "features", "weights"),
+    *("abstain", *(f"{trait}_{bound}" for trait in TRAITS for bound in ("low", "high"))),
 ]
 
 

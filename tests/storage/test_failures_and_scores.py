@@ -76,6 +76,17 @@ def test_scores_come_back_sorted_each_video_once_with_the_latest_right(root):
     assert list(ScoreStore(root).read("main", "1")) == [expected[name] for name in sorted(expected)]
 
 
+def test_intervals_and_reasons_to_abstain_come_back_beside_scores_without_them(tmp_path):
+    bounds = {"low": (0.0, 0.1, -0.5, -0.1, 0.3), "high": (0.2, 0.3, -0.1, 0.1, 0.7)}
+    judged = dataclasses.replace(SCORE, video_id="b.mp4", abstain="face_coverage", **bounds)
+    ScoreStore(tmp_path).write("main", "1", [judged, SCORE])
+    assert list(ScoreStore(tmp_path).read("main", "1")) == [SCORE, judged]
+    with pytest.raises(ValueError, match="two bounds"):
+        dataclasses.replace(SCORE, low=(0, 0, 0, 0, 0))
+    with pytest.raises(ValueError, match="finite"):
+        dataclasses.replace(judged, high=(0, 0, 0, 0, float("inf")))
+
+
 def test_scores_of_models_and_versions_are_kept_apart(root):
     store = ScoreStore(root)
     other = dataclasses.replace(SCORE, static_tokens=3)

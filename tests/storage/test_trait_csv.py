@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import dataclasses
 import tempfile
 import tracemalloc
 from pathlib import Path
@@ -17,7 +18,8 @@ from storage import Failure, Score, StoreError, TraitRow, read_trait_csv, write_
 
 TRAITS = ("openness", "conscientiousness", "extraversion", "agreeableness", "neuroticism")
 HEADER = ["video_id", *TRAITS, "face_coverage", "static_tokens", "dynamic_tokens"]
-HEADER += ["status", "reason", "model", "features", "weights"]
+HEADER += ["status", "reason", "model", "features", "weights", "abstain"]
+HEADER += [f"{trait}_{bound}" for trait in TRAITS for bound in ("low", "high")]
 
 
 def scored(video_id: str, traits=(0.1, 0.25, -1.5, 1e-8, 3.0), coverage: float = 0.9) -> TraitRow:
@@ -39,9 +41,25 @@ def write(path: Path, rows) -> list[list[str]]:
 def test_scored_and_failed_videos_are_rows_under_the_header(tmp_path):
     header, failure, score = write(tmp_path / "t.csv", [failed("a.mp4"), scored("b.mp4")])
     assert header == HEADER
-    assert failure == ["a.mp4", *[""] * 8, "failed", "no_face", "main/1", "aaaa", ""]
+    assert failure == ["a.mp4", *[""] * 8, "failed", "no_face", "main/1", "aaaa", *[""] * 12]
     numbers = ["0.1", "0.25", "-1.5", "1e-08", "3.0", "0.9", "16", "6"]
-    assert score == ["b.mp4", *numbers, "scored", "", "main/1", "static:aaaa dynamic:bbbb", "random"]
+    assert score == ["b.mp4", *numbers, "scored", "", "main/1", "static:aaaa dynamic:bbbb", "random", *[""] * 11]
+
+
+def test_intervals_and_reasons_to_abstain_are_columns_and_come_back(tmp_path):
+    low, high = (0.0, 0.125, -2.0, -0.5, 2.5), (0.25, 0.5, -1.0, 0.5, 3.5)
+    score = Score("a.mp4", "0" * 64, (0.1, 0.25, -1.5, 1e-8, 3.0), 0.9, 16, 6, "aaaa", "bbbb", "random")
+    score = dataclasses.replace(score, abstain="few_tokens wide_interval", low=low, high=high)
+    rows = [TraitRow.scored(score, "main/1"), scored("b.mp4")]
+    cells = write(tmp_path / "t.csv", rows)[1]
+    assert dict(zip(HEADER, cells, strict=True)) | {
+        "abstain": "few_tokens wide_interval",
+        "openness_low": "0.0",
+        "openness_high": "0.25",
+        "extraversion_low": "-2.0",
+        "neuroticism_high": "3.5",
+    } == dict(zip(HEADER, cells, strict=True))
+    assert list(read_trait_csv(tmp_path / "t.csv", trait_names=TRAITS)) == rows
 
 
 def test_file_is_utf8_without_mark_and_every_line_ends_with_crlf(tmp_path):
