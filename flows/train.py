@@ -6,11 +6,14 @@ import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from importlib.metadata import version as installed_version
+from pathlib import Path
+from typing import TYPE_CHECKING
 
+import platformdirs
 from prefect import flow
 
 from flows import console
-from flows.clips import read_clips, ready_videos
+from flows.clips import StoredClips, ready_videos
 from flows.config import RunConfig
 from flows.errors import UserError
 from flows.families import Families, families_of
@@ -18,7 +21,12 @@ from flows.labels import labels_of, say_unmatched
 from flows.manifest import Archive
 from flows.models import ModelReference
 from fusion.matching import LabelledVideos, match_labels
+from fusion.settings import WITHOUT_EFFECT
 from storage.models import ModelSerializer
+from storage.paths import store_path
+
+if TYPE_CHECKING:
+    from fusion.training import EpochReport
 
 
 @flow(name="train", validate_parameters=False)
@@ -49,14 +57,18 @@ def train(config: RunConfig, videos: Archive) -> ModelReference:
         if serializer.metadata(name, known).get("recipe") == recipe:
             console.say(f"Train: {name}/{known} was made from the same features, labels and settings; nothing to train")
             return ModelReference(name, known)
-    clips = {clip.tokens.video_id: clip.tokens for clip in read_clips(config, families, sorted(ready))}
+    folder = _work_folder(config, recipe)
+    checkpoint = folder / training.CHECKPOINT
+    if checkpoint.exists():
+        console.say(f"Train: going on from {checkpoint}")
     with console.stage("Train", config.train.epochs) as stage:
         trained = training.train(
-            [clips[matched.video_ids[row]] for row in rows],
+            StoredClips(config, families, [matched.video_ids[row] for row in rows]),
             matched.values[rows],
             [matched.subjects[row] for row in rows],
             config.train,
-            on_epoch=lambda report: stage.advance(title=f"Train  loss {report.loss:.4f}"),
+            on_epoch=lambda report: stage.at(report.epoch, title=_title(report)),
+            folder=folder,
         )
     metadata = {
         **trained.metadata,
@@ -69,6 +81,7 @@ def train(config: RunConfig, videos: Archive) -> ModelReference:
         "neuroticism_inverted": labels.neuroticism_inverted,
     }
     model = ModelReference(name, serializer.save(trained.model, name, metadata, trained.history))
+    checkpoint.unlink()
     console.say(f"Train: {model} from {len(rows)} clips, {_verdict(metadata)}")
     say_unmatched("Train", matched)
     if not labels.subjects_known:
@@ -82,6 +95,21 @@ def train(config: RunConfig, videos: Archive) -> ModelReference:
     return model
 
 
+def _work_folder(config: RunConfig, recipe: str) -> Path:
+    """Where a training keeps its checkpoint and TensorBoard's logs: in a local store, else in the user's cache.
+
+    The recipe is in the name: what goes on there is the same training, and any other has a folder of its own.
+    """
+    store = store_path(config.store.path)
+    runs = store / "runs" if isinstance(store, Path) else platformdirs.user_cache_path("traitline") / "runs"
+    return runs / f"training-{recipe[:16]}"
+
+
+def _title(report: EpochReport) -> str:
+    validation = "" if report.validation_loss is None else f", validation {report.validation_loss:.4f}"
+    return f"Train  loss {report.loss:.4f}{validation}"
+
+
 def _recipe(
     config: RunConfig, families: Families, matched: LabelledVideos, rows: Sequence[int], digests: Mapping[str, str]
 ) -> str:
@@ -93,7 +121,7 @@ def _recipe(
     made_from = [
         installed_version("traitline"),
         families.features,
-        config.train.model_dump(mode="json"),
+        config.train.model_dump(mode="json", exclude=set(WITHOUT_EFFECT)),
         clips,
     ]
     return hashlib.sha256(json.dumps(made_from, sort_keys=True).encode()).hexdigest()
