@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from itertools import islice
+
+import numpy as np
 
 from flows.config import RunConfig
 from flows.families import Families
 from fusion.tokens import ClipTokens
+from storage.errors import StoreError
 from storage.feature_store import FeatureStore
 
 VIDEOS_AT_A_TIME = 1024
+VIDEOS_PER_GROUP = 64  # of a large shard, at a time, where training shuffles
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,8 +48,57 @@ def read_clips(config: RunConfig, families: Families, ready: Sequence[str]) -> I
         families: which features.
         ready: from `ready_videos`.
     """
-    store = FeatureStore(config.store.path)
-    waiting = iter(ready)
+    return _read(FeatureStore(config.store.path), families, ready)
+
+
+class StoredClips:
+    """Tokens of videos as training takes them: read from the store whenever they are asked for.
+
+    See `fusion.sources.ClipSource`.
+
+    Args:
+        config: where the store is.
+        families: which features.
+        ready: N videos, from `ready_videos`; their places are the clips' numbers.
+    """
+
+    def __init__(self, config: RunConfig, families: Families, ready: Sequence[str]) -> None:
+        self._store = FeatureStore(config.store.path)
+        self._families = families
+        self._ready = ready
+
+    def __len__(self) -> int:
+        return len(self._ready)
+
+    def groups(self) -> list[np.ndarray]:
+        """Videos whose static tokens are neighbours in a shard."""
+        number = {video: row for row, video in enumerate(self._ready)}
+        of_shard: dict[str, list[int]] = {}
+        for video, shard in self._store.shard_of(self._families.static).items():
+            if video in number:
+                of_shard.setdefault(shard.stem, []).append(number[video])
+        rows_of = [np.array(of_shard[stem]) for stem in sorted(of_shard)]
+        return [part for rows in rows_of for part in np.array_split(rows, -(-len(rows) // VIDEOS_PER_GROUP))]
+
+    def read(self, rows: np.ndarray) -> list[ClipTokens]:
+        """Read the tokens of some videos.
+
+        Raises:
+            StoreError: they are not in the store any more.
+        """
+        videos = [self._ready[row] for row in rows]
+        found = {clip.tokens.video_id: clip.tokens for clip in _read(self._store, self._families, videos)}
+        gone = [video for video in videos if video not in found]
+        if gone:
+            raise StoreError(f"features of {gone[0]} were removed while training read them: run the command again")
+        # what the store gives shares memory with its neighbours, which would stay as long as one of them waits
+        return [
+            replace(clip, static=clip.static.copy(), dynamic=clip.dynamic.copy()) for clip in map(found.get, videos)
+        ]
+
+
+def _read(store: FeatureStore, families: Families, videos: Iterable[str]) -> Iterator[CachedClip]:
+    waiting = iter(videos)
     while some := list(islice(waiting, VIDEOS_AT_A_TIME)):
         static = {row.video_id: row for row in store.read(families.static, some)}
         for dynamic in store.read(families.dynamic, some):

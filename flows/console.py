@@ -51,10 +51,10 @@ class Stage:
         if title is not None:
             self._progress.update(self._task, description=title)
 
-    def at(self, done: int, *, failed: int) -> None:
+    def at(self, done: int, *, failed: int = 0, title: str | None = None) -> None:
         """So many are done in all, and failed among them, whoever did them."""
         self._failed = failed
-        self._progress.update(self._task, completed=done, failed=failed)
+        self._progress.update(self._task, completed=done, failed=failed, description=title)
 
     def close(self) -> None:
         """All is done, be it in fewer steps than were announced."""

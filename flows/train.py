@@ -6,11 +6,14 @@ import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from importlib.metadata import version as installed_version
+from pathlib import Path
+from typing import TYPE_CHECKING
 
+import platformdirs
 from prefect import flow
 
 from flows import console
-from flows.clips import read_clips, ready_videos
+from flows.clips import StoredClips, ready_videos
 from flows.config import RunConfig
 from flows.errors import UserError
 from flows.families import Families, families_of
@@ -19,8 +22,13 @@ from flows.manifest import Archive
 from flows.models import ModelReference
 from flows.uncertainty import uncertainty_of
 from fusion.matching import LabelledVideos, match_labels
+from fusion.settings import WITHOUT_EFFECT
 from fusion.uncertainty import Uncertainty, hold_out_for_calibration, least_people
 from storage.models import ModelSerializer
+from storage.paths import store_path
+
+if TYPE_CHECKING:
+    from fusion.training import EpochReport
 
 
 @flow(name="train", validate_parameters=False)
@@ -51,19 +59,23 @@ def train(config: RunConfig, videos: Archive) -> ModelReference:
         if serializer.metadata(name, known).get("recipe") == recipe:
             console.say(f"Train: {name}/{known} was made from the same features, labels and settings; nothing to train")
             return ModelReference(name, known)
-    clips = {clip.tokens.video_id: clip.tokens for clip in read_clips(config, families, sorted(ready))}
     kept, held_out = hold_out_for_calibration(
         [matched.subjects[row] for row in rows], config.uncertainty, config.train.seed
     )
     fit = [rows[place] for place in kept]
     held_out = [rows[place] for place in held_out]
+    folder = _work_folder(config, recipe)
+    checkpoint = folder / training.CHECKPOINT
+    if checkpoint.exists():
+        console.say(f"Train: going on from {checkpoint}")
     with console.stage("Train", config.train.epochs) as stage:
         trained = training.train(
-            [clips[matched.video_ids[row]] for row in fit],
+            StoredClips(config, families, [matched.video_ids[row] for row in fit]),
             matched.values[fit],
             [matched.subjects[row] for row in fit],
             config.train,
-            on_epoch=lambda report: stage.advance(title=f"Train  loss {report.loss:.4f}"),
+            on_epoch=lambda report: stage.at(report.epoch, title=_title(report)),
+            folder=folder,
         )
     uncertainty = uncertainty_of(
         config,
@@ -87,6 +99,7 @@ def train(config: RunConfig, videos: Archive) -> ModelReference:
         "uncertainty": uncertainty.model_dump(mode="json"),
     }
     model = ModelReference(name, serializer.save(trained.model, name, metadata, trained.history))
+    checkpoint.unlink()
     console.say(f"Train: {model} from {len(fit)} clips, {_verdict(metadata)}")
     console.say(f"Train: {_calibrated(uncertainty)}")
     say_unmatched("Train", matched)
@@ -101,6 +114,21 @@ def train(config: RunConfig, videos: Archive) -> ModelReference:
     return model
 
 
+def _work_folder(config: RunConfig, recipe: str) -> Path:
+    """Where a training keeps its checkpoint and TensorBoard's logs: in a local store, else in the user's cache.
+
+    The recipe is in the name: what goes on there is the same training, and any other has a folder of its own.
+    """
+    store = store_path(config.store.path)
+    runs = store / "runs" if isinstance(store, Path) else platformdirs.user_cache_path("traitline") / "runs"
+    return runs / f"training-{recipe[:16]}"
+
+
+def _title(report: EpochReport) -> str:
+    validation = "" if report.validation_loss is None else f", validation {report.validation_loss:.4f}"
+    return f"Train  loss {report.loss:.4f}{validation}"
+
+
 def _recipe(
     config: RunConfig, families: Families, matched: LabelledVideos, rows: Sequence[int], digests: Mapping[str, str]
 ) -> str:
@@ -112,7 +140,7 @@ def _recipe(
     made_from = [
         installed_version("traitline"),
         families.features,
-        config.train.model_dump(mode="json"),
+        config.train.model_dump(mode="json", exclude=set(WITHOUT_EFFECT)),
         config.uncertainty.model_dump(mode="json"),
         clips,
     ]

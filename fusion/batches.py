@@ -1,60 +1,118 @@
-"""Batches of padded clips for `fit`."""
+"""Batches of padded clips, streamed from a source in an order that the seed and the epoch alone decide."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import queue
+import threading
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 
-import keras
 import numpy as np
 
+from fusion.sources import ClipSource
 from fusion.tokens import ClipTokens, pad_batch
 
+BATCHES_AHEAD = 2
 
-class ClipBatches(keras.utils.PyDataset):
-    """Padded batches with their labels, in a new order each epoch that depends on the seed alone.
 
-    Every batch is padded to the longest clip of the whole set, because Keras takes the shape of all batches from the
-    first two. Clips are dealt out evenly: 65 clips in batches of 32 at most are 22 + 22 + 21, not 32 + 32 + 1, since
-    a batch of one clip would teach BatchNorm a variance of zero.
+@dataclass(frozen=True, slots=True, eq=False)
+class Batch:
+    """B clips: their numbers in the source, int [B], and what the model takes (see `pad_batch`)."""
+
+    rows: np.ndarray
+    inputs: dict[str, np.ndarray]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class EpochPlan:
+    """Which groups are read one after the other, and which rows make each batch; known before anything is read."""
+
+    groups: list[np.ndarray]
+    batches: list[np.ndarray]
+
+
+def plan_epoch(
+    groups: Sequence[np.ndarray], batch_size: int, *, buffer_clips: int = 1, rng: np.random.Generator | None = None
+) -> EpochPlan:
+    """Lay down an epoch.
+
+    Groups come in a drawn order into a shuffle buffer; what is too much for it leaves it, drawn at random. Where the
+    buffer holds everything, every order of the clips is equally likely. Batches are dealt evenly: 65 clips in batches
+    of 32 at most are 22 + 22 + 21, not 32 + 32 + 1, since a batch of one clip would teach BatchNorm a variance of zero.
+
+    Args:
+        groups: of a source.
+        batch_size: most clips in a batch.
+        buffer_clips: size of the shuffle buffer.
+        rng: draws; None keeps the source's own order.
     """
+    order: list[np.ndarray] = []
+    if rng is not None:
+        groups = [groups[index] for index in rng.permutation(len(groups))]
+        waiting = np.zeros(0, int)
+        for group in groups:
+            waiting = np.concatenate([waiting, group])
+            excess = len(waiting) - buffer_clips
+            if excess > 0:
+                waiting = rng.permutation(waiting)
+                order.append(waiting[:excess])
+                waiting = waiting[excess:]
+        order.append(rng.permutation(waiting))
+    rows = np.concatenate(order if rng is not None else groups)
+    return EpochPlan(list(groups), np.array_split(rows, -(-len(rows) // batch_size)))
 
-    def __init__(
-        self, clips: Sequence[ClipTokens], labels: np.ndarray, *, batch_size: int, seed: int, shuffle: bool
-    ) -> None:
-        """Take N clips and their labels, float32 [N, 5]."""
-        super().__init__()
-        self._clips = clips
-        self._labels = labels
-        self._seed = seed
-        self._shuffle = shuffle
-        self._epoch = 0
-        self._batch_count = -(-len(clips) // batch_size)
-        self._static_length = max(len(clip.static) for clip in clips)
-        self._dynamic_length = max(len(clip.dynamic) for clip in clips)
-        self._deal()
 
-    @property
-    def num_batches(self) -> int:
-        """How many batches make an epoch."""
-        return self._batch_count
+def read_batches(source: ClipSource, plan: EpochPlan, first: int = 0) -> Iterator[Batch]:
+    """Read the batches of a plan, from number `first` on, ahead of their use in a thread of its own.
 
-    def __getitem__(self, index: int) -> tuple[dict[str, np.ndarray], np.ndarray]:
-        """Batch `index` of this epoch: the model's inputs and the labels, float32 [B, 5]."""
-        rows = self._rows[index]
-        inputs = pad_batch(
-            [self._clips[row] for row in rows],
-            static_length=self._static_length,
-            dynamic_length=self._dynamic_length,
-        )
-        return inputs, self._labels[rows]
+    In memory are the clips that wait in the shuffle buffer, one group, and `BATCHES_AHEAD` + 2 batches. What only
+    batches before the first one need is not read.
+    """
+    return _ahead(_read_batches(source, plan, first))
 
-    def on_epoch_end(self) -> None:
-        """Called by Keras between epochs."""
-        self._epoch += 1
-        self._deal()
 
-    def _deal(self) -> None:
-        order = np.arange(len(self._clips))
-        if self._shuffle:
-            order = np.random.default_rng((self._seed, self._epoch)).permutation(order)
-        self._rows = np.array_split(order, self._batch_count)
+def _read_batches(source: ClipSource, plan: EpochPlan, first: int) -> Iterator[Batch]:
+    gone = {row for rows in plan.batches[:first] for row in rows.tolist()}
+    groups = iter(plan.groups)
+    held: dict[int, ClipTokens] = {}
+    for rows in plan.batches[first:]:
+        while not all(row in held for row in rows.tolist()):
+            group = next(groups)
+            group = group[[row not in gone for row in group.tolist()]] if gone else group
+            if len(group):
+                held.update(zip(group.tolist(), source.read(group), strict=True))
+        yield Batch(rows, pad_batch([held.pop(row) for row in rows.tolist()]))
+
+
+def _ahead(batches: Iterator[Batch]) -> Iterator[Batch]:
+    """Let a thread make batches while others are used; its errors are raised here."""
+    ready: queue.Queue[Batch | BaseException | None] = queue.Queue(BATCHES_AHEAD)
+    stopped = threading.Event()
+
+    def offer(item: Batch | BaseException | None) -> None:
+        while not stopped.is_set():
+            try:
+                return ready.put(item, timeout=0.1)
+            except queue.Full:
+                continue
+
+    def work() -> None:
+        try:
+            for batch in batches:
+                offer(batch)
+                if stopped.is_set():
+                    return
+            offer(None)
+        except BaseException as error:  # raised where the batches are used
+            offer(error)
+
+    thread = threading.Thread(target=work, name="read batches", daemon=True)
+    thread.start()
+    try:
+        while (item := ready.get()) is not None:
+            if isinstance(item, BaseException):
+                raise item
+            yield item
+    finally:
+        stopped.set()
+        thread.join()

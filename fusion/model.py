@@ -72,6 +72,7 @@ class CompletePersonalityModel(keras.Model):
         self.head = PersonalityPredictionHead(hidden_dim, name="head", **sub)
         self.head.build((None, fusion_dim))
         self.built = True
+        self.scoring_function: Any = None  # what `fusion.scoring` compiles
 
     def call(self, inputs: Any, training: bool | None = None) -> Any:
         """Score clips.
@@ -115,8 +116,16 @@ class CompletePersonalityModel(keras.Model):
         """
         self.cross_attention.static_standardisation.set_statistics(static_mean, static_std)
         self.cross_attention.dynamic_standardisation.set_statistics(dynamic_mean, dynamic_std)
+        self._forget_functions()
+
+    def load_weights(self, *args: Any, **kwargs: Any) -> None:
+        """As Keras does it; the file holds the statistics too."""
+        super().load_weights(*args, **kwargs)
+        self._forget_functions()
+
+    def _forget_functions(self) -> None:
         # functions traced before hold the old statistics as constants
-        self.train_function = self.test_function = self.predict_function = None
+        self.train_function = self.test_function = self.predict_function = self.scoring_function = None
 
     def get_config(self) -> dict[str, Any]:
         """Every constructor argument."""

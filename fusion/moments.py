@@ -2,38 +2,41 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-
 import numpy as np
 
 # A spread of less than this share of the mean is float32 rounding, not signal.
 ROUNDING = 1e-6
 
 
-def mean_and_std(blocks: Iterable[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
+class Moments:
     """Statistics over all rows of all blocks, each row weighing the same, without holding them together.
-
-    Args:
-        blocks: arrays [n, D], one or more rows in all.
-
-    Returns:
-        Mean and standard deviation, each float32 [D]. A feature that never changes gets the deviation 1, so that
-        standardising leaves it at 0 rather than at rounding errors blown up.
 
     Sources:
         Chan, Golub and LeVeque 1979, "Updating formulae and a pairwise algorithm for computing sample variances".
     """
-    count = 0
-    mean = squares = np.zeros(1)
-    for block in blocks:
+
+    def __init__(self) -> None:
+        self._count = 0
+        self._mean = self._squares = np.zeros(1)
+
+    def add(self, block: np.ndarray) -> None:
+        """Count in the rows of an array [n, D], n >= 1."""
         rows = block.astype(np.float64)
-        block_mean = rows.mean(axis=0)
-        block_squares = ((rows - block_mean) ** 2).sum(axis=0)
-        total = count + len(rows)
-        shift = block_mean - mean
-        squares = squares + block_squares + shift**2 * (count * len(rows) / total)
-        mean = mean + shift * (len(rows) / total)
-        count = total
-    std = np.sqrt(squares / count)
-    constant = std <= ROUNDING * np.abs(mean)
-    return mean.astype(np.float32), np.where(constant, 1.0, std).astype(np.float32)
+        mean = rows.mean(axis=0)
+        rows -= mean
+        squares = np.einsum("nd,nd->d", rows, rows)
+        total = self._count + len(rows)
+        shift = mean - self._mean
+        self._squares = self._squares + squares + shift**2 * (self._count * len(rows) / total)
+        self._mean = self._mean + shift * (len(rows) / total)
+        self._count = total
+
+    def mean_and_std(self) -> tuple[np.ndarray, np.ndarray]:
+        """Mean and standard deviation, each float32 [D].
+
+        A feature that never changes gets the deviation 1, so that standardising leaves it at 0 rather than at rounding
+        errors blown up.
+        """
+        std = np.sqrt(self._squares / self._count)
+        constant = std <= ROUNDING * np.abs(self._mean)
+        return self._mean.astype(np.float32), np.where(constant, 1.0, std).astype(np.float32)

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from itertools import islice
 
 import numpy as np
-from keras import ops
+import tensorflow as tf
 
 from fusion.model import CompletePersonalityModel
 from fusion.tokens import ClipTokens, pad_batch
@@ -36,6 +36,29 @@ def predict(model: CompletePersonalityModel, clips: Iterable[ClipTokens], batch_
         raise ValueError(f"batch_size must be at least 1, got {batch_size}")
     waiting = iter(clips)
     scores = [np.zeros((0, len(TRAITS)), np.float32)]
+    score = _compiled(model)
     while batch := list(islice(waiting, batch_size)):
-        scores.append(ops.convert_to_numpy(model(pad_batch(batch), training=False)).astype(np.float32))
+        scores.append(score(pad_batch(batch)).numpy().astype(np.float32))
     return np.concatenate(scores)
+
+
+def input_signature(model: CompletePersonalityModel) -> dict[str, tf.TensorSpec]:
+    """Shapes and types of what `pad_batch` makes for a model, whatever the number and length of clips."""
+    return {
+        name: tf.TensorSpec(shape, dtype)
+        for kind, dim in (("static", model.static_dim), ("dynamic", model.dynamic_dim))
+        for name, shape, dtype in (
+            (kind, (None, None, dim), tf.float32),
+            (f"{kind}_mask", (None, None), tf.bool),
+            (f"{kind}_time_s", (None, None), tf.float32),
+        )
+    }
+
+
+def _compiled(model: CompletePersonalityModel) -> tf.types.experimental.PolymorphicFunction:
+    """The model as one graph for batches of all shapes, made once."""
+    if model.scoring_function is None:
+        model.scoring_function = tf.function(
+            lambda inputs: model(inputs, training=False), input_signature=[input_signature(model)]
+        )
+    return model.scoring_function

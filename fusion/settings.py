@@ -7,6 +7,10 @@ from typing import Literal
 from pydantic import BaseModel, Field
 
 Form = Literal["sequence", "vector"]
+LossName = Literal["mse", "mae", "ccc", "nll"]
+
+# Settings of training that say where it runs and how safely, and not what is learned.
+WITHOUT_EFFECT = ("devices", "checkpoint_s")
 
 
 class TrainSettings(BaseModel, frozen=True, extra="forbid"):
@@ -18,10 +22,29 @@ class TrainSettings(BaseModel, frozen=True, extra="forbid"):
         "mean of its tokens; attention then has nothing to choose from).",
     )
     epochs: int = Field(100, ge=1, description="Most passes over the training clips; early stopping may end sooner.")
-    batch_size: int = Field(32, ge=1, description="Most clips per training step.")
-    learning_rate: float = Field(1e-3, gt=0, description="Step size of the Adam optimiser (no unit).")
-    loss: Literal["mse", "mae"] = Field(
-        "mse", description="Error to minimise: 'mse' (mean squared) or 'mae' (mean absolute)."
+    batch_size: int = Field(64, ge=1, description="Most clips per training step.")
+    learning_rate: float = Field(1e-3, gt=0, description="Largest step size of the Adam optimiser (no unit).")
+    warmup_epochs: float = Field(
+        1.0, ge=0, description="Epochs over which the step size rises evenly from 0 to learning_rate."
+    )
+    schedule: Literal["cosine", "plateau", "constant"] = Field(
+        "cosine",
+        description="After the warm-up: 'cosine' (falls to 0 at the last of `epochs` along half a cosine), 'plateau' "
+        "(is halved after every plateau_epochs without a better validation loss) or 'constant'.",
+    )
+    plateau_epochs: int = Field(3, ge=1, description="Epochs without a better validation loss that make a plateau.")
+    clip_norm: float = Field(
+        1.0,
+        gt=0,
+        description="Longest gradient, over all weights together; a longer one is shortened to it. The loss is counted "
+        "in multiples of what always saying the mean costs, so the unit does not depend on the labels' scale.",
+    )
+    dropout_rate: float = Field(0.3, ge=0, lt=1, description="Share of the fused numbers dropped in training.")
+    loss: LossName = Field(
+        "mse",
+        description="Error to minimise: 'mse' (mean squared), 'mae' (mean absolute), 'ccc' (1 minus the concordance "
+        "correlation coefficient of a batch, mean of the traits) or 'nll' (negative log-likelihood of a Gaussian whose "
+        "variance is learned, one for each trait: easy traits then weigh more).",
     )
     validation_fraction: float = Field(
         0.2,
@@ -31,3 +54,20 @@ class TrainSettings(BaseModel, frozen=True, extra="forbid"):
     )
     patience: int = Field(10, ge=1, description="Epochs without a better validation loss after which training stops.")
     seed: int = Field(0, ge=0, lt=2**32, description="Seed of the split, the weights, the order of clips and dropout.")
+    precision: Literal["float32", "bfloat16"] = Field(
+        "float32",
+        description="Numbers in which a training step computes: 'bfloat16' (with float32 weights) is faster on GPUs "
+        "that have it. The model that is kept computes in float32 either way.",
+    )
+    devices: int = Field(
+        1, ge=0, description="GPUs that share each batch (count); 0: all there are. Without a GPU: CPU devices."
+    )
+    memory_mb: int = Field(
+        1024,
+        ge=1,
+        description="Most memory for features (MiB). What fits is read once; a larger set is read anew in every epoch, "
+        "in shuffled order of neighbours, through a shuffle buffer of half of this.",
+    )
+    checkpoint_s: float = Field(
+        600, ge=0, description="Seconds between checkpoints within an epoch; there is one after each epoch too."
+    )

@@ -1,39 +1,36 @@
-"""Training the model on clips in memory."""
+"""Training the model: from labelled clips to a model and the facts about how it came about."""
 
 from __future__ import annotations
 
+import hashlib
+import json
 import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import keras
 import numpy as np
 
-from fusion.batches import ClipBatches
 from fusion.errors import TrainingError
+from fusion.loop import CHECKPOINT, EpochReport, LabelledSource, TrainingLoop, sd_ratio
+from fusion.losses import loss_of
 from fusion.model import CompletePersonalityModel
-from fusion.moments import mean_and_std
-from fusion.scoring import predict
-from fusion.settings import Form, TrainSettings
+from fusion.moments import Moments
+from fusion.settings import WITHOUT_EFFECT, TrainSettings
+from fusion.sources import ClipsInMemory, ClipSource, KeptClips, RowsOf, bytes_of, clips_of
 from fusion.split import split_by_subject
+from fusion.steps import Stepper
 from fusion.tokens import ClipTokens
 from fusion.traits import TRAITS
+
+__all__ = ["CHECKPOINT", "EpochReport", "TrainSettings", "Trained", "train"]
 
 log = logging.getLogger(__name__)
 
 # Predictions that vary less than this share of the labels' spread say nearly the same of everybody.
 COLLAPSE_SD_RATIO = 0.2
-
-
-@dataclass(frozen=True, slots=True)
-class EpochReport:
-    """What `on_epoch` receives: epoch (from 1) of epochs, and the losses, without validation None."""
-
-    epoch: int
-    epochs: int
-    loss: float
-    validation_loss: float | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,36 +48,53 @@ class Trained:
     metadata: dict[str, Any]
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class _Survey:
+    """What one pass over the clips tells: statistics of the training clips, and where to read from now on."""
+
+    static: Moments
+    dynamic: Moments
+    train: ClipSource
+    validation: ClipSource
+    buffer_clips: int
+
+
 def train(
-    clips: Sequence[ClipTokens],
+    clips: Sequence[ClipTokens] | ClipSource,
     labels: np.ndarray,
     subjects: Sequence[str],
     settings: TrainSettings,
     on_epoch: Callable[[EpochReport], None] | None = None,
+    *,
+    folder: Path | None = None,
 ) -> Trained:
     """Train the specified model with Adam, keeping the weights of the epoch with the least validation loss.
 
     Sets the global seeds of Python, NumPy and Keras (`keras.utils.set_random_seed`); the same clips and settings on
-    the same machine give the same model.
+    the same machine give the same model, also where the training was broken off and went on from its checkpoint.
 
     Args:
-        clips: N >= 2 clips with the same token dimensions.
+        clips: N >= 2 clips with the same token dimensions: in memory, or a source that reads them anew in every epoch.
         labels: float32 [N, 5] in [0, 1], trait order.
         subjects: the person in each clip; nobody is in both training and validation.
         settings: how to train.
         on_epoch: called after each epoch.
+        folder: on this machine, for `checkpoint.npz` and TensorBoard's logs; None keeps neither. A training that finds
+            its own checkpoint there goes on from it.
 
     Returns:
-        The model, its history, and metadata: "traits", "static_dim", "dynamic_dim", "settings"; counts
-        ("train_clips", "validation_clips", "train_subjects", "validation_subjects"), "epochs_run" and "best_epoch"
-        (from 1); "train_loss", "validation_loss" and "baseline_loss" (of the constant that says the training mean, on
-        the validation clips), all by the chosen loss without dropout; "sd_ratio" by trait (standard deviation of the
-        predictions over that of the labels, on the validation clips; None where the labels do not vary) and
-        "warnings". Without validation clips "validation_loss" and "baseline_loss" are None and sd_ratio is taken on
-        the training clips.
+        The model, which computes in float32, its history, and metadata: "traits", "static_dim", "dynamic_dim",
+        "settings"; counts ("train_clips", "validation_clips", "train_subjects", "validation_subjects"), "epochs_run"
+        and "best_epoch" (from 1); "train_loss", "validation_loss" and "baseline_loss" (of the constant that says the
+        training mean, on the validation clips), all by the chosen loss without dropout; "noise_sd" by trait (of the
+        Gaussian that "nll" learns, on the scale of the labels; None for other losses); "sd_ratio" by trait (standard
+        deviation of the predictions over that of the labels, on the validation clips; None where the labels do not
+        vary) and "warnings". Without validation clips "validation_loss" and "baseline_loss" are None and sd_ratio is
+        taken on the training clips.
 
     Raises:
-        TrainingError: fewer than two clips, or losses that are no longer finite.
+        TrainingError: fewer than two clips, losses that are no longer finite, devices that are not there, or a
+            checkpoint that is another training's or cannot be written.
         ValueError: labels or subjects do not fit the clips.
     """
     labels = np.asarray(labels, np.float32)
@@ -93,47 +107,25 @@ def train(
     if len(subjects) != len(clips):
         raise ValueError(f"{len(clips)} clips need {len(clips)} subjects, got {len(subjects)}")
 
+    source: ClipSource = ClipsInMemory(clips) if isinstance(clips, Sequence) else clips
     train_rows, validation_rows = split_by_subject(subjects, settings.validation_fraction, settings.seed)
-    warnings = []
-    if len(validation_rows) == 0 and settings.validation_fraction > 0:
-        warnings.append(
-            "all clips show the same subject, so there is no validation and no early stopping: "
-            f"the model of the last of {settings.epochs} epochs is kept, and nothing says how well it does on others"
-        )
-    train_clips = [clips[row] for row in train_rows]
-    validation_clips = [clips[row] for row in validation_rows]
-
+    survey = _survey(RowsOf(source, train_rows), RowsOf(source, validation_rows), settings)
     keras.utils.set_random_seed(settings.seed)
-    model = _start(train_clips, labels[train_rows], settings.form)
-    model.compile(
-        optimizer=keras.optimizers.Adam(settings.learning_rate),
-        loss=settings.loss,
-        jit_compile=False,  # on a CPU compiling costs more than it saves
-    )
-    history = _fit(
-        model,
-        _batches(train_clips, labels[train_rows], settings, shuffle=True),
-        _batches(validation_clips, labels[validation_rows], settings, shuffle=False) if validation_clips else None,
+    stepper = Stepper(lambda: _start(survey, labels[train_rows], settings), settings, labels[train_rows])
+    training = LabelledSource(survey.train, labels)
+    validation = LabelledSource(survey.validation, labels) if len(validation_rows) else None
+    history = TrainingLoop(
+        stepper,
         settings,
-        on_epoch,
-    )
-    best_epoch = 1 + int(np.argmin(history["validation_loss"])) if validation_clips else len(history["loss"])
+        training,
+        validation,
+        buffer_clips=survey.buffer_clips,
+        folder=folder,
+        identity=_identity(labels, subjects, settings),
+    ).run(on_epoch)
 
-    train_scores = predict(model, train_clips, settings.batch_size)
-    judged, judged_labels = train_scores, labels[train_rows]
-    if validation_clips:
-        judged, judged_labels = predict(model, validation_clips, settings.batch_size), labels[validation_rows]
-    sd_ratio = _sd_ratio(judged, judged_labels)
-    collapsed = [trait for trait, ratio in sd_ratio.items() if ratio is not None and ratio < COLLAPSE_SD_RATIO]
-    if collapsed:
-        warnings.append(
-            f"predictions of {', '.join(collapsed)} hardly vary (under {COLLAPSE_SD_RATIO:.0%} of the labels' standard "
-            "deviation): the model says nearly the same of everybody"
-        )
-    for warning in warnings:
-        log.warning("%s", warning)
-
-    baseline = labels[train_rows].mean(axis=0)
+    model = _kept(stepper.model)
+    log_variance = keras.ops.convert_to_numpy(stepper.log_variance)
     metadata = {
         "traits": list(TRAITS),
         "static_dim": model.static_dim,
@@ -144,22 +136,42 @@ def train(
         "train_subjects": len({subjects[row] for row in train_rows}),
         "validation_subjects": len({subjects[row] for row in validation_rows}),
         "epochs_run": len(history["loss"]),
-        "best_epoch": best_epoch,
-        "train_loss": _loss(train_scores, labels[train_rows], settings.loss),
-        "validation_loss": _loss(judged, judged_labels, settings.loss) if validation_clips else None,
-        "baseline_loss": _loss(baseline, judged_labels, settings.loss) if validation_clips else None,
-        "sd_ratio": sd_ratio,
-        "warnings": warnings,
+        "best_epoch": 1 + int(np.argmin(history["validation_loss"])) if validation else len(history["loss"]),
+        **_verdict(model, settings, training, validation, log_variance, labels[train_rows]),
     }
     return Trained(model, history, metadata)
 
 
-def _start(clips: Sequence[ClipTokens], labels: np.ndarray, form: Form) -> CompletePersonalityModel:
+def _survey(train: ClipSource, validation: ClipSource, settings: TrainSettings) -> _Survey:
+    """Read every clip once, and keep them all if they fit into the memory that is allowed."""
+    limit_bytes = settings.memory_mb * 2**20
+    kept = KeptClips(limit_bytes)
+    static, dynamic = Moments(), Moments()
+    size = 0
+    for clip in kept.pass_on(clips_of(train)):
+        size += bytes_of(clip)
+        for moments, tokens in ((static, clip.static), (dynamic, clip.dynamic)):
+            # means of tokens vary less than tokens do
+            moments.add(tokens.mean(axis=0, keepdims=True) if settings.form == "vector" else tokens)
+    for _ in kept.pass_on(clips_of(validation)):
+        pass
+    buffer_clips = int(limit_bytes / 2 / (size / len(train)))
+    in_memory = kept.instead_of(train)
+    if in_memory is not train:
+        buffer_clips = len(train)
+    return _Survey(static, dynamic, in_memory, kept.instead_of(validation), max(buffer_clips, settings.batch_size))
+
+
+def _start(survey: _Survey, labels: np.ndarray, settings: TrainSettings) -> CompletePersonalityModel:
     """A fresh model that knows the statistics of its inputs and says about the mean of the labels."""
-    model = CompletePersonalityModel(clips[0].static.shape[1], clips[0].dynamic.shape[1], form=form)
-    pooled = form == "vector"  # means of tokens vary less than tokens do
-    static = mean_and_std(clip.static.mean(axis=0, keepdims=True) if pooled else clip.static for clip in clips)
-    dynamic = mean_and_std(clip.dynamic.mean(axis=0, keepdims=True) if pooled else clip.dynamic for clip in clips)
+    static, dynamic = survey.static.mean_and_std(), survey.dynamic.mean_and_std()
+    model = CompletePersonalityModel(
+        len(static[0]),
+        len(dynamic[0]),
+        dropout_rate=settings.dropout_rate,
+        form=settings.form,
+        dtype="mixed_bfloat16" if settings.precision == "bfloat16" else "float32",
+    )
     model.set_statistics(*static, *dynamic)
     # Random outputs around 0 would spend a small archive's epochs on reaching the labels' range: after 40 epochs on
     # 300 drawn clips R2 was below -2 from that start, and 0.88 from this one.
@@ -169,52 +181,75 @@ def _start(clips: Sequence[ClipTokens], labels: np.ndarray, form: Form) -> Compl
     return model
 
 
-def _batches(clips: Sequence[ClipTokens], labels: np.ndarray, settings: TrainSettings, *, shuffle: bool) -> ClipBatches:
-    return ClipBatches(clips, labels, batch_size=settings.batch_size, seed=settings.seed, shuffle=shuffle)
-
-
-def _fit(
-    model: CompletePersonalityModel,
-    batches: ClipBatches,
-    validation: ClipBatches | None,
-    settings: TrainSettings,
-    on_epoch: Callable[[EpochReport], None] | None,
-) -> dict[str, list[float]]:
-    callbacks = []
-    if validation is not None:
-        callbacks.append(
-            keras.callbacks.EarlyStopping("val_loss", patience=settings.patience, restore_best_weights=True)
-        )
-    if on_epoch is not None:
-        callbacks.append(
-            keras.callbacks.LambdaCallback(
-                on_epoch_end=lambda epoch, logs: on_epoch(
-                    EpochReport(epoch + 1, settings.epochs, logs["loss"], logs.get("val_loss"))
-                )
-            )
-        )
-    # the batches shuffle themselves
-    fitted = model.fit(
-        batches,
-        validation_data=validation,
-        epochs=settings.epochs,
-        callbacks=callbacks,
-        shuffle=False,
-        verbose=0,
+def _kept(trained: CompletePersonalityModel) -> CompletePersonalityModel:
+    """The same model on one device, in float32 whatever it was trained in."""
+    config = trained.get_config()
+    del config["dtype"], config["name"]
+    model = CompletePersonalityModel.from_config(config)
+    attention = trained.cross_attention
+    model.set_statistics(
+        attention.static_standardisation.mean,
+        attention.static_standardisation.std,
+        attention.dynamic_standardisation.mean,
+        attention.dynamic_standardisation.std,
     )
-    history = {"loss": fitted.history["loss"]}
+    model.set_weights(trained.get_weights())
+    return model
+
+
+def _verdict(
+    model: CompletePersonalityModel,
+    settings: TrainSettings,
+    training: LabelledSource,
+    validation: LabelledSource | None,
+    log_variance: np.ndarray,
+    train_labels: np.ndarray,
+) -> dict[str, Any]:
+    """How well the model does, and what there is to warn about."""
+
+    def loss(scores: np.ndarray, labels: np.ndarray, log_variance: np.ndarray) -> float:
+        return float(loss_of(settings.loss, scores.astype(np.float32), labels, log_variance))
+
+    scores, labels = training.scored_by(model, settings.batch_size)
+    train_loss = loss(scores, labels, log_variance)
+    validation_loss = baseline_loss = None
     if validation is not None:
-        history["validation_loss"] = fitted.history["val_loss"]
-    if not np.isfinite([*history.values()]).all():
-        raise TrainingError(f"training diverged: lower learning_rate (now {settings.learning_rate})")
-    return {name: [float(value) for value in losses] for name, losses in history.items()}
+        scores, labels = validation.scored_by(model, settings.batch_size)
+        validation_loss = loss(scores, labels, log_variance)
+        constant = np.broadcast_to(train_labels.mean(axis=0), labels.shape)
+        baseline_loss = loss(constant, labels, np.log(np.maximum(train_labels.var(axis=0), 1e-12)))
+    ratios = sd_ratio(scores, labels)
+    warnings = _warnings(settings, validation, ratios)
+    for warning in warnings:
+        log.warning("%s", warning)
+    noise_sd = dict(zip(TRAITS, np.exp(log_variance / 2).tolist(), strict=True))
+    return {
+        "train_loss": train_loss,
+        "validation_loss": validation_loss,
+        "baseline_loss": baseline_loss,
+        "noise_sd": noise_sd if settings.loss == "nll" else None,
+        "sd_ratio": ratios,
+        "warnings": warnings,
+    }
 
 
-def _loss(scores: np.ndarray, labels: np.ndarray, loss: str) -> float:
-    error = scores.astype(np.float64) - labels
-    return float(np.mean(error**2) if loss == "mse" else np.mean(np.abs(error)))
+def _warnings(settings: TrainSettings, validation: LabelledSource | None, ratios: dict[str, float | None]) -> list[str]:
+    warnings = []
+    if validation is None and settings.validation_fraction > 0:
+        warnings.append(
+            "all clips show the same subject, so there is no validation and no early stopping: "
+            f"the model of the last of {settings.epochs} epochs is kept, and nothing says how well it does on others"
+        )
+    collapsed = [trait for trait, ratio in ratios.items() if ratio is not None and ratio < COLLAPSE_SD_RATIO]
+    if collapsed:
+        warnings.append(
+            f"predictions of {', '.join(collapsed)} hardly vary (under {COLLAPSE_SD_RATIO:.0%} of the labels' standard "
+            "deviation): the model says nearly the same of everybody"
+        )
+    return warnings
 
 
-def _sd_ratio(scores: np.ndarray, labels: np.ndarray) -> dict[str, float | None]:
-    predicted, true = scores.std(axis=0), labels.std(axis=0)
-    return {trait: float(predicted[i] / true[i]) if true[i] > 0 else None for i, trait in enumerate(TRAITS)}
+def _identity(labels: np.ndarray, subjects: Sequence[str], settings: TrainSettings) -> str:
+    """SHA-256 over what a checkpoint's training must share with the one that goes on from it."""
+    facts = json.dumps([list(subjects), settings.model_dump(mode="json", exclude=set(WITHOUT_EFFECT))])
+    return hashlib.sha256(facts.encode() + labels.tobytes()).hexdigest()

@@ -7,9 +7,8 @@ import numpy as np
 import pytest
 from pydantic import ValidationError
 
-from fusion.batches import ClipBatches
 from fusion.errors import TrainingError
-from fusion.moments import mean_and_std
+from fusion.moments import Moments
 from fusion.scoring import predict
 from fusion.split import split_by_subject
 from fusion.tokens import ClipTokens, pad_batch
@@ -214,31 +213,13 @@ def test_a_split_of_many_people_comes_near_its_share():
     assert len(split_by_subject(subjects, 0.0, 0)[1]) == 0
 
 
-@pytest.mark.parametrize(("count", "batch_size", "sizes"), [(65, 32, [22, 22, 21]), (64, 32, [32, 32]), (5, 32, [5])])
-def test_an_epoch_deals_every_clip_once_into_even_batches(count, batch_size, sizes):
-    clips, _, _ = planted(count)
-    numbers = np.repeat(np.arange(count, dtype=np.float32)[:, None], 5, axis=1)
-    batches = ClipBatches(clips, numbers, batch_size=batch_size, seed=0, shuffle=True)
-    epochs = []
-    for _ in range(2):
-        dealt = [batches[index] for index in range(batches.num_batches)]
-        assert [len(labels) for _, labels in dealt] == sizes
-        # all batches have one shape but for the number of clips
-        assert len({inputs["static"].shape[1:] for inputs, _ in dealt}) == 1
-        assert all(inputs["static"].shape[0] == len(labels) for inputs, labels in dealt)
-        for inputs, labels in dealt:
-            rows = labels[:, 0].astype(int)
-            assert inputs["static"][0, 0].tolist() == clips[rows[0]].static[0].tolist()
-        epochs.append([int(row) for _, labels in dealt for row in labels[:, 0]])
-        batches.on_epoch_end()
-    assert sorted(epochs[0]) == sorted(epochs[1]) == list(range(count))
-    assert epochs[0] != epochs[1]
-
-
 def test_statistics_of_blocks_are_those_of_the_whole():
     rows = (1e4 + np.random.default_rng(0).normal(size=(100, 6))).astype(np.float32)
     rows[:, 2] = 7.25
-    mean, std = mean_and_std([rows[:1], rows[1:40], rows[40:]])
+    moments = Moments()
+    for block in (rows[:1], rows[1:40], rows[40:]):
+        moments.add(block)
+    mean, std = moments.mean_and_std()
     assert mean == pytest.approx(rows.astype(np.float64).mean(axis=0), rel=1e-6)
     expected = rows.astype(np.float64).std(axis=0)
     expected[2] = 1  # a feature that never changes is left alone

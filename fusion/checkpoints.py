@@ -1,0 +1,99 @@
+"""The state of a training in one file, from which it goes on as if it had never stopped."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import zipfile
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from fusion.errors import TrainingError
+
+
+@dataclass(slots=True)
+class Progress:
+    """How far a training has come.
+
+    Attributes:
+        history: "loss" and, with validation, "validation_loss", of the epochs done.
+        batches_done: of the epoch under way.
+        loss_sum: of the clips in those batches.
+        state: arrays of all that steps change.
+        best: weights of the best epoch so far; none before the first.
+    """
+
+    history: dict[str, list[float]]
+    batches_done: int = 0
+    loss_sum: float = 0.0
+    state: list[np.ndarray] = field(default_factory=list)
+    best: list[np.ndarray] = field(default_factory=list)
+
+    @property
+    def epochs_done(self) -> int:
+        """Whole epochs done."""
+        return len(self.history["loss"])
+
+
+def write_checkpoint(path: Path, identity: str, progress: Progress) -> None:
+    """Put a checkpoint in place of the one before, whole or not at all.
+
+    Args:
+        path: the file; its folder is made where it is absent.
+        identity: of the training: what must be the same for it to go on.
+        progress: to keep.
+
+    Raises:
+        TrainingError: the operating system refused.
+    """
+    facts = {
+        "identity": identity,
+        "history": progress.history,
+        "batches_done": progress.batches_done,
+        "loss_sum": progress.loss_sum,
+    }
+    content = io.BytesIO()
+    np.savez(
+        content,
+        facts=np.frombuffer(json.dumps(facts).encode(), np.uint8),
+        **{f"state{index}": array for index, array in enumerate(progress.state)},
+        **{f"best{index}": array for index, array in enumerate(progress.best)},
+    )
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with temporary.open("wb") as file:
+            file.write(content.getbuffer())
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except OSError as error:
+        temporary.unlink(missing_ok=True)
+        raise TrainingError(f"cannot write the checkpoint {path}: {error.strerror or error}") from error
+
+
+def read_checkpoint(path: Path, identity: str) -> Progress | None:
+    """Read a checkpoint; None where there is none.
+
+    Raises:
+        TrainingError: it is another training's, or damaged.
+    """
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            arrays: dict[str, Any] = dict(file)
+        facts = json.loads(arrays.pop("facts").tobytes())
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+        raise TrainingError(f"cannot read the checkpoint {path} ({error}): delete it to start over") from error
+    if facts.pop("identity") != identity:
+        raise TrainingError(
+            f"{path} is the checkpoint of another training (other clips, labels or settings): delete it to start over"
+        )
+    state_count = sum(name.startswith("state") for name in arrays)
+    state = [arrays[f"state{index}"] for index in range(state_count)]
+    return Progress(**facts, state=state, best=[arrays[f"best{index}"] for index in range(len(arrays) - state_count)])

@@ -1,0 +1,52 @@
+"""Errors to minimise, each a mean over clips and traits, in the unit of the labels (mae), its square (mse) or none."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+from keras import ops
+
+from fusion.settings import LossName
+
+
+def loss_of(name: LossName, scores: Any, labels: Any, log_variance: Any | None = None) -> Any:
+    """Compute one number from a batch, or from all clips at once.
+
+    Args:
+        name: "mse", "mae", "ccc" or "nll".
+        scores: float32 [B, 5].
+        labels: float32 [B, 5].
+        log_variance: float32 [5], natural logarithm of the Gaussian's variance, for "nll" alone.
+
+    Returns:
+        A float32 scalar. "ccc" is in [0, 2]: 1 for scores that have nothing to do with the labels.
+
+    Sources:
+        Lin 1989, "A concordance correlation coefficient to evaluate reproducibility", equation 1 (with 1/n).
+    """
+    if name == "mse":
+        return ops.mean(ops.square(scores - labels))
+    if name == "mae":
+        return ops.mean(ops.abs(scores - labels))
+    if name == "nll":
+        squares = ops.square(scores - labels) * ops.exp(-log_variance)
+        return 0.5 * ops.mean(squares + log_variance + math.log(2 * math.pi))
+    score_mean, label_mean = ops.mean(scores, axis=0), ops.mean(labels, axis=0)
+    covariance = ops.mean((scores - score_mean) * (labels - label_mean), axis=0)
+    spread = ops.var(scores, axis=0) + ops.var(labels, axis=0) + ops.square(score_mean - label_mean)
+    # a batch of one clip, or of clips alike, has no spread and so no agreement
+    return 1 - ops.mean(2 * covariance / ops.maximum(spread, 1e-12))
+
+
+def loss_of_the_mean(name: LossName, labels: np.ndarray) -> float:
+    """What always saying the labels' mean costs: the loss that training starts from. 1 for "nll", which can be 0.
+
+    Never 0, even where the labels are all alike.
+    """
+    if name in ("ccc", "nll"):
+        return 1.0
+    deviation = labels.astype(np.float64) - labels.mean(axis=0, dtype=np.float64)
+    cost = float(np.mean(deviation**2) if name == "mse" else np.mean(np.abs(deviation)))
+    return cost if cost > 1e-12 else 1.0

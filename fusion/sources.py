@@ -1,0 +1,115 @@
+"""Where training takes its clips from: memory, or a store that is read again in every epoch."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Protocol
+
+import numpy as np
+
+from fusion.tokens import ClipTokens
+
+
+class ClipSource(Protocol):
+    """N clips, numbered from 0, that can be read any number of times."""
+
+    def __len__(self) -> int:
+        """How many clips there are."""
+
+    def groups(self) -> list[np.ndarray]:
+        """All numbers, each once, in groups of clips that lie together and are best read at once."""
+
+    def read(self, rows: np.ndarray) -> Sequence[ClipTokens]:
+        """Read some clips of one group, in the order of `rows`. Called from one thread at a time."""
+
+
+class ClipsInMemory:
+    """Clips in a list."""
+
+    def __init__(self, clips: Sequence[ClipTokens]) -> None:
+        self._clips = clips
+
+    def __len__(self) -> int:
+        return len(self._clips)
+
+    def groups(self) -> list[np.ndarray]:
+        """All are one group."""
+        return [np.arange(len(self._clips))]
+
+    def read(self, rows: np.ndarray) -> list[ClipTokens]:
+        """Look them up."""
+        return [self._clips[row] for row in rows]
+
+
+class RowsOf:
+    """Some clips of a source, under their numbers in it."""
+
+    def __init__(self, source: ClipSource, rows: np.ndarray) -> None:
+        self._source = source
+        self._rows = rows
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def groups(self) -> list[np.ndarray]:
+        """What is left of each group."""
+        wanted = np.zeros(len(self._source), bool)
+        wanted[self._rows] = True
+        left = [group[wanted[group]] for group in self._source.groups()]
+        return [group for group in left if len(group)]
+
+    def read(self, rows: np.ndarray) -> Sequence[ClipTokens]:
+        """As the source does."""
+        return self._source.read(rows)
+
+
+def clips_of(source: ClipSource) -> Iterator[tuple[int, ClipTokens]]:
+    """All clips with their numbers, in the source's own order; a group is in memory at a time."""
+    for group in source.groups():
+        yield from zip(group.tolist(), source.read(group), strict=True)
+
+
+def bytes_of(clip: ClipTokens) -> int:
+    """Memory of a clip's vectors."""
+    return clip.static.nbytes + clip.dynamic.nbytes
+
+
+class KeptClips:
+    """Clips of a source by their numbers, while they fit into a limit of memory; once one does not, none is kept."""
+
+    def __init__(self, limit_bytes: int) -> None:
+        self._left = limit_bytes
+        self._clips: dict[int, ClipTokens] | None = {}
+
+    def pass_on(self, clips: Iterable[tuple[int, ClipTokens]]) -> Iterator[ClipTokens]:
+        """Keep the clips on their way to somebody else."""
+        for row, clip in clips:
+            self._left -= bytes_of(clip)
+            if self._left < 0:
+                self._clips = None
+            if self._clips is not None:
+                self._clips[row] = clip
+            yield clip
+
+    def instead_of(self, source: ClipSource) -> ClipSource:
+        """The clips in memory if all of the source's went through `pass_on` and fitted, else the source itself."""
+        if self._clips is None:
+            return source
+        return _Kept(source, self._clips)
+
+
+class _Kept:
+    """A source whose clips are in memory; groups and numbers are the source's, so that the order is the same."""
+
+    def __init__(self, source: ClipSource, clips: dict[int, ClipTokens]) -> None:
+        self._source = source
+        self._clips = clips
+
+    def __len__(self) -> int:
+        return len(self._source)
+
+    def groups(self) -> list[np.ndarray]:
+        return self._source.groups()
+
+    def read(self, rows: np.ndarray) -> list[ClipTokens]:
+        return [self._clips[row] for row in rows.tolist()]

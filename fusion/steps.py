@@ -1,0 +1,101 @@
+"""One training step, on one device or shared by several, and all the state that steps change."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from fusion.errors import TrainingError
+from fusion.losses import loss_of, loss_of_the_mean
+from fusion.model import CompletePersonalityModel
+from fusion.scoring import input_signature
+from fusion.settings import TrainSettings
+
+
+def strategy_for(devices: int) -> tf.distribute.Strategy:
+    """Where to train: on so many GPUs, or, where there is none, CPU devices; 0 takes all.
+
+    Raises:
+        TrainingError: there are not so many.
+    """
+    kind = "GPU" if tf.config.list_logical_devices("GPU") else "CPU"
+    names = [device.name for device in tf.config.list_logical_devices(kind)]
+    wanted = devices if devices > 0 else len(names)
+    if wanted > len(names):
+        raise TrainingError(f"train.devices asks for {devices} {kind}s, there are {len(names)}: lower it, or use 0")
+    if wanted == 1:
+        return tf.distribute.get_strategy()
+    return tf.distribute.MirroredStrategy(names[:wanted])
+
+
+class Stepper:
+    """A model with its optimiser: learns from a batch at a time.
+
+    Every replica takes its part of a batch, BatchNorm and the loss see the whole of it, and the gradients are added up:
+    several devices give what one gives, up to the order of sums and the numbers that dropout draws.
+
+    Args:
+        build: makes the model; called within the strategy's scope.
+        settings: of the training.
+        labels: float32 [N, 5] of the training clips.
+    """
+
+    def __init__(
+        self, build: Callable[[], CompletePersonalityModel], settings: TrainSettings, labels: np.ndarray
+    ) -> None:
+        self._strategy = strategy_for(settings.devices)
+        self._replicas = self._strategy.num_replicas_in_sync
+        self._loss = settings.loss
+        self._unit = 1 / loss_of_the_mean(settings.loss, labels)
+        with self._strategy.scope():
+            self.model = build()
+            self.model.fusion.norm.synchronized = self._replicas > 1
+            # of the Gaussian's variance; at the start that of the labels, since the model starts by saying their mean
+            self.log_variance = keras.Variable(np.log(np.maximum(labels.var(axis=0), 1e-12)), name="log_variance")
+            self._learned = list(self.model.trainable_variables)
+            if self._loss == "nll":
+                self._learned.append(self.log_variance)
+            self._optimizer = keras.optimizers.Adam(
+                settings.learning_rate, global_clipnorm=settings.clip_norm / self._replicas
+            )
+            self._optimizer.build(self._learned)
+        labels_like = tf.TensorSpec((None, labels.shape[1]), tf.float32)
+        self._step = tf.function(self._step_on_all, input_signature=[input_signature(self.model), labels_like])
+
+    def step(self, inputs: dict[str, np.ndarray], labels: np.ndarray, learning_rate: float) -> tf.Tensor:
+        """Learn from a batch; gives its loss, before the step and with dropout, which nothing waits for."""
+        self._optimizer.learning_rate.assign(learning_rate)
+        return self._step(inputs, labels)
+
+    def state(self) -> list[keras.Variable]:
+        """Everything that the next step depends on: weights, moving statistics, dropout's seeds, Adam's moments."""
+        return [*self.model.variables, self.log_variance, *self._optimizer.variables]
+
+    def _step_on_all(self, inputs: dict[str, tf.Tensor], labels: tf.Tensor) -> tf.Tensor:
+        losses = self._strategy.run(self._step_on_one, args=(inputs, labels))
+        return self._strategy.experimental_local_results(losses)[0]
+
+    def _step_on_one(self, inputs: dict[str, tf.Tensor], labels: tf.Tensor) -> tf.Tensor:
+        replica = tf.distribute.get_replica_context()
+        if self._replicas > 1:
+            count, number = tf.shape(labels)[0], replica.replica_id_in_sync_group
+            part = slice(number * count // self._replicas, (number + 1) * count // self._replicas)
+            inputs = {name: value[part] for name, value in inputs.items()}
+        learned = [variable.value for variable in self._learned]
+        with tf.GradientTape() as tape:
+            scores = self.model(inputs, training=True)
+            if self._replicas > 1:
+                scores = replica.all_gather(scores, axis=0)
+            loss = loss_of(self._loss, tf.cast(scores, tf.float32), labels, self.log_variance.value)
+            # every replica has the loss of the whole batch, and gradients are added up
+            objective = loss * (self._unit / self._replicas)
+        gradients = tape.gradient(objective, learned, unconnected_gradients=tf.UnconnectedGradients.ZERO)
+        if self._replicas > 1:
+            # added up here, so that clipping sees the whole gradient; the optimiser adds up once more
+            gradients = replica.all_reduce(tf.distribute.ReduceOp.SUM, gradients)
+            gradients = [gradient / self._replicas for gradient in gradients]
+        self._optimizer.apply(gradients, self._learned)
+        return loss
