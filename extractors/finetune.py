@@ -2,7 +2,7 @@
 
 First a linear head is fitted on the features of the network as it is. From there head and unfrozen layers are trained
 together, which changes features less than a head of random numbers would (linear probing, then fine-tuning). BatchNorm
-keeps its statistics, for batches of a few crops have none worth having.
+is frozen throughout, for batches of a few crops have no statistics worth having.
 
 Sources:
     Kumar et al., "Fine-Tuning can Distort Pretrained Features and Underperform Out-of-Distribution", ICLR 2022.
@@ -75,7 +75,7 @@ def fine_tune(
 ) -> FinetuneReport:
     """Train the layers of a network that are marked as trainable, and leave it with its best weights.
 
-    A BatchNorm whose convolution is frozen is frozen too. Crops are mirrored at random and changed in no other way.
+    Every BatchNorm is frozen. Crops are mirrored at random and changed in no other way.
 
     Args:
         model: keras.applications' ResNet-50 without its head, as `StaticFeatureExtractor.model`; changed in place.
@@ -96,7 +96,7 @@ def fine_tune(
         on_video(state)
     head, frozen_error = _fit_head(features, labels, training, validation)
     crops = keras.Input((None, None, 3))
-    network = keras.Model(crops, head(model(crops, training=False)))
+    network = keras.Model(crops, head(model(crops)))
     network.compile(keras.optimizers.Adam(settings.learning_rate), "mse", jit_compile=False)
     errors: list[float] = []
     best_weights, best_epoch = model.get_weights(), 0
@@ -118,12 +118,12 @@ def fine_tune(
 
 
 def _freeze_norms(model: keras.Model) -> None:
-    """Freeze what belongs to frozen convolutions, or "frozen" would mean little."""
+    """Freeze every BatchNorm: as a part of another model's training it would else take each batch's statistics."""
     import keras
 
     for layer in model.layers:
-        if isinstance(layer, keras.layers.Conv2D) and not layer.trainable:
-            model.get_layer(f"{layer.name.removesuffix('_conv')}_bn").trainable = False
+        if isinstance(layer, keras.layers.BatchNormalization):
+            layer.trainable = False
 
 
 def _prepared(crops: np.ndarray) -> np.ndarray:
@@ -139,13 +139,14 @@ def _predict(network: keras.Model, crops: np.ndarray, batch_size: int) -> np.nda
 
 def _fit_head(
     features: dict[int, np.ndarray], labels: np.ndarray, training: Sequence[int], validation: Sequence[int]
-) -> tuple[keras.layers.Dense, float]:
+) -> tuple[keras.Model, float]:
     """Fit a linear head by ridge regression, with the penalty that suits the validation videos best; and its error."""
     import keras
     from sklearn.linear_model import Ridge
 
     seen, held_out = (np.stack([features[video] for video in part]) for part in (training, validation))
-    centre, scale = seen.mean(axis=0), seen.std(axis=0) + 1e-6
+    centre, scale = seen.mean(axis=0), seen.std(axis=0)
+    scale = scale + 0.1 * scale.mean() + 1e-6  # what hardly varies is not to be blown up
     best_error, best = np.inf, None
     for penalty in RIDGE_PENALTIES:
         ridge = Ridge(alpha=penalty).fit((seen - centre) / scale, labels[list(training)])
@@ -153,11 +154,11 @@ def _fit_head(
         error = float(np.mean((said - labels[list(validation)]) ** 2))
         if error < best_error:
             best_error, best = error, ridge
-    kernel = (np.atleast_2d(best.coef_) / scale).T
-    head = keras.layers.Dense(labels.shape[1])
-    head.build((None, len(centre)))
-    head.set_weights([kernel.astype(np.float32), (best.intercept_ - centre @ kernel).astype(np.float32)])
-    return head, best_error
+    dense = keras.layers.Dense(labels.shape[1])
+    dense.build((None, len(centre)))
+    dense.set_weights([np.atleast_2d(best.coef_).T.astype(np.float32), np.ravel(best.intercept_).astype(np.float32)])
+    # Features are not negative: without centring, one small step of all of a head's weights would move every output.
+    return keras.Sequential([keras.layers.Rescaling(1 / scale, -centre / scale), dense]), best_error
 
 
 def _batches(

@@ -18,7 +18,9 @@ from flows.session import run_command
 def finetune(
     videos: Annotated[Path, typer.Option(help="Folder of videos, with its subfolders.")],
     labels: Annotated[Path, typer.Option(help="Labels: .csv, .parquet, or .pkl.")],
-    store: Annotated[Path | None, typer.Option(help="Folder of the store, which has the videos' faces.")] = None,
+    store: Annotated[
+        str | None, typer.Option(help="Folder of the store, or s3://bucket/folder; it has the videos' faces.")
+    ] = None,
     weights: Annotated[str | None, typer.Option(help="pretrained, random (for trials only) or auto.")] = None,
     config: Annotated[Path | None, typer.Option("--config", "-c", help="Settings file in YAML.")] = None,
     assignments: Annotated[

@@ -7,11 +7,9 @@ import numpy as np
 import pytest
 
 from extractors.finetune import FinetuneSettings, fine_tune
-from extractors.static import StaticFeatureExtractor
 
 SIDE = 32
-SECOND_LAYERS = ("conv2_block1_0_conv", "conv2_block1_1_conv")
-TRAINING, VALIDATION = list(range(48)), list(range(48, 72))
+TRAINING, VALIDATION = list(range(144)), list(range(144, 192))
 
 
 def picture(seed: int) -> tuple[np.ndarray, float]:
@@ -22,31 +20,32 @@ def picture(seed: int) -> tuple[np.ndarray, float]:
     return (noise + round(80 * label - 40) * np.array([1, 0, -1])).astype(np.uint8), label
 
 
-PICTURES = [picture(seed) for seed in range(72)]
+PICTURES = [picture(seed) for seed in range(192)]
 LABELS = np.array([[label, 1 - label] for _, label in PICTURES], np.float32)
 
 
 def colour_blind_network() -> keras.Model:
-    """Only the first layer sees colour, and no layer after it looks at the channels that do.
+    """A small network built as ResNet-50 is; only its first layer sees colour, and none looks at the channels that do.
 
-    Its features say nothing of the tint. All is frozen but the two layers after the first, which can learn to look at
-    the channels that they do not look at.
+    Its features say nothing of the tint. The first layer is frozen; the others can learn to look at those channels.
     """
-    model = StaticFeatureExtractor("random", frozen_layers=1, seed=1).model
-    first = model.get_layer("conv1_conv")
+    keras.utils.set_random_seed(1)
+    layers = keras.layers
+    features = pictures = keras.Input((None, None, 3))
+    for number, channels in enumerate((16, 32, 64), start=1):
+        features = layers.Conv2D(channels, 3, strides=2, padding="same", name=f"conv{number}_conv")(features)
+        features = layers.BatchNormalization(name=f"conv{number}_bn", momentum=0.0)(features)
+        features = layers.ReLU()(features)
+    model = keras.Model(pictures, layers.GlobalAveragePooling2D()(features))
+    first, second = model.get_layer("conv1_conv"), model.get_layer("conv2_conv")
     kernel = first.kernel.numpy()
-    kernel[..., :32] = kernel[..., :32].mean(axis=2, keepdims=True)
+    kernel[..., :8] = kernel[..., :8].mean(axis=2, keepdims=True)
     first.kernel.assign(kernel)
-    for layer in model.layers:
-        layer.trainable = layer.name in SECOND_LAYERS or not isinstance(layer, keras.layers.Conv2D)
-    for name in SECOND_LAYERS:
-        kernel = model.get_layer(name).kernel.numpy()
-        kernel[:, :, 32:] = 0
-        model.get_layer(name).kernel.assign(kernel)
+    kernel = second.kernel.numpy()
+    kernel[:, :, 8:] = 0
+    second.kernel.assign(kernel)
+    first.trainable = False
     # Random weights have no statistics of any pictures: give them those of these.
-    norms = [layer for layer in model.layers if isinstance(layer, keras.layers.BatchNormalization)]
-    for norm in norms:
-        norm.momentum = 0.0
     prepared = keras.applications.resnet.preprocess_input(np.stack([p for p, _ in PICTURES]).astype(np.float32))
     model(prepared, training=True)
     return model
@@ -61,7 +60,7 @@ def trained():
     """The network before and after, as name of layer -> its arrays, and the report."""
     model = colour_blind_network()
     before = {layer.name: layer.get_weights() for layer in model.layers}
-    settings = FinetuneSettings(epochs=8, patience=8, learning_rate=5e-4, batch_size=8)
+    settings = FinetuneSettings(epochs=8, patience=8, learning_rate=1e-3, batch_size=16)
     report = fine_tune(model, read, LABELS, TRAINING, VALIDATION, settings)
     print(report)
     return before, {layer.name: layer.get_weights() for layer in model.layers}, report
@@ -70,22 +69,18 @@ def trained():
 def test_what_the_network_could_not_say_it_can_say_afterwards(trained):
     _, _, report = trained
     assert report.frozen_error > 0.8 * report.constant_error
-    assert report.best_error < 0.5 * report.frozen_error
+    assert report.best_error < 0.2 * report.frozen_error
     assert report.best_epoch == 1 + int(np.argmin(report.errors))
 
 
-def test_frozen_layers_and_statistics_are_the_same_to_the_bit_and_the_others_are_not(trained):
+def test_frozen_layers_are_the_same_to_the_bit_and_the_others_are_not(trained):
     before, after, _ = trained
     changed = {name for name in before if not all(map(np.array_equal, before[name], after[name]))}
-    assert changed == {*SECOND_LAYERS, "conv2_block1_0_bn", "conv2_block1_1_bn"}
-    for name in changed:
-        if name.endswith("_bn"):
-            for old, new in zip(before[name][2:], after[name][2:], strict=True):  # mean and variance
-                np.testing.assert_array_equal(old, new)
+    assert changed == {"conv2_conv", "conv3_conv"}
 
 
 def test_a_network_that_gets_no_better_is_left_as_it_was():
-    model = StaticFeatureExtractor("random", frozen_layers=52).model
+    model = colour_blind_network()
     before = model.get_weights()
     settings = FinetuneSettings(epochs=5, patience=1, learning_rate=1.0)
     report = fine_tune(model, read, LABELS, TRAINING[:4], VALIDATION[:2], settings)
@@ -97,7 +92,7 @@ def test_a_network_that_gets_no_better_is_left_as_it_was():
 
 
 def test_a_videos_crops_are_averaged_and_every_video_is_read_once_an_epoch():
-    model = StaticFeatureExtractor("random", frozen_layers=52).model
+    model = colour_blind_network()
     seen = []
 
     def read_three(video):
