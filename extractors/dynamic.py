@@ -29,7 +29,7 @@ class DynamicSettings(BaseModel, frozen=True, extra="forbid"):
     precision: Precision = Field(
         "float32",
         description="Precision of weights and activations: float32, or bfloat16: half the time on CPUs that have it "
-        "(AVX512_BF16, AMX), features 0.4 % off.",
+        "(AVX512_BF16, AMX), features about 2 % off (random weights).",
     )
     batch_size: int = Field(
         1, ge=1, description="Windows in one pass through the network: 1 suits a CPU, more a GPU; changes no number."

@@ -31,7 +31,7 @@ class StaticSettings(BaseModel, frozen=True, extra="forbid"):
     precision: Precision = Field(
         "float32",
         description="Precision of weights and activations: float32, or bfloat16: half the time on CPUs that have it "
-        "(AVX512_BF16, AMX), features 0.3 % off.",
+        "(AVX512_BF16, AMX), features about 1 % off (random weights).",
     )
     batch_size: int = Field(16, ge=1, description="Face crops in one pass through the network; changes no number.")
 

@@ -206,7 +206,7 @@ def main() -> None:
     tf.config.threading.set_intra_op_parallelism_threads(arguments.threads)
     tf.config.threading.set_inter_op_parallelism_threads(arguments.threads)
 
-    console = Console()
+    console = Console(width=140)  # no line of the table is broken
     static, dynamic = StaticFeatureExtractor("random").model, DynamicFeatureExtractor("random").model
     generator = np.random.default_rng(0)
     crops = generator.uniform(-120, 120, (32, 224, 224, 3)).astype(np.float32)
