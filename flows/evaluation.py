@@ -17,7 +17,7 @@ from flows.clips import read_clips, ready_videos
 from flows.config import RunConfig
 from flows.errors import UserError
 from flows.families import families_of
-from flows.labels import labels_of, say_unmatched
+from flows.labels import digest_of, labels_of, say_unmatched
 from flows.manifest import known_videos
 from flows.uncertainty import quality_of
 from fusion.evaluation import evaluate_protocol, steps
@@ -50,8 +50,8 @@ def evaluate_clips(config: RunConfig, groups: Path | None, *, labels_only: bool)
 
     Returns:
         JSON in STORE/reports/evaluation-<time>.json: "schema", "created_utc", "versions", "seconds", "labels_only";
-        "labels" (path, clips, subjects, whether subjects are known and neuroticism inverted), "features" (keys and
-        weights, null for labels only), "settings", "shared_subjects" (of official parts), and "protocols": "official"
+        "labels" (name, digest, clips, subjects, whether subjects are known and neuroticism inverted), "features" (keys,
+        weights; null for labels only), "settings", "shared_subjects" (of official parts), and "protocols": "official"
         and "subject_folds", each as from `fusion.evaluation.evaluate_protocol`.
 
     Raises:
@@ -78,13 +78,14 @@ def evaluate_clips(config: RunConfig, groups: Path | None, *, labels_only: bool)
         "seconds": round((datetime.now(UTC) - started).total_seconds(), 1),
         "labels_only": labels_only,
         "labels": {
-            "path": str(path),
+            "name": path.name,
+            "sha256": digest_of(path),
             "clips": len(clips.labels),
             "subjects": len(set(clips.subjects)),
             **facts.pop("labels"),
         },
         **facts,
-        "groups": None if groups is None else str(groups),
+        "groups": None if groups is None else groups.name,
         "settings": config.model_dump(mode="json", include={"evaluate", "uncertainty", "train"}),
         "shared_subjects": shared_subjects(clips.parts, clips.subjects),
         "protocols": measured,

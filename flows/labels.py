@@ -9,6 +9,7 @@ from flows import console
 from flows.config import RunConfig
 from flows.errors import UserError
 from fusion.errors import some_of
+from fusion.first_impressions import annotation_files
 from fusion.labels import Labels, read_labels
 from fusion.matching import LabelledVideos
 
@@ -26,10 +27,10 @@ def labels_of(config: RunConfig) -> tuple[Path, Labels]:
 
 
 def digest_of(path: Path) -> str:
-    """SHA-256 of a label file, in hex; of a folder of First Impressions' files, over what `sha256sum *.pkl` prints."""
+    """SHA-256 of a label file, in hex; of a folder of First Impressions' files, over `sha256sum` of each."""
     if not path.is_dir():
         return hashlib.sha256(path.read_bytes()).hexdigest()
-    lines = [f"{digest_of(file)}  {file.name}\n" for file in sorted(path.glob("*.pkl"))]
+    lines = [f"{digest_of(file)}  {file.name}\n" for file in annotation_files(path)]
     return hashlib.sha256("".join(lines).encode()).hexdigest()
 
 
