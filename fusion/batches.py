@@ -6,6 +6,7 @@ import queue
 import threading
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 
@@ -13,6 +14,8 @@ from fusion.sources import ClipSource
 from fusion.tokens import ClipTokens, pad_batch
 
 BATCHES_AHEAD = 2
+
+Item = TypeVar("Item")
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -68,7 +71,7 @@ def read_batches(source: ClipSource, plan: EpochPlan, first: int = 0) -> Iterato
     In memory are the clips that wait in the shuffle buffer, one group, and `BATCHES_AHEAD` + 2 batches. What only
     batches before the first one need is not read.
     """
-    return _ahead(_read_batches(source, plan, first))
+    return ahead(_read_batches(source, plan, first))
 
 
 def _read_batches(source: ClipSource, plan: EpochPlan, first: int) -> Iterator[Batch]:
@@ -84,34 +87,37 @@ def _read_batches(source: ClipSource, plan: EpochPlan, first: int) -> Iterator[B
         yield Batch(rows, pad_batch([held.pop(row) for row in rows.tolist()]))
 
 
-def _ahead(batches: Iterator[Batch]) -> Iterator[Batch]:
-    """Let a thread make batches while others are used; its errors are raised here."""
-    ready: queue.Queue[Batch | BaseException | None] = queue.Queue(BATCHES_AHEAD)
+def ahead(items: Iterator[Item]) -> Iterator[Item]:
+    """Let a thread make items while others are used, `BATCHES_AHEAD` of them wait; its errors are raised here."""
+    ready: queue.Queue[tuple[Item | None, BaseException | None, bool]] = queue.Queue(BATCHES_AHEAD)
     stopped = threading.Event()
 
-    def offer(item: Batch | BaseException | None) -> None:
+    def offer(item: Item | None, error: BaseException | None = None, *, last: bool = False) -> None:
         while not stopped.is_set():
             try:
-                return ready.put(item, timeout=0.1)
+                return ready.put((item, error, last), timeout=0.1)
             except queue.Full:
                 continue
 
     def work() -> None:
         try:
-            for batch in batches:
-                offer(batch)
+            for item in items:
+                offer(item)
                 if stopped.is_set():
                     return
-            offer(None)
-        except BaseException as error:  # raised where the batches are used
-            offer(error)
+            offer(None, last=True)
+        except BaseException as error:  # raised where the items are used
+            offer(None, error)
 
-    thread = threading.Thread(target=work, name="read batches", daemon=True)
+    thread = threading.Thread(target=work, name="make batches", daemon=True)
     thread.start()
     try:
-        while (item := ready.get()) is not None:
-            if isinstance(item, BaseException):
-                raise item
+        while True:
+            item, error, last = ready.get()
+            if error is not None:
+                raise error
+            if last:
+                return
             yield item
     finally:
         stopped.set()

@@ -44,7 +44,7 @@ class TrainSettings(BaseModel, frozen=True, extra="forbid"):
         "mse",
         description="Error to minimise: 'mse' (mean squared), 'mae' (mean absolute), 'ccc' (1 minus the concordance "
         "correlation coefficient of a batch, mean of the traits) or 'nll' (negative log-likelihood of a Gaussian whose "
-        "variance is learned, one for each trait: easy traits then weigh more).",
+        "variance is that of each trait's residuals of late: traits that are easy to tell then weigh more).",
     )
     validation_fraction: float = Field(
         0.2,

@@ -14,6 +14,11 @@ from fusion.model import CompletePersonalityModel
 from fusion.scoring import input_signature
 from fusion.settings import TrainSettings
 
+# The variance of "nll" is the running mean of the squared residuals, its best value for the scores at hand. As a weight
+# that Adam moves by 0.001 a step it would take thousands of steps to follow.
+VARIANCE_MOMENTUM = 0.98
+SMALLEST_VARIANCE = 1e-12
+
 
 def strategy_for(devices: int) -> tf.distribute.Strategy:
     """Where to train: on so many GPUs, or, where there is none, CPU devices; 0 takes all.
@@ -54,10 +59,13 @@ class Stepper:
             self.model = build()
             self.model.fusion.norm.synchronized = self._replicas > 1
             # of the Gaussian's variance; at the start that of the labels, since the model starts by saying their mean
-            self.log_variance = keras.Variable(np.log(np.maximum(labels.var(axis=0), 1e-12)), name="log_variance")
+            self.log_variance = keras.Variable(
+                np.log(np.maximum(labels.var(axis=0), SMALLEST_VARIANCE)),
+                trainable=False,
+                aggregation="only_first_replica",
+                name="log_variance",
+            )
             self._learned = list(self.model.trainable_variables)
-            if self._loss == "nll":
-                self._learned.append(self.log_variance)
             self._optimizer = keras.optimizers.Adam(
                 settings.learning_rate, global_clipnorm=settings.clip_norm / self._replicas
             )
@@ -98,4 +106,9 @@ class Stepper:
             gradients = replica.all_reduce(tf.distribute.ReduceOp.SUM, gradients)
             gradients = [gradient / self._replicas for gradient in gradients]
         self._optimizer.apply(gradients, self._learned)
+        if self._loss == "nll":
+            squares = tf.reduce_mean(tf.square(tf.cast(scores, tf.float32) - labels), axis=0)
+            variance = tf.exp(self.log_variance.value)
+            variance += (1 - VARIANCE_MOMENTUM) * (tf.maximum(squares, SMALLEST_VARIANCE) - variance)
+            self.log_variance.assign(tf.math.log(variance))
         return loss

@@ -70,13 +70,14 @@ def pad_batch(
             length = longest
         if longest > length:
             raise ValueError(f"a clip has {longest} {kind} tokens, more than the {length} of the batch")
-        padded = np.zeros((len(clips), length, dim), np.float32)
+        padded = np.empty((len(clips), length, dim), np.float32)
         mask = np.zeros((len(clips), length), bool)
         time_s = np.zeros((len(clips), length), np.float32)
         for row, (clip, rows) in enumerate(zip(clips, vectors, strict=True)):
             if rows.shape[1] != dim:
                 raise ValueError(f"{clip.video_id}: {kind} tokens have {rows.shape[1]} numbers, others have {dim}")
             padded[row, : len(rows)] = rows
+            padded[row, len(rows) :] = 0
             mask[row, : len(rows)] = True
             time_s[row, : len(rows)] = getattr(clip, f"{kind}_time_s")
         batch |= {kind: padded, f"{kind}_mask": mask, f"{kind}_time_s": time_s}

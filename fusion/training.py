@@ -87,10 +87,10 @@ def train(
         "settings"; counts ("train_clips", "validation_clips", "train_subjects", "validation_subjects"), "epochs_run"
         and "best_epoch" (from 1); "train_loss", "validation_loss" and "baseline_loss" (of the constant that says the
         training mean, on the validation clips), all by the chosen loss without dropout; "noise_sd" by trait (of the
-        Gaussian that "nll" learns, on the scale of the labels; None for other losses); "sd_ratio" by trait (standard
-        deviation of the predictions over that of the labels, on the validation clips; None where the labels do not
-        vary) and "warnings". Without validation clips "validation_loss" and "baseline_loss" are None and sd_ratio is
-        taken on the training clips.
+        residuals in training, dropout's noise included, for "nll"; None for other losses); "sd_ratio" by trait
+        (standard deviation of the predictions over that of the labels, on the validation clips; None where the labels
+        do not vary) and "warnings". Without validation clips "validation_loss" and "baseline_loss" are None and
+        sd_ratio is taken on the training clips.
 
     Raises:
         TrainingError: fewer than two clips, losses that are no longer finite, devices that are not there, or a

@@ -1,0 +1,103 @@
+"""Training reads features from the store, a part at a time, and goes on where it was broken off."""
+
+from __future__ import annotations
+
+import csv
+import tracemalloc
+
+import numpy as np
+import pytest
+
+from flows.clips import StoredClips
+from flows.config import RunConfig, load_config
+from flows.families import Families, families_of
+from flows.manifest import VideoFile
+from flows.train import train as train_flow
+from fusion.settings import TrainSettings
+from fusion.training import CHECKPOINT, train
+from fusion.traits import TRAITS
+from storage import FeatureStore, StoreError, VideoFeatures
+
+CLIPS, SHARD = 320, 32
+
+
+@pytest.fixture
+def stored(tmp_path) -> tuple[RunConfig, Families, list[str]]:
+    """A store of drawn features and a label file; the first static number of a clip is its own."""
+    rng = np.random.default_rng(0)
+    names = [f"{number:03d}.mp4" for number in range(CLIPS)]
+    with (tmp_path / "labels.csv").open("w", newline="") as file:
+        rows = csv.writer(file)
+        rows.writerow(["video_id", "subject", *TRAITS])
+        rows.writerows([name, name, *rng.uniform(0.3, 0.7, 5).round(4)] for name in names)
+    flags = {"weights": "random", "store.path": tmp_path / "store", "labels": tmp_path / "labels.csv"}
+    config = load_config(flags=flags, assignments=["train.epochs=2"])
+    families = families_of(config)
+    store = FeatureStore(config.store.path)
+    for family, tokens in ((families.static, 16), (families.dynamic, 6)):
+        times = np.arange(tokens, dtype=np.float64)
+        for first in range(0, CLIPS, SHARD):
+            videos = []
+            for number in range(first, first + SHARD):
+                vectors = rng.random((tokens, family.dim)).astype(np.float32)
+                vectors[0, 0] = number
+                quality = {name: np.ones(tokens, np.float32) for name in family.quality}
+                videos.append(VideoFeatures(names[number], f"{number:064x}", vectors, times, times + 1, quality))
+            store.write(family, videos)
+    return config, families, names
+
+
+def test_a_group_holds_neighbours_of_a_shard_and_is_read_in_the_order_asked_for(stored):
+    config, families, names = stored
+    clips = StoredClips(config, families, names[::-1])
+    groups = clips.groups()
+    assert [len(group) for group in groups] == [SHARD] * (CLIPS // SHARD)
+    assert sorted(np.concatenate(groups).tolist()) == list(range(CLIPS))
+    rows = groups[1][[5, 0, 9]]
+    read = clips.read(rows)
+    assert [clip.video_id for clip in read] == [names[::-1][row] for row in rows]
+    assert [clip.static[0, 0] for clip in read] == [clip.dynamic[0, 0] for clip in read]
+    assert [f"{int(clip.static[0, 0]):03d}.mp4" for clip in read] == [clip.video_id for clip in read]
+
+
+def test_features_that_went_away_meanwhile_are_named(stored):
+    config, families, names = stored
+    clips = StoredClips(config, families, ["gone.mp4", *names])
+    with pytest.raises(StoreError, match=r"features of gone\.mp4 were removed"):
+        clips.read(np.array([0, 1]))
+
+
+def peak_mb(config: RunConfig, families: Families, names: list[str], settings: TrainSettings) -> float:
+    """Most memory that arrays took during a training."""
+    labels = np.random.default_rng(0).random((CLIPS, 5)).astype(np.float32)
+    tracemalloc.start()
+    train(StoredClips(config, families, names), labels, names, settings)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    return peak / 2**20
+
+
+def test_more_clips_than_memory_allows_are_never_all_in_memory(stored):
+    config, families, names = stored
+    settings = TrainSettings(epochs=1, batch_size=4)
+    train(StoredClips(config, families, names[:8]), np.full((8, 5), 0.5), names[:8], settings)  # what is loaded once
+    all_mb = CLIPS * (16 * families.static.dim + 6 * families.dynamic.dim) * 4 / 2**20
+    kept_mb = peak_mb(config, families, names, settings)
+    streamed_mb = peak_mb(config, families, names, settings.model_copy(update={"memory_mb": 1}))
+    print(f"{all_mb:.1f} MiB of features: peak {kept_mb:.1f} MiB kept, {streamed_mb:.1f} MiB streamed")
+    assert kept_mb > all_mb
+    assert streamed_mb < all_mb / 2.5
+
+
+def test_a_training_that_could_not_be_kept_goes_on_from_its_checkpoint(stored):
+    config, _, names = stored
+    videos = [VideoFile(name, config.store.path / name, f"{number:064x}") for number, name in enumerate(names)]
+    (config.store.path / "models").write_text("in the way")
+    with pytest.raises((StoreError, OSError)):
+        train_flow.fn(config, videos)
+    (checkpoint,) = config.store.path.glob(f"runs/training-*/{CHECKPOINT}")
+    (config.store.path / "models").unlink()
+    assert str(train_flow.fn(config, videos)) == "traits/1"
+    assert not checkpoint.exists()
+    assert list(checkpoint.parent.glob("events.out.*"))
+    assert str(train_flow.fn(config, videos)) == "traits/1"  # nothing left to train
