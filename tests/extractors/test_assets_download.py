@@ -110,7 +110,7 @@ def test_the_wrong_part_of_a_file_is_not_appended(declare_asset, asset_server, f
 
 
 def test_sources_are_tried_in_order_and_the_fault_of_each_is_named(declare_asset, asset_server, folder, monkeypatch):
-    monkeypatch.setattr(assets_download, "TIMEOUT_S", 0.5)
+    monkeypatch.setattr(assets_download, "TIMEOUT_S", 3.0)
     declare_asset("absent", "wrong", "short", "endless", "silent", "http://127.0.0.1:9/closed")
     with pytest.raises(AssetError) as caught:
         assets.resolve("net")

@@ -87,7 +87,8 @@ def test_savedmodel_gives_our_scores_in_tensorflow_alone(tmp_path, model, clips)
 
 def test_onnx_gives_our_scores_in_onnx_runtime(tmp_path, model, clips, capfd):
     export_onnx(model, tmp_path / "model.onnx")
-    assert capfd.readouterr() == ("", "")
+    printed = "".join(capfd.readouterr()).splitlines()
+    assert [line for line in printed if not line.startswith("I0000 ")] == []  # TensorFlow's notes, which commands hide
     session = onnxruntime.InferenceSession(tmp_path / "model.onnx", providers=["CPUExecutionProvider"])
     names = [value.name for value in session.get_inputs()]
     assert names == list(export_inputs(model))
