@@ -70,7 +70,7 @@ def test_pretrained_weights_that_cannot_be_had(rendered, tmp_path, traitline, fa
         TRAITLINE_ASSETS=str(face_model.parents[1]),
         XDG_CACHE_HOME=str(tmp_path / "cache"),
     )
-    check_one_line(result, "TRAITLINE_ASSETS", "cannot be had")
+    check_one_line(result, "traitline assets unpack", str(face_model.parents[1]), "cannot be had")
 
 
 def test_an_output_that_is_a_folder(rendered, tmp_path, traitline):

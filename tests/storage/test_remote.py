@@ -48,10 +48,12 @@ def wide(name: str, tokens: int) -> VideoFeatures:
 def save_version(target) -> None:
     """What `ModelSerializer.save` puts, with a few bytes for a model."""
     with commit_folder(target, mark="metadata.json") as temporary:
-        (temporary / "model.keras").write_bytes(b"layers")
-        metadata = {"model_sha256": hashlib.sha256(b"layers").hexdigest()}
-        (temporary / "metadata.json").write_text(json.dumps(metadata))
-        (temporary / "history.json").write_text("{}")
+        contents = {"model.keras": b"layers", "history.json": b"{}"}
+        for name, data in contents.items():
+            (temporary / name).write_bytes(data)
+        facts = {"files": {name: hashlib.sha256(data).hexdigest() for name, data in contents.items()}}
+        facts["digest"] = hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
+        (temporary / "metadata.json").write_text(json.dumps(facts))
 
 
 @pytest.fixture
