@@ -12,8 +12,9 @@ from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from functools import partial
 
-from prefect import State, flow, task
+from prefect import State, Task, flow, task
 from prefect.cache_policies import NO_CACHE
+from prefect.client.schemas import TaskRun
 
 from flows import console
 from flows.config import RunConfig
@@ -23,7 +24,7 @@ from flows.families import families_of
 from flows.manifest import Archive
 from flows.worklist import WorkList
 from storage.commit import commit_file
-from storage.errors import StoreError
+from storage.errors import StoreError, UnreachableError
 from storage.leases import LeaseLostError, Leases
 
 log = logging.getLogger(__name__)
@@ -53,7 +54,13 @@ class TooManyRefusedError(UserError):
     """More videos were refused than the settings allow."""
 
 
-@task(retries=2, retry_delay_seconds=10, cache_policy=NO_CACHE)
+def passes_by_itself(_task: Task, _run: TaskRun, state: State) -> bool:
+    """Whether it is worth extracting a shard again: a store that refuses (a full disk) will refuse again."""
+    error = state.result(raise_on_failure=False)
+    return not isinstance(error, StoreError) or isinstance(error, UnreachableError)
+
+
+@task(retries=2, retry_delay_seconds=10, retry_condition_fn=passes_by_itself, cache_policy=NO_CACHE)
 def extract_shard(extractor: Extractor, jobs: list[Job], leases: Leases, stage: console.Stage) -> ShardReport:
     """Extract and commit one shard, unless another run takes it over meanwhile, having taken this one for dead."""
 
@@ -121,7 +128,7 @@ def work_off(
         poll_s: seconds between two looks where other runs hold all that is left.
 
     Returns:
-        The state of each shard that this run worked on.
+        The state of each shard that this run worked on. Where the store refuses one, it is the last.
     """
     states: list[State] = []
     waited_for: Counter[str] = Counter()

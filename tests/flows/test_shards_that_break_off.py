@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 from prefect.testing.utilities import prefect_test_harness
 from worker_farm import FAMILIES, DrawingExtractor, Order, drawn_videos, refusal
@@ -75,4 +77,5 @@ def test_disk_that_takes_no_heartbeat_ends_the_run_in_one_clear_error(order, mon
     with pytest.raises(StoreError, match=r"cannot write .*\.beat: disk full"):
         extract_flow.extract(order.config(), videos)
     assert FeatureStore(order.store).done(FAMILIES.dynamic) == {}
+    assert len(list(Path(order.store).rglob("leases/*/*.end"))) == 1  # no second shard was begun
     monkeypatch.undo()
