@@ -16,7 +16,7 @@ from prefect import State, Task, flow, task
 from prefect.cache_policies import NO_CACHE
 from prefect.client.schemas import TaskRun
 
-from flows import console
+from flows import console, stopping
 from flows.config import RunConfig
 from flows.errors import UserError
 from flows.extraction import Extractor, Job, ShardReport
@@ -133,6 +133,7 @@ def work_off(
     states: list[State] = []
     waited_for: Counter[str] = Counter()
     while True:
+        stopping.check()
         jobs = leases.claim(work.choose)
         stage.at(work.count - work.left, failed=work.refused)
         if jobs:

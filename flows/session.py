@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import os
 import shutil
-import signal
 import tempfile
 import traceback
 from collections.abc import Callable, Iterator
@@ -17,7 +16,7 @@ import typer
 
 from extractors.assets import AssetError
 from extractors.errors import DeviceError
-from flows import console
+from flows import console, stopping
 from flows.config import RunConfig, dump_config
 from flows.errors import UserError
 from fusion.errors import LabelError, TrainingError
@@ -98,7 +97,7 @@ def run_command(name: str, load: Callable[[], RunConfig], body: Callable[[RunCon
         for variable, value in _ENVIRONMENT.items():
             os.environ.setdefault(variable, value)
         # A scheduler's stop is a person's Ctrl-C: what is open gets closed, Prefect's own server too.
-        signal.signal(signal.SIGTERM, signal.default_int_handler)
+        stopping.listen()
         _run(config, body, log)
 
 
@@ -106,12 +105,14 @@ def _run(config: RunConfig, body: Callable[[RunConfig], None], log: StorePath) -
     try:
         with one_line_for_mistakes():
             body(config)
-    except KeyboardInterrupt as error:
-        console.say("traitline: stopped; whole shards are kept, and the same command goes on from there", style="red")
-        raise typer.Exit(EXIT_INTERRUPTED) from error
     except typer.Exit:
         raise
-    except Exception as error:
+    except (KeyboardInterrupt, Exception) as error:
+        if isinstance(error, KeyboardInterrupt) or stopping.asked():
+            console.say(
+                "traitline: stopped; whole shards are kept, and the same command goes on from there", style="red"
+            )
+            raise typer.Exit(EXIT_INTERRUPTED) from error
         # The last line of defence: the person sees one line, the log has it all.
         logging.getLogger(__name__).error("%s", traceback.format_exc())
         console.say(f"traitline: a fault in the program ({type(error).__name__}: {error}); see {log}", style="red")
