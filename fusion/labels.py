@@ -103,7 +103,7 @@ def read_labels(path: str | Path, *, invert_neuroticism: bool | None = None) -> 
 
 
 def _read(path: Path) -> _Table:
-    if not path.exists():
+    if not path.suffix and not path.exists():  # most likely a folder that was mistyped
         raise LabelError(f"cannot read the labels {path}: there is no such file or folder")
     reader = {".csv": _read_csv, ".parquet": _read_parquet, ".pkl": _read_pickle}.get(path.suffix.lower())
     if reader is None:
