@@ -22,7 +22,7 @@ from flows.cli_store import store_app
 from flows.config import RunConfig, dump_config, load_config
 from flows.errors import UserError
 from flows.families import families_of, settle_weights
-from flows.labels import labels_of
+from flows.labels import check_labels_meet, labels_of
 from flows.manifest import Archive, known_videos, scan_videos
 from flows.models import chosen_model, trains
 from flows.prefect_server import prefect_api
@@ -37,7 +37,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     help="Apparent Big Five trait scores from an archive of face videos.\n\n"
     "What is predicted is *apparent* personality: what viewers ascribe to a speaker. It is not for decisions about "
-    "people in employment, education or justice.",
+    "people in employment, education, justice or health care.",
     epilog="Example: `traitline run --videos clips --labels labels.csv --store store --out traits.csv`",
 )
 config_app = typer.Typer(no_args_is_help=True, help="Look at the settings.")
@@ -50,12 +50,15 @@ app.add_typer(models_app, name="models")
 # Parameter -> the setting that it overrides, and the option. Every command takes --config and --set besides.
 OPTIONS: dict[str, tuple[str, Any]] = {
     "videos": ("videos", Annotated[Path | None, typer.Option(help="Folder of videos, with its subfolders.")]),
-    "labels": ("labels", Annotated[Path | None, typer.Option(help="Labels: .csv, .parquet, or .pkl.")]),
+    "labels": (
+        "labels",
+        Annotated[Path | None, typer.Option(help="Labels: .csv, .parquet, .pkl, or the folder of those pickles.")],
+    ),
     "store": ("store.path", Annotated[str | None, typer.Option(help="Folder of the store, or s3://bucket/folder.")]),
     "out": ("out", Annotated[str | None, typer.Option(help="CSV file to write.")]),
     "model": (
         "model",
-        Annotated[str | None, typer.Option(help="Score with this model: NAME, NAME/VERSION or NAME/ALIAS.")],
+        Annotated[str | None, typer.Option(help="The model: NAME, NAME/VERSION or NAME/ALIAS.")],
     ),
     "weights": ("weights", Annotated[str | None, typer.Option(help="pretrained, random (for trials only) or auto.")]),
 }
@@ -101,7 +104,9 @@ def run(settings: RunConfig) -> None:
     Without labels, or with a model named, nothing is trained. What is in the store already is not done again.
     """
     settings, files = prepare(settings, with_files=True)
-    if not trains(settings):
+    if trains(settings):
+        check_labels_meet(settings, [video.video_id for video in files])
+    else:
         chosen_model(settings)
     with prefect_api():
         from flows.run import run as run_flow
@@ -205,7 +210,9 @@ def show(config: CONFIG = None, assignments: ASSIGNMENTS = None) -> None:
 
 
 def prepare(settings: RunConfig, *, with_files: bool = False) -> tuple[RunConfig, Archive]:
-    """Settle the weights and list the videos: those of the folder, or without one those that the store knows.
+    """List the videos, those of the folder or without one those that the store knows; settle `weights: auto`.
+
+    With files, the networks' weights are made sure of too. Features in the store can be used without them.
 
     Raises:
         UserError: no videos folder where files are needed, or nothing in it or in the store.
@@ -224,7 +231,8 @@ def prepare(settings: RunConfig, *, with_files: bool = False) -> tuple[RunConfig
                 settings.videos, digests, lambda done, total: status.update(f"Looking at the videos: {done} of {total}")
             )
         asked = settings.weights
-        settings = settle_weights(settings)
+        if with_files or asked == "auto":
+            settings = settle_weights(settings)
         if asked == "auto" and settings.weights == "random":
             console.say(
                 "Weights: RANDOM, for the pretrained networks cannot be had here. The scores show that everything "

@@ -23,7 +23,7 @@ def evaluate(
         Path | None, typer.Option(help="Table of groups (.csv, .parquet): video_id or subject, and any columns.")
     ] = None,
     labels_only: Annotated[
-        bool, typer.Option("--labels-only", help="Only the baselines that need no features; no store is needed.")
+        bool, typer.Option("--labels-only", help="Only the baselines that need no features.")
     ] = False,
     weights: Annotated[str | None, typer.Option(help="Those of the features: pretrained, random or auto.")] = None,
     config: Annotated[Path | None, typer.Option("--config", "-c", help="Settings file in YAML.")] = None,

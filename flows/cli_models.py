@@ -89,7 +89,7 @@ def show(model: MODEL, store: STORE = "store") -> None:
 
 
 @models_app.command(
-    epilog="Examples: `traitline models alias traits/3 production --store store`, "
+    epilog="Examples: `traitline models alias traits/3 production --store store`; "
     "`traitline models alias traits production --remove`"
 )
 def alias(
@@ -119,7 +119,7 @@ def alias(
 
 
 @models_app.command(
-    epilog="Examples: `traitline models export traits/3 --format onnx --out traits-3`, "
+    epilog="Examples: `traitline models export traits/3 --format onnx --out traits-3`; "
     "`traitline models export traits/production --format savedmodel --out traits-3`"
 )
 def export(

@@ -37,7 +37,7 @@ def existing_store(root: str | StorePath) -> StorePath:
 
 def show_table(table: Table) -> None:
     """Print to the standard output, in full width where nobody's screen limits it."""
-    output = Console(highlight=False)
+    output = Console(highlight=False, markup=False, emoji=False)  # as in flows.console
     if not output.is_terminal:
         output.width = 200
     output.print(table)

@@ -23,7 +23,8 @@ from rich.progress import (
 from rich.text import Text
 
 # Progress and errors go to the standard error as it was at the start, see `silence_libraries`.
-console = Console(stderr=True, highlight=False)
+# Names of files may hold brackets and colons, which are neither markup nor emoji.
+console = Console(stderr=True, highlight=False, markup=False, emoji=False)
 
 
 class _Remaining(ProgressColumn):
@@ -81,7 +82,7 @@ def stage(title: str, total: int) -> Iterator[Stage]:
 
 def say(text: str, style: str = "") -> None:
     """One line for the person at the screen, or in the scheduler's mail."""
-    console.print(text, style=style, markup=False, soft_wrap=True)
+    console.print(text, style=style, soft_wrap=True)
 
 
 def silence_libraries(log: Path) -> None:

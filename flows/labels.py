@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 from pathlib import Path
 
 from flows import console
@@ -11,7 +12,7 @@ from flows.errors import UserError
 from fusion.errors import some_of
 from fusion.first_impressions import annotation_files
 from fusion.labels import Labels, read_labels
-from fusion.matching import LabelledVideos
+from fusion.matching import LabelledVideos, match_labels
 
 
 def labels_of(config: RunConfig) -> tuple[Path, Labels]:
@@ -24,6 +25,21 @@ def labels_of(config: RunConfig) -> tuple[Path, Labels]:
     if config.labels is None:
         raise UserError("labels are needed; give them with --labels FILE")
     return config.labels, read_labels(config.labels, invert_neuroticism=config.invert_neuroticism)
+
+
+def check_labels_meet(config: RunConfig, video_ids: Sequence[str]) -> None:
+    """Make sure, before hours of work, that a label belongs to a video.
+
+    Raises:
+        UserError: none does.
+        fusion.errors.LabelError: the labels cannot be used.
+    """
+    path, labels = labels_of(config)
+    if not match_labels(labels, video_ids).video_ids:
+        raise UserError(
+            f"none of the {len(labels)} labels in {path} belongs to a video of {config.videos}; "
+            "labels are matched by path relative to the videos folder, or by file name"
+        )
 
 
 def digest_of(path: Path) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from rich.panel import Panel
 from rich.table import Table
+from rich.text import Text
 
 from extractors.stopwatch import STAGES
 from flows.config import RunConfig
@@ -37,7 +38,9 @@ def show_run(config: RunConfig, report: RunReport) -> None:
     grid.add_row("scored", f"{report.export.scored} of {videos}, {report.scored_now} of them now")
     for reason, count in report.export.reasons.items():
         grid.add_row("", f"{count} without a score: {reason}")
-    weights = config.weights if config.weights == "pretrained" else f"[bold yellow]{config.weights}[/], a trial only"
+    weights = Text(config.weights)
+    if config.weights == "random":
+        weights = Text.assemble((config.weights, "bold yellow"), ", a trial only")
     grid.add_row("weights", weights)
     grid.add_row("CSV", str(report.export.path))
     grid.add_row("report", str(report.report))

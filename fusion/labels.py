@@ -103,6 +103,8 @@ def read_labels(path: str | Path, *, invert_neuroticism: bool | None = None) -> 
 
 
 def _read(path: Path) -> _Table:
+    if not path.suffix and not path.exists():  # most likely a folder that was mistyped
+        raise LabelError(f"cannot read the labels {path}: there is no such file or folder")
     reader = {".csv": _read_csv, ".parquet": _read_parquet, ".pkl": _read_pickle}.get(path.suffix.lower())
     if reader is None:
         raise LabelError(f"{path}: labels are read from .csv, .parquet or .pkl (First Impressions V2) files")
@@ -165,7 +167,8 @@ def _columns(path: Path, header: Sequence[str]) -> _Columns:
     if not ids:
         missing.insert(0, " or ".join(ID_COLUMNS))
     if missing:
-        raise LabelError(f"{path} lacks the column {', '.join(missing)}; it has {some_of(found, 12)}")
+        word = "column" if len(missing) == 1 else "columns"
+        raise LabelError(f"{path} lacks the {word} {', '.join(missing)}; it has {some_of(found, 12)}")
     subject, split = (found.index(name) if name in found else None for name in (SUBJECT_COLUMN, SPLIT_COLUMN))
     return _Columns(found.index(ids[0]), [found.index(trait) for trait in TRAITS], subject, split)
 

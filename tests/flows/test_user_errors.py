@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import pytest
 
+from fusion.traits import TRAITS
+
 
 def run_with(rendered, tmp_path, **changes: object) -> list[object]:
     options = {"videos": rendered.videos, "labels": rendered.labels, "store": tmp_path / "store", "weights": "random"}
@@ -56,6 +58,34 @@ def test_a_settings_file_that_is_not_there(rendered, tmp_path, traitline):
 
 def test_labels_that_are_not_there(rendered, tmp_path, traitline):
     check_one_line(traitline(*run_with(rendered, tmp_path, labels=tmp_path / "no.csv")), "no.csv")
+
+
+def test_labels_of_other_videos_are_refused_before_anything_is_extracted(rendered, tmp_path, traitline):
+    labels = tmp_path / "labels.csv"
+    labels.write_text(",".join(("video_id", *TRAITS)) + "\nelsewhere.mp4,.5,.5,.5,.5,.5\n")
+    check_one_line(traitline(*run_with(rendered, tmp_path, labels=labels)), "none of the 1 labels", "file name")
+    assert not (tmp_path / "store" / "features").exists()
+
+
+def test_labels_without_the_traits_name_what_is_missing(rendered, tmp_path, traitline):
+    labels = tmp_path / "labels.csv"
+    labels.write_text("video_id,openness\na.mp4,.5\n")
+    check_one_line(traitline(*run_with(rendered, tmp_path, labels=labels)), "lacks the columns conscientiousness, ")
+
+
+def test_a_label_path_without_an_ending_that_is_not_there(tmp_path, traitline):
+    check_one_line(traitline("evaluate", "--labels-only", "--labels", tmp_path / "no"), "no such file or folder")
+
+
+@pytest.mark.parametrize("command", ["train", "score", "export", "report"])
+def test_what_uses_cached_features_asks_for_no_networks_weights(command, rendered, tmp_path, traitline, face_model):
+    labels = ["--labels", rendered.labels] if command == "train" else []
+    result = traitline(
+        *(command, *labels, "--store", tmp_path / "store"),
+        TRAITLINE_ASSETS=str(face_model.parents[1]),
+        XDG_CACHE_HOME=str(tmp_path / "cache"),
+    )
+    check_one_line(result, "has no features", "--weights")
 
 
 def test_labels_that_cannot_be_read(rendered, tmp_path, traitline):

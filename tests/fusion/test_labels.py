@@ -176,7 +176,7 @@ ROW = ",0.5,0.1,0.2,0.3,0.4\n"
     [
         ("", "is empty"),
         (HEADER, "holds no labels"),
-        ("video_id,openness\na.mp4,0.5\n", "lacks the column conscientiousness, extraversion, agreeableness, neurot"),
+        ("video_id,openness\na.mp4,0.5\n", "lacks the columns conscientiousness, extraversion, agreeableness, neurot"),
         (HEADER.replace("video_id", "file") + "a" + ROW, "lacks the column video_id or name or clip"),
         (HEADER.replace("openness", "neuroticism"), "column neuroticism appears more than once"),
         (HEADER + "a" + ROW + "b" + ROW + "a" + ROW + "a" + ROW, "1 clips appear more than once.*: a$"),
