@@ -15,11 +15,12 @@ if TYPE_CHECKING:
 
 def map_layers(network: keras.Model) -> list[str]:
     """Names of the layers that give feature maps ([N, h, w, C] or [N, t, h, w, C]), from the input on."""
-    inputs = set(network.input_names)
+    from keras import layers
+
     return [
         layer.name
         for layer in network.layers
-        if len(getattr(layer.output, "shape", ())) == len(network.input.shape) and layer.name not in inputs
+        if len(layer.output.shape) == len(network.input.shape) and not isinstance(layer, layers.InputLayer)
     ]
 
 
@@ -51,9 +52,9 @@ def layer_activations(network: keras.Model, inputs: np.ndarray, names: Sequence[
     """
     import keras
 
-    outputs = [find_layer(network, name).output for name in names]
+    outputs = {name: find_layer(network, name).output for name in names}
     found = keras.Model(network.input, outputs)(inputs, training=False)
-    return {name: np.asarray(maps, np.float32) for name, maps in zip(names, found, strict=True)}
+    return {name: np.asarray(found[name], np.float32) for name in names}
 
 
 def class_activation_map(maps: np.ndarray, weights: np.ndarray) -> np.ndarray:
