@@ -90,7 +90,7 @@ def plot_evolution(windows: Sequence[WindowMaps], features: Sequence[int], *, he
         below.plot(_field_times(window), _speeds(window), color="0.3", linewidth=1)
     above.set_ylabel("mean activation")
     above.legend(fontsize=8, ncols=3)
-    below.set_ylabel("mean speed of\noptical flow", fontsize=8)
+    below.set_ylabel("optical flow\n(px per frame)", fontsize=8)
     below.set_xlabel("time in the video (s)")
     figure.suptitle(heading, fontsize=10)
     return figure

@@ -37,7 +37,7 @@ def plot_activations(
         row[0].set_title(f"{layer}\n{values.shape[0]} x {values.shape[1]}, {values.shape[2]} features", fontsize=6)
         for axes, channel in zip(row[1:], channels[layer], strict=False):
             axes.imshow(values[..., channel], cmap="viridis", interpolation="nearest")
-            axes.set_title(f"feature {channel}\nup to {values[..., channel].max():.2g}", fontsize=6)
+            axes.set_title(f"feature {channel}\nup to {values[..., channel].max():.4g}", fontsize=6)
         for axes in row:
             axes.set_axis_off()
     return figure
@@ -80,7 +80,7 @@ def draw_overlay(axes: Axes, picture: np.ndarray, relevance: np.ndarray, largest
     grey = cv2.cvtColor(picture, cv2.COLOR_RGB2GRAY) if picture.ndim == 3 else picture
     axes.imshow(grey, cmap="gray", vmin=0, vmax=255)
     share = np.clip(np.nan_to_num(relevance) / (largest if largest > 0 else 1.0), 0, 1)
-    axes.imshow(share, cmap=MAP_COLOURS, vmin=0, vmax=1, alpha=MOST_OPAQUE * np.sqrt(share))
+    axes.imshow(share, cmap=MAP_COLOURS, vmin=0, vmax=1, alpha=MOST_OPAQUE * share)
     known = np.isfinite(relevance)
     if not known.all() and known.any():
         rows, columns = np.flatnonzero(known.any(axis=1)), np.flatnonzero(known.any(axis=0))
@@ -118,8 +118,10 @@ def plot_overlays(
     for axes in grid[len(pictures) :]:
         axes.set_axis_off()
     drawn = grid[0].images[-1]
-    bar = figure.colorbar(drawn, ax=list(grid), shrink=0.8, label=unit)
+    bar = figure.colorbar(drawn, ax=list(grid), shrink=0.9)
+    bar.set_label(unit, fontsize=8)
     bar.set_ticks([0, 0.5, 1], labels=[f"{share * largest:.2g}" for share in (0, 0.5, 1)])
+    bar.ax.tick_params(labelsize=8)
     figure.suptitle(heading, fontsize=10)
     return figure
 

@@ -130,7 +130,7 @@ def draw_trait_grad_cam(config: RunConfig, video_id: str, trait: str, layer: str
         [placed(values, face.box, *face.frame.shape[:2]) for values, face in zip(maps, shown, strict=True)],
         [f"{face.time_s:.1f} s" for face in shown],
         heading=f"What in the faces raises {trait}: {video_id}, {clip.name}, {layer}",
-        unit="Grad-CAM (trait score per unit of activation)",
+        unit="Grad-CAM",
     )
 
 

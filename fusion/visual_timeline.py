@@ -13,6 +13,7 @@ from matplotlib.figure import Figure
 
 SHOWN_DPI = 150
 MOVING_DPI = 80
+WIDTH_IN, BARS_IN = 9.0, 1.2
 FOR, AGAINST = "#0072B2", "#D55E00"  # Okabe and Ito's blue and vermilion
 HEAD_LINES = ("-", "--", "-.", ":")
 
@@ -75,18 +76,21 @@ def plot_time_line(line: TimeLine, frames: Sequence[np.ndarray], frame_time_s: n
     """
     if len(frames) != len(frame_time_s) or not len(frames):
         raise ValueError(f"{len(frames)} frames need as many times, got {len(frame_time_s)}")
-    parts = 2 + (line.relevance is not None)
-    figure = Figure(figsize=(9, 1.9 + 1.5 * (parts - 1)), dpi=SHOWN_DPI)
-    grid = figure.add_gridspec(
-        parts, 1, height_ratios=[1.3, *[1] * (parts - 1)], left=0.09, right=0.98, top=0.86, bottom=0.12, hspace=0.22
-    )
-    strip = grid[0].subgridspec(1, len(frames), wspace=0.06)
+    bars = 1 + (line.relevance is not None)
+    height, width = frames[0].shape[:2]
+    strip_in = 0.83 * WIDTH_IN / len(frames) * height / width
+    heights_in = [strip_in, *[BARS_IN] * bars]
+    whole_in = sum(heights_in) + 1.5 + 0.2 * bars
+    figure = Figure(figsize=(WIDTH_IN, whole_in), dpi=SHOWN_DPI)
+    margins = {"left": 0.09, "right": 0.98, "top": 1 - 0.65 / whole_in, "bottom": 0.5 / whole_in}
+    grid = figure.add_gridspec(1 + bars, 1, height_ratios=heights_in, hspace=0.25, **margins)
+    strip = grid[0].subgridspec(1, len(frames), wspace=0.1)
     at = line.on_times(frame_time_s)
     for column, (frame, time_s, weight) in enumerate(zip(frames, frame_time_s, at, strict=True)):
         axes = figure.add_subplot(strip[column])
         _framed(axes, frame, weight / max(float(at.max()), 1e-12))
         axes.set_title(f"{time_s:.1f} s", fontsize=7, pad=3)
-    _draw_bars(figure, [grid[row] for row in range(1, parts)], line)
+    _draw_bars(figure, [grid[row] for row in range(1, 1 + bars)], line)
     figure.suptitle(heading, fontsize=10)
     return figure
 
@@ -124,7 +128,7 @@ def _framed(axes: Axes, frame: np.ndarray, share: float) -> None:
     axes.imshow(frame)
     axes.set(xticks=[], yticks=[])
     for spine in axes.spines.values():
-        spine.set(linewidth=1 + 3 * share, edgecolor=(*_rgb(FOR), 0.15 + 0.85 * share))
+        spine.set(linewidth=0.5 + 3 * share, edgecolor=(*_rgb(FOR), 0.15 + 0.85 * share))
 
 
 def _draw_bars(figure: Figure, places: Sequence, line: TimeLine) -> list[Axes]:

@@ -70,9 +70,9 @@ def test_grad_cam_of_a_network_over_time_lands_on_the_moment():
 
 
 def test_an_unknown_layer_is_answered_with_the_known_ones():
-    with pytest.raises(LayerError, match="no layer 'sings' with feature maps; known: signs, coarse$"):
+    with pytest.raises(LayerError, match=r"no layer 'sings' with feature maps; known: signs, coarse$"):
         layer_activations(small_network(), blobs(), ["sings"])
-    with pytest.raises(LayerError, match="no filter 2; known: 0 to 1"):
+    with pytest.raises(LayerError, match="no filter 2; known"):
         maximise_filters(small_network(), "signs", [2])
 
 
