@@ -133,7 +133,7 @@ def plot_comparison(window: WindowMaps, features: Sequence[int], *, heading: str
 def plot_volume(window: WindowMaps, feature: int, *, heading: str) -> Figure:
     """Draw a feature in space and time as a cloud: the strongest tenth of its places, time running to the right.
 
-    The larger and brighter a point, the stronger; the grey line below joins the middles of the clouds of each step.
+    The larger and brighter a point, the stronger.
     """
     values = window.maps[..., feature]
     floor = max(float(np.quantile(values, CLOUD_QUANTILE)), float(values.min()))
@@ -141,7 +141,7 @@ def plot_volume(window: WindowMaps, feature: int, *, heading: str) -> Figure:
     steps, rows, columns = np.nonzero(chosen)
     strength = values[chosen]
     figure = Figure(figsize=(6.4, 4.8), dpi=SHOWN_DPI)
-    axes = figure.add_axes((0.0, 0.02, 0.86, 0.9), projection="3d")
+    axes = figure.add_axes((-0.02, 0.0, 0.88, 1.0), projection="3d")
     largest = max(float(values.max()), 1e-12)
     cloud = axes.scatter(
         *(window.time_s[steps], columns + 0.5, values.shape[1] - rows - 0.5),
@@ -149,14 +149,12 @@ def plot_volume(window: WindowMaps, feature: int, *, heading: str) -> Figure:
     )
     axes.set(xlim=(window.start_s, window.end_s), ylim=(0, values.shape[2]), zlim=(0, values.shape[1]))
     axes.set_xlabel("time in the video (s)")
-    axes.set_ylabel("across")
-    axes.set_zlabel("up")
     axes.set_yticks([0, values.shape[2]], labels=["left", "right"])
     axes.set_zticks([0, values.shape[1]], labels=["bottom", "top"])
     axes.set_box_aspect((1.8, 1, 1))
     axes.view_init(elev=18, azim=-62)
     if len(steps):
-        figure.colorbar(cloud, ax=axes, shrink=0.6, pad=0.08, label="activation")
+        figure.colorbar(cloud, cax=figure.add_axes((0.88, 0.25, 0.02, 0.5)), label="activation")
     figure.suptitle(heading, fontsize=10)
     return figure
 
