@@ -74,6 +74,7 @@ def plot_layers_over_time(maps: Mapping[str, np.ndarray], channels: Mapping[str,
             axes.imshow(feature[step], cmap="viridis", vmin=feature.min(), vmax=feature.max(), interpolation="nearest")
             axes.set_title(f"step {step + 1} of {len(feature)}", fontsize=6)
         size = " x ".join(map(str, values.shape[:3]))
+        row[0].set_title("")  # the one in the middle, which the next would run into
         row[0].set_title(f"{layer}, feature {channels[layer]}\n{size}; step 1", fontsize=6, loc="left")
     return figure
 
