@@ -25,3 +25,7 @@ class VideoError(Exception):
 
 class DeviceError(Exception):
     """This machine cannot compute what the settings ask for; the message names the setting that it can."""
+
+
+class LayerError(Exception):
+    """A network has no such layer or feature; the message names those that it has."""

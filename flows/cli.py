@@ -19,6 +19,7 @@ from flows.cli_failures import failures_app
 from flows.cli_finetune import finetune
 from flows.cli_models import models_app
 from flows.cli_store import store_app
+from flows.cli_visualize import visualize_app
 from flows.config import RunConfig, dump_config, load_config
 from flows.errors import UserError
 from flows.families import families_of, settle_weights
@@ -46,6 +47,7 @@ app.add_typer(store_app, name="store")
 app.add_typer(assets_app, name="assets")
 app.add_typer(failures_app, name="failures")
 app.add_typer(models_app, name="models")
+app.add_typer(visualize_app, name="visualize")
 
 # Parameter -> the setting that it overrides, and the option. Every command takes --config and --set besides.
 OPTIONS: dict[str, tuple[str, Any]] = {

@@ -15,7 +15,7 @@ from pathlib import Path
 import typer
 
 from extractors.assets import AssetError
-from extractors.errors import DeviceError
+from extractors.errors import DeviceError, LayerError
 from flows import console, stopping
 from flows.config import RunConfig, dump_config
 from flows.errors import UserError
@@ -25,7 +25,7 @@ from storage.errors import StoreError, is_full, refusal
 from storage.layout import open_store
 from storage.paths import StorePath
 
-USER_ERRORS = (UserError, AssetError, DeviceError, LabelError, TrainingError, StoreError)
+USER_ERRORS = (UserError, AssetError, DeviceError, LayerError, LabelError, TrainingError, StoreError)
 EXIT_USER_ERROR = 1
 EXIT_BUG = 70  # EX_SOFTWARE of sysexits.h
 EXIT_INTERRUPTED = 130

@@ -1,0 +1,106 @@
+"""What a filter looks for: the input that excites it most, found by gradient ascent."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from extractors.errors import LayerError
+from extractors.visual_layers import find_layer
+
+if TYPE_CHECKING:
+    import keras
+
+STARTS = 4
+"""Noises that a filter is tried on first: behind a ReLU a unit may be silent, and then it has no gradient."""
+START_LENGTH = 0.1
+
+
+def maximise_filters(
+    network: keras.Model,
+    layer: str,
+    filters: Sequence[int],
+    *,
+    side_px: int = 96,
+    length: float = 100.0,
+    steps: int = 40,
+    seed: int = 0,
+) -> list[np.ndarray]:
+    """Find the input of a given length (root of its sum of squares) that excites a filter's middle unit most.
+
+    Each step adds the normalised gradient and brings the input back to its length. One unit, and not the mean of its
+    map, for the mean's gradient is flat on the first layer. There the result is the filter's own kernel.
+
+    Args:
+        network: of inputs [N, side, side, C], any side.
+        layer: from `extractors.visual_layers.map_layers`.
+        filters: channels of the layer.
+        side_px: of the input; at least what the unit sees of it.
+        length: of the result, in the units of the network's input.
+        steps: of ascent.
+        seed: of the noise that ascent starts from.
+
+    Returns:
+        One float32 [s, s, C] per filter, cut to the square that the unit sees; zero is the input's zero.
+
+    Raises:
+        LayerError: no such layer or filter, or the unit is silent on all noises tried.
+
+    Sources:
+        Erhan et al., "Visualizing Higher-Layer Features of a Deep Network", 2009.
+    """
+    import keras
+
+    head = keras.Model(network.input, find_layer(network, layer).output)
+    count = head.output.shape[-1]
+    for number in filters:
+        if not 0 <= number < count:
+            raise LayerError(f"{layer} has no filter {number}; known: 0 to {count - 1}")
+    rng = np.random.default_rng(seed)
+    noises = rng.normal(size=(STARTS, side_px, side_px, network.input.shape[-1])).astype(np.float32)
+    noises = _of_length(noises, START_LENGTH * length)
+    return [_ascend(head, layer, number, noises, length, steps) for number in filters]
+
+
+def _ascend(head: keras.Model, layer: str, number: int, noises: np.ndarray, length: float, steps: int) -> np.ndarray:
+    values, gradients = _climb(head, noises, number)
+    if not gradients.any():
+        raise LayerError(f"filter {number} of {layer} is silent on all {len(noises)} noises tried; choose another")
+    best = int(np.argmax(np.where(gradients.any(axis=(1, 2, 3)), values, -np.inf)))
+    # the start has done its work, which is to wake the unit: kept in full it would show in the result as noise
+    picture = _of_length(noises[best : best + 1] * 0.1 + _of_length(gradients[best : best + 1], length), length)
+    seen = gradients[best].any(axis=-1)
+    for _ in range(steps):
+        _, gradient = _climb(head, picture, number)
+        if not gradient.any():
+            break
+        seen |= gradient[0].any(axis=-1)
+        picture = _of_length(picture + _of_length(gradient, length), length)
+    return _cut_to(picture[0] * seen[..., None], seen)
+
+
+def _climb(head: keras.Model, pictures: np.ndarray, number: int) -> tuple[np.ndarray, np.ndarray]:
+    """Activations [N] of the middle unit, and their gradients with respect to the pictures."""
+    import tensorflow as tf
+
+    inputs = tf.constant(pictures)
+    with tf.GradientTape() as tape:
+        tape.watch(inputs)
+        maps = head(inputs, training=False)
+        values = maps[:, maps.shape[1] // 2, maps.shape[2] // 2, number]
+        total = tf.reduce_sum(values)
+    return values.numpy(), tape.gradient(total, inputs).numpy()
+
+
+def _of_length(pictures: np.ndarray, length: float) -> np.ndarray:
+    norms = np.sqrt(np.square(pictures).sum(axis=(1, 2, 3), keepdims=True))
+    return pictures * (length / np.where(norms > 0, norms, 1))
+
+
+def _cut_to(picture: np.ndarray, seen: np.ndarray) -> np.ndarray:
+    rows, columns = np.flatnonzero(seen.any(axis=1)), np.flatnonzero(seen.any(axis=0))
+    side = max(rows[-1] - rows[0], columns[-1] - columns[0]) + 1
+    top, left = min(rows[0], len(seen) - side), min(columns[0], len(seen) - side)
+    return picture[top : top + side, left : left + side].astype(np.float32)

@@ -1,0 +1,129 @@
+"""What goes on inside a network: activations of its layers, class activation maps and Grad-CAM."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from extractors.errors import LayerError
+
+if TYPE_CHECKING:
+    import keras
+
+
+def map_layers(network: keras.Model) -> list[str]:
+    """Names of the layers that give feature maps ([N, h, w, C] or [N, t, h, w, C]), from the input on."""
+    from keras import layers
+
+    return [
+        layer.name
+        for layer in network.layers
+        if len(layer.output.shape) == len(network.input.shape) and not isinstance(layer, layers.InputLayer)
+    ]
+
+
+def find_layer(network: keras.Model, name: str) -> keras.Layer:
+    """Find a layer that gives feature maps.
+
+    Raises:
+        LayerError: there is none of that name; names the known ones.
+    """
+    known = map_layers(network)
+    if name not in known:
+        raise LayerError(f"{network.name} has no layer {name!r} with feature maps; known: {', '.join(known)}")
+    return network.get_layer(name)
+
+
+def layer_activations(network: keras.Model, inputs: np.ndarray, names: Sequence[str]) -> dict[str, np.ndarray]:
+    """Feature maps of chosen layers, in one pass.
+
+    Args:
+        network: functional, of one input.
+        inputs: what it takes, [N, ...].
+        names: layers from `map_layers`.
+
+    Returns:
+        Name -> float32 [N, h, w, C], or [N, t, h, w, C] of a network over time, in the order of the names.
+
+    Raises:
+        LayerError: there is no such layer; names the known ones.
+    """
+    import keras
+
+    outputs = {name: find_layer(network, name).output for name in names}
+    found = keras.Model(network.input, outputs)(inputs, training=False)
+    return {name: np.asarray(found[name], np.float32) for name in names}
+
+
+def class_activation_map(maps: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    """Weigh the maps before a global average by what a linear output gives to each: where that output comes from.
+
+    Args:
+        maps: float [..., h, w, C], input of the global average.
+        weights: float [C], of one output.
+
+    Returns:
+        float32 [..., h, w]; its mean over h and w is the output without its bias. Negative places speak against it.
+
+    Raises:
+        ValueError: as many weights as there are no maps.
+
+    Sources:
+        Zhou et al., "Learning Deep Features for Discriminative Localization", CVPR 2016.
+    """
+    if weights.shape != maps.shape[-1:]:
+        raise ValueError(f"{maps.shape[-1]} maps need as many weights, got {weights.shape}")
+    return (maps @ weights).astype(np.float32)
+
+
+def grad_cam(network: keras.Model, inputs: np.ndarray, direction: np.ndarray, layer: str) -> np.ndarray:
+    """Where in a layer's maps an output came from: maps weighed by their mean gradient, negative places left out.
+
+    Args:
+        network: from inputs to features [N, D].
+        inputs: what it takes, [N, ...].
+        direction: float [D] or [N, D]. The output in question is the features' dot product with it: a feature by a
+            one at its place, or anything further on by its gradient with respect to the features.
+        layer: from `map_layers`.
+
+    Returns:
+        float32 [N, h, w], or [N, t, h, w], not negative.
+
+    Raises:
+        LayerError: there is no such layer; names the known ones.
+
+    Sources:
+        Selvaraju et al., "Grad-CAM: Visual Explanations from Deep Networks via Gradient-based Localization", ICCV 2017.
+    """
+    import keras
+    import tensorflow as tf
+
+    both = keras.Model(network.input, [find_layer(network, layer).output, network.output])
+    with tf.GradientTape() as tape:
+        maps, features = both(inputs, training=False)
+        output = tf.reduce_sum(features * tf.cast(direction, features.dtype))
+    gradient = tape.gradient(output, maps).numpy()
+    places = tuple(range(1, gradient.ndim - 1))
+    weights = gradient.mean(axis=places, keepdims=True)
+    return np.maximum((maps.numpy() * weights).sum(axis=-1), 0).astype(np.float32)
+
+
+def strongest(maps: np.ndarray, count: int) -> list[int]:
+    """Channels whose mean activation is largest, the largest first: maps [..., C]."""
+    means = maps.reshape(-1, maps.shape[-1]).mean(axis=0)
+    return np.argsort(-means, kind="stable")[:count].tolist()
+
+
+def liveliest(maps: np.ndarray, count: int) -> list[int]:
+    """Channels whose mean over space changes most over time, the liveliest first: maps [t, h, w, C]."""
+    change = maps.mean(axis=(1, 2)).std(axis=0)
+    return np.argsort(-change, kind="stable")[:count].tolist()
+
+
+def check_channels(channels: Sequence[int], maps: np.ndarray, layer: str) -> None:
+    """Make sure that maps [..., C] have these channels. Raises LayerError with those that there are."""
+    for channel in channels:
+        if not 0 <= channel < maps.shape[-1]:
+            raise LayerError(f"{layer} has no feature {channel}; known: 0 to {maps.shape[-1] - 1}")

@@ -1,0 +1,88 @@
+"""Optical flow as colours (hue is direction, strength of colour is speed) and as arrows."""
+
+from __future__ import annotations
+
+import numpy as np
+from matplotlib.axes import Axes
+
+# Hues from red over yellow, green, cyan, blue and magenta back to red, in so many steps each.
+HUE_STEPS = (15, 6, 4, 11, 13, 6)
+ARROWS_ACROSS = 14
+
+
+def colour_wheel() -> np.ndarray:
+    """The 55 colours of the wheel: float64 RGB [55, 3], 0 to 255.
+
+    Sources:
+        Baker et al., "A Database and Evaluation Methodology for Optical Flow", ICCV 2007; Middlebury's flow-code,
+        colorcode.cpp.
+    """
+    corners = np.array([[1, 0, 0], [1, 1, 0], [0, 1, 0], [0, 1, 1], [0, 0, 1], [1, 0, 1], [1, 0, 0]], float)
+    parts = []
+    for steps, start, end in zip(HUE_STEPS, corners[:-1], corners[1:], strict=True):
+        # the channel that changes does so in whole levels, as published
+        level = np.floor(255 * np.arange(steps) / steps)[:, None]
+        parts.append(np.where(end > start, level, np.where(end < start, 255 - level, 255 * start)))
+    return np.concatenate(parts)
+
+
+def optical_flow_colours(field: np.ndarray, largest: float | None = None) -> np.ndarray:
+    """Colour a field as Middlebury does: rightwards is red, down yellow, left cyan, up violet; white stands still.
+
+    Args:
+        field: float [..., H, W, 2], dx (rightwards) and dy (down).
+        largest: length that gets the full colour; longer ones are darkened. None takes the field's longest.
+
+    Returns:
+        uint8 RGB [..., H, W, 3].
+
+    Sources:
+        as `colour_wheel`.
+    """
+    length = np.hypot(field[..., 0], field[..., 1])
+    if largest is None:
+        largest = float(length.max(initial=0.0))
+    radius = (length / (largest if largest > 0 else 1.0))[..., None]
+    wheel = colour_wheel() / 255
+    # -0.0 and 0.0 lie on both sides of the cut of atan2; adding 0.0 makes both the latter
+    angle = np.arctan2(-(field[..., 1] + 0.0), -(field[..., 0] + 0.0)) / np.pi
+    place = (angle + 1) / 2 * (len(wheel) - 1)
+    lower = np.floor(place).astype(int)
+    share = (place - lower)[..., None]
+    colour = (1 - share) * wheel[lower] + share * wheel[(lower + 1) % len(wheel)]
+    colour = np.where(radius <= 1, 1 - radius * (1 - colour), colour * 0.75)
+    return np.floor(255 * colour).astype(np.uint8)
+
+
+def draw_wheel(axes: Axes) -> None:
+    """Draw the wheel itself as a legend."""
+    y, x = np.mgrid[-1:1:129j, -1:1:129j]
+    disc = optical_flow_colours(np.stack([x, y], axis=-1), 1.0)
+    disc[np.hypot(x, y) > 1] = 255
+    axes.imshow(disc)
+    axes.set_title("motion towards", fontsize=8)
+    axes.set_axis_off()
+
+
+def draw_arrows(axes: Axes, field: np.ndarray, largest: float | None = None) -> None:
+    """Lay arrows over a picture of the same size, each for the mean of its square; the longest spans that square.
+
+    Args:
+        axes: with a picture drawn by `imshow`.
+        field: float [H, W, 2].
+        largest: length that spans a square; None takes the field's longest arrow.
+    """
+    step = max(1, field.shape[1] // ARROWS_ACROSS)
+    rows, columns = field.shape[0] // step, field.shape[1] // step
+    means = field[: rows * step, : columns * step].reshape(rows, step, columns, step, 2).mean(axis=(1, 3))
+    lengths = np.hypot(means[..., 0], means[..., 1])
+    if largest is None:
+        largest = float(lengths.max(initial=0.0))
+    y, x = np.mgrid[0:rows, 0:columns] * step + (step - 1) / 2
+    moving = lengths > 0.05 * largest
+    arrows = means[moving] * (step / largest if largest > 0 else 1.0)
+    # axes of pictures point down, and so does dy
+    axes.quiver(
+        *(x[moving], y[moving], arrows[:, 0], arrows[:, 1]),
+        **{"angles": "xy", "scale_units": "xy", "scale": 1, "width": 0.006, "color": "black"},
+    )

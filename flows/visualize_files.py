@@ -1,0 +1,33 @@
+"""Pictures into files: PNG, SVG, or GIF for what moves, by the ending of the name."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from pathlib import Path
+
+from matplotlib.animation import FuncAnimation, PillowWriter
+from matplotlib.figure import Figure
+
+from storage.commit import commit_file
+
+
+def is_moving(out: Path) -> bool:
+    """Whether a GIF is asked for."""
+    return out.suffix.lower() == ".gif"
+
+
+def save_picture(drawn: Figure | FuncAnimation, out: Path) -> None:
+    """Write a figure, or as a GIF an animation.
+
+    Raises:
+        storage.errors.StoreError: the operating system refused.
+    """
+    ending = out.suffix.lower()
+    with commit_file(out) as temporary, tempfile.TemporaryDirectory(prefix="traitline-") as folder:
+        if isinstance(drawn, FuncAnimation):
+            # Pillow knows formats by endings, and the temporary name has none
+            drawn.save(Path(folder) / "moving.gif", writer=PillowWriter(fps=1000 / drawn._interval))
+            shutil.copyfile(Path(folder) / "moving.gif", temporary)
+        else:
+            drawn.savefig(temporary, format=ending[1:])

@@ -1,0 +1,201 @@
+"""A trained model looking at one clip of the store: attention, time line, and Grad-CAM of a trait."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from matplotlib.animation import FuncAnimation
+from matplotlib.figure import Figure
+
+from extractors.visual_layers import grad_cam
+from extractors.visual_static import placed, plot_overlays
+from flows.config import RunConfig
+from flows.errors import UserError
+from flows.families import families_of
+from flows.models import ModelReference, chosen_model
+from flows.visualize_clip import faces_of, frames_at, prepared, static_network
+from fusion.tokens import ClipTokens, pad_batch
+from storage.feature_store import FeatureStore
+from storage.models import ModelSerializer
+
+if TYPE_CHECKING:
+    from fusion.model import CompletePersonalityModel
+
+STRIP_FRAMES = 9
+MOVING_FRAMES_PER_S = 5.0
+
+
+@dataclass(frozen=True, eq=False)
+class SeenClip:
+    """A model and what it is given of one clip.
+
+    Args:
+        name: of the model.
+        model: itself.
+        batch: one clip, as `fusion.tokens.pad_batch` makes it.
+        start_s: float64 [Td], of the motion tokens.
+        end_s: float64 [Td].
+    """
+
+    name: ModelReference
+    model: CompletePersonalityModel
+    batch: dict[str, np.ndarray]
+    start_s: np.ndarray
+    end_s: np.ndarray
+
+    @property
+    def face_time_s(self) -> np.ndarray:
+        """When each face was seen, [Ts]."""
+        return self.batch["static_time_s"][0]
+
+    @property
+    def motion_time_s(self) -> np.ndarray:
+        """Middle of each window of motion, [Td]."""
+        return self.batch["dynamic_time_s"][0]
+
+    def attention(self) -> np.ndarray:
+        """Weights of the clip, [heads, Ts, Td].
+
+        Raises:
+            UserError: the model is in vector form, in which attention has nothing to choose.
+        """
+        from fusion.attention import get_attention_weights
+
+        if self.model.form == "vector":
+            raise UserError(f"{self.name} is in vector form: its attention has one token to look at; name another")
+        return get_attention_weights(self.model, self.batch)[0]
+
+
+def see_clip(config: RunConfig, video_id: str) -> SeenClip:
+    """Load the chosen model and the cached features of one video.
+
+    Raises:
+        UserError: no such model, or it was trained on other features; no features of that video in the store.
+    """
+    from fusion.model import CompletePersonalityModel
+
+    name = chosen_model(config)
+    families, store, serializer = (
+        families_of(config),
+        FeatureStore(config.store.path),
+        ModelSerializer(config.store.path),
+    )
+    facts = serializer.metadata(name.name, name.version)
+    if (facts["static_key"], facts["dynamic_key"]) != (families.static.key, families.dynamic.key):
+        raise UserError(
+            f"{name} was trained on other features than these settings give; use the settings that it was trained "
+            f"with (weights: {facts['weights']})"
+        )
+    static = next(iter(store.read(families.static, [video_id])), None)
+    dynamic = next(iter(store.read(families.dynamic, [video_id])), None)
+    if static is None or dynamic is None:
+        raise UserError(f"the store has no features of {video_id}; `traitline extract` puts them there")
+    model, _ = serializer.load(name.name, name.version)
+    if not isinstance(model, CompletePersonalityModel):
+        raise UserError(f"{name} is a {type(model).__name__} and no model of this program's; name another")
+    times = (static.start_s, (dynamic.start_s + dynamic.end_s) / 2)
+    tokens = ClipTokens(
+        *(video_id, static.vectors, times[0].astype("float32"), dynamic.vectors, times[1].astype("float32"))
+    )
+    return SeenClip(name, model, pad_batch([tokens]), dynamic.start_s, dynamic.end_s)
+
+
+def draw_trait_grad_cam(config: RunConfig, video_id: str, trait: str, layer: str, most: int) -> Figure:
+    """Lay over the frames where in the faces a trait's score came from.
+
+    The score's gradient with respect to the static tokens goes on through ResNet-50 to the layer's maps. Motion
+    tokens are those of the store; faces are cut out of the video anew.
+
+    Raises:
+        UserError: as `see_clip`; the video is not in the folder, or its faces are others than those in the store.
+        extractors.errors.LayerError: there is no such layer.
+    """
+    from fusion.visual_relevance import face_gradient
+
+    clip = see_clip(config, video_id)
+    faces = faces_of(config, video_file(config, video_id))
+    times = np.array([face.time_s for face in faces], np.float32)
+    if len(faces) != len(clip.face_time_s) or np.abs(times - clip.face_time_s).max() > 1e-3:
+        raise UserError(f"{video_id} has other faces now than when its features were made; extract it again")
+    gradient = face_gradient(clip.model, clip.batch, trait)[0]
+    chosen = np.unique(np.linspace(0, len(faces) - 1, min(most, len(faces))).round().astype(int)).tolist()
+    network = static_network(config).model
+    maps = grad_cam(network, prepared([faces[row].crop for row in chosen]), gradient[chosen], layer)
+    shown = [faces[row] for row in chosen]
+    return plot_overlays(
+        [face.frame for face in shown],
+        [placed(values, face.box, *face.frame.shape[:2]) for values, face in zip(maps, shown, strict=True)],
+        [f"{face.time_s:.1f} s" for face in shown],
+        heading=f"What in the faces raises {trait}: {video_id}, {clip.name}, {layer}",
+        unit="Grad-CAM",
+    )
+
+
+def draw_attention_map(config: RunConfig, video_id: str) -> Figure:
+    """Draw a panel per head. Raises UserError as `see_clip`, and for a model in vector form."""
+    from fusion.attention import plot_attention_map
+
+    clip = see_clip(config, video_id)
+    return plot_attention_map(
+        clip.attention(),
+        static_time_s=clip.face_time_s,
+        dynamic_time_s=clip.motion_time_s,
+        title=f"Attention: {video_id}, {clip.name}",
+    )
+
+
+def draw_heads(config: RunConfig, video_id: str) -> Figure:
+    """Draw the heads' spread and distance. Raises UserError as `draw_attention_map`."""
+    from fusion.visual_heads import plot_head_scores
+
+    clip = see_clip(config, video_id)
+    heading = f"Heads: {video_id}, {clip.name}"
+    return plot_head_scores(clip.attention(), clip.face_time_s, clip.motion_time_s, heading=heading)
+
+
+def draw_relations(config: RunConfig, video_id: str) -> Figure:
+    """Draw which face looks at which motion. Raises UserError as `draw_attention_map`."""
+    from fusion.visual_heads import plot_token_relations
+
+    clip = see_clip(config, video_id)
+    heading = f"Which motion each face looks at: {video_id}, {clip.name}"
+    return plot_token_relations(clip.attention(), clip.face_time_s, clip.motion_time_s, heading=heading)
+
+
+def draw_time_line(config: RunConfig, video_id: str, trait: str, *, moving: bool) -> Figure | FuncAnimation:
+    """Lay attention, and what it said for a trait, over the clip's frames.
+
+    Raises:
+        UserError: as `see_clip`; the video is not in the folder or cannot be used; a model in vector form.
+    """
+    from fusion.visual_relevance import attention_relevance
+    from fusion.visual_timeline import TimeLine, animate_time_line, plot_time_line
+
+    clip = see_clip(config, video_id)
+    weights = clip.attention()
+    relevance = attention_relevance(clip.model, clip.batch, trait)[0]
+    line = TimeLine(weights, relevance, clip.start_s, clip.end_s, trait)
+    length_s = float(clip.end_s.max())
+    count = max(2, round(length_s * MOVING_FRAMES_PER_S)) if moving else STRIP_FRAMES
+    wanted = np.unique(((np.arange(count) + 0.5) / count * length_s * config.video.fps).astype(int))
+    found = frames_at(config, video_file(config, video_id), wanted.tolist())
+    times = np.array(list(found)) / config.video.fps
+    draw = animate_time_line if moving else plot_time_line
+    return draw(line, list(found.values()), times, heading=f"Which moments spoke for {trait}: {video_id}, {clip.name}")
+
+
+def video_file(config: RunConfig, video_id: str) -> Path:
+    """The file of a video.
+
+    Raises:
+        UserError: no videos folder, or it does not have that video.
+    """
+    if config.videos is None:
+        raise UserError("which videos? give their folder with --videos DIR")
+    path = config.videos / video_id
+    if not path.is_file():
+        raise UserError(f"there is no {video_id} in {config.videos}")
+    return path

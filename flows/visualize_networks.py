@@ -1,0 +1,156 @@
+"""The feature networks looking at one video or picture: layers, maps over the frame, filters, features over time."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from matplotlib.animation import FuncAnimation
+from matplotlib.figure import Figure
+
+from extractors.visual_dynamic import (
+    WindowMaps,
+    animate_features,
+    plot_comparison,
+    plot_evolution,
+    plot_layers_over_time,
+    plot_volume,
+)
+from extractors.visual_filters import maximise_filters
+from extractors.visual_layers import check_channels, class_activation_map, layer_activations, liveliest, strongest
+from extractors.visual_static import placed, plot_activations, plot_filters, plot_overlays
+from flows.config import RunConfig
+from flows.errors import UserError
+from flows.visualize_clip import Face, faces_of, motion_maps, motion_of, prepared, static_network
+
+LAST_MAPS = "conv5_block3_out"  # what ResNet-50 averages into its features
+
+
+def draw_static_layers(config: RunConfig, file: Path, layers: Sequence[str], count: int) -> Figure:
+    """Draw the strongest maps of layers of ResNet-50 on the middle face of a video, or on a picture.
+
+    Raises:
+        UserError: the file cannot be used.
+        extractors.errors.LayerError: there is no such layer.
+    """
+    network = static_network(config).model
+    face = _middle_face(config, file)
+    maps = {
+        layer: found[0]
+        for layer, found in layer_activations(network, prepared([face.crop]), list(dict.fromkeys(layers))).items()
+    }
+    return plot_activations(face.crop, maps, {layer: strongest(values, count) for layer, values in maps.items()})
+
+
+def draw_cam(config: RunConfig, file: Path, features: Sequence[int] | None, count: int) -> Figure:
+    """Lay static features' class activation maps over the frame that the middle face was cut from.
+
+    Raises:
+        UserError: the file cannot be used.
+        extractors.errors.LayerError: there is no such feature.
+    """
+    network = static_network(config).model
+    face = _middle_face(config, file)
+    maps = layer_activations(network, prepared([face.crop]), [LAST_MAPS])[LAST_MAPS][0]
+    chosen = features if features else strongest(maps, count)
+    check_channels(chosen, maps, LAST_MAPS)
+    weights = np.eye(maps.shape[-1], dtype=np.float32)[list(chosen)]
+    height, width = face.frame.shape[:2]
+    return plot_overlays(
+        [face.frame] * len(chosen),
+        [placed(class_activation_map(maps, row), face.box, height, width) for row in weights],
+        [f"feature {feature}" for feature in chosen],
+        heading=f"Where static features come from: {file.name}, {face.time_s:.1f} s",
+        unit="activation",
+    )
+
+
+def draw_filters(config: RunConfig, layer: str, filters: Sequence[int] | None, count: int) -> Figure:
+    """Draw the inputs that excite filters of ResNet-50 most.
+
+    Raises:
+        extractors.errors.LayerError: no such layer or filter, or it is silent.
+    """
+    chosen = list(filters) if filters else list(range(count))
+    found = maximise_filters(static_network(config).model, layer, chosen)
+    # the network takes blue, green, red
+    return plot_filters(
+        [pattern[..., ::-1] for pattern in found],
+        [f"filter {number}\n{len(pattern)} px" for number, pattern in zip(chosen, found, strict=True)],
+        heading=f"What filters of {layer} look for (grey: no change)",
+    )
+
+
+def draw_motion_layers(config: RunConfig, video: Path, layers: Sequence[str]) -> Figure:
+    """Draw the liveliest feature of layers of I3D through a video's first window.
+
+    Raises:
+        UserError: the video cannot be used.
+        extractors.errors.LayerError: there is no such layer.
+    """
+    found = motion_maps(config, lambda: motion_of(config, video, [1]), list(dict.fromkeys(layers)))
+    maps = {layer: windows[0].maps for layer, windows in found.items()}
+    return plot_layers_over_time(maps, {layer: liveliest(values, 1)[0] for layer, values in maps.items()})
+
+
+def draw_evolution(
+    config: RunConfig,
+    video: Path,
+    layer: str,
+    features: Sequence[int] | None,
+    count: int,
+    windows: int,
+    *,
+    moving: bool = False,
+) -> Figure | FuncAnimation:
+    """Draw features of a layer of I3D over a video's first windows.
+
+    Raises:
+        UserError: the video cannot be used.
+        extractors.errors.LayerError: no such layer or feature.
+    """
+    found, chosen = _seen(config, video, layer, features, count, range(1, windows + 1))
+    heading = f"{video.name}, {layer} of I3D"
+    return (animate_features if moving else plot_evolution)(found, chosen, heading=heading)
+
+
+def draw_comparison(
+    config: RunConfig,
+    video: Path,
+    layer: str,
+    features: Sequence[int] | None,
+    count: int,
+    window: int,
+    *,
+    moving: bool = False,
+) -> Figure | FuncAnimation:
+    """Draw heat maps of features side by side over one window, with the optical flow. Raises as `draw_evolution`."""
+    found, chosen = _seen(config, video, layer, features, count, [window])
+    heading = f"{video.name}, {layer} of I3D"
+    return (
+        animate_features(found, chosen, heading=heading) if moving else plot_comparison(*found, chosen, heading=heading)
+    )
+
+
+def draw_volume(config: RunConfig, video: Path, layer: str, feature: int | None, window: int) -> Figure:
+    """Draw one feature in space and time. Raises as `draw_evolution`."""
+    found, (chosen,) = _seen(config, video, layer, None if feature is None else [feature], 1, [window])
+    return plot_volume(*found, chosen, heading=f"{video.name}, {layer} of I3D, feature {chosen}")
+
+
+def _seen(
+    config: RunConfig, video: Path, layer: str, features: Sequence[int] | None, count: int, windows: Sequence[int]
+) -> tuple[list[WindowMaps], list[int]]:
+    found = motion_maps(config, lambda: motion_of(config, video, windows), [layer])[layer]
+    whole = np.concatenate([window.maps for window in found])
+    chosen = list(features) if features else liveliest(whole, count)
+    check_channels(chosen, whole, layer)
+    return found, chosen
+
+
+def _middle_face(config: RunConfig, file: Path) -> Face:
+    if not file.is_file():
+        raise UserError(f"there is no file {file}")
+    faces = faces_of(config, file)
+    return faces[len(faces) // 2]

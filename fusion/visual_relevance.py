@@ -1,0 +1,82 @@
+"""What a trait score drew on: its gradients with respect to attention and to the face tokens."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+from keras import ops
+
+from fusion.model import CompletePersonalityModel
+from fusion.traits import TRAITS
+
+
+def face_gradient(model: CompletePersonalityModel, inputs: Mapping[str, Any], trait: str) -> np.ndarray:
+    """Gradient of a trait score with respect to every face token.
+
+    Args:
+        model: any.
+        inputs: a dict as the model takes it, with "static" [B, Ts, Ds].
+        trait: one of TRAITS.
+
+    Returns:
+        float32 [B, Ts, Ds].
+
+    Raises:
+        ValueError: no such trait.
+    """
+    static = tf.convert_to_tensor(inputs["static"])
+    with tf.GradientTape() as tape:
+        tape.watch(static)
+        score = tf.reduce_sum(model({**inputs, "static": static}, training=False)[:, _place(trait)])
+    return tape.gradient(score, static).numpy()
+
+
+def attention_relevance(model: CompletePersonalityModel, inputs: Mapping[str, Any], trait: str) -> np.ndarray:
+    """How much more attention to each motion token would raise a trait score.
+
+    The gradient of the score with respect to the logarithm of each attention weight before the softmax: weight x
+    (what the token says for the trait - the mean of what all tokens say, by weight). A token that is hardly looked at,
+    or says what all say, gets 0; one that speaks for a higher score is positive, for a lower one negative.
+
+    Args:
+        model: in token form; in vector form there is one token to look at and all is 0.
+        inputs: a dict as the model takes it.
+        trait: one of TRAITS.
+
+    Returns:
+        float32 [B, heads, Ts, Td]; the sum over a row is 0, as of weights that must sum to 1.
+
+    Raises:
+        ValueError: no such trait.
+    """
+    tokens = model.token_inputs(dict(inputs))
+    layer = model.cross_attention
+    attention = layer.attention
+    _, weights = layer(**tokens, return_attention=True)
+    query = layer._tokens(
+        *(tokens["static"], tokens.get("static_mask"), tokens.get("static_time_s")),
+        *(layer.static_standardisation, layer.static_projection),
+    )
+    key = layer._tokens(
+        *(tokens["dynamic"], tokens.get("dynamic_mask"), tokens.get("dynamic_time_s")),
+        *(layer.dynamic_standardisation, layer.dynamic_projection),
+    )
+    values = attention.value_dense(key)
+    weights = tf.convert_to_tensor(weights)
+    with tf.GradientTape() as tape:
+        tape.watch(weights)
+        answer = attention.output_dense(ops.einsum("bhts,bshd->bthd", weights, values))
+        fused = layer.norm(query + answer)
+        pooled = model.fusion(fused, token_mask=tokens.get("static_mask"), training=False)
+        score = tf.reduce_sum(model.head(pooled)[:, _place(trait)])
+    gradient = tape.gradient(score, weights)
+    return (weights * (gradient - ops.sum(weights * gradient, axis=-1, keepdims=True))).numpy().astype(np.float32)
+
+
+def _place(trait: str) -> int:
+    if trait not in TRAITS:
+        raise ValueError(f"trait must be one of {', '.join(TRAITS)}; got {trait!r}")
+    return TRAITS.index(trait)
