@@ -14,6 +14,7 @@ import typer
 
 from flows import console
 from flows.cli_assets import assets_app
+from flows.cli_compare import compare
 from flows.cli_evaluate import evaluate
 from flows.cli_failures import failures_app
 from flows.cli_finetune import finetune
@@ -167,6 +168,7 @@ def report(settings: RunConfig) -> None:
 # Here, so that the help lists them after the steps of a run.
 app.command(epilog="Example: `traitline evaluate --labels labels.csv --store store`")(evaluate)
 app.command(epilog="Example: `traitline finetune --videos clips --labels labels.csv --store store`")(finetune)
+app.command(epilog="Example: `traitline compare token_form mlp_both --out compared`")(compare)
 
 
 @app.command(epilog="Example: `traitline demo`")
