@@ -63,7 +63,7 @@ def _i3d() -> keras.Model:
 _TOKENS = _model(static.FEATURES, dynamic.FEATURES, "sequence")
 _FACES, _MOTION = (1, FACE_TOKENS, static.FEATURES), (1, MOTION_TOKENS, dynamic.FEATURES)
 
-# static_only and dynamic_only are what `traitline evaluate` trains: the model with one blank token in the other's place.
+# static_only and dynamic_only are what `traitline evaluate` trains: the model with one blank token for the other kind.
 ENTRIES = {
     "specified": Entry("specified model, vectors of 512 and 256", ((1, 512), (1, 256)), _model(512, 256, "vector")),
     "vector_form": Entry(
@@ -76,7 +76,5 @@ ENTRIES = {
     "static_only": Entry("token form, faces only", (_FACES, (1, 1, dynamic.FEATURES)), _TOKENS),
     "dynamic_only": Entry("token form, motion only", ((1, 1, static.FEATURES), _MOTION), _TOKENS),
     "resnet50": Entry("ResNet-50, a face crop", ((1, static.SIDE_PX, static.SIDE_PX, 3),), _resnet50, folds=True),
-    "i3d": Entry(
-        "I3D, a window of 64 fields", ((1, FIELDS, dynamic.SIDE_PX, dynamic.SIDE_PX, 2),), _i3d, folds=True
-    ),
+    "i3d": Entry("I3D, a window of 64 fields", ((1, FIELDS, dynamic.SIDE_PX, dynamic.SIDE_PX, 2),), _i3d, folds=True),
 }

@@ -42,13 +42,15 @@ def compare(
     measure: Annotated[
         bool, typer.Option(help="Time them, and take their memory, each in a process of its own.")
     ] = True,
-    out: Annotated[Path | None, typer.Option(help="Folder for pictures and compare.json; none are kept without.")] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="Folder for pictures and compare.json; none are kept without.")
+    ] = None,
     picture: PICTURE = Picture.png,
 ) -> None:
     """Set the networks side by side: parameters, work, time, memory, and how they are wired."""
 
     def body() -> None:
-        os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+        console.silence_libraries(Path(os.devnull))  # TensorFlow greets in five lines
         chosen = list(dict.fromkeys(networks or ENTRIES))
         unknown = [name for name in chosen if name not in ENTRIES]
         if unknown:
@@ -108,9 +110,7 @@ def _layers(name: str, network: Architecture) -> Table:
     return table
 
 
-def _keep(
-    folder: Path, described: dict[str, Architecture], measured: dict[str, Measured], picture: Picture
-) -> None:
+def _keep(folder: Path, described: dict[str, Architecture], measured: dict[str, Measured], picture: Picture) -> None:
     from fusion.architecture_figure import plot_architectures, plot_costs
 
     costs: dict[str, list[float]] = {

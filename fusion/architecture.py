@@ -86,7 +86,7 @@ def describe(model: keras.Model, *shapes: Sequence[int]) -> Architecture:
         shapes: of the inputs, batch axis included; all sizes known.
 
     Raises:
-        ValueError: a product of tensors whose size the graph does not say.
+        ValueError: an operation whose work the graph does not say.
 
     Sources:
         He et al., "Deep Residual Learning for Image Recognition", CVPR 2016, table 1, counts in the same way.
@@ -182,6 +182,8 @@ def _macs(operation: Any) -> int:
             for letter, size in zip(term, tensor.shape, strict=True)
         }
         return math.prod(sizes.values())
+    if operation.type.endswith("PartitionedCall"):
+        raise ValueError(f"{operation.name} is a function of its own, as of a grouped convolution, and is not counted")
     return 0
 
 
@@ -239,7 +241,7 @@ def _block_of(operation: Any, path: Path | None, holders: set[str], sources: int
     if not sources:
         return None  # weights and constants
     layer = "/".join(path)
-    if layer and layer not in holders or len(path) > 1:
+    if (layer and layer not in holders) or len(path) > 1:
         return block_name(layer)
     return f"{layer}/{operation.type.removesuffix('V2').lower()}".lstrip("/") if sources > 1 else None
 

@@ -39,7 +39,15 @@ def plot_architectures(architectures: Mapping[str, Architecture]) -> Figure:
     figure = Figure(figsize=(COLUMN_IN * columns, sum(ROW_IN * (height + 2.2) for height in heights)))
     # constrained layout takes text of boxes for their size; here the axes fill the sheet
     grid = figure.add_gridspec(
-        len(rows), columns, height_ratios=heights, left=0.01, right=0.99, top=0.96, bottom=0.01, wspace=0.04, hspace=0.16
+        len(rows),
+        columns,
+        height_ratios=heights,
+        left=0.01,
+        right=0.99,
+        top=0.96,
+        bottom=0.01,
+        wspace=0.04,
+        hspace=0.16,
     )
     for row, (names, height) in enumerate(zip(rows, heights, strict=True)):
         for column, title in enumerate(names):
@@ -48,7 +56,7 @@ def plot_architectures(architectures: Mapping[str, Architecture]) -> Figure:
 
 
 def plot_costs(names: Sequence[str], costs: Mapping[str, Sequence[float]]) -> Figure:
-    """Draw what networks cost as bars on logarithmic scales, a panel for each kind of cost.
+    """Draw what networks cost as dots on logarithmic scales, a panel for each kind of cost.
 
     Args:
         names: of the networks.
@@ -61,14 +69,16 @@ def plot_costs(names: Sequence[str], costs: Mapping[str, Sequence[float]]) -> Fi
     panels = figure.subplots(1, len(costs), sharey=True, squeeze=False)[0]
     for axes, (title, values) in zip(panels, costs.items(), strict=True):
         known = np.asarray(values, float)
-        axes.barh(names, np.nan_to_num(known), color="#0072B2", log=True)
+        axes.semilogx(known, range(len(names)), "o", color="#0072B2")
+        axes.grid(axis="y", color="0.85")
         for row, value in enumerate(known):
             if np.isfinite(value):
-                axes.annotate(short(value), (value, row), (3, 0), textcoords="offset points", va="center", fontsize=8)
+                axes.annotate(short(value), (value, row), (6, 0), textcoords="offset points", va="center", fontsize=8)
         axes.set_xlabel(title)
         positive = known[known > 0]
         axes.set_xlim(positive.min() / 3, positive.max() * 30)  # room for the numbers
         axes.spines[["top", "right"]].set_visible(False)
+    panels[0].set_yticks(range(len(names)), names)
     panels[0].invert_yaxis()
     return figure
 
