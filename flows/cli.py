@@ -14,8 +14,10 @@ import typer
 
 from flows import console
 from flows.cli_assets import assets_app
+from flows.cli_compare import compare
 from flows.cli_evaluate import evaluate
 from flows.cli_failures import failures_app
+from flows.cli_features import evaluate_features
 from flows.cli_finetune import finetune
 from flows.cli_models import models_app
 from flows.cli_store import store_app
@@ -174,6 +176,10 @@ def report(settings: RunConfig) -> None:
 # Here, so that the help lists them after the steps of a run.
 app.command(epilog="Example: `traitline evaluate --labels labels.csv --store store`")(evaluate)
 app.command(epilog="Example: `traitline finetune --videos clips --labels labels.csv --store store`")(finetune)
+app.command("evaluate-features", epilog="Example: `traitline evaluate-features --labels labels.csv --store store`")(
+    evaluate_features
+)
+app.command(epilog="Example: `traitline compare token_form mlp_both --out compared`")(compare)
 
 
 @app.command(epilog="Example: `traitline demo`")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 from sklearn.linear_model import Ridge
@@ -11,6 +12,10 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from fusion.split import split_by_subject
+from fusion.traits import TRAITS
+
+if TYPE_CHECKING:
+    import keras
 
 RIDGE_PENALTIES = tuple(10.0**power for power in range(0, 7))
 RIDGE_FOLDS = 3
@@ -102,10 +107,7 @@ def mlp(
     centre, spread = labels[fit].mean(axis=0), np.maximum(labels[fit].std(axis=0), 1e-6)
     inputs, targets = scaler.transform(features), (labels - centre) / spread
     keras.utils.set_random_seed(seed)
-    dense, dropout = keras.layers.Dense, keras.layers.Dropout
-    # the last layer begins at 0, that is, at the mean: from random outputs, 150 clips never came back (R2 -0.5)
-    layers = [dense(128, "relu"), dropout(0.3), dense(64, "relu"), dense(labels.shape[1], kernel_initializer="zeros")]
-    network = keras.Sequential(layers)
+    network = mlp_network(features.shape[1], labels.shape[1])
     network.compile(keras.optimizers.Adam(1e-3), "mse", jit_compile=False)
     validation = (inputs[held_out], targets[held_out]) if len(held_out) else None
     monitor = "val_loss" if len(held_out) else "loss"
@@ -120,3 +122,15 @@ def mlp(
         verbose=0,
     )
     return network.predict(scaler.transform(test_features), verbose=0) * spread + centre
+
+
+def mlp_network(features: int, outputs: int = len(TRAITS)) -> keras.Model:
+    """The perceptron of `mlp`, untrained: from [N, features] to [N, outputs]."""
+    import keras
+
+    vector = keras.Input((features,))
+    x = keras.layers.Dense(128, "relu", name="first")(vector)
+    x = keras.layers.Dropout(0.3, name="dropout")(x)
+    x = keras.layers.Dense(64, "relu", name="second")(x)
+    # the last layer begins at 0, that is, at the mean: from random outputs, 150 clips never came back (R2 -0.5)
+    return keras.Model(vector, keras.layers.Dense(outputs, kernel_initializer="zeros", name="scores")(x), name="mlp")

@@ -204,10 +204,11 @@ class CrossAttention(keras.layers.Layer):
             features = ops.expand_dims(features, 1)
         # The division is moved to the kernel and the mask behind the product: passes over features, which are eight to
         # sixteen times as long as tokens, took as long as the product itself.
-        kernel = projection.kernel / standardisation.std[:, None]
-        centred = ops.cast(features, "float32") - standardisation.mean
-        tokens = ops.matmul(ops.cast(centred, self.compute_dtype), ops.cast(kernel, self.compute_dtype))
-        tokens = tokens + ops.cast(projection.bias, self.compute_dtype)
+        with keras.name_scope(projection.name):  # whoever reads the graph finds the work where the weights are
+            kernel = projection.kernel / standardisation.std[:, None]
+            centred = ops.cast(features, "float32") - standardisation.mean
+            tokens = ops.matmul(ops.cast(centred, self.compute_dtype), ops.cast(kernel, self.compute_dtype))
+            tokens = tokens + ops.cast(projection.bias, self.compute_dtype)
         if mask is not None:
             # whatever stands in the padding, even NaN, must not reach a sum
             tokens = ops.where(ops.expand_dims(mask, -1), tokens, ops.zeros_like(tokens))

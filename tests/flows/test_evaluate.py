@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import csv
-import importlib.util
 import json
 from pathlib import Path
 
 import numpy as np
 import pytest
+from drawn_store import draw_store
 
 from flows.config import load_config
 from flows.export import export
@@ -19,10 +19,6 @@ from flows.train import train
 from fusion.metrics import METRICS
 from fusion.traits import TRAITS
 from storage import ModelSerializer
-
-_spec = importlib.util.spec_from_file_location("drawn_store", Path(__file__).with_name("drawn_store.py"))
-drawn_store = importlib.util.module_from_spec(_spec)
-_spec.loader.exec_module(drawn_store)
 
 CLIPS = 140
 QUICK = ("mean", "subject_lookup_shrunk", "ridge_static", "token_form")
@@ -35,7 +31,7 @@ def options(*settings: str) -> list[str]:
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("evaluate")
-    drawn_store.draw_store(folder, people=CLIPS // 2, clips_each=2)
+    draw_store(folder, people=CLIPS // 2, clips_each=2)
     return folder
 
 

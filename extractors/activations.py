@@ -1,0 +1,135 @@
+"""What the layers of a network do with real inputs: how strong, how often silent, which channels never speak."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import keras
+import numpy as np
+from matplotlib.figure import Figure
+
+
+@dataclass(frozen=True, slots=True)
+class LayerActivations:
+    """One layer's output over all inputs.
+
+    Attributes:
+        layer: its name.
+        channels: how many it has.
+        mean, std, lowest, highest: over all channels, places and inputs.
+        zeros: share of outputs that are 0.
+        dead_channels: channels that were 0 at every place of every input.
+    """
+
+    layer: str
+    channels: int
+    mean: float
+    std: float
+    lowest: float
+    highest: float
+    zeros: float
+    dead_channels: int
+
+
+def rectified_layers(model: keras.Model) -> list[str]:
+    """Names of the layers that end in a ReLU: where a channel can be silent."""
+    return [
+        layer.name
+        for layer in model.layers
+        if isinstance(layer, keras.layers.ReLU) or getattr(layer, "activation", None) is keras.activations.relu
+    ]
+
+
+def activation_statistics(
+    model: keras.Model, batches: Iterable[np.ndarray], layers: list[str] | None = None
+) -> list[LayerActivations]:
+    """Measure the outputs of layers. No output is kept: what comes back from a pass is five numbers for each channel.
+
+    Args:
+        model: functional, with one input.
+        batches: float32 arrays [n, ...] as the model takes them.
+        layers: names of layers; by default those that end in a ReLU.
+
+    Returns:
+        One for each layer, in the order given.
+
+    Raises:
+        ValueError: no layers, no batches, or an unknown layer.
+    """
+    names = rectified_layers(model) if layers is None else layers
+    if not names:
+        raise ValueError("name at least one layer")
+    probe = keras.Model(model.inputs, [_channel_numbers(model.get_layer(name).output) for name in names])
+    seen: list[list[np.ndarray]] = [[] for _ in names]
+    for batch in batches:
+        outputs = probe.predict_on_batch(batch)
+        for numbers, found in zip(seen, outputs if len(names) > 1 else [outputs], strict=True):
+            numbers.append(found)
+    if not seen[0]:
+        raise ValueError("no inputs to measure activations on")
+    return [
+        _summary(name, np.concatenate(numbers).astype(np.float64)) for name, numbers in zip(names, seen, strict=True)
+    ]
+
+
+def plot_activations(layers: list[LayerActivations], title: str) -> Figure:
+    """Draw strength and silence layer by layer, the first layer on the left.
+
+    Args:
+        layers: in the order of computation.
+        title: heading.
+
+    Returns:
+        The figure. It belongs to no window and needs no display.
+    """
+    figure = Figure(figsize=(7.0, 4.6), layout="constrained")
+    strength, silence = figure.subplots(2, 1, sharex=True)
+    at = np.arange(len(layers))
+    mean, std = (np.array([getattr(layer, what) for layer in layers]) for what in ("mean", "std"))
+    strength.fill_between(
+        at, np.maximum(mean - std, 0), mean + std, color="#CFE3F1", lw=0, label="± standard deviation"
+    )
+    strength.plot(at, mean, "o-", color="#0072B2", ms=3, lw=1, label="mean")
+    strength.set_ylabel("activation", fontsize=8)
+    silence.plot(at, [layer.zeros for layer in layers], "s-", color="#E69F00", ms=3, lw=1, label="outputs that are 0")
+    dead = [layer.dead_channels / layer.channels for layer in layers]
+    silence.plot(at, dead, "^--", color="#000000", ms=3, lw=1, label="dead channels")
+    silence.set_ylabel("share", fontsize=8)
+    silence.set_ylim(-0.02, 1.02)
+    shown = np.unique(np.linspace(0, len(layers) - 1, min(len(layers), 20)).round().astype(int))
+    silence.set_xticks(shown, [layers[place].layer for place in shown], rotation=90, fontsize=5.5)
+    for axes in (strength, silence):
+        axes.legend(fontsize=7, frameon=False)
+        axes.tick_params(axis="y", labelsize=7)
+    figure.suptitle(title, fontsize=10)
+    return figure
+
+
+def _channel_numbers(output: keras.KerasTensor) -> keras.KerasTensor:
+    """[N, ..., C] to [N, 5, C]: mean, mean square, lowest, highest, share of zeros."""
+    from keras import ops
+
+    places = tuple(range(1, len(output.shape) - 1))
+    numbers = [
+        ops.mean(output, axis=places),
+        ops.mean(ops.square(output), axis=places),
+        ops.min(output, axis=places),
+        ops.max(output, axis=places),
+        ops.mean(ops.cast(ops.equal(output, 0), "float32"), axis=places),
+    ]
+    return ops.stack(numbers, axis=1)
+
+
+def _summary(name: str, numbers: np.ndarray) -> LayerActivations:
+    mean, square, lowest, highest, zeros = np.moveaxis(numbers, 1, 0)
+    return LayerActivations(
+        layer=name,
+        channels=numbers.shape[2],
+        mean=float(mean.mean()),
+        std=float(np.sqrt(max(square.mean() - mean.mean() ** 2, 0))),
+        lowest=float(lowest.min()),
+        highest=float(highest.max()),
+        zeros=float(zeros.mean()),
+        dead_channels=int(((lowest == 0) & (highest == 0)).all(axis=0).sum()),
+    )

@@ -1,0 +1,138 @@
+"""The command `traitline compare`."""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import asdict
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.table import Table
+
+from flows import console
+from flows.architectures import ENTRIES
+from flows.cli_store import show_table
+from flows.errors import UserError
+from flows.session import run_plainly
+
+if TYPE_CHECKING:
+    from flows.measured import Measured
+    from fusion.architecture import Architecture
+
+
+class Picture(StrEnum):
+    """Formats of pictures."""
+
+    png = "png"
+    svg = "svg"
+
+
+PICTURE = Annotated[Picture, typer.Option("--format", help="Of the pictures.")]
+DPI = 200
+
+
+def compare(
+    networks: Annotated[
+        list[str] | None, typer.Argument(help=f"Which: {', '.join(ENTRIES)}; all, where none is named.")
+    ] = None,
+    layers: Annotated[bool, typer.Option("--layers", help="Also list every layer of each.")] = False,
+    measure: Annotated[
+        bool, typer.Option(help="Time them, and take their memory, each in a process of its own.")
+    ] = True,
+    out: Annotated[
+        Path | None, typer.Option(help="Folder for pictures and compare.json; none are kept without.")
+    ] = None,
+    picture: PICTURE = Picture.png,
+) -> None:
+    """Set the networks side by side: parameters, work, time, memory, and how they are wired."""
+
+    def body() -> None:
+        console.silence_libraries(Path(os.devnull))  # TensorFlow greets in five lines
+        chosen = list(dict.fromkeys(networks or ENTRIES))
+        unknown = [name for name in chosen if name not in ENTRIES]
+        if unknown:
+            raise UserError(f"there is no network {', '.join(unknown)}; there are {', '.join(ENTRIES)}")
+        described, measured = _look_at(chosen, measure)
+        show_table(_summary(described, measured))
+        for name in chosen if layers else ():
+            show_table(_layers(name, described[name]))
+        if out is not None:
+            _keep(out, described, measured, picture)
+
+    run_plainly(body)
+
+
+def _look_at(names: list[str], measure: bool) -> tuple[dict[str, Architecture], dict[str, Measured]]:
+    from flows.measured import measure as measure_one
+    from fusion.architecture import describe
+
+    described, measured = {}, {}
+    with console.stage("Compare", len(names) * (1 + measure)) as stage:
+        for name in names:
+            described[name] = describe(ENTRIES[name].build(), *ENTRIES[name].shapes)
+            stage.advance(title=f"Compare  {name}")
+            if measure:
+                measured[name] = measure_one(name)
+                stage.advance()
+    return described, measured
+
+
+def _summary(described: dict[str, Architecture], measured: dict[str, Measured]) -> Table:
+    caption = (
+        "for one clip, face crop or window; a multiply-add is 2 FLOPs, and only convolutions and products of matrices "
+        f"count; latency and peak memory (above that of TensorFlow itself) on {os.cpu_count()} cores, with BatchNorm "
+        "folded as extraction does it"
+    )
+    table = Table("network", "what it is", caption=caption, caption_justify="left")
+    headings = ("parameters", "trainable", "layers", "multiply-adds", "FLOPs")
+    for heading in headings + (("latency (ms)", "peak memory (MB)") if measured else ()):
+        table.add_column(heading, justify="right")
+    for name, network in described.items():
+        counts = (network.parameters, network.trainable, len(network.layers), network.macs, network.flops)
+        cells = [f"{count:,}" for count in counts]
+        if name in measured:
+            cells += [f"{measured[name].latency_ms:.2f}", f"{measured[name].peak_mb:.0f}"]
+        table.add_row(name, ENTRIES[name].title, *cells)
+    return table
+
+
+def _layers(name: str, network: Architecture) -> Table:
+    table = Table("layer", "kind", "output", title=name, title_justify="left")
+    for heading in ("parameters", "multiply-adds", "share"):
+        table.add_column(heading, justify="right")
+    for layer in network.layers:
+        shape = " x ".join(map(str, layer.output_shape[1:]))
+        share = f"{layer.macs / max(network.macs, 1):.1%}"
+        table.add_row(layer.name, layer.kind, shape, f"{layer.parameters:,}", f"{layer.macs:,}", share)
+    return table
+
+
+def _keep(folder: Path, described: dict[str, Architecture], measured: dict[str, Measured], picture: Picture) -> None:
+    from fusion.architecture_figure import plot_architectures, plot_costs
+
+    costs: dict[str, list[float]] = {
+        "parameters": [network.parameters for network in described.values()],
+        "multiply-adds": [network.macs for network in described.values()],
+    }
+    if measured:
+        costs["latency (ms)"] = [one.latency_ms for one in measured.values()]
+        costs["peak memory (MB)"] = [one.peak_mb for one in measured.values()]
+    titles = {ENTRIES[name].title: network for name, network in described.items()}
+    figures = {"graphs": plot_architectures(titles), "costs": plot_costs(list(described), costs)}
+    records: dict[str, Any] = {
+        name: asdict(network)
+        | {"macs": network.macs, "flops": network.flops}
+        | (asdict(measured[name]) if name in measured else {})
+        for name, network in described.items()
+    }
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        for name, figure in figures.items():
+            figure.savefig(folder / f"{name}.{picture}", dpi=DPI)
+        (folder / "compare.json").write_text(json.dumps(records, indent=1), encoding="utf-8")
+    except OSError as error:
+        raise UserError(f"cannot write {folder}: {error.strerror}") from error
+    console.say(f"Compare: pictures and compare.json are in {folder}")

@@ -1,0 +1,166 @@
+"""Evaluation of cached features: how well they tell people apart, and what their dimensions and layers do."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any, Literal
+
+import numpy as np
+from matplotlib.figure import Figure
+
+from flows import console
+from flows.config import RunConfig
+from flows.errors import UserError
+from flows.families import Families, families_of
+from flows.labels import labels_of, say_unmatched
+from flows.manifest import known_videos
+from fusion.feature_dimensions import Components, DimensionMeter, Dimensions
+from fusion.feature_figures import plot_components, plot_dimensions, plot_identity
+from fusion.feature_identity import Identity, IdentityMeter
+from fusion.matching import match_labels
+from storage.commit import commit_file
+from storage.feature_store import FeatureStore
+from storage.paths import StorePath
+
+SCHEMA = 1
+AXES = 10
+DPI = 200
+TITLES = {"static": "static features (faces)", "dynamic": "dynamic features (motion)"}
+Kind = Literal["static", "dynamic"]
+
+
+@dataclass(frozen=True, slots=True)
+class FamilyEvaluation:
+    """One family of features.
+
+    Attributes:
+        identity: None where the labels do not say who is in a clip.
+    """
+
+    clips: int
+    identity: Identity | None
+    dimensions: Dimensions
+    components: Components
+    sample: np.ndarray
+    people: list[str]
+
+
+def evaluate_families(config: RunConfig) -> dict[Kind, FamilyEvaluation]:
+    """Read all labelled features of a store once, a video at a time, and measure them.
+
+    Args:
+        config: which labels, store and features; weights settled.
+
+    Raises:
+        UserError: no labels, or none that belong to a video with features.
+        fusion.errors.LabelError: the labels cannot be read.
+    """
+    path, labels = labels_of(config)
+    families = families_of(config)
+    matched = match_labels(labels, [video.video_id for video in known_videos(config, families)])
+    say_unmatched("Evaluate features", matched)
+    if not labels.subjects_known:
+        console.say(f"Evaluate features: {path} does not say who is in a clip, so nothing is told about people")
+    person_of = dict(zip(matched.video_ids, matched.subjects, strict=True))
+    store = FeatureStore(config.store.path)
+    kinds: tuple[Kind, ...] = ("static", "dynamic")
+    wanted = {kind: [video for video in store.done(getattr(families, kind)) if video in person_of] for kind in kinds}
+    if not all(wanted.values()):
+        raise UserError(f"no label in {path} belongs to a video with features; run `traitline extract` first")
+    with console.stage("Evaluate features", sum(map(len, wanted.values()))) as stage:
+        return {
+            kind: _evaluate(config, families, kind, wanted[kind], person_of, labels.subjects_known, stage)
+            for kind in kinds
+        }
+
+
+def _evaluate(
+    config: RunConfig,
+    families: Families,
+    kind: Kind,
+    videos: list[str],
+    person_of: dict[str, str],
+    people_known: bool,
+    stage: console.Stage,
+) -> FamilyEvaluation:
+    family = getattr(families, kind)
+    identity = IdentityMeter(Counter(person_of[video] for video in videos), seed=config.seed)
+    meter = DimensionMeter(family.dim, seed=config.seed)
+    for clip in FeatureStore(config.store.path).read(family, videos):
+        person = person_of[clip.video_id]
+        if people_known:
+            identity.add(person, clip.vectors)
+        meter.add(clip.vectors, person)
+        stage.advance(title=f"Evaluate features  {kind}")
+    sample, people = meter.sample()
+    if len(sample) < 2:
+        raise UserError(f"one {kind} token is too few to evaluate; give labels of more clips")
+    found = identity.result() if people_known else None
+    return FamilyEvaluation(len(videos), found, meter.dimensions(), meter.components(AXES), sample, people)
+
+
+def results_of(config: RunConfig, evaluated: dict[Kind, FamilyEvaluation], layers: dict[Kind, Any]) -> dict[str, Any]:
+    """All figures as JSON can hold them, but for the sample and its pairs; numbers of dimensions in their order."""
+    families = families_of(config)
+    return {
+        "schema": SCHEMA,
+        "created_utc": datetime.now(UTC).isoformat(timespec="seconds"),
+        "labels": str(config.labels),
+        "weights": config.weights,
+        "seed": config.seed,
+        "families": {
+            kind: {
+                "key": getattr(families, kind).key,
+                "clips": one.clips,
+                "identity": None if one.identity is None else _identity(one.identity),
+                "dimensions": _plain(one.dimensions),
+                "components": {
+                    "variance_ratio": one.components.ratio.tolist(),
+                    "axes_for_90_percent": one.components.needed(0.9),
+                },
+                "layers": layers.get(kind),
+            }
+            for kind, one in evaluated.items()
+        },
+    }
+
+
+def keep(root: StorePath, results: dict[str, Any], figures: dict[str, Figure], suffix: str) -> StorePath:
+    """Write results and pictures into a new folder STORE/reports/features-<time>; returns it.
+
+    Raises:
+        StoreError: the operating system refused.
+    """
+    folder = root / "reports" / f"features-{datetime.now(UTC).strftime('%Y%m%dT%H%M%S%f')}"
+    for name, figure in figures.items():
+        with commit_file(folder / f"{name}.{suffix}") as temporary:
+            figure.savefig(temporary, format=suffix, dpi=DPI)
+    with commit_file(folder / "features.json") as temporary:
+        temporary.write_text(json.dumps(results, indent=1, allow_nan=False), encoding="utf-8")
+    return folder
+
+
+def figures_of(evaluated: dict[Kind, FamilyEvaluation]) -> Iterator[tuple[str, Figure]]:
+    """All pictures with their names."""
+    for kind, one in evaluated.items():
+        title = TITLES[kind][0].upper() + TITLES[kind][1:]
+        if one.identity is not None:
+            yield f"{kind}-identity", plot_identity(one.identity, title)
+        people = one.people if one.identity is not None else [""] * len(one.people)
+        yield f"{kind}-components", plot_components(one.components, one.sample, people, title)
+        yield f"{kind}-dimensions", plot_dimensions(one.dimensions, title)
+
+
+def _identity(identity: Identity) -> dict[str, Any]:
+    pairs = {"same_pairs": len(identity.same), "different_pairs": len(identity.different)}
+    names = [name for name in identity.__slots__ if name not in ("same", "different")]
+    return {name: getattr(identity, name) for name in names} | pairs
+
+
+def _plain(dimensions: Dimensions) -> dict[str, Any]:
+    values = {name: getattr(dimensions, name) for name in dimensions.__slots__}
+    return {name: value.tolist() if isinstance(value, np.ndarray) else value for name, value in values.items()}

@@ -1,0 +1,82 @@
+"""What the layers of both networks do with clips of a store; their faces are there, their pixels are read anew."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from extractors import dynamic, static
+from extractors.activations import LayerActivations, activation_statistics
+from extractors.crops import iter_crops, plan_static, plan_windows
+from extractors.dynamic import DynamicFeatureExtractor
+from extractors.errors import VideoError
+from extractors.optical_flow import OpticalFlowComputer, loop_to, scale_for_i3d
+from extractors.static import StaticFeatureExtractor
+from extractors.track import FaceTrack
+from flows import console
+from flows.config import RunConfig
+from flows.errors import UserError
+from flows.families import asset_folder, families_of, static_weights
+from flows.manifest import VideoFile
+from storage.feature_store import FeatureStore
+
+
+def layer_activations(config: RunConfig, videos: Sequence[VideoFile], clips: int) -> dict[str, list[LayerActivations]]:
+    """Run both networks once more on some clips: all face crops, and the first window of motion, of each.
+
+    Args:
+        config: which store and features; weights settled.
+        videos: of the folder.
+        clips: how many, spread evenly over those whose faces are in the store.
+
+    Returns:
+        "static" and "dynamic": what each layer that ends in a ReLU did.
+
+    Raises:
+        UserError: no video of the folder has its faces in the store, or one cannot be read any more.
+    """
+    digests = {video.video_id: video.sha256 for video in videos}
+    store, faces = FeatureStore(config.store.path), families_of(config).faces
+    known = sorted(store.has(faces, digests))
+    if not known:
+        raise UserError(f"no video of {config.videos} has its faces in the store; run `traitline extract` first")
+    chosen = [known[at] for at in np.unique(np.linspace(0, len(known) - 1, min(clips, len(known))).round().astype(int))]
+    paths = {video.video_id: video.path for video in videos}
+    crops, windows = [], []
+    with console.stage("Layers", len(chosen) + 2) as stage:
+        for row in store.read(faces, chosen):
+            found = _inputs(config, paths[row.video_id], FaceTrack.from_rows(row.vectors))
+            crops.append(found[0])
+            windows.append(found[1])
+            stage.advance()
+        weights, folder = static_weights(config), asset_folder(config, config.static.weights or static.ASSET)
+        network = StaticFeatureExtractor(weights, seed=config.seed, asset_folder=folder)
+        statistics = {"static": activation_statistics(network.model, map(_prepared, crops))}
+        stage.advance()
+        folder = asset_folder(config, dynamic.ASSET)
+        motion = DynamicFeatureExtractor(config.weights, seed=config.seed, asset_folder=folder)
+        statistics["dynamic"] = activation_statistics(motion.model, windows)
+        stage.advance()
+    return statistics
+
+
+def _inputs(config: RunConfig, path: Path, track: FaceTrack) -> tuple[np.ndarray, np.ndarray]:
+    """Face crops uint8 [n, 224, 224, 3] and one window float32 [1, fields, 224, 224, 2]."""
+    try:
+        windows = plan_windows(track, config.crops)
+        cuts = list(iter_crops(path, windows, plan_static(windows, config.crops), fps=config.video.fps))
+    except VideoError as error:
+        raise UserError(f"{path} cannot be used: {error.message}") from error
+    settings = config.optical_flow
+    fields = OpticalFlowComputer.from_settings(settings).compute(cuts[0].grey)
+    crops = np.stack([crop for cut in cuts for _, crop in cut.static])
+    window = loop_to(scale_for_i3d(fields, bound_px=settings.bound_px), config.crops.window_fields)
+    return crops, window[None]
+
+
+def _prepared(crops: np.ndarray) -> np.ndarray:
+    from keras.applications.resnet import preprocess_input
+
+    return preprocess_input(crops.astype(np.float32))

@@ -1,0 +1,148 @@
+"""Networks side by side as pictures: how they are wired, and what they cost."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+from matplotlib import colormaps
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.patches import FancyBboxPatch
+
+from fusion.architecture import Architecture, Block
+
+COLUMNS = 4
+COLUMN_IN = 2.9  # four make the width of a sheet of A3
+ROW_IN = 0.5
+BOX_HEIGHT = 0.66  # of the distance of two rows
+WIDTH = 0.92  # of a column; arrows that go past boxes run in the rest
+FONT_PT = 6.5
+DARK = 0.6  # share of the work from which on text is white
+
+
+def plot_architectures(architectures: Mapping[str, Architecture]) -> Figure:
+    """Draw networks side by side, input on top: a box for each block with its parameters and its work.
+
+    The darker a box, the more of its network's multiplications are in it.
+
+    Args:
+        architectures: title -> network, at least one.
+
+    Returns:
+        The figure, as wide as a sheet of A3 for four networks or more. It belongs to no window and needs no display.
+    """
+    columns = min(COLUMNS, len(architectures))
+    titles = list(architectures)
+    rows = [titles[at : at + columns] for at in range(0, len(titles), columns)]
+    heights = [max(max(_ranks(architectures[title])) + 1 for title in row) for row in rows]
+    figure = Figure(figsize=(COLUMN_IN * columns, sum(ROW_IN * (height + 2.2) for height in heights)))
+    # constrained layout takes text of boxes for their size; here the axes fill the sheet
+    grid = figure.add_gridspec(
+        len(rows),
+        columns,
+        height_ratios=heights,
+        left=0.01,
+        right=0.99,
+        top=0.96,
+        bottom=0.01,
+        wspace=0.04,
+        hspace=0.16,
+    )
+    for row, (names, height) in enumerate(zip(rows, heights, strict=True)):
+        for column, title in enumerate(names):
+            _draw(figure.add_subplot(grid[row, column]), title, architectures[title], height)
+    return figure
+
+
+def plot_costs(names: Sequence[str], costs: Mapping[str, Sequence[float]]) -> Figure:
+    """Draw what networks cost as dots on logarithmic scales, a panel for each kind of cost.
+
+    Args:
+        names: of the networks.
+        costs: what is counted, with its unit -> a positive number for each network, or NaN where it is not known.
+
+    Returns:
+        The figure.
+    """
+    figure = Figure(figsize=(2.6 * len(costs) + 1, 0.32 * len(names) + 1), layout="constrained")
+    panels = figure.subplots(1, len(costs), sharey=True, squeeze=False)[0]
+    for axes, (title, values) in zip(panels, costs.items(), strict=True):
+        known = np.asarray(values, float)
+        axes.semilogx(known, range(len(names)), "o", color="#0072B2")
+        axes.grid(axis="y", color="0.85")
+        for row, value in enumerate(known):
+            if np.isfinite(value):
+                axes.annotate(short(value), (value, row), (6, 0), textcoords="offset points", va="center", fontsize=8)
+        axes.set_xlabel(title)
+        positive = known[known > 0]
+        axes.set_xlim(positive.min() / 3, positive.max() * 30)  # room for the numbers
+        axes.spines[["top", "right"]].set_visible(False)
+    panels[0].set_yticks(range(len(names)), names)
+    panels[0].invert_yaxis()
+    return figure
+
+
+def short(count: float) -> str:
+    """A number with three digits and k, M or G, as in 23.6M."""
+    for unit, size in (("G", 1e9), ("M", 1e6), ("k", 1e3)):
+        if count >= size:
+            return f"{count / size:.3g}{unit}"
+    return f"{count:.3g}"
+
+
+def _ranks(architecture: Architecture) -> list[int]:
+    """The row of each block: one below the lowest of those that it takes numbers from."""
+    ranks = [0] * len(architecture.blocks)
+    for source, goal in sorted(architecture.edges, key=lambda edge: edge[1]):
+        ranks[goal] = max(ranks[goal], ranks[source] + 1)
+    return ranks
+
+
+def _draw(axes: Axes, title: str, architecture: Architecture, height: int) -> None:
+    ranks = _ranks(architecture)
+    places = _places(architecture, ranks)
+    for source, goal in architecture.edges:
+        _arrow(axes, (places[source], ranks[source]), (places[goal], ranks[goal]))
+    for at, (block, rank) in enumerate(zip(architecture.blocks, ranks, strict=True)):
+        width = WIDTH / ranks.count(rank)
+        _box(axes, block, places[at], rank, width, block.macs / max(architecture.macs, 1))
+    total = f"{architecture.parameters:,} parameters\n{short(architecture.macs)} multiply-adds"
+    axes.set_title(f"{title}\n{total}", fontsize=FONT_PT + 1.5)
+    axes.set_xlim(0, 1)
+    axes.set_ylim(height - 0.5, -0.5)
+    axes.axis("off")
+
+
+def _places(architecture: Architecture, ranks: Sequence[int]) -> list[float]:
+    """Where each block is across its column, 0 to 1: side by side with those of the same row, in their order."""
+    places = []
+    for at, rank in enumerate(ranks):
+        beside = [other for other, theirs in enumerate(ranks) if theirs == rank]
+        places.append(0.5 + WIDTH * ((beside.index(at) + 0.5) / len(beside) - 0.5))
+    return places
+
+
+def _arrow(axes: Axes, start: tuple[float, int], end: tuple[float, int]) -> None:
+    """From box to box; where there are others between them, along the margin."""
+    half = BOX_HEIGHT / 2
+    points = [(start[0], start[1] + half), (end[0], end[1] - half)]
+    if end[1] - start[1] > 1:
+        side = -1 if start[0] <= 0.5 else 1
+        margin, edge = 0.5 + side * 0.49, 0.5 + side * (WIDTH / 2 - 0.01)
+        points = [(edge, start[1]), (margin, start[1]), (margin, end[1]), (edge, end[1])]
+    axes.plot(*zip(*points[:-1], strict=True), color="0.35", lw=0.8)
+    arrow = {"arrowstyle": "-|>", "color": "0.35", "lw": 0.8, "shrinkA": 0, "shrinkB": 0}
+    axes.annotate("", points[-1], points[-2], arrowprops=arrow)
+
+
+def _box(axes: Axes, block: Block, x: float, rank: int, width: float, share: float) -> None:
+    width -= 0.02  # beside the next box
+    corner = (x - width / 2, rank - BOX_HEIGHT / 2)
+    face = colormaps["Blues"](0.05 + 0.85 * share)
+    shape = FancyBboxPatch(corner, width, BOX_HEIGHT, "round,pad=0,rounding_size=0.02", fc=face, ec="0.25", lw=0.6)
+    axes.add_patch(shape)
+    numbers = [f"{short(block.parameters)} par."] if block.parameters else []
+    numbers += [f"{short(block.macs)} mult."] if block.macs else []
+    text = block.name.rpartition("/")[2] + ("\n" + ", ".join(numbers) if numbers else "")
+    axes.text(x, rank, text, ha="center", va="center", fontsize=FONT_PT, color="white" if share > DARK else "black")
