@@ -35,6 +35,7 @@ CORPUS_CLIP = DEFAULT_CORPUS / "fi_v2" / "98fnGDVky00.005.mp4"
 WAYS: dict[str, dict[str, Any]] = {
     "OpenCV's TV-L1": {"optical_flow.engine": "opencv"},
     "Traitline": {},
+    "Traitline, bfloat16": {"static.precision": "bfloat16", "dynamic.precision": "bfloat16"},
 }
 
 
