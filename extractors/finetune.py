@@ -37,7 +37,7 @@ class FinetuneSettings(BaseModel, frozen=True, extra="forbid"):
     epochs: int = Field(20, ge=1, description="Most passes over the training videos.")
     patience: int = Field(3, ge=1, description="Passes without a lower validation error after which training stops.")
     learning_rate: float = Field(3e-5, gt=0, description="Step size of Adam.")
-    batch_size: int = Field(16, ge=1, description="Face crops in one step; 16 take 3 GB.")
+    batch_size: int = Field(16, ge=1, description="Face crops in one step (count).")
     validation_fraction: float = Field(0.2, gt=0, lt=1, description="Share of the videos, by person, that is held out.")
     seed: int = Field(0, ge=0, lt=2**32, description="Seed of the split, the order of the crops and the mirroring.")
 

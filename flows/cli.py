@@ -83,7 +83,7 @@ def command(example: str, *options: str) -> Callable[[Callable[[RunConfig], None
     def register(body: Callable[[RunConfig], None]) -> Callable[[RunConfig], None]:
         def call(config: Path | None, assignments: list[str] | None, **values: Any) -> None:
             flags = {OPTIONS[name][0]: value for name, value in values.items()}
-            run_command(body.__name__, lambda: load_config(config, flags=flags, assignments=assignments or ()), body)
+            run_command(body.__name__, lambda: load_config(config, flags=flags, assignments=assignments), body)
 
         kinds = {"config": CONFIG, **{name: OPTIONS[name][1] for name in options}, "assignments": ASSIGNMENTS}
         call.__signature__ = inspect.Signature(  # what Typer makes the options from
@@ -214,7 +214,7 @@ def demo(
 def show(config: CONFIG = None, assignments: ASSIGNMENTS = None) -> None:
     """Print the effective settings, each with what it means, as a file that --config reads."""
     with one_line_for_mistakes():
-        print(dump_config(load_config(config, assignments=assignments or ())), end="")
+        print(dump_config(load_config(config, assignments=assignments)), end="")
 
 
 def prepare(settings: RunConfig, *, with_files: bool = False) -> tuple[RunConfig, Archive]:

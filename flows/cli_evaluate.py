@@ -12,6 +12,7 @@ from flows.cli_store import show_table
 from flows.config import RunConfig, load_config
 from flows.families import settle_weights
 from flows.labels import labels_of
+from flows.options import CONFIG
 from flows.prefect_server import prefect_api
 from flows.session import run_command
 
@@ -26,7 +27,7 @@ def evaluate(
         bool, typer.Option("--labels-only", help="Only the baselines that need no features.")
     ] = False,
     weights: Annotated[str | None, typer.Option(help="Those of the features: pretrained, random or auto.")] = None,
-    config: Annotated[Path | None, typer.Option("--config", "-c", help="Settings file in YAML.")] = None,
+    config: CONFIG = None,
     assignments: Annotated[
         list[str] | None,
         typer.Option("--set", metavar="NAME=VALUE", help="Any single setting, as in evaluate.seeds=5."),
@@ -57,4 +58,4 @@ def evaluate(
             show_table(table)
         console.say(f"Evaluate: {evaluation.results['seconds']:.1f} s; all figures are in {evaluation.path}")
 
-    run_command("evaluate", lambda: load_config(config, flags=flags, assignments=assignments or ()), body)
+    run_command("evaluate", lambda: load_config(config, flags=flags, assignments=assignments), body)

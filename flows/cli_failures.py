@@ -12,10 +12,11 @@ from rich.table import Table
 
 from flows import console
 from flows.cli_store import STORE, existing_store, show_table
-from flows.config import RunConfig, load_config
+from flows.config import RunConfig
 from flows.errors import UserError
 from flows.families import families_of, settle_weights
 from flows.manifest import Archive, scan_videos
+from flows.options import ASSIGNMENTS, CONFIG, WEIGHTS, load_for_store
 from flows.prefect_server import prefect_api
 from flows.session import run_command, run_plainly
 from storage.failures import Failure, FailureLog, still_refused
@@ -60,19 +61,12 @@ def retry(
     videos: Annotated[Path, typer.Option(help="Folder of videos, with its subfolders.")],
     store: Annotated[str | None, typer.Option(help="Folder of the store, or s3://bucket/folder.")] = None,
     reason: REASON = None,
-    weights: Annotated[str | None, typer.Option(help="pretrained, random (for trials only) or auto.")] = None,
-    config: Annotated[Path | None, typer.Option("--config", "-c", help="Settings file in YAML.")] = None,
-    assignments: Annotated[
-        list[str] | None, typer.Option("--set", metavar="NAME=VALUE", help="Any single setting.")
-    ] = None,
+    weights: WEIGHTS = None,
+    config: CONFIG = None,
+    assignments: ASSIGNMENTS = None,
 ) -> None:
     """Try the videos again that were refused with the present settings, and no others."""
     flags = {"videos": videos, "store.path": store, "weights": weights, "extract.retry_failed": True}
-
-    def load() -> RunConfig:
-        settings = load_config(config, flags=flags, assignments=assignments if assignments is not None else ())
-        existing_store(settings.store.path)
-        return settings
 
     def body(settings: RunConfig) -> None:
         settings = settle_weights(settings)
@@ -86,7 +80,7 @@ def retry(
 
             show_extraction(extract_flow(settings, files))
 
-    run_command("retry", load, body)
+    run_command("retry", lambda: load_for_store(config, flags, assignments), body)
 
 
 def refused_files(settings: RunConfig, reason: str | None) -> Archive:

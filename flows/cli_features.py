@@ -11,11 +11,12 @@ from rich.table import Table
 
 from flows import console
 from flows.cli_compare import PICTURE, Picture
-from flows.cli_store import existing_store, show_table
-from flows.config import RunConfig, load_config
+from flows.cli_store import show_table
+from flows.config import RunConfig
 from flows.families import settle_weights
 from flows.labels import labels_of
 from flows.manifest import scan_videos
+from flows.options import ASSIGNMENTS, CONFIG, load_for_store
 from flows.session import run_command
 
 if TYPE_CHECKING:
@@ -34,21 +35,14 @@ def evaluate_features(
     clips: Annotated[int, typer.Option(min=1, help="How many videos to look at every layer with.")] = 4,
     weights: Annotated[str | None, typer.Option(help="Those of the features: pretrained, random or auto.")] = None,
     picture: PICTURE = Picture.png,
-    config: Annotated[Path | None, typer.Option("--config", "-c", help="Settings file in YAML.")] = None,
-    assignments: Annotated[
-        list[str] | None, typer.Option("--set", metavar="NAME=VALUE", help="Any single setting.")
-    ] = None,
+    config: CONFIG = None,
+    assignments: ASSIGNMENTS = None,
 ) -> None:
     """Tell whether cached features know people apart, and which of their dimensions or layers are of no use.
 
     Tables are printed; all figures and the pictures go to STORE/reports/features-TIME.
     """
     flags = {"labels": labels, "store.path": store, "videos": videos, "weights": weights}
-
-    def load() -> RunConfig:
-        settings = load_config(config, flags=flags, assignments=assignments if assignments is not None else ())
-        existing_store(settings.store.path)
-        return settings
 
     def body(settings: RunConfig) -> None:
         labels_of(settings)  # what is wrong with them is said before anything heavy is imported
@@ -68,7 +62,7 @@ def evaluate_features(
         folder = features.keep(settings.store.path, results, figures, picture.value)
         console.say(f"Evaluate features: all figures and {len(figures)} pictures are in {folder}")
 
-    run_command("evaluate-features", load, body)
+    run_command("evaluate-features", lambda: load_for_store(config, flags, assignments), body)
 
 
 def _layers(settings: RunConfig, clips: int, figures: dict[str, Any]) -> dict[str, list[LayerActivations]]:

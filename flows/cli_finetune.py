@@ -8,10 +8,10 @@ from typing import Annotated
 import typer
 
 from flows import console
-from flows.cli_store import existing_store
-from flows.config import RunConfig, load_config
+from flows.config import RunConfig
 from flows.families import settle_weights
 from flows.manifest import scan_videos
+from flows.options import ASSIGNMENTS, CONFIG, WEIGHTS, load_for_store
 from flows.session import run_command
 
 
@@ -21,19 +21,12 @@ def finetune(
     store: Annotated[
         str | None, typer.Option(help="Folder of the store, or s3://bucket/folder; it has the videos' faces.")
     ] = None,
-    weights: Annotated[str | None, typer.Option(help="pretrained, random (for trials only) or auto.")] = None,
-    config: Annotated[Path | None, typer.Option("--config", "-c", help="Settings file in YAML.")] = None,
-    assignments: Annotated[
-        list[str] | None, typer.Option("--set", metavar="NAME=VALUE", help="Any single setting.")
-    ] = None,
+    weights: WEIGHTS = None,
+    config: CONFIG = None,
+    assignments: ASSIGNMENTS = None,
 ) -> None:
     """Train the unfrozen layers of the static network on your videos, and keep them as an asset for static.weights."""
     flags = {"videos": videos, "labels": labels, "store.path": store, "weights": weights}
-
-    def load() -> RunConfig:
-        settings = load_config(config, flags=flags, assignments=assignments if assignments is not None else ())
-        existing_store(settings.store.path)
-        return settings
 
     def body(settings: RunConfig) -> None:
         from flows.finetune import finetune as train  # TensorFlow takes seconds to import
@@ -44,4 +37,4 @@ def finetune(
         made = train(settings, files)
         console.say(f"Asset: {made.name}; --set static.weights={made.name} makes features with it, under their own key")
 
-    run_command("finetune", load, body)
+    run_command("finetune", lambda: load_for_store(config, flags, assignments), body)

@@ -8,9 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from flows.config import RunConfig
+from flows.options import ASSIGNMENTS, CONFIG, WEIGHTS
 from flows.visualize_command import (
-    ASSIGNMENTS,
-    CONFIG,
     LAYER,
     MODEL,
     MOVING_OUT,
@@ -18,7 +17,6 @@ from flows.visualize_command import (
     STORE,
     VIDEO_ID,
     VIDEOS,
-    WEIGHTS,
     draw,
 )
 from fusion.traits import TRAITS

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from flows.config import RunConfig
+from flows.options import ASSIGNMENTS, CONFIG, WEIGHTS
 from flows.visualize_command import (
-    ASSIGNMENTS,
-    CONFIG,
     COUNT,
     FEATURES,
     LAYER,
@@ -18,7 +16,7 @@ from flows.visualize_command import (
     MOVING_OUT,
     OUT,
     STORE,
-    WEIGHTS,
+    VIDEO,
     draw,
 )
 
@@ -29,7 +27,6 @@ if TYPE_CHECKING:
 motion_app = typer.Typer()
 
 MOTION_LAYERS = ["Conv3d_1a_7x7.relu", "Conv3d_2c_3x3.relu", "Mixed_3c", "Mixed_4f", "Mixed_5c"]
-VIDEO = Annotated[Path, typer.Argument(metavar="VIDEO", help="A video file.")]
 FEATURE = Annotated[int | None, typer.Option("--feature", min=0, help="Of the layer; by default the liveliest.")]
 WINDOW = Annotated[int, typer.Option("--window", min=1, help="Which window of motion, from 1 on.")]
 WINDOWS = Annotated[int, typer.Option("--windows", min=1, help="Windows of motion to look at, from the first.")]

@@ -7,9 +7,8 @@ from typing import TYPE_CHECKING
 import typer
 
 from flows.config import RunConfig
+from flows.options import ASSIGNMENTS, CONFIG, WEIGHTS
 from flows.visualize_command import (
-    ASSIGNMENTS,
-    CONFIG,
     COUNT,
     FEATURES,
     FILE,
@@ -17,7 +16,6 @@ from flows.visualize_command import (
     LAYERS,
     OUT,
     STORE,
-    WEIGHTS,
     draw,
 )
 

@@ -107,7 +107,7 @@ class RunConfig(BaseModel, frozen=True, extra="forbid"):
 
 
 def load_config(
-    path: Path | None = None, *, flags: Mapping[str, Any] | None = None, assignments: Sequence[str] = ()
+    path: Path | None = None, *, flags: Mapping[str, Any] | None = None, assignments: Sequence[str] | None = None
 ) -> RunConfig:
     """Read the settings file and lay the command line's values over it.
 
@@ -123,7 +123,7 @@ def load_config(
     for name, value in (flags or {}).items():
         if value is not None:
             _assign(tree, name, value)
-    for assignment in assignments:
+    for assignment in assignments if assignments is not None else ():
         name, equals, text = assignment.partition("=")
         if not equals:
             raise UserError(f"--set takes NAME=VALUE, as in --set video.fps=25; got {assignment!r}")

@@ -34,9 +34,6 @@ COUNT = Annotated[int, typer.Option("--count", min=1, max=32, help="Features to 
 VIDEOS = Annotated[Path | None, typer.Option("--videos", help="Folder of videos.")]
 MODEL = Annotated[str | None, typer.Option("--model", help="NAME, NAME/VERSION or NAME/ALIAS.")]
 STORE = Annotated[str | None, typer.Option("--store", help="The store, also s3://bucket/folder.")]
-WEIGHTS = Annotated[str | None, typer.Option("--weights", help="pretrained, random (for trials only) or auto.")]
-CONFIG = Annotated[Path | None, typer.Option("--config", "-c", help="Settings file in YAML.")]
-ASSIGNMENTS = Annotated[list[str] | None, typer.Option("--set", metavar="NAME=VALUE", help="Any single setting.")]
 
 
 def draw(
@@ -65,7 +62,7 @@ def draw(
         allowed = (".png", ".svg", ".gif") if moving else (".png", ".svg")
         if out.suffix.lower() not in allowed:
             raise UserError(f"--out must end in {' or '.join(allowed)}; got {out.name!r}")
-        settings = load_config(config, flags=flags, assignments=assignments if assignments is not None else ())
+        settings = load_config(config, flags=flags, assignments=assignments)
         check_writable(out)
         return settings
 

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import os
 import threading
 import time
 
 import numpy as np
 import pytest
+from model_version import save_version
 
 from storage import Failure, FailureLog, Family, FeatureStore, ModelSerializer, Score, ScoreStore, StoreError
-from storage.commit import commit_folder, move_file
+from storage.commit import move_file
 from storage.compaction import merge_shards, plan_merges
 from storage.conversion import convert_shard, shards_to_convert
 from storage.garbage import leftovers, remove_family, remove_leftover, unused_families
@@ -75,13 +74,7 @@ def test_verify_names_just_the_damaged_files_and_repair_leaves_the_rest(root, fi
 
 def save_model(root) -> ModelSerializer:
     """A model as far as its files go."""
-    with commit_folder(root / "models" / "traits" / "1", mark="metadata.json") as temporary:
-        contents = {"model.keras": b"layers", "history.json": b"{}"}
-        for name, data in contents.items():
-            (temporary / name).write_bytes(data)
-        facts = {"files": {name: hashlib.sha256(data).hexdigest() for name, data in contents.items()}}
-        facts["digest"] = hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
-        (temporary / "metadata.json").write_text(json.dumps(facts))
+    save_version(root / "models" / "traits" / "1")
     return ModelSerializer(root)
 
 

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import http.server
-import json
 import logging
 import signal
 import socket
@@ -18,6 +16,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from model_version import save_version
 
 sys.path.insert(0, str(Path(__file__).parent))
 from s3_line import Line
@@ -43,17 +42,6 @@ def wide(name: str, tokens: int) -> VideoFeatures:
     bits = np.random.default_rng(len(name)).integers(0, 2**32, (tokens, WIDE.dim), dtype=np.uint32)
     times = np.arange(float(tokens))
     return VideoFeatures(name, "0" * 64, bits.view(np.float32), times, times, {})
-
-
-def save_version(target) -> None:
-    """What `ModelSerializer.save` puts, with a few bytes for a model."""
-    with commit_folder(target, mark="metadata.json") as temporary:
-        contents = {"model.keras": b"layers", "history.json": b"{}"}
-        for name, data in contents.items():
-            (temporary / name).write_bytes(data)
-        facts = {"files": {name: hashlib.sha256(data).hexdigest() for name, data in contents.items()}}
-        facts["digest"] = hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
-        (temporary / "metadata.json").write_text(json.dumps(facts))
 
 
 @pytest.fixture
