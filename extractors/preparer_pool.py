@@ -131,7 +131,7 @@ class PreparerPool:
                 return
             case InSlot():
                 yield number, child.motion(message)
-                child.connection.send(message.slot)
+                child.send(message.slot)
                 return
             case Finished() | VideoError():
                 child.request = None
@@ -185,7 +185,7 @@ class _Child:
         os.close(memory)
         self.ready = False
         self.connection = Connection(ours.detach())
-        self.connection.send(self.settings)
+        self.send(self.settings)
 
     def stop(self) -> int:
         """Let the child end, by force if it does not at once; return its exit status."""
@@ -206,9 +206,20 @@ class _Child:
 
     def take(self, number: int, request: Request, tries: int = 1) -> None:
         """Begin with a video."""
+        if not self.send(request) and self.ready:
+            # It died while it had nothing to do, which is not this video's fault.
+            self.restart()
+            self.send(request)
         self.number, self.request, self.tries = number, request, tries
         self._moved()
-        self.connection.send(request)
+
+    def send(self, message: object) -> bool:
+        """Whether the message went out; that a child is dead is seen when it is heard next."""
+        try:
+            self.connection.send(message)
+        except (BrokenPipeError, ConnectionResetError):
+            return False
+        return True
 
     def hear(self) -> object:
         """Take the child's next message. Raises EOFError or ConnectionResetError where it is dead."""

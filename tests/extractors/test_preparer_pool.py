@@ -59,6 +59,13 @@ def children() -> set[int]:
     return {int(word) for word in listed.stdout.split()}
 
 
+def end_children(reason: signal.Signals) -> None:
+    """Kill the children, and wait until they are dead (zombies: the pool has not asked for them yet)."""
+    for child in children():
+        os.kill(child, reason)
+        os.waitid(os.P_PID, child, os.WEXITED | os.WNOWAIT)
+
+
 def disturb(
     settings: PreparationSettings, clip: Path, harm: Callable[[int], None], stall_s: float = 60
 ) -> list[object]:
@@ -188,6 +195,21 @@ def test_a_child_that_cannot_start_is_no_fault_of_any_video(settings, clip, tmp_
     )
     with PreparerPool(broken, 1, stall_s=60) as pool, pytest.raises(RuntimeError, match="cannot start"):
         list(pool.prepare([request(clip)]))
+
+
+def test_a_child_that_died_before_its_first_video_could_not_start(settings, clip):
+    with PreparerPool(settings, 1, stall_s=60) as pool:
+        end_children(signal.SIGABRT)
+        with pytest.raises(RuntimeError, match="cannot start .*SIGABRT"):
+            list(pool.prepare([request(clip)]))
+
+
+def test_the_death_of_an_idle_child_is_no_fault_of_the_next_video(settings, clip):
+    with PreparerPool(settings, 1, stall_s=60) as pool:
+        list(pool.prepare([request(clip, dynamic=False)]))
+        end_children(signal.SIGSEGV)
+        parts = [part for _, part in pool.prepare([request(clip, dynamic=False)])]
+    assert isinstance(parts[-1], Finished)
 
 
 def test_no_child_outlives_the_pool_even_if_its_parent_is_killed(settings, clip):
