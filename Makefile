@@ -22,10 +22,14 @@ lint: $(VENV)/ready
 	$(BIN)/ruff format --check .
 	$(BIN)/lint-imports
 
-# Needs uv. The lock pins every package with hashes for all platforms, and names no index.
+# Needs uv. The locks pin every package with hashes, for all platforms or the containers' own, and name no index.
+LOCK := uv pip compile --quiet --generate-hashes --python-version 3.11 --no-emit-index-url --no-header
+CONTAINER := --python-platform x86_64-manylinux_2_28 --extra dask --extra demo --constraint build/pins.txt
 lock:
-	uv pip compile --quiet pyproject.toml --all-extras --universal --generate-hashes --python-version 3.11 \
-	    --no-emit-index-url --no-header --output-file requirements.lock
+	$(LOCK) pyproject.toml --all-extras --universal --output-file requirements.lock
+	mkdir -p build && sed -n 's/ \\$$//; /^[a-z].*==/p' requirements.lock > build/pins.txt
+	$(LOCK) pyproject.toml $(CONTAINER) --output-file docker/cpu.lock
+	$(LOCK) pyproject.toml docker/gpu.in $(CONTAINER) --output-file docker/gpu.lock
 
 clean:
 	rm -rf $(VENV) demo build
