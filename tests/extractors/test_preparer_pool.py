@@ -200,7 +200,7 @@ def test_a_child_that_cannot_start_is_no_fault_of_any_video(settings, clip, tmp_
 def test_a_child_that_died_before_its_first_video_could_not_start(settings, clip):
     with PreparerPool(settings, 1, stall_s=60) as pool:
         end_children(signal.SIGABRT)
-        with pytest.raises(RuntimeError, match="cannot start .*SIGABRT"):
+        with pytest.raises(RuntimeError, match=r"cannot start .*SIGABRT"):
             list(pool.prepare([request(clip)]))
 
 
