@@ -27,6 +27,10 @@ class SmallDisk:
         """Make it larger or smaller, whatever it holds."""
         self._mount("-o", f"remount,size={_pages(size)},nr_inodes={files + 1}")
 
+    def make_read_only(self) -> None:
+        """Let nobody write there any more."""
+        self._mount("-o", "remount,ro")
+
     @property
     def used(self) -> int:
         """Bytes taken."""

@@ -1,0 +1,70 @@
+"""The command `traitline doctor`. The work is in `flows.doctor` and its neighbours."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import asdict
+from typing import Annotated, Any
+
+import typer
+from rich.table import Table
+
+from flows import console
+from flows.cli_store import show_table
+from flows.config import RunConfig, load_config
+from flows.doctor import Finding, look_at_assets, look_at_machine, look_at_python
+from flows.options import ASSIGNMENTS, CONFIG, WEIGHTS
+from flows.session import EXIT_USER_ERROR, run_plainly
+
+# Words beside the colours, for those who see neither.
+_STYLES = {"ok": "green", "warning": "yellow", "fault": "bold red"}
+
+
+def doctor(
+    store: Annotated[str | None, typer.Option(help="Folder of the store, or s3://bucket/folder.")] = None,
+    weights: WEIGHTS = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Write JSON to the standard output.")] = False,
+    config: CONFIG = None,
+    assignments: ASSIGNMENTS = None,
+) -> None:
+    """Say what is right and what is wrong with this machine, and how to mend it; exit status 1 where there is a fault.
+
+    Looks at Python, packages, processors, memory, disks, OpenCV's TV-L1, TensorFlow and its GPUs, MediaPipe, Prefect,
+    the assets and the store, with the settings of a run: give it the same --config.
+    """
+
+    def body() -> None:
+        flags: dict[str, Any] = {"store.path": store, "weights": weights}
+        settings = load_config(config, flags=flags, assignments=assignments)
+        with console.console.status("Looking at this machine"):
+            findings = list(_look(settings))
+        if as_json:
+            print(json.dumps([asdict(finding) for finding in findings], indent=2))
+        else:
+            _show(findings)
+        if any(finding.level == "fault" for finding in findings):
+            raise typer.Exit(EXIT_USER_ERROR)
+
+    run_plainly(body)
+
+
+def _look(settings: RunConfig) -> Iterator[Finding]:
+    from flows.doctor_libraries import look_at_libraries
+    from flows.doctor_store import look_at_store
+
+    yield from look_at_python()
+    yield from look_at_machine()
+    yield from look_at_libraries()
+    yield from look_at_assets(settings)
+    yield from look_at_store(settings.store.path)
+
+
+def _show(findings: list[Finding]) -> None:
+    table = Table("", "what", "found", "what to do")
+    for finding in findings:
+        table.add_row(finding.level, finding.subject, finding.found, finding.cure, style=_STYLES[finding.level])
+    show_table(table)
+    counts = {level: sum(finding.level == level for finding in findings) for level in ("fault", "warning")}
+    faults, warnings = counts["fault"], counts["warning"]
+    console.say(f"Faults: {faults}; warnings: {warnings}" if faults or warnings else "All is well")

@@ -1,0 +1,144 @@
+"""What is right and what is wrong with this machine, for the command `traitline doctor`."""
+
+from __future__ import annotations
+
+import os
+import platform
+import shutil
+import sys
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, distributions, metadata, requires, version
+from pathlib import Path
+from typing import Literal
+
+from packaging.requirements import Requirement
+from packaging.specifiers import SpecifierSet
+
+from extractors import assets, dynamic, static
+from extractors.assets_files import AssetError
+from flows.config import RunConfig
+from flows.families import FACE_ASSET, asset_folder
+
+Level = Literal["ok", "warning", "fault"]
+
+GB = 1e9
+# A full corpus of 10,000 clips of 15 s is 1.7 GB of features; a scheduled run must not meet a full disk at night.
+LITTLE_DISK_GB, NO_DISK_GB = 10, 1
+# Ten minutes of 720p took 2.3 GB over all processes; a second window on its way, and the system, need the rest.
+LITTLE_MEMORY_GB = 4
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One thing that was looked at.
+
+    Args:
+        subject: what it is.
+        level: fault: commands will fail; warning: they may, or be slow.
+        found: what was seen.
+        cure: what to do; empty where all is well.
+    """
+
+    subject: str
+    level: Level
+    found: str
+    cure: str = ""
+
+
+def look_at_python() -> Iterator[Finding]:
+    """The interpreter, and every package that the program asks for."""
+    wanted = SpecifierSet(metadata("traitline")["Requires-Python"])
+    if platform.python_version() in wanted:
+        yield Finding("Python", "ok", f"{platform.python_version()}, {sys.executable}")
+    else:
+        yield Finding("Python", "fault", platform.python_version(), f"make an environment with Python {wanted}")
+    faults = []
+    for requirement in map(Requirement, requires("traitline") or ()):
+        if requirement.marker is not None and not requirement.marker.evaluate({"extra": ""}):
+            continue
+        try:
+            have = version(requirement.name)
+        except PackageNotFoundError:
+            faults.append(f"{requirement.name} is missing")
+        else:
+            if not requirement.specifier.contains(have, prereleases=True):
+                faults.append(f"{requirement.name} is {have}, not {requirement.specifier}")
+    cure = "install the lock file into a new environment: pip install --require-hashes -r requirements.lock"
+    if faults:
+        yield Finding("packages", "fault", "; ".join(faults), cure)
+    else:
+        yield Finding("packages", "ok", f"traitline {version('traitline')}; all within their ranges")
+    wheels = sorted({name for found in distributions() if (name := found.name.lower()).startswith("opencv-")})
+    if len(wheels) > 1:
+        # They write into one folder, and which one wins is chance.
+        yield Finding("OpenCV's wheels", "fault", f"{', '.join(wheels)} overwrite each other", cure)
+
+
+def look_at_machine() -> Iterator[Finding]:
+    """Processors and memory as far as this process may use them, and room for temporary files and downloads."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    limit = _cgroup("cpu.max")
+    if limit and limit[0] != "max" and (share := int(limit[0]) / int(limit[1])) < cores:
+        cure = "set extract.processes and OMP_NUM_THREADS to fit, or give the container whole cores"
+        yield Finding("processors", "warning", f"{cores} cores, limited to {share:g} of them", cure)
+    else:
+        yield Finding("processors", "ok", f"{cores} cores, {platform.machine()}")
+    memory = _memory_gb()
+    if memory is not None:
+        cure = "free some, or expect runs to be killed" if memory < LITTLE_MEMORY_GB else ""
+        yield Finding("memory", "warning" if cure else "ok", f"{memory:.1f} GB to be had", cure)
+    yield disk("temporary files", Path(tempfile.gettempdir()), "name another folder in TMPDIR")
+    yield disk("cache of downloads", assets.user_cache(), "name another folder in XDG_CACHE_HOME")
+
+
+def look_at_assets(config: RunConfig) -> Iterator[Finding]:
+    """The face detector and the networks' weights: there, and with the bytes that they should have."""
+    for asset in assets.select([]):
+        wanted = asset.name == FACE_ASSET or config.weights == "pretrained"
+        if asset.name == static.ASSET and config.static.weights is not None:
+            wanted = False
+        assert asset.name in (FACE_ASSET, static.ASSET, dynamic.ASSET)
+        try:
+            folder = assets.resolve(asset.name, folder=asset_folder(config, asset.name), download=False)
+        except AssetError as error:
+            if assets.find(asset, config.assets) is not None:
+                yield Finding(asset.name, "fault", str(error), f"remove it, then traitline assets fetch {asset.name}")
+            elif wanted:
+                cure = f"traitline assets fetch {asset.name}; without a network, traitline assets unpack BUNDLE"
+                yield Finding(asset.name, "fault", "missing", cure)
+            else:
+                yield Finding(asset.name, "ok", "missing, and not needed with these settings")
+        else:
+            yield Finding(asset.name, "ok", str(folder))
+
+
+def disk(subject: str, folder: Path, cure: str) -> Finding:
+    """Free room in the file system that a folder lies in, or will lie in."""
+    there = next(place for place in (folder.absolute(), *folder.absolute().parents) if place.exists())
+    free = shutil.disk_usage(there).free / GB
+    if free >= LITTLE_DISK_GB:
+        return Finding(subject, "ok", f"{free:,.0f} GB free in {folder}")
+    level: Level = "fault" if free < NO_DISK_GB else "warning"
+    return Finding(subject, level, f"{free:.1f} GB free in {folder}", f"make room, or {cure}")
+
+
+def _memory_gb() -> float | None:
+    """What this process may still take, by the kernel and by its container; None where neither says."""
+    try:
+        lines = dict(line.split(":", 1) for line in Path("/proc/meminfo").read_text().splitlines())
+    except OSError:
+        return None
+    available = int(lines["MemAvailable"].split()[0]) * 1024
+    limit, used = _cgroup("memory.max"), _cgroup("memory.current")
+    if limit and used and limit[0] != "max":
+        available = min(available, int(limit[0]) - int(used[0]))
+    return available / GB
+
+
+def _cgroup(name: str) -> list[str] | None:
+    try:
+        return Path("/sys/fs/cgroup", name).read_text().split()
+    except OSError:
+        return None

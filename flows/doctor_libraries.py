@@ -1,0 +1,139 @@
+"""Libraries that hang on the machine, each asked in a process of its own: one that crashes there is a finding."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+from flows.doctor import Finding
+
+LIMIT_S = 60
+ANSWER_S = 5
+_REINSTALL = "install the lock file into a new environment: pip install --require-hashes -r requirements.lock"
+
+_TV_L1 = """
+import cv2, numpy
+flow = cv2.optflow.DualTVL1OpticalFlow_create().calc(*numpy.zeros((2, 32, 32), numpy.uint8), None)
+assert flow.shape == (32, 32, 2)
+print(cv2.__version__)
+"""
+_TENSORFLOW = """
+import json, tensorflow as tf
+cards = [tf.config.experimental.get_device_details(card) for card in tf.config.list_physical_devices("GPU")]
+print(json.dumps([tf.__version__, [card.get("device_name", "GPU") for card in cards]]))
+"""
+_MEDIAPIPE = """
+import socket, sys
+from extractors.offline_thread import give_up_network
+give_up_network()
+sys.modules["tensorflow"] = None  # it would be imported for a decorator alone
+import mediapipe.tasks.python.vision
+try:
+    socket.socket().close()
+except OSError:
+    print("closed")
+else:
+    print("open")
+"""
+_PREFECT = """
+import json, prefect
+from prefect.settings import PREFECT_API_URL, PREFECT_HOME
+print(json.dumps([prefect.__version__, PREFECT_API_URL.value(), str(PREFECT_HOME.value())]))
+"""
+
+
+def look_at_libraries() -> Iterator[Finding]:
+    """OpenCV, TensorFlow, MediaPipe with the network closed around it, and Prefect."""
+    with ThreadPoolExecutor() as pool:
+        answers = pool.map(_ask, (_TV_L1, _TENSORFLOW, _MEDIAPIPE, _PREFECT))
+        for look, answer in zip((_tv_l1, _tensorflow, _mediapipe, _prefect), answers, strict=True):
+            yield from look(*answer)
+
+
+def _tv_l1(answer: str, fault: str) -> Iterator[Finding]:
+    if fault:
+        yield Finding("OpenCV's TV-L1", "fault", fault, f"opencv-contrib-python has it, no other wheel: {_REINSTALL}")
+    else:
+        yield Finding("OpenCV's TV-L1", "ok", f"in OpenCV {answer}")
+
+
+def _tensorflow(answer: str, fault: str) -> Iterator[Finding]:
+    if fault:
+        yield Finding("TensorFlow", "fault", fault, _REINSTALL)
+        return
+    version, cards = json.loads(answer)
+    yield Finding("TensorFlow", "ok", version)
+    if cards:
+        yield Finding("GPU", "ok", ", ".join(cards))
+    elif Path("/proc/driver/nvidia/version").exists():
+        cure = "pip install 'tensorflow[and-cuda]' in the same version; CUDA_VISIBLE_DEVICES may hide it too"
+        yield Finding("GPU", "warning", "there is NVIDIA's driver, but TensorFlow sees no GPU", cure)
+    else:
+        yield Finding("GPU", "ok", "none; the networks run on the processors")
+
+
+def _mediapipe(answer: str, fault: str) -> Iterator[Finding]:
+    if fault:
+        # Extraction does not start where this fails, rather than let MediaPipe call home.
+        yield Finding(
+            "MediaPipe",
+            "fault",
+            fault,
+            "it needs Debian's libegl1 and libgles2, and a container that lets it filter its calls (seccomp)",
+        )
+    elif answer == "closed":
+        yield Finding("MediaPipe", "ok", "runs, and the kernel opens no network socket for it")
+    else:
+        cure = "block the machine's way out, or run on Linux (x86-64 or arm64)"
+        yield Finding("MediaPipe", "warning", "this system cannot keep it from reporting its use", cure)
+
+
+def _prefect(answer: str, fault: str) -> Iterator[Finding]:
+    if fault:
+        yield Finding("Prefect", "fault", fault, _REINSTALL)
+        return
+    version, api, home = json.loads(answer)
+    if api is None:
+        there = next(place for place in (Path(home), *Path(home).parents) if place.exists())
+        if os.access(there, os.W_OK):
+            yield Finding("Prefect", "ok", f"{version}; no PREFECT_API_URL, so that each command starts a server")
+        else:
+            yield Finding("Prefect", "fault", f"its folder {home} cannot be written", "name another in PREFECT_HOME")
+        return
+    try:
+        with urllib.request.urlopen(f"{api}/admin/version", timeout=ANSWER_S) as reply:
+            server = json.loads(reply.read())
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "reason", error)
+        yield Finding(
+            "Prefect", "fault", f"no answer from {api}: {reason}", "start the server, or mend PREFECT_API_URL"
+        )
+        return
+    if server == version:
+        yield Finding("Prefect", "ok", f"{version}, server at {api}")
+    else:
+        yield Finding("Prefect", "warning", f"{version} here, {server} at {api}", "run one version on both")
+
+
+def _ask(code: str) -> tuple[str, str]:
+    """Last line that the code prints, or what became of it."""
+    environment = {**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3", "DO_NOT_TRACK": "1"}
+    try:
+        done = subprocess.run(
+            [sys.executable, "-c", code], capture_output=True, text=True, timeout=LIMIT_S, env=environment
+        )
+    except subprocess.TimeoutExpired:
+        return "", f"does not answer in {LIMIT_S} s"
+    if done.returncode < 0:
+        return "", f"crashes ({signal.Signals(-done.returncode).name})"
+    if done.returncode:
+        return "", (done.stderr.strip().splitlines() or [f"exit status {done.returncode}"])[-1]
+    return done.stdout.strip().splitlines()[-1], ""

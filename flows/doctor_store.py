@@ -1,0 +1,53 @@
+"""What is right and what is wrong with the place of a store."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from uuid import uuid4
+
+from flows.doctor import Finding, disk
+from storage.commit import create_file, remove_files
+from storage.errors import StoreError
+from storage.layout import open_store
+from storage.paths import StorePath
+
+# Nothing is decided by the dates of files, but people and `ls -t` go by them.
+SKEW_S = 5.0
+
+
+def look_at_store(root: str | StorePath) -> Iterator[Finding]:
+    """Whether a store can be read and written, and shared by several runs. Leaves nothing there."""
+    try:
+        folder = open_store(root)
+        there = folder.is_dir()
+    except (StoreError, OSError) as error:
+        yield Finding("store", "fault", str(error), "name another folder with --store DIR")
+        return
+    yield Finding("store", "ok", f"{folder} can be read" if there else f"{folder} is not there yet; a run makes it")
+    if isinstance(folder, Path):
+        yield disk("disk of the store", folder, "name another folder with --store DIR")
+    yield from _look_at_writing(folder)
+
+
+def _look_at_writing(folder: StorePath) -> Iterator[Finding]:
+    place = folder
+    while isinstance(place, Path) and not place.is_dir():
+        place = place.absolute().parent
+    probe = place / f".doctor-{uuid4().hex}"
+    try:
+        created, again = create_file(probe, b"first"), create_file(probe, b"second")
+        skew = probe.stat().st_mtime - time.time()
+        remove_files([probe])
+    except (StoreError, OSError) as error:
+        cure = "give this user the right to write there; the file system needs hard links"
+        yield Finding("writing there", "fault", str(error), cure)
+        return
+    if created and not again:
+        yield Finding("writing there", "ok", "can be written, and shared by several runs")
+    else:
+        cure = "keep the store on another file system, or start one run at a time"
+        yield Finding("writing there", "fault", "two runs could take the same work", cure)
+    if abs(skew) > SKEW_S:
+        yield Finding("clock there", "warning", f"differs from this machine's by {skew:+.0f} s", "set both by NTP")

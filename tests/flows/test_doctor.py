@@ -1,0 +1,95 @@
+"""`traitline doctor` on machines with real faults: a full disk, a library that crashes, a server that is off."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from small_disk import SmallDisk
+
+OPENCV_WITHOUT_ITS_EXTRAS = """
+import sys
+here = sys.path.pop(sys.path.index(__file__.rpartition("/")[0]))
+del sys.modules["cv2"]
+import cv2
+del cv2.optflow
+sys.path.insert(0, here)
+"""
+
+
+def look(traitline, *arguments: object, status: int = 1, **variables: str) -> dict[str, dict[str, str]]:
+    """What the doctor finds by subject."""
+    done = traitline("doctor", "--json", *arguments, **variables)
+    assert done.returncode == status, done.stdout + done.stderr
+    assert not done.stderr
+    return {finding["subject"]: finding for finding in json.loads(done.stdout)}
+
+
+def test_a_good_machine(traitline, tmp_path, face_model):
+    store = tmp_path / "new" / "store"
+    found = look(traitline, "--weights", "random", "--store", store, status=0)
+    assert "fault" not in {finding["level"] for finding in found.values()}
+    assert found["face_detector"]["found"] == str(face_model.parent)
+    assert found["MediaPipe"]["level"] == found["OpenCV's TV-L1"]["level"] == "ok"
+    assert list(tmp_path.iterdir()) == []  # it looks, and leaves nothing
+
+
+def test_every_fault_has_its_cure(traitline, tmp_path, face_model):
+    """A machine with many faults at once, for libraries take seconds to ask."""
+    broken = tmp_path / "broken"
+    broken.mkdir()
+    # In front of the real ones: libraries that crash, do not load, lack a part, are too old or there twice.
+    (broken / "mediapipe.py").write_text("import ctypes\nctypes.string_at(0)\n")
+    (broken / "cv2.py").write_text(OPENCV_WITHOUT_ITS_EXTRAS)
+    (broken / "tensorflow.py").write_text("raise ImportError('libcudart.so.12: cannot open shared object file')\n")
+    for name, version in (("rich", "1.0"), ("opencv_python", "4.10.0")):
+        (broken / f"{name}-{version}.dist-info").mkdir()
+        text = f"Metadata-Version: 2.1\nName: {name.replace('_', '-')}\nVersion: {version}\n"
+        (broken / f"{name}-{version}.dist-info" / "METADATA").write_text(text)
+    assets = tmp_path / "assets"
+    (assets / "face_detector").mkdir(parents=True)
+    (assets / "face_detector" / face_model.name).write_bytes(face_model.read_bytes()[:-1] + b"?")
+    (tmp_path / "store").write_text("not a folder")
+
+    found = look(
+        traitline,
+        *("--store", tmp_path / "store"),
+        PYTHONPATH=str(broken),
+        PREFECT_API_URL="http://127.0.0.1:9/api",
+        TRAITLINE_ASSETS=str(assets),
+        XDG_CACHE_HOME=str(tmp_path / "cache"),
+    )
+
+    for subject, words in {
+        "packages": "rich is 1.0, not >=14",
+        "OpenCV's wheels": "opencv-contrib-python, opencv-python",
+        "OpenCV's TV-L1": "optflow",
+        "MediaPipe": "SIGSEGV",
+        "TensorFlow": "libcudart.so.12",
+        "Prefect": "no answer from http://127.0.0.1:9/api",
+        "face_detector": "face_detection_short_range.tflite",
+        "resnet50_imagenet": "missing",
+        "store": "it is a file",
+    }.items():
+        assert found[subject]["level"] == "fault"
+        assert words in found[subject]["found"]
+        assert found[subject]["cure"]
+    shown = traitline("doctor", "--store", tmp_path / "store", "--weights", "random", PREFECT_API_URL="http://x:1/api")
+    assert shown.returncode == 1
+    assert "no answer from http://x:1/api" in shown.stdout
+    assert shown.stderr.startswith("Faults: ")
+
+
+@pytest.mark.parametrize("disk", ["full", "read-only"])
+def test_a_disk_that_takes_nothing(disk, small_disk, tmp_path):
+    from flows.doctor_store import look_at_store
+
+    mounted: SmallDisk = small_disk(1 << 20, files=1 if disk == "full" else 100)
+    if disk == "read-only":
+        mounted.make_read_only()
+    found = {finding.subject: finding for finding in look_at_store(mounted.folder)}
+    assert found["writing there"].level == "fault"
+    assert ("Read-only" if disk == "read-only" else "full") in found["writing there"].found
+    assert found["disk of the store"].level == "fault"  # 1 MB is not much
+    assert not list(Path(mounted.folder).iterdir())
