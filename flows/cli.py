@@ -24,14 +24,11 @@ from flows.cli_models import models_app
 from flows.cli_store import store_app
 from flows.cli_visualize import visualize_app
 from flows.config import RunConfig, dump_config, load_config
-from flows.errors import UserError
-from flows.families import families_of, settle_weights
-from flows.labels import check_labels_meet, labels_of
-from flows.manifest import Archive, known_videos, scan_videos
+from flows.labels import check_labels_meet
 from flows.models import chosen_model, trains
 from flows.prefect_server import prefect_api
+from flows.prepare import prepare
 from flows.session import one_line_for_mistakes, run_command
-from storage.commit import check_writable
 
 app = typer.Typer(
     name="traitline",
@@ -219,41 +216,6 @@ def show(config: CONFIG = None, assignments: ASSIGNMENTS = None) -> None:
     """Print the effective settings, each with what it means, as a file that --config reads."""
     with one_line_for_mistakes():
         print(dump_config(load_config(config, assignments=assignments)), end="")
-
-
-def prepare(settings: RunConfig, *, with_files: bool = False) -> tuple[RunConfig, Archive]:
-    """List the videos, those of the folder or without one those that the store knows; settle `weights: auto`.
-
-    With files, the networks' weights are made sure of too. Features in the store can be used without them.
-
-    Raises:
-        UserError: no videos folder where files are needed, or nothing in it or in the store.
-    """
-    if settings.videos is None and with_files:
-        raise UserError("which videos? give their folder with --videos DIR, or as 'videos: DIR' in the settings file")
-    # What would end the run hours later is said now.
-    if settings.labels is not None:
-        labels_of(settings)
-    if settings.out is not None:
-        check_writable(settings.out)
-    with console.console.status("Looking at the videos") as status:
-        if settings.videos is not None:
-            digests = settings.store.path / "runs" / "digests.parquet"
-            files = scan_videos(
-                settings.videos, digests, lambda done, total: status.update(f"Looking at the videos: {done} of {total}")
-            )
-        asked = settings.weights
-        if with_files or asked == "auto":
-            settings = settle_weights(settings)
-        if asked == "auto" and settings.weights == "random":
-            console.say(
-                "Weights: RANDOM, for the pretrained networks cannot be had here. The scores show that everything "
-                "works and mean nothing else.",
-                style="bold yellow",
-            )
-        if settings.videos is None:
-            files = known_videos(settings, families_of(settings))
-    return settings, files
 
 
 def main() -> None:

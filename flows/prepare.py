@@ -1,0 +1,46 @@
+"""What comes before any flow: the videos listed, and what would end a run hours later found out now."""
+
+from __future__ import annotations
+
+from flows import console
+from flows.config import RunConfig
+from flows.errors import UserError
+from flows.families import families_of, settle_weights
+from flows.labels import labels_of
+from flows.manifest import Archive, known_videos, scan_videos
+from storage.commit import check_writable
+
+
+def prepare(settings: RunConfig, *, with_files: bool = False) -> tuple[RunConfig, Archive]:
+    """List the videos, those of the folder or without one those that the store knows; settle `weights: auto`.
+
+    With files, the networks' weights are made sure of too. Features in the store can be used without them.
+
+    Raises:
+        UserError: no videos folder where files are needed, or nothing in it or in the store.
+    """
+    if settings.videos is None and with_files:
+        raise UserError("which videos? give their folder with --videos DIR, or as 'videos: DIR' in the settings file")
+    # What would end the run hours later is said now.
+    if settings.labels is not None:
+        labels_of(settings)
+    if settings.out is not None:
+        check_writable(settings.out)
+    with console.console.status("Looking at the videos") as status:
+        if settings.videos is not None:
+            digests = settings.store.path / "runs" / "digests.parquet"
+            files = scan_videos(
+                settings.videos, digests, lambda done, total: status.update(f"Looking at the videos: {done} of {total}")
+            )
+        asked = settings.weights
+        if with_files or asked == "auto":
+            settings = settle_weights(settings)
+        if asked == "auto" and settings.weights == "random":
+            console.say(
+                "Weights: RANDOM, for the pretrained networks cannot be had here. The scores show that everything "
+                "works and mean nothing else.",
+                style="bold yellow",
+            )
+        if settings.videos is None:
+            files = known_videos(settings, families_of(settings))
+    return settings, files
