@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 
 import keras
 import numpy as np
 from matplotlib.figure import Figure
+
+from extractors.visual_style import COLOURS, page, printed
+
+MOST_NAMES = 32  # of blocks, along the axis
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,8 +78,9 @@ def activation_statistics(
     ]
 
 
-def plot_activations(layers: list[LayerActivations], title: str) -> Figure:
-    """Draw strength and silence layer by layer, the first layer on the left.
+@printed
+def plot_layer_statistics(layers: list[LayerActivations], title: str) -> Figure:
+    """Draw strength and silence layer by layer, the first on the left; the names are those of blocks of layers.
 
     Args:
         layers: in the order of computation.
@@ -83,26 +89,29 @@ def plot_activations(layers: list[LayerActivations], title: str) -> Figure:
     Returns:
         The figure. It belongs to no window and needs no display.
     """
-    figure = Figure(figsize=(7.0, 4.6), layout="constrained")
+    figure = page(4.2, title)
     strength, silence = figure.subplots(2, 1, sharex=True)
     at = np.arange(len(layers))
     mean, std = (np.array([getattr(layer, what) for layer in layers]) for what in ("mean", "std"))
-    strength.fill_between(
-        at, np.maximum(mean - std, 0), mean + std, color="#CFE3F1", lw=0, label="± standard deviation"
-    )
-    strength.plot(at, mean, "o-", color="#0072B2", ms=3, lw=1, label="mean")
-    strength.set_ylabel("activation", fontsize=8)
-    silence.plot(at, [layer.zeros for layer in layers], "s-", color="#E69F00", ms=3, lw=1, label="outputs that are 0")
+    spread = {"color": "#CFE3F1", "lw": 0, "label": "± standard deviation"}
+    strength.fill_between(at, np.maximum(mean - std, 0), mean + std, **spread)
+    strength.plot(at, mean, "o-", color=COLOURS[0], ms=3, lw=1, label="mean")
+    strength.set_ylabel("activation")
+    zeros = [layer.zeros for layer in layers]
+    silence.plot(at, zeros, "s-", color=COLOURS[1], ms=3, lw=1, label="outputs that are 0")
     dead = [layer.dead_channels / layer.channels for layer in layers]
-    silence.plot(at, dead, "^--", color="#000000", ms=3, lw=1, label="dead channels")
-    silence.set_ylabel("share", fontsize=8)
-    silence.set_ylim(-0.02, 1.02)
-    shown = np.unique(np.linspace(0, len(layers) - 1, min(len(layers), 20)).round().astype(int))
-    silence.set_xticks(shown, [layers[place].layer for place in shown], rotation=90, fontsize=5.5)
+    silence.plot(at, dead, "^--", color="black", ms=3, lw=1, label="dead channels")
+    silence.set_ylabel("share")
+    silence.set_ylim(-0.02, 1.25)  # room for the legend
+    silence.set_yticks([0, 0.5, 1])
+    blocks = [re.split(r"_block\d|\.", layer.layer)[0] for layer in layers]
+    starts = [place for place in at if place == 0 or blocks[place] != blocks[place - 1]]
+    shown = starts[:: -(-len(starts) // MOST_NAMES)]
+    silence.set_xticks(shown, [blocks[place] for place in shown], rotation=90)
     for axes in (strength, silence):
-        axes.legend(fontsize=7, frameon=False)
-        axes.tick_params(axis="y", labelsize=7)
-    figure.suptitle(title, fontsize=10)
+        axes.legend(ncols=2, loc="upper left")
+        axes.grid(axis="x", color="0.85")
+        axes.set_axisbelow(True)
     return figure
 
 

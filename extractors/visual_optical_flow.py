@@ -7,7 +7,7 @@ from matplotlib.axes import Axes
 
 # Hues from red over yellow, green, cyan, blue and magenta back to red, in so many steps each.
 HUE_STEPS = (15, 6, 4, 11, 13, 6)
-ARROWS_ACROSS = 14
+ARROWS_ACROSS = 9
 
 
 def colour_wheel() -> np.ndarray:
@@ -54,13 +54,13 @@ def optical_flow_colours(field: np.ndarray, largest: float | None = None) -> np.
     return np.floor(255 * colour).astype(np.uint8)
 
 
-def draw_wheel(axes: Axes) -> None:
-    """Draw the wheel itself as a legend."""
+def draw_wheel(axes: Axes, largest: float) -> None:
+    """Draw the wheel itself as a legend; its rim is a speed of `largest` px per frame."""
     y, x = np.mgrid[-1:1:129j, -1:1:129j]
     disc = optical_flow_colours(np.stack([x, y], axis=-1), 1.0)
     disc[np.hypot(x, y) > 1] = 255
     axes.imshow(disc)
-    axes.set_title("motion towards", fontsize=8)
+    axes.set_title(f"optical flow towards\n(rim: {largest:.2g} px per frame)")
     axes.set_axis_off()
 
 
@@ -84,5 +84,13 @@ def draw_arrows(axes: Axes, field: np.ndarray, largest: float | None = None) -> 
     # axes of pictures point down, and so does dy
     axes.quiver(
         *(x[moving], y[moving], arrows[:, 0], arrows[:, 1]),
-        **{"angles": "xy", "scale_units": "xy", "scale": 1, "width": 0.006, "color": "black"},
+        **{
+            "angles": "xy",
+            "scale_units": "xy",
+            "scale": 1,
+            "width": 0.012,
+            "headwidth": 4,
+            "minlength": 0,
+            "color": "black",
+        },
     )

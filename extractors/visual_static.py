@@ -1,6 +1,6 @@
 """Pictures of what the static network sees: layer activations, filters, and maps laid over the frame.
 
-Colour maps are viridis and inferno, which people with any kind of colour vision, and grey prints, can read.
+Colours are viridis and inferno, which people with any kind of colour vision, and grey prints, can read.
 """
 
 from __future__ import annotations
@@ -10,34 +10,53 @@ from collections.abc import Mapping, Sequence
 
 import cv2
 import numpy as np
+from matplotlib import colormaps
 from matplotlib.axes import Axes
+from matplotlib.cm import ScalarMappable
+from matplotlib.colors import ListedColormap, Normalize
 from matplotlib.figure import Figure
 from matplotlib.patches import Polygon
 
-SHOWN_DPI = 150
+from extractors.visual_style import PAGE_IN, folded, page, printed
+
+MAPS_ACROSS = 6
+FRAMES_ACROSS = 4
+FILTERS_ACROSS = 8
 MAP_COLOURS = "inferno"
 MOST_OPAQUE = 0.75
+BAR_IN, NARROWEST_IN, TALLEST_IN = 0.9, 85 / 25.4, 3.2  # of the key, of a figure (one column), of a frame
 
 
+@printed
 def plot_activations(
-    picture: np.ndarray, maps: Mapping[str, np.ndarray], channels: Mapping[str, Sequence[int]]
+    picture: np.ndarray, maps: Mapping[str, np.ndarray], channels: Mapping[str, Sequence[int]], *, heading: str
 ) -> Figure:
-    """Draw the picture and, in a row for each layer, some of its feature maps.
+    """Draw some feature maps of layers, each layer beside the picture.
 
     Args:
         picture: uint8 RGB [H, W, 3].
         maps: layer -> float [h, w, C].
         channels: layer -> which maps to draw, each in a panel scaled to its own range.
+        heading: of the figure.
     """
-    columns = 1 + max(len(chosen) for chosen in channels.values())
-    figure = Figure(figsize=(1.5 * columns, 1.75 * len(maps)), dpi=SHOWN_DPI, layout="constrained")
-    grid = figure.subplots(len(maps), columns, squeeze=False)
-    for row, (layer, values) in zip(grid, maps.items(), strict=True):
-        row[0].imshow(picture)
-        row[0].set_title(f"{layer}\n{values.shape[0]} x {values.shape[1]}, {values.shape[2]} features", fontsize=6)
-        for axes, channel in zip(row[1:], channels[layer], strict=False):
-            axes.imshow(values[..., channel], cmap="viridis", interpolation="nearest")
-            axes.set_title(f"feature {channel}\nup to {values[..., channel].max():.4g}", fontsize=6)
+    lines = [
+        (layer, chosen[at : at + MAPS_ACROSS])
+        for layer, chosen in channels.items()
+        for at in range(0, len(chosen), MAPS_ACROSS)
+    ]
+    figure = page(1.42 * len(lines) + 0.3, heading)
+    across = min(MAPS_ACROSS, max(len(chosen) for chosen in channels.values()))
+    grid = figure.subplots(len(lines), 1 + across, squeeze=False, width_ratios=[1.15] + [1] * across)
+    before = None
+    for row, (layer, chosen) in zip(grid, lines, strict=True):
+        if layer != before:
+            row[0].imshow(picture)
+            size = " x ".join(map(str, maps[layer].shape))
+            row[0].set_title(f"{folded(layer, 16)}\n{size}", loc="left")
+        before = layer
+        for axes, channel in zip(row[1:], chosen, strict=False):
+            axes.imshow(maps[layer][..., channel], cmap="viridis", interpolation="nearest")
+            axes.set_title(f"feature {channel}\nup to {maps[layer][..., channel].max():.3g}")
         for axes in row:
             axes.set_axis_off()
     return figure
@@ -89,8 +108,15 @@ def draw_overlay(axes: Axes, picture: np.ndarray, relevance: np.ndarray, largest
     axes.set_axis_off()
 
 
+@printed
 def plot_overlays(
-    pictures: Sequence[np.ndarray], relevance: Sequence[np.ndarray], titles: Sequence[str], *, heading: str, unit: str
+    pictures: Sequence[np.ndarray],
+    relevance: Sequence[np.ndarray],
+    titles: Sequence[str],
+    *,
+    heading: str,
+    unit: str,
+    across: int = FRAMES_ACROSS,
 ) -> Figure:
     """Draw maps over their pictures, all on one scale, so that pictures can be compared.
 
@@ -100,32 +126,40 @@ def plot_overlays(
         titles: one each.
         heading: of the figure.
         unit: what the colours mean.
+        across: pictures in a row at most.
     """
     if not len(pictures) == len(relevance) == len(titles) > 0:
         raise ValueError(f"got {len(pictures)} pictures, {len(relevance)} maps and {len(titles)} titles")
-    columns = min(4, len(pictures))
+    columns = min(across, len(pictures))
     rows = math.ceil(len(pictures) / columns)
     shape = pictures[0].shape[0] / pictures[0].shape[1]
-    size = (2.4 * columns + 0.9, (2.4 * shape + 0.3) * rows + 0.5)
-    figure = Figure(figsize=size, dpi=SHOWN_DPI, layout="constrained")
+    panel_in = min((PAGE_IN - BAR_IN) / columns, TALLEST_IN / shape)
+    height_in = (panel_in * shape + 0.25) * rows + 0.45
+    figure = page(height_in, heading, width_in=max(panel_in * columns + BAR_IN, NARROWEST_IN))
     grid = figure.subplots(rows, columns, squeeze=False).ravel()
     largest = max(float(np.nanmax(values, initial=0.0)) for values in relevance)
     for axes, picture, values, title in zip(grid, pictures, relevance, titles, strict=False):
         height, width = picture.shape[:2]
         whole = values if values.shape == (height, width) else enlarged(values, height, width)
         draw_overlay(axes, picture, whole, largest)
-        axes.set_title(title, fontsize=8)
+        axes.set_title(title)
     for axes in grid[len(pictures) :]:
         axes.set_axis_off()
-    drawn = grid[0].images[-1]
-    bar = figure.colorbar(drawn, ax=list(grid), shrink=0.9)
-    bar.set_label(unit, fontsize=8)
-    bar.set_ticks([0, 0.5, 1], labels=[f"{share * largest:.2g}" for share in (0, 0.5, 1)])
-    bar.ax.tick_params(labelsize=8)
-    figure.suptitle(heading, fontsize=10)
+    key = ScalarMappable(Normalize(0, 1), overlay_colours())
+    bar = figure.colorbar(key, ax=list(grid), shrink=0.9, aspect=15 * rows)
+    bar.set_label(unit)
+    bar.set_ticks([0, 0.5, 1], labels=[f"{share * largest:.3g}" for share in (0, 0.5, 1)])
     return figure
 
 
+def overlay_colours() -> ListedColormap:
+    """The colours of `draw_overlay` on middle grey, as its key."""
+    share = np.linspace(0, 1, 256)[:, None]
+    opaque = MOST_OPAQUE * share
+    return ListedColormap(opaque * colormaps[MAP_COLOURS](share[:, 0])[:, :3] + (1 - opaque) * 0.5)
+
+
+@printed
 def plot_filters(patterns: Sequence[np.ndarray], titles: Sequence[str], *, heading: str) -> Figure:
     """Draw the inputs that excite filters most, each scaled to its own range; grey stands for zero.
 
@@ -136,16 +170,16 @@ def plot_filters(patterns: Sequence[np.ndarray], titles: Sequence[str], *, headi
     """
     panels = [panel for pattern in patterns for panel in _panels(pattern)]
     names = [name for pattern, name in zip(patterns, titles, strict=True) for name in _names(pattern, name)]
-    columns = min(8, len(panels))
+    columns = min(FILTERS_ACROSS, len(panels))
     rows = math.ceil(len(panels) / columns)
-    figure = Figure(figsize=(max(3.5, 1.3 * columns), 1.55 * rows + 0.4), dpi=SHOWN_DPI, layout="constrained")
+    panel_in = min(PAGE_IN / columns, 1.2)
+    figure = page((panel_in + 0.33) * rows + 0.3, heading, width_in=max(panel_in * columns, NARROWEST_IN))
     grid = figure.subplots(rows, columns, squeeze=False).ravel()
     for axes in grid:
         axes.set_axis_off()
     for axes, panel, name in zip(grid, panels, names, strict=False):
         axes.imshow(panel, cmap="gray", vmin=0, vmax=1, interpolation="nearest")
-        axes.set_title(name, fontsize=7)
-    figure.suptitle(heading, fontsize=9)
+        axes.set_title(name)
     return figure
 
 

@@ -31,7 +31,6 @@ class Picture(StrEnum):
 
 
 PICTURE = Annotated[Picture, typer.Option("--format", help="Of the pictures.")]
-DPI = 200
 
 
 def compare(
@@ -131,7 +130,7 @@ def _keep(folder: Path, described: dict[str, Architecture], measured: dict[str, 
     try:
         folder.mkdir(parents=True, exist_ok=True)
         for name, figure in figures.items():
-            figure.savefig(folder / f"{name}.{picture}", dpi=DPI)
+            figure.savefig(folder / f"{name}.{picture}")
         (folder / "compare.json").write_text(json.dumps(records, indent=1), encoding="utf-8")
     except OSError as error:
         raise UserError(f"cannot write {folder}: {error.strerror}") from error

@@ -51,7 +51,7 @@ def evaluate_features(
         from flows import features
 
         evaluated = features.evaluate_families(settings)
-        figures = dict(features.figures_of(evaluated))
+        figures = dict(features.figures_of(settings, evaluated))
         layers = {} if settings.videos is None else _layers(settings, clips, figures)
         show_table(_identity_table(evaluated))
         show_table(_dimension_table(evaluated))
@@ -66,14 +66,15 @@ def evaluate_features(
 
 
 def _layers(settings: RunConfig, clips: int, figures: dict[str, Any]) -> dict[str, list[LayerActivations]]:
-    from extractors.activations import plot_activations
+    from extractors.activations import plot_layer_statistics
     from flows.features import TITLES
     from flows.layer_activations import layer_activations
+    from flows.visualize_files import heading_of
 
     files = scan_videos(settings.videos, settings.store.path / "runs" / "digests.parquet")
     found = layer_activations(settings, files, clips)
     for kind, layers in found.items():
-        figures[f"{kind}-layers"] = plot_activations(layers, f"Layers behind {TITLES[kind]}")
+        figures[f"{kind}-layers"] = plot_layer_statistics(layers, heading_of(settings, f"Layers behind {TITLES[kind]}"))
     return found
 
 

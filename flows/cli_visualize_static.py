@@ -32,7 +32,7 @@ def layers(
     file: FILE,
     out: OUT,
     layer: LAYERS = STATIC_LAYERS,
-    count: COUNT = 7,
+    count: COUNT = 6,
     store: STORE = None,
     weights: WEIGHTS = None,
     config: CONFIG = None,

@@ -18,6 +18,7 @@ from flows.errors import UserError
 from flows.families import Families, families_of
 from flows.labels import labels_of, say_unmatched
 from flows.manifest import known_videos
+from flows.visualize_files import heading_of
 from fusion.feature_dimensions import Components, DimensionMeter, Dimensions
 from fusion.feature_figures import plot_components, plot_dimensions, plot_identity
 from fusion.feature_identity import Identity, IdentityMeter
@@ -28,7 +29,6 @@ from storage.paths import StorePath
 
 SCHEMA = 1
 AXES = 10
-DPI = 200
 TITLES = {"static": "static features (faces)", "dynamic": "dynamic features (motion)"}
 Kind = Literal["static", "dynamic"]
 
@@ -138,16 +138,16 @@ def keep(root: StorePath, results: dict[str, Any], figures: dict[str, Figure], s
     folder = root / "reports" / f"features-{datetime.now(UTC).strftime('%Y%m%dT%H%M%S%f')}"
     for name, figure in figures.items():
         with commit_file(folder / f"{name}.{suffix}") as temporary:
-            figure.savefig(temporary, format=suffix, dpi=DPI)
+            figure.savefig(temporary, format=suffix)
     with commit_file(folder / "features.json") as temporary:
         temporary.write_text(json.dumps(results, indent=1, allow_nan=False), encoding="utf-8")
     return folder
 
 
-def figures_of(evaluated: dict[Kind, FamilyEvaluation]) -> Iterator[tuple[str, Figure]]:
+def figures_of(config: RunConfig, evaluated: dict[Kind, FamilyEvaluation]) -> Iterator[tuple[str, Figure]]:
     """All pictures with their names."""
     for kind, one in evaluated.items():
-        title = TITLES[kind][0].upper() + TITLES[kind][1:]
+        title = heading_of(config, TITLES[kind][0].upper() + TITLES[kind][1:])
         if one.identity is not None:
             yield f"{kind}-identity", plot_identity(one.identity, title)
         people = one.people if one.identity is not None else [""] * len(one.people)

@@ -1,4 +1,4 @@
-"""Pictures into files: PNG, SVG, or GIF for what moves, by the ending of the name."""
+"""Pictures into files: PNG, SVG, or GIF for what moves, by the ending of the name; and their headings."""
 
 from __future__ import annotations
 
@@ -9,7 +9,13 @@ from pathlib import Path
 from matplotlib.animation import FuncAnimation, PillowWriter
 from matplotlib.figure import Figure
 
+from flows.config import RunConfig
 from storage.commit import commit_file
+
+
+def heading_of(config: RunConfig, text: str) -> str:
+    """The heading of a picture, which says so where weights are random."""
+    return f"{text} (random\N{NO-BREAK SPACE}weights)" if config.weights == "random" else text
 
 
 def is_moving(out: Path) -> bool:

@@ -11,12 +11,13 @@ from matplotlib.animation import FuncAnimation
 from matplotlib.figure import Figure
 
 from extractors.visual_layers import grad_cam
-from extractors.visual_static import placed, plot_overlays
+from extractors.visual_static import FRAMES_ACROSS, placed, plot_overlays
 from flows.config import RunConfig
 from flows.errors import UserError
 from flows.families import families_of
 from flows.models import ModelReference, chosen_model
 from flows.visualize_clip import faces_of, frames_at, prepared, static_network
+from flows.visualize_files import heading_of
 from fusion.tokens import ClipTokens, pad_batch
 from storage.feature_store import FeatureStore
 from storage.models import ModelSerializer
@@ -104,7 +105,7 @@ def see_clip(config: RunConfig, video_id: str) -> SeenClip:
 
 
 def draw_trait_grad_cam(config: RunConfig, video_id: str, trait: str, layer: str, most: int) -> Figure:
-    """Lay over the frames where in the faces a trait's score came from.
+    """Lay over the frames where in the faces a trait's score came from: above what raises it, below what lowers it.
 
     The score's gradient with respect to the static tokens goes on through ResNet-50 to the layer's maps. Motion
     tokens are those of the store; faces are cut out of the video anew.
@@ -123,14 +124,16 @@ def draw_trait_grad_cam(config: RunConfig, video_id: str, trait: str, layer: str
     gradient = face_gradient(clip.model, clip.batch, trait)[0]
     chosen = np.unique(np.linspace(0, len(faces) - 1, min(most, len(faces))).round().astype(int)).tolist()
     network = static_network(config).model
-    maps = grad_cam(network, prepared([faces[row].crop for row in chosen]), gradient[chosen], layer)
+    crops = prepared([faces[row].crop for row in chosen])
+    maps = [values for sign in (1, -1) for values in grad_cam(network, crops, sign * gradient[chosen], layer)]
     shown = [faces[row] for row in chosen]
     return plot_overlays(
-        [face.frame for face in shown],
-        [placed(values, face.box, *face.frame.shape[:2]) for values, face in zip(maps, shown, strict=True)],
-        [f"{face.time_s:.1f} s" for face in shown],
-        heading=f"What in the faces raises {trait}: {video_id}, {clip.name}, {layer}",
+        [face.frame for face in shown] * 2,
+        [placed(values, face.box, *face.frame.shape[:2]) for values, face in zip(maps, shown * 2, strict=True)],
+        [f"{face.time_s:.1f} s, {effect}" for effect in ("raises it", "lowers it") for face in shown],
+        heading=heading_of(config, f"What in the faces moves {trait}: {video_id}, {clip.name}, {layer}"),
         unit="Grad-CAM",
+        across=min(len(shown), FRAMES_ACROSS),
     )
 
 
@@ -143,7 +146,7 @@ def draw_attention_map(config: RunConfig, video_id: str) -> Figure:
         clip.attention(),
         static_time_s=clip.face_time_s,
         dynamic_time_s=clip.motion_time_s,
-        title=f"Attention: {video_id}, {clip.name}",
+        title=heading_of(config, f"Attention: {video_id}, {clip.name}"),
     )
 
 
@@ -152,7 +155,7 @@ def draw_heads(config: RunConfig, video_id: str) -> Figure:
     from fusion.visual_heads import plot_head_scores
 
     clip = see_clip(config, video_id)
-    heading = f"Heads: {video_id}, {clip.name}"
+    heading = heading_of(config, f"How sharp and how far heads look: {video_id}, {clip.name}")
     return plot_head_scores(clip.attention(), clip.face_time_s, clip.motion_time_s, heading=heading)
 
 
@@ -161,7 +164,7 @@ def draw_relations(config: RunConfig, video_id: str) -> Figure:
     from fusion.visual_heads import plot_token_relations
 
     clip = see_clip(config, video_id)
-    heading = f"Which motion each face looks at: {video_id}, {clip.name}"
+    heading = heading_of(config, f"Which motion each face looks at: {video_id}, {clip.name}")
     return plot_token_relations(clip.attention(), clip.face_time_s, clip.motion_time_s, heading=heading)
 
 
@@ -184,7 +187,8 @@ def draw_time_line(config: RunConfig, video_id: str, trait: str, *, moving: bool
     found = frames_at(config, video_file(config, video_id), wanted.tolist())
     times = np.array(list(found)) / config.video.fps
     draw = animate_time_line if moving else plot_time_line
-    return draw(line, list(found.values()), times, heading=f"Which moments spoke for {trait}: {video_id}, {clip.name}")
+    heading = heading_of(config, f"Which moments spoke for {trait}: {video_id}, {clip.name}")
+    return draw(line, list(found.values()), times, heading=heading)
 
 
 def video_file(config: RunConfig, video_id: str) -> Path:

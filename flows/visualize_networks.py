@@ -23,6 +23,7 @@ from extractors.visual_static import placed, plot_activations, plot_filters, plo
 from flows.config import RunConfig
 from flows.errors import UserError
 from flows.visualize_clip import Face, faces_of, motion_maps, motion_of, prepared, static_network
+from flows.visualize_files import heading_of
 
 LAST_MAPS = "conv5_block3_out"  # what ResNet-50 averages into its features
 
@@ -40,7 +41,12 @@ def draw_static_layers(config: RunConfig, file: Path, layers: Sequence[str], cou
         layer: found[0]
         for layer, found in layer_activations(network, prepared([face.crop]), list(dict.fromkeys(layers))).items()
     }
-    return plot_activations(face.crop, maps, {layer: strongest(values, count) for layer, values in maps.items()})
+    return plot_activations(
+        face.crop,
+        maps,
+        {layer: strongest(values, count) for layer, values in maps.items()},
+        heading=heading_of(config, f"Strongest features of layers of ResNet-50: {file.name}, {face.time_s:.1f} s"),
+    )
 
 
 def draw_cam(config: RunConfig, file: Path, features: Sequence[int] | None, count: int) -> Figure:
@@ -61,7 +67,7 @@ def draw_cam(config: RunConfig, file: Path, features: Sequence[int] | None, coun
         [face.frame] * len(chosen),
         [placed(class_activation_map(maps, row), face.box, height, width) for row in weights],
         [f"feature {feature}" for feature in chosen],
-        heading=f"Where static features come from: {file.name}, {face.time_s:.1f} s",
+        heading=heading_of(config, f"Where static features come from: {file.name}, {face.time_s:.1f} s"),
         unit="activation",
     )
 
@@ -78,7 +84,7 @@ def draw_filters(config: RunConfig, layer: str, filters: Sequence[int] | None, c
     return plot_filters(
         [pattern[..., ::-1] for pattern in found],
         [f"filter {number}\n{len(pattern)} px" for number, pattern in zip(chosen, found, strict=True)],
-        heading=f"What filters of {layer} look for (grey: no change)",
+        heading=heading_of(config, f"What excites filters of {layer} of ResNet-50 most, with grey for zero"),
     )
 
 
@@ -90,8 +96,11 @@ def draw_motion_layers(config: RunConfig, video: Path, layers: Sequence[str]) ->
         extractors.errors.LayerError: there is no such layer.
     """
     found = motion_maps(config, lambda: motion_of(config, video, [1]), list(dict.fromkeys(layers)))
-    maps = {layer: windows[0].maps for layer, windows in found.items()}
-    return plot_layers_over_time(maps, {layer: liveliest(values, 1)[0] for layer, values in maps.items()})
+    return plot_layers_over_time(
+        {layer: windows[0] for layer, windows in found.items()},
+        {layer: liveliest(windows[0].maps, 1)[0] for layer, windows in found.items()},
+        heading=heading_of(config, f"Liveliest feature of layers of I3D: {video.name}"),
+    )
 
 
 def draw_evolution(
@@ -111,7 +120,7 @@ def draw_evolution(
         extractors.errors.LayerError: no such layer or feature.
     """
     found, chosen = _seen(config, video, layer, features, count, range(1, windows + 1))
-    heading = f"{video.name}, {layer} of I3D"
+    heading = heading_of(config, f"Features of {layer} of I3D over time: {video.name}")
     return (animate_features if moving else plot_evolution)(found, chosen, heading=heading)
 
 
@@ -127,7 +136,7 @@ def draw_comparison(
 ) -> Figure | FuncAnimation:
     """Draw heat maps of features side by side over one window, with the optical flow. Raises as `draw_evolution`."""
     found, chosen = _seen(config, video, layer, features, count, [window])
-    heading = f"{video.name}, {layer} of I3D"
+    heading = heading_of(config, f"Where features of {layer} of I3D are active: {video.name}")
     return (
         animate_features(found, chosen, heading=heading) if moving else plot_comparison(*found, chosen, heading=heading)
     )
@@ -136,7 +145,8 @@ def draw_comparison(
 def draw_volume(config: RunConfig, video: Path, layer: str, feature: int | None, window: int) -> Figure:
     """Draw one feature in space and time. Raises as `draw_evolution`."""
     found, (chosen,) = _seen(config, video, layer, None if feature is None else [feature], 1, [window])
-    return plot_volume(*found, chosen, heading=f"{video.name}, {layer} of I3D, feature {chosen}")
+    heading = heading_of(config, f"Feature {chosen} of {layer} of I3D in space and time: {video.name}")
+    return plot_volume(*found, chosen, heading=heading)
 
 
 def _seen(

@@ -9,18 +9,21 @@ from matplotlib import colormaps
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import FancyBboxPatch
+from matplotlib.ticker import LogLocator, NullFormatter
 
 from fusion.architecture import Architecture, Block
+from fusion.visual_style import COLOURS, PAGE_IN, SHOWN_DPI, page, printed
 
 COLUMNS = 4
-COLUMN_IN = 2.9  # four make the width of a sheet of A3
-ROW_IN = 0.5
-BOX_HEIGHT = 0.66  # of the distance of two rows
+A3_IN = 297 / 25.4
+ROW_IN = 0.52
+BOX_HEIGHT = 0.8  # of the distance of two rows
 WIDTH = 0.92  # of a column; arrows that go past boxes run in the rest
-FONT_PT = 6.5
+TITLE_IN = 0.75
 DARK = 0.6  # share of the work from which on text is white
 
 
+@printed
 def plot_architectures(architectures: Mapping[str, Architecture]) -> Figure:
     """Draw networks side by side, input on top: a box for each block with its parameters and its work.
 
@@ -30,13 +33,15 @@ def plot_architectures(architectures: Mapping[str, Architecture]) -> Figure:
         architectures: title -> network, at least one.
 
     Returns:
-        The figure, as wide as a sheet of A3 for four networks or more. It belongs to no window and needs no display.
+        The figure: a page wide for up to three networks, else a sheet of A3. It belongs to no window.
     """
     columns = min(COLUMNS, len(architectures))
     titles = list(architectures)
     rows = [titles[at : at + columns] for at in range(0, len(titles), columns)]
     heights = [max(max(_ranks(architectures[title])) + 1 for title in row) for row in rows]
-    figure = Figure(figsize=(COLUMN_IN * columns, sum(ROW_IN * (height + 2.2) for height in heights)))
+    width_in = A3_IN if columns == COLUMNS else PAGE_IN
+    height_in = sum(ROW_IN * height + TITLE_IN for height in heights) + 0.05
+    figure = Figure(figsize=(width_in, height_in), dpi=SHOWN_DPI)
     # constrained layout takes text of boxes for their size; here the axes fill the sheet
     grid = figure.add_gridspec(
         len(rows),
@@ -44,10 +49,10 @@ def plot_architectures(architectures: Mapping[str, Architecture]) -> Figure:
         height_ratios=heights,
         left=0.01,
         right=0.99,
-        top=0.96,
-        bottom=0.01,
+        top=1 - TITLE_IN / height_in,
+        bottom=0.05 / height_in,
         wspace=0.04,
-        hspace=0.16,
+        hspace=TITLE_IN / (ROW_IN * np.mean(heights)),
     )
     for row, (names, height) in enumerate(zip(rows, heights, strict=True)):
         for column, title in enumerate(names):
@@ -55,6 +60,7 @@ def plot_architectures(architectures: Mapping[str, Architecture]) -> Figure:
     return figure
 
 
+@printed
 def plot_costs(names: Sequence[str], costs: Mapping[str, Sequence[float]]) -> Figure:
     """Draw what networks cost as dots on logarithmic scales, a panel for each kind of cost.
 
@@ -65,18 +71,21 @@ def plot_costs(names: Sequence[str], costs: Mapping[str, Sequence[float]]) -> Fi
     Returns:
         The figure.
     """
-    figure = Figure(figsize=(2.6 * len(costs) + 1, 0.32 * len(names) + 1), layout="constrained")
+    figure = page(0.25 * len(names) + 0.8, "What networks cost")
     panels = figure.subplots(1, len(costs), sharey=True, squeeze=False)[0]
     for axes, (title, values) in zip(panels, costs.items(), strict=True):
         known = np.asarray(values, float)
-        axes.semilogx(known, range(len(names)), "o", color="#0072B2")
+        axes.semilogx(known, range(len(names)), "o", color=COLOURS[0])
         axes.grid(axis="y", color="0.85")
         for row, value in enumerate(known):
             if np.isfinite(value):
-                axes.annotate(short(value), (value, row), (6, 0), textcoords="offset points", va="center", fontsize=8)
+                axes.annotate(short(value), (value, row), (6, 0), textcoords="offset points", va="center")
         axes.set_xlabel(title)
+        axes.xaxis.set_major_locator(LogLocator(numticks=4))
+        axes.xaxis.set_major_formatter(lambda value, _: short(value))
+        axes.xaxis.set_minor_formatter(NullFormatter())
         positive = known[known > 0]
-        axes.set_xlim(positive.min() / 3, positive.max() * 30)  # room for the numbers
+        axes.set_xlim(positive.min() / 3, positive.max() * 100)  # room for the numbers
         axes.spines[["top", "right"]].set_visible(False)
     panels[0].set_yticks(range(len(names)), names)
     panels[0].invert_yaxis()
@@ -108,7 +117,7 @@ def _draw(axes: Axes, title: str, architecture: Architecture, height: int) -> No
         width = WIDTH / ranks.count(rank)
         _box(axes, block, places[at], rank, width, block.macs / max(architecture.macs, 1))
     total = f"{architecture.parameters:,} parameters\n{short(architecture.macs)} multiply-adds"
-    axes.set_title(f"{title}\n{total}", fontsize=FONT_PT + 1.5)
+    axes.set_title(f"{title}\n{total}")
     axes.set_xlim(0, 1)
     axes.set_ylim(height - 0.5, -0.5)
     axes.axis("off")
@@ -144,5 +153,6 @@ def _box(axes: Axes, block: Block, x: float, rank: int, width: float, share: flo
     axes.add_patch(shape)
     numbers = [f"{short(block.parameters)} par."] if block.parameters else []
     numbers += [f"{short(block.macs)} mult."] if block.macs else []
-    text = block.name.rpartition("/")[2] + ("\n" + ", ".join(numbers) if numbers else "")
-    axes.text(x, rank, text, ha="center", va="center", fontsize=FONT_PT, color="white" if share > DARK else "black")
+    between = ", " if width > WIDTH / 2 else "\n"
+    text = block.name.rpartition("/")[2] + ("\n" + between.join(numbers) if numbers else "")
+    axes.text(x, rank, text, ha="center", va="center", color="white" if share > DARK else "black")

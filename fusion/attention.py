@@ -12,6 +12,10 @@ from matplotlib.figure import Figure
 
 from fusion.layers import CrossAttention
 from fusion.model import CompletePersonalityModel
+from fusion.visual_style import page, printed
+
+PANELS_ACROSS = 3
+MOST_TICKS = 4
 
 
 def get_attention_weights(
@@ -46,6 +50,7 @@ def get_attention_weights(
     return weights
 
 
+@printed
 def plot_attention_map(
     weights: np.ndarray,
     *,
@@ -78,28 +83,30 @@ def plot_attention_map(
         raise ValueError(f"weights must be [B, heads, Ts, Td] or [heads, Ts, Td], got {weights.shape}")
     heads, rows, columns = weights.shape
     panels = [(f"head {head + 1}", weights[head]) for head in range(heads)] + [("mean of heads", weights.mean(axis=0))]
-    figure = Figure(figsize=(3.2 * len(panels), 3.6), layout="constrained")
-    all_axes = figure.subplots(1, len(panels), squeeze=False)[0]
+    across = min(PANELS_ACROSS, len(panels))
+    down = -(-len(panels) // across)
+    figure = page(1.9 * down + 0.3, title if title is not None else "")
+    grid = figure.subplots(down, across, squeeze=False)
     peak = float(weights.max())
     image = None
-    for axes, (name, panel) in zip(all_axes, panels, strict=True):
+    for axes, (name, panel) in zip(grid.ravel(), panels, strict=False):
         image = axes.imshow(panel, aspect="auto", cmap="viridis", vmin=0.0, vmax=peak, interpolation="nearest")
         axes.set_title(name)
         _label_ticks(axes.xaxis, dynamic_time_s, columns)
         _label_ticks(axes.yaxis, static_time_s, rows)
-        axes.set_xlabel("motion token" if dynamic_time_s is None else "motion at (s)")
-    all_axes[0].set_ylabel("face token" if static_time_s is None else "face at (s)")
-    figure.colorbar(image, ax=list(all_axes), label="attention weight")
-    if title is not None:
-        figure.suptitle(title)
+    for axes in grid.ravel()[len(panels) :]:
+        axes.set_axis_off()
+    figure.supxlabel("motion token" if dynamic_time_s is None else "motion at (s)")
+    figure.supylabel("face token" if static_time_s is None else "face at (s)")
+    figure.colorbar(image, ax=list(grid.ravel()), label="attention weight", aspect=30)
     if save_path is not None:
         figure.savefig(save_path)
     return figure
 
 
 def _label_ticks(axis: Any, time_s: np.ndarray | None, count: int) -> None:
-    """At most eight ticks, so that labels of a long clip do not run into each other."""
+    """A few ticks, so that labels of a long clip do not run into each other."""
     if time_s is not None and len(time_s) != count:
         raise ValueError(f"{count} tokens need {count} times, got {len(time_s)}")
-    shown = np.unique(np.linspace(0, count - 1, min(count, 8)).round().astype(int))
+    shown = range(0, count, -(-count // MOST_TICKS))
     axis.set_ticks(shown, [f"{i + 1}" if time_s is None else f"{time_s[i]:.1f}" for i in shown])

@@ -10,13 +10,13 @@ from matplotlib.figure import Figure
 
 from fusion.feature_dimensions import Components, Dimensions
 from fusion.feature_identity import Identity
+from fusion.visual_style import COLOURS, folded, page, printed
 
-# Okabe and Ito's colours that can be told apart by everybody, with a shape each for prints without colour.
-COLOURS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#000000")
-MARKERS = "osD^vPX"
-SIZE_IN = (7.0, 3.2)  # the width of a page of text
+LEGEND_ACROSS = 4
+MARKERS = "osD^vPX"  # a shape for each colour, for prints without colour
 
 
+@printed
 def plot_identity(identity: Identity, title: str) -> Figure:
     """Draw how alike tokens of one person are and how alike those of different people, over the sample's pairs.
 
@@ -24,7 +24,8 @@ def plot_identity(identity: Identity, title: str) -> Figure:
         identity: with pairs of both kinds, else the picture says that there are none.
         title: heading.
     """
-    figure = Figure(figsize=SIZE_IN, layout="constrained")
+    auc = "" if identity.auc is None else f", AUC {identity.auc:.3f}"
+    figure = page(3, f"{title}: same or different person{auc}")
     axes = figure.subplots()
     if identity.auc is None:
         axes.text(0.5, 0.5, "no two clips of one person, or one person only", ha="center", va="center")
@@ -41,12 +42,11 @@ def plot_identity(identity: Identity, title: str) -> Figure:
             axes.axvline(values.mean(), color=colour, ls=":", lw=1)
         axes.set_xlabel("cosine similarity of two tokens (dotted: mean)")
         axes.set_ylabel("share of pairs")
-        axes.legend(frameon=False, fontsize=8)
-        title = f"{title}: same or different person, AUC {identity.auc:.3f}"
-    axes.set_title(title, fontsize=10)
+        axes.legend()
     return figure
 
 
+@printed
 def plot_components(components: Components, vectors: np.ndarray, people: Sequence[str], title: str) -> Figure:
     """Draw tokens along the first two principal components, and how much variance the components hold.
 
@@ -56,7 +56,7 @@ def plot_components(components: Components, vectors: np.ndarray, people: Sequenc
         people: the person in each, "" where it is not known; the seven with the most tokens get a colour and a shape.
         title: heading.
     """
-    figure = Figure(figsize=SIZE_IN, layout="constrained")
+    figure = page(3.4, f"{title}: principal components")
     scatter, variance = figure.subplots(1, 2, width_ratios=(3, 2))
     x, y = components.project(vectors)[:, :2].T
     counts = Counter(person for person in people if person)
@@ -68,27 +68,28 @@ def plot_components(components: Components, vectors: np.ndarray, people: Sequenc
         scatter.scatter(x[rest], y[rest], size, color="0.75", marker=".", label=label, rasterized=True)
     for name, colour, marker in zip(shown, COLOURS, MARKERS, strict=False):
         theirs = np.asarray(people) == name
-        scatter.scatter(x[theirs], y[theirs], size, color=colour, marker=marker, label=name, rasterized=True)
-    figure.legend(loc="outside lower left", ncols=len(COLOURS) + 1, fontsize=6, frameon=False, columnspacing=1)
+        scatter.scatter(
+            x[theirs], y[theirs], size, color=colour, marker=marker, label=folded(name, 20), rasterized=True
+        )
+    figure.legend(loc="outside lower left", ncols=LEGEND_ACROSS, columnspacing=1, handletextpad=0.2)
     for axis, (setter, share) in enumerate(
         zip((scatter.set_xlabel, scatter.set_ylabel), components.ratio, strict=False)
     ):
-        setter(f"component {axis + 1} ({share:.1%} of variance)", fontsize=8)
+        setter(f"component {axis + 1} ({share:.1%} of variance)")
     held = np.cumsum(components.ratio)
     variance.semilogx(np.arange(1, len(held) + 1), held, color=COLOURS[0])
+    variance.xaxis.set_major_formatter("{x:,.0f}")
     needed = components.needed(0.9)
     variance.axvline(needed, color="0.5", ls=":")
     variance.axhline(0.9, color="0.5", ls=":")
-    variance.set_title(f"{needed:,} components hold 90 %", fontsize=8)
+    variance.set_title(f"{needed:,} {'holds' if needed == 1 else 'hold'} 90 %")
     variance.set_ylim(0, 1.02)
-    variance.set_xlabel("components", fontsize=8)
-    variance.set_ylabel("share of variance held", fontsize=8)
-    for axes in (scatter, variance):
-        axes.tick_params(labelsize=7)
-    figure.suptitle(f"{title}: principal components", fontsize=10)
+    variance.set_xlabel("components")
+    variance.set_ylabel("share of variance held")
     return figure
 
 
+@printed
 def plot_dimensions(dimensions: Dimensions, title: str) -> Figure:
     """Draw the distribution of every dimension, sorted by mean, and the share of tokens in which it is 0.
 
@@ -98,7 +99,7 @@ def plot_dimensions(dimensions: Dimensions, title: str) -> Figure:
         dimensions: of D dimensions.
         title: heading.
     """
-    figure = Figure(figsize=(SIZE_IN[0], 4.2), layout="constrained")
+    figure = page(4.2, f"{title}: distribution of every dimension")
     values, zeros = figure.subplots(2, 1, sharex=True, height_ratios=(3, 1))
     order = np.argsort(dimensions.mean, kind="stable")
     low, lower, median, upper, high = dimensions.quantiles[:, order]
@@ -106,20 +107,18 @@ def plot_dimensions(dimensions: Dimensions, title: str) -> Figure:
     values.fill_between(at, low, high, color="#CFE3F1", lw=0, label="5 to 95 %", rasterized=True)
     values.fill_between(at, lower, upper, color="#7FB3D5", lw=0, label="25 to 75 %", rasterized=True)
     values.plot(at, median, color="black", lw=0.8, label="median")
-    values.set_ylabel("value", fontsize=8)
+    values.set_ylabel("value")
     zeros.fill_between(at, dimensions.zeros[order], color="0.6", lw=0, step="mid", rasterized=True)
     zeros.set_ylim(0, 1)
-    zeros.set_ylabel("share of 0", fontsize=8)
-    zeros.set_xlabel(f"dimensions, sorted by mean ({dimensions.tokens:,} tokens)", fontsize=8)
+    zeros.set_ylabel("share of 0")
+    zeros.set_xlabel(f"dimensions, sorted by mean ({dimensions.tokens:,} tokens)")
     place = np.argsort(order)
-    for kind, colour, marker in (("dead", "#D55E00", "x"), ("constant", "#CC79A7", "+"), ("saturated", "#009E73", "^")):
+    for kind, colour, marker in zip(("dead", "constant", "saturated"), COLOURS[1:], "x+^", strict=False):
         found = list(getattr(dimensions, kind))
         if found:
             height = np.zeros(len(found)) if kind == "dead" else dimensions.highest[found]
             values.plot(place[found], height, marker, color=colour, ms=5, label=f"{kind} ({len(found)})")
-    values.legend(fontsize=7, frameon=False, ncols=2)
+    values.legend(ncols=2)
     for axes in (values, zeros):
-        axes.tick_params(labelsize=7)
         axes.margins(x=0.01)
-    figure.suptitle(f"{title}: distribution of every dimension", fontsize=10)
     return figure

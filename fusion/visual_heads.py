@@ -5,8 +5,9 @@ from __future__ import annotations
 import numpy as np
 from matplotlib.figure import Figure
 
-SHOWN_DPI = 150
-DYNAMIC_COLOUR, STATIC_COLOUR = "#0072B2", "#D55E00"  # Okabe and Ito's
+from fusion.visual_style import COLOURS, page, printed
+
+DYNAMIC_COLOUR, STATIC_COLOUR = COLOURS[:2]
 
 
 def head_scores(weights: np.ndarray, static_time_s: np.ndarray, dynamic_time_s: np.ndarray) -> dict[str, np.ndarray]:
@@ -32,29 +33,33 @@ def head_scores(weights: np.ndarray, static_time_s: np.ndarray, dynamic_time_s: 
     }
 
 
+@printed
 def plot_head_scores(
     weights: np.ndarray, static_time_s: np.ndarray, dynamic_time_s: np.ndarray, *, heading: str
 ) -> Figure:
     """Draw the numbers of `head_scores` as bars."""
     scores = head_scores(weights, static_time_s, dynamic_time_s)
     uniform = np.abs(static_time_s[:, None] - dynamic_time_s[None, :]).mean()
-    figure = Figure(figsize=(6.4, 0.38 * len(weights) + 1.6), dpi=SHOWN_DPI, layout="constrained")
+    figure = page(0.34 * len(weights) + 1.1, heading)
     left, right = figure.subplots(1, 2, sharey=True)
     names = [f"head {head + 1}" for head in range(len(weights))]
-    for axes, values, colour in ((left, scores["spread"], "#0072B2"), (right, scores["distance_s"], "#E69F00")):
+    for axes, values, colour in (
+        (left, scores["spread"], DYNAMIC_COLOUR),
+        (right, scores["distance_s"], STATIC_COLOUR),
+    ):
         bars = axes.barh(names, values, color=colour)
-        axes.bar_label(bars, fmt="%.2f", padding=2, fontsize=8)
+        axes.bar_label(bars, fmt="%.2f", padding=2)
         axes.margins(x=0.15)
     left.set_xlim(0, 1.15)
     left.invert_yaxis()
-    left.set_xlabel("spread (0: one token, 1: all alike)", fontsize=8)
-    right.set_xlabel("mean time from face to motion (s)", fontsize=8)
+    left.set_xlabel("spread (0: one token, 1: all alike)")
+    right.set_xlabel("mean time from face to motion (s)")
+    right.set_title("dotted: if all were looked at alike")
     right.axvline(uniform, color="black", linestyle=":", linewidth=1)
-    right.set_title("dotted: if it looked at all alike", fontsize=7)
-    figure.suptitle(heading, fontsize=10)
     return figure
 
 
+@printed
 def plot_token_relations(
     weights: np.ndarray, static_time_s: np.ndarray, dynamic_time_s: np.ndarray, *, heading: str
 ) -> Figure:
@@ -67,9 +72,9 @@ def plot_token_relations(
         heading: of the figure.
     """
     heads = len(weights)
-    figure = Figure(figsize=(7, 1.15 * heads + 0.9), dpi=SHOWN_DPI, layout="constrained")
-    panels = figure.subplots(heads, 1, sharex=True, squeeze=False)[:, 0]
     largest = max(float(weights.max()), 1e-12)
+    figure = page(1.05 * heads + 0.8, f"{heading}\nwidest line: a weight of {largest:.2f}")
+    panels = figure.subplots(heads, 1, sharex=True, squeeze=False)[:, 0]
     for head, axes in enumerate(panels):
         for face, row in enumerate(weights[head] / largest):
             for motion, share in enumerate(row):
@@ -78,10 +83,9 @@ def plot_token_relations(
                     axes.plot(ends, [1, 0], color="0.15", linewidth=3 * share, alpha=float(np.clip(share, 0.08, 1)))
         axes.scatter(static_time_s, np.ones(len(static_time_s)), color=STATIC_COLOUR, marker="o", s=22, zorder=3)
         axes.scatter(dynamic_time_s, np.zeros(len(dynamic_time_s)), color=DYNAMIC_COLOUR, marker="s", s=30, zorder=3)
-        axes.set_yticks([0, 1], labels=["motion", "faces"], fontsize=7)
+        axes.set_yticks([0, 1], labels=["motion", "faces"])
         axes.set_ylim(-0.25, 1.25)
-        axes.set_title(f"head {head + 1}", fontsize=8, loc="left", pad=2)
+        axes.set_title(f"head {head + 1}", loc="left", pad=2)
         axes.spines[["top", "right", "left"]].set_visible(False)
     panels[-1].set_xlabel("time in the video (s)")
-    figure.suptitle(f"{heading}\nwidest line: a weight of {largest:.2f}", fontsize=9)
     return figure

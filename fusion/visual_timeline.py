@@ -9,13 +9,13 @@ import numpy as np
 from matplotlib.animation import FuncAnimation
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 
-SHOWN_DPI = 150
-MOVING_DPI = 80
-WIDTH_IN, BARS_IN = 9.0, 1.2
-FOR, AGAINST = "#0072B2", "#D55E00"  # Okabe and Ito's blue and vermilion
-HEAD_LINES = ("-", "--", "-.", ":")
+from fusion.visual_style import COLOURS, LINES, MOVING_DPI, PAGE_IN, page, printed, settle
+
+BARS_IN, MOVING_IN = 1.25, 5.0
+FOR, AGAINST = COLOURS[:2]
 
 
 @dataclass(frozen=True, eq=False)
@@ -65,6 +65,7 @@ class TimeLine:
         return (inside * self.by_moment()).sum(axis=1) / np.maximum(inside.sum(axis=1), 1)
 
 
+@printed
 def plot_time_line(line: TimeLine, frames: Sequence[np.ndarray], frame_time_s: np.ndarray, *, heading: str) -> Figure:
     """Draw frames in a strip, framed by the attention of their moment, and below them the weights against time.
 
@@ -78,39 +79,30 @@ def plot_time_line(line: TimeLine, frames: Sequence[np.ndarray], frame_time_s: n
         raise ValueError(f"{len(frames)} frames need as many times, got {len(frame_time_s)}")
     bars = 1 + (line.relevance is not None)
     height, width = frames[0].shape[:2]
-    strip_in = 0.83 * WIDTH_IN / len(frames) * height / width
-    heights_in = [strip_in, *[BARS_IN] * bars]
-    whole_in = sum(heights_in) + 1.5 + 0.2 * bars
-    figure = Figure(figsize=(WIDTH_IN, whole_in), dpi=SHOWN_DPI)
-    margins = {"left": 0.09, "right": 0.98, "top": 1 - 0.65 / whole_in, "bottom": 0.5 / whole_in}
-    grid = figure.add_gridspec(1 + bars, 1, height_ratios=heights_in, hspace=0.25, **margins)
-    strip = grid[0].subgridspec(1, len(frames), wspace=0.1)
+    strip_in = 0.9 * PAGE_IN / len(frames) * height / width
+    figure = page(strip_in + BARS_IN * bars + 0.8, heading)
+    strip, *places = figure.add_gridspec(1 + bars, 1, height_ratios=[strip_in + 0.15, *[BARS_IN] * bars])
+    panels = strip.subgridspec(1, len(frames)).subplots(squeeze=False)[0]
     at = line.on_times(frame_time_s)
-    for column, (frame, time_s, weight) in enumerate(zip(frames, frame_time_s, at, strict=True)):
-        axes = figure.add_subplot(strip[column])
+    for axes, frame, time_s, weight in zip(panels, frames, frame_time_s, at, strict=True):
         _framed(axes, frame, weight / max(float(at.max()), 1e-12))
-        axes.set_title(f"{time_s:.1f} s", fontsize=7, pad=3)
-    _draw_bars(figure, [grid[row] for row in range(1, 1 + bars)], line)
-    figure.suptitle(heading, fontsize=10)
+        axes.set_title(f"{time_s:.1f} s")
+    _draw_bars(figure, places, line)
     return figure
 
 
+@printed
 def animate_time_line(
     line: TimeLine, frames: Sequence[np.ndarray], frame_time_s: np.ndarray, *, heading: str
 ) -> FuncAnimation:
     """Play the frames above the weights, a marker running along; the frame's border is its moment's attention."""
-    parts = 2 + (line.relevance is not None)
-    figure = Figure(figsize=(5, 3.4 + 1.1 * (parts - 1)), dpi=MOVING_DPI)
+    bars = 1 + (line.relevance is not None)
+    figure = page(3.0 + BARS_IN * bars, heading, width_in=MOVING_IN)
+    figure.set_dpi(MOVING_DPI)
     FigureCanvasAgg(figure)
-    grid = figure.add_gridspec(
-        parts, 1, height_ratios=[3, *[1] * (parts - 1)], left=0.15, right=0.97, top=0.92, bottom=0.1, hspace=0.2
-    )
-    picture = figure.add_subplot(grid[0])
-    markers = [
-        axes.axvline(frame_time_s[0], color="black", linewidth=1.2)
-        for axes in _draw_bars(figure, [grid[row] for row in range(1, parts)], line)
-    ]
-    figure.suptitle(heading, fontsize=9)
+    top, *places = figure.add_gridspec(1 + bars, 1, height_ratios=[2.6, *[BARS_IN] * bars])
+    picture = figure.add_subplot(top)
+    markers = [axes.axvline(frame_time_s[0], color="black", linewidth=1.2) for axes in _draw_bars(figure, places, line)]
     at = line.on_times(frame_time_s)
 
     def draw(number: int) -> list:
@@ -120,6 +112,8 @@ def animate_time_line(
             marker.set_xdata([frame_time_s[number]] * 2)
         return markers
 
+    draw(0)
+    settle(figure)
     step_s = float(np.median(np.diff(frame_time_s))) if len(frames) > 1 else 1.0
     return FuncAnimation(figure, draw, frames=len(frames), interval=1000 * step_s)
 
@@ -128,7 +122,7 @@ def _framed(axes: Axes, frame: np.ndarray, share: float) -> None:
     axes.imshow(frame)
     axes.set(xticks=[], yticks=[])
     for spine in axes.spines.values():
-        spine.set(linewidth=0.5 + 3 * share, edgecolor=(*_rgb(FOR), 0.15 + 0.85 * share))
+        spine.set(linewidth=0.5 + 3 * share, edgecolor=(*to_rgb(FOR), 0.15 + 0.85 * share))
 
 
 def _draw_bars(figure: Figure, places: Sequence, line: TimeLine) -> list[Axes]:
@@ -137,14 +131,15 @@ def _draw_bars(figure: Figure, places: Sequence, line: TimeLine) -> list[Axes]:
     attention.bar(middle, line.by_moment(), width * 0.96, color="0.8", label="mean of heads")
     edges = np.stack([line.start_s, line.end_s], axis=1)
     for head, weights in enumerate(line.by_head()):
-        style = {"color": "0.25", "linestyle": HEAD_LINES[head % len(HEAD_LINES)], "linewidth": 1}
+        style = {"color": "0.25", "linestyle": LINES[head % len(LINES)], "linewidth": 1}
         for moment, (span, weight) in enumerate(zip(edges, weights, strict=True)):
             attention.plot(span, [weight, weight], label=f"head {head + 1}" if moment == 0 else None, **style)
-    attention.set_ylabel("attention", fontsize=8)
+    attention.set_ylabel("attention")
     attention.set_ylim(bottom=0)
-    attention.legend(fontsize=6, ncols=5, loc="upper right", framealpha=0.8)
-    # room for the legend above the bars
-    attention.set_ylim(top=1.35 * max(float(line.by_head().max()), 1e-12))
+    attention.legend(
+        ncols=5, loc="lower right", bbox_to_anchor=(1, 0.97), columnspacing=1, handlelength=1.5, borderpad=0
+    )
+    attention.set_ylim(top=1.05 * max(float(line.by_head().max()), 1e-12))
     drawn = [attention]
     if line.relevance is not None:
         spoken = line.spoken()
@@ -154,18 +149,12 @@ def _draw_bars(figure: Figure, places: Sequence, line: TimeLine) -> list[Axes]:
         for bar, value in zip(bars, spoken, strict=True):
             bar.set_hatch("" if value >= 0 else "///")
         speech.axhline(0, color="black", linewidth=0.8)
-        speech.set_ylabel(f"spoke for (+) or\nagainst (-)\n{line.trait}", fontsize=7)
+        speech.set_ylabel(f"for (+) or against (-)\n{line.trait}")
         speech.ticklabel_format(axis="y", scilimits=(-2, 2))
-        speech.yaxis.get_offset_text().set_fontsize(7)
         drawn.append(speech)
     for axes in drawn:
-        axes.tick_params(labelsize=7)
         axes.set_xlim(0, float(line.end_s.max()))
         axes.spines[["top", "right"]].set_visible(False)
         axes.tick_params(labelbottom=axes is drawn[-1])
-    drawn[-1].set_xlabel("time in the video (s)", fontsize=8)
+    drawn[-1].set_xlabel("time in the video (s)")
     return drawn
-
-
-def _rgb(colour: str) -> tuple[float, float, float]:
-    return tuple(int(colour[place : place + 2], 16) / 255 for place in (1, 3, 5))

@@ -4,7 +4,7 @@ import keras
 import numpy as np
 import pytest
 
-from extractors.activations import activation_statistics, plot_activations, rectified_layers
+from extractors.activations import activation_statistics, plot_layer_statistics, rectified_layers
 
 
 def network() -> keras.Model:
@@ -31,7 +31,7 @@ def test_statistics_are_those_of_the_outputs_themselves_over_all_batches():
         assert (layer.lowest, layer.highest) == (outputs.min(), outputs.max())
         assert layer.zeros == pytest.approx((outputs == 0).mean())
     assert [layer.dead_channels for layer in found] == [0, 1]
-    strength, _ = plot_activations(found, "Layers").axes
+    strength, _ = plot_layer_statistics(found, "Layers").axes
     np.testing.assert_allclose(strength.lines[0].get_ydata(), [layer.mean for layer in found])
 
 

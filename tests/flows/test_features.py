@@ -51,9 +51,10 @@ def test_labels_without_people_leave_out_what_is_about_people(tmp_path):
     lines = [line.split(",") for line in labels.read_text().splitlines()]
     labels.write_text("\n".join(",".join([line[0], *line[3:]]) for line in lines))
     flags = {"labels": labels, "store.path": tmp_path / "store", "weights": "random"}
-    evaluated = evaluate_families(load_config(flags=flags))
+    config = load_config(flags=flags)
+    evaluated = evaluate_families(config)
     assert [one.identity for one in evaluated.values()] == [None, None]
-    assert [name for name, _ in figures_of(evaluated)] == [
+    assert [name for name, _ in figures_of(config, evaluated)] == [
         *("static-components", "static-dimensions", "dynamic-components", "dynamic-dimensions")
     ]
 

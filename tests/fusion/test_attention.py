@@ -69,7 +69,7 @@ def test_the_map_shows_each_head_and_their_mean(tmp_path):
     assert [axes.get_title() for axes in panels] == ["head 1", "head 2", "head 3", "head 4", "mean of heads"]
     assert np.array_equal(panels[2].images[0].get_array(), weights[1, 2])
     assert np.asarray(panels[4].images[0].get_array()) == pytest.approx(weights[1].mean(axis=0))
-    assert panels[0].get_xticklabels()[1].get_text() == "2.6"
+    assert panels[0].get_xticklabels()[1].get_text() == "5.1"
     assert (tmp_path / "map.png").read_bytes().startswith(b"\x89PNG")
 
 

@@ -1,0 +1,76 @@
+"""How pictures look: as wide as a printed page, with text of 8 pt there, in colours that everybody can tell apart."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from functools import wraps
+from typing import ParamSpec, TypeVar
+
+import matplotlib
+from matplotlib.animation import FuncAnimation
+from matplotlib.figure import Figure
+
+PAGE_IN = 180 / 25.4  # two columns of a journal
+SHOWN_DPI = 200
+MOVING_DPI = 100
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")  # Okabe and Ito's
+LINES = ("-", "--", "-.", ":")
+LETTERS_PER_IN = 12.5  # of a heading
+
+STYLE = {
+    "font.size": 8,
+    "axes.titlesize": 8,
+    "axes.labelsize": 8,
+    "xtick.labelsize": 8,
+    "ytick.labelsize": 8,
+    "legend.fontsize": 8,
+    "figure.titlesize": 9,
+    "figure.labelsize": 8,
+    "legend.frameon": False,
+    "lines.linewidth": 1.4,
+    "text.parse_math": False,  # a video's name may have a $
+}
+
+P = ParamSpec("P")
+Drawn = TypeVar("Drawn", Figure, FuncAnimation)
+
+
+def printed(draw: Callable[P, Drawn]) -> Callable[P, Drawn]:
+    """Let a function draw in this style, whatever the user's is."""
+
+    @wraps(draw)
+    def styled(*args: P.args, **kwargs: P.kwargs) -> Drawn:
+        with matplotlib.rc_context(STYLE):
+            drawn = draw(*args, **kwargs)
+        figure = drawn if isinstance(drawn, Figure) else drawn._fig
+        for axes in figure.axes:  # ticks are made when the figure is shown, in whatever style is on then
+            axes.tick_params(which="both", labelsize=STYLE["font.size"])
+        return drawn
+
+    return styled
+
+
+def page(height_in: float, heading: str, *, width_in: float = PAGE_IN) -> Figure:
+    """A figure that belongs to no window, with its heading; its parts find their places by themselves."""
+    figure = Figure(figsize=(width_in, height_in), dpi=SHOWN_DPI, layout="constrained")
+    figure.suptitle(folded(heading, int(LETTERS_PER_IN * width_in)))
+    return figure
+
+
+def settle(figure: Figure) -> None:
+    """Let the parts stay where they are from now on, so that nothing trembles while a picture moves."""
+    figure.draw_without_rendering()
+    figure.set_layout_engine("none")
+
+
+def folded(text: str, letters: int) -> str:
+    """Break a text into lines of so many letters at most: after spaces, dots, strokes and underlines, or anywhere."""
+    lines = []
+    for line in text.splitlines():
+        lines.append("")
+        for part in re.findall(rf"[^ ._/-]{{1,{letters - 1}}}[ ._/-]?|[ ._/-]", line):
+            if len(lines[-1] + part.rstrip()) > letters:
+                lines.append("")
+            lines[-1] += part
+    return "\n".join(line.strip(" ") for line in lines)
