@@ -93,8 +93,8 @@ def plot_costs(names: Sequence[str], costs: Mapping[str, Sequence[float]]) -> Fi
 
 
 def short(count: float) -> str:
-    """A number with three digits and k, M or G, as in 23.6M."""
-    for unit, size in (("G", 1e9), ("M", 1e6), ("k", 1e3)):
+    """A number with three digits and k, M, G or T, as in 23.6M."""
+    for unit, size in (("T", 1e12), ("G", 1e9), ("M", 1e6), ("k", 1e3)):
         if count >= size:
             return f"{count / size:.3g}{unit}"
     return f"{count:.3g}"

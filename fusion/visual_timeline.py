@@ -80,8 +80,8 @@ def plot_time_line(line: TimeLine, frames: Sequence[np.ndarray], frame_time_s: n
     bars = 1 + (line.relevance is not None)
     height, width = frames[0].shape[:2]
     strip_in = 0.9 * PAGE_IN / len(frames) * height / width
-    figure = page(strip_in + BARS_IN * bars + 0.8, heading)
-    strip, *places = figure.add_gridspec(1 + bars, 1, height_ratios=[strip_in + 0.15, *[BARS_IN] * bars])
+    figure = page(strip_in + BARS_IN * bars + 1.0, heading)
+    strip, *places = figure.add_gridspec(1 + bars, 1, height_ratios=[strip_in + 0.35, *[BARS_IN] * bars])
     panels = strip.subgridspec(1, len(frames)).subplots(squeeze=False)[0]
     at = line.on_times(frame_time_s)
     for axes, frame, time_s, weight in zip(panels, frames, frame_time_s, at, strict=True):
