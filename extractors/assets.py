@@ -12,6 +12,7 @@ import tomllib
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import platformdirs
 
@@ -104,6 +105,11 @@ def resolve(name: str, *, folder: Path | None = None, download: bool = True) -> 
     if not download:
         raise AssetError(f"{asset.title} is not on this machine. {_cure(asset)}")
     return fetch(asset)
+
+
+def origin_of(weights: str, seed: int, name: str) -> dict[str, Any]:
+    """Where a network's weights come from, for a cache key: the seed of random ones, the digest of pretrained ones."""
+    return {"weights": weights} | ({"seed": seed} if weights == "random" else {"digest": known_assets()[name].digest})
 
 
 def fetch(asset: Asset, on_bytes: OnBytes = lambda file, done: None) -> Path:

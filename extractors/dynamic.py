@@ -37,14 +37,8 @@ class DynamicSettings(BaseModel, frozen=True, extra="forbid"):
 
     def numerics(self, weights: Literal["pretrained", "random"], seed: int) -> dict[str, Any]:
         """Everything that changes the numbers, for a cache key; JSON-able."""
-        origin = {"seed": seed} if weights == "random" else {"digest": assets.known_assets()[ASSET].digest}
-        return {
-            "network": self.base_model,
-            "revision": REVISION,
-            "precision": self.precision,
-            "weights": weights,
-            **origin,
-        }
+        origin = assets.origin_of(weights, seed, ASSET)
+        return {"network": self.base_model, "revision": REVISION, "precision": self.precision, **origin}
 
 
 class DynamicFeatureExtractor:

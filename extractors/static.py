@@ -44,16 +44,10 @@ class StaticSettings(BaseModel, frozen=True, extra="forbid"):
             extractors.assets.AssetError: there is no such fine-tuned asset.
         """
         if self.weights is not None:
-            weights, origin = "fine-tuned", {"digest": find_own(self.weights, assets_folder).digest}
+            origin = {"weights": "fine-tuned", "digest": find_own(self.weights, assets_folder).digest}
         else:
-            origin = {"seed": seed} if weights == "random" else {"digest": assets.known_assets()[ASSET].digest}
-        return {
-            "network": self.base_model,
-            "revision": REVISION,
-            "precision": self.precision,
-            "weights": weights,
-            **origin,
-        }
+            origin = assets.origin_of(weights, seed, ASSET)
+        return {"network": self.base_model, "revision": REVISION, "precision": self.precision, **origin}
 
 
 class StaticFeatureExtractor:

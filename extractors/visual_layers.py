@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from difflib import get_close_matches
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -28,11 +29,13 @@ def find_layer(network: keras.Model, name: str) -> keras.Layer:
     """Find a layer that gives feature maps.
 
     Raises:
-        LayerError: there is none of that name; names the known ones.
+        LayerError: there is none of that name; names those that are like it, or all.
     """
     known = map_layers(network)
     if name not in known:
-        raise LayerError(f"{network.name} has no layer {name!r} with feature maps; known: {', '.join(known)}")
+        like = get_close_matches(name, known)
+        cure = f"did you mean {' or '.join(like)}?" if like else f"known: {', '.join(known)}"
+        raise LayerError(f"{network.name} has no layer {name!r} with feature maps; {cure}")
     return network.get_layer(name)
 
 

@@ -26,6 +26,7 @@ from flows.cli_visualize import visualize_app
 from flows.config import RunConfig, dump_config, load_config
 from flows.labels import check_labels_meet
 from flows.models import chosen_model, trains
+from flows.options import ASSIGNMENTS, CONFIG, WEIGHTS
 from flows.prefect_server import prefect_api
 from flows.prepare import prepare
 from flows.session import one_line_for_mistakes, run_command
@@ -62,12 +63,8 @@ OPTIONS: dict[str, tuple[str, Any]] = {
         "model",
         Annotated[str | None, typer.Option(help="The model: NAME, NAME/VERSION or NAME/ALIAS.")],
     ),
-    "weights": ("weights", Annotated[str | None, typer.Option(help="pretrained, random (for trials only) or auto.")]),
+    "weights": ("weights", WEIGHTS),
 }
-CONFIG = Annotated[Path | None, typer.Option("--config", "-c", help="Settings file in YAML.")]
-ASSIGNMENTS = Annotated[
-    list[str] | None, typer.Option("--set", metavar="NAME=VALUE", help="Any single setting, as in video.fps=25.")
-]
 
 
 def command(example: str, *options: str) -> Callable[[Callable[[RunConfig], None]], Callable[[RunConfig], None]]:

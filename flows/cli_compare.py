@@ -17,6 +17,7 @@ from flows.architectures import ENTRIES
 from flows.cli_store import show_table
 from flows.errors import UserError
 from flows.session import run_plainly
+from storage.commit import check_writable
 
 if TYPE_CHECKING:
     from flows.measured import Measured
@@ -54,6 +55,8 @@ def compare(
         unknown = [name for name in chosen if name not in ENTRIES]
         if unknown:
             raise UserError(f"there is no network {', '.join(unknown)}; there are {', '.join(ENTRIES)}")
+        if out is not None:
+            check_writable(out / "compare.json")
         described, measured = _look_at(chosen, measure)
         show_table(_summary(described, measured))
         for name in chosen if layers else ():

@@ -12,7 +12,7 @@ from flows.cli_store import show_table
 from flows.config import RunConfig, load_config
 from flows.families import settle_weights
 from flows.labels import labels_of
-from flows.options import CONFIG
+from flows.options import ASSIGNMENTS, CONFIG
 from flows.prefect_server import prefect_api
 from flows.session import run_command
 
@@ -28,10 +28,7 @@ def evaluate(
     ] = False,
     weights: Annotated[str | None, typer.Option(help="Those of the features: pretrained, random or auto.")] = None,
     config: CONFIG = None,
-    assignments: Annotated[
-        list[str] | None,
-        typer.Option("--set", metavar="NAME=VALUE", help="Any single setting, as in evaluate.seeds=5."),
-    ] = None,
+    assignments: ASSIGNMENTS = None,
 ) -> None:
     """Compare the model with baselines, ablations and controls, on the official split and on unseen people.
 

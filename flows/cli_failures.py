@@ -80,7 +80,7 @@ def retry(
 
             show_extraction(extract_flow(settings, files))
 
-    run_command("retry", lambda: load_for_store(config, flags, assignments), body)
+    run_command("retry", lambda: load_for_store(config, flags=flags, assignments=assignments), body)
 
 
 def refused_files(settings: RunConfig, reason: str | None) -> Archive:

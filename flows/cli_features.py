@@ -62,7 +62,7 @@ def evaluate_features(
         folder = features.keep(settings.store.path, results, figures, picture.value)
         console.say(f"Evaluate features: all figures and {len(figures)} pictures are in {folder}")
 
-    run_command("evaluate-features", lambda: load_for_store(config, flags, assignments), body)
+    run_command("evaluate-features", lambda: load_for_store(config, flags=flags, assignments=assignments), body)
 
 
 def _layers(settings: RunConfig, clips: int, figures: dict[str, Any]) -> dict[str, list[LayerActivations]]:

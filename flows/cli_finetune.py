@@ -37,4 +37,4 @@ def finetune(
         made = train(settings, files)
         console.say(f"Asset: {made.name}; --set static.weights={made.name} makes features with it, under their own key")
 
-    run_command("finetune", lambda: load_for_store(config, flags, assignments), body)
+    run_command("finetune", lambda: load_for_store(config, flags=flags, assignments=assignments), body)

@@ -27,6 +27,11 @@ from rich.text import Text
 console = Console(stderr=True, highlight=False, markup=False, emoji=False)
 
 
+def counted(count: int, noun: str) -> str:
+    """A number with its noun, as in "1 video" and "1,000 videos"."""
+    return f"{count:,} {noun}" if count == 1 else f"{count:,} {noun}s"
+
+
 class _Remaining(ProgressColumn):
     """Videos left, and failed where there are any."""
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 from extractors import assets, dynamic, static
 from extractors.assets_own import find_own
@@ -13,6 +15,8 @@ from flows.errors import UserError
 from storage.families import Family
 
 FACE_ASSET = "face_detector"
+Part = Literal["faces", "static", "dynamic"]
+PARTS: tuple[Part, ...] = ("faces", "static", "dynamic")
 FACE_ROW = ("x", "y", "width", "height", "score")
 
 
@@ -74,15 +78,15 @@ def families_of(config: RunConfig) -> Families:
     )
 
 
-def settle_weights(config: RunConfig) -> RunConfig:
-    """Turn `weights: auto` into what this machine can have, and make sure that all assets are at hand.
+def settle_weights(config: RunConfig, needs: Sequence[Part] = PARTS) -> RunConfig:
+    """Turn `weights: auto` into what this machine can have, and make sure that what is needed is at hand.
 
     Raises:
         extractors.assets.AssetError: an asset cannot be had; says where to put it.
         UserError: a fine-tuned network was made from random weights, and the others are to be pretrained; or the like.
     """
-    _resolve(config, FACE_ASSET)
-    settled = _settle(config)
+    settled = _without_auto(config)
+    _resolve(settled, needs)
     if settled.static.weights is not None:
         base = find_own(settled.static.weights, settled.assets).base
         if base != settled.weights:
@@ -93,18 +97,16 @@ def settle_weights(config: RunConfig) -> RunConfig:
     return settled
 
 
-def _settle(config: RunConfig) -> RunConfig:
-    if config.weights == "random":
+def _without_auto(config: RunConfig) -> RunConfig:
+    """Settle on pretrained weights where all networks can have them, whichever are needed: they make one key."""
+    if config.weights != "auto":
         return config
+    pretrained = config.model_copy(update={"weights": "pretrained"})
     try:
-        if config.static.weights is None:
-            _resolve(config, static.ASSET)
-        _resolve(config, dynamic.ASSET)
+        _resolve(pretrained, ("static", "dynamic"))
     except assets.AssetError:
-        if config.weights == "pretrained":
-            raise
         return config.model_copy(update={"weights": "random"})
-    return config.model_copy(update={"weights": "pretrained"})
+    return pretrained
 
 
 def static_weights(config: RunConfig) -> str:
@@ -117,5 +119,12 @@ def asset_folder(config: RunConfig, name: str) -> Path | None:
     return config.assets / name if config.assets is not None else None
 
 
-def _resolve(config: RunConfig, name: str) -> None:
-    assets.resolve(name, folder=asset_folder(config, name))
+def _resolve(config: RunConfig, needs: Sequence[Part]) -> None:
+    names = {"faces": FACE_ASSET}
+    if config.weights != "random":
+        names["dynamic"] = dynamic.ASSET
+        if config.static.weights is None:
+            names["static"] = static.ASSET
+    for part in needs:
+        if part in names:
+            assets.resolve(names[part], folder=asset_folder(config, names[part]))

@@ -13,10 +13,14 @@ from flows.config import RunConfig, load_config
 
 WEIGHTS = Annotated[str | None, typer.Option("--weights", help="pretrained, random (for trials only) or auto.")]
 CONFIG = Annotated[Path | None, typer.Option("--config", "-c", help="Settings file in YAML.")]
-ASSIGNMENTS = Annotated[list[str] | None, typer.Option("--set", metavar="NAME=VALUE", help="Any single setting.")]
+ASSIGNMENTS = Annotated[
+    list[str] | None, typer.Option("--set", metavar="NAME=VALUE", help="Any single setting, as in video.fps=25.")
+]
 
 
-def load_for_store(config: Path | None, flags: Mapping[str, Any], assignments: list[str] | None) -> RunConfig:
+def load_for_store(
+    config: Path | None, *, flags: Mapping[str, Any] | None = None, assignments: list[str] | None = None
+) -> RunConfig:
     """Read the settings of a command that works on a store which must be there.
 
     Raises:

@@ -21,6 +21,7 @@ from extractors.video import grid_frames
 from extractors.visual_dynamic import WindowMaps
 from extractors.visual_layers import find_layer, layer_activations
 from flows.config import RunConfig
+from flows.console import counted
 from flows.errors import UserError
 from flows.families import FACE_ASSET, asset_folder, static_weights
 
@@ -105,7 +106,7 @@ def motion_of(config: RunConfig, path: Path, numbers: Sequence[int]) -> list[Mot
         planned = _windows_of(config, path)
         windows = [window for window in planned if window.index + 1 in numbers]
         if not windows:
-            raise UserError(f"{path} has {len(planned)} windows of motion; choose one of them")
+            raise UserError(f"{path} has {counted(len(planned), 'window')} of motion; choose one of them")
         return [
             MotionWindow(
                 cut.window.first_frame / config.video.fps,

@@ -69,9 +69,11 @@ def test_grad_cam_of_a_network_over_time_lands_on_the_moment():
     assert peak(grad_cam(network, motion, np.ones(1), "all")[0]) == (7, 2, 5)
 
 
-def test_an_unknown_layer_is_answered_with_the_known_ones():
-    with pytest.raises(LayerError, match=r"no layer 'sings' with feature maps; known: signs, coarse$"):
+def test_an_unknown_layer_is_answered_with_those_like_it_or_all():
+    with pytest.raises(LayerError, match=r"no layer 'sings' with feature maps; did you mean signs\?$"):
         layer_activations(small_network(), blobs(), ["sings"])
+    with pytest.raises(LayerError, match=r"no layer 'x' with feature maps; known: signs, coarse$"):
+        layer_activations(small_network(), blobs(), ["x"])
     with pytest.raises(LayerError, match="no filter 2; known"):
         maximise_filters(small_network(), "signs", [2])
 

@@ -21,7 +21,7 @@ def rendered(tmp_path_factory) -> DemoCorpus:
 
 @pytest.fixture(scope="session")
 def traitline(tmp_path_factory) -> Callable[..., subprocess.CompletedProcess[str]]:
-    """Run `traitline ARGUMENTS` from an empty folder, with a Prefect home of the test session's own."""
+    """Run `traitline ARGUMENTS` from an empty folder or the given one, with a Prefect home of the test session's."""
     folder = tmp_path_factory.mktemp("work")
     environment = {
         **os.environ,
@@ -31,7 +31,7 @@ def traitline(tmp_path_factory) -> Callable[..., subprocess.CompletedProcess[str
         "https_proxy": "http://127.0.0.1:9",
     }
 
-    def run(*arguments: str | Path, **variables: str) -> subprocess.CompletedProcess[str]:
+    def run(*arguments: str | Path, folder: Path = folder, **variables: str) -> subprocess.CompletedProcess[str]:
         command = [str(Path(sys.executable).with_name("traitline")), *map(str, arguments)]
         return subprocess.run(
             command, cwd=folder, env={**environment, **variables}, capture_output=True, text=True, timeout=600
