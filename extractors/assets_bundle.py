@@ -101,7 +101,10 @@ def unpack_bundle(bundle: Path, assets: Mapping[str, Asset], goal: Path, on_byte
     except AssetError as error:
         raise AssetError(f"{bundle} is refused: {error}; nothing of it was unpacked") from error
     except OSError as error:
-        raise AssetError(f"cannot unpack {bundle} into {goal}: {error.strerror or error}") from error
+        reason = error.strerror or error
+        if not bundle.is_file():
+            raise AssetError(f"cannot read the bundle {bundle}: {reason}") from error
+        raise AssetError(f"cannot unpack {bundle} into {goal}: {reason}") from error
     return [asset for name, asset in assets.items() if f"{name}/{LICENCE_NAME}" in sums]
 
 

@@ -25,6 +25,7 @@ from flows.cli_store import store_app
 from flows.cli_visualize import visualize_app
 from flows.config import RunConfig, dump_config, load_config
 from flows.labels import check_labels_meet
+from flows.manifest import check_folder
 from flows.models import chosen_model, trains
 from flows.options import ASSIGNMENTS, CONFIG, WEIGHTS
 from flows.prefect_server import prefect_api
@@ -78,7 +79,14 @@ def command(example: str, *options: str) -> Callable[[Callable[[RunConfig], None
     def register(body: Callable[[RunConfig], None]) -> Callable[[RunConfig], None]:
         def call(config: Path | None, assignments: list[str] | None, **values: Any) -> None:
             flags = {OPTIONS[name][0]: value for name, value in values.items()}
-            run_command(body.__name__, lambda: load_config(config, flags=flags, assignments=assignments), body)
+
+            def load() -> RunConfig:
+                settings = load_config(config, flags=flags, assignments=assignments)
+                if settings.videos is not None:
+                    check_folder(settings.videos)  # before a store is made for them
+                return settings
+
+            run_command(body.__name__, load, body)
 
         kinds = {"config": CONFIG, **{name: OPTIONS[name][1] for name in options}, "assignments": ASSIGNMENTS}
         call.__signature__ = inspect.Signature(  # what Typer makes the options from
@@ -143,7 +151,7 @@ def score(settings: RunConfig) -> None:
     with prefect_api():
         from flows.score import score as score_flow
 
-        console.say(f"Score: {score_flow(settings, files, model)} videos scored with {model}")
+        console.say(f"Score: {console.counted(score_flow(settings, files, model), 'video')} scored with {model}")
 
 
 @command("traitline export --store store --out traits.csv", "out", "model", "videos", "store", "weights")

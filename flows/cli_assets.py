@@ -72,19 +72,22 @@ def fetch(names: NAMES = None) -> None:
 
 @assets_app.command(epilog="Example: `traitline assets verify`")
 def verify(names: NAMES = None, folder: FOLDER = None) -> None:
-    """Read every byte of the assets on this machine; the exit status is 1 where one is damaged."""
+    """Read every byte of the assets; the exit status is 1 where one is damaged or not on this machine."""
 
     def body() -> None:
         sound = damaged = 0
+        missing = []
         for asset in _chosen(names, folder):
             if assets.find(asset, folder) is None:
-                console.say(f"{asset.name}: not there, or not all of it")
+                missing.append(asset.name)
             for _, damage in assets.read_through(asset, folder):
                 sound, damaged = sound + (damage is None), damaged + (damage is not None)
                 if damage is not None:
                     console.say(f"{asset.name}: {damage}; delete it and get it anew", style="red")
-        console.say(f"{sound + damaged} files read, {damaged} damaged")
-        if damaged:
+        console.say(f"{console.counted(sound + damaged, 'file')} read, {damaged} damaged")
+        if missing:
+            console.say(f"missing, or in part: {', '.join(missing)}. {assets.HOW_TO_GET}", style="red")
+        if damaged or missing:
             raise typer.Exit(EXIT_USER_ERROR)
 
     run_plainly(body)
@@ -140,12 +143,17 @@ def _chosen(names: list[str] | None, folder: Path | None) -> list[Asset]:
 def _progress() -> Iterator[OnBytes]:
     """A bar for each file that moves, with its size and the time left."""
     columns = (TextColumn("{task.description}"), BarColumn(bar_width=30), DownloadColumn(), TransferSpeedColumn())
-    with Progress(*columns, TimeRemainingColumn(), console=console.console) as progress:
-        tasks = {}
+    progress = Progress(*columns, TimeRemainingColumn(), console=console.console)
+    tasks = {}
 
-        def on_bytes(file: AssetFile, done: int) -> None:
-            if file not in tasks:
-                tasks[file] = progress.add_task(file.name, total=file.size)
-            progress.update(tasks[file], completed=done)
+    def on_bytes(file: AssetFile, done: int) -> None:
+        if file not in tasks:
+            progress.start()  # not before: without a terminal, even a bar that was never drawn leaves an empty line
+            tasks[file] = progress.add_task(file.name, total=file.size)
+        progress.update(tasks[file], completed=done)
 
+    try:
         yield on_bytes
+    finally:
+        if tasks:
+            progress.stop()

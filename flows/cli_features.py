@@ -60,7 +60,7 @@ def evaluate_features(
         plain = {kind: [asdict(layer) for layer in found] for kind, found in layers.items()}
         results = features.results_of(settings, evaluated, plain)
         folder = features.keep(settings.store.path, results, figures, picture.value)
-        console.say(f"Evaluate features: all figures and {len(figures)} pictures are in {folder}")
+        console.say(f"Evaluate features: all figures and {console.counted(len(figures), 'picture')} are in {folder}")
 
     run_command("evaluate-features", lambda: load_for_store(config, flags=flags, assignments=assignments), body)
 

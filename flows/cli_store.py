@@ -112,7 +112,7 @@ def compact(
                     compaction.merge_shards(merge, shard_of)
                     advance()
             sources = sum(len(merge.sources) for merge in merges)
-            console.say(f"{family.name} {family.key}: {sources} shards merged into {len(merges)}")
+            console.say(f"{family.name} {family.key}: {console.counted(sources, 'shard')} merged into {len(merges)}")
 
     run_plainly(body)
 
@@ -133,11 +133,13 @@ def gc(
             leftovers = garbage.leftovers(store, idle_s=idle_s)
         for found in families:
             name = f"{found.family.name} {found.family.key}"
-            console.say(f"{'removing' if yes else 'unused'}: {name}, {found.videos:,} videos, {size(found.bytes)}")
+            holds = f"{console.counted(found.videos, 'video')}, {size(found.bytes)}"
+            console.say(f"{'removing' if yes else 'unused'}: {name}, {holds}")
             if yes:
                 garbage.remove_family(store, found.family)
         if leftovers:
-            console.say(f"{'removing' if yes else 'left behind'}: {len(leftovers)} temporary files of killed writers")
+            files = console.counted(len(leftovers), "temporary file")
+            console.say(f"{'removing' if yes else 'left behind'}: {files} of killed writers")
         for path in leftovers if yes else ():
             garbage.remove_leftover(path)
         if not families and not leftovers:
@@ -163,7 +165,7 @@ def convert(
                 for shard in shards:
                     conversion.convert_shard(shard, to)
                     advance()
-            console.say(f"{family.name} {family.key}: {len(shards)} shards converted to {to}")
+            console.say(f"{family.name} {family.key}: {console.counted(len(shards), 'shard')} converted to {to}")
 
     run_plainly(body)
 
@@ -187,7 +189,7 @@ def _find_damage(store: StorePath) -> list[StorePath]:
             if problem is not None:
                 console.say(problem, style="red")
                 damaged.append(path)
-    console.say(f"{len(paths)} files read, {len(damaged)} damaged")
+    console.say(f"{console.counted(len(paths), 'file')} read, {len(damaged)} damaged")
     return damaged
 
 

@@ -27,9 +27,10 @@ from rich.text import Text
 console = Console(stderr=True, highlight=False, markup=False, emoji=False)
 
 
-def counted(count: int, noun: str) -> str:
-    """A number with its noun, as in "1 video" and "1,000 videos"."""
-    return f"{count:,} {noun}" if count == 1 else f"{count:,} {noun}s"
+def counted(count: int, noun: str, nouns: str | None = None) -> str:
+    """A number with its noun, as in "1 video" and "1,000 videos", or with the plural that is given."""
+    several = nouns if nouns is not None else f"{noun}s"
+    return f"{count:,} {noun if count == 1 else several}"
 
 
 class _Remaining(ProgressColumn):

@@ -89,7 +89,7 @@ def extract(config: RunConfig, videos: Archive) -> ExtractReport:
     families = families_of(config)
     work = WorkList(videos, config, families)
     if not work.count:
-        console.say(f"Extract: all {len(videos)} videos are known to the store; nothing to decode")
+        console.say(f"Extract: nothing to decode: {console.counted(len(videos), 'video')} known to the store")
         return ExtractReport(0, 0, work.cached, work.refused_before, {})
     with ExitStack() as resources:
         with console.console.status("Building the networks"):
@@ -109,8 +109,9 @@ def extract(config: RunConfig, videos: Archive) -> ExtractReport:
     _keep(report, config)
     if work.refused > config.extract.max_failed_fraction * work.count:
         raise TooManyRefusedError(
-            f"{work.refused} of {work.count} videos were refused, more than extract.max_failed_fraction allows "
-            f"({config.extract.max_failed_fraction:g}); `traitline failures list` says why"
+            f"{work.refused} of {console.counted(work.count, 'video')} refused, more than "
+            f"extract.max_failed_fraction allows ({config.extract.max_failed_fraction:g}); "
+            "`traitline failures list` says why"
         )
     return report
 

@@ -74,8 +74,7 @@ def scan_videos(folder: Path, digests: StorePath, on_digest: Callable[[int, int]
     Raises:
         UserError: the folder is not there or holds no video.
     """
-    if not folder.is_dir():
-        raise UserError(f"there is no videos folder {folder}; check the path given as --videos")
+    check_folder(folder)
     paths = {_video_id(path, folder): path for path in _video_paths(folder)}
     if not paths:
         raise UserError(f"{folder} holds no video files ({', '.join(SUFFIXES)}); check the path")
@@ -91,6 +90,12 @@ def scan_videos(folder: Path, digests: StorePath, on_digest: Callable[[int, int]
     if remembered.keys() - known.keys():
         _write_digests(digests, known | remembered)
     return Archive(videos)
+
+
+def check_folder(folder: Path) -> None:
+    """Make sure that the videos folder is there; else UserError."""
+    if not folder.is_dir():
+        raise UserError(f"there is no videos folder {folder}; check the path given as --videos")
 
 
 def known_videos(config: RunConfig, families: Families) -> Archive:

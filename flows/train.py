@@ -100,7 +100,7 @@ def train(config: RunConfig, videos: Archive) -> ModelReference:
     }
     model = ModelReference(name, serializer.save(trained.model, name, metadata, trained.history))
     checkpoint.unlink()
-    console.say(f"Train: {model} from {len(fit)} clips, {_verdict(metadata)}")
+    console.say(f"Train: {model} from {console.counted(len(fit), 'clip')}, {_verdict(metadata)}")
     console.say(f"Train: {_calibrated(uncertainty)}")
     say_unmatched("Train", matched)
     if not labels.subjects_known:
@@ -154,14 +154,16 @@ def _calibrated(uncertainty: Uncertainty) -> str:
             f"no {confidence:.0%} intervals: the labels show too few people to keep "
             f"{least_people(confidence)} of them from training"
         )
-    return f"{confidence:.0%} intervals calibrated on {found.clips} clips of {found.subjects} people kept from training"
+    clips, people = console.counted(found.clips, "clip"), console.counted(found.subjects, "person", "people")
+    return f"{confidence:.0%} intervals calibrated on {clips} of {people} kept from training"
 
 
 def _verdict(metadata: dict) -> str:
     if metadata["validation_loss"] is None:
         return "without validation"
     loss = metadata["settings"]["loss"]
+    clips = console.counted(metadata["validation_clips"], "clip")
     return (
-        f"validation {loss} {metadata['validation_loss']:.4f} on {metadata['validation_clips']} clips of unseen people "
+        f"validation {loss} {metadata['validation_loss']:.4f} on {clips} of unseen people "
         f"(always saying the mean: {metadata['baseline_loss']:.4f})"
     )

@@ -45,7 +45,7 @@ def test_an_asset_goes_from_a_server_to_a_machine_without_a_network(call, declar
     shown = call("unpack", tmp_path / "assets.tar")
     assert shown.exit_code == 0, shown.output
     assert f"asset folder: {tmp_path / 'carried' / 'net'}" in call("list").output
-    assert "1 files read, 0 damaged" in call("verify").output
+    assert "1 file read, 0 damaged" in call("verify").output
     assert (tmp_path / "carried" / "net" / "LICENCE.txt").read_text() == "Do what you like.\n"
 
 
@@ -61,9 +61,24 @@ def test_verify_reads_every_byte_and_names_the_damaged_file(call, declare_asset,
     shown = call("verify")
     assert shown.exit_code == 1
     assert f"net: {path} has digest sha256:" in shown.output
-    assert "1 files read, 1 damaged" in shown.output
+    assert "1 file read, 1 damaged" in shown.output
     assert call("bundle", tmp_path / "assets.tar").exit_code == 1
     assert not (tmp_path / "assets.tar").exists()
+
+
+def test_verify_fails_where_an_asset_is_missing_and_says_which(call, declare_asset):
+    declare_asset("sound")
+    shown = call("verify")
+    assert shown.exit_code == 1
+    assert "0 files read, 0 damaged\nmissing, or in part: net. `traitline assets fetch`" in shown.output
+    call("fetch")
+    assert call("verify").exit_code == 0
+
+
+def test_what_is_there_already_is_fetched_without_an_empty_line(call, declare_asset, tmp_path):
+    declare_asset("sound")
+    call("fetch")
+    assert call("fetch").output == f"net: {tmp_path / 'cache' / 'net'}\n"
 
 
 def test_a_given_folder_is_looked_at_alone(call, declare_asset, asset_server, tmp_path):
@@ -71,7 +86,7 @@ def test_a_given_folder_is_looked_at_alone(call, declare_asset, asset_server, tm
     (tmp_path / "mine" / "net").mkdir(parents=True)
     (tmp_path / "mine" / "net" / "weights.bin").write_bytes(asset_server.content)
     assert "path: " in call("list", "--folder", tmp_path / "mine").output
-    assert "1 files read" in call("verify", "--folder", tmp_path / "mine").output
+    assert "1 file read" in call("verify", "--folder", tmp_path / "mine").output
     assert call("bundle", tmp_path / "assets.tar", "--folder", tmp_path / "mine").exit_code == 0
     assert call("unpack", tmp_path / "assets.tar", "--folder", tmp_path / "other").exit_code == 0
     assert (tmp_path / "other" / "net" / "weights.bin").read_bytes() == asset_server.content
@@ -85,7 +100,7 @@ def test_mistakes_are_one_line(call, declare_asset, tmp_path):
         (["fetch", "nat"], "there is no asset nat; there are net"),
         (["bundle", tmp_path / "assets.tar"], "traitline assets fetch"),
         (["bundle", tmp_path], "it is a folder; name a file"),
-        (["unpack", tmp_path / "absent.tar"], "No such file"),
+        (["unpack", tmp_path / "absent.tar"], f"cannot read the bundle {tmp_path / 'absent.tar'}: No such file"),
     ):
         shown = call(*arguments)
         assert shown.exit_code == 1

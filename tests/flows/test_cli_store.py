@@ -73,7 +73,7 @@ def test_compact_and_convert_keep_all_videos(tmp_path, store, traitline):
     compacted = traitline("store", "compact", "--store", root, "--settled-s", 0)
     assert "3 shards merged into 1" in compacted.stderr, compacted.stderr
     converted = traitline("store", "convert", "--store", root, "--to", "hdf5")
-    assert "1 shards converted to hdf5" in converted.stderr
+    assert "1 shard converted to hdf5" in converted.stderr
     assert [path.suffix for path in store.shards(FAMILY)] == [".h5"]
     assert set(FeatureStore(root).done(FAMILY)) == {"a.mp4", "b.mp4", "c.mp4"}
 

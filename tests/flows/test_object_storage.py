@@ -62,7 +62,7 @@ def test_refused_video_is_logged_and_listed_and_its_store_verified(tmp_path, s3_
     videos = ("--videos", tmp_path / "clips", "--weights", "random")
     result = traitline("extract", *videos, "--store", s3_folder, **s3_server)
     one_line_of = [line for line in result.stderr.splitlines() if line.startswith("traitline: ")]
-    assert "1 of 1 videos were refused" in one_line_of[0], result.stderr
+    assert "1 of 1 video refused" in one_line_of[0], result.stderr
     (failure,) = FailureLog(s3_folder).current()
     assert (failure.video_id, failure.reason) == ("text.mp4", "not_a_video")
     runs = store_path(s3_folder) / "runs"
@@ -73,7 +73,7 @@ def test_refused_video_is_logged_and_listed_and_its_store_verified(tmp_path, s3_
     listed = traitline("failures", "list", "--store", s3_folder, **s3_server)
     assert "text.mp4" in listed.stdout
     verified = traitline("store", "verify", "--store", s3_folder, **s3_server)
-    assert "1 files read, 0 damaged" in verified.stderr
+    assert "1 file read, 0 damaged" in verified.stderr
 
 
 def test_mistakes_are_one_line(s3_server, s3_folder, traitline):

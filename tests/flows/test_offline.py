@@ -81,7 +81,7 @@ def test_looking_at_the_assets_needs_no_network(offline, face_model):
         Path(sys.executable).with_name("traitline"), "assets", "verify", TRAITLINE_ASSETS=str(face_model.parents[1])
     )
     assert shown.returncode == 0, shown.stderr
-    assert "1 files read, 0 damaged" in shown.stderr
+    assert "1 file read, 0 damaged" in shown.stderr
     assert tried == 0
 
 

@@ -25,6 +25,7 @@ def check_one_line(result, *words: str) -> None:
 def test_a_videos_folder_that_is_not_there(rendered, tmp_path, traitline):
     result = traitline(*run_with(rendered, tmp_path, videos=tmp_path / "nowhere"))
     check_one_line(result, "nowhere", "--videos")
+    assert not (tmp_path / "store").exists()
 
 
 def test_a_folder_without_videos(rendered, tmp_path, traitline):
