@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 
 from extractors.visual_style import COLOURS, page, printed
 
-MOST_NAMES = 32  # of blocks, along the axis
+MOST_NAMES = 40  # of blocks that fit along the axis
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,8 +105,11 @@ def plot_layer_statistics(layers: list[LayerActivations], title: str) -> Figure:
     silence.set_ylim(-0.02, 1.25)  # room for the legend
     silence.set_yticks([0, 0.5, 1])
     blocks = [re.split(r"_block\d|\.", layer.layer)[0] for layer in layers]
-    starts = [place for place in at if place == 0 or blocks[place] != blocks[place - 1]]
-    shown = starts[:: -(-len(starts) // MOST_NAMES)]
+    shown: list[int] = []
+    for place in range(len(layers)):
+        begins = place == 0 or blocks[place] != blocks[place - 1]
+        if begins and (not shown or place - shown[-1] >= len(layers) / MOST_NAMES):
+            shown.append(place)
     silence.set_xticks(shown, [blocks[place] for place in shown], rotation=90)
     for axes in (strength, silence):
         axes.legend(ncols=2, loc="upper left")

@@ -22,7 +22,7 @@ from extractors.visual_layers import check_channels, class_activation_map, layer
 from extractors.visual_static import placed, plot_activations, plot_filters, plot_overlays
 from flows.config import RunConfig
 from flows.errors import UserError
-from flows.visualize_clip import Face, faces_of, motion_maps, motion_of, prepared, static_network
+from flows.visualize_clip import PICTURES, Face, faces_of, motion_maps, motion_of, prepared, static_network
 from flows.visualize_files import heading_of
 
 LAST_MAPS = "conv5_block3_out"  # what ResNet-50 averages into its features
@@ -45,7 +45,7 @@ def draw_static_layers(config: RunConfig, file: Path, layers: Sequence[str], cou
         face.crop,
         maps,
         {layer: strongest(values, count) for layer, values in maps.items()},
-        heading=heading_of(config, f"Strongest features of layers of ResNet-50: {file.name}, {face.time_s:.1f} s"),
+        heading=heading_of(config, f"Strongest features of layers of ResNet-50: {_source(file, face)}"),
     )
 
 
@@ -67,7 +67,7 @@ def draw_cam(config: RunConfig, file: Path, features: Sequence[int] | None, coun
         [face.frame] * len(chosen),
         [placed(class_activation_map(maps, row), face.box, height, width) for row in weights],
         [f"feature {feature}" for feature in chosen],
-        heading=heading_of(config, f"Where static features come from: {file.name}, {face.time_s:.1f} s"),
+        heading=heading_of(config, f"Where static features come from: {_source(file, face)}"),
         unit="activation",
     )
 
@@ -157,6 +157,10 @@ def _seen(
     chosen = list(features) if features else liveliest(whole, count)
     check_channels(chosen, whole, layer)
     return found, chosen
+
+
+def _source(file: Path, face: Face) -> str:
+    return file.name if file.suffix.lower() in PICTURES else f"{file.name}, {face.time_s:.1f} s"
 
 
 def _middle_face(config: RunConfig, file: Path) -> Face:

@@ -30,6 +30,7 @@ WINDOW = WindowMaps(
     RNG.normal(0, 20, (32, 56, 56, 2)),
 )
 LAYERS = [f"Mixed_{block}.Branch_{way}.Conv3d_0b_3x3.relu" for block in ("3b", "4f", "5c") for way in (0, 1)]
+FIRST = [f"Conv3d_{block}.relu" for block in ("1a_7x7", "2b_1x1", "2c_3x3")]
 
 
 def activations(features):
@@ -49,7 +50,7 @@ def moving(animation):
 
 
 def statistics():
-    layers = [LayerActivations(name, 64, 1e-3, 2e-3, 0, 0.1, 0.5, 3) for name in LAYERS]
+    layers = [LayerActivations(name, 64, 1e-3, 2e-3, 0, 0.1, 0.5, 3) for name in [*FIRST, *8 * LAYERS]]
     resnet = [f"conv{n}_block{m}_out" for n in (2, 3, 4, 5) for m in (1, 2, 3)]
     return plot_layer_statistics(layers + [LayerActivations(name, 64, 1, 2, 0, 9, 0.9, 0) for name in resnet], NAME)
 
