@@ -65,6 +65,19 @@ OPTIONS: dict[str, tuple[str, Any]] = {
         Annotated[str | None, typer.Option(help="The model: NAME, NAME/VERSION or NAME/ALIAS.")],
     ),
     "weights": ("weights", WEIGHTS),
+    "clips": (
+        "report.clips",
+        Annotated[
+            list[str] | None,
+            typer.Option(metavar="VIDEO_ID", help="Clip whose attention is drawn over time, any number of times."),
+        ],
+    ),
+    "frames": (
+        "report.frames",
+        Annotated[
+            bool | None, typer.Option("--frames", help="Put small pictures of these clips, faces, into the page.")
+        ],
+    ),
 }
 
 
@@ -165,9 +178,13 @@ def export(settings: RunConfig) -> None:
         console.say(f"CSV: {export_flow(settings, files, model).path}")
 
 
-@command("traitline report --store store", "model", "videos", "store", "weights")
+@command("traitline report --store store --clips a/1.mp4", "model", "videos", "store", "weights", "clips", "frames")
 def report(settings: RunConfig) -> None:
-    """Write a self-contained HTML page about the scores of one model."""
+    """Write one HTML page about the scores of one model; it needs nothing else, and no network.
+
+    What ran, what was refused and why, how scores are spread, how far to trust them, the last evaluation, and which
+    moments of a few clips spoke for a trait. Pictures of people are put in only with --frames.
+    """
     settings, files = prepare(settings)
     model = chosen_model(settings)
     with prefect_api():

@@ -65,6 +65,20 @@ class ExtractSettings(BaseModel, frozen=True, extra="forbid"):
     )
 
 
+class ReportSettings(BaseModel, frozen=True, extra="forbid"):
+    """What the report shows of single clips."""
+
+    clips: tuple[str, ...] = Field(
+        (),
+        description="Videos whose attention is drawn over time, by video_id; none named: the extremes of each trait.",
+    )
+    frames: bool = Field(
+        False,
+        description="Put small pictures of these clips into the page, where their videos can be read. They show faces: "
+        "give such a page only to those who may see them.",
+    )
+
+
 class RunConfig(BaseModel, frozen=True, extra="forbid"):
     """Everything that a run depends on."""
 
@@ -104,6 +118,7 @@ class RunConfig(BaseModel, frozen=True, extra="forbid"):
     uncertainty: UncertaintySettings = UncertaintySettings()
     evaluate: EvaluateSettings = EvaluateSettings()
     finetune: FinetuneSettings = FinetuneSettings()
+    report: ReportSettings = ReportSettings()
 
 
 def load_config(

@@ -11,6 +11,7 @@ import numpy as np
 from flows.clips import VIDEOS_AT_A_TIME, CachedClip, read_clips
 from flows.config import RunConfig
 from flows.families import Families
+from fusion.reliability import check_reliability
 from fusion.uncertainty import ClipQuality, Uncertainty, calibrate
 
 if TYPE_CHECKING:
@@ -35,7 +36,8 @@ def uncertainty_of(
     subjects: Sequence[str],
     centre: np.ndarray,
 ) -> Uncertainty:
-    """What is stored with a model: thresholds, and its calibration on videos of people whom it has not seen.
+    """What is stored with a model: thresholds, its calibration on videos of people whom it has not seen, and whether
+    what it says of these came true.
 
     Args:
         config: thresholds and the seed.
@@ -66,7 +68,8 @@ def uncertainty_of(
         confidence=config.uncertainty.confidence,
         seed=config.train.seed,
     )
-    return Uncertainty(settings=config.uncertainty, calibration=calibration)
+    reliability = check_reliability(scores, labels, subjects, quality, centre=centre, seed=config.train.seed)
+    return Uncertainty(settings=config.uncertainty, calibration=calibration, reliability=reliability)
 
 
 def stored_uncertainty(config: RunConfig, metadata: dict[str, Any]) -> Uncertainty:

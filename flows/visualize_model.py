@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -14,7 +15,7 @@ from extractors.visual_layers import grad_cam
 from extractors.visual_static import FRAMES_ACROSS, placed, plot_overlays
 from flows.config import RunConfig
 from flows.errors import UserError
-from flows.families import families_of
+from flows.families import Families, families_of
 from flows.models import ModelReference, chosen_model
 from flows.visualize_clip import faces_of, frames_at, prepared, static_network
 from flows.visualize_files import heading_of
@@ -76,32 +77,45 @@ def see_clip(config: RunConfig, video_id: str) -> SeenClip:
     Raises:
         UserError: no such model, or it was trained on other features; no features of that video in the store.
     """
-    from fusion.model import CompletePersonalityModel
-
     name = chosen_model(config)
-    families, store, serializer = (
-        families_of(config),
-        FeatureStore(config.store.path),
-        ModelSerializer(config.store.path),
-    )
-    facts = serializer.metadata(name.name, name.version)
+    families = families_of(config)
+    facts = ModelSerializer(config.store.path).metadata(name.name, name.version)
     if (facts["static_key"], facts["dynamic_key"]) != (families.static.key, families.dynamic.key):
         raise UserError(
             f"{name} was trained on other features than these settings give; use the settings that it was trained "
             f"with (weights: {facts['weights']})"
         )
-    static = next(iter(store.read(families.static, [video_id])), None)
-    dynamic = next(iter(store.read(families.dynamic, [video_id])), None)
-    if static is None or dynamic is None:
+    clip = see_clips(config, families, name, [video_id]).get(video_id)
+    if clip is None:
         raise UserError(f"the store has no features of {video_id}; `traitline extract` puts them there")
-    model, _ = serializer.load(name.name, name.version)
+    return clip
+
+
+def see_clips(
+    config: RunConfig, families: Families, name: ModelReference, video_ids: Sequence[str]
+) -> dict[str, SeenClip]:
+    """Load a model and the cached features of a few videos, those that the store has.
+
+    Raises:
+        UserError: the model is none of this program's.
+    """
+    from fusion.model import CompletePersonalityModel
+
+    store = FeatureStore(config.store.path)
+    static = {row.video_id: row for row in store.read(families.static, video_ids)}
+    dynamic = {row.video_id: row for row in store.read(families.dynamic, video_ids)}
+    model, _ = ModelSerializer(config.store.path).load(name.name, name.version)
     if not isinstance(model, CompletePersonalityModel):
         raise UserError(f"{name} is a {type(model).__name__} and no model of this program's; name another")
-    times = (static.start_s, (dynamic.start_s + dynamic.end_s) / 2)
-    tokens = ClipTokens(
-        *(video_id, static.vectors, times[0].astype("float32"), dynamic.vectors, times[1].astype("float32"))
-    )
-    return SeenClip(name, model, pad_batch([tokens]), dynamic.start_s, dynamic.end_s)
+    seen = {}
+    for video_id in static.keys() & dynamic.keys():
+        faces, motion = static[video_id], dynamic[video_id]
+        times = (faces.start_s, (motion.start_s + motion.end_s) / 2)
+        tokens = ClipTokens(
+            *(video_id, faces.vectors, times[0].astype("float32"), motion.vectors, times[1].astype("float32"))
+        )
+        seen[video_id] = SeenClip(name, model, pad_batch([tokens]), motion.start_s, motion.end_s)
+    return seen
 
 
 def draw_trait_grad_cam(config: RunConfig, video_id: str, trait: str, layer: str, most: int) -> Figure:

@@ -74,18 +74,39 @@ class Judged:
     abstain: list[str]
 
 
+class Reliability(BaseModel, frozen=True, extra="forbid"):
+    """How statements about people whom a model has not seen came true, see `fusion.reliability`.
+
+    Attributes:
+        levels: L confidences, ascending.
+        covered: [L][5], share of labels inside intervals of that confidence; every person counts once.
+        scores: [5][bins], mean score of the clips in each bin, ascending.
+        labels: [5][bins], mean label of the same clips.
+        subjects: people.
+        clips: their clips.
+    """
+
+    levels: tuple[float, ...]
+    covered: tuple[tuple[float, ...], ...]
+    scores: tuple[tuple[float, ...], ...]
+    labels: tuple[tuple[float, ...], ...]
+    subjects: int
+    clips: int
+
+
 class Uncertainty(BaseModel, frozen=True, extra="forbid"):
     """What is stored with a model: the thresholds, and the calibration where there were people enough for one."""
 
     settings: UncertaintySettings
     calibration: Calibration | None
+    reliability: Reliability | None = None
 
     def judge(self, scores: np.ndarray, quality: ClipQuality) -> Judged:
         """Give the intervals of scores [N, T], and why not to use them: face_coverage, few_tokens, wide_interval."""
         low = high = None
         wide = np.zeros(len(scores), bool)
         if self.calibration is not None:
-            half_width = np.array(self.calibration.half_width) * _difficulty(self.calibration, scores, quality)
+            half_width = half_widths(self.calibration, scores, quality)
             low, high = scores - half_width, scores + half_width
             wide = (half_width / self.calibration.blind_half_width).mean(axis=1) > self.settings.max_width_ratio
         few = quality.static_tokens < self.settings.min_static_tokens
@@ -163,6 +184,11 @@ def calibrate(
     )
     half_width = _quantile(errors / _difficulty(unit, scores[rows], quality.take(rows)), people, confidence)
     return unit.model_copy(update={"half_width": tuple(half_width.tolist())})
+
+
+def half_widths(calibration: Calibration, scores: np.ndarray, quality: ClipQuality) -> np.ndarray:
+    """Half the width of each interval: float64 [N, T], for scores [N, T]."""
+    return np.array(calibration.half_width) * _difficulty(calibration, scores, quality)
 
 
 def _quantile(errors: np.ndarray, people: Sequence[str], confidence: float) -> np.ndarray:

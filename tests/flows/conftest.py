@@ -9,6 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from report_store import ReportStore, make_report_store
 
 from flows.demo_corpus import DemoCorpus, render_demo_corpus
 
@@ -17,6 +18,12 @@ from flows.demo_corpus import DemoCorpus, render_demo_corpus
 def rendered(tmp_path_factory) -> DemoCorpus:
     """The eight demo clips and their labels; tests must not change them."""
     return render_demo_corpus(tmp_path_factory.mktemp("demo"))
+
+
+@pytest.fixture(scope="session")
+def report_store(tmp_path_factory) -> ReportStore:
+    """A drawn store of which a report can be made; tests may add reports to it and must change nothing else."""
+    return make_report_store(tmp_path_factory.mktemp("report"))
 
 
 @pytest.fixture(scope="session")

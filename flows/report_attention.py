@@ -1,0 +1,135 @@
+"""Time lines of a few chosen clips in the report: which moments were looked at, and which spoke for a trait."""
+
+from __future__ import annotations
+
+import base64
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import cv2
+import numpy as np
+
+from flows.config import RunConfig
+from flows.errors import UserError
+from flows.families import Families
+from flows.models import ModelReference
+from flows.report_charts import time_line
+from flows.report_drawing import Drawing
+from flows.report_summary import Summary, extremes
+from fusion.traits import TRAITS
+
+if TYPE_CHECKING:
+    from flows.visualize_model import SeenClip
+
+FRAMES = 8
+FRAME_PX = 120
+JPEG_QUALITY = 70
+
+
+@dataclass(frozen=True, slots=True)
+class Frame:
+    """A picture of a clip: seconds into it, and a JPEG as a data address."""
+
+    time_s: float
+    address: str
+
+
+@dataclass(frozen=True, slots=True)
+class ShownClip:
+    """One clip and trait: why it was chosen, its score, its time line, and frames where they were asked for."""
+
+    video_id: str
+    why: str
+    trait: str
+    score: float
+    drawing: Drawing
+    frames: list[Frame]
+
+
+@dataclass(frozen=True, slots=True)
+class Attention:
+    """Clips that are shown, or one line that says why there are none; and what is to be said beside."""
+
+    clips: list[ShownClip]
+    absent: str = ""
+    notes: tuple[str, ...] = ()
+
+
+def attention_of(
+    config: RunConfig, families: Families, model: ModelReference, form: str, summary: Summary
+) -> Attention:
+    """Draw the clips that `report.clips` names, else the highest and the lowest of each trait.
+
+    Raises:
+        UserError: a clip that was named has no score.
+    """
+    chosen = _chosen(config, summary)
+    if form == "vector":
+        return Attention(
+            [], "The model is in vector form: its attention has one token to look at, and nothing to choose."
+        )
+    if not chosen:
+        return Attention([], "No video has a score.")
+    from flows.visualize_model import see_clips  # TensorFlow takes seconds to import
+
+    seen = see_clips(config, families, model, sorted({summary.names[row] for row, _, _ in chosen}))
+    pictures: dict[str, list[Frame]] = {}
+    shown, notes = [], []
+    for row, trait, why in chosen:
+        video_id = summary.names[row]
+        if video_id not in seen:
+            notes.append(f"{video_id} is left out: the store has its features no more.")
+            continue
+        if config.report.frames and video_id not in pictures:
+            try:
+                pictures[video_id] = _frames(config, video_id, float(seen[video_id].end_s.max()))
+            except UserError as error:
+                pictures[video_id] = []
+                notes.append(f"No frames of {video_id}: {error}.")
+        drawing = _drawn(seen[video_id], video_id, trait)
+        score = float(summary.scores[row, TRAITS.index(trait)])
+        shown.append(ShownClip(video_id, why, trait, score, drawing, pictures.get(video_id, [])))
+    return Attention(shown, "" if shown else "The store has no features of these clips any more.", tuple(notes))
+
+
+def _chosen(config: RunConfig, summary: Summary) -> list[tuple[int, str, str]]:
+    """Row, trait and why, in the order of the traits."""
+    if not config.report.clips:
+        pairs = [(row, reason) for row, reasons in extremes(summary, 1) for reason in reasons]
+        found = [(row, reason.split()[1], f"{reason.split()[0]}est {reason.split()[1]}") for row, reason in pairs]
+        return sorted(found, key=lambda item: (TRAITS.index(item[1]), item[2]))
+    row_of = {name: row for row, name in enumerate(summary.names)}
+    unknown = [name for name in config.report.clips if name not in row_of]
+    if unknown:
+        raise UserError(f"{unknown[0]} has no score; --clips takes paths as in the column video_id of the trait CSV")
+    rows = [row_of[name] for name in config.report.clips]
+    # of a clip that somebody names, the trait in which it stands out most
+    spread = summary.scores.std(axis=0) + 1e-9
+    far = np.abs(summary.scores[rows] - summary.scores.mean(axis=0)) / spread
+    return [(row, TRAITS[place], "chosen") for row, place in zip(rows, far.argmax(axis=1).tolist(), strict=True)]
+
+
+def _drawn(clip: SeenClip, video_id: str, trait: str) -> Drawing:
+    from fusion.visual_relevance import attention_relevance
+    from fusion.visual_timeline import TimeLine
+
+    relevance = attention_relevance(clip.model, clip.batch, trait)[0]
+    line = TimeLine(clip.attention(), relevance, clip.start_s, clip.end_s, trait)
+    return time_line(f"Attention over time: {video_id}, {trait}", line)
+
+
+def _frames(config: RunConfig, video_id: str, length_s: float) -> list[Frame]:
+    from flows.visualize_clip import frames_at
+    from flows.visualize_model import video_file
+
+    wanted = np.unique(((np.arange(FRAMES) + 0.5) / FRAMES * length_s * config.video.fps).astype(int))
+    found = frames_at(config, video_file(config, video_id), wanted.tolist())
+    return [Frame(number / config.video.fps, _address(picture)) for number, picture in found.items()]
+
+
+def _address(picture: np.ndarray) -> str:
+    height, width = picture.shape[:2]
+    size = (FRAME_PX, max(1, round(FRAME_PX * height / width)))
+    small = cv2.cvtColor(cv2.resize(picture, size, interpolation=cv2.INTER_AREA), cv2.COLOR_RGB2BGR)
+    _, data = cv2.imencode(".jpg", small, [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY])
+    return f"data:image/jpeg;base64,{base64.b64encode(data.tobytes()).decode('ascii')}"

@@ -1,0 +1,208 @@
+"""The charts of the report. Each says in its description what it shows, in numbers."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from flows.report_drawing import TEXT_PX, Axes, Drawing
+
+if TYPE_CHECKING:
+    from fusion.visual_timeline import TimeLine
+
+SMALL = (236, 170)
+WIDE_PX, PAIR_PX = 680, 540
+QUIET = 1e-6  # what is less is rounding
+ROW_PX = 26
+CHARACTER_PX = 7.2
+
+
+def histogram(title: str, values: np.ndarray, edges: np.ndarray, unit: str, *, x_ticks: int = 5) -> Drawing:
+    """How often each size of a number comes; a dashed line marks the mean.
+
+    Args:
+        title: what the numbers are.
+        values: float [N], N >= 1.
+        edges: float [bins + 1]; what lies outside counts for the outermost bins.
+        unit: of the numbers, as a label.
+        x_ticks: at most so many steps on the axis.
+    """
+    counts, _ = np.histogram(np.clip(values, edges[0], edges[-1]), edges)
+    mean, middle = float(values.mean()), float(np.median(values))
+    drawing = Drawing(
+        title,
+        f"{len(values):,} videos. Mean {mean:.3f}, standard deviation {values.std():.3f}, median {middle:.3f}, from "
+        f"{values.min():.3f} to {values.max():.3f}.",
+        *SMALL,
+    )
+    axes = Axes(drawing, (float(edges[0]), float(edges[-1])), (0, max(int(counts.max()), 1)), top=30)
+    axes.frame(unit, "videos", x_ticks=x_ticks, y_ticks=min(3, max(int(counts.max()), 1)))
+    for count, low, high in zip(counts.tolist(), edges[:-1].tolist(), edges[1:].tolist(), strict=True):
+        if count:
+            left, top = axes.x(low), axes.y(count)
+            hint = f"{low:.3g} to {high:.3g}: {count:,} videos"
+            drawing.rect(left, top, axes.x(high) - left - 1, axes.y(0) - top, "fill-a", hint)
+    place = axes.x(float(np.clip(mean, *axes.x_range)))
+    drawing.line(place, 20, place, axes.y(0), "mark")
+    anchor = "end" if place > drawing.width / 2 else "start"
+    drawing.text(place + (-5 if anchor == "end" else 5), 26, f"mean {mean:.3f}", anchor, "label strong")
+    return drawing
+
+
+def trait_edges(scores: np.ndarray, bins: int = 30) -> np.ndarray:
+    """One scale for all traits: the labels' range, wider where scores leave it; outliers count for the ends."""
+    low, high = np.quantile(scores, [0.001, 0.999])
+    return np.linspace(min(0.0, float(low)), max(1.0, float(high)), bins + 1)
+
+
+def against(title: str, description: str, points: Sequence[tuple[float, float]], labels: tuple[str, str]) -> Drawing:
+    """Points beside the line on which both numbers are equal.
+
+    Args:
+        title: of the chart.
+        description: what it says.
+        points: x and y; one or more.
+        labels: of both axes.
+    """
+    both = np.array(points)
+    low, high = float(both.min()), float(both.max())
+    margin = max(0.05 * (high - low), 0.02)
+    edges = (
+        max(0.0, low - margin) if low >= 0 else low - margin,  # what lies in 0 to 1 is shown within it
+        min(1.0, high + margin) if high <= 1 else high + margin,
+    )
+    drawing = Drawing(title, description, SMALL[0], 210)
+    axes = Axes(drawing, edges, edges, top=30)
+    axes.frame(*labels, x_ticks=4, y_ticks=4)
+    drawing.line(axes.x(edges[0]), axes.y(edges[0]), axes.x(edges[1]), axes.y(edges[1]), "mark")
+    places = [(axes.x(x), axes.y(y)) for x, y in points]
+    drawing.path(places, "line-a")
+    for (x, y), place in zip(points, places, strict=True):
+        drawing.dot(*place, "fill-a", f"{labels[0]} {x:.3f}, {labels[1]} {y:.3f}")
+    return drawing
+
+
+def intervals(
+    title: str, label: str, rows: Sequence[tuple[str, Mapping[str, tuple[float, float, float]]]], marked: float | None
+) -> Drawing:
+    """Measures with their intervals, a line for each name; the first kind has round points, the second square ones.
+
+    Args:
+        title: of the chart.
+        label: of the measure.
+        rows: name -> by kind the value, and the ends of its interval.
+        marked: where to draw a dashed line, if anywhere.
+    """
+    kinds = list(dict.fromkeys(kind for _, cells in rows for kind in cells))
+    numbers = [value for _, cells in rows for cell in cells.values() for value in cell]
+    numbers += [marked] if marked is not None else []
+    low, high = min(numbers), max(numbers)
+    margin = max(0.05 * (high - low), 0.01)
+    words = [f"{name}: {', '.join(f'{kind} {cell[0]:.3f}' for kind, cell in cells.items())}" for name, cells in rows]
+    top = 24
+    drawing = Drawing(title, "; ".join(words) + ".", WIDE_PX, top + ROW_PX * len(rows) + 40)
+    left = 16 + CHARACTER_PX * max(len(name) for name, _ in rows)
+    axes = Axes(drawing, (low - margin, high + margin), (len(rows), 0), left=left, top=top)  # the first row on top
+    axes.frame(label, "", x_ticks=6, y_ticks=0)
+    if marked is not None:
+        drawing.line(axes.x(marked), top, axes.x(marked), axes.y(len(rows)), "mark")
+    for place, kind in enumerate(kinds):
+        x = left + place * 170 + 8
+        drawing.dot(x, 9, _fill(place), square=bool(place))
+        drawing.text(x + 10, 9 + TEXT_PX / 3, kind, "start")
+    for row, (name, cells) in enumerate(rows):
+        drawing.text(left - 10, axes.y(row + 0.5) + TEXT_PX / 3, name, "end")
+        for place, kind in enumerate(kinds):
+            if kind in cells:
+                value, below, above = cells[kind]
+                y = axes.y(row + 0.5) + (5 if place else -5) * (len(kinds) > 1)
+                drawing.line(axes.x(below), y, axes.x(above), y, "line-b" if place else "line-a")
+                drawing.dot(
+                    *(axes.x(value), y, _fill(place), f"{name}, {kind}: {value:.4f} [{below:.4f}, {above:.4f}]"),
+                    square=bool(place),
+                )
+    return drawing
+
+
+def shares(title: str, parts: Sequence[tuple[str, int]]) -> Drawing:
+    """What a whole is made of: one bar, its parts named below with number and percentage."""
+    total = max(sum(count for _, count in parts), 1)
+    words = [f"{name}: {count:,} ({count / total:.1%})" for name, count in parts]
+    drawing = Drawing(title, "; ".join(words) + ".", WIDE_PX, 52 + 20 * len(parts))
+    left = 2.0
+    for place, (name, count) in enumerate(parts):
+        width = count / total * (WIDE_PX - 4)
+        drawing.rect(left, 4, width, 30, f"share-{place}", words[place])
+        left += width
+        y = 58 + 20 * place
+        drawing.rect(2, y - 10, 12, 12, f"share-{place}")
+        drawing.text(22, y, f"{name}: {count:,} ({count / total:.1%})", "start")
+    return drawing
+
+
+def time_line(title: str, line: TimeLine) -> Drawing:
+    """Which moments were looked at (upper bars) and spoke for or against the trait (lower bars)."""
+    attention, spoken = line.by_moment(), line.spoken()
+    most = int(attention.argmax())
+    loudest = int(np.abs(spoken).argmax())
+    drawing = Drawing(
+        title,
+        f"{len(attention)} windows of motion. Most attention, {attention[most]:.0%}, from {line.start_s[most]:.1f} to "
+        f"{line.end_s[most]:.1f} s. What spoke loudest {'for' if spoken[loudest] >= 0 else 'against'} {line.trait} was "
+        f"from {line.start_s[loudest]:.1f} to {line.end_s[loudest]:.1f} s.",
+        PAIR_PX,
+        236,
+    )
+    end_s, most_attention = float(line.end_s.max()), max(float(attention.max()), QUIET)
+    upper = Axes(drawing, (0, end_s), (0, most_attention), left=64, top=22, bottom=236 - 100)
+    limit = max(float(np.abs(spoken).max()), QUIET)
+    lower = Axes(drawing, (0, end_s), (-limit, limit), left=64, top=132)
+    lower.frame("time in the video (s)", "", x_ticks=8, y_ticks=0)
+    drawing.line(64, upper.y(0), upper.x(end_s), upper.y(0), "axis")
+    drawing.text(58, upper.y(most_attention) + TEXT_PX / 2, f"{most_attention:.0%}", "end")
+    for voice in (limit, 0, -limit):
+        drawing.text(58, lower.y(voice) + TEXT_PX / 3, f"{voice:+.2g}" if voice else "0", "end")
+    drawing.text(2, 12, "attention, mean of heads", "start")
+    drawing.text(2, 122, f"speaks for (+) or against (-) {line.trait}", "start")
+    for start, end, weight, voice in zip(line.start_s, line.end_s, attention, spoken, strict=True):
+        when = f"{start:.1f} to {end:.1f} s"
+        width = upper.x(end) - upper.x(start) - 2
+        drawing.rect(upper.x(start), upper.y(weight), width, upper.y(0) - upper.y(weight), "fill-n", when)
+        top, floor = sorted((lower.y(voice), lower.y(0)))
+        style = "fill-a" if voice >= 0 else "fill-b"
+        drawing.rect(lower.x(start), top, width, floor - top, style, f"{when}: {voice:+.2g}")
+    drawing.line(64, lower.y(0), lower.x(end_s), lower.y(0), "axis")
+    return drawing
+
+
+def learning_curve(history: Mapping[str, Sequence[float]], loss: str, baseline: float | None) -> Drawing:
+    """Loss by epoch, in training and where there is one in validation, beside always saying the mean."""
+    kinds = {"training": history["loss"]}
+    if "validation_loss" in history:
+        kinds["validation"] = history["validation_loss"]
+    words = [f"{kind} from {values[0]:.4g} to {values[-1]:.4g}" for kind, values in kinds.items()]
+    numbers = [value for values in kinds.values() for value in values] + ([baseline] if baseline is not None else [])
+    low, high = min(numbers), max(numbers)
+    margin = max(0.06 * (high - low), 1e-6)
+    epochs = len(history["loss"])
+    words = [f"{epochs} epochs: {'; '.join(words)}"] + ([f"the mean {baseline:.4g}"] if baseline is not None else [])
+    drawing = Drawing("Loss by epoch", "; ".join(words) + ".", WIDE_PX, 240)
+    axes = Axes(drawing, (1, max(epochs, 2)), (low - margin, high + margin), left=64, top=32)
+    axes.frame("epoch", loss, x_ticks=min(8, max(epochs - 1, 1)), y_ticks=4)
+    if baseline is not None:
+        drawing.line(axes.x(1), axes.y(baseline), axes.x(axes.x_range[1]), axes.y(baseline), "mark")
+        drawing.text(axes.x(axes.x_range[1]), axes.y(baseline) - 5, "always the mean", "end")
+    for place, (kind, values) in enumerate(kinds.items()):
+        points = [(axes.x(epoch), axes.y(value)) for epoch, value in enumerate(values, start=1)]
+        drawing.path(points, "line-b" if place else "line-a")
+        drawing.dot(*points[-1], _fill(place), square=bool(place))
+        x = 130 + 120 * place
+        drawing.dot(x, 9, _fill(place), square=bool(place))
+        drawing.text(x + 10, 9 + TEXT_PX / 3, kind, "start")
+    return drawing
+
+
+def _fill(place: int) -> str:
+    return "fill-b" if place else "fill-a"

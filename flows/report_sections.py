@@ -1,0 +1,229 @@
+"""What stands in each section of the report: facts, tables and charts, made of a summary and of stored results."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from extractors.stopwatch import STAGES
+from flows.config import RunConfig
+from flows.evaluation import latest_evaluation
+from flows.evaluation_tables import MEASURES, PROTOCOLS, evaluation_tables
+from flows.extract import ExtractReport
+from flows.families import Families
+from flows.report_charts import against, histogram, intervals, shares, trait_edges
+from flows.report_drawing import Drawing
+from flows.report_summary import Summary, noteworthy
+from flows.report_tables import Column, Table, of_screen
+from fusion.traits import TRAITS
+from fusion.uncertainty import Uncertainty
+
+CORRELATION_NEEDS = 3
+FLAGS = {
+    "face_coverage": "the face was seen in too few frames",
+    "few_tokens": "too few face crops or windows of motion",
+    "wide_interval": "the interval is as wide as without the video",
+}
+
+
+def outcome(summary: Summary) -> Drawing:
+    """What became of all videos."""
+    parts = [
+        ("scored", len(summary.names) - summary.flagged),
+        ("scored, but better not used", summary.flagged),
+        ("refused", summary.refused),
+        ("not yet extracted", summary.waiting),
+    ]
+    return shares("What became of the videos", parts)
+
+
+def flags(summary: Summary) -> Table:
+    """Reasons to abstain."""
+    rows = [(code, FLAGS.get(code, ""), *_part(count, len(summary.names))) for code, count in summary.flags().items()]
+    columns = (Column("reason", "code"), Column("meaning"), Column("videos", "number"), Column("share", "number"))
+    return Table("flags", "Scores that should not be used, by reason; one score may have several", columns, rows)
+
+
+def refusals(summary: Summary) -> Table:
+    """Videos without a score by reason."""
+    rows = [
+        (reason, entry.stage, *_part(entry.count, summary.videos), entry.message, tuple(entry.examples))
+        for reason, entry in summary.refusals.items()
+    ]
+    columns = (
+        *(Column("reason", "code"), Column("stage"), Column("videos", "number"), Column("share", "number")),
+        *(Column("what was said of the first"), Column("for example", "codes")),
+    )
+    return Table("refusals", "Videos that were refused, by reason", columns, rows)
+
+
+def coverage_charts(summary: Summary) -> list[Drawing]:
+    """Face coverage, and what the model was given of each video."""
+    return [
+        histogram("Face coverage", summary.coverage, np.linspace(0, 1, 21), "share of frames with the face"),
+        *(_token_chart(kind, summary.tokens[:, place]) for place, kind in enumerate(("Face", "Motion"))),
+    ]
+
+
+def trait_charts(summary: Summary) -> list[Drawing]:
+    """One histogram for each trait, all on one scale."""
+    edges = trait_edges(summary.scores)
+    return [
+        histogram(trait.capitalize(), values, edges, "score")
+        for trait, values in zip(TRAITS, summary.scores.T, strict=True)
+    ]
+
+
+def trait_statistics(summary: Summary) -> Table:
+    """Mean, spread and quantiles of each trait."""
+    scores = summary.scores.astype(np.float64)
+    outside = ((scores < 0) | (scores > 1)).mean(axis=0)
+    numbers = [scores.mean(axis=0), scores.std(axis=0), *np.quantile(scores, [0, 0.05, 0.5, 0.95, 1], axis=0)]
+    rows = [
+        (trait, *(f"{values[place]:.3f}" for values in numbers), f"{outside[place]:.1%}")
+        for place, trait in enumerate(TRAITS)
+    ]
+    headings = ("mean", "sd", "least", "5 %", "median", "95 %", "greatest", "outside 0 to 1")
+    caption = f"Scores of {len(scores):,} videos; labels lie in 0 to 1, scores are not cut to that range"
+    return Table("statistics", caption, (Column("trait"), *(Column(name, "number") for name in headings)), rows)
+
+
+def correlations(summary: Summary) -> Table | None:
+    """Pearson's correlation of each two traits; None where there is too little, or a trait never varies."""
+    scores = summary.scores.astype(np.float64)
+    if len(scores) < CORRELATION_NEEDS or (scores.std(axis=0) < 1e-9).any():
+        return None
+    rows = [
+        (trait, *(f"{value:.2f}" for value in values))
+        for trait, values in zip(TRAITS, np.corrcoef(scores.T), strict=True)
+    ]
+    columns = (Column("trait"), *(Column(trait, "number") for trait in TRAITS))
+    return Table("correlations", "Pearson correlation between the scores of two traits", columns, rows)
+
+
+def calibration(uncertainty: Uncertainty, summary: Summary) -> dict[str, Any] | None:
+    """Widths of intervals, and how statements about people never seen came true; None without a calibration."""
+    found = uncertainty.calibration
+    if found is None:
+        return None
+    own = summary.widths.mean(axis=0) / 2 if summary.widths is not None else None
+    rows = [
+        (
+            trait,
+            f"{found.half_width[place]:.3f}",
+            f"{found.blind_half_width[place]:.3f}",
+            f"{found.half_width[place] / found.blind_half_width[place]:.2f}",
+            "-" if own is None else f"{own[place]:.3f}",
+        )
+        for place, trait in enumerate(TRAITS)
+    ]
+    headings = ("half width", "without any video", "ratio", "mean of these videos")
+    columns = (Column("trait"), *(Column(name, "number") for name in headings))
+    caption = f"Half widths of the {uncertainty.settings.confidence:.0%} intervals, on the scale of the labels"
+    return {
+        "found": found,
+        "confidence": uncertainty.settings.confidence,
+        "table": Table("widths", caption, columns, rows),
+        "reliability": uncertainty.reliability,
+        "coverage": _coverage_charts(uncertainty),
+        "scores": _score_charts(uncertainty),
+    }
+
+
+def evaluation(config: RunConfig, families: Families) -> dict[str, Any] | None:
+    """The last evaluation of the store; None without one."""
+    results = latest_evaluation(config)
+    if results is None:
+        return None
+    features = results["features"]
+    tables = [of_screen(f"evaluation-{place}", table) for place, table in enumerate(evaluation_tables(results))]
+    return {
+        "results": results,
+        "same_features": (features["static"], features["dynamic"]) == (families.static.key, families.dynamic.key),
+        "charts": [_measure(results, metric, marked) for metric, marked in (("one_minus_mae", None), ("ccc", 0.0))],
+        "tables": tables,
+    }
+
+
+def stages(extraction: ExtractReport | None) -> Table | None:
+    """Where the time of the last extraction went."""
+    if extraction is None or not sum(extraction.seconds.values()):
+        return None
+    total = sum(extraction.seconds.values())
+    rows = [
+        (name, f"{extraction.seconds[name]:,.1f}", f"{extraction.seconds[name] / total:.0%}")
+        for name in STAGES
+        if name in extraction.seconds
+    ]
+    columns = (Column("stage"), Column("seconds of work", "number"), Column("share", "number"))
+    return Table("stages", "Seconds of work of all processes by stage; stages overlap", columns, rows)
+
+
+def videos(summary: Summary) -> Table:
+    """The videos worth a look."""
+    rows = []
+    for row, why in noteworthy(summary):
+        width = "-" if summary.widths is None else f"{summary.widths[row].mean():.3f}"
+        scores = (f"{value:.3f}" for value in summary.scores[row])
+        rows.append(
+            (summary.names[row], why, *scores, f"{summary.coverage[row]:.2f}", width, summary.abstain[row] or "-")
+        )
+    columns = (
+        *(Column("video", "code"), Column("why listed"), *(Column(trait, "number") for trait in TRAITS)),
+        *(Column("face coverage", "number"), Column("interval width", "number"), Column("flags")),
+    )
+    shown, total = len(rows), len(summary.names)
+    all_of = f"All {total:,} scored videos" if shown == total else f"The {shown:,} most noteworthy of {total:,} scored"
+    return Table("videos", all_of, columns, rows)
+
+
+def _part(count: int, total: int) -> tuple[str, str]:
+    return f"{count:,}", f"{count / max(total, 1):.1%}"
+
+
+def _token_chart(kind: str, counts: np.ndarray) -> Drawing:
+    """Whole numbers, each in the middle of a bar or, where there are many, of its share of some 20."""
+    low, high = int(counts.min()) - 1, int(counts.max()) + 1
+    step = max(1, -(-(high - low + 1) // 20))
+    edges = np.arange(low, high + step + 1, step) - 0.5
+    return histogram(f"{kind} tokens", counts, edges, "tokens per video", x_ticks=min(5, len(edges) - 1))
+
+
+def _coverage_charts(uncertainty: Uncertainty) -> list[Drawing]:
+    found = uncertainty.reliability
+    if found is None or not found.levels:
+        return []
+    charts = []
+    for place, trait in enumerate(TRAITS):
+        points = [(level, row[place]) for level, row in zip(found.levels, found.covered, strict=True)]
+        words = ", ".join(f"{seen:.0%} at {level:.0%}" for level, seen in points)
+        charts.append(against(trait.capitalize(), f"Labels inside intervals: {words}.", points, ("stated", "found")))
+    return charts
+
+
+def _score_charts(uncertainty: Uncertainty) -> list[Drawing]:
+    found = uncertainty.reliability
+    if found is None:
+        return []
+    charts = []
+    for trait, scores, labels in zip(TRAITS, found.scores, found.labels, strict=True):
+        points = list(zip(scores, labels, strict=True))
+        words = ", ".join(f"score {score:.3f} label {label:.3f}" for score, label in points)
+        charts.append(
+            against(trait.capitalize(), f"Means of groups of clips: {words}.", points, ("mean score", "mean label"))
+        )
+    return charts
+
+
+def _measure(results: Mapping[str, Any], metric: str, marked: float | None) -> Drawing:
+    rows: dict[str, dict[str, tuple[float, float, float]]] = {}
+    for protocol, found in results["protocols"].items():
+        for predictor in found["predictors"]:
+            cell = predictor["metrics"][metric]["mean"]
+            if cell["value"] is not None:
+                ends = (cell[end] if cell[end] is not None else cell["value"] for end in ("low", "high"))
+                rows.setdefault(predictor["name"], {})[PROTOCOLS[protocol]] = (cell["value"], *ends)
+    title = f"{MEASURES[metric]}, mean over traits, with 95 % intervals over people"
+    return intervals(title, MEASURES[metric], list(rows.items()), marked)

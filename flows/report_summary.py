@@ -1,0 +1,163 @@
+"""What the report says of the videos: one pass over them, after which only numbers and names are left."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from fusion.traits import TRAITS
+from storage.failures import Failure
+from storage.trait_csv import TraitRow
+
+EXAMPLES_PER_REASON = 5
+MOST_VIDEOS = 200
+EXTREMES_PER_TRAIT = 8
+EXTREMES_OF_QUALITY = 40
+WAITING = "not_extracted"
+
+
+@dataclass
+class Refusals:
+    """Videos without a score for one reason: how many, a few of them, and what was said of the first."""
+
+    count: int = 0
+    examples: list[str] = field(default_factory=list)
+    stage: str = ""
+    message: str = ""
+
+
+@dataclass(frozen=True, eq=False)
+class Summary:
+    """All videos of an archive under one model.
+
+    Attributes:
+        names: N video ids with a score.
+        scores: float32 [N, 5].
+        coverage: float32 [N], face coverage.
+        tokens: int32 [N, 2], face and motion tokens.
+        widths: float32 [N, 5], of the intervals; None where a score has none.
+        abstain: by video, codes with a space between.
+        weights: number of scores by the weights of the feature networks.
+        refusals: by reason, without those that no run has come to.
+        waiting: videos that no run has come to.
+    """
+
+    names: list[str]
+    scores: np.ndarray
+    coverage: np.ndarray
+    tokens: np.ndarray
+    widths: np.ndarray | None
+    abstain: list[str]
+    weights: Counter[str]
+    refusals: dict[str, Refusals]
+    waiting: int
+
+    @property
+    def refused(self) -> int:
+        """Videos that were refused."""
+        return sum(entry.count for entry in self.refusals.values())
+
+    @property
+    def videos(self) -> int:
+        """All of them."""
+        return len(self.names) + self.refused + self.waiting
+
+    @property
+    def flagged(self) -> int:
+        """Scores that should not be used."""
+        return sum(1 for reason in self.abstain if reason)
+
+    def flags(self) -> Counter[str]:
+        """How many scores each reason to abstain speaks against; one score may have several."""
+        return Counter(code for reason in self.abstain for code in reason.split())
+
+
+def summarise(rows: Iterable[TraitRow], failures: Sequence[Failure]) -> Summary:
+    """Go once over all videos.
+
+    Args:
+        rows: as for the trait CSV.
+        failures: of the same features, to say more of each reason.
+    """
+    names, abstain = [], []
+    numbers: list[tuple[float, ...]] = []
+    widths: list[tuple[float, ...]] = []
+    weights: Counter[str] = Counter()
+    refusals: dict[str, Refusals] = {}
+    for row in rows:
+        if row.traits is None:
+            entry = refusals.setdefault(row.reason, Refusals())
+            entry.count += 1
+            if len(entry.examples) < EXAMPLES_PER_REASON:
+                entry.examples.append(row.video_id)
+            continue
+        names.append(row.video_id)
+        abstain.append(row.abstain)
+        numbers.append((*row.traits, row.face_coverage, row.static_tokens, row.dynamic_tokens))
+        weights[row.weights] += 1
+        if row.low is not None and row.high is not None:
+            widths.append(tuple(high - low for low, high in zip(row.low, row.high, strict=True)))
+    table = np.array(numbers, np.float32).reshape(-1, len(TRAITS) + 3)
+    waiting = refusals.pop(WAITING, Refusals()).count
+    _explain(refusals, failures)
+    return Summary(
+        names,
+        table[:, : len(TRAITS)],
+        table[:, len(TRAITS)],
+        table[:, len(TRAITS) + 1 :].astype(np.int32),
+        np.array(widths, np.float32) if widths and len(widths) == len(names) else None,
+        abstain,
+        weights,
+        dict(sorted(refusals.items(), key=lambda item: (-item[1].count, item[0]))),
+        waiting,
+    )
+
+
+def noteworthy(summary: Summary) -> list[tuple[int, str]]:
+    """Rows worth a look, each with why: all of a small archive, else the extremes; at most `MOST_VIDEOS`.
+
+    Returns:
+        Row and reasons, in the order of the videos.
+    """
+    why: dict[int, list[str]] = {}
+    # of a small archive, only so many that the word says something
+    for row, reasons in extremes(summary, max(1, min(EXTREMES_PER_TRAIT, len(summary.names) // 20))):
+        why.setdefault(row, []).extend(reasons)
+    few = max(1, min(EXTREMES_OF_QUALITY, len(summary.names) // 10))
+    for row in np.argsort(summary.coverage, kind="stable")[:few].tolist():
+        if summary.coverage[row] < 1:
+            why.setdefault(row, []).append("little of the face")
+    if summary.widths is not None:
+        for row in np.argsort(-summary.widths.mean(axis=1), kind="stable")[:few].tolist():
+            why.setdefault(row, []).append("wide interval")
+    if len(summary.names) <= MOST_VIDEOS:
+        return [(row, ", ".join(why.get(row, []))) for row in range(len(summary.names))]
+    for row in (row for row, reason in enumerate(summary.abstain) if reason):
+        if len(why) >= MOST_VIDEOS:
+            break
+        why.setdefault(row, []).append("flagged")
+    return [(row, ", ".join(why[row])) for row in sorted(why)]
+
+
+def extremes(summary: Summary, count: int) -> list[tuple[int, list[str]]]:
+    """The videos with the highest and the lowest scores of each trait, each once, with what they are extreme in."""
+    why: dict[int, list[str]] = {}
+    for trait, values in zip(TRAITS, summary.scores.T, strict=True):
+        order = np.argsort(values, kind="stable").tolist()
+        for row in order[::-1][:count]:
+            why.setdefault(row, []).append(f"high {trait}")
+        for row in order[:count]:
+            why.setdefault(row, []).append(f"low {trait}")
+    return list(why.items())
+
+
+def _explain(refusals: dict[str, Refusals], failures: Sequence[Failure]) -> None:
+    """Say of each reason at which stage it came, and what the message of its first example was."""
+    first = {(entry.examples[0], reason): entry for reason, entry in refusals.items()}
+    for failure in failures:
+        entry = first.get((failure.video_id, failure.reason))
+        if entry is not None:
+            entry.stage, entry.message = failure.stage, failure.message

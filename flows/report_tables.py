@@ -1,0 +1,49 @@
+"""Tables of the report as plain text, for the template to write."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from rich.table import Table as ScreenTable
+
+# A number, maybe with its interval or share; "-" where there is none.
+_MEASURE = re.compile(r"-|-?[\d.,]+(e-?\d+)?%?( [\[(].*[\])])?")
+Kind = Literal["text", "number", "code", "codes"]
+
+
+@dataclass(frozen=True, slots=True)
+class Column:
+    """A column's heading, and what its cells are: text, numbers, a name in code, or a tuple of such names."""
+
+    heading: str
+    kind: Kind = "text"
+
+
+@dataclass(frozen=True, slots=True)
+class Table:
+    """A table that people sort and filter.
+
+    Args:
+        name: of the HTML element, unique on the page.
+        caption: what it shows.
+        columns: at least one; the first names its row.
+        rows: cells, text, or a tuple of texts where the column has codes.
+    """
+
+    name: str
+    caption: str
+    columns: Sequence[Column]
+    rows: Sequence[Sequence[str | tuple[str, ...]]]
+
+
+def of_screen(name: str, table: ScreenTable) -> Table:
+    """The same table as the terminal shows, so that both always say the same."""
+    cells = [[str(cell) for cell in column.cells] for column in table.columns]
+    columns = [
+        Column(str(column.header).replace("\n", ", "), "number" if all(map(_MEASURE.fullmatch, own)) else "text")
+        for column, own in zip(table.columns, cells, strict=True)
+    ]
+    return Table(name, str(table.title), columns, list(zip(*cells, strict=True)))

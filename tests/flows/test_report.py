@@ -1,0 +1,247 @@
+"""What the report says, beside what was drawn; how it looks and behaves is in `test_report_page`."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from datetime import UTC, datetime
+from html.parser import HTMLParser
+from pathlib import Path
+
+import numpy as np
+import pytest
+from report_store import BREAKOUT, REFUSED, SCRIPT, ReportStore
+
+from flows.config import ReportSettings, load_config
+from flows.errors import UserError
+from flows.manifest import Archive, VideoFile
+from flows.report import render_report
+from flows.report_drawing import ticks
+from fusion.traits import TRAITS
+from storage import FailureLog, ModelSerializer, ScoreStore
+from storage.failures import Failure
+from storage.scores import Score
+
+NOW = datetime(2026, 1, 2, 3, 4, tzinfo=UTC)
+MOST_BYTES = 3_000_000
+
+
+class Tables(HTMLParser):
+    """Every table's rows as text, by its id; the text of all titles; and how many elements there are of each name."""
+
+    def __init__(self, page: str) -> None:
+        super().__init__()
+        self.rows: dict[str, list[list[str]]] = {}
+        self.elements: Counter[str] = Counter()
+        self.titles: list[str] = []
+        self._table: str | None = None
+        self._in_title = False
+        self._in_cell = False
+        self.feed(page)
+
+    def handle_starttag(self, tag, attrs):
+        self.elements[tag] += 1
+        if tag == "title":
+            self.titles.append("")
+            self._in_title = True
+        if tag == "table":
+            self._table = dict(attrs)["id"]
+            self.rows[self._table] = []
+        elif tag == "tr" and self._table:
+            self.rows[self._table].append([])
+        elif tag in ("td", "th") and self._table:
+            self.rows[self._table][-1].append("")
+            self._in_cell = True
+
+    def handle_endtag(self, tag):
+        if tag in ("td", "th"):
+            self._in_cell = False
+        elif tag == "title":
+            self._in_title = False
+        elif tag == "table":
+            self._table = None
+
+    def handle_data(self, data):
+        if self._in_cell and self._table:
+            self.rows[self._table][-1][-1] += data
+        elif self._in_title:
+            self.titles[-1] += data
+
+
+@pytest.fixture(scope="module")
+def store(report_store) -> ReportStore:
+    return report_store
+
+
+@pytest.fixture(scope="module")
+def page(store) -> str:
+    return render_report(store.config, store.families, store.videos, store.model, NOW)
+
+
+@pytest.fixture(scope="module")
+def tables(page) -> Tables:
+    return Tables(page)
+
+
+def with_settings(store: ReportStore, *settings: str):
+    return load_config(flags={"store.path": store.config.store.path}, assignments=("weights=random", *settings))
+
+
+def test_it_says_what_ran_with_which_keys_and_shouts_random_weights(store, page):
+    for family in (store.families.faces, store.families.static, store.families.dynamic):
+        assert family.key in page
+    assert "RANDOM WEIGHTS: A TRIAL ONLY" in page
+    assert re.search(r"<title>RANDOM WEIGHTS", page)
+    for purpose in ("employment", "education", "justice", "health care", "apparent personality"):
+        assert purpose in page
+
+
+def test_statistics_are_those_of_the_scores(store, tables):
+    scores = np.array([row.traits for row in ScoreStore(store.config.store.path).read("traits", "1")], np.float64)
+    header, *rows = tables.rows["statistics"]
+    assert [row[0] for row in rows] == list(TRAITS)
+    for place, row in enumerate(rows):
+        told = dict(zip(header, row, strict=True))
+        own = scores[:, place]
+        for heading, value in (("mean", own.mean()), ("sd", own.std()), ("least", own.min()), ("greatest", own.max())):
+            assert float(told[heading]) == pytest.approx(value, abs=6e-4)
+
+
+def test_a_refused_video_is_there_with_its_reason_stage_and_message(tables):
+    (row,) = tables.rows["refusals"][1:]
+    assert row[:3] == ["not_a_video", "decode", "1"]
+    assert row[-2:] == [f"{REFUSED} holds no video", REFUSED]
+
+
+def test_names_stay_text_in_tables_svg_and_attributes(store):
+    config = store.config.model_copy(update={"report": ReportSettings(clips=(SCRIPT, BREAKOUT))})
+    page = render_report(config, store.families, store.videos, store.model, NOW)
+    tables = Tables(page)
+    assert tables.elements["script"] == 1
+    assert tables.elements["img"] == 0
+    assert tables.elements["svg"] == page.count("</svg>")
+    assert {SCRIPT, BREAKOUT} <= {row[0] for row in tables.rows["videos"]}
+    assert "{{ 7 * 7 }}" in page  # nor is it run by the template
+    drawn = [title.rpartition(", ")[0] for title in tables.titles if "Attention" in title]
+    assert drawn == [f"Attention over time: {name}" for name in (SCRIPT, BREAKOUT)]
+
+
+def test_without_a_choice_the_highest_and_the_lowest_of_each_trait_are_drawn(store, tables):
+    scores = {row.video_id: row.traits for row in ScoreStore(store.config.store.path).read("traits", "1")}
+    wanted = {
+        f"Attention over time: {most(scores, key=lambda name: scores[name][place])}, {trait}"
+        for place, trait in enumerate(TRAITS)
+        for most in (max, min)
+    }
+    assert {title for title in tables.titles if "Attention" in title} == wanted
+
+
+def test_intervals_and_their_reliability_are_those_stored_with_the_model(store, page, tables):
+    kept = ModelSerializer(store.config.store.path).metadata("traits", "1")["uncertainty"]
+    for place, row in enumerate(tables.rows["widths"][1:]):
+        assert float(row[1]) == pytest.approx(kept["calibration"]["half_width"][place], abs=6e-4)
+    for place in range(len(TRAITS)):
+        told = ", ".join(
+            f"{row[place]:.0%} at {level:.0%}"
+            for level, row in zip(kept["reliability"]["levels"], kept["reliability"]["covered"], strict=True)
+        )
+        assert f"Labels inside intervals: {told}." in page
+
+
+def test_both_protocols_of_the_evaluation_stand_side_by_side_with_leakage_and_tests(tables, page):
+    found = {tuple(rows[0][:2]): rows for name, rows in tables.rows.items() if name.startswith("evaluation-")}
+    assert [row[0] for row in found[("protocol", "folds")][1:]] == ["official split", "unseen people"]
+    predictors = found[("predictor", "kind")]
+    assert {"RMSE, official split", "RMSE, unseen people"} <= set(predictors[0])
+    assert {row[0] for row in predictors[1:]} == {"mean", "ridge_static", "token_form"}
+    assert ("protocol", "baseline") in found
+    assert ("protocol", "column") in found
+    assert "Random weights: these figures say nothing" in page
+
+
+def test_no_picture_is_in_the_page_unless_asked_for(page):
+    assert "data:image" not in page
+
+
+def test_clips_that_are_named_are_those_that_are_drawn(store):
+    named = store.videos[7].video_id
+    config = with_settings(store, f"report.clips=[{named}]")
+    page = render_report(config, store.families, store.videos, store.model, NOW)
+    assert page.count('<title id="clip-') == 1
+    assert f"Attention over time: {named}," in page
+
+
+def test_a_clip_that_has_no_score_is_a_mistake_that_is_named(store):
+    config = with_settings(store, "report.clips=[nobody.mp4]")
+    with pytest.raises(UserError, match=r"nobody\.mp4 has no score"):
+        render_report(config, store.families, store.videos, store.model, NOW)
+
+
+def test_frames_of_a_video_that_cannot_be_read_are_told_and_the_page_is_made(store, tmp_path):
+    config = with_settings(store, "report.frames=true", f"report.clips=[{store.videos[7].video_id}]")
+    config = config.model_copy(update={"videos": tmp_path})
+    page = render_report(config, store.families, store.videos, store.model, NOW)
+    assert f"No frames of {store.videos[7].video_id}" in page
+    assert "data:image" not in page
+
+
+def draw_archive(store: ReportStore, folder: Path, count: int) -> tuple[Archive, np.ndarray, int]:
+    """Scores of `count` videos, every 50th refused instead, in a store with the same model."""
+    (folder / "store").mkdir(parents=True)
+    (folder / "store" / "models").symlink_to(store.config.store.path / "models")
+    rng = np.random.default_rng(0)
+    traits = rng.normal(0.5, 0.15, size=(count, 5)).astype(np.float32)
+    coverage = rng.beta(8, 1, size=count)
+    keys = (store.families.static.key, store.families.dynamic.key)
+    videos = [VideoFile(f"season {row % 7}/clip {row:07d}.mp4", Path("absent"), f"{row:064x}") for row in range(count)]
+    refused = set(range(0, count, 50))
+    rows = (
+        Score(
+            *(videos[row].video_id, videos[row].sha256, tuple(traits[row].tolist()), float(coverage[row]), 16, 6),
+            *(*keys, "random", "face_coverage" if coverage[row] < 0.5 else ""),
+            *(tuple((traits[row] - 0.2).tolist()), tuple((traits[row] + 0.2).tolist())),
+        )
+        for row in range(count)
+        if row not in refused
+    )
+    ScoreStore(folder / "store").write("traits", "1", rows)
+    FailureLog(folder / "store").add(
+        [
+            Failure(
+                *(videos[row].video_id, videos[row].sha256, store.families.features),
+                *(("faces", "no_face") if row % 100 else ("decode", "truncated")),
+                *("what was wrong", 1),
+            )
+            for row in sorted(refused)
+        ]
+    )
+    scored = np.array([row not in refused for row in range(count)])
+    return Archive(sorted(videos, key=lambda video: video.video_id)), traits[scored], len(refused)
+
+
+@pytest.mark.parametrize("count", [5_000, pytest.param(100_000, marks=pytest.mark.slow)])
+def test_a_large_archive_is_told_in_sums_and_a_page_of_bounded_size(store, tmp_path, count):
+    videos, traits, refused = draw_archive(store, tmp_path, count)
+    config = with_settings(store).model_copy(
+        update={"store": store.config.store.model_copy(update={"path": tmp_path / "store"})}
+    )
+    page = render_report(config, store.families, videos, store.model, NOW)
+    assert len(page.encode()) < MOST_BYTES
+    tables = Tables(page)
+    shown = len(tables.rows["videos"]) - 1
+    assert 120 < shown <= 160  # 8 a side of 5 traits, 40 by coverage and by width each; some are in two of these
+    assert f"The {shown} most noteworthy of {len(traits):,} scored" in page
+    assert [row[:3] for row in tables.rows["refusals"][1:]] == [
+        ["no_face", "faces", f"{refused // 2:,}"],
+        ["truncated", "decode", f"{refused // 2:,}"],
+    ]
+    for place, row in enumerate(tables.rows["statistics"][1:]):
+        assert float(row[1]) == pytest.approx(float(traits[:, place].mean()), abs=6e-4)
+    assert "has its features no more" in page
+
+
+def test_ticks_are_round_and_inside():
+    assert ticks(0, 1, 5) == [0, 0.2, 0.4, 0.6, 0.8, 1]
+    assert ticks(14.5, 17.5, 3) == [15, 16, 17]
+    assert ticks(-0.03, 0.031, 4) == [-0.02, 0, 0.02]
+    assert ticks(0, 98_000, 3) == [0, 50_000]
