@@ -38,7 +38,7 @@ def report(config: RunConfig, videos: Archive, model: ModelReference) -> StorePa
     """Write the page to STORE/reports/<model>-<version>-<time>.html and return its path.
 
     Raises:
-        UserError: a clip that `report.clips` names has no score.
+        UserError: a clip that `report.clips` names has no score, or `report.frames` lacks the folder of the videos.
     """
     now = datetime.now(UTC)
     page = render_report(config, families_of(config), videos, model, now)

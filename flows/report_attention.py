@@ -61,8 +61,10 @@ def attention_of(
     """Draw the clips that `report.clips` names, else the highest and the lowest of each trait.
 
     Raises:
-        UserError: a clip that was named has no score.
+        UserError: a clip that was named has no score; or frames are wanted of videos whose folder is not named.
     """
+    if config.report.frames and config.videos is None:
+        raise UserError("frames are taken from the videos; give their folder with --videos DIR")
     chosen = _chosen(config, summary)
     if form == "vector":
         return Attention(

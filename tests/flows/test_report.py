@@ -177,6 +177,11 @@ def test_a_clip_that_has_no_score_is_a_mistake_that_is_named(store):
         render_report(config, store.families, store.videos, store.model, NOW)
 
 
+def test_frames_without_a_folder_of_videos_are_a_mistake_that_names_the_cure(store):
+    with pytest.raises(UserError, match="--videos DIR"):
+        render_report(with_settings(store, "report.frames=true"), store.families, store.videos, store.model, NOW)
+
+
 def test_frames_of_a_video_that_cannot_be_read_are_told_and_the_page_is_made(store, tmp_path):
     config = with_settings(store, "report.frames=true", f"report.clips=[{store.videos[7].video_id}]")
     config = config.model_copy(update={"videos": tmp_path})
