@@ -17,6 +17,7 @@ from flows.errors import UserError
 from flows.manifest import Archive, VideoFile
 from flows.report import render_report
 from flows.report_drawing import ticks
+from flows.report_summary import MOST_VIDEOS
 from fusion.traits import TRAITS
 from storage import FailureLog, ModelSerializer, ScoreStore
 from storage.failures import Failure
@@ -234,7 +235,7 @@ def test_a_large_archive_is_told_in_sums_and_a_page_of_bounded_size(store, tmp_p
     assert len(page.encode()) < MOST_BYTES
     tables = Tables(page)
     shown = len(tables.rows["videos"]) - 1
-    assert 120 < shown <= 160  # 8 a side of 5 traits, 40 by coverage and by width each; some are in two of these
+    assert 120 < shown <= MOST_VIDEOS
     assert f"The {shown} most noteworthy of {len(traits):,} scored" in page
     assert [row[:3] for row in tables.rows["refusals"][1:]] == [
         ["no_face", "faces", f"{refused // 2:,}"],
