@@ -21,7 +21,7 @@ from flows.cli_failures import failures_app
 from flows.cli_features import evaluate_features
 from flows.cli_finetune import finetune
 from flows.cli_models import models_app
-from flows.cli_store import store_app
+from flows.cli_store import existing_store, show_table, store_app
 from flows.cli_visualize import visualize_app
 from flows.config import RunConfig, dump_config, load_config
 from flows.labels import check_labels_meet
@@ -81,12 +81,15 @@ OPTIONS: dict[str, tuple[str, Any]] = {
 }
 
 
-def command(example: str, *options: str) -> Callable[[Callable[[RunConfig], None]], Callable[[RunConfig], None]]:
+def command(
+    example: str, *options: str, makes_store: bool = False
+) -> Callable[[Callable[[RunConfig], None]], Callable[[RunConfig], None]]:
     """Make a command of a function that takes the settings.
 
     Args:
         example: shown below the help.
         options: names from `OPTIONS` that the command takes.
+        makes_store: whether the command begins a store where there is none; it refuses otherwise.
     """
 
     def register(body: Callable[[RunConfig], None]) -> Callable[[RunConfig], None]:
@@ -97,6 +100,8 @@ def command(example: str, *options: str) -> Callable[[Callable[[RunConfig], None
                 settings = load_config(config, flags=flags, assignments=assignments)
                 if settings.videos is not None:
                     check_folder(settings.videos)  # before a store is made for them
+                if not makes_store:
+                    existing_store(settings.store.path)
                 return settings
 
             run_command(body.__name__, load, body)
@@ -117,6 +122,7 @@ def command(example: str, *options: str) -> Callable[[Callable[[RunConfig], None
 @command(
     "traitline run --videos clips --labels labels.csv --store store --out traits.csv",
     *("videos", "labels", "store", "out", "model", "weights"),
+    makes_store=True,
 )
 def run(settings: RunConfig) -> None:
     """Do it all: extract features, train if there are labels, score, write the CSV and a report.
@@ -135,7 +141,7 @@ def run(settings: RunConfig) -> None:
         show_run(settings, run_flow(settings, files))
 
 
-@command("traitline extract --videos clips --store store", "videos", "store", "weights")
+@command("traitline extract --videos clips --store store", "videos", "store", "weights", makes_store=True)
 def extract(settings: RunConfig) -> None:
     """Extract the features of all videos that the store lacks."""
     settings, files = prepare(settings, with_files=True)
@@ -165,6 +171,24 @@ def score(settings: RunConfig) -> None:
         from flows.score import score as score_flow
 
         console.say(f"Score: {console.counted(score_flow(settings, files, model), 'video')} scored with {model}")
+
+
+@command("traitline rescore --store store --model traits/2", "model", "store")
+def rescore(settings: RunConfig) -> None:
+    """Score all that the store holds with a model, from the cache, and say how the scores moved.
+
+    Only what this version has not scored is scored; other versions' scores stay. No video is opened, no network's
+    weights are needed, and the features are those that the model was trained on, whatever the settings are today.
+    """
+    model = chosen_model(settings)
+    with prefect_api():
+        from flows.drift import drift_table
+        from flows.score import rescore as rescore_flow
+
+        done = rescore_flow(settings, model)
+        console.say(f"Score: {console.counted(done.scored_now, 'video')} scored with {model}")
+        for drift in done.drifts:
+            show_table(drift_table(drift))
 
 
 @command("traitline export --store store --out traits.csv", "out", "model", "videos", "store", "weights")

@@ -31,7 +31,9 @@ def existing_store(root: str | StorePath) -> StorePath:
     """Find a store. Raises UserError where there is none, StoreError where it is something else."""
     folder = open_store(root)
     if not folder.is_dir():
-        raise UserError(f"there is no store {root}; give its folder with --store DIR")
+        raise UserError(
+            f"there is no store {root}; give its folder with --store DIR, or make one with `traitline extract`"
+        )
     return folder
 
 

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from extractors import assets, dynamic, static
 from extractors.assets_own import find_own
@@ -13,6 +13,8 @@ from extractors.optical_flow import OpticalFlowComputer
 from flows.config import RunConfig
 from flows.errors import UserError
 from storage.families import Family
+from storage.feature_store import FeatureStore
+from storage.paths import StorePath
 
 FACE_ASSET = "face_detector"
 Part = Literal["faces", "static", "dynamic"]
@@ -76,6 +78,28 @@ def families_of(config: RunConfig) -> Families:
             quality=("face_coverage", "face_score", "fields"),
         ),
     )
+
+
+def stored_families(root: str | StorePath, metadata: Mapping[str, Any]) -> Families:
+    """The families that a model was trained on, as the store describes them, whatever the settings are today.
+
+    Args:
+        root: the store's folder.
+        metadata: the model's.
+
+    Raises:
+        UserError: the store has no such features any more.
+    """
+    stored = {(family.name, family.key): family for family in FeatureStore(root).families()}
+    try:
+        static, dynamic = (stored[name, metadata[f"{name}_key"]] for name in ("static", "dynamic"))
+    except KeyError as error:
+        raise UserError(
+            f"{root} has no features static:{metadata['static_key']} dynamic:{metadata['dynamic_key']}, on which this "
+            "model was trained; run `traitline extract` with the settings of that time"
+        ) from error
+    faces = Family("faces", dim=len(FACE_ROW), settings=static.settings["faces"], quality=("detected",))
+    return Families(faces, static, dynamic)
 
 
 def settle_weights(config: RunConfig, needs: Sequence[Part] = PARTS) -> RunConfig:

@@ -84,6 +84,7 @@ def render_report(
         videos=sections.videos(summary),
         calibration=sections.calibration(stored_uncertainty(config, metadata), summary),
         evaluation=sections.evaluation(config, families),
+        drifts=sections.drifts(config, model),
         attention=attention_of(config, families, model, metadata["settings"]["form"], summary),
         history=learning_curve(history, metadata["settings"]["loss"], metadata["baseline_loss"]),
         extraction=extraction,

@@ -9,10 +9,12 @@ import numpy as np
 
 from extractors.stopwatch import STAGES
 from flows.config import RunConfig
+from flows.drift import drift_table, drifts_of
 from flows.evaluation import latest_evaluation
 from flows.evaluation_tables import MEASURES, PROTOCOLS, evaluation_tables
 from flows.extract import ExtractReport
 from flows.families import Families
+from flows.models import ModelReference
 from flows.report_charts import against, histogram, intervals, shares, trait_edges
 from flows.report_drawing import Drawing
 from flows.report_summary import Summary, noteworthy
@@ -145,6 +147,12 @@ def evaluation(config: RunConfig, families: Families) -> dict[str, Any] | None:
         "charts": [_measure(results, metric, marked) for metric, marked in (("one_minus_mae", None), ("ccc", 0.0))],
         "tables": tables,
     }
+
+
+def drifts(config: RunConfig, model: ModelReference) -> list[tuple[Table, str]]:
+    """The model's scores beside those of the version before, and of its last run beside earlier ones; with remarks."""
+    tables = [drift_table(drift) for drift in drifts_of(config.store.path, model)]
+    return [(of_screen(f"drift-{place}", table), str(table.caption)) for place, table in enumerate(tables)]
 
 
 def stages(extraction: ExtractReport | None) -> Table | None:

@@ -1,8 +1,10 @@
-"""The flow `score`: trait scores for all cached features that a model has not scored yet."""
+"""The flows `score` and `rescore`: trait scores for all cached features that a model has not scored yet."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime
 from itertools import islice
 
 import numpy as np
@@ -11,9 +13,10 @@ from prefect import flow
 from flows import console
 from flows.clips import CachedClip, read_clips, ready_videos
 from flows.config import RunConfig
+from flows.drift import Drift, drifts_of
 from flows.errors import UserError
-from flows.families import Families, families_of
-from flows.manifest import Archive
+from flows.families import Families, families_of, stored_families
+from flows.manifest import Archive, known_videos
 from flows.models import ModelReference
 from flows.uncertainty import quality_of, stored_uncertainty
 from fusion.uncertainty import Judged
@@ -21,6 +24,15 @@ from storage.models import ModelSerializer
 from storage.scores import Score, ScoreStore
 
 CLIPS_PER_COMMIT = 4096
+
+
+@dataclass(frozen=True, slots=True)
+class RescoreReport:
+    """What came of scoring an archive anew: how many videos were scored now, and how the scores lie to earlier ones."""
+
+    model: ModelReference
+    scored_now: int
+    drifts: list[Drift]
 
 
 @flow(name="score", validate_parameters=False)
@@ -33,12 +45,33 @@ def score(config: RunConfig, videos: Archive, model: ModelReference) -> int:
     Raises:
         UserError: the model was trained on features made in another way.
     """
+    families = families_of(config)
+    metadata = ModelSerializer(config.store.path).metadata(model.name, model.version)
+    _check_features(metadata, families, model)
+    return _score(config, families, config.weights, videos, model)
+
+
+@flow(name="rescore", validate_parameters=False)
+def rescore(config: RunConfig, model: ModelReference) -> RescoreReport:
+    """Score all that the store holds and this model version has not scored, from the features it was trained on.
+
+    Neither videos nor the extractors' weights are needed, and settings of extraction do not count. Scores of other
+    versions stay.
+
+    Raises:
+        UserError: the store has no such features.
+    """
+    metadata = ModelSerializer(config.store.path).metadata(model.name, model.version)
+    families = stored_families(config.store.path, metadata)
+    count = _score(config, families, metadata["weights"], known_videos(config, families), model)
+    return RescoreReport(model, count, drifts_of(config.store.path, model))
+
+
+def _score(config: RunConfig, families: Families, weights: str, videos: Archive, model: ModelReference) -> int:
     from fusion.model import CompletePersonalityModel  # registers the classes that a saved model is made of
     from fusion.scoring import predict
 
-    families = families_of(config)
-    serializer = ModelSerializer(config.store.path)
-    _check_features(serializer.metadata(model.name, model.version), families, model)
+    started = datetime.now(UTC)
     scores = ScoreStore(config.store.path)
     known = {
         row.video_id: row.video_sha256
@@ -50,7 +83,7 @@ def score(config: RunConfig, videos: Archive, model: ModelReference) -> int:
     if not ready:
         console.say(f"Score: {model} has scored all videos with features before; nothing to score")
         return 0
-    network, metadata = serializer.load(model.name, model.version)
+    network, metadata = ModelSerializer(config.store.path).load(model.name, model.version)
     if not isinstance(network, CompletePersonalityModel):
         raise UserError(f"{model} is a {type(network).__name__} and no model of this program's; name another")
     uncertainty = stored_uncertainty(config, metadata)
@@ -60,7 +93,7 @@ def score(config: RunConfig, videos: Archive, model: ModelReference) -> int:
         while some := list(islice(clips, CLIPS_PER_COMMIT)):
             traits = predict(network, (clip.tokens for clip in some))
             judged = uncertainty.judge(traits, quality_of(some))
-            scores.write(model.name, model.version, _rows(some, traits, judged, families, config.weights))
+            scores.write(model.name, model.version, _rows(some, traits, judged, families, weights, started))
             count += len(some)
             for _ in some:
                 stage.advance()
@@ -77,7 +110,7 @@ def _check_features(metadata: dict, families: Families, model: ModelReference) -
 
 
 def _rows(
-    clips: list[CachedClip], traits: np.ndarray, judged: Judged, families: Families, weights: str
+    clips: list[CachedClip], traits: np.ndarray, judged: Judged, families: Families, weights: str, started: datetime
 ) -> Iterator[Score]:
     for row, (clip, values) in enumerate(zip(clips, traits, strict=True)):
         yield Score(
@@ -90,6 +123,7 @@ def _rows(
             static_key=families.static.key,
             dynamic_key=families.dynamic.key,
             weights=weights,
+            scored_at=started,
             abstain=judged.abstain[row],
             low=None if judged.low is None else tuple(judged.low[row].tolist()),
             high=None if judged.high is None else tuple(judged.high[row].tolist()),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
 
 import numpy as np
 import pyarrow as pa
@@ -31,7 +32,7 @@ _SCHEMA = pa.schema(
             ("abstain", pa.string()),
         )
     ]
-    + [pa.field("low", _FIVE), pa.field("high", _FIVE)]
+    + [pa.field("low", _FIVE), pa.field("high", _FIVE), pa.field("scored_at", pa.timestamp("ms", tz="UTC"))]
 )
 
 
@@ -52,6 +53,7 @@ class Score:
         abstain: why the score should not be used, as codes with a space between; empty where nothing speaks against.
         low: lower bounds of the traits' intervals, kept as float32; None where the model has no calibration.
         high: upper bounds, likewise.
+        scored_at: when the run began that scored it, kept to the second; None for scores of before it was recorded.
 
     Raises:
         ValueError: there are not five traits or bounds, or a number is not finite.
@@ -69,11 +71,14 @@ class Score:
     abstain: str = ""
     low: tuple[float, ...] | None = None
     high: tuple[float, ...] | None = None
+    scored_at: datetime | None = None
 
     def __post_init__(self) -> None:
         if (self.low is None) != (self.high is None):
             raise ValueError(f"{self.video_id}: an interval has two bounds")
         object.__setattr__(self, "face_coverage", float(np.float32(self.face_coverage)))
+        if self.scored_at is not None:
+            object.__setattr__(self, "scored_at", self.scored_at.astimezone(UTC).replace(microsecond=0))
         numbers = [self.face_coverage]
         for name in ("traits", "low", "high"):
             values = getattr(self, name)

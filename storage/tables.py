@@ -69,10 +69,16 @@ def read_part(path: StorePath, schema: pa.Schema) -> pa.Table:
     with _open(path) as file:
         rows = file.read()
         checksum = (rows.schema.metadata or {}).get(_CHECKSUM_KEY)
-        if not rows.schema.equals(schema):
-            raise StoreError(f"cannot read {path}: it has other columns than this program writes; move it away")
         if checksum is not None and checksum.decode("ascii", "replace") != _checksum(rows):
             raise ValueError("its rows do not match their checksum")
+        # A column that came later may be null, and is so in parts of before.
+        lacking = [field for field in schema if field.name not in rows.schema.names]
+        if all(field.nullable for field in lacking):
+            for field in lacking:
+                rows = rows.append_column(field, pa.nulls(len(rows), field.type))
+            rows = rows.select(schema.names) if len(rows.schema) == len(schema) else rows
+        if not rows.schema.equals(schema):
+            raise StoreError(f"cannot read {path}: it has other columns than this program writes; move it away")
     return rows
 
 

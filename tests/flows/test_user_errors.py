@@ -81,12 +81,18 @@ def test_a_label_path_without_an_ending_that_is_not_there(tmp_path, traitline):
 @pytest.mark.parametrize("command", ["train", "score", "export", "report"])
 def test_what_uses_cached_features_asks_for_no_networks_weights(command, rendered, tmp_path, traitline, face_model):
     labels = ["--labels", rendered.labels] if command == "train" else []
+    (tmp_path / "store").mkdir()
     result = traitline(
         *(command, *labels, "--store", tmp_path / "store"),
         TRAITLINE_ASSETS=str(face_model.parents[1]),
         XDG_CACHE_HOME=str(tmp_path / "cache"),
     )
     check_one_line(result, "has no features", "--weights")
+
+
+def test_what_uses_cached_features_makes_no_store(tmp_path, traitline):
+    check_one_line(traitline("score", "--store", tmp_path / "none"), "there is no store", "--store")
+    assert not (tmp_path / "none").exists()
 
 
 def test_labels_that_cannot_be_read(rendered, tmp_path, traitline):

@@ -1,0 +1,131 @@
+"""What has become of the scores since the last model, or since the last run: the summary that people look at first."""
+
+from __future__ import annotations
+
+from array import array
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+import numpy as np
+from rich.table import Table
+
+from flows.models import ModelReference
+from fusion.drift import TraitDrift, measure_drift
+from fusion.traits import TRAITS
+from storage.models import ModelSerializer
+from storage.paths import StorePath
+from storage.scores import Score, ScoreStore
+
+
+@dataclass(frozen=True, slots=True)
+class Drift:
+    """Two populations of scores.
+
+    Args:
+        previous: what came before, in words: a model, or the videos of earlier runs.
+        current: what is compared with it.
+        previous_videos, videos: how many scores each has.
+        traits: the five, compared.
+    """
+
+    previous: str
+    current: str
+    previous_videos: int
+    videos: int
+    traits: list[TraitDrift]
+
+
+def drifts_of(root: str | StorePath, model: ModelReference) -> list[Drift]:
+    """Compare a model's scores with those of the version before it that has any, and its last run's with earlier ones'.
+
+    Args:
+        root: the store's folder.
+        model: whose scores.
+
+    Returns:
+        At most one of each kind, in that order; none where there is nothing to compare.
+    """
+    store = ScoreStore(root)
+    scores = _population(store.read(model.name, model.version))
+    if not len(scores.traits):
+        return []
+    drifts = []
+    earlier = _scores_before(store, root, model)
+    if earlier is not None:
+        drifts.append(_compare(f"{model.name}/{earlier[0]}", earlier[1], str(model), scores))
+    newest = scores.scored_at.max()
+    last = scores.scored_at == newest
+    if not last.all():
+        time = datetime.fromtimestamp(int(newest), UTC)
+        drifts.append(
+            _compare(
+                "videos of earlier runs",
+                scores.where(~last),
+                f"those scored at {time:%Y-%m-%d %H:%M} UTC",
+                scores.where(last),
+            )
+        )
+    return drifts
+
+
+def drift_table(drift: Drift) -> Table:
+    """One comparison, a row for each trait."""
+    table = Table("trait", title=f"{drift.current} beside {drift.previous}", title_justify="left")
+    for heading in ("mean before", "mean now", "sd before", "sd now", "PSI", "KS", "rank correlation"):
+        table.add_column(heading, justify="right")
+    for row in drift.traits:
+        rank = "-" if row.rank_correlation is None else f"{row.rank_correlation:.3f}"
+        numbers = (row.previous_mean, row.mean, row.previous_sd, row.sd, row.psi, row.ks)
+        table.add_row(row.trait, *(f"{number:.3f}" for number in numbers), rank)
+    table.caption = (
+        f"{drift.previous_videos:,} videos before, {drift.videos:,} now, {drift.traits[0].videos:,} in both. "
+        "PSI: under 0.1 no shift, over 0.25 a large one."
+    )
+    table.caption_justify = "left"
+    return table
+
+
+@dataclass(frozen=True, eq=False)
+class _Population:
+    """Scores of one model, without what a comparison has no use for: archives have millions.
+
+    Args:
+        rows: place of each video, by its id and the digest of its bytes: with other bytes it is another video.
+        traits: float32 [N, 5].
+        scored_at: int64 [N], seconds since 1970; 0 where it was not recorded.
+    """
+
+    rows: dict[tuple[str, str], int]
+    traits: np.ndarray
+    scored_at: np.ndarray
+
+    def where(self, chosen: np.ndarray) -> _Population:
+        place = np.cumsum(chosen) - 1
+        rows = {video: int(place[row]) for video, row in self.rows.items() if chosen[row]}
+        return _Population(rows, self.traits[chosen], self.scored_at[chosen])
+
+
+def _population(scores: Iterable[Score]) -> _Population:
+    rows: dict[tuple[str, str], int] = {}
+    traits, times = array("f"), array("q")
+    for row, score in enumerate(scores):
+        rows[score.video_id, score.video_sha256] = row
+        traits.extend(score.traits)
+        times.append(0 if score.scored_at is None else int(score.scored_at.timestamp()))
+    return _Population(rows, np.array(traits, np.float32).reshape(-1, len(TRAITS)), np.array(times, np.int64))
+
+
+def _scores_before(store: ScoreStore, root: str | StorePath, model: ModelReference) -> tuple[str, _Population] | None:
+    versions = ModelSerializer(root).versions(model.name)
+    for version in reversed(versions[: versions.index(model.version)]):
+        scores = _population(store.read(model.name, version))
+        if len(scores.traits):
+            return version, scores
+    return None
+
+
+def _compare(previous: str, before: _Population, current: str, now: _Population) -> Drift:
+    pairs = [(before.rows[video], row) for video, row in now.rows.items() if video in before.rows]
+    traits = measure_drift(before.traits, now.traits, np.array(pairs, np.int64).reshape(-1, 2))
+    return Drift(previous, current, len(before.traits), len(now.traits), traits)
