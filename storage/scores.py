@@ -12,7 +12,7 @@ import pyarrow as pa
 
 from storage.layout import open_store, path_name
 from storage.paths import StorePath
-from storage.tables import add_rows, column_values, read_part, read_rows
+from storage.tables import add_rows, column_values, latest_rows, read_part
 
 _TRAITS = 5
 _FIVE = pa.list_(pa.field("element", pa.float32(), nullable=False), _TRAITS)
@@ -119,21 +119,14 @@ class ScoreStore:
             add_rows(self._folder(model, version), "scores", pa.Table.from_pylist(values, schema=_SCHEMA))
 
     def read(self, model: str, version: str) -> Iterator[Score]:
-        """Read the latest score for each video, sorted by video_id; the table is in memory, about 0.3 KB a video.
+        """Read the latest score for each video, sorted by video_id; see `latest_rows` for what is in memory.
 
         Raises:
             ValueError: `model` or `version` cannot be a folder's name.
             StoreError: a file is damaged or too new.
         """
-        table = read_rows(self._folder(model, version), "scores", _SCHEMA)
-        table = table.append_column("row", pa.array(range(len(table)), pa.int64()))
-        table = table.sort_by([("video_id", "ascending"), ("part", "descending"), ("row", "descending")])
-        previous = None
-        for batch in table.drop_columns(["part", "row"]).to_batches(max_chunksize=4096):
-            for values in batch.to_pylist():
-                if values["video_id"] != previous:
-                    previous = values["video_id"]
-                    yield Score(**values)
+        for values in latest_rows(self._folder(model, version), "scores", _SCHEMA):
+            yield Score(**values)
 
     def feature_keys(self) -> set[str]:
         """Keys of all features that any score came from.

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import heapq
 import io
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from storage.commit import commit_file
@@ -60,6 +63,28 @@ def read_rows(folder: StorePath, prefix: str, schema: pa.Schema) -> pa.Table:
     return pa.concat_tables(tables) if tables else whole.empty_table()
 
 
+def latest_rows(folder: StorePath, prefix: str, schema: pa.Schema) -> Iterator[dict[str, Any]]:
+    """Read the rows of all parts in ascending order of the first column, a text; each value once, its newest row.
+
+    A part is in memory only while the merge is within its range of values. What one run adds comes in ranges that
+    follow each other, so that as many parts are in memory as runs have added to the same range.
+
+    Raises:
+        StoreError: as `read_rows`.
+    """
+    newest_first = list_parts(folder, prefix, {SUFFIX})[::-1]
+    # Neither the footer's statistics nor one column read alone will do: only a whole part can be checked, and on a
+    # damaged one that is not, pyarrow can crash or take all memory.
+    firsts = in_order(lambda path: pc.min(read_part(path, schema).column(0)).as_py(), newest_first)
+    parts = [_sorted_rows(path, schema, first) for path, first in zip(newest_first, firsts, strict=True)]
+    previous = None
+    # Of equal values, `merge` gives those of the first iterator first.
+    for value, row in heapq.merge(*parts, key=lambda pair: pair[0]):
+        if row is not None and value != previous:
+            previous = value
+            yield row
+
+
 def read_part(path: StorePath, schema: pa.Schema) -> pa.Table:
     """Read all rows of one part.
 
@@ -97,6 +122,16 @@ def column_values(folder: StorePath, prefix: str, columns: Sequence[str]) -> set
         return values
 
     return set().union(*in_order(read, list_parts(folder, prefix, {SUFFIX})))
+
+
+def _sorted_rows(path: StorePath, schema: pa.Schema, first: str) -> Iterator[tuple[str, dict[str, Any] | None]]:
+    yield first, None  # keeps the part's place in the merge; it is read when that comes to it
+    rows, by = read_part(path, schema), schema.names[0]
+    rows = rows.append_column("row", pa.array(range(len(rows)), pa.int64()))
+    rows = rows.sort_by([(by, "ascending"), ("row", "descending")]).drop_columns("row")
+    for batch in rows.to_batches(max_chunksize=1024):
+        for row in batch.to_pylist():
+            yield row[by], row
 
 
 @contextlib.contextmanager

@@ -160,3 +160,21 @@ def test_video_that_was_good_and_then_replaced_by_a_bad_one_is_refused(root, dra
     assert [row.message for row in still_refused(log, store)] == ["bad"]
     log.add([refused(static, content="good")])  # whose features are there, so that this says nothing
     assert still_refused(log, store) == []
+
+
+def test_scores_of_one_run_are_read_with_one_part_in_memory_at_a_time(tmp_path):
+    store, names = ScoreStore(tmp_path), [f"{number:06d}.mp4" for number in range(24_000)]
+    for start in range(0, len(names), 2_000):  # as `score` commits them: in ranges that follow each other
+        part = [dataclasses.replace(SCORE, video_id=name) for name in names[start : start + 2_000]]
+        store.write("main", "1", part[::-1])
+    again = [dataclasses.replace(SCORE, video_id=name, static_tokens=3) for name in names[5::100]]
+    store.write("main", "1", again)
+    list(store.read("main", "1"))  # what libraries allocate once
+    pool = pa.default_memory_pool()
+    held, most, seen = pool.bytes_allocated(), 0, []
+    for score in store.read("main", "1"):
+        most = max(most, pool.bytes_allocated() - held)
+        seen.append((score.video_id, score.static_tokens))
+    assert seen == [(name, 3 if number % 100 == 5 else 16) for number, name in enumerate(names)]
+    whole = sum(pq.read_table(path).nbytes for path in (tmp_path / "scores/main/1").iterdir())
+    assert most < whole / 3
