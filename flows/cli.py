@@ -59,10 +59,22 @@ OPTIONS: dict[str, tuple[str, Any]] = {
         Annotated[Path | None, typer.Option(help="Labels: .csv, .parquet, .pkl, or the folder of those pickles.")],
     ),
     "store": ("store.path", Annotated[str | None, typer.Option(help="Folder of the store, or s3://bucket/folder.")]),
-    "out": ("out", Annotated[str | None, typer.Option(help="CSV file to write.")]),
+    "out": ("out", Annotated[str | None, typer.Option(help="File to write, .csv or .parquet.")]),
     "model": (
         "model",
         Annotated[str | None, typer.Option(help="The model: NAME, NAME/VERSION or NAME/ALIAS.")],
+    ),
+    "columns": (
+        "export.columns",
+        Annotated[str | None, typer.Option(metavar="A,B", help="Only these columns, in this order.")],
+    ),
+    "since": (
+        "export.since",
+        Annotated[str | None, typer.Option(metavar="TIME", help="Only what was scored then or later.")],
+    ),
+    "until": (
+        "export.until",
+        Annotated[str | None, typer.Option(metavar="TIME", help="Only what was scored before.")],
     ),
     "weights": ("weights", WEIGHTS),
     "clips": (
@@ -191,15 +203,22 @@ def rescore(settings: RunConfig) -> None:
             show_table(drift_table(drift))
 
 
-@command("traitline export --store store --out traits.csv", "out", "model", "videos", "store", "weights")
+@command(
+    "traitline export --store store --out scores.parquet --columns video_id,openness --since 2026-01-31T00:00+01:00",
+    *("out", "model", "columns", "since", "until", "videos", "store", "weights"),
+)
 def export(settings: RunConfig) -> None:
-    """Write the trait CSV, one row per video; without --videos, for all that the store knows."""
+    """Write the scores, one row per video; without --videos, for all that the store knows.
+
+    The ending of --out says what: .csv or .parquet. Beside it, FILE.datapackage.json says what each column means and
+    where the scores came from. With --since or --until only scored videos are rows; times need their zone.
+    """
     settings, files = prepare(settings)
     model = chosen_model(settings)
     with prefect_api():
         from flows.export import export as export_flow
 
-        console.say(f"CSV: {export_flow(settings, files, model).path}")
+        console.say(f"Scores: {export_flow(settings, files, model).path}")
 
 
 @command("traitline report --store store --clips a/1.mp4", "model", "videos", "store", "weights", "clips", "frames")

@@ -17,6 +17,7 @@ from extractors.optical_flow import OpticalFlowSettings
 from extractors.static import StaticSettings
 from extractors.video import VideoSettings
 from flows.errors import UserError
+from flows.export_settings import ExportSettings
 from fusion.evaluation_settings import EvaluateSettings, UncertaintySettings
 from fusion.settings import TrainSettings
 from storage.paths import StorePath, store_path
@@ -91,7 +92,9 @@ class RunConfig(BaseModel, frozen=True, extra="forbid"):
         description="Take 1 - x for neuroticism. By default (null) only for First Impressions pickles, which call "
         "'neuroticism' what rises with the other four traits, that is, emotional stability.",
     )
-    out: Place | None = Field(None, description="CSV file to write; by default one in STORE/exports.")
+    out: Place | None = Field(
+        None, description="File of scores to write, .csv or .parquet; by default a CSV in STORE/exports."
+    )
     model: str | None = Field(
         None,
         description="Score with this model, NAME, NAME/VERSION or NAME/ALIAS, instead of training one from the labels.",
@@ -117,6 +120,7 @@ class RunConfig(BaseModel, frozen=True, extra="forbid"):
     train: TrainSettings = TrainSettings()
     uncertainty: UncertaintySettings = UncertaintySettings()
     evaluate: EvaluateSettings = EvaluateSettings()
+    export: ExportSettings = ExportSettings()
     finetune: FinetuneSettings = FinetuneSettings()
     report: ReportSettings = ReportSettings()
 

@@ -1,28 +1,34 @@
-"""The flow `export`: the trait CSV, one row for every video of the archive."""
+"""The flow `export`: scores as CSV or Parquet, one row for every video of the archive, with a description beside."""
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
 
 from prefect import flow
 
 from flows import console
 from flows.config import RunConfig
+from flows.export_settings import chosen_columns
 from flows.families import Families, families_of
 from flows.manifest import Archive, VideoFile
+from flows.model_card import INTENDED, limits
 from flows.models import ModelReference
-from fusion.traits import TRAITS
 from storage.failures import Failure, FailureLog
+from storage.models import ModelSerializer
 from storage.paths import StorePath
+from storage.provenance import program_version
 from storage.scores import ScoreStore
-from storage.trait_csv import TraitRow, write_trait_csv
+from storage.trait_export import write_export
+from storage.trait_rows import TraitRow
 
 
 @dataclass(frozen=True, slots=True)
 class ExportReport:
-    """Where the CSV is and what is in it: number of scored videos, and of others by reason."""
+    """Where the file is and what is in it: number of scored videos, and of others by reason."""
 
     path: StorePath
     scored: int
@@ -32,45 +38,100 @@ class ExportReport:
 def trait_rows(
     config: RunConfig, families: Families, videos: Sequence[VideoFile], model: ModelReference
 ) -> Iterator[TraitRow]:
-    """One row per video, in the order of the videos: its score, or why there is none."""
+    """One row per video, in the order of the videos: its score, or why there is none.
+
+    Scores are read in step with the videos, both in order of their ids, and are not kept.
+    """
     keys = (families.static.key, families.dynamic.key)
-    scores = {
-        (row.video_id, row.video_sha256): row
-        for row in ScoreStore(config.store.path).read(model.name, model.version)
-        if (row.static_key, row.dynamic_key) == keys
-    }
     failures = {
         (row.video_id, row.video_sha256): row
         for row in FailureLog(config.store.path).current()
         if row.key == families.features
     }
+    scores = ScoreStore(config.store.path).read(model.name, model.version)
+    score = next(scores, None)
     for video in videos:
         which = (video.video_id, video.sha256)
-        if which in scores:
-            yield TraitRow.scored(scores[which], str(model))
+        while score is not None and score.video_id < video.video_id:
+            score = next(scores, None)
+        if (
+            score is not None
+            and (score.video_id, score.video_sha256) == which
+            and (score.static_key, score.dynamic_key) == keys
+        ):
+            yield TraitRow.scored(score, str(model))
         elif which in failures:
             yield TraitRow.failed(failures[which], str(model))
         else:
-            # Nothing in the archive may go missing from the CSV, not even what no run has come to yet.
+            # Nothing in the archive may go missing from the file, not even what no run has come to yet.
             waiting = Failure(*which, families.features, "extract", "not_extracted", "no run has come to it yet", 1)
             yield TraitRow.failed(waiting, str(model))
 
 
 @flow(name="export", validate_parameters=False)
 def export(config: RunConfig, videos: Archive, model: ModelReference) -> ExportReport:
-    """Write the CSV to `config.out`, or to STORE/exports/<model>-<version>.csv."""
+    """Write the file to `config.out`, or to STORE/exports/<model>-<version>.csv.
+
+    Raises:
+        UserError: a column is not known, or `config.out` has another ending than .csv or .parquet.
+    """
+    columns = chosen_columns(config)
+    metadata = ModelSerializer(config.store.path).metadata(model.name, model.version)
+    families = families_of(config)
     path = config.out
     if path is None:
         path = config.store.path / "exports" / f"{model.name}-{model.version}.csv"
     reasons: Counter[str] = Counter()
+    undated = 0
 
-    def counted() -> Iterator[TraitRow]:
-        for row in trait_rows(config, families_of(config), videos, model):
+    def chosen() -> Iterator[TraitRow]:
+        nonlocal undated
+        for row in trait_rows(config, families, videos, model):
+            if config.export.bounded:
+                # Only a score has a time. What has none is not in any range of time.
+                if row.score is None:
+                    continue
+                if row.score.scored_at is None:
+                    undated += 1
+                    continue
+                if not config.export.holds(row.score.scored_at):
+                    continue
             reasons[row.reason] += 1
             yield row
 
-    write_trait_csv(path, counted(), trait_names=TRAITS)
+    write_export(path, chosen(), columns, lambda: _about(config, families, model, metadata, reasons))
     scored = reasons.pop("", 0)
     others = ", ".join(f"{count} {reason}" for reason, count in reasons.most_common())
     console.say(f"Export: {scored} videos scored" + (f"; without a score: {others}" if others else ""))
+    if undated:
+        console.say(
+            f"Export: left out {undated} scores whose time was not recorded; leave --since and --until away to have "
+            "them, or score anew",
+            style="yellow",
+        )
     return ExportReport(path, scored, dict(reasons))
+
+
+def _about(
+    config: RunConfig, families: Families, model: ModelReference, metadata: dict[str, Any], reasons: Counter[str]
+) -> dict[str, Any]:
+    videos = reasons.total()
+    used = (families.static, families.dynamic)
+    times = {"since": config.export.since, "until": config.export.until}
+    return {
+        "title": f"Apparent personality traits of {videos} videos by {model}",
+        "description": f"Intended for {INTENDED}. {' '.join(limits(metadata))} "
+        "It has no licence of its own: those of the videos and of the labels bind its use.",
+        "created": datetime.now(UTC).isoformat(timespec="seconds").replace("+00:00", "Z"),
+        "provenance": {
+            "program": program_version(),
+            "model": str(model),
+            "model_metadata": metadata,
+            "weights": config.weights,
+            "features": {family.name: {"key": family.key, "settings": family.settings} for family in used},
+            "scored_at": {name: time and time.isoformat() for name, time in times.items()},
+            "videos": videos,
+            "scored": reasons[""],
+            "without_a_score": {reason: count for reason, count in reasons.items() if reason},
+        },
+    }

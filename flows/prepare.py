@@ -5,6 +5,7 @@ from __future__ import annotations
 from flows import console
 from flows.config import RunConfig
 from flows.errors import UserError
+from flows.export_settings import chosen_columns
 from flows.families import families_of, settle_weights
 from flows.labels import labels_of
 from flows.manifest import Archive, known_videos, scan_videos
@@ -26,6 +27,7 @@ def prepare(settings: RunConfig, *, with_files: bool = False) -> tuple[RunConfig
         labels_of(settings)
     if settings.out is not None:
         check_writable(settings.out)
+    chosen_columns(settings)
     with console.console.status("Looking at the videos") as status:
         if settings.videos is not None:
             digests = settings.store.path / "runs" / "digests.parquet"

@@ -10,7 +10,7 @@ import numpy as np
 
 from fusion.traits import TRAITS
 from storage.failures import Failure
-from storage.trait_csv import TraitRow
+from storage.trait_rows import TraitRow
 
 EXAMPLES_PER_REASON = 5
 MOST_VIDEOS = 200
@@ -88,18 +88,19 @@ def summarise(rows: Iterable[TraitRow], failures: Sequence[Failure]) -> Summary:
     weights: Counter[str] = Counter()
     refusals: dict[str, Refusals] = {}
     for row in rows:
-        if row.traits is None:
+        score = row.score
+        if score is None:
             entry = refusals.setdefault(row.reason, Refusals())
             entry.count += 1
             if len(entry.examples) < EXAMPLES_PER_REASON:
                 entry.examples.append(row.video_id)
             continue
         names.append(row.video_id)
-        abstain.append(row.abstain)
-        numbers.append((*row.traits, row.face_coverage, row.static_tokens, row.dynamic_tokens))
-        weights[row.weights] += 1
-        if row.low is not None and row.high is not None:
-            widths.append(tuple(high - low for low, high in zip(row.low, row.high, strict=True)))
+        abstain.append(score.abstain)
+        numbers.append((*score.traits, score.face_coverage, score.static_tokens, score.dynamic_tokens))
+        weights[score.weights] += 1
+        if score.low is not None and score.high is not None:
+            widths.append(tuple(high - low for low, high in zip(score.low, score.high, strict=True)))
     table = np.array(numbers, np.float32).reshape(-1, len(TRAITS) + 3)
     waiting = refusals.pop(WAITING, Refusals()).count
     _explain(refusals, failures)

@@ -7,7 +7,8 @@ from storage.feature_store import FeatureStore
 from storage.features import VideoFeatures
 from storage.models import ModelSerializer
 from storage.scores import Score, ScoreStore
-from storage.trait_csv import TraitRow, read_trait_csv, write_trait_csv
+from storage.trait_csv import read_trait_csv, write_trait_csv
+from storage.trait_rows import TraitRow
 
 __all__ = [
     "Failure",

@@ -14,8 +14,8 @@ from storage.layout import open_store, path_name
 from storage.paths import StorePath
 from storage.tables import add_rows, column_values, latest_rows, read_part
 
-_TRAITS = 5
-_FIVE = pa.list_(pa.field("element", pa.float32(), nullable=False), _TRAITS)
+TRAIT_COUNT = 5
+_FIVE = pa.list_(pa.field("element", pa.float32(), nullable=False), TRAIT_COUNT)
 _SCHEMA = pa.schema(
     [
         pa.field(name, dtype, nullable=False)
@@ -84,8 +84,8 @@ class Score:
             values = getattr(self, name)
             if values is None and name != "traits":
                 continue
-            if len(values) != _TRAITS:
-                raise ValueError(f"{self.video_id}: a score has {_TRAITS} traits, not {len(values)} ({name})")
+            if len(values) != TRAIT_COUNT:
+                raise ValueError(f"{self.video_id}: a score has {TRAIT_COUNT} traits, not {len(values)} ({name})")
             # Rounded here and not by the file, so that what is read back equals what was written.
             rounded = tuple(float(np.float32(value)) for value in values)
             object.__setattr__(self, name, rounded)

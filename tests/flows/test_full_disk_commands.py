@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 
 import pytest
+from model_version import save_version
 
 from flows.config import load_config
 from flows.families import families_of
@@ -52,8 +53,7 @@ def test_export_onto_a_full_disk(small_disk, tmp_path, traitline):
     keys = (families.static.key, families.dynamic.key)
     score = Score("a.mp4", "0" * 64, (0.5,) * 5, 1.0, 1, 1, *keys, "random")
     ScoreStore(root).write("traits", "1", [score])
-    (root / "models" / "traits" / "1").mkdir(parents=True)
-    (root / "models" / "traits" / "1" / "metadata.json").write_text("{}")
+    save_version(root / "models" / "traits" / "1")
     (tmp_path / "clips").mkdir()
     (tmp_path / "clips" / "a.mp4").touch()
     disk = small_disk(0)
@@ -62,7 +62,8 @@ def test_export_onto_a_full_disk(small_disk, tmp_path, traitline):
     command = ("export", "--store", root, "--videos", tmp_path / "clips", "--out", out, "--weights", "random")
     check_full(traitline(*command), str(out))
     assert not out.exists()
-    (disk.folder / "filler").unlink()
+    assert not list(disk.folder.glob("*.json"))
+    disk.resize(2**18)
     assert traitline(*command).returncode == 0
     assert "a.mp4" in out.read_text()
 

@@ -101,7 +101,7 @@ def test_a_run_on_object_storage_ends_in_the_same_csv_and_goes_on_from_there(
     second = traitline(*common, "--store", s3_folder, **s3_server)
     for words in ("nothing to decode", "nothing to train", "nothing to score"):
         assert words in second.stderr
-    assert len(list((store_path(s3_folder) / "exports").iterdir())) == 1
+    assert len(list((store_path(s3_folder) / "exports").iterdir())) == 2  # and its description
     assert len(list((store_path(s3_folder) / "reports").iterdir())) == 2
     assert ModelSerializer(s3_folder).versions("traits") == ["1"]
     local = traitline(*common, "--store", tmp_path / "store", **s3_server)

@@ -20,6 +20,7 @@ HEADER = [
     *("openness", "conscientiousness", "extraversion", "agreeableness", "neuroticism"),
     *("face_coverage", "static_tokens", "dynamic_tokens", "status", "reason", "model", "features", "weights"),
     *("abstain", *(f"{trait}_{bound}" for trait in TRAITS for bound in ("low", "high"))),
+    *("video_sha256", "scored_at"),
 ]
 
 

@@ -20,6 +20,7 @@ TRAITS = ("openness", "conscientiousness", "extraversion", "agreeableness", "neu
 HEADER = ["video_id", *TRAITS, "face_coverage", "static_tokens", "dynamic_tokens"]
 HEADER += ["status", "reason", "model", "features", "weights", "abstain"]
 HEADER += [f"{trait}_{bound}" for trait in TRAITS for bound in ("low", "high")]
+HEADER += ["video_sha256", "scored_at"]
 
 
 def scored(video_id: str, traits=(0.1, 0.25, -1.5, 1e-8, 3.0), coverage: float = 0.9) -> TraitRow:
@@ -41,9 +42,10 @@ def write(path: Path, rows) -> list[list[str]]:
 def test_scored_and_failed_videos_are_rows_under_the_header(tmp_path):
     header, failure, score = write(tmp_path / "t.csv", [failed("a.mp4"), scored("b.mp4")])
     assert header == HEADER
-    assert failure == ["a.mp4", *[""] * 8, "failed", "no_face", "main/1", "aaaa", *[""] * 12]
+    assert failure == ["a.mp4", *[""] * 8, "failed", "no_face", "main/1", "aaaa", *[""] * 12, "0" * 64, ""]
     numbers = ["0.1", "0.25", "-1.5", "1e-08", "3.0", "0.9", "16", "6"]
-    assert score == ["b.mp4", *numbers, "scored", "", "main/1", "static:aaaa dynamic:bbbb", "random", *[""] * 11]
+    keys = ["main/1", "static:aaaa dynamic:bbbb", "random"]
+    assert score == ["b.mp4", *numbers, "scored", "", *keys, *[""] * 11, "0" * 64, ""]
 
 
 def test_intervals_and_reasons_to_abstain_are_columns_and_come_back(tmp_path):
@@ -116,8 +118,8 @@ def test_any_rows_come_back_and_the_csv_module_sees_the_same_cells(videos, reaso
     for row, line in zip(rows, cells[1:], strict=True):
         assert len(line) == len(HEADER)
         assert line[0] in (row.video_id, f"'{row.video_id}")
-        if row.traits is not None:
-            assert [np.float32(cell) for cell in line[1:6]] == [np.float32(value) for value in row.traits]
+        if row.score is not None:
+            assert [np.float32(cell) for cell in line[1:6]] == [np.float32(value) for value in row.score.traits]
 
 
 @pytest.mark.parametrize("rows", [["b", "a"], ["a", "a"]])

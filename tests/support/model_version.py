@@ -9,12 +9,12 @@ from storage.commit import commit_folder
 from storage.paths import StorePath
 
 
-def save_version(folder: StorePath) -> None:
-    """Commit the files of one version."""
+def save_version(folder: StorePath, **metadata: str) -> None:
+    """Commit the files of one version, with these things said of it."""
     with commit_folder(folder, mark="metadata.json") as temporary:
         contents = {"model.keras": b"layers", "history.json": b"{}"}
         for name, data in contents.items():
             (temporary / name).write_bytes(data)
-        facts = {"files": {name: hashlib.sha256(data).hexdigest() for name, data in contents.items()}}
+        facts = {**metadata, "files": {name: hashlib.sha256(data).hexdigest() for name, data in contents.items()}}
         facts["digest"] = hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
         (temporary / "metadata.json").write_text(json.dumps(facts))

@@ -1,0 +1,107 @@
+"""An export: a file of scores, and beside it what it holds and where that came from, as a Frictionless data package."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+
+from storage.commit import commit_file, remove_files
+from storage.paths import StorePath, store_path
+from storage.trait_columns import TIME, TraitColumn
+from storage.trait_csv import CSV_NOTE, write_csv_rows
+from storage.trait_parquet import write_parquet_rows
+from storage.trait_rows import TraitRow
+
+FORMATS = {".csv": write_csv_rows, ".parquet": write_parquet_rows}
+_MEDIA_TYPES = {".csv": "text/csv", ".parquet": "application/vnd.apache.parquet"}
+_TYPES = {pa.string(): "string", pa.float32(): "number", pa.int32(): "integer", TIME: "datetime"}
+# Version 1 of the specification, which all readers know.
+_DIALECT = {"delimiter": ",", "lineTerminator": "\r\n", "quoteChar": '"', "doubleQuote": True, "header": True}
+
+
+def package_path(path: str | StorePath) -> StorePath:
+    """Where the description of an export lies: traits.csv.datapackage.json beside traits.csv."""
+    target = store_path(path)
+    return target.with_name(f"{target.name}.datapackage.json")
+
+
+def write_export(
+    path: str | StorePath,
+    rows: Iterable[TraitRow],
+    columns: Sequence[TraitColumn],
+    about: Callable[[], Mapping[str, Any]],
+) -> int:
+    """Write an export and its description, in bounded memory.
+
+    Both are written in full under temporary names. Then an older description goes, the data take their place, and the
+    new description comes last: wherever this breaks off, no description lies beside data that it is not about.
+
+    Args:
+        path: of the data, ending in one of `FORMATS`; older files there are replaced.
+        rows: in ascending order of video_id, each video once.
+        columns: of the file, in this order.
+        about: called when all rows are written; what the description says of the whole, such as its provenance.
+
+    Returns:
+        The number of rows.
+
+    Raises:
+        ValueError: the rows are out of order, or a video comes twice.
+        StoreError: the operating system refused.
+    """
+    target, description = store_path(path), package_path(path)
+    suffix = target.suffix.lower()
+    with commit_file(description) as draft, commit_file(target) as temporary:
+        count = FORMATS[suffix](temporary, rows, columns)
+        resource = _resource(target.name, suffix, temporary, columns, count)
+        package = {"profile": "tabular-data-package", "name": resource["name"], **about(), "resources": [resource]}
+        draft.write_text(json.dumps(package, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+        if description.exists():
+            remove_files([description])
+    return count
+
+
+def _resource(name: str, suffix: str, file: Path, columns: Sequence[TraitColumn], count: int) -> dict[str, Any]:
+    with file.open("rb") as stream:
+        digest = hashlib.file_digest(stream, "sha256").hexdigest()
+    resource = {
+        "profile": "tabular-data-resource",
+        "name": re.sub(r"[^a-z0-9._-]", "-", name.lower()),
+        "path": name,
+        "format": suffix.removeprefix("."),
+        "mediatype": _MEDIA_TYPES[suffix],
+        "bytes": file.stat().st_size,
+        "hash": f"sha256:{digest}",
+        "rows": count,
+        "schema": {
+            "fields": [_field(column) for column in columns],
+            "missingValues": [""],
+            **({"primaryKey": ["video_id"]} if any(column.name == "video_id" for column in columns) else {}),
+        },
+    }
+    if suffix == ".csv":
+        resource |= {"encoding": "utf-8", "dialect": _DIALECT, "description": CSV_NOTE}
+    return resource
+
+
+def _field(column: TraitColumn) -> dict[str, Any]:
+    limits = {
+        "required": column.filled or None,
+        "minimum": column.minimum,
+        "maximum": column.maximum,
+        "enum": None if column.values is None else list(column.values),
+    }
+    constraints = {name: value for name, value in limits.items() if value is not None}
+    return {
+        "name": column.name,
+        "type": _TYPES[column.type],
+        "description": column.description,
+        **({"unit": column.unit} if column.unit is not None else {}),
+        **({"constraints": constraints} if constraints else {}),
+    }
