@@ -153,7 +153,7 @@ def export(
                     files = ["saved_model.pb", "variables/"]
                 inputs = [
                     (name, spec.dtype.name, _shape(name, spec.shape.as_list()), _meaning(name))
-                    for name, spec in exporting.export_inputs(network).items()
+                    for name, spec in network.input_signature().items()
                 ]
                 write_card(folder / "README.md", found, facts, files, inputs)
                 folder.chmod(0o755)

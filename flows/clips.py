@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from itertools import islice
 
 import numpy as np
 
@@ -13,6 +12,7 @@ from flows.families import Families
 from fusion.tokens import ClipTokens
 from storage.errors import StoreError
 from storage.feature_store import FeatureStore
+from storage.features import VideoFeatures
 
 VIDEOS_AT_A_TIME = 1024
 VIDEOS_PER_GROUP = 64  # of a large shard, at a time, where training shuffles
@@ -41,14 +41,18 @@ def ready_videos(config: RunConfig, families: Families, wanted: Mapping[str, str
 
 
 def read_clips(config: RunConfig, families: Families, ready: Sequence[str]) -> Iterator[CachedClip]:
-    """Read the tokens of videos, each once; at most 1,024 are in memory at a time.
+    """Read the tokens of videos, each once, in the order of their shards; at most 1,024 are in memory at a time.
 
     Args:
         config: where the store is.
         families: which features.
         ready: from `ready_videos`.
     """
-    return _read(FeatureStore(config.store.path), families, ready)
+    store = FeatureStore(config.store.path)
+    shard_of = store.shard_of(families.static)
+    known = sorted((video for video in ready if video in shard_of), key=lambda video: shard_of[video].stem)
+    for first in range(0, len(known), VIDEOS_AT_A_TIME):
+        yield from _joined(store, families, known[first : first + VIDEOS_AT_A_TIME])
 
 
 class StoredClips:
@@ -87,7 +91,7 @@ class StoredClips:
             StoreError: they are not in the store any more.
         """
         videos = [self._ready[row] for row in rows]
-        found = {clip.tokens.video_id: clip.tokens for clip in _read(self._store, self._families, videos)}
+        found = {clip.tokens.video_id: clip.tokens for clip in _joined(self._store, self._families, videos)}
         gone = [video for video in videos if video not in found]
         if gone:
             raise StoreError(f"features of {gone[0]} were removed while training read them: run the command again")
@@ -97,17 +101,25 @@ class StoredClips:
         ]
 
 
-def _read(store: FeatureStore, families: Families, videos: Iterable[str]) -> Iterator[CachedClip]:
-    waiting = iter(videos)
-    while some := list(islice(waiting, VIDEOS_AT_A_TIME)):
-        static = {row.video_id: row for row in store.read(families.static, some)}
-        for dynamic in store.read(families.dynamic, some):
-            row = static[dynamic.video_id]
-            tokens = ClipTokens(
-                row.video_id,
-                row.vectors,
-                row.start_s.astype("float32"),
-                dynamic.vectors,
-                ((dynamic.start_s + dynamic.end_s) / 2).astype("float32"),
-            )
-            yield CachedClip(tokens, row.video_sha256, float(row.quality["face_coverage"][0]))
+def _joined(store: FeatureStore, families: Families, videos: Sequence[str]) -> Iterator[CachedClip]:
+    """Both kinds of tokens of videos, in the store's order of the static ones.
+
+    They are streams that usually run side by side. Where they do not, motion tokens wait for their video's turn.
+    """
+    waiting: dict[str, VideoFeatures] = {}
+    dynamic_tokens = store.read(families.dynamic, videos)
+    for static in store.read(families.static, videos):
+        video_id = static.video_id
+        while video_id not in waiting and (dynamic := next(dynamic_tokens, None)) is not None:
+            waiting[dynamic.video_id] = dynamic
+        dynamic = waiting.pop(video_id, None)
+        if dynamic is None:  # removed meanwhile
+            continue
+        tokens = ClipTokens(
+            video_id,
+            static.vectors,
+            static.start_s.astype(np.float32),
+            dynamic.vectors,
+            ((dynamic.start_s + dynamic.end_s) / 2).astype(np.float32),
+        )
+        yield CachedClip(tokens, static.video_sha256, float(static.quality["face_coverage"][0]))

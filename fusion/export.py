@@ -24,23 +24,8 @@ OUTPUT = "traits"
 ONNX_OPSET = 18
 
 
-def export_inputs(model: CompletePersonalityModel) -> dict[str, tf.TensorSpec]:
-    """The inputs of an exported model by name: tokens, their masks, and their times where the model's form has times.
-
-    B, Ts and Td are free: "static" float32 [B, Ts, Ds], "static_mask" bool [B, Ts], "static_time_s" float32 [B, Ts];
-    "dynamic" float32 [B, Td, Dd] and so on. True marks a real token. What stands in the padding does not matter.
-    """
-    inputs = {}
-    for kind, dim in zip(KINDS, (model.static_dim, model.dynamic_dim), strict=True):
-        inputs[kind] = tf.TensorSpec([None, None, dim], tf.float32, name=kind)
-        inputs[f"{kind}_mask"] = tf.TensorSpec([None, None], tf.bool, name=f"{kind}_mask")
-        if model.form == "sequence":
-            inputs[f"{kind}_time_s"] = tf.TensorSpec([None, None], tf.float32, name=f"{kind}_time_s")
-    return inputs
-
-
 def export_savedmodel(model: CompletePersonalityModel, folder: Path) -> None:
-    """Write a TensorFlow SavedModel whose signature `serving_default` takes `export_inputs` and gives `traits`.
+    """Write a TensorFlow SavedModel: `serving_default` takes `model.input_signature()` and gives `traits`.
 
     Args:
         model: a trained model.
@@ -53,7 +38,7 @@ def export_savedmodel(model: CompletePersonalityModel, folder: Path) -> None:
 
 
 def export_onnx(model: CompletePersonalityModel, path: Path) -> None:
-    """Write an ONNX file that takes `export_inputs` and gives `traits`, float32 [B, 5].
+    """Write an ONNX file that takes `model.input_signature()` and gives `traits`, float32 [B, 5].
 
     Args:
         model: a trained model.
@@ -82,7 +67,7 @@ def _to_onnx(model: CompletePersonalityModel) -> Any:
 
         try:
             logger.setLevel(logging.ERROR)
-            signature = list(export_inputs(model).values())
+            signature = list(model.input_signature().values())
             graph, _ = tf2onnx.convert.from_function(_scores(model), input_signature=signature, opset=ONNX_OPSET)
         finally:
             logger.setLevel(level)
@@ -108,7 +93,7 @@ def _clear_padding(graph: Any) -> None:
 
 
 def _scores(model: CompletePersonalityModel) -> Callable[..., dict[str, tf.Tensor]]:
-    inputs = export_inputs(model)
+    inputs = model.input_signature()
 
     @tf.function(input_signature=list(inputs.values()))
     def scores(*values: tf.Tensor) -> dict[str, tf.Tensor]:

@@ -180,8 +180,8 @@ class CrossAttention(keras.layers.Layer):
             attention weights, [B, heads, Ts, Td], each row summing to 1 over the real dynamic tokens.
         """
         is_vector = ops.ndim(static) == 2
-        query = self._tokens(static, static_mask, static_time_s, self.static_standardisation, self.static_projection)
-        key = self._tokens(dynamic, dynamic_mask, dynamic_time_s, self.dynamic_standardisation, self.dynamic_projection)
+        query = self.query_tokens(static, static_mask, static_time_s)
+        key = self.key_tokens(dynamic, dynamic_mask, dynamic_time_s)
         attention_mask = None if dynamic_mask is None else ops.expand_dims(dynamic_mask, 1)
         answer = self.attention(query, key, attention_mask=attention_mask, return_attention_scores=return_attention)
         weights = None
@@ -191,6 +191,16 @@ class CrossAttention(keras.layers.Layer):
         if is_vector:
             fused = ops.squeeze(fused, 1)
         return (fused, weights) if return_attention else fused
+
+    def query_tokens(self, static: Any, static_mask: Any | None = None, static_time_s: Any | None = None) -> Any:
+        """What asks, as `call` takes it: standardised, projected, with times, [B, Ts, fusion_dim]; padding is 0."""
+        return self._tokens(static, static_mask, static_time_s, self.static_standardisation, self.static_projection)
+
+    def key_tokens(self, dynamic: Any, dynamic_mask: Any | None = None, dynamic_time_s: Any | None = None) -> Any:
+        """What is asked, likewise, [B, Td, fusion_dim]."""
+        return self._tokens(
+            dynamic, dynamic_mask, dynamic_time_s, self.dynamic_standardisation, self.dynamic_projection
+        )
 
     def _tokens(
         self,

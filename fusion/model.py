@@ -6,6 +6,7 @@ from typing import Any
 
 import keras
 import numpy as np
+import tensorflow as tf
 from keras import ops
 
 from fusion.layers import CrossAttention, FeatureFusionModule, PersonalityPredictionHead, masked_mean
@@ -72,7 +73,7 @@ class CompletePersonalityModel(keras.Model):
         self.head = PersonalityPredictionHead(hidden_dim, name="head", **sub)
         self.head.build((None, fusion_dim))
         self.built = True
-        self.scoring_function: Any = None  # what `fusion.scoring` compiles
+        self.scoring_function: Any = None  # what `fusion.scoring_graph` compiles
 
     def call(self, inputs: Any, training: bool | None = None) -> Any:
         """Score clips.
@@ -102,6 +103,20 @@ class CompletePersonalityModel(keras.Model):
             kind: masked_mean(inputs[kind], inputs.get(f"{kind}_mask")) if ops.ndim(inputs[kind]) == 3 else inputs[kind]
             for kind in ("static", "dynamic")
         }
+
+    def input_signature(self) -> dict[str, tf.TensorSpec]:
+        """What the model takes by name: tokens, their masks, and their times where its form has times.
+
+        B, Ts and Td are free: "static" float32 [B, Ts, Ds], "static_mask" bool [B, Ts], "static_time_s" float32
+        [B, Ts]; "dynamic" float32 [B, Td, Dd] and so on. True marks a real token. Padding does not matter.
+        """
+        inputs = {}
+        for kind, dim in (("static", self.static_dim), ("dynamic", self.dynamic_dim)):
+            inputs[kind] = tf.TensorSpec([None, None, dim], tf.float32, name=kind)
+            inputs[f"{kind}_mask"] = tf.TensorSpec([None, None], tf.bool, name=f"{kind}_mask")
+            if self.form == "sequence":
+                inputs[f"{kind}_time_s"] = tf.TensorSpec([None, None], tf.float32, name=f"{kind}_time_s")
+        return inputs
 
     def set_statistics(
         self, static_mean: np.ndarray, static_std: np.ndarray, dynamic_mean: np.ndarray, dynamic_std: np.ndarray

@@ -11,7 +11,6 @@ import tensorflow as tf
 from fusion.errors import TrainingError
 from fusion.losses import loss_of, loss_of_the_mean
 from fusion.model import CompletePersonalityModel
-from fusion.scoring import input_signature
 from fusion.settings import TrainSettings
 
 # The variance of "nll" is the running mean of the squared residuals, its best value for the scores at hand. As a weight
@@ -71,12 +70,13 @@ class Stepper:
             )
             self._optimizer.build(self._learned)
         labels_like = tf.TensorSpec((None, labels.shape[1]), tf.float32)
-        self._step = tf.function(self._step_on_all, input_signature=[input_signature(self.model), labels_like])
+        self._inputs = self.model.input_signature()
+        self._step = tf.function(self._step_on_all, input_signature=[self._inputs, labels_like])
 
     def step(self, inputs: dict[str, np.ndarray], labels: np.ndarray, learning_rate: float) -> tf.Tensor:
         """Learn from a batch; gives its loss, before the step and with dropout, which nothing waits for."""
         self._optimizer.learning_rate.assign(learning_rate)
-        return self._step(inputs, labels)
+        return self._step({name: inputs[name] for name in self._inputs}, labels)
 
     def state(self) -> list[keras.Variable]:
         """Everything that the next step depends on: weights, moving statistics, dropout's seeds, Adam's moments."""

@@ -56,14 +56,8 @@ def attention_relevance(model: CompletePersonalityModel, inputs: Mapping[str, An
     layer = model.cross_attention
     attention = layer.attention
     _, weights = layer(**tokens, return_attention=True)
-    query = layer._tokens(
-        *(tokens["static"], tokens.get("static_mask"), tokens.get("static_time_s")),
-        *(layer.static_standardisation, layer.static_projection),
-    )
-    key = layer._tokens(
-        *(tokens["dynamic"], tokens.get("dynamic_mask"), tokens.get("dynamic_time_s")),
-        *(layer.dynamic_standardisation, layer.dynamic_projection),
-    )
+    query = layer.query_tokens(tokens["static"], tokens.get("static_mask"), tokens.get("static_time_s"))
+    key = layer.key_tokens(tokens["dynamic"], tokens.get("dynamic_mask"), tokens.get("dynamic_time_s"))
     values = attention.value_dense(key)
     weights = tf.convert_to_tensor(weights)
     with tf.GradientTape() as tape:

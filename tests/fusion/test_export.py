@@ -12,7 +12,7 @@ import onnxruntime
 import pytest
 
 from fusion import TRAITS, CompletePersonalityModel
-from fusion.export import export_inputs, export_onnx, export_savedmodel
+from fusion.export import export_onnx, export_savedmodel
 from fusion.scoring import predict
 from fusion.tokens import ClipTokens, pad_batch
 
@@ -71,7 +71,7 @@ def inputs_of(model: CompletePersonalityModel, clips: list[ClipTokens]) -> dict[
     batch = pad_batch(clips)
     for kind in ("static", "dynamic"):
         batch[kind][~batch[f"{kind}_mask"]] = np.nan
-    return {name: batch[name] for name in export_inputs(model)}
+    return {name: batch[name] for name in model.input_signature()}
 
 
 def test_savedmodel_gives_our_scores_in_tensorflow_alone(tmp_path, model, clips):
@@ -91,7 +91,7 @@ def test_onnx_gives_our_scores_in_onnx_runtime(tmp_path, model, clips, capfd):
     assert [line for line in printed if not line.startswith("I0000 ")] == []  # TensorFlow's notes, which commands hide
     session = onnxruntime.InferenceSession(tmp_path / "model.onnx", providers=["CPUExecutionProvider"])
     names = [value.name for value in session.get_inputs()]
-    assert names == list(export_inputs(model))
+    assert names == list(model.input_signature())
     shapes = {value.name: value.shape for value in session.get_inputs()}
     assert shapes["static"] == ["batch", "static_tokens", 20]
     assert shapes["dynamic_mask"] == ["batch", "dynamic_tokens"]

@@ -1,6 +1,7 @@
 """Training: it learns what was planted, alike every time, and never sees a person on both sides."""
 
 import json
+from dataclasses import replace
 
 import keras
 import numpy as np
@@ -8,6 +9,7 @@ import pytest
 from pydantic import ValidationError
 
 from fusion.errors import TrainingError
+from fusion.model import CompletePersonalityModel
 from fusion.moments import Moments
 from fusion.scoring import predict
 from fusion.split import split_by_subject
@@ -188,6 +190,24 @@ def test_neighbours_and_padding_never_change_a_score(full_size, batch_size):
     assert predict(model, clips[::-1], batch_size)[::-1] == pytest.approx(alone, rel=0, abs=1e-6)
     wide = model(pad_batch(clips, static_length=40, dynamic_length=30)).numpy()
     assert wide == pytest.approx(alone, rel=0, abs=1e-6)
+
+
+@pytest.mark.parametrize("form", ["sequence", "vector"])
+def test_scores_are_those_of_the_models_own_call_whatever_its_weights(form):
+    rng = np.random.default_rng(0)
+    model = CompletePersonalityModel(12, 8, fusion_dim=16, form=form)
+    model.set_weights([rng.uniform(0.1, 0.6, weight.shape) for weight in model.get_weights()])
+    model.set_statistics(rng.normal(size=12), rng.uniform(0.5, 2, 12), rng.normal(size=8), rng.uniform(0.5, 2, 8))
+    clips, _, _ = planted(30)
+    clips += [replace(clips[0], dynamic=clip.dynamic[:1], dynamic_time_s=clip.dynamic_time_s[:1]) for clip in clips]
+    clips.append(  # on its own, as a batch is full of its tokens
+        replace(
+            clips[0], static=np.tile(clips[0].static, (3000, 1)), static_time_s=np.tile(clips[0].static_time_s, 3000)
+        )
+    )
+    called = np.concatenate([model(pad_batch([clip])).numpy() for clip in clips])
+    assert called.std() > 0.05
+    assert predict(model, clips) == pytest.approx(called, rel=1e-5)
 
 
 def test_no_clips_give_no_scores(full_size):
