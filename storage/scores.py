@@ -137,7 +137,7 @@ class ScoreStore:
         keys: set[str] = set()
         for folder in sorted(self._scores.glob("*/*")):
             if folder.is_dir() and not folder.name.startswith("."):
-                keys |= column_values(folder, "scores", ("static_key", "dynamic_key"))
+                keys |= column_values(folder, "scores", _SCHEMA, ("static_key", "dynamic_key"))
         return keys
 
     def _folder(self, model: str, version: str) -> StorePath:

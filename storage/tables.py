@@ -6,6 +6,7 @@ import contextlib
 import hashlib
 import heapq
 import io
+import os
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,8 @@ TABLE_VERSION = 1
 _VERSION_KEY = b"traitline_table_version"
 _CHECKSUM_KEY = b"traitline_rows_sha256"  # absent in parts of before; Parquet's own checksums leave out its footer
 SUFFIX = ".parquet"
+
+_MOST_ROWS_PER_BYTE = 4  # no two rows are the same, so that compression cannot do better
 
 
 def add_rows(
@@ -91,24 +94,19 @@ def read_part(path: StorePath, schema: pa.Schema) -> pa.Table:
     Raises:
         StoreError: it is damaged, has other columns, or was written by a newer version of the program.
     """
-    with _open(path) as file:
+    with _open(path, schema) as file:
         rows = file.read()
         checksum = (rows.schema.metadata or {}).get(_CHECKSUM_KEY)
         if checksum is not None and checksum.decode("ascii", "replace") != _checksum(rows):
             raise ValueError("its rows do not match their checksum")
-        # A column that came later may be null, and is so in parts of before.
-        lacking = [field for field in schema if field.name not in rows.schema.names]
-        if all(field.nullable for field in lacking):
-            for field in lacking:
-                rows = rows.append_column(field, pa.nulls(len(rows), field.type))
-            rows = rows.select(schema.names) if len(rows.schema) == len(schema) else rows
-        if not rows.schema.equals(schema):
-            raise StoreError(f"cannot read {path}: it has other columns than this program writes; move it away")
-    return rows
+    for field in schema:
+        if field.name not in rows.schema.names:
+            rows = rows.append_column(field, pa.nulls(len(rows), field.type))
+    return rows.select(schema.names)
 
 
-def column_values(folder: StorePath, prefix: str, columns: Sequence[str]) -> set[str]:
-    """All different values of some columns of text, holding few rows at a time.
+def column_values(folder: StorePath, prefix: str, schema: pa.Schema, columns: Sequence[str]) -> set[str]:
+    """All different values of some of the columns of text, holding few rows at a time.
 
     Raises:
         StoreError: a part is damaged or was written by a newer version of the program.
@@ -116,7 +114,7 @@ def column_values(folder: StorePath, prefix: str, columns: Sequence[str]) -> set
 
     def read(path: StorePath) -> set[str]:
         values: set[str] = set()
-        with _open(path) as file:
+        with _open(path, schema) as file:
             for batch in file.iter_batches(columns=list(columns)):
                 values.update(*(column.unique().to_pylist() for column in batch.columns))
         return values
@@ -135,15 +133,37 @@ def _sorted_rows(path: StorePath, schema: pa.Schema, first: str) -> Iterator[tup
 
 
 @contextlib.contextmanager
-def _open(path: StorePath) -> Iterator[pq.ParquetFile]:
+def _open(path: StorePath, schema: pa.Schema) -> Iterator[pq.ParquetFile]:
+    """Open a part once what it says about itself is known to be what this program writes.
+
+    That comes before any row: where one flipped bit says that a list has 300 million numbers, not 5, pyarrow makes so
+    many, whatever memory it takes.
+    """
     try:
-        with pq.ParquetFile(parquet_source(fetched(path)), page_checksum_verification=True) as file:
+        source = fetched(path)
+        with pq.ParquetFile(parquet_source(source), page_checksum_verification=True) as file:
             version = int((file.schema_arrow.metadata or {}).get(_VERSION_KEY, b"0"))
             if version > TABLE_VERSION:
                 raise StoreError(f"cannot read {path}: its version {version} is newer than this program's: update it")
+            _check_columns(path, file.schema_arrow, schema)
+            rows = file.metadata.num_rows
+            with source.open("rb") as stream:
+                size = stream.seek(0, os.SEEK_END)
+            if rows > _MOST_ROWS_PER_BYTE * size:
+                raise ValueError(f"it claims {rows:,} rows, more than a file of its size can hold")
             yield file
     except (OSError, ValueError, pa.ArrowException) as error:
         raise damaged(path, error) from error
+
+
+def _check_columns(path: StorePath, found: pa.Schema, schema: pa.Schema) -> None:
+    """Compare before anything is read; a column that came later may be null, and is absent in parts of before."""
+    fields = {field.name: field for field in found}
+    present = [field for field in schema if field.name in fields]
+    lacking = [field for field in schema if field.name not in fields]
+    same = len(found) == len(present) and all(field.equals(fields[field.name]) for field in present)
+    if not same or not all(field.nullable for field in lacking):
+        raise StoreError(f"cannot read {path}: it has other columns than this program writes; move it away")
 
 
 def _checksum(rows: pa.Table) -> str:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import base64
 import dataclasses
 import hashlib
+import resource
 
 import duckdb
 import numpy as np
@@ -122,6 +124,37 @@ def test_model_name_that_leads_out_of_the_store_is_refused(tmp_path):
 
 
 DYNAMIC = Family("dynamic", 4, {"fps": 25})
+
+
+def test_list_that_claims_hundreds_of_millions_of_numbers_is_refused_before_memory_is_taken(tmp_path):
+    """One flipped bit can do it, in the schema that Arrow keeps in the footer beside Parquet's own."""
+    ScoreStore(tmp_path).write("main", "1", [SCORE])
+    (path,) = (tmp_path / "scores/main/1").iterdir()
+    schema, data = pq.read_schema(path), path.read_bytes()
+    low = schema.get_field_index("low")
+    item = schema.field(low).type.value_field
+    many = schema.set(low, schema.field(low).with_type(pa.list_(item, 5 + 2**28)))
+    honest, hostile = (base64.b64encode(some.serialize().to_pybytes()) for some in (schema, many))
+    assert data.count(honest) == 1
+    assert len(hostile) == len(honest)
+    path.write_bytes(data.replace(honest, hostile))
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    for read in (lambda: list(ScoreStore(tmp_path).read("main", "1")), ScoreStore(tmp_path).feature_keys):
+        with pytest.raises(StoreError, match=r"cannot read .*\.parquet: it has other columns"):
+            read()
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 100_000  # KiB; the list would take 2 GiB
+
+
+def test_table_that_claims_more_rows_than_its_bytes_can_hold_is_refused(tmp_path):
+    log = FailureLog(tmp_path)
+    log.add([FAILURE])
+    (path,) = (tmp_path / "failures").iterdir()
+    rows = pq.read_table(path).slice(0, 1)
+    same = pa.concat_tables([rows] * 1_000_000).combine_chunks()
+    pq.write_table(same, path, compression="zstd")
+    assert path.stat().st_size < 100_000
+    with pytest.raises(StoreError, match=r"is damaged: it claims 1,000,000 rows, more than a file of its size"):
+        log.current()
 
 
 def refused(*families: Family, content: str = "") -> Failure:
