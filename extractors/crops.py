@@ -12,6 +12,7 @@ from pydantic import BaseModel, Field
 
 from extractors.boxes import overlaps
 from extractors.errors import VideoError
+from extractors.limits import DEFAULT_LIMITS, Limits
 from extractors.persons import SAME_PERSON_OVERLAP
 from extractors.track import FaceTrack
 from extractors.video import grid_frames
@@ -115,7 +116,13 @@ def plan_static(windows: Sequence[Window], settings: CropSettings) -> list[int]:
 
 
 def iter_crops(
-    path: Path | str, windows: Sequence[Window], static_frames: Sequence[int], *, fps: float, size_px: int = SIDE_PX
+    path: Path | str,
+    windows: Sequence[Window],
+    static_frames: Sequence[int],
+    *,
+    fps: float,
+    size_px: int = SIDE_PX,
+    most: Limits = DEFAULT_LIMITS,
 ) -> Iterator[CropWindow]:
     """Decode a video a second time and cut its windows out, one in memory at a time.
 
@@ -125,13 +132,14 @@ def iter_crops(
         static_frames: from `plan_static`; each is cut with the box of the first window that has it.
         fps: grid frames per second, as in the first pass.
         size_px: width and height of the crops; both networks take 224.
+        most: how large the video's pictures, and how many, may be.
 
     Raises:
         VideoError: stage "decode", reason "changed": the video ends before its windows do.
     """
     waiting = list(reversed(windows))
     static = set(static_frames)
-    for frame, picture in enumerate(grid_frames(path, fps, limits=None)):
+    for frame, picture in enumerate(grid_frames(path, fps, limits=None, most=most)):
         # Twice for a frame that ends one window and begins the next.
         while waiting and frame >= waiting[-1].first_frame:
             window = waiting[-1]

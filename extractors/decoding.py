@@ -14,6 +14,7 @@ from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 
 from extractors.errors import VideoError
+from extractors.limits import DEFAULT_LIMITS, Limits
 
 # A clock that goes back by more than this has been restarted (joined broadcast recordings); less is disorder.
 RESTART_S = 1.0
@@ -43,11 +44,11 @@ class Tally:
 
 
 @contextmanager
-def opened(path: Path | str) -> Iterator[tuple[InputContainer, VideoStream]]:
+def opened(path: Path | str, most: Limits = DEFAULT_LIMITS) -> Iterator[tuple[InputContainer, VideoStream]]:
     """Open a local video file and its main video stream; FFmpeg's complaints become `VideoError`.
 
     Raises:
-        VideoError: stage "decode"; reason "unreadable", "not_a_video", "no_video" or "unsupported".
+        VideoError: stage "decode"; reason "unreadable", "not_a_video", "no_video", "unsupported" or "too_large".
         OSError: the disk failed, which is not the video's fault.
     """
     name = Path(path).name
@@ -69,6 +70,16 @@ def opened(path: Path | str) -> Iterator[tuple[InputContainer, VideoStream]]:
             raise VideoError("decode", "no_video", f"{name} has no video stream")
         if stream.codec_context is None:
             raise VideoError("decode", "unsupported", f"there is no decoder for the video stream of {name}")
+        codec = stream.codec_context
+        if codec.width * codec.height > most.pixels:
+            raise VideoError(
+                "decode",
+                "too_large",
+                f"{name} has pictures of {codec.width} x {codec.height} px, more than limits.pixels allows "
+                f"({most.pixels:,})",
+            )
+        # Pictures may grow later on; those that are too large then do not decode.
+        codec.options = {"max_pixels": str(most.pixels)}
         # Frame threads decode ahead while the caller looks at a frame.
         stream.thread_type = "AUTO"
         yield container, stream

@@ -11,6 +11,7 @@ import numpy as np
 
 from extractors.crops import CropSettings, CropWindow, Window, iter_crops, plan_static, plan_windows
 from extractors.faces import FaceDetector, FaceSettings
+from extractors.limits import DEFAULT_LIMITS, Limits
 from extractors.optical_flow import OpticalFlowComputer, OpticalFlowSettings, scale_for_i3d
 from extractors.stopwatch import Stopwatch
 from extractors.track import FaceTrack, track_faces
@@ -25,6 +26,7 @@ class PreparationSettings:
         face_model: the face detector's file.
         optical_flow: its engine is never "auto". With "xla", which belongs to the process that has the GPU, windows
             come as grey frames; otherwise as optical flow.
+        limits: what a video may cost.
     """
 
     face_model: Path
@@ -32,6 +34,7 @@ class PreparationSettings:
     faces: FaceSettings
     crops: CropSettings
     optical_flow: OpticalFlowSettings
+    limits: Limits = DEFAULT_LIMITS
 
 
 @dataclass(frozen=True)
@@ -113,11 +116,11 @@ class Preparer:
             # Whatever is not the detector's time is the decoder's.
             with watch.measure("decode"):
                 detector = _MeasuredDetector(self._detector, watch, self._on_progress)
-                track = track_faces(request.path, detector, settings.video, settings.faces)
+                track = track_faces(request.path, detector, settings.video, settings.faces, settings.limits)
             yield track
         windows = plan_windows(track, settings.crops)
         static_frames = plan_static(windows, settings.crops) if request.static else []
-        crops = iter_crops(request.path, windows, static_frames, fps=settings.video.fps)
+        crops = iter_crops(request.path, windows, static_frames, fps=settings.video.fps, most=settings.limits)
         for cut in watch.iterate("decode", crops):
             self._on_progress()
             yield from (FaceCrop(frame, pixels) for frame, pixels in cut.static)

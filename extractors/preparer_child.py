@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import errno
 import faulthandler
 import mmap
+import resource
 import signal
 import sys
+import time
 import traceback
 from multiprocessing.connection import Connection
 
+import cv2
 import numpy as np
 
 from extractors.errors import VideoError
+from extractors.limits import Limits
 from extractors.offline_thread import give_up_network
 from extractors.preparation import Motion, Part, Preparer, Request
 from extractors.preparer_pool import HEAD_BYTES, SLOTS, Finished, InSlot, Ready, slot_bytes
@@ -31,6 +36,7 @@ def serve(connection_fd: int, memory_fd: int) -> None:
     memory = mmap.mmap(memory_fd, 0)
     try:
         settings = connection.recv()
+        _bound(resource.RLIMIT_DATA, settings.limits.memory_mb * 2**20)
         progress = np.frombuffer(memory, np.uint64, 1)
 
         def count() -> None:
@@ -40,12 +46,20 @@ def serve(connection_fd: int, memory_fd: int) -> None:
         with Preparer(settings, count) as preparer:
             connection.send(Ready())
             while True:
-                _answer(preparer, slots.next_request(), slots)
+                request = slots.next_request()
+                _bound(resource.RLIMIT_CPU, int(time.process_time() + settings.limits.cpu_s) + 1)
+                _answer(preparer, request, slots, settings.limits)
     except (EOFError, BrokenPipeError, ConnectionResetError):
         pass  # the parent has gone, or needs no more
 
 
-def _answer(preparer: Preparer, request: Request, slots: _Slots) -> None:
+def _bound(what: int, most: int) -> None:
+    """Set a soft limit of this process, as far as the system's hard one lets it."""
+    _, hard = resource.getrlimit(what)
+    resource.setrlimit(what, (most if hard == resource.RLIM_INFINITY else min(most, hard), hard))
+
+
+def _answer(preparer: Preparer, request: Request, slots: _Slots, limits: Limits) -> None:
     watch = Stopwatch()
     try:
         for part in preparer.prepare(request, watch):
@@ -55,10 +69,24 @@ def _answer(preparer: Preparer, request: Request, slots: _Slots) -> None:
     except (EOFError, BrokenPipeError, ConnectionResetError):
         raise
     except Exception as error:
+        if _is_lack_of_memory(error):
+            message = (
+                f"preparing {request.path.name} takes more memory than limits.memory_mb allows ({limits.memory_mb})"
+            )
+            slots.connection.send(VideoError("decode", "too_large", message))
+            sys.exit()  # who knows what else got none
         error.add_note(f"in a child process, at {request.path.name}:\n{traceback.format_exc()}")
         slots.connection.send(error)
     else:
         slots.connection.send(Finished(dict(watch.seconds)))
+
+
+def _is_lack_of_memory(error: Exception) -> bool:
+    return (
+        isinstance(error, MemoryError)
+        or (isinstance(error, OSError) and error.errno == errno.ENOMEM)
+        or (isinstance(error, cv2.error) and error.code == cv2.Error.STS_NO_MEM)
+    )
 
 
 class _Slots:

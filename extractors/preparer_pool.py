@@ -113,13 +113,23 @@ class PreparerPool:
         """Children that have something to say, or nothing more."""
         busy = {child.connection: child for child in self._children if child.request is not None}
         ready = [busy[connection] for connection in wait(list(busy), timeout=LOOK_S)]
-        return ready + [child for child in busy.values() if child not in ready and child.still_s() > self._stall_s]
+        return ready + [child for child in busy.values() if child not in ready and self._overdue(child)]
+
+    def _overdue(self, child: _Child) -> str:
+        """Why a child's video must be given up; empty where it need not."""
+        name, most = child.request.path.name, self._settings.limits.wall_s
+        if time.monotonic() - child.began > most:
+            return f"preparing {name} takes longer than limits.wall_s allows ({most:g} s)"
+        # Who has something to say has moved on, however long it was not listened to.
+        if not child.connection.poll() and child.still_s() > self._stall_s:
+            return f"no progress in {name} for {self._stall_s:g} s"
+        return ""
 
     def _listen(self, child: _Child) -> Iterator[tuple[int, Part | Finished | VideoError]]:
-        number, request = child.number, child.request
-        if not child.connection.poll():
+        number = child.number
+        if why := self._overdue(child):
             child.restart()
-            yield number, VideoError("decode", "timeout", f"no progress in {request.path.name} for {self._stall_s:g} s")
+            yield number, VideoError("decode", "timeout", why)
             return
         try:
             message = child.hear()
@@ -147,6 +157,10 @@ class PreparerPool:
         status = child.restart()
         if status == -signal.SIGKILL and tries < TRIES:
             child.take(number, request, tries + 1)
+        elif status == -signal.SIGXCPU:
+            most = self._settings.limits.cpu_s
+            message = f"preparing {request.path.name} takes more processor time than limits.cpu_s allows ({most:g} s)"
+            yield number, VideoError("decode", "timeout", message)
         else:
             yield number, VideoError("decode", "decoder_crashed", f"decoding {request.path.name} {_ended(status)}")
 
@@ -159,6 +173,7 @@ class _Child:
         number, request: what it is working on; None for the request while it is idle.
         tries: how often that was begun.
         ready: whether it has started well.
+        began: when it was given its request, by the monotonic clock.
     """
 
     settings: PreparationSettings
@@ -166,6 +181,7 @@ class _Child:
     request: Request | None = None
     tries: int = 1
     ready: bool = False
+    began: float = 0.0
 
     def start(self) -> None:
         """Start the process; `ready` comes later, by itself."""
@@ -211,6 +227,7 @@ class _Child:
             self.restart()
             self.send(request)
         self.number, self.request, self.tries = number, request, tries
+        self.began = time.monotonic()
         self._moved()
 
     def send(self, message: object) -> bool:

@@ -10,6 +10,7 @@ import numpy as np
 
 from extractors.errors import VideoError
 from extractors.faces import FaceDetector, FaceSettings
+from extractors.limits import DEFAULT_LIMITS, Limits
 from extractors.persons import Person, main_sequence, persons
 from extractors.video import VideoSettings, grid_frames
 
@@ -79,7 +80,11 @@ def main_person(detections: Sequence[np.ndarray], *, fps: float, settings: FaceS
 
 
 def track_faces(
-    path: Path | str, detector: FaceDetector, video_settings: VideoSettings, face_settings: FaceSettings
+    path: Path | str,
+    detector: FaceDetector,
+    video_settings: VideoSettings,
+    face_settings: FaceSettings,
+    most: Limits = DEFAULT_LIMITS,
 ) -> FaceTrack:
     """Decode a video once and follow its main person.
 
@@ -89,7 +94,7 @@ def track_faces(
     """
     detections: list[np.ndarray] = []
     previous = None
-    for picture in grid_frames(path, video_settings.fps, limits=video_settings):
+    for picture in grid_frames(path, video_settings.fps, limits=video_settings, most=most):
         detections.append(detections[-1] if picture is previous else detector.detect(picture))
         previous = picture
     track = main_person(detections, fps=video_settings.fps, settings=face_settings)

@@ -12,6 +12,7 @@ from pydantic import BaseModel, Field
 
 from extractors.decoding import Tally, opened, pictures, promised_s, reached_s, shown
 from extractors.errors import VideoError
+from extractors.limits import DEFAULT_LIMITS, Limits
 from extractors.upright import Upright
 
 # Containers such as Matroska round times to whole milliseconds; ticks coarser than that are the frame rate itself.
@@ -44,7 +45,7 @@ class VideoSettings(BaseModel, frozen=True, extra="forbid"):
     )
 
 
-DEFAULT_LIMITS = VideoSettings()
+DEFAULT_SETTINGS = VideoSettings()
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,7 +89,9 @@ def probe(path: Path | str) -> VideoInfo:
         )
 
 
-def grid_frames(path: Path | str, fps: float, *, limits: VideoSettings | None = DEFAULT_LIMITS) -> Iterator[np.ndarray]:
+def grid_frames(
+    path: Path | str, fps: float, *, limits: VideoSettings | None = DEFAULT_SETTINGS, most: Limits = DEFAULT_LIMITS
+) -> Iterator[np.ndarray]:
     """Give the picture shown at k / fps seconds, for k = 0, 1, 2, ... up to the end of the video.
 
     Time starts with the first frame that can be decoded, and the last one is shown for its own duration. Only
@@ -100,6 +103,7 @@ def grid_frames(path: Path | str, fps: float, *, limits: VideoSettings | None = 
         fps: grid points per second.
         limits: what may be missing or broken (its fps is not used). None refuses nothing once frames come: for a
             second pass over a video that a first one has accepted.
+        most: how large its pictures, and how many, may be.
 
     Yields:
         uint8 RGB [height, width, 3], read-only, upright, pixels square, one size throughout.
@@ -111,13 +115,14 @@ def grid_frames(path: Path | str, fps: float, *, limits: VideoSettings | None = 
             "no_video": no video stream (a cover picture is none);
             "unsupported": no decoder for it, or no conversion of its pictures;
             "no_frames": nothing decodes;
+            "too_large": its pictures are larger, or more, than `most` allows;
             "timestamps": one frame would be shown for longer than limits.max_still_s;
             and once all frames have come
             "truncated": less of the promised duration decodes than limits.min_decoded_share;
             "damaged": more frames are broken than limits.max_broken_share.
     """
     tally = Tally()
-    with opened(path) as (container, stream):
+    with opened(path, most) as (container, stream):
         upright = None
         k = 0
         # The first frame's time and each later one's may be off by half a tick.
@@ -130,6 +135,12 @@ def grid_frames(path: Path | str, fps: float, *, limits: VideoSettings | None = 
                     "timestamps",
                     f"one frame, at {start_s:.1f} s, would be shown for {end_s - start_s:.1f} s "
                     f"(at most {limits.max_still_s:g} s allowed)",
+                )
+            if max(tally.total, k) > most.frames:
+                raise VideoError(
+                    "decode",
+                    "too_large",
+                    f"{Path(path).name} has more frames than limits.frames allows ({most.frames:,})",
                 )
             if upright is None:
                 upright = Upright.of(frame, stream)

@@ -13,6 +13,7 @@ from extractors.crops import CropSettings
 from extractors.dynamic import DynamicSettings
 from extractors.faces import FaceSettings
 from extractors.finetune import FinetuneSettings
+from extractors.limits import Limits
 from extractors.optical_flow import OpticalFlowSettings
 from extractors.static import StaticSettings
 from extractors.video import VideoSettings
@@ -111,6 +112,7 @@ class RunConfig(BaseModel, frozen=True, extra="forbid"):
     assets: Path | None = Field(None, description="Folder with the assets' folders, in place of the usual search.")
     store: StoreSettings = StoreSettings()
     extract: ExtractSettings = ExtractSettings()
+    limits: Limits = Limits()
     video: VideoSettings = VideoSettings()
     faces: FaceSettings = FaceSettings()
     crops: CropSettings = CropSettings()

@@ -147,6 +147,7 @@ class Extractor:
             faces=config.faces,
             crops=config.crops,
             optical_flow=config.optical_flow.model_copy(update={"engine": self._optical_flow.engine}),
+            limits=config.limits,
         )
         self._cores = usable_cores()
         self._processes = config.extract.processes or self._cores

@@ -1,0 +1,104 @@
+"""What one video may cost: beyond it the video is refused with a reason, and the next one is prepared."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from extractors.crops import CropSettings
+from extractors.errors import VideoError
+from extractors.faces import FaceSettings
+from extractors.limits import Limits
+from extractors.optical_flow import OpticalFlowSettings
+from extractors.preparation import PreparationSettings, Request
+from extractors.preparer_pool import Finished, PreparerPool
+from extractors.video import VideoSettings, grid_frames
+
+
+@pytest.fixture
+def settings(face_model) -> PreparationSettings:
+    return PreparationSettings(
+        face_model, VideoSettings(), FaceSettings(), CropSettings(), OpticalFlowSettings(engine="cpu", preset="fast")
+    )
+
+
+@pytest.fixture
+def clip(corpus) -> Path:
+    """2.4 s of one person."""
+    return corpus / "plain" / "single_face.mp4"
+
+
+def motion_jpeg(path: Path, sizes: list[tuple[int, int]]) -> Path:
+    """One grey picture after the other, of the given widths and heights; a megabyte holds many megapixels."""
+    pictures = {size: cv2.imencode(".jpg", np.full((*size[::-1], 3), 90, np.uint8))[1].tobytes() for size in set(sizes)}
+    path.write_bytes(b"".join(pictures[size] for size in sizes))
+    return path
+
+
+def outcomes(settings: PreparationSettings, limits: Limits, paths: list[Path]) -> list[object]:
+    """The last part of each video, prepared one after the other by one child."""
+    requests = [Request(path, None, static=True, dynamic=True) for path in paths]
+    last: dict[int, object] = {}
+    with PreparerPool(replace(settings, limits=limits), 1, stall_s=60) as pool:
+        for number, part in pool.prepare(requests):
+            last[number] = part
+    return [last[number] for number in range(len(paths))]
+
+
+def refusal(outcome: object) -> tuple[str, str]:
+    assert isinstance(outcome, VideoError), outcome
+    return outcome.stage, outcome.reason
+
+
+def test_pictures_larger_than_8k_are_refused_before_one_is_decoded(tmp_path):
+    bomb = motion_jpeg(tmp_path / "bomb.mjpeg", [(9000, 9000)] * 2)
+    assert bomb.stat().st_size < 3_000_000
+    with pytest.raises(VideoError, match="9000 x 9000") as caught:
+        next(grid_frames(bomb, 25.0))
+    assert caught.value.reason == "too_large"
+
+
+def test_8k_is_within_the_limits(tmp_path):
+    video = motion_jpeg(tmp_path / "8k.mjpeg", [(7680, 4320)] * 3)
+    assert [picture.shape for picture in grid_frames(video, 25.0)] == [(4320, 7680, 3)] * 3
+
+
+def test_pictures_that_become_too_large_do_not_decode(tmp_path):
+    bomb = motion_jpeg(tmp_path / "grows.mjpeg", [(320, 240)] * 10 + [(9000, 9000)] * 3)
+    shapes = []
+    with pytest.raises(VideoError) as caught:
+        shapes.extend(picture.shape for picture in grid_frames(bomb, 25.0))
+    assert caught.value.reason == "damaged"
+    assert set(shapes) == {(240, 320, 3)}
+
+
+def test_more_frames_than_allowed(clip):
+    with pytest.raises(VideoError, match=r"limits\.frames") as caught:
+        list(grid_frames(clip, 25.0, most=Limits(frames=20)))
+    assert caught.value.reason == "too_large"
+
+
+def test_what_takes_too_much_memory_is_refused_and_the_next_video_is_prepared(settings, clip, tmp_path):
+    bomb = motion_jpeg(tmp_path / "bomb.mjpeg", [(15000, 15000)] * 3)
+    bomb_end, clip_end = outcomes(settings, Limits(memory_mb=768, pixels=10**9), [bomb, clip])
+    assert refusal(bomb_end) == ("decode", "too_large")
+    assert "limits.memory_mb" in str(bomb_end)
+    assert isinstance(clip_end, Finished)
+
+
+def test_what_takes_too_much_processor_time_is_refused_and_the_next_video_is_prepared(settings, clip, corpus):
+    long = corpus / "fi_v2" / "98fnGDVky00.005.mp4"
+    long_end, clip_end = outcomes(settings, Limits(cpu_s=3), [long, clip])
+    assert refusal(long_end) == ("decode", "timeout")
+    assert "limits.cpu_s" in str(long_end)
+    assert isinstance(clip_end, Finished)
+
+
+def test_what_takes_too_long_is_refused(settings, corpus):
+    (end,) = outcomes(settings, Limits(wall_s=0.5), [corpus / "fi_v2" / "98fnGDVky00.005.mp4"])
+    assert refusal(end) == ("decode", "timeout")
+    assert "limits.wall_s" in str(end)
