@@ -107,6 +107,7 @@ def refused_files(settings: RunConfig, reason: str | None) -> Archive:
 def _table(attempts: Sequence[tuple[str, Failure]], *, with_time: bool) -> Table:
     table = Table(*(("when (UTC)",) if with_time else ()), "video", "stage", "reason", "attempts", "message")
     for when, failure in attempts:
-        cells = (failure.video_id, failure.stage, failure.reason, str(failure.attempts), failure.message)
+        texts = (failure.video_id, failure.stage, failure.reason, str(failure.attempts), failure.message)
+        cells = map(console.one_line, texts)
         table.add_row(*((f"{when[:8]} {when[9:15]}",) if with_time else ()), *cells)
     return table

@@ -33,6 +33,11 @@ def counted(count: int, noun: str, nouns: str | None = None) -> str:
     return f"{count:,} {noun if count == 1 else several}"
 
 
+def one_line(text: str) -> str:
+    """The same text, with what a screen would not show as it is (line breaks, a terminal's commands) as escapes."""
+    return "".join(letter if letter.isprintable() else letter.encode("unicode_escape").decode() for letter in text)
+
+
 class _Remaining(ProgressColumn):
     """Videos left, and failed where there are any."""
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
+import stat
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -33,7 +35,7 @@ class VideoFile:
     Args:
         video_id: POSIX path relative to the videos folder, with its extension.
         path: where the file lies.
-        sha256: SHA-256 of its bytes, in hex.
+        sha256: SHA-256 of its bytes, in hex; empty where they cannot be read, as of a link that leads nowhere.
     """
 
     video_id: str
@@ -61,7 +63,10 @@ class Archive(Sequence[VideoFile]):
 
 
 def scan_videos(folder: Path, digests: StorePath, on_digest: Callable[[int, int], None] | None = None) -> Archive:
-    """List the videos below a folder, sorted by id. Hidden files and folders, and links to folders, are passed over.
+    """List the videos below a folder, sorted by id.
+
+    A link to a file, wherever that lies, is a video under the link's own name, for archives are often made of links.
+    Hidden files and folders, links to folders, and what is no file (pipes, devices) are passed over.
 
     A file's digest is taken from the last scan where its size and modification time are still the same, so that a
     second run over a large archive does not read every byte again.
@@ -72,19 +77,24 @@ def scan_videos(folder: Path, digests: StorePath, on_digest: Callable[[int, int]
         on_digest: called with (files digested, files in all).
 
     Raises:
-        UserError: the folder is not there or holds no video.
+        UserError: the folder is not there or holds no video, or two files would have the same id.
     """
     check_folder(folder)
-    paths = {_video_id(path, folder): path for path in _video_paths(folder)}
+    paths: dict[str, Path] = {}
+    for path in _video_paths(folder):
+        if paths.setdefault(_video_id(path, folder), path) is not path:
+            raise UserError(f"two files would both be the video {_video_id(path, folder)!r}: rename one of them")
     if not paths:
         raise UserError(f"{folder} holds no video files ({', '.join(SUFFIXES)}); check the path")
     known = _read_digests(digests)
     remembered, videos = {}, []
     for number, (video_id, path) in enumerate(sorted(paths.items()), start=1):
-        status = path.stat()
-        state = (os.fsencode(path.absolute()), status.st_size, status.st_mtime_ns)
-        remembered[state] = known.get(state) or _sha256(path)
-        videos.append(VideoFile(video_id, path, remembered[state]))
+        sha256 = ""
+        with contextlib.suppress(OSError):  # extraction says why it cannot be read
+            status = path.stat()
+            state = (os.fsencode(path.absolute()), status.st_size, status.st_mtime_ns)
+            sha256 = remembered[state] = known.get(state) or _sha256(path)
+        videos.append(VideoFile(video_id, path, sha256))
         if on_digest is not None:
             on_digest(number, len(paths))
     if remembered.keys() - known.keys():
@@ -133,7 +143,15 @@ def _video_paths(folder: Path) -> list[Path]:
             for name in names
             if not name.startswith(".") and os.path.splitext(name)[1].lower() in SUFFIXES
         ]
-    return found
+    return [path for path in found if _may_be_video(path)]
+
+
+def _may_be_video(path: Path) -> bool:
+    """Whether this is a file, or cannot be looked at: to open a pipe or a device can take for ever."""
+    try:
+        return stat.S_ISREG(path.stat().st_mode)
+    except OSError:
+        return True
 
 
 def _sha256(path: Path) -> str:

@@ -45,7 +45,7 @@ def one_line_for_mistakes() -> Iterator[None]:
     try:
         yield
     except USER_ERRORS as error:
-        console.say(f"traitline: {error}", style="red")
+        console.say(f"traitline: {console.one_line(str(error))}", style="red")
         raise typer.Exit(EXIT_USER_ERROR) from error
     except OSError as error:
         if not is_full(error):
@@ -115,7 +115,8 @@ def _run(config: RunConfig, body: Callable[[RunConfig], None], log: StorePath) -
             raise typer.Exit(EXIT_INTERRUPTED) from error
         # The last line of defence: the person sees one line, the log has it all.
         logging.getLogger(__name__).error("%s", traceback.format_exc())
-        console.say(f"traitline: a fault in the program ({type(error).__name__}: {error}); see {log}", style="red")
+        fault = console.one_line(f"{type(error).__name__}: {error}")
+        console.say(f"traitline: a fault in the program ({fault}); see {log}", style="red")
         raise typer.Exit(EXIT_BUG) from error
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -214,6 +214,7 @@ def video_file(config: RunConfig, video_id: str) -> Path:
     if config.videos is None:
         raise UserError("which videos? give their folder with --videos DIR")
     path = config.videos / video_id
-    if not path.is_file():
+    # Ids of a store may come from anybody, and must not lead out of the folder.
+    if PurePosixPath(video_id).is_absolute() or ".." in PurePosixPath(video_id).parts or not path.is_file():
         raise UserError(f"there is no {video_id} in {config.videos}")
     return path
