@@ -7,11 +7,14 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
-from report_store import ReportStore, make_report_store
 
 from flows.demo_corpus import DemoCorpus, render_demo_corpus
+
+if TYPE_CHECKING:
+    from report_store import ReportStore
 
 
 @pytest.fixture(scope="session")
@@ -23,6 +26,10 @@ def rendered(tmp_path_factory) -> DemoCorpus:
 @pytest.fixture(scope="session")
 def report_store(tmp_path_factory) -> ReportStore:
     """A drawn store of which a report can be made; tests may add reports to it and must change nothing else."""
+    # Not above: pytest reads this file while it captures nothing. Prefect, when imported, has absl's log handler close
+    # the stream that it writes to, which is pytest's where another test file has imported TensorFlow before.
+    from report_store import make_report_store
+
     return make_report_store(tmp_path_factory.mktemp("report"))
 
 
