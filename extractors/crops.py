@@ -100,7 +100,7 @@ def plan_windows(track: FaceTrack, settings: CropSettings) -> list[Window]:
         raise VideoError(
             "motion",
             "too_short",
-            f"the face is seen for at most {longest} frames on end (at least {settings.min_fields + 1} needed)",
+            f"the longest run of frames with the face is {longest} (at least {settings.min_fields + 1} needed)",
         )
     return windows
 

@@ -12,13 +12,14 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from extractors.visual_optical_flow import draw_arrows, draw_wheel, optical_flow_colours
-from extractors.visual_static import draw_overlay, enlarged
+from extractors.visual_static import draw_overlay, enlarged, overlay_colours, rounded
 from extractors.visual_style import COLOURS, LINES, MOVING_DPI, PAGE_IN, STYLE, folded, page, printed, settle
 
 CLOUD_QUANTILE = 0.9
 LABEL_SHARE = 1.35  # width of the column of labels, a moment's being 1
 LABEL_LETTERS = 18
 PANELS_ACROSS = 4  # of a moving picture
+LEGEND_ACROSS = 6
 
 
 @dataclass(frozen=True, eq=False)
@@ -87,7 +88,8 @@ def plot_layers_over_time(
     for row, (layer, window) in zip(grid[1:], windows.items(), strict=True):
         feature = window.maps[..., channels[layer]]
         size = " x ".join(map(str, window.maps.shape))
-        _label(row[0], f"{folded(layer, LABEL_LETTERS)}\n{size}\nfeature {channels[layer]}\nup to {feature.max():.3g}")
+        largest = rounded(feature.max())
+        _label(row[0], f"{folded(layer, LABEL_LETTERS)}\n{size}\nfeature {channels[layer]}\nup to {largest}")
         for axes, time_s in zip(row[1:], moments, strict=True):
             shown = feature[window.step_of(time_s)]
             axes.imshow(shown, cmap="viridis", vmin=feature.min(), vmax=feature.max(), interpolation="nearest")
@@ -97,13 +99,13 @@ def plot_layers_over_time(
 @printed
 def plot_evolution(windows: Sequence[WindowMaps], features: Sequence[int], *, heading: str) -> Figure:
     """Draw the mean over space of features against time, and below them the mean speed of the optical flow."""
-    figure = page(3.9 + 0.17 * ((len(features) - 1) // 6), heading)
+    figure = page(3.9 + 0.17 * ((len(features) - 1) // LEGEND_ACROSS), heading)
     above, below = figure.subplots(2, 1, sharex=True, height_ratios=(3, 1))
     _curves(above, windows, features)
     for window in windows:
         below.plot(_field_times(window), _speeds(window), color="0.3", linewidth=1)
     above.set_ylabel("mean activation")
-    figure.legend(loc="outside lower center", ncols=6)
+    figure.legend(loc="outside lower center", ncols=LEGEND_ACROSS)
     below.set_ylabel("optical flow\n(px per frame)")
     below.set_ylim(bottom=0)
     below.set_xlabel("time in the video (s)")
@@ -131,7 +133,8 @@ def plot_comparison(window: WindowMaps, features: Sequence[int], *, heading: str
     _label(grid[0, 0], "frames")
     draw_wheel(grid[1, 0], longest)
     for axes, feature in zip(grid[2:, 0], features, strict=True):
-        _label(axes, f"feature {feature}\nup to {window.maps[..., feature].max():.3g}")
+        _label(axes, f"feature {feature}", height=0.7)
+        _heat_key(axes, float(window.maps[..., feature].max()))
     return figure
 
 
@@ -174,10 +177,11 @@ def animate_features(
     """Let features evolve: optical flow and heat maps over the face side by side, a marker running along the curves."""
     rows = 1 + len(features) // PANELS_ACROSS
     across = min(1 + len(features), PANELS_ACROSS)
-    figure = page(1.9 * rows + 1.9, heading)
+    curves_in = 1.75 + 0.17 * ((len(features) - 1) // LEGEND_ACROSS)
+    figure = page(1.9 * rows + curves_in + 0.4, heading)
     figure.set_dpi(MOVING_DPI)
     FigureCanvasAgg(figure)
-    above, below = figure.subfigures(2, 1, height_ratios=(1.9 * rows, 1.5))
+    above, below = figure.subfigures(2, 1, height_ratios=(1.9 * rows, curves_in))
     grid = above.subplots(rows, across, squeeze=False).ravel()
     for axes in grid:
         axes.set_axis_off()
@@ -186,6 +190,7 @@ def animate_features(
     _curves(curves, windows, features)
     curves.set_xlabel("time in the video (s)")
     curves.set_ylabel("mean activation")
+    below.legend(loc="outside upper center", ncols=LEGEND_ACROSS)
     marker = curves.axvline(windows[0].start_s, color="black", linewidth=1)
     longest = max(_longest(window) for window in windows)
     moments = [(window, at) for window in windows for at in _shown_fields(window, frames_per_s)]
@@ -222,8 +227,15 @@ def _table(rows: int, columns: int, heading: str) -> tuple[Figure, np.ndarray]:
     return figure, grid
 
 
-def _label(axes: Axes, text: str) -> None:
-    axes.text(0.5, 0.5, text, ha="center", va="center", transform=axes.transAxes)
+def _label(axes: Axes, text: str, *, height: float = 0.5) -> None:
+    axes.text(0.5, height, text, ha="center", va="center", transform=axes.transAxes)
+
+
+def _heat_key(axes: Axes, largest: float) -> None:
+    bar = axes.inset_axes((0.15, 0.45, 0.7, 0.09))
+    bar.imshow([np.linspace(0, 1, 256)], cmap=overlay_colours(), aspect="auto")
+    bar.set_xticks([0, 255], labels=["0", rounded(largest)])
+    bar.set_yticks([])
 
 
 def _curves(axes: Axes, windows: Sequence[WindowMaps], features: Sequence[int]) -> None:

@@ -88,8 +88,11 @@ def draw_arrows(axes: Axes, field: np.ndarray, largest: float | None = None) -> 
             "angles": "xy",
             "scale_units": "xy",
             "scale": 1,
-            "width": 0.012,
-            "headwidth": 4,
+            # small heads, or slow motion is nothing but heads
+            "width": 0.01,
+            "headwidth": 3.5,
+            "headlength": 3,
+            "headaxislength": 2.7,
             "minlength": 0,
             "color": "black",
         },

@@ -56,7 +56,7 @@ def plot_activations(
         before = layer
         for axes, channel in zip(row[1:], chosen, strict=False):
             axes.imshow(maps[layer][..., channel], cmap="viridis", interpolation="nearest")
-            axes.set_title(f"feature {channel}\nup to {maps[layer][..., channel].max():.3g}")
+            axes.set_title(f"feature {channel}\nup to {rounded(maps[layer][..., channel].max())}")
         for axes in row:
             axes.set_axis_off()
     return figure
@@ -148,7 +148,7 @@ def plot_overlays(
     key = ScalarMappable(Normalize(0, 1), overlay_colours())
     bar = figure.colorbar(key, ax=list(grid), shrink=0.9, aspect=15 * rows)
     bar.set_label(unit)
-    bar.set_ticks([0, 0.5, 1], labels=[f"{share * largest:.3g}" for share in (0, 0.5, 1)])
+    bar.set_ticks([0, 0.5, 1], labels=[rounded(share * largest) for share in (0, 0.5, 1)])
     return figure
 
 
@@ -157,6 +157,11 @@ def overlay_colours() -> ListedColormap:
     share = np.linspace(0, 1, 256)[:, None]
     opaque = MOST_OPAQUE * share
     return ListedColormap(opaque * colormaps[MAP_COLOURS](share[:, 0])[:, :3] + (1 - opaque) * 0.5)
+
+
+def rounded(value: float) -> str:
+    """A number as a label: with three digits, as in 0.0123, and from a thousand on whole, as in 1,150."""
+    return f"{value:,.0f}" if 1000 <= abs(value) < 1e6 else f"{value:.3g}"
 
 
 @printed

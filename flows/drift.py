@@ -10,8 +10,9 @@ from datetime import UTC, datetime
 import numpy as np
 from rich.table import Table
 
+from flows.console import counted
 from flows.models import ModelReference
-from fusion.drift import TraitDrift, measure_drift
+from fusion.drift import PSI_SHIFT, TraitDrift, measure_drift, psi_by_chance
 from fusion.traits import TRAITS
 from storage.models import ModelSerializer
 from storage.paths import StorePath
@@ -79,9 +80,12 @@ def drift_table(drift: Drift) -> Table:
         numbers = (row.previous_mean, row.mean, row.previous_sd, row.sd, row.psi, row.ks)
         table.add_row(row.trait, *(f"{number:.3f}" for number in numbers), rank)
     table.caption = (
-        f"{drift.previous_videos:,} videos before, {drift.videos:,} now, {drift.traits[0].videos:,} in both. "
+        f"{counted(drift.previous_videos, 'video')} before, {drift.videos:,} now, {drift.traits[0].videos:,} in both. "
         "PSI: under 0.1 no shift, over 0.25 a large one."
     )
+    chance = psi_by_chance(drift.previous_videos, drift.videos)
+    if chance >= PSI_SHIFT:
+        table.caption += f" Of so few videos chance alone makes it about {chance:.1f}: look at the means and at KS."
     table.caption_justify = "left"
     return table
 

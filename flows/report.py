@@ -17,6 +17,7 @@ from prefect import flow
 
 from flows import report_sections as sections
 from flows.config import RunConfig, dump_config
+from flows.console import counted
 from flows.export import trait_rows
 from flows.extract import last_extraction
 from flows.families import Families, families_of
@@ -101,6 +102,7 @@ def _page(**values: Any) -> str:
     environment = Environment(
         loader=PackageLoader("flows"), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
+    environment.globals["counted"] = counted
     style, script = (_template_text(name) for name in ("report.css", "report.js"))
     # Only what was written here runs: text that slipped in would have another digest.
     policy = (

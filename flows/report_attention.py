@@ -36,11 +36,10 @@ class Frame:
 
 @dataclass(frozen=True, slots=True)
 class ShownClip:
-    """One clip and trait: why it was chosen, its score, its time line, and frames where they were asked for."""
+    """One clip: for which trait it is here and why, its score, its time line, and frames where they were asked for."""
 
     video_id: str
     why: str
-    trait: str
     score: float
     drawing: Drawing
     frames: list[Frame]
@@ -90,7 +89,7 @@ def attention_of(
                 notes.append(f"No frames of {video_id}: {error}.")
         drawing = _drawn(seen[video_id], video_id, trait)
         score = float(summary.scores[row, TRAITS.index(trait)])
-        shown.append(ShownClip(video_id, why, trait, score, drawing, pictures.get(video_id, [])))
+        shown.append(ShownClip(video_id, why, score, drawing, pictures.get(video_id, [])))
     return Attention(shown, "" if shown else "The store has no features of these clips any more.", tuple(notes))
 
 
@@ -108,7 +107,7 @@ def _chosen(config: RunConfig, summary: Summary) -> list[tuple[int, str, str]]:
     # of a clip that somebody names, the trait in which it stands out most
     spread = summary.scores.std(axis=0) + 1e-9
     far = np.abs(summary.scores[rows] - summary.scores.mean(axis=0)) / spread
-    return [(row, TRAITS[place], "chosen") for row, place in zip(rows, far.argmax(axis=1).tolist(), strict=True)]
+    return [(row, TRAITS[place], TRAITS[place]) for row, place in zip(rows, far.argmax(axis=1).tolist(), strict=True)]
 
 
 def _drawn(clip: SeenClip, video_id: str, trait: str) -> Drawing:

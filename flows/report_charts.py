@@ -14,7 +14,6 @@ if TYPE_CHECKING:
 
 SMALL = (236, 170)
 WIDE_PX, PAIR_PX = 680, 540
-QUIET = 1e-6  # what is less is rounding
 ROW_PX = 26
 CHARACTER_PX = 7.2
 
@@ -47,7 +46,8 @@ def histogram(title: str, values: np.ndarray, edges: np.ndarray, unit: str, *, x
     place = axes.x(float(np.clip(mean, *axes.x_range)))
     drawing.line(place, 20, place, axes.y(0), "mark")
     anchor = "end" if place > drawing.width / 2 else "start"
-    drawing.text(place + (-5 if anchor == "end" else 5), 26, f"mean {mean:.3f}", anchor, "label strong")
+    shown = f"{mean:.3f}" if abs(mean) < 2 else f"{mean:.1f}"
+    drawing.text(place + (-5 if anchor == "end" else 5), 26, f"mean {shown}", anchor, "label strong")
     return drawing
 
 
@@ -144,26 +144,33 @@ def shares(title: str, parts: Sequence[tuple[str, int]]) -> Drawing:
 
 def time_line(title: str, line: TimeLine) -> Drawing:
     """Which moments were looked at (upper bars) and spoke for or against the trait (lower bars)."""
+    from fusion.visual_timeline import SILENCE  # Matplotlib takes its time to import
+
     attention, spoken = line.by_moment(), line.spoken()
     most = int(attention.argmax())
     loudest = int(np.abs(spoken).argmax())
+    limit = float(abs(spoken[loudest]))
+    heard = (
+        f"What spoke loudest {'for' if spoken[loudest] > 0 else 'against'} {line.trait} was from "
+        f"{line.start_s[loudest]:.1f} to {line.end_s[loudest]:.1f} s."
+    )
     drawing = Drawing(
         title,
         f"{len(attention)} windows of motion. Most attention, {attention[most]:.0%}, from {line.start_s[most]:.1f} to "
-        f"{line.end_s[most]:.1f} s. What spoke loudest {'for' if spoken[loudest] >= 0 else 'against'} {line.trait} was "
-        f"from {line.start_s[loudest]:.1f} to {line.end_s[loudest]:.1f} s.",
+        f"{line.end_s[most]:.1f} s. {heard if limit else f'Of {line.trait}: {SILENCE}.'}",
         PAIR_PX,
         236,
     )
-    end_s, most_attention = float(line.end_s.max()), max(float(attention.max()), QUIET)
+    end_s, most_attention = float(line.end_s.max()), float(attention.max())
     upper = Axes(drawing, (0, end_s), (0, most_attention), left=64, top=22, bottom=236 - 100)
-    limit = max(float(np.abs(spoken).max()), QUIET)
-    lower = Axes(drawing, (0, end_s), (-limit, limit), left=64, top=132)
+    lower = Axes(drawing, (0, end_s), (-limit, limit) if limit else (-1, 1), left=64, top=132)
     lower.frame("time in the video (s)", "", x_ticks=8, y_ticks=0)
     drawing.line(64, upper.y(0), upper.x(end_s), upper.y(0), "axis")
     drawing.text(58, upper.y(most_attention) + TEXT_PX / 2, f"{most_attention:.0%}", "end")
-    for voice in (limit, 0, -limit):
+    for voice in (limit, 0, -limit) if limit else (0,):
         drawing.text(58, lower.y(voice) + TEXT_PX / 3, f"{voice:+.2g}" if voice else "0", "end")
+    if not limit:
+        drawing.text(lower.x(end_s / 2), lower.y(0.5) + TEXT_PX / 3, SILENCE)
     drawing.text(2, 12, "attention, mean of heads", "start")
     drawing.text(2, 122, f"speaks for (+) or against (-) {line.trait}", "start")
     for start, end, weight, voice in zip(line.start_s, line.end_s, attention, spoken, strict=True):
@@ -172,7 +179,8 @@ def time_line(title: str, line: TimeLine) -> Drawing:
         drawing.rect(upper.x(start), upper.y(weight), width, upper.y(0) - upper.y(weight), "fill-n", when)
         top, floor = sorted((lower.y(voice), lower.y(0)))
         style = "fill-a" if voice >= 0 else "fill-b"
-        drawing.rect(lower.x(start), top, width, floor - top, style, f"{when}: {voice:+.2g}")
+        if voice:
+            drawing.rect(lower.x(start), top, width, floor - top, style, f"{when}: {voice:+.2g}")
     drawing.line(64, lower.y(0), lower.x(end_s), lower.y(0), "axis")
     return drawing
 

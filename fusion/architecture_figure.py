@@ -155,4 +155,5 @@ def _box(axes: Axes, block: Block, x: float, rank: int, width: float, share: flo
     numbers += [f"{short(block.macs)} mult."] if block.macs else []
     between = ", " if width > WIDTH / 2 else "\n"
     text = block.name.rpartition("/")[2] + ("\n" + between.join(numbers) if numbers else "")
-    axes.text(x, rank, text, ha="center", va="center", color="white" if share > DARK else "black")
+    colour = "white" if share > DARK else "black"
+    axes.text(x, rank, text, ha="center", va="center", color=colour, linespacing=1.05)  # three lines fit the box

@@ -11,6 +11,7 @@ from fusion.traits import TRAITS
 BINS = 10
 # A bin that one population leaves empty would make the index infinite; so few videos count for it.
 LEAST_SHARE = 1e-4
+PSI_SHIFT = 0.1  # what is less is no shift, by custom
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,6 +81,16 @@ def measure_drift(previous: np.ndarray, current: np.ndarray, pairs: np.ndarray) 
             )
         )
     return drifts
+
+
+def psi_by_chance(previous: int, current: int) -> float:
+    """The index to be expected of two samples of so many videos from one and the same population.
+
+    Sources:
+        Yurdakul, Statistical Properties of Population Stability Index (2018): PSI / (1/N + 1/M) follows a chi-square
+        distribution with BINS - 1 degrees of freedom; the fewer the videos, the less exactly.
+    """
+    return (BINS - 1) * (1 / previous + 1 / current)
 
 
 def _psi(before: np.ndarray, now: np.ndarray) -> float:

@@ -68,12 +68,14 @@ def settle(figure: Figure) -> None:
 
 
 def folded(text: str, letters: int) -> str:
-    """Break a text into lines of so many letters at most: after spaces, dots, strokes and underlines, or anywhere."""
+    """Break a text into lines of so many letters at most: after spaces, and long words after dots and strokes too."""
     lines = []
     for line in text.splitlines():
         lines.append("")
-        for part in re.findall(rf"[^ ._/-]{{1,{letters - 1}}}[ ._/-]?|[ ._/-]", line):
-            if len(lines[-1] + part.rstrip()) > letters:
-                lines.append("")
-            lines[-1] += part
+        for word in re.findall(r"[^ ]+ ?| ", line):
+            short = len(word) <= letters // 2
+            for part in [word] if short else re.findall(rf"[^ ._/-]{{1,{letters - 1}}}[ ._/-]?|[ ._/-]", word):
+                if len(lines[-1] + part.rstrip()) > letters:
+                    lines.append("")
+                lines[-1] += part
     return "\n".join(line.strip(" ") for line in lines)

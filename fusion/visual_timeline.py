@@ -15,7 +15,9 @@ from matplotlib.figure import Figure
 from fusion.visual_style import COLOURS, LINES, MOVING_DPI, PAGE_IN, page, printed, settle
 
 BARS_IN, MOVING_IN = 1.25, 5.0
+ROUNDING = 1e-6  # of a score; what is less says nothing
 FOR, AGAINST = COLOURS[:2]
+SILENCE = "no moment speaks for it or against it"
 
 
 @dataclass(frozen=True, eq=False)
@@ -55,8 +57,11 @@ class TimeLine:
         return self.weights.mean(axis=(0, 1))
 
     def spoken(self) -> np.ndarray:
-        """Relevance for the trait, summed over faces and heads: [Td]; positive raises the score."""
-        return np.zeros_like(self.by_moment()) if self.relevance is None else self.relevance.sum(axis=(0, 1))
+        """Relevance for the trait, summed over faces and heads: [Td]; positive raises the score, rounding is 0."""
+        if self.relevance is None:
+            return np.zeros_like(self.by_moment())
+        spoken = self.relevance.sum(axis=(0, 1))
+        return np.where(np.abs(spoken) < ROUNDING, 0.0, spoken)
 
     def on_times(self, time_s: np.ndarray) -> np.ndarray:
         """Attention at points in time, [n]: of the token whose window is on; of several their mean, of none 0."""
@@ -149,6 +154,10 @@ def _draw_bars(figure: Figure, places: Sequence, line: TimeLine) -> list[Axes]:
         for bar, value in zip(bars, spoken, strict=True):
             bar.set_hatch("" if value >= 0 else "///")
         speech.axhline(0, color="black", linewidth=0.8)
+        if not spoken.any():
+            speech.set_ylim(-1, 1)
+            speech.set_yticks([0])
+            speech.text(0.5, 0.75, SILENCE, ha="center", va="center", transform=speech.transAxes)
         speech.set_ylabel(f"for (+) or against (-)\n{line.trait}")
         speech.ticklabel_format(axis="y", scilimits=(-2, 2))
         drawn.append(speech)

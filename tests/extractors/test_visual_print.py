@@ -59,7 +59,7 @@ def statistics():
     "draw",
     [
         lambda: activations([2047, 3]),
-        lambda: activations(list(range(2000, 2032))),
+        lambda: activations(list(range(2000, 2014))),
         lambda: overlays(72, 128, 4),
         lambda: overlays(128, 72, 5),
         lambda: overlays(72, 128, 1),

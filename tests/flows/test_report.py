@@ -16,9 +16,11 @@ from flows.config import ReportSettings, load_config
 from flows.errors import UserError
 from flows.manifest import Archive, VideoFile
 from flows.report import render_report
+from flows.report_charts import time_line
 from flows.report_drawing import ticks
 from flows.report_summary import MOST_VIDEOS
 from fusion.traits import TRAITS
+from fusion.visual_timeline import TimeLine
 from storage import FailureLog, ModelSerializer, ScoreStore
 from storage.failures import Failure
 from storage.scores import Score
@@ -244,6 +246,19 @@ def test_a_large_archive_is_told_in_sums_and_a_page_of_bounded_size(store, tmp_p
     for place, row in enumerate(tables.rows["statistics"][1:]):
         assert float(row[1]) == pytest.approx(float(traits[:, place].mean()), abs=6e-4)
     assert "has its features no more" in page
+
+
+@pytest.mark.parametrize(
+    ("loudness", "told"), [(1.0, "loudest against openness was from 3.0 to 4.0 s"), (1e-9, "no moment")]
+)
+def test_a_time_line_says_what_spoke_or_that_nothing_did(loudness, told):
+    weights, relevance = np.full((1, 1, 4), 0.25), np.array([[[0, 0.1, 0, -0.3]]])
+    start = np.arange(4.0)
+    drawing = time_line("clip", TimeLine(weights, loudness * relevance, start, start + 1, "openness"))
+    assert told in drawing.description
+    bars = [mark.attributes["class"] for mark in drawing.marks if mark.kind == "rect"]
+    assert bars == (["fill-n", "fill-n", "fill-a", "fill-n", "fill-n", "fill-b"] if loudness == 1 else 4 * ["fill-n"])
+    assert ("no moment speaks for it or against it" in [mark.text for mark in drawing.marks]) == (loudness < 1)
 
 
 def test_ticks_are_round_and_inside():

@@ -61,6 +61,24 @@ def opened(browser):
         context.close()
 
 
+def broken_words(page, selector: str) -> list[str]:
+    """Words that are spread over several lines."""
+    return page.evaluate(
+        r"""(selector) => [...document.querySelectorAll(selector)].flatMap((part) => {
+            const broken = [], texts = document.createTreeWalker(part, NodeFilter.SHOW_TEXT);
+            for (let node = texts.nextNode(); node; node = texts.nextNode())
+                for (const word of node.data.matchAll(/\w+/g)) {
+                    const range = document.createRange();
+                    range.setStart(node, word.index);
+                    range.setEnd(node, word.index + word[0].length);
+                    if (new Set([...range.getClientRects()].map((box) => box.top)).size > 1) broken.push(word[0]);
+                }
+            return broken;
+        })""",
+        selector,
+    )
+
+
 def column(page, table: str, heading: str) -> list[str]:
     """Cells of a column from top to bottom."""
     headings = page.locator(f"#{table} thead th").all_inner_texts()
@@ -159,6 +177,20 @@ def test_the_keyboard_alone_skips_sorts_and_filters(opened, path):
     assert column(page, "statistics", "trait") == sorted(TRAITS)
     page.keyboard.press("Space")
     assert column(page, "statistics", "trait") == sorted(TRAITS, reverse=True)
+
+
+@pytest.mark.parametrize(("media", "width"), [("screen", 1200), ("screen", 360), ("print", 688)])
+def test_no_word_of_a_heading_or_of_a_large_figure_is_broken(opened, path, media, width):
+    page = opened(path, viewport={"width": width, "height": 900})
+    page.emulate_media(media=media)
+    assert broken_words(page, "thead th, .tiles div, h1, h2") == []
+
+
+def test_a_table_of_videos_fits_a_screen_of_usual_width(opened, path):
+    page = opened(path)
+    assert page.evaluate("document.querySelector('.scroll:has(#videos)').scrollWidth") <= page.evaluate(
+        "document.querySelector('.scroll:has(#videos)').clientWidth"
+    )
 
 
 def test_without_scripts_all_is_there_to_read(opened, path, report_store):

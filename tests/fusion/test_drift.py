@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from fusion.drift import LEAST_SHARE, measure_drift
+from fusion.drift import LEAST_SHARE, measure_drift, psi_by_chance
 from fusion.traits import TRAITS
 
 NOBODY = np.empty((0, 2), np.int64)
@@ -47,6 +47,14 @@ def test_a_shift_by_one_sd_is_large_whatever_the_drawing():
     drift = measure_drift(population(before), population(now), NOBODY)[0]
     assert drift.psi == pytest.approx(truth, rel=0.03)
     assert drift.ks == pytest.approx(stats.norm.cdf(0.5) - stats.norm.cdf(-0.5), abs=0.01)
+
+
+def test_two_samples_of_one_population_have_the_index_that_chance_gives():
+    rng = np.random.default_rng(4)
+    found = [measure_drift(rng.normal(size=(400, 5)), rng.normal(size=(600, 5)), NOBODY) for _ in range(40)]
+    mean = np.mean([drift.psi for drifts in found for drift in drifts])
+    assert mean == pytest.approx(psi_by_chance(400, 600), rel=0.15)
+    assert psi_by_chance(400, 600) == pytest.approx(0.0375)
 
 
 def test_ranks_are_compared_over_the_videos_of_both_times():

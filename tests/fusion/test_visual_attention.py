@@ -1,5 +1,7 @@
 """Relevance against finite differences, and time lines of planted weights."""
 
+import dataclasses
+
 import keras
 import numpy as np
 import pytest
@@ -124,6 +126,15 @@ def test_the_time_line_is_highest_at_the_planted_moment():
     assert [np.sign(round(bar.get_height(), 9)) for bar in speech.patches] == [-1, 0, 1, 0, 0]
     borders = [axes.spines["top"].get_linewidth() for axes in figure.axes[:6]]
     assert np.argmax(borders) == 2  # the frame at 5.4 s
+
+
+def test_what_is_but_rounding_is_told_to_say_nothing():
+    line = planted_line()
+    silent = dataclasses.replace(line, relevance=1e-9 * line.relevance)
+    assert not silent.spoken().any()
+    assert line.spoken().any()
+    speech = plot_time_line(silent, drawn_frames(2), np.array([1.0, 6.0]), heading="silent").axes[-1]
+    assert [text.get_text() for text in speech.texts] == ["no moment speaks for it or against it"]
 
 
 def test_times_outside_all_windows_get_no_attention():

@@ -38,7 +38,7 @@ def shown_texts(figure: Figure) -> list[Text]:
     for part in (figure, *figure.subfigs):
         texts += [text for text in (part._suptitle, part._supxlabel, part._supylabel) if text is not None]
         texts += [text for legend in part.legends for text in legend.get_texts()]
-    for axes in figure.axes:
+    for axes in [part for outer in figure.axes for part in (outer, *outer.child_axes)]:
         texts += [axes.title, axes._left_title, axes._right_title, *axes.texts]
         texts += axes.get_legend().get_texts() if axes.get_legend() is not None else []
         if axes.axison:
