@@ -11,6 +11,7 @@ from rich.table import Table as ScreenTable
 
 # A number, maybe with its interval or share; "-" where there is none.
 _MEASURE = re.compile(r"-|-?[\d.,]+(e-?\d+)?%?( [\[(].*[\])])?")
+LETTERS_ACROSS, LETTERS_BETWEEN = 120, 2
 Kind = Literal["text", "number", "code", "codes"]
 
 
@@ -37,6 +38,19 @@ class Table:
     caption: str
     columns: Sequence[Column]
     rows: Sequence[Sequence[str | tuple[str, ...]]]
+
+    @property
+    def dense(self) -> bool:
+        """Whether it needs smaller letters to fit a screen of usual width."""
+        columns = zip([column.heading for column in self.columns], *self.rows, strict=True)
+        widest = [max(map(_least_letters, own)) for own in columns]
+        return sum(widest) + LETTERS_BETWEEN * len(widest) > LETTERS_ACROSS
+
+
+def _least_letters(cell: str | tuple[str, ...]) -> int:
+    """Letters of a cell that stay on one line: a number with what is behind it, or the longest word."""
+    parts = cell if isinstance(cell, tuple) else (cell,) if _MEASURE.fullmatch(cell) else cell.split()
+    return max(map(len, parts), default=0)
 
 
 def of_screen(name: str, table: ScreenTable) -> Table:

@@ -61,6 +61,15 @@ def opened(browser):
         context.close()
 
 
+def tab_to(page, selector: str) -> None:
+    """Press Tab until a place has the focus."""
+    for _ in range(300):  # tables, folded parts and charts that scroll come before
+        page.keyboard.press("Tab")
+        if page.evaluate("(selector) => document.activeElement.matches(selector)", selector):
+            return
+    pytest.fail(f"Tab does not come to {selector}")
+
+
 def broken_words(page, selector: str) -> list[str]:
     """Words that are spread over several lines."""
     return page.evaluate(
@@ -167,16 +176,15 @@ def test_the_keyboard_alone_skips_sorts_and_filters(opened, path):
     assert page.evaluate("document.activeElement.textContent") == "Skip to the report"
     page.keyboard.press("Enter")
     assert page.evaluate("document.activeElement.id") == "main"
-    for _ in range(60):  # tables, folded parts and charts that scroll come before
-        page.keyboard.press("Tab")
-        if page.evaluate("document.activeElement.matches('#statistics thead button')"):
-            break
-    assert page.evaluate("document.activeElement.matches('#statistics thead button')")
+    tab_to(page, "#statistics thead button")
     assert page.evaluate("getComputedStyle(document.activeElement).outlineStyle") == "solid"
     page.keyboard.press("Enter")
     assert column(page, "statistics", "trait") == sorted(TRAITS)
     page.keyboard.press("Space")
     assert column(page, "statistics", "trait") == sorted(TRAITS, reverse=True)
+    tab_to(page, "#videos-filter")
+    page.keyboard.type("p01")
+    assert page.locator("#videos tbody tr:visible").count() == 20
 
 
 @pytest.mark.parametrize(("media", "width"), [("screen", 1200), ("screen", 360), ("print", 688)])
