@@ -202,6 +202,14 @@ class CrossAttention(keras.layers.Layer):
             dynamic, dynamic_mask, dynamic_time_s, self.dynamic_standardisation, self.dynamic_projection
         )
 
+    def fused_by(self, query: Any, key: Any, weights: Any) -> Any:
+        """What `call` gives, [B, Ts, fusion_dim], where attention has these weights, [B, heads, Ts, Td].
+
+        For whoever asks what other weights would do; `query` and `key` are from `query_tokens` and `key_tokens`.
+        """
+        values = self.attention.value_dense(key)
+        return self.norm(query + self.attention.output_dense(ops.einsum("bhts,bshd->bthd", weights, values)))
+
     def _tokens(
         self,
         features: Any,

@@ -54,17 +54,13 @@ def attention_relevance(model: CompletePersonalityModel, inputs: Mapping[str, An
     """
     tokens = model.token_inputs(dict(inputs))
     layer = model.cross_attention
-    attention = layer.attention
     _, weights = layer(**tokens, return_attention=True)
     query = layer.query_tokens(tokens["static"], tokens.get("static_mask"), tokens.get("static_time_s"))
     key = layer.key_tokens(tokens["dynamic"], tokens.get("dynamic_mask"), tokens.get("dynamic_time_s"))
-    values = attention.value_dense(key)
     weights = tf.convert_to_tensor(weights)
     with tf.GradientTape() as tape:
         tape.watch(weights)
-        answer = attention.output_dense(ops.einsum("bhts,bshd->bthd", weights, values))
-        fused = layer.norm(query + answer)
-        pooled = model.fusion(fused, token_mask=tokens.get("static_mask"), training=False)
+        pooled = model.fusion(layer.fused_by(query, key, weights), token_mask=tokens.get("static_mask"), training=False)
         score = tf.reduce_sum(model.head(pooled)[:, _place(trait)])
     gradient = tape.gradient(score, weights)
     return (weights * (gradient - ops.sum(weights * gradient, axis=-1, keepdims=True))).numpy().astype(np.float32)

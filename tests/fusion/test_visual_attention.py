@@ -88,6 +88,16 @@ def _score_with_logits(model, batch, token, shift):
     return float((hidden @ of("scores/kernel") + of("scores/bias"))[TRAIT])
 
 
+def test_its_own_weights_give_what_attention_gives():
+    model, batch = model_and_batch()
+    layer = model.cross_attention
+    query = layer.query_tokens(batch["static"], batch["static_mask"], batch["static_time_s"])
+    key = layer.key_tokens(batch["dynamic"], batch["dynamic_mask"], batch["dynamic_time_s"])
+    fused, weights = layer(**batch, return_attention=True)
+    assert np.asarray(layer.fused_by(query, key, weights)) == pytest.approx(np.asarray(fused), abs=1e-5)
+    assert np.asarray(layer.fused_by(query, key, weights[..., ::-1])) != pytest.approx(np.asarray(fused), abs=1e-3)
+
+
 def test_the_hand_made_score_is_the_model_s():
     model, batch = model_and_batch()
     one_face = {**batch, "static_mask": np.array([[True, False, False, False, False]])}
