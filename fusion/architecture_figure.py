@@ -17,7 +17,7 @@ from fusion.visual_style import COLOURS, PAGE_IN, SHOWN_DPI, page, printed
 COLUMNS = 4
 A3_IN = 297 / 25.4
 ROW_IN = 0.52
-BOX_HEIGHT = 0.8  # of the distance of two rows
+BOX_HEIGHT = 0.84  # of the distance of two rows
 WIDTH = 0.92  # of a column; arrows that go past boxes run in the rest
 TITLE_IN = 0.75
 DARK = 0.6  # share of the work from which on text is white
@@ -156,4 +156,4 @@ def _box(axes: Axes, block: Block, x: float, rank: int, width: float, share: flo
     between = ", " if width > WIDTH / 2 else "\n"
     text = block.name.rpartition("/")[2] + ("\n" + between.join(numbers) if numbers else "")
     colour = "white" if share > DARK else "black"
-    axes.text(x, rank, text, ha="center", va="center", color=colour, linespacing=1.05)  # three lines fit the box
+    axes.text(x, rank, text, ha="center", va="center", color=colour, linespacing=1.1)  # three lines fit the box
