@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 from collections.abc import Iterator
 from itertools import pairwise
 from pathlib import Path
 
+import cv2
+import numpy as np
 import pytest
 from report_store import BREAKOUT, SCRIPT
+from scipy.spatial.distance import pdist
 
 from flows.config import ReportSettings
 from flows.report import report
@@ -223,6 +227,29 @@ def test_axe_finds_no_serious_fault(opened, path, options):
     found = [(fault["id"], fault["nodes"][0]["html"][:200]) for fault in results.response["violations"]]
     assert found == []
     assert page.evaluate("document.documentElement.scrollWidth") <= options.get("viewport", WIDE)["width"]
+
+
+# Machado, Oliveira and Fernandes 2009, severity 1: linear RGB as people see it who lack one kind of cone.
+SIGHTS = {
+    "usual": np.eye(3),
+    "protanopia": [[0.152286, 1.052583, -0.204868], [0.114503, 0.786281, 0.099216], [-0.003882, -0.048116, 1.051998]],
+    "deuteranopia": [[0.367322, 0.860646, -0.227968], [0.280085, 0.672501, 0.047413], [-0.011820, 0.042940, 0.968881]],
+    "tritanopia": [[1.255528, -0.076749, -0.178779], [-0.078411, 0.930809, 0.147602], [0.004733, 0.691367, 0.303900]],
+}
+APART = 20  # in CIE Lab; the closest of Okabe and Ito's seven are 16 to 26 apart
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_everybody_can_tell_its_colours_apart(opened, path, scheme):
+    page = opened(path, color_scheme=scheme)
+    for classes in (["share-0", "share-1", "share-2", "share-3"], ["fill-a", "fill-b", "fill-n"]):
+        fills = [page.locator(f".{one}").first.evaluate("(part) => getComputedStyle(part).fill") for one in classes]
+        rgb = np.array([re.findall(r"\d+", fill) for fill in fills], np.float64) / 255
+        linear = np.where(rgb <= 0.04045, rgb / 12.92, ((rgb + 0.055) / 1.055) ** 2.4)
+        for sight, matrix in SIGHTS.items():
+            seen = np.clip(linear @ np.transpose(matrix), 0, 1).astype(np.float32)
+            apart = pdist(cv2.cvtColor(seen[None], cv2.COLOR_LRGB2LAB)[0]).min()
+            assert apart > APART, (sight, classes)
 
 
 def test_axe_would_find_a_fault(opened, path, tmp_path):
