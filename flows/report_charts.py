@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
 SMALL = (236, 170)
 WIDE_PX, PAIR_PX = 680, 540
+LABELS_PX = 72  # such as "+0.00096"
 ROW_PX = 26
 CHARACTER_PX = 7.2
 
@@ -162,13 +163,13 @@ def time_line(title: str, line: TimeLine) -> Drawing:
         236,
     )
     end_s, most_attention = float(line.end_s.max()), float(attention.max())
-    upper = Axes(drawing, (0, end_s), (0, most_attention), left=64, top=22, bottom=236 - 100)
-    lower = Axes(drawing, (0, end_s), (-limit, limit) if limit else (-1, 1), left=64, top=132)
+    upper = Axes(drawing, (0, end_s), (0, most_attention), left=LABELS_PX, top=22, bottom=236 - 100)
+    lower = Axes(drawing, (0, end_s), (-limit, limit) if limit else (-1, 1), left=LABELS_PX, top=132)
     lower.frame("time in the video (s)", "", x_ticks=8, y_ticks=0)
-    drawing.line(64, upper.y(0), upper.x(end_s), upper.y(0), "axis")
-    drawing.text(58, upper.y(most_attention) + TEXT_PX / 2, f"{most_attention:.0%}", "end")
+    drawing.line(LABELS_PX, upper.y(0), upper.x(end_s), upper.y(0), "axis")
+    drawing.text(LABELS_PX - 6, upper.y(most_attention) + TEXT_PX / 2, f"{most_attention:.0%}", "end")
     for voice in (limit, 0, -limit) if limit else (0,):
-        drawing.text(58, lower.y(voice) + TEXT_PX / 3, f"{voice:+.2g}" if voice else "0", "end")
+        drawing.text(LABELS_PX - 6, lower.y(voice) + TEXT_PX / 3, f"{voice:+.2g}" if voice else "0", "end")
     if not limit:
         drawing.text(lower.x(end_s / 2), lower.y(0.5) + TEXT_PX / 3, SILENCE)
     drawing.text(2, 12, "attention, mean of heads", "start")
@@ -181,7 +182,7 @@ def time_line(title: str, line: TimeLine) -> Drawing:
         style = "fill-a" if voice >= 0 else "fill-b"
         if voice:
             drawing.rect(lower.x(start), top, width, floor - top, style, f"{when}: {voice:+.2g}")
-    drawing.line(64, lower.y(0), lower.x(end_s), lower.y(0), "axis")
+    drawing.line(LABELS_PX, lower.y(0), lower.x(end_s), lower.y(0), "axis")
     return drawing
 
 
