@@ -166,8 +166,6 @@ def motion_maps(
 
 
 def _windows_of(config: RunConfig, path: Path) -> list[Window]:
-    if not path.is_file():
-        raise UserError(f"there is no file {path}")
     (file,) = assets.known_assets()[FACE_ASSET].files
     model = assets.resolve(FACE_ASSET, folder=asset_folder(config, FACE_ASSET)) / file.name
     with FaceDetector(model, config.faces) as detector:

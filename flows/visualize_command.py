@@ -72,6 +72,9 @@ def picture(
                 allowed = (".png", ".svg", ".gif") if moves else (".png", ".svg")
                 if out.suffix.lower() not in allowed:
                     raise UserError(f"--out must end in {' or '.join(allowed)}; got {out.name!r}")
+                for value in values.values():  # said before any network is built
+                    if isinstance(value, Path) and not value.is_file():
+                        raise UserError(f"there is no file {value}")
                 # a model lies in a store that must be there; what networks see of a file needs one for the log alone
                 read = load_for_store if "model" in options else load_config
                 settings = read(config, flags=flags, assignments=assignments)

@@ -21,7 +21,6 @@ from extractors.visual_filters import maximise_filters
 from extractors.visual_layers import check_channels, class_activation_map, layer_activations, liveliest, strongest
 from extractors.visual_static import placed, plot_activations, plot_filters, plot_overlays
 from flows.config import RunConfig
-from flows.errors import UserError
 from flows.visualize_clip import PICTURES, Face, faces_of, motion_maps, motion_of, prepared, static_network
 from flows.visualize_files import heading_of
 
@@ -164,7 +163,5 @@ def _source(file: Path, face: Face) -> str:
 
 
 def _middle_face(config: RunConfig, file: Path) -> Face:
-    if not file.is_file():
-        raise UserError(f"there is no file {file}")
     faces = faces_of(config, file)
     return faces[len(faces) // 2]

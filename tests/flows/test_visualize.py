@@ -24,7 +24,6 @@ def test_a_picture_of_another_kind_is_refused_in_one_line(traitline, tmp_path):
             ("filters", "--layer", "conv1_con"),
             "resnet50 has no layer 'conv1_con' with feature maps; did you mean ",
         ),
-        (("filters", "--feature", "64"), "conv1_conv has no filter 64; known: 0 to 63"),
         (("volume", "nowhere.mp4"), "there is no file nowhere.mp4"),
         (("volume", "text.mp4"), "text.mp4 cannot be used: text.mp4 (11 bytes) cannot be read as a video"),
         (
