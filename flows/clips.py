@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -95,10 +95,7 @@ class StoredClips:
         gone = [video for video in videos if video not in found]
         if gone:
             raise StoreError(f"features of {gone[0]} were removed while training read them: run the command again")
-        # what the store gives shares memory with its neighbours, which would stay as long as one of them waits
-        return [
-            replace(clip, static=clip.static.copy(), dynamic=clip.dynamic.copy()) for clip in map(found.get, videos)
-        ]
+        return [found[video] for video in videos]
 
 
 def _joined(store: FeatureStore, families: Families, videos: Sequence[str]) -> Iterator[CachedClip]:

@@ -7,7 +7,7 @@ long to hand out the same bytes, and knows no more about whether they are right:
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import accumulate
@@ -18,7 +18,7 @@ import numpy as np
 from storage.features import VideoFeatures
 from storage.shard import ShardHeader
 
-BLOCK_BYTES = 2**20  # of vectors, read at a time: what a core's cache holds while the checksums are worked out
+BLOCK_BYTES = 2**20  # of vectors: for so many videos at a time their other columns are read
 
 
 @dataclass(frozen=True)
@@ -90,29 +90,47 @@ def cut_into_videos(
     first_rows: Sequence[int],
     first: int,
     columns: Mapping[str, np.ndarray],
+    vectors: Iterable[np.ndarray],
 ) -> Iterator[VideoFeatures]:
-    """Cut a block of rows into the videos at these positions; they share its memory and are read-only.
+    """Put together the videos at these positions, read-only.
 
     Args:
         header: of the shard.
         positions: of the videos in `header.videos`.
         first_rows: of all videos of the shard.
-        first: the block's first row.
-        columns: "vector" (any float, [rows, dim]), "start_s", "end_s" and those of quality, [rows].
+        first: the first row of the columns.
+        columns: "start_s", "end_s" and those of quality, [rows]; the videos share their memory.
+        vectors: of each video, any float, [tokens, dim].
     """
-    vectors = columns["vector"].astype(np.float32, copy=False)
-    vectors.flags.writeable = False
-    for position in positions:
+    for position, own in zip(positions, vectors, strict=True):
         entry = header.videos[position]
         part = slice(first_rows[position] - first, first_rows[position + 1] - first)
+        own = own.astype(np.float32, copy=False)
+        own.flags.writeable = False
         yield VideoFeatures.unchecked(
             video_id=entry.video_id,
             video_sha256=entry.video_sha256,
-            vectors=vectors[part],
+            vectors=own,
             start_s=columns["start_s"][part],
             end_s=columns["end_s"][part],
             quality={name: columns[name][part] for name in header.family.quality},
         )
+
+
+def cut_vectors(
+    vectors: np.ndarray, positions: Sequence[int], first_rows: Sequence[int], first: int
+) -> Iterator[np.ndarray]:
+    """Those of each video out of a block whose first row is `first`; they share its memory."""
+    for position in positions:
+        yield vectors[first_rows[position] - first : first_rows[position + 1] - first]
+
+
+def read_vectors(
+    column: Column, stream: BinaryIO, positions: Sequence[int], first_rows: Sequence[int]
+) -> Iterator[np.ndarray]:
+    """Those of each video, read when asked for, in memory of their own: who keeps one video keeps no neighbour."""
+    for position in positions:
+        yield column.read(stream, first_rows[position], first_rows[position + 1])
 
 
 def _fill(stream: BinaryIO, goal: memoryview) -> None:

@@ -34,7 +34,7 @@ import h5py
 import numpy as np
 from h5py import h5d, h5z
 
-from storage.columns import BLOCK_BYTES, Column, blocks, cut_into_videos, video_rows
+from storage.columns import BLOCK_BYTES, Column, blocks, cut_into_videos, cut_vectors, read_vectors, video_rows
 from storage.features import VideoFeatures
 from storage.paths import StorePath
 from storage.shard import ShardHeader
@@ -86,10 +86,12 @@ class Hdf5Format:
             _read_lead(stream)
             places = json.loads(stream.readline(_HEADER_LINES_LIMIT))
             columns = {name: _plain_column(name, header, places[name]) for name in _names(header)}
+            vectors = columns.pop("vector")
             first_rows = video_rows(header)
             for first, last, members in blocks(positions, first_rows, BLOCK_BYTES // header.row_bytes):
                 rows = {name: column.read(stream, first, last) for name, column in columns.items()}
-                yield from cut_into_videos(header, members, first_rows, first, _named(rows, header))
+                own = read_vectors(vectors, stream, members, first_rows)
+                yield from cut_into_videos(header, members, first_rows, first, _named(rows, header), own)
 
     def read_through_library(
         self, path: StorePath, header: ShardHeader, positions: Sequence[int]
@@ -102,7 +104,8 @@ class Hdf5Format:
             first_rows = video_rows(header)
             for first, last, members in blocks(positions, first_rows, BLOCK_BYTES // header.row_bytes):
                 rows = {name: file[name][first:last] for name in _names(header)}
-                yield from cut_into_videos(header, members, first_rows, first, _named(rows, header))
+                own = cut_vectors(rows["vector"], members, first_rows, first)
+                yield from cut_into_videos(header, members, first_rows, first, _named(rows, header), own)
 
     def check(self, path: StorePath, header: ShardHeader) -> None:
         """Nothing is left to check: both ways of reading look at all that there is."""
@@ -134,9 +137,9 @@ def _plain_column(name: str, header: ShardHeader, places: Sequence[tuple[int, in
 
 
 def _named(rows: dict[str, np.ndarray], header: ShardHeader) -> dict[str, np.ndarray]:
-    """The columns under their own names."""
+    """The columns under their own names, but for the vectors."""
     quality = {name: rows["quality"][:, column] for column, name in enumerate(header.family.quality)}
-    return {"vector": rows["vector"], "start_s": rows["time"][:, 0], "end_s": rows["time"][:, 1], **quality}
+    return {"start_s": rows["time"][:, 0], "end_s": rows["time"][:, 1], **quality}
 
 
 def _names(header: ShardHeader) -> tuple[str, ...]:

@@ -28,7 +28,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from storage.columns import BLOCK_BYTES, Column, blocks, cut_into_videos, video_rows
+from storage.columns import Column, cut_into_videos, cut_vectors, read_vectors, video_rows
 from storage.features import VideoFeatures
 from storage.paths import StorePath, parquet_source
 from storage.shard import ShardHeader, VideoEntry
@@ -109,12 +109,9 @@ class ParquetFormat:
                 yield from self.read_through_library(path, header, positions)
                 return
             first_rows = video_rows(header)
-            most_rows = BLOCK_BYTES // header.row_bytes
             for group_row, members, columns in _by_row_group(file, header, positions, first_rows, _numbers(header)):
-                for first, last, some in blocks(members, first_rows, most_rows):
-                    part = {name: column[first - group_row : last - group_row] for name, column in columns.items()}
-                    part["vector"] = vectors.read(stream, first, last)
-                    yield from cut_into_videos(header, some, first_rows, first, part)
+                own = read_vectors(vectors, stream, members, first_rows)
+                yield from cut_into_videos(header, members, first_rows, group_row, columns, own)
 
     def read_through_library(
         self, path: StorePath, header: ShardHeader, positions: Sequence[int]
@@ -124,8 +121,9 @@ class ParquetFormat:
         names = [*_numbers(header), "vector"]
         with _open(path, header) as file:
             for first, members, columns in _by_row_group(file, header, positions, first_rows, names):
-                columns["vector"] = columns["vector"].reshape(-1, header.family.dim)
-                yield from cut_into_videos(header, members, first_rows, first, columns)
+                block = columns.pop("vector").reshape(-1, header.family.dim)
+                own = cut_vectors(block, members, first_rows, first)
+                yield from cut_into_videos(header, members, first_rows, first, columns, own)
 
     def check(self, path: StorePath, header: ShardHeader) -> None:
         """Read the labels of all rows. Raises OSError or ValueError where they are not those of the header."""
