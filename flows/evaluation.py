@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import platform
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from importlib.metadata import version as installed_version
 from pathlib import Path
@@ -16,15 +17,18 @@ from flows import console
 from flows.clips import read_clips, ready_videos
 from flows.config import RunConfig
 from flows.errors import UserError
-from flows.families import families_of
+from flows.families import Families, families_of
+from flows.kept_predictions import KeptPredictions
 from flows.labels import digest_of, labels_of, say_unmatched
 from flows.manifest import known_videos
 from flows.uncertainty import quality_of
-from fusion.evaluation import evaluate_protocol, steps
+from fusion.evaluation import evaluate_protocol, runs
 from fusion.groups import read_groups
+from fusion.labels import Labels
 from fusion.matching import match_labels
-from fusion.predictors import LabelledClips, Predictor, all_predictors, chosen_predictors
+from fusion.predictors import LabelledClips, Predictor, all_predictors, chosen_predictors, timed_prediction
 from fusion.protocols import Fold, official_split, shared_subjects, subject_folds
+from fusion.settings import WITHOUT_EFFECT
 from storage.commit import commit_file
 from storage.paths import StorePath
 
@@ -40,8 +44,22 @@ class Evaluation:
     path: StorePath
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class _Material:
+    """What is evaluated on; features and recipe, see `_recipe`, only where features are used."""
+
+    labels_path: Path
+    video_ids: tuple[str, ...]
+    clips: LabelledClips
+    label_facts: dict[str, Any]
+    features: dict[str, str] | None = None
+    recipe: str = ""
+
+
 def evaluate_clips(config: RunConfig, groups: Path | None, *, labels_only: bool) -> Evaluation:
     """Evaluate on the official split, where the labels state one, and on subject-disjoint folds; keep the results.
+
+    What each training predicted is kept as well, see `flows.kept_predictions`: broken off, the same call goes on there.
 
     Args:
         config: which labels, store, features and settings; weights settled.
@@ -49,7 +67,8 @@ def evaluate_clips(config: RunConfig, groups: Path | None, *, labels_only: bool)
         labels_only: evaluate what needs no features, on all labels.
 
     Returns:
-        JSON in STORE/reports/evaluation-<time>.json: "schema", "created_utc", "versions", "seconds", "labels_only";
+        JSON in STORE/reports/evaluation-<time>.json: "schema", "created_utc", "versions", "seconds" (of this call; each
+        predictor has those of its trainings, whenever they were), "labels_only";
         "labels" (name, digest, clips, subjects, whether subjects are known and neuroticism inverted), "features" (keys,
         weights; null for labels only), "settings", "shared_subjects" (of official parts), and "protocols": "official"
         and "subject_folds", each as from `fusion.evaluation.evaluate_protocol`.
@@ -59,16 +78,18 @@ def evaluate_clips(config: RunConfig, groups: Path | None, *, labels_only: bool)
         fusion.errors.LabelError, fusion.errors.TrainingError: labels, groups or settings that cannot be used.
     """
     started = datetime.now(UTC)
-    path, video_ids, clips, facts = _labels_alone(config) if labels_only else _cached(config)
+    material = _labels_alone(config) if labels_only else _cached(config)
+    path, clips = material.labels_path, material.clips
     if groups is not None:
-        found = read_groups(groups, video_ids, clips.subjects)
-        clips = LabelledClips(clips.labels, clips.subjects, clips.parts, found, clips.tokens, clips.quality)
+        clips = replace(clips, groups=read_groups(groups, material.video_ids, clips.subjects))
     known = all_predictors(config.train, config.uncertainty)
     predictors = chosen_predictors(known, config.evaluate.only, with_tokens=not labels_only)
     protocols = _protocols(config, clips)
-    with _progress(protocols, predictors, config) as on_step:
+    kept = None if labels_only else KeptPredictions(config.store.path / "runs" / f"evaluation-{material.recipe[:16]}")
+    predict = timed_prediction if kept is None else kept.predict
+    with _progress(protocols, predictors, config, kept) as on_step:
         measured = {
-            name: evaluate_protocol(clips, folds, predictors, config.evaluate, on_step)
+            name: evaluate_protocol(clips, folds, predictors, config.evaluate, on_step, predict)
             for name, folds in protocols.items()
         }
     results = {
@@ -82,9 +103,9 @@ def evaluate_clips(config: RunConfig, groups: Path | None, *, labels_only: bool)
             "sha256": digest_of(path),
             "clips": len(clips.labels),
             "subjects": len(set(clips.subjects)),
-            **facts.pop("labels"),
+            **material.label_facts,
         },
-        **facts,
+        "features": material.features,
         "groups": None if groups is None else groups.name,
         "settings": config.model_dump(mode="json", include={"evaluate", "uncertainty", "train"}),
         "shared_subjects": shared_subjects(clips.parts, clips.subjects),
@@ -105,15 +126,14 @@ def latest_evaluation(config: RunConfig) -> dict[str, Any] | None:
     return None
 
 
-def _labels_alone(config: RunConfig) -> tuple[Path, tuple[str, ...], LabelledClips, dict[str, Any]]:
+def _labels_alone(config: RunConfig) -> _Material:
     path, labels = labels_of(config)
     parts = labels.parts if labels.parts is not None else (None,) * len(labels)
     clips = LabelledClips(labels.values, labels.subjects, parts, {})
-    facts = {"subjects_known": labels.subjects_known, "neuroticism_inverted": labels.neuroticism_inverted}
-    return path, labels.names, clips, {"labels": facts, "features": None}
+    return _Material(path, labels.names, clips, _label_facts(labels))
 
 
-def _cached(config: RunConfig) -> tuple[Path, tuple[str, ...], LabelledClips, dict[str, Any]]:
+def _cached(config: RunConfig) -> _Material:
     """All labelled clips of the store that have features, in memory: about 150 KB each with the usual 16 + 6 tokens."""
     path, labels = labels_of(config)
     families = families_of(config)
@@ -138,9 +158,33 @@ def _cached(config: RunConfig) -> tuple[Path, tuple[str, ...], LabelledClips, di
         tokens=[clip.tokens for clip in in_order],
         quality=quality_of(in_order),
     )
-    facts = {"subjects_known": labels.subjects_known, "neuroticism_inverted": labels.neuroticism_inverted}
-    features = {"static": families.static.key, "dynamic": families.dynamic.key, "weights": config.weights}
-    return path, tuple(matched.video_ids[row] for row in rows), clips, {"labels": facts, "features": features}
+    video_ids = tuple(matched.video_ids[row] for row in rows)
+    return _Material(
+        path,
+        video_ids,
+        clips,
+        _label_facts(labels),
+        {"static": families.static.key, "dynamic": families.dynamic.key, "weights": config.weights},
+        _recipe(config, families, [(video_id, digests[video_id]) for video_id in video_ids], clips),
+    )
+
+
+def _label_facts(labels: Labels) -> dict[str, Any]:
+    return {"subjects_known": labels.subjects_known, "neuroticism_inverted": labels.neuroticism_inverted}
+
+
+def _recipe(config: RunConfig, families: Families, videos: Sequence[tuple[str, str]], clips: LabelledClips) -> str:
+    """SHA-256 over all that a prediction depends on, but for the predictor, the fold and the seed."""
+    made_from = [
+        _versions(),
+        families.features,
+        config.train.model_dump(mode="json", exclude={*WITHOUT_EFFECT, "seed"}),
+        config.uncertainty.model_dump(mode="json"),
+        videos,
+        clips.subjects,
+        clips.labels.tolist(),
+    ]
+    return hashlib.sha256(json.dumps(made_from, sort_keys=True).encode()).hexdigest()
 
 
 def _protocols(config: RunConfig, clips: LabelledClips) -> dict[str, list[Fold]]:
@@ -150,9 +194,16 @@ def _protocols(config: RunConfig, clips: LabelledClips) -> dict[str, list[Fold]]
 
 
 @contextmanager
-def _progress(protocols: dict[str, list[Fold]], predictors: list[Predictor], config: RunConfig) -> Iterator[Any]:
-    total = sum(steps(folds, predictors, config.evaluate.seeds) for folds in protocols.values())
-    with console.stage("Evaluate", total) as stage:
+def _progress(
+    protocols: dict[str, list[Fold]], predictors: list[Predictor], config: RunConfig, kept: KeptPredictions | None
+) -> Iterator[Any]:
+    todo = [run for folds in protocols.values() for run in runs(folds, predictors, config.evaluate)]
+    done = 0 if kept is None else kept.count(todo)
+    if done:
+        console.say(
+            f"Evaluate: {done:,} of {console.counted(len(todo), 'training')} are done already, in {kept.folder}"
+        )
+    with console.stage("Evaluate", len(todo)) as stage:
         yield lambda name: stage.advance(title=f"Evaluate  {name}")
 
 

@@ -24,14 +24,22 @@ def evaluation_tables(results: dict[str, Any]) -> list[Table]:
     """All tables of an evaluation (see `flows.evaluation.evaluate_clips`), those without rows left out."""
     tables = [
         _leakage(results),
+        _shared(results),
         *(_side_by_side(results, some) for some in (("one_minus_mae", "r2", "ccc"), ("rmse", "pearson", "sd_ratio"))),
-        *(_by_trait(results, metric) for metric in ("one_minus_mae", "ccc")),
-        _model_by_trait(results),
+        *(_by_trait(results, metric) for metric in MEASURES),
+        _with_intervals(results, "The model, trait by trait", only_model=True),
         _tests(results),
         _slices(results),
         _coverage(results),
     ]
     return [table for table in tables if table.row_count]
+
+
+def every_figure(results: dict[str, Any]) -> Table:
+    """Every measure of every predictor by trait with its interval: a row each, too many for a screen."""
+    return _with_intervals(
+        results, "Every predictor, trait by trait, with 95 % intervals over people", only_model=False
+    )
 
 
 def _leakage(results: dict[str, Any]) -> Table:
@@ -47,8 +55,19 @@ def _leakage(results: dict[str, Any]) -> Table:
     return table
 
 
+def _shared(results: dict[str, Any]) -> Table:
+    table = Table("parts of the official split", title="People in two parts", title_justify="left")
+    table.add_column("people in both", justify="right")
+    for parts, people in results["shared_subjects"].items():
+        table.add_row(parts, f"{people:,}")
+    return table
+
+
 def _side_by_side(results: dict[str, Any], measures: tuple[str, ...]) -> Table:
-    table = Table("predictor", "kind", title="Mean over traits, with 95 % intervals over people", title_justify="left")
+    seeds = max(row["seeds"] for protocol in results["protocols"].values() for row in protocol["predictors"])
+    over = "traits" if seeds == 1 else f"traits and {seeds} seeds"
+    title = f"Mean over {over}, with 95 % intervals over people"
+    table = Table("predictor", "kind", title=title, title_justify="left")
     for measure in measures:
         for protocol in results["protocols"]:
             table.add_column(f"{MEASURES[measure]}\n{PROTOCOLS[protocol]}", justify="right")
@@ -74,27 +93,33 @@ def _by_trait(results: dict[str, Any], metric: str) -> Table:
     return table
 
 
-def _model_by_trait(results: dict[str, Any]) -> Table:
-    table = Table("protocol", "measure", *COLUMNS, title="The model, trait by trait", title_justify="left")
-    for protocol, found in results["protocols"].items():
-        for model in (row for row in found["predictors"] if row["kind"] == "model"):
-            for metric, heading in MEASURES.items():
-                cells = [_with_interval(model["metrics"][metric][name]) for name in COLUMNS]
-                table.add_row(PROTOCOLS[protocol], heading, *cells)
+def _with_intervals(results: dict[str, Any], title: str, *, only_model: bool) -> Table:
+    table = Table("predictor", "measure", "protocol", *COLUMNS, title=title, title_justify="left")
+    for rows in zip(*(protocol["predictors"] for protocol in results["protocols"].values()), strict=True):
+        for metric, heading in MEASURES.items():
+            for protocol, row in zip(results["protocols"], rows, strict=True):
+                if row["kind"] == "model" or not only_model:
+                    cells = [_with_interval(row["metrics"][metric][name]) for name in COLUMNS]
+                    table.add_row(row["name"], heading, PROTOCOLS[protocol], *cells)
     return table
 
 
 def _tests(results: dict[str, Any]) -> Table:
-    table = Table(
-        "protocol", "baseline", title="The model against each baseline, person by person", title_justify="left"
+    title = (
+        "The model against each baseline, person by person (Wilcoxon; Holm over baselines, by trait over traits too)"
     )
-    for heading in ("gain in 1-MAE", "p (Wilcoxon)", "p (Holm)"):
+    table = Table("protocol", "baseline", title=title, title_justify="left")
+    for heading in ("gain in 1-MAE", "p", "p (Holm)", *(f"{letter}\np (Holm)" for letter in _TRAIT_LETTERS[:-1])):
         table.add_column(heading, justify="right")
     for protocol, found in results["protocols"].items():
+        of_baseline: dict[str, dict[str, Any]] = {}
         for test in found["tests"]:
-            if test["trait"] == "mean":
-                p_values = (f"{test[name]:.2g}" for name in ("p", "p_holm"))
-                table.add_row(PROTOCOLS[protocol], test["baseline"], _with_interval(test), *p_values)
+            of_baseline.setdefault(test["baseline"], {})[test["trait"]] = test
+        for baseline, tests in of_baseline.items():
+            mean = tests["mean"]
+            p_values = [mean["p"], mean["p_holm"], *(tests[name]["p_holm"] for name in COLUMNS[:-1])]
+            cells = (f"{value:.2g}" for value in p_values)
+            table.add_row(PROTOCOLS[protocol], baseline, _with_interval(mean), *cells)
     return table
 
 

@@ -11,7 +11,7 @@ from extractors.stopwatch import STAGES
 from flows.config import RunConfig
 from flows.drift import drift_table, drifts_of
 from flows.evaluation import latest_evaluation
-from flows.evaluation_tables import MEASURES, PROTOCOLS, evaluation_tables
+from flows.evaluation_tables import MEASURES, PROTOCOLS, evaluation_tables, every_figure
 from flows.extract import ExtractReport
 from flows.families import Families
 from flows.models import ModelReference
@@ -140,7 +140,8 @@ def evaluation(config: RunConfig, families: Families) -> dict[str, Any] | None:
     if results is None:
         return None
     features = results["features"]
-    tables = [of_screen(f"evaluation-{place}", table) for place, table in enumerate(evaluation_tables(results))]
+    shown = [*evaluation_tables(results), every_figure(results)]
+    tables = [of_screen(f"evaluation-{place}", table) for place, table in enumerate(shown)]
     return {
         "results": results,
         "same_features": (features["static"], features["dynamic"]) == (families.static.key, families.dynamic.key),

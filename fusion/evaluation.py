@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import math
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,7 +13,7 @@ from fusion.comparison import holm, paired_p_values
 from fusion.evaluation_settings import EvaluateSettings
 from fusion.intervals import SubjectDraws, percentile_interval
 from fusion.metrics import METRICS, with_mean
-from fusion.predictors import LabelledClips, Predictor
+from fusion.predictors import LabelledClips, Prediction, Predictor, timed_prediction
 from fusion.protocols import Fold, leakage
 from fusion.traits import TRAITS
 
@@ -45,6 +44,7 @@ def evaluate_protocol(
     predictors: Sequence[Predictor],
     settings: EvaluateSettings,
     on_step: Callable[[str], None],
+    predict: Callable[[Predictor, LabelledClips, Fold, int], Prediction] = timed_prediction,
 ) -> dict[str, Any]:
     """Train and judge all predictors on the folds of one protocol.
 
@@ -53,7 +53,8 @@ def evaluate_protocol(
         folds: one for an official split, several for folds; test clips of different folds differ.
         predictors: what to evaluate.
         settings: how often, and with how many draws.
-        on_step: called with the predictor's name after each of its trainings, see `steps`.
+        on_step: called with the predictor's name after each of its `runs`.
+        predict: does one of the `runs`, or remembers what it gave; it must give the same each time.
 
     Returns:
         What JSON can hold, NaN as None: "folds", "train_clips" (mean over folds) and "leakage"; "predictors" with
@@ -61,7 +62,7 @@ def evaluate_protocol(
         "by_seed" where seeds differ); "tests" of the model against each baseline; "slices" by column and group with
         "clips", "subjects" and "metrics" by predictor; and "coverage" of the model's intervals, in all and by group.
     """
-    outcomes = [_outcome(clips, folds, predictor, settings.seeds, on_step) for predictor in predictors]
+    outcomes = [_outcome(clips, folds, predictor, settings.seeds, on_step, predict) for predictor in predictors]
     rows = np.concatenate([fold.test for fold in folds])
     fold_of_row = np.repeat(np.arange(len(folds)), [len(fold.test) for fold in folds])
     labels, subjects = clips.labels[rows], clips.subjects_of(rows)
@@ -78,27 +79,39 @@ def evaluate_protocol(
     }
 
 
-def steps(folds: Sequence[Fold], predictors: Sequence[Predictor], seeds: int) -> int:
-    """How many trainings `evaluate_protocol` does."""
-    return len(folds) * sum(seeds if predictor.seeded else 1 for predictor in predictors)
+def runs(
+    folds: Sequence[Fold], predictors: Sequence[Predictor], settings: EvaluateSettings
+) -> Iterator[tuple[Predictor, Fold, int]]:
+    """What `evaluate_protocol` lets learn and score: predictor, fold and seed."""
+    for predictor in predictors:
+        for seed in _seeds(predictor, settings.seeds):
+            yield from ((predictor, fold, seed) for fold in folds)
+
+
+def _seeds(predictor: Predictor, seeds: int) -> range:
+    return range(seeds if predictor.seeded else 1)
 
 
 def _outcome(
-    clips: LabelledClips, folds: Sequence[Fold], predictor: Predictor, seeds: int, on_step: Callable[[str], None]
+    clips: LabelledClips,
+    folds: Sequence[Fold],
+    predictor: Predictor,
+    seeds: int,
+    on_step: Callable[[str], None],
+    predict: Callable[[Predictor, LabelledClips, Fold, int], Prediction],
 ) -> Outcome:
-    start = time.perf_counter()
-    scores, covered = [], []
-    for seed in range(seeds if predictor.seeded else 1):
+    scores, covered, seconds = [], [], 0.0
+    for seed in _seeds(predictor, seeds):
         predictions = []
         for fold in folds:
-            predictions.append(predictor.predict(clips, fold, seed))
+            predictions.append(predict(predictor, clips, fold, seed))
             on_step(predictor.name)
+        seconds += sum(prediction.seconds for prediction in predictions)
         scores.append(np.concatenate([prediction.scores for prediction in predictions]))
         if all(prediction.low is not None for prediction in predictions):
             labels = [clips.labels[fold.test] for fold in folds]
             inside = [(p.low <= own) & (own <= p.high) for p, own in zip(predictions, labels, strict=True)]
             covered.append(np.concatenate(inside))
-    seconds = time.perf_counter() - start
     whole = np.stack(covered) if len(covered) == len(scores) else None
     return Outcome(predictor, np.stack(scores).astype(np.float64), whole, seconds)
 

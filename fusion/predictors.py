@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -52,11 +53,17 @@ class LabelledClips:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Prediction:
-    """Scores of a fold's test clips, float [M, 5]; and where the predictor gives intervals, their bounds."""
+    """Scores of a fold's test clips, float [M, 5]; and where the predictor gives intervals, their bounds.
+
+    Attributes:
+        scores, low, high: as above.
+        seconds: that learning and scoring took.
+    """
 
     scores: np.ndarray
     low: np.ndarray | None = None
     high: np.ndarray | None = None
+    seconds: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,6 +111,13 @@ def all_predictors(train: TrainSettings, uncertainty: UncertaintySettings) -> li
         network("optical_flow_shuffled", "control", train.form, partial(_shuffled, "dynamic")),
         network("faces_shuffled", "control", train.form, partial(_shuffled, "static")),
     ]
+
+
+def timed_prediction(predictor: Predictor, clips: LabelledClips, fold: Fold, seed: int) -> Prediction:
+    """Let a predictor learn and score."""
+    start = time.perf_counter()
+    prediction = predictor.predict(clips, fold, seed)
+    return replace(prediction, seconds=time.perf_counter() - start)
 
 
 def chosen_predictors(known: Sequence[Predictor], only: Sequence[str], *, with_tokens: bool) -> list[Predictor]:

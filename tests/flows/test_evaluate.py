@@ -4,13 +4,20 @@ from __future__ import annotations
 
 import csv
 import json
+import os
+import shutil
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import numpy as np
 import pytest
 from drawn_store import draw_store
 
-from flows.config import load_config
+from flows import kept_predictions
+from flows.config import RunConfig, load_config
+from flows.evaluation import _cached, evaluate_clips
 from flows.export import export
 from flows.families import families_of
 from flows.manifest import known_videos
@@ -35,23 +42,145 @@ def folder(tmp_path_factory) -> Path:
     return folder
 
 
+RUNS = 4 * 3  # predictors, and one fold of the official split and two others
+
+# What `traitline evaluate` runs, without Prefect: a process that can be killed.
+CHILD = """
+import sys
+from pathlib import Path
+from flows.config import load_config
+from flows.evaluation import evaluate_clips
+flags = {"labels": Path(sys.argv[1], "labels.csv"), "store.path": Path(sys.argv[2]), "weights": "random"}
+evaluate_clips(load_config(flags=flags, assignments=sys.argv[3:]), None, labels_only=False)
+"""
+
+SETTINGS = (
+    "evaluate.only=[" + ", ".join(QUICK) + "]",
+    *("evaluate.seeds=1", "evaluate.folds=2", "evaluate.draws=200"),
+    *("train.epochs=2", "uncertainty.calibration_fraction=0.3"),
+)
+
+
+def settings_of(folder: Path, store: Path, *more: str) -> RunConfig:
+    flags = {"labels": folder / "labels.csv", "store.path": store, "weights": "random"}
+    return load_config(flags=flags, assignments=[*SETTINGS, *more])
+
+
 @pytest.fixture(scope="module")
-def run(folder, traitline):
+def results(folder):
     """One evaluation, quick: one seed, two folds, few predictors and epochs."""
-    only = "evaluate.only=[" + ", ".join(QUICK) + "]"
-    few = options(only, "evaluate.seeds=1", "evaluate.folds=2", "evaluate.draws=200", "train.epochs=2")
-    groups = ["--groups", folder / "groups.csv"]
+    config = settings_of(folder, folder / "store")
+    return evaluate_clips(config, folder / "groups.csv", labels_only=False).results
+
+
+@pytest.fixture(scope="module")
+def run(folder, results, traitline):
+    """The same once more, as a person runs it."""
     return traitline(
         *("evaluate", "--labels", folder / "labels.csv", "--store", folder / "store", "--weights", "random"),
-        *(*groups, *few, *options("uncertainty.calibration_fraction=0.3")),
+        *("--groups", folder / "groups.csv", *options(*SETTINGS)),
     )
 
 
-@pytest.fixture(scope="module")
-def results(run, folder):
+class BrokenOffError(Exception):
+    """What a test breaks an evaluation off with."""
+
+
+def kept(store: Path) -> dict[str, tuple[int, int]]:
+    """Files of predictions with what changes when one is written again."""
+    return {path.name: (path.stat().st_ino, path.stat().st_mtime_ns) for path in store.glob("runs/evaluation-*/*.npz")}
+
+
+def same_features(folder: Path, name: str) -> Path:
+    """A store of its own with the features of the folder's."""
+    shutil.copytree(folder / "store" / "features", folder / name / "features", copy_function=os.link)
+    return folder / name
+
+
+def without_times(results):
+    """Results but for when and how long."""
+    protocols = {
+        name: {**found, "predictors": [{**row, "seconds": None} for row in found["predictors"]]}
+        for name, found in results["protocols"].items()
+    }
+    return {**results, "created_utc": None, "seconds": None, "protocols": protocols}
+
+
+def test_an_evaluation_that_was_broken_off_goes_on_and_ends_with_the_figures_of_an_undisturbed_one(
+    folder, results, monkeypatch, capfd
+):
+    store = same_features(folder, "broken off")
+    config = settings_of(folder, store)
+    predict, networks = kept_predictions.timed_prediction, []
+
+    def break_off(predictor, clips, fold, seed):
+        networks.extend([predictor.name] if predictor.kind == "model" else [])
+        if len(networks) == 2:
+            raise BrokenOffError
+        return predict(predictor, clips, fold, seed)
+
+    monkeypatch.setattr(kept_predictions, "timed_prediction", break_off)
+    with pytest.raises(BrokenOffError):
+        evaluate_clips(config, None, labels_only=False)
+    monkeypatch.undo()
+    before = kept(store)
+    assert sum(name.startswith("token_form") for name in before) == 1
+    gone_on = evaluate_clips(config, folder / "groups.csv", labels_only=False).results
+    assert f"{len(before)} of {RUNS} trainings are done already" in " ".join(capfd.readouterr().err.split())
+    assert without_times(gone_on) == without_times(results)
+    after = kept(store)
+    assert len(after) == RUNS
+    assert {name: after[name] for name in before} == before
+
+
+def test_done_again_it_trains_nothing_and_says_the_same(folder, results, run):
     assert run.returncode == 0, run.stderr
-    (path,) = (folder / "store" / "reports").glob("evaluation-*.json")
-    return json.loads(path.read_text())
+    assert f"{RUNS} of {RUNS} trainings are done already" in run.stderr
+    _, path = sorted((folder / "store" / "reports").glob("evaluation-*.json"))
+    assert without_times(json.loads(path.read_text())) == without_times(results)
+
+
+def test_what_was_kept_and_is_damaged_is_made_anew_and_nothing_else(folder, results):
+    store = folder / "damaged"
+    shutil.copytree(folder / "store", store)
+    (damaged, *_) = sorted(store.glob("runs/evaluation-*/ridge_static*.npz"))
+    damaged.write_bytes(damaged.read_bytes()[:1000])
+    before = kept(store)
+    found = evaluate_clips(settings_of(folder, store), folder / "groups.csv", labels_only=False).results
+    assert without_times(found) == without_times(results)
+    assert [name for name, written in kept(store).items() if before[name] != written] == [damaged.name]
+
+
+@pytest.mark.slow
+def test_a_killed_evaluation_goes_on_and_ends_with_the_figures_of_an_undisturbed_one(folder, results):
+    store = same_features(folder, "killed")
+    process = subprocess.Popen(
+        [sys.executable, "-c", CHILD, folder, store, *SETTINGS],
+        env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[2]), "TF_CPP_MIN_LOG_LEVEL": "3"},
+    )
+    while not any(name.startswith("token_form") for name in kept(store)):
+        assert process.poll() is None
+        time.sleep(0.02)
+    process.kill()
+    process.wait()
+    before = kept(store)
+    assert len(before) < RUNS
+    gone_on = evaluate_clips(settings_of(folder, store), folder / "groups.csv", labels_only=False).results
+    assert without_times(gone_on) == without_times(results)
+    assert {name: kept(store)[name] for name in before} == before
+
+
+def test_other_labels_or_settings_are_another_evaluation(folder):
+    def name(*settings: str, labels: Path = folder / "labels.csv") -> str:
+        flags = {"labels": labels, "store.path": folder / "store", "weights": "random"}
+        return _cached(load_config(flags=flags, assignments=settings)).recipe
+
+    fewer = folder / "fewer.csv"
+    fewer.write_text("".join((folder / "labels.csv").read_text().splitlines(keepends=True)[:-1]))
+    same = name()
+    assert same == name("evaluate.seeds=9", "evaluate.draws=200", "evaluate.folds=3", "train.seed=4", "train.devices=2")
+    others = [name("train.epochs=3"), name("uncertainty.confidence=0.8"), name(labels=fewer)]
+    assert len({same, *others}) == 4
 
 
 def mean_of(results, protocol, name, metric):
@@ -115,18 +244,11 @@ def test_labels_alone_need_no_store_and_no_network(traitline, folder, tmp_path):
     assert "ridge" not in found.stdout
 
 
-@pytest.mark.parametrize(
-    ("arguments", "message"),
-    [
-        (["--labels-only"], "labels are needed"),
-        (["--labels", "LABELS", "--labels-only", "--groups", "LABELS"], "has no column of groups"),
-    ],
-)
-def test_what_a_person_got_wrong_is_one_line(traitline, folder, tmp_path, arguments, message):
-    named = [folder / "labels.csv" if argument == "LABELS" else argument for argument in arguments]
-    found = traitline("evaluate", *named, "--store", tmp_path / "new")
+def test_what_a_person_got_wrong_is_one_line(traitline, folder, tmp_path):
+    labels = folder / "labels.csv"
+    found = traitline("evaluate", "--labels", labels, "--labels-only", "--groups", labels, "--store", tmp_path / "new")
     assert found.returncode == 1
-    assert message in found.stderr
+    assert "has no column of groups" in found.stderr
     assert len(found.stderr.strip().splitlines()) == 1
 
 

@@ -157,6 +157,16 @@ def test_both_protocols_of_the_evaluation_stand_side_by_side_with_leakage_and_te
     predictors = found[("predictor", "kind")]
     assert {"RMSE, official split", "RMSE, unseen people"} <= set(predictors[0])
     assert {row[0] for row in predictors[1:]} == {"mean", "ridge_static", "token_form"}
+    every = found[("predictor", "measure")]
+    measures = ("1-MAE", "RMSE", "R2", "Pearson", "CCC", "sd ratio")
+    assert {tuple(row[:3]) for row in every[1:]} == {
+        (predictor, measure, protocol)
+        for predictor in ("mean", "ridge_static", "token_form")
+        for measure in measures
+        for protocol in ("official split", "unseen people")
+    }
+    assert every[0][3:] == [*TRAITS, "mean"]
+    assert found[("parts of the official split", "people in both")][1][0] == "training and validation"
     assert ("protocol", "baseline") in found
     assert ("protocol", "column") in found
     assert "Random weights: these figures say nothing" in page

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from fusion.errors import TrainingError
-from fusion.evaluation import evaluate_protocol, steps
+from fusion.evaluation import evaluate_protocol, runs
 from fusion.evaluation_settings import EvaluateSettings, UncertaintySettings
 from fusion.predictors import LabelledClips, _blanked, _shuffled, all_predictors, chosen_predictors
 from fusion.protocols import subject_folds
@@ -88,8 +88,9 @@ def test_on_pure_noise_no_predictor_shows_skill():
     known = all_predictors(TrainSettings(epochs=15), UncertaintySettings())
     predictors = chosen_predictors(known, ("ridge_both", "mlp_both", "token_form", "vector_form"), with_tokens=True)
     folds, seen = subject_folds(subjects, 2), []
-    results = evaluate_protocol(clips, folds, predictors, EvaluateSettings(seeds=5, draws=500), seen.append)
-    assert len(seen) == steps(folds, predictors, 5)
+    settings = EvaluateSettings(seeds=5, draws=500)
+    results = evaluate_protocol(clips, folds, predictors, settings, seen.append)
+    assert seen == [predictor.name for predictor, _, _ in runs(folds, predictors, settings)]
     for row in results["predictors"]:
         ccc, r2 = (row["metrics"][metric]["mean"] for metric in ("ccc", "r2"))
         print(f"\n{row['name']}: CCC {ccc['value']:.3f} [{ccc['low']:.3f}, {ccc['high']:.3f}], R2 {r2['value']:.3f}")

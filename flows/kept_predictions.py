@@ -1,0 +1,73 @@
+"""What each training of an evaluation predicted, in a file of its own, so that a killed evaluation goes on.
+
+    STORE/runs/evaluation-<recipe>/<predictor>-seed<seed>-<fold>.npz
+
+The recipe stands for clips, labels, features and settings, the fold for which clips are on which side. Groups, the
+numbers of seeds and draws and the choice of predictors are in neither: who changes them waits only for what is missing.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import zipfile
+from collections.abc import Iterable
+
+import numpy as np
+
+from fusion.predictors import LabelledClips, Prediction, Predictor, timed_prediction
+from fusion.protocols import Fold
+from storage.commit import commit_file
+from storage.paths import StorePath
+
+log = logging.getLogger(__name__)
+
+
+class KeptPredictions:
+    """Predictions in a folder that belongs to one set of clips, labels, features and settings.
+
+    Any number of evaluations may use it at once; at worst both make the same.
+    """
+
+    def __init__(self, folder: StorePath) -> None:
+        """Look what is there; the folder may be absent."""
+        self.folder = folder
+        self._there = {path.name for path in folder.iterdir()} if folder.is_dir() else set()
+
+    def count(self, runs: Iterable[tuple[Predictor, Fold, int]]) -> int:
+        """How many of these runs, as from `fusion.evaluation.runs`, were done before."""
+        return sum(_name(*run) in self._there for run in runs)
+
+    def predict(self, predictor: Predictor, clips: LabelledClips, fold: Fold, seed: int) -> Prediction:
+        """Predict as `fusion.predictors.timed_prediction` does, unless that was done before.
+
+        Raises:
+            StoreError: a prediction cannot be kept.
+        """
+        name = _name(predictor, fold, seed)
+        kept = _read(self.folder / name, len(fold.test)) if name in self._there else None
+        if kept is not None:
+            return kept
+        made = timed_prediction(predictor, clips, fold, seed)
+        bounds = {} if made.low is None else {"low": made.low, "high": made.high}
+        with commit_file(self.folder / name) as temporary, temporary.open("wb") as file:
+            np.savez(file, scores=made.scores, seconds=made.seconds, **bounds)
+        return made
+
+
+def _name(predictor: Predictor, fold: Fold, seed: int) -> str:
+    sides = hashlib.sha256(f"{fold.train.tolist()} {fold.test.tolist()}".encode()).hexdigest()[:16]
+    return f"{predictor.name}-seed{seed}-{sides}.npz"
+
+
+def _read(path: StorePath, clips: int) -> Prediction | None:
+    """What was kept; None, and a line in the log, where it is damaged."""
+    try:
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
+            scores, low, high = arrays["scores"], arrays.get("low"), arrays.get("high")
+            if {len(some) for some in (scores, low, high) if some is not None} != {clips}:
+                raise ValueError("it is of other clips")
+            return Prediction(scores, low, high, float(arrays["seconds"]))
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+        log.warning("%s is made anew: %s", path, error)
+        return None
