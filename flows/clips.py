@@ -104,8 +104,8 @@ def _joined(store: FeatureStore, families: Families, videos: Sequence[str]) -> I
     They are streams that usually run side by side. Where they do not, motion tokens wait for their video's turn.
     """
     waiting: dict[str, VideoFeatures] = {}
-    dynamic_tokens = store.read(families.dynamic, videos)
-    for static in store.read(families.static, videos):
+    dynamic_tokens = store.read(families.dynamic, videos, as_known=True)
+    for static in store.read(families.static, videos, as_known=True):
         video_id = static.video_id
         while video_id not in waiting and (dynamic := next(dynamic_tokens, None)) is not None:
             waiting[dynamic.video_id] = dynamic

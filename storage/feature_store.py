@@ -137,7 +137,9 @@ class FeatureStore:
             known = self._index(family).sha256_of
             return {video_id for video_id, sha256 in videos.items() if known.get(video_id) == sha256}
 
-    def read(self, family: Family, video_ids: Iterable[str] | None = None) -> Iterator[VideoFeatures]:
+    def read(
+        self, family: Family, video_ids: Iterable[str] | None = None, *, as_known: bool = False
+    ) -> Iterator[VideoFeatures]:
         """Read features, each video once, as the store was when the first one was asked for.
 
         Where shards are merged or converted meanwhile, reading goes on with what took their place.
@@ -145,6 +147,8 @@ class FeatureStore:
         Args:
             family: which features.
             video_ids: only these, where present; None for all.
+            as_known: go by what earlier questions found, and look for newer shards only where one of those is gone. A
+                large store takes seconds to list, which is too long for whoever reads a few videos at a time.
 
         Returns:
             Videos in the store's order: by shard, oldest first. Few of them are in memory at a time. Their arrays are
@@ -154,7 +158,8 @@ class FeatureStore:
             StoreError: a shard is damaged, too new, or does not belong there.
         """
         with self._lock:
-            shard_of = self._index(family).shard_of
+            known = self._indexes.get(self.folder(family)) if as_known else None
+            shard_of = (known or self._index(family)).shard_of
             wanted = shard_of if video_ids is None else set(video_ids)
             left = {video_id: shard_of[video_id] for video_id in wanted if video_id in shard_of}
         while left:

@@ -16,7 +16,8 @@ from flows.train import train as train_flow
 from fusion.settings import TrainSettings
 from fusion.training import CHECKPOINT, train
 from fusion.traits import TRAITS
-from storage import FeatureStore, StoreError, VideoFeatures
+from storage import FeatureStore, StoreError, VideoFeatures, feature_store
+from storage.compaction import merge_shards, plan_merges
 
 CLIPS, SHARD = 320, 32
 
@@ -58,6 +59,23 @@ def test_a_group_holds_neighbours_of_a_shard_and_is_read_in_the_order_asked_for(
     assert [clip.video_id for clip in read] == [names[::-1][row] for row in rows]
     assert [clip.static[0, 0] for clip in read] == [clip.dynamic[0, 0] for clip in read]
     assert [f"{int(clip.static[0, 0]):03d}.mp4" for clip in read] == [clip.video_id for clip in read]
+
+
+def test_a_store_is_listed_once_an_epoch_however_many_groups_are_read(stored, monkeypatch):
+    config, families, names = stored
+    listed = []
+    list_parts = feature_store.list_parts
+    monkeypatch.setattr(feature_store, "list_parts", lambda *of: listed.append(of[0]) or list_parts(*of))
+    clips = StoredClips(config, families, names)
+    for group in clips.groups():
+        clips.read(group)
+    assert len(listed) == len(set(listed)) == 2  # static and dynamic
+    # what was merged meanwhile is found all the same
+    store = FeatureStore(config.store.path)
+    for family in (families.static, families.dynamic):
+        (merge, *_) = plan_merges(store, family, settled_s=0)
+        assert merge_shards(merge, store.shard_of(family))
+    assert [clip.video_id for clip in clips.read(np.array([7, 200]))] == [names[7], names[200]]
 
 
 def test_features_that_went_away_meanwhile_are_named(stored):
