@@ -11,6 +11,7 @@ import numpy as np
 from pydantic import BaseModel, Field
 
 from extractors.boxes import overlaps
+from extractors.cutting import cut_square, resized
 from extractors.errors import VideoError
 from extractors.limits import DEFAULT_LIMITS, Limits
 from extractors.persons import SAME_PERSON_OVERLAP
@@ -146,11 +147,11 @@ def iter_crops(
             if frame == window.first_frame:
                 grey = np.empty((window.fields + 1, size_px, size_px), np.uint8)
                 colour: list[tuple[int, np.ndarray]] = []
-            face = _cut(picture, window.box)
-            grey[frame - window.first_frame] = _resized(cv2.cvtColor(face, cv2.COLOR_RGB2GRAY), size_px)
+            face = cut_square(picture, window.box)
+            grey[frame - window.first_frame] = resized(cv2.cvtColor(face, cv2.COLOR_RGB2GRAY), size_px)
             if frame in static:
                 static.remove(frame)
-                colour.append((frame, _resized(face, size_px)))
+                colour.append((frame, resized(face, size_px)))
             if frame < window.last_frame:
                 break
             waiting.pop()
@@ -178,23 +179,3 @@ def _still_box(boxes: np.ndarray, margin: float) -> tuple[int, int, int]:
     side = max(1, round(float((high - low).max()) * margin))
     x, y = np.round((low + high - side) / 2).astype(int).tolist()
     return x, y, side
-
-
-def _cut(picture: np.ndarray, box: tuple[int, int, int]) -> np.ndarray:
-    """Cut [side, side, 3] out of [height, width, 3]; beyond the edges the border's pixels are repeated."""
-    x, y, side = box
-    height, width = picture.shape[:2]
-    inside = picture[
-        np.clip(y, 0, height - 1) : np.clip(y + side, 1, height), np.clip(x, 0, width - 1) : np.clip(x + side, 1, width)
-    ]
-    if inside.shape[:2] == (side, side):
-        return inside
-    top, left = min(side - 1, max(0, -y)), min(side - 1, max(0, -x))
-    bottom, right = side - inside.shape[0] - top, side - inside.shape[1] - left
-    return cv2.copyMakeBorder(inside, top, bottom, left, right, cv2.BORDER_REPLICATE)
-
-
-def _resized(image: np.ndarray, size: int) -> np.ndarray:
-    # Averaging areas keeps fine texture from turning into false motion; it would only repeat pixels when enlarging.
-    shrinks = image.shape[0] > size
-    return cv2.resize(image, (size, size), interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_CUBIC)

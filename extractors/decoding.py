@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -30,12 +31,14 @@ class Tally:
             (a recording that begins in mid-stream has some before it).
         shown_s: when the last frame gives way, from the first frame on.
         others_s: when the last packet of another stream ends, by the file's own clock.
+        share: what was decoded of what the file promises, once that is known; NaN where it promises nothing.
     """
 
     good: int = 0
     broken: int = 0
     shown_s: float = 0.0
     others_s: float = 0.0
+    share: float = math.nan
 
     @property
     def total(self) -> int:
@@ -141,6 +144,12 @@ def reached_s(stream: VideoStream, tally: Tally) -> float:
         return tally.shown_s
     start_s = 0.0 if stream.start_time is None else float(stream.start_time * stream.time_base)
     return max(start_s + tally.shown_s, tally.others_s)
+
+
+def promised_frames(container: InputContainer, stream: VideoStream) -> int:
+    """Return how many frames the file promises; 0 where it promises nothing."""
+    # AVI counts a picture anew for every tick of its clock for which it goes on being shown.
+    return 0 if container.format.name == "avi" else stream.frames
 
 
 def _raise_unless_the_video_is_to_blame(error: av.FFmpegError) -> None:

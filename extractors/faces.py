@@ -55,6 +55,32 @@ class FaceSettings(BaseModel, frozen=True, extra="forbid"):
         ge=0.0,
         description="Seconds over which the main person's box is smoothed; 0 leaves the detector's boxes as they are.",
     )
+    min_confirmed_share: float = Field(
+        default=0.25,
+        ge=0.0,
+        le=1.0,
+        description="Share of the main person's pictures that a second, independent detector must take for a face as "
+        "well, else the video is refused, reason false_face; 0 accepts all.",
+    )
+    max_others_share: float = Field(
+        default=1.0,
+        ge=0.0,
+        le=1.0,
+        description="Share of grid frames that may show somebody else's face too, else the video is refused, reason "
+        "several_people; 1 accepts all.",
+    )
+    max_gaps: int | None = Field(
+        default=None,
+        ge=0,
+        description="How often the main person's face may be lost, else the video is refused, reason many_gaps; null: "
+        "as often as it likes.",
+    )
+    max_absence_s: float | None = Field(
+        default=None,
+        gt=0.0,
+        description="Seconds for which the main person's face may be out of sight on end, else the video is refused, "
+        "reason long_gap; null: as long as it likes.",
+    )
 
 
 DEFAULTS = FaceSettings()

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
+from extractors.decoding import Tally
 from extractors.errors import VideoError
 from extractors.faces import FaceDetector, FaceSettings
 from extractors.limits import DEFAULT_LIMITS, Limits
 from extractors.persons import Person, main_sequence, persons
+from extractors.quality import Quality, check_quality, quality_of
+from extractors.second_opinion import FaceSamples, is_confirmed
 from extractors.video import VideoSettings, grid_frames
 
 
@@ -22,10 +25,12 @@ class FaceTrack:
     Args:
         boxes: float32 [F, 4], x, y, width, height in px of the upright picture; NaN where the face is not known.
         scores: float32 [F], detector's score, 0 to 1; 0 where the box is interpolated or not known.
+        quality: facts about the whole video; None where only the boxes are of interest.
     """
 
     boxes: np.ndarray
     scores: np.ndarray
+    quality: Quality | None = None
 
     @property
     def tracked(self) -> np.ndarray:
@@ -42,8 +47,8 @@ class FaceTrack:
         return np.concatenate([self.boxes, self.scores[:, None]], axis=1)
 
     @classmethod
-    def from_rows(cls, rows: np.ndarray) -> FaceTrack:
-        """Take what `to_rows` returned.
+    def from_rows(cls, rows: np.ndarray, quality: Quality | None = None) -> FaceTrack:
+        """Take what `to_rows` returned, and what was known of the video besides.
 
         Raises:
             ValueError: rows are not [F, 5].
@@ -51,7 +56,7 @@ class FaceTrack:
         if rows.ndim != 2 or rows.shape[1] != 5:
             raise ValueError(f"rows of a face track must be [frames, 5], not {list(rows.shape)}")
         rows = rows.astype(np.float32, copy=False)
-        return cls(boxes=rows[:, :4], scores=rows[:, 4])
+        return cls(boxes=rows[:, :4], scores=rows[:, 4], quality=quality)
 
 
 def main_person(detections: Sequence[np.ndarray], *, fps: float, settings: FaceSettings) -> FaceTrack:
@@ -86,28 +91,32 @@ def track_faces(
     face_settings: FaceSettings,
     most: Limits = DEFAULT_LIMITS,
 ) -> FaceTrack:
-    """Decode a video once and follow its main person.
+    """Decode a video once, follow its main person, and refuse it where the material is not good enough.
 
     Raises:
         VideoError: stage "decode" as in `grid_frames`; stage "faces", reason "no_face" where no face is found at all,
-            "low_coverage" where the main person's is seen in too small a share of the video.
+            and those of `check_quality`.
     """
     detections: list[np.ndarray] = []
+    samples, tally = FaceSamples(), Tally()
     previous = None
-    for picture in grid_frames(path, video_settings.fps, limits=video_settings, most=most):
+    frames = grid_frames(path, video_settings.fps, limits=video_settings, most=most, tally=tally)
+    for frame, picture in enumerate(frames):
         detections.append(detections[-1] if picture is previous else detector.detect(picture))
+        samples.offer(frame, picture, detections[-1])
         previous = picture
     track = main_person(detections, fps=video_settings.fps, settings=face_settings)
     if track.coverage == 0.0:
         raise VideoError("faces", "no_face", f"no face in {len(detections)} frames")
-    if track.coverage < face_settings.min_coverage:
-        raise VideoError(
-            "faces",
-            "low_coverage",
-            f"the main person's face is seen in {track.coverage:.1%} of {len(detections)} frames "
-            f"(at least {face_settings.min_coverage:.0%} needed)",
-        )
-    return track
+    quality = quality_of(
+        track.scores,
+        np.array([len(faces) for faces in detections]),
+        [is_confirmed(sample) for sample in samples.of(track.boxes, track.scores)],
+        fps=video_settings.fps,
+        decoded_share=tally.share,
+    )
+    check_quality(quality, face_settings)
+    return replace(track, quality=quality)
 
 
 def _parts(person: Person, longest: int) -> list[Person]:

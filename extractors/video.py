@@ -10,7 +10,7 @@ import av
 import numpy as np
 from pydantic import BaseModel, Field
 
-from extractors.decoding import Tally, opened, pictures, promised_s, reached_s, shown
+from extractors.decoding import Tally, opened, pictures, promised_frames, promised_s, reached_s, shown
 from extractors.errors import VideoError
 from extractors.limits import DEFAULT_LIMITS, Limits
 from extractors.upright import Upright
@@ -18,6 +18,8 @@ from extractors.upright import Upright
 # Containers such as Matroska round times to whole milliseconds; ticks coarser than that are the frame rate itself.
 COARSEST_ROUNDING_S = 0.001
 EXACT_S = 1e-6
+# A recording that was cut out of a longer one begins with so many frames at most that need others before it.
+LEADING_FRAMES = 8
 
 
 class VideoSettings(BaseModel, frozen=True, extra="forbid"):
@@ -30,7 +32,8 @@ class VideoSettings(BaseModel, frozen=True, extra="forbid"):
         default=0.95,
         ge=0.0,
         le=1.0,
-        description="Share of the duration promised by the file that must decode, else the video is refused.",
+        description="Share of the duration, and of the frames, promised by the file that must decode, else the video "
+        "is refused.",
     )
     max_broken_share: float = Field(
         default=0.02,
@@ -90,7 +93,12 @@ def probe(path: Path | str) -> VideoInfo:
 
 
 def grid_frames(
-    path: Path | str, fps: float, *, limits: VideoSettings | None = DEFAULT_SETTINGS, most: Limits = DEFAULT_LIMITS
+    path: Path | str,
+    fps: float,
+    *,
+    limits: VideoSettings | None = DEFAULT_SETTINGS,
+    most: Limits = DEFAULT_LIMITS,
+    tally: Tally | None = None,
 ) -> Iterator[np.ndarray]:
     """Give the picture shown at k / fps seconds, for k = 0, 1, 2, ... up to the end of the video.
 
@@ -104,6 +112,7 @@ def grid_frames(
         limits: what may be missing or broken (its fps is not used). None refuses nothing once frames come: for a
             second pass over a video that a first one has accepted.
         most: how large its pictures, and how many, may be.
+        tally: counts what is decoded, for the caller.
 
     Yields:
         uint8 RGB [height, width, 3], read-only, upright, pixels square, one size throughout.
@@ -118,10 +127,11 @@ def grid_frames(
             "too_large": its pictures are larger, or more, than `most` allows;
             "timestamps": one frame would be shown for longer than limits.max_still_s;
             and once all frames have come
-            "truncated": less of the promised duration decodes than limits.min_decoded_share;
+            "truncated": less of the promised duration, or fewer of the promised frames, decode than
+                limits.min_decoded_share;
             "damaged": more frames are broken than limits.max_broken_share.
     """
-    tally = Tally()
+    tally = Tally() if tally is None else tally
     with opened(path, most) as (container, stream):
         upright = None
         k = 0
@@ -164,13 +174,25 @@ def _no_frames(path: Path | str) -> VideoError:
 def _check_whole(
     container: av.container.InputContainer, stream: av.video.stream.VideoStream, tally: Tally, limits: VideoSettings
 ) -> None:
-    promised = promised_s(container, stream)
-    reached = reached_s(stream, tally)
-    if reached < limits.min_decoded_share * promised:
+    duration_s, reached = promised_s(container, stream), reached_s(stream, tally)
+    frames = promised_frames(container, stream)
+    if frames:
+        tally.share = min(1.0, tally.good / frames)
+    elif duration_s:
+        tally.share = min(1.0, reached / duration_s)
+    if reached < limits.min_decoded_share * duration_s:
         raise VideoError(
             "decode",
             "truncated",
-            f"only {reached:.2f} s of {promised:.2f} s can be decoded (at least {limits.min_decoded_share:.0%} needed)",
+            f"only {reached:.2f} s of {duration_s:.2f} s can be decoded "
+            f"(at least {limits.min_decoded_share:.0%} needed)",
+        )
+    # Broken ones were found, and have a rule of their own.
+    if tally.total + LEADING_FRAMES < limits.min_decoded_share * frames:
+        raise VideoError(
+            "decode",
+            "truncated",
+            f"only {tally.total} of {frames} frames are there (at least {limits.min_decoded_share:.0%} needed)",
         )
     if tally.broken > limits.max_broken_share * tally.total:
         raise VideoError(

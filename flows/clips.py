@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
+from extractors.quality import QUALITY
 from flows.config import RunConfig
 from flows.families import Families
 from fusion.tokens import ClipTokens
@@ -26,11 +28,14 @@ class CachedClip:
         tokens: what the model takes.
         sha256: digest of the video's bytes, in hex.
         face_coverage: share of grid frames on which the main person's face was detected, 0 to 1.
+        facts: the rest of `extractors.quality.Quality`, without what is not known; empty for features of before it was
+            kept.
     """
 
     tokens: ClipTokens
     sha256: str
     face_coverage: float
+    facts: Mapping[str, float]
 
 
 def ready_videos(config: RunConfig, families: Families, wanted: Mapping[str, str]) -> list[str]:
@@ -119,4 +124,6 @@ def _joined(store: FeatureStore, families: Families, videos: Sequence[str]) -> I
             dynamic.vectors,
             ((dynamic.start_s + dynamic.end_s) / 2).astype(np.float32),
         )
-        yield CachedClip(tokens, static.video_sha256, float(static.quality["face_coverage"][0]))
+        known = {name: float(static.quality[name][0]) for name in QUALITY if name in static.quality}
+        facts = {name: value for name, value in known.items() if not math.isnan(value)}
+        yield CachedClip(tokens, static.video_sha256, facts.pop("face_coverage"), facts)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import asdict, astuple, dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +16,7 @@ from extractors.errors import VideoError
 from extractors.optical_flow import OpticalFlowComputer, loop_to, scale_for_i3d, usable_cores
 from extractors.preparation import FaceCrop, Motion, PreparationSettings, Request
 from extractors.preparer_pool import Finished, PreparerPool
+from extractors.quality import QUALITY, Quality
 from extractors.static import StaticFeatureExtractor
 from extractors.stopwatch import Stopwatch
 from extractors.track import FaceTrack
@@ -227,7 +228,9 @@ class Extractor:
     def _known_tracks(self, jobs: Sequence[Job]) -> dict[str, FaceTrack]:
         sha256 = {job.video.video_id: job.video.sha256 for job in jobs}
         return {
-            row.video_id: FaceTrack.from_rows(row.vectors)
+            row.video_id: FaceTrack.from_rows(
+                row.vectors, Quality(**{name: float(row.quality[name][0]) for name in QUALITY})
+            )
             for row in self._store.read(self._families.faces, sha256)
             if row.video_sha256 == sha256[row.video_id]
         }
@@ -236,13 +239,15 @@ class Extractor:
         start_s = np.arange(len(track.scores)) / self._config.video.fps
         detected = (track.scores > 0).astype(np.float32)
         end_s = start_s + 1 / self._config.video.fps
-        return VideoFeatures(video.video_id, video.sha256, track.to_rows(), start_s, end_s, {"detected": detected})
+        facts = {name: np.full(len(start_s), value, np.float32) for name, value in asdict(track.quality).items()}
+        quality = {"detected": detected, **facts}
+        return VideoFeatures(video.video_id, video.sha256, track.to_rows(), start_s, end_s, quality)
 
     def _add_face(self, face: FaceCrop, intake: _Intake, batches: _Batcher) -> None:
         fps, track, tokens = self._config.video.fps, intake.known, intake.static
         tokens.start_s.append(face.frame / fps)
         tokens.end_s.append((face.frame + 1) / fps)
-        tokens.quality.append((track.coverage, track.scores[face.frame]))
+        tokens.quality.append((*astuple(track.quality), track.scores[face.frame]))
         batches.add(face.pixels, tokens.vectors)
 
     def _add_window(self, motion: Motion, intake: _Intake, batches: _Batcher, watch: Stopwatch) -> None:
@@ -256,7 +261,7 @@ class Extractor:
         tokens.start_s.append(window.first_frame / fps)
         tokens.end_s.append(last / fps)
         score = track.scores[window.first_frame : last + 1].mean()
-        tokens.quality.append((track.coverage, score, window.fields))
+        tokens.quality.append((*astuple(track.quality), score, window.fields))
         batches.add(loop_to(fields, self._config.crops.window_fields), tokens.vectors)
 
     def _failure(self, job: Job, error: VideoError) -> Failure:

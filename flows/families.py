@@ -10,6 +10,7 @@ from typing import Any, Literal
 from extractors import assets, dynamic, static
 from extractors.assets_own import find_own
 from extractors.optical_flow import OpticalFlowComputer
+from extractors.quality import QUALITY
 from flows.config import RunConfig
 from flows.errors import UserError
 from storage.families import Family
@@ -59,12 +60,12 @@ def families_of(config: RunConfig) -> Families:
         "bound_px": config.optical_flow.bound_px,
     }
     return Families(
-        faces=Family("faces", dim=len(FACE_ROW), settings=faces, quality=("detected",)),
+        faces=Family("faces", dim=len(FACE_ROW), settings=faces, quality=("detected", *QUALITY)),
         static=Family(
             "static",
             dim=static.FEATURES,
             settings={**crops, **kept, "static": config.static.numerics(config.weights, config.seed, config.assets)},
-            quality=("face_coverage", "face_score"),
+            quality=(*QUALITY, "face_score"),
         ),
         dynamic=Family(
             "dynamic",
@@ -75,7 +76,7 @@ def families_of(config: RunConfig) -> Families:
                 "optical_flow": motion,
                 "dynamic": config.dynamic.numerics(config.weights, config.seed),
             },
-            quality=("face_coverage", "face_score", "fields"),
+            quality=(*QUALITY, "face_score", "fields"),
         ),
     )
 
@@ -98,7 +99,9 @@ def stored_families(root: str | StorePath, metadata: Mapping[str, Any]) -> Famil
             f"{root} has no features static:{metadata['static_key']} dynamic:{metadata['dynamic_key']}, on which this "
             "model was trained; run `traitline extract` with the settings of that time"
         ) from error
-    faces = Family("faces", dim=len(FACE_ROW), settings=static.settings["faces"], quality=("detected",))
+    # Features of before the video's quality was kept had only the coverage, and their boxes nothing.
+    facts = QUALITY if set(QUALITY) <= set(static.quality) else ()
+    faces = Family("faces", dim=len(FACE_ROW), settings=static.settings["faces"], quality=("detected", *facts))
     return Families(faces, static, dynamic)
 
 

@@ -127,4 +127,5 @@ def _rows(
             abstain=judged.abstain[row],
             low=None if judged.low is None else tuple(judged.low[row].tolist()),
             high=None if judged.high is None else tuple(judged.high[row].tolist()),
+            **clip.facts,
         )

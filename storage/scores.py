@@ -33,7 +33,13 @@ _SCHEMA = pa.schema(
         )
     ]
     + [pa.field("low", _FIVE), pa.field("high", _FIVE), pa.field("scored_at", pa.timestamp("ms", tz="UTC"))]
+    + [
+        *(pa.field("face_gaps", pa.int32()), pa.field("longest_gap_s", pa.float32()), pa.field("people", pa.int32())),
+        *(pa.field(name, pa.float32()) for name in ("others_share", "confirmed_share", "decoded_share")),
+    ]
 )
+_COUNTS = ("face_gaps", "people")
+_FLOATS = ("face_coverage", "longest_gap_s", "others_share", "confirmed_share", "decoded_share")
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +60,12 @@ class Score:
         low: lower bounds of the traits' intervals, kept as float32; None where the model has no calibration.
         high: upper bounds, likewise.
         scored_at: when the run began that scored it, kept to the second; None for scores of before it was recorded.
+        face_gaps, longest_gap_s: how often the main person's face was lost, and for how many seconds at most.
+        people: faces seen together.
+        others_share: share of frames with somebody else's face, 0 to 1.
+        confirmed_share: share of the main person's pictures that a second detector took for a face as well, 0 to 1.
+        decoded_share: what was decoded of what the file promises, 0 to 1.
+            These six are None where they are not known; shares and seconds are kept as float32.
 
     Raises:
         ValueError: there are not five traits or bounds, or a number is not finite.
@@ -72,26 +84,35 @@ class Score:
     low: tuple[float, ...] | None = None
     high: tuple[float, ...] | None = None
     scored_at: datetime | None = None
+    face_gaps: int | None = None
+    longest_gap_s: float | None = None
+    people: int | None = None
+    others_share: float | None = None
+    confirmed_share: float | None = None
+    decoded_share: float | None = None
 
     def __post_init__(self) -> None:
         if (self.low is None) != (self.high is None):
             raise ValueError(f"{self.video_id}: an interval has two bounds")
-        object.__setattr__(self, "face_coverage", float(np.float32(self.face_coverage)))
+        # Rounded here and not by the file, so that what is read back equals what was written.
+        for names, kind in ((_FLOATS, lambda value: float(np.float32(value))), (_COUNTS, int)):
+            for name in names:
+                if (value := getattr(self, name)) is not None:
+                    object.__setattr__(self, name, kind(value))
         if self.scored_at is not None:
             object.__setattr__(self, "scored_at", self.scored_at.astimezone(UTC).replace(microsecond=0))
-        numbers = [self.face_coverage]
+        numbers = [value for name in _FLOATS if (value := getattr(self, name)) is not None]
         for name in ("traits", "low", "high"):
             values = getattr(self, name)
             if values is None and name != "traits":
                 continue
             if len(values) != TRAIT_COUNT:
                 raise ValueError(f"{self.video_id}: a score has {TRAIT_COUNT} traits, not {len(values)} ({name})")
-            # Rounded here and not by the file, so that what is read back equals what was written.
             rounded = tuple(float(np.float32(value)) for value in values)
             object.__setattr__(self, name, rounded)
             numbers += rounded
         if not all(map(math.isfinite, numbers)):
-            raise ValueError(f"{self.video_id}: scores, bounds and face_coverage must be finite numbers")
+            raise ValueError(f"{self.video_id}: scores, bounds and facts of quality must be finite numbers")
 
 
 class ScoreStore:

@@ -12,6 +12,7 @@ from storage.scores import TRAIT_COUNT
 from storage.trait_rows import TraitRow
 
 TIME = pa.timestamp("s", tz="UTC")
+_BEFORE = "; empty for scores of before this was recorded"
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +69,39 @@ def trait_columns(trait_names: Sequence[str]) -> tuple[TraitColumn, ...]:
         TraitColumn(
             *("face_coverage", pa.float32(), _of_score("face_coverage")),
             "Share of frames in which the main person's face was detected",
+            *("1", 0, 1),
+        ),
+        TraitColumn(
+            *("face_gaps", pa.int32(), _of_score("face_gaps")),
+            f"Runs of frames in which it was not, at the beginning and the end too{_BEFORE}",
+            *("count", 0),
+        ),
+        TraitColumn(
+            *("longest_gap_s", pa.float32(), _of_score("longest_gap_s")),
+            f"Duration of the longest of these runs{_BEFORE}",
+            *("s", 0),
+        ),
+        TraitColumn(
+            *("people", pa.int32(), _of_score("people")),
+            "Faces that are seen together in at least 5 % of the frames; people who are seen one after the other count "
+            f"as one{_BEFORE}",
+            *("count", 1),
+        ),
+        TraitColumn(
+            *("others_share", pa.float32(), _of_score("others_share")),
+            f"Share of frames in which somebody else's face was detected{_BEFORE}",
+            *("1", 0, 1),
+        ),
+        TraitColumn(
+            *("confirmed_share", pa.float32(), _of_score("confirmed_share")),
+            "Share of up to 16 pictures of the main person's face that a second, independent detector took for a face "
+            f"as well{_BEFORE}",
+            *("1", 0, 1),
+        ),
+        TraitColumn(
+            *("decoded_share", pa.float32(), _of_score("decoded_share")),
+            "Frames that could be decoded over those that the file promises, or the same of its duration; empty where "
+            f"it promises nothing{_BEFORE}",
             *("1", 0, 1),
         ),
         TraitColumn(

@@ -2,7 +2,7 @@
 
 RFC 4180 with CRLF, UTF-8 without a byte order mark, one header line with the names of `storage.trait_columns`.
 
-Scores, bounds and face_coverage are float32, written as the shortest decimals that give the same float32 again; times
+Scores, bounds and facts of quality are float32, written as the shortest decimals that give the same float32; times
 are ISO 8601 in UTC, 2026-01-31T23:59:00Z. In a failed video's row the cells for numbers are empty, and so are all
 bounds of a model without a calibration.
 
@@ -120,7 +120,7 @@ def _value(column: TraitColumn, cell: str) -> Any:
 
 def _decimal(value: float) -> str:
     if not math.isfinite(value):
-        raise ValueError(f"scores and face_coverage must be finite numbers, not {value}")
+        raise ValueError(f"scores and facts of quality must be finite numbers, not {value}")
     return str(np.float32(value))  # numpy's str is the shortest decimal that round-trips its own dtype
 
 

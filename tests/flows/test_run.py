@@ -18,7 +18,8 @@ from storage import FeatureStore
 HEADER = [
     "video_id",
     *("openness", "conscientiousness", "extraversion", "agreeableness", "neuroticism"),
-    *("face_coverage", "static_tokens", "dynamic_tokens", "status", "reason", "model", "features", "weights"),
+    *("face_coverage", "face_gaps", "longest_gap_s", "people", "others_share", "confirmed_share", "decoded_share"),
+    *("static_tokens", "dynamic_tokens", "status", "reason", "model", "features", "weights"),
     *("abstain", *(f"{trait}_{bound}" for trait in TRAITS for bound in ("low", "high"))),
     *("video_sha256", "scored_at"),
 ]
@@ -65,7 +66,10 @@ def test_a_first_run_scores_every_clip_and_says_where_the_results_lie(first_run,
     for row in rows:
         assert row["status"] == "scored"
         assert np.isfinite([float(row[trait]) for trait in TRAITS]).all()
-        assert float(row["face_coverage"]) == 1.0
+        assert float(row["face_coverage"]) == float(row["decoded_share"]) == 1.0
+        assert (row["face_gaps"], float(row["longest_gap_s"])) == ("0", 0.0)
+        assert (row["people"], float(row["others_share"])) == ("1", 0.0)
+        assert float(row["confirmed_share"]) > 0.9
         assert (row["static_tokens"], row["dynamic_tokens"]) == ("16", "2")
         assert (row["model"], row["weights"]) == ("traits/1", "random")
     assert len({row["openness"] for row in rows}) == 8

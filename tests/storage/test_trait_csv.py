@@ -17,7 +17,8 @@ from hypothesis import strategies as st
 from storage import Failure, Score, StoreError, TraitRow, read_trait_csv, write_trait_csv
 
 TRAITS = ("openness", "conscientiousness", "extraversion", "agreeableness", "neuroticism")
-HEADER = ["video_id", *TRAITS, "face_coverage", "static_tokens", "dynamic_tokens"]
+QUALITY = ["face_gaps", "longest_gap_s", "people", "others_share", "confirmed_share", "decoded_share"]
+HEADER = ["video_id", *TRAITS, "face_coverage", *QUALITY, "static_tokens", "dynamic_tokens"]
 HEADER += ["status", "reason", "model", "features", "weights", "abstain"]
 HEADER += [f"{trait}_{bound}" for trait in TRAITS for bound in ("low", "high")]
 HEADER += ["video_sha256", "scored_at"]
@@ -42,8 +43,8 @@ def write(path: Path, rows) -> list[list[str]]:
 def test_scored_and_failed_videos_are_rows_under_the_header(tmp_path):
     header, failure, score = write(tmp_path / "t.csv", [failed("a.mp4"), scored("b.mp4")])
     assert header == HEADER
-    assert failure == ["a.mp4", *[""] * 8, "failed", "no_face", "main/1", "aaaa", *[""] * 12, "0" * 64, ""]
-    numbers = ["0.1", "0.25", "-1.5", "1e-08", "3.0", "0.9", "16", "6"]
+    assert failure == ["a.mp4", *[""] * 14, "failed", "no_face", "main/1", "aaaa", *[""] * 12, "0" * 64, ""]
+    numbers = ["0.1", "0.25", "-1.5", "1e-08", "3.0", "0.9", *[""] * 6, "16", "6"]
     keys = ["main/1", "static:aaaa dynamic:bbbb", "random"]
     assert score == ["b.mp4", *numbers, "scored", "", *keys, *[""] * 11, "0" * 64, ""]
 
@@ -79,7 +80,7 @@ def test_text_that_a_spreadsheet_would_run_is_made_harmless_and_comes_back(tmp_p
     rows = [failed(f"{start}1+1.mp4", reason=f"{start}cmd|' /C calc'!A0")]
     cells = write(tmp_path / "t.csv", rows)[1]
     assert cells[0] == f"'{start}1+1.mp4"
-    assert cells[10] == f"'{start}cmd|' /C calc'!A0"
+    assert cells[HEADER.index("reason")] == f"'{start}cmd|' /C calc'!A0"
     assert list(read_trait_csv(tmp_path / "t.csv", trait_names=TRAITS)) == rows
 
 

@@ -1,0 +1,115 @@
+"""How good the material of a video is: what came of it, how well its main person is seen, and who else is there."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+from itertools import pairwise
+
+import numpy as np
+
+from extractors.errors import VideoError
+from extractors.faces import FaceSettings
+
+# Faces that are there together for a smaller share of the frames are passers-by, or mistakes of the detector.
+PEOPLE_SHARE = 0.05
+
+
+@dataclass(frozen=True, slots=True)
+class Quality:
+    """Facts about one video, each a column of its features and of exports.
+
+    Args:
+        face_coverage: share of grid frames in which the main person's face was detected, 0 to 1.
+        face_gaps: runs of grid frames without it, those at either end included (count).
+        longest_gap_s: seconds of the longest of them.
+        people: faces that are there together in at least 5 % of the grid frames (count). People who are seen one after
+            the other are not told apart.
+        others_share: share of grid frames with the face of somebody else, 0 to 1.
+        confirmed_share: share of the main person's pictures that a second, independent detector was shown and takes for
+            a face as well, 0 to 1.
+        decoded_share: frames that decode, over those that the file promises; where it promises none, the same of its
+            duration, at most 1; NaN where it promises nothing.
+    """
+
+    face_coverage: float
+    face_gaps: float
+    longest_gap_s: float
+    people: float
+    others_share: float
+    confirmed_share: float
+    decoded_share: float
+
+
+QUALITY = tuple(field.name for field in fields(Quality))
+
+
+def quality_of(
+    scores: np.ndarray, faces: np.ndarray, confirmed: Sequence[bool], *, fps: float, decoded_share: float
+) -> Quality:
+    """Work out the facts about one video.
+
+    Args:
+        scores: float32 [F], the main person's in each grid frame, 0 where it was not detected.
+        faces: int [F], number of all faces in each grid frame.
+        confirmed: what the second detector says of some of the main person's pictures.
+        fps: grid frames per second.
+        decoded_share: see `Quality`.
+    """
+    seen = scores > 0
+    # A gap lies between two neighbouring frames with the face, one thought before the first and one after the last.
+    marks = [-1, *np.flatnonzero(seen).tolist(), len(seen)]
+    gaps = [after - before - 1 for before, after in pairwise(marks) if after - before > 1]
+    together = np.sort(faces)[::-1]
+    return Quality(
+        face_coverage=float(seen.mean()),
+        face_gaps=len(gaps),
+        longest_gap_s=max(gaps, default=0) / fps,
+        people=float(max(1, together[min(len(together) - 1, math.ceil(PEOPLE_SHARE * len(together)) - 1)])),
+        others_share=float((faces - seen > 0).mean()),
+        confirmed_share=float(np.mean(confirmed)) if len(confirmed) else 0.0,
+        decoded_share=decoded_share,
+    )
+
+
+def check_quality(quality: Quality, settings: FaceSettings) -> None:
+    """Refuse what falls under a threshold.
+
+    Raises:
+        VideoError: stage "faces"; reason "low_coverage", "many_gaps", "long_gap", "false_face" or "several_people".
+    """
+    if quality.face_coverage < settings.min_coverage:
+        raise VideoError(
+            "faces",
+            "low_coverage",
+            f"the main person's face is seen in {quality.face_coverage:.1%} of the frames "
+            f"(at least {settings.min_coverage:.0%} needed)",
+        )
+    if settings.max_gaps is not None and quality.face_gaps > settings.max_gaps:
+        raise VideoError(
+            "faces",
+            "many_gaps",
+            f"the main person's face is lost {quality.face_gaps:.0f} times (at most {settings.max_gaps} allowed)",
+        )
+    if settings.max_absence_s is not None and quality.longest_gap_s > settings.max_absence_s:
+        raise VideoError(
+            "faces",
+            "long_gap",
+            f"the main person's face is not seen for {quality.longest_gap_s:.1f} s on end "
+            f"(at most {settings.max_absence_s:g} s allowed)",
+        )
+    if quality.confirmed_share < settings.min_confirmed_share:
+        raise VideoError(
+            "faces",
+            "false_face",
+            f"a second detector takes {quality.confirmed_share:.0%} of the pictures of what looks like a face for one "
+            f"(at least {settings.min_confirmed_share:.0%} needed)",
+        )
+    if quality.others_share > settings.max_others_share:
+        raise VideoError(
+            "faces",
+            "several_people",
+            f"somebody else's face is seen too in {quality.others_share:.1%} of the frames "
+            f"(at most {settings.max_others_share:.0%} allowed)",
+        )

@@ -1,0 +1,130 @@
+"""A second opinion on what a network took for a face, by means that know nothing of that network.
+
+BlazeFace is sure of some digits in ovals, of letters and of globes. A cascade of Haar features looks at light and dark
+around eyes, nose and cheeks instead, and hardly ever falls for the same things. Alone it would miss many faces; here it
+need only confirm some of the pictures in which a face is known to have been found.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from functools import cache
+
+import cv2
+import numpy as np
+
+from extractors.boxes import overlaps
+from extractors.cutting import cut_square, resized
+
+# The box that is asked about is this wide in a sample, which shows as much again around it.
+BOX_PX = 64
+# Pictures that are looked at, evenly over those with a face; up to twice as many are kept while the video is read.
+SAMPLES = 16
+# Of a picture full of faces, so many of the largest are kept.
+FACES_PER_PICTURE = 4
+# The cascade knows upright faces only, to some 10 degrees; heads are held obliquely.
+TURNS_DEG = (0.0, 20.0, -20.0)
+# Places and sizes at which the cascade says yes. Of real faces some 40 are the rule; what is none has rarely one.
+MIN_HITS = 3
+SAME_FACE_OVERLAP = 0.3
+
+
+@dataclass
+class FaceSamples:
+    """Small pictures of the faces of a video, evenly over the frames that have any, in bounded memory."""
+
+    _kept: list[tuple[int, list[tuple[np.ndarray, np.ndarray]]]] = field(default_factory=list)
+    _every: int = 1
+    _seen: int = 0
+
+    def offer(self, frame: int, picture: np.ndarray, faces: np.ndarray) -> None:
+        """Show the next frame's faces; most frames leave nothing.
+
+        Args:
+            frame: grid frame.
+            picture: uint8 RGB [height, width, 3].
+            faces: float32 [n, 5]: x, y, width, height in px, score.
+        """
+        if not len(faces):
+            return
+        if self._seen % self._every == 0:
+            largest = faces[np.argsort(-faces[:, 2] * faces[:, 3], kind="stable")[:FACES_PER_PICTURE]]
+            self._kept.append((frame, [(face, _cut_out(picture, face)) for face in largest]))
+            if len(self._kept) == 2 * SAMPLES:
+                self._kept, self._every = self._kept[::2], 2 * self._every
+        self._seen += 1
+
+    def of(self, boxes: np.ndarray, scores: np.ndarray) -> list[np.ndarray]:
+        """Choose up to `SAMPLES` pictures of one person, evenly.
+
+        Args:
+            boxes: float32 [frames, 4], the person's box in each grid frame.
+            scores: float32 [frames], above 0 where it was detected.
+
+        Returns:
+            Grey pictures, uint8 [128, 128], with the box in the middle.
+        """
+        own = [
+            patches[best][1]
+            for frame, patches in self._kept
+            if scores[frame] > 0
+            for shared in [overlaps(np.stack([face for face, _ in patches]), boxes[frame])]
+            for best in [int(shared.argmax())]
+            if shared[best] >= SAME_FACE_OVERLAP
+        ]
+        count = min(SAMPLES, len(own))
+        return [own[(2 * place + 1) * len(own) // (2 * count)] for place in range(count)]
+
+
+def is_confirmed(sample: np.ndarray) -> bool:
+    """Whether the cascade, too, sees a face in the middle of a sample, held upright or obliquely.
+
+    Args:
+        sample: uint8 [128, 128], from `FaceSamples`.
+
+    Sources:
+        P. Viola, M. Jones, Rapid object detection using a boosted cascade of simple features, 2001; the trees of
+        R. Lienhart, which come with OpenCV.
+    """
+    return any(_hits(turned) >= MIN_HITS for turned in _turned(_stretched(sample)))
+
+
+def _cut_out(picture: np.ndarray, face: np.ndarray) -> np.ndarray:
+    """The square of twice the box's side around its middle, grey [128, 128]."""
+    x, y, width, height = face[:4].tolist()
+    side = max(2, round(2 * max(width, height)))
+    square = cut_square(picture, (round(x + (width - side) / 2), round(y + (height - side) / 2), side))
+    return cv2.cvtColor(resized(square, 2 * BOX_PX), cv2.COLOR_RGB2GRAY)
+
+
+def _stretched(sample: np.ndarray) -> np.ndarray:
+    """Dark and pale faces are faces too: bring all but the extreme 2 % of pixels to the whole range of grey."""
+    low, high = np.percentile(sample, [2, 98])
+    return np.clip((sample - low) * (255 / max(high - low, 8.0)), 0, 255).astype(np.uint8)
+
+
+def _turned(sample: np.ndarray) -> Iterator[np.ndarray]:
+    for turn in TURNS_DEG:
+        matrix = cv2.getRotationMatrix2D((BOX_PX - 0.5, BOX_PX - 0.5), turn, 1.0)
+        yield cv2.warpAffine(sample, matrix, sample.shape[::-1], borderMode=cv2.BORDER_REPLICATE) if turn else sample
+
+
+def _hits(sample: np.ndarray) -> int:
+    """How many places and sizes about the middle look like a face."""
+    found = _cascade().detectMultiScale(
+        sample,
+        scaleFactor=1.1,
+        minNeighbors=0,
+        minSize=(3 * BOX_PX // 4,) * 2,
+        maxSize=(8 * BOX_PX // 5,) * 2,
+    )
+    if not len(found):
+        return 0
+    off = np.abs(found[:, :2] + found[:, 2:] / 2 - BOX_PX)
+    return int((off < 0.3 * BOX_PX).all(axis=1).sum())
+
+
+@cache
+def _cascade() -> cv2.CascadeClassifier:
+    return cv2.CascadeClassifier(f"{cv2.data.haarcascades}haarcascade_frontalface_alt2.xml")
