@@ -79,6 +79,7 @@ def render_report(
         flags=sections.flags(summary),
         refusals=sections.refusals(summary),
         coverage_charts=sections.coverage_charts(summary) if summary.names else [],
+        material=sections.material(summary) if summary.names else None,
         trait_charts=sections.trait_charts(summary) if summary.names else [],
         statistics=sections.trait_statistics(summary) if summary.names else None,
         correlations=sections.correlations(summary),

@@ -28,6 +28,15 @@ FLAGS = {
     "few_tokens": "too few face crops or windows of motion",
     "wide_interval": "the interval is as wide as without the video",
 }
+MATERIAL = {
+    "face_coverage": "share of frames with the main person's face",
+    "face_gaps": "runs of frames without it",
+    "longest_gap_s": "seconds of the longest of them",
+    "people": "faces seen together",
+    "others_share": "share of frames with somebody else's face",
+    "confirmed_share": "share of pictures of the face that a second detector confirms",
+    "decoded_share": "what could be decoded of what the file promises",
+}
 
 
 def outcome(summary: Summary) -> Drawing:
@@ -67,6 +76,19 @@ def coverage_charts(summary: Summary) -> list[Drawing]:
         histogram("Face coverage", summary.coverage, np.linspace(0, 1, 21), "share of frames with the face"),
         *(_token_chart(kind, summary.tokens[:, place]) for place, kind in enumerate(("Face", "Motion"))),
     ]
+
+
+def material(summary: Summary) -> Table:
+    """How good the material of the scored videos is."""
+    rows = []
+    for name, meaning in MATERIAL.items():
+        values = summary.coverage if name == "face_coverage" else summary.facts[name]
+        known = values[~np.isnan(values)]
+        figures = [f"{value:.4g}" for value in np.quantile(known, [0, 0.05, 0.5, 0.95, 1])] if len(known) else ["-"] * 5
+        rows.append((name, meaning, f"{len(known):,}", *figures))
+    headings = ("videos", "least", "5 %", "median", "95 %", "greatest")
+    columns = (Column("column", "code"), Column("meaning"), *(Column(heading, "number") for heading in headings))
+    return Table("material", "The material of the scored videos, as far as it is known", columns, rows)
 
 
 def trait_charts(summary: Summary) -> list[Drawing]:

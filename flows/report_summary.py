@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from extractors.quality import QUALITY
 from fusion.traits import TRAITS
 from storage.failures import Failure
 from storage.trait_rows import TraitRow
@@ -17,6 +18,7 @@ MOST_VIDEOS = 200
 EXTREMES_PER_TRAIT = 8
 EXTREMES_OF_QUALITY = 40
 WAITING = "not_extracted"
+FACTS = tuple(name for name in QUALITY if name != "face_coverage")
 
 
 @dataclass
@@ -37,6 +39,7 @@ class Summary:
         names: N video ids with a score.
         scores: float32 [N, 5].
         coverage: float32 [N], face coverage.
+        facts: name -> float32 [N], the other facts of quality; NaN where not known.
         tokens: int32 [N, 2], face and motion tokens.
         widths: float32 [N, 5], of the intervals; None where a score has none.
         abstain: by video, codes with a space between.
@@ -48,6 +51,7 @@ class Summary:
     names: list[str]
     scores: np.ndarray
     coverage: np.ndarray
+    facts: dict[str, np.ndarray]
     tokens: np.ndarray
     widths: np.ndarray | None
     abstain: list[str]
@@ -84,6 +88,7 @@ def summarise(rows: Iterable[TraitRow], failures: Sequence[Failure]) -> Summary:
     """
     names, abstain = [], []
     numbers: list[tuple[float, ...]] = []
+    facts: list[tuple[float | None, ...]] = []
     widths: list[tuple[float, ...]] = []
     weights: Counter[str] = Counter()
     refusals: dict[str, Refusals] = {}
@@ -98,6 +103,7 @@ def summarise(rows: Iterable[TraitRow], failures: Sequence[Failure]) -> Summary:
         names.append(row.video_id)
         abstain.append(score.abstain)
         numbers.append((*score.traits, score.face_coverage, score.static_tokens, score.dynamic_tokens))
+        facts.append(tuple(getattr(score, name) for name in FACTS))
         weights[score.weights] += 1
         if score.low is not None and score.high is not None:
             widths.append(tuple(high - low for low, high in zip(score.low, score.high, strict=True)))
@@ -108,6 +114,7 @@ def summarise(rows: Iterable[TraitRow], failures: Sequence[Failure]) -> Summary:
         names,
         table[:, : len(TRAITS)],
         table[:, len(TRAITS)],
+        dict(zip(FACTS, np.array(facts, np.float32).reshape(-1, len(FACTS)).T, strict=True)),
         table[:, len(TRAITS) + 1 :].astype(np.int32),
         np.array(widths, np.float32) if widths and len(widths) == len(names) else None,
         abstain,
@@ -131,6 +138,8 @@ def noteworthy(summary: Summary) -> list[tuple[int, str]]:
     for row in np.argsort(summary.coverage, kind="stable")[:few].tolist():
         if summary.coverage[row] < 1:
             why.setdefault(row, []).append("little of the face")
+    for row in np.flatnonzero(summary.facts["people"] > 1)[:few].tolist():
+        why.setdefault(row, []).append("several people")
     if summary.widths is not None:
         for row in np.argsort(-summary.widths.mean(axis=1), kind="stable")[:few].tolist():
             why.setdefault(row, []).append("wide interval")

@@ -1,0 +1,85 @@
+"""What a video's quality is, worked out by hand, and what falls under which threshold."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from extractors.errors import VideoError
+from extractors.faces import FaceSettings
+from extractors.quality import Quality, check_quality, quality_of
+
+GOOD = Quality(1.0, 0, 0.0, 1, 0.0, 1.0, 1.0)
+
+
+def measure(seen: str, faces: str | None = None, confirmed: tuple[bool, ...] = (True,)) -> Quality:
+    """One letter for each frame: "x" where the main person is seen; number of all faces."""
+    scores = np.array([0.9 * (letter == "x") for letter in seen], np.float32)
+    counts = [int(letter == "x") for letter in seen] if faces is None else [int(digit) for digit in faces]
+    return quality_of(scores, np.array(counts), confirmed, fps=5.0, decoded_share=1.0)
+
+
+@pytest.mark.parametrize(
+    ("seen", "coverage", "gaps", "longest_s"),
+    [
+        ("xxxxx", 1.0, 0, 0.0),
+        ("xx.xx", 0.8, 1, 0.2),
+        (".x...xx..x", 0.4, 3, 0.6),
+        ("x.........", 0.1, 1, 1.8),
+        (".........x", 0.1, 1, 1.8),
+        ("..", 0.0, 1, 0.4),
+    ],
+)
+def test_gaps_are_runs_of_frames_without_the_face_at_either_end_too(seen, coverage, gaps, longest_s):
+    found = measure(seen)
+    assert (found.face_coverage, found.face_gaps) == (pytest.approx(coverage), gaps)
+    assert found.longest_gap_s == pytest.approx(longest_s)
+
+
+@pytest.mark.parametrize(
+    ("seen", "faces", "people", "others"),
+    [
+        ("x" * 20, "1" * 20, 1, 0.0),
+        ("x" * 20, "2" * 20, 2, 1.0),
+        ("x" * 20, "1" * 19 + "4", 4, 0.05),  # 5 % of the frames
+        ("x" * 40, "1" * 39 + "4", 1, 0.025),  # less: a passer-by
+        ("x" * 10 + "." * 10, "1" * 20, 1, 0.5),  # somebody else takes over
+        ("x" * 10 + "." * 10, "3" * 5 + "1" * 5 + "0" * 10, 3, 0.25),
+        ("x", "2", 2, 1.0),
+    ],
+)
+def test_people_are_those_seen_together_and_others_those_beside_or_instead_of_the_main_person(
+    seen, faces, people, others
+):
+    found = measure(seen, faces)
+    assert found.people == people
+    assert found.others_share == pytest.approx(others)
+
+
+def test_what_could_not_be_looked_at_is_not_confirmed():
+    assert measure("xx", confirmed=(True, False, False, False)).confirmed_share == 0.25
+    assert measure("xx", confirmed=()).confirmed_share == 0.0
+
+
+@pytest.mark.parametrize(
+    ("worse", "limits", "reason"),
+    [
+        ({"face_coverage": 0.29}, {}, "low_coverage"),
+        ({"confirmed_share": 0.24}, {}, "false_face"),
+        ({"face_gaps": 4}, {"max_gaps": 3}, "many_gaps"),
+        ({"longest_gap_s": 2.1}, {"max_absence_s": 2}, "long_gap"),
+        ({"others_share": 0.11}, {"max_others_share": 0.1}, "several_people"),
+    ],
+)
+def test_what_falls_under_a_threshold_is_refused_with_its_reason(worse, limits, reason):
+    settings = FaceSettings(**limits)
+    check_quality(GOOD, settings)
+    with pytest.raises(VideoError) as caught:
+        check_quality(replace(GOOD, **worse), settings)
+    assert (caught.value.stage, caught.value.reason) == ("faces", reason)
+
+
+def test_gaps_and_other_people_are_told_and_refused_only_where_the_user_says_so():
+    check_quality(replace(GOOD, face_gaps=99, longest_gap_s=600, people=9, others_share=1.0), FaceSettings())
