@@ -146,10 +146,12 @@ def reached_s(stream: VideoStream, tally: Tally) -> float:
     return max(start_s + tally.shown_s, tally.others_s)
 
 
-def promised_frames(container: InputContainer, stream: VideoStream) -> int:
-    """Return how many frames the file promises; 0 where it promises nothing."""
-    # AVI counts a picture anew for every tick of its clock for which it goes on being shown.
-    return 0 if container.format.name == "avi" else stream.frames
+def promised_frames(stream: VideoStream) -> int:
+    """Return how many frames to show the file's own index lists; 0 where it promises nothing."""
+    # The number in its head counts those that an edit list hides, too, and in AVI each tick that a frame goes on for.
+    if not stream.frames:
+        return 0
+    return sum(1 for entry in stream.index_entries if entry.size and not entry.is_discard)
 
 
 def _raise_unless_the_video_is_to_blame(error: av.FFmpegError) -> None:

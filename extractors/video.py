@@ -18,8 +18,6 @@ from extractors.upright import Upright
 # Containers such as Matroska round times to whole milliseconds; ticks coarser than that are the frame rate itself.
 COARSEST_ROUNDING_S = 0.001
 EXACT_S = 1e-6
-# A recording that was cut out of a longer one begins with so many frames at most that need others before it.
-LEADING_FRAMES = 8
 
 
 class VideoSettings(BaseModel, frozen=True, extra="forbid"):
@@ -32,8 +30,14 @@ class VideoSettings(BaseModel, frozen=True, extra="forbid"):
         default=0.95,
         ge=0.0,
         le=1.0,
-        description="Share of the duration, and of the frames, promised by the file that must decode, else the video "
-        "is refused.",
+        description="Share of the duration promised by the file that must decode, else the video is refused.",
+    )
+    min_frames_share: float = Field(
+        default=0.7,
+        ge=0.0,
+        le=1.0,
+        description="Share of the frames promised by the file that must decode, else the video is refused. Some "
+        "encoders promise a frame where they only repeat the one before.",
     )
     max_broken_share: float = Field(
         default=0.02,
@@ -127,8 +131,8 @@ def grid_frames(
             "too_large": its pictures are larger, or more, than `most` allows;
             "timestamps": one frame would be shown for longer than limits.max_still_s;
             and once all frames have come
-            "truncated": less of the promised duration, or fewer of the promised frames, decode than
-                limits.min_decoded_share;
+            "truncated": less of the promised duration decodes than limits.min_decoded_share, or of the promised
+                frames than limits.min_frames_share;
             "damaged": more frames are broken than limits.max_broken_share.
     """
     tally = Tally() if tally is None else tally
@@ -175,7 +179,7 @@ def _check_whole(
     container: av.container.InputContainer, stream: av.video.stream.VideoStream, tally: Tally, limits: VideoSettings
 ) -> None:
     duration_s, reached = promised_s(container, stream), reached_s(stream, tally)
-    frames = promised_frames(container, stream)
+    frames = promised_frames(stream)
     if frames:
         tally.share = min(1.0, tally.good / frames)
     elif duration_s:
@@ -188,11 +192,11 @@ def _check_whole(
             f"(at least {limits.min_decoded_share:.0%} needed)",
         )
     # Broken ones were found, and have a rule of their own.
-    if tally.total + LEADING_FRAMES < limits.min_decoded_share * frames:
+    if tally.total < limits.min_frames_share * frames:
         raise VideoError(
             "decode",
             "truncated",
-            f"only {tally.total} of {frames} frames are there (at least {limits.min_decoded_share:.0%} needed)",
+            f"only {tally.total} of {frames} frames are there (at least {limits.min_frames_share:.0%} needed)",
         )
     if tally.broken > limits.max_broken_share * tally.total:
         raise VideoError(

@@ -9,6 +9,7 @@ import av
 import numpy as np
 import pytest
 
+from extractors.decoding import Tally
 from extractors.errors import VideoError
 from extractors.video import VideoSettings, grid_frames, probe
 
@@ -50,6 +51,52 @@ def test_short_video_beside_longer_sound_is_not_called_truncated(tmp_path, drawi
             container.mux(sound.encode(frame))
         container.mux(sound.encode())
     assert drawing.numbers(path) == list(range(50))
+
+
+def write_with_frames_that_are_not_there(path: Path, count: int, every: int) -> None:
+    """MPEG-4 in which one in so many packets says that there is no picture; no decoder complains about that."""
+    nothing = bytes([0, 0, 1, 0xB6, 0x10, 0x40])  # a "video object plane" with vop_coded = 0
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("mpeg4", rate=25, options={"g": "1"})
+        stream.width, stream.height, stream.pix_fmt = 160, 96, "yuv420p"
+        packets = [
+            packet
+            for number in range(count)
+            for packet in stream.encode(av.VideoFrame.from_ndarray(np.full((96, 160, 3), number, np.uint8)))
+        ]
+        for number, packet in enumerate([*packets, *stream.encode()]):
+            if number % every == 1:
+                empty = av.Packet(nothing)
+                empty.pts, empty.dts, empty.time_base = packet.pts, packet.dts, packet.time_base
+                empty.stream, empty.duration = stream, packet.duration
+                packet = empty
+            container.mux(packet)
+
+
+@pytest.mark.parametrize(("every", "share"), [(3, 2 / 3), (30, 29 / 30)])
+def test_fewer_frames_than_promised_are_counted_and_refused_below_the_threshold(tmp_path, every, share):
+    path = tmp_path / "a.mp4"
+    write_with_frames_that_are_not_there(path, 60, every)
+    tally = Tally()
+    list(grid_frames(path, 25.0, limits=VideoSettings(min_frames_share=0.6), tally=tally))
+    assert tally.share == pytest.approx(share)
+    assert tally.broken == 0
+    if share < VideoSettings().min_frames_share:
+        found = refusal(path)
+        assert found.reason == "truncated"
+        assert "40 of 60 frames" in found.message
+    else:
+        assert len(list(grid_frames(path, 25.0))) == 60
+
+
+def test_avi_that_holds_its_pictures_for_long_promises_no_frames(drawing):
+    """AVI writes an empty packet for each tick of its clock, and counts it."""
+    times = [0, 1, 2, 20, 21, 22, 40, 41, 42]
+    path = drawing.write("a.avi", drawing.pictures(9), times=times, codec="mpeg4")
+    assert probe(path).frames_promised == 43
+    tally = Tally()
+    assert len(list(grid_frames(path, 25.0, tally=tally))) == 43
+    assert tally.share == 1.0
 
 
 def spoil(path: Path, wanted: set[int]) -> None:
