@@ -19,6 +19,12 @@ from extractors.limits import DEFAULT_LIMITS, Limits
 
 # A clock that goes back by more than this has been restarted (joined broadcast recordings); less is disorder.
 RESTART_S = 1.0
+# FFmpeg goes by what is in a file, not by its name. Playlists and lists (HLS, concat, DASH, patterns of pictures) would
+# have it read other files: only formats that hold their video themselves are opened. These are FFmpeg's names.
+FORMATS = (
+    *("mov", "matroska", "avi", "mpegts", "mpeg", "mpegvideo", "flv", "live_flv", "ogg", "asf", "mxf", "dv", "nut"),
+    *("ivf", "wtv", "rm", "m4v", "h264", "hevc", "obu", "mjpeg", "jpeg_pipe", "yuv4mpegpipe"),
+)
 
 
 @dataclass(slots=True)
@@ -56,8 +62,9 @@ def opened(path: Path | str, most: Limits = DEFAULT_LIMITS) -> Iterator[tuple[In
     """
     name = Path(path).name
     try:
-        # Files that point elsewhere (playlists) may name local files only, and a name is never taken for an address.
-        container = av.open(f"file:{path}", options={"protocol_whitelist": "file"}, metadata_errors="replace")
+        # A name is never taken for an address, and nothing but a file is ever opened.
+        options = {"protocol_whitelist": "file", "format_whitelist": ",".join(FORMATS)}
+        container = av.open(f"file:{path}", options=options, metadata_errors="replace")
     except (FileNotFoundError, PermissionError, IsADirectoryError) as error:
         raise VideoError("decode", "unreadable", f"cannot open {name}: {error.strerror}") from error
     except av.FFmpegError as error:

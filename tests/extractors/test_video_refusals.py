@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import socket
+from collections.abc import Callable
 from pathlib import Path
 
 import av
 import numpy as np
 import pytest
+import system_calls
 
 from extractors.decoding import Tally
 from extractors.errors import VideoError
@@ -190,12 +192,62 @@ def test_what_is_no_video_is_refused_without_a_word_on_the_terminal(tmp_path, ca
     assert capfd.readouterr() == ("", "")
 
 
-def test_a_playlist_never_reaches_the_network(tmp_path):
+HLS = "#EXTM3U\n#EXT-X-TARGETDURATION:9\n#EXTINF:9,\n{}\n#EXT-X-ENDLIST\n"
+LISTS = {
+    "HLS": HLS,
+    "HLS of playlists": "#EXTM3U\n#EXT-X-STREAM-INF:BANDWIDTH=1\n{}\n",
+    "concat": "ffconcat version 1.0\nfile {}\n",
+    "DASH": '<?xml version="1.0"?><MPD xmlns="urn:mpeg:dash:schema:mpd:2011" type="static"><Period><AdaptationSet '
+    'mimeType="video/mp4"><Representation id="1"><BaseURL>{}</BaseURL></Representation></AdaptationSet></Period></MPD>',
+    "reference": "[Reference]\nRef1={}\n",
+    "SMIL": "<smil><body><video src='{}'/></body></smil>",
+}
+
+
+@pytest.fixture
+def canary(drawing, tmp_path) -> Path:
+    """A good video in a folder of its own, which nobody has any business to read."""
+    (tmp_path / "canary").mkdir()
+    return drawing.write("canary/a.ts", drawing.pictures(30), codec="mpeg4")
+
+
+def files_opened(work: Callable[[], object], folder: Path) -> list[str]:
+    if reason := system_calls.supported():
+        pytest.skip(reason)
+    return system_calls.run(work, folder).calls
+
+
+@pytest.mark.parametrize("suffix", ["mp4", "mkv", "m3u8"])
+@pytest.mark.parametrize("kind", LISTS)
+def test_a_list_of_other_files_has_none_of_them_read(tmp_path, canary, kind, suffix):
+    for name in ("canary/a.ts", str(canary)):
+        path = tmp_path / f"a.{suffix}"
+        path.write_text(LISTS[kind].format(name))
+        assert files_opened(lambda path=path: refusal(path), canary.parent) == []
+        assert refusal(path).reason == "not_a_video"
+
+
+@pytest.mark.parametrize(("kind", "suffix"), [("HLS", "m3u8"), ("concat", "mp4")])
+def test_ffmpeg_by_itself_would_read_them(tmp_path, canary, kind, suffix):
+    """So that the test above can fail."""
+    path = tmp_path / f"a.{suffix}"
+    path.write_text(LISTS[kind].format("canary/a.ts"))
+
+    def decode() -> None:
+        with av.open(f"file:{path}", options={"protocol_whitelist": "file"}) as container:
+            assert sum(1 for _ in container.decode(video=0)) == 30
+
+    assert "open" in files_opened(decode, canary.parent)
+
+
+@pytest.mark.parametrize("suffix", ["mp4", "m3u8"])
+@pytest.mark.parametrize("kind", LISTS)
+def test_a_list_of_addresses_never_reaches_the_network(tmp_path, kind, suffix):
     with socket.create_server(("127.0.0.1", 0)) as server:
-        address = f"http://127.0.0.1:{server.getsockname()[1]}/a.ts"
-        path = tmp_path / "a.m3u8"
-        path.write_text(f"#EXTM3U\n#EXT-X-TARGETDURATION:9\n#EXTINF:9,\n{address}\n#EXT-X-ENDLIST\n")
-        assert refusal(path).reason in ("not_a_video", "no_video")
+        path = tmp_path / f"a.{suffix}"
+        for protocol in ("http", "tcp", "rtmp"):
+            path.write_text(LISTS[kind].format(f"{protocol}://127.0.0.1:{server.getsockname()[1]}/a.ts"))
+            assert refusal(path).reason == "not_a_video"
         server.setblocking(False)
         with pytest.raises(BlockingIOError):
             server.accept()
