@@ -1,0 +1,189 @@
+"""Long videos, large pictures, slow and fast ones, and sound that goes on: the same rules, in bounded memory."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Iterable
+from pathlib import Path
+
+import av
+import cv2
+import numpy as np
+import pytest
+
+from extractors.crops import CropSettings
+from extractors.faces import FaceSettings
+from extractors.optical_flow import OpticalFlowSettings
+from extractors.preparation import FaceCrop, Motion, PreparationSettings, Request
+from extractors.preparer_pool import Finished, PreparerPool
+from extractors.track import FaceTrack
+from extractors.video import VideoSettings, grid_frames
+
+TWO_HOURS_S = 7200
+# What time and memory may differ by between a video's beginning and its end.
+MOST_GROWTH_MB = 150
+FLAT = 1.5
+
+
+@pytest.fixture
+def settings(face_model) -> PreparationSettings:
+    return PreparationSettings(
+        face_model, VideoSettings(), FaceSettings(), CropSettings(), OpticalFlowSettings(engine="cpu", preset="fast")
+    )
+
+
+@pytest.fixture(scope="module")
+def portrait() -> np.ndarray:
+    """A face in the middle, about a quarter of the width of uint8 RGB [400, 400, 3]."""
+    data = pytest.importorskip("skimage.data")
+    return data.astronaut()[:400, 20:420]
+
+
+def memory_mb(process: int | str = "self", name: str = "VmRSS") -> float:
+    (line,) = (line for line in Path(f"/proc/{process}/status").read_text().splitlines() if line.startswith(name))
+    return int(line.split()[1]) / 1024
+
+
+def write(path: Path, pictures: Iterable[np.ndarray], *, codec: str, rate: int, **options: str) -> Path:
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream(codec, rate=rate, options=options)
+        stream.pix_fmt = "yuv420p"
+        for index, picture in enumerate(pictures):
+            if index == 0:
+                stream.height, stream.width = picture.shape[:2]
+            frame = av.VideoFrame.from_ndarray(picture, format="rgb24")
+            container.mux(stream.encode(frame.reformat(format="yuv420p")))
+        container.mux(stream.encode())
+    return path
+
+
+@pytest.mark.parametrize(("rate", "count"), [(1, 12), (240, 480)])
+def test_a_frame_a_second_and_240_of_them_fall_on_the_grid_by_their_times(drawing, rate, count):
+    path = drawing.write("a.mp4", drawing.pictures(count), rate=rate)
+    grid = range(25 * count // rate)
+    # 240 / 25 is no whole number: the frame on screen is the last one that has begun.
+    assert drawing.numbers(path) == [k * rate // 25 for k in grid]
+
+
+@pytest.mark.parametrize(("rate", "count"), [(1, 4), (240, 240)])
+def test_a_face_is_tracked_at_a_frame_a_second_and_at_240(settings, portrait, tmp_path, rate, count):
+    path = write(tmp_path / "a.mp4", (portrait for _ in range(count)), codec="libx264", rate=rate)
+    track, *parts, end = prepared(settings, Request(path, None, static=True, dynamic=False))
+    assert isinstance(end, Finished)
+    assert len(track.scores) == 25 * count // rate
+    assert track.coverage == 1.0
+    assert sum(isinstance(part, FaceCrop) for part in parts) == 16
+
+
+@pytest.mark.parametrize("name", ["a.mp4", "a.mkv"])
+@pytest.mark.parametrize(("sound_s", "delay_s"), [(5, 0), (2, 3), (1, 0)])
+def test_sound_that_lasts_longer_or_comes_later_does_not_change_the_frames(tmp_path, drawing, name, sound_s, delay_s):
+    path = tmp_path / name
+    with av.open(str(path), "w") as container:
+        video = container.add_stream("libx264", rate=25)
+        video.width, video.height, video.pix_fmt = 160, 96, "yuv420p"
+        sound = container.add_stream("aac", rate=8000, layout="mono")
+        for picture in drawing.pictures(50):
+            container.mux(video.encode(av.VideoFrame.from_ndarray(picture, format="rgb24").reformat(format="yuv420p")))
+        container.mux(video.encode())
+        for index in range(8000 * sound_s // 1024):
+            frame = av.AudioFrame.from_ndarray(np.zeros((1, 1024), np.float32), format="fltp", layout="mono")
+            frame.sample_rate, frame.pts = 8000, 8000 * delay_s + 1024 * index
+            container.mux(sound.encode(frame))
+        container.mux(sound.encode())
+    assert drawing.numbers(path) == list(range(50))
+
+
+def test_a_face_in_8k_is_tracked_and_cut_out(settings, portrait, tmp_path):
+    shown = np.full((4320, 7680, 3), 90, np.uint8)
+    face_px = 3000
+    shown[1000 : 1000 + face_px, 3000 : 3000 + face_px] = cv2.resize(portrait, (face_px, face_px))
+    path = tmp_path / "8k.mjpeg"
+    path.write_bytes(18 * cv2.imencode(".jpg", cv2.cvtColor(shown, cv2.COLOR_RGB2BGR))[1].tobytes())
+    track, *parts, end = prepared(settings, Request(path, None, static=True, dynamic=True))
+    assert isinstance(end, Finished)
+    assert (len(track.scores), track.coverage) == (18, 1.0)
+    x, y, width, _ = track.boxes[0]
+    assert 3000 < x < x + width < 3000 + face_px
+    assert 1000 < y < 1000 + face_px
+    # The crop shows what the same part of the portrait shows.
+    crop = next(part.pixels for part in parts if isinstance(part, FaceCrop))
+    window = next(part.window for part in parts if isinstance(part, Motion))
+    left, top, side = (np.array(window.box) - [3000, 1000, 0]) * 400 / face_px
+    inside = portrait[int(top) : int(top + side), int(left) : int(left + side)]
+    truth = cv2.resize(inside, (224, 224), interpolation=cv2.INTER_CUBIC).astype(float)
+    assert np.corrcoef(crop.ravel(), truth.ravel())[0, 1] > 0.97
+
+
+@pytest.mark.slow
+def test_two_hours_decode_in_bounded_memory_and_at_one_pace(drawing):
+    """180,000 pictures, each with its number's last nine bits."""
+    count = 25 * TWO_HOURS_S
+    pictures = [drawing.picture(number) for number in range(512)]
+    path = write(drawing.folder / "long.mkv", (pictures[k % 512] for k in range(count)), codec="mpeg4", rate=25, g="25")
+    tenth = count // 10
+    marks, memory = [time.perf_counter()], []
+    for k, picture in enumerate(grid_frames(path, 25.0)):
+        assert drawing.number(picture) == k % 512
+        if (k + 1) % tenth == 0:
+            marks.append(time.perf_counter())
+            memory.append(memory_mb())
+    assert k + 1 == count
+    paces_ms = 1000 * np.diff(marks) / tenth
+    report(f"decoded {path.stat().st_size / 2**20:.0f} MB", paces_ms, memory)
+
+
+@pytest.mark.slow
+def test_two_hours_of_a_face_are_tracked_and_cropped_in_bounded_memory_and_at_one_pace(settings, portrait, tmp_path):
+    """7,200 pictures of a second each, so that the detector sees 7,200 and the rest of the way 180,000."""
+    shifts = np.random.default_rng(0).integers(-3, 4, size=(64, 2))
+    pictures = [np.roll(cv2.resize(portrait, (320, 320)), shift, axis=(0, 1)) for shift in shifts]
+    path = write(tmp_path / "long.mkv", (pictures[k % 64] for k in range(TWO_HOURS_S)), codec="mpeg4", rate=1, g="10")
+    marks, memory, seen = [], [], 0
+    whole_crops = settings.crops.model_copy(update={"static_tokens": 4096})
+    long = PreparationSettings(
+        settings.face_model, settings.video, settings.faces, whole_crops, settings.optical_flow, settings.limits
+    )
+    with PreparerPool(long, 1, stall_s=120) as pool:
+        (child,) = (int(name) for name in Path(f"/proc/self/task/{os.getpid()}/children").read_text().split())
+        begun = time.perf_counter()
+        for _, part in pool.prepare([Request(path, None, static=True, dynamic=False)]):
+            match part:
+                case FaceTrack():
+                    tracking_s, frames = time.perf_counter() - begun, len(part.scores)
+                    tracking_mb = memory_mb(child, "VmHWM")
+                    assert (part.coverage, part.quality.people, part.quality.confirmed_share) == (1.0, 1, 1.0)
+                    marks.append(time.perf_counter())
+                case FaceCrop():
+                    seen += 1
+                    if seen % 409 == 0:
+                        marks.append(time.perf_counter())
+                        memory.append(memory_mb(child))
+                case Finished():
+                    peak = memory_mb(child, "VmHWM")
+    assert frames == 25 * TWO_HOURS_S
+    assert seen == 4096
+    print(f"\ntracked: {1000 * tracking_s / TWO_HOURS_S:.2f} ms a picture, {tracking_mb:.0f} MB at most")
+    report(f"cropped, {peak:.0f} MB at most", 1000 * np.diff(marks) / (frames / 10), memory)
+    assert peak < 1000
+
+
+def report(what: str, paces_ms: np.ndarray, memory: list[float]) -> None:
+    """Say how it went, and check that the end is as the beginning."""
+    print(
+        f"\n{what}: {paces_ms[0]:.3f} ms a frame at first, {paces_ms[-1]:.3f} at the end, median "
+        f"{np.median(paces_ms):.3f}; {memory[0]:.0f} MB at first, {memory[-1]:.0f} at the end"
+    )
+    assert memory[-1] - memory[0] < MOST_GROWTH_MB
+    # Halves, and not tenths: others may use this machine meanwhile.
+    first, second = np.split(paces_ms, [len(paces_ms) // 2])
+    assert np.median(second) < FLAT * np.median(first)
+
+
+def prepared(settings: PreparationSettings, request: Request) -> list[object]:
+    with PreparerPool(settings, 1, stall_s=120) as pool:
+        return [
+            Motion(part.window, part.fields.copy()) if isinstance(part, Motion) else part
+            for _, part in pool.prepare([request])
+        ]
