@@ -4,6 +4,9 @@ Run it as `python tests/benchmarks/bench_extraction.py [--video FILE] [--clips N
 takes a 15 s clip of the corpus where that is present, else a demo clip of 4 s. Several clips are extracted together, as
 a shard is; seconds are per clip. A first extraction, which builds graphs and caches, is not counted. Stages run side by
 side in several processes, so that their seconds of work add up to more than the wall's. Nothing is asserted about time.
+
+A second table tells what it costs that a video is prepared in a child process, which may crash or hang without harm,
+and not in the process that runs the networks: the same clip in turns, each way first as often as the other.
 """
 
 from __future__ import annotations
@@ -11,26 +14,31 @@ from __future__ import annotations
 import argparse
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from hashlib import sha256
 from pathlib import Path
 from statistics import median
 from typing import Any
 
+import psutil
 from bench_optical_flow import DEFAULT_CORPUS
 from rich.console import Console
 from rich.table import Table
 
-from extractors.optical_flow import usable_cores
-from extractors.stopwatch import STAGES
+from extractors import assets
+from extractors.optical_flow import OpticalFlowComputer, usable_cores
+from extractors.preparation import PreparationSettings, Preparer, Request
+from extractors.preparer_pool import PreparerPool
+from extractors.stopwatch import STAGES, Stopwatch
 from extractors.video import probe
 from flows.config import load_config
 from flows.demo_corpus import render_demo_corpus
 from flows.extraction import Extractor, Job
-from flows.families import families_of
+from flows.families import FACE_ASSET, families_of
 from flows.manifest import VideoFile
 
+HERE, CHILD = "in this process", "in a child"
 CORPUS_CLIP = DEFAULT_CORPUS / "fi_v2" / "98fnGDVky00.005.mp4"
 WAYS: dict[str, dict[str, Any]] = {
     "OpenCV's TV-L1": {"optical_flow.engine": "opencv"},
@@ -69,19 +77,70 @@ def measure(video: Path, clips: int, repeats: int, scratch: Path) -> dict[str, l
     return runs
 
 
+def compare_child(video: Path, repeats: int) -> dict[str, list[tuple[float, float]]]:
+    """(wall, processor time of all processes) in seconds of preparing a video, by where that is done and repeat."""
+    config = load_config(flags={"weights": "random"})
+    (model,) = assets.known_assets()[FACE_ASSET].files
+    engine = OpticalFlowComputer.from_settings(config.optical_flow).engine
+    optical_flow = config.optical_flow.model_copy(update={"engine": engine})
+    settings = PreparationSettings(
+        assets.resolve(FACE_ASSET) / model.name, config.video, config.faces, config.crops, optical_flow
+    )
+    request = Request(video, None, static=True, dynamic=True)
+    with PreparerPool(settings, 1, stall_s=600) as pool, Preparer(settings, lambda: None) as preparer:
+        ways: dict[str, Callable[[], Iterator[object]]] = {
+            HERE: lambda: preparer.prepare(request, Stopwatch()),
+            CHILD: lambda: pool.prepare([request]),
+        }
+        found: dict[str, list[tuple[float, float]]] = {name: [] for name in ways}
+        for repeat in range(-1, repeats):  # the first one loads and compiles
+            for name in list(ways)[:: 1 if repeat % 2 else -1]:
+                start, work = time.perf_counter(), _processor_s()
+                for _ in ways[name]():
+                    pass
+                if repeat >= 0:
+                    found[name].append((time.perf_counter() - start, _processor_s() - work))
+    return found
+
+
+def _processor_s() -> float:
+    """Processor time of this process and its children so far, in seconds."""
+    own = psutil.Process()
+    return sum(times.user + times.system for times in (process.cpu_times() for process in (own, *own.children())))
+
+
+def _child_table(found: dict[str, list[tuple[float, float]]]) -> Table:
+    table = Table(title="Preparing a clip on one core: median seconds, and of the paired differences")
+    for name in ("", HERE, CHILD, "difference", "share"):
+        table.add_column(name, justify="right" if name else "left")
+    for row, name in enumerate(("wall", "processor time")):
+        here, child = ([seconds[row] for seconds in found[way]] for way in (HERE, CHILD))
+        more = median(b - a for a, b in zip(here, child, strict=True))
+        table.add_row(
+            name, f"{median(here):.2f}", f"{median(child):.2f}", f"{more:+.3f}", f"{more / median(here):+.1%}"
+        )
+    return table
+
+
 def main() -> None:
     """Measure and print one table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--video", type=Path, help="clip to extract")
     parser.add_argument("--clips", type=int, default=2, help="clips at a time (count)")
     parser.add_argument("--repeats", type=int, default=1, help="shards of clips for each way (count)")
+    parser.add_argument("--child-repeats", type=int, default=6, help="clips for each way of the second table (count)")
+    parser.add_argument("--child-only", action="store_true", help="measure only what the child process costs")
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as scratch:
         video = arguments.video
         if video is None:
             video = CORPUS_CLIP if CORPUS_CLIP.is_file() else render_demo_corpus(Path(scratch)).videos / "mixed.mp4"
         duration_s = probe(video).duration_s
-        runs = measure(video, arguments.clips, arguments.repeats, Path(scratch))
+        runs = measure(video, arguments.clips, arguments.repeats, Path(scratch)) if not arguments.child_only else None
+        children = compare_child(video, arguments.child_repeats)
+    Console().print(_child_table(children))
+    if runs is None:
+        return
     table = Table(title=f"{video.name}, {duration_s:.1f} s: seconds per clip, {usable_cores()} cores")
     table.add_column("stage")
     for name in WAYS:
