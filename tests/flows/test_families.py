@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import hashlib
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 from extractors.assets import AssetError
+from flows.clips import read_clips
 from flows.config import load_config
-from flows.families import families_of, settle_weights
-from storage import FeatureStore, VideoFeatures
+from flows.families import families_of, settle_weights, stored_families
+from storage import Family, FeatureStore, VideoFeatures
 
 
 def families(dtype: str):
@@ -41,3 +43,49 @@ def test_only_what_is_needed_is_looked_for(tmp_path, monkeypatch):
     auto = load_config(flags={"weights": "auto", "assets": tmp_path})
     assert settle_weights(auto, ()).weights == "random"
     assert settle_weights(auto, ("static", "dynamic")).weights == "random"
+
+
+@pytest.mark.parametrize(
+    "setting", ["min_confirmed_share=0.5", "max_others_share=0.1", "max_gaps=3", "max_absence_s=5", "min_coverage=0.4"]
+)
+def test_thresholds_of_what_is_accepted_have_keys_of_their_own(setting):
+    plain = families("float32")
+    other = families_of(load_config(flags={"weights": "random"}, assignments=[f"faces.{setting}"]))
+    for part in ("faces", "static", "dynamic"):
+        assert getattr(plain, part).key != getattr(other, part).key
+
+
+def write_clip(root: Path, family: Family, quality: dict[str, float]) -> None:
+    vectors = np.ones((3, family.dim), np.float32)
+    columns = {name: np.full(3, quality.get(name, 1), np.float32) for name in family.quality}
+    times = np.arange(3.0)
+    digest = hashlib.sha256(b"a").hexdigest()
+    FeatureStore(root).write(family, [VideoFeatures("a.mp4", digest, vectors, times, times + 1, columns)])
+
+
+def test_facts_of_quality_reach_the_scores_and_what_is_not_known_is_left_out(tmp_path):
+    found = families("float32")
+    facts = {"face_coverage": 0.5, "face_gaps": 2, "longest_gap_s": 1.5, "people": 3, "others_share": 0.25}
+    for family in (found.static, found.dynamic):
+        write_clip(tmp_path, family, {**facts, "confirmed_share": 0.75, "decoded_share": np.nan})
+    config = load_config(flags={"weights": "random", "store.path": tmp_path})
+    (clip,) = read_clips(config, found, ["a.mp4"])
+    assert clip.face_coverage == facts.pop("face_coverage")
+    assert clip.facts == {**facts, "confirmed_share": 0.75}
+
+
+def test_features_of_before_facts_were_kept_are_read_with_their_coverage_alone(tmp_path):
+    """A model that was trained on such goes on scoring them; they never mix with those of today."""
+    today = families("float32")
+    quality = ("face_coverage", "face_score")
+    static = Family("static", today.static.dim, today.static.settings, quality)
+    dynamic = Family("dynamic", today.dynamic.dim, today.dynamic.settings, (*quality, "fields"))
+    assert static.key != today.static.key
+    for family in (static, dynamic):
+        write_clip(tmp_path, family, {"face_coverage": 0.5})
+    stored = stored_families(tmp_path, {"static_key": static.key, "dynamic_key": dynamic.key})
+    assert stored.faces.quality == ("detected",)
+    config = load_config(flags={"weights": "random", "store.path": tmp_path})
+    (clip,) = read_clips(config, stored, ["a.mp4"])
+    assert (clip.face_coverage, clip.facts) == (0.5, {})
+    assert FeatureStore(tmp_path).done(today.static) == {}

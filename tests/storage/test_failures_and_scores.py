@@ -89,6 +89,29 @@ def test_intervals_and_reasons_to_abstain_come_back_beside_scores_without_them(t
         dataclasses.replace(judged, high=(0, 0, 0, 0, float("inf")))
 
 
+FACTS = {
+    **{"face_gaps": 3, "longest_gap_s": 1.28, "people": 2, "others_share": 0.1},
+    **{"confirmed_share": 0.75, "decoded_share": 0.998},
+}
+
+
+def test_facts_of_quality_come_back_beside_scores_without_them(tmp_path):
+    told = dataclasses.replace(SCORE, video_id="b.mp4", **FACTS)
+    ScoreStore(tmp_path).write("main", "1", [told, SCORE])
+    assert list(ScoreStore(tmp_path).read("main", "1")) == [SCORE, told]
+    assert (told.face_gaps, told.people, told.decoded_share) == (3, 2, float(np.float32(0.998)))
+    with pytest.raises(ValueError, match="finite"):
+        dataclasses.replace(told, others_share=float("nan"))
+
+
+def test_scores_of_before_facts_were_kept_are_read_without_them(tmp_path):
+    ScoreStore(tmp_path).write("main", "1", [dataclasses.replace(SCORE, **FACTS)])
+    (path,) = (tmp_path / "scores/main/1").iterdir()
+    rows = pq.read_table(path).drop_columns(list(FACTS))
+    pq.write_table(rows.replace_schema_metadata({"traitline_table_version": "1"}), path)
+    assert list(ScoreStore(tmp_path).read("main", "1")) == [SCORE]
+
+
 def test_scores_of_models_and_versions_are_kept_apart(root):
     store = ScoreStore(root)
     other = dataclasses.replace(SCORE, static_tokens=3)

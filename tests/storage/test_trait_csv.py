@@ -65,6 +65,15 @@ def test_intervals_and_reasons_to_abstain_are_columns_and_come_back(tmp_path):
     assert list(read_trait_csv(tmp_path / "t.csv", trait_names=TRAITS)) == rows
 
 
+def test_facts_of_quality_are_columns_and_come_back(tmp_path):
+    facts = (2, 1.5, 3, 0.25, 0.875, 0.99)
+    score = dataclasses.replace(scored("a.mp4").score, **dict(zip(QUALITY, facts, strict=True)))
+    rows = [TraitRow.scored(score, "main/1"), scored("b.mp4")]
+    cells = dict(zip(HEADER, write(tmp_path / "t.csv", rows)[1], strict=True))
+    assert [cells[name] for name in QUALITY] == ["2", "1.5", "3", "0.25", "0.875", "0.99"]
+    assert list(read_trait_csv(tmp_path / "t.csv", trait_names=TRAITS)) == rows
+
+
 def test_file_is_utf8_without_mark_and_every_line_ends_with_crlf(tmp_path):
     path = tmp_path / "t.csv"
     assert write_trait_csv(path, [scored("Ünï ☃.mp4")], trait_names=TRAITS) == 1

@@ -21,6 +21,10 @@ from storage.trait_export import package_path, write_export
 TRAITS = ("openness", "conscientiousness", "extraversion", "agreeableness", "neuroticism")
 COLUMNS = trait_columns(TRAITS)
 TIME = datetime(2026, 1, 31, 23, 59, 1, tzinfo=UTC)
+FACTS = {
+    **{"face_gaps": 1, "longest_gap_s": 0.4, "people": 2, "others_share": 0.5},
+    **{"confirmed_share": 1.0, "decoded_share": 0.9},
+}
 BOUNDS = {"low": (0.0, 0.1, 0.2, 0.3, 0.4), "high": (0.5, 0.6, 0.7, 0.8, 0.9)}
 
 
@@ -36,6 +40,8 @@ def drawn_rows(count: int = 40) -> list[TraitRow]:
             continue
         traits = tuple(rng.normal(0.5, 0.3, 5))
         score = Score(name, f"{number:064x}", traits, rng.random(), number, 6, "aaaa", "bbbb", "random")
+        if number % 2:
+            score = dataclasses.replace(score, **FACTS)
         if number % 3:
             score = dataclasses.replace(score, **BOUNDS, scored_at=TIME, abstain="few_tokens")
         rows.append(TraitRow.scored(score, "main/1"))
@@ -97,6 +103,12 @@ def test_every_column_is_described_and_every_part_of_a_score_is_a_column(tmp_pat
         "minimum": 0,
         "maximum": 1,
     }
+    described = {field["name"]: field for field in fields}
+    assert {name: described[name]["type"] for name in FACTS} == {
+        **dict.fromkeys(FACTS, "number"),
+        **{"face_gaps": "integer", "people": "integer"},
+    }
+    assert described["longest_gap_s"]["unit"] == "s"
     elsewhere = {"traits", "low", "high", "static_key", "dynamic_key"}  # under the traits' names, and in `features`
     assert {field.name for field in dataclasses.fields(Score)} - elsewhere <= {field["name"] for field in fields}
 
@@ -114,7 +126,8 @@ def test_pandas_and_duckdb_read_the_same_from_both_formats(tmp_path):
     both = [
         duckdb.sql(
             f"SELECT openness::FLOAT, neuroticism::FLOAT, face_coverage::FLOAT, static_tokens::INT, status, "
-            f"openness_low::FLOAT, neuroticism_high::FLOAT, epoch(scored_at) FROM {source}"
+            f"people::INT, decoded_share::FLOAT, openness_low::FLOAT, neuroticism_high::FLOAT, epoch(scored_at) "
+            f"FROM {source}"
         ).fetchall()
         for source in (f"read_csv('{tmp_path}/t.csv')", f"'{tmp_path}/t.parquet'")
     ]
