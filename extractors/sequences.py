@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import struct
+import tokenize
 import zipfile
+import zlib
 from collections.abc import Iterator, Sequence
 from itertools import islice
 from pathlib import Path
@@ -22,6 +25,12 @@ SHORTER_SIDE_PX = 256
 UNKNOWN = 1e9
 
 Source = Path | str | np.ndarray
+
+# What NumPy and zipfile raise for damaged bytes, beside ValueError.
+_MALFORMED = (
+    *(EOFError, KeyError, TypeError, RuntimeError, MemoryError, OverflowError),
+    *(zipfile.BadZipFile, zlib.error, struct.error, SyntaxError, tokenize.TokenError),
+)
 
 
 class OpticalFlowSequenceLoader:
@@ -169,7 +178,7 @@ def _read_array(path: Path) -> np.ndarray:
             if len(loaded.files) != 1:
                 raise ValueError(f"an .npz must hold one array; got {', '.join(loaded.files) or 'none'}")
             return loaded[loaded.files[0]]
-    except (EOFError, zipfile.BadZipFile) as error:
+    except _MALFORMED as error:
         raise ValueError("the file is damaged") from error
 
 
