@@ -5,8 +5,8 @@ from __future__ import annotations
 import errno
 import os
 
-# What reading bytes that are damaged, or made up, raises beside the parsers' own errors. Not MemoryError: that may be the
-# machine's fault, and what bytes claim is held against their number before memory is taken.
+# What reading bytes that are damaged, or made up, raises beside the parsers' own errors. Not MemoryError: that may be
+# the machine's fault, and what bytes claim is held against their number before memory is taken.
 MALFORMED = (OSError, ValueError, KeyError, IndexError, TypeError, AttributeError, OverflowError, RecursionError)
 
 
