@@ -164,7 +164,7 @@ def load_config(
     try:
         return RunConfig.model_validate(tree)
     except ValidationError as error:
-        raise UserError(_explain(error, path)) from error
+        raise UserError(" ".join(_explain(error, path).split())) from error
 
 
 def dump_config(config: RunConfig) -> str:
@@ -179,7 +179,8 @@ def _read_yaml(path: Path) -> dict[str, Any]:
         raise UserError(f"cannot read the settings file {path}: {error.strerror}") from error
     except _NOT_YAML as error:
         place = f", line {mark.line + 1}" if (mark := getattr(error, "problem_mark", None)) else ""
-        raise UserError(f"{path}{place} is not YAML: {getattr(error, 'problem', None) or error}") from error
+        reason = " ".join(str(getattr(error, "problem", None) or error).split())
+        raise UserError(f"{path}{place} is not YAML: {reason}") from error
     if tree is None:
         return {}
     if not isinstance(tree, dict):

@@ -79,6 +79,6 @@ def _read(path: Path) -> dict[str, list[str]]:
             for name in table.column_names
         }
     except OSError as error:
-        raise LabelError(f"cannot read the groups {path}: {error.strerror or error}") from error
+        raise LabelError(f"cannot read the groups {path}: {error.strerror or one_line(error)}") from error
     except (pa.ArrowException, ValueError, TypeError, KeyError) as error:
         raise LabelError(f"{path} is not a table of groups ({one_line(error)})") from error

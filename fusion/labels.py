@@ -111,7 +111,7 @@ def _read(path: Path) -> _Table:
     try:
         table = reader(path)
     except OSError as error:
-        raise LabelError(f"cannot read the labels {path}: {error.strerror or error}") from error
+        raise LabelError(f"cannot read the labels {path}: {error.strerror or one_line(error)}") from error
     if not table.names:
         raise LabelError(f"{path} holds no labels: add one row per clip")
     return table

@@ -162,7 +162,7 @@ class ClaimLog:
         """Take away from the holder of a claim that has ended what it may be about to rename."""
         beat = self.last_beat(number)
         committing = PurePosixPath(beat.committing if beat is not None else "")
-        inside = not committing.is_absolute() and ".." not in committing.parts
+        inside = not committing.is_absolute() and not {"..", "\0"} & {*committing.parts, *str(committing)}
         if inside and committing.name.startswith(TEMPORARY_PREFIX):
             remove_files([self.root / committing])
 
