@@ -170,6 +170,9 @@ def _whole_frames(container: InputContainer, stream: VideoStream, tally: Tally) 
                     tally.others_s = max(tally.others_s, float(end * packet.time_base))
                 continue
             frames = packet.decode()
+        except IndexError:
+            # The end: PyAV flushes the streams in their order, and stumbles over those that came up on the way.
+            return
         except av.FFmpegError as error:
             _raise_unless_the_video_is_to_blame(error)
             tally.broken += tally.good > 0

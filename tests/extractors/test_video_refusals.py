@@ -71,6 +71,16 @@ def test_the_frame_before_a_broken_one_stays_shown(drawing):
     assert drawing.numbers(path) == expected
 
 
+def test_a_stream_that_comes_up_on_the_way_is_passed_over(drawing):
+    """One frame of a broadcast recording with the number of another stream, by a single flipped bit."""
+    path = drawing.write("a.ts", drawing.pictures(100), options={"g": "1"})
+    data = bytearray(path.read_bytes())
+    starts = [place for place in range(0, len(data), 188) if data[place + 1 : place + 3] == b"\x41\x00"]
+    data[starts[60] + 1] ^= 0x04
+    path.write_bytes(data)
+    assert drawing.numbers(path) == [59 if number == 60 else number for number in range(100)]
+
+
 def test_too_many_broken_frames_are_refused_as_damaged(drawing):
     path = drawing.write("a.mp4", drawing.pictures(100), options={"g": "1"})
     spoil(path, {40, 50, 60})
