@@ -51,6 +51,9 @@ class OwnAsset:
         return Asset(self.name, title, version, "static features", "your own", "", (file,))
 
 
+_OWN_ASSET = TypeAdapter(OwnAsset)
+
+
 def own_assets(folder: Path | None = None) -> list[OwnAsset]:
     """All that lie where assets are looked for, or in a given folder of assets' folders."""
     found = {}
@@ -142,7 +145,7 @@ def _folder_of(name: str, folder: Path | None) -> Path:
 
 def _read(path: Path) -> OwnAsset:
     try:
-        own = TypeAdapter(OwnAsset).validate_json(path.read_text(encoding="utf-8"), strict=True)
+        own = _OWN_ASSET.validate_json(path.read_text(encoding="utf-8"), strict=True)
     except (OSError, ValueError) as error:
         raise AssetError(f"{path} does not describe a fine-tuned asset; copy its folder anew") from error
     well_formed = re.fullmatch("sha256:[0-9a-f]{64}", own.digest) and own.base in ("pretrained", "random")

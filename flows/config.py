@@ -193,7 +193,7 @@ def _assign(tree: dict[str, Any], name: str, value: Any) -> None:
     for section in sections:
         branch = tree.setdefault(section, {})
         if not isinstance(branch, dict):
-            raise UserError(f"{section} is a section of settings and cannot have the value {_SHORT.repr(branch)}")
+            raise UserError(f"{section} is a section of settings and cannot have the value {_shown(branch)}")
         tree = branch
     tree[last] = value
 
@@ -201,12 +201,19 @@ def _assign(tree: dict[str, Any], name: str, value: Any) -> None:
 def _explain(error: ValidationError, path: Path | None) -> str:
     first = error.errors()[0]
     name = ".".join(str(part) for part in first["loc"])
-    where, got = f" ({path})" if path is not None else "", _SHORT.repr(first["input"])
+    where, got = f" ({path})" if path is not None else "", _shown(first["input"])
     more = f"; and {error.error_count() - 1} more" if error.error_count() > 1 else ""
     if first["type"] == "extra_forbidden":
         known = _known_names(first["loc"][:-1])
         return f"unknown setting {name}{where}; known there: {', '.join(known)}{more}"
     return f"setting {name}{where}: {first['msg'][0].lower()}{first['msg'][1:]}; got {got}{more}"
+
+
+def _shown(value: Any) -> str:
+    try:
+        return _SHORT.repr(value)
+    except ValueError:  # Python writes no number of more than 4,300 digits
+        return "a far too long number"
 
 
 def _known_names(section: tuple[int | str, ...]) -> list[str]:

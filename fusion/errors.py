@@ -16,5 +16,5 @@ def one_line(error: Exception) -> str:
 
 def some_of(names: list[str], limit: int = 5) -> str:
     """The first few names of a list that may be long, for an error message."""
-    shown = ", ".join(names[:limit])
+    shown = ", ".join(name if name.isprintable() else repr(name)[1:-1] for name in names[:limit])
     return shown if len(names) <= limit else f"{shown} and {len(names) - limit} more"

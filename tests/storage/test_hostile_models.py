@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import ctypes
 import hashlib
 import json
 import os
 import subprocess
 import sys
 import zipfile
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import h5py
@@ -18,12 +15,12 @@ import keras
 import numpy as np
 import pytest
 from hostile_models import hostile_archives, hostile_configs, hostile_weights, lambda_config, members_of, packed
+from watched_files import opened
 
 from fusion import CompletePersonalityModel
 from storage import ModelSerializer
 
 WATCHED = Path(__file__).parents[1] / "support" / "load_watched.py"
-IN_ACCESS, IN_OPEN = 0x1, 0x20
 
 
 def plant(root: Path, name: str, data: bytes) -> None:
@@ -34,24 +31,6 @@ def plant(root: Path, name: str, data: bytes) -> None:
     facts = {"files": {"model.keras": hashlib.sha256(data).hexdigest()}}
     facts["digest"] = hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
     (folder / "metadata.json").write_text(json.dumps(facts))
-
-
-@contextmanager
-def opened(file: Path) -> Iterator[list[int]]:
-    """Ask the kernel how often anybody opens or reads a file, C libraries too; the number is there after the block."""
-    libc = ctypes.CDLL(None, use_errno=True)
-    descriptor = libc.inotify_init1(os.O_NONBLOCK)
-    assert descriptor >= 0
-    assert libc.inotify_add_watch(descriptor, os.fsencode(file), IN_ACCESS | IN_OPEN) >= 0
-    count: list[int] = []
-    try:
-        yield count
-        try:
-            count.append(len(os.read(descriptor, 65536)) // 16)
-        except BlockingIOError:
-            count.append(0)
-    finally:
-        os.close(descriptor)
 
 
 @pytest.fixture(scope="module")

@@ -326,14 +326,15 @@ def _tables(folder: Path) -> list[Parser]:
 
 def _small_files(folder: Path) -> list[Parser]:
     log = ClaimLog(folder / "leases store", KEY)
-    log.create(Claim(1, "holder", this_process(), frozenset({"a.mp4", "-b.mp4"})))
+    here = this_process()
+    log.create(Claim(1, "holder", here, frozenset({"a.mp4", "-b.mp4"})))
     log.beat(1, Beat(3, "features/.tmp-1"))
     claim, beat = (
         (folder / "leases store/leases" / KEY / f"00000001.{kind}").read_bytes() for kind in ("json", "beat")
     )
 
     def claims(place: Path) -> object:
-        return [is_gone(claim.process, this_process()) for claim in ClaimLog(place, KEY).read({1})]
+        return [is_gone(claim.process, here) for claim in ClaimLog(place, KEY).read({1})]
 
     def beats(place: Path) -> object:
         (place / "features").mkdir(exist_ok=True)
