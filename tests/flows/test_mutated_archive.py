@@ -1,4 +1,4 @@
-"""An archive of damaged videos through the whole of `traitline extract`: each has features, or a row with its reason."""
+"""Damaged videos through the whole of `traitline extract`: each has features, or a row with its reason."""
 
 from __future__ import annotations
 
