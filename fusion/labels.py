@@ -199,7 +199,7 @@ def _read_csv(path: Path) -> _Table:
                     raise LabelError(
                         f"{path}, line {rows.line_num} ({row[at.name]}): a trait is no number ({error})"
                     ) from error
-                names.append(row[at.name].strip())
+                names.append(row[at.name] if row[at.name].strip() else "")
                 subjects.append("" if at.subject is None else row[at.subject].strip())
                 splits.append("" if at.split is None else row[at.split].strip())
     except (csv.Error, UnicodeDecodeError) as error:
