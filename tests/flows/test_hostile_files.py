@@ -14,6 +14,7 @@ import sys
 import threading
 from collections import Counter
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 
 import h5py
@@ -25,6 +26,8 @@ from file_parsers import Parser, file_parsers
 from hostile_files import hostile_files, hostile_hdf5, hostile_yaml
 from hostile_pickles import Box, hostile_npz, hostile_pickles
 from watched_files import opened
+
+from flows.report import render_report
 
 SUPPORT = Path(__file__).parents[1] / "support"
 # NumPy parses the header of an array as a literal.
@@ -139,6 +142,29 @@ def test_a_secret_is_what_hdf5_itself_would_read(box, parsers, tmp_path, attack)
     with opened(box.secret / "secret.h5") as reads, contextlib.suppress(OSError), h5py.File(shard) as file:
         file["vector"][()]
     assert reads[0] > 0
+
+
+def test_words_of_a_made_up_evaluation_are_text_in_the_report(report_store):
+    """Whoever can put a file into STORE/reports can name groups and versions as they like."""
+    folder = report_store.config.store.path / "reports"
+    genuine = max(folder.glob("evaluation-*.json"))
+    script = "</td></script><script>alert(1)</script><img src=x onerror=alert(1)>[link=http://x]{{ 7 * 7 }}"
+
+    text = genuine.read_text()
+    for name in ("ridge_static", "voice", "loud", "numpy"):
+        assert f'"{name}"' in text
+        text = text.replace(f'"{name}"', json.dumps(f"{name} {script}"))
+    hostile = folder / "evaluation-99990131T235959000000.json"
+    hostile.write_text(text)
+    try:
+        page = render_report(
+            *(report_store.config, report_store.families, report_store.videos, report_store.model), datetime.now(UTC)
+        )
+    finally:
+        hostile.unlink()
+    assert "&lt;script&gt;alert(1)" in page
+    assert "<script>alert(1)" not in page
+    assert "onerror=alert(1)>" not in page
 
 
 def allowed(event: str, place: Path) -> bool:
