@@ -155,7 +155,7 @@ def load_config(
             _assign(tree, name, value)
     for assignment in assignments if assignments is not None else ():
         name, equals, text = assignment.partition("=")
-        if not equals:
+        if not equals or not name.isprintable():
             raise UserError(f"--set takes NAME=VALUE, as in --set video.fps=25; got {assignment!r}")
         try:
             _assign(tree, name.strip(), yaml.safe_load(text))
