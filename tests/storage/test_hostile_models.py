@@ -14,11 +14,14 @@ import h5py
 import keras
 import numpy as np
 import pytest
+from changed_files import changed_bytes, changed_tree
 from hostile_models import hostile_archives, hostile_configs, hostile_weights, lambda_config, members_of, packed
+from hypothesis import HealthCheck, given, settings
 from watched_files import opened
 
 from fusion import CompletePersonalityModel
-from storage import ModelSerializer
+from storage import ModelSerializer, StoreError
+from storage.model_files import read_model
 
 WATCHED = Path(__file__).parents[1] / "support" / "load_watched.py"
 
@@ -120,6 +123,37 @@ def test_nothing_of_a_hostile_file_is_run_and_nothing_beside_it_is_read(attacked
     print(
         f"{refused} hostile files of {len(reports)} refused; canaries 0, reads beside them 0, events of other kinds 0"
     )
+
+
+@pytest.fixture(scope="module")
+def members(tmp_path_factory, good) -> dict[str, bytes]:
+    root = tmp_path_factory.mktemp("good")
+    ModelSerializer(root).save(good, "good", {}, {})
+    return members_of((root / "models/good/1/model.keras").read_bytes())
+
+
+@pytest.mark.parametrize("part", ["config.json", "model.weights.h5", "the archive", "settings"])
+def test_whatever_is_changed_in_a_model_it_is_built_or_refused_in_one_line(members, part):
+    whole = packed(members)
+    kinds = {
+        "the archive": changed_bytes([whole]),
+        "settings": changed_tree(json.loads(members["config.json"])).map(
+            lambda tree: packed({**members, "config.json": json.dumps(tree).encode()})
+        ),
+    }
+    change = kinds[part] if part in kinds else changed_bytes([members[part]]).map(
+        lambda data: packed({**members, part: data})
+    )  # fmt: skip
+
+    @settings(max_examples=40, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
+    @given(change)
+    def check(data: bytes) -> None:
+        try:
+            read_model(data, "a model")
+        except StoreError as error:
+            assert "\n" not in str(error)  # noqa: PT017 - either outcome is right
+
+    check()
 
 
 def allowed(event: str, root: Path) -> bool:
