@@ -15,7 +15,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from pydantic import TypeAdapter
+from pydantic import ConfigDict, TypeAdapter, with_config
 
 from extractors.assets import places
 from extractors.assets_files import Asset, AssetError, AssetFile, digest_of, find_damage
@@ -24,6 +24,7 @@ DESCRIPTION = "asset.json"
 WEIGHTS = "resnet50.weights.h5"
 
 
+@with_config(ConfigDict(extra="forbid"))
 @dataclass(frozen=True)
 class OwnAsset:
     """A fine-tuned ResNet-50.
