@@ -54,7 +54,7 @@ def prepare_all(face_model: Path, paths: list[Path]) -> list[Finished | VideoErr
     )
     requests = [Request(path, track=None, static=True, dynamic=False) for path in paths]
     ends: dict[int, Finished | VideoError] = {}
-    with PreparerPool(settings, 2, stall_s=20) as pool:
+    with PreparerPool(settings, 2, stall_s=60) as pool:
         for number, part in pool.prepare(requests):
             if isinstance(part, Finished | VideoError):
                 assert number not in ends
