@@ -33,13 +33,25 @@ def known_assets() -> dict[str, Asset]:
 
 
 def read_table(path: Path) -> dict[str, Asset]:
-    """Read a table of assets; the texts of their licences lie in the folder `licences` beside it."""
-    assets = {}
-    for name, entry in tomllib.loads(path.read_text(encoding="utf-8")).items():
-        files = tuple(AssetFile(**{**file, "sources": tuple(file["sources"])}) for file in entry.pop("files"))
-        licence_text = (path.parent / "licences" / entry.pop("licence_file")).read_text(encoding="utf-8")
-        assets[name] = Asset(name=name, licence_text=licence_text, files=files, **entry)
-    return assets
+    """Read a table of assets; the texts of their licences lie in the folder `licences` beside it.
+
+    Raises:
+        AssetError: it is no such table.
+    """
+    try:
+        entries = tomllib.loads(path.read_text(encoding="utf-8")).items()
+        return {name: _asset(name, entry, path.parent / "licences") for name, entry in entries}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise AssetError(f"{path} is damaged ({type(error).__name__}: {error}); install Traitline anew") from error
+
+
+def _asset(name: str, entry: dict[str, Any], licences: Path) -> Asset:
+    files = tuple(AssetFile(**{**file, "sources": tuple(file["sources"])}) for file in entry.pop("files"))
+    licence_file = entry.pop("licence_file")
+    for part in (name, licence_file, *(file.name for file in files)):
+        if part != Path(part).name:
+            raise ValueError(f"{part!r} is no plain name")
+    return Asset(name=name, licence_text=(licences / licence_file).read_text(encoding="utf-8"), files=files, **entry)
 
 
 def select(names: list[str]) -> list[Asset]:

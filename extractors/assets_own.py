@@ -15,6 +15,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from pydantic import ConfigDict, TypeAdapter, with_config
+
 from extractors.assets import places
 from extractors.assets_files import Asset, AssetError, AssetFile, digest_of, find_damage
 
@@ -22,6 +24,7 @@ DESCRIPTION = "asset.json"
 WEIGHTS = "resnet50.weights.h5"
 
 
+@with_config(ConfigDict(extra="forbid"))
 @dataclass(frozen=True)
 class OwnAsset:
     """A fine-tuned ResNet-50.
@@ -47,6 +50,9 @@ class OwnAsset:
         title = f"ResNet-50 fine-tuned from {self.base} weights"
         version = self.name.rpartition("-")[2]
         return Asset(self.name, title, version, "static features", "your own", "", (file,))
+
+
+_OWN_ASSET = TypeAdapter(OwnAsset)
 
 
 def own_assets(folder: Path | None = None) -> list[OwnAsset]:
@@ -140,10 +146,10 @@ def _folder_of(name: str, folder: Path | None) -> Path:
 
 def _read(path: Path) -> OwnAsset:
     try:
-        own = OwnAsset(**json.loads(path.read_text(encoding="utf-8")))
-    except (OSError, ValueError, TypeError) as error:
+        own = _OWN_ASSET.validate_json(path.read_text(encoding="utf-8"), strict=True)
+    except (OSError, ValueError) as error:
         raise AssetError(f"{path} does not describe a fine-tuned asset; copy its folder anew") from error
-    well_formed = re.fullmatch("sha256:[0-9a-f]{64}", str(own.digest)) and own.base in ("pretrained", "random")
+    well_formed = re.fullmatch("sha256:[0-9a-f]{64}", own.digest) and own.base in ("pretrained", "random")
     if not well_formed or own.name != path.parent.name:
         raise AssetError(f"{path} does not describe the fine-tuned asset {path.parent.name}; copy its folder anew")
     return own

@@ -26,6 +26,8 @@ FORMATS = (
     *("ivf", "wtv", "rm", "m4v", "h264", "hevc", "obu", "mjpeg", "jpeg_pipe", "yuv4mpegpipe"),
 )
 
+_CHUNK_BYTES = 2**20
+
 
 @dataclass(slots=True)
 class Tally:
@@ -68,7 +70,7 @@ def opened(path: Path | str, most: Limits = DEFAULT_LIMITS) -> Iterator[tuple[In
     except (FileNotFoundError, PermissionError, IsADirectoryError) as error:
         raise VideoError("decode", "unreadable", f"cannot open {name}: {error.strerror}") from error
     except av.FFmpegError as error:
-        _raise_unless_the_video_is_to_blame(error)
+        _raise_unless_the_video_is_to_blame(error, path)
         raise VideoError(
             "decode",
             "not_a_video",
@@ -161,10 +163,15 @@ def promised_frames(stream: VideoStream) -> int:
     return sum(1 for entry in stream.index_entries if entry.size and not entry.is_discard)
 
 
-def _raise_unless_the_video_is_to_blame(error: av.FFmpegError) -> None:
+def _raise_unless_the_video_is_to_blame(error: av.FFmpegError, path: Path | str) -> None:
     """Let failing disks and full memory through: trying again may help, and the video may be good."""
-    if isinstance(error, OSError | MemoryError):
+    if isinstance(error, MemoryError):
         raise error
+    if isinstance(error, OSError):
+        # FFmpeg says "input/output error" of damaged files too, so that the disk itself is asked.
+        with Path(path).open("rb") as stream:
+            while stream.read(_CHUNK_BYTES):
+                pass
 
 
 def _duration_s(frame: VideoFrame, stream: VideoStream) -> float:
@@ -188,8 +195,11 @@ def _whole_frames(container: InputContainer, stream: VideoStream, tally: Tally) 
                     tally.others_s = max(tally.others_s, float(end * packet.time_base))
                 continue
             frames = packet.decode()
+        except IndexError:
+            # The end: PyAV flushes the streams in their order, and stumbles over those that came up on the way.
+            return
         except av.FFmpegError as error:
-            _raise_unless_the_video_is_to_blame(error)
+            _raise_unless_the_video_is_to_blame(error, container.name.removeprefix("file:"))
             tally.broken += tally.good > 0
             continue
         for frame in frames:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import struct
+import tokenize
 import zipfile
+import zlib
 from collections.abc import Iterator, Sequence
 from itertools import islice
 from pathlib import Path
@@ -22,6 +25,12 @@ SHORTER_SIDE_PX = 256
 UNKNOWN = 1e9
 
 Source = Path | str | np.ndarray
+
+# What NumPy and zipfile raise for damaged bytes, beside ValueError.
+_MALFORMED = (
+    *(EOFError, KeyError, TypeError, RuntimeError, MemoryError, OverflowError),
+    *(zipfile.BadZipFile, zlib.error, struct.error, SyntaxError, tokenize.TokenError),
+)
 
 
 class OpticalFlowSequenceLoader:
@@ -110,7 +119,8 @@ class OpticalFlowSequenceLoader:
                 motion, values = _read_array(Path(source)) if kind == "array" else _read_flo(Path(source)), self.values
             return self._adjusted(self._in_range(_middle(_checked(motion)), values))
         except ValueError as error:
-            raise ValueError(f"{'array' if isinstance(source, np.ndarray) else source}: {error}") from error
+            reason = " ".join(str(error).split())
+            raise ValueError(f"{'array' if isinstance(source, np.ndarray) else source}: {reason}") from error
 
     def batches(self, sources: Sequence[Source]) -> Iterator[np.ndarray]:
         """Give the windows of all sources in their order, loading no more than one batch ahead.
@@ -169,7 +179,9 @@ def _read_array(path: Path) -> np.ndarray:
             if len(loaded.files) != 1:
                 raise ValueError(f"an .npz must hold one array; got {', '.join(loaded.files) or 'none'}")
             return loaded[loaded.files[0]]
-    except (EOFError, zipfile.BadZipFile) as error:
+    except OSError as error:
+        raise ValueError(f"the file cannot be read: {error.strerror or error}") from error
+    except _MALFORMED as error:
         raise ValueError("the file is damaged") from error
 
 
@@ -177,7 +189,7 @@ def _read_flo(path: Path) -> np.ndarray:
     files = sorted(path.glob("*.flo")) if path.is_dir() else [path]
     if not files:
         raise ValueError("the folder holds no .flo files")
-    fields = [cv2.readOpticalFlow(str(file)) for file in files]
+    fields = [cv2.readOpticalFlow(str(file)) if _is_flo(file) else None for file in files]
     for file, field in zip(files, fields, strict=True):
         if field is None or field.size == 0:
             raise ValueError(f"{file.name} is no .flo file of Middlebury's format")
@@ -185,6 +197,13 @@ def _read_flo(path: Path) -> np.ndarray:
             raise ValueError(f"{file.name} has {field.shape[:2]} pixels, and {files[0].name} {fields[0].shape[:2]}")
         field[np.abs(field).max(axis=-1) > UNKNOWN] = 0
     return np.stack(fields)
+
+
+def _is_flo(file: Path) -> bool:
+    """Whether a file has the numbers that it says; OpenCV would take memory for whatever it says."""
+    with file.open("rb") as stream:
+        width, height = np.frombuffer(stream.read(12).ljust(12, b"\0"), "<i4")[1:].tolist()
+    return width > 0 and height > 0 and file.stat().st_size == 12 + 8 * width * height
 
 
 def _checked(motion: np.ndarray) -> np.ndarray:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import reprlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -22,6 +23,14 @@ from flows.export_settings import ExportSettings
 from fusion.evaluation_settings import EvaluateSettings, UncertaintySettings
 from fusion.settings import TrainSettings
 from storage.paths import StorePath, store_path
+
+# What PyYAML raises for a document that is none, or whose words have an odd tag (`!!int x`, `!!bool x`).
+_NOT_YAML = (yaml.YAMLError, ValueError, KeyError, IndexError, AttributeError, TypeError, OverflowError, RecursionError)
+
+
+# Shortened: a few lines of YAML can stand for a value of billions of words.
+_SHORT = reprlib.Repr()
+_SHORT.maxstring = _SHORT.maxother = 200
 
 
 def _place(value: object) -> StorePath:
@@ -146,16 +155,16 @@ def load_config(
             _assign(tree, name, value)
     for assignment in assignments if assignments is not None else ():
         name, equals, text = assignment.partition("=")
-        if not equals:
+        if not equals or not name.isprintable():
             raise UserError(f"--set takes NAME=VALUE, as in --set video.fps=25; got {assignment!r}")
         try:
             _assign(tree, name.strip(), yaml.safe_load(text))
-        except yaml.YAMLError as error:
+        except _NOT_YAML as error:
             raise UserError(f"--set {name}: {text!r} is not a value in YAML") from error
     try:
         return RunConfig.model_validate(tree)
     except ValidationError as error:
-        raise UserError(_explain(error, path)) from error
+        raise UserError(" ".join(_explain(error, path).split())) from error
 
 
 def dump_config(config: RunConfig) -> str:
@@ -168,9 +177,10 @@ def _read_yaml(path: Path) -> dict[str, Any]:
         tree = yaml.safe_load(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise UserError(f"cannot read the settings file {path}: {error.strerror}") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+    except _NOT_YAML as error:
         place = f", line {mark.line + 1}" if (mark := getattr(error, "problem_mark", None)) else ""
-        raise UserError(f"{path}{place} is not YAML: {getattr(error, 'problem', None) or error}") from error
+        reason = " ".join(str(getattr(error, "problem", None) or error).split())
+        raise UserError(f"{path}{place} is not YAML: {reason}") from error
     if tree is None:
         return {}
     if not isinstance(tree, dict):
@@ -183,7 +193,7 @@ def _assign(tree: dict[str, Any], name: str, value: Any) -> None:
     for section in sections:
         branch = tree.setdefault(section, {})
         if not isinstance(branch, dict):
-            raise UserError(f"{section} is a section of settings and cannot have the value {branch!r}")
+            raise UserError(f"{section} is a section of settings and cannot have the value {_shown(branch)}")
         tree = branch
     tree[last] = value
 
@@ -191,12 +201,19 @@ def _assign(tree: dict[str, Any], name: str, value: Any) -> None:
 def _explain(error: ValidationError, path: Path | None) -> str:
     first = error.errors()[0]
     name = ".".join(str(part) for part in first["loc"])
-    where = f" ({path})" if path is not None else ""
+    where, got = f" ({path})" if path is not None else "", _shown(first["input"])
     more = f"; and {error.error_count() - 1} more" if error.error_count() > 1 else ""
     if first["type"] == "extra_forbidden":
         known = _known_names(first["loc"][:-1])
         return f"unknown setting {name}{where}; known there: {', '.join(known)}{more}"
-    return f"setting {name}{where}: {first['msg'][0].lower()}{first['msg'][1:]}; got {first['input']!r}{more}"
+    return f"setting {name}{where}: {first['msg'][0].lower()}{first['msg'][1:]}; got {got}{more}"
+
+
+def _shown(value: Any) -> str:
+    try:
+        return _SHORT.repr(value)
+    except ValueError:  # Python writes no number of more than 4,300 digits
+        return "a far too long number"
 
 
 def _known_names(section: tuple[int | str, ...]) -> list[str]:

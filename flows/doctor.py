@@ -89,12 +89,23 @@ def look_at_machine() -> Iterator[Finding]:
     if memory is not None:
         cure = "free some, or expect runs to be killed" if memory < LITTLE_MEMORY_GB else ""
         yield Finding("memory", "warning" if cure else "ok", f"{memory:.1f} GB to be had", cure)
-    yield disk("temporary files", Path(tempfile.gettempdir()), "name another folder in TMPDIR")
-    yield disk("cache of downloads", assets.user_cache(), "name another folder in XDG_CACHE_HOME")
+    for subject, folder, level, variable in (
+        ("temporary files", Path(tempfile.gettempdir()), "fault", "TMPDIR"),
+        ("cache of downloads", assets.user_cache(), "warning", "XDG_CACHE_HOME"),  # all may be there already
+    ):
+        cure = f"name another folder in {variable}"
+        if (reason := why_not_writable(folder)) is None:
+            yield disk(subject, folder, cure)
+        else:
+            yield Finding(subject, level, f"{folder} cannot be written: {reason}", cure)
 
 
 def look_at_assets(config: RunConfig) -> Iterator[Finding]:
     """The face detector and the networks' weights: there, and with the bytes that they should have."""
+    named = os.environ.get(assets.ENVIRONMENT_VARIABLE)
+    if named and not Path(named).is_dir():
+        cure = f"mend {assets.ENVIRONMENT_VARIABLE}; until then, only the cache is looked into"
+        yield Finding("asset folder", "warning", f"{named} is not there", cure)
     for asset in assets.select([]):
         wanted = asset.name == FACE_ASSET or config.weights == "pretrained"
         if asset.name == static.ASSET and config.static.weights is not None:
@@ -116,12 +127,26 @@ def look_at_assets(config: RunConfig) -> Iterator[Finding]:
 
 def disk(subject: str, folder: Path, cure: str) -> Finding:
     """Free room in the file system that a folder lies in, or will lie in."""
-    there = next(place for place in (folder.absolute(), *folder.absolute().parents) if place.exists())
-    free = shutil.disk_usage(there).free / GB
+    free = shutil.disk_usage(_nearest(folder)).free / GB
     if free >= LITTLE_DISK_GB:
         return Finding(subject, "ok", f"{free:,.0f} GB free in {folder}")
     level: Level = "fault" if free < NO_DISK_GB else "warning"
     return Finding(subject, level, f"{free:.1f} GB free in {folder}", f"make room, or {cure}")
+
+
+def why_not_writable(folder: Path) -> str | None:
+    """Why no file can be made in a folder, or where that will be made; None where one can. Leaves nothing."""
+    # Asking for the rights would not do: the superuser has them all, and file systems refuse for other reasons.
+    try:
+        with tempfile.TemporaryFile(dir=_nearest(folder)):
+            return None
+    except OSError as error:
+        return error.strerror or str(error)
+
+
+def _nearest(folder: Path) -> Path:
+    """The folder itself, or the first above it that is there."""
+    return next(place for place in (folder.absolute(), *folder.absolute().parents) if place.exists())
 
 
 def _memory_gb() -> float | None:

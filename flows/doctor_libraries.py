@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from flows.doctor import Finding
+from flows.doctor import Finding, why_not_writable
 
 LIMIT_S = 60
 ANSWER_S = 5
@@ -102,11 +102,11 @@ def _prefect(answer: str, fault: str) -> Iterator[Finding]:
         return
     version, api, home = json.loads(answer)
     if api is None:
-        there = next(place for place in (Path(home), *Path(home).parents) if place.exists())
-        if os.access(there, os.W_OK):
+        if (reason := why_not_writable(Path(home))) is None:
             yield Finding("Prefect", "ok", f"{version}; no PREFECT_API_URL, so that each command starts a server")
         else:
-            yield Finding("Prefect", "fault", f"its folder {home} cannot be written", "name another in PREFECT_HOME")
+            found = f"its folder {home} cannot be written: {reason}"
+            yield Finding("Prefect", "fault", found, "name another in PREFECT_HOME")
         return
     try:
         with urllib.request.urlopen(f"{api}/admin/version", timeout=ANSWER_S) as reply:

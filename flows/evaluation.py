@@ -118,11 +118,18 @@ def evaluate_clips(config: RunConfig, groups: Path | None, *, labels_only: bool)
 
 
 def latest_evaluation(config: RunConfig) -> dict[str, Any] | None:
-    """The results of a store's last evaluation that used features, as `evaluate_clips` describes; None without one."""
+    """The results of a store's last evaluation that used features, as `evaluate_clips` describes; None without one.
+
+    Raises:
+        UserError: an evaluation's file is damaged.
+    """
     for path in sorted((config.store.path / "reports").glob("evaluation-*.json"), reverse=True):
-        results = json.loads(path.read_text(encoding="utf-8"))
-        if results["schema"] == SCHEMA and not results["labels_only"]:
-            return results
+        try:
+            results = json.loads(path.read_text(encoding="utf-8"))
+            if results["schema"] == SCHEMA and not results["labels_only"]:
+                return results
+        except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
+            raise UserError(f"{path} is damaged; remove it, and run `traitline evaluate` again") from error
     return None
 
 

@@ -15,6 +15,7 @@ from functools import partial
 from prefect import State, Task, flow, task
 from prefect.cache_policies import NO_CACHE
 from prefect.client.schemas import TaskRun
+from pydantic import TypeAdapter
 
 from flows import console, stopping
 from flows.config import RunConfig
@@ -161,6 +162,15 @@ def _keep(report: ExtractReport, config: RunConfig) -> None:
 
 
 def last_extraction(config: RunConfig) -> ExtractReport | None:
-    """The report of the last extraction that had something to do, if there was one."""
+    """The report of the last extraction that had something to do, if there was one.
+
+    Raises:
+        UserError: its file is damaged.
+    """
     reports = sorted((config.store.path / "runs").glob("*-extract.json"))
-    return ExtractReport(**json.loads(reports[-1].read_text(encoding="utf-8"))) if reports else None
+    if not reports:
+        return None
+    try:
+        return TypeAdapter(ExtractReport).validate_json(reports[-1].read_text(encoding="utf-8"), strict=True)
+    except (OSError, ValueError) as error:
+        raise UserError(f"{reports[-1]} is damaged; remove it: it only tells of the last extraction") from error

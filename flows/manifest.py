@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from flows.config import RunConfig
@@ -26,6 +27,9 @@ SUFFIXES = (
     *(".mpeg", ".mpg", ".mts", ".ogv", ".ts", ".webm", ".wmv"),
 )
 CHUNK_BYTES = 1 << 20
+
+_DIGESTS = pa.schema({"path": pa.binary(), "size": pa.int64(), "mtime_ns": pa.int64(), "sha256": pa.string()})
+_SHA256 = "^[0-9a-f]{64}$"
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,13 +169,20 @@ def _sha256(path: Path) -> str:
 def _read_digests(path: StorePath) -> dict[tuple[bytes, int, int], str]:
     if not path.is_file():
         return {}
-    table = pq.read_table(parquet_source(fetched(path)))
-    columns = [table[name].to_pylist() for name in ("path", "size", "mtime_ns", "sha256")]
-    return {(name, size, mtime): sha256 for name, size, mtime, sha256 in zip(*columns, strict=True)}
+    try:
+        table = pq.read_table(parquet_source(fetched(path)))
+        table.validate(full=True)
+        if not table.schema.equals(_DIGESTS) or not pc.all(pc.match_substring_regex(table["sha256"], _SHA256)).as_py():
+            return {}
+        return {
+            (name, size, mtime): sha256 for name, size, mtime, sha256 in zip(*table.to_pydict().values(), strict=True)
+        }
+    except (OSError, ValueError, pa.ArrowException):
+        return {}  # it only saves reading: all videos are read again, and it is written anew
 
 
 def _write_digests(path: StorePath, digests: dict[tuple[bytes, int, int], str]) -> None:
     names, sizes, mtimes = zip(*digests, strict=True)
-    table = pa.table({"path": names, "size": sizes, "mtime_ns": mtimes, "sha256": list(digests.values())})
+    table = pa.table([names, sizes, mtimes, list(digests.values())], _DIGESTS)
     with commit_file(path) as temporary:
         pq.write_table(table, temporary)

@@ -10,6 +10,9 @@ from storage.errors import StoreError, UnreachableError
 from storage.models import LATEST, ModelSerializer
 from storage.paths import StorePath
 
+# What scoring and the report need to know of a model.
+_FROM_TRAINING = {"static_key": str, "dynamic_key": str, "weights": str, "settings": dict}
+
 
 @dataclass(frozen=True, slots=True)
 class ModelReference:
@@ -57,9 +60,18 @@ def chosen_model(config: RunConfig) -> ModelReference:
     """The model that the settings name; without one, the latest that was trained here.
 
     Raises:
-        UserError: there is no such model.
+        UserError: there is no such model, or it was not made by `traitline train`.
+        StoreError: its metadata are damaged.
     """
-    return find_model(config.store.path, config.train_as if config.model is None else config.model)
+    model = find_model(config.store.path, config.train_as if config.model is None else config.model)
+    metadata = ModelSerializer(config.store.path).metadata(model.name, model.version)
+    lacking = [name for name, kind in _FROM_TRAINING.items() if not isinstance(metadata.get(name), kind)]
+    if lacking:
+        raise UserError(
+            f"{model} does not come from `traitline train`: its metadata.json lacks {', '.join(lacking)}; name another "
+            "model with --model"
+        )
+    return model
 
 
 def _words(serializer: ModelSerializer, name: str) -> list[str]:

@@ -7,9 +7,11 @@ from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from pydantic import ValidationError
 
 from flows.clips import VIDEOS_AT_A_TIME, CachedClip, read_clips
 from flows.config import RunConfig
+from flows.errors import UserError
 from flows.families import Families
 from fusion.reliability import check_reliability
 from fusion.uncertainty import ClipQuality, Uncertainty, calibrate
@@ -76,7 +78,10 @@ def stored_uncertainty(config: RunConfig, metadata: dict[str, Any]) -> Uncertain
     """What a model's metadata holds of this; of a model that was saved without, the thresholds of the settings."""
     if "uncertainty" not in metadata:
         return Uncertainty(settings=config.uncertainty, calibration=None)
-    return Uncertainty.model_validate(metadata["uncertainty"])
+    try:
+        return Uncertainty.model_validate(metadata["uncertainty"])
+    except ValidationError as error:
+        raise UserError("the calibration in the model's metadata.json is none; train that model anew") from error
 
 
 def _scored(

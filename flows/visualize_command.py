@@ -22,7 +22,13 @@ Drawn = Any
 
 FILE = Annotated[Path, typer.Argument(metavar="FILE", help="A video, or a picture (its middle square is taken).")]
 VIDEO = Annotated[Path, typer.Argument(metavar="VIDEO", help="A video file.")]
-VIDEO_ID = Annotated[str, typer.Argument(metavar="VIDEO_ID", help="A video of the store: its path in the folder.")]
+VIDEO_ID = Annotated[
+    str,
+    typer.Argument(
+        metavar="VIDEO_ID",
+        help="A video of the store: its path in the folder. One that begins with - comes last, after --.",
+    ),
+]
 LAYER = Annotated[str, typer.Option("--layer", help="Layer of the network; a name unlike any lists them all.")]
 LAYERS = Annotated[
     list[str], typer.Option("--layer", help="A layer, any number of times; a name unlike any lists them.")

@@ -5,7 +5,10 @@ from __future__ import annotations
 import io
 import json
 import os
+import struct
+import tokenize
 import zipfile
+import zlib
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -13,6 +16,12 @@ from typing import Any
 import numpy as np
 
 from fusion.errors import TrainingError
+
+# What NumPy and zipfile raise for bytes that are damaged or made up.
+_MALFORMED = (
+    *(OSError, ValueError, KeyError, TypeError, AttributeError, EOFError, RuntimeError, MemoryError, OverflowError),
+    *(zipfile.BadZipFile, zlib.error, struct.error, SyntaxError, tokenize.TokenError),
+)
 
 
 @dataclass(slots=True)
@@ -83,17 +92,20 @@ def read_checkpoint(path: Path, identity: str) -> Progress | None:
         TrainingError: it is another training's, or damaged.
     """
     try:
-        with np.load(path, allow_pickle=False) as file:
+        with np.load(path, allow_pickle=False) as file:  # a pickle would run code
             arrays: dict[str, Any] = dict(file)
         facts = json.loads(arrays.pop("facts").tobytes())
+        found = facts.pop("identity")
+        state_count = sum(name.startswith("state") for name in arrays)
+        state = [arrays[f"state{index}"] for index in range(state_count)]
+        best = [arrays[f"best{index}"] for index in range(len(arrays) - state_count)]
+        progress = Progress(**facts, state=state, best=best)
     except FileNotFoundError:
         return None
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+    except _MALFORMED as error:
         raise TrainingError(f"cannot read the checkpoint {path} ({error}): delete it to start over") from error
-    if facts.pop("identity") != identity:
+    if found != identity:
         raise TrainingError(
             f"{path} is the checkpoint of another training (other clips, labels or settings): delete it to start over"
         )
-    state_count = sum(name.startswith("state") for name in arrays)
-    state = [arrays[f"state{index}"] for index in range(state_count)]
-    return Progress(**facts, state=state, best=[arrays[f"best{index}"] for index in range(len(arrays) - state_count)])
+    return progress

@@ -2,49 +2,20 @@
 
 from __future__ import annotations
 
-import io
-import pickle
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from fusion.errors import LabelError, some_of
 from fusion.parts import PARTS, Part
+from fusion.plain_pickle import read_plain_pickle
 from fusion.traits import TRAITS
 
 # Clips are named by the YouTube video that they are cut from, whose id has 11 characters: "-AmMDnVl4s8.003.mp4".
 YOUTUBE_ID_LENGTH = 11
 
 _FILES: dict[Part, str] = {part: f"annotation_{part}.pkl" for part in PARTS}
-
-_ALLOWED = {("numpy.core.multiarray", "scalar"), ("numpy", "dtype")}
-
-# What unpickling broken or foreign bytes raises, beside its own error.
-_BROKEN = (
-    pickle.UnpicklingError,
-    EOFError,
-    ValueError,
-    TypeError,
-    KeyError,
-    IndexError,
-    AttributeError,
-    OverflowError,
-    MemoryError,
-)
-
-
-class _LabelUnpickler(pickle.Unpickler):
-    """Builds dicts, strings and numbers; of all importable things, only the two that a NumPy number needs."""
-
-    def find_class(self, module: str, name: str) -> Any:
-        if (module, name) not in _ALLOWED:
-            raise pickle.UnpicklingError(f"it asks for {module}.{name}")
-        if name == "dtype":
-            return np.dtype
-        # the files name it as NumPy 1 did
-        return np._core.multiarray.scalar
 
 
 def part_of_file(path: Path) -> Part | None:
@@ -86,8 +57,8 @@ def read_first_impressions(path: Path) -> tuple[list[str], np.ndarray, list[str]
     """
     content = path.read_bytes()
     try:
-        table = _LabelUnpickler(io.BytesIO(content), encoding="latin1").load()
-    except _BROKEN as error:
+        table = read_plain_pickle(content)
+    except ValueError as error:
         raise LabelError(
             f"{path} is not a First Impressions label file ({error}): use annotation_*.pkl as distributed, "
             "or write the labels as CSV or Parquet"
@@ -95,12 +66,11 @@ def read_first_impressions(path: Path) -> tuple[list[str], np.ndarray, list[str]
     if not isinstance(table, Mapping) or not all(isinstance(table.get(trait), Mapping) for trait in TRAITS):
         raise LabelError(f"{path} does not hold a table per trait ({', '.join(TRAITS)}): use annotation_*.pkl")
     names = list(table[TRAITS[0]])
-    lacking = sorted({str(name) for trait in TRAITS for name in table[trait].keys() ^ table[TRAITS[0]].keys()})
+    lacking = sorted({name for trait in TRAITS for name in table[trait].keys() ^ table[TRAITS[0]].keys()})
     if lacking:
         raise LabelError(f"{path}: {len(lacking)} clips lack a trait: {some_of(lacking)}")
     try:
         values = np.array([[float(table[trait][name]) for trait in TRAITS] for name in names], np.float64)
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, OverflowError) as error:
         raise LabelError(f"{path} holds a value that is no number ({error})") from error
-    names = [str(name) for name in names]
     return names, values.reshape(len(names), len(TRAITS)), [name[:YOUTUBE_ID_LENGTH] for name in names]

@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.csv
 import pyarrow.parquet as pq
 
-from fusion.errors import LabelError, some_of
+from fusion.errors import LabelError, one_line, some_of
 from fusion.labels import ID_COLUMNS, SPLIT_COLUMN, SUBJECT_COLUMN
 from fusion.traits import TRAITS
 
@@ -79,6 +79,6 @@ def _read(path: Path) -> dict[str, list[str]]:
             for name in table.column_names
         }
     except OSError as error:
-        raise LabelError(f"cannot read the groups {path}: {error.strerror or error}") from error
-    except (pa.ArrowInvalid, pa.ArrowNotImplementedError, KeyError) as error:
-        raise LabelError(f"{path} is not a table of groups ({str(error).splitlines()[0]})") from error
+        raise LabelError(f"cannot read the groups {path}: {error.strerror or one_line(error)}") from error
+    except (pa.ArrowException, ValueError, TypeError, KeyError) as error:
+        raise LabelError(f"{path} is not a table of groups ({one_line(error)})") from error

@@ -14,7 +14,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from fusion.errors import LabelError, some_of
+from fusion.errors import LabelError, one_line, some_of
 from fusion.first_impressions import annotation_files, part_of_file, read_first_impressions
 from fusion.parts import PARTS, Part, part_named
 from fusion.traits import TRAITS
@@ -111,7 +111,7 @@ def _read(path: Path) -> _Table:
     try:
         table = reader(path)
     except OSError as error:
-        raise LabelError(f"cannot read the labels {path}: {error.strerror or error}") from error
+        raise LabelError(f"cannot read the labels {path}: {error.strerror or one_line(error)}") from error
     if not table.names:
         raise LabelError(f"{path} holds no labels: add one row per clip")
     return table
@@ -199,7 +199,7 @@ def _read_csv(path: Path) -> _Table:
                     raise LabelError(
                         f"{path}, line {rows.line_num} ({row[at.name]}): a trait is no number ({error})"
                     ) from error
-                names.append(row[at.name].strip())
+                names.append(row[at.name] if row[at.name].strip() else "")
                 subjects.append("" if at.subject is None else row[at.subject].strip())
                 splits.append("" if at.split is None else row[at.split].strip())
     except (csv.Error, UnicodeDecodeError) as error:
@@ -221,8 +221,10 @@ def _read_parquet(path: Path) -> _Table:
         values = np.column_stack(
             [table.column(header[column]).cast(pa.float64()).to_numpy(zero_copy_only=False) for column in at.traits]
         )
-    except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
-        raise LabelError(f"{path} is not a Parquet table of labels ({str(error).splitlines()[0]})") from error
+    except OSError:
+        raise
+    except (pa.ArrowException, ValueError, TypeError) as error:
+        raise LabelError(f"{path} is not a Parquet table of labels ({one_line(error)})") from error
     return _table(path, at, names, values, subjects, splits)
 
 

@@ -174,8 +174,13 @@ class TrainingLoop:
     def _resume(self) -> None:
         known = None if self._checkpoint is None else read_checkpoint(self._checkpoint, self._identity)
         if known is not None:
-            for variable, value in zip(self._stepper.state(), known.state, strict=True):
-                variable.assign(value)
+            try:
+                for variable, value in zip(self._stepper.state(), known.state, strict=True):
+                    variable.assign(value)
+            except (ValueError, TypeError) as error:
+                raise TrainingError(
+                    f"{self._checkpoint} does not fit this training: delete it to start over"
+                ) from error
             self._progress = known
 
 

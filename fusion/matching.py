@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import unicodedata
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -40,6 +41,9 @@ class LabelledVideos:
 def match_labels(labels: Labels, video_ids: Sequence[str]) -> LabelledVideos:
     """Give each video its label: by its whole id first, else by its file name, else by its name without the ending.
 
+    Last of all the same once more without regard to spaces around a name and to the Unicode normal form of its letters,
+    for file systems and spreadsheets change both.
+
     The looser rules apply only where one video and one label have the name, counted among all of both: of `a/x.mp4`
     and `b/x.mp4` neither gets the label `x.mp4`, for nothing says which of them was meant.
 
@@ -49,21 +53,25 @@ def match_labels(labels: Labels, video_ids: Sequence[str]) -> LabelledVideos:
     """
     row_of_video: dict[int, int] = {}
     used: set[int] = set()
-    for key_of_video, key_of_label in (
-        (str, str),
-        (_base_name, _base_name),
-        (_stem, _base_name),  # a label without an ending, as in "-AmMDnVl4s8.003"
-        (_stem, _stem),
-    ):
-        row_of_key = _unique(labels.names, key_of_label)
-        for key, video in _unique(video_ids, key_of_video).items():
-            row = row_of_key.get(key)
-            if row is not None and video not in row_of_video and row not in used:
-                row_of_video[video] = row
-                used.add(row)
-    label_keys = {key(name) for name in labels.names for key in (_base_name, _stem)}
+    plain_labels, plain_videos = [_plain(name) for name in labels.names], [_plain(name) for name in video_ids]
+    for label_names, video_names in ((labels.names, video_ids), (plain_labels, plain_videos)):
+        if len(row_of_video) == len(video_ids) or len(used) == len(labels):
+            break
+        for key_of_video, key_of_label in (
+            (str, str),
+            (_base_name, _base_name),
+            (_stem, _base_name),  # a label without an ending, as in "-AmMDnVl4s8.003"
+            (_stem, _stem),
+        ):
+            row_of_key = _unique(label_names, key_of_label)
+            for key, video in _unique(video_names, key_of_video).items():
+                row = row_of_key.get(key)
+                if row is not None and video not in row_of_video and row not in used:
+                    row_of_video[video] = row
+                    used.add(row)
+    label_keys = {key(name) for name in plain_labels for key in (_base_name, _stem)}
     unmatched = [name for video, name in enumerate(video_ids) if video not in row_of_video]
-    ambiguous = {name for name in unmatched if label_keys & {_base_name(name), _stem(name)}}
+    ambiguous = {name for name in unmatched if label_keys & {_base_name(_plain(name)), _stem(_plain(name))}}
     videos = sorted(row_of_video)
     rows = [row_of_video[video] for video in videos]
     return LabelledVideos(
@@ -86,6 +94,10 @@ def _unique(names: Sequence[str], key: Callable[[str], str]) -> dict[str, int]:
     for index, name in enumerate(names):
         found[key(name)].append(index)
     return {name: indices[0] for name, indices in found.items() if len(indices) == 1}
+
+
+def _plain(name: str) -> str:
+    return unicodedata.normalize("NFC", name.strip())
 
 
 def _base_name(name: str) -> str:

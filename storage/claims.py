@@ -18,6 +18,8 @@ from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path, PurePosixPath
 
+from pydantic import TypeAdapter, ValidationError
+
 from storage.commit import TEMPORARY_PREFIX, commit_file, create_file, remove_files
 from storage.errors import StoreError
 from storage.layout import open_store, path_name
@@ -72,6 +74,19 @@ class Beat:
     committing: str = ""
 
 
+@dataclass(frozen=True, slots=True)
+class _ClaimFile:
+    """What a claim's file holds."""
+
+    holder: str
+    process: ProcessIdentity
+    since: str
+    videos: list[str]
+
+
+_CLAIM, _BEAT = TypeAdapter(_ClaimFile), TypeAdapter(Beat)
+
+
 @dataclass(slots=True)
 class ClaimLog:
     """The files of one log. All methods raise StoreError where the operating system refuses or a file is damaged.
@@ -109,13 +124,9 @@ class ClaimLog:
 
     def create(self, claim: Claim) -> bool:
         """Add a claim, numbered one above the highest that was seen; False where there is a higher one by now."""
-        values = {
-            "holder": claim.holder,
-            "process": asdict(claim.process),
-            "since": datetime.now(UTC).isoformat(timespec="seconds"),
-            "videos": sorted(claim.videos),
-        }
-        if not create_file(self._path(claim.number, "json"), json.dumps(values).encode()):
+        now = datetime.now(UTC).isoformat(timespec="seconds")
+        values = _ClaimFile(claim.holder, claim.process, now, sorted(claim.videos))
+        if not create_file(self._path(claim.number, "json"), json.dumps(asdict(values)).encode()):
             return False
         if self.list().highest > claim.number:
             self.end(claim.number, claim.holder)
@@ -141,17 +152,18 @@ class ClaimLog:
         """The last sign of life; None where there was none yet, or the claim was removed."""
         path = self._path(number, "beat")
         try:
-            return Beat(**json.loads(path.read_bytes()))
+            return _BEAT.validate_json(path.read_bytes(), strict=True)
         except FileNotFoundError:
             return None
-        except (OSError, ValueError, TypeError) as error:
+        except (OSError, ValueError) as error:
             raise _damaged(path, error) from error
 
     def stop_commit(self, number: int) -> None:
         """Take away from the holder of a claim that has ended what it may be about to rename."""
         beat = self.last_beat(number)
         committing = PurePosixPath(beat.committing if beat is not None else "")
-        if committing.name.startswith(TEMPORARY_PREFIX) and ".." not in committing.parts:
+        inside = not committing.is_absolute() and not {"..", "\0"} & {*committing.parts, *str(committing)}
+        if inside and committing.name.startswith(TEMPORARY_PREFIX):
             remove_files([self.root / committing])
 
     def below_root(self, path: Path) -> str:
@@ -171,17 +183,17 @@ class ClaimLog:
     def _read(self, number: int) -> Claim | None:
         path = self._path(number, "json")
         try:
-            values = json.loads(path.read_bytes())
-            process = ProcessIdentity(**values["process"])
-            return Claim(number, values["holder"], process, frozenset(values["videos"]))
+            claim = _CLAIM.validate_json(path.read_bytes(), strict=True)
         except FileNotFoundError:
             return None
-        except (OSError, ValueError, KeyError, TypeError) as error:
+        except (OSError, ValueError) as error:
             raise _damaged(path, error) from error
+        return Claim(number, claim.holder, claim.process, frozenset(claim.videos))
 
     def _path(self, number: int, kind: str) -> StorePath:
         return self._folder / f"{number:08d}.{kind}"
 
 
 def _damaged(path: StorePath, error: Exception) -> StoreError:
-    return StoreError(f"{path} is damaged: {error}; remove it when no run works on the store")
+    reason = error.errors()[0]["msg"] if isinstance(error, ValidationError) else error
+    return StoreError(f"{path} is damaged: {reason}; remove it when no run works on the store")

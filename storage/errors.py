@@ -5,6 +5,10 @@ from __future__ import annotations
 import errno
 import os
 
+# What reading bytes that are damaged, or made up, raises beside the parsers' own errors. Not MemoryError: that may be
+# the machine's fault, and what bytes claim is held against their number before memory is taken.
+MALFORMED = (OSError, ValueError, KeyError, IndexError, TypeError, AttributeError, OverflowError, RecursionError)
+
 
 class StoreError(Exception):
     """The store cannot be read or written as asked; the message is one line that names the file and the cure."""

@@ -42,8 +42,8 @@ class Family:
 
     def __post_init__(self) -> None:
         path_name("family name", self.name)
-        if self.dim < 1:
-            raise ValueError(f"dim must be at least 1, not {self.dim}")
+        if type(self.dim) is not int or self.dim < 1:
+            raise ValueError(f"dim must be a whole number of at least 1, not {self.dim}")
         if len({*self.quality, *COLUMNS}) != len(self.quality) + len(COLUMNS):
             raise ValueError(f"quality columns must differ from each other and from {COLUMNS}: {self.quality}")
         object.__setattr__(self, "quality", tuple(self.quality))

@@ -21,7 +21,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from storage.commit import commit_file
-from storage.errors import StoreError, UnreachableError
+from storage.errors import MALFORMED, StoreError, UnreachableError
 from storage.families import Family
 from storage.features import VideoFeatures
 from storage.formats import SUFFIXES, FormatName, format_named, format_of
@@ -247,6 +247,6 @@ def read_family(path: StorePath) -> Family:
         raise
     except StoreError as error:
         raise StoreError(f"cannot read {path}: {error}") from error
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+    except MALFORMED as error:
         raise damaged(path, error) from error
     return family

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from storage.errors import StoreError
+from storage.errors import MALFORMED, StoreError
 from storage.hdf5_store import Hdf5Format
 from storage.parquet_store import ParquetFormat
 from storage.paths import StorePath, fetched
@@ -46,6 +46,6 @@ def check_shard(shard: StorePath) -> ShardHeader:
         format.check(shard, header)
     except FileNotFoundError:
         raise
-    except (OSError, ValueError) as error:
+    except MALFORMED as error:
         raise damaged(shard, error) from error
     return header

@@ -120,7 +120,9 @@ def _read_lead(stream: BinaryIO) -> ShardHeader:
         raise ValueError(f"it has {found} bytes, not {int(size)}")
     stream.seek(beginning)
     text = stream.readline(_HEADER_LINES_LIMIT) + stream.readline(128).rstrip(b"\n")
-    return ShardHeader.from_text(text.decode())
+    header = ShardHeader.from_text(text.decode())
+    header.check_size(found)
+    return header
 
 
 def _places(dataset: h5py.Dataset) -> list[tuple[int, int]]:

@@ -234,7 +234,7 @@ class ModelSerializer:
         if path is None or not path.is_file():
             return None
         version = _read_json(path).get("version")
-        if not isinstance(version, str):
+        if not isinstance(version, str) or not version.isalnum():
             raise StoreError(f"{path} is damaged: remove that alias and set it anew")
         return version
 

@@ -95,7 +95,9 @@ class ParquetFormat:
             if footer_bytes > len(tail):
                 file.seek(size - footer_bytes)
                 tail = file.read()
-        return ShardHeader.from_text(_header_text(tail[-footer_bytes:]).decode())
+        header = ShardHeader.from_text(_header_text(tail[-footer_bytes:]).decode())
+        header.check_size(size)
+        return header
 
     def read(self, path: StorePath, header: ShardHeader, positions: Sequence[int]) -> Iterator[VideoFeatures]:
         """Read the vectors by plain reads and the few other numbers through pyarrow, row group by row group.
@@ -148,7 +150,7 @@ def _header_text(footer: bytes) -> bytes:
     if start < 0:
         raise ValueError("it has no header of a feature shard")
     position, length, shift = start + len(mark), 0, 0
-    while position < len(footer):
+    while position < len(footer) and shift < 64:
         byte = footer[position]
         length |= (byte & 0x7F) << shift
         position, shift = position + 1, shift + 7

@@ -51,7 +51,7 @@ def is_gone(process: ProcessIdentity, here: ProcessIdentity) -> bool:
         return started != process.started or (state in "ZX" and not _has_threads(process.pid))
     except ProcessLookupError:
         return True
-    except (OSError, ValueError):
+    except (OSError, ValueError, OverflowError):
         return False
 
 

@@ -9,12 +9,14 @@ from datetime import UTC, datetime
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from storage.layout import open_store, path_name
 from storage.paths import StorePath
 from storage.tables import add_rows, column_values, latest_rows, read_part
 
 TRAIT_COUNT = 5
+_MOST_MS = 200 * 365 * 86_400_000  # of scored_at, since 1970
 _FIVE = pa.list_(pa.field("element", pa.float32(), nullable=False), TRAIT_COUNT)
 _SCHEMA = pa.schema(
     [
@@ -146,7 +148,7 @@ class ScoreStore:
             ValueError: `model` or `version` cannot be a folder's name.
             StoreError: a file is damaged or too new.
         """
-        for values in latest_rows(self._folder(model, version), "scores", _SCHEMA):
+        for values in latest_rows(self._folder(model, version), "scores", _SCHEMA, _check):
             yield Score(**values)
 
     def feature_keys(self) -> set[str]:
@@ -167,4 +169,16 @@ class ScoreStore:
 
 def check_scores(path: StorePath) -> None:
     """Read all of one file of scores. Raises StoreError where it is damaged or too new."""
-    read_part(path, _SCHEMA)
+    read_part(path, _SCHEMA, _check)
+
+
+def _check(rows: pa.Table) -> None:
+    """Refuse what `Score` would, for all rows at once."""
+    numbers = [rows["face_coverage"], *(pc.list_flatten(rows[name]) for name in ("traits", "low", "high"))]
+    if not all(pc.all(pc.is_finite(column), min_count=0).as_py() for column in numbers):
+        raise ValueError("scores, bounds and face_coverage must be finite numbers")
+    if not rows["low"].is_null().equals(rows["high"].is_null()):
+        raise ValueError("an interval has two bounds")
+    times = rows["scored_at"].cast(pa.int64())
+    if not pc.all(pc.less(pc.abs(times), _MOST_MS), min_count=0).as_py():
+        raise ValueError("scored_at must be a time")

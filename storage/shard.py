@@ -11,12 +11,13 @@ import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache, partial
+from operator import itemgetter
 from pathlib import Path
-from typing import Literal, NamedTuple, Protocol
+from typing import Any, Literal, NamedTuple, Protocol
 
 import numpy as np
 
-from storage.errors import StoreError, UnreachableError
+from storage.errors import MALFORMED, StoreError, UnreachableError
 from storage.families import Family, canonical_json
 from storage.features import VideoFeatures
 from storage.paths import StorePath, fetched
@@ -25,6 +26,9 @@ from storage.paths import StorePath, fetched
 # 1: float32, and a CRC-32 over each video's vectors. 2: a dtype, and a quicker checksum. 3: vectors lie in the file as
 # they are, in larger pieces, and the checksum is that of the numbers alone.
 SHARD_VERSION = 3
+
+_FIRST_PLAIN_VERSION = 3
+_MOST_COMPRESSION = 100  # of vectors, in versions that did
 
 Dtype = Literal["float32", "float16"]
 
@@ -40,6 +44,7 @@ class VideoEntry(NamedTuple):
 
 # What `VideoEntry._make` does, in a third of the time: opening a store of a million videos makes a million of them.
 _video_entry = partial(tuple.__new__, VideoEntry)
+_tokens = itemgetter(VideoEntry._fields.index("tokens"))
 
 
 @dataclass(frozen=True)
@@ -77,7 +82,7 @@ class ShardHeader:
     @property
     def rows(self) -> int:
         """Number of tokens of all videos."""
-        return sum(entry.tokens for entry in self.videos)
+        return sum(map(_tokens, self.videos))
 
     @property
     def row_bytes(self) -> int:
@@ -113,9 +118,17 @@ class ShardHeader:
         dtype = values["dtype"] if version > 1 else "float32"
         if dtype not in ("float32", "float16"):
             raise ValueError(f"the header's dtype is {dtype!r}")
-        if set(map(len, values["videos"])) - {len(VideoEntry._fields)}:
-            raise ValueError("the header's list of videos has other columns")
-        return cls(family, tuple(map(_video_entry, values["videos"])), dtype, version)
+        return cls(family, _entries(values["videos"]), dtype, version)
+
+    def check_size(self, file_bytes: int) -> None:
+        """Refuse a header that claims more rows than a file has room for, before memory is taken for them.
+
+        Raises:
+            ValueError: it does.
+        """
+        most = file_bytes if self.version >= _FIRST_PLAIN_VERSION else _MOST_COMPRESSION * file_bytes
+        if self.rows * self.row_bytes > most:
+            raise ValueError(f"it claims {self.rows:,} rows, more than {file_bytes:,} bytes can hold")
 
 
 class ShardFormat(Protocol):
@@ -158,7 +171,7 @@ def read_header(path: StorePath, format: ShardFormat) -> ShardHeader:
         raise
     except StoreError as error:
         raise StoreError(f"cannot read {path}: {error}") from error
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except MALFORMED as error:
         raise damaged(path, error) from error
     if (header.family.name, header.family.key) != (path.parent.parent.name, path.parent.name):
         raise StoreError(f"{path} holds features of another kind ({header.family.key}) than its folder: move it away")
@@ -191,7 +204,7 @@ def read_videos(
             yield video
     except FileNotFoundError:
         raise
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except MALFORMED as error:
         raise damaged(path, error) from error
 
 
@@ -201,6 +214,16 @@ def damaged(path: StorePath | str, error: Exception) -> StoreError:
         f"{path} is damaged: {' '.join(str(error).split())}; `traitline store repair` moves it aside, and the next run "
         "makes it anew"
     )
+
+
+def _entries(videos: list[list[Any]]) -> tuple[VideoEntry, ...]:
+    """The list of contents as JSON has it, made sure to be one. By columns, for there may be a million videos."""
+    ids, digests, tokens, checksums = zip(*videos, strict=True)
+    texts, numbers = set(map(type, ids + digests)), set(map(type, tokens + checksums))
+    if texts != {str} or numbers != {int} or min(tokens) < 1 or len(set(ids)) != len(ids):
+        raise ValueError("the header's list of videos is none")
+    "".join(ids).encode()  # raises ValueError for halves of surrogate pairs, which no other file could hold
+    return tuple(map(_video_entry, videos))
 
 
 @lru_cache(maxsize=64)

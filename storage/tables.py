@@ -26,6 +26,9 @@ _VERSION_KEY = b"traitline_table_version"
 _CHECKSUM_KEY = b"traitline_rows_sha256"  # absent in parts of before; Parquet's own checksums leave out its footer
 SUFFIX = ".parquet"
 
+Check = Callable[[pa.Table], None]
+"""Raises ValueError where the rows of a part hold what cannot be."""
+
 _MOST_ROWS_PER_BYTE = 4  # no two rows are the same, so that compression cannot do better
 
 
@@ -66,7 +69,9 @@ def read_rows(folder: StorePath, prefix: str, schema: pa.Schema) -> pa.Table:
     return pa.concat_tables(tables) if tables else whole.empty_table()
 
 
-def latest_rows(folder: StorePath, prefix: str, schema: pa.Schema) -> Iterator[dict[str, Any]]:
+def latest_rows(
+    folder: StorePath, prefix: str, schema: pa.Schema, check: Check | None = None
+) -> Iterator[dict[str, Any]]:
     """Read the rows of all parts in ascending order of the first column, a text; each value once, its newest row.
 
     A part is in memory only while the merge is within its range of values. What one run adds comes in ranges that
@@ -78,8 +83,9 @@ def latest_rows(folder: StorePath, prefix: str, schema: pa.Schema) -> Iterator[d
     newest_first = list_parts(folder, prefix, {SUFFIX})[::-1]
     # Neither the footer's statistics nor one column read alone will do: only a whole part can be checked, and on a
     # damaged one that is not, pyarrow can crash or take all memory.
-    firsts = in_order(lambda path: pc.min(read_part(path, schema).column(0)).as_py(), newest_first)
-    parts = [_sorted_rows(path, schema, first) for path, first in zip(newest_first, firsts, strict=True)]
+    firsts = in_order(lambda path: pc.min(read_part(path, schema, check).column(0)).as_py(), newest_first)
+    found = zip(newest_first, firsts, strict=True)
+    parts = [_sorted_rows(path, schema, first) for path, first in found if first is not None]
     previous = None
     # Of equal values, `merge` gives those of the first iterator first.
     for value, row in heapq.merge(*parts, key=lambda pair: pair[0]):
@@ -88,21 +94,26 @@ def latest_rows(folder: StorePath, prefix: str, schema: pa.Schema) -> Iterator[d
             yield row
 
 
-def read_part(path: StorePath, schema: pa.Schema) -> pa.Table:
+def read_part(path: StorePath, schema: pa.Schema, check: Check | None = None) -> pa.Table:
     """Read all rows of one part.
 
     Raises:
-        StoreError: it is damaged, has other columns, or was written by a newer version of the program.
+        StoreError: it is damaged or does not pass the check, has other columns, or was written by a newer version of
+            the program.
     """
     with _open(path, schema) as file:
         rows = file.read()
         checksum = (rows.schema.metadata or {}).get(_CHECKSUM_KEY)
         if checksum is not None and checksum.decode("ascii", "replace") != _checksum(rows):
             raise ValueError("its rows do not match their checksum")
-    for field in schema:
-        if field.name not in rows.schema.names:
-            rows = rows.append_column(field, pa.nulls(len(rows), field.type))
-    return rows.select(schema.names)
+        for field in schema:
+            if field.name not in rows.schema.names:
+                rows = rows.append_column(field, pa.nulls(len(rows), field.type))
+        rows = rows.select(schema.names)
+        rows.validate(full=True)  # pyarrow reads bytes as text that are none
+        if check is not None:
+            check(rows)
+    return rows
 
 
 def column_values(folder: StorePath, prefix: str, schema: pa.Schema, columns: Sequence[str]) -> set[str]:

@@ -26,7 +26,7 @@ import numpy as np
 import pyarrow as pa
 
 from storage.commit import commit_file
-from storage.errors import StoreError
+from storage.errors import MALFORMED, StoreError
 from storage.paths import StorePath, local_copy, store_path
 from storage.scores import Score
 from storage.trait_columns import TIME, TraitColumn, trait_columns
@@ -91,7 +91,7 @@ def read_trait_csv(path: str | StorePath, *, trait_names: Sequence[str]) -> Iter
             for cells in reader:
                 values = [_value(column, cell) for column, cell in zip(columns, cells, strict=True)]
                 yield _row(dict(zip(names, values, strict=True)), trait_names)
-    except (OSError, ValueError, TypeError, csv.Error) as error:
+    except (*MALFORMED, csv.Error) as error:
         raise StoreError(f"cannot read {path} as a trait CSV: {error}") from error
 
 

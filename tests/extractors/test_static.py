@@ -1,10 +1,13 @@
 from __future__ import annotations
 
+import shutil
+
 import cv2
 import h5py
 import keras
 import numpy as np
 import pytest
+from watched_files import opened
 
 from extractors.assets import AssetError
 from extractors.errors import DeviceError
@@ -140,3 +143,39 @@ def test_arrays_that_are_no_face_crops_are_refused(extractor, images):
 def test_pretrained_weights_that_are_not_in_the_given_folder_are_an_error_and_not_random_ones(tmp_path):
     with pytest.raises(AssetError, match="resnet50"):
         StaticFeatureExtractor("pretrained", asset_folder=tmp_path)
+
+
+def test_weights_that_lie_in_other_files_are_refused_and_those_files_not_opened(tmp_path):
+    """A fine-tuned network is a folder that people copy; its digest says only that it is what somebody made."""
+    secret = tmp_path / "secret.h5"
+    with h5py.File(secret, "w") as file:
+        file["data"] = np.zeros(64, np.float32)
+    extractor = StaticFeatureExtractor(weights="random")
+    good, path = tmp_path / "good.weights.h5", "layers/conv2d/vars/1"
+    extractor.save_weights(good)
+
+    def external(file):
+        file.create_dataset(path, (64,), "float32", external=[(str(secret), 0, 256)])
+
+    def virtual(file):
+        layout = h5py.VirtualLayout((64,), "float32")
+        layout[:] = h5py.VirtualSource(str(secret), "data", (64,))
+        file.create_virtual_dataset(path, layout)
+
+    attacks = {
+        "external link": lambda file: file.__setitem__(path, h5py.ExternalLink(str(secret), "data")),
+        "link of a group": lambda file: file.__setitem__("layers/conv2d", h5py.ExternalLink(str(secret), "/")),
+        "external storage": external,
+        "virtual array": virtual,
+        "claimed and never written": lambda file: file.create_dataset(path, (10**12,), "float32", chunks=(1000,)),
+        "texts": lambda file: file.create_dataset(path, data=np.array([b"x"] * 64, object), dtype=h5py.string_dtype()),
+    }
+    hostile = tmp_path / "hostile.weights.h5"
+    for name, attack in attacks.items():
+        shutil.copy(good, hostile)
+        with h5py.File(hostile, "r+") as file:
+            del file["layers/conv2d" if name == "link of a group" else path]
+            attack(file)
+        with opened(secret) as reads, pytest.raises(AssetError, match="holds no weights"):
+            extractor.load_weights(hostile)
+        assert reads == [0], name

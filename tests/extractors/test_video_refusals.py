@@ -120,6 +120,34 @@ def test_the_frame_before_a_broken_one_stays_shown(drawing):
     assert drawing.numbers(path) == expected
 
 
+def test_damage_that_ffmpeg_takes_for_a_failing_disk_is_the_videos_fault(drawing):
+    """One flipped bit: the description of the tracks is said to be longer than the file."""
+    path = drawing.write("a.mkv", drawing.pictures(40), options={"g": "10"})
+    data = bytearray(path.read_bytes())
+    data[data.index(b"\x16\x54\xae\x6b\x40") + 4] ^= 0x10
+    path.write_bytes(data)
+    with pytest.raises(OSError, match="Input/output error"):
+        av.open(str(path))
+    assert refusal(path).reason == "not_a_video"
+
+
+@pytest.mark.skipif(not Path("/proc/self/mem").exists(), reason="needs a file that cannot be read")
+def test_a_disk_that_fails_is_not_the_videos_fault():
+    """The first page of a process's memory stands for a bad sector: who reads it gets the same error."""
+    with pytest.raises(OSError, match="Input/output error"):
+        list(grid_frames("/proc/self/mem", 25.0))
+
+
+def test_a_stream_that_comes_up_on_the_way_is_passed_over(drawing):
+    """One frame of a broadcast recording with the number of another stream, by a single flipped bit."""
+    path = drawing.write("a.ts", drawing.pictures(100), options={"g": "1"})
+    data = bytearray(path.read_bytes())
+    starts = [place for place in range(0, len(data), 188) if data[place + 1 : place + 3] == b"\x41\x00"]
+    data[starts[60] + 1] ^= 0x04
+    path.write_bytes(data)
+    assert drawing.numbers(path) == [59 if number == 60 else number for number in range(100)]
+
+
 def test_too_many_broken_frames_are_refused_as_damaged(drawing):
     path = drawing.write("a.mp4", drawing.pictures(100), options={"g": "1"})
     spoil(path, {40, 50, 60})

@@ -177,6 +177,15 @@ def test_failures_of_awkward_names_are_listed_in_a_line_each(tmp_path, traitline
         assert len([line for line in result.stdout.splitlines() if shown in line]) == 1, shown
 
 
+def test_a_name_with_a_dash_in_front_is_no_option_after_two_dashes(tmp_path, traitline):
+    store = tmp_path / "store"
+    FeatureStore(store).describe(FAMILY)
+    result = traitline("visualize", "attention", "--store", store, "--out", tmp_path / "a.png", "--", "-rf.mp4")
+    assert result.returncode == 1
+    assert result.stderr.startswith("traitline: ")
+    assert "No such option" not in result.stderr
+
+
 def test_a_mistake_with_a_line_break_in_it_stays_one_line(tmp_path, traitline):
     result = traitline("run", "--videos", tmp_path / "no\nsuch", "--store", tmp_path / "s", "--weights", "random")
     assert result.returncode == 1
@@ -207,3 +216,11 @@ def test_a_whole_run_scores_every_awkward_name_or_gives_its_reason(rendered, tmp
     assert {rows[name].status for name in scored} == {"scored"}
     assert len({rows[name].score.traits for name in scored}) == 1  # the same bytes
     assert (rows["nowhere.mp4"].status, rows["nowhere.mp4"].reason) == ("failed", "unreadable")
+    # and commands that are told one of them find it
+    of_store = ("--store", tmp_path / "store", "--weights", "random")
+    page = traitline("report", *of_store, "--clips", "-rf.mp4", "--clips", "line\nbreak.mp4")
+    assert page.returncode == 0, page.stderr
+    picture = tmp_path / "attention.png"
+    drawn = traitline("visualize", "attention", *of_store, "--out", picture, "--", "-rf.mp4")
+    assert drawn.returncode == 0, drawn.stderr
+    assert picture.stat().st_size > 1000

@@ -5,7 +5,11 @@ from __future__ import annotations
 import numpy as np
 import onnxruntime
 import pytest
+from model_version import save_version
 
+from flows.config import load_config
+from flows.errors import UserError
+from flows.models import chosen_model
 from fusion import TRAITS
 from fusion.scoring import predict
 from fusion.settings import TrainSettings
@@ -102,6 +106,13 @@ def test_mistake_is_one_line(root, traitline, arguments, words):
     (line,) = result.stderr.splitlines()
     assert line.startswith("traitline: ")
     assert all(word in line for word in words), line
+
+
+def test_a_model_folder_from_elsewhere_that_says_too_little_is_refused_by_name(tmp_path):
+    save_version(tmp_path / "models" / "foreign" / "1", static_key="s", weights="random")
+    config = load_config(flags={"store.path": tmp_path, "model": "foreign"})
+    with pytest.raises(UserError, match=r"foreign/1 does not come from .* lacks dynamic_key, settings; name another"):
+        chosen_model(config)
 
 
 def test_exported_onnx_with_its_card_is_all_that_another_program_needs(root, tmp_path, traitline, clips):

@@ -81,6 +81,21 @@ def test_every_fault_has_its_cure(traitline, tmp_path, face_model):
     assert shown.stderr.startswith("Faults: ")
 
 
+def test_folders_that_cannot_be_written_or_are_not_there(traitline, tmp_path):
+    """/proc takes no files, from the superuser neither."""
+    found = look(
+        traitline,
+        *("--weights", "random"),
+        PREFECT_HOME="/proc/prefect",
+        XDG_CACHE_HOME="/proc/cache",
+        TRAITLINE_ASSETS=str(tmp_path / "gone"),
+    )
+    assert found["Prefect"]["level"] == "fault"
+    assert "/proc/prefect cannot be written" in found["Prefect"]["found"]
+    assert (found["cache of downloads"]["level"], found["asset folder"]["level"]) == ("warning", "warning")
+    assert found["face_detector"]["found"] == "missing"
+
+
 @pytest.mark.parametrize("disk", ["full", "read-only"])
 def test_a_disk_that_takes_nothing(disk, small_disk, tmp_path):
     from flows.doctor_store import look_at_store

@@ -36,6 +36,17 @@ def labels_of(*names):
         (["x.mp4", "new/x.mp4"], ["x.mp4", "old/x.mp4"], {"x.mp4": "x.mp4"}),
         (["x"], ["x.mp4", "x.avi"], {}),
         (["y.mp4"], ["x.mp4"], {}),
+        # letters in another normal form, as file systems of Apple's have them; but of two such twins each has its own
+        (["Zo\u00eb.mp4"], ["a/Zoe\u0308.mp4"], {"a/Zoe\u0308.mp4": "Zo\u00eb.mp4"}),
+        (["Zo\u00eb.mp4"], ["Zoe\u0308.mp4", "Zo\u00eb.mp4"], {"Zo\u00eb.mp4": "Zo\u00eb.mp4"}),
+        (
+            ["Zo\u00eb.mp4", "Zoe\u0308.mp4"],
+            ["Zoe\u0308.mp4", "Zo\u00eb.mp4"],
+            {"Zoe\u0308.mp4": "Zoe\u0308.mp4", "Zo\u00eb.mp4": "Zo\u00eb.mp4"},
+        ),
+        # spaces that somebody typed, and those that belong to a name
+        (["x.mp4 "], ["x.mp4"], {"x.mp4": "x.mp4 "}),
+        ([" x.mp4", "x.mp4"], ["x.mp4", " x.mp4"], {"x.mp4": "x.mp4", " x.mp4": " x.mp4"}),
     ],
 )
 def test_a_label_goes_to_the_one_video_that_it_can_mean(label_names, video_ids, matched):

@@ -2,28 +2,28 @@
 
 from __future__ import annotations
 
-import ctypes
 import hashlib
 import json
 import os
 import subprocess
 import sys
 import zipfile
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import h5py
 import keras
 import numpy as np
 import pytest
+from changed_files import changed_bytes, changed_tree
 from hostile_models import hostile_archives, hostile_configs, hostile_weights, lambda_config, members_of, packed
+from hypothesis import HealthCheck, given, settings
+from watched_files import opened
 
 from fusion import CompletePersonalityModel
-from storage import ModelSerializer
+from storage import ModelSerializer, StoreError
+from storage.model_files import read_model
 
 WATCHED = Path(__file__).parents[1] / "support" / "load_watched.py"
-IN_ACCESS, IN_OPEN = 0x1, 0x20
 
 
 def plant(root: Path, name: str, data: bytes) -> None:
@@ -34,24 +34,6 @@ def plant(root: Path, name: str, data: bytes) -> None:
     facts = {"files": {"model.keras": hashlib.sha256(data).hexdigest()}}
     facts["digest"] = hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
     (folder / "metadata.json").write_text(json.dumps(facts))
-
-
-@contextmanager
-def opened(file: Path) -> Iterator[list[int]]:
-    """Ask the kernel how often anybody opens or reads a file, C libraries too; the number is there after the block."""
-    libc = ctypes.CDLL(None, use_errno=True)
-    descriptor = libc.inotify_init1(os.O_NONBLOCK)
-    assert descriptor >= 0
-    assert libc.inotify_add_watch(descriptor, os.fsencode(file), IN_ACCESS | IN_OPEN) >= 0
-    count: list[int] = []
-    try:
-        yield count
-        try:
-            count.append(len(os.read(descriptor, 65536)) // 16)
-        except BlockingIOError:
-            count.append(0)
-    finally:
-        os.close(descriptor)
 
 
 @pytest.fixture(scope="module")
@@ -141,6 +123,37 @@ def test_nothing_of_a_hostile_file_is_run_and_nothing_beside_it_is_read(attacked
     print(
         f"{refused} hostile files of {len(reports)} refused; canaries 0, reads beside them 0, events of other kinds 0"
     )
+
+
+@pytest.fixture(scope="module")
+def members(tmp_path_factory, good) -> dict[str, bytes]:
+    root = tmp_path_factory.mktemp("good")
+    ModelSerializer(root).save(good, "good", {}, {})
+    return members_of((root / "models/good/1/model.keras").read_bytes())
+
+
+@pytest.mark.parametrize("part", ["config.json", "model.weights.h5", "the archive", "settings"])
+def test_whatever_is_changed_in_a_model_it_is_built_or_refused_in_one_line(members, part):
+    whole = packed(members)
+    kinds = {
+        "the archive": changed_bytes([whole]),
+        "settings": changed_tree(json.loads(members["config.json"])).map(
+            lambda tree: packed({**members, "config.json": json.dumps(tree).encode()})
+        ),
+    }
+    change = kinds[part] if part in kinds else changed_bytes([members[part]]).map(
+        lambda data: packed({**members, part: data})
+    )  # fmt: skip
+
+    @settings(max_examples=40, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
+    @given(change)
+    def check(data: bytes) -> None:
+        try:
+            read_model(data, "a model")
+        except StoreError as error:
+            assert "\n" not in str(error)  # noqa: PT017 - either outcome is right
+
+    check()
 
 
 def allowed(event: str, root: Path) -> bool:

@@ -164,7 +164,14 @@ def test_file_that_is_no_trait_csv_is_refused_by_name(tmp_path):
     path = tmp_path / "t.csv"
     write(path, [scored("a.mp4")])
     whole = path.read_text(encoding="utf-8")
-    for text in ("", "a,b\r\n", whole.replace("3.0", "three"), whole.replace("scored", "done"), whole + "a,b\r\n"):
+    for text in (
+        "",
+        "a,b\r\n",
+        whole.replace("3.0", "three"),
+        whole.replace("scored", "done"),
+        whole.replace("static:", "x:"),
+        whole + "a,b\r\n",
+    ):
         path.write_text(text, encoding="utf-8")
         with pytest.raises(StoreError, match=r"t\.csv"):
             list(read_trait_csv(path, trait_names=TRAITS))

@@ -1,0 +1,137 @@
+"""Names and numbers out of a pickle, without unpickling it.
+
+A pickle is a program, and Python's own machine for it, even with nearly every import forbidden, lets a file take all
+memory or time (numbers for its memo, keys whose hash takes for ever) and hand NumPy made-up insides of a dtype. So the
+few operations that tables of numbers need are done here, on texts, numbers and dicts; any other operation is refused.
+"""
+
+from __future__ import annotations
+
+import pickletools
+import struct
+from dataclasses import dataclass
+from typing import Any
+
+_LITERALS = frozenset(
+    (
+        *("BINFLOAT", "FLOAT", "BININT", "BININT1", "BININT2", "INT", "LONG", "LONG1"),
+        *("SHORT_BINSTRING", "BINSTRING", "STRING", "SHORT_BINUNICODE", "BINUNICODE", "UNICODE"),
+        *("SHORT_BINBYTES", "BINBYTES"),
+    )
+)
+_CONSTANTS = {"NONE": None, "NEWTRUE": True, "NEWFALSE": False}
+_TUPLES = {"EMPTY_TUPLE": 0, "TUPLE1": 1, "TUPLE2": 2, "TUPLE3": 3}
+_MARK = object()
+
+
+@dataclass(frozen=True, slots=True)
+class _Name:
+    """Stands for something that can be imported; nothing is."""
+
+    text: str
+
+
+@dataclass(slots=True)
+class _Float64:
+    """Stands for NumPy's dtype of a double; `order` is "<" or ">", as `struct` has them too."""
+
+    order: str = "<"
+
+
+_DTYPE, _SCALAR = _Name("numpy dtype"), _Name("numpy.core.multiarray scalar")
+
+
+def read_plain_pickle(content: bytes) -> Any:
+    """Read a pickle of any protocol that holds nothing but dicts by text, texts, numbers and NumPy's float64.
+
+    Texts of Python 2 are taken as Latin-1.
+
+    Raises:
+        ValueError: it holds something else, or is damaged.
+    """
+    stack: list[Any] = []
+    memo: dict[int, Any] = {}
+    try:
+        for operation, argument, _ in pickletools.genops(content):
+            _do(operation.name, argument, stack, memo)
+        (result,) = stack
+    except (IndexError, KeyError, struct.error) as error:
+        raise ValueError("it is damaged") from error
+    return result
+
+
+def _do(name: str, argument: Any, stack: list[Any], memo: dict[int, Any]) -> None:
+    if name in _LITERALS:
+        stack.append(argument)
+    elif name.endswith("PUT"):
+        memo[argument] = stack[-1]
+    elif name.endswith("GET"):
+        stack.append(memo[argument])
+    elif name in ("SETITEM", "SETITEMS"):
+        items = [stack.pop(), stack.pop()][::-1] if name == "SETITEM" else _since_mark(stack)
+        _set(stack[-1], items)
+    elif name == "MARK":
+        stack.append(_MARK)
+    elif name == "MEMOIZE":
+        memo[len(memo)] = stack[-1]
+    elif name in _CONSTANTS:
+        stack.append(_CONSTANTS[name])
+    elif name in ("EMPTY_DICT", "DICT"):
+        items = _since_mark(stack) if name == "DICT" else []
+        stack.append({})
+        _set(stack[-1], items)
+    elif name in _TUPLES or name == "TUPLE":
+        count = _TUPLES.get(name)
+        items = _since_mark(stack) if count is None else [stack.pop() for _ in range(count)][::-1]
+        stack.append(tuple(items))
+    elif name in ("GLOBAL", "STACK_GLOBAL"):
+        words = [stack.pop(), stack.pop()][::-1] if name == "STACK_GLOBAL" else [argument]
+        stack.append(_known(words))
+    elif name == "REDUCE":
+        arguments, function = stack.pop(), stack.pop()
+        stack.append(_call(function, arguments))
+    elif name == "BUILD":
+        state = stack.pop()
+        _set_order(stack[-1], state)
+    elif name not in ("PROTO", "FRAME", "STOP"):
+        raise ValueError(f"it holds more than names and numbers: {name}")
+
+
+def _since_mark(stack: list[Any]) -> list[Any]:
+    items = []
+    while (item := stack.pop()) is not _MARK:
+        items.append(item)
+    return items[::-1]
+
+
+def _set(table: Any, items: list[Any]) -> None:
+    names, values = items[::2], items[1::2]
+    # Texts alone: the hash of tuples within tuples can take for ever.
+    if type(table) is not dict or len(names) != len(values) or not all(type(name) is str for name in names):
+        raise ValueError("it holds more than names and numbers: a table by other things than text")
+    table.update(zip(names, values, strict=True))
+
+
+def _known(words: list[Any]) -> _Name:
+    name = " ".join(word for word in words if type(word) is str)
+    if name not in (_DTYPE.text, _SCALAR.text):
+        raise ValueError(f"it asks for {'.'.join(name[:200].split())}")
+    return _Name(name)
+
+
+def _call(function: Any, arguments: Any) -> _Float64 | float:
+    if function == _DTYPE and type(arguments) is tuple and arguments[:1] == ("f8",):
+        return _Float64()
+    if function == _SCALAR and type(arguments) is tuple and len(arguments) == 2 and type(arguments[0]) is _Float64:
+        dtype, data = arguments
+        data = data.encode("latin-1") if type(data) is str else data
+        if type(data) is bytes:
+            return struct.unpack(f"{dtype.order}d", data)[0]
+    raise ValueError("it holds more than names and numbers: a call")
+
+
+def _set_order(dtype: Any, state: Any) -> None:
+    # (version, byte order, and what only other dtypes have)
+    if type(dtype) is not _Float64 or type(state) is not tuple or state[1] not in ("<", ">"):
+        raise ValueError("it holds more than names and numbers: insides of an object")
+    dtype.order = state[1]

@@ -1,0 +1,463 @@
+"""Every kind of file that this program parses: good ones to begin with, and what may come of a bad one."""
+
+from __future__ import annotations
+
+import contextlib
+import csv
+import hashlib
+import json
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from extractors.assets import read_table
+from extractors.assets_bundle import unpack_bundle, write_bundle
+from extractors.assets_files import Asset, AssetError, AssetFile
+from extractors.assets_own import OwnAsset, find_own
+from extractors.sequences import OpticalFlowSequenceLoader
+from flows.config import RunConfig, StoreSettings, load_config
+from flows.errors import UserError
+from flows.evaluation import latest_evaluation
+from flows.manifest import scan_videos
+from fusion.checkpoints import Progress, read_checkpoint, write_checkpoint
+from fusion.errors import LabelError, TrainingError
+from fusion.groups import read_groups
+from fusion.labels import read_labels
+from fusion.traits import TRAITS
+from storage import (
+    Failure,
+    FailureLog,
+    Family,
+    FeatureStore,
+    ModelSerializer,
+    Score,
+    ScoreStore,
+    StoreError,
+    TraitRow,
+    VideoFeatures,
+    read_trait_csv,
+    write_trait_csv,
+)
+from storage.claims import Beat, Claim, ClaimLog
+from storage.families import canonical_json
+from storage.feature_store import read_family
+from storage.formats import FORMATS, check_shard
+from storage.processes import is_gone, this_process
+from storage.shard import ShardHeader
+from storage.survey import survey
+from storage.verification import find_damage
+
+Tree = Any  # what JSON can hold
+KEY = "0123456789abcdef"
+FAMILY = Family("static", 3, {"fps": 25, "weights": "random"}, ("face_coverage",))
+
+
+@dataclass(frozen=True)
+class Parser:
+    """One kind of file.
+
+    Args:
+        name: what it is.
+        file: where in a folder it lies.
+        seeds: bytes of good ones.
+        read: reads the file in a folder, as the program does; tells nothing.
+        refusals: the errors that are documented; none where nothing may be raised.
+        trees: JSON trees of good ones, for formats that hold JSON under a checksum; changed ones are sealed anew.
+        seal: makes the file of a tree.
+    """
+
+    name: str
+    file: str
+    seeds: list[bytes]
+    read: Callable[[Path], object]
+    refusals: tuple[type[Exception], ...]
+    trees: list[Tree] = field(default_factory=list)
+    seal: Callable[[Tree], bytes] | None = None
+
+    def try_on(self, folder: Path, data: bytes) -> str:
+        """Read these bytes; returns "" where that went well, or the refusal, which must be one line."""
+        path = folder / self.file
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(data)
+        message = ""
+        try:
+            self.read(folder)
+        except self.refusals as error:
+            message = str(error) or repr(error)
+        assert "\n" not in message, message
+        return message
+
+
+def file_parsers(folder: Path) -> list[Parser]:
+    """All of them; `folder` is for making good files in."""
+    return [
+        *_labels(folder),
+        *_settings(),
+        *_shards(folder),
+        *_tables(folder),
+        *_small_files(folder),
+        *_arrays(folder),
+        *_assets(folder),
+    ]
+
+
+def _labels(folder: Path) -> list[Parser]:
+    header, rows = ["video_id", *TRAITS, "subject", "split"], [
+        ["a.mp4", 0.5, 0.25, 1, 0, 0.125, "p1", "training"],
+        ["-b.mp4", 0.1, 0.2, 0.3, 0.4, 0.5, "p2", "test"],
+    ]  # fmt: skip
+    with (folder / "labels.csv").open("w", newline="") as file:
+        csv.writer(file).writerows([header, *rows])
+    table = pa.table(dict(zip(header, zip(*rows, strict=True), strict=True)))
+    pq.write_table(table, folder / "labels.parquet")
+    pq.write_table(table.cast(_with_type(table.schema, "openness", pa.decimal128(9, 3))), folder / "odd.parquet")
+    groups = pa.table({"video_id": ["a.mp4", "b.mp4"], "gender": ["f", "m"], "age": [20, 30]})
+    pq.write_table(groups, folder / "groups.parquet")
+    csv_groups = b"subject,age,gender\r\np1,20,f\r\np2,30,\r\n"
+
+    def labels(file: str) -> Callable[[Path], object]:
+        return lambda place: read_labels(place / file)
+
+    def grouped(file: str) -> Callable[[Path], object]:
+        return lambda place: read_groups(place / file, ["a.mp4", "x/b.mp4"], ["p1", "p2"])
+
+    return [
+        Parser("labels, CSV", "l.csv", [(folder / "labels.csv").read_bytes()], labels("l.csv"), (LabelError,)),
+        Parser(
+            "labels, Parquet",
+            "l.parquet",
+            [(folder / name).read_bytes() for name in ("labels.parquet", "odd.parquet")],
+            labels("l.parquet"),
+            (LabelError,),
+        ),
+        Parser("labels, pickle", "l.pkl", [label_pickle(), label_pickle(b"<")], labels("l.pkl"), (LabelError,)),
+        Parser("groups, CSV", "g.csv", [csv_groups], grouped("g.csv"), (LabelError,)),
+        Parser(
+            "groups, Parquet",
+            "g.parquet",
+            [(folder / "groups.parquet").read_bytes()],
+            grouped("g.parquet"),
+            (LabelError,),
+        ),
+    ]
+
+
+def label_pickle(order: bytes = b">") -> bytes:
+    """A First Impressions file of one clip by hand, as Python 2 wrote it, with a NumPy number for "interview"."""
+    text = b"\x80\x02}q\x00("
+    for number, trait in enumerate(TRAITS):
+        value = b"G" + np.float64(number / 8).tobytes()[::-1]
+        text += b"U" + bytes([len(trait)]) + trait.encode() + b"}U\x05a.mp4" + value + b"s"
+    dtype = (
+        b"cnumpy\ndtype\nq\x01U\x02f8K\x00K\x01\x87R(K\x03U\x01"
+        + order
+        + b"NNNJ\xff\xff\xff\xffJ\xff\xff\xff\xffK\x00tb"
+    )
+    number = b"cnumpy.core.multiarray\nscalar\n" + dtype + b"U\x08" + np.float64(0.5).tobytes() + b"\x86R"
+    return text + b"U\x09interview}U\x05a.mp4" + number + b"su."
+
+
+def _with_type(schema: pa.Schema, name: str, dtype: pa.DataType) -> pa.Schema:
+    return schema.set(schema.get_field_index(name), pa.field(name, dtype))
+
+
+def _settings() -> list[Parser]:
+    text = (
+        b"videos: clips\nseed: 3\nstore: {path: s, format: hdf5}\nvideo:\n  fps: 12.5\ntrain:\n  loss: mae\n"
+        b"report:\n  clips: [a.mp4, '-b.mp4']\nexport:\n  since: 2026-01-31T00:00+01:00\nlimits: &l {frames: 7}\n"
+    )
+    odd = b"a: &a [x, x]\nb: &b [*a, *a]\nc: !!int 3\nd: !!bool yes\ne: 2001-01-01\nf: ? [x]\n: 1e3\n"
+
+    def assigned(place: Path) -> object:
+        return load_config(assignments=[(place / "s.txt").read_text(encoding="utf-8", errors="replace")])
+
+    return [
+        Parser("settings, YAML", "s.yaml", [text, odd], lambda place: load_config(place / "s.yaml"), (UserError,)),
+        Parser("settings, --set", "s.txt", [b"video.fps=25", b"report.clips=[a, b]"], assigned, (UserError,)),
+    ]
+
+
+class _Forged:
+    """A header that says what it likes."""
+
+    def __init__(self, header: ShardHeader, text: str) -> None:
+        self._header, self._text = header, text
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._header, name)
+
+    def to_text(self) -> str:
+        return self._text
+
+
+def draw(video_id: str, tokens: int) -> VideoFeatures:
+    numbers = np.random.default_rng(tokens)
+    start_s = np.arange(tokens, dtype=np.float64)
+    return VideoFeatures(
+        video_id,
+        hashlib.sha256(video_id.encode()).hexdigest(),
+        numbers.normal(size=(tokens, FAMILY.dim)).astype(np.float32),
+        start_s,
+        start_s + 1,
+        {"face_coverage": numbers.random(tokens).astype(np.float32)},
+    )
+
+
+def _shards(folder: Path) -> list[Parser]:
+    videos = [draw("a.mp4", 3), draw("-b/ü.mp4", 2)]
+    header = ShardHeader.of(FAMILY, videos)
+    tree = json.loads(header.to_text().partition("\n")[0])
+    parsers = []
+    for name, format in FORMATS.items():
+        file = f"shard-20260131T235959000000-0123456789ab{format.suffix}"
+
+        def seal(tree: Tree, format=format) -> bytes:
+            # Whoever makes up settings makes up their key.
+            with contextlib.suppress(StoreError, KeyError, TypeError, ValueError, AttributeError):
+                tree["key"] = Family.from_dict(tree["family"]).key
+            line = json.dumps(tree, sort_keys=True, separators=(",", ":"))
+            text = f"{line}\n{hashlib.sha256(line.encode()).hexdigest()}"
+            format.write(folder / "forged", _Forged(header, text), videos)
+            return (folder / "forged").read_bytes()
+
+        def read(place: Path, format=format, file=file) -> object:
+            made_for = FAMILY
+            with contextlib.suppress(Exception):  # whatever it is, the program's own ways are asked next
+                made_for = format.read_header(place / file).family
+            target = FeatureStore(place / "store").folder(made_for) / file
+            target.parent.mkdir(parents=True, exist_ok=True)
+            target.write_bytes((place / file).read_bytes())
+            try:
+                survey(FeatureStore(place / "store"), made_for)
+                find_damage(target)
+                list(FeatureStore(place / "store").read(made_for))
+                return check_shard(target)
+            finally:
+                target.unlink()
+
+        parsers.append(Parser(f"shard, {name}", file, [seal(tree)], read, (StoreError,), [tree], seal))
+    family = {"key": FAMILY.key, **FAMILY.to_dict()}
+
+    def seal_family(tree: Tree) -> bytes:
+        if isinstance(tree, dict):
+            values = {name: value for name, value in tree.items() if name != "key"}
+            with contextlib.suppress(ValueError):
+                tree = {**tree, "key": hashlib.sha256(canonical_json(values).encode()).hexdigest()[:16]}
+        return json.dumps(tree).encode()
+
+    return [
+        *parsers,
+        Parser(
+            "family.json",
+            "family.json",
+            [json.dumps(family).encode()],
+            lambda place: read_family(place / "family.json"),
+            (StoreError,),
+            [family],
+            seal_family,
+        ),
+    ]
+
+
+def _tables(folder: Path) -> list[Parser]:
+    digest = "0" * 64
+    failure = Failure("-a.mp4", digest, "k", "faces", "no_face", "no face in 3 frames", 1)
+    score = Score("a.mp4", digest, (0.5,) * 5, 0.9, 3, 2, "s", "d", "random", "", (0.1,) * 5, (0.9,) * 5)
+    part = "20260131T235959000000-0123456789ab.parquet"
+
+    def seed(root: Path, write: Callable[[Path], object]) -> list[bytes]:
+        write(root)
+        (path,) = root.rglob("*.parquet")
+        return [path.read_bytes()]
+
+    def failures(place: Path) -> object:
+        find_damage(place / "failures" / f"failures-{part}")
+        return [FailureLog(place).current(), FailureLog(place).attempts({"-a.mp4": digest}, "k")]
+
+    def scores(place: Path) -> object:
+        find_damage(place / "scores/m/1" / f"scores-{part}")
+        return [ScoreStore(place).feature_keys(), list(ScoreStore(place).read("m", "1"))]
+
+    def digests(place: Path) -> object:
+        (place / "videos").mkdir(exist_ok=True)
+        (place / "videos" / "a.mp4").write_bytes(b"a")
+        (video,) = scan_videos(place / "videos", place / "digests.parquet")
+        assert len(video.sha256) == 64
+        return video
+
+    (folder / "videos").mkdir()
+    (folder / "videos" / "a.mp4").write_bytes(b"a")
+    scan_videos(folder / "videos", folder / "digests.parquet")
+    write_trait_csv(
+        folder / "traits.csv",
+        [TraitRow.failed(failure, "m/1"), TraitRow.scored(score, "m/1")],
+        trait_names=TRAITS,
+    )
+    return [
+        Parser(
+            "failures",
+            f"failures/failures-{part}",
+            seed(folder / "f", lambda root: FailureLog(root).add([failure])),
+            failures,
+            (StoreError,),
+        ),
+        Parser(
+            "scores",
+            f"scores/m/1/scores-{part}",
+            seed(folder / "s", lambda root: ScoreStore(root).write("m", "1", [score])),
+            scores,
+            (StoreError,),
+        ),
+        Parser("digests", "digests.parquet", [(folder / "digests.parquet").read_bytes()], digests, ()),
+        Parser(
+            "trait CSV",
+            "t.csv",
+            [(folder / "traits.csv").read_bytes()],
+            lambda place: list(read_trait_csv(place / "t.csv", trait_names=TRAITS)),
+            (StoreError,),
+        ),
+    ]
+
+
+def _small_files(folder: Path) -> list[Parser]:
+    log = ClaimLog(folder / "leases store", KEY)
+    here = this_process()
+    log.create(Claim(1, "holder", here, frozenset({"a.mp4", "-b.mp4"})))
+    log.beat(1, Beat(3, "features/.tmp-1"))
+    claim, beat = (
+        (folder / "leases store/leases" / KEY / f"00000001.{kind}").read_bytes() for kind in ("json", "beat")
+    )
+
+    def claims(place: Path) -> object:
+        return [is_gone(claim.process, here) for claim in ClaimLog(place, KEY).read({1})]
+
+    def beats(place: Path) -> object:
+        (place / "features").mkdir(exist_ok=True)
+        return ClaimLog(place, KEY).stop_commit(1)
+
+    evaluation = {"schema": 1, "labels_only": False, "protocols": {}}
+    metadata = {"files": {"model.keras": "0" * 64}, "settings": {"form": "token"}, "weights": "random"}
+
+    def seal_metadata(tree: Tree) -> bytes:
+        if isinstance(tree, dict):
+            rest = {name: value for name, value in tree.items() if name != "digest"}
+            tree = {**rest, "digest": hashlib.sha256(json.dumps(rest, sort_keys=True).encode()).hexdigest()}
+        return json.dumps(tree).encode()
+
+    def models(place: Path) -> object:
+        serializer = ModelSerializer(place)
+        serializer.verify("m", "1")
+        return serializer.metadata("m", serializer.resolve("m", "latest"))
+
+    def evaluations(place: Path) -> object:
+        return latest_evaluation(RunConfig(store=StoreSettings(path=place)))
+
+    def alias(place: Path) -> object:
+        (place / "models/m/1").mkdir(parents=True, exist_ok=True)
+        (place / "models/m/1/metadata.json").touch()
+        ModelSerializer(place).aliases("m")
+        return ModelSerializer(place).resolve("m", "best")
+
+    return [
+        Parser("claim", f"leases/{KEY}/00000001.json", [claim], claims, (StoreError,), [json.loads(claim)], _json),
+        Parser("sign of life", f"leases/{KEY}/00000001.beat", [beat], beats, (StoreError,), [json.loads(beat)], _json),
+        Parser(
+            "evaluation",
+            "reports/evaluation-20260131T235959000000.json",
+            [_json(evaluation)],
+            evaluations,
+            (UserError,),
+            [evaluation],
+            _json,
+        ),
+        Parser(
+            "metadata of a model",
+            "models/m/1/metadata.json",
+            [seal_metadata(metadata)],
+            models,
+            (StoreError,),
+            [metadata],
+            seal_metadata,
+        ),
+        Parser(
+            "alias of a model",
+            "models/m/aliases/best.json",
+            [b'{"version": "1"}'],
+            alias,
+            (StoreError, ValueError),
+            [{"version": "1"}],
+            _json,
+        ),
+    ]
+
+
+def _json(tree: Tree) -> bytes:
+    return json.dumps(tree).encode()
+
+
+def _arrays(folder: Path) -> list[Parser]:
+    progress = Progress({"loss": [0.5]}, 1, 0.25, [np.zeros((2, 3), np.float32)], [np.ones(2)])
+    write_checkpoint(folder / "c.npz", "identity", progress)
+    fields = np.zeros((1, 224, 224, 2), np.float16)
+    np.save(folder / "o.npy", fields)
+    np.savez_compressed(folder / "o.npz", fields)
+    loader = OpticalFlowSequenceLoader(fields=9)
+    flo = np.float32(202021.25).tobytes() + np.int32([224, 224]).tobytes() + bytes(224 * 224 * 8)
+
+    def load(file: str) -> Callable[[Path], object]:
+        return lambda place: loader.load(place / file)
+
+    return [
+        Parser(
+            "checkpoint",
+            "c.npz",
+            [(folder / "c.npz").read_bytes()],
+            lambda place: read_checkpoint(place / "c.npz", "identity"),
+            (TrainingError,),
+        ),
+        Parser("optical flow, .npy", "o.npy", [(folder / "o.npy").read_bytes()], load("o.npy"), (ValueError,)),
+        Parser("optical flow, .npz", "o.npz", [(folder / "o.npz").read_bytes()], load("o.npz"), (ValueError,)),
+        Parser("optical flow, .flo", "o.flo", [flo], load("o.flo"), (ValueError,)),
+    ]
+
+
+def _assets(folder: Path) -> list[Parser]:
+    content = b"weights"
+    file = AssetFile("w.bin", f"md5:{hashlib.md5(content).hexdigest()}", len(content))
+    asset = Asset("net", "A net", "1", "tests", "Free", "Do what you like.\n", (file,))
+    (folder / "net").mkdir()
+    (folder / "net" / "w.bin").write_bytes(content)
+    write_bundle({"net": (asset, folder / "net")}, folder / "bundle.tar", lambda file, done: None)
+    toml = (
+        b'[net]\ntitle = "A net"\nversion = "1"\npurpose = "tests"\nlicence = "Free"\nlicence_file = "free.txt"\n'
+        b'[[net.files]]\nname = "w.bin"\nsize = 7\ndigest = "md5:00"\nsources = ["https://example.org/w.bin"]\n'
+    )
+    own = asdict(OwnAsset("faces-1", "random", 3, "sha256:" + "0" * 64, {"videos": 3}))
+
+    def unpack(place: Path) -> object:
+        (place / "goal").mkdir(exist_ok=True)
+        return unpack_bundle(place / "b.tar", {"net": asset}, place / "goal", lambda file, done: None)
+
+    def table(place: Path) -> object:
+        (place / "licences").mkdir(exist_ok=True)
+        (place / "licences" / "free.txt").write_text("Do what you like.\n")
+        return read_table(place / "assets.toml")
+
+    return [
+        Parser("assets.toml", "assets.toml", [toml], table, (AssetError,)),
+        Parser("bundle", "b.tar", [(folder / "bundle.tar").read_bytes()], unpack, (AssetError,)),
+        Parser(
+            "own asset",
+            "faces-1/asset.json",
+            [_json(own)],
+            lambda place: find_own("faces-1", place),
+            (AssetError,),
+            [own],
+            _json,
+        ),
+    ]
