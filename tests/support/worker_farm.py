@@ -32,6 +32,7 @@ from flows.extract import extract_shard, work_off
 from flows.extraction import Job, ShardReport
 from flows.families import Families
 from flows.manifest import VideoFile
+from flows.worker import Worker
 from flows.worklist import WorkList
 from storage import Failure, FailureLog, Family, FeatureStore, VideoFeatures, leases
 from storage.paths import store_path
@@ -128,9 +129,10 @@ class DrawingExtractor:
     def __exit__(self, *reason: object) -> None:
         pass
 
-    def extract(self, jobs: Sequence[Job], on_video, confirm) -> ShardReport:
+    def extract(self, jobs: Sequence[Job], on_video, confirm, check) -> ShardReport:
         good, failures = [], []
         for job in jobs:
+            check()
             with self._order.log.open("a") as log:
                 log.write(f"{job.video.video_id}\n")
             time.sleep(self._order.video_s)
@@ -147,6 +149,11 @@ class DrawingExtractor:
         }
         commit_shard(self._store, self._failures, rows, failures, confirm)
         return ShardReport(len(good), len(failures), {})
+
+
+def draw_worker(order: Order) -> Worker:
+    """In the place of `flows.worker.build_worker`."""
+    return Worker(DrawingExtractor(order), order.config(), FAMILIES)
 
 
 def work(order: Order) -> None:
