@@ -46,8 +46,9 @@ def extract_here(make: MakeWorker, jobs: Sequence[Job], stop: str, own_cluster: 
 
 
 def release_worker() -> None:
-    """Let go of the networks that this process holds."""
-    _resident.close()
+    """Let go of the networks that this process holds, once the shard at hand has come to its end."""
+    # Dask calls this where it also answers the shard that asks whether it should stop.
+    threading.Thread(target=_resident.close, daemon=True).start()
 
 
 class _ResidentWorker:

@@ -23,7 +23,7 @@ from flows.families import families_of
 from flows.manifest import Archive
 from flows.runners import Runner, open_runner, shard_task
 from flows.session import USER_ERRORS
-from flows.worker import build_worker, extract_and_commit
+from flows.worker import extract_and_commit, worker_maker
 from flows.worker_pool import Tally
 from flows.worklist import WorkList
 from storage.commit import commit_file
@@ -77,8 +77,7 @@ def extract(config: RunConfig, videos: Archive) -> ExtractReport:
             if config.extract.runner == "local":
                 extractor = resources.enter_context(Extractor(config, families))
             else:
-                make = partial(build_worker, config, families)
-                runner = resources.enter_context(open_runner(config.extract, make))
+                runner = resources.enter_context(open_runner(config.extract, worker_maker(config, families)))
         # One log for all that is made from the same faces: their rows are shared.
         leases = resources.enter_context(Leases(config.store.path, families.faces.key))
         stage = resources.enter_context(console.stage("Extract", work.count))

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -121,9 +121,10 @@ def _on_dask(settings: ExtractSettings, make: MakeWorker) -> Iterator[Runner]:
         try:
             yield Runner(lambda: max(1, len(client.nthreads())), submit)
         finally:
-            Event(stop, client=client).set()
-            if settings.address is not None:
-                client.run(release_worker)
+            with suppress(OSError):  # the scheduler has gone
+                Event(stop, client=client).set()
+                if settings.address is not None:
+                    client.run(release_worker)
 
 
 def _check_resources(settings: ExtractSettings, offered: list[dict[str, float]]) -> None:

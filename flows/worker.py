@@ -98,10 +98,14 @@ class Worker:
                 self._leases.release()
 
 
-def build_worker(config: RunConfig, families: Families) -> Worker:
-    """A worker with the real networks; takes their seconds when it is opened."""
-    return Worker(Extractor(config, families), config, families)
-
-
 MakeWorker = Callable[[], Worker]
-"""How a worker is made in another process, so it must pickle: `functools.partial(build_worker, config, families)`."""
+"""Makes a worker, in another process, so it must pickle."""
+
+
+def worker_maker(config: RunConfig, families: Families) -> MakeWorker:
+    """What makes workers with the real networks, which takes seconds."""
+    return partial(_build, config, families)
+
+
+def _build(config: RunConfig, families: Families) -> Worker:
+    return Worker(Extractor(config, families), config, families)
