@@ -22,7 +22,7 @@ from flows.extraction import Extractor, Job, ShardReport
 from flows.families import families_of
 from flows.manifest import Archive
 from flows.runners import Runner, open_runner, shard_task
-from flows.session import USER_ERRORS
+from flows.session import USER_ERRORS, settle_environment
 from flows.worker import extract_and_commit, worker_maker
 from flows.worker_pool import Tally
 from flows.worklist import WorkList
@@ -67,6 +67,7 @@ def extract(config: RunConfig, videos: Archive) -> ExtractReport:
     Raises:
         TooManyRefusedError: more videos were refused than the settings allow; all that could be extracted is committed.
     """
+    settle_environment()
     families = families_of(config)
     work = WorkList(videos, config, families)
     if not work.count:

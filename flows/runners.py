@@ -6,15 +6,18 @@ Prefect's task runners carry the tasks; what a shard task does, `Worker.extract`
 from __future__ import annotations
 
 import secrets
-from collections.abc import Callable, Iterator
+import socket
+from collections.abc import Callable, Iterator, Set
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any
+from urllib.parse import urlsplit
 
 from prefect import State, Task, task
 from prefect.cache_policies import NO_CACHE
 from prefect.client.schemas import TaskRun
 from prefect.futures import PrefectFuture
+from prefect.settings import PREFECT_API_URL
 from prefect.task_runners import ThreadPoolTaskRunner
 
 from flows import machine, stopping
@@ -110,6 +113,7 @@ def _on_dask(settings: ExtractSettings, make: MakeWorker) -> Iterator[Runner]:
             workers = client.scheduler_info()["workers"]
         except (OSError, ValueError) as error:
             raise UserError(f"no Dask scheduler answers at {settings.address} (extract.address): {error}") from error
+        _check_prefect({worker["host"] for worker in workers.values()})
         _check_resources(settings, [worker["resources"] for worker in workers.values()])
         stop = f"traitline-stop-{secrets.token_hex(8)}"
 
@@ -125,6 +129,24 @@ def _on_dask(settings: ExtractSettings, make: MakeWorker) -> Iterator[Runner]:
                 Event(stop, client=client).set()
                 if settings.address is not None:
                     client.run(release_worker)
+
+
+def _check_prefect(hosts: Set[str]) -> None:
+    """Make sure that workers on these machines, by address, can report their tasks to Prefect."""
+    api = urlsplit(PREFECT_API_URL.value()).hostname
+    if api in ("127.0.0.1", "localhost") and not all(map(_is_here, hosts)):
+        raise UserError(
+            "Dask's workers on other machines report to Prefect: name a server that they can reach with PREFECT_API_URL"
+        )
+
+
+def _is_here(host: str) -> bool:
+    with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as probe:
+        try:
+            probe.bind((host, 0))
+        except OSError:
+            return False
+    return True
 
 
 def _check_resources(settings: ExtractSettings, offered: list[dict[str, float]]) -> None:

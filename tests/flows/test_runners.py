@@ -186,6 +186,12 @@ def test_dask_cluster_without_the_resources_is_one_line_that_says_how_to_start_i
         pass
 
 
+def test_dask_workers_elsewhere_need_a_prefect_server_that_they_reach():
+    runners._check_prefect({"127.0.0.1"})
+    with pytest.raises(UserError, match="PREFECT_API_URL"):
+        runners._check_prefect({"127.0.0.1", "192.0.2.7"})  # an address that no machine has
+
+
 def test_missing_dask_is_one_line_before_anything_else_begins(tmp_path, monkeypatch):
     real = importlib.util.find_spec
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "prefect_dask" else real(name))

@@ -130,7 +130,7 @@ class DrawingExtractor:
         pass
 
     def extract(self, jobs: Sequence[Job], on_video, confirm, check) -> ShardReport:
-        good, failures = [], []
+        good, failures, start = [], [], time.perf_counter()
         for job in jobs:
             check()
             with self._order.log.open("a") as log:
@@ -148,7 +148,7 @@ class DrawingExtractor:
             FAMILIES.dynamic: [drawn_features(job.video, FAMILIES.dynamic) for job in good if job.dynamic],
         }
         commit_shard(self._store, self._failures, rows, failures, confirm)
-        return ShardReport(len(good), len(failures), {})
+        return ShardReport(len(good), len(failures), {"drawn": time.perf_counter() - start})
 
 
 def draw_worker(order: Order) -> Worker:
