@@ -72,11 +72,6 @@ class WorkerPool:
     def __exit__(self, kind: type | None, error: BaseException | None, trace: TracebackType | None) -> None:
         self._close()
 
-    @property
-    def pids(self) -> list[int]:
-        """Numbers of the worker processes."""
-        return [worker.pid for worker in self._workers]
-
     def extract(self, jobs: list[Job], tally: Tally) -> ShardReport:
         """Have a shard extracted by the next worker that is free. May be called in several threads.
 
@@ -101,14 +96,8 @@ class WorkerPool:
     def _converse(self, worker: _Process, jobs: list[Job], tally: Tally) -> ShardReport:
         try:
             worker.connection.send(jobs)
-            while True:
-                match worker.hear():
-                    case VideoDone(ok):
-                        tally.done, tally.failed = tally.done + 1, tally.failed + (not ok)
-                    case Exception() as error:
-                        raise error
-                    case ShardReport() as report:
-                        return report
+            while isinstance(message := worker.hear(), VideoDone):
+                tally.done, tally.failed = tally.done + 1, tally.failed + (not message.ok)
         except (EOFError, BrokenPipeError, ConnectionResetError):
             with self._changing:
                 if self._closed:
@@ -117,6 +106,9 @@ class WorkerPool:
                 worker.start()
             worker.await_ready()
             raise WorkerDiedError(f"a worker process {how} in the midst of a shard") from None
+        if isinstance(message, Exception):
+            raise message
+        return message
 
     def _close(self) -> None:
         with self._changing:
@@ -133,10 +125,6 @@ class _Process:
     def __init__(self, make: bytes, number: int, count: int) -> None:
         self._make, self._number, self._count = make, number, count
         self._process: subprocess.Popen | None = None
-
-    @property
-    def pid(self) -> int:
-        return self._process.pid
 
     def start(self) -> None:
         ours, theirs = socket.socketpair()
