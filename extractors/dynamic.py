@@ -9,6 +9,7 @@ import numpy as np
 from pydantic import BaseModel, Field
 
 from extractors import assets
+from extractors.fitting import describe_in_batches
 from extractors.inference import Precision, for_inference
 from extractors.sequences import OpticalFlowSequenceLoader
 
@@ -32,7 +33,10 @@ class DynamicSettings(BaseModel, frozen=True, extra="forbid"):
         "(AVX512_BF16, AMX), features about 2 % off (random weights).",
     )
     batch_size: int = Field(
-        1, ge=1, description="Windows in one pass through the network: 1 suits a CPU, more a GPU; changes no number."
+        1,
+        ge=1,
+        description="Windows in one pass through the network, at most: 1 suits a CPU, more a GPU; halved where the "
+        "memory of a GPU runs out; changes no number.",
     )
 
     def numerics(self, weights: Literal["pretrained", "random"], seed: int) -> dict[str, Any]:
@@ -48,7 +52,7 @@ class DynamicFeatureExtractor:
         weights: "pretrained" (ImageNet and Kinetics; fetched once) or "random" (seeded; for trials only).
         precision: of weights and activations; see `extractors.inference.for_inference`.
         seed: seed of random weights.
-        batch_size: windows in one pass.
+        batch_size: windows in one pass, at most: it is halved where the device's memory runs out.
         asset_folder: folder with the checkpoint, in place of the usual search.
 
     Attributes:
@@ -101,10 +105,11 @@ class DynamicFeatureExtractor:
             raise ValueError(f"a window needs at least {FEWEST_FIELDS} fields of optical flow; got {windows.shape[1]}")
         if windows.size and not np.abs(windows).max() <= 1.0:
             raise ValueError("windows must lie in [-1, 1]; bring them there with scale_for_i3d")
-        batches = [
-            self._network.predict_on_batch(windows[start : start + self.batch_size])
-            for start in range(0, len(windows), self.batch_size)
-        ]
-        return np.concatenate([np.empty((0, FEATURES), np.float32), *batches])
+        if not len(windows):
+            return np.empty((0, FEATURES), np.float32)
+        features, self.batch_size = describe_in_batches(
+            self._network.predict_on_batch, windows, self.batch_size, noun="window"
+        )
+        return features
 
     __call__ = extract

@@ -11,6 +11,7 @@ from pydantic import BaseModel, Field
 from extractors import assets
 from extractors.assets import AssetError
 from extractors.assets_own import find_own, resolve_own
+from extractors.fitting import describe_in_batches
 from extractors.inference import Precision, for_inference
 
 ASSET = "resnet50_imagenet"
@@ -33,7 +34,12 @@ class StaticSettings(BaseModel, frozen=True, extra="forbid"):
         description="Precision of weights and activations: float32, or bfloat16: half the time on CPUs that have it "
         "(AVX512_BF16, AMX), features about 1 % off (random weights).",
     )
-    batch_size: int = Field(16, ge=1, description="Face crops in one pass through the network; changes no number.")
+    batch_size: int = Field(
+        16,
+        ge=1,
+        description="Face crops in one pass through the network, at most: halved where the memory of a GPU runs out; "
+        "changes no number.",
+    )
 
     def numerics(
         self, weights: Literal["pretrained", "random"], seed: int, assets_folder: Path | None = None
@@ -64,7 +70,7 @@ class StaticFeatureExtractor:
         frozen_layers: number of first convolutional layers that are not trainable.
         precision: of weights and activations during extraction; see `extractors.inference.for_inference`.
         seed: seed of random weights.
-        batch_size: crops in one pass.
+        batch_size: crops in one pass, at most: it is halved where the device's memory runs out.
         asset_folder: folder with the weight file, in place of the usual search.
 
     Attributes:
@@ -143,10 +149,9 @@ class StaticFeatureExtractor:
         """
         if crops.dtype != np.uint8 or crops.shape[1:] != (SIDE_PX, SIDE_PX, 3):
             raise ValueError(f"crops must be uint8 [N, {SIDE_PX}, {SIDE_PX}, 3]; got {crops.dtype} {crops.shape}")
-        features = np.empty((len(crops), FEATURES), np.float32)
-        for start in range(0, len(crops), self.batch_size):
-            batch = crops[start : start + self.batch_size]
-            features[start : start + len(batch)] = self._describe(batch)
+        if not len(crops):
+            return np.empty((0, FEATURES), np.float32)
+        features, self.batch_size = describe_in_batches(self._describe, crops, self.batch_size, noun="face crop")
         return features
 
     __call__ = extract

@@ -63,10 +63,30 @@ class StoreSettings(BaseModel, frozen=True, extra="forbid"):
 class ExtractSettings(BaseModel, frozen=True, extra="forbid"):
     """How the archive is worked through."""
 
+    runner: Literal["local", "processes", "dask"] = Field(
+        "local",
+        description="Where shards are extracted: local, in this process; processes, in several on this machine; "
+        "dask, on the workers of a Dask cluster.",
+    )
+    workers: int | None = Field(
+        None,
+        ge=1,
+        description="Worker processes of runner processes, or of Dask's own cluster where no address is given (count); "
+        "by default one per GPU, or 2 without one.",
+    )
+    address: str | None = Field(
+        None, description="Dask's scheduler, as in tcp://host:8786; without one, runner dask starts a cluster here."
+    )
+    resources: dict[str, float] = Field(
+        {}, description="What each shard takes of a Dask worker, as in {GPU: 1} for `dask worker --resources GPU=1`."
+    )
     shard_size: int = Field(64, ge=1, description="Videos per shard: what is committed at a time (count).")
     retry_failed: bool = Field(False, description="Try videos again that were refused before with the same settings.")
     processes: int | None = Field(
-        None, ge=1, description="Child processes that prepare videos for the networks (count); by default one per core."
+        None,
+        ge=1,
+        description="Child processes that prepare videos for the networks of a worker (count); by default one per core "
+        "that the worker may use.",
     )
     stall_s: float = Field(
         120, gt=0, description="Seconds without progress after which preparing a video is broken off, reason timeout."

@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import json
-import logging
+import queue
 import time
 from collections import Counter
 from collections.abc import Callable
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from functools import partial
 
-from prefect import State, Task, flow, task
-from prefect.cache_policies import NO_CACHE
-from prefect.client.schemas import TaskRun
+from prefect import State, flow
+from prefect.futures import PrefectFuture
 from pydantic import TypeAdapter
 
 from flows import console, stopping
@@ -23,12 +22,13 @@ from flows.errors import UserError
 from flows.extraction import Extractor, Job, ShardReport
 from flows.families import families_of
 from flows.manifest import Archive
+from flows.runners import Runner, open_runner, shard_task
+from flows.session import USER_ERRORS, settle_environment
+from flows.worker import extract_and_commit, worker_maker
+from flows.worker_pool import Tally
 from flows.worklist import WorkList
 from storage.commit import commit_file
-from storage.errors import StoreError, UnreachableError
-from storage.leases import LeaseLostError, Leases
-
-log = logging.getLogger(__name__)
+from storage.leases import Leases
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,29 +55,10 @@ class TooManyRefusedError(UserError):
     """More videos were refused than the settings allow."""
 
 
-def passes_by_itself(_task: Task, _run: TaskRun, state: State) -> bool:
-    """Whether it is worth extracting a shard again: a store that refuses (a full disk) will refuse again."""
-    error = state.result(raise_on_failure=False)
-    return not isinstance(error, StoreError) or isinstance(error, UnreachableError)
-
-
-@task(retries=2, retry_delay_seconds=10, retry_condition_fn=passes_by_itself, cache_policy=NO_CACHE)
+@shard_task
 def extract_shard(extractor: Extractor, jobs: list[Job], leases: Leases, stage: console.Stage) -> ShardReport:
-    """Extract and commit one shard, unless another run takes it over meanwhile, having taken this one for dead."""
-
-    def on_video(_: str, ok: bool) -> None:
-        stage.advance(ok=ok)
-        leases.check()
-
-    try:
-        try:
-            return extractor.extract(jobs, on_video=on_video, confirm=leases.confirm)
-        except StoreError:
-            leases.confirm()  # who takes over removes what was about to be committed: that is no fault of the store
-            raise
-    except LeaseLostError as error:
-        log.warning("%s; its %d videos are left to another run", error, len(jobs))
-        return ShardReport(0, 0, {}, lost=True)
+    """Extract and commit one shard in this process."""
+    return extract_and_commit(extractor, jobs, leases, lambda _, ok: stage.advance(ok=ok))
 
 
 @flow(name="extract", validate_parameters=False)
@@ -87,6 +68,7 @@ def extract(config: RunConfig, videos: Archive) -> ExtractReport:
     Raises:
         TooManyRefusedError: more videos were refused than the settings allow; all that could be extracted is committed.
     """
+    settle_environment()
     families = families_of(config)
     work = WorkList(videos, config, families)
     if not work.count:
@@ -94,13 +76,24 @@ def extract(config: RunConfig, videos: Archive) -> ExtractReport:
         return ExtractReport(0, 0, work.cached, work.refused_before, {})
     with ExitStack() as resources:
         with console.console.status("Building the networks"):
-            extractor = resources.enter_context(Extractor(config, families))
+            if config.extract.runner == "local":
+                extractor = resources.enter_context(Extractor(config, families))
+            else:
+                runner = resources.enter_context(open_runner(config.extract, worker_maker(config, families)))
         # One log for all that is made from the same faces: their rows are shared.
         leases = resources.enter_context(Leases(config.store.path, families.faces.key))
         stage = resources.enter_context(console.stage("Extract", work.count))
-        states = work_off(work, leases, stage, partial(extract_shard, extractor))
-    # Only now: a shard that broke off must not keep the others from being worked on.
-    shards: list[ShardReport] = [state.result() for state in states]
+        if config.extract.runner == "local":
+            states = work_off(work, leases, stage, partial(extract_shard, extractor))
+            outcomes = [state.result(raise_on_failure=False) for state in states]
+        else:
+            outcomes = hand_out(work, leases, stage, runner)
+    shards: list[ShardReport] = []
+    for outcome in outcomes:
+        # Only now: a shard that broke off must not keep the others from being worked on.
+        if isinstance(outcome, BaseException):
+            raise outcome
+        shards.append(outcome)
     seconds: Counter[str] = Counter()
     for shard in shards:
         seconds.update(shard.seconds)
@@ -146,13 +139,76 @@ def work_off(
                 work.set_aside(jobs)
             leases.release()
         elif held := work.held_by(leases.others()):
-            if held != waited_for:
-                hosts = ", ".join(f"{count} on {host}" for host, count in sorted(held.items()))
-                console.say(f"Extract: waiting for videos that other runs work on: {hosts}")
-            waited_for = held
-            time.sleep(poll_s)
+            waited_for = _wait_for(held, waited_for, poll_s)
         elif work.all_set_aside:
             return states
+
+
+def hand_out(
+    work: WorkList, leases: Leases, stage: console.Stage, runner: Runner, *, poll_s: float = 2.0
+) -> list[ShardReport | BaseException]:
+    """Give shard after shard to workers, which claim what they are given, until all is done, be it by other runs.
+
+    Args:
+        work: what there is to do.
+        leases: open; of this process, which claims nothing.
+        stage: shows how much is done.
+        runner: open.
+        poll_s: seconds between two looks where all that is left is being worked on.
+
+    Returns:
+        What came of each shard: its report, or what was raised.
+
+    Raises:
+        Exception: of `USER_ERRORS`, by one of the shards; the others would meet it too.
+    """
+    outcomes: list[ShardReport | BaseException] = []
+    at_work: dict[PrefectFuture, tuple[dict[str, Job], Tally]] = {}
+    done: queue.SimpleQueue[PrefectFuture] = queue.SimpleQueue()
+    waited_for: Counter[str] = Counter()
+    while True:
+        stopping.check()
+        while len(at_work) < runner.capacity():
+            taken = [claim.videos for claim in leases.others()] + [frozenset(jobs) for jobs, _ in at_work.values()]
+            jobs, tally = work.choose(frozenset().union(*taken)), Tally()
+            if not jobs:
+                break
+            future = runner.submit(list(jobs.values()), tally)
+            at_work[future] = jobs, tally
+            future.add_done_callback(done.put)
+        tallies = [tally for _, tally in at_work.values()]
+        seen, failed = sum(tally.done for tally in tallies), sum(tally.failed for tally in tallies)
+        stage.at(work.count - work.left + seen, failed=work.refused + failed)
+        if at_work:
+            waited_for = Counter()
+            with suppress(queue.Empty):
+                future = done.get(timeout=poll_s)
+                jobs, _ = at_work.pop(future)
+                outcomes.append(_outcome(future))
+                if isinstance(outcomes[-1], USER_ERRORS):
+                    raise outcomes[-1]
+                if isinstance(outcomes[-1], BaseException):
+                    work.set_aside(jobs)
+        elif held := work.held_by(leases.others()):
+            waited_for = _wait_for(held, waited_for, poll_s)
+        elif work.all_set_aside:
+            return outcomes
+
+
+def _outcome(future: PrefectFuture[ShardReport]) -> ShardReport | BaseException:
+    try:
+        return future.result(raise_on_failure=False)
+    except Exception as error:  # Dask gives up a task whose workers die again and again
+        return error
+
+
+def _wait_for(held: Counter[str], waited_for: Counter[str], poll_s: float) -> Counter[str]:
+    """Wait a little for others, and say so where it is not those that were waited for before; returns `held`."""
+    if held != waited_for:
+        hosts = ", ".join(f"{count} on {host}" for host, count in sorted(held.items()))
+        console.say(f"Extract: waiting for videos that other runs work on: {hosts}")
+    time.sleep(poll_s)
+    return held
 
 
 def _keep(report: ExtractReport, config: RunConfig) -> None:

@@ -138,6 +138,15 @@ class Extractor:
         self._resources = ExitStack()
 
     def __enter__(self) -> Extractor:
+        with ExitStack() as resources:
+            self._build(resources)
+            self._resources = resources.pop_all()
+        return self
+
+    def __exit__(self, *reason: object) -> None:
+        self._resources.close()
+
+    def _build(self, resources: ExitStack) -> None:
         config = self._config
         (model,) = assets.known_assets()[FACE_ASSET].files
         folder = assets.resolve(FACE_ASSET, folder=asset_folder(config, FACE_ASSET))
@@ -153,7 +162,7 @@ class Extractor:
         self._cores = usable_cores()
         self._processes = config.extract.processes or self._cores
         # First, so that they start while the networks are built.
-        self._pool = self._resources.enter_context(PreparerPool(preparation, self._processes, config.extract.stall_s))
+        self._pool = resources.enter_context(PreparerPool(preparation, self._processes, config.extract.stall_s))
         self._static = StaticFeatureExtractor(
             static_weights(config),
             frozen_layers=config.static.frozen_layers,
@@ -169,16 +178,13 @@ class Extractor:
             batch_size=config.dynamic.batch_size,
             asset_folder=asset_folder(config, dynamic.ASSET),
         )
-        return self
-
-    def __exit__(self, *reason: object) -> None:
-        self._resources.close()
 
     def extract(
         self,
         jobs: Sequence[Job],
         on_video: Callable[[str, bool], None] | None = None,
         confirm: Callable[[Path], None] | None = None,
+        check: Callable[[], None] | None = None,
     ) -> ShardReport:
         """Extract one shard and commit it: faces, static tokens and dynamic tokens, and a row for each refused video.
 
@@ -186,6 +192,7 @@ class Extractor:
             jobs: the shard's videos.
             on_video: called after each video with its id and whether it was accepted.
             confirm: called before each commit, as by `FeatureStore.write`; what it raises stops that.
+            check: called with each part of a video that comes; what it raises breaks the shard off.
         """
         watch = Stopwatch()
         static_batches = _Batcher(self._static.extract, self._config.static.batch_size, watch, "ResNet-50")
@@ -195,6 +202,8 @@ class Extractor:
         intakes = [_Intake(job, known.get(job.video.video_id)) for job in jobs]
         for number, part in self._pool.prepare(self._requests(intakes)):
             intake = intakes[number]
+            if check is not None:
+                check()
             match part:
                 case FaceTrack():
                     intake.known, intake.track = part, self._faces_row(intake.job.video, part)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import importlib.util
+
 from flows import console
 from flows.config import RunConfig
 from flows.errors import UserError
@@ -28,6 +30,8 @@ def prepare(settings: RunConfig, *, with_files: bool = False) -> tuple[RunConfig
     if settings.out is not None:
         check_writable(settings.out)
     chosen_columns(settings)
+    if with_files:
+        _check_dask(settings)
     with console.console.status("Looking at the videos") as status:
         if settings.videos is not None:
             digests = settings.store.path / "runs" / "digests.parquet"
@@ -46,3 +50,8 @@ def prepare(settings: RunConfig, *, with_files: bool = False) -> tuple[RunConfig
         if settings.videos is None:
             files = known_videos(settings, families_of(settings))
     return settings, files
+
+
+def _check_dask(settings: RunConfig) -> None:
+    if settings.extract.runner == "dask" and importlib.util.find_spec("prefect_dask") is None:
+        raise UserError("extract.runner dask needs packages that are not here: pip install 'traitline[dask]'")

@@ -36,7 +36,15 @@ _ENVIRONMENT = {
     "PREFECT_LOGGING_EXTRA_LOGGERS": "extractors,flows,fusion,storage",
     "TF_CPP_MIN_LOG_LEVEL": "1",
     "KERAS_BACKEND": "tensorflow",
+    # Else TensorFlow takes a GPU's whole memory at once, and a second process on it gets none.
+    "TF_FORCE_GPU_ALLOW_GROWTH": "true",
 }
+
+
+def settle_environment() -> None:
+    """Set what libraries read from the environment, where nobody has set it. Call it before they are imported."""
+    for variable, value in _ENVIRONMENT.items():
+        os.environ.setdefault(variable, value)
 
 
 @contextmanager
@@ -94,8 +102,7 @@ def run_command(name: str, load: Callable[[], RunConfig], body: Callable[[RunCon
     with _local_log(log) as file:
         with one_line_for_mistakes():
             console.silence_libraries(file)
-        for variable, value in _ENVIRONMENT.items():
-            os.environ.setdefault(variable, value)
+        settle_environment()
         # A scheduler's stop is a person's Ctrl-C: what is open gets closed, Prefect's own server too.
         stopping.listen()
         _run(config, body, log)

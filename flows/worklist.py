@@ -14,6 +14,39 @@ from storage.feature_store import FeatureStore
 from storage.leases import Claim
 
 
+class Lookup:
+    """Looks up what videos still need. A look costs what has come to the store since the last one.
+
+    Args:
+        config: of the run.
+        families: of the configuration.
+    """
+
+    def __init__(self, config: RunConfig, families: Families) -> None:
+        self._families = families
+        self._store = FeatureStore(config.store.path)
+        self._failures = FailureLog(config.store.path)
+
+    def jobs(self, videos: Sequence[VideoFile]) -> Iterator[Job]:
+        """What each video needs, which may be nothing."""
+        digests = {video.video_id: video.sha256 for video in videos}
+        static = self._store.has(self._families.static, digests)
+        dynamic = self._store.has(self._families.dynamic, digests)
+        attempts = self._failures.attempts(digests, self._families.features)
+        for video in videos:
+            missing = {"static": video.video_id not in static, "dynamic": video.video_id not in dynamic}
+            yield Job(video, **missing, attempts=attempts.get(video.video_id, 0))
+
+    def still_needed(self, jobs: Sequence[Job], claimed: Set[str]) -> dict[str, Job]:
+        """Of jobs that were chosen earlier, those that nobody has done or refused since, nor claimed, by id."""
+        now = zip(jobs, self.jobs([job.video for job in jobs]), strict=True)
+        return {
+            job.video.video_id: job
+            for chosen, job in now
+            if (job.static or job.dynamic) and job.attempts <= chosen.attempts and job.video.video_id not in claimed
+        }
+
+
 class WorkList:
     """Videos that lack features, looked up in the committed shards and the log of failures, again and again.
 
@@ -32,14 +65,12 @@ class WorkList:
     """
 
     def __init__(self, videos: Sequence[VideoFile], config: RunConfig, families: Families) -> None:
-        self._families, self._shard_size = families, config.extract.shard_size
-        self._store = FeatureStore(config.store.path)
-        self._failures = FailureLog(config.store.path)
+        self._lookup, self._shard_size = Lookup(config, families), config.extract.shard_size
         self._attempts_before: dict[str, int] = {}
         self._set_aside: set[str] = set()
         self._left: deque[VideoFile] = deque()
         self.cached = self.refused_before = self.refused = 0
-        for job in self._jobs(videos):
+        for job in self._lookup.jobs(videos):
             if not job.static and not job.dynamic:
                 self.cached += 1
             elif job.attempts and not config.extract.retry_failed:
@@ -70,7 +101,7 @@ class WorkList:
         while self._left and len(chosen) < self._shard_size:
             some = [self._left.popleft() for _ in range(min(size, len(self._left)))]
             size *= 2  # others may have done very many of them: each round lists the store once
-            for job in self._jobs(some):
+            for job in self._lookup.jobs(some):
                 video_id = job.video.video_id
                 if not job.static and not job.dynamic:
                     self._set_aside.discard(video_id)
@@ -101,12 +132,3 @@ class WorkList:
         for claim in claims:
             held[claim.process.host] += len(claim.videos & left)
         return +held
-
-    def _jobs(self, videos: Sequence[VideoFile]) -> Iterator[Job]:
-        digests = {video.video_id: video.sha256 for video in videos}
-        static = self._store.has(self._families.static, digests)
-        dynamic = self._store.has(self._families.dynamic, digests)
-        attempts = self._failures.attempts(digests, self._families.features)
-        for video in videos:
-            missing = {"static": video.video_id not in static, "dynamic": video.video_id not in dynamic}
-            yield Job(video, **missing, attempts=attempts.get(video.video_id, 0))

@@ -1,9 +1,10 @@
 """What a clip's extraction takes, and what it would take with OpenCV's TV-L1, both in one interleaved run.
 
-Run it as `python tests/benchmarks/bench_extraction.py [--video FILE] [--clips N] [--repeats N]`. Without a video it
-takes a 15 s clip of the corpus where that is present, else a demo clip of 4 s. Several clips are extracted together, as
-a shard is; seconds are per clip. A first extraction, which builds graphs and caches, is not counted. Stages run side by
-side in several processes, so that their seconds of work add up to more than the wall's. Nothing is asserted about time.
+Run it as `python tests/benchmarks/bench_extraction.py [--video FILE] [--clips N] [--repeats N] [--price-per-hour P]`.
+Without a video it takes a 15 s clip of the corpus where that is present, else a demo clip of 4 s. Several clips are
+extracted together, as a shard is; seconds are per clip. A first extraction, which builds graphs and caches, is not
+counted. Stages run side by side in several processes, so that their seconds of work add up to more than the wall's.
+Where there is a GPU, its utilisation is told. Nothing is asserted about time.
 
 A second table tells what it costs that a video is prepared in a child process, which may crash or hang without harm,
 and not in the process that runs the networks: the same clip in turns, each way first as often as the other.
@@ -12,13 +13,16 @@ and not in the process that runs the networks: the same clip in turns, each way 
 from __future__ import annotations
 
 import argparse
+import shutil
+import subprocess
 import tempfile
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from hashlib import sha256
 from pathlib import Path
-from statistics import median
+from statistics import mean, median
 from typing import Any
 
 import psutil
@@ -36,6 +40,7 @@ from flows.config import load_config
 from flows.demo_corpus import render_demo_corpus
 from flows.extraction import Extractor, Job
 from flows.families import FACE_ASSET, families_of
+from flows.machine import visible_gpus
 from flows.manifest import VideoFile
 
 HERE, CHILD = "in this process", "in a child"
@@ -45,6 +50,34 @@ WAYS: dict[str, dict[str, Any]] = {
     "Traitline": {},
     "Traitline, bfloat16": {"static.precision": "bfloat16", "dynamic.precision": "bfloat16"},
 }
+
+
+def default_clip(scratch: Path) -> Path:
+    """A clip of the corpus where that is present, else one that is drawn into a folder."""
+    return CORPUS_CLIP if CORPUS_CLIP.is_file() else render_demo_corpus(scratch).videos / "mixed.mp4"
+
+
+class GpuWatch:
+    """Utilisation of the GPUs, in percent, looked at every half second while it is open; empty without a GPU."""
+
+    def __init__(self) -> None:
+        self.percent: list[float] = []
+        self._over = threading.Event()
+        self._thread = threading.Thread(target=self._look, daemon=True)
+
+    def __enter__(self) -> GpuWatch:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._over.set()
+        self._thread.join()
+
+    def _look(self) -> None:
+        command = ["nvidia-smi", "--query-gpu=utilization.gpu", "--format=csv,noheader,nounits"]
+        while visible_gpus() and shutil.which(command[0]) and not self._over.wait(0.5):
+            shown = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+            self.percent += [float(line) for line in shown.split()]
 
 
 def jobs(video: Path, clips: int) -> Iterator[list[Job]]:
@@ -58,8 +91,11 @@ def jobs(video: Path, clips: int) -> Iterator[list[Job]]:
         number += clips
 
 
-def measure(video: Path, clips: int, repeats: int, scratch: Path) -> dict[str, list[dict[str, float]]]:
-    """Seconds per clip by stage, and "all" of the wall, of each way and repeat."""
+def measure(
+    video: Path, clips: int, repeats: int, scratch: Path
+) -> tuple[dict[str, list[dict[str, float]]], dict[str, list[float]]]:
+    """Of each way: seconds per clip by stage, and "all" of the wall, by repeat; and what its GPUs were seen to do."""
+    used: dict[str, list[float]] = {name: [] for name in WAYS}
     shards = jobs(video, clips)
     runs: dict[str, list[dict[str, float]]] = {name: [] for name in WAYS}
     with ExitStack() as resources:
@@ -71,10 +107,12 @@ def measure(video: Path, clips: int, repeats: int, scratch: Path) -> dict[str, l
         for _ in range(repeats):
             for name, extractor in extractors.items():
                 start = time.perf_counter()
-                seconds = extractor.extract(next(shards)).seconds
+                with GpuWatch() as gpus:
+                    seconds = extractor.extract(next(shards)).seconds
+                used[name] += gpus.percent
                 runs[name].append({stage: value / clips for stage, value in seconds.items()})
                 runs[name][-1]["all"] = (time.perf_counter() - start) / clips
-    return runs
+    return runs, used
 
 
 def compare_child(video: Path, repeats: int) -> dict[str, list[tuple[float, float]]]:
@@ -130,17 +168,17 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=1, help="shards of clips for each way (count)")
     parser.add_argument("--child-repeats", type=int, default=6, help="clips for each way of the second table (count)")
     parser.add_argument("--child-only", action="store_true", help="measure only what the child process costs")
+    parser.add_argument("--price-per-hour", type=float, help="of this machine, in any currency: the cost is told")
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as scratch:
-        video = arguments.video
-        if video is None:
-            video = CORPUS_CLIP if CORPUS_CLIP.is_file() else render_demo_corpus(Path(scratch)).videos / "mixed.mp4"
+        video = arguments.video if arguments.video is not None else default_clip(Path(scratch))
         duration_s = probe(video).duration_s
-        runs = measure(video, arguments.clips, arguments.repeats, Path(scratch)) if not arguments.child_only else None
+        measured = measure(video, arguments.clips, arguments.repeats, Path(scratch)) if not arguments.child_only else None
         children = compare_child(video, arguments.child_repeats)
     Console().print(_child_table(children))
-    if runs is None:
+    if measured is None:
         return
+    runs, used = measured
     table = Table(title=f"{video.name}, {duration_s:.1f} s: seconds per clip, {usable_cores()} cores")
     table.add_column("stage")
     for name in WAYS:
@@ -155,6 +193,12 @@ def main() -> None:
     table.add_row("wall", *(f"{typical[name]['all']:.2f}" for name in WAYS))
     reference = next(iter(typical.values()))["all"]
     table.add_row("times faster", *(f"{reference / typical[name]['all']:.1f}" for name in WAYS))
+    table.add_section()
+    table.add_row("clips per second", *(f"{1 / typical[name]['all']:.2f}" for name in WAYS))
+    if arguments.price_per_hour is not None:
+        costs = (10_000 * typical[name]["all"] / 3600 * arguments.price_per_hour for name in WAYS)
+        table.add_row(f"10,000 clips at {arguments.price_per_hour:g} an hour", *(f"{cost:.2f}" for cost in costs))
+    table.add_row("GPU utilisation", *(f"{mean(used[name]):.0f} %" if used[name] else "no GPU here" for name in WAYS))
     Console().print(table)
 
 

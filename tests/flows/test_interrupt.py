@@ -33,6 +33,48 @@ def test_a_stopped_command_says_so_in_one_line_and_leaves_no_server_behind(rende
         subprocess.run(["pgrep", "-f", f"flows.prefect_server {port}"], check=True, capture_output=True)
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("runner", ["local", "processes", "dask"])
+@pytest.mark.parametrize(("stop", "name"), [(os.killpg, "SIGINT"), (os.kill, "SIGTERM")])
+def test_stopped_in_the_midst_of_its_shards_all_processes_end_within_30_s(rendered, tmp_path, runner, stop, name):
+    store = tmp_path / "store"
+    command = [
+        *(str(Path(sys.executable).with_name("traitline")), "extract", "--videos", str(rendered.videos)),
+        *("--store", str(store), "--weights", "random"),
+        *("--set", f"extract.runner={runner}", "--set", "extract.workers=2", "--set", "extract.shard_size=4"),
+    ]
+    environment = {**os.environ, "PREFECT_HOME": str(tmp_path / "prefect"), "COLUMNS": "200"}
+    options = {"stderr": subprocess.PIPE, "text": True, "start_new_session": True}
+    with subprocess.Popen(command, env=environment, **options) as process:
+        deadline = time.monotonic() + 180
+        while not list((store / "leases").glob("*/*.json")):
+            assert time.monotonic() < deadline
+            time.sleep(0.1)
+        time.sleep(1)  # into the first videos
+        stopped_at = time.monotonic()
+        stop(process.pid, getattr(signal, name))
+        _, shown = process.communicate(timeout=60)
+    while living := living_in_session(process.pid):  # Python's resource tracker ends when all others have
+        assert time.monotonic() < stopped_at + 30, living
+        time.sleep(0.1)
+    seconds = time.monotonic() - stopped_at
+    print(f"\n{runner}, {name}: ended after {seconds:.1f} s")
+    assert process.returncode == 130
+    assert [line for line in shown.splitlines() if line.startswith("traitline: stopped")]
+    assert "Traceback" not in shown
+    assert seconds < 30
+    open_claims = [path for path in store.glob("leases/*/*.json") if not path.with_suffix(".end").exists()]
+    assert open_claims == [] or runner == "dask"  # whose workers are killed: their claims end with them
+    assert list(store.rglob("*.tmp*")) == []
+
+
+def living_in_session(session: int) -> list[str]:
+    """Processes of a session, but for those that have ended and that nobody has asked about."""
+    command = ["ps", "--sid", str(session), "--no-headers", "--format", "stat,pid,args"]
+    shown = subprocess.run(command, capture_output=True, text=True).stdout
+    return [line for line in shown.splitlines() if not line.startswith("Z")]
+
+
 def wait_for_log(folder: Path, words: str) -> str:
     """Text of the command's log once it has these words."""
     for _ in range(600):

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import contextlib
 import re
+import shutil
 import subprocess
 import sys
 import time
@@ -11,6 +12,7 @@ import av
 import pytest
 
 MINUTES = 10
+SHARDS = 40
 LIMIT_GB = 2.5  # of all processes: the networks, two that prepare videos, Prefect's server
 
 
@@ -59,3 +61,25 @@ def test_ten_minutes_of_720p_take_no_more_memory_than_a_short_clip(long_videos, 
     print(f"peak resident memory: {peak_gb:.2f} GB")
     assert process.returncode == 0, shown
     assert peak_gb < LIMIT_GB
+
+
+@pytest.mark.slow
+def test_memory_is_flat_from_the_tenth_shard_to_the_last(rendered, tmp_path):
+    """Shards of one clip, by the real networks: what a shard leaves behind would show after the next ones."""
+    videos, store = tmp_path / "videos", tmp_path / "store"
+    videos.mkdir()
+    for number in range(SHARDS):
+        shutil.copyfile(rendered.videos / "still.mp4", videos / f"{number:03d}.mp4")
+    command = [str(Path(sys.executable).with_name("traitline")), "extract", "--weights", "random"]
+    command += ["--videos", str(videos), "--store", str(store), "--set", "extract.shard_size=1"]
+    highest_gb = [0.0] * (SHARDS + 1)
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
+        while process.poll() is None:
+            done = len(list(store.glob("features/dynamic/*/shard-*")))
+            highest_gb[done] = max(highest_gb[done], resident_gb(process.pid))
+            time.sleep(0.2)
+        shown = process.stderr.read()
+    assert process.returncode == 0, shown
+    tenth, last = max(highest_gb[8:11]), max(highest_gb[SHARDS - 3 : SHARDS])
+    print(f"\nresident memory around the 10th shard: {tenth:.3f} GB, around the last of {SHARDS}: {last:.3f} GB")
+    assert last < 1.05 * tenth

@@ -20,11 +20,11 @@ class Stumbling(DrawingExtractor):
 
     times, at = 0, ""
 
-    def extract(self, jobs, on_video, confirm):
+    def extract(self, jobs, on_video, confirm, check):
         if type(self).times and self.at in {job.video.video_id for job in jobs}:
             type(self).times -= 1
             raise RuntimeError("out of GPU memory")
-        return super().extract(jobs, on_video, confirm)
+        return super().extract(jobs, on_video, confirm, check)
 
 
 @pytest.fixture(scope="module", autouse=True)

@@ -32,6 +32,7 @@ from flows.extract import extract_shard, work_off
 from flows.extraction import Job, ShardReport
 from flows.families import Families
 from flows.manifest import VideoFile
+from flows.worker import Worker
 from flows.worklist import WorkList
 from storage import Failure, FailureLog, Family, FeatureStore, VideoFeatures, leases
 from storage.paths import store_path
@@ -128,9 +129,10 @@ class DrawingExtractor:
     def __exit__(self, *reason: object) -> None:
         pass
 
-    def extract(self, jobs: Sequence[Job], on_video, confirm) -> ShardReport:
-        good, failures = [], []
+    def extract(self, jobs: Sequence[Job], on_video, confirm, check) -> ShardReport:
+        good, failures, start = [], [], time.perf_counter()
         for job in jobs:
+            check()
             with self._order.log.open("a") as log:
                 log.write(f"{job.video.video_id}\n")
             time.sleep(self._order.video_s)
@@ -146,7 +148,12 @@ class DrawingExtractor:
             FAMILIES.dynamic: [drawn_features(job.video, FAMILIES.dynamic) for job in good if job.dynamic],
         }
         commit_shard(self._store, self._failures, rows, failures, confirm)
-        return ShardReport(len(good), len(failures), {})
+        return ShardReport(len(good), len(failures), {"drawn": time.perf_counter() - start})
+
+
+def draw_worker(order: Order) -> Worker:
+    """In the place of `flows.worker.build_worker`."""
+    return Worker(DrawingExtractor(order), order.config(), FAMILIES)
 
 
 def work(order: Order) -> None:

@@ -1,0 +1,51 @@
+"""Batches that fit into a device's memory, found by trying."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+
+import numpy as np
+
+from extractors.errors import DeviceError
+
+log = logging.getLogger(__name__)
+
+
+def describe_in_batches(
+    describe: Callable[[np.ndarray], np.ndarray], items: np.ndarray, size: int, *, noun: str
+) -> tuple[np.ndarray, int]:
+    """Send items through a network, as many at a time as fit.
+
+    Where memory runs out, the batch is halved and sent again. Fewer items at a time change no number.
+
+    Args:
+        describe: the network: (n, ...) to (n, features), n at least 1 and at most `size`.
+        items: (N, ...), N at least 1.
+        size: items to send at a time at first.
+        noun: what an item is called in messages.
+
+    Returns:
+        The features of all items, (N, features), and how many items fitted at a time: `size`, or what came of halving.
+
+    Raises:
+        DeviceError: not even one item fits.
+    """
+    from tensorflow.errors import ResourceExhaustedError
+
+    parts: list[np.ndarray] = []
+    start = 0
+    while start < len(items):
+        batch = items[start : start + size]
+        try:
+            parts.append(describe(batch))
+        except ResourceExhaustedError as error:
+            if len(batch) == 1:
+                raise DeviceError(
+                    f"not even one {noun} fits into the memory of the device that computes: let other programs leave it"
+                ) from error
+            size = len(batch) // 2
+            log.warning("%d %ss at a time do not fit into memory: from now on %d", len(batch), noun, size)
+        else:
+            start += len(batch)
+    return np.concatenate(parts), size

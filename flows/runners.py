@@ -1,0 +1,160 @@
+"""Where shards are extracted outside this process: in worker processes of this machine, or on a Dask cluster.
+
+Prefect's task runners carry the tasks; what a shard task does, `Worker.extract`, is the same in both.
+"""
+
+from __future__ import annotations
+
+import secrets
+import socket
+from collections.abc import Callable, Iterator, Set
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import urlsplit
+
+from prefect import State, Task, task
+from prefect.cache_policies import NO_CACHE
+from prefect.client.schemas import TaskRun
+from prefect.futures import PrefectFuture
+from prefect.settings import PREFECT_API_URL
+from prefect.task_runners import ThreadPoolTaskRunner
+
+from flows import machine, stopping
+from flows.config import ExtractSettings
+from flows.dask_worker import StopAskedError, extract_here, release_worker
+from flows.errors import UserError
+from flows.extraction import Job, ShardReport
+from flows.session import USER_ERRORS
+from flows.worker import MakeWorker
+from flows.worker_pool import PoolClosedError, Tally, WorkerPool
+from storage.errors import UnreachableError
+
+CONNECT_S = 10
+
+
+def passes_by_itself(_task: Task, _run: TaskRun, state: State) -> bool:
+    """Whether it is worth extracting a shard again: a store that refuses (a full disk) will refuse again."""
+    error = state.result(raise_on_failure=False)
+    if stopping.asked() or isinstance(error, StopAskedError | PoolClosedError):
+        return False
+    return not isinstance(error, USER_ERRORS) or isinstance(error, UnreachableError)
+
+
+shard_task = task(retries=2, retry_delay_seconds=10, retry_condition_fn=passes_by_itself, cache_policy=NO_CACHE)
+
+
+@shard_task
+def extract_in_pool(pool: WorkerPool, jobs: list[Job], tally: Tally) -> ShardReport:
+    """Extract and commit one shard in a worker process of this machine."""
+    return pool.extract(jobs, tally)
+
+
+@shard_task
+def extract_on_dask(make: MakeWorker, jobs: list[Job], stop: str, own_cluster: bool) -> ShardReport:
+    """Extract and commit one shard in the Dask worker that runs this."""
+    return extract_here(make, jobs, stop, own_cluster)
+
+
+@dataclass(frozen=True)
+class Runner:
+    """Takes shards.
+
+    Args:
+        capacity: how many it can work on at a time, as of now.
+        submit: gives it a shard; the future's result is a `ShardReport`.
+    """
+
+    capacity: Callable[[], int]
+    submit: Callable[[list[Job], Tally], PrefectFuture[ShardReport]]
+
+
+@contextmanager
+def open_runner(settings: ExtractSettings, make: MakeWorker) -> Iterator[Runner]:
+    """Open the runner that the settings name, which is not "local"; what it works on when it is closed is dropped.
+
+    Raises:
+        UserError: the Dask cluster cannot be used.
+    """
+    with _in_processes(settings, make) if settings.runner == "processes" else _on_dask(settings, make) as runner:
+        yield runner
+
+
+@contextmanager
+def _in_processes(settings: ExtractSettings, make: MakeWorker) -> Iterator[Runner]:
+    count = settings.workers if settings.workers is not None else machine.default_workers()
+    # In this order: the threads that wait for workers end once these have.
+    with ThreadPoolTaskRunner(max_workers=count) as tasks, WorkerPool(make, count) as pool:
+        yield Runner(
+            lambda: count,
+            lambda jobs, tally: tasks.submit(extract_in_pool, {"pool": pool, "jobs": jobs, "tally": tally}),
+        )
+
+
+@contextmanager
+def _on_dask(settings: ExtractSettings, make: MakeWorker) -> Iterator[Runner]:
+    import dask
+    from distributed import Event
+    from prefect_dask import DaskTaskRunner
+
+    if settings.address is not None:
+        where: dict[str, Any] = {"address": settings.address, "client_kwargs": {"timeout": CONNECT_S}}
+    else:
+        count = settings.workers if settings.workers is not None else machine.default_workers()
+        # Dask's bound on memory would kill workers for what the networks take; `limits.*` bound that of videos.
+        local = {"n_workers": count, "threads_per_worker": 1, "memory_limit": 0, "dashboard_address": None}
+        where = {
+            "cluster_class": "distributed.LocalCluster",
+            "cluster_kwargs": {**local, "resources": settings.resources},
+        }
+    with DaskTaskRunner(**where) as tasks:
+        try:
+            client = tasks.client
+            workers = client.scheduler_info()["workers"]
+        except (OSError, ValueError) as error:
+            raise UserError(f"no Dask scheduler answers at {settings.address} (extract.address): {error}") from error
+        _check_prefect({worker["host"] for worker in workers.values()})
+        _check_resources(settings, [worker["resources"] for worker in workers.values()])
+        stop = f"traitline-stop-{secrets.token_hex(8)}"
+
+        def submit(jobs: list[Job], _: Tally) -> PrefectFuture[ShardReport]:
+            with dask.annotate(resources=settings.resources):
+                parameters = {"make": make, "jobs": jobs, "stop": stop, "own_cluster": settings.address is None}
+                return tasks.submit(extract_on_dask, parameters)
+
+        try:
+            yield Runner(lambda: max(1, len(client.nthreads())), submit)
+        finally:
+            with suppress(OSError):  # the scheduler has gone
+                Event(stop, client=client).set()
+                if settings.address is not None:
+                    client.run(release_worker)
+
+
+def _check_prefect(hosts: Set[str]) -> None:
+    """Make sure that workers on these machines, by address, can report their tasks to Prefect."""
+    api = urlsplit(PREFECT_API_URL.value()).hostname
+    if api in ("127.0.0.1", "localhost") and not all(map(_is_here, hosts)):
+        raise UserError(
+            "Dask's workers on other machines report to Prefect: name a server that they can reach with PREFECT_API_URL"
+        )
+
+
+def _is_here(host: str) -> bool:
+    with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as probe:
+        try:
+            probe.bind((host, 0))
+        except OSError:
+            return False
+    return True
+
+
+def _check_resources(settings: ExtractSettings, offered: list[dict[str, float]]) -> None:
+    """Make sure that some worker can ever take a shard; a cluster without workers may get some."""
+    wanted = settings.resources
+    if offered and not any(all(has.get(name, 0) >= much for name, much in wanted.items()) for has in offered):
+        words = " ".join(f"{name}={much:g}" for name, much in wanted.items())
+        raise UserError(
+            f"no worker of the Dask cluster has the resources {words} (extract.resources): "
+            f'start them with dask worker --resources "{words}"'
+        )

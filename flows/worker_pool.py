@@ -1,0 +1,175 @@
+"""Worker processes on this machine: each builds its networks once and extracts shard after shard.
+
+A worker that dies, killed from outside, say, is replaced; the claim on its shard ends by itself.
+"""
+
+from __future__ import annotations
+
+import os
+import pickle
+import queue
+import signal
+import socket
+import subprocess
+import sys
+import threading
+from contextlib import suppress
+from dataclasses import dataclass
+from multiprocessing.connection import Connection
+from types import TracebackType
+
+from flows.extraction import Job, ShardReport
+from flows.worker import MakeWorker
+from flows.worker_process import STOP_LIMIT_S, Ready, VideoDone
+
+
+class WorkerDiedError(Exception):
+    """A worker process ended in the midst of a shard; another one can take it over."""
+
+
+class PoolClosedError(Exception):
+    """The pool is closed; nothing more is extracted in it."""
+
+
+@dataclass
+class Tally:
+    """How much of a shard has been gone through, for whoever looks on."""
+
+    done: int = 0
+    failed: int = 0
+
+
+class WorkerPool:
+    """Extract shards in worker processes, one shard in each at a time. Use it as a context manager.
+
+    Args:
+        make: makes the worker, in each process.
+        count: of processes.
+
+    Raises:
+        Exception: on entering, what the worker raised when it was built.
+        WorkerDiedError: on entering, where one ended before.
+    """
+
+    def __init__(self, make: MakeWorker, count: int) -> None:
+        self._workers = [_Process(pickle.dumps(make), number, count) for number in range(count)]
+        self._idle: queue.SimpleQueue[_Process] = queue.SimpleQueue()
+        self._changing = threading.Lock()
+        self._closed = False
+
+    def __enter__(self) -> WorkerPool:
+        try:
+            for worker in self._workers:
+                worker.start()
+            for worker in self._workers:
+                worker.await_ready()
+                self._idle.put(worker)
+        except BaseException:
+            self._close()
+            raise
+        return self
+
+    def __exit__(self, kind: type | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self._close()
+
+    def extract(self, jobs: list[Job], tally: Tally) -> ShardReport:
+        """Have a shard extracted by the next worker that is free. May be called in several threads.
+
+        Args:
+            jobs: the shard.
+            tally: counts its videos.
+
+        Raises:
+            WorkerDiedError: the worker ended; a new one has taken its place.
+            PoolClosedError: the pool was closed meanwhile.
+            Exception: whatever the worker raised.
+        """
+        tally.done = tally.failed = 0
+        worker = self._idle.get()
+        try:
+            if self._closed:
+                raise PoolClosedError
+            return self._converse(worker, jobs, tally)
+        finally:
+            self._idle.put(worker)
+
+    def _converse(self, worker: _Process, jobs: list[Job], tally: Tally) -> ShardReport:
+        try:
+            worker.connection.send(jobs)
+            while isinstance(message := worker.hear(), VideoDone):
+                tally.done, tally.failed = tally.done + 1, tally.failed + (not message.ok)
+        except (EOFError, BrokenPipeError, ConnectionResetError):
+            with self._changing:
+                if self._closed:
+                    raise PoolClosedError from None
+                how = worker.stop()
+                worker.start()
+            worker.await_ready()
+            raise WorkerDiedError(f"a worker process {how} in the midst of a shard") from None
+        if isinstance(message, Exception):
+            raise message
+        return message
+
+    def _close(self) -> None:
+        with self._changing:
+            self._closed = True
+            for worker in self._workers:
+                worker.hang_up()
+        for worker in self._workers:
+            worker.stop()
+
+
+class _Process:
+    """One worker process as its parent sees it."""
+
+    def __init__(self, make: bytes, number: int, count: int) -> None:
+        self._make, self._number, self._count = make, number, count
+        self._process: subprocess.Popen | None = None
+
+    def start(self) -> None:
+        ours, theirs = socket.socketpair()
+        # Not multiprocessing: its children import the main module again. The share first: NumPy starts threads.
+        code = (
+            f"from flows.machine import take_share; take_share({self._number}, {self._count}); "
+            f"from flows.worker_process import serve; serve({theirs.fileno()})"
+        )
+        self._process = subprocess.Popen(
+            [sys.executable, "-c", code],
+            pass_fds=[theirs.fileno()],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+        )
+        theirs.close()
+        self._socket = ours  # kept besides: only a socket can be shut down while another thread listens to it
+        self.connection = Connection(os.dup(ours.fileno()))
+        self.connection.send_bytes(self._make)
+
+    def await_ready(self) -> None:
+        try:
+            message = self.hear()
+        except (EOFError, ConnectionResetError):
+            raise WorkerDiedError(f"a worker process cannot start: it {self.stop()}") from None
+        if not isinstance(message, Ready):
+            raise message
+
+    def hear(self) -> object:
+        """Take the worker's next message. Raises EOFError or ConnectionResetError where it has ended."""
+        return self.connection.recv()
+
+    def hang_up(self) -> None:
+        """Ask the worker to end, and have whoever listens to it hear that it has."""
+        if self._process is not None:
+            with suppress(OSError):  # it has ended by itself
+                self._socket.shutdown(socket.SHUT_RDWR)
+
+    def stop(self) -> str:
+        """Wait for the worker's end, by force if need be; say how it ended."""
+        if self._process is None:
+            return "was never started"
+        try:
+            self._process.wait(STOP_LIMIT_S + 5)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
+        status = self._process.returncode
+        return f"ended by signal {signal.Signals(-status).name}" if status < 0 else f"ended with status {status}"
