@@ -42,10 +42,10 @@ def serve(connection_fd: int) -> None:
     threading.Thread(target=_listen, args=(connection, orders), daemon=True).start()
     try:
         try:
-            with pickle.loads(orders.get())() as worker:
+            with pickle.loads(orders.get())() as worker:  # noqa: S301 - our own parent sent it
                 connection.send(Ready())
                 while True:
-                    _extract(worker, pickle.loads(orders.get()), connection)
+                    _extract(worker, pickle.loads(orders.get()), connection)  # noqa: S301 - likewise
         except Exception as error:
             _tell(connection, error)
     except (KeyboardInterrupt, BrokenPipeError, ConnectionResetError):

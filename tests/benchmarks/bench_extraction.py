@@ -173,7 +173,9 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as scratch:
         video = arguments.video if arguments.video is not None else default_clip(Path(scratch))
         duration_s = probe(video).duration_s
-        measured = measure(video, arguments.clips, arguments.repeats, Path(scratch)) if not arguments.child_only else None
+        measured = (
+            measure(video, arguments.clips, arguments.repeats, Path(scratch)) if not arguments.child_only else None
+        )
         children = compare_child(video, arguments.child_repeats)
     Console().print(_child_table(children))
     if measured is None:
