@@ -16,7 +16,7 @@ from prefect import State, Task, flow, task
 from prefect.cache_policies import NO_CACHE
 from prefect.client.schemas import TaskRun
 
-from flows import console, stopping
+from flows import announce, console, stopping
 from flows.config import RunConfig
 from flows.errors import UserError
 from flows.extraction import Extractor, Job, ShardReport
@@ -60,7 +60,13 @@ def passes_by_itself(_task: Task, _run: TaskRun, state: State) -> bool:
     return not isinstance(error, StoreError) or isinstance(error, UnreachableError)
 
 
-@task(retries=2, retry_delay_seconds=10, retry_condition_fn=passes_by_itself, cache_policy=NO_CACHE)
+@task(
+    retries=2,
+    retry_delay_seconds=10,
+    retry_jitter_factor=0.5,
+    retry_condition_fn=passes_by_itself,
+    cache_policy=NO_CACHE,
+)
 def extract_shard(extractor: Extractor, jobs: list[Job], leases: Leases, stage: console.Stage) -> ShardReport:
     """Extract and commit one shard, unless another run takes it over meanwhile, having taken this one for dead."""
 
@@ -96,7 +102,7 @@ def extract(config: RunConfig, videos: Archive) -> ExtractReport:
             extractor = resources.enter_context(Extractor(config, families))
         # One log for all that is made from the same faces: their rows are shared.
         leases = resources.enter_context(Leases(config.store.path, families.faces.key))
-        stage = resources.enter_context(console.stage("Extract", work.count))
+        stage = resources.enter_context(console.stage("Extract", work.count, announce.progress("Extract")))
         states = work_off(work, leases, stage, partial(extract_shard, extractor))
     # Only now: a shard that broke off must not keep the others from being worked on.
     shards: list[ShardReport] = [state.result() for state in states]
@@ -144,6 +150,8 @@ def work_off(
             if not (isinstance(report, ShardReport) and report.lost):  # but done, or broken off
                 work.set_aside(jobs)
             leases.release()
+            if isinstance(report, ShardReport) and not report.lost:
+                announce.shard_committed(work.place, report.extracted, report.failed, report.seconds)
         elif held := work.held_by(leases.others()):
             if held != waited_for:
                 hosts = ", ".join(f"{count} on {host}" for host, count in sorted(held.items()))

@@ -25,6 +25,7 @@ class WorkList:
         families: of the configuration.
 
     Attributes:
+        place: path of the store.
         count: videos that there were to do at the start.
         cached: videos that had their features at the start.
         refused_before: videos that were refused before with the same settings and are not tried again.
@@ -33,6 +34,7 @@ class WorkList:
 
     def __init__(self, videos: Sequence[VideoFile], config: RunConfig, families: Families) -> None:
         self._families, self._shard_size = families, config.extract.shard_size
+        self.place = config.store.path
         self._store = FeatureStore(config.store.path)
         self._failures = FailureLog(config.store.path)
         self._attempts_before: dict[str, int] = {}
