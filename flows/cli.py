@@ -24,6 +24,7 @@ from flows.cli_finetune import finetune
 from flows.cli_models import models_app
 from flows.cli_store import existing_store, show_table, store_app
 from flows.cli_visualize import visualize_app
+from flows.cli_worker import worker
 from flows.config import RunConfig, dump_config, load_config
 from flows.labels import check_labels_meet
 from flows.manifest import check_folder
@@ -248,6 +249,7 @@ app.command(
     epilog="Example: `traitline serve --config /etc/traitline.yaml --cron '0 2 * * *' --timezone Europe/Berlin`"
 )(serve)
 app.command(epilog="Example: `traitline deploy --config /etc/traitline.yaml --gpu-slots 4`")(deploy)
+app.command(epilog="Example: `traitline worker --gpu 0`")(worker)
 app.command(epilog="Example: `traitline doctor --store store`")(doctor)
 
 

@@ -50,24 +50,16 @@ def deploy(
     """Put the deployments extract, train, rescore, export and nightly on Prefect's server, which PREFECT_API_URL names.
 
     Makes the work pool, `traitline` or `traitline-docker`, the slots for GPUs, and the watch for crashed runs too. Do
-    it again after each change: what is there is brought into step. Then start workers, one for each GPU:
-
-    `CUDA_VISIBLE_DEVICES=0 prefect worker start --pool traitline --type process --name gpu-0 --limit 1`
+    it again after each change: what is there is brought into step. Then start workers, `traitline worker --gpu 0` for
+    each GPU.
     """
 
     def body() -> None:
-        from prefect.settings import PREFECT_API_URL
-
-        from flows.deployments import build, make_pool, make_watch, server_at
+        from flows.deployments import build, make_pool, make_watch, server_address, server_at
         from flows.gpu_slots import make_slots
 
-        api = PREFECT_API_URL.value()
-        if not api:
-            raise UserError(
-                "which server? give its address in PREFECT_API_URL, as in http://127.0.0.1:4200/api; `prefect server "
-                "start` starts one, and `traitline serve` needs none"
-            )
         entries = _entries(file, config, cron, timezone)
+        api = server_address()
         if kind == "docker":
             entries = [_in_containers(entry, image, volumes) for entry in entries]
         deployments = [build(entry, in_pool=True) for entry in entries]

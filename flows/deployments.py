@@ -21,12 +21,14 @@ from prefect.client.schemas.objects import ConcurrencyLimitConfig, StateType
 from prefect.client.schemas.schedules import SCHEDULE_TYPES
 from prefect.deployments.runner import DeploymentApplyError, EntrypointType, RunnerDeployment
 from prefect.exceptions import (
+    MissingFlowError,
     ObjectNotFound,
     ParameterTypeError,
     PrefectHTTPStatusError,
     SignatureMismatchError,
 )
 from prefect.flows import Flow, load_flow_from_entrypoint
+from prefect.settings import PREFECT_API_URL
 from prefect.workers.base import BaseWorker
 from prefect.workers.process import ProcessWorker
 from pydantic import BaseModel, Field, TypeAdapter, ValidationError
@@ -93,7 +95,7 @@ def build(entry: Entry, *, in_pool: bool) -> RunnerDeployment:
     """
     try:
         flow = load_flow_from_entrypoint(entry.entrypoint)
-    except (ImportError, AttributeError, ValueError, TypeError) as error:
+    except (ImportError, MissingFlowError, ValueError) as error:
         raise UserError(f"deployment {entry.name}: there is no flow {entry.entrypoint}: {error}") from error
     pool: dict[str, Any] = {}
     if in_pool:
@@ -112,6 +114,17 @@ def build(entry: Entry, *, in_pool: bool) -> RunnerDeployment:
     )
     deployment.entrypoint = entry.entrypoint
     return deployment
+
+
+def server_address() -> str:
+    """The address of Prefect's API; UserError where none is given."""
+    api = PREFECT_API_URL.value()
+    if not api:
+        raise UserError(
+            "which server? give its address in PREFECT_API_URL, as in http://127.0.0.1:4200/api; `prefect server "
+            "start` starts one, and `traitline serve` needs none"
+        )
+    return api
 
 
 @contextmanager

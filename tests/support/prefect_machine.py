@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import pwd
 import shutil
@@ -13,13 +14,14 @@ import sys
 import tempfile
 import time
 import urllib.request
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import psutil
+
 BIN = Path(sys.executable).parent
-INITDB = "/usr/lib/postgresql/*/bin/initdb"
 
 
 def free_port() -> int:
@@ -62,6 +64,11 @@ def postgresql(programs: Path) -> Iterator[str]:
             server.wait(30)
     finally:
         shutil.rmtree(folder)
+
+
+def _accepts(port: int) -> bool:
+    with socket.socket() as client:
+        return client.connect_ex(("127.0.0.1", port)) == 0
 
 
 class PrefectServer:
@@ -118,10 +125,48 @@ class PrefectServer:
         assert done.returncode == 0 or not check, done.stderr
         return done
 
+    def ask(self, path: str, **body: Any) -> Any:
+        """What its API answers to a question."""
+        question = urllib.request.Request(
+            f"{self.api}{path}",
+            data=json.dumps(body).encode() if body else None,
+            headers={"Content-Type": "application/json"},
+        )
+        with urllib.request.urlopen(question, timeout=30) as answer:
+            return json.load(answer)
+
+    def deployments(self) -> dict[str, Any]:
+        """All deployments by name."""
+        return {found["name"]: found for found in self.ask("/deployments/filter", offset=0)}
+
+    def start_run(self, deployment: str, **parameters: Any) -> str:
+        """Have a deployment run now; its flow run's id."""
+        found = self.deployments()[deployment]
+        run = self.ask(
+            f"/deployments/{found['id']}/create_flow_run", parameters=parameters, state={"type": "SCHEDULED"}
+        )
+        return run["id"]
+
+    def runs(self, deployment: str) -> list[dict[str, Any]]:
+        """Flow runs of a deployment, in the order of their times."""
+        found = self.deployments()[deployment]["id"]
+        chosen = {"id": {"any_": [found]}}
+        return self.ask("/flow_runs/filter", deployments=chosen, sort="EXPECTED_START_TIME_ASC")
+
+    def state(self, run: str) -> dict[str, Any]:
+        """The state of a flow run."""
+        return self.ask(f"/flow_runs/{run}")["state"]
+
+    def ended(self, run: str, *, limit_s: float = 240) -> dict[str, Any]:
+        """The last state of a flow run, once it has one."""
+        over = ("COMPLETED", "FAILED", "CRASHED", "CANCELLED")
+        wait_for(f"the end of {run}", lambda: self.state(run)["type"] in over, limit_s=limit_s)
+        return self.state(run)
+
     @contextmanager
     def worker(self, folder: Path, **variables: str) -> Iterator[subprocess.Popen[bytes]]:
         """A worker of the pool `traitline`, which asks for work every second."""
-        command = [BIN / "prefect", "worker", "start", "--pool", "traitline", "--type", "process"]
+        command = [BIN / "traitline", "worker"]
         environment = {**self.environment, "PREFECT_WORKER_QUERY_SECONDS": "1", **variables}
         folder.mkdir(exist_ok=True)
         with (folder / "worker.log").open("ab") as log:
@@ -140,8 +185,6 @@ class PrefectServer:
                         process.wait()
 
 
-def children(process: int) -> Sequence[int]:
-    """All processes below one, the nearest first."""
-    import psutil
-
-    return [child.pid for child in psutil.Process(process).children(recursive=True)]
+def below(process: int) -> list[psutil.Process]:
+    """All processes that one has started, and those that they have."""
+    return psutil.Process(process).children(recursive=True)
