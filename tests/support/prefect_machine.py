@@ -20,8 +20,11 @@ from pathlib import Path
 from typing import Any
 
 import psutil
+import yaml
 
 BIN = Path(sys.executable).parent
+ROOT = Path(__file__).parents[2]
+OVER = ("COMPLETED", "FAILED", "CRASHED")
 
 
 def free_port() -> int:
@@ -69,6 +72,15 @@ def postgresql(programs: Path) -> Iterator[str]:
 def _accepts(port: int) -> bool:
     with socket.socket() as client:
         return client.connect_ex(("127.0.0.1", port)) == 0
+
+
+def nightly_every(seconds: int, copy: Path) -> Path:
+    """A copy of the deployments in which `nightly` runs every so many seconds."""
+    tree = yaml.safe_load((ROOT / "prefect.yaml").read_text())
+    nightly = next(entry for entry in tree["deployments"] if entry["name"] == "nightly")
+    nightly["schedules"] = [{"interval": seconds, "timezone": "Europe/Berlin"}]
+    copy.write_text(yaml.safe_dump(tree))
+    return copy
 
 
 class PrefectServer:
@@ -153,14 +165,17 @@ class PrefectServer:
         chosen = {"id": {"any_": [found]}}
         return self.ask("/flow_runs/filter", deployments=chosen, sort="EXPECTED_START_TIME_ASC")
 
+    def runs_over(self, deployment: str) -> list[dict[str, Any]]:
+        """Those that have run to their end, whatever that was."""
+        return [run for run in self.runs(deployment) if run["state_type"] in OVER]
+
     def state(self, run: str) -> dict[str, Any]:
         """The state of a flow run."""
         return self.ask(f"/flow_runs/{run}")["state"]
 
     def ended(self, run: str, *, limit_s: float = 240) -> dict[str, Any]:
         """The last state of a flow run, once it has one."""
-        over = ("COMPLETED", "FAILED", "CRASHED", "CANCELLED")
-        wait_for(f"the end of {run}", lambda: self.state(run)["type"] in over, limit_s=limit_s)
+        wait_for(f"the end of {run}", lambda: self.state(run)["type"] in OVER, limit_s=limit_s)
         return self.state(run)
 
     @contextmanager
