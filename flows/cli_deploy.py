@@ -14,6 +14,7 @@ from flows.config import load_config
 from flows.errors import UserError
 from flows.prefect_server import prefect_api
 from flows.session import ENVIRONMENT, run_plainly
+from flows.worker_process import work_until_stopped
 
 if TYPE_CHECKING:
     from prefect.deployments.runner import RunnerDeployment
@@ -55,24 +56,13 @@ def deploy(
     """
 
     def body() -> None:
-        from flows.deployments import build, make_pool, make_watch, server_address, server_at
-        from flows.gpu_slots import make_slots
+        from flows.deployments import server_address
 
         entries = _entries(file, config, cron, timezone)
         api = server_address()
         if kind == "docker":
             entries = [_in_containers(entry, image, volumes) for entry in entries]
-        deployments = [build(entry, in_pool=True) for entry in entries]
-        with server_at(api):
-            for name in sorted({entry.work_pool.name for entry in entries}):
-                make_pool(name, kind)
-                console.say(f"work pool {name} ({kind})")
-            make_slots(gpu_slots)
-            console.say(f"GPU slots: {gpu_slots}")
-            make_watch(_heartbeat_s(entries))
-            for deployment in deployments:
-                deployment.apply()
-                console.say(f"deployment {deployment.full_name}{_when(deployment)}")
+        _put_on_server(api, entries, kind, gpu_slots)
 
     _run(body)
 
@@ -85,33 +75,43 @@ def serve(
     limit: Annotated[int, typer.Option(min=1, help="Runs at a time (count).")] = 1,
     file: FILE = None,
 ) -> None:
-    """Run the deployments on this machine, as scheduled or as asked, until stopped: one command, no pool, no worker.
+    """Run the deployments on this machine, as scheduled or as asked, until stopped: `deploy` and `worker` in one.
 
     Without a PREFECT_API_URL it has a server of its own, with Prefect's pages, for as long as it goes on. Ctrl-C and
     SIGTERM stop the runs at hand too: whole shards are kept, and the next run goes on from there.
     """
 
     def body() -> None:
-        from flows.deployments import build, make_watch, server_at
-        from flows.gpu_slots import make_slots
-
         entries = _entries(file, config, cron, timezone)
-        deployments = [build(entry, in_pool=False) for entry in entries]
-        for entry in entries:
-            os.environ.update(entry.work_pool.job_variables.get("env", {}))
+        pools = {entry.work_pool.name for entry in entries}
+        if len(pools) > 1:
+            raise UserError(f"deployments of several work pools ({', '.join(sorted(pools))}) cannot be served by one")
         with prefect_api(for_people=True) as api:
-            with server_at(api):
-                make_slots(gpu_slots)
-                make_watch(_heartbeat_s(entries))
-            for deployment in deployments:
-                console.say(f"deployment {deployment.full_name}{_when(deployment)}")
+            _put_on_server(api, entries, "process", gpu_slots)
             console.say(f"Serving; Prefect's pages are at {api.removesuffix('/api')}")
-            from prefect import serve as serve_deployments
-
-            serve_deployments(*deployments, print_starting_message=False, limit=limit)
-        console.say("traitline: stopped; whole shards are kept")
+            environment = {**os.environ, "PREFECT_API_URL": api}
+            status = work_until_stopped(*pools, "process", limit, environment=environment)
+        if status:
+            raise typer.Exit(status)
 
     _run(body)
+
+
+def _put_on_server(api: str, entries: list[Entry], kind: str, gpu_slots: int) -> None:
+    from flows.deployments import build, make_pool, make_watch, server_at
+    from flows.gpu_slots import make_slots
+
+    deployments = [build(entry) for entry in entries]
+    with server_at(api):
+        for name in sorted({entry.work_pool.name for entry in entries}):
+            make_pool(name, kind)
+            console.say(f"work pool {name} ({kind})")
+        make_slots(gpu_slots)
+        console.say(f"GPU slots: {gpu_slots}")
+        make_watch(_heartbeat_s(entries))
+        for deployment in deployments:
+            deployment.apply()
+            console.say(f"deployment {deployment.full_name}{_when(deployment)}")
 
 
 def _run(body: Callable[[], None]) -> None:

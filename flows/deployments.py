@@ -87,8 +87,8 @@ def read_entries(path: Path | None = None) -> list[Entry]:
         raise UserError(f"{path}: deployments.{place}: {first['msg']}; got {first['input']!r}") from error
 
 
-def build(entry: Entry, *, in_pool: bool) -> RunnerDeployment:
-    """Make the deployment that an entry describes; outside of pools, its runs go to whoever serves it.
+def build(entry: Entry) -> RunnerDeployment:
+    """Make the deployment that an entry describes.
 
     Raises:
         UserError: there is no such flow, or it does not take such parameters, or the schedule is none.
@@ -97,11 +97,8 @@ def build(entry: Entry, *, in_pool: bool) -> RunnerDeployment:
         flow = load_flow_from_entrypoint(entry.entrypoint)
     except (ImportError, MissingFlowError, ValueError) as error:
         raise UserError(f"deployment {entry.name}: there is no flow {entry.entrypoint}: {error}") from error
-    pool: dict[str, Any] = {}
-    if in_pool:
-        queue = entry.work_pool.work_queue_name
-        pool = {"work_pool_name": entry.work_pool.name, "job_variables": entry.work_pool.job_variables}
-        pool |= {} if queue is None else {"work_queue_name": queue}
+    pool = entry.work_pool
+    queue = {} if pool.work_queue_name is None else {"work_queue_name": pool.work_queue_name}
     deployment = flow.to_deployment(
         entry.name,
         schedules=[_schedule(entry.name, schedule) for schedule in entry.schedules],
@@ -110,7 +107,9 @@ def build(entry: Entry, *, in_pool: bool) -> RunnerDeployment:
         description=entry.description,
         tags=list(entry.tags),
         entrypoint_type=EntrypointType.MODULE_PATH,
-        **pool,
+        work_pool_name=pool.name,
+        job_variables=pool.job_variables,
+        **queue,
     )
     deployment.entrypoint = entry.entrypoint
     return deployment

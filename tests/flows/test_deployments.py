@@ -46,7 +46,7 @@ def test_the_five_deployments_have_schedules_zones_limits_and_tags():
     assert entries["nightly"].concurrency_limit.collision_strategy.value == "CANCEL_NEW"
     assert all(entry.concurrency_limit and entry.tags == ("traitline",) for entry in entries.values())
     for entry in entries.values():
-        assert build(entry, in_pool=True).work_pool_name == "traitline"
+        assert build(entry).work_pool_name == "traitline"
 
 
 @pytest.mark.parametrize("name", FLOWS)
@@ -87,7 +87,7 @@ def test_a_mistake_in_a_run_is_its_state_in_one_line(tmp_path):
 def test_a_mistake_in_a_deployments_file_is_named(change, words, tmp_path):
     path = changed_copy(tmp_path, change)
     with pytest.raises(UserError) as caught:
-        _ = [build(entry, in_pool=True) for entry in read_entries(path)]
+        _ = [build(entry) for entry in read_entries(path)]
     assert words in str(caught.value)
     assert "\n" not in str(caught.value)
 
