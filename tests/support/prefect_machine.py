@@ -133,7 +133,7 @@ class PrefectServer:
     def traitline(self, *arguments: str | Path, check: bool = True) -> subprocess.CompletedProcess[str]:
         """Run a command against this server."""
         command = [str(BIN / "traitline"), *map(str, arguments)]
-        done = subprocess.run(command, env=self.environment, capture_output=True, text=True, timeout=300)
+        done = subprocess.run(command, env=self.environment, capture_output=True, text=True, timeout=600)
         assert done.returncode == 0 or not check, done.stderr
         return done
 
