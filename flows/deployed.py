@@ -12,12 +12,13 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
-from prefect import State, flow
+from prefect import State, flow, tags
 from prefect.states import Failed
 
 from flows import announce_results, console, stopping
 from flows.cli_store import existing_store
 from flows.config import RunConfig, load_config
+from flows.deployments import TAG
 from flows.export import export
 from flows.extract import ExtractReport, TooManyRefusedError, extract
 from flows.gpu_slots import gpu_slot
@@ -216,7 +217,8 @@ def _carry_out(name: str, load: Callable[[], RunConfig], body: Callable[[RunConf
         config = load()
         with local_log(keep_settings(config, name)) as log:
             console.silence_libraries(log)  # what Prefect logs, its server has as well
-            _patiently(lambda: body(config))
+            with tags(TAG):
+                _patiently(lambda: body(config))
     except Exception as error:
         mistake = mistake_in_words(error)
         if mistake is None:

@@ -36,6 +36,7 @@ from pydantic import BaseModel, Field, TypeAdapter, ValidationError
 from flows.errors import UserError
 
 WATCH = "traitline: runs without a sign of life have crashed"
+TAG = "traitline"  # of all runs that deployments start, and of the steps in them
 SILENT_HEARTBEATS = 3
 HEARTBEAT = "prefect.flow-run.heartbeat"
 _TIMING: TypeAdapter[SCHEDULE_TYPES] = TypeAdapter(SCHEDULE_TYPES)
@@ -105,7 +106,7 @@ def build(entry: Entry) -> RunnerDeployment:
         concurrency_limit=entry.concurrency_limit,
         parameters=_checked(flow, entry),
         description=entry.description,
-        tags=list(entry.tags),
+        tags=sorted({*entry.tags, TAG}),
         entrypoint_type=EntrypointType.MODULE_PATH,
         work_pool_name=pool.name,
         job_variables=pool.job_variables,
@@ -175,6 +176,8 @@ def make_watch(heartbeat_s: int) -> None:
         trigger=EventTrigger(
             posture=Posture.Proactive,
             match={"prefect.resource.id": "prefect.flow-run.*"},
+            # Others' runs on the server may send theirs less often.
+            match_related={"prefect.resource.role": "tag", "prefect.resource.id": f"prefect.tag.{TAG}"},
             after={HEARTBEAT},
             expect={HEARTBEAT, *(f"prefect.flow-run.{ending}" for ending in ENDINGS)},
             for_each={"prefect.resource.id"},
