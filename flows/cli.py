@@ -15,6 +15,7 @@ import typer
 from flows import console
 from flows.cli_assets import assets_app
 from flows.cli_compare import compare
+from flows.cli_deploy import deploy, serve
 from flows.cli_doctor import doctor
 from flows.cli_evaluate import evaluate
 from flows.cli_failures import failures_app
@@ -23,6 +24,7 @@ from flows.cli_finetune import finetune
 from flows.cli_models import models_app
 from flows.cli_store import existing_store, show_table, store_app
 from flows.cli_visualize import visualize_app
+from flows.cli_worker import worker
 from flows.config import RunConfig, dump_config, load_config
 from flows.labels import check_labels_meet
 from flows.manifest import check_folder
@@ -243,8 +245,11 @@ app.command("evaluate-features", epilog="Example: `traitline evaluate-features -
     evaluate_features
 )
 app.command(epilog="Example: `traitline compare token_form mlp_both --out compared`")(compare)
-
-
+app.command(
+    epilog="Example: `traitline serve --config /etc/traitline.yaml --cron '0 2 * * *' --timezone Europe/Berlin`"
+)(serve)
+app.command(epilog="Example: `traitline deploy --config /etc/traitline.yaml --gpu-slots 4`")(deploy)
+app.command(epilog="Example: `traitline worker --gpu 0`")(worker)
 app.command(epilog="Example: `traitline doctor --store store`")(doctor)
 
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -21,6 +22,8 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 from rich.text import Text
+
+log = logging.getLogger(__name__)
 
 # Progress and errors go to the standard error as it was at the start, see `silence_libraries`.
 # Names of files may hold brackets and colons, which are neither markup nor emoji.
@@ -51,10 +54,13 @@ class _Remaining(ProgressColumn):
 class Stage:
     """One bar: counts what is done and what failed."""
 
-    def __init__(self, progress: Progress, title: str, total: int) -> None:
+    def __init__(
+        self, progress: Progress, title: str, total: int, on_change: Callable[[int, int, int], None] | None = None
+    ) -> None:
         self._progress = progress
         self._task = progress.add_task(title, total=total, failed=0)
         self._failed = 0
+        self._total, self._on_change = total, on_change
 
     def advance(self, *, ok: bool = True, title: str | None = None) -> None:
         """One more is done."""
@@ -62,20 +68,31 @@ class Stage:
         self._progress.update(self._task, advance=1, failed=self._failed)
         if title is not None:
             self._progress.update(self._task, description=title)
+        self._tell()
 
     def at(self, done: int, *, failed: int = 0, title: str | None = None) -> None:
         """So many are done in all, and failed among them, whoever did them."""
         self._failed = failed
         self._progress.update(self._task, completed=done, failed=failed, description=title)
+        self._tell()
 
     def close(self) -> None:
         """All is done, be it in fewer steps than were announced."""
         self._progress.update(self._task, total=self._progress.tasks[0].completed)
 
+    def _tell(self) -> None:
+        if self._on_change is not None:
+            self._on_change(int(self._progress.tasks[0].completed), self._total, self._failed)
+
 
 @contextmanager
-def stage(title: str, total: int) -> Iterator[Stage]:
-    """Show a bar while the block runs."""
+def stage(title: str, total: int, on_change: Callable[[int, int, int], None] | None = None) -> Iterator[Stage]:
+    """Show a bar while the block runs.
+
+    Args:
+        title, total: what is counted, and how many there are.
+        on_change: called with counts (done, in all, failed) whenever they change.
+    """
     columns = (
         SpinnerColumn(),
         TextColumn("{task.description}"),
@@ -86,14 +103,15 @@ def stage(title: str, total: int) -> Iterator[Stage]:
         TimeRemainingColumn(),
     )
     with Progress(*columns, console=console) as progress:
-        bar = Stage(progress, title, total)
+        bar = Stage(progress, title, total, on_change)
         yield bar
         bar.close()
 
 
 def say(text: str, style: str = "") -> None:
-    """One line for the person at the screen, or in the scheduler's mail."""
+    """One line for the person at the screen, or in the scheduler's mail; it is in the run's log as well."""
     console.print(text, style=style, soft_wrap=True)
+    log.info("%s", text)
 
 
 def silence_libraries(log: Path) -> None:

@@ -16,7 +16,7 @@ from prefect import State, flow
 from prefect.futures import PrefectFuture
 from pydantic import TypeAdapter
 
-from flows import console, stopping
+from flows import announce, console, stopping
 from flows.config import RunConfig
 from flows.errors import UserError
 from flows.extraction import Extractor, Job, ShardReport
@@ -82,7 +82,7 @@ def extract(config: RunConfig, videos: Archive) -> ExtractReport:
                 runner = resources.enter_context(open_runner(config.extract, worker_maker(config, families)))
         # One log for all that is made from the same faces: their rows are shared.
         leases = resources.enter_context(Leases(config.store.path, families.faces.key))
-        stage = resources.enter_context(console.stage("Extract", work.count))
+        stage = resources.enter_context(console.stage("Extract", work.count, announce.progress("Extract")))
         if config.extract.runner == "local":
             states = work_off(work, leases, stage, partial(extract_shard, extractor))
             outcomes = [state.result(raise_on_failure=False) for state in states]
@@ -138,6 +138,8 @@ def work_off(
             if not (isinstance(report, ShardReport) and report.lost):  # but done, or broken off
                 work.set_aside(jobs)
             leases.release()
+            if isinstance(report, ShardReport) and not report.lost:
+                announce.shard_committed(work.place, report.extracted, report.failed, report.seconds)
         elif held := work.held_by(leases.others()):
             waited_for = _wait_for(held, waited_for, poll_s)
         elif work.all_set_aside:
@@ -184,11 +186,14 @@ def hand_out(
             with suppress(queue.Empty):
                 future = done.get(timeout=poll_s)
                 jobs, _ = at_work.pop(future)
-                outcomes.append(_outcome(future))
-                if isinstance(outcomes[-1], USER_ERRORS):
-                    raise outcomes[-1]
-                if isinstance(outcomes[-1], BaseException):
+                outcome = _outcome(future)
+                outcomes.append(outcome)
+                if isinstance(outcome, USER_ERRORS):
+                    raise outcome
+                if isinstance(outcome, BaseException):
                     work.set_aside(jobs)
+                elif not outcome.lost:
+                    announce.shard_committed(work.place, outcome.extracted, outcome.failed, outcome.seconds)
         elif held := work.held_by(leases.others()):
             waited_for = _wait_for(held, waited_for, poll_s)
         elif work.all_set_aside:

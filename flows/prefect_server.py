@@ -26,8 +26,14 @@ STOP_LIMIT_S = 10.0
 
 
 @contextmanager
-def prefect_api() -> Iterator[None]:
+def prefect_api(*, for_people: bool = False) -> Iterator[str]:
     """Make sure that there is a Prefect API while the block runs; import Prefect's flows inside it.
+
+    Args:
+        for_people: whether people look at its pages, which a server for the time of one command has none of.
+
+    Returns:
+        The address of the API.
 
     Raises:
         UserError: the server does not start.
@@ -39,25 +45,27 @@ def prefect_api() -> Iterator[None]:
         temporary_settings,
     )
 
-    if PREFECT_API_URL.value() is not None:
-        yield
+    if (known := PREFECT_API_URL.value()) is not None:
+        yield known
         return
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
+    api = f"http://127.0.0.1:{port}/api"
     environment = {**os.environ, **get_current_settings().to_environment_variables(exclude_unset=True)}
+    # Its pages ask this address.
+    environment |= {"PREFECT_UI_API_URL": api, "PREFECT_UI_ENABLED": str(int(for_people))}
     server = subprocess.Popen(
         [sys.executable, "-m", "flows.prefect_server", str(port)],
-        env={**environment, "PREFECT_UI_ENABLED": "0"},
+        env=environment,
         stdin=subprocess.PIPE,
         start_new_session=True,
     )
     try:
         _wait_until_healthy(server, port)
-        api = f"http://127.0.0.1:{port}/api"
         # The run's log file has all messages; nobody will read them on a server that ends with the command.
-        with temporary_settings({PREFECT_API_URL: api, PREFECT_LOGGING_TO_API_ENABLED: False}):
-            yield
+        with temporary_settings({PREFECT_API_URL: api, PREFECT_LOGGING_TO_API_ENABLED: for_people}):
+            yield api
     finally:
         server.stdin.close()
         try:

@@ -20,21 +20,38 @@ from storage.paths import StorePath
 
 @dataclass(frozen=True, slots=True)
 class RunReport:
-    """What came of a run."""
+    """What came of a run; `refusal` where too many videos were refused, and there is no report of the extraction."""
 
     extraction: ExtractReport | None
     model: ModelReference
     scored_now: int
     export: ExportReport
     report: StorePath
+    refusal: TooManyRefusedError | None = None
+
+    def check(self) -> None:
+        """Raise UserError where too many videos were refused."""
+        if self.refusal is not None:
+            raise UserError(f"{self.refusal}; the CSV is {self.export.path}, the report {self.report}")
 
 
 @flow(name="run", validate_parameters=False)
 def run(config: RunConfig, videos: Archive) -> RunReport:
-    """Extract, train where there are labels and no model is named, score, export and report.
+    """Take all steps, and fail in the end where too many videos were refused.
 
     Raises:
         UserError: there are neither labels nor a model; or too many videos were refused, after everything is done.
+    """
+    report = all_steps(config, videos)
+    report.check()
+    return report
+
+
+def all_steps(config: RunConfig, videos: Archive) -> RunReport:
+    """Extract, train where there are labels and no model is named, score, export and report.
+
+    Raises:
+        UserError: there are neither labels nor a model.
     """
     refusal = None
     try:
@@ -46,6 +63,4 @@ def run(config: RunConfig, videos: Archive) -> RunReport:
     scored_now = score(config, videos, model)
     exported = export(config, videos, model)
     page = report(config, videos, model)
-    if refusal is not None:
-        raise UserError(f"{refusal}; the CSV is {exported.path}, the report {page}")
-    return RunReport(extraction, model, scored_now, exported, page)
+    return RunReport(extraction, model, scored_now, exported, page, refusal)

@@ -41,7 +41,13 @@ def passes_by_itself(_task: Task, _run: TaskRun, state: State) -> bool:
     return not isinstance(error, USER_ERRORS) or isinstance(error, UnreachableError)
 
 
-shard_task = task(retries=2, retry_delay_seconds=10, retry_condition_fn=passes_by_itself, cache_policy=NO_CACHE)
+shard_task = task(
+    retries=2,
+    retry_delay_seconds=10,
+    retry_jitter_factor=0.5,
+    retry_condition_fn=passes_by_itself,
+    cache_policy=NO_CACHE,
+)
 
 
 @shard_task

@@ -10,7 +10,7 @@ from itertools import islice
 import numpy as np
 from prefect import flow
 
-from flows import console
+from flows import announce, console
 from flows.clips import CachedClip, read_clips, ready_videos
 from flows.config import RunConfig
 from flows.drift import Drift, drifts_of
@@ -89,7 +89,7 @@ def _score(config: RunConfig, families: Families, weights: str, videos: Archive,
     uncertainty = stored_uncertainty(config, metadata)
     count = 0
     clips = read_clips(config, families, ready)
-    with console.stage("Score", len(ready)) as stage:
+    with console.stage("Score", len(ready), announce.progress("Score")) as stage:
         while some := list(islice(clips, CLIPS_PER_COMMIT)):
             traits = predict(network, (clip.tokens for clip in some))
             judged = uncertainty.judge(traits, quality_of(some))

@@ -52,16 +52,23 @@ def one_line_for_mistakes() -> Iterator[None]:
     """Show a person's mistake, or a full disk, as one line and end with its exit status, `typer.Exit`."""
     try:
         yield
-    except USER_ERRORS as error:
-        console.say(f"traitline: {console.one_line(str(error))}", style="red")
-        raise typer.Exit(EXIT_USER_ERROR) from error
-    except OSError as error:
-        if not is_full(error):
+    except Exception as error:
+        mistake = mistake_in_words(error)
+        if mistake is None:
             raise
+        console.say(f"traitline: {mistake}", style="red")
+        raise typer.Exit(EXIT_USER_ERROR) from error
+
+
+def mistake_in_words(error: Exception) -> str | None:
+    """What a person did wrong, or which disk is full, in one line; None where the error is something else."""
+    if isinstance(error, USER_ERRORS):
+        return console.one_line(str(error))
+    if isinstance(error, OSError) and is_full(error):
         # Libraries write beside the store too, into temporary folders and caches of their own.
         place = error.filename if error.filename is not None else "a temporary file"
-        console.say(f"traitline: cannot write {place}: {refusal(error)}", style="red")
-        raise typer.Exit(EXIT_USER_ERROR) from error
+        return f"cannot write {place}: {refusal(error)}"
+    return None
 
 
 def run_plainly(body: Callable[[], None]) -> None:
@@ -94,18 +101,23 @@ def run_command(name: str, load: Callable[[], RunConfig], body: Callable[[RunCon
     """
     with one_line_for_mistakes():
         config = load()
-        folder = open_store(config.store.path) / "runs"
-        stamp = datetime.now(UTC).strftime("%Y%m%dT%H%M%S%f")
-        with commit_file(folder / f"{stamp}-{name}.yaml") as temporary:
-            temporary.write_text(dump_config(config), encoding="utf-8")
-        log = folder / f"{stamp}-{name}.log"
-    with _local_log(log) as file:
+        log = keep_settings(config, name)
+    with local_log(log) as file:
         with one_line_for_mistakes():
             console.silence_libraries(file)
         settle_environment()
         # A scheduler's stop is a person's Ctrl-C: what is open gets closed, Prefect's own server too.
         stopping.listen()
         _run(config, body, log)
+
+
+def keep_settings(config: RunConfig, name: str) -> StorePath:
+    """Write the settings of a command to STORE/runs; say where its log is to be, if it has one: beside them."""
+    folder = open_store(config.store.path) / "runs"
+    stamp = datetime.now(UTC).strftime("%Y%m%dT%H%M%S%f")
+    with commit_file(folder / f"{stamp}-{name}.yaml") as temporary:
+        temporary.write_text(dump_config(config), encoding="utf-8")
+    return folder / f"{stamp}-{name}.log"
 
 
 def _run(config: RunConfig, body: Callable[[RunConfig], None], log: StorePath) -> None:
@@ -128,7 +140,7 @@ def _run(config: RunConfig, body: Callable[[RunConfig], None], log: StorePath) -
 
 
 @contextmanager
-def _local_log(log: StorePath) -> Iterator[Path]:
+def local_log(log: StorePath) -> Iterator[Path]:
     """A file to append to while the block runs: the log itself, or one that becomes it in the end, whatever that is."""
     if isinstance(log, Path):
         yield log

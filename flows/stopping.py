@@ -15,6 +15,18 @@ def listen() -> None:
         signal.signal(number, _stop)
 
 
+def remember() -> None:
+    """Remember a SIGTERM from now on, and leave the rest to whoever takes it already, such as Prefect's engine."""
+    taker = signal.getsignal(signal.SIGTERM)
+
+    def note(number: int, frame: FrameType | None) -> None:
+        _asked.set()
+        if callable(taker):
+            taker(number, frame)
+
+    signal.signal(signal.SIGTERM, note)
+
+
 def asked() -> bool:
     """Whether this process has been asked to stop."""
     return _asked.is_set()

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import platformdirs
 from prefect import flow
 
-from flows import console
+from flows import announce, console
 from flows.clips import StoredClips, ready_videos
 from flows.config import RunConfig
 from flows.errors import UserError
@@ -68,7 +68,7 @@ def train(config: RunConfig, videos: Archive) -> ModelReference:
     checkpoint = folder / training.CHECKPOINT
     if checkpoint.exists():
         console.say(f"Train: going on from {checkpoint}")
-    with console.stage("Train", config.train.epochs) as stage:
+    with console.stage("Train", config.train.epochs, announce.progress("Train")) as stage:
         trained = training.train(
             StoredClips(config, families, [matched.video_ids[row] for row in fit]),
             matched.values[fit],

@@ -58,6 +58,7 @@ class WorkList:
         families: of the configuration.
 
     Attributes:
+        place: path of the store.
         count: videos that there were to do at the start.
         cached: videos that had their features at the start.
         refused_before: videos that were refused before with the same settings and are not tried again.
@@ -66,6 +67,7 @@ class WorkList:
 
     def __init__(self, videos: Sequence[VideoFile], config: RunConfig, families: Families) -> None:
         self._lookup, self._shard_size = Lookup(config, families), config.extract.shard_size
+        self.place = config.store.path
         self._attempts_before: dict[str, int] = {}
         self._set_aside: set[str] = set()
         self._left: deque[VideoFile] = deque()

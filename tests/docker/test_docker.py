@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import subprocess
 import sys
@@ -78,3 +79,15 @@ def test_the_settings_of_the_containers_are_settings():
     targets = re.findall(r"\}:(/\w+)", (DOCKER / "compose.yaml").read_text())
     assert mounted == ["/settings.yaml"]
     assert {str(settings.videos), str(settings.store.path), "/assets"} == set(targets)
+
+
+def test_every_command_of_the_compose_file_and_the_image_exists():
+    """Each is asked for its help with its own options, so that a word that is not known is refused."""
+    (worker,) = re.findall(r"^CMD (\[.*\])$", (DOCKER / "Dockerfile").read_text(), re.MULTILINE)
+    commands = [service["command"] for service in compose()["services"].values() if "command" in service]
+    scripts = Path(sys.executable).parent
+    for program, *arguments in [json.loads(worker), *commands]:
+        done = subprocess.run([scripts / program, *arguments, "--help"], capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+        named = {word.split("=")[0] for word in arguments if word.startswith("--")}
+        assert all(word in done.stdout for word in named), (named, done.stdout)

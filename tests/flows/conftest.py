@@ -5,11 +5,12 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+from prefect_machine import PrefectServer, postgresql
 
 from flows.demo_corpus import DemoCorpus, render_demo_corpus
 
@@ -31,6 +32,19 @@ def report_store(tmp_path_factory) -> ReportStore:
     from report_store import make_report_store
 
     return make_report_store(tmp_path_factory.mktemp("report"))
+
+
+@pytest.fixture(scope="session")
+def prefect_server(tmp_path_factory) -> Iterator[PrefectServer]:
+    """Prefect's server on PostgreSQL, which tests may stop and start again; they are skipped where that is missing."""
+    programs = sorted(Path("/usr/lib/postgresql").glob("*/bin"))
+    if not programs:
+        pytest.skip("no PostgreSQL server (Debian: apt install postgresql)")
+    with postgresql(programs[-1]) as database:
+        server = PrefectServer(tmp_path_factory.mktemp("server"), database)
+        server.start()
+        yield server
+        server.stop()
 
 
 @pytest.fixture(scope="session")

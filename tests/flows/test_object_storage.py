@@ -49,7 +49,7 @@ def test_log_is_put_when_the_command_ends_however_it_ends(s3_folder):
         assert not log.exists()
         raise ZeroDivisionError
 
-    with pytest.raises(ZeroDivisionError), session._local_log(log) as file:
+    with pytest.raises(ZeroDivisionError), session.local_log(log) as file:
         fail(file)
     assert log.read_text() == "words"
     assert not file.parent.exists()

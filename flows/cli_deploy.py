@@ -1,0 +1,161 @@
+"""The commands `traitline deploy` and `traitline serve`. The work is in `flows.deployments`."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import typer
+
+from flows import console
+from flows.config import load_config
+from flows.errors import UserError
+from flows.prefect_server import prefect_api
+from flows.prefect_worker import work_until_stopped
+from flows.session import run_plainly, settle_environment
+
+if TYPE_CHECKING:
+    from prefect.deployments.runner import RunnerDeployment
+
+    from flows.deployments import Entry
+
+FILE = Annotated[
+    Path | None,
+    typer.Option("--file", help="Deployments in place of the program's own: a changed copy of its prefect.yaml."),
+]
+SETTINGS = Annotated[
+    Path | None,
+    typer.Option("--config", "-c", help="Settings file in YAML that runs read, at the same path where they run."),
+]
+CRON = Annotated[str | None, typer.Option(help="When `nightly` runs, as in '0 2 * * *'.")]
+TIMEZONE = Annotated[str | None, typer.Option(help="Time zone of --cron, as in Europe/Berlin; without one, UTC.")]
+GPU_SLOTS = Annotated[int, typer.Option(min=1, help="Runs that use GPUs at a time: the GPUs of all workers (count).")]
+
+
+def deploy(
+    config: SETTINGS = None,
+    cron: CRON = None,
+    timezone: TIMEZONE = None,
+    gpu_slots: GPU_SLOTS = 1,
+    kind: Annotated[
+        Literal["process", "docker"], typer.Option("--type", help="What the workers start: processes or containers.")
+    ] = "process",
+    image: Annotated[str, typer.Option(help="Image of containers.")] = "traitline:cpu",
+    volumes: Annotated[
+        list[str] | None, typer.Option("--volume", metavar="HOST:CONTAINER", help="Folder that containers see.")
+    ] = None,
+    file: FILE = None,
+) -> None:
+    """Put the deployments extract, train, rescore, export and nightly on Prefect's server, which PREFECT_API_URL names.
+
+    Makes the work pool, `traitline` or `traitline-docker`, the slots for GPUs, and the watch for crashed runs too. Do
+    it again after each change: what is there is brought into step. Then start workers, `traitline worker --gpu 0` for
+    each GPU.
+    """
+
+    def body() -> None:
+        from flows.deployments import server_address
+
+        entries = _entries(file, config, cron, timezone)
+        api = server_address()
+        if kind == "docker":
+            entries = [_in_containers(entry, image, volumes) for entry in entries]
+        _put_on_server(api, entries, kind, gpu_slots)
+
+    _run(body)
+
+
+def serve(
+    config: SETTINGS = None,
+    cron: CRON = None,
+    timezone: TIMEZONE = None,
+    gpu_slots: GPU_SLOTS = 1,
+    limit: Annotated[int, typer.Option(min=1, help="Runs at a time (count).")] = 1,
+    file: FILE = None,
+) -> None:
+    """Run the deployments on this machine, as scheduled or as asked, until stopped: `deploy` and `worker` in one.
+
+    Without a PREFECT_API_URL it has a server of its own, with Prefect's pages, for as long as it goes on. Ctrl-C and
+    SIGTERM stop the runs at hand too: whole shards are kept, and the next run goes on from there.
+    """
+
+    def body() -> None:
+        entries = _entries(file, config, cron, timezone)
+        pools = {entry.work_pool.name for entry in entries}
+        if len(pools) > 1:
+            raise UserError(f"deployments of several work pools ({', '.join(sorted(pools))}) cannot be served by one")
+        with prefect_api(for_people=True) as api:
+            _put_on_server(api, entries, "process", gpu_slots)
+            console.say(f"Serving; Prefect's pages are at {api.removesuffix('/api')}")
+            environment = {**os.environ, "PREFECT_API_URL": api}
+            status = work_until_stopped(*pools, "process", limit, environment=environment)
+        if status:
+            raise typer.Exit(status)
+
+    _run(body)
+
+
+def _put_on_server(api: str, entries: list[Entry], kind: str, gpu_slots: int) -> None:
+    from flows.deployments import build, make_pool, make_watch, server_at
+    from flows.gpu_slots import make_slots
+
+    deployments = [build(entry) for entry in entries]
+    with server_at(api):
+        for name in sorted({entry.work_pool.name for entry in entries}):
+            make_pool(name, kind)
+            console.say(f"work pool {name} ({kind})")
+        make_slots(gpu_slots)
+        console.say(f"GPU slots: {gpu_slots}")
+        make_watch(_heartbeat_s(entries))
+        for deployment in deployments:
+            deployment.apply()
+            console.say(f"deployment {deployment.full_name}{_when(deployment)}")
+
+
+def _run(body: Callable[[], None]) -> None:
+    settle_environment()
+    run_plainly(body)
+
+
+def _entries(file: Path | None, config: Path | None, cron: str | None, timezone: str | None) -> list[Entry]:
+    from flows.deployments import read_entries
+
+    if config is not None:
+        load_config(config)  # a mistake in it is said now, and not at night
+    if timezone is not None and cron is None:
+        raise UserError("--timezone is that of --cron; give both")
+    return list(_changed(read_entries(file), config, cron, timezone))
+
+
+def _changed(entries: list[Entry], config: Path | None, cron: str | None, timezone: str | None) -> Iterator[Entry]:
+    for entry in entries:
+        changes: dict[str, Any] = {}
+        if config is not None:
+            changes["parameters"] = {**entry.parameters, "settings": str(config.absolute())}
+        if cron is not None and entry.name == "nightly":
+            changes["schedules"] = ({"cron": cron, "timezone": timezone if timezone is not None else "UTC"},)
+        yield entry.model_copy(update=changes)
+
+
+def _in_containers(entry: Entry, image: str, volumes: list[str] | None) -> Entry:
+    variables = {**entry.work_pool.job_variables, "image": image, "volumes": volumes if volumes is not None else []}
+    pool = entry.work_pool.model_copy(update={"name": f"{entry.work_pool.name}-docker", "job_variables": variables})
+    return entry.model_copy(update={"work_pool": pool})
+
+
+def _heartbeat_s(entries: list[Entry]) -> int:
+    """The longest time between two signs of life that any deployment asks for."""
+    name = "PREFECT_FLOWS_HEARTBEAT_FREQUENCY"
+    return max(int(entry.work_pool.job_variables.get("env", {}).get(name, 180)) for entry in entries)
+
+
+def _when(deployment: RunnerDeployment) -> str:
+    times = [_in_words(schedule.schedule) for schedule in deployment.schedules or () if schedule.active is not False]
+    return f", {', '.join(times)}" if times else ""
+
+
+def _in_words(schedule: Any) -> str:
+    name, value = next((key, getattr(schedule, key)) for key in ("cron", "interval", "rrule") if hasattr(schedule, key))
+    return f"{name} {value} ({schedule.timezone if schedule.timezone is not None else 'UTC'})"

@@ -1,0 +1,211 @@
+"""What `prefect.yaml` says, as Prefect's deployments, and what they need on its server: pools, slots, a watch.
+
+Everything can be done again at any time: what is there is brought to what is said, and nothing else is touched.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from datetime import timedelta
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+import httpx
+import yaml
+from prefect.automations import AutomationCore, ChangeFlowRunState, EventTrigger, Posture
+from prefect.client.orchestration import get_client
+from prefect.client.schemas.actions import DeploymentScheduleCreate, WorkPoolCreate
+from prefect.client.schemas.objects import ConcurrencyLimitConfig, StateType
+from prefect.client.schemas.schedules import SCHEDULE_TYPES
+from prefect.deployments.runner import DeploymentApplyError, EntrypointType, RunnerDeployment
+from prefect.exceptions import (
+    MissingFlowError,
+    ObjectNotFound,
+    ParameterTypeError,
+    PrefectHTTPStatusError,
+    SignatureMismatchError,
+)
+from prefect.flows import Flow, load_flow_from_entrypoint
+from prefect.settings import PREFECT_API_URL
+from prefect.workers.base import BaseWorker
+from prefect.workers.process import ProcessWorker
+from pydantic import BaseModel, Field, TypeAdapter, ValidationError
+
+from flows.errors import UserError
+
+WATCH = "traitline: runs without a sign of life have crashed"
+TAG = "traitline"  # of all runs that deployments start, and of the steps in them
+SILENT_HEARTBEATS = 3
+HEARTBEAT = "prefect.flow-run.heartbeat"
+_TIMING: TypeAdapter[SCHEDULE_TYPES] = TypeAdapter(SCHEDULE_TYPES)
+ENDINGS = ("Completed", "Failed", "Crashed", "Cancelled", "Paused", "Suspended", "Scheduled", "AwaitingRetry")
+
+
+class Pool(BaseModel, frozen=True, extra="forbid"):
+    """Where the runs of a deployment go, and with which variables."""
+
+    name: str
+    work_queue_name: str | None = None
+    job_variables: dict[str, Any] = Field(default_factory=dict)
+
+
+class Entry(BaseModel, frozen=True, extra="forbid"):
+    """One deployment in `prefect.yaml`, in Prefect's own words."""
+
+    name: str
+    entrypoint: str
+    description: str | None = None
+    tags: tuple[str, ...] = ()
+    parameters: dict[str, Any] = Field(default_factory=dict)
+    schedules: tuple[dict[str, Any], ...] = ()
+    concurrency_limit: ConcurrencyLimitConfig | None = None
+    work_pool: Pool
+
+
+def read_entries(path: Path | None = None) -> list[Entry]:
+    """Read the deployments of a file, by default of the one that is installed with this package.
+
+    Raises:
+        UserError: it cannot be read, or says what is not known here.
+    """
+    source = files("flows") / "prefect.yaml" if path is None else path
+    try:
+        tree = yaml.safe_load(source.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise UserError(f"cannot read the deployments file {path}: {error.strerror}") from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise UserError(f"{path} is not YAML: {getattr(error, 'problem', None) or error}") from error
+    entries = tree.get("deployments") if isinstance(tree, dict) else None
+    if not entries:
+        raise UserError(f"{path} names no deployments; copy them from the prefect.yaml of this project")
+    try:
+        return TypeAdapter(list[Entry]).validate_python(entries)
+    except ValidationError as error:
+        first = error.errors()[0]
+        place = ".".join(str(part) for part in first["loc"])
+        raise UserError(f"{path}: deployments.{place}: {first['msg']}; got {first['input']!r}") from error
+
+
+def build(entry: Entry) -> RunnerDeployment:
+    """Make the deployment that an entry describes.
+
+    Raises:
+        UserError: there is no such flow, or it does not take such parameters, or the schedule is none.
+    """
+    try:
+        flow = load_flow_from_entrypoint(entry.entrypoint)
+    except (ImportError, MissingFlowError, ValueError) as error:
+        raise UserError(f"deployment {entry.name}: there is no flow {entry.entrypoint}: {error}") from error
+    pool = entry.work_pool
+    queue = {} if pool.work_queue_name is None else {"work_queue_name": pool.work_queue_name}
+    deployment = flow.to_deployment(
+        entry.name,
+        schedules=[_schedule(entry.name, schedule) for schedule in entry.schedules],
+        concurrency_limit=entry.concurrency_limit,
+        parameters=_checked(flow, entry),
+        description=entry.description,
+        tags=sorted({*entry.tags, TAG}),
+        entrypoint_type=EntrypointType.MODULE_PATH,
+        work_pool_name=pool.name,
+        job_variables=pool.job_variables,
+        **queue,
+    )
+    deployment.entrypoint = entry.entrypoint
+    return deployment
+
+
+def server_address() -> str:
+    """The address of Prefect's API; UserError where none is given."""
+    api = PREFECT_API_URL.value()
+    if not api:
+        raise UserError(
+            "which server? give its address in PREFECT_API_URL, as in http://127.0.0.1:4200/api; `prefect server "
+            "start` starts one, and `traitline serve` needs none"
+        )
+    return api
+
+
+@contextmanager
+def server_at(api: str) -> Iterator[None]:
+    """Say in one line what is wrong where Prefect's server cannot be asked, or refuses; UserError."""
+    try:
+        yield
+    except (httpx.HTTPError, PrefectHTTPStatusError, DeploymentApplyError, RuntimeError) as error:
+        if isinstance(error, RuntimeError) and not isinstance(error.__cause__, httpx.HTTPError):
+            raise
+        why = str(error).splitlines()[0]
+        raise UserError(
+            f"Prefect's server at {api} cannot be asked ({why}); start one with `prefect server start`, or give its "
+            "address in PREFECT_API_URL"
+        ) from error
+
+
+def make_pool(name: str, kind: str) -> None:
+    """Create a work pool of a kind, unless it is there.
+
+    Raises:
+        UserError: the package for such a pool is not installed, or the pool is of another kind.
+    """
+    worker = ProcessWorker if kind == ProcessWorker.type else BaseWorker.get_worker_class_from_type(kind)
+    if worker is None:
+        raise UserError(f"work pools of the type {kind} need prefect-{kind}: pip install 'traitline[{kind}]'")
+    with get_client(sync_client=True) as client:
+        try:
+            found = client.read_work_pool(name)
+        except ObjectNotFound:
+            template = worker.get_default_base_job_template()
+            client.create_work_pool(WorkPoolCreate(name=name, type=kind, base_job_template=template))
+            return
+    if found.type != kind:
+        raise UserError(f"the work pool {name} is of the type {found.type}, not {kind}; delete it or name another")
+
+
+def make_watch(heartbeat_s: int) -> None:
+    """Have the server call a run crashed, which frees its slots, where three signs of life in a row are missing.
+
+    A worker says so itself when a run's process dies; this is for when the worker, or its machine, is gone as well.
+
+    Args:
+        heartbeat_s: seconds between two signs of life of a run, PREFECT_FLOWS_HEARTBEAT_FREQUENCY.
+    """
+    wanted = AutomationCore(
+        name=WATCH,
+        description="Made by `traitline deploy`: a run whose process and worker are gone does not stay Running.",
+        trigger=EventTrigger(
+            posture=Posture.Proactive,
+            match={"prefect.resource.id": "prefect.flow-run.*"},
+            # Others' runs on the server may send theirs less often.
+            match_related={"prefect.resource.role": "tag", "prefect.resource.id": f"prefect.tag.{TAG}"},
+            after={HEARTBEAT},
+            expect={HEARTBEAT, *(f"prefect.flow-run.{ending}" for ending in ENDINGS)},
+            for_each={"prefect.resource.id"},
+            threshold=1,
+            within=timedelta(seconds=SILENT_HEARTBEATS * heartbeat_s),
+        ),
+        actions=[ChangeFlowRunState(state=StateType.CRASHED, message="No sign of life: its process is gone.")],
+    )
+    with get_client(sync_client=True) as client:
+        known = client.read_automations_by_name(WATCH)
+        if known:
+            client.update_automation(known[0].id, wanted)
+        else:
+            client.create_automation(wanted)
+
+
+def _schedule(name: str, words: Mapping[str, Any]) -> DeploymentScheduleCreate:
+    timing = {key: value for key, value in words.items() if key not in ("active", "parameters", "slug")}
+    other = {key: words[key] for key in ("active", "parameters", "slug") if key in words}
+    try:
+        return DeploymentScheduleCreate(schedule=_TIMING.validate_python(timing), **other)
+    except ValidationError as error:
+        raise UserError(f"deployment {name}: {words} is no schedule: {error.errors()[0]['msg']}") from error
+
+
+def _checked(flow: Flow[..., Any], entry: Entry) -> dict[str, Any]:
+    try:
+        flow.validate_parameters(entry.parameters)
+    except (ParameterTypeError, SignatureMismatchError) as error:
+        raise UserError(f"deployment {entry.name}: {' '.join(str(error).split())}") from error
+    return entry.parameters

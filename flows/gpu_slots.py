@@ -1,0 +1,43 @@
+"""Slots for GPUs on Prefect's server: however many workers there are, no more runs than GPUs use one."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+
+from prefect.client.orchestration import get_client
+from prefect.concurrency.asyncio import ConcurrencySlotAcquisitionError
+from prefect.concurrency.sync import concurrency
+
+from flows.errors import UserError
+
+GPU_LIMIT = "traitline-gpu"
+LEASE_S = 60.0  # a run that died loses its slot then, as soon as the server looks
+
+
+def make_slots(slots: int) -> None:
+    """Create the limit, or bring it to so many slots; those that are taken stay taken."""
+    with get_client(sync_client=True) as client:
+        client.upsert_global_concurrency_limit_by_name(GPU_LIMIT, slots)
+
+
+@contextmanager
+def gpu_slot() -> Iterator[None]:
+    """Hold a slot while the block runs, where the worker was given GPUs of its own by CUDA_VISIBLE_DEVICES.
+
+    A run whose server goes away meanwhile goes on without.
+
+    Raises:
+        UserError: nobody has created the limit.
+    """
+    with ExitStack() as held:
+        if os.environ.get("CUDA_VISIBLE_DEVICES", "-1") not in ("", "-1"):
+            slot = concurrency(GPU_LIMIT, strict=True, lease_duration=LEASE_S, raise_on_lease_renewal_failure=False)
+            try:
+                held.enter_context(slot)
+            except ConcurrencySlotAcquisitionError as error:
+                raise UserError(
+                    f"there is no concurrency limit {GPU_LIMIT}; create it with `traitline deploy --gpu-slots N`"
+                ) from error
+        yield
