@@ -44,7 +44,13 @@ def store(tmp_path) -> Path:
     other = dataclasses.replace(scores[0], video_id=done[9][0], video_sha256=done[9][1], static_key="other")
     ScoreStore(root).write("traits", "1", [other])  # a score from other features is none
     FailureLog(root).add([Failure(*video, families.features, "faces", "no_face", "no face", 1) for video in done[9:11]])
-    facts = {"weights": "random", "static_key": keys[0], "dynamic_key": keys[1], "labels_sha256": "1" * 64}
+    facts = {
+        "weights": "random",
+        "static_key": keys[0],
+        "dynamic_key": keys[1],
+        "labels_sha256": "1" * 64,
+        "settings": {},
+    }
     save_version(root / "models" / "traits" / "1", **facts)
     return root
 
