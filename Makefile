@@ -26,9 +26,8 @@ lint: $(VENV)/ready
 LOCK := uv pip compile --quiet --generate-hashes --python-version 3.11 --no-emit-index-url --no-header
 CONTAINER := --python-platform x86_64-manylinux_2_28 --extra dask --extra demo --constraint build/pins.txt
 lock:
-	# With their extras: without, pip 23 takes some packages for not pinned.
-	$(LOCK) pyproject.toml --all-extras --universal --no-strip-extras --output-file requirements.lock
-	mkdir -p build && sed -n 's/ \\$$//; s/^\([a-z0-9.-]*\)\[[^]]*\]/\1/; /^[a-z].*==/p' requirements.lock > build/pins.txt
+	$(LOCK) pyproject.toml --all-extras --universal --output-file requirements.lock
+	mkdir -p build && sed -n 's/ \\$$//; /^[a-z].*==/p' requirements.lock > build/pins.txt
 	$(LOCK) pyproject.toml $(CONTAINER) --output-file docker/cpu.lock
 	$(LOCK) pyproject.toml docker/gpu.in $(CONTAINER) --output-file docker/gpu.lock
 
@@ -37,6 +36,7 @@ clean:
 
 $(VENV)/ready: requirements.lock pyproject.toml
 	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --upgrade 'pip>=24'  # pip 23 takes what packages ask for with extras for not pinned
 	$(BIN)/pip install --quiet --require-hashes -r requirements.lock
 	$(BIN)/pip install --quiet --no-deps --no-build-isolation --editable .
 	touch $@

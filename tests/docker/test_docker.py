@@ -19,7 +19,7 @@ DOCKER = Path(__file__).parents[2] / "docker"
 
 def pins(lock: Path) -> set[tuple[str, str]]:
     """(package, version); a package has several where versions of Python differ."""
-    return set(re.findall(r"^([a-z0-9-]+)(?:\[.+?\])?==(\S+)", lock.read_text(), re.MULTILINE))
+    return set(re.findall(r"^([a-z0-9-]+)==(\S+)", lock.read_text(), re.MULTILINE))
 
 
 def compose() -> dict:
