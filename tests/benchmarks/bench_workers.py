@@ -26,6 +26,7 @@ from pathlib import Path
 from statistics import median
 
 os.environ.setdefault("PREFECT_LOGGING_LEVEL", "ERROR")
+os.environ.setdefault("DASK_LOGGING__DISTRIBUTED", "error")
 sys.path.insert(0, str(Path(__file__).parents[1] / "support"))
 
 from bench_extraction import default_clip, jobs
