@@ -3,7 +3,7 @@
 import _datetime
 import ctypes
 
-# Times that Prefect reads are pydantic's. Those that are still there when the interpreter ends are freed through the C API
-# of datetime, which CPython 3.11 and 3.12 free first: all done, the process would die of a segmentation fault
+# Times that Prefect reads are pydantic's. Those that are still there when the interpreter ends are freed through the C
+# API of datetime, which CPython 3.11 and 3.12 free first: all done, the process would die of a segmentation fault
 # (https://github.com/pydantic/pydantic/issues/12867). One reference more keeps it.
 ctypes.pythonapi.Py_IncRef(ctypes.py_object(_datetime.datetime_CAPI))
