@@ -74,7 +74,11 @@ def test_family_comes_back_from_its_dictionary_with_the_same_key(settings: dict)
     assert again.key == made.key
 
 
-@pytest.mark.parametrize("value", [math.nan, math.inf, {1: "a"}, {"a": object()}, {"a", "b"}], ids=["NaN", "infinity", "number as key", "object", "set"])
+@pytest.mark.parametrize(
+    "value",
+    [math.nan, math.inf, {1: "a"}, {"a": object()}, {"a", "b"}],
+    ids=["NaN", "infinity", "number as key", "object", "set"],
+)
 def test_settings_that_json_cannot_hold_are_refused(value: object):
     with pytest.raises(ValueError, match=r"settings must be|names of settings"):
         family(settings={"value": value})
