@@ -6,7 +6,7 @@ import logging
 import os
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from rich.console import Console
@@ -112,6 +112,13 @@ def say(text: str, style: str = "") -> None:
     """One line for the person at the screen, or in the scheduler's mail; it is in the run's log as well."""
     console.print(text, style=style, soft_wrap=True)
     log.info("%s", text)
+
+
+def last_words(text: str) -> None:
+    """Say a line where this process is about to be ended by force, whoever holds the console."""
+    show_cursor = "\x1b[?25h" if console.is_terminal else ""
+    with suppress(OSError):
+        os.write(console.file.fileno(), f"{show_cursor}\n{text}\n".encode())
 
 
 def silence_libraries(log: Path) -> None:

@@ -28,7 +28,6 @@ from storage.paths import StorePath
 USER_ERRORS = (UserError, AssetError, DeviceError, LayerError, LabelError, TrainingError, StoreError)
 EXIT_USER_ERROR = 1
 EXIT_BUG = 70  # EX_SOFTWARE of sysexits.h
-EXIT_INTERRUPTED = 130
 
 _ENVIRONMENT = {
     "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
@@ -82,7 +81,7 @@ def run_plainly(body: Callable[[], None]) -> None:
             body()
     except KeyboardInterrupt as error:
         console.say("traitline: stopped; what is done is kept, and nothing is half done", style="red")
-        raise typer.Exit(EXIT_INTERRUPTED) from error
+        raise typer.Exit(stopping.EXIT_INTERRUPTED) from error
 
 
 def run_command(name: str, load: Callable[[], RunConfig], body: Callable[[RunConfig], None]) -> None:
@@ -131,7 +130,7 @@ def _run(config: RunConfig, body: Callable[[RunConfig], None], log: StorePath) -
             console.say(
                 "traitline: stopped; whole shards are kept, and the same command goes on from there", style="red"
             )
-            raise typer.Exit(EXIT_INTERRUPTED) from error
+            raise typer.Exit(stopping.EXIT_INTERRUPTED) from error
         # The last line of defence: the person sees one line, the log has it all.
         logging.getLogger(__name__).error("%s", traceback.format_exc())
         fault = console.one_line(f"{type(error).__name__}: {error}")

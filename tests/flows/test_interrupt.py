@@ -8,9 +8,42 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+
+# Told to stop in the midst of an import, after which another thread imports as well.
+IMPORTING = """
+import sys, threading
+from pathlib import Path
+from flows import stopping
+Path("slow.py").write_text("import os, time\\nos.kill(os.getpid(), 15)\\ntime.sleep(1)\\nwhole = True")
+sys.path.insert(0, ".")
+stopping.listen()
+try:
+    import slow
+    threading.Event().wait(20)
+except KeyboardInterrupt:
+    other = threading.Thread(target=lambda: __import__("colorsys"))
+    other.start()
+    other.join(20)
+    print("stopped", getattr(sys.modules.get("slow"), "whole", None), "colorsys" in sys.modules)
+"""
+
+# Goes on whatever it is told.
+STUBBORN = """
+import os, signal, time
+from flows import stopping
+stopping.LIMIT_S = 1.0
+stopping.listen()
+os.write(1, b"go")
+while True:
+    try:
+        time.sleep(60)
+    except KeyboardInterrupt:
+        pass
+"""
 
 
 @pytest.mark.parametrize(("stop", "name"), [(os.killpg, "SIGINT"), (os.kill, "SIGTERM")])
@@ -23,14 +56,28 @@ def test_a_stopped_command_says_so_in_one_line_and_leaves_no_server_behind(rende
     options = {"stderr": subprocess.PIPE, "text": True, "start_new_session": True}
     with subprocess.Popen(command, env=environment, **options) as process:
         log = wait_for_log(tmp_path / "store" / "runs", "Beginning flow run")
-        stop(process.pid, getattr(signal, name))
-        _, shown = process.communicate(timeout=60)
+        shown = stopped(process, stop, name)
     assert process.returncode == 130
     assert [line for line in shown.splitlines() if line.startswith("traitline: stopped")]
     assert "Traceback" not in shown
     (port,) = set(re.findall(r"http://127\.0\.0\.1:(\d+)/runs", log))
     with pytest.raises(subprocess.CalledProcessError):
         subprocess.run(["pgrep", "-f", f"flows.prefect_server {port}"], check=True, capture_output=True)
+
+
+def test_a_stop_waits_until_the_import_at_hand_is_done(tmp_path):
+    done = subprocess.run([sys.executable, "-c", IMPORTING], cwd=tmp_path, capture_output=True, text=True, timeout=60)
+    assert (done.stdout, done.stderr, done.returncode) == ("stopped True True\n", "", 0)
+
+
+@pytest.mark.parametrize("name", ["SIGINT", "SIGTERM"])
+def test_what_does_not_stop_is_ended_by_force_and_says_so(name):
+    with subprocess.Popen([sys.executable, "-c", STUBBORN], stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        assert process.stdout.read(2) == b"go"
+        process.send_signal(getattr(signal, name))
+        _, said = process.communicate(timeout=30)
+    assert process.returncode == 130
+    assert said.decode().strip().startswith("traitline: stopped by force")
 
 
 @pytest.mark.slow
@@ -52,8 +99,7 @@ def test_stopped_in_the_midst_of_its_shards_all_processes_end_within_30_s(render
             time.sleep(0.1)
         time.sleep(1)  # into the first videos
         stopped_at = time.monotonic()
-        stop(process.pid, getattr(signal, name))
-        _, shown = process.communicate(timeout=60)
+        shown = stopped(process, stop, name)
     while living := living_in_session(process.pid):  # Python's resource tracker ends when all others have
         assert time.monotonic() < stopped_at + 30, living
         time.sleep(0.1)
@@ -66,6 +112,16 @@ def test_stopped_in_the_midst_of_its_shards_all_processes_end_within_30_s(render
     open_claims = [path for path in store.glob("leases/*/*.json") if not path.with_suffix(".end").exists()]
     assert open_claims == [] or runner == "dask"  # whose workers are killed: their claims end with them
     assert list(store.rglob("*.tmp*")) == []
+
+
+def stopped(process: subprocess.Popen[str], stop: Callable[[int, int], None], name: str) -> str:
+    """Stop a command by a signal; what it has shown."""
+    stop(process.pid, getattr(signal, name))
+    try:
+        return process.communicate(timeout=60)[1]
+    finally:
+        if process.poll() is None:
+            os.killpg(process.pid, signal.SIGKILL)  # else the test would wait for it for ever
 
 
 def living_in_session(session: int) -> list[str]:
