@@ -1,7 +1,8 @@
 """Prefect's worker as a child process that stops when it is told to, with its runs.
 
 Prefect's own takes no new runs once it gets a SIGTERM, and then waits for those at hand, for hours if need be, until
-whoever sent it loses patience and kills. Here the runs are told too: they drop the shard at hand and end in seconds.
+whoever sent it loses patience and kills; a second one makes it kill them, and say so to nobody. Here the runs are told
+first: they drop the shard at hand and end in seconds, and the server learns of it.
 """
 
 from __future__ import annotations
@@ -11,13 +12,16 @@ import subprocess
 import sys
 from collections.abc import Mapping
 from contextlib import suppress
+from uuid import UUID
 
+import httpx
 import psutil
 
 from flows import console, stopping
 
-STOP_LIMIT_S = 20.0  # for the runs; container engines and schedulers kill after 30 s or more
+STOP_LIMIT_S = 18.0  # for the runs; all this has to be over in `stopping.LIMIT_S`
 GRACE_S = 3.0  # for the worker after them
+ANSWER_LIMIT_S = 3.0  # for the server
 
 
 def work_until_stopped(pool: str, kind: str, limit: int, *options: str, environment: Mapping[str, str]) -> int:
@@ -46,16 +50,49 @@ def work_until_stopped(pool: str, kind: str, limit: int, *options: str, environm
 
 def _stop(process: subprocess.Popen[bytes]) -> None:
     worker = psutil.Process(process.pid)
-    runs = worker.children()
-    _send(signal.SIGTERM, runs)
+    processes = worker.children()
+    runs = _flow_runs(processes)
+    _send(signal.SIGTERM, processes)
+    psutil.wait_procs(processes, timeout=STOP_LIMIT_S)
+    runs |= _flow_runs(worker.children())  # what has not ended, and what the worker has begun meanwhile
     process.terminate()
-    psutil.wait_procs(runs, timeout=STOP_LIMIT_S)
     try:
         process.wait(GRACE_S)
     except subprocess.TimeoutExpired:  # which is how Prefect's worker may end once its runs are gone
         _send(signal.SIGKILL, worker.children(recursive=True))
         process.kill()
         process.wait()
+    _call_crashed(runs)
+
+
+def _flow_runs(processes: list[psutil.Process]) -> set[str]:
+    """The flow runs that these processes are of."""
+    found = set()
+    for process in processes:
+        with suppress(psutil.Error):
+            found.add(process.environ().get("PREFECT__FLOW_RUN_ID"))
+    return found - {None}
+
+
+def _call_crashed(runs: set[str]) -> None:
+    """Call these runs crashed, unless the worker or they themselves have said how they ended."""
+    from prefect.client.orchestration import get_client
+    from prefect.exceptions import PrefectHTTPStatusError
+    from prefect.settings import PREFECT_CLIENT_MAX_RETRIES, temporary_settings
+    from prefect.states import Crashed
+
+    try:
+        with (
+            temporary_settings({PREFECT_CLIENT_MAX_RETRIES: 0}),
+            get_client(httpx_settings={"timeout": ANSWER_LIMIT_S}, sync_client=True) as client,
+        ):
+            for run in runs:
+                state = client.read_flow_run(UUID(run)).state
+                if state is None or not state.is_final():
+                    client.set_flow_run_state(run, Crashed(message="Its worker was told to stop."), force=True)
+    except (httpx.HTTPError, PrefectHTTPStatusError) as error:
+        # The watch for signs of life will find out.
+        console.say(f"Prefect's server was not told: {console.one_line(str(error))}", style="yellow")
 
 
 def _send(number: signal.Signals, processes: list[psutil.Process]) -> None:
