@@ -104,7 +104,7 @@ class FeatureStore:
         videos = [video.rounded(dtype) for video in videos]
         header = ShardHeader.of(family, videos, dtype)
         self.describe(family)
-        path = new_part(self.folder(family), "shard", SUFFIXES, self._format.suffix)
+        path = new_part(self.folder(family), "shard", self._format.suffix)
         with commit_file(path) as temporary:
             self._format.write(temporary, header, videos)
             if confirm is not None:

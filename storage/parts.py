@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import re
 import secrets
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 from datetime import UTC, datetime, timedelta
 
 from storage.errors import StoreError
@@ -18,7 +18,7 @@ from storage.paths import StorePath
 from storage.remote import LISTED_AT_ONCE, RemotePath
 
 _STAMP = "%Y%m%dT%H%M%S%f"
-_NAME = re.compile(r"(?P<stem>(?P<prefix>[a-z]+)-\d{8}T\d{12}-[0-9a-f]{12})(?P<suffix>\.[a-z0-9]+)")
+_NAME = re.compile(r"(?P<stem>(?P<prefix>[a-z]+)-(?P<stamp>\d{8}T\d{12})-[0-9a-f]{12})(?P<suffix>\.[a-z0-9]+)")
 
 
 def list_parts(folder: StorePath, prefix: str, suffixes: Collection[str]) -> list[StorePath]:
@@ -60,14 +60,25 @@ def part_after(part: StorePath) -> StorePath:
     raise StoreError(f"there is no free name after {part.name}")
 
 
-def new_part(folder: StorePath, prefix: str, suffixes: Collection[str], suffix: str) -> StorePath:
-    """Path for the next part of a folder, later than all parts that are there with one of `suffixes`."""
+def new_part(folder: StorePath, prefix: str, suffix: str) -> StorePath:
+    """Path for the next part of a folder, later than all parts that are there.
+
+    Raises:
+        StoreError: the folder is there but cannot be listed.
+    """
     now = datetime.now(UTC).replace(tzinfo=None)
-    parts = list_parts(folder, prefix, suffixes)
-    if parts:
-        newest = datetime.strptime(stamp(parts[-1]), _STAMP)
-        now = max(now, newest + timedelta(microseconds=1))
+    # There are later ones only where another machine's clock is ahead: nobody goes through an archive's parts for each.
+    matches = map(_NAME.fullmatch, _names_after(folder, f"{prefix}-{now.strftime(_STAMP)}"))
+    later = [match["stamp"] for match in matches if match and match["prefix"] == prefix]
+    if later:
+        now = datetime.strptime(max(later), _STAMP) + timedelta(microseconds=1)
     return folder / f"{prefix}-{now.strftime(_STAMP)}-{secrets.token_hex(6)}{suffix}"
+
+
+def _names_after(folder: StorePath, name: str) -> Iterable[str]:
+    if isinstance(folder, RemotePath):
+        return folder.names_after(name)
+    return (other for other in _names(folder) if other > name)
 
 
 def _names(folder: StorePath) -> set[str]:

@@ -182,6 +182,10 @@ class RemotePath:
             if PurePosixPath(name) != self._key:  # some programs put an object that stands for the folder
                 yield self / name.rpartition("/")[2]
 
+    def names_after(self, name: str) -> list[str]:
+        """Names of the objects below a folder that sort after this name. One request for each 1000 of them."""
+        return [PurePosixPath(entry["path"]).name for entry in self._below(str(self._key / name))]
+
     def glob(self, pattern: str) -> Iterator[RemotePath]:
         """Objects and folders that match, part by part; what has no wildcard is not listed."""
         first, _, rest = pattern.partition("/")
@@ -278,9 +282,9 @@ class RemotePath:
     def _at(self, key: PurePosixPath) -> RemotePath:
         return RemotePath(self._client, self._bucket, key)
 
-    def _below(self) -> Iterator[dict[str, Any]]:
+    def _below(self, after: str | None = None) -> Iterator[dict[str, Any]]:
         with asking(self):
-            for entries in self._client.list(self._prefix, chunk_size=LISTED_AT_ONCE):
+            for entries in self._client.list(self._prefix, offset=after, chunk_size=LISTED_AT_ONCE):
                 yield from entries
 
 

@@ -46,7 +46,7 @@ def add_rows(
     Raises:
         StoreError: the operating system refused.
     """
-    path = new_part(folder, prefix, {SUFFIX}, SUFFIX)
+    path = new_part(folder, prefix, SUFFIX)
     about = {_VERSION_KEY: str(TABLE_VERSION), _CHECKSUM_KEY: _checksum(rows)}
     versioned = rows.replace_schema_metadata(about)
     with commit_file(path) as temporary:

@@ -248,13 +248,19 @@ def test_few_requests_are_made(s3_folder, requests):
 
 
 def test_listing_takes_a_request_for_each_thousand_names(folder, requests):
-    names = [new_part(folder, "shard", {".h5"}, ".h5").name for _ in range(1)]
+    names = [new_part(folder, "shard", ".h5").name for _ in range(1)]
     with ThreadPoolExecutor(8) as pool:
         stamps = [names[0].replace(names[0][-15:], f"{number:012x}.h5") for number in range(1001)]
         list(pool.map(lambda name: (folder / "full" / name).write_bytes(b""), stamps))
     requests.clear()
     assert [path.name for path in list_parts(folder / "full", "shard", {".h5"})] == stamps
     assert len(requests) == 4  # two, and two more that show that nothing has changed meanwhile
+    requests.clear()
+    assert new_part(folder / "full", "shard", ".h5").name > stamps[-1]
+    assert len(requests) == 1
+    ahead = stamps[-1].replace(stamps[-1][6:10], "2999", 1)
+    (folder / "full" / ahead).write_bytes(b"")
+    assert new_part(folder / "full", "shard", ".h5").name > ahead
 
 
 def test_readers_find_every_video_once_while_shards_are_merged_and_converted(folder, draw, static):
