@@ -178,7 +178,10 @@ def _read_array(path: Path) -> np.ndarray:
         with loaded:
             if len(loaded.files) != 1:
                 raise ValueError(f"an .npz must hold one array; got {', '.join(loaded.files) or 'none'}")
-            return loaded[loaded.files[0]]
+            array = loaded[loaded.files[0]]
+            if not isinstance(array, np.ndarray):  # NumPy hands out the bytes of what is none
+                raise ValueError("what the .npz holds is no array")
+            return array
     except OSError as error:
         raise ValueError(f"the file cannot be read: {error.strerror or error}") from error
     except _MALFORMED as error:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import struct
+import zipfile
 from pathlib import Path
 
 import cv2
@@ -179,6 +180,13 @@ def test_an_archive_of_several_arrays_and_a_folder_without_flo_files_are_refused
     (tmp_path / "empty").mkdir()
     with pytest.raises(ValueError, match=r"holds no \.flo files"):
         OpticalFlowSequenceLoader().load(tmp_path / "empty")
+
+
+def test_npz_of_something_else_is_refused(tmp_path):
+    with zipfile.ZipFile(tmp_path / "other.npz", "w") as archive:
+        archive.writestr("arr_0.npy", b"no array")
+    with pytest.raises(ValueError, match="no array"):
+        OpticalFlowSequenceLoader().load(tmp_path / "other.npz")
 
 
 def test_an_array_file_that_would_run_code_is_refused(tmp_path):
