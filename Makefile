@@ -9,10 +9,8 @@ demo: $(VENV)/ready
 	$(BIN)/traitline demo
 
 # Two at a time, whole files, in the order in which they lie: the short ones come last, so that neither waits for long.
-PYTEST := $(BIN)/pytest -n 2 --dist loadfile --no-loadscope-reorder
-
 test: lint
-	$(PYTEST) -m "not slow and not gpu"
+	$(BIN)/pytest -n 2 --dist loadfile --no-loadscope-reorder -m "not slow and not gpu"
 
 test-slow: $(VENV)/ready
 	$(BIN)/pytest -m "slow and not gpu"

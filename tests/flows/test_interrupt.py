@@ -33,7 +33,7 @@ except KeyboardInterrupt:
 
 # Goes on whatever it is told.
 STUBBORN = """
-import os, signal, time
+import os, time
 from flows import stopping
 stopping.LIMIT_S = 1.0
 stopping.listen()
