@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import math
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -70,6 +71,8 @@ def opened(path: Path | str, most: Limits = DEFAULT_LIMITS) -> Iterator[tuple[In
     except (FileNotFoundError, PermissionError, IsADirectoryError) as error:
         raise VideoError("decode", "unreadable", f"cannot open {name}: {error.strerror}") from error
     except av.FFmpegError as error:
+        if error.errno in (errno.ELOOP, errno.ENAMETOOLONG, errno.ENOTDIR):
+            raise VideoError("decode", "unreadable", f"cannot open {name}: {error.strerror}") from error
         _raise_unless_the_video_is_to_blame(error, path)
         raise VideoError(
             "decode",

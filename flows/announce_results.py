@@ -12,7 +12,9 @@ from flows.families import families_of
 from flows.models import ModelReference
 from flows.run import RunReport
 from flows.score import RescoreReport
-from storage.failures import FailureLog
+from storage.failures import FailureLog, still_refused
+from storage.feature_store import FeatureStore
+from storage.seen import SeenVideos
 
 LONGEST_TABLE = 200  # rows
 
@@ -68,7 +70,9 @@ def show_run(config: RunConfig, report: RunReport) -> None:
 
 def _show_refused(config: RunConfig) -> None:
     key = families_of(config).features
-    refused = [row for row in FailureLog(config.store.path).current() if row.key == key]
+    store = config.store.path
+    still = still_refused(FailureLog(store), FeatureStore(store), SeenVideos(store).current())
+    refused = [row for row in still if row.key == key]
     shown = [
         {"video": row.video_id, "stage": row.stage, "reason": row.reason, "message": row.message, "tries": row.attempts}
         for row in refused[:LONGEST_TABLE]

@@ -27,7 +27,7 @@ from flows.cli_visualize import visualize_app
 from flows.cli_worker import worker
 from flows.config import RunConfig, dump_config, load_config
 from flows.labels import check_labels_meet
-from flows.manifest import check_folder
+from flows.manifest import check_videos
 from flows.models import chosen_model, trains
 from flows.options import ASSIGNMENTS, CONFIG, WEIGHTS
 from flows.prefect_server import prefect_api
@@ -55,7 +55,19 @@ app.add_typer(visualize_app, name="visualize")
 
 # Parameter -> the setting that it overrides, and the option. Every command takes --config and --set besides.
 OPTIONS: dict[str, tuple[str, Any]] = {
-    "videos": ("videos", Annotated[Path | None, typer.Option(help="Folder of videos, with its subfolders.")]),
+    "videos": (
+        "videos",
+        Annotated[
+            Path | None,
+            typer.Option(
+                help="Folder of videos, with its subfolders; or a list of them, .txt, .csv, .tsv or .parquet."
+            ),
+        ],
+    ),
+    "videos_root": (
+        "videos_root",
+        Annotated[Path | None, typer.Option(help="Folder that a list's paths are relative to; by default its own.")],
+    ),
     "labels": (
         "labels",
         Annotated[Path | None, typer.Option(help="Labels: .csv, .parquet, .pkl, or the folder of those pickles.")],
@@ -112,8 +124,7 @@ def command(
 
             def load() -> RunConfig:
                 settings = load_config(config, flags=flags, assignments=assignments)
-                if settings.videos is not None:
-                    check_folder(settings.videos)  # before a store is made for them
+                check_videos(settings)  # before a store is made for them
                 if not makes_store:
                     existing_store(settings.store.path)
                 return settings
@@ -135,7 +146,7 @@ def command(
 
 @command(
     "traitline run --videos clips --labels labels.csv --store store --out traits.csv",
-    *("videos", "labels", "store", "out", "model", "weights"),
+    *("videos", "videos_root", "labels", "store", "out", "model", "weights"),
     makes_store=True,
 )
 def run(settings: RunConfig) -> None:
@@ -152,10 +163,15 @@ def run(settings: RunConfig) -> None:
         from flows.run import run as run_flow
         from flows.summary import show_run
 
-        show_run(settings, run_flow(settings, files))
+        show_run(settings, run_flow(settings, files), files)
+    files.check_whole()
 
 
-@command("traitline extract --videos clips --store store", "videos", "store", "weights", makes_store=True)
+@command(
+    "traitline extract --videos clips --store store",
+    *("videos", "videos_root", "store", "weights"),
+    makes_store=True,
+)
 def extract(settings: RunConfig) -> None:
     """Extract the features of all videos that the store lacks."""
     settings, files = prepare(settings, with_files=True)
@@ -163,10 +179,11 @@ def extract(settings: RunConfig) -> None:
         from flows.extract import extract as extract_flow
         from flows.summary import show_extraction
 
-        show_extraction(extract_flow(settings, files))
+        show_extraction(extract_flow(settings, files), files)
+    files.check_whole()
 
 
-@command("traitline train --labels labels.csv --store store", "labels", "videos", "store", "weights")
+@command("traitline train --labels labels.csv --store store", "labels", "videos", "videos_root", "store", "weights")
 def train(settings: RunConfig) -> None:
     """Train a model on cached features; without --videos, on all that the store holds."""
     settings, files = prepare(settings)
@@ -174,9 +191,10 @@ def train(settings: RunConfig) -> None:
         from flows.train import train as train_flow
 
         console.say(f"Model: {train_flow(settings, files)}")
+    files.check_whole()
 
 
-@command("traitline score --store store --model traits/1", "model", "videos", "store", "weights")
+@command("traitline score --store store --model traits/1", "model", "videos", "videos_root", "store", "weights")
 def score(settings: RunConfig) -> None:
     """Score cached features that the model has not scored yet; without --videos, all that the store holds."""
     settings, files = prepare(settings)
@@ -185,6 +203,7 @@ def score(settings: RunConfig) -> None:
         from flows.score import score as score_flow
 
         console.say(f"Score: {console.counted(score_flow(settings, files, model), 'video')} scored with {model}")
+    files.check_whole()
 
 
 @command("traitline rescore --store store --model traits/2", "model", "store")
@@ -207,7 +226,7 @@ def rescore(settings: RunConfig) -> None:
 
 @command(
     "traitline export --store store --out scores.parquet --columns video_id,openness --since 2026-01-31T00:00+01:00",
-    *("out", "model", "columns", "since", "until", "videos", "store", "weights"),
+    *("out", "model", "columns", "since", "until", "videos", "videos_root", "store", "weights"),
 )
 def export(settings: RunConfig) -> None:
     """Write the scores, one row per video; without --videos, for all that the store knows.
@@ -221,9 +240,13 @@ def export(settings: RunConfig) -> None:
         from flows.export import export as export_flow
 
         console.say(f"Scores: {export_flow(settings, files, model).path}")
+    files.check_whole()
 
 
-@command("traitline report --store store --clips a/1.mp4", "model", "videos", "store", "weights", "clips", "frames")
+@command(
+    "traitline report --store store --clips a/1.mp4",
+    *("model", "videos", "videos_root", "store", "weights", "clips", "frames"),
+)
 def report(settings: RunConfig) -> None:
     """Write one HTML page about the scores of one model; it needs nothing else, and no network.
 
@@ -236,6 +259,7 @@ def report(settings: RunConfig) -> None:
         from flows.report import report as report_flow
 
         console.say(f"Report: {report_flow(settings, files, model)}")
+    files.check_whole()
 
 
 # Here, so that the help lists them after the steps of a run.

@@ -15,12 +15,13 @@ from flows.cli_store import STORE, existing_store, show_table
 from flows.config import RunConfig
 from flows.errors import UserError
 from flows.families import families_of, settle_weights
-from flows.manifest import Archive, scan_videos
+from flows.manifest import Archive, videos_of
 from flows.options import ASSIGNMENTS, CONFIG, WEIGHTS, load_for_store
 from flows.prefect_server import prefect_api
 from flows.session import run_command, run_plainly
 from storage.failures import Failure, FailureLog, still_refused
 from storage.feature_store import FeatureStore
+from storage.seen import SeenVideos
 
 failures_app = typer.Typer(no_args_is_help=True, help="Videos that were refused, with their reasons.")
 
@@ -40,9 +41,11 @@ def list_failures(
 
     def body() -> None:
         log = FailureLog(existing_store(store))
-        attempts = (
-            log.attempts_in_order() if all_attempts else [("", row) for row in still_refused(log, FeatureStore(store))]
-        )
+        if all_attempts:
+            attempts = log.attempts_in_order()
+        else:
+            seen = SeenVideos(store).current()
+            attempts = [("", row) for row in still_refused(log, FeatureStore(store), seen)]
         chosen = [(when, failure) for when, failure in attempts if reason is None or failure.reason == reason]
         if not chosen:
             console.say("no failures" + (f" with the reason {reason}" if reason is not None else ""))
@@ -59,7 +62,7 @@ def list_failures(
 
 @failures_app.command(epilog="Example: `traitline failures retry --videos clips --store store --reason truncated`")
 def retry(
-    videos: Annotated[Path, typer.Option(help="Folder of videos, with its subfolders.")],
+    videos: Annotated[Path, typer.Option(help="Folder of videos, with its subfolders; or a list of them.")],
     store: Annotated[str | None, typer.Option(help="Folder of the store, or s3://bucket/folder.")] = None,
     reason: REASON = None,
     weights: WEIGHTS = None,
@@ -79,7 +82,8 @@ def retry(
             from flows.extract import extract as extract_flow
             from flows.summary import show_extraction
 
-            show_extraction(extract_flow(settings, files))
+            show_extraction(extract_flow(settings, files), files)
+        files.check_whole()
 
     run_command("retry", lambda: load_for_store(config, flags=flags, assignments=assignments), body)
 
@@ -100,8 +104,9 @@ def refused_files(settings: RunConfig, reason: str | None) -> Archive:
     }
     refused -= set(store.done(families.static).items()) & set(store.done(families.dynamic).items())
     with console.console.status("Looking at the videos"):
-        files = scan_videos(settings.videos, settings.store.path / "runs" / "digests.parquet")
-    return Archive(file for file in files if (file.video_id, file.sha256) in refused)
+        files = videos_of(settings)
+    chosen = (file for file in files if (file.video_id, file.sha256) in refused)
+    return Archive(chosen, files.unread, files.passed_over)
 
 
 def _table(attempts: Sequence[tuple[str, Failure]], *, with_time: bool) -> Table:

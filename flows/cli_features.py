@@ -15,7 +15,7 @@ from flows.cli_store import show_table
 from flows.config import RunConfig
 from flows.families import settle_weights
 from flows.labels import labels_of
-from flows.manifest import scan_videos
+from flows.manifest import videos_of
 from flows.options import ASSIGNMENTS, CONFIG, load_for_store
 from flows.session import run_command
 
@@ -71,8 +71,7 @@ def _layers(settings: RunConfig, clips: int, figures: dict[str, Any]) -> dict[st
     from flows.layer_activations import layer_activations
     from flows.visualize_files import heading_of
 
-    files = scan_videos(settings.videos, settings.store.path / "runs" / "digests.parquet")
-    found = layer_activations(settings, files, clips)
+    found = layer_activations(settings, videos_of(settings), clips)
     for kind, layers in found.items():
         figures[f"{kind}-layers"] = plot_layer_statistics(layers, heading_of(settings, f"Layers behind {TITLES[kind]}"))
     return found

@@ -10,13 +10,13 @@ import typer
 from flows import console
 from flows.config import RunConfig
 from flows.families import settle_weights
-from flows.manifest import scan_videos
+from flows.manifest import videos_of
 from flows.options import ASSIGNMENTS, CONFIG, WEIGHTS, load_for_store
 from flows.session import run_command
 
 
 def finetune(
-    videos: Annotated[Path, typer.Option(help="Folder of videos, with its subfolders.")],
+    videos: Annotated[Path, typer.Option(help="Folder of videos, with its subfolders; or a list of them.")],
     labels: Annotated[Path, typer.Option(help="Labels: .csv, .parquet, or .pkl.")],
     store: Annotated[
         str | None, typer.Option(help="Folder of the store, or s3://bucket/folder; it has the videos' faces.")
@@ -33,8 +33,9 @@ def finetune(
 
         settings = settle_weights(settings)
         with console.console.status("Looking at the videos"):
-            files = scan_videos(videos, settings.store.path / "runs" / "digests.parquet")
+            files = videos_of(settings)
         made = train(settings, files)
         console.say(f"Asset: {made.name}; --set static.weights={made.name} makes features with it, under their own key")
+        files.check_whole()
 
     run_command("finetune", lambda: load_for_store(config, flags=flags, assignments=assignments), body)

@@ -113,7 +113,16 @@ class ReportSettings(BaseModel, frozen=True, extra="forbid"):
 class RunConfig(BaseModel, frozen=True, extra="forbid"):
     """Everything that a run depends on."""
 
-    videos: Path | None = Field(None, description="Folder of videos, searched with its subfolders.")
+    videos: Path | None = Field(
+        None,
+        description="Folder of videos, searched with its subfolders; or a list of videos: .txt with a path in each "
+        "line, or .csv, .tsv or .parquet with a column video_id, path or the like.",
+    )
+    videos_root: Path | None = Field(
+        None,
+        description="Folder that the paths in a list of videos are relative to; by default the list's own. Give it the "
+        "folder that holds all videos, so that ids are the same as without a list.",
+    )
     labels: Path | None = Field(
         None, description="Label file: CSV, Parquet or First Impressions pickle; or the folder of those pickles."
     )

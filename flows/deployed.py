@@ -22,7 +22,7 @@ from flows.deployments import TAG
 from flows.export import export
 from flows.extract import ExtractReport, TooManyRefusedError, extract
 from flows.gpu_slots import gpu_slot
-from flows.manifest import check_folder
+from flows.manifest import check_videos
 from flows.models import chosen_model
 from flows.prepare import prepare
 from flows.run import all_steps
@@ -52,7 +52,7 @@ def extract_archive(
 
     Args:
         settings: YAML file of settings, by its path on the worker.
-        videos: Folder of videos, with its subfolders.
+        videos: Folder of videos, with its subfolders; or a list of them.
         store: Folder of the store, or s3://bucket/folder.
         weights: Weights of both feature networks; random ones are for trials only.
         retry_failed: Try videos again that were refused before.
@@ -72,6 +72,7 @@ def extract_archive(
         announce_results.show_extraction(config, report)
         if refusal is not None:
             raise refusal
+        files.check_whole()
 
     return _carry_out("extract", _settings(settings, given, overrides), body)
 
@@ -91,7 +92,7 @@ def train_model(
     Args:
         settings: YAML file of settings, by its path on the worker.
         labels: Labels: .csv, .parquet, .pkl, or the folder of those pickles.
-        videos: Folder of videos, with its subfolders.
+        videos: Folder of videos, with its subfolders; or a list of them.
         store: Folder of the store, or s3://bucket/folder.
         weights: Weights of both feature networks; random ones are for trials only.
         train_as: Name under which the model is kept.
@@ -103,6 +104,7 @@ def train_model(
         config, files = prepare(config)
         with gpu_slot():
             announce_results.show_model(train(config, files))
+        files.check_whole()
 
     return _carry_out("train", _settings(settings, given, overrides, store_exists=True), body)
 
@@ -145,7 +147,7 @@ def export_scores(
 
     Args:
         settings: YAML file of settings, by its path on the worker.
-        videos: Folder of videos, with its subfolders.
+        videos: Folder of videos, with its subfolders; or a list of them.
         store: Folder of the store, or s3://bucket/folder.
         model: The model: NAME, NAME/VERSION or NAME/ALIAS; by default the latest.
         out: File to write, .csv or .parquet; by default a CSV in the store.
@@ -157,6 +159,7 @@ def export_scores(
     def body(config: RunConfig) -> None:
         config, files = prepare(config)
         announce_results.show_scores(export(config, files, chosen_model(config)))
+        files.check_whole()
 
     return _carry_out("export", _settings(settings, given, overrides, store_exists=True), body)
 
@@ -175,7 +178,7 @@ def nightly(
 
     Args:
         settings: YAML file of settings, by its path on the worker.
-        videos: Folder of videos, with its subfolders.
+        videos: Folder of videos, with its subfolders; or a list of them.
         store: Folder of the store, or s3://bucket/folder.
         model: The model: NAME, NAME/VERSION or NAME/ALIAS; by default the latest.
         out: File to write, .csv or .parquet; by default a CSV in the store.
@@ -192,6 +195,7 @@ def nightly(
             report = all_steps(config, files)
         announce_results.show_run(config, report)
         report.check()
+        files.check_whole()
 
     return _carry_out("nightly", _settings(settings, given, overrides, store_exists=True), body)
 
@@ -201,8 +205,7 @@ def _settings(
 ) -> Callable[[], RunConfig]:
     def load() -> RunConfig:
         config = load_config(file, flags={**given, **(overrides or {})})
-        if config.videos is not None:
-            check_folder(config.videos)  # before a store is made for them
+        check_videos(config)  # before a store is made for them
         if store_exists:
             existing_store(config.store.path)
         return config

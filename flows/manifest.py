@@ -1,31 +1,33 @@
-"""What there is to do: the videos of a folder, each with an id and the digest of its bytes."""
+"""What there is to do: the videos of a folder or a list, each with an id and the digest of its bytes."""
 
 from __future__ import annotations
 
 import contextlib
 import hashlib
 import os
-import stat
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
+from types import MappingProxyType
 
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from flows import console
 from flows.config import RunConfig
 from flows.errors import UserError
 from flows.families import Families
+from flows.folder import Found, find_videos
+from flows.video_list import LIST_ENDINGS, Listed, videos_of_list
+from fusion.errors import some_of
 from storage.commit import commit_file
 from storage.failures import FailureLog
 from storage.feature_store import FeatureStore
+from storage.parts import stamp
 from storage.paths import StorePath, fetched, parquet_source
+from storage.seen import SeenVideos
 
-SUFFIXES = (
-    *(".3gp", ".avi", ".flv", ".m2ts", ".m4v", ".mkv", ".mov", ".mp4"),
-    *(".mpeg", ".mpg", ".mts", ".ogv", ".ts", ".webm", ".wmv"),
-)
 CHUNK_BYTES = 1 << 20
 
 _DIGESTS = pa.schema({"path": pa.binary(), "size": pa.int64(), "mtime_ns": pa.int64(), "sha256": pa.string()})
@@ -39,7 +41,7 @@ class VideoFile:
     Args:
         video_id: POSIX path relative to the videos folder, with its extension.
         path: where the file lies.
-        sha256: SHA-256 of its bytes, in hex; empty where they cannot be read, as of a link that leads nowhere.
+        sha256: SHA-256 of its bytes, in hex; empty if they cannot be read, as of a link that leads nowhere.
     """
 
     video_id: str
@@ -52,12 +54,23 @@ class Archive(Sequence[VideoFile]):
 
     Prefect keeps a flow's parameters as text in its database and refuses more than 512 KiB, some 3,000 videos. Of an
     object that is nothing but this, it keeps the name.
+
+    Args:
+        videos: sorted by id.
+        unread: by id, what may hold more videos and could not be read, with the reason.
+        passed_over: how many files are no videos, by kind.
     """
 
-    __slots__ = ("_videos",)
+    __slots__ = ("_videos", "passed_over", "unread")
 
-    def __init__(self, videos: Iterable[VideoFile]) -> None:
+    def __init__(
+        self,
+        videos: Iterable[VideoFile],
+        unread: Mapping[str, str] = MappingProxyType({}),
+        passed_over: Mapping[str, int] = MappingProxyType({}),
+    ) -> None:
         self._videos = tuple(videos)
+        self.unread, self.passed_over = unread, passed_over
 
     def __getitem__(self, index: int) -> VideoFile:
         return self._videos[index]
@@ -65,15 +78,77 @@ class Archive(Sequence[VideoFile]):
     def __len__(self) -> int:
         return len(self._videos)
 
+    def check_whole(self) -> None:
+        """Raise UserError if a part of the archive could not be read. Call it when all else is done."""
+        if self.unread:
+            raise UserError(
+                f"the archive could not be read whole: {_named(self.unread)}; what it holds there is missing from the "
+                "results, and videos that were seen there before are failed with the reason unreadable"
+            )
+
+
+def videos_of(settings: RunConfig, on_digest: Callable[[int, int], None] | None = None) -> Archive:
+    """Find the videos of the folder or the list that the settings name, tell what is not taken, and note their digests.
+
+    Videos that an earlier run saw in a folder that cannot be read now are in the archive, without a digest.
+
+    Args:
+        settings: of the run; `videos` is not None.
+        on_digest: called with (files digested, files in all).
+
+    Raises:
+        UserError: as `check_videos`, `scan_videos` and `videos_of_list`.
+    """
+    check_videos(settings)
+    seen = SeenVideos(settings.store.path)
+    if settings.videos.is_dir():
+        found = find_videos(settings.videos)
+        if found.unread:
+            for video_id in seen.current():
+                if not found.unread.keys().isdisjoint([".", video_id, *map(str, PurePosixPath(video_id).parents)]):
+                    found.videos.setdefault(video_id, settings.videos / video_id)
+        _say_found(found)
+    else:
+        listed = videos_of_list(settings.videos, videos_folder(settings))
+        _say_listed(settings.videos, listed)
+        found = Found(videos=listed.videos)
+    archive = _archive(settings.videos, found, settings.store.path / "runs" / "digests.parquet", on_digest)
+    seen.note({video.video_id: video.sha256 for video in archive})
+    return archive
+
+
+def check_videos(settings: RunConfig) -> None:
+    """Make sure that the videos folder, or the list of videos, is there if the settings name one; else UserError."""
+    videos, root = settings.videos, settings.videos_root
+    if videos is None:
+        return
+    if videos.is_dir():
+        if root is not None:
+            raise UserError(f"{videos} is a folder: its videos are relative to it, and not to videos_root {root}")
+        return
+    if not videos.is_file():
+        raise UserError(f"there is no videos folder {videos}; check the path given as --videos")
+    if videos.suffix.lower() not in LIST_ENDINGS:
+        raise UserError(
+            f"{videos} is neither a folder nor a list of videos ({', '.join(LIST_ENDINGS)}); check the path given as "
+            "--videos"
+        )
+    if root is not None and not root.is_dir():
+        raise UserError(f"there is no folder {root}; check the path given as --videos-root")
+
+
+def videos_folder(settings: RunConfig) -> Path:
+    """The folder that ids of videos are relative to. `settings.videos` is not None."""
+    if settings.videos.is_dir():
+        return settings.videos
+    return settings.videos_root if settings.videos_root is not None else settings.videos.parent
+
 
 def scan_videos(folder: Path, digests: StorePath, on_digest: Callable[[int, int], None] | None = None) -> Archive:
-    """List the videos below a folder, sorted by id.
+    """List the videos below a folder, sorted by id; see `find_videos`.
 
-    A link to a file, wherever that lies, is a video under the link's own name, for archives are often made of links.
-    Hidden files and folders, links to folders, and what is no file (pipes, devices) are passed over.
-
-    A file's digest is taken from the last scan where its size and modification time are still the same, so that a
-    second run over a large archive does not read every byte again.
+    A file's digest is taken from the last scan if its size and modification time are still the same, so that a second
+    run over a large archive does not read every byte again.
 
     Args:
         folder: the videos folder.
@@ -83,16 +158,23 @@ def scan_videos(folder: Path, digests: StorePath, on_digest: Callable[[int, int]
     Raises:
         UserError: the folder is not there or holds no video, or two files would have the same id.
     """
-    check_folder(folder)
-    paths: dict[str, Path] = {}
-    for path in _video_paths(folder):
-        if paths.setdefault(_video_id(path, folder), path) is not path:
-            raise UserError(f"two files would both be the video {_video_id(path, folder)!r}: rename one of them")
-    if not paths:
-        raise UserError(f"{folder} holds no video files ({', '.join(SUFFIXES)}); check the path")
+    if not folder.is_dir():
+        raise UserError(f"there is no videos folder {folder}; check the path given as --videos")
+    return _archive(folder, find_videos(folder), digests, on_digest)
+
+
+def _archive(
+    place: Path, found: Found, digests: StorePath, on_digest: Callable[[int, int], None] | None = None
+) -> Archive:
+    if found.doubled:
+        raise UserError(f"two files would both be the video {found.doubled[0]!r}: rename one of them")
+    if not found.videos:
+        why = f"; cannot read {_named(found.unread)}" if found.unread else ""
+        passed = f"; passed over: {counts(found.passed_over)}" if found.passed_over else ""
+        raise UserError(f"{place} holds no video files{why}{passed}; check the path")
     known = _read_digests(digests)
     remembered, videos = {}, []
-    for number, (video_id, path) in enumerate(sorted(paths.items()), start=1):
+    for number, (video_id, path) in enumerate(sorted(found.videos.items()), start=1):
         sha256 = ""
         with contextlib.suppress(OSError):  # extraction says why it cannot be read
             status = path.stat()
@@ -100,62 +182,70 @@ def scan_videos(folder: Path, digests: StorePath, on_digest: Callable[[int, int]
             sha256 = remembered[state] = known.get(state) or _sha256(path)
         videos.append(VideoFile(video_id, path, sha256))
         if on_digest is not None:
-            on_digest(number, len(paths))
+            on_digest(number, len(found.videos))
     if remembered.keys() - known.keys():
         _write_digests(digests, known | remembered)
-    return Archive(videos)
+    return Archive(videos, found.unread, found.passed_over)
 
 
-def check_folder(folder: Path) -> None:
-    """Make sure that the videos folder is there; else UserError."""
-    if not folder.is_dir():
-        raise UserError(f"there is no videos folder {folder}; check the path given as --videos")
+def counts(passed_over: Mapping[str, int]) -> str:
+    """What was passed over, as in "12 .jpg, 3 .txt, 1 hidden", the most frequent first."""
+    return ", ".join(
+        f"{count:,} {kind}" for kind, count in sorted(passed_over.items(), key=lambda item: (-item[1], item[0]))
+    )
+
+
+def _named(reasons: Mapping[str, str]) -> str:
+    names = [f"{name} ({reason})" for name, reason in sorted(reasons.items())]
+    return some_of(names)
+
+
+def _say_found(found: Found) -> None:
+    if found.unread:
+        console.say(f"Cannot read {_named(found.unread)}", style="yellow")
+    if found.linked_twice:
+        twice = some_of([f"{name} (leads to {real})" for name, real in sorted(found.linked_twice.items())])
+        count = console.counted(len(found.linked_twice), "linked folder")
+        console.say(f"Passed over {count}, for what they lead to is read under another name: {twice}")
+    if found.passed_over:
+        console.say(console.one_line(f"Passed over: {counts(found.passed_over)}"))
+
+
+def _say_listed(path: Path, listed: Listed) -> None:
+    if listed.repeated:
+        names = some_of([f"{name} ({places})" for name, places in listed.repeated.items()])
+        count = console.counted(len(listed.repeated), "video")
+        console.say(f"{path} names {count} more than once; each is taken once: {names}", style="yellow")
+    if listed.missing:
+        names = some_of([f"{name} ({place})" for name, place in listed.missing.items()])
+        count = console.counted(len(listed.missing), "video")
+        console.say(f"{path} names {count} that cannot be found, refused as unreadable: {names}", style="yellow")
 
 
 def known_videos(config: RunConfig, families: Families) -> Archive:
     """List the videos that a store has features of, or has refused, with these settings, sorted by id.
 
+    Each has the digest that a run last saw its file with. A store of before that was noted tells by what came last, the
+    features or the refusal.
+
     Raises:
         UserError: there are none.
     """
     store = FeatureStore(config.store.path)
-    digests = {
-        row.video_id: row.video_sha256
-        for row in FailureLog(config.store.path).current()
-        if row.key == families.features
-    }
-    digests |= store.done(families.static)
+    digests = store.done(families.static)
+    since = {video_id: stamp(shard) for video_id, shard in store.shard_of(families.static).items()}
+    for when, failure in FailureLog(config.store.path).attempts_in_order():
+        if failure.key == families.features and when > since.get(failure.video_id, ""):
+            digests[failure.video_id] = failure.video_sha256
     if not digests:
         raise UserError(
             f"{config.store.path} has no features that were made with these settings; run `traitline "
             "extract` first, or give the settings (such as --weights) that it was filled with"
         )
-    return Archive(VideoFile(video_id, Path(video_id), sha256) for video_id, sha256 in sorted(digests.items()))
-
-
-def _video_id(path: Path, folder: Path) -> str:
-    # A name that is not UTF-8 cannot stand in a CSV; its odd bytes become visible escapes.
-    return os.fsencode(path.relative_to(folder).as_posix()).decode("utf-8", "backslashreplace")
-
-
-def _video_paths(folder: Path) -> list[Path]:
-    found = []
-    for parent, folders, names in os.walk(folder):
-        folders[:] = [name for name in folders if not name.startswith(".")]
-        found += [
-            Path(parent, name)
-            for name in names
-            if not name.startswith(".") and os.path.splitext(name)[1].lower() in SUFFIXES
-        ]
-    return [path for path in found if _may_be_video(path)]
-
-
-def _may_be_video(path: Path) -> bool:
-    """Whether this is a file, or cannot be looked at: to open a pipe or a device can take for ever."""
-    try:
-        return stat.S_ISREG(path.stat().st_mode)
-    except OSError:
-        return True
+    seen = SeenVideos(config.store.path).current()
+    return Archive(
+        VideoFile(video_id, Path(video_id), seen.get(video_id, sha256)) for video_id, sha256 in sorted(digests.items())
+    )
 
 
 def _sha256(path: Path) -> str:

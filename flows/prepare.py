@@ -10,12 +10,12 @@ from flows.errors import UserError
 from flows.export_settings import chosen_columns
 from flows.families import families_of, settle_weights
 from flows.labels import labels_of
-from flows.manifest import Archive, known_videos, scan_videos
+from flows.manifest import Archive, known_videos, videos_of
 from storage.commit import check_writable
 
 
 def prepare(settings: RunConfig, *, with_files: bool = False) -> tuple[RunConfig, Archive]:
-    """List the videos, those of the folder or without one those that the store knows; settle `weights: auto`.
+    """List the videos, those of the folder or list, or without one those that the store knows; settle `weights: auto`.
 
     With files, the networks' weights are made sure of too. Features in the store can be used without them.
 
@@ -34,10 +34,7 @@ def prepare(settings: RunConfig, *, with_files: bool = False) -> tuple[RunConfig
         _check_dask(settings)
     with console.console.status("Looking at the videos") as status:
         if settings.videos is not None:
-            digests = settings.store.path / "runs" / "digests.parquet"
-            files = scan_videos(
-                settings.videos, digests, lambda done, total: status.update(f"Looking at the videos: {done} of {total}")
-            )
+            files = videos_of(settings, lambda done, total: status.update(f"Looking at the videos: {done} of {total}"))
         asked = settings.weights
         if with_files or asked == "auto":
             settings = settle_weights(settings)

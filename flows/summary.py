@@ -8,13 +8,14 @@ from rich.text import Text
 
 from extractors.stopwatch import STAGES
 from flows.config import RunConfig
-from flows.console import console
+from flows.console import console, one_line
 from flows.extract import ExtractReport
+from flows.manifest import Archive, counts
 from flows.run import RunReport
 
 
-def show_extraction(report: ExtractReport) -> None:
-    """Counts of videos, and where the time went."""
+def show_extraction(report: ExtractReport, videos: Archive) -> None:
+    """Counts of videos and of what else was found, and where the time went."""
     grid = Table.grid(padding=(0, 2))
     grid.add_row("extracted", str(report.extracted))
     grid.add_row("refused", str(report.failed))
@@ -23,15 +24,19 @@ def show_extraction(report: ExtractReport) -> None:
         grid.add_row("done by other runs", str(report.by_others))
     if report.refused_before:
         grid.add_row("refused before", f"{report.refused_before} (see `traitline failures list`)")
+    if videos.unread:
+        grid.add_row("not read", one_line(", ".join(sorted(videos.unread))))
+    if videos.passed_over:
+        grid.add_row("passed over", one_line(counts(videos.passed_over)))
     if report.seconds:
         grid.add_row("seconds of work", time_line(report.seconds))
     console.print(Panel(grid, title="Extracted", title_align="left", expand=False))
 
 
-def show_run(config: RunConfig, report: RunReport) -> None:
+def show_run(config: RunConfig, report: RunReport, videos: Archive) -> None:
     """What came of a run, and where its results lie."""
     if report.extraction is not None:
-        show_extraction(report.extraction)
+        show_extraction(report.extraction, videos)
     grid = Table.grid(padding=(0, 2))
     grid.add_row("model", str(report.model))
     videos = report.export.scored + sum(report.export.reasons.values())

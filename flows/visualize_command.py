@@ -44,7 +44,7 @@ MOVING_OUT = Annotated[Path, typer.Option("--out", help="File to write: .png, .s
 
 # Parameter -> the setting that it overrides, and the option.
 SETTINGS: dict[str, tuple[str, Any]] = {
-    "videos": ("videos", Annotated[Path | None, typer.Option("--videos", help="Folder of videos.")]),
+    "videos": ("videos", Annotated[Path | None, typer.Option("--videos", help="Folder of videos, or a list of them.")]),
     "model": ("model", Annotated[str | None, typer.Option("--model", help="NAME, NAME/VERSION or NAME/ALIAS.")]),
     "store": ("store.path", Annotated[str | None, typer.Option("--store", help="The store, also s3://bucket/folder.")]),
     "weights": ("weights", WEIGHTS),

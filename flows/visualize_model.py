@@ -16,6 +16,7 @@ from extractors.visual_static import FRAMES_ACROSS, placed, plot_overlays
 from flows.config import RunConfig
 from flows.errors import UserError
 from flows.families import Families, families_of
+from flows.manifest import videos_folder
 from flows.models import ModelReference, chosen_model
 from flows.visualize_clip import faces_of, frames_at, prepared, static_network
 from flows.visualize_files import heading_of
@@ -213,8 +214,9 @@ def video_file(config: RunConfig, video_id: str) -> Path:
     """
     if config.videos is None:
         raise UserError("which videos? give their folder with --videos DIR")
-    path = config.videos / video_id
+    folder = videos_folder(config)
+    path = folder / video_id
     # Ids of a store may come from anybody, and must not lead out of the folder.
     if PurePosixPath(video_id).is_absolute() or ".." in PurePosixPath(video_id).parts or not path.is_file():
-        raise UserError(f"there is no {video_id} in {config.videos}")
+        raise UserError(f"there is no {video_id} in {folder}")
     return path

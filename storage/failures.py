@@ -6,6 +6,7 @@ from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from types import MappingProxyType
 
 import pyarrow as pa
 
@@ -116,24 +117,37 @@ class FailureLog:
         return [(stamp(part), Failure(**row)) for part, rows in tables for row in rows.to_pylist()]
 
 
-def still_refused(log: FailureLog, store: FeatureStore) -> list[Failure]:
+def still_refused(
+    log: FailureLog, store: FeatureStore, seen: Mapping[str, str] = MappingProxyType({})
+) -> list[Failure]:
     """Find the videos whose last attempt failed, sorted by video: what a person has to look at.
 
-    Whatever bytes and settings an attempt was about, a later one takes its place: a video is left out where features of
-    every kind that the attempt was for have been committed since, and it is listed once, by its last failure. So is a
-    video left out whose very bytes have all features of the very settings.
+    Of a video that was seen, attempts at other bytes than it had then do not count. Beyond that a later attempt takes
+    an earlier one's place, whatever settings they were about: a video is left out if features of every kind that the
+    attempt was for have been committed since, and it is listed once, by its last failure. A video whose very bytes have
+    all features of the very settings is left out, too.
+
+    Args:
+        log: of the store.
+        store: the features.
+        seen: from `SeenVideos.current`.
 
     Raises:
         StoreError: the log or a shard is damaged or too new.
     """
-    last = {failure.video_id: (when, failure) for when, failure in log.attempts_in_order()}
+    last = {
+        failure.video_id: (when, failure)
+        for when, failure in log.attempts_in_order()
+        if seen.get(failure.video_id, failure.video_sha256) == failure.video_sha256
+    }
     newest: dict[str, dict[str, str]] = defaultdict(dict)  # name of family -> video -> when
     done: dict[str, dict[str, str]] = {}
     for family in store.families() if last else ():
         done[family.key] = store.done(family)
         seen = newest[family.name]
         for video_id, shard in store.shard_of(family).items():
-            if video_id in last:
+            sha256 = done[family.key].get(video_id)
+            if video_id in last and seen.get(video_id, sha256) == sha256:
                 seen[video_id] = max(stamp(shard), seen.get(video_id, ""))
 
     def refused(when: str, failure: Failure) -> bool:

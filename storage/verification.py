@@ -17,22 +17,30 @@ from storage.models import METADATA_FILE, ModelSerializer
 from storage.parts import list_parts
 from storage.paths import StorePath
 from storage.scores import check_scores
+from storage.seen import check_seen
 from storage.shard import read_header
 from storage.tables import SUFFIX
 
 DESCRIPTION = "family.json"
 
-_CHECKS = {"family": read_family, "shard": check_shard, "failures": check_failures, "scores": check_scores}
+_CHECKS = {
+    "family": read_family,
+    "shard": check_shard,
+    "failures": check_failures,
+    "scores": check_scores,
+    "seen": check_seen,
+}
 _LOST = {
     "family": "it is written anew from the shards",
     "shard": "the next extraction makes its videos anew",
     "failures": "the next extraction tries its videos again",
     "scores": "the next scoring scores its videos again",
+    "seen": "the next run looks at its videos again",
 }
 
 
 def store_files(root: str | StorePath) -> list[StorePath]:
-    """All that a store must not lose: descriptions of families, shards, failures and scores; metadata for models.
+    """All that a store must not lose: families, shards, failures, scores, what was seen; models' metadata.
 
     Raises:
         StoreError: the folder is not a store.
@@ -43,10 +51,11 @@ def store_files(root: str | StorePath) -> list[StorePath]:
     shards = [shard for folder in families for shard in list_parts(folder, "shard", SUFFIXES)]
     failures = list_parts(store / "failures", "failures", {SUFFIX})
     scores = [part for folder in _folders(store / "scores") for part in list_parts(folder, "scores", {SUFFIX})]
+    seen = list_parts(store / "seen", "seen", {SUFFIX})
     models = ModelSerializer(store)
     versions = [(name, version) for name in models.names() for version in models.versions(name)]
     return [
-        *(descriptions + shards + failures + scores),
+        *(descriptions + shards + failures + scores + seen),
         *(store / "models" / name / version / METADATA_FILE for name, version in versions),
     ]
 

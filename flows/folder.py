@@ -1,0 +1,221 @@
+"""What lies below a videos folder: the videos, and by name or number whatever is not one."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections import Counter
+from dataclasses import dataclass, field
+from mimetypes import MimeTypes
+from pathlib import Path
+
+# Formats are FFmpeg's (see `extractors.decoding.FORMATS`); endings are those that FFmpeg registers for them, and those
+# that cameras, recorders and players give to the same formats.
+VIDEO_ENDINGS = frozenset(
+    {
+        *(
+            ".3g2",
+            ".3gp",
+            ".3gp2",
+            ".3gpp",
+            ".3gpp2",
+            ".f4v",
+            ".ismv",
+            ".m4v",
+            ".mj2",
+            ".mov",
+            ".mp4",
+            ".mp4v",
+            ".psp",
+            ".qt",
+        ),
+        *(".mk3d", ".mkv", ".webm"),
+        *(".amv", ".avi", ".divx", ".xvid"),
+        *(".m2t", ".m2ts", ".mts", ".tp", ".trp", ".ts"),
+        *(".evo", ".m1v", ".m2p", ".m2v", ".mod", ".mp2v", ".mpe", ".mpeg", ".mpg", ".mpv", ".tod", ".vob", ".vro"),
+        *(".asf", ".dvr-ms", ".wm", ".wmv", ".wtv"),
+        *(".ogm", ".ogv", ".ogx"),
+        *(".flv", ".dv", ".ivf", ".mxf", ".nut", ".rm", ".rmvb", ".y4m"),
+        *(".264", ".265", ".avc", ".h264", ".h265", ".h26l", ".hevc", ".mjpeg", ".mjpg", ".obu"),
+    }
+)
+# Sound and pictures in containers that hold videos as well, which `mimetypes` does not know in every Python.
+_SOUND_AND_PICTURES = frozenset(
+    {
+        *(".isma", ".m4a", ".m4b", ".m4p", ".mka", ".mks", ".oga", ".opus", ".ra", ".spx", ".weba", ".wma"),
+        *(".avif", ".cr3", ".heic", ".heif", ".jp2", ".jxl", ".mpo"),
+    }
+)
+# Downloads that are not finished: they begin like the video that they become.
+_UNFINISHED = frozenset({".crdownload", ".download", ".filepart", ".part", ".partial", ".tmp"})
+_OF_THE_DISK = frozenset({"lost+found", "$RECYCLE.BIN", "System Volume Information"})
+_TYPES = MimeTypes().types_map[True]  # Python's own table, the same on every machine
+OTHER_ENDINGS = (
+    _SOUND_AND_PICTURES
+    | _UNFINISHED
+    | {
+        ending
+        for ending, kind in _TYPES.items()
+        # 3GPP is listed as sound; .ogg is the sound or the video of Ogg.
+        if ending not in VIDEO_ENDINGS
+        and not kind.startswith("video/")
+        and kind not in ("application/octet-stream", "audio/ogg")
+    }
+)
+HEAD_BYTES = 512
+# The first bytes of the formats that have a signature.
+_SIGNATURES = (
+    re.compile(rb"\0\0\0.ftyp(?!M4A|M4B|M4P|hei|hev|mif1|msf1|avi|crx)", re.DOTALL),  # neither sound nor a picture
+    re.compile(rb"\0...(?:moov|wide|free|skip|pnot)|....mdat", re.DOTALL),
+    re.compile(rb"\x1a\x45\xdf\xa3.*(?:matroska|webm)", re.DOTALL),
+    re.compile(rb"RIFF....(?:AVI |AMV |CDXA)", re.DOTALL),
+    re.compile(rb"G.{187}G.{187}G|.{4}G.{191}G.{191}G", re.DOTALL),  # packets of 188 bytes, or with a time of 4 before
+    re.compile(rb"\0\0\x01[\xba\xb3]"),
+    re.compile(rb"FLV\x01"),
+    re.compile(rb"\x30\x26\xb2\x75\x8e\x66\xcf\x11"),  # ASF
+    re.compile(rb"\xb7\xd8\0\x20\x37\x49\xda\x11"),  # WTV
+    re.compile(rb"OggS.*(?:\x80theora|\x01video\0|OVP80|BBCD)", re.DOTALL),
+    re.compile(rb"\x06\x0e\x2b\x34\x02\x05\x01\x01\x0d\x01\x02"),  # MXF
+    re.compile(rb"\.RMF"),
+    re.compile(rb"DKIF\0\0"),
+    re.compile(rb"nut/multimedia container"),
+    re.compile(rb"YUV4MPEG2 "),
+)
+NOWHERE = "a link that leads nowhere"
+
+
+@dataclass
+class Found:
+    """What lies below a folder.
+
+    Args:
+        videos: by id; each is a file, or could not be looked at.
+        unread: by id, what may hold videos and cannot be read, with the reason: folders, and links that lead nowhere.
+        linked_twice: by id, linked folders that are not followed, and the folder that they lead to.
+        passed_over: how many files are no videos, by ending; or "hidden", "unreadable" (with an ending that says
+            nothing), "special" (pipes, devices and sockets).
+        doubled: ids that two files would have.
+    """
+
+    videos: dict[str, Path] = field(default_factory=dict)
+    unread: dict[str, str] = field(default_factory=dict)
+    linked_twice: dict[str, str] = field(default_factory=dict)
+    passed_over: Counter[str] = field(default_factory=Counter)
+    doubled: list[str] = field(default_factory=list)
+
+
+def id_of(path: str) -> str:
+    """The id of a file from its path relative to the videos folder, with / between its parts.
+
+    A name that is not UTF-8 cannot be in a CSV: its odd bytes become visible escapes.
+    """
+    return os.fsencode(path).decode("utf-8", "backslashreplace")
+
+
+def find_videos(folder: Path) -> Found:
+    """Find the videos in a folder and its subfolders.
+
+    A file is a video if its ending says so, or if its ending says nothing and its first bytes are those of a video
+    format. Hidden files and folders are passed over.
+
+    Links are followed. A linked file is a video with the link's own name. A folder is read once: with the name that
+    leads to it without a link if there is one, else with that of the outermost link. A link to a folder that holds the
+    link itself is never followed.
+    """
+    return _Search(folder).found
+
+
+class _Search:
+    def __init__(self, folder: Path) -> None:
+        self.found = Found()
+        self._root = root = os.path.realpath(folder)
+        self._read = {root}
+        # Path, real path and path relative to the videos folder, with a / behind.
+        self._folders: list[tuple[str, str, str]] = [(os.fspath(folder), root, "")]
+        self._links: list[tuple[str, str, str]] = []  # real path, path relative to the videos folder, path
+        self._walk()
+        while self._links:
+            # A folder before those in it: `sorted` puts /disk/a before /disk/a/b.
+            links, self._links = sorted(self._links), []
+            for real, relative, path in links:
+                if real in self._read:
+                    self.found.linked_twice[id_of(relative)] = real
+                    continue
+                self._read.add(real)
+                self._folders.append((path, real, f"{relative}/"))
+                self._walk()
+
+    def _walk(self) -> None:
+        while self._folders:
+            path, real, prefix = self._folders.pop()
+            try:
+                with os.scandir(path) as entries:
+                    for entry in entries:
+                        self._take(entry, real, prefix)
+            except OSError as error:
+                self.found.unread[id_of(prefix.rstrip("/")) or "."] = error.strerror or type(error).__name__
+
+    def _take(self, entry: os.DirEntry[str], parent: str, prefix: str) -> None:
+        if entry.name.startswith(".") or entry.name in _OF_THE_DISK:
+            self.found.passed_over["hidden"] += 1
+            return
+        why_lost = NOWHERE
+        try:
+            is_file, is_folder = entry.is_file(), entry.is_dir()
+        except OSError as error:  # no right to look at it, or a link that leads round
+            is_file, is_folder, why_lost = False, False, error.strerror or NOWHERE
+        if is_folder:
+            self._take_folder(entry, parent, prefix)
+        else:
+            self._take_file(entry, prefix, is_file=is_file, why_lost=why_lost)
+
+    def _take_folder(self, entry: os.DirEntry[str], parent: str, prefix: str) -> None:
+        relative = prefix + entry.name
+        if not entry.is_symlink():
+            real = os.path.join(parent, entry.name)
+            if real in self._read:  # below a link
+                self.found.linked_twice[id_of(relative)] = real
+            else:
+                self._read.add(real)
+                self._folders.append((entry.path, real, f"{relative}/"))
+            return
+        real = os.path.realpath(entry.path)
+        if real in self._read or _holds(real, parent) or _holds(real, self._root):
+            self.found.linked_twice[id_of(relative)] = real
+        else:
+            self._links.append((real, relative, entry.path))
+
+    def _take_file(self, entry: os.DirEntry[str], prefix: str, *, is_file: bool, why_lost: str) -> None:
+        relative = prefix + entry.name
+        ending = os.path.splitext(entry.name)[1].lower()
+        is_lost = not is_file and not os.path.exists(entry.path)
+        if not is_file and not is_lost:
+            self.found.passed_over["special"] += 1  # to open a pipe or a device can take for ever
+        elif ending in VIDEO_ENDINGS:
+            self._add(relative, entry.path)
+        elif ending in OTHER_ENDINGS:
+            self.found.passed_over[ending] += 1
+        elif is_lost:
+            self.found.unread[id_of(relative)] = why_lost  # it may be a folder on a disk that is not mounted
+        else:
+            try:
+                with open(entry.path, "rb", buffering=0) as file:
+                    head = file.read(HEAD_BYTES)
+            except OSError:
+                self.found.passed_over["unreadable"] += 1
+                return
+            # Compared and not parsed: that is for the decoder, in a process of its own.
+            if any(signature.match(head) for signature in _SIGNATURES):
+                self._add(relative, entry.path)
+            else:
+                self.found.passed_over[ending or "without an ending"] += 1
+
+    def _add(self, relative: str, path: str) -> None:
+        video_id = id_of(relative)
+        if video_id in self.found.videos:
+            self.found.doubled.append(video_id)
+        self.found.videos[video_id] = Path(path)
+
+
+def _holds(folder: str, place: str) -> bool:
+    return os.path.join(place, "").startswith(os.path.join(folder, ""))

@@ -1,0 +1,235 @@
+"""Lists of videos beside folders: a text file of paths, or a table with a column of them."""
+
+from __future__ import annotations
+
+import csv
+import io
+import os
+import unicodedata
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path, PureWindowsPath
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from flows.errors import UserError
+from flows.folder import id_of
+
+LIST_ENDINGS = (".txt", ".csv", ".tsv", ".parquet")
+COLUMNS = (
+    *("video_id", "path", "video", "file", "filename", "file_name", "filepath", "file_path", "video_path"),
+    *("video_name", "name", "clip"),
+)
+"""Columns that may hold the paths, by preference; upper and lower case are the same."""
+
+_SEPARATORS = ",;\t"
+_MOST_NAMED = 10
+_BYTE_ORDER_MARKS = {b"\xff\xfe": "utf-16", b"\xfe\xff": "utf-16", b"\xef\xbb\xbf": "utf-8-sig"}
+
+
+@dataclass
+class Listed:
+    """The videos of a list.
+
+    Args:
+        videos: by id, in the order of the list; each is a file, or not there.
+        missing: ids of those that are not there, with their place in the list.
+        repeated: ids that come more than once, with their places.
+    """
+
+    videos: dict[str, Path] = field(default_factory=dict)
+    missing: dict[str, str] = field(default_factory=dict)
+    repeated: dict[str, str] = field(default_factory=dict)
+
+
+def videos_of_list(path: Path, root: Path) -> Listed:
+    """Read a list of videos. They have the ids that they have as files of the folder `root`.
+
+    A path is looked for as it is written, then without spaces around it, with / for \\, and without the apostrophe that
+    a trait CSV puts in front of some names; and at each of these in the other Unicode forms of the same letters.
+
+    Args:
+        path: .txt with a path in each line, or .csv, .tsv or .parquet with a column from `COLUMNS`.
+        root: folder that paths are relative to, and that absolute ones are below.
+
+    Raises:
+        UserError: the list cannot be read or is empty, or some of its paths cannot be a video below `root`; names all
+            of them, up to 10.
+    """
+    word = "row" if path.suffix.lower() == ".parquet" else "line"
+    search, listed = _Search(root), Listed()
+    places: dict[str, list[int]] = {}
+    problems = []
+    for number, text in _entries(path):
+        try:
+            video_id, file = search.find(text)
+        except ValueError as error:
+            problems.append(f"{word} {number}: {error}")
+            continue
+        places.setdefault(video_id, []).append(number)
+        if video_id not in listed.videos:
+            listed.videos[video_id] = file
+            if not os.path.lexists(file):
+                listed.missing[video_id] = f"{word} {number}"
+    if problems:
+        more = f"; and {len(problems) - _MOST_NAMED} more" if len(problems) > _MOST_NAMED else ""
+        raise UserError(f"{path} names what cannot be used: {'; '.join(problems[:_MOST_NAMED])}{more}")
+    if not listed.videos:
+        raise UserError(f"{path} names no videos: it is empty")
+    if len(listed.missing) == len(listed.videos):
+        raise UserError(
+            f"none of the videos that {path} names is in {root}, such as {next(iter(listed.missing))!r}; name the "
+            "folder that its paths are relative to with --videos-root DIR"
+        )
+    listed.repeated = {
+        video_id: f"{word}s {', '.join(map(str, numbers))}" for video_id, numbers in places.items() if len(numbers) > 1
+    }
+    return listed
+
+
+class _Search:
+    """Finds files below a folder by what is written in a list, and says the ids that the folder gives them."""
+
+    def __init__(self, root: Path) -> None:
+        self._root = os.fspath(root)
+        # Absolute paths may go by the folder's own name, or by that of what it is a link to.
+        self._bases = [os.path.abspath(root), os.path.realpath(root)]
+        self._names: dict[str, dict[str, str]] = {}
+        self._composed: dict[str, dict[str, str]] = {}
+
+    def find(self, text: str) -> tuple[str, Path]:
+        """The id and the file that an entry of a list stands for; the file may be missing.
+
+        Raises:
+            ValueError: it stands for nothing that can be a video of the folder; says why.
+        """
+        if "\0" in text or not text.strip():
+            raise ValueError("no path")
+        spellings = [text, text.strip()]
+        spellings += [spelling.replace("\\", "/") for spelling in spellings if "\\" in spelling]
+        spellings += [spelling[1:] for spelling in spellings if spelling.startswith("'") and len(spelling) > 1]
+        reasons, missing = [], None
+        for spelling in dict.fromkeys(spellings):
+            try:
+                video_id, file = self._look_up(spelling)
+            except ValueError as error:
+                reasons.append(error)
+                continue
+            if os.path.lexists(file):
+                if os.path.isdir(file):
+                    raise ValueError(f"{text!r} is a folder")
+                if os.path.exists(file) and not os.path.isfile(file):
+                    raise ValueError(f"{text!r} is not a file")
+                return video_id, file
+            # As the folder would spell it, if it had it.
+            missing = video_id, file
+        if PureWindowsPath(text).is_absolute():
+            raise ValueError(f"{text!r} is a path of another machine; write it relative to the videos' folder")
+        if missing is None:
+            raise reasons[0]
+        return missing
+
+    def _look_up(self, text: str) -> tuple[str, Path]:
+        path = self._relative(text)
+        if path == os.pardir or path.startswith(os.pardir + os.sep) or os.path.isabs(path):
+            raise ValueError(
+                f"{text!r} lies outside {self._root}; name the folder that holds all videos with --videos-root DIR"
+            )
+        if path == os.curdir:
+            raise ValueError(f"{text!r} is the folder itself")
+        folder, names = self._root, []
+        for part in path.split(os.sep):
+            names.append(self._name(folder, id_of(part)) or part)
+            folder = os.path.join(folder, names[-1])
+        return id_of("/".join(names)), Path(self._root, *names)
+
+    def _relative(self, text: str) -> str:
+        path = os.path.normpath(text)
+        if os.path.isabs(path):
+            parent, name = os.path.split(path)
+            for absolute in (path, os.path.join(os.path.realpath(parent), name)):
+                for base in self._bases:
+                    if absolute.startswith(os.path.join(base, "")):
+                        return os.path.relpath(absolute, base)
+        return path
+
+    def _name(self, folder: str, wanted: str) -> str | None:
+        """The file of a folder that has this name, by its letters; None if there is none."""
+        if folder not in self._names:
+            try:
+                self._names[folder] = {id_of(name): name for name in os.listdir(folder)}
+            except OSError:
+                self._names[folder] = {}
+        names = self._names[folder]
+        if wanted in names:
+            return names[wanted]
+        if folder not in self._composed:
+            self._composed[folder] = {unicodedata.normalize("NFC", letters): name for letters, name in names.items()}
+        composed = unicodedata.normalize("NFC", wanted)
+        if composed in self._composed[folder]:
+            return self._composed[folder][composed]
+        if names and os.path.lexists(os.path.join(folder, wanted)):
+            # The file system takes upper and lower case for the same.
+            return next((name for letters, name in names.items() if letters.casefold() == wanted.casefold()), None)
+        return None
+
+
+def _entries(path: Path) -> Iterator[tuple[int, str]]:
+    """Each entry of a list with the number of its line, or of its row in Parquet; blank lines are left out."""
+    try:
+        if path.suffix.lower() == ".parquet":
+            yield from _rows_of_parquet(path)
+            return
+        data = path.read_bytes()
+        encoding = next((name for mark, name in _BYTE_ORDER_MARKS.items() if data.startswith(mark)), "utf-8")
+        # Names of files need not be UTF-8.
+        text = data.decode(encoding, "strict" if encoding == "utf-16" else "surrogateescape")
+        if path.suffix.lower() == ".txt":
+            lines = (line.removesuffix("\r") for line in text.split("\n"))
+            yield from ((number, line) for number, line in enumerate(lines, start=1) if line.strip())
+        else:
+            yield from _rows_of_csv(path, text)
+    except OSError as error:
+        raise UserError(f"cannot read the list of videos {path}: {error.strerror or error}") from error
+    except (ValueError, csv.Error, pa.ArrowException) as error:
+        raise UserError(f"cannot read the list of videos {path}: {' '.join(str(error).split())}") from error
+
+
+def _rows_of_csv(path: Path, text: str) -> Iterator[tuple[int, str]]:
+    header = text.partition("\n")[0]
+    separators = "\t" if path.suffix.lower() == ".tsv" else _SEPARATORS
+    readers = [csv.reader(io.StringIO(text, newline=""), delimiter=separator, strict=True) for separator in separators]
+    headers = [next(reader, []) for reader in readers]
+    chosen = next((number for number, names in enumerate(headers) if _column(names) is not None), None)
+    if chosen is None:
+        if not text.strip():
+            return
+        raise UserError(_no_column(path, header.strip()))
+    reader, names = readers[chosen], headers[chosen]
+    column = names.index(_column(names))
+    for cells in reader:
+        if any(cell.strip() for cell in cells):
+            yield reader.line_num, cells[column] if column < len(cells) else ""
+
+
+def _rows_of_parquet(path: Path) -> Iterator[tuple[int, str]]:
+    with pq.ParquetFile(path) as file:
+        names = file.schema_arrow.names
+        column = _column(names)
+        if column is None:
+            raise UserError(_no_column(path, ", ".join(names)))
+        number = 0
+        for batch in file.iter_batches(columns=[column]):
+            for value in batch.column(0).cast(pa.string()).to_pylist():
+                number += 1
+                yield number, value or ""
+
+
+def _column(names: list[str]) -> str | None:
+    known = {name.strip().lower(): name for name in names}
+    return next((known[name] for name in COLUMNS if name in known), None)
+
+
+def _no_column(path: Path, found: str) -> str:
+    return f"{path} has no column of paths ({', '.join(COLUMNS)}); its first line: {found[:200]!r}"

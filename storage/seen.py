@@ -1,0 +1,56 @@
+"""Which bytes each video had when a run last looked at its file, in STORE/seen/.
+
+Features and refusals outlive the bytes that they are about. A file can change and later be changed back, and nothing
+new is extracted then; only this table says which of the features and refusals are about the file as it is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import pyarrow as pa
+
+from storage.layout import open_store
+from storage.paths import StorePath
+from storage.tables import add_rows, read_part, read_rows
+
+_SCHEMA = pa.schema([pa.field(name, pa.string(), nullable=False) for name in ("video_id", "video_sha256")])
+
+
+class SeenVideos:
+    """The digest of each video's file when a run last looked at it.
+
+    Args:
+        root: the store's folder.
+
+    Raises:
+        StoreError: the folder is not a store.
+    """
+
+    def __init__(self, root: str | StorePath) -> None:
+        self._folder = open_store(root) / "seen"
+
+    def current(self) -> dict[str, str]:
+        """Read video_id -> SHA-256 of the file's bytes, in hex; empty if the file could not be read.
+
+        Raises:
+            StoreError: a part of the table is damaged or too new.
+        """
+        rows = read_rows(self._folder, "seen", _SCHEMA)
+        return dict(zip(rows["video_id"].to_pylist(), rows["video_sha256"].to_pylist(), strict=True))
+
+    def note(self, videos: Mapping[str, str]) -> None:
+        """Commit what a look at these videos found (video_id -> SHA-256); only what has changed is written.
+
+        Raises:
+            StoreError: as `current`, or the operating system refused.
+        """
+        known = self.current()
+        changed = {video_id: sha256 for video_id, sha256 in videos.items() if known.get(video_id) != sha256}
+        if changed:
+            add_rows(self._folder, "seen", pa.table([list(changed), list(changed.values())], _SCHEMA))
+
+
+def check_seen(path: StorePath) -> None:
+    """Read all of one part of the table. Raises StoreError if it is damaged or too new."""
+    read_part(path, _SCHEMA)
