@@ -144,11 +144,11 @@ def still_refused(
     done: dict[str, dict[str, str]] = {}
     for family in store.families() if last else ():
         done[family.key] = store.done(family)
-        seen = newest[family.name]
+        newest_of = newest[family.name]
         for video_id, shard in store.shard_of(family).items():
             sha256 = done[family.key].get(video_id)
             if video_id in last and seen.get(video_id, sha256) == sha256:
-                seen[video_id] = max(stamp(shard), seen.get(video_id, ""))
+                newest_of[video_id] = max(stamp(shard), newest_of.get(video_id, ""))
 
     def refused(when: str, failure: Failure) -> bool:
         wanted = [part.rpartition(":") for part in failure.key.split()]
