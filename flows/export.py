@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
@@ -99,7 +99,7 @@ def export(config: RunConfig, videos: Archive, model: ModelReference) -> ExportR
             reasons[row.reason] += 1
             yield row
 
-    write_export(path, chosen(), columns, lambda: _about(config, families, model, metadata, reasons))
+    write_export(path, chosen(), columns, lambda: _about(config, families, model, metadata, reasons, videos.unread))
     scored = reasons.pop("", 0)
     others = ", ".join(f"{count} {reason}" for reason, count in reasons.most_common())
     console.say(f"Export: {scored} videos scored" + (f"; without a score: {others}" if others else ""))
@@ -113,7 +113,12 @@ def export(config: RunConfig, videos: Archive, model: ModelReference) -> ExportR
 
 
 def _about(
-    config: RunConfig, families: Families, model: ModelReference, metadata: dict[str, Any], reasons: Counter[str]
+    config: RunConfig,
+    families: Families,
+    model: ModelReference,
+    metadata: dict[str, Any],
+    reasons: Counter[str],
+    unread: Mapping[str, str],
 ) -> dict[str, Any]:
     videos = reasons.total()
     used = (families.static, families.dynamic)
@@ -132,6 +137,7 @@ def _about(
             "scored_at": {name: time and time.isoformat() for name, time in times.items()},
             "videos": videos,
             "scored": reasons[""],
+            "not_read": dict(unread),
             "without_a_score": {reason: count for reason, count in reasons.items() if reason},
         },
     }

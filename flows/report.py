@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
-from collections.abc import Sequence
 from datetime import UTC, datetime
 from importlib.metadata import version as installed_version
 from importlib.resources import files
@@ -21,7 +20,7 @@ from flows.console import counted
 from flows.export import trait_rows
 from flows.extract import last_extraction
 from flows.families import Families, families_of
-from flows.manifest import Archive, VideoFile
+from flows.manifest import Archive
 from flows.model_card import INTENDED, limits
 from flows.models import ModelReference
 from flows.report_attention import attention_of
@@ -49,9 +48,7 @@ def report(config: RunConfig, videos: Archive, model: ModelReference) -> StorePa
     return path
 
 
-def render_report(
-    config: RunConfig, families: Families, videos: Sequence[VideoFile], model: ModelReference, now: datetime
-) -> str:
+def render_report(config: RunConfig, families: Families, videos: Archive, model: ModelReference, now: datetime) -> str:
     """Put the page together. Tables of videos have at most 200 rows, whatever the number of videos.
 
     Raises:
@@ -75,6 +72,7 @@ def render_report(
         families=families,
         described=[(family, json.dumps(family.settings, indent=1, sort_keys=True)) for family in _all(families)],
         summary=summary,
+        unread=sorted(videos.unread.items()),
         outcome=sections.outcome(summary),
         flags=sections.flags(summary),
         refusals=sections.refusals(summary),

@@ -179,3 +179,10 @@ print(before, memory_kb("VmHWM"))
     (found,) = duckdb.sql(f"SELECT count(*), count(DISTINCT video_id), sum(openness) FROM {source}").fetchall()
     assert found[:2] == (count, count)
     assert found[2] == pytest.approx((count - 1) / 2, rel=1e-6)
+
+
+def test_the_package_names_what_could_not_be_read(store, tmp_path):
+    config = load_config(flags={"store.path": store, "weights": "random", "out": tmp_path / "traits.csv"})
+    export.fn(config, Archive(archive_of(config), {"b": "Permission denied"}), MODEL)
+    package = json.loads((tmp_path / "traits.csv.datapackage.json").read_text())
+    assert package["provenance"]["not_read"] == {"b": "Permission denied"}

@@ -276,3 +276,12 @@ def test_ticks_are_round_and_inside():
     assert ticks(14.5, 17.5, 3) == [15, 16, 17]
     assert ticks(-0.03, 0.031, 4) == [-0.02, 0, 0.02]
     assert ticks(0, 98_000, 3) == [0, 50_000]
+
+
+def test_the_page_names_what_could_not_be_read(report_store):
+    store = report_store
+    page = render_report(store.config, store.families, store.videos, store.model, NOW)
+    assert "could be read" not in page
+    videos = Archive(store.videos, {"b & c": "Permission denied"})
+    page = render_report(store.config, store.families, videos, store.model, NOW)
+    assert "<code>b &amp; c</code> (Permission denied)" in page
