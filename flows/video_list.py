@@ -15,6 +15,7 @@ import pyarrow.parquet as pq
 
 from flows.errors import UserError
 from flows.folder import id_of
+from fusion.errors import one_line
 
 LIST_ENDINGS = (".txt", ".csv", ".tsv", ".parquet")
 COLUMNS = (
@@ -191,9 +192,9 @@ def _entries(path: Path) -> Iterator[tuple[int, str]]:
         else:
             yield from _rows_of_csv(path, text)
     except OSError as error:
-        raise UserError(f"cannot read the list of videos {path}: {error.strerror or error}") from error
+        raise UserError(f"cannot read the list of videos {path}: {error.strerror or one_line(error)}") from error
     except (ValueError, csv.Error, pa.ArrowException) as error:
-        raise UserError(f"cannot read the list of videos {path}: {' '.join(str(error).split())}") from error
+        raise UserError(f"cannot read the list of videos {path}: {one_line(error)}") from error
 
 
 def _rows_of_csv(path: Path, text: str) -> Iterator[tuple[int, str]]:

@@ -15,7 +15,8 @@ from hypothesis import strategies as st
 NAMES = [
     *("labels, CSV", "labels, Parquet", "labels, pickle", "groups, CSV", "groups, Parquet"),
     *("settings, YAML", "settings, --set", "shard, parquet", "shard, hdf5", "family.json"),
-    *("failures", "scores", "digests", "trait CSV", "claim", "sign of life", "evaluation"),
+    *("failures", "scores", "digests", "trait CSV", "seen", "video list, text", "video list, CSV"),
+    *("video list, Parquet", "claim", "sign of life", "evaluation"),
     *("metadata of a model", "alias of a model", "checkpoint"),
     *("optical flow, .npy", "optical flow, .npz", "optical flow, .flo", "assets.toml", "bundle", "own asset"),
 ]

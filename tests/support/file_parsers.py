@@ -8,6 +8,7 @@ import hashlib
 import json
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,7 @@ from flows.config import RunConfig, StoreSettings, load_config
 from flows.errors import UserError
 from flows.evaluation import latest_evaluation
 from flows.manifest import scan_videos
+from flows.video_list import videos_of_list
 from fusion.checkpoints import Progress, read_checkpoint, write_checkpoint
 from fusion.errors import LabelError, TrainingError
 from fusion.groups import read_groups
@@ -48,6 +50,7 @@ from storage.families import canonical_json
 from storage.feature_store import read_family
 from storage.formats import FORMATS, check_shard
 from storage.processes import is_gone, this_process
+from storage.seen import SeenVideos
 from storage.shard import ShardHeader
 from storage.survey import survey
 from storage.verification import find_damage
@@ -283,6 +286,10 @@ def _tables(folder: Path) -> list[Parser]:
         find_damage(place / "scores/m/1" / f"scores-{part}")
         return [ScoreStore(place).feature_keys(), list(ScoreStore(place).read("m", "1"))]
 
+    def seen(place: Path) -> object:
+        find_damage(place / "seen" / f"seen-{part}")
+        return SeenVideos(place).current()
+
     def digests(place: Path) -> object:
         (place / "videos").mkdir(exist_ok=True)
         (place / "videos" / "a.mp4").write_bytes(b"a")
@@ -321,6 +328,36 @@ def _tables(folder: Path) -> list[Parser]:
             lambda place: list(read_trait_csv(place / "t.csv", trait_names=TRAITS)),
             (StoreError,),
         ),
+        Parser(
+            "seen",
+            f"seen/seen-{part}",
+            seed(folder / "n", lambda root: SeenVideos(root).note({"-a.mp4": digest, "b.mp4": ""})),
+            seen,
+            (StoreError,),
+        ),
+        *_video_lists(folder),
+    ]
+
+
+def _video_lists(folder: Path) -> list[Parser]:
+    pq.write_table(pa.table({"path": ["a.mp4", "sub/-b.mp4", "gone.mp4"]}), folder / "list.parquet")
+    seeds = {
+        "text": (".txt", b"a.mp4\r\n./sub/-b.mp4\nsub\\-b.mp4\ngone.mp4\n"),
+        "CSV": (".csv", b'openness,video_id\n0.5,a.mp4\n0.5,"sub/-b.mp4"\n'),
+        "Parquet": (".parquet", (folder / "list.parquet").read_bytes()),
+    }
+
+    def read(place: Path, ending: str) -> object:
+        (place / "clips" / "sub").mkdir(parents=True, exist_ok=True)
+        for name in ("a.mp4", "sub/-b.mp4"):
+            (place / "clips" / name).touch()
+        listed = videos_of_list(place / f"list{ending}", place / "clips")
+        assert all(path.is_relative_to(place / "clips") for path in listed.videos.values())
+        return listed
+
+    return [
+        Parser(f"video list, {kind}", f"list{ending}", [data], partial(read, ending=ending), (UserError,))
+        for kind, (ending, data) in seeds.items()
     ]
 
 
