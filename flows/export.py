@@ -64,8 +64,10 @@ def trait_rows(
             yield TraitRow.failed(failures[which], str(model))
         else:
             # Nothing in the archive may go missing from the file, not even what no run has come to yet.
-            waiting = Failure(*which, families.features, "extract", "not_extracted", "no run has come to it yet", 1)
-            yield TraitRow.failed(waiting, str(model))
+            why = ("extract", "not_extracted", "no run has come to it yet")
+            if not video.sha256:
+                why = ("decode", "unreadable", "the file cannot be read")
+            yield TraitRow.failed(Failure(*which, families.features, *why, 1), str(model))
 
 
 @flow(name="export", validate_parameters=False)

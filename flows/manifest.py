@@ -82,8 +82,8 @@ class Archive(Sequence[VideoFile]):
         """Raise UserError if a part of the archive could not be read. Call it when all else is done."""
         if self.unread:
             raise UserError(
-                f"the archive could not be read whole: {_named(self.unread)}; what it holds there is missing from the "
-                "results, and videos that were seen there before are failed with the reason unreadable"
+                f"the archive could not be read whole: {_named(self.unread)}; videos that were seen there before are "
+                "failed as unreadable, and others are missing from the results"
             )
 
 
@@ -122,7 +122,11 @@ def check_videos(settings: RunConfig) -> None:
     videos, root = settings.videos, settings.videos_root
     if videos is None:
         return
-    if videos.is_dir():
+    try:
+        is_folder = videos.is_dir()
+    except OSError as error:
+        raise UserError(f"cannot look at {videos}: {error.strerror}; check the path given as --videos") from error
+    if is_folder:
         if root is not None:
             raise UserError(f"{videos} is a folder: its videos are relative to it, and not to videos_root {root}")
         return

@@ -122,6 +122,13 @@ def test_a_file_that_cannot_be_read_is_unreadable_until_it_can(archive):
     assert archive.shown() == all_say("scored")
 
 
+def test_a_file_that_no_run_could_read_yet_is_unreadable_in_the_csv(archive):
+    archive.run(b"good")
+    archive.file.unlink()
+    archive.file.symlink_to("nowhere")
+    assert archive.shown()[:2] == ("unreadable", "unreadable")
+
+
 def test_new_bytes_that_no_run_has_come_to_have_no_score(archive):
     archive.run(b"good")
     archive.file.write_bytes(b"new bytes")
