@@ -175,7 +175,7 @@ def _archive(
     if not found.videos:
         why = f"; cannot read {_named(found.unread)}" if found.unread else ""
         passed = f"; passed over: {counts(found.passed_over)}" if found.passed_over else ""
-        raise UserError(f"{place} holds no video files{why}{passed}; check the path")
+        raise UserError(f"{place} holds no video files (.mp4, .mov, .avi and their like){why}{passed}; check the path")
     known = _read_digests(digests)
     remembered, videos = {}, []
     for number, (video_id, path) in enumerate(sorted(found.videos.items()), start=1):
