@@ -1,4 +1,4 @@
-"""All that is evaluated side by side: baselines, the model, its ablations, and controls that must not work."""
+"""The predictors to compare: baselines, the model, its ablations, and controls that must not work."""
 
 from __future__ import annotations
 
@@ -29,10 +29,10 @@ class LabelledClips:
     Attributes:
         labels: float32 [N, 5].
         subjects: the person in each.
-        parts: the part of the official split of each; None where a clip has none.
+        parts: the part of the official split of each; None for a clip without one.
         groups: name of a grouping -> the group of each clip, str [N].
-        tokens: what the model sees of each; None where only labels are at hand.
-        quality: what each clip was made from; None without tokens.
+        tokens: the model's input for each; None if only labels are available.
+        quality: the quality of each clip's material; None without tokens.
     """
 
     labels: np.ndarray
@@ -43,21 +43,21 @@ class LabelledClips:
     quality: ClipQuality | None = None
 
     def subjects_of(self, rows: np.ndarray) -> list[str]:
-        """The people in some clips."""
+        """Return the people in some clips."""
         return [self.subjects[row] for row in rows]
 
     def pooled(self, kind: Literal["static", "dynamic"]) -> np.ndarray:
-        """The mean token of each clip, float32 [N, D]."""
+        """Return the mean token of each clip, float32 [N, D]."""
         return np.stack([getattr(clip, kind).mean(axis=0) for clip in self.tokens])
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Prediction:
-    """Scores of a fold's test clips, float [M, 5]; and where the predictor gives intervals, their bounds.
+    """Scores of a fold's test clips, float [M, 5], and the bounds of their intervals, if the predictor has any.
 
     Attributes:
         scores, low, high: as above.
-        seconds: that learning and scoring took.
+        seconds: time for training and scoring.
     """
 
     scores: np.ndarray
@@ -68,13 +68,13 @@ class Prediction:
 
 @dataclass(frozen=True, slots=True)
 class Predictor:
-    """Something that learns from a fold's training clips and scores its test clips.
+    """A predictor that learns from a fold's training clips and scores its test clips.
 
     Attributes:
         name: as in settings and reports.
-        kind: what it is there for.
+        kind: its role in the comparison.
         seeded: whether its scores depend on the seed.
-        needs_tokens: whether labels alone are not enough.
+        needs_tokens: whether it needs more than labels.
         predict: called with the clips, a fold and a seed.
     """
 
@@ -86,7 +86,7 @@ class Predictor:
 
 
 def all_predictors(train: TrainSettings, uncertainty: UncertaintySettings) -> list[Predictor]:
-    """All predictors; the one of kind "model" is the form that the settings train."""
+    """Return all predictors; the one of kind "model" has the form that the settings train."""
 
     def baseline(name: str, predict: Callable, *, seeded: bool = False, needs_tokens: bool = False) -> Predictor:
         return Predictor(name, "baseline", seeded, needs_tokens, predict)
@@ -114,27 +114,25 @@ def all_predictors(train: TrainSettings, uncertainty: UncertaintySettings) -> li
 
 
 def timed_prediction(predictor: Predictor, clips: LabelledClips, fold: Fold, seed: int) -> Prediction:
-    """Let a predictor learn and score."""
+    """Train a predictor and score with it, and measure the time."""
     start = time.perf_counter()
     prediction = predictor.predict(clips, fold, seed)
     return replace(prediction, seconds=time.perf_counter() - start)
 
 
 def chosen_predictors(known: Sequence[Predictor], only: Sequence[str], *, with_tokens: bool) -> list[Predictor]:
-    """Those of the known predictors that are wanted and can be had.
+    """Select the known predictors that are requested and available.
 
     Raises:
-        TrainingError: an unknown name, or none is left.
+        TrainingError: a name is unknown, or no predictor is left.
     """
     names = [predictor.name for predictor in known]
     unknown = [name for name in only if name not in names]
     if unknown:
-        raise TrainingError(f"evaluate.only: there is no predictor {', '.join(unknown)}; there are {', '.join(names)}")
+        raise TrainingError(f"evaluate.only: unknown predictor {', '.join(unknown)}; choose from {', '.join(names)}")
     chosen = [p for p in known if (not only or p.name in only) and (with_tokens or not p.needs_tokens)]
     if not chosen:
-        raise TrainingError(
-            f"evaluate.only: {', '.join(only)} cannot be had from labels alone; leave out --labels-only"
-        )
+        raise TrainingError(f"evaluate.only: {', '.join(only)} needs more than labels; leave out --labels-only")
     return chosen
 
 
@@ -172,7 +170,7 @@ def _network(
     fold: Fold,
     seed: int,
 ) -> Prediction:
-    """Train as `traitline train` does, with people held out for calibration; tokens change alike on both sides."""
+    """Train as `traitline train` does, with people held out for calibration; `change` applies to both sides."""
     from fusion import training  # Keras takes seconds to import
     from fusion.scoring import predict
 
@@ -203,13 +201,13 @@ def _unchanged(clips: list[ClipTokens], seed: int) -> list[ClipTokens]:
 
 
 def _blanked(kind: Literal["static", "dynamic"], clips: list[ClipTokens], seed: int) -> list[ClipTokens]:
-    """One token of zeros in place of all of a kind, which tells nothing, neither their number nor their times."""
+    """Replace all tokens of a kind by one token of zeros, which reveals neither their number nor their times."""
     blank = {kind: np.zeros_like(getattr(clips[0], kind)[:1]), f"{kind}_time_s": np.zeros(1, np.float32)}
     return [replace(clip, **blank) for clip in clips]
 
 
 def _shuffled(kind: Literal["static", "dynamic"], clips: list[ClipTokens], seed: int) -> list[ClipTokens]:
-    """Each clip with the tokens of one kind of another clip; none keeps its own."""
+    """Give each clip another clip's tokens of one kind; none keeps its own."""
     order = np.random.default_rng(seed).permutation(len(clips))
     donor = np.empty(len(clips), int)
     donor[order] = np.roll(order, 1)

@@ -1,4 +1,4 @@
-"""What a trait score drew on: its gradients with respect to attention and to the face tokens."""
+"""The influences on a trait score: its gradients with respect to attention and to the face tokens."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ from fusion.traits import TRAITS
 
 
 def face_gradient(model: CompletePersonalityModel, inputs: Mapping[str, Any], trait: str) -> np.ndarray:
-    """Gradient of a trait score with respect to every face token.
+    """Compute the gradient of a trait score with respect to every face token.
 
     Args:
         model: any.
-        inputs: a dict as the model takes it, with "static" [B, Ts, Ds].
+        inputs: a dict of the model's inputs, with "static" [B, Ts, Ds].
         trait: one of TRAITS.
 
     Returns:
         float32 [B, Ts, Ds].
 
     Raises:
-        ValueError: no such trait.
+        ValueError: the trait is unknown.
     """
     static = tf.convert_to_tensor(inputs["static"])
     with tf.GradientTape() as tape:
@@ -35,22 +35,23 @@ def face_gradient(model: CompletePersonalityModel, inputs: Mapping[str, Any], tr
 
 
 def attention_relevance(model: CompletePersonalityModel, inputs: Mapping[str, Any], trait: str) -> np.ndarray:
-    """How much more attention to each motion token would raise a trait score.
+    """Compute how much more attention to each motion token would raise a trait score.
 
-    The gradient of the score with respect to the logarithm of each attention weight before the softmax: weight x
-    (what the token says for the trait - the mean of what all tokens say, by weight). A token that is hardly looked at,
-    or says what all say, gets 0; one that speaks for a higher score is positive, for a lower one negative.
+    This is the gradient of the score with respect to the logarithm of each attention weight before the softmax:
+    weight x (the token's contribution to the trait - the weighted mean contribution of all tokens). A token with hardly
+    any attention, or with the mean contribution, gets 0; a token that raises the score is positive, one that lowers it
+    negative.
 
     Args:
-        model: in token form; in vector form there is one token to look at and all is 0.
-        inputs: a dict as the model takes it.
+        model: in token form; in vector form there is only one token, and all values are 0.
+        inputs: a dict of the model's inputs.
         trait: one of TRAITS.
 
     Returns:
-        float32 [B, heads, Ts, Td]; the sum over a row is 0, as of weights that must sum to 1.
+        float32 [B, heads, Ts, Td]; each row sums to 0, because attention weights must sum to 1.
 
     Raises:
-        ValueError: no such trait.
+        ValueError: the trait is unknown.
     """
     tokens = model.token_inputs(dict(inputs))
     layer = model.cross_attention

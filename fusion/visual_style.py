@@ -1,6 +1,6 @@
-"""How pictures look: as wide as a printed page, with text of 8 pt there, in colours that everybody can tell apart.
+"""The style of pictures: as wide as a printed page, with text of 8 pt, in colours for all kinds of colour vision.
 
-The same as in `extractors`, which nothing here imports.
+It equals the style in `extractors`, which nothing here imports.
 """
 
 from __future__ import annotations
@@ -40,14 +40,14 @@ Drawn = TypeVar("Drawn", Figure, FuncAnimation)
 
 
 def printed(draw: Callable[P, Drawn]) -> Callable[P, Drawn]:
-    """Let a function draw in this style, whatever the user's is."""
+    """Make a function draw in this style, whatever the user's style is."""
 
     @wraps(draw)
     def styled(*args: P.args, **kwargs: P.kwargs) -> Drawn:
         with matplotlib.rc_context(STYLE):
             drawn = draw(*args, **kwargs)
         figure = drawn if isinstance(drawn, Figure) else drawn._fig
-        for axes in figure.axes:  # ticks are made when the figure is shown, in whatever style is on then
+        for axes in figure.axes:  # ticks are created when the figure is shown, in the style that is active then
             axes.tick_params(which="both", labelsize=STYLE["font.size"])
         return drawn
 
@@ -55,20 +55,20 @@ def printed(draw: Callable[P, Drawn]) -> Callable[P, Drawn]:
 
 
 def page(height_in: float, heading: str, *, width_in: float = PAGE_IN) -> Figure:
-    """A figure that belongs to no window, with its heading; its parts find their places by themselves."""
+    """Create a figure that belongs to no window, with a heading and automatic layout."""
     figure = Figure(figsize=(width_in, height_in), dpi=SHOWN_DPI, layout="constrained")
     figure.suptitle(folded(heading, int(LETTERS_PER_IN * width_in)))
     return figure
 
 
 def settle(figure: Figure) -> None:
-    """Let the parts stay where they are from now on, so that nothing trembles while a picture moves."""
+    """Fix the layout, so that nothing trembles while a picture moves."""
     figure.draw_without_rendering()
     figure.set_layout_engine("none")
 
 
 def folded(text: str, letters: int) -> str:
-    """Break a text into lines of so many letters at most: after spaces, and long words after dots and strokes too."""
+    """Break a text into lines of at most `letters` letters: after spaces, and long words also after . _ / and -."""
     lines = []
     for line in text.splitlines():
         lines.append("")

@@ -1,4 +1,4 @@
-"""Attention laid over the clip's frames: which moments the model looked at, and which spoke for a trait."""
+"""Attention over time beside the clip's frames: the moments the model looked at, and those that affected a trait."""
 
 from __future__ import annotations
 
@@ -15,24 +15,24 @@ from matplotlib.figure import Figure
 from fusion.visual_style import COLOURS, LINES, MOVING_DPI, PAGE_IN, page, printed, settle
 
 BARS_IN, MOVING_IN = 1.25, 5.0
-ROUNDING = 1e-6  # of a score; what is less says nothing
+ROUNDING = 1e-6  # of a score; smaller values carry no information
 FOR, AGAINST = COLOURS[:2]
 SILENCE = "no moment speaks for it or against it"
 
 
 @dataclass(frozen=True, eq=False)
 class TimeLine:
-    """What a time line shows.
+    """The contents of a time line.
 
     Args:
         weights: float [heads, Ts, Td], attention without padding.
         relevance: float [heads, Ts, Td], from `fusion.visual_relevance.attention_relevance`; None draws attention only.
-        start_s: float [Td], seconds to where each motion token begins.
-        end_s: float [Td].
-        trait: whose relevance it is.
+        start_s: float [Td], start of each motion token in seconds.
+        end_s: float [Td], end of each motion token.
+        trait: the trait of the relevance.
 
     Raises:
-        ValueError: as many times as there are no motion tokens, or relevance of another shape.
+        ValueError: the number of times differs from the number of motion tokens, or relevance has another shape.
     """
 
     weights: np.ndarray
@@ -49,22 +49,22 @@ class TimeLine:
             raise ValueError(f"relevance must be {self.weights.shape}, got {self.relevance.shape}")
 
     def by_head(self) -> np.ndarray:
-        """Attention that each motion token gets, mean over the faces: [heads, Td]; a head sums to 1."""
+        """Return the attention to each motion token, averaged over the faces: [heads, Td]; a head sums to 1."""
         return self.weights.mean(axis=1)
 
     def by_moment(self) -> np.ndarray:
-        """Mean over faces and heads: [Td]; sums to 1."""
+        """Return the mean over faces and heads: [Td]; sums to 1."""
         return self.weights.mean(axis=(0, 1))
 
     def spoken(self) -> np.ndarray:
-        """Relevance for the trait, summed over faces and heads: [Td]; positive raises the score, rounding is 0."""
+        """Return the relevance for the trait, summed over faces and heads: [Td]; positive raises the score."""
         if self.relevance is None:
             return np.zeros_like(self.by_moment())
         spoken = self.relevance.sum(axis=(0, 1))
         return np.where(np.abs(spoken) < ROUNDING, 0.0, spoken)
 
     def on_times(self, time_s: np.ndarray) -> np.ndarray:
-        """Attention at points in time, [n]: of the token whose window is on; of several their mean, of none 0."""
+        """Return attention at points in time, [n]: of the window that contains each; mean of several, 0 of none."""
         time_s = np.asarray(time_s, np.float64)
         inside = (self.start_s <= time_s[:, None]) & (time_s[:, None] <= self.end_s)
         return (inside * self.by_moment()).sum(axis=1) / np.maximum(inside.sum(axis=1), 1)
@@ -72,13 +72,16 @@ class TimeLine:
 
 @printed
 def plot_time_line(line: TimeLine, frames: Sequence[np.ndarray], frame_time_s: np.ndarray, *, heading: str) -> Figure:
-    """Draw frames in a strip, framed by the attention of their moment, and below them the weights against time.
+    """Draw a strip of frames, whose borders show the attention at their moment, above the weights over time.
 
     Args:
-        line: what to show.
+        line: contents.
         frames: uint8 RGB [H, W, 3], in order of time.
-        frame_time_s: when each was seen.
+        frame_time_s: time of each frame.
         heading: of the figure.
+
+    Raises:
+        ValueError: there are no frames, or the number of times differs from theirs.
     """
     if len(frames) != len(frame_time_s) or not len(frames):
         raise ValueError(f"{len(frames)} frames need as many times, got {len(frame_time_s)}")
@@ -100,7 +103,7 @@ def plot_time_line(line: TimeLine, frames: Sequence[np.ndarray], frame_time_s: n
 def animate_time_line(
     line: TimeLine, frames: Sequence[np.ndarray], frame_time_s: np.ndarray, *, heading: str
 ) -> FuncAnimation:
-    """Play the frames above the weights, a marker running along; the frame's border is its moment's attention."""
+    """Play the frames above the weights, with a moving marker; the frame's border shows the attention at its moment."""
     bars = 1 + (line.relevance is not None)
     figure = page(3.0 + BARS_IN * bars, heading, width_in=MOVING_IN)
     figure.set_dpi(MOVING_DPI)

@@ -100,7 +100,7 @@ class Family:
 
 
 def canonical_json(value: Any) -> str:
-    """Serialize a value to JSON uniquely: sorted keys, no spaces. Raises ValueError for NaN and infinity."""
+    """Serialise a value to JSON uniquely: sorted keys, no spaces. Raises ValueError for NaN and infinity."""
     return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False)
 
 

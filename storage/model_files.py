@@ -6,7 +6,7 @@ download function as a layer's function), CVE-2025-9905 (.h5, which ignores safe
 disables safe mode), CVE-2025-12058 (lookup layers that read files), CVE-2025-12060 (unpacking outside the folder),
 CVE-2026-1669 (weights stored in other files). A list of forbidden features would have to grow with Keras.
 
-Therefore nothing from the file is deserialized. The file may only name one of this program's own model classes and its
+Therefore nothing from the file is deserialised. The file may only name one of this program's own model classes and its
 plain settings; the model is built here from those. Its weights must be exactly the arrays, by name, shape and dtype,
 that this program writes for such a model, stored as plain bytes within the file.
 """
@@ -51,7 +51,7 @@ class _RefusedError(Exception):
 
 
 def write_model(model: keras.Model, path: Path) -> None:
-    """Write a model's settings and weights, without the optimizer's state, as a .keras file for `read_model`.
+    """Write a model's settings and weights, without the optimiser's state, as a .keras file for `read_model`.
 
     Raises:
         ValueError: the model's class is not one of this program's own, or has settings other than plain values.
@@ -64,7 +64,7 @@ def write_model(model: keras.Model, path: Path) -> None:
         model_class, settings = _recipe(json.dumps(config).encode())
     except _RefusedError as refused:
         raise ValueError(f"a {type(model).__name__} cannot be saved: {refused}") from refused
-    # A copy that was never compiled, because the optimizer's state would take twice the bytes of the weights.
+    # A copy that was never compiled, because the optimiser's state would take twice the bytes of the weights.
     copy = model_class(**settings)
     with tempfile.TemporaryDirectory(prefix="traitline-") as folder:
         weights = Path(folder, _WEIGHTS)

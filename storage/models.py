@@ -58,7 +58,7 @@ class ModelSerializer:
         """Save a model as the next version of its name.
 
         Args:
-            model: a built model of one of this program's own classes; the optimizer's state is not saved.
+            model: a built model of one of this program's own classes; the optimiser's state is not saved.
             name: letters, digits, dot, dash and underscore.
             metadata: JSON values. The store adds `created_utc`, `libraries` (name -> version), `program` (version and
                 git commit), `files` (name -> SHA-256) and `digest` (SHA-256 over all the rest).
