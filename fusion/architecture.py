@@ -173,10 +173,10 @@ def _is_constant(operation: Any) -> bool:
 def _macs(operation: Any) -> int:
     """Return the multiply-adds of one operation; 0 for all but convolutions and matrix products."""
     if operation.type in ("Conv2D", "Conv3D"):
-        return _size(operation.outputs[0]) * math.prod(operation.inputs[1].shape[:-1])
+        return _size(operation.outputs[0]) * int(math.prod(operation.inputs[1].shape[:-1]))
     if operation.type in ("MatMul", "BatchMatMulV2"):
         transposed = operation.get_attr("transpose_a" if operation.type == "MatMul" else "adj_x")
-        return _size(operation.outputs[0]) * operation.inputs[0].shape[-2 if transposed else -1]
+        return _size(operation.outputs[0]) * int(operation.inputs[0].shape[-2 if transposed else -1])
     if operation.type == "Einsum":
         terms = operation.get_attr("equation").decode().split("->")[0].split(",")
         sizes = {
@@ -193,7 +193,7 @@ def _macs(operation: Any) -> int:
 def _size(tensor: Any) -> int:
     if not tensor.shape.is_fully_defined():
         raise ValueError(f"{tensor.name} has a size that is unknown before the pass: {tensor.shape}")
-    return tensor.shape.num_elements()
+    return int(tensor.shape.num_elements())
 
 
 def block_name(layer: str) -> str:

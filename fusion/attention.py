@@ -44,10 +44,10 @@ def get_attention_weights(
         # the vector form has one key, and its weight of 1 is correct
         warnings.filterwarnings("ignore", message="You are using a softmax over axis", category=UserWarning)
         _, weights = layer(**tokens, return_attention=True)
-    weights = ops.convert_to_numpy(weights).astype(np.float32)
+    numbers: np.ndarray = ops.convert_to_numpy(weights).astype(np.float32)
     if tokens.get("static_mask") is not None:
-        weights = weights * ops.convert_to_numpy(tokens["static_mask"])[:, None, :, None]
-    return weights
+        numbers = numbers * ops.convert_to_numpy(tokens["static_mask"])[:, None, :, None]
+    return numbers
 
 
 @printed
@@ -88,9 +88,10 @@ def plot_attention_map(
     figure = page(1.9 * down + 0.3, title if title is not None else "")
     grid = figure.subplots(down, across, squeeze=False)
     peak = float(weights.max())
-    image = None
+    images = []
     for axes, (name, panel) in zip(grid.ravel(), panels, strict=False):
         image = axes.imshow(panel, aspect="auto", cmap="viridis", vmin=0.0, vmax=peak, interpolation="nearest")
+        images.append(image)
         axes.set_title(name)
         _label_ticks(axes.xaxis, dynamic_time_s, columns)
         _label_ticks(axes.yaxis, static_time_s, rows)
@@ -98,7 +99,7 @@ def plot_attention_map(
         axes.set_axis_off()
     figure.supxlabel("motion token" if dynamic_time_s is None else "motion at (s)")
     figure.supylabel("face token" if static_time_s is None else "face at (s)")
-    figure.colorbar(image, ax=list(grid.ravel()), label="attention weight", aspect=30)
+    figure.colorbar(images[-1], ax=list(grid.ravel()), label="attention weight", aspect=30)
     if save_path is not None:
         figure.savefig(save_path)
     return figure

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
+import numpy.typing as npt
 from sklearn.linear_model import Ridge
 from sklearn.model_selection import GridSearchCV, GroupKFold
 from sklearn.pipeline import make_pipeline
@@ -52,10 +53,11 @@ def look_up_subject(
     sums = np.zeros((len(people), labels.shape[1]))
     np.add.at(sums, person_of_clip, labels)
     means = (sums + shrinkage * overall) / (counts + shrinkage)[:, None]
-    test_subjects = np.asarray(test_subjects, str)
-    place = np.minimum(np.searchsorted(people, test_subjects), len(people) - 1)
-    known = people[place] == test_subjects
-    return np.where(known[:, None], means[place], overall)
+    asked = np.asarray(test_subjects, str)
+    place = np.minimum(np.searchsorted(people, asked), len(people) - 1)
+    known = people[place] == asked
+    predictions: npt.NDArray[np.float64] = np.where(known[:, None], means[place], overall)
+    return predictions
 
 
 def ridge(features: np.ndarray, labels: np.ndarray, subjects: Sequence[str], test_features: np.ndarray) -> np.ndarray:
@@ -73,14 +75,14 @@ def ridge(features: np.ndarray, labels: np.ndarray, subjects: Sequence[str], tes
     people = len(set(subjects))
     pipeline = make_pipeline(StandardScaler(), Ridge())
     if people < 2:
-        return pipeline.fit(features, labels).predict(test_features)
+        return np.asarray(pipeline.fit(features, labels).predict(test_features))
     search = GridSearchCV(
         pipeline,
         {"ridge__alpha": RIDGE_PENALTIES},
         scoring="neg_mean_squared_error",
         cv=GroupKFold(min(RIDGE_FOLDS, people)),
     )
-    return search.fit(features, labels, groups=subjects).predict(test_features)
+    return np.asarray(search.fit(features, labels, groups=subjects).predict(test_features))
 
 
 def mlp(
@@ -121,7 +123,8 @@ def mlp(
         callbacks=[stopping],
         verbose=0,
     )
-    return network.predict(scaler.transform(test_features), verbose=0) * spread + centre
+    scores: np.ndarray = network.predict(scaler.transform(test_features), verbose=0) * spread + centre
+    return scores
 
 
 def mlp_network(features: int, outputs: int = len(TRAITS)) -> keras.Model:

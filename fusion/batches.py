@@ -92,36 +92,37 @@ def _read_batches(source: ClipSource, plan: EpochPlan, first: int) -> Iterator[B
 
 def ahead(items: Iterator[Item]) -> Iterator[Item]:
     """Produce items in a thread, up to `BATCHES_AHEAD` in advance; exceptions in the thread are raised here."""
-    ready: queue.Queue[tuple[Item | None, BaseException | None, bool]] = queue.Queue(BATCHES_AHEAD)
+    # one item, or none at the end, or an error
+    ready: queue.Queue[tuple[list[Item], BaseException | None]] = queue.Queue(BATCHES_AHEAD)
     stopped = threading.Event()
 
-    def offer(item: Item | None, error: BaseException | None = None, *, last: bool = False) -> None:
+    def offer(one: list[Item], error: BaseException | None = None) -> None:
         while not stopped.is_set():
             try:
-                return ready.put((item, error, last), timeout=0.1)
+                return ready.put((one, error), timeout=0.1)
             except queue.Full:
                 continue
 
     def work() -> None:
         try:
             for item in items:
-                offer(item)
+                offer([item])
                 if stopped.is_set():
                     return
-            offer(None, last=True)
+            offer([])
         except BaseException as error:  # raised in the thread that uses the items
-            offer(None, error)
+            offer([], error)
 
     thread = threading.Thread(target=work, name="make batches", daemon=True)
     thread.start()
     try:
         while True:
-            item, error, last = ready.get()
+            one, error = ready.get()
             if error is not None:
                 raise error
-            if last:
+            if not one:
                 return
-            yield item
+            yield one[0]
     finally:
         stopped.set()
         thread.join()

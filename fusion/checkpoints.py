@@ -66,11 +66,12 @@ def write_checkpoint(path: Path, identity: str, progress: Progress) -> None:
         "loss_sum": progress.loss_sum,
     }
     content = io.BytesIO()
+    # NumPy's stubs expect the bool `allow_pickle` among the keyword arguments, all of which are arrays here.
     np.savez(
         content,
         facts=np.frombuffer(json.dumps(facts).encode(), np.uint8),
-        **{f"state{index}": array for index, array in enumerate(progress.state)},
-        **{f"best{index}": array for index, array in enumerate(progress.best)},
+        **{f"state{index}": array for index, array in enumerate(progress.state)},  # type: ignore[arg-type]
+        **{f"best{index}": array for index, array in enumerate(progress.best)},  # type: ignore[arg-type]
     )
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     try:

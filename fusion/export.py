@@ -95,8 +95,8 @@ def _clear_padding(graph: Any) -> None:
 def _scores(model: CompletePersonalityModel) -> Callable[..., dict[str, tf.Tensor]]:
     inputs = model.input_signature()
 
-    @tf.function(input_signature=list(inputs.values()))
     def scores(*values: tf.Tensor) -> dict[str, tf.Tensor]:
         return {OUTPUT: model(dict(zip(inputs, values, strict=True)), training=False)}
 
-    return scores
+    compiled: Callable[..., dict[str, tf.Tensor]] = tf.function(scores, input_signature=list(inputs.values()))
+    return compiled

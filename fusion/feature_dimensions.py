@@ -64,7 +64,8 @@ class Components:
 
     def project(self, vectors: np.ndarray) -> np.ndarray:
         """Return the coordinates [N, k] of vectors [N, D]."""
-        return (vectors - self.mean) @ self.axes.T
+        coordinates: np.ndarray = (vectors - self.mean) @ self.axes.T
+        return coordinates
 
     def needed(self, share: float) -> int:
         """Return how many components hold this share of the variance."""
@@ -176,7 +177,7 @@ class DimensionMeter:
 
     def _mean_and_covariance(self, freedom: int = 0) -> tuple[np.ndarray, np.ndarray]:
         self._flush()
-        if self._tokens <= freedom:
+        if self._origin is None or self._tokens <= freedom:
             raise ValueError(f"{self._tokens} tokens are too few")
         shift = self._sum / self._tokens
         covariance = self._products - self._tokens * np.outer(shift, shift)

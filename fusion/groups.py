@@ -76,7 +76,7 @@ def _read(path: Path) -> dict[str, list[str]]:
         else:
             raise LabelError(f"{path}: groups are read from .csv or .parquet files")
         return {
-            name: [value.strip() for value in table[name].cast(pa.string()).fill_null("").to_pylist()]
+            name: [(value or "").strip() for value in table[name].cast(pa.string()).to_pylist()]
             for name in table.column_names
         }
     except OSError as error:

@@ -101,7 +101,7 @@ class Standardisation(keras.layers.Layer):
 
     def get_config(self) -> dict[str, Any]:
         """Return every constructor argument."""
-        return super().get_config() | {"dim": self.dim}
+        return {**super().get_config(), "dim": self.dim}
 
 
 @keras.saving.register_keras_serializable(package="traitline")
@@ -238,7 +238,8 @@ class CrossAttention(keras.layers.Layer):
 
     def get_config(self) -> dict[str, Any]:
         """Return every constructor argument."""
-        return super().get_config() | {
+        return {
+            **super().get_config(),
             "static_dim": self.static_dim,
             "dynamic_dim": self.dynamic_dim,
             "fusion_dim": self.fusion_dim,
@@ -271,7 +272,7 @@ class FeatureFusionModule(keras.layers.Layer):
 
     def get_config(self) -> dict[str, Any]:
         """Return every constructor argument."""
-        return super().get_config() | {"fusion_dim": self.fusion_dim, "dropout_rate": self.dropout_rate}
+        return {**super().get_config(), "fusion_dim": self.fusion_dim, "dropout_rate": self.dropout_rate}
 
 
 @keras.saving.register_keras_serializable(package="traitline")
@@ -297,4 +298,4 @@ class PersonalityPredictionHead(keras.layers.Layer):
 
     def get_config(self) -> dict[str, Any]:
         """Return every constructor argument."""
-        return super().get_config() | {"hidden_dim": self.hidden_dim}
+        return {**super().get_config(), "hidden_dim": self.hidden_dim}

@@ -83,7 +83,7 @@ class TrainingLoop:
         self._checkpoint = None if folder is None else folder / CHECKPOINT
         self._logs = None if folder is None else tf.summary.create_file_writer(str(folder))
         self._identity = identity
-        history = {"loss": []} if validation is None else {"loss": [], "validation_loss": []}
+        history: dict[str, list[float]] = {"loss": []} if validation is None else {"loss": [], "validation_loss": []}
         self._progress = Progress(history)
 
     def run(self, on_epoch: Callable[[EpochReport], None] | None = None) -> dict[str, list[float]]:
@@ -128,7 +128,7 @@ class TrainingLoop:
             progress.batches_done += 1
             if self._checkpoint is not None and time.monotonic() - written_s > settings.checkpoint_s:
                 self._add_up(pending)
-                self._write_checkpoint()
+                self._write_checkpoint(self._checkpoint)
                 written_s = time.monotonic()
         self._add_up(pending)
         progress.history["loss"].append(progress.loss_sum / sum(map(len, plan.batches)))
@@ -140,7 +140,7 @@ class TrainingLoop:
         if not np.isfinite([values[-1] for values in progress.history.values()]).all():
             raise TrainingError(f"training diverged: lower learning_rate (now {settings.learning_rate})")
         if self._checkpoint is not None:
-            self._write_checkpoint()
+            self._write_checkpoint(self._checkpoint)
 
     def _add_up(self, pending: list[tuple[int, tf.Tensor]]) -> None:
         # One by one and in order, so that an interrupted and resumed training adds up to the same last bit.
@@ -167,9 +167,9 @@ class TrainingLoop:
                 tf.summary.scalar(name, value, step=epoch)
         self._logs.flush()
 
-    def _write_checkpoint(self) -> None:
+    def _write_checkpoint(self, path: Path) -> None:
         self._progress.state = [ops.convert_to_numpy(variable) for variable in self._stepper.state()]
-        write_checkpoint(self._checkpoint, self._identity, self._progress)
+        write_checkpoint(path, self._identity, self._progress)
 
     def _resume(self) -> None:
         known = None if self._checkpoint is None else read_checkpoint(self._checkpoint, self._identity)

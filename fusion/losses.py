@@ -23,6 +23,9 @@ def loss_of(name: LossName, scores: Any, labels: Any, log_variance: Any | None =
     Returns:
         A float32 scalar. "ccc" is in [0, 2]: 1 for scores that are unrelated to the labels.
 
+    Raises:
+        ValueError: "nll" without log_variance.
+
     Sources:
         Lin 1989, "A concordance correlation coefficient to evaluate reproducibility", equation 1 (with 1/n).
     """
@@ -31,6 +34,8 @@ def loss_of(name: LossName, scores: Any, labels: Any, log_variance: Any | None =
     if name == "mae":
         return ops.mean(ops.abs(scores - labels))
     if name == "nll":
+        if log_variance is None:
+            raise ValueError("the loss nll needs log_variance")
         squares = ops.square(scores - labels) * ops.exp(-log_variance)
         return 0.5 * ops.mean(squares + log_variance + math.log(2 * math.pi))
     score_mean, label_mean = ops.mean(scores, axis=0), ops.mean(labels, axis=0)

@@ -98,7 +98,7 @@ class CompletePersonalityModel(keras.Model):
             static, dynamic = inputs
             inputs = {"static": static, "dynamic": dynamic}
         if self.form == "sequence":
-            return inputs
+            return dict(inputs)
         return {
             kind: masked_mean(inputs[kind], inputs.get(f"{kind}_mask")) if ops.ndim(inputs[kind]) == 3 else inputs[kind]
             for kind in ("static", "dynamic")
@@ -144,7 +144,8 @@ class CompletePersonalityModel(keras.Model):
 
     def get_config(self) -> dict[str, Any]:
         """Return every constructor argument."""
-        return super().get_config() | {
+        return {
+            **super().get_config(),
             "static_dim": self.static_dim,
             "dynamic_dim": self.dynamic_dim,
             "fusion_dim": self.fusion_dim,

@@ -10,7 +10,11 @@ Part = Literal["training", "validation", "test"]
 PARTS: tuple[Part, ...] = get_args(Part)
 
 # Spellings that people and data sets use: "train-1", "Training", "val", "valid_2", "test80_01"; but not "valerie".
-_WORDS = (("training", "train(ing)?"), ("validation", "val(id(ation)?)?"), ("test", "test(ing)?"))
+_WORDS: tuple[tuple[Part, str], ...] = (
+    ("training", "train(ing)?"),
+    ("validation", "val(id(ation)?)?"),
+    ("test", "test(ing)?"),
+)
 
 
 def part_named(word: str) -> Part | None:

@@ -127,7 +127,8 @@ def _call(function: Any, arguments: Any) -> _Float64 | float:
         dtype, data = arguments
         data = data.encode("latin-1") if type(data) is str else data
         if type(data) is bytes:
-            return struct.unpack(f"{dtype.order}d", data)[0]
+            (number,) = struct.unpack(f"{dtype.order}d", data)
+            return float(number)
     raise ValueError("it holds more than names and numbers: a call")
 
 

@@ -20,6 +20,8 @@ from fusion.tokens import ClipTokens
 from fusion.uncertainty import ClipQuality, Uncertainty, calibrate, hold_out_for_calibration
 
 Kind = Literal["baseline", "model", "ablation", "control"]
+TokenKind = Literal["static", "dynamic"]
+Change = Callable[[list[ClipTokens], int], list[ClipTokens]]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -46,8 +48,10 @@ class LabelledClips:
         """Return the people in some clips."""
         return [self.subjects[row] for row in rows]
 
-    def pooled(self, kind: Literal["static", "dynamic"]) -> np.ndarray:
-        """Return the mean token of each clip, float32 [N, D]."""
+    def pooled(self, kind: TokenKind) -> np.ndarray:
+        """Return the mean token of each clip, float32 [N, D]. Raises ValueError if only labels are available."""
+        if self.tokens is None:
+            raise ValueError("clips without tokens cannot be pooled")
         return np.stack([getattr(clip, kind).mean(axis=0) for clip in self.tokens])
 
 
@@ -66,6 +70,9 @@ class Prediction:
     seconds: float = 0.0
 
 
+Predict = Callable[[LabelledClips, Fold, int], Prediction]
+
+
 @dataclass(frozen=True, slots=True)
 class Predictor:
     """A predictor that learns from a fold's training clips and scores its test clips.
@@ -82,16 +89,16 @@ class Predictor:
     kind: Kind
     seeded: bool
     needs_tokens: bool
-    predict: Callable[[LabelledClips, Fold, int], Prediction]
+    predict: Predict
 
 
 def all_predictors(train: TrainSettings, uncertainty: UncertaintySettings) -> list[Predictor]:
     """Return all predictors; the one of kind "model" has the form that the settings train."""
 
-    def baseline(name: str, predict: Callable, *, seeded: bool = False, needs_tokens: bool = False) -> Predictor:
+    def baseline(name: str, predict: Predict, *, seeded: bool = False, needs_tokens: bool = False) -> Predictor:
         return Predictor(name, "baseline", seeded, needs_tokens, predict)
 
-    def network(name: str, kind: Kind, form: Form, change: Callable = _unchanged) -> Predictor:
+    def network(name: str, kind: Kind, form: Form, change: Change = _unchanged) -> Predictor:
         settings = train.model_copy(update={"form": form})
         return Predictor(name, kind, True, True, partial(_network, settings, uncertainty, change))
 
@@ -136,7 +143,7 @@ def chosen_predictors(known: Sequence[Predictor], only: Sequence[str], *, with_t
     return chosen
 
 
-def _constant(average: Callable, clips: LabelledClips, fold: Fold, seed: int) -> Prediction:
+def _constant(average: Callable[..., np.ndarray], clips: LabelledClips, fold: Fold, seed: int) -> Prediction:
     constant = average(clips.labels[fold.train].astype(np.float64), axis=0)
     return Prediction(baselines.say_constant(constant, len(fold.test)))
 
@@ -146,12 +153,12 @@ def _look_up(shrinkage: float, clips: LabelledClips, fold: Fold, seed: int) -> P
     return Prediction(baselines.look_up_subject(clips.labels[fold.train], known, asked, shrinkage=shrinkage))
 
 
-def _pooled(kinds: Sequence[str], clips: LabelledClips, fold: Fold) -> tuple[np.ndarray, np.ndarray]:
+def _pooled(kinds: Sequence[TokenKind], clips: LabelledClips, fold: Fold) -> tuple[np.ndarray, np.ndarray]:
     features = np.hstack([clips.pooled(kind) for kind in kinds])
     return features[fold.train], features[fold.test]
 
 
-def _ridge(kinds: Sequence[str], clips: LabelledClips, fold: Fold, seed: int) -> Prediction:
+def _ridge(kinds: Sequence[TokenKind], clips: LabelledClips, fold: Fold, seed: int) -> Prediction:
     known, asked = _pooled(kinds, clips, fold)
     return Prediction(baselines.ridge(known, clips.labels[fold.train], clips.subjects_of(fold.train), asked))
 
@@ -165,7 +172,7 @@ def _mlp(clips: LabelledClips, fold: Fold, seed: int) -> Prediction:
 def _network(
     train: TrainSettings,
     uncertainty: UncertaintySettings,
-    change: Callable[[list[ClipTokens], int], list[ClipTokens]],
+    change: Change,
     clips: LabelledClips,
     fold: Fold,
     seed: int,
@@ -174,6 +181,8 @@ def _network(
     from fusion import training  # Keras takes seconds to import
     from fusion.scoring import predict
 
+    if clips.tokens is None or clips.quality is None:
+        raise ValueError("the model needs tokens and their quality, not labels alone")
     known = change([clips.tokens[row] for row in fold.train], seed)
     asked = change([clips.tokens[row] for row in fold.test], seed)
     labels, people = clips.labels[fold.train], clips.subjects_of(fold.train)
@@ -200,13 +209,13 @@ def _unchanged(clips: list[ClipTokens], seed: int) -> list[ClipTokens]:
     return clips
 
 
-def _blanked(kind: Literal["static", "dynamic"], clips: list[ClipTokens], seed: int) -> list[ClipTokens]:
+def _blanked(kind: TokenKind, clips: list[ClipTokens], seed: int) -> list[ClipTokens]:
     """Replace all tokens of a kind by one token of zeros, which reveals neither their number nor their times."""
     blank = {kind: np.zeros_like(getattr(clips[0], kind)[:1]), f"{kind}_time_s": np.zeros(1, np.float32)}
     return [replace(clip, **blank) for clip in clips]
 
 
-def _shuffled(kind: Literal["static", "dynamic"], clips: list[ClipTokens], seed: int) -> list[ClipTokens]:
+def _shuffled(kind: TokenKind, clips: list[ClipTokens], seed: int) -> list[ClipTokens]:
     """Give each clip another clip's tokens of one kind; none keeps its own."""
     order = np.random.default_rng(seed).permutation(len(clips))
     donor = np.empty(len(clips), int)

@@ -131,7 +131,8 @@ def _attend(layer: CrossAttention, static: tf.Tensor, dynamic: tf.Tensor, mask: 
 
 
 def _standardisation(model: CompletePersonalityModel, kind: str) -> Standardisation:
-    return getattr(model.cross_attention, f"{kind}_standardisation")
+    layer: Standardisation = getattr(model.cross_attention, f"{kind}_standardisation")
+    return layer
 
 
 def _aligned(shape: tuple[int, int]) -> np.ndarray:

@@ -185,7 +185,7 @@ def _kept(trained: CompletePersonalityModel) -> CompletePersonalityModel:
     """Return the same model on one device, in float32 whatever precision it was trained in."""
     config = trained.get_config()
     del config["dtype"], config["name"]
-    model = CompletePersonalityModel.from_config(config)
+    model: CompletePersonalityModel = CompletePersonalityModel.from_config(config)
     attention = trained.cross_attention
     model.set_statistics(
         attention.static_standardisation.mean,

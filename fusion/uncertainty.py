@@ -19,6 +19,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import numpy.typing as npt
 from pydantic import BaseModel
 from sklearn.linear_model import Ridge
 
@@ -171,7 +172,7 @@ def calibrate(
         # on other people than the widths, otherwise difficulties would be fitted to the people they are measured on
         rows, hard = split_by_subject(subjects, 1 / 3, seed)
         difficulty = _learn_difficulty(scores[hard], labels[hard], quality.take(hard), centre)
-    people = [subjects[row] for row in rows]
+    people = [subjects[row] for row in rows.tolist()]
     errors = np.abs(scores - labels)[rows]
     blind = np.abs(labels - centre)[rows]
     unit = Calibration(
@@ -186,12 +187,12 @@ def calibrate(
     return unit.model_copy(update={"half_width": tuple(half_width.tolist())})
 
 
-def half_widths(calibration: Calibration, scores: np.ndarray, quality: ClipQuality) -> np.ndarray:
+def half_widths(calibration: Calibration, scores: np.ndarray, quality: ClipQuality) -> npt.NDArray[np.float64]:
     """Return half the width of each interval: float64 [N, T], for scores [N, T]."""
-    return np.array(calibration.half_width) * _difficulty(calibration, scores, quality)
+    return np.array(calibration.half_width, np.float64) * _difficulty(calibration, scores, quality)
 
 
-def _quantile(errors: np.ndarray, people: Sequence[str], confidence: float) -> np.ndarray:
+def _quantile(errors: npt.NDArray[np.float64], people: Sequence[str], confidence: float) -> npt.NDArray[np.float64]:
     """Return the lowest error that a weight of `confidence` does not exceed; a person's clips share 1 / (K + 1)."""
     names, person_of_clip, counts = np.unique(np.asarray(people, str), return_inverse=True, return_counts=True)
     if len(names) < least_people(confidence):
@@ -202,7 +203,9 @@ def _quantile(errors: np.ndarray, people: Sequence[str], confidence: float) -> n
     weights = 1 / ((len(names) + 1) * counts[person_of_clip])
     order = np.argsort(errors, axis=0)
     reached = np.cumsum(weights[order], axis=0) >= confidence - 1e-9
-    return np.take_along_axis(errors, order, axis=0)[reached.argmax(axis=0), np.arange(errors.shape[1])]
+    ascending = np.take_along_axis(errors, order, axis=0)
+    quantiles: npt.NDArray[np.float64] = ascending[reached.argmax(axis=0), np.arange(errors.shape[1])]
+    return quantiles
 
 
 def _features(scores: np.ndarray, quality: ClipQuality, centre: np.ndarray) -> np.ndarray:
@@ -227,8 +230,8 @@ def _learn_difficulty(scores: np.ndarray, labels: np.ndarray, quality: ClipQuali
     return np.array(weights)
 
 
-def _difficulty(calibration: Calibration, scores: np.ndarray, quality: ClipQuality) -> np.ndarray:
+def _difficulty(calibration: Calibration, scores: np.ndarray, quality: ClipQuality) -> npt.NDArray[np.float64]:
     """Return each clip's expected error relative to the average one: float64 [N, T], from 1 / WIDEST to WIDEST."""
     features = _features(scores, quality, np.array(calibration.centre))
-    expected = np.einsum("tnf,tf->nt", features, np.array(calibration.difficulty))
+    expected: npt.NDArray[np.float64] = np.einsum("tnf,tf->nt", features, np.array(calibration.difficulty))
     return np.clip(expected, 1 / WIDEST, WIDEST)

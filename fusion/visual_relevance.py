@@ -31,7 +31,8 @@ def face_gradient(model: CompletePersonalityModel, inputs: Mapping[str, Any], tr
     with tf.GradientTape() as tape:
         tape.watch(static)
         score = tf.reduce_sum(model({**inputs, "static": static}, training=False)[:, _place(trait)])
-    return tape.gradient(score, static).numpy()
+    gradient: np.ndarray = tape.gradient(score, static).numpy()
+    return gradient
 
 
 def attention_relevance(model: CompletePersonalityModel, inputs: Mapping[str, Any], trait: str) -> np.ndarray:
@@ -64,7 +65,8 @@ def attention_relevance(model: CompletePersonalityModel, inputs: Mapping[str, An
         pooled = model.fusion(layer.fused_by(query, key, weights), token_mask=tokens.get("static_mask"), training=False)
         score = tf.reduce_sum(model.head(pooled)[:, _place(trait)])
     gradient = tape.gradient(score, weights)
-    return (weights * (gradient - ops.sum(weights * gradient, axis=-1, keepdims=True))).numpy().astype(np.float32)
+    relevance: np.ndarray = (weights * (gradient - ops.sum(weights * gradient, axis=-1, keepdims=True))).numpy()
+    return relevance.astype(np.float32)
 
 
 def _place(trait: str) -> int:

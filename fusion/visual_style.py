@@ -8,11 +8,14 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from functools import wraps
-from typing import ParamSpec, TypeVar
+from typing import TYPE_CHECKING, ParamSpec, TypeVar
 
 import matplotlib
 from matplotlib.animation import FuncAnimation
 from matplotlib.figure import Figure
+
+if TYPE_CHECKING:
+    from matplotlib.typing import RcKeyType
 
 PAGE_IN = 180 / 25.4  # two columns of a journal
 SHOWN_DPI = 200
@@ -21,7 +24,7 @@ COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#0
 LINES = ("-", "--", "-.", ":")
 LETTERS_PER_IN = 12.5  # of a heading
 
-STYLE = {
+STYLE: dict[RcKeyType, float | bool] = {
     "font.size": 8,
     "axes.titlesize": 8,
     "axes.labelsize": 8,
@@ -46,7 +49,7 @@ def printed(draw: Callable[P, Drawn]) -> Callable[P, Drawn]:
     def styled(*args: P.args, **kwargs: P.kwargs) -> Drawn:
         with matplotlib.rc_context(STYLE):
             drawn = draw(*args, **kwargs)
-        figure = drawn if isinstance(drawn, Figure) else drawn._fig
+        figure = drawn if isinstance(drawn, Figure) else drawn._fig  # type: ignore[attr-defined]  # not public
         for axes in figure.axes:  # ticks are created when the figure is shown, in the style that is active then
             axes.tick_params(which="both", labelsize=STYLE["font.size"])
         return drawn

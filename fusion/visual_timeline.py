@@ -11,6 +11,8 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
+from matplotlib.gridspec import SubplotSpec
+from matplotlib.lines import Line2D
 
 from fusion.visual_style import COLOURS, LINES, MOVING_DPI, PAGE_IN, page, printed, settle
 
@@ -50,11 +52,11 @@ class TimeLine:
 
     def by_head(self) -> np.ndarray:
         """Return the attention to each motion token, averaged over the faces: [heads, Td]; a head sums to 1."""
-        return self.weights.mean(axis=1)
+        return np.asarray(self.weights.mean(axis=1))
 
     def by_moment(self) -> np.ndarray:
         """Return the mean over faces and heads: [Td]; sums to 1."""
-        return self.weights.mean(axis=(0, 1))
+        return np.asarray(self.weights.mean(axis=(0, 1)))
 
     def spoken(self) -> np.ndarray:
         """Return the relevance for the trait, summed over faces and heads: [Td]; positive raises the score."""
@@ -67,7 +69,8 @@ class TimeLine:
         """Return attention at points in time, [n]: of the window that contains each; mean of several, 0 of none."""
         time_s = np.asarray(time_s, np.float64)
         inside = (self.start_s <= time_s[:, None]) & (time_s[:, None] <= self.end_s)
-        return (inside * self.by_moment()).sum(axis=1) / np.maximum(inside.sum(axis=1), 1)
+        attention: np.ndarray = (inside * self.by_moment()).sum(axis=1) / np.maximum(inside.sum(axis=1), 1)
+        return attention
 
 
 @printed
@@ -89,13 +92,13 @@ def plot_time_line(line: TimeLine, frames: Sequence[np.ndarray], frame_time_s: n
     height, width = frames[0].shape[:2]
     strip_in = 0.9 * PAGE_IN / len(frames) * height / width
     figure = page(strip_in + BARS_IN * bars + 1.0, heading)
-    strip, *places = figure.add_gridspec(1 + bars, 1, height_ratios=[strip_in + 0.35, *[BARS_IN] * bars])
-    panels = strip.subgridspec(1, len(frames)).subplots(squeeze=False)[0]
+    grid = figure.add_gridspec(1 + bars, 1, height_ratios=[strip_in + 0.35, *[BARS_IN] * bars])
+    panels = grid[0].subgridspec(1, len(frames)).subplots(squeeze=False)[0]
     at = line.on_times(frame_time_s)
     for axes, frame, time_s, weight in zip(panels, frames, frame_time_s, at, strict=True):
         _framed(axes, frame, weight / max(float(at.max()), 1e-12))
         axes.set_title(f"{time_s:.1f} s")
-    _draw_bars(figure, places, line)
+    _draw_bars(figure, [grid[1 + bar] for bar in range(bars)], line)
     return figure
 
 
@@ -108,12 +111,13 @@ def animate_time_line(
     figure = page(3.0 + BARS_IN * bars, heading, width_in=MOVING_IN)
     figure.set_dpi(MOVING_DPI)
     FigureCanvasAgg(figure)
-    top, *places = figure.add_gridspec(1 + bars, 1, height_ratios=[2.6, *[BARS_IN] * bars])
-    picture = figure.add_subplot(top)
+    grid = figure.add_gridspec(1 + bars, 1, height_ratios=[2.6, *[BARS_IN] * bars])
+    picture = figure.add_subplot(grid[0])
+    places = [grid[1 + bar] for bar in range(bars)]
     markers = [axes.axvline(frame_time_s[0], color="black", linewidth=1.2) for axes in _draw_bars(figure, places, line)]
     at = line.on_times(frame_time_s)
 
-    def draw(number: int) -> list:
+    def draw(number: int) -> list[Line2D]:
         picture.clear()
         _framed(picture, frames[number], at[number] / max(float(at.max()), 1e-12))
         for marker in markers:
@@ -133,15 +137,16 @@ def _framed(axes: Axes, frame: np.ndarray, share: float) -> None:
         spine.set(linewidth=0.5 + 3 * share, edgecolor=(*to_rgb(FOR), 0.15 + 0.85 * share))
 
 
-def _draw_bars(figure: Figure, places: Sequence, line: TimeLine) -> list[Axes]:
+def _draw_bars(figure: Figure, places: Sequence[SubplotSpec], line: TimeLine) -> list[Axes]:
     middle, width = (line.start_s + line.end_s) / 2, line.end_s - line.start_s
     attention = figure.add_subplot(places[0])
     attention.bar(middle, line.by_moment(), width * 0.96, color="0.8", label="mean of heads")
     edges = np.stack([line.start_s, line.end_s], axis=1)
     for head, weights in enumerate(line.by_head()):
-        style = {"color": "0.25", "linestyle": LINES[head % len(LINES)], "linewidth": 1}
+        dashes = LINES[head % len(LINES)]
         for moment, (span, weight) in enumerate(zip(edges, weights, strict=True)):
-            attention.plot(span, [weight, weight], label=f"head {head + 1}" if moment == 0 else None, **style)
+            label = f"head {head + 1}" if moment == 0 else None
+            attention.plot(span, [weight, weight], label=label, color="0.25", linestyle=dashes, linewidth=1)
     attention.set_ylabel("attention")
     attention.set_ylim(bottom=0)
     attention.legend(

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path, PurePosixPath
@@ -116,7 +116,7 @@ class ClaimLog:
         numbers = {kind: frozenset(int(m["number"]) for m in matches if m and m["kind"] == kind) for kind in _KINDS}
         return Listing(numbers["json"], numbers["beat"], numbers["end"])
 
-    def read(self, numbers: Iterable[int]) -> list[Claim]:
+    def read(self, numbers: Iterable[int]) -> Sequence[Claim]:
         """Read claims, leaving out those removed in the meantime. The log remembers these claims and drops others."""
         found = {number: self._known.get(number) or self._read(number) for number in sorted(numbers)}
         self._known = {number: claim for number, claim in found.items() if claim is not None}

@@ -11,11 +11,11 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import accumulate
-from typing import BinaryIO
 
 import numpy as np
 
 from storage.features import VideoFeatures
+from storage.remote_reader import Stream
 from storage.shard import ShardHeader
 
 BLOCK_BYTES = 2**20  # of vectors: the other columns are read for as many videos at a time as these bytes hold
@@ -44,7 +44,7 @@ class Column:
         """Total number of rows."""
         return self._first_rows[-1]
 
-    def read(self, stream: BinaryIO, first: int, last: int) -> np.ndarray:
+    def read(self, stream: Stream, first: int, last: int) -> np.ndarray:
         """Read the rows from `first` up to but not including `last`.
 
         Returns:
@@ -56,7 +56,7 @@ class Column:
         if last > self.rows:
             raise ValueError(f"it has {self.rows} rows, not {last}")
         values = np.empty((last - first, self.width), self.dtype)
-        goal = memoryview(values).cast("B")
+        goal = values.data.cast("B")
         row_bytes = self.width * self.dtype.itemsize
         run = bisect_right(self._first_rows, first) - 1
         row = first
@@ -138,14 +138,14 @@ def cut_vectors(
 
 
 def read_vectors(
-    column: Column, stream: BinaryIO, positions: Sequence[int], first_rows: Sequence[int]
+    column: Column, stream: Stream, positions: Sequence[int], first_rows: Sequence[int]
 ) -> Iterator[np.ndarray]:
     """Yield each video's vectors, read on demand into their own memory, so that keeping one video keeps no other."""
     for position in positions:
         yield column.read(stream, first_rows[position], first_rows[position + 1])
 
 
-def _fill(stream: BinaryIO, goal: memoryview) -> None:
+def _fill(stream: Stream, goal: memoryview) -> None:
     while goal:
         count = stream.readinto(goal)
         if not count:

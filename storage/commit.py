@@ -128,27 +128,29 @@ def remove_files(paths: Sequence[StorePath]) -> None:
     Raises:
         StoreError: the operating system refused.
     """
-    if paths and isinstance(paths[0], RemotePath):
-        delete(paths)
-        return
+    delete([path for path in paths if isinstance(path, RemotePath)])
+    local = [path for path in paths if isinstance(path, Path)]
     try:
-        for path in paths:
+        for path in local:
             path.unlink(missing_ok=True)
-        for path in {path.parent for path in paths}:
+        for path in {path.parent for path in local}:
             _sync(path)
     except OSError as error:
         raise StoreError(f"cannot remove {path}: {refusal(error)}") from error
 
 
 def move_file(path: StorePath, target: StorePath) -> None:
-    """Move a file durably within one file system.
+    """Move a file durably within one file system or one bucket.
 
     Raises:
+        ValueError: only one of the paths is on object storage.
         StoreError: the operating system refused.
     """
-    if isinstance(path, RemotePath):
+    if isinstance(path, RemotePath) and isinstance(target, RemotePath):
         remote_commit.move_file(path, target)
         return
+    if isinstance(path, RemotePath) or isinstance(target, RemotePath):
+        raise ValueError(f"cannot move {path} to {target}: only one of them is on object storage")
     make_folder(target.parent)
     try:
         os.rename(path, target)

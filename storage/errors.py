@@ -25,7 +25,7 @@ def is_full(error: OSError) -> bool:
 
 def refusal(error: OSError) -> str:
     """Describe in one line why the operating system refused, with the cure if there is only one."""
-    if is_full(error):
+    if error.errno is not None and is_full(error):
         return f"the disk is full ({os.strerror(error.errno)}); free some space there, then run the same command again"
     # Libraries wrap the system's message in their own words, sometimes over several lines.
     return " ".join(str(error).split()) if error.strerror is None else error.strerror

@@ -29,7 +29,7 @@ from storage.formats import SUFFIXES, FormatName, format_named, format_of
 from storage.layout import open_store
 from storage.parts import list_parts, new_part
 from storage.paths import StorePath, in_order
-from storage.shard import Dtype, ShardHeader, damaged, read_header, read_videos
+from storage.shard import Dtype, ShardHeader, VideoEntry, damaged, read_header, read_videos
 
 _WHOLE_NUMBERS = "faces"  # boxes in pixels: float16 would move those beyond 2048 by a pixel
 
@@ -46,7 +46,7 @@ class _Index:
     def add(self, shard: StorePath, header: ShardHeader) -> None:
         """Add the contents of a shard. This is fastest in the order of the shards' names."""
         stem = shard.stem
-        entries = header.videos
+        entries: Sequence[VideoEntry] = header.videos
         if stem < self.newest:
             entries = [entry for entry in entries if not self._knows_newer(entry.video_id, stem)]
         self.newest = max(self.newest, stem)

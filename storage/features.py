@@ -88,9 +88,9 @@ class VideoFeatures:
             crc = zlib.crc32(np.add.reduce(words, axis=1, dtype=np.uint64), crc)
             crc = zlib.crc32(np.add.reduce(words, axis=0, dtype=np.uint64), crc)
         else:
-            crc = zlib.crc32(vectors, crc)
+            crc = zlib.crc32(vectors.data, crc)
         for array in (self.start_s, self.end_s, *(self.quality[name] for name in names)):
-            crc = zlib.crc32(np.ascontiguousarray(array), crc)
+            crc = zlib.crc32(np.ascontiguousarray(array).data, crc)
         return crc
 
     def rounded(self, dtype: Literal["float32", "float16"]) -> VideoFeatures:

@@ -28,7 +28,6 @@ import json
 import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import BinaryIO
 
 import h5py
 import numpy as np
@@ -37,6 +36,7 @@ from h5py import h5d, h5z
 from storage.columns import BLOCK_BYTES, Column, blocks, cut_into_videos, cut_vectors, read_vectors, video_rows
 from storage.features import VideoFeatures
 from storage.paths import StorePath
+from storage.remote_reader import Stream
 from storage.shard import ShardHeader
 
 CHUNK_BYTES = 2**20
@@ -67,10 +67,10 @@ class Hdf5Format:
                 data = values.astype(header.dtype, copy=False) if name == "vector" else values
                 dataset = file.create_dataset(name, data=data, chunks=_chunk(name, header), fletcher32=True)
                 places[name] = _places(dataset)
-        with image.getbuffer() as data, path.open("wb") as stream:
-            lead = b"%s %d\n%s\n%s\n" % (_MAGIC, len(data), text, json.dumps(places).encode())
+        with image.getbuffer() as written, path.open("wb") as stream:
+            lead = b"%s %d\n%s\n%s\n" % (_MAGIC, len(written), text, json.dumps(places).encode())
             stream.write(lead.ljust(block, b"\0"))
-            stream.write(data[block:])
+            stream.write(written[block:])
 
     def read_header(self, path: StorePath) -> ShardHeader:
         """Read the user block only. Raises OSError, ValueError, KeyError or TypeError if it is damaged."""
@@ -111,7 +111,7 @@ class Hdf5Format:
         """Do nothing: the two ways of reading check the whole file."""
 
 
-def _read_lead(stream: BinaryIO) -> ShardHeader:
+def _read_lead(stream: Stream) -> ShardHeader:
     magic, _, size = stream.readline(64).partition(b" ")
     if magic != _MAGIC:
         raise ValueError("it has no feature shard header")

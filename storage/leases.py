@@ -27,7 +27,7 @@ from typing import TypeVar
 
 from storage.claims import Beat, Claim, ClaimLog
 from storage.errors import StoreError
-from storage.paths import StorePath
+from storage.paths import StorePath, store_path
 from storage.processes import is_gone, this_process
 
 BEAT_S = 5.0
@@ -67,7 +67,7 @@ class Leases:
     def __init__(
         self, root: str | StorePath, key: str, *, beat_s: float = BEAT_S, timeout_s: float = TIMEOUT_S
     ) -> None:
-        self._log = ClaimLog(root, key)
+        self._log = ClaimLog(store_path(root), key)
         self._beat_s, self._timeout_s = beat_s, timeout_s
         self._holder = secrets.token_hex(8)
         self._process = this_process()

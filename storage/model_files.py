@@ -156,7 +156,7 @@ def _settings(model_class: type[keras.Model], config: Any) -> dict[str, Any]:
 def _dtype_name(dtype: Any) -> str:
     if isinstance(dtype, dict) and dtype.get("class_name") == "DTypePolicy" and isinstance(dtype.get("config"), dict):
         dtype = dtype["config"].get("name")
-    if dtype not in _DTYPES:
+    if not isinstance(dtype, str) or dtype not in _DTYPES:
         raise _RefusedError(f"its dtype must be one of {', '.join(_DTYPES)}, not {_one_line(dtype)}")
     return dtype
 

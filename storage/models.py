@@ -7,7 +7,6 @@ import json
 import re
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
-from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -78,7 +77,8 @@ class ModelSerializer:
         # Before anything is written: values that JSON cannot represent are the caller's mistake.
         measures = _json({measure: [float(value) for value in values] for measure, values in history.items()})
         _json(dict(metadata))
-        for number in count(max(self._numbers(name), default=0) + 1):
+        number = max(self._numbers(name), default=0) + 1
+        while True:
             version = str(number)
             try:
                 with commit_folder(folder / version, mark=METADATA_FILE) as temporary:
@@ -89,7 +89,7 @@ class ModelSerializer:
                     (temporary / METADATA_FILE).write_text(_json(facts), encoding="utf-8")
                 return version
             except FileExistsError:
-                continue  # another process has just saved this version, or is about to
+                number += 1  # another process has just saved this version, or is about to
 
     def load(self, name: str, version: str = LATEST) -> tuple[keras.Model, dict[str, Any]]:
         """Load an uncompiled model and its metadata. Runs no code from the file, see `storage.model_files`.

@@ -23,6 +23,7 @@ import os
 from collections.abc import Iterator, Sequence
 from itertools import groupby
 from pathlib import Path
+from typing import Any, Literal, cast
 
 import numpy as np
 import pyarrow as pa
@@ -40,15 +41,15 @@ ROW_GROUP_ROWS = 2**14
 _VECTOR = "vector.list.element"  # the Parquet path of the vectors' numbers
 _PLACES_KEY = b"traitline_vectors"  # (offset in bytes, rows) of each row group's vectors
 _NO_LIMIT = 2**31 - 1
+_Codec = Literal["gzip", "brotli", "lz4", "zstd", "snappy", "none"]  # as pyarrow's stubs have it
 _TAIL_BYTES = 2**16  # read at once; a longer footer takes a second read
 
-_LABELS = pa.schema(
-    [
-        pa.field("video_id", pa.string(), nullable=False),
-        pa.field("video_sha256", pa.string(), nullable=False),
-        pa.field("token", pa.int32(), nullable=False),
-    ]
-)
+_LABEL_FIELDS: list[pa.Field[Any]] = [
+    pa.field("video_id", pa.string(), nullable=False),
+    pa.field("video_sha256", pa.string(), nullable=False),
+    pa.field("token", pa.int32(), nullable=False),
+]
+_LABELS = pa.schema(_LABEL_FIELDS)
 
 
 class ParquetFormat:
@@ -59,13 +60,15 @@ class ParquetFormat:
     def write(self, path: Path, header: ShardHeader, videos: Sequence[VideoFeatures]) -> None:
         """Write one shard file. Raises OSError if the disk refuses."""
         schema = _schema(header)
+        compression: dict[str, _Codec] = {name: "zstd" for name in schema.names if name != "vector"}
+        compression[_VECTOR] = "none"
         with (
             pa.OSFile(str(path), "wb") as sink,
             pq.ParquetWriter(
                 sink,
                 schema,
-                compression={name: "zstd" for name in schema.names if name != "vector"} | {_VECTOR: "none"},
-                use_dictionary=["video_id", "video_sha256"],
+                compression=compression,
+                use_dictionary=["video_id", "video_sha256"],  # type: ignore[arg-type]  # the stubs lack lists
                 use_byte_stream_split=list(header.family.quality),
                 write_statistics=["video_id"],
                 write_page_checksum=True,
@@ -81,7 +84,7 @@ class ParquetFormat:
                 # The vectors come last, in one page that ends with the unencoded numbers.
                 places.append((sink.tell() - len(rows) * header.row_bytes, len(rows)))
             # In the footer only: schema metadata would be written twice, the second time in base64.
-            writer.add_key_value_metadata({HEADER_KEY: header.to_text(), _PLACES_KEY: json.dumps(places)})
+            writer.add_key_value_metadata({HEADER_KEY: header.to_text(), _PLACES_KEY.decode(): json.dumps(places)})
 
     def read_header(self, path: StorePath) -> ShardHeader:
         """Read the header from the footer. Raises OSError, ValueError, KeyError or TypeError if it is damaged."""
@@ -193,7 +196,7 @@ def _by_row_group(
         rows = file.read_row_group(group, columns=names, use_threads=False)
         columns = {name: rows[name].combine_chunks() for name in names}
         if "vector" in columns:
-            columns["vector"] = columns["vector"].flatten()
+            columns["vector"] = cast("pa.FixedSizeListArray[Any, Any]", columns["vector"]).flatten()
         yield int(group_rows[group]), list(members), {name: column.to_numpy() for name, column in columns.items()}
 
 
@@ -257,6 +260,6 @@ def _rows(header: ShardHeader, videos: Sequence[VideoFeatures]) -> pa.Table:
     # Cast beforehand, because NumPy rounds to nearest.
     vectors = np.concatenate([video.vectors for video in videos]).astype(header.dtype, copy=False)
     flat = pa.array(vectors.ravel())
-    vectors = pa.FixedSizeListArray.from_arrays(flat, type=schema.field("vector").type)
-    columns = [*_labels(videos).columns, *(pa.array(np.concatenate(parts)) for parts in numbers.values()), vectors]
+    vector = pa.FixedSizeListArray.from_arrays(flat, type=schema.field("vector").type)
+    columns = [*_labels(videos).columns, *(pa.array(np.concatenate(parts)) for parts in numbers.values()), vector]
     return pa.Table.from_arrays(columns, schema=schema)

@@ -7,7 +7,7 @@ import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import BinaryIO, TypeVar
+from typing import BinaryIO, TypeVar, cast
 
 from storage.remote import RemotePath
 
@@ -30,6 +30,15 @@ def store_path(place: str | StorePath) -> StorePath:
     return Path(place) if isinstance(place, str) else place
 
 
+def relative_name(path: StorePath, folder: StorePath) -> str:
+    """Return the POSIX path of `path` relative to a folder. Raises ValueError if it is not below it."""
+    if isinstance(path, RemotePath) and isinstance(folder, RemotePath):
+        return str(path.relative_to(folder))
+    if isinstance(path, Path) and isinstance(folder, Path):
+        return path.relative_to(folder).as_posix()
+    raise ValueError(f"{path} is not below {folder}: only one of them is on object storage")
+
+
 def fetched(path: StorePath) -> StorePath:
     """Return the same path; if it is an object, with its bytes in memory, for callers that read it more than once."""
     return path.fetched() if isinstance(path, RemotePath) else path
@@ -37,7 +46,9 @@ def fetched(path: StorePath) -> StorePath:
 
 def parquet_source(path: StorePath) -> Path | BinaryIO:
     """Return a source from which pyarrow reads Parquet; of an object, pyarrow requests parts, the end first."""
-    return path.open("rb", buffering=0) if isinstance(path, RemotePath) else path
+    if isinstance(path, Path):
+        return path
+    return cast("BinaryIO", path.open("rb", buffering=0))  # has every method of BinaryIO that pyarrow calls
 
 
 @contextlib.contextmanager

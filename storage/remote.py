@@ -22,14 +22,17 @@ from datetime import timedelta
 from fnmatch import fnmatchcase
 from functools import total_ordering
 from pathlib import Path, PurePosixPath
-from typing import Any, BinaryIO, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from obstore.exceptions import BaseError
 from obstore.store import from_url
 
 from storage.errors import StoreError, UnreachableError
 from storage.remote_errors import asking, reason
-from storage.remote_reader import BLOCK_BYTES, Range, RangeReader
+from storage.remote_reader import BLOCK_BYTES, Range, RangeReader, Stream
+
+if TYPE_CHECKING:
+    from obstore.store import ClientConfig, RetryConfig
 
 SCHEMES = ("s3", "gs", "az")
 LISTED_AT_ONCE = 1000  # names in one answer, which shows a single moment
@@ -37,13 +40,13 @@ LISTED_AT_ONCE = 1000  # names in one answer, which shows a single moment
 _ENDPOINTS = ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL", "AWS_ENDPOINT")
 # A server that is down is reported after 6 s (if it refuses) or half a minute (if it is silent); a server that is busy
 # for a moment gets more time. The limit for a whole request is for a slow line, not for a silent one.
-_CLIENT = {
+_CLIENT: ClientConfig = {
     "allow_http": True,  # only if the address says http
     "connect_timeout": timedelta(seconds=5),
     "read_timeout": timedelta(seconds=20),
     "timeout": timedelta(minutes=10),
 }
-_RETRY = {
+_RETRY: RetryConfig = {
     "max_retries": 6,
     "retry_timeout": timedelta(seconds=30),
     "backoff": {"init_backoff": timedelta(milliseconds=200), "max_backoff": timedelta(seconds=5), "base": 2},
@@ -204,7 +207,7 @@ class RemotePath:
             if fnmatchcase(path.name, pattern):
                 yield path
 
-    def open(self, mode: str = "rb", buffering: int = -1) -> BinaryIO:
+    def open(self, mode: str = "rb", buffering: int = -1) -> Stream:
         """Open for reading bytes, by ranges on demand; unbuffered if `buffering` is 0."""
         if mode != "rb":
             raise ValueError(f"objects are read as bytes and written whole, not opened as {mode!r}")
@@ -224,9 +227,13 @@ class RemotePath:
                 answer = self._client.get(self.key, options={"range": part} if part is not None else None)
                 return answer.bytes().to_bytes(), answer.range[0], answer.meta["size"]
         except UnreachableError:
-            if part is None or self.stat().st_size:
+            if part is None:
                 raise
-            return b"", 0, 0  # a range request for an empty object is always invalid
+            size = self.stat().st_size
+            begin = part[0] if isinstance(part, tuple) else 0
+            if begin < size:
+                raise
+            return b"", 0, size  # no server accepts a range that begins at the end or after it
 
     def read_text(self, encoding: str = "utf-8") -> str:
         """Return the whole object as text."""

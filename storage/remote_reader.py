@@ -13,6 +13,10 @@ Range = tuple[int, int] | dict[str, int]
 """The first byte and the one after the last; or {"suffix": count} for the last bytes."""
 
 
+Stream = io.RawIOBase | io.BufferedIOBase
+"""A file opened for reading bytes, on this machine or on object storage."""
+
+
 class RangeReader(io.RawIOBase):
     """An object as a file: the first request also learns the size, and the last range read is kept.
 
@@ -38,21 +42,32 @@ class RangeReader(io.RawIOBase):
         return self._position
 
     def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
-        """Move to another position and return it."""
-        if whence == os.SEEK_END and self._size is None:
-            self._fetch({"suffix": BLOCK_BYTES})
-        self._position = offset + {os.SEEK_SET: 0, os.SEEK_CUR: self._position, os.SEEK_END: self._size}[whence]
-        return self._position
+        """Move to another position and return it; it may lie after the end.
+
+        Raises:
+            ValueError: the position is before the beginning, or `whence` is unknown.
+        """
+        if whence == os.SEEK_SET:
+            position = offset
+        elif whence == os.SEEK_CUR:
+            position = self._position + offset
+        elif whence == os.SEEK_END:
+            position = (self._fetch({"suffix": BLOCK_BYTES}) if self._size is None else self._size) + offset
+        else:
+            raise ValueError(f"whence must be 0, 1 or 2, not {whence}")
+        if position < 0:
+            raise ValueError(f"cannot seek to {position}, before the beginning")
+        self._position = position
+        return position
 
     def readinto(self, buffer: Any) -> int:
         """Read into a buffer from the kept range, or else as many bytes as fit; return their number."""
         begin, end = self._position, self._position + len(buffer)
-        if self._size is None:
-            self._fetch((begin, max(end, begin + BLOCK_BYTES)))
-        if begin >= self._size:
+        size = self._fetch((begin, max(end, begin + BLOCK_BYTES))) if self._size is None else self._size
+        if begin >= size:
             return 0
         if not self._start <= begin < self._start + len(self._block):
-            self._fetch((begin, min(max(end, begin + BLOCK_BYTES), self._size)))
+            self._fetch((begin, min(max(end, begin + BLOCK_BYTES), size)))
         data = self._block[begin - self._start : end - self._start]
         buffer[: len(data)] = data
         self._position += len(data)
@@ -68,5 +83,7 @@ class RangeReader(io.RawIOBase):
             size -= len(part)
         return b"".join(parts)
 
-    def _fetch(self, part: Range) -> None:
+    def _fetch(self, part: Range) -> int:
+        """Keep a range, and return the size of the object."""
         self._block, self._start, self._size = self._read_range(part)
+        return self._size

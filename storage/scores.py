@@ -6,6 +6,7 @@ import math
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -158,7 +159,8 @@ class ScoreStore:
             StoreError: a file is damaged or too new.
         """
         keys: set[str] = set()
-        for folder in sorted(self._scores.glob("*/*")):
+        folders: list[StorePath] = sorted(self._scores.glob("*/*"))
+        for folder in folders:
             if folder.is_dir() and not folder.name.startswith("."):
                 keys |= column_values(folder, "scores", _SCHEMA, ("static_key", "dynamic_key"))
         return keys
@@ -174,11 +176,12 @@ def check_scores(path: StorePath) -> None:
 
 def _check(rows: pa.Table) -> None:
     """Refuse values that `Score` would refuse, for all rows at once."""
-    numbers = [rows["face_coverage"], *(pc.list_flatten(rows[name]) for name in ("traits", "low", "high"))]
+    lists = (pc.list_flatten(rows[name]) for name in ("traits", "low", "high"))
+    numbers: list[pa.Array[Any] | pa.ChunkedArray[Any]] = [rows["face_coverage"], *lists]
     if not all(pc.all(pc.is_finite(column), min_count=0).as_py() for column in numbers):
         raise ValueError("scores, bounds and face_coverage must be finite numbers")
     if not rows["low"].is_null().equals(rows["high"].is_null()):
         raise ValueError("an interval needs both bounds")
     times = rows["scored_at"].cast(pa.int64())
-    if not pc.all(pc.less(pc.abs(times), _MOST_MS), min_count=0).as_py():
+    if not pc.all(pc.less(pc.abs(times), pa.scalar(_MOST_MS)), min_count=0).as_py():
         raise ValueError("scored_at must be a time")

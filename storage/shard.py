@@ -91,7 +91,7 @@ class ShardHeader:
 
     def to_text(self) -> str:
         """Return one line of JSON and a line with its SHA-256, for a format to store in the file."""
-        values = {"family": self.family.to_dict(), "key": self.family.key, "videos": self.videos}
+        values: dict[str, Any] = {"family": self.family.to_dict(), "key": self.family.key, "videos": self.videos}
         if self.version > 1:
             values |= {"dtype": self.dtype, "shard_version": self.version}
         line = canonical_json(values)
@@ -115,7 +115,7 @@ class ShardHeader:
         family = _family(canonical_json(values["family"]))
         if values["key"] != family.key:
             raise ValueError(f"the header's key {values['key']} differs from that of its settings, {family.key}")
-        dtype = values["dtype"] if version > 1 else "float32"
+        dtype: Any = values["dtype"] if version > 1 else "float32"
         if dtype not in ("float32", "float16"):
             raise ValueError(f"the header's dtype is {dtype!r}")
         return cls(family, _entries(values["videos"]), dtype, version)

@@ -127,7 +127,8 @@ def column_values(folder: StorePath, prefix: str, schema: pa.Schema, columns: Se
         values: set[str] = set()
         with _open(path, schema) as file:
             for batch in file.iter_batches(columns=list(columns)):
-                values.update(*(column.unique().to_pylist() for column in batch.columns))
+                for column in batch.columns:
+                    values.update(value for value in column.unique().to_pylist() if value is not None)
         return values
 
     return set().union(*in_order(read, list_parts(folder, prefix, {SUFFIX})))

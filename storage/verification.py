@@ -15,7 +15,7 @@ from storage.formats import SUFFIXES, check_shard, format_of
 from storage.layout import open_store
 from storage.models import METADATA_FILE, ModelSerializer
 from storage.parts import list_parts
-from storage.paths import StorePath
+from storage.paths import StorePath, relative_name
 from storage.scores import check_scores
 from storage.shard import read_header
 from storage.tables import SUFFIX
@@ -91,7 +91,7 @@ def quarantine(root: str | StorePath, path: StorePath) -> StorePath:
         StoreError: the operating system refused.
     """
     store = open_store(root)
-    target = store / "quarantine" / path.relative_to(store)
+    target = store / "quarantine" / relative_name(path, store)
     number = 1
     while target.exists():
         number += 1

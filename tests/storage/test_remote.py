@@ -5,6 +5,8 @@ from __future__ import annotations
 import contextlib
 import http.server
 import logging
+import os
+import re
 import signal
 import socket
 import subprocess
@@ -22,7 +24,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 from s3_line import Line
 
 from storage import Failure, FailureLog, Family, FeatureStore, ModelSerializer, StoreError, VideoFeatures, remote
-from storage.commit import check_writable, commit_file, commit_folder, create_file
+from storage.commit import check_writable, commit_file, commit_folder, create_file, move_file
 from storage.compaction import merge_shards, plan_merges
 from storage.conversion import convert_shard
 from storage.errors import UnreachableError
@@ -30,7 +32,7 @@ from storage.formats import check_shard
 from storage.garbage import leftovers, remove_leftover
 from storage.layout import open_store
 from storage.parts import list_parts, new_part
-from storage.paths import store_path
+from storage.paths import relative_name, store_path
 from storage.survey import survey
 from storage.verification import find_damage, store_files
 
@@ -219,6 +221,39 @@ def test_any_part_of_an_object_reads_as_from_a_local_file(folder, tmp_path):
                 start = {0: abs(int(offset)), 1: abs(int(offset)), 2: int(offset) * (name == "a")}[int(whence)]
                 assert found.seek(start, whence) == truth.seek(start, whence)
                 assert found.read(count) == truth.read(count)
+
+
+def test_seeking_and_reading_past_the_ends_is_as_in_a_local_file(folder, tmp_path):
+    for data in (b"", b"some bytes"):
+        (tmp_path / "file").write_bytes(data)
+        (folder / "file").write_bytes(data)
+        for buffering in (0, -1):
+            answers = []
+            for path in (tmp_path / "file", folder / "file"):
+                with path.open("rb", buffering=buffering) as file:  # nothing is known of its size yet
+                    after = file.seek(10**6), file.read(4), file.read()
+                with path.open("rb", buffering=buffering) as file:
+                    from_end = file.seek(3, os.SEEK_END), file.read(4), file.seek(-len(data), os.SEEK_CUR), file.read(4)
+                    for offset, whence in ((-1, os.SEEK_SET), (-len(data) - 1, os.SEEK_END), (-100, os.SEEK_CUR)):
+                        with pytest.raises((ValueError, OSError)):
+                            file.seek(offset, whence)
+                    with pytest.raises((ValueError, OSError)):
+                        file.seek(0, 9)
+                answers.append((after, from_end))
+            assert answers[0] == answers[1]
+
+
+def test_file_is_not_moved_between_this_machine_and_object_storage(folder, tmp_path):
+    here, there = tmp_path / "file", folder / "file"
+    here.touch()
+    there.write_bytes(b"")
+    for path, target in ((here, folder / "moved"), (there, tmp_path / "moved")):
+        with pytest.raises(ValueError, match=re.escape(str(target))):
+            move_file(path, target)
+        with pytest.raises(ValueError, match=re.escape(str(path))):
+            relative_name(path, target.parent)
+    assert here.exists()
+    assert there.exists()
 
 
 def test_few_requests_are_made(s3_folder, requests):
