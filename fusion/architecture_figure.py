@@ -103,16 +103,16 @@ def short(count: float) -> str:
 def _ranks(architecture: Architecture) -> list[int]:
     """Return the row of each block: one below the lowest of its sources."""
     ranks = [0] * len(architecture.blocks)
-    for source, goal in sorted(architecture.edges, key=lambda edge: edge[1]):
-        ranks[goal] = max(ranks[goal], ranks[source] + 1)
+    for source, target in sorted(architecture.edges, key=lambda edge: edge[1]):
+        ranks[target] = max(ranks[target], ranks[source] + 1)
     return ranks
 
 
 def _draw(axes: Axes, title: str, architecture: Architecture, height: int) -> None:
     ranks = _ranks(architecture)
     places = _places(architecture, ranks)
-    for source, goal in architecture.edges:
-        _arrow(axes, (places[source], ranks[source]), (places[goal], ranks[goal]))
+    for source, target in architecture.edges:
+        _arrow(axes, (places[source], ranks[source]), (places[target], ranks[target]))
     for at, (block, rank) in enumerate(zip(architecture.blocks, ranks, strict=True)):
         width = WIDTH / ranks.count(rank)
         _box(axes, block, places[at], rank, width, block.macs / max(architecture.macs, 1))

@@ -53,9 +53,9 @@ def look_up_subject(
     sums = np.zeros((len(people), labels.shape[1]))
     np.add.at(sums, person_of_clip, labels)
     means = (sums + shrinkage * overall) / (counts + shrinkage)[:, None]
-    asked = np.asarray(test_subjects, str)
-    place = np.minimum(np.searchsorted(people, asked), len(people) - 1)
-    known = people[place] == asked
+    wanted = np.asarray(test_subjects, str)
+    place = np.minimum(np.searchsorted(people, wanted), len(people) - 1)
+    known = people[place] == wanted
     predictions: npt.NDArray[np.float64] = np.where(known[:, None], means[place], overall)
     return predictions
 

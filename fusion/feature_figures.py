@@ -33,12 +33,12 @@ def plot_identity(identity: Identity, title: str) -> Figure:
     else:
         both = np.concatenate([identity.same, identity.different])
         edges = np.linspace(both.min(), max(both.max(), both.min() + 1e-6), 61)
-        for values, what, colour, style in (
+        for values, pair_kind, colour, style in (
             (identity.different, "different people", COLOURS[0], "-"),
             (identity.same, "one person, different clips", COLOURS[1], "--"),
         ):
             shares = np.histogram(values, edges)[0] / len(values)
-            axes.stairs(shares, edges, color=colour, ls=style, lw=1.8, label=f"{what} ({len(values):,} pairs)")
+            axes.stairs(shares, edges, color=colour, ls=style, lw=1.8, label=f"{pair_kind} ({len(values):,} pairs)")
             axes.axvline(values.mean(), color=colour, ls=":", lw=1)
         axes.set_xlabel("cosine similarity of two tokens (dotted: mean)")
         axes.set_ylabel("share of pairs")

@@ -149,8 +149,8 @@ def _constant(average: Callable[..., np.ndarray], clips: LabelledClips, fold: Fo
 
 
 def _look_up(shrinkage: float, clips: LabelledClips, fold: Fold, seed: int) -> Prediction:
-    known, asked = clips.subjects_of(fold.train), clips.subjects_of(fold.test)
-    return Prediction(baselines.look_up_subject(clips.labels[fold.train], known, asked, shrinkage=shrinkage))
+    people, test_people = clips.subjects_of(fold.train), clips.subjects_of(fold.test)
+    return Prediction(baselines.look_up_subject(clips.labels[fold.train], people, test_people, shrinkage=shrinkage))
 
 
 def _pooled(kinds: Sequence[TokenKind], clips: LabelledClips, fold: Fold) -> tuple[np.ndarray, np.ndarray]:
@@ -159,14 +159,15 @@ def _pooled(kinds: Sequence[TokenKind], clips: LabelledClips, fold: Fold) -> tup
 
 
 def _ridge(kinds: Sequence[TokenKind], clips: LabelledClips, fold: Fold, seed: int) -> Prediction:
-    known, asked = _pooled(kinds, clips, fold)
-    return Prediction(baselines.ridge(known, clips.labels[fold.train], clips.subjects_of(fold.train), asked))
+    features, test_features = _pooled(kinds, clips, fold)
+    labels, people = clips.labels[fold.train], clips.subjects_of(fold.train)
+    return Prediction(baselines.ridge(features, labels, people, test_features))
 
 
 def _mlp(clips: LabelledClips, fold: Fold, seed: int) -> Prediction:
-    known, asked = _pooled(("static", "dynamic"), clips, fold)
+    features, test_features = _pooled(("static", "dynamic"), clips, fold)
     labels, people = clips.labels[fold.train], clips.subjects_of(fold.train)
-    return Prediction(baselines.mlp(known, labels, people, asked, seed=seed))
+    return Prediction(baselines.mlp(features, labels, people, test_features, seed=seed))
 
 
 def _network(
@@ -183,17 +184,17 @@ def _network(
 
     if clips.tokens is None or clips.quality is None:
         raise ValueError("the model needs tokens and their quality, not labels alone")
-    known = change([clips.tokens[row] for row in fold.train], seed)
-    asked = change([clips.tokens[row] for row in fold.test], seed)
+    train_clips = change([clips.tokens[row] for row in fold.train], seed)
+    test_clips = change([clips.tokens[row] for row in fold.test], seed)
     labels, people = clips.labels[fold.train], clips.subjects_of(fold.train)
     fit, held_out = hold_out_for_calibration(people, uncertainty, seed)
     settings = train.model_copy(update={"seed": seed})
-    trained = training.train([known[row] for row in fit], labels[fit], [people[row] for row in fit], settings)
-    scores = predict(trained.model, asked)
+    trained = training.train([train_clips[row] for row in fit], labels[fit], [people[row] for row in fit], settings)
+    scores = predict(trained.model, test_clips)
     if not len(held_out):
         return Prediction(scores)
     calibration = calibrate(
-        predict(trained.model, (known[row] for row in held_out)),
+        predict(trained.model, (train_clips[row] for row in held_out)),
         labels[held_out],
         [people[row] for row in held_out],
         clips.quality.take(fold.train[held_out]),

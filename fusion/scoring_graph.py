@@ -24,7 +24,7 @@ from fusion.tokens import ClipTokens
 
 KINDS = ("static", "dynamic")
 ALIGNMENT_BYTES = 64  # TensorFlow shares memory that begins at a multiple of this, and copies any other
-_NEVER = -1e9  # a logit that the softmax turns into 0
+_MASKED_LOGIT = -1e9  # a logit that the softmax turns into 0
 
 
 def lay_out(clips: Sequence[ClipTokens], model: CompletePersonalityModel) -> dict[str, tf.Tensor]:
@@ -119,15 +119,15 @@ def _attend(layer: CrossAttention, static: tf.Tensor, dynamic: tf.Tensor, mask: 
     to_answers = ops.einsum("dhk,hke->dhe", value.kernel, output.kernel)
     answer_bias = ops.einsum("hk,hke->e", value.bias, output.kernel) + output.bias
 
-    count, asked = ops.shape(dynamic)[0], ops.shape(dynamic)[1]
+    count, token_count = ops.shape(dynamic)[0], ops.shape(dynamic)[1]
     keys = ops.matmul(dynamic, ops.reshape(to_keys, (dim, heads * dim))) + ops.reshape(key_bias, (-1,))
     answers = ops.matmul(dynamic, ops.reshape(to_answers, (dim, heads * dim)))
-    logits = ops.where(ops.expand_dims(mask, -1), ops.matmul(dynamic, to_logits), _NEVER)
+    logits = ops.where(ops.expand_dims(mask, -1), ops.matmul(dynamic, to_logits), _MASKED_LOGIT)
 
-    keys, answers = (ops.reshape(each, (count, asked * heads, dim)) for each in (keys, answers))
-    similar = tf.matmul(static, keys, transpose_b=True) + ops.reshape(logits, (count, 1, asked * heads))
-    weights = tf.nn.softmax(tf.reshape(similar, (count, -1, asked, heads)), axis=2)
-    return ops.matmul(ops.reshape(weights, (count, -1, asked * heads)), answers) + answer_bias
+    keys, answers = (ops.reshape(each, (count, token_count * heads, dim)) for each in (keys, answers))
+    similar = tf.matmul(static, keys, transpose_b=True) + ops.reshape(logits, (count, 1, token_count * heads))
+    weights = tf.nn.softmax(tf.reshape(similar, (count, -1, token_count, heads)), axis=2)
+    return ops.matmul(ops.reshape(weights, (count, -1, token_count * heads)), answers) + answer_bias
 
 
 def _standardisation(model: CompletePersonalityModel, kind: str) -> Standardisation:

@@ -56,7 +56,7 @@ class Column:
         if last > self.rows:
             raise ValueError(f"it has {self.rows} rows, not {last}")
         values = np.empty((last - first, self.width), self.dtype)
-        goal = values.data.cast("B")
+        buffer = values.data.cast("B")
         row_bytes = self.width * self.dtype.itemsize
         run = bisect_right(self._first_rows, first) - 1
         row = first
@@ -65,7 +65,7 @@ class Column:
             skipped = row - self._first_rows[run]
             count = min(rows - skipped, last - row)
             stream.seek(offset + skipped * row_bytes)
-            _fill(stream, goal[(row - first) * row_bytes : (row - first + count) * row_bytes])
+            _fill(stream, buffer[(row - first) * row_bytes : (row - first + count) * row_bytes])
             row, run = row + count, run + 1
         return values
 
@@ -145,9 +145,9 @@ def read_vectors(
         yield column.read(stream, first_rows[position], first_rows[position + 1])
 
 
-def _fill(stream: Stream, goal: memoryview) -> None:
-    while goal:
-        count = stream.readinto(goal)
+def _fill(stream: Stream, buffer: memoryview) -> None:
+    while buffer:
+        count = stream.readinto(buffer)
         if not count:
             raise ValueError("it ends in the middle of its rows")
-        goal = goal[count:]
+        buffer = buffer[count:]

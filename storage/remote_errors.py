@@ -35,12 +35,12 @@ def asking(path: object) -> Iterator[None]:
 def reason(error: Exception) -> str:
     """Describe an error in one line, in the server's own words if the server sent any."""
     text = str(error)
-    told = re.search(r"<Code>(.*?)</Code>(?:.*?<Message>(.*?)</Message>)?", text, re.DOTALL)
-    if told is not None:
-        return ": ".join(part for part in told.groups() if part).rstrip(".")
+    answer = re.search(r"<Code>(.*?)</Code>(?:.*?<Message>(.*?)</Message>)?", text, re.DOTALL)
+    if answer is not None:
+        return ": ".join(part for part in answer.groups() if part).rstrip(".")
     line = " ".join(text.partition("\n")[0].split())
-    asked = re.search(r"(https?://[^/?\s]+).* - (.*)", line)
-    return (": ".join(asked.groups()) if asked is not None else line)[:300]
+    request_error = re.search(r"(https?://[^/?\s]+).* - (.*)", line)
+    return (": ".join(request_error.groups()) if request_error is not None else line)[:300]
 
 
 def _cure(error: Exception, address: str) -> str:
