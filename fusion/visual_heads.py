@@ -52,9 +52,9 @@ def plot_head_scores(
         axes.margins(x=0.15)
     left.set_xlim(0, 1.15)
     left.invert_yaxis()
-    left.set_xlabel("spread (0: one token, 1: all alike)")
+    left.set_xlabel("spread (0: one token, 1: all equally)")
     right.set_xlabel("mean time from face to motion (s)")
-    right.set_title("dotted: if all were looked at alike")
+    right.set_title("dotted: uniform attention")
     right.axvline(uniform, color="black", linestyle=":", linewidth=1)
     return figure
 
