@@ -240,7 +240,7 @@ def _table(
         lacking = [name for name, subject in zip(names, subjects, strict=True) if subject == ""]
         if lacking:
             raise LabelError(f"{path}: {len(lacking)} clips have an empty subject: {some_of(lacking)}")
-    named = [part_named(split) for split in splits]
+    named = [part_named(split) for split in splits] if at.split is not None else []
     parts = [part for part in named if part is not None]
     if len(parts) < len(named):
         odd = [name for name, part in zip(names, named, strict=True) if part is None]
