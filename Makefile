@@ -22,6 +22,7 @@ lint: $(VENV)/ready
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/lint-imports
+	$(BIN)/mypy
 
 # Needs uv. The locks pin every package with hashes, for all platforms or the containers' own, and name no index.
 LOCK := uv pip compile --quiet --generate-hashes --python-version 3.11 --no-emit-index-url --no-header

@@ -1,6 +1,6 @@
 """The model: from cached tokens of a clip to five trait scores.
 
-Names are loaded on first use, so that `import fusion` costs nothing where Keras is not needed.
+Names are loaded on first use, so that `import fusion` costs nothing for code that does not need Keras.
 """
 
 from importlib import import_module

@@ -1,6 +1,6 @@
-"""What a network is made of, read from the graph of operations that TensorFlow runs: parameters, work and wiring.
+"""The parts of a network, read from the graph of operations that TensorFlow runs: parameters, work and wiring.
 
-Nothing is kept by hand: every number comes from the operations of one forward pass and the layers that they lie in.
+No number is maintained by hand: all come from the operations of one forward pass and the layers that contain them.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import Any
 import keras
 
 Path = tuple[str, ...]
-"""Names of the layers from below the model down to one; () is the model."""
+"""Names of nested layers, outermost first; () is the model."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,12 +23,12 @@ class LayerCost:
     """One layer in one forward pass.
 
     Attributes:
-        name: of the layer, below those that hold it, as in "cross_attention/attention/query".
+        name: path of the layer's name, as in "cross_attention/attention/query".
         kind: its Keras class.
-        output_shape: of its last operation, batch axis included.
-        parameters: numbers in weights that it reads itself, not counting those of layers in it.
-        trainable: of these.
-        macs: multiplications with an addition, in convolutions and products of matrices alone, as He et al. count.
+        output_shape: shape of its last operation's output, including the batch axis.
+        parameters: number of weights that the layer itself reads, excluding those of nested layers.
+        trainable: number of trainable ones among them.
+        macs: multiply-adds in convolutions and matrix products only, as He et al. count.
     """
 
     name: str
@@ -54,11 +54,11 @@ class Architecture:
     """A network, layer by layer and as a graph of blocks.
 
     Attributes:
-        layers: in the order of computation; only those that compute something at inference.
-        parameters: of the network, those that no pass reads included.
-        trainable: of these.
+        layers: in the order of computation; only layers that compute something at inference.
+        parameters: of the whole network, including those that no pass reads.
+        trainable: number of trainable ones among them.
         blocks: in the order of computation; inputs are blocks too.
-        edges: pairs of positions in `blocks`, from where numbers come to where they go.
+        edges: pairs of positions in `blocks`, from source to destination.
     """
 
     layers: tuple[LayerCost, ...]
@@ -69,12 +69,12 @@ class Architecture:
 
     @property
     def macs(self) -> int:
-        """Multiplications with an addition of one forward pass."""
+        """Multiply-adds of one forward pass."""
         return sum(layer.macs for layer in self.layers)
 
     @property
     def flops(self) -> int:
-        """Floating-point operations: a multiplication with an addition is two. Norms, ReLUs and pools are left out."""
+        """Floating-point operations, two per multiply-add. Norms, ReLUs and pools are not counted."""
         return 2 * self.macs
 
 
@@ -82,11 +82,14 @@ def describe(model: keras.Model, *shapes: Sequence[int]) -> Architecture:
     """Trace one forward pass at inference and read the network from it.
 
     Args:
-        model: takes one float32 array, or as many as there are shapes as a tuple.
-        shapes: of the inputs, batch axis included; all sizes known.
+        model: takes one float32 array, or a tuple of as many arrays as there are shapes.
+        shapes: of the inputs, including the batch axis; all sizes known.
+
+    Returns:
+        The network's layers and blocks.
 
     Raises:
-        ValueError: an operation whose work the graph does not say.
+        ValueError: the graph does not show the work of an operation.
 
     Sources:
         He et al., "Deep Residual Learning for Image Recognition", CVPR 2016, table 1, counts in the same way.
@@ -106,11 +109,11 @@ def describe(model: keras.Model, *shapes: Sequence[int]) -> Architecture:
 
 
 def _names(model: keras.Model) -> dict[Path, keras.Layer]:
-    """Every layer by the names of those that hold it and its own; the model itself is ()."""
+    """Return every layer by its path of names; the model itself is ()."""
     found: dict[Path, keras.Layer] = {(): model}
 
     def add(layer: keras.Layer, path: Path) -> None:
-        # the layers inside a layer, unlike those of a model, have no public list
+        # layers nested in a layer, unlike those of a model, have no public list
         for inner in layer._flatten_layers(include_self=False, recursive=False):
             if (*path, inner.name) not in found:
                 found[*path, inner.name] = inner
@@ -121,13 +124,13 @@ def _names(model: keras.Model) -> dict[Path, keras.Layer]:
 
 
 def _layer_path(operation: str, names: dict[Path, keras.Layer]) -> Path | None:
-    """The innermost layer whose name scope holds an operation; None outside of the model."""
+    """Return the innermost layer whose name scope contains an operation; None outside the model."""
     first, *scopes = operation.split("/")
     if not scopes or names[()].name not in (first, re.sub(r"_\d+$", "", first)):
         return None
     path: Path = ()
     for scope in scopes:
-        # TensorFlow numbers scopes that it meets again
+        # TensorFlow numbers repeated scopes
         inner = next((p for p in ((*path, scope), (*path, re.sub(r"_\d+$", "", scope))) if p in names), None)
         if inner is None:
             break
@@ -168,12 +171,12 @@ def _is_constant(operation: Any) -> bool:
 
 
 def _macs(operation: Any) -> int:
-    """Multiplications with an addition of one operation; 0 for all but convolutions and products of matrices."""
+    """Return the multiply-adds of one operation; 0 for all but convolutions and matrix products."""
     if operation.type in ("Conv2D", "Conv3D"):
-        return _size(operation.outputs[0]) * math.prod(operation.inputs[1].shape[:-1])
+        return _size(operation.outputs[0]) * int(math.prod(operation.inputs[1].shape[:-1]))
     if operation.type in ("MatMul", "BatchMatMulV2"):
         transposed = operation.get_attr("transpose_a" if operation.type == "MatMul" else "adj_x")
-        return _size(operation.outputs[0]) * operation.inputs[0].shape[-2 if transposed else -1]
+        return _size(operation.outputs[0]) * int(operation.inputs[0].shape[-2 if transposed else -1])
     if operation.type == "Einsum":
         terms = operation.get_attr("equation").decode().split("->")[0].split(",")
         sizes = {
@@ -183,21 +186,21 @@ def _macs(operation: Any) -> int:
         }
         return math.prod(sizes.values())
     if operation.type.endswith("PartitionedCall"):
-        raise ValueError(f"{operation.name} is a function of its own, as of a grouped convolution, and is not counted")
+        raise ValueError(f"cannot count {operation.name}: it calls another function, like a grouped convolution")
     return 0
 
 
 def _size(tensor: Any) -> int:
     if not tensor.shape.is_fully_defined():
-        raise ValueError(f"{tensor.name} has a size that is not known before the pass: {tensor.shape}")
-    return tensor.shape.num_elements()
+        raise ValueError(f"{tensor.name} has a size that is unknown before the pass: {tensor.shape}")
+    return int(tensor.shape.num_elements())
 
 
 def block_name(layer: str) -> str:
-    """The box of a picture that a layer belongs to.
+    """Return the box of a picture that a layer belongs to.
 
-    Of nested layers two levels; of names such as conv2_block1_1_conv or Mixed_3b.Branch_0 what is before the block or
-    branch.
+    This keeps two levels of nested layers, and cuts names such as conv2_block1_1_conv or Mixed_3b.Branch_0 before the
+    block or branch.
     """
     outer, *inner = layer.split("/")
     if inner:
@@ -211,7 +214,7 @@ def _blocks(
     holders = {name.rpartition("/")[0] for name in (layer.name for layer in layers)}
     place: dict[str, int] = {}
     edges: dict[tuple[int, int], None] = {}
-    reached: dict[str, frozenset[int]] = {}  # the blocks that an operation's numbers come from at last
+    reached: dict[str, frozenset[int]] = {}  # the blocks from which an operation's numbers ultimately come
     for operation in operations:
         sources = frozenset().union(*(reached[tensor.op.name] for tensor in operation.inputs))
         name = _block_of(operation, layer_of[operation.name], holders, len(sources))
@@ -235,7 +238,7 @@ def _blocks(
 
 
 def _block_of(operation: Any, path: Path | None, holders: set[str], sources: int) -> str | None:
-    """The block that an operation starts or belongs to; None where it only hands numbers on."""
+    """Return the block that an operation starts or belongs to; None if it only passes numbers on."""
     if path is None:
         return _input_name(operation) if operation.type == "Placeholder" and operation.outputs[0].shape else None
     if not sources:

@@ -1,4 +1,4 @@
-"""Networks side by side as pictures: how they are wired, and what they cost."""
+"""Pictures of networks side by side: their wiring and their costs."""
 
 from __future__ import annotations
 
@@ -17,23 +17,23 @@ from fusion.visual_style import COLOURS, PAGE_IN, SHOWN_DPI, page, printed
 COLUMNS = 4
 A3_IN = 297 / 25.4
 ROW_IN = 0.52
-BOX_HEIGHT = 0.84  # of the distance of two rows
-WIDTH = 0.92  # of a column; arrows that go past boxes run in the rest
+BOX_HEIGHT = 0.84  # share of the distance between rows
+WIDTH = 0.92  # of a column; arrows past boxes use the rest
 TITLE_IN = 0.75
-DARK = 0.6  # share of the work from which on text is white
+DARK = 0.6  # share of the work above which text is white
 
 
 @printed
 def plot_architectures(architectures: Mapping[str, Architecture]) -> Figure:
     """Draw networks side by side, input on top: a box for each block with its parameters and its work.
 
-    The darker a box, the more of its network's multiplications are in it.
+    A darker box contains more of its network's multiplications.
 
     Args:
         architectures: title -> network, at least one.
 
     Returns:
-        The figure: a page wide for up to three networks, else a sheet of A3. It belongs to no window.
+        The figure: as wide as a page for up to three networks, otherwise an A3 sheet. It belongs to no window.
     """
     columns = min(COLUMNS, len(architectures))
     titles = list(architectures)
@@ -42,7 +42,7 @@ def plot_architectures(architectures: Mapping[str, Architecture]) -> Figure:
     width_in = A3_IN if columns == COLUMNS else PAGE_IN
     height_in = sum(ROW_IN * height + TITLE_IN for height in heights) + 0.05
     figure = Figure(figsize=(width_in, height_in), dpi=SHOWN_DPI)
-    # constrained layout takes text of boxes for their size; here the axes fill the sheet
+    # constrained layout would include the text in the boxes' size; these axes fill the sheet
     grid = figure.add_gridspec(
         len(rows),
         columns,
@@ -62,11 +62,11 @@ def plot_architectures(architectures: Mapping[str, Architecture]) -> Figure:
 
 @printed
 def plot_costs(names: Sequence[str], costs: Mapping[str, Sequence[float]]) -> Figure:
-    """Draw what networks cost as dots on logarithmic scales, a panel for each kind of cost.
+    """Draw the costs of networks as dots on logarithmic scales, one panel per kind of cost.
 
     Args:
         names: of the networks.
-        costs: what is counted, with its unit -> a positive number for each network, or NaN where it is not known.
+        costs: the kind of cost with its unit -> a positive number per network, or NaN if unknown.
 
     Returns:
         The figure.
@@ -93,7 +93,7 @@ def plot_costs(names: Sequence[str], costs: Mapping[str, Sequence[float]]) -> Fi
 
 
 def short(count: float) -> str:
-    """A number with three digits and k, M, G or T, as in 23.6M."""
+    """Format a number with three digits and k, M, G or T, as in 23.6M."""
     for unit, size in (("T", 1e12), ("G", 1e9), ("M", 1e6), ("k", 1e3)):
         if count >= size:
             return f"{count / size:.3g}{unit}"
@@ -101,18 +101,18 @@ def short(count: float) -> str:
 
 
 def _ranks(architecture: Architecture) -> list[int]:
-    """The row of each block: one below the lowest of those that it takes numbers from."""
+    """Return the row of each block: one below the lowest of its sources."""
     ranks = [0] * len(architecture.blocks)
-    for source, goal in sorted(architecture.edges, key=lambda edge: edge[1]):
-        ranks[goal] = max(ranks[goal], ranks[source] + 1)
+    for source, target in sorted(architecture.edges, key=lambda edge: edge[1]):
+        ranks[target] = max(ranks[target], ranks[source] + 1)
     return ranks
 
 
 def _draw(axes: Axes, title: str, architecture: Architecture, height: int) -> None:
     ranks = _ranks(architecture)
     places = _places(architecture, ranks)
-    for source, goal in architecture.edges:
-        _arrow(axes, (places[source], ranks[source]), (places[goal], ranks[goal]))
+    for source, target in architecture.edges:
+        _arrow(axes, (places[source], ranks[source]), (places[target], ranks[target]))
     for at, (block, rank) in enumerate(zip(architecture.blocks, ranks, strict=True)):
         width = WIDTH / ranks.count(rank)
         _box(axes, block, places[at], rank, width, block.macs / max(architecture.macs, 1))
@@ -124,7 +124,7 @@ def _draw(axes: Axes, title: str, architecture: Architecture, height: int) -> No
 
 
 def _places(architecture: Architecture, ranks: Sequence[int]) -> list[float]:
-    """Where each block is across its column, 0 to 1: side by side with those of the same row, in their order."""
+    """Return each block's position across its column, 0 to 1: beside the other blocks of its row, in order."""
     places = []
     for at, rank in enumerate(ranks):
         beside = [other for other, theirs in enumerate(ranks) if theirs == rank]
@@ -133,7 +133,7 @@ def _places(architecture: Architecture, ranks: Sequence[int]) -> list[float]:
 
 
 def _arrow(axes: Axes, start: tuple[float, int], end: tuple[float, int]) -> None:
-    """From box to box; where there are others between them, along the margin."""
+    """Draw an arrow from box to box, along the margin if there are rows in between."""
     half = BOX_HEIGHT / 2
     points = [(start[0], start[1] + half), (end[0], end[1] - half)]
     if end[1] - start[1] > 1:

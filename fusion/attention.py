@@ -1,4 +1,4 @@
-"""Which moments of motion each face token drew on, as numbers and as a picture."""
+"""The attention of each face token to moments of motion, as numbers and as a picture."""
 
 from __future__ import annotations
 
@@ -21,17 +21,17 @@ MOST_TICKS = 4
 def get_attention_weights(
     model: CompletePersonalityModel | CrossAttention, inputs: Any, dynamic: Any | None = None
 ) -> np.ndarray:
-    """How much each static token draws on each dynamic token, per head.
+    """Return how much each static token attends to each dynamic token, per head.
 
     Args:
         model: the model, or its `cross_attention` layer alone.
-        inputs: what the model takes (a pair, or a dict with masks and times); or, with `dynamic`, the static tokens,
-            as in `get_attention_weights(model.cross_attention, static, dynamic)`.
-        dynamic: dynamic tokens, where `inputs` are static tokens.
+        inputs: the model's inputs (a pair, or a dict with masks and times); or, with `dynamic`, the static tokens, as
+            in `get_attention_weights(model.cross_attention, static, dynamic)`.
+        dynamic: dynamic tokens, if `inputs` are static tokens.
 
     Returns:
-        float32 [B, heads, Ts, Td]. A row of a real static token sums to 1 over the real dynamic tokens and is 0 on
-        padding; rows of padding are 0 throughout. With vectors Ts = Td = 1 and every weight is 1.
+        float32 [B, heads, Ts, Td]. The row of a real static token sums to 1 over the real dynamic tokens and is 0 at
+        padding; the rows of padding are 0. For vectors, Ts = Td = 1 and every weight is 1.
     """
     if dynamic is not None:
         inputs = (inputs, dynamic)
@@ -41,13 +41,13 @@ def get_attention_weights(
         layer = model
         tokens = inputs if isinstance(inputs, dict) else dict(zip(("static", "dynamic"), inputs, strict=True))
     with warnings.catch_warnings():
-        # one key is what the vector form has, and its weight of 1 is the truth
+        # the vector form has one key, and its weight of 1 is correct
         warnings.filterwarnings("ignore", message="You are using a softmax over axis", category=UserWarning)
         _, weights = layer(**tokens, return_attention=True)
-    weights = ops.convert_to_numpy(weights).astype(np.float32)
+    numbers: np.ndarray = ops.convert_to_numpy(weights).astype(np.float32)
     if tokens.get("static_mask") is not None:
-        weights = weights * ops.convert_to_numpy(tokens["static_mask"])[:, None, :, None]
-    return weights
+        numbers = numbers * ops.convert_to_numpy(tokens["static_mask"])[:, None, :, None]
+    return numbers
 
 
 @printed
@@ -60,21 +60,21 @@ def plot_attention_map(
     title: str | None = None,
     save_path: str | Path | None = None,
 ) -> Figure:
-    """Draw the attention of one clip: a panel per head and one for their mean, faces down, motion across.
+    """Draw the attention of one clip: one panel per head and one for their mean, faces down, motion across.
 
     Args:
-        weights: float [B, heads, Ts, Td] or, of one clip, [heads, Ts, Td]; in [0, 1], without padding.
-        clip: which clip of the batch.
-        static_time_s: [Ts], to label the rows, in seconds; None numbers them.
-        dynamic_time_s: [Td], to label the columns, in seconds.
+        weights: float [B, heads, Ts, Td] or, for one clip, [heads, Ts, Td]; in [0, 1], without padding.
+        clip: index of the clip in the batch.
+        static_time_s: [Ts], row labels in seconds; None numbers the rows.
+        dynamic_time_s: [Td], column labels in seconds; None numbers the columns.
         title: heading of the figure.
-        save_path: also write the figure there, in the format that the name's ending says.
+        save_path: if given, also write the figure to this file, in the format of its suffix.
 
     Returns:
         The figure. It belongs to no window and needs no display.
 
     Raises:
-        ValueError: a wrong shape, or as many times as there are no tokens.
+        ValueError: the shape is wrong, or the number of times differs from the number of tokens.
     """
     weights = np.asarray(weights)
     if weights.ndim == 4:
@@ -88,9 +88,10 @@ def plot_attention_map(
     figure = page(1.9 * down + 0.3, title if title is not None else "")
     grid = figure.subplots(down, across, squeeze=False)
     peak = float(weights.max())
-    image = None
+    images = []
     for axes, (name, panel) in zip(grid.ravel(), panels, strict=False):
         image = axes.imshow(panel, aspect="auto", cmap="viridis", vmin=0.0, vmax=peak, interpolation="nearest")
+        images.append(image)
         axes.set_title(name)
         _label_ticks(axes.xaxis, dynamic_time_s, columns)
         _label_ticks(axes.yaxis, static_time_s, rows)
@@ -98,14 +99,14 @@ def plot_attention_map(
         axes.set_axis_off()
     figure.supxlabel("motion token" if dynamic_time_s is None else "motion at (s)")
     figure.supylabel("face token" if static_time_s is None else "face at (s)")
-    figure.colorbar(image, ax=list(grid.ravel()), label="attention weight", aspect=30)
+    figure.colorbar(images[-1], ax=list(grid.ravel()), label="attention weight", aspect=30)
     if save_path is not None:
         figure.savefig(save_path)
     return figure
 
 
 def _label_ticks(axis: Any, time_s: np.ndarray | None, count: int) -> None:
-    """A few ticks, so that labels of a long clip do not run into each other."""
+    """Set a few ticks, so that the labels of a long clip do not overlap."""
     if time_s is not None and len(time_s) != count:
         raise ValueError(f"{count} tokens need {count} times, got {len(time_s)}")
     shown = range(0, count, -(-count // MOST_TICKS))

@@ -1,4 +1,4 @@
-"""What any model has to beat: constants, the memory of a person, and plain regressions on pooled features."""
+"""Baselines that a model must beat: constants, the memory of a person, and plain regressions on pooled features."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
+import numpy.typing as npt
 from sklearn.linear_model import Ridge
 from sklearn.model_selection import GridSearchCV, GroupKFold
 from sklearn.pipeline import make_pipeline
@@ -25,23 +26,23 @@ MLP_VALIDATION = 0.2
 
 
 def say_constant(constant: np.ndarray, count: int) -> np.ndarray:
-    """The same five numbers [5] for each of `count` clips."""
+    """Return the same five numbers [5] for each of `count` clips, float [count, 5]."""
     return np.tile(constant, (count, 1))
 
 
 def look_up_subject(
     labels: np.ndarray, subjects: Sequence[str], test_subjects: Sequence[str], *, shrinkage: float
 ) -> np.ndarray:
-    """Say of each person the mean of the labels of the same person's training clips: no pixel is looked at.
+    """Predict for each person the mean label of that person's training clips, without looking at any pixel.
 
-    Whoever is not in the training clips gets their overall mean. Over subject-disjoint folds that is everybody, and the
-    look-up is the mean baseline; what it gains on another split is leakage.
+    A person without training clips gets the overall mean. On subject-disjoint folds that applies to everyone, and the
+    look-up equals the mean baseline; its gain on another split is leakage.
 
     Args:
         labels: float [N, 5] of the training clips.
         subjects: the person in each of them.
         test_subjects: the person in each of M clips.
-        shrinkage: how many clips at the overall mean each person is given besides; 0 is the raw look-up.
+        shrinkage: number of clips with the overall mean to add for each person; 0 is the raw look-up.
 
     Returns:
         float64 [M, 5].
@@ -52,14 +53,15 @@ def look_up_subject(
     sums = np.zeros((len(people), labels.shape[1]))
     np.add.at(sums, person_of_clip, labels)
     means = (sums + shrinkage * overall) / (counts + shrinkage)[:, None]
-    test_subjects = np.asarray(test_subjects, str)
-    place = np.minimum(np.searchsorted(people, test_subjects), len(people) - 1)
-    known = people[place] == test_subjects
-    return np.where(known[:, None], means[place], overall)
+    wanted = np.asarray(test_subjects, str)
+    place = np.minimum(np.searchsorted(people, wanted), len(people) - 1)
+    known = people[place] == wanted
+    predictions: npt.NDArray[np.float64] = np.where(known[:, None], means[place], overall)
+    return predictions
 
 
 def ridge(features: np.ndarray, labels: np.ndarray, subjects: Sequence[str], test_features: np.ndarray) -> np.ndarray:
-    """Ridge regression on standardised features; the penalty is chosen on people whom the fit has not seen.
+    """Fit a ridge regression on standardised features, with the penalty chosen on people excluded from the fit.
 
     Args:
         features: float32 [N, D] of the training clips.
@@ -73,22 +75,22 @@ def ridge(features: np.ndarray, labels: np.ndarray, subjects: Sequence[str], tes
     people = len(set(subjects))
     pipeline = make_pipeline(StandardScaler(), Ridge())
     if people < 2:
-        return pipeline.fit(features, labels).predict(test_features)
+        return np.asarray(pipeline.fit(features, labels).predict(test_features))
     search = GridSearchCV(
         pipeline,
         {"ridge__alpha": RIDGE_PENALTIES},
         scoring="neg_mean_squared_error",
         cv=GroupKFold(min(RIDGE_FOLDS, people)),
     )
-    return search.fit(features, labels, groups=subjects).predict(test_features)
+    return np.asarray(search.fit(features, labels, groups=subjects).predict(test_features))
 
 
 def mlp(
     features: np.ndarray, labels: np.ndarray, subjects: Sequence[str], test_features: np.ndarray, *, seed: int
 ) -> np.ndarray:
-    """A perceptron on standardised features, trained as the model is: same widths, dropout, optimiser and stopping.
+    """Train a perceptron on standardised features like the model: same widths, dropout, optimiser and stopping.
 
-    scikit-learn's own early stopping would hold out clips, whose people are in training as well. Sets the global seeds.
+    scikit-learn's own early stopping would hold out clips, not people. Sets the global seeds.
 
     Args:
         features: float32 [N, D] of the training clips.
@@ -98,9 +100,9 @@ def mlp(
         seed: of the weights, the order of clips, dropout and the people held out.
 
     Returns:
-        float32 [M, 5].
+        float [M, 5].
     """
-    import keras  # takes seconds
+    import keras  # takes seconds to import
 
     fit, held_out = split_by_subject(subjects, MLP_VALIDATION, seed)
     scaler = StandardScaler().fit(features[fit])
@@ -121,16 +123,17 @@ def mlp(
         callbacks=[stopping],
         verbose=0,
     )
-    return network.predict(scaler.transform(test_features), verbose=0) * spread + centre
+    scores: np.ndarray = network.predict(scaler.transform(test_features), verbose=0) * spread + centre
+    return scores
 
 
 def mlp_network(features: int, outputs: int = len(TRAITS)) -> keras.Model:
-    """The perceptron of `mlp`, untrained: from [N, features] to [N, outputs]."""
+    """Build the untrained perceptron of `mlp`, from [N, features] to [N, outputs]."""
     import keras
 
     vector = keras.Input((features,))
     x = keras.layers.Dense(128, "relu", name="first")(vector)
     x = keras.layers.Dropout(0.3, name="dropout")(x)
     x = keras.layers.Dense(64, "relu", name="second")(x)
-    # the last layer begins at 0, that is, at the mean: from random outputs, 150 clips never came back (R2 -0.5)
+    # the last layer starts at 0, that is, at the mean: from random outputs, 150 clips never recovered (R2 -0.5)
     return keras.Model(vector, keras.layers.Dense(outputs, kernel_initializer="zeros", name="scores")(x), name="mlp")

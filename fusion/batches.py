@@ -1,4 +1,4 @@
-"""Batches of padded clips, streamed from a source in an order that the seed and the epoch alone decide."""
+"""Batches of padded clips, streamed from a source in an order that depends on the seed and the epoch alone."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ Item = TypeVar("Item")
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Batch:
-    """B clips: their numbers in the source, int [B], and what the model takes (see `pad_batch`)."""
+    """B clips: their numbers in the source, int [B], and the model's inputs (see `pad_batch`)."""
 
     rows: np.ndarray
     inputs: dict[str, np.ndarray]
@@ -28,7 +28,7 @@ class Batch:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class EpochPlan:
-    """Which groups are read one after the other, and which rows make each batch; known before anything is read."""
+    """The order of the groups to read and the rows of each batch; known before anything is read."""
 
     groups: list[np.ndarray]
     batches: list[np.ndarray]
@@ -37,17 +37,20 @@ class EpochPlan:
 def plan_epoch(
     groups: Sequence[np.ndarray], batch_size: int, *, buffer_clips: int = 1, rng: np.random.Generator | None = None
 ) -> EpochPlan:
-    """Lay down an epoch.
+    """Plan an epoch.
 
-    Groups come in a drawn order into a shuffle buffer; what is too much for it leaves it, drawn at random. Where the
-    buffer holds everything, every order of the clips is equally likely. Batches are dealt evenly: 65 clips in batches
-    of 32 at most are 22 + 22 + 21, not 32 + 32 + 1, since a batch of one clip would teach BatchNorm a variance of zero.
+    Groups enter a shuffle buffer in random order; clips beyond its size leave it at random. If the buffer holds
+    everything, every order of the clips is equally likely. Batches are dealt evenly: 65 clips in batches of at most 32
+    become 22 + 22 + 21, not 32 + 32 + 1, because a batch of one clip would teach BatchNorm a variance of zero.
 
     Args:
         groups: of a source.
-        batch_size: most clips in a batch.
+        batch_size: largest number of clips in a batch.
         buffer_clips: size of the shuffle buffer.
-        rng: draws; None keeps the source's own order.
+        rng: random generator; None keeps the source's own order.
+
+    Returns:
+        The plan.
     """
     order: list[np.ndarray] = []
     if rng is not None:
@@ -66,10 +69,10 @@ def plan_epoch(
 
 
 def read_batches(source: ClipSource, plan: EpochPlan, first: int = 0) -> Iterator[Batch]:
-    """Read the batches of a plan, from number `first` on, ahead of their use in a thread of its own.
+    """Read the batches of a plan, starting with number `first`, ahead of their use in a separate thread.
 
-    In memory are the clips that wait in the shuffle buffer, one group, and `BATCHES_AHEAD` + 2 batches. What only
-    batches before the first one need is not read.
+    Memory holds the clips in the shuffle buffer, one group, and `BATCHES_AHEAD` + 2 batches. Clips that only batches
+    before `first` need are not read.
     """
     return ahead(_read_batches(source, plan, first))
 
@@ -88,37 +91,38 @@ def _read_batches(source: ClipSource, plan: EpochPlan, first: int) -> Iterator[B
 
 
 def ahead(items: Iterator[Item]) -> Iterator[Item]:
-    """Let a thread make items while others are used, `BATCHES_AHEAD` of them wait; its errors are raised here."""
-    ready: queue.Queue[tuple[Item | None, BaseException | None, bool]] = queue.Queue(BATCHES_AHEAD)
+    """Produce items in a thread, up to `BATCHES_AHEAD` in advance; exceptions in the thread are raised here."""
+    # one item, or none at the end, or an error
+    ready: queue.Queue[tuple[list[Item], BaseException | None]] = queue.Queue(BATCHES_AHEAD)
     stopped = threading.Event()
 
-    def offer(item: Item | None, error: BaseException | None = None, *, last: bool = False) -> None:
+    def offer(one: list[Item], error: BaseException | None = None) -> None:
         while not stopped.is_set():
             try:
-                return ready.put((item, error, last), timeout=0.1)
+                return ready.put((one, error), timeout=0.1)
             except queue.Full:
                 continue
 
     def work() -> None:
         try:
             for item in items:
-                offer(item)
+                offer([item])
                 if stopped.is_set():
                     return
-            offer(None, last=True)
-        except BaseException as error:  # raised where the items are used
-            offer(None, error)
+            offer([])
+        except BaseException as error:  # raised in the thread that uses the items
+            offer([], error)
 
     thread = threading.Thread(target=work, name="make batches", daemon=True)
     thread.start()
     try:
         while True:
-            item, error, last = ready.get()
+            one, error = ready.get()
             if error is not None:
                 raise error
-            if last:
+            if not one:
                 return
-            yield item
+            yield one[0]
     finally:
         stopped.set()
         thread.join()

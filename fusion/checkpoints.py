@@ -1,4 +1,4 @@
-"""The state of a training in one file, from which it goes on as if it had never stopped."""
+"""The state of a training in one file, from which training resumes as if it had never stopped."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ import numpy as np
 
 from fusion.errors import TrainingError
 
-# What NumPy and zipfile raise for bytes that are damaged or made up.
+# Errors that NumPy and zipfile raise for damaged or forged bytes.
 _MALFORMED = (
     *(OSError, ValueError, KeyError, TypeError, AttributeError, EOFError, RuntimeError, MemoryError, OverflowError),
     *(zipfile.BadZipFile, zlib.error, struct.error, SyntaxError, tokenize.TokenError),
@@ -26,14 +26,14 @@ _MALFORMED = (
 
 @dataclass(slots=True)
 class Progress:
-    """How far a training has come.
+    """The progress of a training.
 
     Attributes:
-        history: "loss" and, with validation, "validation_loss", of the epochs done.
-        batches_done: of the epoch under way.
-        loss_sum: of the clips in those batches.
-        state: arrays of all that steps change.
-        best: weights of the best epoch so far; none before the first.
+        history: "loss" and, with validation, "validation_loss", one number per completed epoch.
+        batches_done: in the current epoch.
+        loss_sum: over the clips in those batches.
+        state: arrays of everything that steps change.
+        best: weights of the best epoch so far; empty before the first.
     """
 
     history: dict[str, list[float]]
@@ -44,17 +44,17 @@ class Progress:
 
     @property
     def epochs_done(self) -> int:
-        """Whole epochs done."""
+        """Number of completed epochs."""
         return len(self.history["loss"])
 
 
 def write_checkpoint(path: Path, identity: str, progress: Progress) -> None:
-    """Put a checkpoint in place of the one before, whole or not at all.
+    """Replace the previous checkpoint as a whole or not at all.
 
     Args:
-        path: the file; its folder is made where it is absent.
-        identity: of the training: what must be the same for it to go on.
-        progress: to keep.
+        path: the file; its folder is created if missing.
+        identity: of the training: a digest of everything that must be unchanged to resume.
+        progress: to store.
 
     Raises:
         TrainingError: the operating system refused.
@@ -66,11 +66,12 @@ def write_checkpoint(path: Path, identity: str, progress: Progress) -> None:
         "loss_sum": progress.loss_sum,
     }
     content = io.BytesIO()
+    # NumPy's stubs expect the bool `allow_pickle` among the keyword arguments, all of which are arrays here.
     np.savez(
         content,
         facts=np.frombuffer(json.dumps(facts).encode(), np.uint8),
-        **{f"state{index}": array for index, array in enumerate(progress.state)},
-        **{f"best{index}": array for index, array in enumerate(progress.best)},
+        **{f"state{index}": array for index, array in enumerate(progress.state)},  # type: ignore[arg-type]
+        **{f"best{index}": array for index, array in enumerate(progress.best)},  # type: ignore[arg-type]
     )
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     try:
@@ -86,10 +87,10 @@ def write_checkpoint(path: Path, identity: str, progress: Progress) -> None:
 
 
 def read_checkpoint(path: Path, identity: str) -> Progress | None:
-    """Read a checkpoint; None where there is none.
+    """Read a checkpoint; return None if there is none.
 
     Raises:
-        TrainingError: it is another training's, or damaged.
+        TrainingError: it belongs to another training, or is damaged.
     """
     try:
         with np.load(path, allow_pickle=False) as file:  # a pickle would run code

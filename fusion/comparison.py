@@ -1,4 +1,4 @@
-"""Whether two predictors differ by more than chance, person by person."""
+"""Tests of whether two predictors differ by more than chance, person by person."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from fusion.metrics import with_mean
 
 
 def paired_p_values(scores: np.ndarray, others: np.ndarray, labels: np.ndarray, subjects: Sequence[str]) -> np.ndarray:
-    """Wilcoxon's signed-rank test on the mean absolute errors of each person, who counts once.
+    """Apply Wilcoxon's signed-rank test to the mean absolute errors of each person, who counts once.
 
     Args:
         scores: float [seeds, N, T]; errors are averaged over seeds.
@@ -20,7 +20,7 @@ def paired_p_values(scores: np.ndarray, others: np.ndarray, labels: np.ndarray, 
         subjects: the person in each clip.
 
     Returns:
-        float64 [T + 1]: two-sided p for each trait and for the error averaged over traits. 1 where nobody's errors
+        float64 [T + 1]: two-sided p for each trait and for the error averaged over traits; 1 if no person's errors
         differ.
     """
     errors, other_errors = (np.abs(some.astype(np.float64) - labels).mean(axis=0) for some in (scores, others))
@@ -32,7 +32,7 @@ def paired_p_values(scores: np.ndarray, others: np.ndarray, labels: np.ndarray, 
 
 
 def holm(p_values: np.ndarray) -> np.ndarray:
-    """Adjust p values [M] of M tests so that the chance of any false finding among them stays under the level.
+    """Adjust the p values [M] of M tests so that the chance of any false finding among them stays below the level.
 
     Sources:
         Holm 1979, "A simple sequentially rejective multiple test procedure".

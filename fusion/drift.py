@@ -1,4 +1,4 @@
-"""How far the scores of one model, or of one time, lie from another's."""
+"""Differences between the scores of two models, or of two times."""
 
 from __future__ import annotations
 
@@ -9,24 +9,24 @@ import numpy as np
 from fusion.traits import TRAITS
 
 BINS = 10
-# A bin that one population leaves empty would make the index infinite; so few videos count for it.
+# A bin without any score of one population would make the index infinite, so each share is at least this.
 LEAST_SHARE = 1e-4
-PSI_SHIFT = 0.1  # what is less is no shift, by custom
+PSI_SHIFT = 0.1  # by convention, smaller values are no shift
 
 
 @dataclass(frozen=True, slots=True)
 class TraitDrift:
-    """One trait, before and now.
+    """The earlier and the current scores of one trait.
 
     Args:
         trait: its name.
-        previous_mean, mean: of the scores before and now.
+        previous_mean, mean: of the earlier and the current scores.
         previous_sd, sd: standard deviations, of whole populations.
-        psi: population stability index over the tenths of the earlier scores, >= 0; by custom below 0.1 is no shift,
-            above 0.25 a large one.
-        ks: Kolmogorov-Smirnov statistic, the largest distance of the two distribution functions, 0 to 1.
-        rank_correlation: Spearman's, over the videos that were scored both times; None where fewer than three were, or
-            all of them alike.
+        psi: population stability index over the tenths of the earlier scores, >= 0; by convention below 0.1 is no
+            shift, above 0.25 a large one.
+        ks: Kolmogorov-Smirnov statistic, the largest distance between the two distribution functions, 0 to 1.
+        rank_correlation: Spearman's, over the videos scored both times; None if there are fewer than three of them, or
+            if their scores are all equal.
         videos: number of those videos.
     """
 
@@ -47,19 +47,20 @@ def measure_drift(previous: np.ndarray, current: np.ndarray, pairs: np.ndarray) 
     Args:
         previous: float [N, 5], in the trait order; N >= 1.
         current: float [M, 5]; M >= 1.
-        pairs: int [K, 2]: rows of `previous` and `current` that are one video's. K may be 0.
+        pairs: int [K, 2]: rows of `previous` and `current` that belong to the same video. K may be 0.
+
+    Returns:
+        One comparison per trait, in the trait order.
 
     Raises:
-        ValueError: a population is empty or has other than five traits.
+        ValueError: a population is empty or does not have five traits.
 
     Sources:
         PSI: Siddiqi, Credit Risk Scorecards (2006), with the customary limits 0.1 and 0.25.
     """
     for scores in (previous, current):
         if scores.ndim != 2 or scores.shape[1] != len(TRAITS) or not len(scores):
-            raise ValueError(
-                f"scores are compared as [videos, {len(TRAITS)}] with at least one video, not {scores.shape}"
-            )
+            raise ValueError(f"scores must be [videos, {len(TRAITS)}] with at least one video, not {scores.shape}")
     from scipy import stats  # takes half a second to import
 
     drifts = []
@@ -84,17 +85,17 @@ def measure_drift(previous: np.ndarray, current: np.ndarray, pairs: np.ndarray) 
 
 
 def psi_by_chance(previous: int, current: int) -> float:
-    """The index to be expected of two samples of so many videos from one and the same population.
+    """Return the expected index of two samples of this many videos from the same population.
 
     Sources:
-        Yurdakul, Statistical Properties of Population Stability Index (2018): PSI / (1/N + 1/M) follows a chi-square
-        distribution with BINS - 1 degrees of freedom; the fewer the videos, the less exactly.
+        Yurdakul, Statistical Properties of Population Stability Index (2018): PSI / (1/N + 1/M) approximately follows a
+        chi-square distribution with BINS - 1 degrees of freedom; the fewer videos, the rougher the approximation.
     """
     return (BINS - 1) * (1 / previous + 1 / current)
 
 
 def _psi(before: np.ndarray, now: np.ndarray) -> float:
-    # Equal scores can make tenths coincide; such bins are one.
+    # Equal scores can make tenths coincide; such tenths share a bin.
     edges = np.unique(np.quantile(before, np.arange(1, BINS) / BINS))
     shares = [
         np.maximum(

@@ -1,4 +1,4 @@
-"""Every predictor on one protocol, measured on the same clips with the same draws of subjects."""
+"""All predictors on one protocol, measured on the same clips with the same draws of subjects."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ EVERYBODY = ("all", "all")
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Outcome:
-    """What a predictor said of all test clips of a protocol: scores [seeds, M, 5], hits of its intervals likewise.
+    """A predictor's results on all M test clips of a protocol.
 
     Attributes:
-        predictor: who said so.
+        predictor: the predictor.
         scores: float64 [seeds, M, 5].
-        covered: bool [seeds, M, 5], whether the interval holds the label; None where there are no intervals.
-        seconds: that learning and scoring took, over all folds and seeds.
+        covered: bool [seeds, M, 5], whether the interval contains the label; None without intervals.
+        seconds: time for training and scoring, over all folds and seeds.
     """
 
     predictor: Predictor
@@ -46,21 +46,21 @@ def evaluate_protocol(
     on_step: Callable[[str], None],
     predict: Callable[[Predictor, LabelledClips, Fold, int], Prediction] = timed_prediction,
 ) -> dict[str, Any]:
-    """Train and judge all predictors on the folds of one protocol.
+    """Train and evaluate all predictors on the folds of one protocol.
 
     Args:
         clips: labelled clips.
-        folds: one for an official split, several for folds; test clips of different folds differ.
-        predictors: what to evaluate.
-        settings: how often, and with how many draws.
-        on_step: called with the predictor's name after each of its `runs`.
-        predict: does one of the `runs`, or remembers what it gave; it must give the same each time.
+        folds: one for an official split, several for folds; no clip is a test clip of two folds.
+        predictors: to evaluate.
+        settings: number of seeds and draws.
+        on_step: called with the predictor's name after each of the `runs`.
+        predict: performs one of the `runs`, or returns a remembered result; the result must be the same each time.
 
     Returns:
-        What JSON can hold, NaN as None: "folds", "train_clips" (mean over folds) and "leakage"; "predictors" with
-        "name", "kind", "seeds", "seconds" and "metrics" (metric -> trait or "mean" -> "value", "low", "high", and
-        "by_seed" where seeds differ); "tests" of the model against each baseline; "slices" by column and group with
-        "clips", "subjects" and "metrics" by predictor; and "coverage" of the model's intervals, in all and by group.
+        JSON values, NaN as None: "folds", "train_clips" (mean over folds) and "leakage"; "predictors" with "name",
+        "kind", "seeds", "seconds" and "metrics" (metric -> trait or "mean" -> "value", "low", "high", and "by_seed" if
+        there are several seeds); "tests" of the model against each baseline; "slices" by column and group with "clips",
+        "subjects" and "metrics" by predictor; and "coverage" of the model's intervals, overall and by group.
     """
     outcomes = [_outcome(clips, folds, predictor, settings.seeds, on_step, predict) for predictor in predictors]
     rows = np.concatenate([fold.test for fold in folds])
@@ -82,7 +82,7 @@ def evaluate_protocol(
 def runs(
     folds: Sequence[Fold], predictors: Sequence[Predictor], settings: EvaluateSettings
 ) -> Iterator[tuple[Predictor, Fold, int]]:
-    """What `evaluate_protocol` lets learn and score: predictor, fold and seed."""
+    """Yield the trainings that `evaluate_protocol` performs: predictor, fold and seed."""
     for predictor in predictors:
         for seed in _seeds(predictor, settings.seeds):
             yield from ((predictor, fold, seed) for fold in folds)
@@ -117,7 +117,7 @@ def _outcome(
 
 
 def _total_leakage(folds: Sequence[Fold], subjects: Sequence[str]) -> dict[str, Any]:
-    """The sums of all folds' leakage."""
+    """Sum the leakage of all folds."""
     found = [leakage(fold, subjects) for fold in folds]
     total = {name: sum(one[name] for one in found) for name in found[0]}
     total["share_of_known_subjects"] = total["test_clips_of_known_subjects"] / total["test_clips"]
@@ -153,13 +153,13 @@ def _metrics(outcome: Outcome, draws: SubjectDraws, labels: np.ndarray) -> dict[
 def _tests(
     outcomes: Sequence[Outcome], draws: SubjectDraws, labels: np.ndarray, subjects: Sequence[str]
 ) -> list[dict[str, Any]]:
-    """The model against each baseline: gain in 1 - MAE, its interval, and p corrected over the baselines by Holm."""
+    """Compare the model with each baseline: gain in 1 - MAE, its interval, and p adjusted over baselines by Holm."""
     model = next((outcome for outcome in outcomes if outcome.predictor.kind == "model"), None)
     baselines = [outcome for outcome in outcomes if outcome.predictor.kind == "baseline"]
     if model is None or not baselines:
         return []
     p_values = np.stack([paired_p_values(model.scores, other.scores, labels, subjects) for other in baselines])
-    # for the mean one question per baseline; by trait, all baselines and traits are one family
+    # the mean over traits is one question per baseline; by trait, all baselines and traits form one family
     corrected = np.column_stack([holm(p_values[:, :-1].ravel()).reshape(-1, len(TRAITS)), holm(p_values[:, -1])])
     own = draws.measure(model.scores, labels)
     tests = []
@@ -186,7 +186,7 @@ def _slices(
     groups: dict[str, np.ndarray],
     draws: int,
 ) -> list[dict[str, Any]]:
-    """Every predictor in every group; folds are pooled here, for a group of one fold may be very small."""
+    """Measure every predictor in every group, over all folds together because a fold's share may be very small."""
     slices = []
     for (column, group), rows in _group_rows(groups).items():
         people = [subjects[row] for row in rows]
@@ -211,7 +211,7 @@ def _slices(
 def _coverage(
     outcomes: Sequence[Outcome], subjects: Sequence[str], groups: dict[str, np.ndarray], draws: int
 ) -> list[dict[str, Any]]:
-    """Share of labels inside the model's intervals, every person counting once, in all and by group."""
+    """Return the share of labels inside the model's intervals, overall and by group; every person counts once."""
     model = next((outcome for outcome in outcomes if outcome.predictor.kind == "model"), None)
     if model is None or model.covered is None:
         return []

@@ -1,7 +1,7 @@
-"""A trained model for programs that have neither this package nor Keras: TensorFlow SavedModel, and ONNX.
+"""Exporting a trained model as TensorFlow SavedModel or ONNX, for programs without this package and Keras.
 
-An exported model takes a batch of any number of clips with any number of tokens, as the store has them, and does all
-else itself: standardisation, time encoding, masks.
+An exported model takes a batch of any number of clips with any number of tokens, as stored in the feature store, and
+does the rest itself: standardisation, time encoding, masks.
 """
 
 from __future__ import annotations
@@ -20,16 +20,16 @@ from fusion.model import CompletePersonalityModel
 KINDS = ("static", "dynamic")
 OUTPUT = "traits"
 
-# The newest that tf2onnx writes without a warning; ONNX Runtime reads it since 1.14.
+# The newest version that tf2onnx writes without a warning; ONNX Runtime has read it since 1.14.
 ONNX_OPSET = 18
 
 
 def export_savedmodel(model: CompletePersonalityModel, folder: Path) -> None:
-    """Write a TensorFlow SavedModel: `serving_default` takes `model.input_signature()` and gives `traits`.
+    """Write a TensorFlow SavedModel: `serving_default` takes `model.input_signature()` and returns `traits`.
 
     Args:
         model: a trained model.
-        folder: is made; what is in it already may be replaced.
+        folder: created if missing; existing files in it may be replaced.
     """
     archive = keras.export.ExportArchive()
     archive.track(model)
@@ -38,11 +38,11 @@ def export_savedmodel(model: CompletePersonalityModel, folder: Path) -> None:
 
 
 def export_onnx(model: CompletePersonalityModel, path: Path) -> None:
-    """Write an ONNX file that takes `model.input_signature()` and gives `traits`, float32 [B, 5].
+    """Write an ONNX file that takes `model.input_signature()` and returns `traits`, float32 [B, 5].
 
     Args:
         model: a trained model.
-        path: the file, replaced where it is there.
+        path: the file; replaced if it exists.
     """
     import onnx
 
@@ -58,7 +58,7 @@ def export_onnx(model: CompletePersonalityModel, path: Path) -> None:
 
 
 def _to_onnx(model: CompletePersonalityModel) -> Any:
-    # Converting says much on the standard error and nothing of use to anybody. Two modules warn on their import, too.
+    # The conversion writes a lot of noise to standard error, and importing it makes two modules warn.
     logger = logging.getLogger("tf2onnx")
     level = logger.level
     with warnings.catch_warnings():
@@ -75,7 +75,7 @@ def _to_onnx(model: CompletePersonalityModel) -> Any:
 
 
 def _clear_padding(graph: Any) -> None:
-    """Zeros into the padding first of all: tf2onnx makes products of the model's own `where`, and 0 * NaN is NaN."""
+    """Zero the padding first: tf2onnx turns the model's own `where` into products, and 0 * NaN is NaN."""
     from onnx import TensorProto, helper
 
     nodes = []
@@ -95,8 +95,8 @@ def _clear_padding(graph: Any) -> None:
 def _scores(model: CompletePersonalityModel) -> Callable[..., dict[str, tf.Tensor]]:
     inputs = model.input_signature()
 
-    @tf.function(input_signature=list(inputs.values()))
     def scores(*values: tf.Tensor) -> dict[str, tf.Tensor]:
         return {OUTPUT: model(dict(zip(inputs, values, strict=True)), training=False)}
 
-    return scores
+    compiled: Callable[..., dict[str, tf.Tensor]] = tf.function(scores, input_signature=list(inputs.values()))
+    return compiled

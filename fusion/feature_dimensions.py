@@ -1,4 +1,4 @@
-"""What single dimensions of features do, and in which directions features vary; one pass over any number of tokens."""
+"""Statistics of feature dimensions and the directions of most variance, in one pass over any number of tokens."""
 
 from __future__ import annotations
 
@@ -9,27 +9,27 @@ from scipy import linalg
 
 from fusion.moments import ROUNDING
 
-SATURATED = 0.05  # share of tokens that lie exactly at a dimension's own limit
+SATURATED = 0.05  # share of tokens exactly at a dimension's own limit
 QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
 SAMPLE_TOKENS = 4096
-BLOCK_TOKENS = 1024  # a clip's few at a time would move [D, D] numbers through memory for each clip
+BLOCK_TOKENS = 1024  # smaller blocks would move [D, D] numbers through memory for every clip
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Dimensions:
-    """Each dimension of some tokens.
+    """Statistics of each dimension of some tokens.
 
     Attributes:
-        tokens: how many were looked at, those with a number that is not finite left out.
-        left_out: how many those are.
+        tokens: number of tokens examined, excluding those with a number that is not finite.
+        left_out: number of the excluded tokens.
         mean, std, lowest, highest: float64 [D].
-        zeros: share of tokens that are 0 there, float64 [D].
+        zeros: share of tokens that are 0 in the dimension, float64 [D].
         quantiles: float32 [5, D], at 5, 25, 50, 75 and 95 %, of the sample.
         dead: dimensions that are 0 in every token.
-        constant: others whose values differ by no more than rounding.
-        saturated: others where 5 % of the tokens or more lie exactly at the highest value, or at the lowest if that is
-            not 0: something cuts them off there.
-        sample_tokens: tokens in the sample.
+        constant: other dimensions whose values differ by no more than rounding.
+        saturated: other dimensions in which at least 5 % of the tokens are exactly at the highest value, or at the
+            lowest if that is not 0, as if something cut them off there.
+        sample_tokens: number of tokens in the sample.
     """
 
     tokens: int
@@ -51,7 +51,7 @@ class Components:
     """Principal components of some tokens.
 
     Attributes:
-        variance: along every component, float64 [D], falling.
+        variance: along each component, float64 [D], descending.
         ratio: the same as shares of their sum.
         axes: float64 [k, D], the first components, of length 1; the largest number of each is positive.
         mean: float64 [D].
@@ -63,26 +63,27 @@ class Components:
     mean: np.ndarray
 
     def project(self, vectors: np.ndarray) -> np.ndarray:
-        """Coordinates [N, k] of vectors [N, D]."""
-        return (vectors - self.mean) @ self.axes.T
+        """Return the coordinates [N, k] of vectors [N, D]."""
+        coordinates: np.ndarray = (vectors - self.mean) @ self.axes.T
+        return coordinates
 
     def needed(self, share: float) -> int:
-        """How many components hold this share of the variance."""
+        """Return how many components hold this share of the variance."""
         return int(np.searchsorted(np.cumsum(self.ratio), share * (1 - 1e-12)) + 1)
 
 
 class DimensionMeter:
-    """Takes tokens in blocks and keeps sums: float64 [D, D] and a seeded sample of 4,096 tokens, however many come.
+    """Accumulates sums over blocks of tokens: float64 [D, D] and a seeded sample of 4,096 tokens, however many come.
 
     Args:
         dim: D.
-        seed: of the sample, in which every token is as likely as any other.
+        seed: of the sample, in which every token is equally likely.
     """
 
     def __init__(self, dim: int, *, seed: int = 0) -> None:
         self._rng = np.random.default_rng(seed)
         self._tokens = self._left_out = 0
-        self._origin: np.ndarray | None = None  # near the mean, so that the sums of squares keep their digits
+        self._origin: np.ndarray | None = None  # near the mean, so that the sums of squares keep their precision
         self._sum, self._products = np.zeros(dim), np.zeros((dim, dim))
         self._lowest, self._highest = np.full(dim, np.inf), np.full(dim, -np.inf)
         self._at_lowest, self._at_highest, self._zeros = (np.zeros(dim, np.int64) for _ in range(3))
@@ -92,7 +93,7 @@ class DimensionMeter:
         self._waiting_labels: list[str] = []
 
     def add(self, vectors: np.ndarray, label: str = "") -> None:
-        """Count in tokens, float32 [n, D]; the label, as of a person, is kept beside those in the sample."""
+        """Add tokens, float32 [n, D]; the label, such as a person, is stored beside those in the sample."""
         good = np.isfinite(vectors).all(axis=1)
         self._left_out += int((~good).sum())
         if good.any():
@@ -118,16 +119,16 @@ class DimensionMeter:
         _count_at(rows.min(axis=0), np.less, rows, self._lowest, self._at_lowest)
 
     def sample(self) -> tuple[np.ndarray, list[str]]:
-        """The sampled tokens, float32 [n, D], and their labels."""
+        """Return the sampled tokens, float32 [n, D], and their labels."""
         self._flush()
         count = min(self._tokens, SAMPLE_TOKENS)
         return self._sample[:count], self._labels[:count]
 
     def dimensions(self) -> Dimensions:
-        """Every dimension.
+        """Return the statistics of every dimension.
 
         Raises:
-            ValueError: no tokens have come.
+            ValueError: no tokens were added.
         """
         mean, covariance = self._mean_and_covariance()
         std = np.sqrt(np.maximum(np.diag(covariance), 0))
@@ -154,16 +155,16 @@ class DimensionMeter:
         )
 
     def components(self, count: int) -> Components:
-        """The directions of most variance, of all tokens.
+        """Return the directions of most variance, over all tokens.
 
-        scikit-learn's IncrementalPCA forgets what its components cannot hold at each step; the whole covariance does
-        not, and costs a product of matrices per block in place of a decomposition.
+        scikit-learn's IncrementalPCA loses at each step whatever its components cannot represent; the full covariance
+        does not, and costs one matrix product per block instead of a decomposition.
 
         Args:
-            count: how many axes to give.
+            count: number of axes to return.
 
         Raises:
-            ValueError: fewer than two tokens have come.
+            ValueError: fewer than two tokens were added.
         """
         mean, covariance = self._mean_and_covariance(freedom=1)
         variance, vectors = linalg.eigh(covariance, overwrite_a=True, driver="evd")
@@ -176,7 +177,7 @@ class DimensionMeter:
 
     def _mean_and_covariance(self, freedom: int = 0) -> tuple[np.ndarray, np.ndarray]:
         self._flush()
-        if self._tokens <= freedom:
+        if self._origin is None or self._tokens <= freedom:
             raise ValueError(f"{self._tokens} tokens are too few")
         shift = self._sum / self._tokens
         covariance = self._products - self._tokens * np.outer(shift, shift)
@@ -191,7 +192,7 @@ class DimensionMeter:
 
 
 def _count_at(limits: np.ndarray, beyond: np.ufunc, rows: np.ndarray, known: np.ndarray, counts: np.ndarray) -> None:
-    """Move each dimension's limit outwards in place, and count the tokens that lie exactly there."""
+    """Move each dimension's limit outwards in place, and count the tokens exactly at the limit."""
     further = beyond(limits, known)
     known[further], counts[further] = limits[further], 0
     counts += (rows == known).sum(axis=0)

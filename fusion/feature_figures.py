@@ -1,4 +1,4 @@
-"""Pictures of what features are like: people apart, directions of variance, single dimensions."""
+"""Pictures of features: separation of people, directions of variance, single dimensions."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ from fusion.feature_identity import Identity
 from fusion.visual_style import COLOURS, folded, page, printed
 
 LEGEND_ACROSS = 4
-MARKERS = "osD^vPX"  # a shape for each colour, for prints without colour
+MARKERS = "osD^vPX"  # one shape per colour, for prints without colour
 
 
 @printed
 def plot_identity(identity: Identity, title: str) -> Figure:
-    """Draw how alike tokens of one person are and how alike those of different people, over the sample's pairs.
+    """Draw the similarity of tokens of the same person and of different people, over the sample's pairs.
 
     Args:
-        identity: with pairs of both kinds, else the picture says that there are none.
+        identity: with pairs of both kinds; otherwise the picture says that there are none.
         title: heading.
     """
     auc = "" if identity.auc is None else f", AUC {identity.auc:.3f}"
@@ -33,12 +33,12 @@ def plot_identity(identity: Identity, title: str) -> Figure:
     else:
         both = np.concatenate([identity.same, identity.different])
         edges = np.linspace(both.min(), max(both.max(), both.min() + 1e-6), 61)
-        for values, what, colour, style in (
+        for values, pair_kind, colour, style in (
             (identity.different, "different people", COLOURS[0], "-"),
             (identity.same, "one person, different clips", COLOURS[1], "--"),
         ):
             shares = np.histogram(values, edges)[0] / len(values)
-            axes.stairs(shares, edges, color=colour, ls=style, lw=1.8, label=f"{what} ({len(values):,} pairs)")
+            axes.stairs(shares, edges, color=colour, ls=style, lw=1.8, label=f"{pair_kind} ({len(values):,} pairs)")
             axes.axvline(values.mean(), color=colour, ls=":", lw=1)
         axes.set_xlabel("cosine similarity of two tokens (dotted: mean)")
         axes.set_ylabel("share of pairs")
@@ -53,7 +53,7 @@ def plot_components(components: Components, vectors: np.ndarray, people: Sequenc
     Args:
         components: with at least two axes.
         vectors: float32 [n, D], a sample of tokens.
-        people: the person in each, "" where it is not known; the seven with the most tokens get a colour and a shape.
+        people: the person in each, "" if unknown; the seven with the most tokens get a colour and a shape.
         title: heading.
     """
     figure = page(3.4, f"{title}: principal components")

@@ -1,4 +1,4 @@
-"""How well features tell people apart: like within a person, unlike between people, and the same or another."""
+"""How well features tell people apart: similarity within and between people, and same-person discrimination."""
 
 from __future__ import annotations
 
@@ -8,30 +8,30 @@ from dataclasses import dataclass
 import numpy as np
 from sklearn.metrics import roc_auc_score
 
-SAMPLE_TOKENS = 2048  # all pairs of these are some two million
-FEWEST_TOKENS = 8  # of each person in the sample, or next to no pair would be of one person
+SAMPLE_TOKENS = 2048  # makes about two million pairs
+FEWEST_TOKENS = 8  # of each person in the sample; with fewer, hardly any pair would show one person
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Identity:
-    """What is known of tokens and the people in them. None stands for what has no pair.
+    """Similarities of tokens within and between people. A value is None if it has no pair.
 
-    Pairs are of tokens of different clips: two tokens of one clip are alike whatever a network sees of a person.
+    Pairs consist of tokens of different clips: two tokens of one clip are similar whatever a network sees of a person.
 
     Attributes:
-        people: how many there are.
-        people_of_several_clips: those that have a pair.
-        left_out: tokens without a direction: all zeros, or with a number that is not finite.
+        people: number of people.
+        people_of_several_clips: number of people who have a pair.
+        left_out: number of tokens without a direction: all zeros, or with a number that is not finite.
         within_clip: mean cosine similarity of two tokens of one clip.
         consistency: mean cosine similarity of two tokens of different clips of one person, each person counting once.
         consistency_of_pairs: the same, each pair counting once.
-        consistency_of: by person.
+        consistency_of: the same by person.
         discriminability: mean cosine distance (1 - similarity) of two tokens of different people, over all pairs.
-        auc: chance that two tokens of one person are more alike than two of different people, ties counting half, over
-            all pairs of the sample; 0.5 is no better than chance.
+        auc: chance that two tokens of one person are more similar than two of different people, ties counting half,
+            over all pairs of the sample; 0.5 is no better than chance.
         same: cosine similarities of the sample's pairs of one person, float32.
         different: of its pairs of different people, float32.
-        sample_tokens: tokens in the sample.
+        sample_tokens: number of tokens in the sample.
     """
 
     people: int
@@ -49,15 +49,15 @@ class Identity:
 
 
 class IdentityMeter:
-    """Takes tokens clip by clip. The means are those over all pairs, exactly, and no two tokens are compared for them.
+    """Accumulates tokens clip by clip. The means cover all pairs exactly, without comparing any two tokens.
 
-    The sum of all cosines within a set of unit vectors is the squared length of their sum. So only a sum for each
-    person whose clips have not all come yet is kept, float64 [D], beside the sample.
+    The sum of all cosines within a set of unit vectors is the squared length of their sum. The meter therefore stores
+    only one sum, float64 [D], for each person whose clips are incomplete, in addition to the sample.
 
     Args:
-        clips_of: person -> how many clips of theirs will come.
-        seed: of the sample for the AUC: at most 2,048 tokens of people with several clips, as many of each.
-        sample_tokens: another size of it.
+        clips_of: person -> number of their clips that will be added.
+        seed: of the sample for the AUC: at most 2,048 tokens of people with several clips, equally many of each.
+        sample_tokens: another size for the sample.
     """
 
     def __init__(self, clips_of: Mapping[str, int], *, seed: int = 0, sample_tokens: int = SAMPLE_TOKENS) -> None:
@@ -76,7 +76,7 @@ class IdentityMeter:
         self._consistency_of: dict[str, float] = {}
 
     def add(self, person: str, vectors: np.ndarray) -> None:
-        """Count in the tokens of one clip, float32 [n, D]."""
+        """Add the tokens of one clip, float32 [n, D]."""
         rows = vectors.astype(np.float64)
         lengths = np.linalg.norm(rows, axis=1)
         good = np.isfinite(lengths) & (lengths > 0)
@@ -92,13 +92,13 @@ class IdentityMeter:
             self._close(person, self._open.pop(person))
 
     def result(self) -> Identity:
-        """All that is known by now.
+        """Return the result.
 
         Raises:
-            ValueError: clips of somebody are missing.
+            ValueError: some person's clips are incomplete.
         """
         if self._open:
-            raise ValueError(f"not all clips of {next(iter(self._open))} have come")
+            raise ValueError(f"some clips of {next(iter(self._open))} have not been added")
         every = float(np.dot(self._everybody, self._everybody)) if self._tokens else 0.0
         between_sum, between_pairs = every - self._same_sum, self._tokens**2 - self._same_pairs
         same, different, sampled = self._pairs()
@@ -166,7 +166,7 @@ class _Sums:
 
 
 class _Sample:
-    """So many tokens of one person, each as likely as any other to be among them (Vitter's algorithm R)."""
+    """A fixed number of tokens of one person, each equally likely to be among them (Vitter's algorithm R)."""
 
     def __init__(self, size: int, rng: np.random.Generator) -> None:
         self._size, self._rng, self._seen = size, rng, 0

@@ -1,4 +1,4 @@
-"""The label files of ChaLearn First Impressions V2, as distributed: Python 2 pickles, read without running them."""
+"""The label files of ChaLearn First Impressions V2 as distributed: Python 2 pickles, read without executing them."""
 
 from __future__ import annotations
 
@@ -12,22 +12,22 @@ from fusion.parts import PARTS, Part
 from fusion.plain_pickle import read_plain_pickle
 from fusion.traits import TRAITS
 
-# Clips are named by the YouTube video that they are cut from, whose id has 11 characters: "-AmMDnVl4s8.003.mp4".
+# Clips are named after the YouTube video they are cut from, whose id has 11 characters: "-AmMDnVl4s8.003.mp4".
 YOUTUBE_ID_LENGTH = 11
 
 _FILES: dict[Part, str] = {part: f"annotation_{part}.pkl" for part in PARTS}
 
 
 def part_of_file(path: Path) -> Part | None:
-    """Which part of the official split an annotation pickle is of, by its name; None for any other name."""
+    """Return the part of the official split that an annotation pickle belongs to, by its name; None for other names."""
     return next((part for part, name in _FILES.items() if path.name == name), None)
 
 
 def annotation_files(folder: Path) -> list[Path]:
-    """The annotation pickles of a folder, lying flat in it or in folders of their own, in the order of the parts.
+    """Return the annotation pickles in a folder or its subfolders, in the order of the parts.
 
     Raises:
-        LabelError: there is none, or one name lies there twice.
+        LabelError: there are none, or a name occurs twice.
     """
     found = []
     for name in _FILES.values():
@@ -43,16 +43,16 @@ def annotation_files(folder: Path) -> list[Path]:
 def read_first_impressions(path: Path) -> tuple[list[str], np.ndarray, list[str]]:
     """Read clip names, values and subjects from an annotation pickle.
 
-    The pickle is a dict trait -> clip name -> number in [0, 1], with a sixth entry "interview" that is left aside.
+    The pickle is a dict trait -> clip name -> number in [0, 1], with a sixth entry "interview" that is ignored.
 
     Args:
         path: `annotation_training.pkl`, `annotation_validation.pkl` or `annotation_test.pkl`.
 
     Returns:
-        N clip names, float64 [N, 5] in trait order as the file has them, and N subjects (YouTube ids).
+        N clip names, float64 [N, 5] in trait order as stored in the file, and N subjects (YouTube ids).
 
     Raises:
-        LabelError: not such a file, or one that would run code when unpickled.
+        LabelError: it is not such a file, or it would run code when unpickled.
         OSError: the file cannot be read.
     """
     content = path.read_bytes()
@@ -72,5 +72,5 @@ def read_first_impressions(path: Path) -> tuple[list[str], np.ndarray, list[str]
     try:
         values = np.array([[float(table[trait][name]) for trait in TRAITS] for name in names], np.float64)
     except (TypeError, ValueError, OverflowError) as error:
-        raise LabelError(f"{path} holds a value that is no number ({error})") from error
+        raise LabelError(f"{path} holds a value that is not a number ({error})") from error
     return names, values.reshape(len(names), len(TRAITS)), [name[:YOUTUBE_ID_LENGTH] for name in names]

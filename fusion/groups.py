@@ -1,4 +1,4 @@
-"""Groups of clips that the user supplies, such as age, gender or ethnicity. Traitline never infers them."""
+"""Groups of clips supplied by the user, such as age, gender or ethnicity. Traitline never infers them."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ UNKNOWN = "(not given)"
 
 
 def read_groups(path: Path, video_ids: Sequence[str], subjects: Sequence[str]) -> dict[str, np.ndarray]:
-    """Read a table of groups: a row per clip (`video_id`, `name` or `clip`) or per person (`subject`).
+    """Read a table of groups: one row per clip (`video_id`, `name` or `clip`) or per person (`subject`).
 
-    Every other column is a grouping, but for traits and `split`, so that a label file with more columns will do. Clips
-    are found by their whole id, else by their file name.
+    Every other column is a grouping, except traits and `split`, so that a label file with additional columns is also a
+    table of groups. Clips are found by their full id, or else by their file name.
 
     Args:
         path: `.csv` or `.parquet`.
@@ -31,20 +31,21 @@ def read_groups(path: Path, video_ids: Sequence[str], subjects: Sequence[str]) -
         subjects: of the same clips.
 
     Returns:
-        Name of column -> the group of each clip, str [N]; "(not given)" where the table does not say.
+        Column name -> the group of each clip, str [N]; "(not given)" if the table does not say.
 
     Raises:
-        LabelError: not such a table, a clip or person twice, no grouping, or a column with more than 30 values.
+        LabelError: the file is not such a table, lists a clip or person twice, has no grouping, or has a column with
+            more than 30 values.
     """
     columns = _read(path)
     names = {name.strip().lower(): name for name in columns}
     key = next((name for name in (*ID_COLUMNS, SUBJECT_COLUMN) if name in names), None)
     if key is None:
-        raise LabelError(f"{path} lacks a column video_id or subject that says whom its groups are of")
+        raise LabelError(f"{path} lacks a column video_id or subject that says to whom its groups belong")
     rows = columns[names[key]]
     double = [name for name, count in Counter(rows).items() if count > 1]
     if double:
-        raise LabelError(f"{path}: {len(double)} of column {key} appear more than once: {some_of(double)}")
+        raise LabelError(f"{path}: {len(double)} values of column {key} appear more than once: {some_of(double)}")
     row_of = {name: row for row, name in enumerate(rows)}
     if key == SUBJECT_COLUMN:
         found = [row_of.get(subject) for subject in subjects]
@@ -52,21 +53,21 @@ def read_groups(path: Path, video_ids: Sequence[str], subjects: Sequence[str]) -
         found = [row_of.get(video, row_of.get(PurePosixPath(video).name)) for video in video_ids]
     groupings = [name for name in names if name not in (*ID_COLUMNS, SUBJECT_COLUMN, SPLIT_COLUMN, *TRAITS)]
     if not groupings:
-        raise LabelError(f"{path} has no column of groups, such as gender, beside {some_of(list(columns))}")
+        raise LabelError(f"{path} has no column of groups, such as gender, besides {some_of(list(columns))}")
     groups = {}
     for name in groupings:
         values = columns[names[name]]
         if len(set(values)) > MOST_VALUES:
             raise LabelError(
-                f"{path}: column {name} has {len(set(values))} different values; put them into {MOST_VALUES} groups "
-                "at most, or leave the column out"
+                f"{path}: column {name} has {len(set(values))} different values; merge them into at most "
+                f"{MOST_VALUES} groups, or leave the column out"
             )
         groups[name] = np.array([UNKNOWN if row is None or values[row] == "" else values[row] for row in found])
     return groups
 
 
 def _read(path: Path) -> dict[str, list[str]]:
-    """All columns of a table as text."""
+    """Return all columns of a table as text."""
     try:
         if path.suffix.lower() == ".parquet":
             table = pq.read_table(path)
@@ -75,7 +76,7 @@ def _read(path: Path) -> dict[str, list[str]]:
         else:
             raise LabelError(f"{path}: groups are read from .csv or .parquet files")
         return {
-            name: [value.strip() for value in table[name].cast(pa.string()).fill_null("").to_pylist()]
+            name: [(value or "").strip() for value in table[name].cast(pa.string()).to_pylist()]
             for name in table.column_names
         }
     except OSError as error:

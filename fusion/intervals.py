@@ -1,6 +1,6 @@
-"""How sure a measure is: the bootstrap over subjects.
+"""Confidence intervals of measures: the bootstrap over subjects.
 
-Clips of one person resemble each other, so that people, and not clips, are what could have been drawn otherwise.
+Clips of one person resemble each other, so the units that are sampled are people, not clips.
 """
 
 from __future__ import annotations
@@ -30,26 +30,25 @@ class Measured:
     by_seed: np.ndarray
 
     def interval(self, level: float = 0.95) -> np.ndarray:
-        """Percentile interval: float64 [2, 6, T + 1], least and greatest; NaN where no draw defines the measure."""
+        """Return the percentile interval, float64 [2, 6, T + 1]: lower and upper bound; NaN if no draw defines it."""
         return percentile_interval(self.draws, level)
 
 
 class SubjectDraws:
-    """Samples of the subjects with replacement, the same for everything that is measured on these clips.
+    """Samples of the subjects with replacement, the same for everything measured on these clips.
 
-    Folds are measured by themselves and then averaged, for scores of different folds come from different models: the
-    training means of five folds, pooled, correlate with the labels without knowing anything. Subjects are drawn within
-    folds.
+    Each fold is measured separately and the results are averaged, because scores of different folds come from different
+    models: pooled over five folds, even the training means correlate with the labels. Subjects are drawn within folds.
     """
 
     def __init__(
         self, subjects: Sequence[str], folds: np.ndarray | None = None, *, draws: int = 1000, seed: int = 0
     ) -> None:
-        """Draw.
+        """Draw the samples.
 
         Args:
             subjects: the person in each of N clips.
-            folds: int [N], the fold of each clip; None: one fold.
+            folds: int [N], the fold of each clip; None means one fold.
             draws: number of samples.
             seed: of the draws.
         """
@@ -69,7 +68,7 @@ class SubjectDraws:
             self._folds.append((clips, person_of_clip, times))
 
     def measure(self, scores: np.ndarray, labels: np.ndarray) -> Measured:
-        """Measure scores of one or more seeds; a draw samples the seeds too, and takes the mean over them.
+        """Measure scores of one or more seeds; a draw also samples the seeds, and takes the mean over them.
 
         Args:
             scores: float [seeds, N, T].
@@ -83,7 +82,7 @@ class SubjectDraws:
         return Measured(by_seed.mean(axis=0), draws, by_seed)
 
     def mean_over_people(self, values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """The mean in which every person counts once, however many clips show them, whatever the fold.
+        """Return the mean in which every person counts once, whatever the number of their clips and the fold.
 
         Args:
             values: float [N, T].
@@ -119,7 +118,7 @@ class SubjectDraws:
 
 
 def percentile_interval(draws: np.ndarray, level: float = 0.95) -> np.ndarray:
-    """The middle `level` of draws [D, ...], draws that are NaN left out: [2, ...], NaN where all are."""
+    """Return the central `level` of draws [D, ...] without NaN draws: [2, ...], NaN if all draws are NaN."""
     tails = [(1 - level) / 2, (1 + level) / 2]
     defined = ~np.isnan(draws).all(axis=0)
     interval = np.full((2, *draws.shape[1:]), np.nan)

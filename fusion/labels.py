@@ -125,7 +125,8 @@ def _check(path: Path, names: Sequence[str], values: np.ndarray) -> None:
     double = [name for name, count in Counter(names).items() if count > 1]
     if double:
         raise LabelError(f"{path}: {len(double)} clips appear more than once, keep one row each: {some_of(double)}")
-    outside = [name for name, fits in zip(names, ((values >= 0) & (values <= 1)).all(axis=1), strict=True) if not fits]
+    inside = np.asarray(((values >= 0) & (values <= 1)).all(axis=1))
+    outside = [name for name, fits in zip(names, inside, strict=True) if not fits]
     if outside:
         raise LabelError(
             f"{path}: {len(outside)} clips have an empty trait or one outside [0, 1], rescale or remove them: "
@@ -136,7 +137,8 @@ def _check(path: Path, names: Sequence[str], values: np.ndarray) -> None:
 def _joined(columns: Iterable[list[Any] | None]) -> tuple[Any, ...] | None:
     """One column of all files, or None where a file lacks it."""
     columns = list(columns)
-    return None if None in columns else tuple(chain.from_iterable(columns))
+    present = [column for column in columns if column is not None]
+    return tuple(chain.from_iterable(present)) if len(present) == len(columns) else None
 
 
 def _read_pickle(path: Path) -> _Table:
@@ -215,7 +217,9 @@ def _read_parquet(path: Path) -> _Table:
         table = pq.read_table(path, columns=[header[column] for column in wanted])
 
         def text(column: int | None) -> list[str]:
-            return [] if column is None else table[header[column]].cast(pa.string()).fill_null("").to_pylist()
+            if column is None:
+                return []
+            return [value or "" for value in table[header[column]].cast(pa.string()).to_pylist()]
 
         names, subjects, splits = text(at.name), text(at.subject), text(at.split)
         values = np.column_stack(
@@ -236,11 +240,12 @@ def _table(
         lacking = [name for name, subject in zip(names, subjects, strict=True) if subject == ""]
         if lacking:
             raise LabelError(f"{path}: {len(lacking)} clips have an empty subject: {some_of(lacking)}")
-    parts = [part_named(split) for split in splits] if at.split is not None else None
-    if parts is not None and None in parts:
-        odd = [name for name, part in zip(names, parts, strict=True) if part is None]
+    named = [part_named(split) for split in splits] if at.split is not None else []
+    parts = [part for part in named if part is not None]
+    if len(parts) < len(named):
+        odd = [name for name, part in zip(names, named, strict=True) if part is None]
         raise LabelError(
             f"{path}: {len(odd)} clips have a split other than {', '.join(PARTS)}; correct it or rename that column: "
             f"{some_of(odd)}"
         )
-    return _Table(names, values, subjects if at.subject is not None else None, parts)
+    return _Table(names, values, subjects if at.subject is not None else None, parts if at.split is not None else None)

@@ -1,7 +1,7 @@
 """The layers of the model, over vectors [B, D] (one token per clip) or sequences [B, T, D]; True marks a real token.
 
-Nothing but the specified projections, attention, norms and dense layers has weights: time encoding and
-standardisation are parameter-free, so the counts are the specification's.
+Only the specified projections, attention, norms and dense layers have weights. Time encoding and standardisation are
+parameter-free, so that the parameter counts match the specification.
 """
 
 from __future__ import annotations
@@ -15,27 +15,27 @@ from keras import ops
 
 from fusion.traits import TRAITS
 
-# A token every second (faces) or every 2.56 s (windows of 64 fields at 25 fps), clips of seconds to tens of minutes:
-# below 1 s no two tokens need telling apart, and over 1000 s a phase still moves within a long video.
+# Tokens come every second (faces) or every 2.56 s (windows of 64 fields at 25 fps), in clips of seconds to tens of
+# minutes: no two tokens are closer than 1 s, and a period of 1000 s still varies within a long video.
 SHORTEST_PERIOD_S = 1.0
 LONGEST_PERIOD_S = 1000.0
 
-# Keras' default of 0.99 needs some 300 steps to forget its start; training here may last fewer steps than that.
+# Keras' default of 0.99 needs about 300 steps to forget its initial value; training here may take fewer steps.
 BATCH_NORM_MOMENTUM = 0.9
 
 
 def time_encoding(time_s: Any, dim: int) -> Any:
-    """Encode times as sines and cosines of geometrically spaced periods, so that nearness in time is a dot product.
+    """Encode times as sines and cosines of geometrically spaced periods: their dot product measures closeness in time.
 
     Args:
         time_s: float32 [B, T], seconds.
         dim: even length of the encoding.
 
     Returns:
-        float32 [B, T, dim], each number in [-1, 1]; the first half sines, the second half cosines.
+        float32 [B, T, dim], each number in [-1, 1]; the first half are sines, the second half cosines.
 
     Sources:
-        Vaswani et al. 2017, "Attention is all you need", section 3.5, with seconds in place of positions.
+        Vaswani et al. 2017, "Attention is all you need", section 3.5, with seconds instead of positions.
     """
     periods_s = np.geomspace(SHORTEST_PERIOD_S, LONGEST_PERIOD_S, dim // 2)
     angle = ops.expand_dims(ops.cast(time_s, "float32"), -1) * (2 * math.pi / periods_s).astype(np.float32)
@@ -43,26 +43,26 @@ def time_encoding(time_s: Any, dim: int) -> Any:
 
 
 def masked_mean(tokens: Any, mask: Any | None) -> Any:
-    """Mean over the real tokens: [B, T, D] and bool [B, T] (None: all are real) give [B, D]."""
+    """Average the real tokens: [B, T, D] and bool [B, T] (None: all are real) give [B, D]."""
     if mask is None:
         return ops.mean(tokens, axis=1)
     real = ops.expand_dims(mask, -1)
-    # where, not a product: 0 times a NaN in the padding would be NaN
+    # `where` rather than a product: 0 times a NaN in the padding would be NaN
     total = ops.sum(ops.where(real, tokens, ops.zeros_like(tokens)), axis=1)
     return total / ops.cast(ops.maximum(ops.sum(ops.cast(real, "int32"), axis=1), 1), total.dtype)
 
 
 @keras.saving.register_keras_serializable(package="traitline")
 class Standardisation(keras.layers.Layer):
-    """Brings features to mean 0 and standard deviation 1 by fixed statistics of the training set.
+    """Scales features to mean 0 and standard deviation 1 by fixed statistics of the training set.
 
-    The statistics are state, not weights: saved and loaded with the layer (`.keras` and `.weights.h5` alike), but
-    neither trained nor counted as parameters. Until `set_statistics` is called the layer changes nothing. A copy made
-    from the config alone starts without statistics, as it starts without trained weights.
+    The statistics are state, not weights: they are saved and loaded with the layer (in `.keras` and `.weights.h5`), but
+    neither trained nor counted as parameters. Before `set_statistics` is called, the layer changes nothing. A copy
+    built from the config alone starts without statistics, as it starts without trained weights.
     """
 
     def __init__(self, dim: int, **kwargs: Any) -> None:
-        """Take the length of the feature vectors."""
+        """Create the layer for feature vectors of length `dim`."""
         super().__init__(autocast=False, **kwargs)
         self.dim = dim
         self.mean = np.zeros(dim, np.float32)
@@ -73,7 +73,7 @@ class Standardisation(keras.layers.Layer):
         """Set mean and standard deviation, each [dim]; the deviations must be positive.
 
         Raises:
-            ValueError: a wrong shape, a number that is not finite or a deviation that is not positive.
+            ValueError: a shape is wrong, a number is not finite, or a deviation is not positive.
         """
         mean, std = np.asarray(mean, np.float32), np.asarray(std, np.float32)
         if mean.shape != (self.dim,) or std.shape != (self.dim,):
@@ -83,45 +83,47 @@ class Standardisation(keras.layers.Layer):
         self.mean, self.std = mean, std
 
     def call(self, features: Any) -> Any:
-        """[..., dim] to the same shape, float32."""
+        """Standardise features [..., dim] into the same shape, float32."""
         return (ops.cast(features, "float32") - self.mean) / self.std
 
     def compute_output_shape(self, features_shape: tuple[int | None, ...]) -> tuple[int | None, ...]:
-        """The same shape."""
+        """Return the same shape."""
         return features_shape
 
     def save_own_variables(self, store: Any) -> None:
-        """Called by Keras when it saves the model or its weights."""
+        """Store the statistics; Keras calls this when it saves the model or its weights."""
         store["mean"] = self.mean
         store["std"] = self.std
 
     def load_own_variables(self, store: Any) -> None:
-        """Called by Keras when it loads the model or its weights."""
+        """Restore the statistics; Keras calls this when it loads the model or its weights."""
         self.set_statistics(np.array(store["mean"]), np.array(store["std"]))
 
     def get_config(self) -> dict[str, Any]:
-        """Every constructor argument."""
-        return super().get_config() | {"dim": self.dim}
+        """Return every constructor argument."""
+        return {**super().get_config(), "dim": self.dim}
 
 
 @keras.saving.register_keras_serializable(package="traitline")
 class CrossAttention(keras.layers.Layer):
-    """Face tokens ask motion tokens: multi-head attention with static as query, dynamic as key and value.
+    """Multi-head attention from face tokens to motion tokens, with static as query, dynamic as key and value.
 
     Both inputs are standardised and projected to `fusion_dim`; tokens with times then get their time encoding; the
-    attention's answer is added to the projected static tokens and layer-normalised.
+    output of the attention is added to the projected static tokens and layer-normalised.
 
-    Query and key projections start out as the same orthogonal matrix per head, so that a fresh layer compares tokens by
-    their plain dot product, time encodings included: each face token begins by looking at the motion of its own moment.
-    From Keras' own start, whose weights are an eighth of what keeps a vector's length, attention is uniform and has to
-    find time first. On the planted truth of the tests (20,000 clips, 6 epochs) that ended at an R2 of 0.24, with
-    weights of the right size at 0.54, and from this start at 0.97 to 0.98.
+    Query and key projections start as the same orthogonal matrix per head, so that a fresh layer compares tokens by
+    their plain dot product, time encodings included: each face token initially attends to the motion of its own moment.
+    With Keras' own initial weights, which are an eighth of the size that preserves a vector's length, attention is
+    uniform and must first discover time. On the planted truth of the tests (20,000 clips, 6 epochs) that ended at an R2
+    of 0.24, with weights of the right size at 0.54, and with this initialisation at 0.97 to 0.98.
     """
 
     def __init__(
         self, static_dim: int = 512, dynamic_dim: int = 256, fusion_dim: int = 128, num_heads: int = 4, **kwargs: Any
     ) -> None:
-        """Take the lengths of both kinds of token, of the fused token (also the length of a head's key), and the heads.
+        """Create the layer from the lengths of both kinds of token and of the fused token, and the number of heads.
+
+        `fusion_dim` is also the length of a head's key.
 
         Raises:
             ValueError: fusion_dim is odd (a time encoding pairs a sine with a cosine).
@@ -141,7 +143,7 @@ class CrossAttention(keras.layers.Layer):
         self.dynamic_projection = keras.layers.Dense(fusion_dim, name="dynamic_projection", **sub)
         self.attention = keras.layers.MultiHeadAttention(num_heads, key_dim=fusion_dim, name="attention", **sub)
         self.norm = keras.layers.LayerNormalization(name="norm", **sub)
-        # dimensions are known, so weights exist from the start: counts and saving need no first call
+        # dimensions are known, so weights exist from the start: counting and saving need no first call
         fused_shape = (None, None, fusion_dim)
         self.static_projection.build((None, None, static_dim))
         self.dynamic_projection.build((None, None, dynamic_dim))
@@ -168,12 +170,12 @@ class CrossAttention(keras.layers.Layer):
         Args:
             static: [B, Ts, static_dim], or one vector per clip, [B, static_dim].
             dynamic: [B, Td, dynamic_dim], or [B, dynamic_dim].
-            static_mask: bool [B, Ts]; None: all tokens are real. Padding never reaches a result, but in training it
-                must be finite: 0 times NaN is no gradient.
+            static_mask: bool [B, Ts]; None: all tokens are real. Padding never affects a result, but in training it
+                must be finite, because the gradient of 0 times NaN is NaN.
             dynamic_mask: bool [B, Td]; at least one real token per clip.
             static_time_s: float32 [B, Ts], seconds; None adds no encoding.
             dynamic_time_s: float32 [B, Td], seconds; None adds no encoding.
-            return_attention: return the weights too.
+            return_attention: also return the weights.
 
         Returns:
             [B, Ts, fusion_dim], or [B, fusion_dim] for a static vector; with return_attention a pair of that and the
@@ -193,19 +195,19 @@ class CrossAttention(keras.layers.Layer):
         return (fused, weights) if return_attention else fused
 
     def query_tokens(self, static: Any, static_mask: Any | None = None, static_time_s: Any | None = None) -> Any:
-        """What asks, as `call` takes it: standardised, projected, with times, [B, Ts, fusion_dim]; padding is 0."""
+        """Return the query tokens [B, Ts, fusion_dim] of `call`: standardised, projected, with times; padding is 0."""
         return self._tokens(static, static_mask, static_time_s, self.static_standardisation, self.static_projection)
 
     def key_tokens(self, dynamic: Any, dynamic_mask: Any | None = None, dynamic_time_s: Any | None = None) -> Any:
-        """What is asked, likewise, [B, Td, fusion_dim]."""
+        """Return the key tokens [B, Td, fusion_dim] of `call`, made like the query tokens."""
         return self._tokens(
             dynamic, dynamic_mask, dynamic_time_s, self.dynamic_standardisation, self.dynamic_projection
         )
 
     def fused_by(self, query: Any, key: Any, weights: Any) -> Any:
-        """What `call` gives, [B, Ts, fusion_dim], where attention has these weights, [B, heads, Ts, Td].
+        """Return the output of `call`, [B, Ts, fusion_dim], for given attention weights, [B, heads, Ts, Td].
 
-        For whoever asks what other weights would do; `query` and `key` are from `query_tokens` and `key_tokens`.
+        This shows the effect of other weights; `query` and `key` come from `query_tokens` and `key_tokens`.
         """
         values = self.attention.value_dense(key)
         return self.norm(query + self.attention.output_dense(ops.einsum("bhts,bshd->bthd", weights, values)))
@@ -220,23 +222,24 @@ class CrossAttention(keras.layers.Layer):
     ) -> Any:
         if ops.ndim(features) == 2:
             features = ops.expand_dims(features, 1)
-        # The division is moved to the kernel and the mask behind the product: passes over features, which are eight to
-        # sixteen times as long as tokens, took as long as the product itself.
-        with keras.name_scope(projection.name):  # whoever reads the graph finds the work where the weights are
+        # The division is applied to the kernel and the mask after the product: passes over the features, which are
+        # eight to sixteen times as long as tokens, took as long as the product itself.
+        with keras.name_scope(projection.name):  # attributes the work to the layer that has the weights
             kernel = projection.kernel / standardisation.std[:, None]
             centred = ops.cast(features, "float32") - standardisation.mean
             tokens = ops.matmul(ops.cast(centred, self.compute_dtype), ops.cast(kernel, self.compute_dtype))
             tokens = tokens + ops.cast(projection.bias, self.compute_dtype)
         if mask is not None:
-            # whatever stands in the padding, even NaN, must not reach a sum
+            # no padding, not even NaN, may reach a sum
             tokens = ops.where(ops.expand_dims(mask, -1), tokens, ops.zeros_like(tokens))
         if time_s is not None:
             tokens = tokens + ops.cast(time_encoding(time_s, self.fusion_dim), tokens.dtype)
         return tokens
 
     def get_config(self) -> dict[str, Any]:
-        """Every constructor argument."""
-        return super().get_config() | {
+        """Return every constructor argument."""
+        return {
+            **super().get_config(),
             "static_dim": self.static_dim,
             "dynamic_dim": self.dynamic_dim,
             "fusion_dim": self.fusion_dim,
@@ -246,13 +249,13 @@ class CrossAttention(keras.layers.Layer):
 
 @keras.saving.register_keras_serializable(package="traitline")
 class FeatureFusionModule(keras.layers.Layer):
-    """One steady vector per clip: the mean of its fused tokens, batch-normalised, with dropout.
+    """Pools the fused tokens of a clip into one vector: their mean, batch-normalised, with dropout.
 
-    The mean comes first, so padding never enters the batch statistics and a clip counts once, however long it is.
+    The mean comes first, so that padding never enters the batch statistics and every clip counts once, however long.
     """
 
     def __init__(self, fusion_dim: int = 128, dropout_rate: float = 0.3, **kwargs: Any) -> None:
-        """Take the length of a fused token and the share of numbers dropped in training."""
+        """Create the layer from the length of a fused token and the share of numbers dropped in training."""
         super().__init__(**kwargs)
         self.fusion_dim = fusion_dim
         self.dropout_rate = dropout_rate
@@ -263,21 +266,21 @@ class FeatureFusionModule(keras.layers.Layer):
         self.built = True
 
     def call(self, fused: Any, token_mask: Any | None = None, training: bool | None = None) -> Any:
-        """[B, T, fusion_dim] with a bool mask [B, T] (None: all real), or [B, fusion_dim], to [B, fusion_dim]."""
+        """Pool [B, T, fusion_dim] with a bool mask [B, T] (None: all real), or [B, fusion_dim], to [B, fusion_dim]."""
         pooled = masked_mean(fused, token_mask) if ops.ndim(fused) == 3 else fused
         return self.dropout(self.norm(pooled, training=training), training=training)
 
     def get_config(self) -> dict[str, Any]:
-        """Every constructor argument."""
-        return super().get_config() | {"fusion_dim": self.fusion_dim, "dropout_rate": self.dropout_rate}
+        """Return every constructor argument."""
+        return {**super().get_config(), "fusion_dim": self.fusion_dim, "dropout_rate": self.dropout_rate}
 
 
 @keras.saving.register_keras_serializable(package="traitline")
 class PersonalityPredictionHead(keras.layers.Layer):
-    """From a clip's vector to its five scores: Dense(hidden_dim, relu), then Dense(5, linear)."""
+    """Predicts five scores from a clip's vector: Dense(hidden_dim, relu), then Dense(5, linear)."""
 
     def __init__(self, hidden_dim: int = 64, **kwargs: Any) -> None:
-        """Take the length of the hidden layer."""
+        """Create the layer from the length of its hidden layer."""
         super().__init__(**kwargs)
         self.hidden_dim = hidden_dim
         sub = {"dtype": self.dtype_policy}
@@ -285,14 +288,14 @@ class PersonalityPredictionHead(keras.layers.Layer):
         self.scores = keras.layers.Dense(len(TRAITS), name="scores", **sub)
 
     def build(self, pooled_shape: tuple[int | None, ...]) -> None:
-        """Make the weights for vectors of this shape."""
+        """Create the weights for vectors of this shape."""
         self.hidden.build(pooled_shape)
         self.scores.build((None, self.hidden_dim))
 
     def call(self, pooled: Any) -> Any:
-        """[B, D] to [B, 5], trait order, on the scale of the labels but not bounded by it."""
+        """Map [B, D] to [B, 5] in trait order, on the scale of the labels but not bounded by it."""
         return self.scores(self.hidden(pooled))
 
     def get_config(self) -> dict[str, Any]:
-        """Every constructor argument."""
-        return super().get_config() | {"hidden_dim": self.hidden_dim}
+        """Return every constructor argument."""
+        return {**super().get_config(), "hidden_dim": self.hidden_dim}

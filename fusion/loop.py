@@ -30,7 +30,7 @@ CHECKPOINT = "checkpoint.npz"
 
 @dataclass(frozen=True, slots=True)
 class EpochReport:
-    """What `on_epoch` receives: epoch (from 1) of epochs, and the losses, without validation None."""
+    """The argument of `on_epoch`: epoch (from 1) of epochs, loss, and validation_loss (None without validation)."""
 
     epoch: int
     epochs: int
@@ -40,25 +40,25 @@ class EpochReport:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class LabelledSource:
-    """Clips and their labels, float32 [M, 5], where M is more than any number of a clip in the source."""
+    """Clips and their labels, float32 [M, 5]; M exceeds every clip number in the source."""
 
     clips: ClipSource
     labels: np.ndarray
 
     def scored_by(self, model: keras.Model, batch_size: int) -> tuple[np.ndarray, np.ndarray]:
-        """Scores and labels of all clips, each [N, 5], in the source's order."""
+        """Return scores and labels of all clips, each [N, 5], in the source's order."""
         rows = np.concatenate(self.clips.groups())
         return predict(model, (clip for _, clip in clips_of(self.clips)), batch_size), self.labels[rows]
 
 
 class TrainingLoop:
-    """Runs epochs until they are done or no longer help, and goes on from a checkpoint where there is one.
+    """Runs epochs until they are done or no longer help, resuming from a checkpoint if there is one.
 
     Args:
-        stepper: with the model at its start.
+        stepper: with the model in its initial state.
         settings: of the training.
         train: clips to learn from.
-        validation: clips to judge each epoch by; None: none.
+        validation: clips to evaluate each epoch on; None disables validation.
         buffer_clips: size of the shuffle buffer.
         folder: for the checkpoint and the logs; None keeps neither.
         identity: of the training, see `write_checkpoint`.
@@ -83,11 +83,11 @@ class TrainingLoop:
         self._checkpoint = None if folder is None else folder / CHECKPOINT
         self._logs = None if folder is None else tf.summary.create_file_writer(str(folder))
         self._identity = identity
-        history = {"loss": []} if validation is None else {"loss": [], "validation_loss": []}
+        history: dict[str, list[float]] = {"loss": []} if validation is None else {"loss": [], "validation_loss": []}
         self._progress = Progress(history)
 
     def run(self, on_epoch: Callable[[EpochReport], None] | None = None) -> dict[str, list[float]]:
-        """Train; the stepper's model then has the weights of the best epoch, without validation of the last.
+        """Train; the stepper's model then has the weights of the best epoch (of the last one without validation).
 
         Returns:
             "loss" and, with validation, "validation_loss": one number per epoch.
@@ -128,7 +128,7 @@ class TrainingLoop:
             progress.batches_done += 1
             if self._checkpoint is not None and time.monotonic() - written_s > settings.checkpoint_s:
                 self._add_up(pending)
-                self._write_checkpoint()
+                self._write_checkpoint(self._checkpoint)
                 written_s = time.monotonic()
         self._add_up(pending)
         progress.history["loss"].append(progress.loss_sum / sum(map(len, plan.batches)))
@@ -140,10 +140,10 @@ class TrainingLoop:
         if not np.isfinite([values[-1] for values in progress.history.values()]).all():
             raise TrainingError(f"training diverged: lower learning_rate (now {settings.learning_rate})")
         if self._checkpoint is not None:
-            self._write_checkpoint()
+            self._write_checkpoint(self._checkpoint)
 
     def _add_up(self, pending: list[tuple[int, tf.Tensor]]) -> None:
-        # One by one and in order, so that a run broken off in between adds up to the same last bit.
+        # One by one and in order, so that an interrupted and resumed training adds up to the same last bit.
         for count, loss in pending:
             self._progress.loss_sum += count * float(loss)
         pending.clear()
@@ -167,9 +167,9 @@ class TrainingLoop:
                 tf.summary.scalar(name, value, step=epoch)
         self._logs.flush()
 
-    def _write_checkpoint(self) -> None:
+    def _write_checkpoint(self, path: Path) -> None:
         self._progress.state = [ops.convert_to_numpy(variable) for variable in self._stepper.state()]
-        write_checkpoint(self._checkpoint, self._identity, self._progress)
+        write_checkpoint(path, self._identity, self._progress)
 
     def _resume(self) -> None:
         known = None if self._checkpoint is None else read_checkpoint(self._checkpoint, self._identity)
@@ -185,6 +185,6 @@ class TrainingLoop:
 
 
 def sd_ratio(scores: np.ndarray, labels: np.ndarray) -> dict[str, Any]:
-    """Standard deviation of the scores over that of the labels, by trait; None where the labels do not vary."""
+    """Divide the standard deviation of the scores by that of the labels, by trait; None if the labels are constant."""
     predicted, true = scores.std(axis=0), labels.std(axis=0)
     return {trait: float(predicted[i] / true[i]) if true[i] > 0 else None for i, trait in enumerate(TRAITS)}

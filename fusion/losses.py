@@ -1,4 +1,4 @@
-"""Errors to minimise, each a mean over clips and traits, in the unit of the labels (mae), its square (mse) or none."""
+"""Losses to minimise, each a mean over clips and traits, in the unit of the labels (mae), its square (mse) or none."""
 
 from __future__ import annotations
 
@@ -18,10 +18,13 @@ def loss_of(name: LossName, scores: Any, labels: Any, log_variance: Any | None =
         name: "mse", "mae", "ccc" or "nll".
         scores: float32 [B, 5].
         labels: float32 [B, 5].
-        log_variance: float32 [5], natural logarithm of the Gaussian's variance, for "nll" alone.
+        log_variance: float32 [5], natural logarithm of the Gaussian's variance; required by "nll", ignored by others.
 
     Returns:
-        A float32 scalar. "ccc" is in [0, 2]: 1 for scores that have nothing to do with the labels.
+        A float32 scalar. "ccc" is in [0, 2]: 1 for scores that are unrelated to the labels.
+
+    Raises:
+        ValueError: "nll" without log_variance.
 
     Sources:
         Lin 1989, "A concordance correlation coefficient to evaluate reproducibility", equation 1 (with 1/n).
@@ -31,19 +34,21 @@ def loss_of(name: LossName, scores: Any, labels: Any, log_variance: Any | None =
     if name == "mae":
         return ops.mean(ops.abs(scores - labels))
     if name == "nll":
+        if log_variance is None:
+            raise ValueError("the loss nll needs log_variance")
         squares = ops.square(scores - labels) * ops.exp(-log_variance)
         return 0.5 * ops.mean(squares + log_variance + math.log(2 * math.pi))
     score_mean, label_mean = ops.mean(scores, axis=0), ops.mean(labels, axis=0)
     covariance = ops.mean((scores - score_mean) * (labels - label_mean), axis=0)
     spread = ops.var(scores, axis=0) + ops.var(labels, axis=0) + ops.square(score_mean - label_mean)
-    # a batch of one clip, or of clips alike, has no spread and so no agreement
+    # a batch of one clip, or of identical clips, has no spread and therefore no agreement
     return 1 - ops.mean(2 * covariance / ops.maximum(spread, 1e-12))
 
 
 def loss_of_the_mean(name: LossName, labels: np.ndarray) -> float:
-    """What always saying the labels' mean costs: the loss that training starts from. 1 for "nll", which can be 0.
+    """Return the loss of always predicting the labels' mean, where training starts. 1 for "nll", which can be 0.
 
-    Never 0, even where the labels are all alike.
+    Never 0, even if the labels are all equal.
     """
     if name in ("ccc", "nll"):
         return 1.0

@@ -1,6 +1,6 @@
-"""How near scores come to labels, by six measures that all follow from a few sums over clips.
+"""The agreement of scores with labels: six measures, all computed from a few sums over clips.
 
-Sums add up over subjects, so that a bootstrap draw costs one row of a matrix product and no pass over the clips.
+Sums are additive over subjects, so that a bootstrap draw costs one row of a matrix product and no pass over the clips.
 """
 
 from __future__ import annotations
@@ -9,22 +9,22 @@ import numpy as np
 
 METRICS = ("one_minus_mae", "rmse", "r2", "pearson", "ccc", "sd_ratio")
 """1 - mean absolute error; root mean squared error; share of variance explained, 1 - MSE / variance of the labels;
-Pearson's correlation; Lin's concordance; standard deviation of scores over that of labels."""
+Pearson's correlation; Lin's concordance; standard deviation of the scores divided by that of the labels."""
 
 # Deviations below this, on labels in [0, 1], are float32 rounding: the scores are constant.
 CONSTANT_SD = 1e-6
 
 
 def clip_terms(scores: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """What each clip adds to the sums.
+    """Compute the contribution of each clip to the sums.
 
     Args:
         scores: float [N, T].
         labels: float [N, T].
 
     Returns:
-        float64 [N, 7, T]: 1, p, y, p^2, y^2, p y, |error|, with scores p and labels y taken from their means, so that
-        squares lose no digits; and float64 [T], the mean score minus the mean label.
+        float64 [N, 7, T]: 1, p, y, p^2, y^2, p y, |error|, with scores p and labels y relative to their means, so that
+        squares keep their precision; and float64 [T], the mean score minus the mean label.
     """
     scores, labels = scores.astype(np.float64), labels.astype(np.float64)
     p, y = scores - scores.mean(axis=0), labels - labels.mean(axis=0)
@@ -33,15 +33,15 @@ def clip_terms(scores: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, np.n
 
 
 def metrics_of_sums(sums: np.ndarray, offset: np.ndarray) -> np.ndarray:
-    """The six measures from sums of `clip_terms`.
+    """Compute the six measures from sums of `clip_terms`.
 
     Args:
         sums: float64 [..., 7, T].
         offset: float64 [T], from `clip_terms`.
 
     Returns:
-        float64 [..., 6, T] in the order of METRICS. Constant scores have no correlation (NaN) and a concordance of 0;
-        where the labels are constant, only the errors are defined.
+        float64 [..., 6, T] in the order of METRICS. For constant scores, the correlation is NaN and the concordance 0;
+        for constant labels, only the errors are defined.
 
     Sources:
         Lin 1989, "A concordance correlation coefficient to evaluate reproducibility".
@@ -65,11 +65,11 @@ def metrics_of_sums(sums: np.ndarray, offset: np.ndarray) -> np.ndarray:
 
 
 def metrics(scores: np.ndarray, labels: np.ndarray) -> np.ndarray:
-    """The six measures of scores [N, T] against labels [N, T]: float64 [6, T]."""
+    """Compute the six measures of scores [N, T] against labels [N, T]: float64 [6, T]."""
     terms, offset = clip_terms(scores, labels)
     return metrics_of_sums(terms.sum(axis=0), offset)
 
 
 def with_mean(values: np.ndarray) -> np.ndarray:
-    """Add the mean over traits behind the traits: [..., T] becomes [..., T + 1]; NaN where a trait has none."""
+    """Append the mean over traits: [..., T] becomes [..., T + 1]; the mean is NaN if the value of any trait is NaN."""
     return np.concatenate([values, values.mean(axis=-1, keepdims=True)], axis=-1)

@@ -22,10 +22,10 @@ class CompletePersonalityModel(keras.Model):
     layers and not counted.
 
     With one static and one dynamic vector the softmax has a single key, so every attention weight is 1 and the query
-    and key projections are never trained; sequences are what attention is for.
+    and key projections are never trained; attention only makes sense for sequences.
 
-    Scores are linear: nothing keeps them inside the [0, 1] of the labels, and they are neither clipped nor squashed.
-    A score outside says that the clip lies beyond what training showed, which a clipped score would hide.
+    Scores are linear: they are neither clipped nor squashed to the [0, 1] of the labels. A score outside that range
+    shows that the clip is beyond the training data, which a clipped score would hide.
     """
 
     def __init__(
@@ -39,20 +39,20 @@ class CompletePersonalityModel(keras.Model):
         form: Form = "sequence",
         **kwargs: Any,
     ) -> None:
-        """Take the specification's dimensions.
+        """Create the model with the specification's dimensions.
 
         Args:
             static_dim: length of a static token.
             dynamic_dim: length of a dynamic token.
             fusion_dim: length of a fused token and of each head's keys.
-            num_heads: attention heads.
+            num_heads: number of attention heads.
             dropout_rate: share of fused numbers dropped in training.
             hidden_dim: length of the head's hidden layer.
-            form: "sequence" attends over the tokens given; "vector" first takes the mean of each clip's tokens and
-                drops their times, whatever it is given, so that a vector model scores token clips unchanged.
+            form: "sequence" attends over the given tokens; "vector" first averages each clip's tokens and drops their
+                times, so that a vector model scores token clips unchanged.
 
         Raises:
-            ValueError: an unknown form.
+            ValueError: the form is unknown.
         """
         # without autocast, so that times and statistics stay float32 under mixed precision
         super().__init__(autocast=False, **kwargs)
@@ -73,7 +73,7 @@ class CompletePersonalityModel(keras.Model):
         self.head = PersonalityPredictionHead(hidden_dim, name="head", **sub)
         self.head.build((None, fusion_dim))
         self.built = True
-        self.scoring_function: Any = None  # what `fusion.scoring_graph` compiles
+        self.scoring_function: Any = None  # compiled by `fusion.scoring_graph`
 
     def call(self, inputs: Any, training: bool | None = None) -> Any:
         """Score clips.
@@ -83,7 +83,7 @@ class CompletePersonalityModel(keras.Model):
                 "dynamic" and, each optional, "static_mask", "dynamic_mask" (bool [B, T], True marks a real token),
                 "static_time_s", "dynamic_time_s" (float32 [B, T], seconds). Without times, or as vectors, tokens
                 carry no time.
-            training: whether dropout and batch statistics are in use.
+            training: whether to apply dropout and batch statistics.
 
         Returns:
             [B, 5], trait order.
@@ -93,22 +93,22 @@ class CompletePersonalityModel(keras.Model):
         return self.head(self.fusion(fused, token_mask=tokens.get("static_mask"), training=training))
 
     def token_inputs(self, inputs: Any) -> dict[str, Any]:
-        """What `cross_attention` receives for these inputs: a dict of its arguments, already pooled in vector form."""
+        """Return the arguments of `cross_attention` for these inputs, as a dict; pooled in vector form."""
         if not isinstance(inputs, dict):
             static, dynamic = inputs
             inputs = {"static": static, "dynamic": dynamic}
         if self.form == "sequence":
-            return inputs
+            return dict(inputs)
         return {
             kind: masked_mean(inputs[kind], inputs.get(f"{kind}_mask")) if ops.ndim(inputs[kind]) == 3 else inputs[kind]
             for kind in ("static", "dynamic")
         }
 
     def input_signature(self) -> dict[str, tf.TensorSpec]:
-        """What the model takes by name: tokens, their masks, and their times where its form has times.
+        """Return the model's inputs by name: tokens, their masks, and their times if its form has times.
 
-        B, Ts and Td are free: "static" float32 [B, Ts, Ds], "static_mask" bool [B, Ts], "static_time_s" float32
-        [B, Ts]; "dynamic" float32 [B, Td, Dd] and so on. True marks a real token. Padding does not matter.
+        B, Ts and Td are variable: "static" float32 [B, Ts, Ds], "static_mask" bool [B, Ts], "static_time_s" float32
+        [B, Ts]; "dynamic" float32 [B, Td, Dd] and so on. True marks a real token. Padding has no effect.
         """
         inputs = {}
         for kind, dim in (("static", self.static_dim), ("dynamic", self.dynamic_dim)):
@@ -121,7 +121,7 @@ class CompletePersonalityModel(keras.Model):
     def set_statistics(
         self, static_mean: np.ndarray, static_std: np.ndarray, dynamic_mean: np.ndarray, dynamic_std: np.ndarray
     ) -> None:
-        """Store the training set's statistics, by which the model standardises its inputs; saved with the model.
+        """Store the training set's statistics, which standardise the model's inputs; they are saved with the model.
 
         Args:
             static_mean: [static_dim].
@@ -134,17 +134,18 @@ class CompletePersonalityModel(keras.Model):
         self._forget_functions()
 
     def load_weights(self, *args: Any, **kwargs: Any) -> None:
-        """As Keras does it; the file holds the statistics too."""
+        """Load weights as Keras does; the file also holds the statistics."""
         super().load_weights(*args, **kwargs)
         self._forget_functions()
 
     def _forget_functions(self) -> None:
-        # functions traced before hold the old statistics as constants
+        # functions traced earlier contain the old statistics as constants
         self.train_function = self.test_function = self.predict_function = self.scoring_function = None
 
     def get_config(self) -> dict[str, Any]:
-        """Every constructor argument."""
-        return super().get_config() | {
+        """Return every constructor argument."""
+        return {
+            **super().get_config(),
             "static_dim": self.static_dim,
             "dynamic_dim": self.dynamic_dim,
             "fusion_dim": self.fusion_dim,

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import numpy as np
 
-# A spread of less than this share of the mean is float32 rounding, not signal.
+# A standard deviation below this share of the mean is float32 rounding, not signal.
 ROUNDING = 1e-6
 
 
 class Moments:
-    """Statistics over all rows of all blocks, each row weighing the same, without holding them together.
+    """Statistics over the rows of all blocks, each row with the same weight, without storing the blocks.
 
     Sources:
         Chan, Golub and LeVeque 1979, "Updating formulae and a pairwise algorithm for computing sample variances".
@@ -20,7 +20,7 @@ class Moments:
         self._mean = self._squares = np.zeros(1)
 
     def add(self, block: np.ndarray) -> None:
-        """Count in the rows of an array [n, D], n >= 1."""
+        """Add the rows of an array [n, D], n >= 1."""
         rows = block.astype(np.float64)
         mean = rows.mean(axis=0)
         rows -= mean
@@ -32,10 +32,9 @@ class Moments:
         self._count = total
 
     def mean_and_std(self) -> tuple[np.ndarray, np.ndarray]:
-        """Mean and standard deviation, each float32 [D].
+        """Return mean and standard deviation, each float32 [D].
 
-        A feature that never changes gets the deviation 1, so that standardising leaves it at 0 rather than at rounding
-        errors blown up.
+        A constant feature gets the deviation 1, so that standardisation yields 0 rather than amplified rounding errors.
         """
         std = np.sqrt(self._squares / self._count)
         constant = std <= ROUNDING * np.abs(self._mean)

@@ -1,8 +1,9 @@
-"""Names and numbers out of a pickle, without unpickling it.
+"""Names and numbers from a pickle, without unpickling it.
 
-A pickle is a program, and Python's own machine for it, even with nearly every import forbidden, lets a file take all
-memory or time (numbers for its memo, keys whose hash takes for ever) and hand NumPy made-up insides of a dtype. So the
-few operations that tables of numbers need are done here, on texts, numbers and dicts; any other operation is refused.
+A pickle is a program. Even with nearly every import forbidden, Python's interpreter for it lets a file exhaust memory
+or time (numbers for its memo, keys whose hash takes forever) and pass forged dtype internals to NumPy. Therefore this
+module itself performs the few operations that tables of numbers need, on texts, numbers and dicts, and refuses all
+others.
 """
 
 from __future__ import annotations
@@ -26,14 +27,14 @@ _MARK = object()
 
 @dataclass(frozen=True, slots=True)
 class _Name:
-    """Stands for something that can be imported; nothing is."""
+    """Represents an importable object; nothing is imported."""
 
     text: str
 
 
 @dataclass(slots=True)
 class _Float64:
-    """Stands for NumPy's dtype of a double; `order` is "<" or ">", as `struct` has them too."""
+    """Represents NumPy's dtype of a double; `order` is "<" or ">", as in `struct`."""
 
     order: str = "<"
 
@@ -42,12 +43,12 @@ _DTYPE, _SCALAR = _Name("numpy dtype"), _Name("numpy.core.multiarray scalar")
 
 
 def read_plain_pickle(content: bytes) -> Any:
-    """Read a pickle of any protocol that holds nothing but dicts by text, texts, numbers and NumPy's float64.
+    """Read a pickle of any protocol that contains only dicts with text keys, texts, numbers and NumPy's float64.
 
-    Texts of Python 2 are taken as Latin-1.
+    Python 2 texts are decoded as Latin-1.
 
     Raises:
-        ValueError: it holds something else, or is damaged.
+        ValueError: it contains something else, or is damaged.
     """
     stack: list[Any] = []
     memo: dict[int, Any] = {}
@@ -106,9 +107,9 @@ def _since_mark(stack: list[Any]) -> list[Any]:
 
 def _set(table: Any, items: list[Any]) -> None:
     names, values = items[::2], items[1::2]
-    # Texts alone: the hash of tuples within tuples can take for ever.
+    # Text keys only: the hash of nested tuples can take forever.
     if type(table) is not dict or len(names) != len(values) or not all(type(name) is str for name in names):
-        raise ValueError("it holds more than names and numbers: a table by other things than text")
+        raise ValueError("it holds more than names and numbers: a table with keys other than text")
     table.update(zip(names, values, strict=True))
 
 
@@ -126,12 +127,13 @@ def _call(function: Any, arguments: Any) -> _Float64 | float:
         dtype, data = arguments
         data = data.encode("latin-1") if type(data) is str else data
         if type(data) is bytes:
-            return struct.unpack(f"{dtype.order}d", data)[0]
+            (number,) = struct.unpack(f"{dtype.order}d", data)
+            return float(number)
     raise ValueError("it holds more than names and numbers: a call")
 
 
 def _set_order(dtype: Any, state: Any) -> None:
-    # (version, byte order, and what only other dtypes have)
+    # (version, byte order, and fields that only other dtypes have)
     if type(dtype) is not _Float64 or type(state) is not tuple or state[1] not in ("<", ">"):
-        raise ValueError("it holds more than names and numbers: insides of an object")
+        raise ValueError("it holds more than names and numbers: internals of an object")
     dtype.order = state[1]

@@ -1,4 +1,4 @@
-"""All that is evaluated side by side: baselines, the model, its ablations, and controls that must not work."""
+"""The predictors to compare: baselines, the model, its ablations, and controls that must not work."""
 
 from __future__ import annotations
 
@@ -20,6 +20,8 @@ from fusion.tokens import ClipTokens
 from fusion.uncertainty import ClipQuality, Uncertainty, calibrate, hold_out_for_calibration
 
 Kind = Literal["baseline", "model", "ablation", "control"]
+TokenKind = Literal["static", "dynamic"]
+Change = Callable[[list[ClipTokens], int], list[ClipTokens]]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -29,10 +31,10 @@ class LabelledClips:
     Attributes:
         labels: float32 [N, 5].
         subjects: the person in each.
-        parts: the part of the official split of each; None where a clip has none.
+        parts: the part of the official split of each; None for a clip without one.
         groups: name of a grouping -> the group of each clip, str [N].
-        tokens: what the model sees of each; None where only labels are at hand.
-        quality: what each clip was made from; None without tokens.
+        tokens: the model's input for each; None if only labels are available.
+        quality: the quality of each clip's material; None without tokens.
     """
 
     labels: np.ndarray
@@ -43,21 +45,23 @@ class LabelledClips:
     quality: ClipQuality | None = None
 
     def subjects_of(self, rows: np.ndarray) -> list[str]:
-        """The people in some clips."""
+        """Return the people in some clips."""
         return [self.subjects[row] for row in rows]
 
-    def pooled(self, kind: Literal["static", "dynamic"]) -> np.ndarray:
-        """The mean token of each clip, float32 [N, D]."""
+    def pooled(self, kind: TokenKind) -> np.ndarray:
+        """Return the mean token of each clip, float32 [N, D]. Raises ValueError if only labels are available."""
+        if self.tokens is None:
+            raise ValueError("clips without tokens cannot be pooled")
         return np.stack([getattr(clip, kind).mean(axis=0) for clip in self.tokens])
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Prediction:
-    """Scores of a fold's test clips, float [M, 5]; and where the predictor gives intervals, their bounds.
+    """Scores of a fold's test clips, float [M, 5], and the bounds of their intervals, if the predictor has any.
 
     Attributes:
         scores, low, high: as above.
-        seconds: that learning and scoring took.
+        seconds: time for training and scoring.
     """
 
     scores: np.ndarray
@@ -66,15 +70,18 @@ class Prediction:
     seconds: float = 0.0
 
 
+Predict = Callable[[LabelledClips, Fold, int], Prediction]
+
+
 @dataclass(frozen=True, slots=True)
 class Predictor:
-    """Something that learns from a fold's training clips and scores its test clips.
+    """A predictor that learns from a fold's training clips and scores its test clips.
 
     Attributes:
         name: as in settings and reports.
-        kind: what it is there for.
+        kind: its role in the comparison.
         seeded: whether its scores depend on the seed.
-        needs_tokens: whether labels alone are not enough.
+        needs_tokens: whether it needs more than labels.
         predict: called with the clips, a fold and a seed.
     """
 
@@ -82,16 +89,16 @@ class Predictor:
     kind: Kind
     seeded: bool
     needs_tokens: bool
-    predict: Callable[[LabelledClips, Fold, int], Prediction]
+    predict: Predict
 
 
 def all_predictors(train: TrainSettings, uncertainty: UncertaintySettings) -> list[Predictor]:
-    """All predictors; the one of kind "model" is the form that the settings train."""
+    """Return all predictors; the one of kind "model" has the form that the settings train."""
 
-    def baseline(name: str, predict: Callable, *, seeded: bool = False, needs_tokens: bool = False) -> Predictor:
+    def baseline(name: str, predict: Predict, *, seeded: bool = False, needs_tokens: bool = False) -> Predictor:
         return Predictor(name, "baseline", seeded, needs_tokens, predict)
 
-    def network(name: str, kind: Kind, form: Form, change: Callable = _unchanged) -> Predictor:
+    def network(name: str, kind: Kind, form: Form, change: Change = _unchanged) -> Predictor:
         settings = train.model_copy(update={"form": form})
         return Predictor(name, kind, True, True, partial(_network, settings, uncertainty, change))
 
@@ -114,79 +121,80 @@ def all_predictors(train: TrainSettings, uncertainty: UncertaintySettings) -> li
 
 
 def timed_prediction(predictor: Predictor, clips: LabelledClips, fold: Fold, seed: int) -> Prediction:
-    """Let a predictor learn and score."""
+    """Train a predictor and score with it, and measure the time."""
     start = time.perf_counter()
     prediction = predictor.predict(clips, fold, seed)
     return replace(prediction, seconds=time.perf_counter() - start)
 
 
 def chosen_predictors(known: Sequence[Predictor], only: Sequence[str], *, with_tokens: bool) -> list[Predictor]:
-    """Those of the known predictors that are wanted and can be had.
+    """Select the known predictors that are requested and available.
 
     Raises:
-        TrainingError: an unknown name, or none is left.
+        TrainingError: a name is unknown, or no predictor is left.
     """
     names = [predictor.name for predictor in known]
     unknown = [name for name in only if name not in names]
     if unknown:
-        raise TrainingError(f"evaluate.only: there is no predictor {', '.join(unknown)}; there are {', '.join(names)}")
+        raise TrainingError(f"evaluate.only: unknown predictor {', '.join(unknown)}; choose from {', '.join(names)}")
     chosen = [p for p in known if (not only or p.name in only) and (with_tokens or not p.needs_tokens)]
     if not chosen:
-        raise TrainingError(
-            f"evaluate.only: {', '.join(only)} cannot be had from labels alone; leave out --labels-only"
-        )
+        raise TrainingError(f"evaluate.only: {', '.join(only)} needs more than labels; leave out --labels-only")
     return chosen
 
 
-def _constant(average: Callable, clips: LabelledClips, fold: Fold, seed: int) -> Prediction:
+def _constant(average: Callable[..., np.ndarray], clips: LabelledClips, fold: Fold, seed: int) -> Prediction:
     constant = average(clips.labels[fold.train].astype(np.float64), axis=0)
     return Prediction(baselines.say_constant(constant, len(fold.test)))
 
 
 def _look_up(shrinkage: float, clips: LabelledClips, fold: Fold, seed: int) -> Prediction:
-    known, asked = clips.subjects_of(fold.train), clips.subjects_of(fold.test)
-    return Prediction(baselines.look_up_subject(clips.labels[fold.train], known, asked, shrinkage=shrinkage))
+    people, test_people = clips.subjects_of(fold.train), clips.subjects_of(fold.test)
+    return Prediction(baselines.look_up_subject(clips.labels[fold.train], people, test_people, shrinkage=shrinkage))
 
 
-def _pooled(kinds: Sequence[str], clips: LabelledClips, fold: Fold) -> tuple[np.ndarray, np.ndarray]:
+def _pooled(kinds: Sequence[TokenKind], clips: LabelledClips, fold: Fold) -> tuple[np.ndarray, np.ndarray]:
     features = np.hstack([clips.pooled(kind) for kind in kinds])
     return features[fold.train], features[fold.test]
 
 
-def _ridge(kinds: Sequence[str], clips: LabelledClips, fold: Fold, seed: int) -> Prediction:
-    known, asked = _pooled(kinds, clips, fold)
-    return Prediction(baselines.ridge(known, clips.labels[fold.train], clips.subjects_of(fold.train), asked))
+def _ridge(kinds: Sequence[TokenKind], clips: LabelledClips, fold: Fold, seed: int) -> Prediction:
+    features, test_features = _pooled(kinds, clips, fold)
+    labels, people = clips.labels[fold.train], clips.subjects_of(fold.train)
+    return Prediction(baselines.ridge(features, labels, people, test_features))
 
 
 def _mlp(clips: LabelledClips, fold: Fold, seed: int) -> Prediction:
-    known, asked = _pooled(("static", "dynamic"), clips, fold)
+    features, test_features = _pooled(("static", "dynamic"), clips, fold)
     labels, people = clips.labels[fold.train], clips.subjects_of(fold.train)
-    return Prediction(baselines.mlp(known, labels, people, asked, seed=seed))
+    return Prediction(baselines.mlp(features, labels, people, test_features, seed=seed))
 
 
 def _network(
     train: TrainSettings,
     uncertainty: UncertaintySettings,
-    change: Callable[[list[ClipTokens], int], list[ClipTokens]],
+    change: Change,
     clips: LabelledClips,
     fold: Fold,
     seed: int,
 ) -> Prediction:
-    """Train as `traitline train` does, with people held out for calibration; tokens change alike on both sides."""
+    """Train as `traitline train` does, with people held out for calibration; `change` applies to both sides."""
     from fusion import training  # Keras takes seconds to import
     from fusion.scoring import predict
 
-    known = change([clips.tokens[row] for row in fold.train], seed)
-    asked = change([clips.tokens[row] for row in fold.test], seed)
+    if clips.tokens is None or clips.quality is None:
+        raise ValueError("the model needs tokens and their quality, not labels alone")
+    train_clips = change([clips.tokens[row] for row in fold.train], seed)
+    test_clips = change([clips.tokens[row] for row in fold.test], seed)
     labels, people = clips.labels[fold.train], clips.subjects_of(fold.train)
     fit, held_out = hold_out_for_calibration(people, uncertainty, seed)
     settings = train.model_copy(update={"seed": seed})
-    trained = training.train([known[row] for row in fit], labels[fit], [people[row] for row in fit], settings)
-    scores = predict(trained.model, asked)
+    trained = training.train([train_clips[row] for row in fit], labels[fit], [people[row] for row in fit], settings)
+    scores = predict(trained.model, test_clips)
     if not len(held_out):
         return Prediction(scores)
     calibration = calibrate(
-        predict(trained.model, (known[row] for row in held_out)),
+        predict(trained.model, (train_clips[row] for row in held_out)),
         labels[held_out],
         [people[row] for row in held_out],
         clips.quality.take(fold.train[held_out]),
@@ -202,14 +210,14 @@ def _unchanged(clips: list[ClipTokens], seed: int) -> list[ClipTokens]:
     return clips
 
 
-def _blanked(kind: Literal["static", "dynamic"], clips: list[ClipTokens], seed: int) -> list[ClipTokens]:
-    """One token of zeros in place of all of a kind, which tells nothing, neither their number nor their times."""
+def _blanked(kind: TokenKind, clips: list[ClipTokens], seed: int) -> list[ClipTokens]:
+    """Replace all tokens of a kind by one token of zeros, which reveals neither their number nor their times."""
     blank = {kind: np.zeros_like(getattr(clips[0], kind)[:1]), f"{kind}_time_s": np.zeros(1, np.float32)}
     return [replace(clip, **blank) for clip in clips]
 
 
-def _shuffled(kind: Literal["static", "dynamic"], clips: list[ClipTokens], seed: int) -> list[ClipTokens]:
-    """Each clip with the tokens of one kind of another clip; none keeps its own."""
+def _shuffled(kind: TokenKind, clips: list[ClipTokens], seed: int) -> list[ClipTokens]:
+    """Give each clip another clip's tokens of one kind; none keeps its own."""
     order = np.random.default_rng(seed).permutation(len(clips))
     donor = np.empty(len(clips), int)
     donor[order] = np.roll(order, 1)

@@ -1,4 +1,4 @@
-"""Which clips a predictor learns from and which it is judged on, and what leaks between the two."""
+"""The clips that a predictor learns from and is evaluated on, and the leakage between the two."""
 
 from __future__ import annotations
 
@@ -16,20 +16,20 @@ from fusion.parts import PARTS, Part
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Fold:
-    """Indices of the clips to learn from and of those to judge on, each ascending."""
+    """Indices of the clips to learn from and of the clips to evaluate on, each ascending."""
 
     train: np.ndarray
     test: np.ndarray
 
 
 def official_split(parts: Sequence[Part | None]) -> Fold | None:
-    """Learn from the training part and judge on the test part, or on the validation part where there is no test part.
+    """Learn from the training part and evaluate on the test part, or on the validation part if there is no test part.
 
     Args:
         parts: the part of each clip.
 
     Returns:
-        None where there is no such split, that is, no training part or no other one.
+        The split; None if there is no training part or no other part.
     """
     rows = {part: np.flatnonzero([part == own for own in parts]) for part in PARTS}
     held_out = rows["test"] if len(rows["test"]) else rows["validation"]
@@ -37,15 +37,15 @@ def official_split(parts: Sequence[Part | None]) -> Fold | None:
 
 
 def subject_folds(subjects: Sequence[str], count: int, seed: int = 0) -> list[Fold]:
-    """Split clips into folds so that nobody is in two of them; every clip is judged once.
+    """Split clips into folds so that no person is in two of them; every clip is evaluated once.
 
     Args:
         subjects: the person in each of N clips.
-        count: number of folds; as many as there are subjects, where those are fewer.
+        count: number of folds; at most the number of subjects is used.
         seed: of the draw of subjects.
 
     Raises:
-        TrainingError: there is one subject only.
+        TrainingError: there is only one subject.
     """
     people = len(set(subjects))
     if people < 2:
@@ -55,10 +55,11 @@ def subject_folds(subjects: Sequence[str], count: int, seed: int = 0) -> list[Fo
 
 
 def leakage(fold: Fold, subjects: Sequence[str]) -> dict[str, Any]:
-    """Who is on both sides: such a person can be recognised rather than judged.
+    """Count the people on both sides: the predictor may recognise such a person instead of judging the clip.
 
     Returns:
-        "subjects_in_both", "test_subjects"; "test_clips", "test_clips_of_known_subjects" and their share.
+        "subjects_in_both", "test_subjects"; "test_clips", "test_clips_of_known_subjects" and their share,
+        "share_of_known_subjects".
     """
     names = np.asarray(subjects, str)
     known = np.isin(names[fold.test], names[fold.train])
@@ -72,7 +73,7 @@ def leakage(fold: Fold, subjects: Sequence[str]) -> dict[str, Any]:
 
 
 def shared_subjects(parts: Sequence[Part | None], subjects: Sequence[str]) -> dict[str, int]:
-    """Number of subjects that each pair of the official parts shares, by "training and test" and so on."""
+    """Return the number of subjects that each pair of official parts shares, by "training and test" and so on."""
     people = {
         part: {subject for own, subject in zip(parts, subjects, strict=True) if own == part}
         for part in PARTS

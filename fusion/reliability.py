@@ -1,4 +1,4 @@
-"""Whether what a model says of people whom it has not seen comes true: its intervals, and its scores themselves."""
+"""Whether a model's intervals and scores hold for people it has not seen."""
 
 from __future__ import annotations
 
@@ -23,22 +23,22 @@ def check_reliability(
     centre: np.ndarray,
     seed: int = 0,
 ) -> Reliability:
-    """Judge every clip held out by intervals that were calibrated on the other people held out.
+    """Evaluate every held-out clip with intervals calibrated on the other held-out people.
 
-    The intervals that are stored with the model come from all of these people, so that their own clips cannot tell
-    how often they hold. Here each fifth of the people is judged by the other four fifths.
+    The intervals stored with the model come from all of these people, so their own clips cannot show how often the
+    intervals hold. Here each fifth of the people is evaluated with the other four fifths.
 
     Args:
         scores: float [N, T] of clips of people whom the model has not seen.
         labels: float [N, T].
-        subjects: the person in each, two or more of them.
+        subjects: the person in each; at least two different people.
         quality: of the same clips.
         centre: float [T], mean of the training labels.
         seed: of the draw of folds.
 
     Returns:
-        Coverage at those of `LEVELS` for which every fold leaves people enough, maybe none; and the mean score and
-        mean label of up to 5 groups of clips by score, equally large.
+        Coverage at those of `LEVELS` for which every fold leaves enough people, possibly none; and the mean score and
+        mean label of up to 5 equally large groups of clips by score.
 
     Raises:
         ValueError: all clips show one person.
@@ -52,13 +52,13 @@ def check_reliability(
     covered = []
     for level in levels:
         inside = np.zeros(scores.shape)
-        for fit, judged in parts:
+        for fit, tested in parts:
             own = [subjects[row] for row in fit]
             found = calibrate(
                 *(scores[fit], labels[fit], own, quality.take(fit)), centre=centre, confidence=level, seed=seed
             )
-            half_width = half_widths(found, scores[judged], quality.take(judged))
-            inside[judged] = np.abs(scores[judged] - labels[judged]) <= half_width
+            half_width = half_widths(found, scores[tested], quality.take(tested))
+            inside[tested] = np.abs(scores[tested] - labels[tested]) <= half_width
         # every person counts once, as in calibration
         covered.append(tuple((inside / counts[person_of_clip, None]).sum(axis=0) / len(names)))
     bins = [np.array_split(np.argsort(column, kind="stable"), min(BINS, len(column))) for column in scores.T]

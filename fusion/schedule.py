@@ -1,4 +1,4 @@
-"""The step size over a training, and when it ends: functions of the history alone, so that nothing has to be kept."""
+"""The step size during a training, and the end of a training: functions of the history, without state of their own."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from fusion.settings import TrainSettings
 def learning_rate(
     settings: TrainSettings, step: int, steps_per_epoch: int, validation_losses: Sequence[float]
 ) -> float:
-    """Step size of a training step.
+    """Return the step size of a training step.
 
     Args:
         settings: of the training.
-        step: number of steps done before, over all epochs.
-        steps_per_epoch: how many make an epoch.
-        validation_losses: of the epochs done, for the schedule "plateau".
+        step: number of previous steps, over all epochs.
+        steps_per_epoch: number of steps in an epoch.
+        validation_losses: of the completed epochs, for the schedule "plateau".
     """
     warmup = settings.warmup_epochs * steps_per_epoch
     if step + 1 < warmup:
@@ -32,7 +32,7 @@ def learning_rate(
 
 
 def plateaus(losses: Sequence[float], length: int) -> int:
-    """How many runs of `length` epochs, each counted once, brought no loss lower than all before."""
+    """Count the runs of `length` epochs, each counted once, without a loss lower than all before."""
     best, waited, count = math.inf, 0, 0
     for loss in losses:
         if loss < best:
@@ -45,7 +45,7 @@ def plateaus(losses: Sequence[float], length: int) -> int:
 
 
 def is_finished(settings: TrainSettings, epochs_done: int, validation_losses: Sequence[float]) -> bool:
-    """Whether all epochs are done, or the best one lies `patience` epochs back."""
+    """Return whether all epochs are done, or the best one was `patience` epochs ago."""
     if epochs_done >= settings.epochs:
         return True
     if not validation_losses:

@@ -12,31 +12,31 @@ from fusion.scoring_graph import compiled, lay_out
 from fusion.tokens import ClipTokens
 from fusion.traits import TRAITS
 
-# Larger products run closer to what the processor can do; beyond this they gained nothing.
+# Larger products come closer to the processor's limit; beyond this size there was no further gain.
 BATCH_CLIPS = 128
-# Of each kind, padding included: what long videos may take up, whatever the number of clips.
+# Of each kind, including padding: the limit for long videos, whatever the number of clips.
 BATCH_TOKENS = 8192
 
 
 def predict(model: CompletePersonalityModel, clips: Iterable[ClipTokens], batch_size: int = BATCH_CLIPS) -> np.ndarray:
-    """Score clips in batches; a few batches are in memory at a time where `clips` is a generator, which a
-    thread of its own runs.
+    """Score clips in batches; a few batches are in memory at a time if `clips` is a generator, which a separate thread
+    runs.
 
-    A clip's scores do not depend on its neighbours in the batch or on the padding that they cause, but for the
+    A clip's scores do not depend on its neighbours in the batch or on the padding that they cause, except for the
     rounding of float32 sums: measured under 2e-7 with a trained model of full size, and 3e-6 with an untrained one,
     whose scores spread five times as wide.
 
     Args:
         model: a trained model.
-        clips: any number of clips, also none.
-        batch_size: most clips in a batch; fewer share one where they are long.
+        clips: any number of clips, including none.
+        batch_size: largest number of clips in a batch; long clips make smaller batches.
 
     Returns:
-        float32 [N, 5] in the order of the clips and of TRAITS, as the model gives them: linear outputs on the scale of
-        the labels, not clipped to [0, 1].
+        float32 [N, 5] in the order of the clips and of TRAITS, as the model computes them: linear outputs on the scale
+        of the labels, not clipped to [0, 1].
 
     Raises:
-        ValueError: batch_size is not positive, or tokens are not as long as the model's.
+        ValueError: batch_size is not positive, or the length of the tokens differs from the model's.
     """
     if batch_size < 1:
         raise ValueError(f"batch_size must be at least 1, got {batch_size}")

@@ -1,11 +1,12 @@
-"""The model as scoring runs it: what its own call gives, by fewer products and fewer passes over memory.
+"""The model as scoring runs it: the same results as its own call, with fewer products and fewer passes over memory.
 
-- Tokens of a batch lie end to end, so the wide projections see no padding; only projected tokens, a sixteenth as long,
-  are padded.
-- Inputs come centred, as their copy into the batch subtracts the mean on the way; the division is moved to the kernels.
-- Static tokens go through no product of the attention but the two with the answers: where q = x Wq + bq and
-  k = y Wk + bk, a head's q . k is x . (k Wqᵀ) + k . bq, and its part of the output is weights (v Wo). So Wk Wqᵀ and
-  Wv Wo are multiplied once per batch, and then only motion tokens, of which there are fewer, pass through them.
+- The tokens of a batch are concatenated, so the wide projections see no padding; only projected tokens, a sixteenth as
+  long, are padded.
+- Inputs arrive centred, because copying them into the batch subtracts the mean; the division is applied to the kernels.
+- Static tokens pass through no product of the attention except the two with the keys and the answers: with
+  q = x Wq + bq and k = y Wk + bk, a head's q . k is x . (k Wqᵀ) + k . bq, and its part of the output is weights (v Wo).
+  Therefore Wk Wqᵀ and Wv Wo are multiplied once per batch, and only motion tokens, of which there are fewer, pass
+  through them.
 """
 
 from __future__ import annotations
@@ -22,23 +23,24 @@ from fusion.model import CompletePersonalityModel
 from fusion.tokens import ClipTokens
 
 KINDS = ("static", "dynamic")
-ALIGNMENT_BYTES = 64  # TensorFlow takes over memory that begins at such a place, and copies any other
-_NEVER = -1e9  # a logit that the softmax makes 0
+ALIGNMENT_BYTES = 64  # TensorFlow shares memory that begins at a multiple of this, and copies any other
+_MASKED_LOGIT = -1e9  # a logit that the softmax turns into 0
 
 
 def lay_out(clips: Sequence[ClipTokens], model: CompletePersonalityModel) -> dict[str, tf.Tensor]:
-    """Lay the tokens of clips end to end, centred by the model's statistics.
+    """Concatenate the tokens of clips, centred by the model's statistics.
 
     Args:
         clips: one or more.
-        model: whose statistics and dimensions.
+        model: provides the statistics and dimensions.
 
     Returns:
         For static and dynamic each: "static" float32 [R, Ds], the R tokens of all clips; "static_row" int32 [B, Ts],
-        which of them are whose, 0 in the padding; "static_mask" bool [B, Ts], and "static_time_s" float32 [B, Ts].
+        the row of each clip's tokens, 0 in the padding; "static_mask" bool [B, Ts], and "static_time_s" float32
+        [B, Ts].
 
     Raises:
-        ValueError: no clip, or tokens that are not as long as the model's.
+        ValueError: there is no clip, or the length of the tokens differs from the model's.
     """
     if not len(clips):
         raise ValueError("a batch needs at least one clip")
@@ -66,14 +68,14 @@ def lay_out(clips: Sequence[ClipTokens], model: CompletePersonalityModel) -> dic
 
 
 def compiled(model: CompletePersonalityModel) -> tf.types.experimental.PolymorphicFunction:
-    """The graph that scores what `lay_out` makes, for batches of all shapes; made once for a model."""
+    """Return the graph that scores the batches of `lay_out`, in all shapes; it is built once per model."""
     if model.scoring_function is None:
         model.scoring_function = tf.function(partial(_scores, model), input_signature=[_signature(model)])
     return model.scoring_function
 
 
 def _signature(model: CompletePersonalityModel) -> dict[str, tf.TensorSpec]:
-    """Shapes and types of what `lay_out` makes."""
+    """Return the shapes and types of the batches that `lay_out` makes."""
     return {
         name: tf.TensorSpec(shape, dtype)
         for kind in KINDS
@@ -87,7 +89,7 @@ def _signature(model: CompletePersonalityModel) -> dict[str, tf.TensorSpec]:
 
 
 def _scores(model: CompletePersonalityModel, batch: dict[str, tf.Tensor]) -> tf.Tensor:
-    """Scores [B, 5] of what `lay_out` made, as `model(...)` gives them but for the rounding of float32 sums."""
+    """Compute scores [B, 5] from a batch of `lay_out`; they equal `model(...)` up to the rounding of float32 sums."""
     layer = model.cross_attention
     static, static_mask = _project(model, batch, "static")
     dynamic, dynamic_mask = _project(model, batch, "dynamic")
@@ -96,7 +98,7 @@ def _scores(model: CompletePersonalityModel, batch: dict[str, tf.Tensor]) -> tf.
 
 
 def _project(model: CompletePersonalityModel, batch: dict[str, tf.Tensor], kind: str) -> tuple[tf.Tensor, tf.Tensor]:
-    """Projected tokens [B, T, fusion_dim], with what the form adds or pools, and their mask [B, T]."""
+    """Project tokens to [B, T, fusion_dim], with times added or pooled, as the form requires; and the mask [B, T]."""
     projection = getattr(model.cross_attention, f"{kind}_projection")
     rows = ops.matmul(batch[kind], projection.kernel / _standardisation(model, kind).std[:, None]) + projection.bias
     tokens, mask = tf.gather(rows, batch[f"{kind}_row"]), batch[f"{kind}_mask"]
@@ -107,7 +109,7 @@ def _project(model: CompletePersonalityModel, batch: dict[str, tf.Tensor], kind:
 
 
 def _attend(layer: CrossAttention, static: tf.Tensor, dynamic: tf.Tensor, mask: tf.Tensor) -> tf.Tensor:
-    """What the attention layer answers to static tokens [B, Ts, D] about dynamic tokens [B, Td, D]."""
+    """Return the attention layer's output for static tokens [B, Ts, D] over dynamic tokens [B, Td, D]."""
     attention, heads, dim = layer.attention, layer.num_heads, layer.fusion_dim
     query, key, value, output = (getattr(attention, f"{name}_dense") for name in ("query", "key", "value", "output"))
     scale = 1 / np.sqrt(attention.key_dim, dtype=np.float32)
@@ -117,23 +119,24 @@ def _attend(layer: CrossAttention, static: tf.Tensor, dynamic: tf.Tensor, mask: 
     to_answers = ops.einsum("dhk,hke->dhe", value.kernel, output.kernel)
     answer_bias = ops.einsum("hk,hke->e", value.bias, output.kernel) + output.bias
 
-    count, asked = ops.shape(dynamic)[0], ops.shape(dynamic)[1]
+    count, token_count = ops.shape(dynamic)[0], ops.shape(dynamic)[1]
     keys = ops.matmul(dynamic, ops.reshape(to_keys, (dim, heads * dim))) + ops.reshape(key_bias, (-1,))
     answers = ops.matmul(dynamic, ops.reshape(to_answers, (dim, heads * dim)))
-    logits = ops.where(ops.expand_dims(mask, -1), ops.matmul(dynamic, to_logits), _NEVER)
+    logits = ops.where(ops.expand_dims(mask, -1), ops.matmul(dynamic, to_logits), _MASKED_LOGIT)
 
-    keys, answers = (ops.reshape(each, (count, asked * heads, dim)) for each in (keys, answers))
-    similar = tf.matmul(static, keys, transpose_b=True) + ops.reshape(logits, (count, 1, asked * heads))
-    weights = tf.nn.softmax(tf.reshape(similar, (count, -1, asked, heads)), axis=2)
-    return ops.matmul(ops.reshape(weights, (count, -1, asked * heads)), answers) + answer_bias
+    keys, answers = (ops.reshape(each, (count, token_count * heads, dim)) for each in (keys, answers))
+    similar = tf.matmul(static, keys, transpose_b=True) + ops.reshape(logits, (count, 1, token_count * heads))
+    weights = tf.nn.softmax(tf.reshape(similar, (count, -1, token_count, heads)), axis=2)
+    return ops.matmul(ops.reshape(weights, (count, -1, token_count * heads)), answers) + answer_bias
 
 
 def _standardisation(model: CompletePersonalityModel, kind: str) -> Standardisation:
-    return getattr(model.cross_attention, f"{kind}_standardisation")
+    layer: Standardisation = getattr(model.cross_attention, f"{kind}_standardisation")
+    return layer
 
 
 def _aligned(shape: tuple[int, int]) -> np.ndarray:
-    """Memory for float32 numbers that TensorFlow can take over."""
+    """Allocate memory for float32 numbers that TensorFlow can share."""
     size = 4 * shape[0] * shape[1]
     memory = np.empty(size + ALIGNMENT_BYTES, np.uint8)
     start = -memory.ctypes.data % ALIGNMENT_BYTES

@@ -1,4 +1,4 @@
-"""What a user may choose about training; apart from the code that needs Keras, which takes seconds to import."""
+"""Settings of training, separate from the code that needs Keras, which takes seconds to import."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pydantic import BaseModel, Field
 Form = Literal["sequence", "vector"]
 LossName = Literal["mse", "mae", "ccc", "nll"]
 
-# Settings of training that say where it runs and how safely, and not what is learned.
+# Settings that determine where training runs and how safely, but not what the model learns.
 WITHOUT_EFFECT = ("devices", "checkpoint_s")
 
 
@@ -18,14 +18,14 @@ class TrainSettings(BaseModel, frozen=True, extra="forbid"):
 
     form: Form = Field(
         "sequence",
-        description="What the model sees of a clip: 'sequence' (all its tokens, with their times) or 'vector' (the "
-        "mean of its tokens; attention then has nothing to choose from).",
+        description="The model's view of a clip: 'sequence' (all its tokens, with their times) or 'vector' (the mean "
+        "of its tokens, which leaves attention nothing to choose from).",
     )
     epochs: int = Field(100, ge=1, description="Most passes over the training clips; early stopping may end sooner.")
     batch_size: int = Field(64, ge=1, description="Most clips per training step.")
     learning_rate: float = Field(1e-3, gt=0, description="Largest step size of the Adam optimiser (no unit).")
     warmup_epochs: float = Field(
-        1.0, ge=0, description="Epochs over which the step size rises evenly from 0 to learning_rate."
+        1.0, ge=0, description="Epochs over which the step size rises linearly from 0 to learning_rate."
     )
     schedule: Literal["cosine", "plateau", "constant"] = Field(
         "cosine",
@@ -36,15 +36,15 @@ class TrainSettings(BaseModel, frozen=True, extra="forbid"):
     clip_norm: float = Field(
         1.0,
         gt=0,
-        description="Longest gradient, over all weights together; a longer one is shortened to it. The loss is counted "
-        "in multiples of what always saying the mean costs, so the unit does not depend on the labels' scale.",
+        description="Largest norm of the gradient over all weights; a longer gradient is shortened to it. The loss is "
+        "measured in multiples of the loss of the mean label, so the unit does not depend on the labels' scale.",
     )
     dropout_rate: float = Field(0.3, ge=0, lt=1, description="Share of the fused numbers dropped in training.")
     loss: LossName = Field(
         "mse",
         description="Error to minimise: 'mse' (mean squared), 'mae' (mean absolute), 'ccc' (1 minus the concordance "
-        "correlation coefficient of a batch, mean of the traits) or 'nll' (negative log-likelihood of a Gaussian whose "
-        "variance is that of each trait's residuals of late: traits that are easy to tell then weigh more).",
+        "correlation coefficient of a batch, averaged over traits) or 'nll' (negative log-likelihood of a Gaussian "
+        "whose variance is that of each trait's recent residuals: traits that are easy to predict weigh more).",
     )
     validation_fraction: float = Field(
         0.2,
@@ -56,17 +56,17 @@ class TrainSettings(BaseModel, frozen=True, extra="forbid"):
     seed: int = Field(0, ge=0, lt=2**32, description="Seed of the split, the weights, the order of clips and dropout.")
     precision: Literal["float32", "bfloat16"] = Field(
         "float32",
-        description="Numbers in which a training step computes: 'bfloat16' (with float32 weights) is faster on GPUs "
-        "that have it. The model that is kept computes in float32 either way.",
+        description="Number format of a training step: 'bfloat16' (with float32 weights) is faster on GPUs that "
+        "support it. The saved model computes in float32 either way.",
     )
     devices: int = Field(
-        1, ge=0, description="GPUs that share each batch (count); 0: all there are. Without a GPU: CPU devices."
+        1, ge=0, description="GPUs that share each batch (count); 0: all available. Without a GPU: CPU devices."
     )
     memory_mb: int = Field(
         1024,
         ge=1,
-        description="Most memory for features (MiB). What fits is read once; a larger set is read anew in every epoch, "
-        "in shuffled order of neighbours, through a shuffle buffer of half of this.",
+        description="Most memory for features (MiB). A set that fits is read once; a larger one is read again in every "
+        "epoch, in shuffled order of neighbours, through a shuffle buffer of half this size.",
     )
     checkpoint_s: float = Field(
         600, ge=0, description="Seconds between checkpoints within an epoch; there is one after each epoch too."

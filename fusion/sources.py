@@ -1,4 +1,4 @@
-"""Where training takes its clips from: memory, or a store that is read again in every epoch."""
+"""Sources of clips for training: memory, or a store that is read again in every epoch."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ class ClipSource(Protocol):
     """N clips, numbered from 0, that can be read any number of times."""
 
     def __len__(self) -> int:
-        """How many clips there are."""
+        """Return the number of clips."""
 
     def groups(self) -> list[np.ndarray]:
-        """All numbers, each once, in groups of clips that lie together and are best read at once."""
+        """Return all numbers, each once, in groups of clips that are stored together and are best read at once."""
 
     def read(self, rows: np.ndarray) -> Sequence[ClipTokens]:
         """Read some clips of one group, in the order of `rows`. Called from one thread at a time."""
@@ -33,16 +33,16 @@ class ClipsInMemory:
         return len(self._clips)
 
     def groups(self) -> list[np.ndarray]:
-        """All are one group."""
+        """Return a single group with all clips."""
         return [np.arange(len(self._clips))]
 
     def read(self, rows: np.ndarray) -> list[ClipTokens]:
-        """Look them up."""
+        """Look the clips up."""
         return [self._clips[row] for row in rows]
 
 
 class RowsOf:
-    """Some clips of a source, under their numbers in it."""
+    """Some clips of a source, under the source's numbers."""
 
     def __init__(self, source: ClipSource, rows: np.ndarray) -> None:
         self._source = source
@@ -52,37 +52,37 @@ class RowsOf:
         return len(self._rows)
 
     def groups(self) -> list[np.ndarray]:
-        """What is left of each group."""
+        """Return the selected clips of each group, without empty groups."""
         wanted = np.zeros(len(self._source), bool)
         wanted[self._rows] = True
         left = [group[wanted[group]] for group in self._source.groups()]
         return [group for group in left if len(group)]
 
     def read(self, rows: np.ndarray) -> Sequence[ClipTokens]:
-        """As the source does."""
+        """Read from the source."""
         return self._source.read(rows)
 
 
 def clips_of(source: ClipSource) -> Iterator[tuple[int, ClipTokens]]:
-    """All clips with their numbers, in the source's own order; a group is in memory at a time."""
+    """Yield all clips with their numbers, in the source's own order; one group is in memory at a time."""
     for group in source.groups():
         yield from zip(group.tolist(), source.read(group), strict=True)
 
 
 def bytes_of(clip: ClipTokens) -> int:
-    """Memory of a clip's vectors."""
+    """Return the memory that a clip's vectors take, in bytes."""
     return clip.static.nbytes + clip.dynamic.nbytes
 
 
 class KeptClips:
-    """Clips of a source by their numbers, while they fit into a limit of memory; once one does not, none is kept."""
+    """Stores clips of a source by number up to a memory limit; once a clip exceeds it, stores none."""
 
     def __init__(self, limit_bytes: int) -> None:
         self._left = limit_bytes
         self._clips: dict[int, ClipTokens] | None = {}
 
     def pass_on(self, clips: Iterable[tuple[int, ClipTokens]]) -> Iterator[ClipTokens]:
-        """Keep the clips on their way to somebody else."""
+        """Store the clips and pass them on."""
         for row, clip in clips:
             self._left -= bytes_of(clip)
             if self._left < 0:
@@ -92,7 +92,7 @@ class KeptClips:
             yield clip
 
     def instead_of(self, source: ClipSource) -> ClipSource:
-        """The clips in memory if all of the source's went through `pass_on` and fitted, else the source itself."""
+        """Return a source in memory if all clips went through `pass_on` and fitted; otherwise the source itself."""
         if self._clips is None:
             return source
         return _Kept(source, self._clips)

@@ -1,4 +1,4 @@
-"""Holding out people, not clips: a person in both parts would be recognised rather than judged."""
+"""Holding out people rather than clips: a model may recognise a person in both parts instead of judging the clip."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ import numpy as np
 def split_by_subject(subjects: Sequence[str], validation_fraction: float, seed: int) -> tuple[np.ndarray, np.ndarray]:
     """Split clips into training and validation so that no subject is in both.
 
-    Subjects are drawn in a random order until the validation part comes nearest to its share of the clips; each part
-    keeps at least one subject.
+    Subjects are drawn in random order until the validation part is closest to its share of the clips; each part keeps
+    at least one subject.
 
     Args:
         subjects: the person in each of N clips.
@@ -19,8 +19,8 @@ def split_by_subject(subjects: Sequence[str], validation_fraction: float, seed: 
         seed: of the draw.
 
     Returns:
-        Indices of the training clips and of the validation clips, each ascending. The second is empty where the
-        fraction is 0 or there is one subject only: then there can be no validation.
+        Indices of the training clips and of the validation clips, each ascending. The second is empty if the fraction
+        is 0 or if there is only one subject.
     """
     names, subject_of_clip, clip_counts = np.unique(np.asarray(subjects, str), return_inverse=True, return_counts=True)
     if validation_fraction == 0 or len(names) < 2:

@@ -13,17 +13,17 @@ from fusion.losses import loss_of, loss_of_the_mean
 from fusion.model import CompletePersonalityModel
 from fusion.settings import TrainSettings
 
-# The variance of "nll" is the running mean of the squared residuals, its best value for the scores at hand. As a weight
-# that Adam moves by 0.001 a step it would take thousands of steps to follow.
+# The variance of "nll" is the running mean of the squared residuals, the optimum for the current scores. As a weight
+# that Adam moves by 0.001 per step it would take thousands of steps to follow.
 VARIANCE_MOMENTUM = 0.98
 SMALLEST_VARIANCE = 1e-12
 
 
 def strategy_for(devices: int) -> tf.distribute.Strategy:
-    """Where to train: on so many GPUs, or, where there is none, CPU devices; 0 takes all.
+    """Return the distribution strategy for this many GPUs, or CPU devices if there is no GPU; 0 uses all.
 
     Raises:
-        TrainingError: there are not so many.
+        TrainingError: there are fewer devices.
     """
     kind = "GPU" if tf.config.list_logical_devices("GPU") else "CPU"
     names = [device.name for device in tf.config.list_logical_devices(kind)]
@@ -36,13 +36,13 @@ def strategy_for(devices: int) -> tf.distribute.Strategy:
 
 
 class Stepper:
-    """A model with its optimiser: learns from a batch at a time.
+    """A model with its optimiser, which learns from one batch at a time.
 
-    Every replica takes its part of a batch, BatchNorm and the loss see the whole of it, and the gradients are added up:
-    several devices give what one gives, up to the order of sums and the numbers that dropout draws.
+    Every replica processes its part of a batch, BatchNorm and the loss see the whole batch, and the gradients are added
+    up: several devices give the result of one, up to the order of sums and the random numbers of dropout.
 
     Args:
-        build: makes the model; called within the strategy's scope.
+        build: builds the model; called within the strategy's scope.
         settings: of the training.
         labels: float32 [N, 5] of the training clips.
     """
@@ -57,7 +57,7 @@ class Stepper:
         with self._strategy.scope():
             self.model = build()
             self.model.fusion.norm.synchronized = self._replicas > 1
-            # of the Gaussian's variance; at the start that of the labels, since the model starts by saying their mean
+            # of the Gaussian; initially the variance of the labels, since the model starts by predicting their mean
             self.log_variance = keras.Variable(
                 np.log(np.maximum(labels.var(axis=0), SMALLEST_VARIANCE)),
                 trainable=False,
@@ -74,12 +74,12 @@ class Stepper:
         self._step = tf.function(self._step_on_all, input_signature=[self._inputs, labels_like])
 
     def step(self, inputs: dict[str, np.ndarray], labels: np.ndarray, learning_rate: float) -> tf.Tensor:
-        """Learn from a batch; gives its loss, before the step and with dropout, which nothing waits for."""
+        """Learn from a batch; return its loss, before the step and with dropout, as a tensor that may be pending."""
         self._optimizer.learning_rate.assign(learning_rate)
         return self._step({name: inputs[name] for name in self._inputs}, labels)
 
     def state(self) -> list[keras.Variable]:
-        """Everything that the next step depends on: weights, moving statistics, dropout's seeds, Adam's moments."""
+        """Return everything the next step depends on: weights, moving statistics, dropout's seeds, Adam's moments."""
         return [*self.model.variables, self.log_variance, *self._optimizer.variables]
 
     def _step_on_all(self, inputs: dict[str, tf.Tensor], labels: tf.Tensor) -> tf.Tensor:
@@ -102,7 +102,7 @@ class Stepper:
             objective = loss * (self._unit / self._replicas)
         gradients = tape.gradient(objective, learned, unconnected_gradients=tf.UnconnectedGradients.ZERO)
         if self._replicas > 1:
-            # added up here, so that clipping sees the whole gradient; the optimiser adds up once more
+            # added up here, so that clipping sees the whole gradient; the optimiser adds them up again
             gradients = replica.all_reduce(tf.distribute.ReduceOp.SUM, gradients)
             gradients = [gradient / self._replicas for gradient in gradients]
         self._optimizer.apply(gradients, self._learned)

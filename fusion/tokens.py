@@ -1,4 +1,4 @@
-"""The tokens of one clip, and how clips of different lengths share a batch."""
+"""The tokens of one clip, and batches of clips of different lengths."""
 
 from __future__ import annotations
 
@@ -10,17 +10,17 @@ import numpy as np
 
 @dataclass(frozen=True, slots=True, eq=False)
 class ClipTokens:
-    """What the model sees of one video: its face tokens and its motion tokens, each with its time.
+    """The model's input for one video: face tokens and motion tokens, each with its time.
 
     Attributes:
         video_id: the video that the tokens came from.
         static: float32 [Ts, Ds], one row per face crop, Ts >= 1.
-        static_time_s: float32 [Ts], when each face was seen, in seconds from the start of the video.
+        static_time_s: float32 [Ts], the time of each face, in seconds from the start of the video.
         dynamic: float32 [Td, Dd], one row per optical-flow window, Td >= 1.
-        dynamic_time_s: float32 [Td], the time that each window stands for (its middle), in seconds.
+        dynamic_time_s: float32 [Td], the middle of each window, in seconds.
 
     Raises:
-        ValueError: a shape does not fit, there is no token, or a number is not finite.
+        ValueError: a shape is wrong, there is no token, or a number is not finite.
     """
 
     video_id: str
@@ -57,7 +57,7 @@ def pad_batch(
         bool [B, Td] (True marks a real token), "static_time_s" float32 [B, Ts], "dynamic_time_s" float32 [B, Td].
 
     Raises:
-        ValueError: no clip, clips of different dimensions, or a clip longer than the length asked for.
+        ValueError: there is no clip, the dimensions of the clips differ, or a clip is longer than the requested length.
     """
     if len(clips) == 0:
         raise ValueError("a batch needs at least one clip")

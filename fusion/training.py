@@ -1,4 +1,4 @@
-"""Training the model: from labelled clips to a model and the facts about how it came about."""
+"""Training: from labelled clips to a model and a record of how it was made."""
 
 from __future__ import annotations
 
@@ -29,13 +29,13 @@ __all__ = ["CHECKPOINT", "EpochReport", "TrainSettings", "Trained", "train"]
 
 log = logging.getLogger(__name__)
 
-# Predictions that vary less than this share of the labels' spread say nearly the same of everybody.
+# Predictions that vary less than this share of the labels' spread are nearly the same for every clip.
 COLLAPSE_SD_RATIO = 0.2
 
 
 @dataclass(frozen=True, slots=True)
 class Trained:
-    """A trained model, its losses by epoch, and JSON-able facts about how it came about.
+    """A trained model, its losses by epoch, and JSON-compatible facts about its training.
 
     Attributes:
         model: with the weights of the best epoch (of the last one, without validation).
@@ -50,7 +50,7 @@ class Trained:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Survey:
-    """What one pass over the clips tells: statistics of the training clips, and where to read from now on."""
+    """The result of one pass over the clips: statistics of the training clips, and the sources to use from now on."""
 
     static: Moments
     dynamic: Moments
@@ -68,33 +68,33 @@ def train(
     *,
     folder: Path | None = None,
 ) -> Trained:
-    """Train the specified model with Adam, keeping the weights of the epoch with the least validation loss.
+    """Train the specified model with Adam, keeping the weights of the epoch with the lowest validation loss.
 
     Sets the global seeds of Python, NumPy and Keras (`keras.utils.set_random_seed`); the same clips and settings on
-    the same machine give the same model, also where the training was broken off and went on from its checkpoint.
+    the same machine give the same model, even if the training was interrupted and resumed from its checkpoint.
 
     Args:
-        clips: N >= 2 clips with the same token dimensions: in memory, or a source that reads them anew in every epoch.
+        clips: N >= 2 clips with the same token dimensions: in memory, or a source that reads them again in every epoch.
         labels: float32 [N, 5] in [0, 1], trait order.
-        subjects: the person in each clip; nobody is in both training and validation.
+        subjects: the person in each clip; no person is in both training and validation.
         settings: how to train.
         on_epoch: called after each epoch.
         folder: on this machine, for `checkpoint.npz` and TensorBoard's logs; None keeps neither. A training that finds
-            its own checkpoint there goes on from it.
+            its own checkpoint there resumes from it.
 
     Returns:
         The model, which computes in float32, its history, and metadata: "traits", "static_dim", "dynamic_dim",
         "settings"; counts ("train_clips", "validation_clips", "train_subjects", "validation_subjects"), "epochs_run"
-        and "best_epoch" (from 1); "train_loss", "validation_loss" and "baseline_loss" (of the constant that says the
-        training mean, on the validation clips), all by the chosen loss without dropout; "noise_sd" by trait (of the
-        residuals in training, dropout's noise included, for "nll"; None for other losses); "sd_ratio" by trait
-        (standard deviation of the predictions over that of the labels, on the validation clips; None where the labels
-        do not vary) and "warnings". Without validation clips "validation_loss" and "baseline_loss" are None and
-        sd_ratio is taken on the training clips.
+        and "best_epoch" (from 1); "train_loss", "validation_loss" and "baseline_loss" (of always predicting the
+        training mean, on the validation clips), all measured by the chosen loss without dropout; "noise_sd" by trait
+        (of the residuals in training, including dropout's noise, for "nll"; None for other losses); "sd_ratio" by
+        trait (standard deviation of the predictions over that of the labels, on the validation clips; None if the
+        labels do not vary) and "warnings". Without validation clips "validation_loss" and "baseline_loss" are None and
+        sd_ratio is computed on the training clips.
 
     Raises:
-        TrainingError: fewer than two clips, losses that are no longer finite, devices that are not there, or a
-            checkpoint that is another training's or cannot be written.
+        TrainingError: there are fewer than two clips, a loss is no longer finite, a requested device does not exist, or
+            the checkpoint belongs to another training or cannot be written.
         ValueError: labels or subjects do not fit the clips.
     """
     labels = np.asarray(labels, np.float32)
@@ -143,7 +143,7 @@ def train(
 
 
 def _survey(train: ClipSource, validation: ClipSource, settings: TrainSettings) -> _Survey:
-    """Read every clip once, and keep them all if they fit into the memory that is allowed."""
+    """Read every clip once, and keep them all if they fit into the memory limit."""
     limit_bytes = settings.memory_mb * 2**20
     kept = KeptClips(limit_bytes)
     static, dynamic = Moments(), Moments()
@@ -151,7 +151,7 @@ def _survey(train: ClipSource, validation: ClipSource, settings: TrainSettings) 
     for clip in kept.pass_on(clips_of(train)):
         size += bytes_of(clip)
         for moments, tokens in ((static, clip.static), (dynamic, clip.dynamic)):
-            # means of tokens vary less than tokens do
+            # means of tokens vary less than the tokens themselves
             moments.add(tokens.mean(axis=0, keepdims=True) if settings.form == "vector" else tokens)
     for _ in kept.pass_on(clips_of(validation)):
         pass
@@ -163,7 +163,7 @@ def _survey(train: ClipSource, validation: ClipSource, settings: TrainSettings) 
 
 
 def _start(survey: _Survey, labels: np.ndarray, settings: TrainSettings) -> CompletePersonalityModel:
-    """A fresh model that knows the statistics of its inputs and says about the mean of the labels."""
+    """Build a fresh model that has the statistics of its inputs and predicts roughly the mean of the labels."""
     static, dynamic = survey.static.mean_and_std(), survey.dynamic.mean_and_std()
     model = CompletePersonalityModel(
         len(static[0]),
@@ -173,7 +173,7 @@ def _start(survey: _Survey, labels: np.ndarray, settings: TrainSettings) -> Comp
         dtype="mixed_bfloat16" if settings.precision == "bfloat16" else "float32",
     )
     model.set_statistics(*static, *dynamic)
-    # Random outputs around 0 would spend a small archive's epochs on reaching the labels' range: after 40 epochs on
+    # From random outputs around 0, a small archive spends its epochs on reaching the labels' range: after 40 epochs on
     # 300 drawn clips R2 was below -2 from that start, and 0.88 from this one.
     outputs = model.head.scores
     outputs.kernel.assign(outputs.kernel * labels.std(axis=0))
@@ -182,10 +182,10 @@ def _start(survey: _Survey, labels: np.ndarray, settings: TrainSettings) -> Comp
 
 
 def _kept(trained: CompletePersonalityModel) -> CompletePersonalityModel:
-    """The same model on one device, in float32 whatever it was trained in."""
+    """Return the same model on one device, in float32 whatever precision it was trained in."""
     config = trained.get_config()
     del config["dtype"], config["name"]
-    model = CompletePersonalityModel.from_config(config)
+    model: CompletePersonalityModel = CompletePersonalityModel.from_config(config)
     attention = trained.cross_attention
     model.set_statistics(
         attention.static_standardisation.mean,
@@ -205,7 +205,7 @@ def _verdict(
     log_variance: np.ndarray,
     train_labels: np.ndarray,
 ) -> dict[str, Any]:
-    """How well the model does, and what there is to warn about."""
+    """Measure how well the model does, and collect warnings."""
 
     def loss(scores: np.ndarray, labels: np.ndarray, log_variance: np.ndarray) -> float:
         return float(loss_of(settings.loss, scores.astype(np.float32), labels, log_variance))
@@ -238,18 +238,18 @@ def _warnings(settings: TrainSettings, validation: LabelledSource | None, ratios
     if validation is None and settings.validation_fraction > 0:
         warnings.append(
             "all clips show the same subject, so there is no validation and no early stopping: "
-            f"the model of the last of {settings.epochs} epochs is kept, and nothing says how well it does on others"
+            f"the model of the last of {settings.epochs} epochs is kept, and its quality on other people is unknown"
         )
     collapsed = [trait for trait, ratio in ratios.items() if ratio is not None and ratio < COLLAPSE_SD_RATIO]
     if collapsed:
         warnings.append(
             f"predictions of {', '.join(collapsed)} hardly vary (under {COLLAPSE_SD_RATIO:.0%} of the labels' standard "
-            "deviation): the model says nearly the same of everybody"
+            "deviation): the model predicts nearly the same for every clip"
         )
     return warnings
 
 
 def _identity(labels: np.ndarray, subjects: Sequence[str], settings: TrainSettings) -> str:
-    """SHA-256 over what a checkpoint's training must share with the one that goes on from it."""
+    """Return the SHA-256 of everything that a resumed training must share with that of the checkpoint."""
     facts = json.dumps([list(subjects), settings.model_dump(mode="json", exclude=set(WITHOUT_EFFECT))])
     return hashlib.sha256(facts.encode() + labels.tobytes()).hexdigest()

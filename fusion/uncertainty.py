@@ -1,11 +1,11 @@
-"""How far off a score may be, and when it should not be used: split-conformal intervals and an abstain flag.
+"""The error of a score, and when not to use it: split-conformal intervals and an abstain flag.
 
-Clips of one person are not exchangeable with those of another, so that people, and not clips, are what is calibrated
-on: each of K people held out from training weighs 1 / (K + 1), shared by this person's clips. What this guarantees: for
-one clip drawn from a person whom neither training nor calibration saw, and who comes from the same population as the K,
-the interval of a trait holds the label with at least the stated probability, on average over the draws of the K people
-and of the new one. It guarantees nothing for a group of people by itself, for all five traits at once, or for people of
-another population: `traitline evaluate --groups` tells the coverage in each group.
+Clips of one person are not exchangeable with those of another, so the units of calibration are people, not clips: each
+of K people held out from training weighs 1 / (K + 1), shared by this person's clips. The guarantee: for one clip drawn
+from a person whom neither training nor calibration saw, and who comes from the same population as the K, the interval
+of a trait contains the label with at least the stated probability, on average over the draws of the K people and of the
+new one. Nothing is guaranteed for a group of people separately, for all five traits at once, or for people of another
+population: `traitline evaluate --groups` measures the coverage in each group.
 
 Sources:
     Lee, Barber and Willett 2023, "Distribution-free inference with hierarchical data" (HCP).
@@ -19,42 +19,43 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import numpy.typing as npt
 from pydantic import BaseModel
 from sklearn.linear_model import Ridge
 
 from fusion.evaluation_settings import UncertaintySettings
 from fusion.split import split_by_subject
 
-# A third of the people held out tells which clips are hard, where this many are held out; else all clips count alike.
+# With at least this many held-out people, a third of them teach which clips are hard; otherwise all clips count alike.
 LEAST_PEOPLE_FOR_DIFFICULTY = 60
-# A hard clip's interval is at most so many times as wide as the average one, and an easy one's at least 1 over it.
+# The interval of a hard clip is at most this many times as wide as the average one; that of an easy clip, 1 over it.
 WIDEST = 2.0
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class ClipQuality:
-    """What N clips were made from: face_coverage float [N] in [0, 1], and numbers of tokens, int [N]."""
+    """The material of N clips: face_coverage float [N] in [0, 1], and numbers of tokens, int [N]."""
 
     face_coverage: np.ndarray
     static_tokens: np.ndarray
     dynamic_tokens: np.ndarray
 
     def take(self, rows: np.ndarray) -> ClipQuality:
-        """The same of some clips."""
+        """Select some clips."""
         return ClipQuality(self.face_coverage[rows], self.static_tokens[rows], self.dynamic_tokens[rows])
 
 
 class Calibration(BaseModel, frozen=True, extra="forbid"):
-    """What calibration found; all lists are by trait.
+    """The result of a calibration; all lists are by trait.
 
     Attributes:
         half_width: of the interval of a clip of average difficulty.
-        blind_half_width: of the interval around `centre` that looks at no video.
+        blind_half_width: of the interval around `centre` that uses no video.
         centre: mean of the training labels.
         difficulty: [T][5] error by distance from the centre, missing face coverage, 1 / static tokens, 1 / dynamic
-            tokens, and constant, relative to the average error; all 0 but the constant 1 where it was not learned.
-        subjects: people that the widths come from.
-        clips: their clips.
+            tokens, and constant, relative to the average error; if it was not learned, 0 except for a constant of 1.
+        subjects: number of people that the widths come from.
+        clips: number of their clips.
     """
 
     half_width: tuple[float, ...]
@@ -67,7 +68,7 @@ class Calibration(BaseModel, frozen=True, extra="forbid"):
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Judged:
-    """Intervals float64 [N, T], None without a calibration; and by clip why to abstain, "" where there is no reason."""
+    """Intervals float64 [N, T], None without a calibration; and the reasons to abstain for each clip, "" if none."""
 
     low: np.ndarray | None
     high: np.ndarray | None
@@ -75,15 +76,15 @@ class Judged:
 
 
 class Reliability(BaseModel, frozen=True, extra="forbid"):
-    """How statements about people whom a model has not seen came true, see `fusion.reliability`.
+    """How well statements about people whom a model has not seen hold, see `fusion.reliability`.
 
     Attributes:
         levels: L confidences, ascending.
         covered: [L][5], share of labels inside intervals of that confidence; every person counts once.
         scores: [5][bins], mean score of the clips in each bin, ascending.
         labels: [5][bins], mean label of the same clips.
-        subjects: people.
-        clips: their clips.
+        subjects: number of people.
+        clips: number of their clips.
     """
 
     levels: tuple[float, ...]
@@ -95,14 +96,14 @@ class Reliability(BaseModel, frozen=True, extra="forbid"):
 
 
 class Uncertainty(BaseModel, frozen=True, extra="forbid"):
-    """What is stored with a model: the thresholds, and the calibration where there were people enough for one."""
+    """The part stored with a model: the thresholds, and the calibration if there were enough people for one."""
 
     settings: UncertaintySettings
     calibration: Calibration | None
     reliability: Reliability | None = None
 
     def judge(self, scores: np.ndarray, quality: ClipQuality) -> Judged:
-        """Give the intervals of scores [N, T], and why not to use them: face_coverage, few_tokens, wide_interval."""
+        """Return the intervals of scores [N, T], and reasons to abstain: face_coverage, few_tokens, wide_interval."""
         low = high = None
         wide = np.zeros(len(scores), bool)
         if self.calibration is not None:
@@ -123,9 +124,9 @@ class Uncertainty(BaseModel, frozen=True, extra="forbid"):
 def hold_out_for_calibration(
     subjects: Sequence[str], settings: UncertaintySettings, seed: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Indices of the clips to train on and of those to calibrate on, who share no subject.
+    """Return the indices of the clips to train on and of those to calibrate on, which share no subject.
 
-    The second is empty where it would hold fewer people than a finite interval needs, so that a small archive loses
+    The second is empty if it would contain fewer people than a finite interval needs, so that a small archive loses
     nothing.
     """
     fit, held_out = split_by_subject(subjects, settings.calibration_fraction, seed)
@@ -136,7 +137,7 @@ def hold_out_for_calibration(
 
 
 def least_people(confidence: float) -> int:
-    """How many people a finite interval of this confidence needs: the infinite weighs 1 / (K + 1) of all."""
+    """Return how many people a finite interval of this confidence needs; an infinite error weighs 1 / (K + 1)."""
     return math.ceil(confidence / (1 - confidence) - 1e-9)
 
 
@@ -150,7 +151,7 @@ def calibrate(
     confidence: float,
     seed: int = 0,
 ) -> Calibration:
-    """Find the width of intervals on clips of people whom the model has not seen.
+    """Compute the width of intervals from clips of people whom the model has not seen.
 
     Args:
         scores: float [N, T] of the clips held out.
@@ -158,20 +159,20 @@ def calibrate(
         subjects: the person in each, at least `least_people` of them.
         quality: of the same clips.
         centre: float [T], mean of the training labels.
-        confidence: share of labels that the intervals are to hold, in (0, 1).
-        seed: of the draw of those people who tell which clips are hard.
+        confidence: share of labels that the intervals should contain, in (0, 1).
+        seed: of the draw of those people who teach which clips are hard.
 
     Raises:
-        ValueError: too few people.
+        ValueError: there are too few people.
     """
     scores, labels = scores.astype(np.float64), labels.astype(np.float64)
     difficulty = np.tile([0.0, 0, 0, 0, 1], (labels.shape[1], 1))
     rows = np.arange(len(scores))
     if len(set(subjects)) >= max(LEAST_PEOPLE_FOR_DIFFICULTY, 2 * least_people(confidence)):
-        # on other people than the widths, or these would be chosen to fit the people they are measured on
+        # on other people than the widths, otherwise difficulties would be fitted to the people they are measured on
         rows, hard = split_by_subject(subjects, 1 / 3, seed)
         difficulty = _learn_difficulty(scores[hard], labels[hard], quality.take(hard), centre)
-    people = [subjects[row] for row in rows]
+    people = [subjects[row] for row in rows.tolist()]
     errors = np.abs(scores - labels)[rows]
     blind = np.abs(labels - centre)[rows]
     unit = Calibration(
@@ -186,40 +187,42 @@ def calibrate(
     return unit.model_copy(update={"half_width": tuple(half_width.tolist())})
 
 
-def half_widths(calibration: Calibration, scores: np.ndarray, quality: ClipQuality) -> np.ndarray:
-    """Half the width of each interval: float64 [N, T], for scores [N, T]."""
-    return np.array(calibration.half_width) * _difficulty(calibration, scores, quality)
+def half_widths(calibration: Calibration, scores: np.ndarray, quality: ClipQuality) -> npt.NDArray[np.float64]:
+    """Return half the width of each interval: float64 [N, T], for scores [N, T]."""
+    return np.array(calibration.half_width, np.float64) * _difficulty(calibration, scores, quality)
 
 
-def _quantile(errors: np.ndarray, people: Sequence[str], confidence: float) -> np.ndarray:
-    """The least error that clips with a share of `confidence` do not exceed; a person's clips share 1 / (K + 1)."""
+def _quantile(errors: npt.NDArray[np.float64], people: Sequence[str], confidence: float) -> npt.NDArray[np.float64]:
+    """Return the lowest error that a weight of `confidence` does not exceed; a person's clips share 1 / (K + 1)."""
     names, person_of_clip, counts = np.unique(np.asarray(people, str), return_inverse=True, return_counts=True)
     if len(names) < least_people(confidence):
         raise ValueError(
-            f"intervals of {confidence:.0%} need {least_people(confidence)} people or more to calibrate on, "
+            f"intervals of {confidence:.0%} need at least {least_people(confidence)} people to calibrate on, "
             f"there are {len(names)}"
         )
     weights = 1 / ((len(names) + 1) * counts[person_of_clip])
     order = np.argsort(errors, axis=0)
     reached = np.cumsum(weights[order], axis=0) >= confidence - 1e-9
-    return np.take_along_axis(errors, order, axis=0)[reached.argmax(axis=0), np.arange(errors.shape[1])]
+    ascending = np.take_along_axis(errors, order, axis=0)
+    quantiles: npt.NDArray[np.float64] = ascending[reached.argmax(axis=0), np.arange(errors.shape[1])]
+    return quantiles
 
 
 def _features(scores: np.ndarray, quality: ClipQuality, centre: np.ndarray) -> np.ndarray:
-    """What may make a clip hard, by trait: float64 [T, N, 5], the last a constant 1."""
+    """Return features that may make a clip hard, by trait: float64 [T, N, 5], the last a constant 1."""
     alike = np.stack([1 - quality.face_coverage, 1 / quality.static_tokens, 1 / quality.dynamic_tokens], axis=1)
     traits = range(scores.shape[1])
     return np.stack([np.column_stack([np.abs(scores[:, t] - centre[t]), alike, np.ones(len(scores))]) for t in traits])
 
 
 def _learn_difficulty(scores: np.ndarray, labels: np.ndarray, quality: ClipQuality, centre: np.ndarray) -> np.ndarray:
-    """Weights [T, 5] of a ridge regression of relative errors on standardised features, in terms of the raw ones."""
+    """Fit a ridge regression of relative errors on standardised features; return weights [T, 5] of the raw features."""
     weights = []
     for trait, features in enumerate(_features(scores, quality, centre)):
         errors = np.abs(scores - labels)[:, trait]
         inputs = features[:, :-1]
         mean, spread = inputs.mean(axis=0), inputs.std(axis=0)
-        spread = np.where(spread > 1e-9, spread, np.inf)  # what never varies tells nothing
+        spread = np.where(spread > 1e-9, spread, np.inf)  # ignores constant features
         # a tenth of the clips as penalty: weak evidence leaves all clips alike
         fit = Ridge(alpha=0.1 * len(errors)).fit((inputs - mean) / spread, errors / max(errors.mean(), 1e-9))
         slopes = fit.coef_ / spread
@@ -227,8 +230,8 @@ def _learn_difficulty(scores: np.ndarray, labels: np.ndarray, quality: ClipQuali
     return np.array(weights)
 
 
-def _difficulty(calibration: Calibration, scores: np.ndarray, quality: ClipQuality) -> np.ndarray:
-    """Expected error of each clip relative to the average one: float64 [N, T], between 1 / WIDEST and WIDEST."""
+def _difficulty(calibration: Calibration, scores: np.ndarray, quality: ClipQuality) -> npt.NDArray[np.float64]:
+    """Return each clip's expected error relative to the average one: float64 [N, T], from 1 / WIDEST to WIDEST."""
     features = _features(scores, quality, np.array(calibration.centre))
-    expected = np.einsum("tnf,tf->nt", features, np.array(calibration.difficulty))
+    expected: npt.NDArray[np.float64] = np.einsum("tnf,tf->nt", features, np.array(calibration.difficulty))
     return np.clip(expected, 1 / WIDEST, WIDEST)

@@ -1,4 +1,4 @@
-"""Attention head by head: how sharp it is, how far in time it looks, and which tokens it ties together."""
+"""Attention head by head: its spread, its distance in time, and the tokens it relates."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ DYNAMIC_COLOUR, STATIC_COLOUR = COLOURS[:2]
 
 
 def head_scores(weights: np.ndarray, static_time_s: np.ndarray, dynamic_time_s: np.ndarray) -> dict[str, np.ndarray]:
-    """Describe each head by two numbers, means over the face tokens.
+    """Describe each head by two numbers, averaged over the face tokens.
 
     Args:
         weights: float [heads, Ts, Td], each row summing to 1.
@@ -19,9 +19,9 @@ def head_scores(weights: np.ndarray, static_time_s: np.ndarray, dynamic_time_s: 
         dynamic_time_s: [Td].
 
     Returns:
-        "spread": float64 [heads], in [0, 1]: entropy of a row as a share of the largest, 0 looks at one token alone
-        and 1 at all alike (0 where there is one token); "distance_s": float64 [heads], mean time between a face and
-        the motion that it looks at, in seconds.
+        "spread": float64 [heads], in [0, 1]: entropy of a row as a share of the maximum, 0 attends to one token alone
+        and 1 to all equally (0 if there is only one token); "distance_s": float64 [heads], mean time between a face
+        and the motion that it attends to, in seconds.
     """
     weights = weights.astype(np.float64)
     logs = np.log(np.where(weights > 0, weights, 1))
@@ -52,9 +52,9 @@ def plot_head_scores(
         axes.margins(x=0.15)
     left.set_xlim(0, 1.15)
     left.invert_yaxis()
-    left.set_xlabel("spread (0: one token, 1: all alike)")
+    left.set_xlabel("spread (0: one token, 1: all equally)")
     right.set_xlabel("mean time from face to motion (s)")
-    right.set_title("dotted: if all were looked at alike")
+    right.set_title("dotted: uniform attention")
     right.axvline(uniform, color="black", linestyle=":", linewidth=1)
     return figure
 
@@ -63,10 +63,10 @@ def plot_head_scores(
 def plot_token_relations(
     weights: np.ndarray, static_time_s: np.ndarray, dynamic_time_s: np.ndarray, *, heading: str
 ) -> Figure:
-    """Tie face tokens (above) to the motion tokens (below) that they look at, in time; a panel per head.
+    """Connect face tokens (above) to the motion tokens (below) that they attend to, over time; one panel per head.
 
     Args:
-        weights: float [heads, Ts, Td]; the wider and darker a line, the larger.
+        weights: float [heads, Ts, Td]; a wider and darker line shows a larger weight.
         static_time_s: [Ts].
         dynamic_time_s: [Td].
         heading: of the figure.

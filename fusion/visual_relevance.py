@@ -1,4 +1,4 @@
-"""What a trait score drew on: its gradients with respect to attention and to the face tokens."""
+"""The influences on a trait score: its gradients with respect to attention and to the face tokens."""
 
 from __future__ import annotations
 
@@ -14,43 +14,45 @@ from fusion.traits import TRAITS
 
 
 def face_gradient(model: CompletePersonalityModel, inputs: Mapping[str, Any], trait: str) -> np.ndarray:
-    """Gradient of a trait score with respect to every face token.
+    """Compute the gradient of a trait score with respect to every face token.
 
     Args:
         model: any.
-        inputs: a dict as the model takes it, with "static" [B, Ts, Ds].
+        inputs: a dict of the model's inputs, with "static" [B, Ts, Ds].
         trait: one of TRAITS.
 
     Returns:
         float32 [B, Ts, Ds].
 
     Raises:
-        ValueError: no such trait.
+        ValueError: the trait is unknown.
     """
     static = tf.convert_to_tensor(inputs["static"])
     with tf.GradientTape() as tape:
         tape.watch(static)
         score = tf.reduce_sum(model({**inputs, "static": static}, training=False)[:, _place(trait)])
-    return tape.gradient(score, static).numpy()
+    gradient: np.ndarray = tape.gradient(score, static).numpy()
+    return gradient
 
 
 def attention_relevance(model: CompletePersonalityModel, inputs: Mapping[str, Any], trait: str) -> np.ndarray:
-    """How much more attention to each motion token would raise a trait score.
+    """Compute how much more attention to each motion token would raise a trait score.
 
-    The gradient of the score with respect to the logarithm of each attention weight before the softmax: weight x
-    (what the token says for the trait - the mean of what all tokens say, by weight). A token that is hardly looked at,
-    or says what all say, gets 0; one that speaks for a higher score is positive, for a lower one negative.
+    This is the gradient of the score with respect to the logarithm of each attention weight before the softmax:
+    weight x (the token's contribution to the trait - the weighted mean contribution of all tokens). A token with hardly
+    any attention, or with the mean contribution, gets 0; a token that raises the score is positive, one that lowers it
+    negative.
 
     Args:
-        model: in token form; in vector form there is one token to look at and all is 0.
-        inputs: a dict as the model takes it.
+        model: in token form; in vector form there is only one token, and all values are 0.
+        inputs: a dict of the model's inputs.
         trait: one of TRAITS.
 
     Returns:
-        float32 [B, heads, Ts, Td]; the sum over a row is 0, as of weights that must sum to 1.
+        float32 [B, heads, Ts, Td]; each row sums to 0, because attention weights must sum to 1.
 
     Raises:
-        ValueError: no such trait.
+        ValueError: the trait is unknown.
     """
     tokens = model.token_inputs(dict(inputs))
     layer = model.cross_attention
@@ -63,7 +65,8 @@ def attention_relevance(model: CompletePersonalityModel, inputs: Mapping[str, An
         pooled = model.fusion(layer.fused_by(query, key, weights), token_mask=tokens.get("static_mask"), training=False)
         score = tf.reduce_sum(model.head(pooled)[:, _place(trait)])
     gradient = tape.gradient(score, weights)
-    return (weights * (gradient - ops.sum(weights * gradient, axis=-1, keepdims=True))).numpy().astype(np.float32)
+    relevance: np.ndarray = (weights * (gradient - ops.sum(weights * gradient, axis=-1, keepdims=True))).numpy()
+    return relevance.astype(np.float32)
 
 
 def _place(trait: str) -> int:

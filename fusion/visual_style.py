@@ -1,6 +1,6 @@
-"""How pictures look: as wide as a printed page, with text of 8 pt there, in colours that everybody can tell apart.
+"""The style of pictures: as wide as a printed page, with text of 8 pt, in colours for all kinds of colour vision.
 
-The same as in `extractors`, which nothing here imports.
+It equals the style in `extractors`, which nothing here imports.
 """
 
 from __future__ import annotations
@@ -8,11 +8,14 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from functools import wraps
-from typing import ParamSpec, TypeVar
+from typing import TYPE_CHECKING, ParamSpec, TypeVar
 
 import matplotlib
 from matplotlib.animation import FuncAnimation
 from matplotlib.figure import Figure
+
+if TYPE_CHECKING:
+    from matplotlib.typing import RcKeyType
 
 PAGE_IN = 180 / 25.4  # two columns of a journal
 SHOWN_DPI = 200
@@ -21,7 +24,7 @@ COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#0
 LINES = ("-", "--", "-.", ":")
 LETTERS_PER_IN = 12.5  # of a heading
 
-STYLE = {
+STYLE: dict[RcKeyType, float | bool] = {
     "font.size": 8,
     "axes.titlesize": 8,
     "axes.labelsize": 8,
@@ -40,14 +43,14 @@ Drawn = TypeVar("Drawn", Figure, FuncAnimation)
 
 
 def printed(draw: Callable[P, Drawn]) -> Callable[P, Drawn]:
-    """Let a function draw in this style, whatever the user's is."""
+    """Make a function draw in this style, whatever the user's style is."""
 
     @wraps(draw)
     def styled(*args: P.args, **kwargs: P.kwargs) -> Drawn:
         with matplotlib.rc_context(STYLE):
             drawn = draw(*args, **kwargs)
-        figure = drawn if isinstance(drawn, Figure) else drawn._fig
-        for axes in figure.axes:  # ticks are made when the figure is shown, in whatever style is on then
+        figure = drawn if isinstance(drawn, Figure) else drawn._fig  # type: ignore[attr-defined]  # not public
+        for axes in figure.axes:  # ticks are created when the figure is shown, in the style that is active then
             axes.tick_params(which="both", labelsize=STYLE["font.size"])
         return drawn
 
@@ -55,20 +58,20 @@ def printed(draw: Callable[P, Drawn]) -> Callable[P, Drawn]:
 
 
 def page(height_in: float, heading: str, *, width_in: float = PAGE_IN) -> Figure:
-    """A figure that belongs to no window, with its heading; its parts find their places by themselves."""
+    """Create a figure that belongs to no window, with a heading and automatic layout."""
     figure = Figure(figsize=(width_in, height_in), dpi=SHOWN_DPI, layout="constrained")
     figure.suptitle(folded(heading, int(LETTERS_PER_IN * width_in)))
     return figure
 
 
 def settle(figure: Figure) -> None:
-    """Let the parts stay where they are from now on, so that nothing trembles while a picture moves."""
+    """Fix the layout, so that nothing trembles while a picture moves."""
     figure.draw_without_rendering()
     figure.set_layout_engine("none")
 
 
 def folded(text: str, letters: int) -> str:
-    """Break a text into lines of so many letters at most: after spaces, and long words after dots and strokes too."""
+    """Break a text into lines of at most `letters` letters: after spaces, and long words also after . _ / and -."""
     lines = []
     for line in text.splitlines():
         lines.append("")

@@ -1,4 +1,4 @@
-"""Attention laid over the clip's frames: which moments the model looked at, and which spoke for a trait."""
+"""Attention over time beside the clip's frames: the moments the model looked at, and those that affected a trait."""
 
 from __future__ import annotations
 
@@ -11,28 +11,30 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
+from matplotlib.gridspec import SubplotSpec
+from matplotlib.lines import Line2D
 
 from fusion.visual_style import COLOURS, LINES, MOVING_DPI, PAGE_IN, page, printed, settle
 
 BARS_IN, MOVING_IN = 1.25, 5.0
-ROUNDING = 1e-6  # of a score; what is less says nothing
+ROUNDING = 1e-6  # of a score; smaller values carry no information
 FOR, AGAINST = COLOURS[:2]
 SILENCE = "no moment speaks for it or against it"
 
 
 @dataclass(frozen=True, eq=False)
 class TimeLine:
-    """What a time line shows.
+    """The contents of a time line.
 
     Args:
         weights: float [heads, Ts, Td], attention without padding.
         relevance: float [heads, Ts, Td], from `fusion.visual_relevance.attention_relevance`; None draws attention only.
-        start_s: float [Td], seconds to where each motion token begins.
-        end_s: float [Td].
-        trait: whose relevance it is.
+        start_s: float [Td], start of each motion token in seconds.
+        end_s: float [Td], end of each motion token.
+        trait: the trait of the relevance.
 
     Raises:
-        ValueError: as many times as there are no motion tokens, or relevance of another shape.
+        ValueError: the number of times differs from the number of motion tokens, or relevance has another shape.
     """
 
     weights: np.ndarray
@@ -49,36 +51,40 @@ class TimeLine:
             raise ValueError(f"relevance must be {self.weights.shape}, got {self.relevance.shape}")
 
     def by_head(self) -> np.ndarray:
-        """Attention that each motion token gets, mean over the faces: [heads, Td]; a head sums to 1."""
-        return self.weights.mean(axis=1)
+        """Return the attention to each motion token, averaged over the faces: [heads, Td]; a head sums to 1."""
+        return np.asarray(self.weights.mean(axis=1))
 
     def by_moment(self) -> np.ndarray:
-        """Mean over faces and heads: [Td]; sums to 1."""
-        return self.weights.mean(axis=(0, 1))
+        """Return the mean over faces and heads: [Td]; sums to 1."""
+        return np.asarray(self.weights.mean(axis=(0, 1)))
 
     def spoken(self) -> np.ndarray:
-        """Relevance for the trait, summed over faces and heads: [Td]; positive raises the score, rounding is 0."""
+        """Return the relevance for the trait, summed over faces and heads: [Td]; positive raises the score."""
         if self.relevance is None:
             return np.zeros_like(self.by_moment())
         spoken = self.relevance.sum(axis=(0, 1))
         return np.where(np.abs(spoken) < ROUNDING, 0.0, spoken)
 
     def on_times(self, time_s: np.ndarray) -> np.ndarray:
-        """Attention at points in time, [n]: of the token whose window is on; of several their mean, of none 0."""
+        """Return attention at points in time, [n]: of the window that contains each; mean of several, 0 of none."""
         time_s = np.asarray(time_s, np.float64)
         inside = (self.start_s <= time_s[:, None]) & (time_s[:, None] <= self.end_s)
-        return (inside * self.by_moment()).sum(axis=1) / np.maximum(inside.sum(axis=1), 1)
+        attention: np.ndarray = (inside * self.by_moment()).sum(axis=1) / np.maximum(inside.sum(axis=1), 1)
+        return attention
 
 
 @printed
 def plot_time_line(line: TimeLine, frames: Sequence[np.ndarray], frame_time_s: np.ndarray, *, heading: str) -> Figure:
-    """Draw frames in a strip, framed by the attention of their moment, and below them the weights against time.
+    """Draw a strip of frames, whose borders show the attention at their moment, above the weights over time.
 
     Args:
-        line: what to show.
+        line: contents.
         frames: uint8 RGB [H, W, 3], in order of time.
-        frame_time_s: when each was seen.
+        frame_time_s: time of each frame.
         heading: of the figure.
+
+    Raises:
+        ValueError: there are no frames, or the number of times differs from theirs.
     """
     if len(frames) != len(frame_time_s) or not len(frames):
         raise ValueError(f"{len(frames)} frames need as many times, got {len(frame_time_s)}")
@@ -86,13 +92,13 @@ def plot_time_line(line: TimeLine, frames: Sequence[np.ndarray], frame_time_s: n
     height, width = frames[0].shape[:2]
     strip_in = 0.9 * PAGE_IN / len(frames) * height / width
     figure = page(strip_in + BARS_IN * bars + 1.0, heading)
-    strip, *places = figure.add_gridspec(1 + bars, 1, height_ratios=[strip_in + 0.35, *[BARS_IN] * bars])
-    panels = strip.subgridspec(1, len(frames)).subplots(squeeze=False)[0]
+    grid = figure.add_gridspec(1 + bars, 1, height_ratios=[strip_in + 0.35, *[BARS_IN] * bars])
+    panels = grid[0].subgridspec(1, len(frames)).subplots(squeeze=False)[0]
     at = line.on_times(frame_time_s)
     for axes, frame, time_s, weight in zip(panels, frames, frame_time_s, at, strict=True):
         _framed(axes, frame, weight / max(float(at.max()), 1e-12))
         axes.set_title(f"{time_s:.1f} s")
-    _draw_bars(figure, places, line)
+    _draw_bars(figure, [grid[1 + bar] for bar in range(bars)], line)
     return figure
 
 
@@ -100,17 +106,18 @@ def plot_time_line(line: TimeLine, frames: Sequence[np.ndarray], frame_time_s: n
 def animate_time_line(
     line: TimeLine, frames: Sequence[np.ndarray], frame_time_s: np.ndarray, *, heading: str
 ) -> FuncAnimation:
-    """Play the frames above the weights, a marker running along; the frame's border is its moment's attention."""
+    """Play the frames above the weights, with a moving marker; the frame's border shows the attention at its moment."""
     bars = 1 + (line.relevance is not None)
     figure = page(3.0 + BARS_IN * bars, heading, width_in=MOVING_IN)
     figure.set_dpi(MOVING_DPI)
     FigureCanvasAgg(figure)
-    top, *places = figure.add_gridspec(1 + bars, 1, height_ratios=[2.6, *[BARS_IN] * bars])
-    picture = figure.add_subplot(top)
+    grid = figure.add_gridspec(1 + bars, 1, height_ratios=[2.6, *[BARS_IN] * bars])
+    picture = figure.add_subplot(grid[0])
+    places = [grid[1 + bar] for bar in range(bars)]
     markers = [axes.axvline(frame_time_s[0], color="black", linewidth=1.2) for axes in _draw_bars(figure, places, line)]
     at = line.on_times(frame_time_s)
 
-    def draw(number: int) -> list:
+    def draw(number: int) -> list[Line2D]:
         picture.clear()
         _framed(picture, frames[number], at[number] / max(float(at.max()), 1e-12))
         for marker in markers:
@@ -130,15 +137,16 @@ def _framed(axes: Axes, frame: np.ndarray, share: float) -> None:
         spine.set(linewidth=0.5 + 3 * share, edgecolor=(*to_rgb(FOR), 0.15 + 0.85 * share))
 
 
-def _draw_bars(figure: Figure, places: Sequence, line: TimeLine) -> list[Axes]:
+def _draw_bars(figure: Figure, places: Sequence[SubplotSpec], line: TimeLine) -> list[Axes]:
     middle, width = (line.start_s + line.end_s) / 2, line.end_s - line.start_s
     attention = figure.add_subplot(places[0])
     attention.bar(middle, line.by_moment(), width * 0.96, color="0.8", label="mean of heads")
     edges = np.stack([line.start_s, line.end_s], axis=1)
     for head, weights in enumerate(line.by_head()):
-        style = {"color": "0.25", "linestyle": LINES[head % len(LINES)], "linewidth": 1}
+        dashes = LINES[head % len(LINES)]
         for moment, (span, weight) in enumerate(zip(edges, weights, strict=True)):
-            attention.plot(span, [weight, weight], label=f"head {head + 1}" if moment == 0 else None, **style)
+            label = f"head {head + 1}" if moment == 0 else None
+            attention.plot(span, [weight, weight], label=label, color="0.25", linestyle=dashes, linewidth=1)
     attention.set_ylabel("attention")
     attention.set_ylim(bottom=0)
     attention.legend(

@@ -1,4 +1,4 @@
-"""What lies on disk: cached features, failures, models, scores and exported CSVs. Knows no video and no network."""
+"""Everything on disk: cached features, failures, models, scores and exported CSVs. Knows no video and no network."""
 
 from storage.errors import StoreError
 from storage.failures import Failure, FailureLog

@@ -1,19 +1,19 @@
-"""The log of claims: which videos somebody works on, as files that are created whole, by one of many.
+"""The log of claims: which run works on which videos, as files of which exactly one process creates each.
 
-    STORE/leases/<key>/00000042.json   a claim: who works on which videos; never changed
-    STORE/leases/<key>/00000042.beat   written anew every few seconds while the holder lives
-    STORE/leases/<key>/00000042.end    the claim is over for good: its work is done, or given up, or its holder died
+    STORE/leases/<key>/00000042.json   a claim: which run works on which videos; never changed
+    STORE/leases/<key>/00000042.beat   rewritten every few seconds while the holder lives
+    STORE/leases/<key>/00000042.end    the claim has ended for good: its work is done or given up, or its holder died
 
-Number n + 1 is created by exactly one process, and only one that has seen every claim up to n can rightly create it.
-Whoever is late finds the number taken. Ended claims are removed, but never the one with the highest number. A process
-that slept over that, and creates a number that was removed, finds a higher one, and withdraws.
+Exactly one process creates number n + 1, and only a process that has seen every claim up to n may create it. A process
+that is late finds the number taken. Ended claims are removed, except the one with the highest number. A process that
+slept through a removal and creates the removed number finds a higher one, and withdraws its claim.
 """
 
 from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path, PurePosixPath
@@ -32,13 +32,13 @@ _NAME = re.compile(r"(?P<number>\d{8,})\.(?P<kind>json|beat|end)")
 
 @dataclass(frozen=True, slots=True)
 class Claim:
-    """Who works on which videos.
+    """Which run works on which videos.
 
     Args:
-        number: place in the log.
+        number: position in the log.
         holder: random name of the run.
         process: the run's process.
-        videos: their ids.
+        videos: ids of the videos.
     """
 
     number: int
@@ -49,7 +49,7 @@ class Claim:
 
 @dataclass(frozen=True, slots=True)
 class Listing:
-    """Which files the log had at one time, by the numbers of their claims."""
+    """The files of the log at one moment, by the numbers of their claims."""
 
     claims: frozenset[int] = frozenset()
     beats: frozenset[int] = frozenset()
@@ -57,7 +57,7 @@ class Listing:
 
     @property
     def highest(self) -> int:
-        """The last number; 0 where there was none yet."""
+        """The highest number; 0 if the log is empty."""
         return max(self.claims | self.beats | self.ends, default=0)
 
 
@@ -66,8 +66,8 @@ class Beat:
     """A sign of life.
 
     Args:
-        count: another one each time.
-        committing: temporary file that the holder is about to rename, below the store; empty where there is none.
+        count: differs from the previous beat's.
+        committing: the temporary file that the holder is about to rename, relative to the store; empty if none.
     """
 
     count: int
@@ -76,7 +76,7 @@ class Beat:
 
 @dataclass(frozen=True, slots=True)
 class _ClaimFile:
-    """What a claim's file holds."""
+    """The contents of a claim's file."""
 
     holder: str
     process: ProcessIdentity
@@ -89,7 +89,7 @@ _CLAIM, _BEAT = TypeAdapter(_ClaimFile), TypeAdapter(Beat)
 
 @dataclass(slots=True)
 class ClaimLog:
-    """The files of one log. All methods raise StoreError where the operating system refuses or a file is damaged.
+    """The files of one log. All methods raise StoreError if the operating system refuses or a file is damaged.
 
     Args:
         root: the store's folder.
@@ -106,7 +106,7 @@ class ClaimLog:
         self._folder = self.root / "leases" / path_name("key", self.key)
 
     def list(self) -> Listing:
-        """Find which files there are."""
+        """List the files of the log."""
         try:
             matches = [_NAME.fullmatch(path.name) for path in self._folder.iterdir()]
         except FileNotFoundError:
@@ -116,14 +116,14 @@ class ClaimLog:
         numbers = {kind: frozenset(int(m["number"]) for m in matches if m and m["kind"] == kind) for kind in _KINDS}
         return Listing(numbers["json"], numbers["beat"], numbers["end"])
 
-    def read(self, numbers: Iterable[int]) -> list[Claim]:
-        """Read claims, but those that were removed meanwhile. Only these are remembered."""
+    def read(self, numbers: Iterable[int]) -> Sequence[Claim]:
+        """Read claims, leaving out those removed in the meantime. The log remembers these claims and drops others."""
         found = {number: self._known.get(number) or self._read(number) for number in sorted(numbers)}
         self._known = {number: claim for number, claim in found.items() if claim is not None}
         return list(self._known.values())
 
     def create(self, claim: Claim) -> bool:
-        """Add a claim, numbered one above the highest that was seen; False where there is a higher one by now."""
+        """Add a claim, whose number must be one above the highest seen; return False if a higher one now exists."""
         now = datetime.now(UTC).isoformat(timespec="seconds")
         values = _ClaimFile(claim.holder, claim.process, now, sorted(claim.videos))
         if not create_file(self._path(claim.number, "json"), json.dumps(asdict(values)).encode()):
@@ -134,22 +134,22 @@ class ClaimLog:
         return True
 
     def end(self, number: int, by: str) -> None:
-        """Say that a claim is over; `by` is the holder, or who takes over. Nothing happens where it was over before."""
+        """Record that a claim has ended; `by` is the holder or the run that takes over. A claim ends only once."""
         values = {"by": by, "since": datetime.now(UTC).isoformat(timespec="seconds")}
         create_file(self._path(number, "end"), json.dumps(values).encode())
 
     def is_over(self, number: int) -> bool:
-        """Whether a claim has ended."""
-        # In this order: a claim is removed before its end is.
+        """Return whether a claim has ended."""
+        # In this order, because a claim's file is removed before its end file.
         return self._path(number, "end").exists() or not self._path(number, "json").exists()
 
     def beat(self, number: int, beat: Beat) -> None:
-        """Give a sign of life."""
+        """Write a sign of life."""
         with commit_file(self._path(number, "beat")) as temporary:
             temporary.write_text(json.dumps(asdict(beat)), encoding="utf-8")
 
     def last_beat(self, number: int) -> Beat | None:
-        """The last sign of life; None where there was none yet, or the claim was removed."""
+        """Return the last sign of life; None if there was none yet, or if the claim was removed."""
         path = self._path(number, "beat")
         try:
             return _BEAT.validate_json(path.read_bytes(), strict=True)
@@ -159,7 +159,7 @@ class ClaimLog:
             raise _damaged(path, error) from error
 
     def stop_commit(self, number: int) -> None:
-        """Take away from the holder of a claim that has ended what it may be about to rename."""
+        """Remove the temporary file that the holder of an ended claim may be about to rename."""
         beat = self.last_beat(number)
         committing = PurePosixPath(beat.committing if beat is not None else "")
         inside = not committing.is_absolute() and not {"..", "\0"} & {*committing.parts, *str(committing)}
@@ -167,17 +167,17 @@ class ClaimLog:
             remove_files([self.root / committing])
 
     def below_root(self, path: Path) -> str:
-        """Name of a file as others see it; empty where it is not in the store's folder."""
+        """Return a file's name relative to the store, as other processes see it; empty if it is outside."""
         prefix = f"{self.root}/"
         return str(path).removeprefix(prefix) if str(path).startswith(prefix) else ""
 
     def remove_ended(self, below: int) -> None:
-        """Remove what there is of ended claims with lower numbers than `below`, which must exist."""
+        """Remove the files of ended claims with numbers lower than `below`, which must exist."""
         files = self.list()
         kinds = {"json": files.claims, "beat": files.beats, "end": files.ends}
         over = {number for numbers in kinds.values() for number in numbers if number < below}
         over -= files.claims - files.ends
-        for kind in _KINDS:  # the end last: what has one can never look alive
+        for kind in _KINDS:  # the end last: a claim with an end file can never look alive
             remove_files([self._path(number, kind) for number in over & kinds[kind]])
 
     def _read(self, number: int) -> Claim | None:

@@ -1,7 +1,7 @@
-"""Columns of numbers that lie in a file as they are, without any encoding, read by plain reads at known places.
+"""Columns of unencoded numbers inside a file, read by plain reads at known offsets.
 
-Both formats of shards keep their vectors so. A library that parses the format takes 5 (Parquet) or 2 (HDF5) times as
-long to hand out the same bytes, and knows no more about whether they are right: each video's checksum says that.
+Both shard formats store their vectors this way. A library that parses the format takes 5 (Parquet) or 2 (HDF5) times as
+long to return the same bytes, and cannot tell whether they are right: each video's checksum does that.
 """
 
 from __future__ import annotations
@@ -11,24 +11,24 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import accumulate
-from typing import BinaryIO
 
 import numpy as np
 
 from storage.features import VideoFeatures
+from storage.remote_reader import Stream
 from storage.shard import ShardHeader
 
-BLOCK_BYTES = 2**20  # of vectors: for so many videos at a time their other columns are read
+BLOCK_BYTES = 2**20  # of vectors: the other columns are read for as many videos at a time as these bytes hold
 
 
 @dataclass(frozen=True)
 class Column:
-    """Where rows of numbers lie.
+    """The location of rows of numbers in a file.
 
     Args:
         dtype: of the numbers, little-endian.
         width: numbers in a row.
-        runs: (offset in the file in bytes, number of rows that lie there one after the other), in order of the rows.
+        runs: for each run of consecutive rows, its offset in the file in bytes and its number of rows, in row order.
     """
 
     dtype: np.dtype
@@ -41,11 +41,14 @@ class Column:
 
     @property
     def rows(self) -> int:
-        """Number of rows in all."""
+        """Total number of rows."""
         return self._first_rows[-1]
 
-    def read(self, stream: BinaryIO, first: int, last: int) -> np.ndarray:
-        """Read the rows from `first` to before `last`, [last - first, width].
+    def read(self, stream: Stream, first: int, last: int) -> np.ndarray:
+        """Read the rows from `first` up to but not including `last`.
+
+        Returns:
+            An array of `dtype`, [last - first, width].
 
         Raises:
             ValueError: there are fewer rows, or the file ends before them.
@@ -53,7 +56,7 @@ class Column:
         if last > self.rows:
             raise ValueError(f"it has {self.rows} rows, not {last}")
         values = np.empty((last - first, self.width), self.dtype)
-        goal = memoryview(values).cast("B")
+        buffer = values.data.cast("B")
         row_bytes = self.width * self.dtype.itemsize
         run = bisect_right(self._first_rows, first) - 1
         row = first
@@ -62,18 +65,27 @@ class Column:
             skipped = row - self._first_rows[run]
             count = min(rows - skipped, last - row)
             stream.seek(offset + skipped * row_bytes)
-            _fill(stream, goal[(row - first) * row_bytes : (row - first + count) * row_bytes])
+            _fill(stream, buffer[(row - first) * row_bytes : (row - first + count) * row_bytes])
             row, run = row + count, run + 1
         return values
 
 
 def video_rows(header: ShardHeader) -> list[int]:
-    """The first row of each video, with the number of all rows at the end."""
+    """Return the first row of each video, followed by the total number of rows."""
     return [0, *accumulate(entry.tokens for entry in header.videos)]
 
 
 def blocks(positions: Sequence[int], first_rows: Sequence[int], most_rows: int) -> Iterator[tuple[int, int, list[int]]]:
-    """Cut into runs of neighbours with at most so many rows, but at least a video: first row, row after, positions."""
+    """Group neighbouring videos into blocks of at most `most_rows` rows, but at least one video.
+
+    Args:
+        positions: of the videos, ascending.
+        first_rows: the first row of each video, followed by the total number of rows.
+        most_rows: the limit.
+
+    Yields:
+        For each block its first row, the row after its last, and the positions of its videos.
+    """
     run: list[int] = []
     for position in positions:
         if run and (position != run[-1] + 1 or first_rows[position + 1] - first_rows[run[0]] > most_rows):
@@ -92,15 +104,15 @@ def cut_into_videos(
     columns: Mapping[str, np.ndarray],
     vectors: Iterable[np.ndarray],
 ) -> Iterator[VideoFeatures]:
-    """Put together the videos at these positions, read-only.
+    """Assemble the videos at these positions, with read-only vectors.
 
     Args:
         header: of the shard.
         positions: of the videos in `header.videos`.
         first_rows: of all videos of the shard.
-        first: the first row of the columns.
-        columns: "start_s", "end_s" and those of quality, [rows]; the videos share their memory.
-        vectors: of each video, any float, [tokens, dim].
+        first: the row of the shard at which the columns begin.
+        columns: "start_s", "end_s" and the quality columns, [rows]; the videos share their memory.
+        vectors: one array per video, any float dtype, [tokens, dim].
     """
     for position, own in zip(positions, vectors, strict=True):
         entry = header.videos[position]
@@ -120,22 +132,22 @@ def cut_into_videos(
 def cut_vectors(
     vectors: np.ndarray, positions: Sequence[int], first_rows: Sequence[int], first: int
 ) -> Iterator[np.ndarray]:
-    """Those of each video out of a block whose first row is `first`; they share its memory."""
+    """Yield each video's vectors as views of a block whose first row is `first`."""
     for position in positions:
         yield vectors[first_rows[position] - first : first_rows[position + 1] - first]
 
 
 def read_vectors(
-    column: Column, stream: BinaryIO, positions: Sequence[int], first_rows: Sequence[int]
+    column: Column, stream: Stream, positions: Sequence[int], first_rows: Sequence[int]
 ) -> Iterator[np.ndarray]:
-    """Those of each video, read when asked for, in memory of their own: who keeps one video keeps no neighbour."""
+    """Yield each video's vectors, read on demand into their own memory, so that keeping one video keeps no other."""
     for position in positions:
         yield column.read(stream, first_rows[position], first_rows[position + 1])
 
 
-def _fill(stream: BinaryIO, goal: memoryview) -> None:
-    while goal:
-        count = stream.readinto(goal)
+def _fill(stream: Stream, buffer: memoryview) -> None:
+    while buffer:
+        count = stream.readinto(buffer)
         if not count:
             raise ValueError("it ends in the middle of its rows")
-        goal = goal[count:]
+        buffer = buffer[count:]

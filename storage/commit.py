@@ -1,9 +1,9 @@
-"""Files and folders that appear whole or not at all, whatever interrupts the writer.
+"""Files and folders that appear as a whole or not at all, even if the writer is interrupted.
 
-The work goes on under a temporary name in the same folder, so that the rename stays within one file system. A process
-that is killed leaves such a name behind; every reader here asks for exact names and so never opens one.
+The work happens under a temporary name in the same folder, so that the rename stays within one file system. A killed
+process leaves such a name behind; all readers ask for exact names and therefore never open it.
 
-All of this works on object storage as well, see `storage.remote_commit`.
+All functions also work on object storage, see `storage.remote_commit`.
 """
 
 from __future__ import annotations
@@ -26,10 +26,10 @@ TEMPORARY_PREFIX = ".tmp-"
 
 @contextlib.contextmanager
 def commit_file(target: StorePath) -> Iterator[Path]:
-    """Give a temporary path to write; where the block ends well, that file becomes `target`, replacing an older one.
+    """Provide a temporary path to write to; if the block succeeds, that file becomes `target`, replacing any older one.
 
-    After a failure `target` is as it was. The one exception is the very last step: if the folder cannot be synced after
-    the rename, `target` is already there, whole, but might not survive a power cut.
+    After a failure `target` is unchanged. The one exception is the very last step: if the folder cannot be synced after
+    the rename, `target` is already in place, as a whole, but might not survive a power cut.
 
     Raises:
         StoreError: the operating system refused (disk full, no permission ...), within the block or here.
@@ -54,16 +54,16 @@ def commit_file(target: StorePath) -> Iterator[Path]:
 
 @contextlib.contextmanager
 def commit_folder(target: StorePath, *, mark: str) -> Iterator[Path]:
-    """Give a temporary folder to fill; where the block ends well, it becomes `target` by one rename.
+    """Provide a temporary folder to fill; if the block succeeds, it becomes `target` by one rename.
 
-    On object storage its files come one by one, `mark` last: readers must take a folder without its mark for absent.
+    On object storage its files appear one by one, `mark` last: readers must treat a folder without its mark as absent.
 
     Args:
-        target: the folder that is to be.
-        mark: name of a file that will be in it.
+        target: the folder to create.
+        mark: name of a file that the folder will contain.
 
     Raises:
-        FileExistsError: `target` is there already, or another process is filling it; it is left alone.
+        FileExistsError: `target` exists already, or another process is filling it; it is left alone.
         StoreError: the operating system refused (disk full, no permission ...), within the block or here.
     """
     if isinstance(target, RemotePath):
@@ -88,17 +88,17 @@ def commit_folder(target: StorePath, *, mark: str) -> Iterator[Path]:
 
 
 def create_file(target: StorePath, data: bytes) -> bool:
-    """Create a whole file, on the disk when this returns, unless something has that name already.
+    """Create a file with this content, safely on disk on return, unless something already has that name.
 
-    Of any number of processes that try, exactly one creates it. Nobody ever sees a part of it.
+    If several processes try, exactly one of them creates the file. No process ever sees a part of it.
 
     Args:
-        target: the file that is to be.
-        data: its bytes, unlike those of anybody else who tries: on object storage an answer may get lost, and then the
-            bytes tell whose file it is.
+        target: the file to create.
+        data: its bytes, which must differ from those of every other process that tries: on object storage an answer may
+            be lost, and then the bytes show whose file it is.
 
     Returns:
-        Whether it was created; what was there before stays as it was.
+        Whether this call created the file; an existing file is unchanged.
 
     Raises:
         StoreError: the operating system refused.
@@ -110,7 +110,7 @@ def create_file(target: StorePath, data: bytes) -> bool:
     try:
         temporary.write_bytes(data)
         _sync(temporary)
-        os.link(temporary, target)  # which, unlike a rename, never replaces
+        os.link(temporary, target)  # unlike a rename, never replaces
         _sync(target.parent)
     except FileExistsError:
         return False
@@ -123,32 +123,34 @@ def create_file(target: StorePath, data: bytes) -> bool:
 
 
 def remove_files(paths: Sequence[StorePath]) -> None:
-    """Remove files for good; those that are gone already are passed over.
+    """Remove files durably; files that are already gone are skipped.
 
     Raises:
         StoreError: the operating system refused.
     """
-    if paths and isinstance(paths[0], RemotePath):
-        delete(paths)
-        return
+    delete([path for path in paths if isinstance(path, RemotePath)])
+    local = [path for path in paths if isinstance(path, Path)]
     try:
-        for path in paths:
+        for path in local:
             path.unlink(missing_ok=True)
-        for path in {path.parent for path in paths}:
+        for path in {path.parent for path in local}:
             _sync(path)
     except OSError as error:
         raise StoreError(f"cannot remove {path}: {refusal(error)}") from error
 
 
 def move_file(path: StorePath, target: StorePath) -> None:
-    """Move a file within one file system, for good.
+    """Move a file durably within one file system or one bucket.
 
     Raises:
+        ValueError: only one of the paths is on object storage.
         StoreError: the operating system refused.
     """
-    if isinstance(path, RemotePath):
+    if isinstance(path, RemotePath) and isinstance(target, RemotePath):
         remote_commit.move_file(path, target)
         return
+    if isinstance(path, RemotePath) or isinstance(target, RemotePath):
+        raise ValueError(f"cannot move {path} to {target}: only one of them is on object storage")
     make_folder(target.parent)
     try:
         os.rename(path, target)
@@ -159,9 +161,9 @@ def move_file(path: StorePath, target: StorePath) -> None:
 
 
 def remove_folder(folder: StorePath) -> None:
-    """Remove a folder with all that is in it: first gone for every reader by one rename, then for good.
+    """Remove a folder and its contents: one rename hides it from every reader, then it is deleted.
 
-    On object storage it goes file by file; where that breaks off, it can be done again.
+    On object storage it is deleted file by file; if that is interrupted, it can be repeated.
 
     Raises:
         StoreError: the operating system refused.
@@ -180,11 +182,11 @@ def remove_folder(folder: StorePath) -> None:
 
 
 def check_writable(target: StorePath) -> None:
-    """Find out before the work whether `commit_file` will be allowed to put its result there.
+    """Check before the work whether `commit_file` will be allowed to write its result.
 
     Raises:
-        StoreError: `target` is a folder, or nothing may be written where it is to lie. Of object storage it is only
-            found out whether it can be asked.
+        StoreError: `target` is a folder, or its folder is not writable. For object storage this only checks that the
+            storage answers.
     """
     if isinstance(target, RemotePath):
         target.is_file()
@@ -195,14 +197,14 @@ def check_writable(target: StorePath) -> None:
     while not folder.exists():
         folder = folder.parent
     if not folder.is_dir() or not os.access(folder, os.W_OK | os.X_OK):
-        raise StoreError(f"cannot write {target}: {folder} is not a folder that may be written to; name another place")
+        raise StoreError(f"cannot write {target}: {folder} is not a writable folder; choose another place")
 
 
 def make_folder(folder: Path) -> None:
-    """Make a folder and those above it, each of them synced into its parent.
+    """Create a folder and its missing parents, each synced into its own parent.
 
     Raises:
-        StoreError: the operating system refused, or a file is in the way.
+        StoreError: the operating system refused, or a file has that name.
     """
     try:
         if folder.is_dir():
@@ -211,13 +213,13 @@ def make_folder(folder: Path) -> None:
         folder.mkdir(exist_ok=True)
         _sync(folder.parent)
     except FileExistsError as error:
-        raise StoreError(f"cannot make the folder {folder}: a file is in its place") from error
+        raise StoreError(f"cannot make the folder {folder}: a file with that name is in its place") from error
     except OSError as error:
         raise StoreError(f"cannot make the folder {folder}: {refusal(error)}") from error
 
 
 def _temporary_path(target: Path) -> Path:
-    # The target's name comes last: some writers go by the suffix.
+    # The target's name comes last because some writers choose the format by the suffix.
     return target.with_name(f"{TEMPORARY_PREFIX}{secrets.token_hex(6)}-{target.name}")
 
 

@@ -1,13 +1,13 @@
-"""Merging small shards, while others read and write.
+"""Merging small shards while other processes read and write.
 
-The merged shard is committed, and read back, before its sources are removed, so that a reader finds every video at any
-instant. As both hold the same rows, it does not matter which of them a reader takes, and it takes one. Which shard is
-right for a video is said by the order of names, so two rules keep what a merged shard says from hiding something newer:
+The merged shard is committed and read back before its sources are removed, so that a reader finds every video at any
+time. As both hold the same rows, it does not matter which of them a reader uses, and it uses one. The order of the
+names decides which shard is valid for a video, so two rules prevent a merged shard from hiding newer rows:
 
-- It takes only the rows that are shown at present, and its name sorts directly after that of its newest source: behind
-  all of them, and before every shard that gets its name later.
-- A writer names its shard a moment before it commits it. Shards that were committed less than `settled_s` ago are left
-  alone, so that no source can be newer than a shard that is still being written.
+- It takes only rows that are valid now, and its name sorts directly after that of its newest source: after all its
+  sources, and before every shard named later.
+- A writer names its shard a moment before it commits it. Shards committed less than `settled_s` ago are left alone, so
+  that no source can be newer than a shard that is still being written.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ SETTLED_S = 600.0
 
 @dataclass(frozen=True, slots=True)
 class Merge:
-    """Shards to be merged into one, oldest first, all of one format and dtype."""
+    """Shards to merge into one, oldest first, all with the same format and dtype."""
 
     family: Family
     dtype: Dtype
@@ -42,13 +42,16 @@ class Merge:
 def plan_merges(
     store: FeatureStore, family: Family, *, target_bytes: int = TARGET_BYTES, settled_s: float = SETTLED_S
 ) -> list[Merge]:
-    """Find what to merge: runs of shards that have less than half of `target_bytes` of vectors each.
+    """Find runs of shards to merge, each shard with less than half of `target_bytes` of vectors.
 
     Args:
-        store: where.
+        store: the store.
         family: of the shards.
-        target_bytes: a merged shard is closed when its vectors have this many bytes.
-        settled_s: seconds since a shard's commit before it may be merged: longer than any writer takes to write one.
+        target_bytes: largest size of a merged shard's vectors.
+        settled_s: seconds after a shard's commit before it may be merged: more than any writer takes to write one.
+
+    Returns:
+        Merges of at least two shards each.
 
     Raises:
         StoreError: a shard is damaged.
@@ -78,10 +81,10 @@ def merge_shards(merge: Merge, shard_of: Mapping[str, StorePath]) -> StorePath |
 
     Args:
         merge: from `plan_merges`.
-        shard_of: from `FeatureStore.shard_of`. It may be as old as the plan: what came since has names that sort later.
+        shard_of: from `FeatureStore.shard_of`. It may be as old as the plan: newer shards have names that sort later.
 
     Returns:
-        The merged shard; None where nothing that the sources hold is shown any more.
+        The merged shard; None if none of the sources' rows is valid any more.
 
     Raises:
         StoreError: a source is damaged or gone, or the operating system refused. Nothing is lost then.
@@ -102,7 +105,7 @@ def merge_shards(merge: Merge, shard_of: Mapping[str, StorePath]) -> StorePath |
 
 
 def _header_and_time(shard: StorePath) -> tuple[ShardHeader, float] | None:
-    """A shard's header and when it was committed; None where it has just gone."""
+    """Return a shard's header and the time of its commit; None if it has just gone."""
     try:
         return read_header(shard, format_of(shard)), shard.stat().st_mtime
     except FileNotFoundError:

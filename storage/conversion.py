@@ -1,4 +1,4 @@
-"""Bringing shards from one format into the other, without loss, while others read and write."""
+"""Converting shards from one format to the other without loss, while other processes read and write."""
 
 from __future__ import annotations
 
@@ -11,16 +11,19 @@ from storage.shard import ShardHeader, gone, read_header, read_videos
 
 
 def shards_to_convert(store: FeatureStore, family: Family, format: FormatName) -> list[StorePath]:
-    """Shards of a family that are of another format."""
+    """Return the shards of a family that are not in `format`."""
     suffix = format_named(format).suffix
     return [shard for shard in store.shards(family) if shard.suffix != suffix]
 
 
 def convert_shard(shard: StorePath, format: FormatName) -> StorePath:
-    """Write a shard in a format, under the same name but for the suffix, and remove it where it was.
+    """Rewrite a shard in another format, under the same name with the new suffix, and remove the original.
 
-    Both are there for a moment; they hold the same, bit for bit, and a reader takes one of them. The numbers keep their
-    dtype. One shard is in memory.
+    Both files exist for a moment. They hold the same features, bit for bit, and a reader uses one of them. The vectors
+    keep their dtype. The whole shard is in memory.
+
+    Returns:
+        The path of the new shard.
 
     Raises:
         StoreError: the shard is damaged or gone, or the operating system refused. Nothing is lost then.

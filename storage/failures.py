@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import MappingProxyType
+from typing import Any
 
 import pyarrow as pa
 
@@ -17,12 +18,11 @@ from storage.paths import StorePath, in_order
 from storage.tables import SUFFIX, add_rows, read_part, read_rows
 
 _TEXTS = ("video_id", "video_sha256", "key", "stage", "reason", "message")
-_SCHEMA = pa.schema(
-    [
-        *(pa.field(name, pa.string(), nullable=False) for name in _TEXTS),
-        pa.field("attempts", pa.int32(), nullable=False),
-    ]
-)
+_FIELDS: list[pa.Field[Any]] = [
+    *(pa.field(name, pa.string(), nullable=False) for name in _TEXTS),
+    pa.field("attempts", pa.int32(), nullable=False),
+]
+_SCHEMA = pa.schema(_FIELDS)
 
 
 @dataclass(frozen=True, slots=True)

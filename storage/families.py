@@ -1,4 +1,4 @@
-"""A family of features: which numbers they are, and the key that stands for everything that changes them."""
+"""A family of features: its settings, and the key that represents everything that changes the numbers."""
 
 from __future__ import annotations
 
@@ -13,25 +13,25 @@ from storage.errors import StoreError
 from storage.features import COLUMNS, VideoFeatures
 from storage.layout import path_name
 
-SCHEMA_VERSION = 1  # of feature shards; raised whenever a reader of the version before would misread a file
+SCHEMA_VERSION = 1  # of feature shards; raised whenever a reader of the previous version would misread a file
 
 
 @dataclass(frozen=True, eq=False)
 class Family:
-    """One kind of features made in one way; families with the same key are equal.
+    """One kind of features computed in one way; families with the same key are equal.
 
-    The key changes exactly when a value does. Numbers count by value (25 and 25.0 are the same), the order of a mapping
-    and whether a sequence is a list or a tuple do not count.
+    The key changes if and only if a value changes. Numbers count by value (25 and 25.0 are equal); the order of a
+    mapping does not count, nor does the difference between a list and a tuple.
 
     Args:
-        name: what the features are: "faces", "static" or "dynamic".
+        name: the kind of features: "faces", "static" or "dynamic".
         dim: numbers in each vector.
-        settings: everything that changes those numbers, as JSON would hold it: options, code version, weights.
-        quality: names of the extra float32 columns, one number per token each.
-        schema_version: of the shards; only what was read from a store has another than today's.
+        settings: everything that changes those numbers, as JSON values: options, code version, weights.
+        quality: names of the additional float32 columns, each with one number per token.
+        schema_version: of the shards; differs from the current version only in families read from a store.
 
     Raises:
-        ValueError: a value is out of range or cannot be written as JSON.
+        ValueError: a value is out of range or cannot be represented in JSON.
     """
 
     name: str
@@ -47,7 +47,7 @@ class Family:
         if len({*self.quality, *COLUMNS}) != len(self.quality) + len(COLUMNS):
             raise ValueError(f"quality columns must differ from each other and from {COLUMNS}: {self.quality}")
         object.__setattr__(self, "quality", tuple(self.quality))
-        # A plain copy: later changes to what the caller holds must not change the key.
+        # A plain copy: later changes to the caller's objects must not change the key.
         object.__setattr__(self, "settings", _plain(dict(self.settings)))
 
     def __eq__(self, other: object) -> bool:
@@ -58,11 +58,11 @@ class Family:
 
     @cached_property
     def key(self) -> str:
-        """Sixteen hexadecimal characters: the start of the SHA-256 of the canonical JSON of all values."""
+        """The first sixteen hexadecimal characters of the SHA-256 of the canonical JSON of all values."""
         return hashlib.sha256(canonical_json(self.to_dict()).encode()).hexdigest()[:16]
 
     def to_dict(self) -> dict[str, Any]:
-        """All values as JSON would hold them."""
+        """Return all values as JSON represents them."""
         return {
             "name": self.name,
             "dim": self.dim,
@@ -73,11 +73,11 @@ class Family:
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Family:
-        """Undo `to_dict`.
+        """Build a family from the values of `to_dict`.
 
         Raises:
-            StoreError: a newer version of the program wrote it.
-            KeyError, TypeError, ValueError: it is something else.
+            StoreError: a newer version of the program wrote them.
+            KeyError, TypeError, ValueError: they are not the values of a family.
         """
         if values["schema_version"] > SCHEMA_VERSION:
             raise StoreError(
@@ -86,10 +86,10 @@ class Family:
         return cls(**values)
 
     def check(self, video: VideoFeatures) -> None:
-        """Refuse features that are not of this family.
+        """Refuse features that do not belong to this family.
 
         Raises:
-            ValueError: the vectors' length or the quality columns are others.
+            ValueError: the length of the vectors or the names of the quality columns differ.
         """
         if video.vectors.shape[1] != self.dim:
             raise ValueError(
@@ -100,12 +100,12 @@ class Family:
 
 
 def canonical_json(value: Any) -> str:
-    """One text for one value: sorted keys, no spaces, no NaN or infinity (ValueError)."""
+    """Serialise a value to JSON uniquely: sorted keys, no spaces. Raises ValueError for NaN and infinity."""
     return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False)
 
 
 def _plain(value: Any) -> Any:
-    """Copy into what JSON gives back, with whole floats as integers, so that equal settings have equal JSON."""
+    """Copy into plain JSON values, with whole floats as integers, so that equal settings have equal JSON."""
     match value:
         case None | bool() | str() | int():
             return value
@@ -119,4 +119,4 @@ def _plain(value: Any) -> Any:
             return {name: _plain(item) for name, item in value.items()}
         case list() | tuple():
             return [_plain(item) for item in value]
-    raise ValueError(f"settings must be what JSON can hold, not {type(value).__name__} {value!r}")
+    raise ValueError(f"settings must be JSON values, not {type(value).__name__} {value!r}")

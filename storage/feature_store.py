@@ -1,11 +1,12 @@
-"""Features of videos on disk or object storage: what is done, and the numbers themselves.
+"""Features of videos on disk or object storage: the index of what is done, and the numbers themselves.
 
-    STORE/features/<family>/<key>/family.json                   what the features are, in clear
+    STORE/features/<family>/<key>/family.json                   the family's settings, in plain JSON
     STORE/features/<family>/<key>/shard-<time>-<random>.parquet or .h5
 
-Shards are never changed. Where two hold the same video, the one whose name sorts last is right, whatever bytes of the
-video either was made from; `storage.parts` says why that is the newer one. Two whose names differ in the suffix alone
-hold the same. Another program gets the same view of Parquet shards by the same rule, for instance DuckDB:
+Shards never change. If several hold the same video, the one whose name sorts last is valid, whichever bytes of the
+video they were made from; `storage.parts` explains why that is the newest one. Two shards whose names differ in the
+suffix alone hold the same features. Other programs get the same view of Parquet shards by the same rule, for instance
+DuckDB:
 
     SELECT * FROM read_parquet('.../shard-*.parquet', filename = true)
     QUALIFY filename = max(filename) OVER (PARTITION BY video_id)
@@ -28,14 +29,14 @@ from storage.formats import SUFFIXES, FormatName, format_named, format_of
 from storage.layout import open_store
 from storage.parts import list_parts, new_part
 from storage.paths import StorePath, in_order
-from storage.shard import Dtype, ShardHeader, damaged, read_header, read_videos
+from storage.shard import Dtype, ShardHeader, VideoEntry, damaged, read_header, read_videos
 
 _WHOLE_NUMBERS = "faces"  # boxes in pixels: float16 would move those beyond 2048 by a pixel
 
 
 @dataclass
 class _Index:
-    """Where the right rows of each video are, as far as these shards say. About 0.4 KB of memory for each video."""
+    """The shard that holds the valid rows of each video, among some shards. Takes about 0.4 KB of memory per video."""
 
     shards: set[StorePath] = field(default_factory=set)
     shard_of: dict[str, StorePath] = field(default_factory=dict)
@@ -43,9 +44,9 @@ class _Index:
     newest: str = ""  # stem of the last shard by name
 
     def add(self, shard: StorePath, header: ShardHeader) -> None:
-        """Take in what a shard says of itself. It is quickest in the order of their names."""
+        """Add the contents of a shard. This is fastest in the order of the shards' names."""
         stem = shard.stem
-        entries = header.videos
+        entries: Sequence[VideoEntry] = header.videos
         if stem < self.newest:
             entries = [entry for entry in entries if not self._knows_newer(entry.video_id, stem)]
         self.newest = max(self.newest, stem)
@@ -61,17 +62,17 @@ class _Index:
 class FeatureStore:
     """Cached features of every family, in one store folder.
 
-    Any number of processes may write and read at once. The store remembers what it has read of committed shards, so a
-    second question costs only a listing of the folder and the headers of shards that came since.
+    Any number of processes may write and read at once. The store remembers the headers that it has read, so that the
+    next query costs only a listing of the folder and the headers of newer shards.
 
     Args:
         root: the store's folder, local or on object storage. It need not exist before the first write.
-        format: of the shards that get written; those of every known format are read.
-        dtype: in which vectors are kept, but for those of "faces", which are positions in pixels and stay float32.
+        format: of new shards; shards of every known format are read.
+        dtype: of the stored vectors, except those of "faces", which are positions in pixels and stay float32.
             float16 halves the bytes and rounds each number to 11 significant bits; see `VideoFeatures.rounded`.
 
     Raises:
-        StoreError: the folder is not a store.
+        StoreError: the format is unknown, or the folder is not a store.
     """
 
     def __init__(self, root: str | StorePath, format: FormatName = "parquet", dtype: Dtype = "float32") -> None:
@@ -84,20 +85,20 @@ class FeatureStore:
     def write(
         self, family: Family, videos: Sequence[VideoFeatures], confirm: Callable[[Path], None] | None = None
     ) -> str:
-        """Commit features as one shard: on the disk, whole, when this returns, and not there when it raises.
+        """Commit features as one shard: as a whole and on disk on return, and absent if this raises.
 
         Args:
-            family: which features.
-            videos: of one shard.
-            confirm: called with the temporary file when all that is left is to give it its name; what it raises stops
-                that.
+            family: the family of the features.
+            videos: the contents of the shard.
+            confirm: called with the temporary file immediately before the rename; an exception from it prevents the
+                commit.
 
         Returns:
-            The shard's id, unique among all machines.
+            The shard's id, unique across all machines.
 
         Raises:
-            ValueError: there are no videos, one is not of the family, or one comes twice, or holds a number that is too
-                large for float16.
+            ValueError: there are no videos, one does not belong to the family, occurs twice, or holds a number that is
+                too large for float16.
             StoreError: the operating system refused, or the folder belongs to other settings.
         """
         dtype: Dtype = "float32" if family.name == _WHOLE_NUMBERS else self._dtype
@@ -115,20 +116,23 @@ class FeatureStore:
         """Find which videos have features, from the headers of the committed shards alone.
 
         Returns:
-            video_id -> SHA-256 of the bytes that the features were made from.
+            video_id -> SHA-256 of the file that the features were made from.
 
         Raises:
-            StoreError: a shard is damaged, too new, or does not belong there.
+            StoreError: a shard is damaged, too new, or in the wrong folder.
         """
         with self._lock:
             return dict(self._index(family).sha256_of)
 
     def has(self, family: Family, videos: Mapping[str, str]) -> set[str]:
-        """Find which of these videos have features that were made from these bytes.
+        """Find which of these videos have features made from exactly these files.
 
         Args:
-            family: which features.
-            videos: video_id -> SHA-256 of its bytes.
+            family: the family of the features.
+            videos: video_id -> SHA-256 of the file's bytes.
+
+        Returns:
+            The ids of these videos.
 
         Raises:
             StoreError: as `done`.
@@ -140,22 +144,22 @@ class FeatureStore:
     def read(
         self, family: Family, video_ids: Iterable[str] | None = None, *, as_known: bool = False
     ) -> Iterator[VideoFeatures]:
-        """Read features, each video once, as the store was when the first one was asked for.
+        """Read features, each video once, as of the moment at which the first one is requested.
 
-        Where shards are merged or converted meanwhile, reading goes on with what took their place.
+        If shards are merged or converted in the meantime, reading continues with the shards that replace them.
 
         Args:
-            family: which features.
-            video_ids: only these, where present; None for all.
-            as_known: go by what earlier questions found, and look for newer shards only where one of those is gone. A
-                large store takes seconds to list, which is too long for whoever reads a few videos at a time.
+            family: the family of the features.
+            video_ids: restricts the result to these ids; ids without features are skipped. None means all.
+            as_known: use the index of earlier queries, and look for newer shards only if one of its shards is gone.
+                Listing a large store takes seconds, too long for callers that read a few videos at a time.
 
-        Returns:
+        Yields:
             Videos in the store's order: by shard, oldest first. Few of them are in memory at a time. Their arrays are
             read-only.
 
         Raises:
-            StoreError: a shard is damaged, too new, or does not belong there.
+            StoreError: a shard is damaged, too new, or in the wrong folder.
         """
         with self._lock:
             known = self._indexes.get(self.folder(family)) if as_known else None
@@ -177,7 +181,7 @@ class FeatureStore:
                 left = {video_id: shard_of[video_id] for video_id in left if video_id in shard_of}
 
     def families(self) -> list[Family]:
-        """Find the families that the store holds, by name and key.
+        """Return the families in the store, sorted by name and key.
 
         Raises:
             StoreError: a family's description is damaged or too new.
@@ -187,23 +191,23 @@ class FeatureStore:
         return sorted(families, key=lambda family: (family.name, family.key))
 
     def shards(self, family: Family) -> list[StorePath]:
-        """Committed shards of a family, oldest first."""
+        """Return the committed shards of a family, oldest first."""
         return list_parts(self.folder(family), "shard", SUFFIXES)
 
     def shard_of(self, family: Family) -> dict[str, StorePath]:
-        """For each video, the shard whose rows are shown. Raises as `done` does."""
+        """Return, for each video, the shard that holds its valid rows. Raises as `done` does."""
         with self._lock:
             return dict(self._index(family).shard_of)
 
     def folder(self, family: Family) -> StorePath:
-        """Where the shards of a family are or will be."""
+        """Return the folder of a family's shards, which need not exist."""
         return self._features / family.name / family.key
 
     def describe(self, family: Family) -> None:
-        """Write the description of a family where there is none yet.
+        """Write the description of a family unless there is one.
 
         Raises:
-            StoreError: there is one that is damaged or another's, or the operating system refused.
+            StoreError: the existing one is damaged or describes another family, or the operating system refused.
         """
         path = self.folder(family) / "family.json"
         if path.exists():
@@ -236,13 +240,13 @@ def _header(shard: StorePath) -> ShardHeader:
 
 
 def read_family(path: StorePath) -> Family:
-    """Read a family.json. Raises StoreError where it is damaged or too new."""
+    """Read a family.json. Raises StoreError if it is damaged or too new."""
     try:
         values = json.loads(path.read_text(encoding="utf-8"))
         key = values.pop("key")
         family = Family.from_dict(values)
         if family.key != key:
-            raise ValueError(f"its key {key} is not that of its settings, {family.key}")
+            raise ValueError(f"its key {key} differs from that of its settings, {family.key}")
     except UnreachableError:
         raise
     except StoreError as error:

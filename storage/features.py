@@ -12,7 +12,7 @@ from typing import Any, Literal
 import numpy as np
 
 COLUMNS = ("video_id", "video_sha256", "token", "start_s", "end_s", "vector")
-"""What every row of a feature shard has besides its family's quality columns."""
+"""Columns that every row of a feature shard has, in addition to its family's quality columns."""
 
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 
@@ -22,15 +22,15 @@ class VideoFeatures:
     """All tokens of one video in one family, in order of time.
 
     Args:
-        video_id: POSIX path of the file below the videos folder, with its extension.
-        video_sha256: 64 hexadecimal characters: the SHA-256 of the file's bytes.
-        vectors: float32 [N, dim], N >= 1. NaN is kept as it is.
-        start_s: float64 [N], seconds from the video's beginning to where each token begins.
-        end_s: float64 [N], seconds to where each token ends, never before its start.
-        quality: name of column -> float32 [N].
+        video_id: POSIX path of the file relative to the videos folder, with its extension.
+        video_sha256: SHA-256 of the file's bytes, 64 hexadecimal characters.
+        vectors: float32 [N, dim], N >= 1. NaN is kept.
+        start_s: float64 [N], start of each token in seconds from the beginning of the video.
+        end_s: float64 [N], end of each token in seconds, never before its start.
+        quality: column name -> float32 [N].
 
     Raises:
-        ValueError: a shape, dtype or value is another; a video without tokens is a failure and not kept here.
+        ValueError: a shape, dtype or value is wrong. A video without tokens is a failure and is not stored here.
     """
 
     video_id: str
@@ -42,7 +42,7 @@ class VideoFeatures:
 
     def __post_init__(self) -> None:
         if not self.video_id or not _encodes(self.video_id):
-            raise ValueError(f"video_id must be text that UTF-8 can hold, and not empty: {self.video_id!r}")
+            raise ValueError(f"video_id must be non-empty text that UTF-8 can encode: {self.video_id!r}")
         if not _SHA256.fullmatch(self.video_sha256):
             raise ValueError(f"{self.video_id}: video_sha256 must be 64 lower-case hex digits: {self.video_sha256!r}")
         if self.vectors.ndim != 2 or 0 in self.vectors.shape:
@@ -56,7 +56,7 @@ class VideoFeatures:
             if array.dtype != dtype:
                 raise ValueError(f"{self.video_id}: {name} must be {np.dtype(dtype)}, not {array.dtype}")
         if not (np.isfinite(self.start_s) & np.isfinite(self.end_s) & (self.start_s <= self.end_s)).all():
-            raise ValueError(f"{self.video_id}: times must be finite, and none may end before it starts")
+            raise ValueError(f"{self.video_id}: times must be finite, and no token may end before it starts")
 
     @property
     def tokens(self) -> int:
@@ -65,19 +65,19 @@ class VideoFeatures:
 
     @classmethod
     def unchecked(cls, **values: Any) -> VideoFeatures:
-        """Make one of values that were good when they were written; a checksum must say that they still are those."""
+        """Build from values that were valid when they were written; a checksum must show that they are unchanged."""
         video = object.__new__(cls)
         for name, value in values.items():
             object.__setattr__(video, name, value)
         return video
 
     def checksum(self, version: int = 3) -> int:
-        """CRC-32 over all numbers that are here, bit for bit; the quality columns count in order of their names.
+        """Compute the CRC-32 of all numbers, bit for bit; the quality columns follow in order of their names.
 
-        In place of the vectors it takes the sums of their rows and of their columns: integer sums modulo 2**64, which
-        no single changed number leaves alone. A CRC over the vectors themselves, as in version 1, takes three times as
-        long (7 GB/s against 22 GB/s). Until version 2 the names and the shape counted, which a shard's header keeps
-        under a checksum of its own.
+        The vectors enter as the sums of their rows and of their columns: integer sums modulo 2**64, at least one of
+        which changes if any single number changes. A CRC of the vectors themselves, as in version 1, takes three times
+        as long (7 GB/s instead of 22 GB/s). Up to version 2 the checksum also covers the names and the shape, which the
+        shard's header protects with a checksum of its own.
         """
         names = sorted(self.quality)
         label = [self.video_id, self.video_sha256, self.vectors.shape, names]
@@ -88,19 +88,19 @@ class VideoFeatures:
             crc = zlib.crc32(np.add.reduce(words, axis=1, dtype=np.uint64), crc)
             crc = zlib.crc32(np.add.reduce(words, axis=0, dtype=np.uint64), crc)
         else:
-            crc = zlib.crc32(vectors, crc)
+            crc = zlib.crc32(vectors.data, crc)
         for array in (self.start_s, self.end_s, *(self.quality[name] for name in names)):
-            crc = zlib.crc32(np.ascontiguousarray(array), crc)
+            crc = zlib.crc32(np.ascontiguousarray(array).data, crc)
         return crc
 
     def rounded(self, dtype: Literal["float32", "float16"]) -> VideoFeatures:
-        """The same with vectors as `dtype` holds them, still as float32.
+        """Return the features with vectors rounded to `dtype`, still stored as float32.
 
         float16 keeps 11 significant bits: a number from 2**-14 to 65504 changes by at most 2**-11 (0.05 %) of itself, a
         smaller one by at most 2**-25 (3e-8).
 
         Raises:
-            ValueError: a finite number is beyond 65504, the largest that float16 holds.
+            ValueError: a finite number exceeds 65504, the largest float16.
         """
         if dtype == "float32":
             return self

@@ -1,4 +1,4 @@
-"""The file formats of shards that this program writes and reads."""
+"""The shard file formats that this program reads and writes."""
 
 from __future__ import annotations
 
@@ -16,25 +16,28 @@ SUFFIXES = {format.suffix: format for format in FORMATS.values()}
 
 
 def format_named(name: str) -> ShardFormat:
-    """The format of that name. Raises StoreError where there is none."""
+    """Return the format with this name. Raises StoreError if the name is unknown."""
     if name not in FORMATS:
         raise StoreError(f"unknown store format {name!r}: choose one of {', '.join(FORMATS)}")
     return FORMATS[name]
 
 
 def format_of(shard: StorePath) -> ShardFormat:
-    """The format of a shard's file, by its suffix."""
+    """Return the format of a shard's file, according to its suffix."""
     return SUFFIXES[shard.suffix]
 
 
 def check_shard(shard: StorePath) -> ShardHeader:
-    """Read all of a shard, as readers here do and as other programs do.
+    """Read a whole shard twice: as this program's readers do, and as other programs do.
 
-    A row group or a block of rows is in memory at a time; a shard on object storage is fetched, whole, once.
+    One row group or block of rows is in memory at a time; a shard on object storage is fetched once, as a whole.
+
+    Returns:
+        The shard's header.
 
     Raises:
         FileNotFoundError: the file is gone.
-        StoreError: the file is damaged, too new, or of another family than its folder is for.
+        StoreError: the file is damaged, too new, or belongs to another family than its folder.
     """
     format = format_of(shard)
     shard = fetched(shard)

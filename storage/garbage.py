@@ -1,4 +1,4 @@
-"""Finding and removing what nothing in a store refers to any more."""
+"""Finding and removing objects that nothing in a store refers to any more."""
 
 from __future__ import annotations
 
@@ -21,20 +21,20 @@ DAY_S = 86_400.0
 
 
 def unused_families(root: str | StorePath, *, idle_s: float = DAY_S) -> list[Family]:
-    """Families that no model was trained on, no score came from, and no such family was made from.
+    """Return families that no model was trained on, no score was computed from, and no such family was made from.
 
     Args:
         root: the store's folder.
-        idle_s: families that were written to in the last so many seconds are in use: a run may be filling them.
+        idle_s: families written to within this many seconds count as used, because a run may be filling them.
 
     Raises:
-        StoreError: something that may refer to a family cannot be read.
+        StoreError: a file that may refer to a family cannot be read.
     """
     store = FeatureStore(root)
     keys = ScoreStore(root).feature_keys() | _keys_of_models(ModelSerializer(root))
     families = store.families()
     used = [family for family in families if family.key in keys]
-    # The settings of a family hold those of the family that it was made from.
+    # The settings of a family contain those of the family that it was made from.
     sources = [family for family in families if any(_holds(user.settings, family.settings) for user in used)]
     kept = {family.key for family in used + sources}
     return [
@@ -43,7 +43,7 @@ def unused_families(root: str | StorePath, *, idle_s: float = DAY_S) -> list[Fam
 
 
 def remove_family(root: str | StorePath, family: Family) -> None:
-    """Remove all shards of a family, and the log of who made them. Raises StoreError where the system refuses."""
+    """Remove all shards and the claims of a family. Raises StoreError if the operating system refuses."""
     remove_folder(FeatureStore(root).folder(family))
     log = open_store(root) / "leases" / family.key
     if log.is_dir():
@@ -51,11 +51,11 @@ def remove_family(root: str | StorePath, family: Family) -> None:
 
 
 def leftovers(root: str | StorePath, *, idle_s: float = DAY_S) -> list[StorePath]:
-    """Temporary files and folders that killed writers left, if they have not changed for so many seconds."""
+    """Return temporary files and folders that killed writers left, unchanged for at least `idle_s` seconds."""
     found = []
     store = open_store(root)
     for path in _unfinished(store):
-        with contextlib.suppress(FileNotFoundError):  # a writer has just committed it
+        with contextlib.suppress(FileNotFoundError):  # its writer has just committed it
             if time.time() - path.stat().st_mtime >= idle_s:
                 found.append(path)
     return sorted(found)
@@ -72,7 +72,7 @@ def _unfinished(store: StorePath) -> Iterator[StorePath]:
 
 
 def remove_leftover(path: StorePath) -> None:
-    """Remove one of `leftovers`. Raises StoreError where the operating system refuses."""
+    """Remove one of `leftovers`. Raises StoreError if the operating system refuses."""
     if path.is_dir():
         remove_folder(path)
     else:
@@ -91,5 +91,5 @@ def _holds(settings: Any, part: Mapping[str, Any]) -> bool:
 
 
 def _last_write(store: FeatureStore, family: Family) -> float:
-    # A folder's time changes whenever a shard comes or goes.
+    # A folder's time changes whenever a shard is added or removed.
     return store.folder(family).stat().st_mtime

@@ -1,23 +1,23 @@
 """Feature shards as HDF5 files, for fast reading.
 
-    header in the user block, which is whatever lies before the HDF5 part of the file:
-        "traitline <size of the file in bytes>", then the two lines of `ShardHeader.to_text`, then a line of JSON that
-        says where the rows of each dataset lie, as pairs of offset in the file and number of rows; then zeros
+    header in the user block, the part of the file before the HDF5 data:
+        "traitline <size of the file in bytes>", then the two lines of `ShardHeader.to_text`, then a line of JSON with
+        the places of each dataset's rows, as pairs of offset in the file and number of rows; then zeros
     /vector   float32 or float16 [rows, dim]
     /time     float64 [rows, 2]: start_s, end_s
-    /quality  float32 [rows, columns], in the order of the family's quality columns; absent where there are none
+    /quality  float32 [rows, columns], in the order of the family's quality columns; absent if there are none
 
-Rows are those of the header's videos, one video after the other. All datasets are chunked and carry HDF5's Fletcher32
+The rows belong to the header's videos, in the same order. All datasets are chunked and carry HDF5's Fletcher32
 checksums; all metadata carries checksums as well (file format of HDF5 1.10).
 
-- Files are made in memory and written at once: nothing is ever appended in place, and a full disk is an ordinary error.
-- Chunks are as large as can be read at a time. As they are neither compressed nor filtered but for the checksum at
-  their end, their rows are read by plain reads at the places that the user block names. `read_through_library` goes
-  the way of other programs, by which `check_shard` makes sure that they find the same.
-- float16 is converted by NumPy, not by HDF5.
-- HDF5 has doors to other files and to code: external and soft links, external storage, virtual datasets, filters from
-  plugins. A shard has none of them, so whatever has them is refused before any of its data is read.
-- h5py's public functions take a lock of h5py's own; those that do not, among its inner ones, are not used.
+- Files are built in memory and written at once: nothing is appended in place, and a full disk is an ordinary error.
+- A chunk is as large as one read. Chunks are not compressed, and their only filter is the checksum at their end, so
+  plain reads at the places in the user block fetch their rows. `read_through_library` reads as other programs do;
+  `check_shard` uses it to verify that they see the same data.
+- NumPy converts float16, not HDF5.
+- HDF5 can refer to other files and to code: external and soft links, external storage, virtual datasets, filters from
+  plugins. A shard has none of these, so a file that has one is refused before any of its data is read.
+- h5py's public functions take h5py's own lock; those inner functions that do not are not used.
 """
 
 from __future__ import annotations
@@ -28,7 +28,6 @@ import json
 import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import BinaryIO
 
 import h5py
 import numpy as np
@@ -37,6 +36,7 @@ from h5py import h5d, h5z
 from storage.columns import BLOCK_BYTES, Column, blocks, cut_into_videos, cut_vectors, read_vectors, video_rows
 from storage.features import VideoFeatures
 from storage.paths import StorePath
+from storage.remote_reader import Stream
 from storage.shard import ShardHeader
 
 CHUNK_BYTES = 2**20
@@ -44,7 +44,7 @@ CHUNK_BYTES = 2**20
 _MAGIC = b"traitline"
 _HEADER_LINES_LIMIT = 2**30
 _FIRST_VERSION_WITH_PLACES = 3
-_PAIR_BYTES = 48  # most that the place of a chunk takes in the user block
+_PAIR_BYTES = 48  # upper limit for a chunk's place in the user block
 
 
 class Hdf5Format:
@@ -53,7 +53,7 @@ class Hdf5Format:
     suffix = ".h5"
 
     def write(self, path: Path, header: ShardHeader, videos: Sequence[VideoFeatures]) -> None:
-        """Write one shard file. Raises OSError where the disk refuses."""
+        """Write one shard file. Raises OSError if the disk refuses."""
         columns = {name: np.concatenate([_column(video, name, header) for video in videos]) for name in _names(header)}
         text = header.to_text().encode()
         chunks = sum(-(-header.rows // _chunk(name, header)[0]) for name in columns)
@@ -63,22 +63,22 @@ class Hdf5Format:
         places = {}
         with h5py.File(image, "w", libver=("v110", "v114"), userblock_size=block) as file:
             for name, values in columns.items():
-                # Cast here, first: HDF5's own conversion to float16 is slow and was found inexact.
+                # Cast beforehand: HDF5's own conversion to float16 is slow and was found to be inexact.
                 data = values.astype(header.dtype, copy=False) if name == "vector" else values
                 dataset = file.create_dataset(name, data=data, chunks=_chunk(name, header), fletcher32=True)
                 places[name] = _places(dataset)
-        with image.getbuffer() as data, path.open("wb") as stream:
-            lead = b"%s %d\n%s\n%s\n" % (_MAGIC, len(data), text, json.dumps(places).encode())
+        with image.getbuffer() as written, path.open("wb") as stream:
+            lead = b"%s %d\n%s\n%s\n" % (_MAGIC, len(written), text, json.dumps(places).encode())
             stream.write(lead.ljust(block, b"\0"))
-            stream.write(data[block:])
+            stream.write(written[block:])
 
     def read_header(self, path: StorePath) -> ShardHeader:
-        """Read the user block alone. Raises OSError, ValueError, KeyError or TypeError where it is damaged."""
+        """Read the user block only. Raises OSError, ValueError, KeyError or TypeError if it is damaged."""
         with path.open("rb") as stream:
             return _read_lead(stream)
 
     def read(self, path: StorePath, header: ShardHeader, positions: Sequence[int]) -> Iterator[VideoFeatures]:
-        """Read by plain reads. Raises OSError, ValueError, KeyError or TypeError where the file is damaged."""
+        """Read by plain reads. Raises OSError, ValueError, KeyError or TypeError if the file is damaged."""
         if header.version < _FIRST_VERSION_WITH_PLACES:
             yield from self.read_through_library(path, header, positions)
             return
@@ -96,10 +96,10 @@ class Hdf5Format:
     def read_through_library(
         self, path: StorePath, header: ShardHeader, positions: Sequence[int]
     ) -> Iterator[VideoFeatures]:
-        """Read as other programs do, Fletcher32 verified. Raises OSError or ValueError where the file is damaged."""
-        # HDF5 asks for many small parts, so that of object storage the whole object is fetched.
+        """Read as other programs do, verifying Fletcher32. Raises OSError or ValueError if the file is damaged."""
+        # HDF5 issues many small reads, so an object is fetched as a whole.
         source = path if isinstance(path, Path) else io.BytesIO(path.read_bytes())
-        with _hdf5(), h5py.File(source, "r", locking=False) as file:  # shards never change; not all folders know locks
+        with _hdf5(), h5py.File(source, "r", locking=False) as file:  # shards never change; some folders cannot lock
             _check_structure(file, header)
             first_rows = video_rows(header)
             for first, last, members in blocks(positions, first_rows, BLOCK_BYTES // header.row_bytes):
@@ -108,13 +108,13 @@ class Hdf5Format:
                 yield from cut_into_videos(header, members, first_rows, first, _named(rows, header), own)
 
     def check(self, path: StorePath, header: ShardHeader) -> None:
-        """Nothing is left to check: both ways of reading look at all that there is."""
+        """Do nothing: the two ways of reading check the whole file."""
 
 
-def _read_lead(stream: BinaryIO) -> ShardHeader:
+def _read_lead(stream: Stream) -> ShardHeader:
     magic, _, size = stream.readline(64).partition(b" ")
     if magic != _MAGIC:
-        raise ValueError("it has no header of a feature shard")
+        raise ValueError("it has no feature shard header")
     beginning = stream.tell()
     if int(size) != (found := stream.seek(0, os.SEEK_END)):
         raise ValueError(f"it has {found} bytes, not {int(size)}")
@@ -126,7 +126,7 @@ def _read_lead(stream: BinaryIO) -> ShardHeader:
 
 
 def _places(dataset: h5py.Dataset) -> list[tuple[int, int]]:
-    """Where the chunks of a dataset lie, and how many of its rows each holds."""
+    """Return the offset of each chunk of a dataset, and how many of its rows the chunk holds."""
     infos = [dataset.id.get_chunk_info(number) for number in range(dataset.id.get_num_chunks())]
     firsts = [info.chunk_offset[0] for info in infos]
     rows = np.diff([*firsts, len(dataset)]).tolist()
@@ -139,7 +139,7 @@ def _plain_column(name: str, header: ShardHeader, places: Sequence[tuple[int, in
 
 
 def _named(rows: dict[str, np.ndarray], header: ShardHeader) -> dict[str, np.ndarray]:
-    """The columns under their own names, but for the vectors."""
+    """Return the columns other than the vectors, under their own names."""
     quality = {name: rows["quality"][:, column] for column, name in enumerate(header.family.quality)}
     return {"start_s": rows["time"][:, 0], "end_s": rows["time"][:, 1], **quality}
 
@@ -172,26 +172,26 @@ def _chunk(name: str, header: ShardHeader) -> tuple[int, int]:
 
 
 def _check_structure(file: h5py.File, header: ShardHeader) -> None:
-    """Make sure that a file consists of just what a shard does, before any data is read."""
+    """Check that a file has exactly the structure of a shard, before any data is read."""
     if sorted(file) != sorted(_names(header)):
         raise ValueError(f"it holds {', '.join(file)}")
     for name in _names(header):
         if not isinstance(file.get(name, getlink=True), h5py.HardLink):
-            raise ValueError(f"{name} is a link to elsewhere")
+            raise ValueError(f"{name} is a link")
         dataset = file[name]
         if not isinstance(dataset, h5py.Dataset):
-            raise ValueError(f"{name} is no dataset")
+            raise ValueError(f"{name} is not a dataset")
         made = dataset.id.get_create_plist()
         filters = [made.get_filter(number)[0] for number in range(made.get_nfilters())]
         if made.get_layout() != h5d.CHUNKED or filters != [h5z.FILTER_FLETCHER32]:
             raise ValueError(f"{name} is not stored in plain chunks with Fletcher32")
         if (dataset.shape, dataset.dtype) != _shape_and_dtype(name, header):
-            raise ValueError(f"{name} is {dataset.dtype} {dataset.shape}, not what its header says")
+            raise ValueError(f"{name} is {dataset.dtype} {dataset.shape}, which differs from the header")
 
 
 @contextlib.contextmanager
 def _hdf5() -> Iterator[None]:
-    # h5py raises nearly any kind of error for what HDF5 finds wrong in a file.
+    # h5py raises nearly any kind of error for a fault in a file.
     try:
         yield
     except (RuntimeError, KeyError, TypeError, NotImplementedError) as error:

@@ -1,4 +1,4 @@
-"""Where things lie in a store, and which folders are taken for one."""
+"""The folders of a store, and the check that a folder is a store."""
 
 from __future__ import annotations
 
@@ -13,14 +13,17 @@ _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 
 
 def open_store(root: str | StorePath) -> StorePath:
-    """Take a folder as a store; it may be absent or empty as yet, the first write makes what it needs.
+    """Check that a folder can be used as a store. It may be missing or empty; the first write creates what it needs.
 
     Args:
         root: a local folder, or an address on object storage such as s3://bucket/folder.
 
+    Returns:
+        The path of the store.
+
     Raises:
-        StoreError: it is an address of a kind that is not known, a file, unreadable, or holds other things than a store
-            does; or object storage cannot be reached.
+        StoreError: the address is of an unknown kind; the path is a file or unreadable; the folder holds files but none
+            of a store's subfolders; or object storage cannot be reached.
     """
     folder = store_path(root)
     try:
@@ -32,16 +35,17 @@ def open_store(root: str | StorePath) -> StorePath:
     except OSError as error:
         raise StoreError(f"cannot open the store {folder}: {error.strerror}") from error
     if names and not any(name in SUBFOLDERS for name in names):
-        raise StoreError(f"{folder} is not a store: it holds other files, such as {min(names)}; name a new folder")
+        raise StoreError(f"{folder} is not a store: it holds other files, such as {min(names)}; choose a new folder")
     return folder
 
 
 def path_name(word: str, text: str) -> str:
-    """Return `text` if it can be one part of a path below the store; `word` says what it names.
+    """Return `text` if it can be one part of a path below the store; `word` says what it names, for the message.
 
     Raises:
-        ValueError: it has other characters than letters, digits, dot, dash and underscore, or begins with one of those.
+        ValueError: it contains characters other than letters, digits, dot, dash and underscore, or does not begin with
+            a letter or digit.
     """
     if not _NAME.fullmatch(text):
-        raise ValueError(f"{word} must begin with a letter or digit and go on with those and . _ -, not {text!r}")
+        raise ValueError(f"{word} must begin with a letter or digit, followed by those and . _ -, not {text!r}")
     return text

@@ -1,17 +1,17 @@
-"""Which run works on which videos, so that any number of runs, on any number of machines, share one store.
+"""Leases on videos, which let any number of runs on any number of machines share one store.
 
-Claims are a log that all agree on, see `storage.claims`: who claims has seen every claim before. There is no lock to be
-held, so none is ever left behind.
+The claims form a log that all runs agree on, see `storage.claims`: a run that claims has seen every earlier claim.
+There is no lock to hold, so no lock can be left behind.
 
-- All looks at the store come after a look at the log, so that what a claim that has ended brought is seen.
-- A holder is dead when its beat has not changed for `timeout_s` while the observer watched, by the observer's own
-  clock: no two clocks are compared, and time in which the observer itself stood still does not count. On the holder's
-  own machine a process that is gone is dead at once. Anyone may then end the claim.
-- A holder that stood still for so long finds its claim ended when it asks before its commit (`confirm`), and commits
-  nothing. It may stand still just after it asked: so it first says in its beat which temporary file it is about to
-  rename, and whoever ends a claim removes that file, and only then looks at the store. On object storage there is
-  nothing to remove; a holder that wakes up there between question and put can add rows that are there already, which
-  readers show once all the same.
+- A run looks at the store only after it has looked at the log, so that it sees the results of every ended claim.
+- A holder counts as dead if its beat has not changed for `timeout_s` while the observer watched, by the observer's own
+  clock: clocks are never compared, and time during which the observer itself was suspended does not count. On the
+  holder's own machine, a process that has gone counts as dead at once. Any run may then end the claim.
+- A holder that was suspended for that long learns that its claim has ended when it checks before its commit
+  (`confirm`), and commits nothing. It may also be suspended just after the check. Therefore it first writes into its
+  beat which temporary file it is about to rename, and the run that ends a claim removes that file before it looks at
+  the store. On object storage there is no file to remove; a holder that wakes up between check and put can add rows
+  that exist already, which readers still show only once.
 """
 
 from __future__ import annotations
@@ -27,22 +27,22 @@ from typing import TypeVar
 
 from storage.claims import Beat, Claim, ClaimLog
 from storage.errors import StoreError
-from storage.paths import StorePath
+from storage.paths import StorePath, store_path
 from storage.processes import is_gone, this_process
 
 BEAT_S = 5.0
-TIMEOUT_S = 40.0  # from the last change that was seen: 50 s at most from a death
+TIMEOUT_S = 40.0  # from the last observed change: at most 50 s from a death
 
 Job = TypeVar("Job")
 
 
 class LeaseLostError(Exception):
-    """Another run has taken over the videos: this one was taken for dead. Nothing of them may be committed."""
+    """Another run took this one for dead and has taken over its videos. None of their results may be committed."""
 
 
 @dataclass
 class _Pulse:
-    """What was last seen of a claim's beat, and for how long it has been watched since without a change."""
+    """The last observed beat of a claim, and for how long it has been watched without a change."""
 
     beat: Beat | None
     seen_at: float
@@ -52,13 +52,13 @@ class _Pulse:
 class Leases:
     """The claims of one run, at most one at a time.
 
-    Use it as a context manager: a thread then keeps the claim alive, and ends those of holders that died.
+    Use it as a context manager: a thread then keeps the claim alive and ends the claims of dead holders.
 
     Args:
         root: the store's folder, local or on object storage.
-        key: what the claims are for: runs that make different things of the same video have different keys.
+        key: purpose of the claims: runs that compute different things from the same video use different keys.
         beat_s: seconds between two signs of life, and between two looks at those of others.
-        timeout_s: seconds without a sign of life after which a holder is dead; many times `beat_s`.
+        timeout_s: seconds without a sign of life after which a holder counts as dead; many times `beat_s`.
 
     Raises:
         StoreError: the folder is not a store.
@@ -67,7 +67,7 @@ class Leases:
     def __init__(
         self, root: str | StorePath, key: str, *, beat_s: float = BEAT_S, timeout_s: float = TIMEOUT_S
     ) -> None:
-        self._log = ClaimLog(root, key)
+        self._log = ClaimLog(store_path(root), key)
         self._beat_s, self._timeout_s = beat_s, timeout_s
         self._holder = secrets.token_hex(8)
         self._process = this_process()
@@ -90,18 +90,18 @@ class Leases:
     def __exit__(self, *reason: object) -> None:
         self._closing.set()
         self._keeper.join()
-        with contextlib.suppress(StoreError):  # then it runs out, and whatever ended the block is what people see
+        with contextlib.suppress(StoreError):  # the claim then times out, and the block's own error is what users see
             self.release()
 
     def claim(self, choose: Callable[[Set[str]], Mapping[str, Job]]) -> Mapping[str, Job]:
         """Claim videos that no live claim holds.
 
         Args:
-            choose: gets the ids of all videos in live claims; looks at the store and returns, by id, what is to be done
-                and not among them. May be called several times.
+            choose: receives the ids of all videos in live claims; looks at the store and returns the remaining work by
+                video id, without those ids. May be called several times.
 
         Returns:
-            What `choose` returned last. Where that is nothing, nothing was claimed.
+            The last result of `choose`. If it is empty, nothing was claimed.
 
         Raises:
             StoreError: the operating system refused, or a claim is damaged.
@@ -121,7 +121,7 @@ class Leases:
                 return jobs
 
     def release(self) -> None:
-        """End the claim that is held, if there is one: its videos are done, or given up.
+        """End the claim that this run holds, if any: its videos are done or given up.
 
         Raises:
             StoreError: the operating system refused.
@@ -131,7 +131,7 @@ class Leases:
             self._log.end(claim.number, self._holder)
 
     def others(self) -> list[Claim]:
-        """Live claims of other runs.
+        """Return the live claims of other runs.
 
         Raises:
             StoreError: the operating system refused, or a claim is damaged.
@@ -139,7 +139,7 @@ class Leases:
         return [claim for claim in self._look()[0] if claim.holder != self._holder]
 
     def check(self) -> None:
-        """Make sure, as far as the keeping thread has found out, that going on is worth it. Costs nothing.
+        """Check whether it is worth going on, from what the keeping thread has found so far. Costs nothing.
 
         Raises:
             LeaseLostError: another run has taken over.
@@ -152,10 +152,10 @@ class Leases:
             raise StoreError(f"cannot keep the lease on the videos at work: {self._fault}") from self._fault
 
     def confirm(self, temporary: Path | None = None) -> None:
-        """Make sure, directly before a commit, that the videos are still this run's to commit.
+        """Check, directly before a commit, that the videos still belong to this run.
 
         Args:
-            temporary: the file that will get its name next; whoever takes the claim over from now on removes it.
+            temporary: the file that is about to be renamed; a run that takes over the claim from now on removes it.
 
         Raises:
             LeaseLostError: another run has taken over.
@@ -176,18 +176,18 @@ class Leases:
                     self._beat(held)
                 self._look()
                 self._kept_at, self._fault = time.monotonic(), None
-            except Exception as error:  # `check` raises it in the thread that works
+            except Exception as error:  # `check` raises it in the working thread
                 self._fault = error
 
     def _beat(self, held: Claim, committing: str | None = None) -> None:
-        with self._beating:  # or a beat that knows nothing of a commit could replace the one that does
+        with self._beating:  # otherwise a beat without a commit could replace the one that names it
             if committing is not None:
                 self._committing = committing
             self._beats += 1
             self._log.beat(held.number, Beat(self._beats, self._committing))
 
     def _look(self) -> tuple[list[Claim], int]:
-        """Read the log, and end the claims of the dead; returns the live ones, and the highest number."""
+        """Read the log and end the claims of dead holders; return the live claims and the highest number."""
         with self._looking:
             held = self._held
             files = self._log.list()
@@ -209,7 +209,7 @@ class Leases:
 
     def _is_abandoned(self, claim: Claim, held: Claim | None) -> bool:
         if claim.holder == self._holder:
-            # Withdrawn, or created though the answer to that got lost.
+            # Withdrawn, or created although the answer was lost.
             return held is None or claim.number != held.number
         if is_gone(claim.process, self._process):
             return True

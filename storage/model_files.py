@@ -1,14 +1,14 @@
-"""Models as .keras files, read without running anything that stands in them.
+"""Models as .keras files, read without running any code in them.
 
-Keras' own loader builds whatever objects the file's config.json asks for, and a row of its faults let such a file run
-code or read other files: CVE-2024-3660 (Lambda), CVE-2025-1550 (any function by its module's name), CVE-2025-8747
-(Keras' own download function as a layer's function), CVE-2025-9905 (.h5, where safe mode is ignored), CVE-2025-9906
-(config that switches safe mode off), CVE-2025-12058 (lookup layers that read files), CVE-2025-12060 (unpacking beside
-the folder), CVE-2026-1669 (weights that lie in other files). A list of what is forbidden would have to grow with Keras.
+Keras' own loader builds any object that the file's config.json names, and a series of flaws let such a file run code or
+read other files: CVE-2024-3660 (Lambda), CVE-2025-1550 (any function by its module's name), CVE-2025-8747 (Keras' own
+download function as a layer's function), CVE-2025-9905 (.h5, which ignores safe mode), CVE-2025-9906 (config that
+disables safe mode), CVE-2025-12058 (lookup layers that read files), CVE-2025-12060 (unpacking outside the folder),
+CVE-2026-1669 (weights stored in other files). A list of forbidden features would have to grow with Keras.
 
-So nothing of the file is ever deserialised. It may only say which of this program's own model classes it is and with
-which plain settings: the model is built here from those. Its weights must be exactly the arrays, by name, shape and
-dtype, that this program writes for such a model, and lie as plain bytes within the file.
+Therefore nothing from the file is deserialised. The file may only name one of this program's own model classes and its
+plain settings; the model is built here from those. Its weights must be exactly the arrays, by name, shape and dtype,
+that this program writes for such a model, stored as plain bytes within the file.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     import keras
 
 PACKAGE = "traitline"
-"""Under which this program registers its classes with Keras."""
+"""The name under which this program registers its classes with Keras."""
 
 LARGEST_FILE = 2**30  # bytes; a model of full size has 3 MB
 _LARGEST_TEXT = 2**16
@@ -41,20 +41,20 @@ _MEMBERS = {"config.json": _LARGEST_TEXT, "metadata.json": _LARGEST_TEXT, _WEIGH
 _OWN_NAME = re.compile(rf"{PACKAGE}>(\w+)", re.ASCII)
 _DTYPES = ("float16", "bfloat16", "float32", "float64", "mixed_float16", "mixed_bfloat16")
 _HDF5 = b"\x89HDF"
-_DEEPEST = 16  # groups within groups; a link from a group to one above it would never end
+_DEEPEST = 16  # nested groups; a link from a group to one above it would never end
 
 Layout = dict[str, tuple[tuple[int, ...], str]]
 
 
 class _RefusedError(Exception):
-    """Why a file is not loaded."""
+    """The reason why a file is not loaded."""
 
 
 def write_model(model: keras.Model, path: Path) -> None:
-    """Write a model as a .keras file that `read_model` reads: its settings and weights, without the optimiser's.
+    """Write a model's settings and weights, without the optimiser's state, as a .keras file for `read_model`.
 
     Raises:
-        ValueError: its class is not one of this program's own, or takes other settings than plain values.
+        ValueError: the model's class is not one of this program's own, or has settings other than plain values.
         OSError: the operating system refused.
     """
     import keras
@@ -64,7 +64,7 @@ def write_model(model: keras.Model, path: Path) -> None:
         model_class, settings = _recipe(json.dumps(config).encode())
     except _RefusedError as refused:
         raise ValueError(f"a {type(model).__name__} cannot be saved: {refused}") from refused
-    # A copy that was never compiled: twice the weights' bytes would be the optimiser's.
+    # A copy that was never compiled, because the optimiser's state would take twice the bytes of the weights.
     copy = model_class(**settings)
     with tempfile.TemporaryDirectory(prefix="traitline-") as folder:
         weights = Path(folder, _WEIGHTS)
@@ -74,7 +74,7 @@ def write_model(model: keras.Model, path: Path) -> None:
 
 
 def read_model(data: bytes, name: object) -> keras.Model:
-    """Build the model of a .keras file, not compiled. Nothing in the file is run, and no other file is read.
+    """Build an uncompiled model from a .keras file. Runs nothing in the file and reads no other file.
 
     The package that registers the model's class must have been imported.
 
@@ -83,7 +83,7 @@ def read_model(data: bytes, name: object) -> keras.Model:
         name: of the file, for messages.
 
     Raises:
-        StoreError: the file is of another format or damaged, or it is not what this program writes.
+        StoreError: the file has another format, is damaged, or differs from the files that this program writes.
     """
     try:
         members = _unpack(data)
@@ -95,7 +95,7 @@ def read_model(data: bytes, name: object) -> keras.Model:
 
 
 def _unpack(data: bytes) -> dict[str, bytes]:
-    """The members, after a look at what they say of themselves; nothing is written to the disk."""
+    """Return the archive's members after checking their declared sizes; writes nothing to disk."""
     if data.startswith(_HDF5):
         raise _RefusedError("it is an HDF5 model (.h5), a format that can hold code; only .keras files are read")
     try:
@@ -108,14 +108,14 @@ def _unpack(data: bytes) -> dict[str, bytes]:
                 if member.compress_type != zipfile.ZIP_STORED or member.flag_bits & 1:
                     raise _RefusedError(f"its {member.filename} is compressed or encrypted, which Keras never does")
                 if member.file_size > min(_MEMBERS[member.filename], len(data)):
-                    raise _RefusedError(f"its {member.filename} claims {member.file_size:,} bytes, which cannot be")
+                    raise _RefusedError(f"its {member.filename} claims {member.file_size:,} bytes, which is impossible")
             return {member.filename: archive.read(member) for member in members}
     except (zipfile.BadZipFile, EOFError, NotImplementedError, OSError, ValueError) as error:
-        raise _RefusedError(f"it is not a .keras file, or damaged ({_one_line(error)})") from error
+        raise _RefusedError(f"it is not a .keras file, or it is damaged ({_one_line(error)})") from error
 
 
 def _recipe(config: bytes) -> tuple[type[keras.Model], dict[str, Any]]:
-    """Which class of this program's own, and its settings; all else that the text may hold is not looked at."""
+    """Return one of this program's own classes and its settings; ignores everything else in the text."""
     import keras
 
     try:
@@ -128,15 +128,15 @@ def _recipe(config: bytes) -> tuple[type[keras.Model], dict[str, Any]]:
     own = _OWN_NAME.fullmatch(registered)
     model_class = keras.saving.get_registered_object(registered) if own else None
     if own and model_class is None:
-        raise _RefusedError(f"its class {own[1]} is not known; import the package that registers it first")
+        raise _RefusedError(f"its class {own[1]} is unknown; import the package that registers it first")
     if not (isinstance(model_class, type) and issubclass(model_class, keras.Model)):
         classes = _some(sorted(set(_classes(tree)) or {registered}))
-        raise _RefusedError(f"it is made of {classes}, and is no model class of this program's own")
+        raise _RefusedError(f"it is made of {classes}, not of a model class of this program")
     return model_class, _settings(model_class, tree.get("config"))
 
 
 def _settings(model_class: type[keras.Model], config: Any) -> dict[str, Any]:
-    """The arguments of the class's constructor, each of the type that its default has."""
+    """Return the arguments of the class's constructor, each checked against the type of its default."""
     if not isinstance(config, dict):
         raise _RefusedError("its config.json has no settings")
     defaults: dict[str, Any] = {"name": "", "trainable": True, "dtype": ""}
@@ -146,7 +146,7 @@ def _settings(model_class: type[keras.Model], config: Any) -> dict[str, Any]:
     settings = {**config, "dtype": _dtype_name(config.get("dtype", "float32"))}
     for name, value in settings.items():
         if name not in defaults:
-            raise _RefusedError(f"its setting {name[:80]!r} is not known")
+            raise _RefusedError(f"its setting {name[:80]!r} is unknown")
         kinds = {type(defaults[name]), int} if type(defaults[name]) is float else {type(defaults[name])}
         if type(value) not in kinds or (isinstance(value, float) and not math.isfinite(value)):
             raise _RefusedError(f"its setting {name!r} must be like {defaults[name]!r}, not {_one_line(value)}")
@@ -156,7 +156,7 @@ def _settings(model_class: type[keras.Model], config: Any) -> dict[str, Any]:
 def _dtype_name(dtype: Any) -> str:
     if isinstance(dtype, dict) and dtype.get("class_name") == "DTypePolicy" and isinstance(dtype.get("config"), dict):
         dtype = dtype["config"].get("name")
-    if dtype not in _DTYPES:
+    if not isinstance(dtype, str) or dtype not in _DTYPES:
         raise _RefusedError(f"its dtype must be one of {', '.join(_DTYPES)}, not {_one_line(dtype)}")
     return dtype
 
@@ -171,11 +171,11 @@ def _build(model_class: type[keras.Model], settings: Mapping[str, Any], weights:
         if type(value) is int and value > held:
             raise _RefusedError(f"its setting {name!r} is {value:,}, and it holds {held:,} numbers in all")
     try:
-        # First as a graph that nobody runs: the settings of a hostile file may ask for terabytes.
+        # First as a graph that is never run, because a hostile file's settings may ask for terabytes.
         with tf.Graph().as_default(), keras.StatelessScope(initialize_variables=False):
             numbers = sum(math.prod(variable.shape) for variable in model_class(**settings).weights)
         if numbers > held:
-            raise _RefusedError(f"its settings are those of a model with {numbers:,} weights, and it holds {held:,}")
+            raise _RefusedError(f"its settings describe a model with {numbers:,} weights, but it holds {held:,}")
         model = model_class(**settings)
         with tempfile.TemporaryDirectory(prefix="traitline-") as folder:
             path = Path(folder, _WEIGHTS)
@@ -195,25 +195,25 @@ def _compare(found: Layout, expected: Layout) -> None:
                 f"{array[1]} {list(array[0])}" if array is not None else "absent"
                 for array in (found.get(name), expected.get(name))
             ]
-            raise _RefusedError(f"its array {name[:200]!r} is {texts[0]}, where this model has it {texts[1]}")
+            raise _RefusedError(f"its array {name[:200]!r} is {texts[0]}, but in this model it is {texts[1]}")
 
 
 def _layout(weights: bytes) -> Layout:
-    """Name, shape and dtype of every array, all of which lie within these bytes."""
+    """Return name, shape and dtype of every array, all of which lie within these bytes."""
     try:
         with h5py.File(io.BytesIO(weights), "r") as file:
             layout = dict(_arrays(file, "", len(weights)))
     except (OSError, RuntimeError, KeyError, ValueError, TypeError) as error:
-        raise _RefusedError(f"its weights are no HDF5 file, or damaged ({_one_line(error)})") from error
+        raise _RefusedError(f"its weights are not an HDF5 file, or are damaged ({_one_line(error)})") from error
     return layout
 
 
 def _arrays(group: h5py.Group, prefix: str, file_bytes: int) -> Iterator[tuple[str, tuple[tuple[int, ...], str]]]:
     if prefix.count("/") > _DEEPEST:
-        raise _RefusedError("its weights lie in groups within groups without end")
+        raise _RefusedError("its weights are nested too deeply in groups")
     for name in group:
         path = f"{prefix}{name}"
-        # A soft or external link is refused before anything that it points to is opened.
+        # Refuse a soft or external link before anything behind it is opened.
         if not isinstance(group.get(name, getlink=True), h5py.HardLink):
             raise _RefusedError(f"its weights hold a link, {path[:200]!r}, which could lead to other files")
         item = group[name]
@@ -222,16 +222,16 @@ def _arrays(group: h5py.Group, prefix: str, file_bytes: int) -> Iterator[tuple[s
         elif isinstance(item, h5py.Dataset):
             yield path, _plain(item, path[:200], file_bytes)
         else:
-            raise _RefusedError(f"its weights hold {path[:200]!r}, which is no array")
+            raise _RefusedError(f"its weights hold {path[:200]!r}, which is not an array")
 
 
 def _plain(array: h5py.Dataset, path: str, file_bytes: int) -> tuple[tuple[int, ...], str]:
-    # The creation list first: to ask a virtual array for its shape may open the files that it is made of.
+    # The creation list first: asking a virtual array for its shape may open the files behind it.
     created = array.id.get_create_plist()
     if created.get_layout() not in (h5py.h5d.CONTIGUOUS, h5py.h5d.COMPACT) or created.get_external_count() > 0:
-        raise _RefusedError(f"its array {path!r} does not lie in it as plain bytes")
+        raise _RefusedError(f"its array {path!r} is not stored as plain bytes within the file")
     if array.dtype.kind not in "fiub" or array.dtype.subdtype is not None:
-        raise _RefusedError(f"its array {path!r} is not made of numbers")
+        raise _RefusedError(f"its array {path!r} does not consist of numbers")
     size = math.prod(array.shape) * array.dtype.itemsize
     if size > file_bytes or array.id.get_storage_size() != size:
         raise _RefusedError(f"its array {path!r} claims {size:,} bytes, which it does not hold")
@@ -239,7 +239,7 @@ def _plain(array: h5py.Dataset, path: str, file_bytes: int) -> tuple[tuple[int, 
 
 
 def _classes(tree: Any) -> Iterator[str]:
-    """Every class that a config.json names."""
+    """Yield every class that a config.json names."""
     waiting = [tree]
     while waiting:
         part = waiting.pop()

@@ -1,4 +1,4 @@
-"""Trained models by name and version, in STORE/models/<name>/<version>/, and words that stand for a version."""
+"""Trained models by name and version, in STORE/models/<name>/<version>/, and aliases of versions."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ import json
 import re
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
-from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,20 +23,19 @@ if TYPE_CHECKING:
 LATEST = "latest"
 MODEL_FILE = "model.keras"
 HISTORY_FILE = "history.json"
-METADATA_FILE = "metadata.json"  # without which there is no version
+METADATA_FILE = "metadata.json"  # a folder without it is not a version
 ALIASES = "aliases"
 _ADDED = ("created_utc", "libraries", "program", "files", "digest")
 _LIKE_A_VERSION = re.compile(r"[vV]?[0-9.]+", re.ASCII)
 
 
 class ModelSerializer:
-    """Saves and loads models of a store. A version is there whole or not at all, and is never changed.
+    """Saves and loads the models of a store. A version is complete or absent, and never changes.
 
-    Versions are "1", "2", ... A name may also have aliases, such as "production": words that stand for a version and
-    can be moved to another one at any time. "latest" always stands for the version with the highest number.
+    Versions are "1", "2", ... A name may also have aliases, such as "production": words that refer to a version and can
+    be moved to another one at any time. "latest" always refers to the version with the highest number.
 
-    There is no way to remove a version: scores name the model that they came from, and its number would be given away
-    again.
+    Versions cannot be removed: scores name the model that they came from, and the number would be reused.
 
     Args:
         root: the store's folder.
@@ -61,68 +59,73 @@ class ModelSerializer:
         Args:
             model: a built model of one of this program's own classes; the optimiser's state is not saved.
             name: letters, digits, dot, dash and underscore.
-            metadata: what JSON can hold. Added to it are `created_utc`, `libraries` (name -> version), `program`
-                (version and git commit), `files` (name -> SHA-256) and `digest` (SHA-256 over all the rest).
-            history: measure -> its value after each epoch, as Keras' `History.history`.
+            metadata: JSON values. The store adds `created_utc`, `libraries` (name -> version), `program` (version and
+                git commit), `files` (name -> SHA-256) and `digest` (SHA-256 over all the rest).
+            history: measure -> its value after each epoch, like Keras' `History.history`.
 
         Returns:
             The version: "1", "2", ...
 
         Raises:
-            ValueError: the model, the name or the metadata are not as above.
+            ValueError: the model, the name or the metadata do not meet these conditions.
             StoreError: the operating system refused.
         """
         folder = self._models / path_name("model name", name)
         taken = [word for word in _ADDED if word in metadata]
         if taken:
             raise ValueError(f"metadata must leave {', '.join(taken)} to the store")
-        # Before anything is written: what cannot be JSON is the caller's mistake.
+        # Before anything is written: values that JSON cannot represent are the caller's mistake.
         measures = _json({measure: [float(value) for value in values] for measure, values in history.items()})
         _json(dict(metadata))
-        for number in count(max(self._numbers(name), default=0) + 1):
+        number = max(self._numbers(name), default=0) + 1
+        while True:
             version = str(number)
             try:
                 with commit_folder(folder / version, mark=METADATA_FILE) as temporary:
                     write_model(model, temporary / MODEL_FILE)
                     (temporary / HISTORY_FILE).write_text(measures, encoding="utf-8")
-                    facts = json.loads(_json({**metadata, **_added(temporary)}))  # as it will be read
+                    facts = json.loads(_json({**metadata, **_added(temporary)}))  # as readers will see them
                     facts["digest"] = _digest(facts)
                     (temporary / METADATA_FILE).write_text(_json(facts), encoding="utf-8")
                 return version
             except FileExistsError:
-                continue  # another process has just saved this version, or is about to
+                number += 1  # another process has just saved this version, or is about to
 
     def load(self, name: str, version: str = LATEST) -> tuple[keras.Model, dict[str, Any]]:
-        """Load a model, not compiled, and its metadata. No code from the file is run, see `storage.model_files`.
+        """Load an uncompiled model and its metadata. Runs no code from the file, see `storage.model_files`.
 
-        Classes that a model is made of must be known to Keras before: import the package that registers them.
+        Keras must know the model's class already: import the package that registers it.
 
         Args:
             name: of the model.
             version: a version, an alias or "latest".
 
+        Returns:
+            The model, and its metadata as `metadata` returns it.
+
         Raises:
             ValueError: `name` or `version` cannot be a folder's name.
-            StoreError: there is no such version, it is damaged or no .keras file, or not what this program writes.
+            StoreError: the version does not exist, is damaged, is not a .keras file, or is not a file that this program
+                writes.
         """
         version = self.resolve(name, version)
         path = self._version(name, version) / MODEL_FILE
         metadata = self.metadata(name, version)
         if not path.is_file():
-            raise StoreError(f"{path.parent} has no {MODEL_FILE}: only models saved as .keras are loaded")
+            raise StoreError(f"{path.parent} has no {MODEL_FILE}: only models saved as .keras can be loaded")
         if path.stat().st_size > LARGEST_FILE:
             raise StoreError(f"cannot load {path}: it has more than {LARGEST_FILE:,} bytes")
         data = path.read_bytes()
         if hashlib.sha256(data).hexdigest() != metadata["files"].get(MODEL_FILE):
-            raise StoreError(f"{path} is not the file that was saved here: its SHA-256 is not in {METADATA_FILE}")
+            raise StoreError(f"{path} is not the file that was saved here: {METADATA_FILE} has another SHA-256")
         return read_model(data, path), metadata
 
     def resolve(self, name: str, word: str = LATEST) -> str:
-        """The version that a word stands for: a version itself, an alias or "latest".
+        """Return the version that a word refers to: a version itself, an alias or "latest".
 
         Raises:
             ValueError: `name` or `word` cannot be a folder's name.
-            StoreError: there is none.
+            StoreError: the word refers to no version.
         """
         path_name("model version", word)
         versions = self.versions(name)
@@ -134,33 +137,33 @@ class ModelSerializer:
         if version in versions:
             return version
         if version is not None:
-            raise StoreError(f"the alias {name}/{word} stands for version {version}, which is not there: set it anew")
+            raise StoreError(f"the alias {name}/{word} refers to version {version}, which does not exist: set it again")
         known = f"; there are {', '.join(versions)}" if versions else ": train one first, or name another"
         raise StoreError(f"no model {name}/{word} in {self._models}{known}")
 
     def metadata(self, name: str, version: str) -> dict[str, Any]:
-        """Read what `save` was told about a version, and what it added, without loading the model.
+        """Read the metadata given to `save`, with what `save` added, without loading the model.
 
         Raises:
             ValueError: `name` or `version` cannot be a folder's name.
-            StoreError: there is no such version, or its metadata is damaged.
+            StoreError: the version does not exist, or its metadata is damaged.
         """
         path = self._version(name, version) / METADATA_FILE
         facts = _read_json(path)
         if facts.get("digest") != _digest(facts) or not isinstance(facts.get("files"), dict):
-            raise StoreError(f"{path} is damaged: it is not what was saved here")
+            raise StoreError(f"{path} is damaged: it differs from what was saved here")
         return facts
 
     def history(self, name: str, version: str) -> dict[str, list[float]]:
-        """Read a version's measures by epoch. Raises as `metadata` does."""
+        """Read a version's measures, one value per epoch. Raises as `metadata` does."""
         return _read_json(self._version(name, version) / HISTORY_FILE)
 
     def verify(self, name: str, version: str) -> str | None:
-        """Read all files of a version; returns one line that says what is wrong, or None.
+        """Read all files of a version; return one line that describes the damage, or None.
 
         Raises:
             ValueError: `name` or `version` cannot be a folder's name.
-            storage.errors.UnreachableError: object storage cannot be asked.
+            storage.errors.UnreachableError: object storage cannot be reached.
         """
         folder = self._version(name, version)
         try:
@@ -175,20 +178,20 @@ class ModelSerializer:
             except (OSError, ValueError) as error:
                 return f"cannot read {file!r} in {folder}: {error}"
             if hashlib.sha256(data).hexdigest() != digest:
-                return f"{folder / file} is damaged: its SHA-256 is not that of {METADATA_FILE}"
+                return f"{folder / file} is damaged: its SHA-256 differs from that in {METADATA_FILE}"
         return None
 
     def versions(self, name: str) -> list[str]:
-        """All versions of a model, oldest first; none where there is no such model."""
+        """Return all versions of a model, oldest first; an empty list if there is no such model."""
         return [str(number) for number in sorted(self._numbers(name))]
 
     def names(self) -> list[str]:
-        """Names of all models that have a version, sorted."""
+        """Return the names of all models that have a version, sorted."""
         names = {path.parent.name for path in self._models.glob("*/*") if _is_version(path)}
         return sorted(name for name in names if not name.startswith("."))
 
     def aliases(self, name: str) -> dict[str, str]:
-        """Alias -> version, sorted by alias.
+        """Return alias -> version, sorted by alias.
 
         Raises:
             ValueError: `name` cannot be a folder's name.
@@ -200,16 +203,16 @@ class ModelSerializer:
         return {word: version for word, version in found.items() if version is not None}
 
     def set_alias(self, name: str, alias: str, version: str) -> str:
-        """Make an alias stand for a version, or for what another alias or "latest" stands for now.
+        """Make an alias refer to a version, or to the version that another alias or "latest" refers to now.
 
-        Readers find what it stood for before, or this, and never anything else.
+        Readers see either the old version or the new one.
 
         Returns:
             The version.
 
         Raises:
-            ValueError: the alias cannot be a file's name, is "latest" or could be taken for a version.
-            StoreError: there is no such version, or the operating system refused.
+            ValueError: the alias cannot be a file's name, is "latest", or looks like a version.
+            StoreError: the version does not exist, or the operating system refused.
         """
         path = self._alias_path(name, alias)
         version = self.resolve(name, version)
@@ -221,8 +224,8 @@ class ModelSerializer:
         """Remove an alias; its version stays.
 
         Raises:
-            ValueError: the alias could not be one.
-            StoreError: there is none, or the operating system refused.
+            ValueError: the word cannot be an alias.
+            StoreError: the alias does not exist, or the operating system refused.
         """
         path = self._alias_path(name, alias)
         if not path.is_file():
@@ -235,7 +238,7 @@ class ModelSerializer:
             return None
         version = _read_json(path).get("version")
         if not isinstance(version, str) or not version.isalnum():
-            raise StoreError(f"{path} is damaged: remove that alias and set it anew")
+            raise StoreError(f"{path} is damaged: remove that alias and set it again")
         return version
 
     def _alias_path(self, name: str, alias: str) -> StorePath:
@@ -265,7 +268,7 @@ def _added(folder: Path) -> dict[str, Any]:
 
 
 def _digest(facts: Mapping[str, Any]) -> str:
-    """SHA-256 over all facts but the digest itself."""
+    """Return the SHA-256 over all facts except the digest itself."""
     rest = {name: value for name, value in facts.items() if name != "digest"}
     return hashlib.sha256(json.dumps(rest, sort_keys=True).encode()).hexdigest()
 
@@ -284,4 +287,4 @@ def _json(value: Mapping[str, Any]) -> str:
     try:
         return json.dumps(value, indent=2, ensure_ascii=False) + "\n"
     except TypeError as error:
-        raise ValueError(f"metadata must be what JSON can hold: {error}") from error
+        raise ValueError(f"metadata must be JSON values: {error}") from error

@@ -1,18 +1,18 @@
-"""Feature shards as Parquet files that DuckDB, pandas and Polars read as they are.
+"""Feature shards as Parquet files that DuckDB, pandas and Polars can read directly.
 
 One row per token: `video_id`, `video_sha256`, `token` (its number within the video), `start_s`, `end_s`, the family's
-quality columns, and `vector`. No value is null. The header lies in the footer's key-value metadata.
+quality columns, and `vector`. No value is null. The header is in the footer's key-value metadata.
 
-Measured on 64 videos (pyarrow 26; numbers drawn with the distribution of averaged ReLU maps, not real ones):
+Measured on 64 videos (pyarrow 26; random numbers distributed like averaged ReLU maps, not real ones):
 
 - `vector` is a fixed-size list. It reads as fast as a list (10.0 ms against 10.1 ms for 8.4 MB), but the dimension is
-  part of the schema, and no ragged row can be written. DuckDB sees FLOAT[], Polars Array, pandas one array a row.
-- Vectors are not compressed and lie in one page for each row group, whose place the footer names: readers here take
-  them by plain reads, at about half of `np.fromfile`'s speed with all checksums. Bytes split by significance, then
-  zstd, took 0.83 of the raw size for static features, 0.75 for dynamic and 0.70 for faces, but 18 ms to write 8.4 MB
-  against 12 ms, and pyarrow, which alone could read them, did so at 0.09 of `np.fromfile`.
-- Row groups of 8 MiB of vectors, as a single video needs no more than its own bytes of them. They are smaller for
-  faces, whose times and quality take as much room as their vectors and are read by row group.
+  part of the schema, and no ragged row can be written. DuckDB sees FLOAT[], Polars Array, pandas one array per row.
+- Vectors are not compressed and occupy one page per row group, whose place the footer names. Readers here use plain
+  reads, at about half the speed of `np.fromfile` including all checksums. Byte stream split with zstd took 0.83 of the
+  raw size for static features, 0.75 for dynamic and 0.70 for faces, but 18 ms instead of 12 ms to write 8.4 MB; only
+  pyarrow could read the result, at 0.09 of the speed of `np.fromfile`.
+- Row groups hold 8 MiB of vectors, as reading a single video takes no more than its own bytes of them. They are smaller
+  for faces, whose times and quality columns are as large as their vectors and are read by row group.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ import os
 from collections.abc import Iterator, Sequence
 from itertools import groupby
 from pathlib import Path
+from typing import Any, Literal, cast
 
 import numpy as np
 import pyarrow as pa
@@ -37,18 +38,18 @@ HEADER_KEY = "traitline"
 ROW_GROUP_BYTES = 2**23
 ROW_GROUP_ROWS = 2**14
 
-_VECTOR = "vector.list.element"  # the vectors' numbers, as Parquet calls them
+_VECTOR = "vector.list.element"  # the Parquet path of the vectors' numbers
 _PLACES_KEY = b"traitline_vectors"  # (offset in bytes, rows) of each row group's vectors
 _NO_LIMIT = 2**31 - 1
-_TAIL_BYTES = 2**16  # read at once; longer footers take a second read
+_Codec = Literal["gzip", "brotli", "lz4", "zstd", "snappy", "none"]  # as pyarrow's stubs have it
+_TAIL_BYTES = 2**16  # read at once; a longer footer takes a second read
 
-_LABELS = pa.schema(
-    [
-        pa.field("video_id", pa.string(), nullable=False),
-        pa.field("video_sha256", pa.string(), nullable=False),
-        pa.field("token", pa.int32(), nullable=False),
-    ]
-)
+_LABEL_FIELDS: list[pa.Field[Any]] = [
+    pa.field("video_id", pa.string(), nullable=False),
+    pa.field("video_sha256", pa.string(), nullable=False),
+    pa.field("token", pa.int32(), nullable=False),
+]
+_LABELS = pa.schema(_LABEL_FIELDS)
 
 
 class ParquetFormat:
@@ -57,19 +58,21 @@ class ParquetFormat:
     suffix = ".parquet"
 
     def write(self, path: Path, header: ShardHeader, videos: Sequence[VideoFeatures]) -> None:
-        """Write one shard file. Raises OSError where the disk refuses."""
+        """Write one shard file. Raises OSError if the disk refuses."""
         schema = _schema(header)
+        compression: dict[str, _Codec] = {name: "zstd" for name in schema.names if name != "vector"}
+        compression[_VECTOR] = "none"
         with (
             pa.OSFile(str(path), "wb") as sink,
             pq.ParquetWriter(
                 sink,
                 schema,
-                compression={name: "zstd" for name in schema.names if name != "vector"} | {_VECTOR: "none"},
-                use_dictionary=["video_id", "video_sha256"],
+                compression=compression,
+                use_dictionary=["video_id", "video_sha256"],  # type: ignore[arg-type]  # the stubs lack lists
                 use_byte_stream_split=list(header.family.quality),
                 write_statistics=["video_id"],
                 write_page_checksum=True,
-                # One page of vectors in each row group.
+                # Write one page of vectors per row group.
                 data_page_size=_NO_LIMIT,
                 max_rows_per_page=_NO_LIMIT,
             ) as writer,
@@ -78,13 +81,13 @@ class ParquetFormat:
             for group in _row_groups(videos):
                 rows = _rows(header, group)
                 writer.write_table(rows, row_group_size=len(rows))
-                # The vectors come last, in one page whose end are the numbers as they are.
+                # The vectors come last, in one page that ends with the unencoded numbers.
                 places.append((sink.tell() - len(rows) * header.row_bytes, len(rows)))
-            # Into the footer only: metadata of the schema would be written twice, the second time in base64.
-            writer.add_key_value_metadata({HEADER_KEY: header.to_text(), _PLACES_KEY: json.dumps(places)})
+            # In the footer only: schema metadata would be written twice, the second time in base64.
+            writer.add_key_value_metadata({HEADER_KEY: header.to_text(), _PLACES_KEY.decode(): json.dumps(places)})
 
     def read_header(self, path: StorePath) -> ShardHeader:
-        """Read the header out of the footer. Raises OSError, ValueError, KeyError or TypeError where it is damaged."""
+        """Read the header from the footer. Raises OSError, ValueError, KeyError or TypeError if it is damaged."""
         with path.open("rb") as file:
             size = file.seek(0, os.SEEK_END)
             file.seek(max(size - _TAIL_BYTES, 0))
@@ -102,8 +105,7 @@ class ParquetFormat:
     def read(self, path: StorePath, header: ShardHeader, positions: Sequence[int]) -> Iterator[VideoFeatures]:
         """Read the vectors by plain reads and the few other numbers through pyarrow, row group by row group.
 
-        The labels are left to `check`, as the header says the same. Raises OSError or ValueError where the file is
-        damaged.
+        Leaves the labels to `check`, as the header repeats them. Raises OSError or ValueError if the file is damaged.
         """
         with _open(path, header) as file, path.open("rb") as stream:
             vectors = _plain_vectors(file.metadata, header)
@@ -118,7 +120,7 @@ class ParquetFormat:
     def read_through_library(
         self, path: StorePath, header: ShardHeader, positions: Sequence[int]
     ) -> Iterator[VideoFeatures]:
-        """Read as other programs do, page checksums verified, a row group at a time."""
+        """Read as other programs do, verifying page checksums, one row group at a time."""
         first_rows = video_rows(header)
         names = [*_numbers(header), "vector"]
         with _open(path, header) as file:
@@ -128,27 +130,27 @@ class ParquetFormat:
                 yield from cut_into_videos(header, members, first_rows, first, columns, own)
 
     def check(self, path: StorePath, header: ShardHeader) -> None:
-        """Read the labels of all rows. Raises OSError or ValueError where they are not those of the header."""
+        """Read the labels of all rows. Raises OSError or ValueError if they differ from the header."""
         with _open(path, header) as file:
             group_rows, groups = _groups(file, video_rows(header))
             for group in range(len(group_rows) - 1):
                 begin, end = np.searchsorted(groups, [group, group + 1])
                 rows = file.read_row_group(group, columns=_LABELS.names, use_threads=False)
                 if not rows.equals(_labels(header.videos[begin:end])):
-                    raise ValueError("its rows are not of the videos that its header says")
+                    raise ValueError("its rows belong to other videos than its header says")
 
 
 def _header_text(footer: bytes) -> bytes:
-    """Cut the header out of a Parquet footer, which takes a tenth of the time that parsing all of it does.
+    """Cut the header out of a Parquet footer, in a tenth of the time that parsing the whole footer takes.
 
     Thrift's compact protocol writes the pair of texts as 0x18, length, key, 0x18, length, value, each length in groups
-    of seven bits, lowest first. Whatever this finds, the header's own checksum tells whether it is one.
+    of seven bits, lowest first. The header's own checksum shows whether the result is a header.
     """
     key = HEADER_KEY.encode()
     mark = b"\x18" + bytes([len(key)]) + key + b"\x18"
     start = footer.find(mark)
     if start < 0:
-        raise ValueError("it has no header of a feature shard")
+        raise ValueError("it has no feature shard header")
     position, length, shift = start + len(mark), 0, 0
     while position < len(footer) and shift < 64:
         byte = footer[position]
@@ -161,22 +163,22 @@ def _header_text(footer: bytes) -> bytes:
 
 @contextlib.contextmanager
 def _open(path: StorePath, header: ShardHeader) -> Iterator[pq.ParquetFile]:
-    remote = not isinstance(path, Path)  # then a row group is asked for at once
+    remote = not isinstance(path, Path)  # if so, each row group is requested as a whole
     source = parquet_source(path)
     with (
         _arrow_errors_as_value_errors(),
         pq.ParquetFile(source, page_checksum_verification=True, pre_buffer=remote) as file,
     ):
         if not file.schema_arrow.equals(_schema(header)):
-            raise ValueError("its columns are not those of its header")
+            raise ValueError("its columns differ from its header")
         if file.metadata.num_rows != header.rows:
-            raise ValueError(f"it has {file.metadata.num_rows} rows where its header says {header.rows}")
+            raise ValueError(f"it has {file.metadata.num_rows} rows, but its header says {header.rows}")
         yield file
 
 
 def _plain_vectors(metadata: pq.FileMetaData, header: ShardHeader) -> Column | None:
-    """Where the vectors lie; None where the file does not say so, as those before version 3 do not."""
-    # The places of pages in the footer would say so too, but pyarrow ends the process over a damaged footer's.
+    """Return the place of the vectors, or None if the file does not name it, as files before version 3 do not."""
+    # The footer also has the places of pages, but pyarrow kills the process when it reads those of a damaged footer.
     text = (metadata.metadata or {}).get(_PLACES_KEY)
     return None if text is None else Column(np.dtype(header.dtype), header.family.dim, json.loads(text))
 
@@ -188,18 +190,18 @@ def _numbers(header: ShardHeader) -> list[str]:
 def _by_row_group(
     file: pq.ParquetFile, header: ShardHeader, positions: Sequence[int], first_rows: Sequence[int], names: list[str]
 ) -> Iterator[tuple[int, list[int], dict[str, np.ndarray]]]:
-    """Read some columns of the row groups that hold these videos: first row, positions in it, columns (flat)."""
+    """Read some columns of the row groups that hold these videos; yield first row, positions and flat columns."""
     group_rows, groups = _groups(file, first_rows)
     for group, members in groupby(positions, key=lambda position: int(groups[position])):
         rows = file.read_row_group(group, columns=names, use_threads=False)
         columns = {name: rows[name].combine_chunks() for name in names}
         if "vector" in columns:
-            columns["vector"] = columns["vector"].flatten()
+            columns["vector"] = cast("pa.FixedSizeListArray[Any, Any]", columns["vector"]).flatten()
         yield int(group_rows[group]), list(members), {name: column.to_numpy() for name, column in columns.items()}
 
 
 def _groups(file: pq.ParquetFile, first_rows: Sequence[int]) -> tuple[np.ndarray, np.ndarray]:
-    """First row of each row group, with the number of all rows at the end; and in which row group each video is."""
+    """Return the first row of each row group, followed by the number of all rows; and each video's row group."""
     sizes = [file.metadata.row_group(group).num_rows for group in range(file.num_row_groups)]
     group_rows = np.cumsum([0, *sizes])
     return group_rows, np.searchsorted(group_rows, first_rows[:-1], side="right") - 1
@@ -207,7 +209,7 @@ def _groups(file: pq.ParquetFile, first_rows: Sequence[int]) -> tuple[np.ndarray
 
 @contextlib.contextmanager
 def _arrow_errors_as_value_errors() -> Iterator[None]:
-    # Damage makes Arrow raise nearly any kind of error, "not implemented" and "out of memory" among them.
+    # Damage makes Arrow raise nearly any kind of error, including "not implemented" and "out of memory".
     try:
         yield
     except pa.ArrowException as error:
@@ -223,7 +225,7 @@ def _schema(header: ShardHeader) -> pa.Schema:
 
 
 def _row_groups(videos: Sequence[VideoFeatures]) -> Iterator[list[VideoFeatures]]:
-    """Cut into runs of whole videos, each closed by the video with which it reaches one of the limits."""
+    """Group whole videos; a group ends with the video that reaches one of the limits."""
     group: list[VideoFeatures] = []
     size = rows = 0
     for video in videos:
@@ -238,7 +240,7 @@ def _row_groups(videos: Sequence[VideoFeatures]) -> Iterator[list[VideoFeatures]
 
 
 def _labels(videos: Sequence[VideoFeatures | VideoEntry]) -> pa.Table:
-    """The columns that say whose rows these are: what gets written, and what must be there when it is read."""
+    """Build the columns that identify the videos of the rows, to be written or to be compared with a file."""
     tokens = [video.tokens for video in videos]
     columns = [
         np.repeat(np.array([video.video_id for video in videos], dtype=object), tokens),
@@ -255,9 +257,9 @@ def _rows(header: ShardHeader, videos: Sequence[VideoFeatures]) -> pa.Table:
         **{name: [video.quality[name] for video in videos] for name in header.family.quality},
     }
     schema = _schema(header)
-    # Cast here, first: NumPy rounds to the nearest.
+    # Cast beforehand, because NumPy rounds to nearest.
     vectors = np.concatenate([video.vectors for video in videos]).astype(header.dtype, copy=False)
     flat = pa.array(vectors.ravel())
-    vectors = pa.FixedSizeListArray.from_arrays(flat, type=schema.field("vector").type)
-    columns = [*_labels(videos).columns, *(pa.array(np.concatenate(parts)) for parts in numbers.values()), vectors]
+    vector = pa.FixedSizeListArray.from_arrays(flat, type=schema.field("vector").type)
+    columns = [*_labels(videos).columns, *(pa.array(np.concatenate(parts)) for parts in numbers.values()), vector]
     return pa.Table.from_arrays(columns, schema=schema)

@@ -1,8 +1,8 @@
-"""Names of the files that only ever get added to a folder: unique on any number of machines, sorting by time.
+"""Names of files that are only ever added to a folder: unique across machines, and sorted by time.
 
-A part is called <prefix>-<UTC time in microseconds>-<random>.<suffix>. Where two parts of a folder speak of the same
-video, the one whose name sorts last is right. So that a machine whose clock is slow cannot write something that is
-superseded from the start, a new part's time is always later than that of every part already there.
+A part is called <prefix>-<UTC time in microseconds>-<random>.<suffix>. If two parts of a folder concern the same video,
+the one whose name sorts last is valid. A new part's time is always later than that of every existing part, so that a
+machine with a slow clock cannot write a part that is superseded from the start.
 """
 
 from __future__ import annotations
@@ -22,14 +22,14 @@ _NAME = re.compile(r"(?P<stem>(?P<prefix>[a-z]+)-(?P<stamp>\d{8}T\d{12})-[0-9a-f
 
 
 def list_parts(folder: StorePath, prefix: str, suffixes: Collection[str]) -> list[StorePath]:
-    """Committed parts of a folder, oldest first; other files, temporary ones among them, are passed over.
+    """Return the committed parts of a folder, oldest first; other files, including temporary ones, are skipped.
 
     Raises:
-        StoreError: the folder is there but cannot be listed.
+        StoreError: the folder exists but cannot be listed.
     """
     names = _names(folder)
-    # A listing may pass over a merged part that has just appeared, and over its sources that have just gone. The
-    # merged part was there before they went, so that the next listing shows it.
+    # A listing may miss both a merged part that has just appeared and its sources, which have just been removed. The
+    # merged part existed before they were removed, so the next listing shows it.
     at_once = isinstance(folder, RemotePath) and len(names) < LISTED_AT_ONCE
     while not at_once and names != (again := _names(folder)):
         names = again
@@ -39,17 +39,17 @@ def list_parts(folder: StorePath, prefix: str, suffixes: Collection[str]) -> lis
 
 
 def stamp(part: StorePath) -> str:
-    """When a part was named, in UTC to the microsecond, as text that sorts by time: 20260131T235959000000."""
+    """Return the UTC time in a part's name, to the microsecond, as text that sorts by time: 20260131T235959000000."""
     return part.name.split("-")[1]
 
 
 def part_after(part: StorePath) -> StorePath:
-    """A free name that sorts after `part` and before whatever gets added to the folder from now on.
+    """Return a free name that sorts after `part` and before all names added to the folder from now on.
 
     It has the same time; new parts are always later.
 
     Raises:
-        StoreError: the folder cannot be listed.
+        StoreError: the folder cannot be listed, or there is no free name.
     """
     beginning, _, number = part.stem.rpartition("-")
     taken = {name.partition(".")[0] for name in _names(part.parent)}
@@ -61,13 +61,13 @@ def part_after(part: StorePath) -> StorePath:
 
 
 def new_part(folder: StorePath, prefix: str, suffix: str) -> StorePath:
-    """Path for the next part of a folder, later than all parts that are there.
+    """Return the path for the next part of a folder, later than all existing parts.
 
     Raises:
-        StoreError: the folder is there but cannot be listed.
+        StoreError: the folder exists but cannot be listed.
     """
     now = datetime.now(UTC).replace(tzinfo=None)
-    # There are later ones only where another machine's clock is ahead: nobody goes through an archive's parts for each.
+    # Later parts exist only if another machine's clock is ahead, so the parts of a whole archive are not examined.
     matches = map(_NAME.fullmatch, _names_after(folder, f"{prefix}-{now.strftime(_STAMP)}"))
     later = [match["stamp"] for match in matches if match and match["prefix"] == prefix]
     if later:

@@ -1,4 +1,4 @@
-"""Paths of a store, wherever it lies: on this machine or on object storage."""
+"""Paths inside a store, which may be on this machine or on object storage."""
 
 from __future__ import annotations
 
@@ -7,42 +7,53 @@ import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import BinaryIO, TypeVar
+from typing import BinaryIO, TypeVar, cast
 
 from storage.remote import RemotePath
 
 StorePath = Path | RemotePath
 
-_REQUESTS = 32  # under way at once
+_REQUESTS = 32  # in flight at once
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 
 def store_path(place: str | StorePath) -> StorePath:
-    """Path of a place that a person named: on object storage where it is an address, else on this machine.
+    """Turn a place that a user named into a path: on object storage if it is an address, on this machine otherwise.
 
     Raises:
-        StoreError: it is an address of a kind that is not known.
+        StoreError: it is an address of an unknown kind.
     """
     if isinstance(place, str) and "://" in place:
         return RemotePath.from_address(place)
     return Path(place) if isinstance(place, str) else place
 
 
+def relative_name(path: StorePath, folder: StorePath) -> str:
+    """Return the POSIX path of `path` relative to a folder. Raises ValueError if it is not below it."""
+    if isinstance(path, RemotePath) and isinstance(folder, RemotePath):
+        return str(path.relative_to(folder))
+    if isinstance(path, Path) and isinstance(folder, Path):
+        return path.relative_to(folder).as_posix()
+    raise ValueError(f"{path} is not below {folder}: only one of them is on object storage")
+
+
 def fetched(path: StorePath) -> StorePath:
-    """The same path; bytes of an object are in memory from now on, for whoever will read them more than once."""
+    """Return the same path; if it is an object, with its bytes in memory, for callers that read it more than once."""
     return path.fetched() if isinstance(path, RemotePath) else path
 
 
 def parquet_source(path: StorePath) -> Path | BinaryIO:
-    """What pyarrow reads Parquet from: it asks for parts of an object, the end first."""
-    return path.open("rb", buffering=0) if isinstance(path, RemotePath) else path
+    """Return a source from which pyarrow reads Parquet; of an object, pyarrow requests parts, the end first."""
+    if isinstance(path, Path):
+        return path
+    return cast("BinaryIO", path.open("rb", buffering=0))  # has every method of BinaryIO that pyarrow calls
 
 
 @contextlib.contextmanager
 def local_copy(path: StorePath) -> Iterator[Path]:
-    """A local file with the same bytes while the block runs, for libraries that take nothing else."""
+    """Provide a local file with the same bytes while the block runs, for libraries that accept nothing else."""
     if isinstance(path, Path):
         yield path
         return
@@ -53,10 +64,10 @@ def local_copy(path: StorePath) -> Iterator[Path]:
 
 
 def in_order(function: Callable[[Item], Result], items: Sequence[Item]) -> Iterator[Result]:
-    """`map`, but for remote paths many are under way at once: most of the time goes into waiting for answers."""
+    """Like `map`, but with many remote paths in flight at once, because most of the time goes into waiting."""
     if not (items and isinstance(items[0], RemotePath)):
         yield from map(function, items)
         return
     with ThreadPoolExecutor(_REQUESTS) as pool:
-        for start in range(0, len(items), 8 * _REQUESTS):  # not all results in memory at once
+        for start in range(0, len(items), 8 * _REQUESTS):  # keeps the results of one slice in memory, not all
             yield from pool.map(function, items[start : start + 8 * _REQUESTS])

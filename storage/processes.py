@@ -1,4 +1,4 @@
-"""Telling from afar whether a process still runs, for processes of one and the same machine."""
+"""Telling whether another process on the same machine is still running."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ _PROC = Path("/proc")
 
 @dataclass(frozen=True, slots=True)
 class ProcessIdentity:
-    """A process, told from any other that ever had its number.
+    """Identifies a process, even among processes that had the same process id earlier.
 
     Args:
-        host: name of its machine.
-        kernel: changes with every start of the machine; empty where the system does not say.
-        namespace: in which `pid` counts: containers have their own.
-        pid: its number.
-        started: when it started, in the kernel's ticks.
+        host: the machine's host name.
+        kernel: the boot id, which changes whenever the machine starts; empty if the system does not provide one.
+        namespace: the namespace that `pid` belongs to; containers have their own.
+        pid: the process id.
+        started: the start time in the kernel's clock ticks.
     """
 
     host: str
@@ -30,7 +30,7 @@ class ProcessIdentity:
 
 
 def this_process() -> ProcessIdentity:
-    """The process that asks."""
+    """Return the identity of the calling process."""
     pid = os.getpid()
     try:
         kernel = (_PROC / "sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
@@ -42,11 +42,11 @@ def this_process() -> ProcessIdentity:
 
 
 def is_gone(process: ProcessIdentity, here: ProcessIdentity) -> bool:
-    """Whether a process has certainly ended; False where `here`, the process that asks, cannot know."""
+    """Return whether a process has certainly ended; False if `here`, the calling process, cannot tell."""
     if not here.kernel or (here.host, here.kernel, here.namespace) != (process.host, process.kernel, process.namespace):
         return False
     try:
-        os.kill(process.pid, 0)  # sends nothing; and unlike /proc it does not hide the processes of others
+        os.kill(process.pid, 0)  # sends no signal and, unlike /proc, does not hide other users' processes
         state, started = _state(process.pid)
         return started != process.started or (state in "ZX" and not _has_threads(process.pid))
     except ProcessLookupError:
@@ -56,11 +56,11 @@ def is_gone(process: ProcessIdentity, here: ProcessIdentity) -> bool:
 
 
 def _has_threads(pid: int) -> bool:
-    # The first thread of a killed process may be gone while another is still finishing what it asked of the kernel.
+    # The first thread of a killed process may be gone while another one still finishes a system call.
     return len(os.listdir(_PROC / str(pid) / "task")) > 1
 
 
 def _state(pid: int) -> tuple[str, int]:
-    # The name in brackets may hold anything, so count from its end: `man 5 proc`.
+    # The process name, in brackets, may contain anything, so count fields from its end: `man 5 proc`.
     fields = (_PROC / str(pid) / "stat").read_text(encoding="utf-8", errors="replace").rpartition(")")[2].split()
     return fields[0], int(fields[19])

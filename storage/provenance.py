@@ -1,4 +1,4 @@
-"""What made a model: versions of the libraries and of this program."""
+"""How a model came about: the versions of the libraries and of this program."""
 
 from __future__ import annotations
 
@@ -11,23 +11,23 @@ _LIBRARIES = ("keras", "numpy", "h5py")
 
 
 def library_versions() -> dict[str, str]:
-    """Versions of Python and of the libraries that a model's numbers depend on, by name."""
-    import keras  # takes seconds, and only models need it
+    """Return the versions of Python and of the libraries that a model's numbers depend on, by name."""
+    import keras  # takes seconds to import, and only models need it
 
     names = (*_LIBRARIES, keras.config.backend())
     return {"python": platform.python_version(), **{name: installed_version(name) for name in names}}
 
 
 def program_version() -> dict[str, str | None]:
-    """This program's `version`, and the git `commit` that it runs from, "-dirty" at its end where files were changed.
+    """Return this program's `version` and the git `commit` that it runs from, with "-dirty" appended if files changed.
 
-    The commit is None where the program is installed rather than run from a checkout, or there is no git.
+    The commit is None if the program is installed rather than run from a checkout, or if git is missing.
     """
     return {"version": installed_version("traitline"), "commit": _commit(Path(__file__))}
 
 
 def _commit(file: Path) -> str | None:
-    # An environment within some other project's checkout is not a checkout of this program.
+    # An environment inside another project's checkout is not a checkout of this program.
     tracked = _git(file.parent, "ls-files", "--error-unmatch", file.name)
     if tracked is None:
         return None

@@ -1,13 +1,13 @@
-"""Files on object storage, seen as paths, so that the rest of the package need not know where a store lies.
+"""Files on object storage as paths, so that the rest of the package need not know where a store is.
 
-`RemotePath` has the part of `pathlib.Path` that is used here. What is different there:
+`RemotePath` implements the part of `pathlib.Path` that this package uses. The differences:
 
-- An object appears by one put: whole, or not at all. Nothing can be appended, and nothing can be renamed.
-- There are no folders. What is a folder here is the part of names before a slash; it goes with its last object.
-- Every question is a request, and takes milliseconds. `storage.paths.in_order` has many of them under way at once.
-- What was put or deleted is listed so at once: S3, Google Cloud Storage and Azure promise that.
+- One put creates an object: as a whole, or not at all. Nothing can be appended, and nothing can be renamed.
+- There are no folders. A folder here is the part of a name before a slash; it disappears with its last object.
+- Every query is a request and takes milliseconds. `storage.paths.in_order` keeps many of them in flight at once.
+- Listings show a put or delete immediately: S3, Google Cloud Storage and Azure guarantee that.
 
-Credentials and addresses are taken from the environment variables of each vendor's own tools, for S3 such as
+Credentials and addresses come from the environment variables of each vendor's own tools, for S3 such as
 AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY, AWS_REGION, and AWS_ENDPOINT_URL for a server other than Amazon's.
 """
 
@@ -22,28 +22,31 @@ from datetime import timedelta
 from fnmatch import fnmatchcase
 from functools import total_ordering
 from pathlib import Path, PurePosixPath
-from typing import Any, BinaryIO, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from obstore.exceptions import BaseError
 from obstore.store import from_url
 
 from storage.errors import StoreError, UnreachableError
 from storage.remote_errors import asking, reason
-from storage.remote_reader import BLOCK_BYTES, Range, RangeReader
+from storage.remote_reader import BLOCK_BYTES, Range, RangeReader, Stream
+
+if TYPE_CHECKING:
+    from obstore.store import ClientConfig, RetryConfig
 
 SCHEMES = ("s3", "gs", "az")
-LISTED_AT_ONCE = 1000  # names in one answer, which is what was there at one instant
+LISTED_AT_ONCE = 1000  # names in one answer, which shows a single moment
 
 _ENDPOINTS = ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL", "AWS_ENDPOINT")
-# A server that is down is reported after 6 s (refused) or half a minute (silent); one that is busy for a moment is
-# waited for. The limit of a whole request is that of a slow line, not of a silent one.
-_CLIENT = {
-    "allow_http": True,  # where the address that was given says so
+# A server that is down is reported after 6 s (if it refuses) or half a minute (if it is silent); a server that is busy
+# for a moment gets more time. The limit for a whole request is for a slow line, not for a silent one.
+_CLIENT: ClientConfig = {
+    "allow_http": True,  # only if the address says http
     "connect_timeout": timedelta(seconds=5),
     "read_timeout": timedelta(seconds=20),
     "timeout": timedelta(minutes=10),
 }
-_RETRY = {
+_RETRY: RetryConfig = {
     "max_retries": 6,
     "retry_timeout": timedelta(seconds=30),
     "backoff": {"init_backoff": timedelta(milliseconds=200), "max_backoff": timedelta(seconds=5), "base": 2},
@@ -51,7 +54,7 @@ _RETRY = {
 
 
 class Status(NamedTuple):
-    """What `os.stat_result` says, as far as it is asked for: bytes, and seconds since 1970."""
+    """The part of `os.stat_result` that is used here: bytes, and seconds since 1970."""
 
     st_size: int
     st_mtime: float
@@ -61,8 +64,8 @@ class Status(NamedTuple):
 class RemotePath:
     """The name of an object, or of a folder of objects. Equal names are equal paths.
 
-    Methods are those of `pathlib.Path`. They raise FileNotFoundError where there is no such object, and
-    `UnreachableError` where the storage cannot be asked or refuses.
+    The methods are those of `pathlib.Path`. They raise FileNotFoundError if the object does not exist, and
+    `UnreachableError` if the storage cannot be reached or refuses.
     """
 
     __slots__ = ("_bucket", "_client", "_data", "_key")
@@ -75,10 +78,10 @@ class RemotePath:
 
     @classmethod
     def from_address(cls, address: str) -> RemotePath:
-        """Take an address such as s3://bucket/folder. Nothing is asked of the network.
+        """Parse an address such as s3://bucket/folder, without using the network.
 
         Raises:
-            StoreError: it is of an unknown kind, names no bucket, or the environment says something that cannot be.
+            StoreError: its kind is unknown, it names no bucket, or an environment variable is invalid.
         """
         scheme, _, rest = address.partition("://")
         bucket, _, key = rest.partition("/")
@@ -117,42 +120,42 @@ class RemotePath:
 
     @property
     def name(self) -> str:
-        """Last part."""
+        """The last part."""
         return self._key.name
 
     @property
     def stem(self) -> str:
-        """Last part without its suffix."""
+        """The last part without its suffix."""
         return self._key.stem
 
     @property
     def suffix(self) -> str:
-        """Suffix of the last part, with its dot."""
+        """The suffix of the last part, with its dot."""
         return self._key.suffix
 
     @property
     def parent(self) -> RemotePath:
-        """The folder that this is in."""
+        """The folder that contains this path."""
         return self._at(self._key.parent)
 
     def with_name(self, name: str) -> RemotePath:
-        """The same but for the last part."""
+        """Return the path with another last part."""
         return self._at(self._key.with_name(name))
 
     def with_suffix(self, suffix: str) -> RemotePath:
-        """The same but for the suffix."""
+        """Return the path with another suffix."""
         return self._at(self._key.with_suffix(suffix))
 
     def relative_to(self, folder: RemotePath) -> PurePosixPath:
-        """Parts below a folder. Raises ValueError where this is not below it."""
+        """Return the parts below a folder. Raises ValueError if this path is not below it."""
         return self._key.relative_to(folder._key)
 
     def exists(self) -> bool:
-        """Whether there is such an object, or one below."""
+        """Return whether this object exists, or an object below it."""
         return self.is_file() or self.is_dir()
 
     def is_file(self) -> bool:
-        """Whether there is such an object. One request."""
+        """Return whether this object exists. One request."""
         try:
             with asking(self):
                 self._client.head(self.key)
@@ -161,11 +164,11 @@ class RemotePath:
         return True
 
     def is_dir(self) -> bool:
-        """Whether there is an object below. One request."""
+        """Return whether an object exists below this path. One request."""
         return next(self._below(), None) is not None
 
     def stat(self) -> Status:
-        """Size and time of an object; for a folder those of all objects below, summed and the latest."""
+        """Return size and time of an object; for a folder, the sum and the latest of all objects below."""
         with asking(self), contextlib.suppress(FileNotFoundError):
             return _status([self._client.head(self.key)])
         found = list(self._below())
@@ -174,20 +177,20 @@ class RemotePath:
         return _status(found)
 
     def iterdir(self) -> Iterator[RemotePath]:
-        """Objects and folders in a folder, if any. One request for each 1000."""
+        """Yield the objects and folders in a folder, if any. One request per 1000 of them."""
         with asking(self):
             found = self._client.list_with_delimiter(self._prefix)
         names = [*found["common_prefixes"], *(entry["path"] for entry in found["objects"])]
         for name in names:
-            if PurePosixPath(name) != self._key:  # some programs put an object that stands for the folder
+            if PurePosixPath(name) != self._key:  # some programs put an object that represents the folder
                 yield self / name.rpartition("/")[2]
 
     def names_after(self, name: str) -> list[str]:
-        """Names of the objects below a folder that sort after this name. One request for each 1000 of them."""
+        """Return the names of the objects below a folder that sort after `name`. One request per 1000 of them."""
         return [PurePosixPath(entry["path"]).name for entry in self._below(str(self._key / name))]
 
     def glob(self, pattern: str) -> Iterator[RemotePath]:
-        """Objects and folders that match, part by part; what has no wildcard is not listed."""
+        """Yield the objects and folders that match, part by part; parts without a wildcard are not listed."""
         first, _, rest = pattern.partition("/")
         wild = any(mark in first for mark in "*?[")
         below = (path for path in self.iterdir() if fnmatchcase(path.name, first)) if wild else iter([self / first])
@@ -198,14 +201,14 @@ class RemotePath:
                 yield path
 
     def rglob(self, pattern: str) -> Iterator[RemotePath]:
-        """All objects below whose last part matches. One request for each 1000 objects."""
+        """Yield all objects below whose last part matches. One request per 1000 objects."""
         for entry in self._below():
             path = self._at(PurePosixPath(entry["path"]))
             if fnmatchcase(path.name, pattern):
                 yield path
 
-    def open(self, mode: str = "rb", buffering: int = -1) -> BinaryIO:
-        """Open for reading bytes, by ranges as they are asked for; without a buffer where `buffering` is 0."""
+    def open(self, mode: str = "rb", buffering: int = -1) -> Stream:
+        """Open for reading bytes, by ranges on demand; unbuffered if `buffering` is 0."""
         if mode != "rb":
             raise ValueError(f"objects are read as bytes and written whole, not opened as {mode!r}")
         if self._data is not None:
@@ -214,36 +217,40 @@ class RemotePath:
         return reader if buffering == 0 else io.BufferedReader(reader, BLOCK_BYTES)
 
     def read_bytes(self) -> bytes:
-        """The whole object. One request."""
+        """Return the whole object. One request."""
         return self._data if self._data is not None else self.read_range(None)[0]
 
     def read_range(self, part: Range | None) -> tuple[bytes, int, int]:
-        """Bytes of the object or of a part of it, where they begin, and how many the whole has. One request."""
+        """Return the bytes of the object or a part of it, their offset, and the size of the object. One request."""
         try:
             with asking(self):
                 answer = self._client.get(self.key, options={"range": part} if part is not None else None)
                 return answer.bytes().to_bytes(), answer.range[0], answer.meta["size"]
         except UnreachableError:
-            if part is None or self.stat().st_size:
+            if part is None:
                 raise
-            return b"", 0, 0  # an empty object has no part that could be asked for
+            size = self.stat().st_size
+            begin = part[0] if isinstance(part, tuple) else 0
+            if begin < size:
+                raise
+            return b"", 0, size  # no server accepts a range that begins at the end or after it
 
     def read_text(self, encoding: str = "utf-8") -> str:
-        """The whole object as text."""
+        """Return the whole object as text."""
         return self.read_bytes().decode(encoding)
 
     def write_bytes(self, data: bytes | Path) -> None:
-        """Put an object whole, in place of an older one; from memory, or from a local file."""
+        """Put a whole object, replacing an older one; from memory or from a local file."""
         with asking(self):
             self._client.put(self.key, data)
 
     def create(self, data: bytes) -> bool:
-        """Put an object whole unless there is one; returns whether it is there with these bytes."""
+        """Put a whole object unless it exists; return whether the object has these bytes."""
         try:
             with asking(self):
                 self._client.put(self.key, data, mode="create")
         except (FileExistsError, UnreachableError) as error:
-            # The answer to a put that succeeded may have got lost on its way.
+            # The answer to a successful put may have been lost.
             try:
                 return self.read_bytes() == data
             except FileNotFoundError:
@@ -253,12 +260,12 @@ class RemotePath:
         return True
 
     def copy_to(self, target: RemotePath) -> None:
-        """Copy an object within the storage, in place of an older one."""
+        """Copy an object within the storage, replacing an older one."""
         with asking(self):
             self._client.copy(self.key, target.key)
 
     def unlink(self, missing_ok: bool = False) -> None:
-        """Delete an object. Not all kinds of storage say that there was none."""
+        """Delete an object. Not all kinds of storage report that it did not exist."""
         try:
             with asking(self):
                 self._client.delete(self.key)
@@ -267,7 +274,7 @@ class RemotePath:
                 raise
 
     def fetched(self) -> RemotePath:
-        """The same path with the object's bytes held in memory: reading it takes no more requests."""
+        """Return the same path with the object's bytes in memory, so that reading it takes no more requests."""
         return RemotePath(self._client, self._bucket, self._key, self.read_bytes())
 
     @property
@@ -289,13 +296,13 @@ class RemotePath:
 
 
 def delete(paths: Sequence[RemotePath]) -> None:
-    """Delete objects of one bucket, 1000 by a request; those that are gone already are passed over."""
+    """Delete objects of one bucket, 1000 per request; objects that are already gone are skipped."""
     for start in range(0, len(paths), LISTED_AT_ONCE):
         some = paths[start : start + LISTED_AT_ONCE]
         try:
             with asking(some[0]):
                 some[0]._client.delete([path.key for path in some])
-        except FileNotFoundError:  # some kinds of storage refuse the rest then
+        except FileNotFoundError:  # some kinds of storage then refuse the rest
             for path in some:
                 path.unlink(missing_ok=True)
 

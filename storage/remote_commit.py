@@ -1,7 +1,7 @@
-"""What `storage.commit` does, on object storage, where nothing can be renamed.
+"""The operations of `storage.commit` on object storage, where nothing can be renamed.
 
-Work goes on in a local temporary folder. A file is then put at once, or in parts that become an object by one last
-request: until then nobody sees anything of it. Parts of an upload that broke off stay invisible, and are paid for until
+The work happens in a local temporary folder. A file is then put in one request, or in parts that a last request turns
+into an object: until then nothing of it is visible. Parts of an interrupted upload stay invisible, and cost money until
 a rule of the bucket removes them (for S3: AbortIncompleteMultipartUpload).
 """
 
@@ -18,14 +18,14 @@ from storage.errors import StoreError, refusal
 from storage.remote import RemotePath, delete
 
 CLAIM = ".claim"
-"""Object by which a folder belongs to whoever fills it. Without the folder's mark beside it, nothing else counts."""
+"""Object that gives a folder to the process that fills it. Without the folder's mark, no other object in it counts."""
 
 
 @contextlib.contextmanager
 def put_file(target: RemotePath) -> Iterator[Path]:
-    """As `storage.commit.commit_file`."""
+    """Do what `storage.commit.commit_file` does."""
     with _local_errors(target), tempfile.TemporaryDirectory(prefix="traitline-") as folder:
-        # Below the same names: a shard is checked against those of its folders.
+        # Below folders of the same names, because a shard is checked against the names of its folders.
         temporary = Path(folder, target.key)
         temporary.parent.mkdir(parents=True)
         yield temporary
@@ -34,7 +34,7 @@ def put_file(target: RemotePath) -> Iterator[Path]:
 
 @contextlib.contextmanager
 def put_folder(target: RemotePath, mark: str) -> Iterator[Path]:
-    """As `storage.commit.commit_folder`: claimed first, so that two cannot mix their files, and marked last."""
+    """Do what `storage.commit.commit_folder` does: claim first, so that two processes cannot mix files; mark last."""
     if not (target / CLAIM).create(secrets.token_bytes(16)):
         raise FileExistsError(errno.EEXIST, "already there", str(target))
     try:
@@ -50,7 +50,7 @@ def put_folder(target: RemotePath, mark: str) -> Iterator[Path]:
 
 
 def move_file(path: RemotePath, target: RemotePath) -> None:
-    """As `storage.commit.move_file`: copied and then deleted, so that for a moment it is at both places."""
+    """Do what `storage.commit.move_file` does: copy, then delete, so that both exist for a moment."""
     try:
         path.copy_to(target)
         path.unlink(missing_ok=True)
@@ -59,10 +59,10 @@ def move_file(path: RemotePath, target: RemotePath) -> None:
 
 
 def remove_folder(folder: RemotePath) -> None:
-    """As `storage.commit.remove_folder`, but not at one instant."""
+    """Do what `storage.commit.remove_folder` does, but not at one instant."""
     found = sorted(folder.rglob("*"), reverse=True)
-    # What sorts first is what such a folder is found by, a claim or the description of a family: where this breaks off
-    # before, it can be done again.
+    # The object that sorts first identifies such a folder: a claim or the description of a family. It is deleted last,
+    # so that an interrupted removal can be repeated.
     delete(found[:-1])
     delete(found[-1:])
 

@@ -1,4 +1,4 @@
-"""What went wrong with a request, as one line that names the cure."""
+"""Failed requests to object storage, described in one line that names the cure."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _CREDENTIALS = {
 
 @contextlib.contextmanager
 def asking(path: object) -> Iterator[None]:
-    """Around a request about `path`: its errors become FileNotFoundError, FileExistsError or `UnreachableError`."""
+    """Wrap a request about `path`: turn its errors into FileNotFoundError, FileExistsError or `UnreachableError`."""
     try:
         yield
     except AlreadyExistsError as error:
@@ -33,21 +33,21 @@ def asking(path: object) -> Iterator[None]:
 
 
 def reason(error: Exception) -> str:
-    """What is wrong, in one line out of many: the server's own words where it said something."""
+    """Describe an error in one line, in the server's own words if the server sent any."""
     text = str(error)
-    told = re.search(r"<Code>(.*?)</Code>(?:.*?<Message>(.*?)</Message>)?", text, re.DOTALL)
-    if told is not None:
-        return ": ".join(part for part in told.groups() if part).rstrip(".")
+    answer = re.search(r"<Code>(.*?)</Code>(?:.*?<Message>(.*?)</Message>)?", text, re.DOTALL)
+    if answer is not None:
+        return ": ".join(part for part in answer.groups() if part).rstrip(".")
     line = " ".join(text.partition("\n")[0].split())
-    asked = re.search(r"(https?://[^/?\s]+).* - (.*)", line)
-    return (": ".join(asked.groups()) if asked is not None else line)[:300]
+    request_error = re.search(r"(https?://[^/?\s]+).* - (.*)", line)
+    return (": ".join(request_error.groups()) if request_error is not None else line)[:300]
 
 
 def _cure(error: Exception, address: str) -> str:
     text = str(error)
     if _NO_BUCKET in text:
-        return "make the bucket, or name another"
-    # The second is where a machine in a cloud is told credentials, and what is asked last.
+        return "create the bucket, or name another"
+    # 169.254.169.254 gives credentials to machines in a cloud; it is asked last, after the environment.
     if re.search(r"status code: 40[13]\b|169\.254\.169\.254", text):
         return f"check the credentials in the environment, such as {_CREDENTIALS[address[:2]]}"
     return "check the network and the address of the server, such as AWS_ENDPOINT_URL, or try again later"

@@ -7,16 +7,20 @@ import os
 from collections.abc import Callable
 from typing import Any
 
-BLOCK_BYTES = 2**16  # least that is asked for at once
+BLOCK_BYTES = 2**16  # the smallest request
 
 Range = tuple[int, int] | dict[str, int]
-"""First byte and the one after the last; or {"suffix": count} for so many at the end."""
+"""The first byte and the one after the last; or {"suffix": count} for the last bytes."""
+
+
+Stream = io.RawIOBase | io.BufferedIOBase
+"""A file opened for reading bytes, on this machine or on object storage."""
 
 
 class RangeReader(io.RawIOBase):
-    """An object as a file: the first question also tells the size, and the last part that was asked for is kept.
+    """An object as a file: the first request also learns the size, and the last range read is kept.
 
-    Whoever begins with the end, where Parquet keeps its contents, gets size and end by one request.
+    A reader that begins with the end, where Parquet has its footer, gets size and end in one request.
     """
 
     def __init__(self, read_range: Callable[[Range], tuple[bytes, int, int]]) -> None:
@@ -26,40 +30,51 @@ class RangeReader(io.RawIOBase):
         self._start, self._block = 0, b""
 
     def readable(self) -> bool:
-        """Yes."""
+        """Return True."""
         return True
 
     def seekable(self) -> bool:
-        """Yes."""
+        """Return True."""
         return True
 
     def tell(self) -> int:
-        """Where the next byte comes from."""
+        """Return the position of the next byte."""
         return self._position
 
     def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
-        """Go to another place; returns which that is."""
-        if whence == os.SEEK_END and self._size is None:
-            self._fetch({"suffix": BLOCK_BYTES})
-        self._position = offset + {os.SEEK_SET: 0, os.SEEK_CUR: self._position, os.SEEK_END: self._size}[whence]
-        return self._position
+        """Move to another position and return it; it may lie after the end.
+
+        Raises:
+            ValueError: the position is before the beginning, or `whence` is unknown.
+        """
+        if whence == os.SEEK_SET:
+            position = offset
+        elif whence == os.SEEK_CUR:
+            position = self._position + offset
+        elif whence == os.SEEK_END:
+            position = (self._fetch({"suffix": BLOCK_BYTES}) if self._size is None else self._size) + offset
+        else:
+            raise ValueError(f"whence must be 0, 1 or 2, not {whence}")
+        if position < 0:
+            raise ValueError(f"cannot seek to {position}, before the beginning")
+        self._position = position
+        return position
 
     def readinto(self, buffer: Any) -> int:
-        """Read into a buffer what is at hand, or else as many bytes as fit; returns how many."""
+        """Read into a buffer from the kept range, or else as many bytes as fit; return their number."""
         begin, end = self._position, self._position + len(buffer)
-        if self._size is None:
-            self._fetch((begin, max(end, begin + BLOCK_BYTES)))
-        if begin >= self._size:
+        size = self._fetch((begin, max(end, begin + BLOCK_BYTES))) if self._size is None else self._size
+        if begin >= size:
             return 0
         if not self._start <= begin < self._start + len(self._block):
-            self._fetch((begin, min(max(end, begin + BLOCK_BYTES), self._size)))
+            self._fetch((begin, min(max(end, begin + BLOCK_BYTES), size)))
         data = self._block[begin - self._start : end - self._start]
         buffer[: len(data)] = data
         self._position += len(data)
         return len(data)
 
     def read(self, size: int = -1) -> bytes:
-        """Read as many bytes as are asked for, but for the object's end."""
+        """Read `size` bytes, or fewer at the end of the object."""
         if size < 0:
             return self.readall()
         parts = []
@@ -68,5 +83,7 @@ class RangeReader(io.RawIOBase):
             size -= len(part)
         return b"".join(parts)
 
-    def _fetch(self, part: Range) -> None:
+    def _fetch(self, part: Range) -> int:
+        """Keep a range, and return the size of the object."""
         self._block, self._start, self._size = self._read_range(part)
+        return self._size

@@ -1,4 +1,4 @@
-"""Scores by video, with the keys of the features that they came from, in STORE/scores/<model>/<version>/."""
+"""Scores by video, with the keys of the features behind them, in STORE/scores/<model>/<version>/."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import math
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -46,31 +47,31 @@ _FLOATS = ("face_coverage", "longest_gap_s", "others_share", "confirmed_share", 
 
 @dataclass(frozen=True, slots=True)
 class Score:
-    """What a model says about one video.
+    """A model's prediction for one video.
 
     Args:
-        video_id: POSIX path of the file below the videos folder, with its extension.
+        video_id: POSIX path of the file relative to the videos folder, with its extension.
         video_sha256: SHA-256 of the file's bytes, in hex.
-        traits: five finite numbers in the trait order; kept as float32.
-        face_coverage: share of frames with a face of the main person, 0 to 1; kept as float32.
+        traits: five finite numbers in the trait order; stored as float32.
+        face_coverage: share of frames with the main person's face, 0 to 1; stored as float32.
         static_tokens: number of static tokens that the model saw.
         dynamic_tokens: number of dynamic tokens that the model saw.
         static_key: key of the static features' family.
         dynamic_key: key of the dynamic features' family.
-        weights: which weights the extractors had: "pretrained" or "random".
-        abstain: why the score should not be used, as codes with a space between; empty where nothing speaks against.
-        low: lower bounds of the traits' intervals, kept as float32; None where the model has no calibration.
+        weights: the extractors' weights, "pretrained" or "random".
+        abstain: space-separated codes of the reasons not to use the score; empty if there are none.
+        low: lower bounds of the traits' intervals, stored as float32; None if the model has no calibration.
         high: upper bounds, likewise.
-        scored_at: when the run began that scored it, kept to the second; None for scores of before it was recorded.
-        face_gaps, longest_gap_s: how often the main person's face was lost, and for how many seconds at most.
-        people: faces seen together.
-        others_share: share of frames with somebody else's face, 0 to 1.
-        confirmed_share: share of the main person's pictures that a second detector took for a face as well, 0 to 1.
-        decoded_share: what was decoded of what the file promises, 0 to 1.
-            These six are None where they are not known; shares and seconds are kept as float32.
+        scored_at: start of the run that computed the score, stored to the second; None in scores older than this field.
+        face_gaps, longest_gap_s: how often the main person's face was lost, and the longest such gap in seconds.
+        people: number of faces seen together.
+        others_share: share of frames with another person's face, 0 to 1.
+        confirmed_share: share of the main person's pictures that a second detector also recognised as a face, 0 to 1.
+        decoded_share: share of the promised video that could be decoded, 0 to 1.
+            These six are None if unknown; shares and seconds are stored as float32.
 
     Raises:
-        ValueError: there are not five traits or bounds, or a number is not finite.
+        ValueError: the number of traits or bounds is not five, only one bound is given, or a number is not finite.
     """
 
     video_id: str
@@ -95,8 +96,8 @@ class Score:
 
     def __post_init__(self) -> None:
         if (self.low is None) != (self.high is None):
-            raise ValueError(f"{self.video_id}: an interval has two bounds")
-        # Rounded here and not by the file, so that what is read back equals what was written.
+            raise ValueError(f"{self.video_id}: an interval needs both bounds")
+        # Rounded here rather than by the file, so that a score read back equals the score written.
         for names, kind in ((_FLOATS, lambda value: float(np.float32(value))), (_COUNTS, int)):
             for name in names:
                 if (value := getattr(self, name)) is not None:
@@ -114,7 +115,7 @@ class Score:
             object.__setattr__(self, name, rounded)
             numbers += rounded
         if not all(map(math.isfinite, numbers)):
-            raise ValueError(f"{self.video_id}: scores, bounds and facts of quality must be finite numbers")
+            raise ValueError(f"{self.video_id}: scores, bounds and quality facts must be finite numbers")
 
 
 class ScoreStore:
@@ -131,7 +132,7 @@ class ScoreStore:
         self._scores = open_store(root) / "scores"
 
     def write(self, model: str, version: str, rows: Iterable[Score]) -> None:
-        """Commit scores, all or none. Of two scores for one video, the later one counts.
+        """Commit scores, all or none. If a video has several scores, the latest one counts.
 
         Raises:
             ValueError: `model` or `version` cannot be a folder's name.
@@ -142,7 +143,7 @@ class ScoreStore:
             add_rows(self._folder(model, version), "scores", pa.Table.from_pylist(values, schema=_SCHEMA))
 
     def read(self, model: str, version: str) -> Iterator[Score]:
-        """Read the latest score for each video, sorted by video_id; see `latest_rows` for what is in memory.
+        """Read the latest score of each video, sorted by video_id; see `latest_rows` for the memory that this takes.
 
         Raises:
             ValueError: `model` or `version` cannot be a folder's name.
@@ -152,13 +153,14 @@ class ScoreStore:
             yield Score(**values)
 
     def feature_keys(self) -> set[str]:
-        """Keys of all features that any score came from.
+        """Return the keys of all features that any score was computed from.
 
         Raises:
             StoreError: a file is damaged or too new.
         """
         keys: set[str] = set()
-        for folder in sorted(self._scores.glob("*/*")):
+        folders: list[StorePath] = sorted(self._scores.glob("*/*"))
+        for folder in folders:
             if folder.is_dir() and not folder.name.startswith("."):
                 keys |= column_values(folder, "scores", _SCHEMA, ("static_key", "dynamic_key"))
         return keys
@@ -168,17 +170,18 @@ class ScoreStore:
 
 
 def check_scores(path: StorePath) -> None:
-    """Read all of one file of scores. Raises StoreError where it is damaged or too new."""
+    """Read a whole file of scores. Raises StoreError if it is damaged or too new."""
     read_part(path, _SCHEMA, _check)
 
 
 def _check(rows: pa.Table) -> None:
-    """Refuse what `Score` would, for all rows at once."""
-    numbers = [rows["face_coverage"], *(pc.list_flatten(rows[name]) for name in ("traits", "low", "high"))]
+    """Refuse values that `Score` would refuse, for all rows at once."""
+    lists = (pc.list_flatten(rows[name]) for name in ("traits", "low", "high"))
+    numbers: list[pa.Array[Any] | pa.ChunkedArray[Any]] = [rows["face_coverage"], *lists]
     if not all(pc.all(pc.is_finite(column), min_count=0).as_py() for column in numbers):
         raise ValueError("scores, bounds and face_coverage must be finite numbers")
     if not rows["low"].is_null().equals(rows["high"].is_null()):
-        raise ValueError("an interval has two bounds")
+        raise ValueError("an interval needs both bounds")
     times = rows["scored_at"].cast(pa.int64())
-    if not pc.all(pc.less(pc.abs(times), _MOST_MS), min_count=0).as_py():
+    if not pc.all(pc.less(pc.abs(times), pa.scalar(_MOST_MS)), min_count=0).as_py():
         raise ValueError("scored_at must be a time")

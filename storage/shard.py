@@ -1,7 +1,7 @@
-"""What a shard says about itself, and what a file format must be able to do to hold shards.
+"""A shard's header, and the interface that a file format must implement to store shards.
 
 Each format is one file, `storage.parquet_store` and `storage.hdf5_store`, and one line in `storage.formats`. Formats
-only move arrays: that they came back unchanged is checked here, the same way for every format, against the header.
+only move arrays; this module checks them against the header, in the same way for every format, when they come back.
 """
 
 from __future__ import annotations
@@ -22,13 +22,13 @@ from storage.families import Family, canonical_json
 from storage.features import VideoFeatures
 from storage.paths import StorePath, fetched
 
-# Raised when a reader of the version before would misread a file. Not part of the key, as the numbers are the same.
-# 1: float32, and a CRC-32 over each video's vectors. 2: a dtype, and a quicker checksum. 3: vectors lie in the file as
-# they are, in larger pieces, and the checksum is that of the numbers alone.
+# Raised when a reader of the previous version would misread a file. Not part of the key, as the numbers are the same.
+# 1: float32, and a CRC-32 over each video's vectors. 2: a dtype, and a faster checksum. 3: unencoded vectors in larger
+# pieces, and a checksum over the numbers alone.
 SHARD_VERSION = 3
 
 _FIRST_PLAIN_VERSION = 3
-_MOST_COMPRESSION = 100  # of vectors, in versions that did
+_MOST_COMPRESSION = 100  # of vectors, in the versions that compressed them
 
 Dtype = Literal["float32", "float16"]
 
@@ -42,19 +42,19 @@ class VideoEntry(NamedTuple):
     checksum: int
 
 
-# What `VideoEntry._make` does, in a third of the time: opening a store of a million videos makes a million of them.
+# Like `VideoEntry._make`, in a third of the time: opening a store of a million videos makes a million entries.
 _video_entry = partial(tuple.__new__, VideoEntry)
 _tokens = itemgetter(VideoEntry._fields.index("tokens"))
 
 
 @dataclass(frozen=True)
 class ShardHeader:
-    """A shard's family and contents: enough to know what is done without opening the columns.
+    """A shard's family and contents: enough to tell which videos are done without opening the columns.
 
     Args:
         family: of all videos.
         videos: in the order of their rows.
-        dtype: in which the vectors are kept; readers get float32.
+        dtype: of the vectors in the file; readers receive float32.
         version: of the shard.
     """
 
@@ -65,10 +65,10 @@ class ShardHeader:
 
     @classmethod
     def of(cls, family: Family, videos: Sequence[VideoFeatures], dtype: Dtype = "float32") -> ShardHeader:
-        """Describe features that are about to be written, and that `dtype` holds as they are.
+        """Build the header of features that are about to be written and that `dtype` represents exactly.
 
         Raises:
-            ValueError: there are none, one is not of the family, or a video comes twice.
+            ValueError: there are none, one does not belong to the family, or a video occurs twice.
         """
         if not videos:
             raise ValueError("a shard holds at least one video")
@@ -76,12 +76,12 @@ class ShardHeader:
             family.check(video)
         ids = [video.video_id for video in videos]
         if len(set(ids)) != len(ids):
-            raise ValueError(f"a video comes twice in one shard: {max(ids, key=ids.count)}")
+            raise ValueError(f"a video occurs twice in one shard: {max(ids, key=ids.count)}")
         return cls(family, tuple(VideoEntry(v.video_id, v.video_sha256, v.tokens, v.checksum()) for v in videos), dtype)
 
     @property
     def rows(self) -> int:
-        """Number of tokens of all videos."""
+        """Total number of tokens."""
         return sum(map(_tokens, self.videos))
 
     @property
@@ -90,8 +90,8 @@ class ShardHeader:
         return self.family.dim * np.dtype(self.dtype).itemsize
 
     def to_text(self) -> str:
-        """One line of JSON and a line with its SHA-256, for a format to keep in the file."""
-        values = {"family": self.family.to_dict(), "key": self.family.key, "videos": self.videos}
+        """Return one line of JSON and a line with its SHA-256, for a format to store in the file."""
+        values: dict[str, Any] = {"family": self.family.to_dict(), "key": self.family.key, "videos": self.videos}
         if self.version > 1:
             values |= {"dtype": self.dtype, "shard_version": self.version}
         line = canonical_json(values)
@@ -99,11 +99,11 @@ class ShardHeader:
 
     @classmethod
     def from_text(cls, text: str) -> ShardHeader:
-        """Undo `to_text`.
+        """Parse the result of `to_text`.
 
         Raises:
             StoreError: a newer version of the program wrote it.
-            ValueError, KeyError, TypeError: it is damaged, or no header at all.
+            ValueError, KeyError, TypeError: it is damaged, or not a header.
         """
         line, _, checksum = text.partition("\n")
         if checksum != _sha256(line):
@@ -114,17 +114,17 @@ class ShardHeader:
             raise StoreError(f"shard version {version} is newer than this program's ({SHARD_VERSION}): update it")
         family = _family(canonical_json(values["family"]))
         if values["key"] != family.key:
-            raise ValueError(f"the header's key {values['key']} is not that of its settings, {family.key}")
-        dtype = values["dtype"] if version > 1 else "float32"
+            raise ValueError(f"the header's key {values['key']} differs from that of its settings, {family.key}")
+        dtype: Any = values["dtype"] if version > 1 else "float32"
         if dtype not in ("float32", "float16"):
             raise ValueError(f"the header's dtype is {dtype!r}")
         return cls(family, _entries(values["videos"]), dtype, version)
 
     def check_size(self, file_bytes: int) -> None:
-        """Refuse a header that claims more rows than a file has room for, before memory is taken for them.
+        """Refuse a header that claims more rows than the file has room for, before memory is allocated for them.
 
         Raises:
-            ValueError: it does.
+            ValueError: the header claims too many rows.
         """
         most = file_bytes if self.version >= _FIRST_PLAIN_VERSION else _MOST_COMPRESSION * file_bytes
         if self.rows * self.row_bytes > most:
@@ -132,38 +132,38 @@ class ShardHeader:
 
 
 class ShardFormat(Protocol):
-    """A file format for shards. `path` of `write` is a temporary local file that gets committed later.
+    """A file format for shards. The `path` of `write` is a temporary local file that is committed later.
 
-    Readers raise FileNotFoundError where the file is gone, OSError or ValueError where it is damaged, and leave it to
-    the caller to name the file.
+    Readers raise FileNotFoundError if the file is gone and OSError or ValueError if it is damaged; the caller names the
+    file.
     """
 
     suffix: str
 
     def write(self, path: Path, header: ShardHeader, videos: Sequence[VideoFeatures]) -> None:
-        """Write one shard file. `header` is that of `videos`."""
+        """Write one shard file. `header` describes `videos`."""
 
     def read_header(self, path: StorePath) -> ShardHeader:
-        """Read what the shard says about itself, without its columns."""
+        """Read the shard's header without its columns."""
 
     def read(self, path: StorePath, header: ShardHeader, positions: Sequence[int]) -> Iterator[VideoFeatures]:
-        """Read the videos at these positions (ascending) of `header.videos`, holding few of them at a time."""
+        """Read the videos at these ascending positions in `header.videos`, with few of them in memory at a time."""
 
     def read_through_library(
         self, path: StorePath, header: ShardHeader, positions: Sequence[int]
     ) -> Iterator[VideoFeatures]:
-        """Read the same as other programs do, through the format's library, which verifies its own checksums."""
+        """Read the same videos as other programs do: through the format's library, which verifies its own checksums."""
 
     def check(self, path: StorePath, header: ShardHeader) -> None:
-        """Check what both ways of reading do without, but other programs see."""
+        """Check the parts of the file that neither way of reading uses but other programs see."""
 
 
 def read_header(path: StorePath, format: ShardFormat) -> ShardHeader:
-    """Read what a shard says about itself.
+    """Read a shard's header.
 
     Raises:
         FileNotFoundError: the file is gone.
-        StoreError: the file is damaged, too new, or of another family than its folder is for.
+        StoreError: the file is damaged, too new, or belongs to another family than its folder.
     """
     try:
         header = format.read_header(path)
@@ -190,7 +190,7 @@ def read_videos(
 
     Raises:
         FileNotFoundError: the file is gone.
-        StoreError: the file is damaged, or a video is not what the header says.
+        StoreError: the file is damaged, or a video differs from its entry in the header.
     """
     if len(positions) > len(header.videos) // 4:
         path = fetched(path)
@@ -209,31 +209,31 @@ def read_videos(
 
 
 def damaged(path: StorePath | str, error: Exception) -> StoreError:
-    """The error for a file that cannot be what was once committed."""
+    """Build the error for a file that differs from every file that was once committed."""
     return StoreError(
         f"{path} is damaged: {' '.join(str(error).split())}; `traitline store repair` moves it aside, and the next run "
-        "makes it anew"
+        "recomputes it"
     )
 
 
 def _entries(videos: list[list[Any]]) -> tuple[VideoEntry, ...]:
-    """The list of contents as JSON has it, made sure to be one. By columns, for there may be a million videos."""
+    """Validate the list of contents from JSON, column by column because there may be a million videos."""
     ids, digests, tokens, checksums = zip(*videos, strict=True)
     texts, numbers = set(map(type, ids + digests)), set(map(type, tokens + checksums))
     if texts != {str} or numbers != {int} or min(tokens) < 1 or len(set(ids)) != len(ids):
-        raise ValueError("the header's list of videos is none")
-    "".join(ids).encode()  # raises ValueError for halves of surrogate pairs, which no other file could hold
+        raise ValueError("the header's list of videos is malformed")
+    "".join(ids).encode()  # raises ValueError for lone surrogates, which no other file could store
     return tuple(map(_video_entry, videos))
 
 
 @lru_cache(maxsize=64)
 def _family(text: str) -> Family:
-    # A store's shards are of a few families, and working out a key takes as long as reading a small header.
+    # A store has few families, and computing a key takes as long as reading a small header.
     return Family.from_dict(json.loads(text))
 
 
 def gone(error: FileNotFoundError) -> StoreError:
-    """The error for a shard that went while shards were being merged or converted."""
+    """Build the error for a shard that disappeared while shards were being merged or converted."""
     return StoreError(f"{error.filename} is gone: another process merges or converts too; try again when it is done")
 
 

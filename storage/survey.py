@@ -1,4 +1,4 @@
-"""What a store holds, counted."""
+"""Counting the contents of a store."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ from storage.shard import ShardHeader, read_header
 
 @dataclass(frozen=True, slots=True)
 class Contents:
-    """What there is of one family.
+    """The contents of a store in one family.
 
     Args:
-        family: which features.
+        family: the family.
         kinds: format and dtype of the shards, such as "parquet float32", sorted.
         shards: number of files.
-        unreadable: how many of them are damaged or too new, as far as their headers show.
+        unreadable: number of files that are damaged or too new, as far as their headers show.
         videos: number of different videos.
         rows: number of tokens that a reader gets.
-        bytes: of all shards.
+        bytes: total size of the shards.
     """
 
     family: Family
@@ -38,7 +38,7 @@ class Contents:
 
 
 def survey(store: FeatureStore, family: Family) -> Contents:
-    """Count what there is of a family, from the headers alone; 16 bytes of memory for each video of each shard."""
+    """Count the contents of a family from the headers alone; takes 16 bytes of memory per video of each shard."""
     kinds, names, tokens, size, unreadable = set(), [], [], 0, 0
     shards = store.shards(family)
     for shard, found in zip(shards, in_order(_header_and_size, shards), strict=True):
@@ -52,14 +52,14 @@ def survey(store: FeatureStore, family: Family) -> Contents:
         kinds.add(f"{shard.suffix.removeprefix('.')} {header.dtype}")
         names.append(np.array([hash(entry.video_id) for entry in header.videos], np.int64))
         tokens.append(np.array([entry.tokens for entry in header.videos], np.int64))
-    # Of two shards with the same video, the later one counts: the first in the reversed order.
+    # If two shards hold the same video, the later one counts: the first in the reversed order.
     videos, newest = np.unique(np.concatenate([np.empty(0, np.int64), *names])[::-1], return_index=True)
     rows = np.concatenate([np.empty(0, np.int64), *tokens])[::-1][newest].sum()
     return Contents(family, tuple(sorted(kinds)), len(shards), unreadable, len(videos), int(rows), size)
 
 
 def _header_and_size(shard: StorePath) -> tuple[ShardHeader | None, int] | None:
-    """A shard's header, None where it is damaged, and its bytes; None where it was merged or converted just now."""
+    """Return a shard's header (None if damaged) and its size in bytes; None if the shard has just been replaced."""
     try:
         return read_header(shard, format_of(shard)), shard.stat().st_size
     except FileNotFoundError:

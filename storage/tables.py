@@ -1,4 +1,4 @@
-"""Small tables that only ever grow: each addition is one Parquet part, and the newest part is right."""
+"""Small tables that only ever grow: each addition is one Parquet part, and the newest part is valid."""
 
 from __future__ import annotations
 
@@ -23,25 +23,25 @@ from storage.shard import damaged
 
 TABLE_VERSION = 1
 _VERSION_KEY = b"traitline_table_version"
-_CHECKSUM_KEY = b"traitline_rows_sha256"  # absent in parts of before; Parquet's own checksums leave out its footer
+_CHECKSUM_KEY = b"traitline_rows_sha256"  # absent in older parts; Parquet's own checksums leave out its footer
 SUFFIX = ".parquet"
 
 Check = Callable[[pa.Table], None]
-"""Raises ValueError where the rows of a part hold what cannot be."""
+"""Raises ValueError if the rows of a part hold impossible values."""
 
-_MOST_ROWS_PER_BYTE = 4  # no two rows are the same, so that compression cannot do better
+_MOST_ROWS_PER_BYTE = 4  # no two rows are the same, so compression cannot do better
 
 
 def add_rows(
     folder: StorePath, prefix: str, rows: pa.Table, confirm: Callable[[Path], None] | None = None
 ) -> StorePath:
-    """Commit rows as one part, whole; returns its path.
+    """Commit rows as one part, as a whole; return its path.
 
     Args:
         folder: of the parts.
         prefix: of their names.
         rows: to add.
-        confirm: called with the temporary file when all that is left is to give it its name; what it raises stops that.
+        confirm: called with the temporary file immediately before the rename; an exception from it prevents the commit.
 
     Raises:
         StoreError: the operating system refused.
@@ -57,7 +57,7 @@ def add_rows(
 
 
 def read_rows(folder: StorePath, prefix: str, schema: pa.Schema) -> pa.Table:
-    """Read the rows of all parts, oldest part first, with the part's number as a last column `part`.
+    """Read the rows of all parts, oldest part first, with the part's number as an additional last column `part`.
 
     Raises:
         StoreError: a part is damaged, has other columns, or was written by a newer version of the program.
@@ -72,22 +72,22 @@ def read_rows(folder: StorePath, prefix: str, schema: pa.Schema) -> pa.Table:
 def latest_rows(
     folder: StorePath, prefix: str, schema: pa.Schema, check: Check | None = None
 ) -> Iterator[dict[str, Any]]:
-    """Read the rows of all parts in ascending order of the first column, a text; each value once, its newest row.
+    """Read the newest row for each value of the first column, a text, in ascending order of that column.
 
-    A part is in memory only while the merge is within its range of values. What one run adds comes in ranges that
-    follow each other, so that as many parts are in memory as runs have added to the same range.
+    A part is in memory only while the merge is within its range of values. The parts of one run have consecutive
+    ranges, so the number of parts in memory is the number of runs that added to the same range.
 
     Raises:
         StoreError: as `read_rows`.
     """
     newest_first = list_parts(folder, prefix, {SUFFIX})[::-1]
-    # Neither the footer's statistics nor one column read alone will do: only a whole part can be checked, and on a
-    # damaged one that is not, pyarrow can crash or take all memory.
+    # Neither the footer's statistics nor a single column will do: only a whole part can be checked, and on an unchecked
+    # damaged part pyarrow can crash or use up all memory.
     firsts = in_order(lambda path: pc.min(read_part(path, schema, check).column(0)).as_py(), newest_first)
     found = zip(newest_first, firsts, strict=True)
     parts = [_sorted_rows(path, schema, first) for path, first in found if first is not None]
     previous = None
-    # Of equal values, `merge` gives those of the first iterator first.
+    # Of equal values, `merge` yields those of the first iterator first.
     for value, row in heapq.merge(*parts, key=lambda pair: pair[0]):
         if row is not None and value != previous:
             previous = value
@@ -110,14 +110,14 @@ def read_part(path: StorePath, schema: pa.Schema, check: Check | None = None) ->
             if field.name not in rows.schema.names:
                 rows = rows.append_column(field, pa.nulls(len(rows), field.type))
         rows = rows.select(schema.names)
-        rows.validate(full=True)  # pyarrow reads bytes as text that are none
+        rows.validate(full=True)  # pyarrow reads invalid UTF-8 as text
         if check is not None:
             check(rows)
     return rows
 
 
 def column_values(folder: StorePath, prefix: str, schema: pa.Schema, columns: Sequence[str]) -> set[str]:
-    """All different values of some of the columns of text, holding few rows at a time.
+    """Return all distinct values of some text columns, with few rows in memory at a time.
 
     Raises:
         StoreError: a part is damaged or was written by a newer version of the program.
@@ -127,14 +127,15 @@ def column_values(folder: StorePath, prefix: str, schema: pa.Schema, columns: Se
         values: set[str] = set()
         with _open(path, schema) as file:
             for batch in file.iter_batches(columns=list(columns)):
-                values.update(*(column.unique().to_pylist() for column in batch.columns))
+                for column in batch.columns:
+                    values.update(value for value in column.unique().to_pylist() if value is not None)
         return values
 
     return set().union(*in_order(read, list_parts(folder, prefix, {SUFFIX})))
 
 
 def _sorted_rows(path: StorePath, schema: pa.Schema, first: str) -> Iterator[tuple[str, dict[str, Any] | None]]:
-    yield first, None  # keeps the part's place in the merge; it is read when that comes to it
+    yield first, None  # reserves the part's place in the merge; the part is read when the merge reaches it
     rows, by = read_part(path, schema), schema.names[0]
     rows = rows.append_column("row", pa.array(range(len(rows)), pa.int64()))
     rows = rows.sort_by([(by, "ascending"), ("row", "descending")]).drop_columns("row")
@@ -145,10 +146,10 @@ def _sorted_rows(path: StorePath, schema: pa.Schema, first: str) -> Iterator[tup
 
 @contextlib.contextmanager
 def _open(path: StorePath, schema: pa.Schema) -> Iterator[pq.ParquetFile]:
-    """Open a part once what it says about itself is known to be what this program writes.
+    """Open a part after checking that its metadata is what this program writes.
 
-    That comes before any row: where one flipped bit says that a list has 300 million numbers, not 5, pyarrow makes so
-    many, whatever memory it takes.
+    The check comes before any row is read: if one flipped bit makes a list of 5 numbers one of 300 million, pyarrow
+    allocates them all.
     """
     try:
         source = fetched(path)
@@ -168,17 +169,17 @@ def _open(path: StorePath, schema: pa.Schema) -> Iterator[pq.ParquetFile]:
 
 
 def _check_columns(path: StorePath, found: pa.Schema, schema: pa.Schema) -> None:
-    """Compare before anything is read; a column that came later may be null, and is absent in parts of before."""
+    """Compare the schemas before any row is read; columns added later may be null, and are absent in older parts."""
     fields = {field.name: field for field in found}
     present = [field for field in schema if field.name in fields]
     lacking = [field for field in schema if field.name not in fields]
     same = len(found) == len(present) and all(field.equals(fields[field.name]) for field in present)
     if not same or not all(field.nullable for field in lacking):
-        raise StoreError(f"cannot read {path}: it has other columns than this program writes; move it away")
+        raise StoreError(f"cannot read {path}: its columns differ from those that this program writes; move it away")
 
 
 def _checksum(rows: pa.Table) -> str:
-    """SHA-256 of the rows as one Arrow record batch without metadata, which the same rows always give."""
+    """Return the SHA-256 of the rows as one Arrow record batch without metadata, which equal rows always share."""
     sink = io.BytesIO()
     plain = rows.replace_schema_metadata(None).combine_chunks()
     with pa.ipc.new_stream(sink, plain.schema) as writer:

@@ -102,14 +102,15 @@ def _row(cells: dict[str, Any], trait_names: Sequence[str]) -> TraitRow:
     if cells["status"] != "scored":
         raise ValueError(f"a row has the status {cells['status']!r}")
     keys = dict(part.split(":") for part in cells["features"].split())
-    bounds = {bound: tuple(cells[f"{name}_{bound}"] for name in trait_names) for bound in ("low", "high")}
+    low, high = (tuple(cells[f"{name}_{bound}"] for name in trait_names) for bound in ("low", "high"))
     of_score = {name: cells[name] for name in Score.__slots__ if name in cells}
     score = Score(
         **of_score,
         traits=tuple(cells[name] for name in trait_names),
         static_key=keys["static"],
         dynamic_key=keys["dynamic"],
-        **{name: None if None in values else values for name, values in bounds.items()},
+        low=None if None in low else low,
+        high=None if None in high else high,
     )
     return TraitRow(**of_row, score=score)
 

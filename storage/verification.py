@@ -1,7 +1,7 @@
-"""Finding what is damaged in a store, and moving it aside.
+"""Finding damaged files in a store and moving them aside.
 
-What was moved lies below STORE/quarantine as it lay below STORE, for people to look at. For readers it is no longer
-there, so that the next run makes anew just what was in it. A damaged model stays where it is: no run makes the same.
+A moved file lies below STORE/quarantine at the same relative path, for people to examine. Readers no longer see it, so
+the next run recomputes its contents. A damaged model stays in place, because no run can reproduce it.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from storage.formats import SUFFIXES, check_shard, format_of
 from storage.layout import open_store
 from storage.models import METADATA_FILE, ModelSerializer
 from storage.parts import list_parts
-from storage.paths import StorePath
+from storage.paths import StorePath, relative_name
 from storage.scores import check_scores
 from storage.seen import check_seen
 from storage.shard import read_header
@@ -31,8 +31,8 @@ _CHECKS = {
     "seen": check_seen,
 }
 _LOST = {
-    "family": "it is written anew from the shards",
-    "shard": "the next extraction makes its videos anew",
+    "family": "it is rewritten from the shards",
+    "shard": "the next extraction recomputes its videos",
     "failures": "the next extraction tries its videos again",
     "scores": "the next scoring scores its videos again",
     "seen": "the next run looks at its videos again",
@@ -40,7 +40,7 @@ _LOST = {
 
 
 def store_files(root: str | StorePath) -> list[StorePath]:
-    """All that a store must not lose: families, shards, failures, scores, what was seen; models' metadata.
+    """List all files that a store must not lose: families, shards, failures, scores, what was seen, models' metadata.
 
     Raises:
         StoreError: the folder is not a store.
@@ -61,14 +61,18 @@ def store_files(root: str | StorePath) -> list[StorePath]:
 
 
 def find_damage(path: StorePath) -> str | None:
-    """Read all of a file from `store_files`; returns one line that says what is wrong, or None."""
+    """Read a whole file from `store_files`; return one line that describes the damage, or None.
+
+    Raises:
+        storage.errors.UnreachableError: object storage cannot be reached.
+    """
     try:
         if is_model(path):
             _check_model(path.parent)
         else:
             _CHECKS[_kind(path)](path)
     except FileNotFoundError:
-        return None  # merged or converted just now
+        return None  # merged or converted in the meantime
     except UnreachableError:
         raise
     except StoreError as error:
@@ -77,26 +81,26 @@ def find_damage(path: StorePath) -> str | None:
 
 
 def is_model(path: StorePath) -> bool:
-    """Whether a file from `store_files` stands for a model."""
+    """Return whether a file from `store_files` represents a model."""
     return path.name == METADATA_FILE
 
 
 def what_is_lost(path: StorePath) -> str:
-    """What becomes of the contents of a file that `quarantine` has moved aside, in a few words."""
+    """Say in a few words what happens to the contents of a file that `quarantine` has moved aside."""
     return _LOST[_kind(path)]
 
 
 def quarantine(root: str | StorePath, path: StorePath) -> StorePath:
-    """Move a damaged file aside, which must not be of a model; a family's description is written anew from its shards.
+    """Move a damaged file aside. It must not belong to a model; a family's description is rewritten from its shards.
 
     Returns:
-        Where the file is now.
+        The new path of the file.
 
     Raises:
         StoreError: the operating system refused.
     """
     store = open_store(root)
-    target = store / "quarantine" / path.relative_to(store)
+    target = store / "quarantine" / relative_name(path, store)
     number = 1
     while target.exists():
         number += 1

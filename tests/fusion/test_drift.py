@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import numpy as np
 import pytest
 from scipy import stats
@@ -74,5 +76,5 @@ def test_equal_earlier_scores_make_fewer_bins():
 
 @pytest.mark.parametrize("shape", [(0, 5), (3, 4), (5,)])
 def test_only_populations_of_five_traits_are_compared(shape):
-    with pytest.raises(ValueError, match="at least one video"):
+    with pytest.raises(ValueError, match=re.escape(str(shape))):
         measure_drift(np.zeros(shape), np.zeros((3, 5)), NOBODY)

@@ -35,11 +35,11 @@ def test_a_label_file_with_more_columns_will_do(tmp_path):
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ("gender\nf\n", "lacks a column video_id or subject"),
-        ("subject,gender\np1,f\np1,m\n", "1 of column subject appear more than once: p1"),
-        ("subject\np1\n", "has no column of groups"),
-        ("subject,income\n" + "".join(f"p{n},{n}\n" for n in range(31)), "income has 31 different values"),
-        ("subject,gender\np1\n", "is not a table of groups"),
+        ("gender\nf\n", r"g\.csv.*video_id.*subject"),
+        ("subject,gender\np1,f\np1,m\n", r"\b1\b.*subject.*: p1$"),
+        ("subject\np1\n", "subject$"),
+        ("subject,income\n" + "".join(f"p{n},{n}\n" for n in range(31)), r"income.*\b31\b"),
+        ("subject,gender\np1\n", r"g\.csv"),
     ],
 )
 def test_a_table_that_cannot_be_meant_is_refused_with_what_is_wrong(tmp_path, content, message):
@@ -49,6 +49,6 @@ def test_a_table_that_cannot_be_meant_is_refused_with_what_is_wrong(tmp_path, co
 
 
 def test_a_table_that_is_not_there_or_of_another_kind_is_named(tmp_path):
-    for name, message in (("none.csv", "No such file|cannot read"), ("groups.xlsx", r"\.csv or \.parquet")):
+    for name, message in (("none.csv", r"none\.csv"), ("groups.xlsx", r"\.csv or \.parquet")):
         with pytest.raises(LabelError, match=message):
             read_groups(tmp_path / name, VIDEOS, PEOPLE)

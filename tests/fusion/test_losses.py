@@ -66,3 +66,8 @@ def test_training_ends_with_the_last_epoch_or_after_waiting_long_enough():
     assert is_finished(settings, 4, [1.0, 0.5, 0.6, 0.5])
     assert is_finished(settings, 6, [6, 5, 4, 3, 2, 1])
     assert not is_finished(settings, 5, [])
+
+
+def test_the_likelihood_needs_a_variance():
+    with pytest.raises(ValueError, match="log_variance"):
+        loss_of("nll", SCORES, LABELS)

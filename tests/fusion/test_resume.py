@@ -135,16 +135,16 @@ def test_a_training_that_was_broken_off_ends_as_an_undisturbed_one(tmp_path, los
 
 
 def test_more_devices_than_there_are_are_refused():
-    with pytest.raises(TrainingError, match="asks for 9 CPUs, there are 1"):
+    with pytest.raises(TrainingError, match=r"train\.devices.*\b9\b.*\b1\b"):
         train(*small(), TrainSettings(devices=9))
 
 
 def test_the_checkpoint_of_another_training_is_refused(tmp_path):
     train(*small(), TrainSettings(epochs=1), folder=tmp_path)
-    with pytest.raises(TrainingError, match="another training"):
+    with pytest.raises(TrainingError, match=CHECKPOINT):
         train(*small(), TrainSettings(epochs=1, seed=1), folder=tmp_path)
     (tmp_path / CHECKPOINT).write_bytes(b"PK no more")
-    with pytest.raises(TrainingError, match="delete it to start over"):
+    with pytest.raises(TrainingError, match=CHECKPOINT):
         train(*small(), TrainSettings(epochs=1), folder=tmp_path)
 
 

@@ -38,25 +38,25 @@ def test_a_batch_is_padded_to_the_lengths_asked_for():
     batch = pad_batch([clip(2, 1)], static_length=4, dynamic_length=3)
     assert batch["static"].shape == (1, 4, 3)
     assert batch["dynamic"].shape == (1, 3, 2)
-    with pytest.raises(ValueError, match="a clip has 2 static tokens, more than the 1"):
+    with pytest.raises(ValueError, match=r"\b2 static tokens.*\b1\b"):
         pad_batch([clip(2, 1)], static_length=1)
 
 
 def test_clips_of_other_dimensions_cannot_share_a_batch():
-    with pytest.raises(ValueError, match=r"b\.mp4: static tokens have 4 numbers, others have 3"):
+    with pytest.raises(ValueError, match=r"b\.mp4: static .*\b4\b.*\b3\b"):
         pad_batch([clip(1, 1), clip(1, 1, static_dim=4, video_id="b.mp4")])
 
 
 def test_a_clip_without_motion_tokens_is_refused_by_name():
-    with pytest.raises(ValueError, match=r"a\.mp4: dynamic tokens must be"):
+    with pytest.raises(ValueError, match=r"a\.mp4: dynamic .*\(0, "):
         clip(1, 0)
 
 
 def test_a_number_that_is_not_finite_is_refused_by_name():
-    with pytest.raises(ValueError, match=r"a\.mp4: static tokens or times hold a number that is not finite"):
+    with pytest.raises(ValueError, match=r"a\.mp4: static "):
         clip(1, 1, value=np.inf)
 
 
 def test_times_must_be_as_many_as_tokens():
-    with pytest.raises(ValueError, match=r"static times must be \[2\]"):
+    with pytest.raises(ValueError, match=r"static times .*\[2\].*\(3,\)"):
         ClipTokens("a.mp4", np.ones((2, 3)), np.zeros(3), np.ones((1, 2)), np.zeros(1))

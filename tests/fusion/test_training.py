@@ -64,7 +64,7 @@ def test_a_model_that_says_the_same_of_everybody_raises_the_alarm(caplog):
     facts = train(alike, labels, subjects, TrainSettings(epochs=2)).metadata
     assert max(facts["sd_ratio"].values()) < 1e-3
     assert facts["warnings"] == [record.getMessage() for record in caplog.records]
-    assert facts["warnings"][0].startswith(f"predictions of {', '.join(TRAITS)} hardly vary")
+    assert ", ".join(TRAITS) in facts["warnings"][0]
 
 
 STOPPED = TrainSettings(epochs=40, patience=3)
@@ -140,18 +140,18 @@ def test_two_clips_of_two_people_are_enough_to_run():
 
 def test_one_clip_is_too_few():
     clips, labels, subjects = planted(1)
-    with pytest.raises(TrainingError, match="at least 2 labelled clips with features, there are 1"):
+    with pytest.raises(TrainingError, match=r"\b2 labelled clips.*\b1\b"):
         train(clips, labels, subjects, SHORT)
 
 
 def test_labels_that_do_not_fit_the_clips_are_refused():
     clips, labels, subjects = planted(4)
-    with pytest.raises(ValueError, match=r"labels must be finite and \[4, 5\]"):
+    with pytest.raises(ValueError, match=r"labels .*\[4, 5\].*\(3, 5\)"):
         train(clips, labels[:3], subjects, SHORT)
 
 
 def test_a_step_size_that_explodes_is_reported():
-    with pytest.raises(TrainingError, match="lower learning_rate"):
+    with pytest.raises(TrainingError, match=r"learning_rate.*1e\+30"):
         train(*planted(20), TrainSettings(epochs=20, learning_rate=1e30))
 
 

@@ -52,15 +52,15 @@ def test_damaged_newer_and_foreign_logs_are_refused_by_name(tmp_path):
     (path,) = (tmp_path / "failures").iterdir()
     whole = path.read_bytes()
     path.write_bytes(whole[:-5])
-    with pytest.raises(StoreError, match=f"{path.name} is damaged"):
+    with pytest.raises(StoreError, match=path.name):
         FailureLog(tmp_path).current()
     path.write_bytes(whole)
     rows = pq.read_table(path)
     pq.write_table(rows.replace_schema_metadata({"traitline_table_version": "2"}), path)
-    with pytest.raises(StoreError, match="its version 2 is newer"):
+    with pytest.raises(StoreError, match=rf"{path.name}.*\b2\b"):
         FailureLog(tmp_path).current()
     pq.write_table(pa.table({"a": [1]}), path)
-    with pytest.raises(StoreError, match="it has other columns"):
+    with pytest.raises(StoreError, match=path.name):
         FailureLog(tmp_path).current()
 
 
@@ -83,9 +83,9 @@ def test_intervals_and_reasons_to_abstain_come_back_beside_scores_without_them(t
     judged = dataclasses.replace(SCORE, video_id="b.mp4", abstain="face_coverage", **bounds)
     ScoreStore(tmp_path).write("main", "1", [judged, SCORE])
     assert list(ScoreStore(tmp_path).read("main", "1")) == [SCORE, judged]
-    with pytest.raises(ValueError, match="two bounds"):
+    with pytest.raises(ValueError, match=SCORE.video_id):
         dataclasses.replace(SCORE, low=(0, 0, 0, 0, 0))
-    with pytest.raises(ValueError, match="finite"):
+    with pytest.raises(ValueError, match=judged.video_id):
         dataclasses.replace(judged, high=(0, 0, 0, 0, float("inf")))
 
 
@@ -100,7 +100,7 @@ def test_facts_of_quality_come_back_beside_scores_without_them(tmp_path):
     ScoreStore(tmp_path).write("main", "1", [told, SCORE])
     assert list(ScoreStore(tmp_path).read("main", "1")) == [SCORE, told]
     assert (told.face_gaps, told.people, told.decoded_share) == (3, 2, float(np.float32(0.998)))
-    with pytest.raises(ValueError, match="finite"):
+    with pytest.raises(ValueError, match=told.video_id):
         dataclasses.replace(told, others_share=float("nan"))
 
 
@@ -136,13 +136,13 @@ def test_scores_are_kept_as_float32_and_everything_else_as_it_is(root):
     ids=str,
 )
 def test_scores_that_cannot_be_are_refused(change):
-    with pytest.raises(ValueError, match=r"5 traits|finite"):
+    with pytest.raises(ValueError, match=SCORE.video_id):
         dataclasses.replace(SCORE, **change)
 
 
 def test_model_name_that_leads_out_of_the_store_is_refused(tmp_path):
     for model, version in (("../main", "1"), ("main", "../1"), ("", "1")):
-        with pytest.raises(ValueError, match="must begin with a letter or digit"):
+        with pytest.raises(ValueError, match=r"'(\.\./main|\.\./1|)'"):
             ScoreStore(tmp_path).write(model, version, [SCORE])
 
 
@@ -163,7 +163,7 @@ def test_list_that_claims_hundreds_of_millions_of_numbers_is_refused_before_memo
     path.write_bytes(data.replace(honest, hostile))
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     for read in (lambda: list(ScoreStore(tmp_path).read("main", "1")), ScoreStore(tmp_path).feature_keys):
-        with pytest.raises(StoreError, match=r"cannot read .*\.parquet: it has other columns"):
+        with pytest.raises(StoreError, match=path.name):
             read()
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 100_000  # KiB; the list would take 2 GiB
 
@@ -176,7 +176,7 @@ def test_table_that_claims_more_rows_than_its_bytes_can_hold_is_refused(tmp_path
     same = pa.concat_tables([rows] * 1_000_000).combine_chunks()
     pq.write_table(same, path, compression="zstd")
     assert path.stat().st_size < 100_000
-    with pytest.raises(StoreError, match=r"is damaged: it claims 1,000,000 rows, more than a file of its size"):
+    with pytest.raises(StoreError, match=f"{path.name}.* 1,000,000 "):
         log.current()
 
 

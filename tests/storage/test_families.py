@@ -80,20 +80,20 @@ def test_family_comes_back_from_its_dictionary_with_the_same_key(settings: dict)
     ids=["NaN", "infinity", "number as key", "object", "set"],
 )
 def test_settings_that_json_cannot_hold_are_refused(value: object):
-    with pytest.raises(ValueError, match=r"settings must be|names of settings"):
+    with pytest.raises(ValueError, match="settings"):
         family(settings={"value": value})
 
 
 def test_quality_column_with_the_name_of_another_column_is_refused():
-    with pytest.raises(ValueError, match="quality columns must differ"):
+    with pytest.raises(ValueError, match=r"quality columns.*vector"):
         family(quality=("vector",))
 
 
 def test_name_that_leads_out_of_the_store_is_refused():
-    with pytest.raises(ValueError, match="family name must begin"):
+    with pytest.raises(ValueError, match=r"family name.*\.\./static"):
         family(name="../static")
 
 
 def test_family_of_a_newer_schema_is_refused_as_such():
-    with pytest.raises(StoreError, match="newer than this program"):
+    with pytest.raises(StoreError, match=r"schema version 2 .*\b1\b"):
         Family.from_dict({**family().to_dict(), "schema_version": 2})

@@ -176,17 +176,17 @@ def test_shard_ids_are_unique_and_in_order(open_store, tmp_path, draw, static):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"vectors": np.zeros((0, 8), np.float32)}, "N >= 1"),
-        ({"vectors": np.zeros((3, 8))}, "vectors must be float32"),
-        ({"vectors": np.zeros(8, np.float32)}, r"vectors must be \[N, dim\]"),
-        ({"start_s": np.zeros(2)}, "start_s must be"),
-        ({"start_s": np.zeros(3, np.float32)}, "start_s must be float64"),
-        ({"end_s": np.array([1.0, np.nan, 3.0])}, "times must be finite"),
-        ({"end_s": np.full(3, -1.0)}, "none may end before it starts"),
-        ({"quality": {"face_coverage": np.zeros(4, np.float32)}}, "face_coverage must be"),
-        ({"video_id": ""}, "video_id must be"),
+        ({"vectors": np.zeros((0, 8), np.float32)}, r"vectors.*\(0, 8\)"),
+        ({"vectors": np.zeros((3, 8))}, "vectors.*float32.*float64"),
+        ({"vectors": np.zeros(8, np.float32)}, r"vectors.*\(8,\)"),
+        ({"start_s": np.zeros(2)}, r"start_s.*\(3,\).*\(2,\)"),
+        ({"start_s": np.zeros(3, np.float32)}, "start_s.*float64.*float32"),
+        ({"end_s": np.array([1.0, np.nan, 3.0])}, "a.mp4: times"),
+        ({"end_s": np.full(3, -1.0)}, "a.mp4: times"),
+        ({"quality": {"face_coverage": np.zeros(4, np.float32)}}, r"face_coverage.*\(3,\).*\(4,\)"),
+        ({"video_id": ""}, "video_id"),
         ({"video_id": "\udcff.mp4"}, "UTF-8"),
-        ({"video_sha256": "A" * 64}, "64 lower-case hex digits"),
+        ({"video_sha256": "A" * 64}, "video_sha256.*A{64}"),
     ],
 )
 def test_features_that_cannot_be_are_refused(draw, change, message):
@@ -201,10 +201,10 @@ def test_features_of_another_family_and_doubled_videos_leave_no_shard(open_store
     wide = Family("static", 9, {}, static.quality)
     plain = Family("static", 8, {}, ())
     for videos, message in (
-        ([], "at least one video"),
-        ([draw("a.mp4", wide)], "vectors have 8 numbers, not 9"),
-        ([draw("a.mp4", plain)], "has quality"),
-        ([draw("a.mp4"), draw("b.mp4"), draw("a.mp4", content="new")], "a video comes twice in one shard: a.mp4"),
+        ([], "video"),
+        ([draw("a.mp4", wide)], r"a\.mp4.*\b8\b.*\b9\b"),
+        ([draw("a.mp4", plain)], r"a\.mp4.*face_coverage"),
+        ([draw("a.mp4"), draw("b.mp4"), draw("a.mp4", content="new")], r"\ba\.mp4"),
     ):
         with pytest.raises(ValueError, match=message):
             store.write(static, videos)
@@ -217,7 +217,7 @@ def test_shard_in_another_familys_folder_is_refused(open_store, tmp_path, draw, 
     store.write(static, [draw("a.mp4")])
     store.write(other, [draw("a.mp4")])
     shutil.copy(shards(tmp_path, static)[0], shards(tmp_path, other)[0].parent)
-    with pytest.raises(StoreError, match="holds features of another kind"):
+    with pytest.raises(StoreError, match=rf"{shards(tmp_path, other)[0].parent}.*{static.key}"):
         store.done(other)
 
 
@@ -246,20 +246,20 @@ def test_flipped_bits_never_change_what_a_reader_gets(open_store, tmp_path, draw
 
 def test_folder_with_other_things_is_not_taken_for_a_store(open_store, tmp_path):
     (tmp_path / "holiday.mp4").touch()
-    with pytest.raises(StoreError, match=r"is not a store: it holds other files, such as holiday\.mp4"):
+    with pytest.raises(StoreError, match=r"holiday\.mp4"):
         open_store(tmp_path)
-    with pytest.raises(StoreError, match="it is a file; name a folder"):
+    with pytest.raises(StoreError, match=r"holiday\.mp4"):
         open_store(tmp_path / "holiday.mp4")
-    with pytest.raises(StoreError, match="name a local folder, or an address that begins with s3://, gs://, az://"):
+    with pytest.raises(StoreError, match=r"ftp://server/store.*s3://, gs://, az://"):
         open_store("ftp://server/store")
-    with pytest.raises(StoreError, match="it names no bucket; write s3://BUCKET/FOLDER"):
+    with pytest.raises(StoreError, match=r"s3:///store.*s3://BUCKET/FOLDER"):
         open_store("s3:///store")
-    with pytest.raises(StoreError, match="unknown store format 'csv': choose one of parquet, hdf5"):
+    with pytest.raises(StoreError, match=r"'csv'.*parquet, hdf5"):
         FeatureStore(tmp_path / "new", format="csv")
 
 
 def test_store_that_cannot_be_written_says_so_in_one_line(open_store, draw, static):
-    with pytest.raises(StoreError, match="cannot make the folder") as caught:
+    with pytest.raises(StoreError, match="/proc/store") as caught:
         open_store("/proc/store").write(static, [draw("a.mp4")])
     assert "\n" not in str(caught.value)
 
@@ -271,9 +271,9 @@ def test_damaged_description_of_a_family_is_refused_by_name(open_store, tmp_path
     whole = path.read_text()
     for text in ("", "[]", "{}", whole.replace("25", "24")):
         path.write_text(text)
-        with pytest.raises(StoreError, match=r"family\.json is damaged"):
+        with pytest.raises(StoreError, match=r"family\.json"):
             store.families()
-        with pytest.raises(StoreError, match=r"family\.json is damaged"):
+        with pytest.raises(StoreError, match=r"family\.json"):
             store.write(static, [draw("b.mp4")])
 
 
@@ -289,7 +289,7 @@ def test_done_does_not_open_the_columns(open_store, root, draw, static):
     data[columns] = bytes(len(data[columns]))
     path.write_bytes(data)
     assert set(open_store(root).done(static)) == {"a.mp4"}
-    with pytest.raises(StoreError, match="damaged"):
+    with pytest.raises(StoreError, match=path.name):
         list(open_store(root).read(static))
 
 
@@ -299,10 +299,10 @@ def test_cut_file_and_foreign_file_are_refused_by_name(open_store, root, draw, s
     whole = path.read_bytes()
     for length in (0, 4, len(whole) // 2, len(whole) - 1):
         path.write_bytes(whole[:length])
-        with pytest.raises(StoreError, match=f"{path.name} is damaged"):
+        with pytest.raises(StoreError, match=path.name):
             open_store(root).done(static)
     path.write_bytes(bytes(4096))
-    with pytest.raises(StoreError, match=f"{path.name} is damaged"):
+    with pytest.raises(StoreError, match=path.name):
         open_store(root).done(static)
 
 
@@ -337,7 +337,7 @@ def test_float16_rounds_each_number_to_the_nearest_and_leaves_faces_alone(open_s
 def test_number_beyond_float16_is_refused_and_infinity_is_kept(open_store, tmp_path, draw):
     family = Family("static", 2, {})
     video = VideoFeatures("a", "0" * 64, np.array([[1, 7e4]], np.float32), np.zeros(1), np.zeros(1), {})
-    with pytest.raises(ValueError, match=r"a: 70000\.0 is too large for float16"):
+    with pytest.raises(ValueError, match=r"a: 70000\.0 .*float16"):
         open_store(tmp_path, dtype="float16").write(family, [video])
     infinite = VideoFeatures("a", "0" * 64, np.array([[np.inf, np.nan]], np.float32), np.zeros(1), np.zeros(1), {})
     open_store(tmp_path, dtype="float16").write(family, [infinite])

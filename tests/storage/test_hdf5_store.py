@@ -106,7 +106,7 @@ def test_file_with_a_door_to_elsewhere_is_found_and_leads_nobody_there(tmp_path,
     change(shard, lambda _: None)  # which as such does no harm
     check_shard(shard)
     change(shard, replace_by(name, make))
-    with pytest.raises(StoreError, match=f"{shard.name} is damaged"):
+    with pytest.raises(StoreError, match=shard.name):
         check_shard(shard)
     header = Hdf5Format().read_header(shard)
     for position, video in enumerate((draw("a.mp4"), draw("b.mp4", tokens=5))):
@@ -119,7 +119,7 @@ def test_file_with_a_door_to_elsewhere_is_found_and_leads_nobody_there(tmp_path,
 
 def test_additional_objects_are_found(shard):
     change(shard, lambda file: file.create_group("more"))
-    with pytest.raises(StoreError, match=f"{shard.name} is damaged: it holds .*more"):
+    with pytest.raises(StoreError, match=f"{shard.name}.*more"):
         check_shard(shard)
 
 
@@ -128,7 +128,7 @@ def test_numbers_changed_by_another_program_are_refused_though_hdf5_finds_its_ch
         file["vector"][0, 0] += 1
 
     change(shard, edit)
-    with pytest.raises(StoreError, match=r"the rows of a\.mp4 do not match their checksum"):
+    with pytest.raises(StoreError, match=rf"{shard.name}.*\ba\.mp4\b"):
         list(FeatureStore(tmp_path).read(static))
 
 
@@ -138,7 +138,7 @@ def test_damaged_checksum_of_hdf5_itself_is_found_by_the_thorough_check(tmp_path
     data[data.index(vectors) + len(vectors)] ^= 1
     shard.write_bytes(data)
     assert len(list(FeatureStore(tmp_path).read(static))) == 2
-    with pytest.raises(StoreError, match=f"{shard.name} is damaged"):
+    with pytest.raises(StoreError, match=shard.name):
         check_shard(shard)
 
 

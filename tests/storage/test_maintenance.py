@@ -188,7 +188,7 @@ def test_merge_that_fails_at_any_step_loses_nothing(filled, static, monkeypatch,
 
     with monkeypatch.context() as patch:
         patch.setattr(os, name, refuse)
-        with pytest.raises(StoreError, match="No space left"):
+        with pytest.raises(StoreError, match="No space left on device"):
             merge_shards(merge, shard_of)
     assert content_of(FeatureStore(filled.folder(static).parents[2]), static) == before
     compact(filled, static)
@@ -200,10 +200,10 @@ def test_damaged_source_is_named_and_everything_stays(filled, static):
     merges, shard_of = plan_merges(filled, static, settled_s=0), filled.shard_of(static)
     shard = filled.shards(static)[2]
     shard.write_bytes(shard.read_bytes()[:-1])
-    with pytest.raises(StoreError, match=f"{shard.name} is damaged"):
+    with pytest.raises(StoreError, match=shard.name):
         merge_shards(merges[0], shard_of)
     shard.unlink()
-    with pytest.raises(StoreError, match=f"{shard.name} is gone"):
+    with pytest.raises(StoreError, match=shard.name):
         merge_shards(merges[0], shard_of)
     assert len(filled.shards(static)) == 9
 
@@ -303,7 +303,7 @@ def test_only_what_nothing_refers_to_is_garbage(root, referred_to):
 def test_nothing_is_garbage_while_a_score_cannot_be_read(root, referred_to):
     (part,) = (root / "scores").rglob("*.parquet")
     part.write_bytes(part.read_bytes()[:-1])
-    with pytest.raises(StoreError, match="is damaged"):
+    with pytest.raises(StoreError, match=part.name):
         unused_families(root, idle_s=0)
 
 

@@ -159,11 +159,11 @@ def test_an_alias_stands_for_one_version_until_it_is_moved_or_removed(root, mode
     assert store.aliases("traits") == {"before": "1", "trial": "2"}
     assert store.versions("traits") == ["1", "2"]
     assert store.names() == ["traits"]
-    with pytest.raises(StoreError, match="no model traits/production"):
+    with pytest.raises(StoreError, match="traits/production"):
         store.load("traits", "production")
-    with pytest.raises(StoreError, match="no alias traits/production"):
+    with pytest.raises(StoreError, match="traits/production"):
         store.remove_alias("traits", "production")
-    with pytest.raises(StoreError, match="no model traits/9"):
+    with pytest.raises(StoreError, match="traits/9"):
         store.set_alias("traits", "production", "9")
 
 
@@ -171,7 +171,7 @@ def test_an_alias_stands_for_one_version_until_it_is_moved_or_removed(root, mode
 def test_an_alias_that_could_be_something_else_is_refused(tmp_path, model, alias):
     store = ModelSerializer(tmp_path)
     store.save(model, "traits", {}, {})
-    with pytest.raises(ValueError, match="alias must"):
+    with pytest.raises(ValueError, match="alias"):
         store.set_alias("traits", alias, "1")
     assert not (tmp_path / "models/traits/aliases").exists()
 
@@ -275,28 +275,28 @@ def test_failed_save_leaves_no_version(tmp_path, model, monkeypatch):
 
 def test_metadata_that_json_cannot_hold_and_names_out_of_the_store_are_refused(tmp_path, model):
     store = ModelSerializer(tmp_path)
-    with pytest.raises(ValueError, match="metadata must be what JSON can hold"):
+    with pytest.raises(ValueError, match=r"metadata.*JSON"):
         store.save(model, "main", {"a": object()}, {})
-    with pytest.raises(ValueError, match="leave libraries to the store"):
+    with pytest.raises(ValueError, match=r"metadata.*libraries"):
         store.save(model, "main", {"libraries": {}}, {})
-    with pytest.raises(ValueError, match="model name must begin"):
+    with pytest.raises(ValueError, match=r"model name.*\.\./main"):
         store.save(model, "../main", {}, {})
     assert not (tmp_path / "models").exists()
 
 
 def test_model_that_could_not_be_loaded_is_not_saved(tmp_path):
     inputs = keras.Input((3,))
-    with pytest.raises(ValueError, match=r"Functional cannot be saved: it is made of .*Dense.* no model class of this"):
+    with pytest.raises(ValueError, match=r"Functional.*Dense"):
         ModelSerializer(tmp_path).save(keras.Model(inputs, keras.layers.Dense(2)(inputs)), "main", {}, {})
     assert ModelSerializer(tmp_path).versions("main") == []
 
 
 def test_missing_model_and_version_are_named(tmp_path, model):
     store = ModelSerializer(tmp_path)
-    with pytest.raises(StoreError, match="no model main/latest"):
+    with pytest.raises(StoreError, match="main/latest"):
         store.load("main")
     store.save(model, "main", {}, {})
-    with pytest.raises(StoreError, match=r"no model main/7 .* there are 1"):
+    with pytest.raises(StoreError, match=r"main/7 .*\b1$"):
         store.load("main", "7")
 
 
@@ -308,8 +308,8 @@ def test_other_file_formats_are_refused(tmp_path, model):
     changed = bytearray(whole)
     changed[len(changed) // 2] ^= 1
     path.write_bytes(changed)
-    with pytest.raises(StoreError, match="is not the file that was saved here"):
+    with pytest.raises(StoreError, match=r"model\.keras.*metadata\.json"):
         store.load("main")
     path.rename(path.with_name("model.h5"))
-    with pytest.raises(StoreError, match=r"has no model\.keras: only models saved as \.keras are loaded"):
+    with pytest.raises(StoreError, match=r"models/main/1 .*model\.keras"):
         store.load("main")

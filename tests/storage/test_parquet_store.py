@@ -66,7 +66,7 @@ def test_shard_whose_rows_are_not_those_of_its_header_is_refused_by_name(tmp_pat
     rewrite(path)
     check_shard(path)  # the rewriting as such does no harm
     rewrite(path, rows=rows)
-    with pytest.raises(StoreError, match=f"{path.name} is damaged"):
+    with pytest.raises(StoreError, match=path.name):
         check_shard(path)
 
 
@@ -105,7 +105,7 @@ def test_shard_whose_header_contradicts_itself_is_refused_by_name(tmp_path, draw
     path = shards(tmp_path, static)[0]
     rewrite(path, header=header)
     for question in (FeatureStore(tmp_path).done, lambda family: list(FeatureStore(tmp_path).read(family))):
-        with pytest.raises(StoreError, match=f"{path.name} is damaged"):
+        with pytest.raises(StoreError, match=path.name):
             question(static)
 
 
@@ -113,7 +113,7 @@ def test_shard_of_a_newer_version_is_refused_as_such(tmp_path, draw, static):
     FeatureStore(tmp_path).write(static, [draw("a.mp4")])
     path = shards(tmp_path, static)[0]
     rewrite(path, header=lambda text: resealed(text.replace('"shard_version":3', '"shard_version":4')))
-    with pytest.raises(StoreError, match=rf"{path.name}: shard version 4 is newer .* update it"):
+    with pytest.raises(StoreError, match=rf"{path.name}: shard version 4 .*\b3\b"):
         FeatureStore(tmp_path).done(static)
 
 
@@ -121,7 +121,7 @@ def test_shard_of_a_newer_schema_is_refused_as_such(tmp_path, draw, static):
     FeatureStore(tmp_path).write(static, [draw("a.mp4")])
     path = shards(tmp_path, static)[0]
     rewrite(path, header=lambda text: resealed(text.replace('"schema_version":1', '"schema_version":2')))
-    with pytest.raises(StoreError, match=rf"{path.name}: schema version 2 is newer .* update it"):
+    with pytest.raises(StoreError, match=rf"{path.name}: schema version 2 .*\b1\b"):
         FeatureStore(tmp_path).done(static)
 
 
@@ -129,7 +129,7 @@ def test_foreign_parquet_file_is_refused_by_name(tmp_path, draw, static):
     FeatureStore(tmp_path).write(static, [draw("a.mp4")])
     path = shards(tmp_path, static)[0]
     pq.write_table(pq.read_table(path), path)
-    with pytest.raises(StoreError, match=f"{path.name} is damaged: it has no header"):
+    with pytest.raises(StoreError, match=path.name):
         FeatureStore(tmp_path).done(static)
 
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import contextlib
 import http.server
 import logging
+import os
+import re
 import signal
 import socket
 import subprocess
@@ -22,7 +24,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 from s3_line import Line
 
 from storage import Failure, FailureLog, Family, FeatureStore, ModelSerializer, StoreError, VideoFeatures, remote
-from storage.commit import check_writable, commit_file, commit_folder, create_file
+from storage.commit import check_writable, commit_file, commit_folder, create_file, move_file
 from storage.compaction import merge_shards, plan_merges
 from storage.conversion import convert_shard
 from storage.errors import UnreachableError
@@ -30,7 +32,7 @@ from storage.formats import check_shard
 from storage.garbage import leftovers, remove_leftover
 from storage.layout import open_store
 from storage.parts import list_parts, new_part
-from storage.paths import store_path
+from storage.paths import relative_name, store_path
 from storage.survey import survey
 from storage.verification import find_damage, store_files
 
@@ -221,6 +223,39 @@ def test_any_part_of_an_object_reads_as_from_a_local_file(folder, tmp_path):
                 assert found.read(count) == truth.read(count)
 
 
+def test_seeking_and_reading_past_the_ends_is_as_in_a_local_file(folder, tmp_path):
+    for data in (b"", b"some bytes"):
+        (tmp_path / "file").write_bytes(data)
+        (folder / "file").write_bytes(data)
+        for buffering in (0, -1):
+            answers = []
+            for path in (tmp_path / "file", folder / "file"):
+                with path.open("rb", buffering=buffering) as file:  # nothing is known of its size yet
+                    after = file.seek(10**6), file.read(4), file.read()
+                with path.open("rb", buffering=buffering) as file:
+                    from_end = file.seek(3, os.SEEK_END), file.read(4), file.seek(-len(data), os.SEEK_CUR), file.read(4)
+                    for offset, whence in ((-1, os.SEEK_SET), (-len(data) - 1, os.SEEK_END), (-100, os.SEEK_CUR)):
+                        with pytest.raises((ValueError, OSError)):
+                            file.seek(offset, whence)
+                    with pytest.raises((ValueError, OSError)):
+                        file.seek(0, 9)
+                answers.append((after, from_end))
+            assert answers[0] == answers[1]
+
+
+def test_file_is_not_moved_between_this_machine_and_object_storage(folder, tmp_path):
+    here, there = tmp_path / "file", folder / "file"
+    here.touch()
+    there.write_bytes(b"")
+    for path, target in ((here, folder / "moved"), (there, tmp_path / "moved")):
+        with pytest.raises(ValueError, match=re.escape(str(target))):
+            move_file(path, target)
+        with pytest.raises(ValueError, match=re.escape(str(path))):
+            relative_name(path, target.parent)
+    assert here.exists()
+    assert there.exists()
+
+
 def test_few_requests_are_made(s3_folder, requests):
     for format in ("parquet", "hdf5"):
         store = FeatureStore(f"{s3_folder}/{format}", format=format)
@@ -314,7 +349,7 @@ def test_shard_that_cannot_be_reached_is_not_damaged(s3_folder, line, draw, stat
         store.families,
         lambda: ModelSerializer(s3_folder),
     ):
-        with pytest.raises(UnreachableError, match="check the network and the address of the server") as caught:
+        with pytest.raises(UnreachableError, match="AWS_ENDPOINT_URL") as caught:
             action()
         assert "\n" not in str(caught.value)
 
@@ -345,22 +380,22 @@ class _Forbids(http.server.BaseHTTPRequestHandler):
 
 
 def test_what_is_wrong_with_a_store_is_one_line_that_names_the_cure(s3_server, monkeypatch):
-    with pytest.raises(UnreachableError, match=r"s3://nobody/a: NoSuchBucket: .*; make the bucket, or name another"):
+    with pytest.raises(UnreachableError, match="s3://nobody/a: NoSuchBucket: "):
         open_store("s3://nobody/a")
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), _Forbids) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
         monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{server.server_port}")
         for action in (lambda: open_store("s3://traitline/a"), lambda: check_writable(store_path("s3://traitline/a"))):
-            with pytest.raises(UnreachableError, match=r"check the credentials .* AWS_ACCESS_KEY_ID") as caught:
+            with pytest.raises(UnreachableError, match="AWS_ACCESS_KEY_ID") as caught:
                 action()
             assert "\n" not in str(caught.value)
         server.shutdown()
     monkeypatch.setenv("AWS_ENDPOINT_URL", "127.0.0.1:9000")
-    with pytest.raises(StoreError, match="AWS_ENDPOINT_URL must begin with http:// or https://"):
+    with pytest.raises(StoreError, match=r"AWS_ENDPOINT_URL.*http://.*https://"):
         open_store("s3://traitline/a")
     monkeypatch.delenv("AWS_ACCESS_KEY_ID")
     monkeypatch.delenv("AWS_ENDPOINT_URL")
-    with pytest.raises(StoreError, match="AccessKeyId; set it in the environment"):
+    with pytest.raises(StoreError, match="AccessKeyId"):
         open_store("s3://traitline/a")
 
 
@@ -373,10 +408,10 @@ def test_server_that_is_down_or_silent_is_not_waited_for_long(s3_server, monkeyp
         monkeypatch.setitem(remote._CLIENT, "read_timeout", remote._CLIENT["read_timeout"] / 100)
         monkeypatch.setitem(remote._RETRY, "max_retries", 1)
         started = time.monotonic()
-        with pytest.raises(UnreachableError, match="check the network"):
+        with pytest.raises(UnreachableError, match="AWS_ENDPOINT_URL"):
             open_store("s3://traitline/a")
         assert time.monotonic() - started < 5
     started = time.monotonic()
-    with pytest.raises(UnreachableError, match="check the network"):
+    with pytest.raises(UnreachableError, match="AWS_ENDPOINT_URL"):
         open_store("s3://traitline/a")
     assert time.monotonic() - started < 5
