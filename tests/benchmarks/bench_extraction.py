@@ -31,7 +31,8 @@ from rich.console import Console
 from rich.table import Table
 
 from extractors import assets
-from extractors.optical_flow import OpticalFlowComputer, usable_cores
+from extractors.devices import usable_cores
+from extractors.optical_flow import OpticalFlowComputer
 from extractors.preparation import PreparationSettings, Preparer, Request
 from extractors.preparer_pool import PreparerPool
 from extractors.stopwatch import STAGES, Stopwatch
