@@ -3,8 +3,8 @@
 Run it as `python tests/benchmarks/bench_children.py [--video FILE] [--processes N] [--cores N ...]`.
 Each child prepares a clip (a 15 s clip of the corpus if that is present, else a demo clip of 4 s) and is looked at
 after that, before it ends. Besides this machine's cores, it is made to see others (see `many_cores`), and told to use
-them all by OPENBLAS_NUM_THREADS and the like, as on a large machine. Then, the cost of the digest that is computed after
-each video. Nothing is asserted.
+them all by OPENBLAS_NUM_THREADS and the like, as on a large machine. Then, the cost of the digest that is computed
+after each video. Nothing is asserted.
 """
 
 from __future__ import annotations
