@@ -17,6 +17,7 @@ from av.video.stream import VideoStream
 
 from extractors.errors import VideoError
 from extractors.limits import DEFAULT_LIMITS, Limits
+from extractors.memory import not_enough_for, refusing_lack_of_memory
 
 # A clock that goes back by more than this has been restarted (joined broadcast recordings); less is disorder.
 RESTART_S = 1.0
@@ -79,7 +80,7 @@ def opened(path: Path | str, most: Limits = DEFAULT_LIMITS) -> Iterator[tuple[In
             "not_a_video",
             f"{name} ({Path(path).stat().st_size} bytes) cannot be read as a video: {error.strerror}",
         ) from error
-    with container:
+    with refusing_lack_of_memory(path), container:
         stream = container.streams.best("video")
         if stream is None or stream.disposition & av.stream.Disposition.attached_pic:
             raise VideoError("decode", "no_video", f"{name} has no video stream")
@@ -167,9 +168,9 @@ def promised_frames(stream: VideoStream) -> int:
 
 
 def _raise_unless_the_video_is_to_blame(error: av.FFmpegError, path: Path | str) -> None:
-    """Let failing disks and full memory through: trying again may help, and the video may be good."""
+    """Let failing disks through: trying again may help, and the video may be good. Lack of memory is `too_large`."""
     if isinstance(error, MemoryError):
-        raise error
+        raise not_enough_for(path) from error
     if isinstance(error, OSError):
         # FFmpeg says "input/output error" of damaged files too, so that the disk itself is asked.
         with Path(path).open("rb") as stream:

@@ -15,7 +15,10 @@ class Limits(BaseModel, frozen=True, extra="forbid"):
         1_000_000, ge=1, description="Frames of a video, in the file and on the grid (count); more: too_large."
     )
     memory_mb: int = Field(
-        4096, ge=512, description="Memory that preparing a video may take (MiB), by its own process; more: too_large."
+        4096,
+        ge=512,
+        description="Memory that preparing a video may take (MiB), beyond what its process needs to begin with; more: "
+        "too_large.",
     )
     cpu_s: float = Field(21_600, ge=1, description="Seconds of processor time for preparing a video; more: timeout.")
     wall_s: float = Field(86_400, gt=0, description="Seconds from a video's begin to its end; more: timeout.")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import logging
-import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal
@@ -12,6 +11,7 @@ from typing import Any, Literal
 import numpy as np
 from pydantic import BaseModel, Field
 
+from extractors.devices import usable_cores
 from extractors.tvl1_parameters import EXACT, FAST, SMALLEST_SIDE_PX, TVL1Parameters
 
 logger = logging.getLogger(__name__)
@@ -116,14 +116,6 @@ class OpticalFlowComputer:
         return self._compute(gray)
 
     __call__ = compute
-
-
-def usable_cores() -> int:
-    """How many cores this process may use."""
-    # A container or a batch system may have given this process fewer cores than the machine has.
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1  # None where the system does not tell
 
 
 def _available_engine(engine: Engine) -> Engine:

@@ -47,6 +47,7 @@ class Request:
         static: whether face crops are wanted.
         dynamic: whether windows of motion are wanted.
         threads: pairs of frames whose optical flow is computed at the same time.
+        sha256: digest that the file's bytes must have, in hex; empty if they could not be read, None if it is unknown.
     """
 
     path: Path
@@ -54,6 +55,7 @@ class Request:
     static: bool
     dynamic: bool
     threads: int = 1
+    sha256: str | None = None
 
 
 @dataclass(frozen=True)

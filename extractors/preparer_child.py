@@ -2,25 +2,31 @@
 
 from __future__ import annotations
 
-import errno
+import ctypes
 import faulthandler
 import mmap
+import os
 import resource
 import signal
 import sys
 import time
-import traceback
+from collections.abc import Callable
 from multiprocessing.connection import Connection
 
+import av
 import cv2
 import numpy as np
 
-from extractors.errors import VideoError
-from extractors.limits import Limits
+from extractors.digests import FileWatch
+from extractors.errors import Fault, VideoError
+from extractors.memory import MemoryLimit, is_lack_of_memory, limit_resource
 from extractors.offline_thread import give_up_network
 from extractors.preparation import Motion, Part, Preparer, Request
-from extractors.preparer_pool import HEAD_BYTES, SLOTS, Finished, InSlot, Ready, slot_bytes
+from extractors.preparer_pool import HEAD_BYTES, OUT_OF_MEMORY, SLOTS, Finished, InSlot, Ready, slot_bytes
 from extractors.stopwatch import Stopwatch
+
+# What a thread that computes optical flow needs besides the video: 8 MiB of planes, and as much for its stack.
+THREAD_BYTES = 16 * 2**20
 
 
 def serve(connection_fd: int, memory_fd: int) -> None:
@@ -30,13 +36,13 @@ def serve(connection_fd: int, memory_fd: int) -> None:
     faulthandler.enable()
     # Decoders read what strangers made; neither they nor MediaPipe have any business on a network.
     give_up_network()
+    _start_no_threads()
     # MediaPipe would import TensorFlow for a decorator of its documentation: seconds, and hundreds of megabytes.
     sys.modules["tensorflow"] = None  # type: ignore[assignment]
     connection = Connection(connection_fd)
     memory = mmap.mmap(memory_fd, 0)
     try:
         settings = connection.recv()
-        _bound(resource.RLIMIT_DATA, settings.limits.memory_mb * 2**20)
         progress = np.frombuffer(memory, np.uint64, 1)
 
         def count() -> None:
@@ -45,48 +51,45 @@ def serve(connection_fd: int, memory_fd: int) -> None:
         slots = _Slots(connection, memory, slot_bytes(settings))
         with Preparer(settings, count) as preparer:
             connection.send(Ready())
+            memory_limit = MemoryLimit(OUT_OF_MEMORY)
             while True:
                 request = slots.next_request()
-                _bound(resource.RLIMIT_CPU, int(time.process_time() + settings.limits.cpu_s) + 1)
-                _answer(preparer, request, slots, settings.limits)
+                limit_resource(resource.RLIMIT_CPU, int(time.process_time() + settings.limits.cpu_s) + 1)
+                # For each video: what others have left in caches, and whatever the cores ask for, is not its doing.
+                memory_limit.allow(settings.limits.memory_mb * 2**20 + request.threads * THREAD_BYTES)
+                _answer(preparer, request, slots, count)
     except (EOFError, BrokenPipeError, ConnectionResetError):
         pass  # the parent has gone, or needs no more
 
 
-def _bound(what: int, most: int) -> None:
-    """Set a soft limit of this process, as far as the system's hard one lets it."""
-    _, hard = resource.getrlimit(what)
-    resource.setrlimit(what, (most if hard == resource.RLIM_INFINITY else min(most, hard), hard))
+def _start_no_threads() -> None:
+    """Keep OpenCV and FFmpeg from starting threads by the number of cores; NumPy's are settled before it is imported.
+
+    Every core has a process of its own. Two threads decode a clip in no less time here, and take a tenth more work.
+    """
+    cv2.setNumThreads(1)
+    # PyAV has a setting for decoders only. This one is asked by decoders, filters and converters alike.
+    ctypes.CDLL(av._core.__file__).av_cpu_force_count(1)
 
 
-def _answer(preparer: Preparer, request: Request, slots: _Slots, limits: Limits) -> None:
-    watch = Stopwatch()
+def _answer(preparer: Preparer, request: Request, slots: _Slots, on_progress: Callable[[], None]) -> None:
+    watch, file = Stopwatch(), FileWatch(request.path, request.sha256)
+    end: Finished | VideoError | Fault
     try:
         for part in preparer.prepare(request, watch):
             slots.send(part)
-    except VideoError as error:
-        slots.connection.send(error)
+        end = Finished(dict(watch.seconds))
     except (EOFError, BrokenPipeError, ConnectionResetError):
         raise
     except Exception as error:
-        if _is_lack_of_memory(error):
-            message = (
-                f"preparing {request.path.name} takes more memory than limits.memory_mb allows ({limits.memory_mb})"
-            )
-            slots.connection.send(VideoError("decode", "too_large", message))
-            sys.exit()  # who knows what else got none
-        error.add_note(f"in a child process, at {request.path.name}:\n{traceback.format_exc()}")
-        slots.connection.send(error)
-    else:
-        slots.connection.send(Finished(dict(watch.seconds)))
-
-
-def _is_lack_of_memory(error: Exception) -> bool:
-    return (
-        isinstance(error, MemoryError)
-        or (isinstance(error, OSError) and error.errno == errno.ENOMEM)
-        or (isinstance(error, cv2.error) and error.code == cv2.Error.STS_NO_MEM)
-    )
+        # First: a lack of memory can have become any error by the time that it comes here.
+        if is_lack_of_memory(error):
+            os._exit(OUT_OF_MEMORY)  # who knows what else got none
+        end = error if isinstance(error, VideoError) else Fault.of(error)
+    # Who could not open the file has not read anything else either.
+    if not (isinstance(end, VideoError) and end.reason == "unreadable"):
+        end = file.change(on_progress) or end
+    slots.connection.send(end)
 
 
 class _Slots:

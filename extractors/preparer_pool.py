@@ -6,6 +6,7 @@ child that finds no free slot waits: that is what bounds the memory.
 
 from __future__ import annotations
 
+import logging
 import mmap
 import os
 import signal
@@ -21,15 +22,30 @@ from multiprocessing.connection import Connection, wait
 import numpy as np
 
 from extractors.crops import SIDE_PX, Window
-from extractors.errors import VideoError
+from extractors.digests import FileWatch
+from extractors.errors import Fault, VideoError
 from extractors.preparation import Motion, Part, PreparationSettings, Request
+
+log = logging.getLogger(__name__)
 
 SLOTS = 2  # one window is computed while another waits for the network
 HEAD_BYTES = mmap.PAGESIZE  # in front of the slots: a counter of progress
 # A child is looked at this often while it says nothing.
 LOOK_S = 1.0
+# Exit status of a child whose video takes more memory than it may.
+OUT_OF_MEMORY = 71
 # A child that nobody but the system has killed (out of memory, perhaps through others) is worth a second try.
 TRIES = 2
+# Every core has a child of its own, and nothing in a child gains from these threads. Each would reserve address space
+# (OpenBLAS, which both NumPy and OpenCV bring: 40 MiB and 130 MiB), which counts as memory. Libraries read this when
+# they are imported, whatever is set outside.
+ONE_THREAD = dict.fromkeys(
+    [
+        *("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS", "BLIS_NUM_THREADS", "VECLIB_MAXIMUM_THREADS"),
+        *("NUMEXPR_NUM_THREADS", "NUMBA_NUM_THREADS"),
+    ],
+    "1",
+)
 
 
 @dataclass(frozen=True)
@@ -37,6 +53,11 @@ class Finished:
     """A video's parts are all there; how long that took by stage, in seconds."""
 
     seconds: dict[str, float]
+
+
+@dataclass(frozen=True)
+class Again:
+    """The video is prepared from its beginning again; what came of it so far does not count."""
 
 
 @dataclass(frozen=True)
@@ -82,7 +103,7 @@ class PreparerPool:
         for child in self._children:
             child.stop()
 
-    def prepare(self, requests: Iterable[Request]) -> Iterator[tuple[int, Part | Finished | VideoError]]:
+    def prepare(self, requests: Iterable[Request]) -> Iterator[tuple[int, Part | Again | Finished | VideoError]]:
         """Give the parts of all videos as they come, those of one video in their order.
 
         Args:
@@ -90,7 +111,8 @@ class PreparerPool:
 
         Yields:
             (number of the request, part). `Finished` or a `VideoError` is the last of each request. The array of a
-            `Motion` is valid until the next item is asked for.
+            `Motion` is valid until the next item is asked for. A fault of the program is logged, and a `VideoError`
+            with stage "extract", reason "internal_error".
         """
         waiting = enumerate(requests)
         try:
@@ -116,7 +138,7 @@ class PreparerPool:
         return ready + [child for child in busy.values() if child not in ready and self._overdue(child)]
 
     def _overdue(self, child: _Child) -> str:
-        """Why a child's video must be given up; empty where it need not."""
+        """Why a child's video must be given up; empty if it need not."""
         name, most = child.request.path.name, self._settings.limits.wall_s
         if time.monotonic() - child.began > most:
             return f"preparing {name} takes longer than limits.wall_s allows ({most:g} s)"
@@ -125,15 +147,16 @@ class PreparerPool:
             return f"no progress in {name} for {self._stall_s:g} s"
         return ""
 
-    def _listen(self, child: _Child) -> Iterator[tuple[int, Part | Finished | VideoError]]:
+    def _listen(self, child: _Child) -> Iterator[tuple[int, Part | Again | Finished | VideoError]]:
         number = child.number
         if why := self._overdue(child):
+            file = child.file
             child.restart()
-            yield number, VideoError("decode", "timeout", why)
+            yield number, file.change() or VideoError("decode", "timeout", why)
             return
         try:
             message = child.hear()
-        except (EOFError, ConnectionResetError):
+        except (EOFError, OSError):  # OSError: in the midst of a message
             yield from self._bury(child)
             return
         match message:
@@ -145,24 +168,30 @@ class PreparerPool:
                 return
             case Finished() | VideoError():
                 child.request = None
-            case Exception():
-                child.request = None
-                raise message
+            case Fault():
+                log.error("a fault of the program at %s:\n%s", child.request.path, message.trace)
+                child.request, message = None, message.refusal()
         yield number, message
 
-    def _bury(self, child: _Child) -> Iterator[tuple[int, VideoError]]:
-        number, request, tries = child.number, child.request, child.tries
+    def _bury(self, child: _Child) -> Iterator[tuple[int, Again | VideoError]]:
+        number, request, tries, file = child.number, child.request, child.tries, child.file
         if not child.ready:
             raise RuntimeError(f"a process that prepares videos cannot start ({_ended(child.stop())})")
         status = child.restart()
         if status == -signal.SIGKILL and tries < TRIES:
+            yield number, Again()
             child.take(number, request, tries + 1)
         elif status == -signal.SIGXCPU:
             most = self._settings.limits.cpu_s
             message = f"preparing {request.path.name} takes more processor time than limits.cpu_s allows ({most:g} s)"
-            yield number, VideoError("decode", "timeout", message)
+            yield number, file.change() or VideoError("decode", "timeout", message)
+        elif status == OUT_OF_MEMORY:
+            most_mb = self._settings.limits.memory_mb
+            message = f"preparing {request.path.name} takes more memory than limits.memory_mb allows ({most_mb})"
+            yield number, file.change() or VideoError("decode", "too_large", message)
         else:
-            yield number, VideoError("decode", "decoder_crashed", f"decoding {request.path.name} {_ended(status)}")
+            message = f"decoding {request.path.name} {_ended(status)}"
+            yield number, file.change() or VideoError("decode", "decoder_crashed", message)
 
 
 @dataclass
@@ -171,6 +200,7 @@ class _Child:
 
     Attributes:
         number, request: what it is working on; None for the request while it is idle.
+        file: the request's, watched since.
         tries: how often that was begun.
         ready: whether it has started well.
         began: when it was given its request, by the monotonic clock.
@@ -179,6 +209,7 @@ class _Child:
     settings: PreparationSettings
     number: int = 0
     request: Request | None = None
+    file: FileWatch | None = None
     tries: int = 1
     ready: bool = False
     began: float = 0.0
@@ -193,6 +224,7 @@ class _Child:
         code = f"from extractors.preparer_child import serve; serve({theirs.fileno()}, {memory})"
         self._process = subprocess.Popen(
             [sys.executable, "-c", code],
+            env={**os.environ, **ONE_THREAD},
             pass_fds=[theirs.fileno(), memory],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
@@ -222,6 +254,7 @@ class _Child:
 
     def take(self, number: int, request: Request, tries: int = 1) -> None:
         """Begin with a video."""
+        self.file = FileWatch(request.path, request.sha256)
         if not self.send(request) and self.ready:
             # It died while it had nothing to do, which is not this video's fault.
             self.restart()
@@ -239,7 +272,7 @@ class _Child:
         return True
 
     def hear(self) -> object:
-        """Take the child's next message. Raises EOFError or ConnectionResetError where it is dead."""
+        """Take the child's next message. Raises EOFError or OSError if it is dead."""
         message = self.connection.recv()
         self.ready = True
         self._moved()

@@ -11,6 +11,7 @@ from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 
 from extractors.errors import VideoError
+from extractors.memory import is_lack_of_memory
 
 # Pixel shapes outside these bounds are mistakes in the file; the widest in real use is 64:33 (wide-screen PAL VCD).
 ASPECT_BOUNDS = (0.25, 4.0)
@@ -83,6 +84,8 @@ class Upright:
         try:
             stored = frame.reformat(width=self.stored_width, height=self.stored_height, format="rgb24").to_ndarray()
         except av.FFmpegError as error:
+            if is_lack_of_memory(error):
+                raise
             raise VideoError("decode", "unsupported", f"cannot convert {frame.format.name} pictures to RGB") from error
         turned = cv2.transpose(stored) if self.transposed else stored
         if self.flip_x or self.flip_y:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.table import Table
 
+from extractors.devices import usable_cores
 from flows import console
 from flows.architectures import ENTRIES
 from flows.cli_store import show_table
@@ -85,7 +86,7 @@ def _look_at(names: list[str], measure: bool) -> tuple[dict[str, Architecture], 
 def _summary(described: dict[str, Architecture], measured: dict[str, Measured]) -> Table:
     caption = (
         "for one clip, face crop or window; a multiply-add is 2 FLOPs, and only convolutions and products of matrices "
-        f"count; latency and peak memory (above that of TensorFlow itself) on {os.cpu_count()} cores, with BatchNorm "
+        f"count; latency and peak memory (above that of TensorFlow itself) on {usable_cores()} cores, with BatchNorm "
         "folded as extraction does it"
     )
     table = Table("network", "what it is", caption=caption, caption_justify="left")

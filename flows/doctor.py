@@ -18,7 +18,9 @@ from packaging.specifiers import SpecifierSet
 
 from extractors import assets, dynamic, static
 from extractors.assets_files import AssetError
+from extractors.devices import usable_cores
 from flows.config import RunConfig
+from flows.console import counted
 from flows.families import FACE_ASSET, asset_folder
 
 Level = Literal["ok", "warning", "fault"]
@@ -78,13 +80,7 @@ def look_at_python() -> Iterator[Finding]:
 
 def look_at_machine() -> Iterator[Finding]:
     """Processors and memory as far as this process may use them, and room for temporary files and downloads."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    limit = _cgroup("cpu.max")
-    if limit and limit[0] != "max" and (share := int(limit[0]) / int(limit[1])) < cores:
-        cure = "set extract.processes and OMP_NUM_THREADS to fit, or give the container whole cores"
-        yield Finding("processors", "warning", f"{cores} cores, limited to {share:g} of them", cure)
-    else:
-        yield Finding("processors", "ok", f"{cores} cores, {platform.machine()}")
+    yield Finding("processors", "ok", f"{counted(usable_cores(), 'core')}, {platform.machine()}")
     memory = _memory_gb()
     if memory is not None:
         cure = "free some, or expect runs to be killed" if memory < LITTLE_MEMORY_GB else ""

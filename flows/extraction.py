@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, astuple, dataclass, field
 from pathlib import Path
 
 import numpy as np
 
 from extractors import assets, dynamic, static
+from extractors.devices import usable_cores
 from extractors.dynamic import DynamicFeatureExtractor
-from extractors.errors import VideoError
-from extractors.optical_flow import OpticalFlowComputer, loop_to, scale_for_i3d, usable_cores
+from extractors.errors import TRANSIENT, Fault, VideoError
+from extractors.optical_flow import OpticalFlowComputer, loop_to, scale_for_i3d
 from extractors.preparation import FaceCrop, Motion, PreparationSettings, Request
-from extractors.preparer_pool import Finished, PreparerPool
+from extractors.preparer_pool import Again, Finished, PreparerPool
 from extractors.quality import QUALITY, Quality
 from extractors.static import StaticFeatureExtractor
 from extractors.stopwatch import Stopwatch
@@ -25,6 +26,7 @@ from flows.config import RunConfig
 from flows.families import FACE_ASSET, Families, asset_folder, static_weights
 from flows.manifest import VideoFile
 from storage.failures import Failure, FailureLog
+from storage.families import Family
 from storage.feature_store import FeatureStore
 from storage.features import VideoFeatures
 
@@ -40,12 +42,14 @@ class Job:
         static: whether its static tokens are missing.
         dynamic: whether its dynamic tokens are missing.
         attempts: how often it was refused before with the same settings.
+        reason: why it was refused last.
     """
 
     video: VideoFile
     static: bool
     dynamic: bool
     attempts: int = 0
+    reason: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,11 +71,17 @@ class _Batcher:
         self._batch: np.ndarray | None = None
 
     def add(self, item: np.ndarray, goal: list[np.ndarray]) -> None:
-        """Queue a copy of an item; its vector will be appended to `goal`, in the order of the items."""
+        """Queue a copy of an item; its vector will be appended to `goal`, in the order of the items.
+
+        Call `flush_if_full` after it.
+        """
         if self._batch is None:
             self._batch = np.empty((self._size, *item.shape), item.dtype)
         self._batch[len(self._goals)] = item
         self._goals.append(goal)
+
+    def flush_if_full(self) -> None:
+        """Send what waits if it makes a batch."""
         if len(self._goals) == self._size:
             self.flush()
 
@@ -122,6 +132,20 @@ class _Intake:
     static: _Tokens | None = None
     dynamic: _Tokens | None = None
     error: VideoError | None = None
+
+    def begin(self) -> None:
+        """Expect the video's parts from the first one on."""
+        self.static, self.dynamic = _Tokens() if self.job.static else None, _Tokens() if self.job.dynamic else None
+
+    @contextmanager
+    def bearing_faults(self) -> Iterator[None]:
+        """Have an exception in the block cost this video only, and not its shard."""
+        try:
+            yield
+        except Exception as error:
+            fault = Fault.of(error)
+            log.error("a fault of the program at %s:\n%s", self.job.video.path, fault.trace)
+            self.error = fault.refusal()
 
 
 class Extractor:
@@ -205,12 +229,17 @@ class Extractor:
             if check is not None:
                 check()
             match part:
-                case FaceTrack():
-                    intake.known, intake.track = part, self._faces_row(intake.job.video, part)
-                case FaceCrop():
-                    self._add_face(part, intake, static_batches)
-                case Motion():
-                    self._add_window(part, intake, dynamic_batches, watch)
+                case FaceTrack() | FaceCrop() | Motion():
+                    if isinstance(part, Motion):
+                        part = self._with_optical_flow(part, watch)
+                    if intake.error is None:
+                        with intake.bearing_faults():
+                            self._take(part, intake, static_batches, dynamic_batches)
+                    # Networks and GPUs work for many videos at a time: what goes wrong there is no video's fault.
+                    static_batches.flush_if_full()
+                    dynamic_batches.flush_if_full()
+                case Again():
+                    intake.begin()
                 case Finished():
                     watch.seconds.update(part.seconds)
                 case VideoError():
@@ -231,8 +260,8 @@ class Extractor:
             sharing = min(self._processes, len(intakes) - position)
             threads = self._config.optical_flow.threads or max(1, self._cores // sharing)
             job = intake.job
-            intake.static, intake.dynamic = _Tokens() if job.static else None, _Tokens() if job.dynamic else None
-            yield Request(job.video.path, intake.known, job.static, job.dynamic, threads)
+            intake.begin()
+            yield Request(job.video.path, intake.known, job.static, job.dynamic, threads, job.video.sha256)
 
     def _known_tracks(self, jobs: Sequence[Job]) -> dict[str, FaceTrack]:
         sha256 = {job.video.video_id: job.video.sha256 for job in jobs}
@@ -252,6 +281,25 @@ class Extractor:
         quality = {"detected": detected, **facts}
         return VideoFeatures(video.video_id, video.sha256, track.to_rows(), start_s, end_s, quality)
 
+    def _with_optical_flow(self, motion: Motion, watch: Stopwatch) -> Motion:
+        """Compute it here if the child process has sent grey frames, for an engine that belongs to this process."""
+        if motion.fields.dtype != np.uint8:
+            return motion
+        with watch.measure("optical flow"):
+            displacement = self._optical_flow.compute(motion.fields)
+            return Motion(motion.window, scale_for_i3d(displacement, bound_px=self._config.optical_flow.bound_px))
+
+    def _take(
+        self, part: FaceTrack | FaceCrop | Motion, intake: _Intake, static_batches: _Batcher, dynamic_batches: _Batcher
+    ) -> None:
+        match part:
+            case FaceTrack():
+                intake.known, intake.track = part, self._faces_row(intake.job.video, part)
+            case FaceCrop():
+                self._add_face(part, intake, static_batches)
+            case Motion():
+                self._add_window(part, intake, dynamic_batches)
+
     def _add_face(self, face: FaceCrop, intake: _Intake, batches: _Batcher) -> None:
         fps, track, tokens = self._config.video.fps, intake.known, intake.static
         tokens.start_s.append(face.frame / fps)
@@ -259,19 +307,15 @@ class Extractor:
         tokens.quality.append((*astuple(track.quality), track.scores[face.frame]))
         batches.add(face.pixels, tokens.vectors)
 
-    def _add_window(self, motion: Motion, intake: _Intake, batches: _Batcher, watch: Stopwatch) -> None:
+    def _add_window(self, motion: Motion, intake: _Intake, batches: _Batcher) -> None:
         fps, track, tokens = self._config.video.fps, intake.known, intake.dynamic
-        window, fields = motion.window, motion.fields
-        if fields.dtype == np.uint8:  # grey frames, for an engine that computes here
-            with watch.measure("optical flow"):
-                displacement = self._optical_flow.compute(fields)
-                fields = scale_for_i3d(displacement, bound_px=self._config.optical_flow.bound_px)
+        window = motion.window
         last = window.first_frame + window.fields
         tokens.start_s.append(window.first_frame / fps)
         tokens.end_s.append(last / fps)
         score = track.scores[window.first_frame : last + 1].mean()
         tokens.quality.append((*astuple(track.quality), score, window.fields))
-        batches.add(loop_to(fields, self._config.crops.window_fields), tokens.vectors)
+        batches.add(loop_to(motion.fields, self._config.crops.window_fields), tokens.vectors)
 
     def _failure(self, job: Job, error: VideoError) -> Failure:
         return Failure(
@@ -285,11 +329,21 @@ class Extractor:
         )
 
     def _commit(self, intakes: Sequence[_Intake], confirm: Callable[[Path], None] | None) -> None:
-        families, good = self._families, [intake for intake in intakes if intake.error is None]
-        # A face track is kept even where the video was refused later on, for want of motion, say.
-        tracks = [intake.track for intake in intakes if intake.track is not None]
-        static = [i.static.finish(i.job.video, families.static.quality) for i in good if i.static is not None]
-        dynamic = [i.dynamic.finish(i.job.video, families.dynamic.quality) for i in good if i.dynamic is not None]
-        rows = {families.faces: tracks, families.static: static, families.dynamic: dynamic}
+        families = self._families
+        rows: dict[Family, list[VideoFeatures]] = {families.faces: [], families.static: [], families.dynamic: []}
+        for intake in intakes:
+            if intake.error is None:
+                with intake.bearing_faults():
+                    finished = {
+                        family: tokens.finish(intake.job.video, family.quality)
+                        for family, tokens in ((families.static, intake.static), (families.dynamic, intake.dynamic))
+                        if tokens is not None
+                    }
+                    for family, features in finished.items():
+                        rows[family].append(features)
+            # A face track is kept even if the video was refused later on, for want of motion, say; but not if nobody
+            # knows which bytes it was made from.
+            if intake.track is not None and (intake.error is None or intake.error.reason not in TRANSIENT):
+                rows[families.faces].append(intake.track)
         failures = [self._failure(intake.job, intake.error) for intake in intakes if intake.error is not None]
         commit_shard(self._store, self._failures, rows, failures, confirm)

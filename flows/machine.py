@@ -38,7 +38,7 @@ def is_restricted() -> bool:
 def take_share(number: int, count: int) -> None:
     """Keep the calling thread, and all threads and processes that it will start, to one worker's cores and GPU.
 
-    All that counts cores (TensorFlow, OpenCV, Numba, FFmpeg, `extractors.optical_flow.usable_cores`) counts these, so
+    All that counts cores (TensorFlow, OpenCV, Numba, FFmpeg, `extractors.devices.usable_cores`) counts these, so
     that `count` workers start no more threads than one would. Call it before any of them starts threads.
     """
     if hasattr(os, "sched_setaffinity"):  # Linux; elsewhere every worker takes all cores

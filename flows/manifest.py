@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -14,6 +13,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from extractors.digests import sha256_of
 from flows import console
 from flows.config import RunConfig
 from flows.errors import UserError
@@ -28,9 +28,9 @@ from storage.parts import stamp
 from storage.paths import StorePath, fetched, parquet_source
 from storage.seen import SeenVideos
 
-CHUNK_BYTES = 1 << 20
-
-_DIGESTS = pa.schema({"path": pa.binary(), "size": pa.int64(), "mtime_ns": pa.int64(), "sha256": pa.string()})
+_DIGESTS = pa.schema(
+    {"path": pa.binary(), "size": pa.int64(), "mtime_ns": pa.int64(), "ctime_ns": pa.int64(), "sha256": pa.string()}
+)
 _SHA256 = "^[0-9a-f]{64}$"
 
 
@@ -151,7 +151,7 @@ def videos_folder(settings: RunConfig) -> Path:
 def scan_videos(folder: Path, digests: StorePath, on_digest: Callable[[int, int], None] | None = None) -> Archive:
     """List the videos below a folder, sorted by id; see `find_videos`.
 
-    A file's digest is taken from the last scan if its size and modification time are still the same, so that a second
+    A file's digest is taken from the last scan if its size and times are still the same, so that a second
     run over a large archive does not read every byte again.
 
     Args:
@@ -182,8 +182,9 @@ def _archive(
         sha256 = ""
         with contextlib.suppress(OSError):  # extraction says why it cannot be read
             status = path.stat()
-            state = (os.fsencode(path.absolute()), status.st_size, status.st_mtime_ns)
-            sha256 = remembered[state] = known.get(state) or _sha256(path)
+            # A copy can be given the old time of modification, but nobody sets the time of the last change.
+            state = (os.fsencode(path.absolute()), status.st_size, status.st_mtime_ns, status.st_ctime_ns)
+            sha256 = remembered[state] = known.get(state) or sha256_of(path)
         videos.append(VideoFile(video_id, path, sha256))
         if on_digest is not None:
             on_digest(number, len(found.videos))
@@ -252,15 +253,7 @@ def known_videos(config: RunConfig, families: Families) -> Archive:
     )
 
 
-def _sha256(path: Path) -> str:
-    digest = hashlib.sha256()
-    with path.open("rb") as stream:
-        while chunk := stream.read(CHUNK_BYTES):
-            digest.update(chunk)
-    return digest.hexdigest()
-
-
-def _read_digests(path: StorePath) -> dict[tuple[bytes, int, int], str]:
+def _read_digests(path: StorePath) -> dict[tuple[bytes, int, int, int], str]:
     if not path.is_file():
         return {}
     try:
@@ -268,15 +261,12 @@ def _read_digests(path: StorePath) -> dict[tuple[bytes, int, int], str]:
         table.validate(full=True)
         if not table.schema.equals(_DIGESTS) or not pc.all(pc.match_substring_regex(table["sha256"], _SHA256)).as_py():
             return {}
-        return {
-            (name, size, mtime): sha256 for name, size, mtime, sha256 in zip(*table.to_pydict().values(), strict=True)
-        }
+        return {tuple(state): sha256 for *state, sha256 in zip(*table.to_pydict().values(), strict=True)}
     except (OSError, ValueError, pa.ArrowException):
         return {}  # it only saves reading: all videos are read again, and it is written anew
 
 
-def _write_digests(path: StorePath, digests: dict[tuple[bytes, int, int], str]) -> None:
-    names, sizes, mtimes = zip(*digests, strict=True)
-    table = pa.table([names, sizes, mtimes, list(digests.values())], _DIGESTS)
+def _write_digests(path: StorePath, digests: dict[tuple[bytes, int, int, int], str]) -> None:
+    table = pa.table([*zip(*digests, strict=True), list(digests.values())], _DIGESTS)
     with commit_file(path) as temporary:
         pq.write_table(table, temporary)

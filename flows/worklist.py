@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections import Counter, deque
 from collections.abc import Iterable, Iterator, Sequence, Set
 
+from extractors.errors import TRANSIENT
 from flows.config import RunConfig
 from flows.extraction import Job
 from flows.families import Families
 from flows.manifest import VideoFile
-from storage.failures import FailureLog
+from storage.failures import FailureLog, LastFailure
 from storage.feature_store import FeatureStore
 from storage.leases import Claim
 
@@ -32,10 +33,11 @@ class Lookup:
         digests = {video.video_id: video.sha256 for video in videos}
         static = self._store.has(self._families.static, digests)
         dynamic = self._store.has(self._families.dynamic, digests)
-        attempts = self._failures.attempts(digests, self._families.features)
+        refused = self._failures.last(digests, self._families.features)
         for video in videos:
             missing = {"static": video.video_id not in static, "dynamic": video.video_id not in dynamic}
-            yield Job(video, **missing, attempts=attempts.get(video.video_id, 0))
+            last = refused.get(video.video_id, LastFailure(0, ""))
+            yield Job(video, **missing, attempts=last.attempts, reason=last.reason)
 
     def still_needed(self, jobs: Sequence[Job], claimed: Set[str]) -> dict[str, Job]:
         """Of jobs that were chosen earlier, those that nobody has done or refused since, nor claimed, by id."""
@@ -61,7 +63,8 @@ class WorkList:
         place: path of the store.
         count: videos that there were to do at the start.
         cached: videos that had their features at the start.
-        refused_before: videos that were refused before with the same settings and are not tried again.
+        refused_before: videos that were refused before with the same settings, for what their bytes are, and are not
+            tried again.
         refused: videos that were refused since, by this run or another.
     """
 
@@ -75,7 +78,7 @@ class WorkList:
         for job in self._lookup.jobs(videos):
             if not job.static and not job.dynamic:
                 self.cached += 1
-            elif job.attempts and not config.extract.retry_failed:
+            elif job.attempts and not config.extract.retry_failed and not _may_have_passed(job):
                 self.refused_before += 1
             else:
                 self._left.append(job.video)
@@ -134,3 +137,8 @@ class WorkList:
         for claim in claims:
             held[claim.process.host] += len(claim.videos & left)
         return +held
+
+
+def _may_have_passed(job: Job) -> bool:
+    """Whether what a video was refused for lay in the moment. A file that still cannot be read has no digest."""
+    return job.reason in TRANSIENT and job.video.sha256 != ""

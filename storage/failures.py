@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from operator import attrgetter
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any
+from typing import Any, NamedTuple
 
 import pyarrow as pa
 
@@ -33,7 +34,8 @@ class Failure:
         video_id: POSIX path of the file below the videos folder, with its extension.
         video_sha256: SHA-256 of the file's bytes, in hex; empty where they could not be read.
         key: of the feature family that the attempt was for.
-        stage: part of extraction that refused the video: "decode", "faces" or "motion".
+        stage: part of extraction that refused the video: "decode", "faces" or "motion"; "extract" for a fault of the
+            program.
         reason: short code in snake_case.
         message: one sentence for people.
         attempts: how often this has been tried, this time included.
@@ -46,6 +48,16 @@ class Failure:
     reason: str
     message: str
     attempts: int
+
+
+class LastFailure(NamedTuple):
+    """How often a video has failed, and the reason of the last time."""
+
+    attempts: int
+    reason: str
+
+
+_ATTEMPTS = attrgetter("attempts")
 
 
 class FailureLog:
@@ -61,7 +73,7 @@ class FailureLog:
     def __init__(self, root: str | StorePath) -> None:
         self._folder = open_store(root) / "failures"
         self._seen: set[StorePath] = set()
-        self._attempts: dict[tuple[str, str, str], int] = {}
+        self._last: dict[tuple[str, str, str], LastFailure] = {}
 
     def add(self, rows: Sequence[Failure], confirm: Callable[[Path], None] | None = None) -> None:
         """Commit failures, all or none; `confirm` is as for `FeatureStore.write`.
@@ -83,28 +95,33 @@ class FailureLog:
         latest = {(row["video_id"], row["video_sha256"], row["key"]): row for row in table.to_pylist()}
         return [Failure(**latest[which]) for which in sorted(latest)]
 
-    def attempts(self, videos: Mapping[str, str], key: str) -> dict[str, int]:
-        """Find how often these videos have failed. What was read of the log before is remembered.
+    def last(self, videos: Mapping[str, str], key: str) -> dict[str, LastFailure]:
+        """Find how often these videos have failed, and why they did last. What was read before is remembered.
 
         Args:
             videos: video_id -> SHA-256 of its bytes.
             key: of the feature families.
 
         Returns:
-            video_id -> attempts, for those that have failed.
+            By video_id, for those that have failed.
 
         Raises:
             StoreError: as `current`.
         """
-        columns = ("video_id", "video_sha256", "key", "attempts")
+        columns = ("video_id", "video_sha256", "key", "attempts", "reason")
         new = [part for part in list_parts(self._folder, "failures", {SUFFIX}) if part not in self._seen]
         for part, rows in zip(new, in_order(_read, new), strict=True):
             values = (column.to_pylist() for column in rows.select(columns).columns)
-            for *which, attempts in zip(*values, strict=True):
-                self._attempts[tuple(which)] = max(attempts, self._attempts.get(tuple(which), 0))
+            for *which, attempts, reason in zip(*values, strict=True):
+                failure = LastFailure(attempts, reason)
+                self._last[tuple(which)] = max(failure, self._last.get(tuple(which), failure), key=_ATTEMPTS)
             self._seen.add(part)
-        known = {video_id: self._attempts.get((video_id, sha256, key)) for video_id, sha256 in videos.items()}
-        return {video_id: attempts for video_id, attempts in known.items() if attempts is not None}
+        known = {video_id: self._last.get((video_id, sha256, key)) for video_id, sha256 in videos.items()}
+        return {video_id: failure for video_id, failure in known.items() if failure is not None}
+
+    def attempts(self, videos: Mapping[str, str], key: str) -> dict[str, int]:
+        """Find how often these videos have failed; see `last`."""
+        return {video_id: failure.attempts for video_id, failure in self.last(videos, key).items()}
 
     def attempts_in_order(self) -> list[tuple[str, Failure]]:
         """Read every attempt that failed, oldest first, each with the time of its commit (see `storage.parts.stamp`).

@@ -20,7 +20,6 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
-from hashlib import sha256
 from pathlib import Path
 from statistics import mean, median
 from typing import Any
@@ -31,7 +30,9 @@ from rich.console import Console
 from rich.table import Table
 
 from extractors import assets
-from extractors.optical_flow import OpticalFlowComputer, usable_cores
+from extractors.devices import usable_cores
+from extractors.digests import sha256_of
+from extractors.optical_flow import OpticalFlowComputer
 from extractors.preparation import PreparationSettings, Preparer, Request
 from extractors.preparer_pool import PreparerPool
 from extractors.stopwatch import STAGES, Stopwatch
@@ -82,12 +83,10 @@ class GpuWatch:
 
 def jobs(video: Path, clips: int) -> Iterator[list[Job]]:
     """Shards of one video under names that the store does not know yet."""
-    number = 0
+    number, digest = 0, sha256_of(video)
     while True:
         names = [f"{number + clip}" for clip in range(clips)]
-        yield [
-            Job(VideoFile(name, video, sha256(name.encode()).hexdigest()), static=True, dynamic=True) for name in names
-        ]
+        yield [Job(VideoFile(name, video, digest), static=True, dynamic=True) for name in names]
         number += clips
 
 

@@ -27,6 +27,7 @@ from keras import layers
 from rich.console import Console
 from rich.table import Table
 
+from extractors.devices import usable_cores
 from extractors.dynamic import DynamicFeatureExtractor, OpticalFlowSequenceLoader
 from extractors.errors import DeviceError
 from extractors.inference import check_bfloat16, for_inference
@@ -197,7 +198,7 @@ def show_errors(static: keras.Model, dynamic: keras.Model, console: Console) -> 
 def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    cores = len(os.sched_getaffinity(0))
+    cores = usable_cores()
     parser.add_argument("--threads", type=int, default=cores, help="threads of each contestant")
     parser.add_argument("--repeats", type=int, default=5, help="timed calls of each contestant")
     parser.add_argument("--jit", action="store_true", help="measure XLA too")

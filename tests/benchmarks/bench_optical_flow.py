@@ -19,6 +19,7 @@ import av
 import cv2
 import numpy as np
 
+from extractors.devices import usable_cores
 from extractors.optical_flow import OpticalFlowComputer
 
 SIDE_PX = 224
@@ -76,7 +77,7 @@ def main() -> None:
     parser.add_argument("--xla", action="store_true", help="measure the xla engine too: for machines with a GPU")
     arguments = parser.parse_args()
 
-    cores = len(os.sched_getaffinity(0))
+    cores = usable_cores()
     runs = speaker_frames(arguments.corpus, arguments.pairs)
     with ProcessPoolExecutor(cores) as pool:
         engines = contestants(cores, pool, arguments.xla)

@@ -34,7 +34,7 @@ from rich.console import Console
 from rich.table import Table
 from worker_farm import FAMILIES, DrawingExtractor, Order, draw_worker, drawn_videos
 
-from extractors.optical_flow import usable_cores
+from extractors.devices import usable_cores
 from flows import console
 from flows.config import load_config
 from flows.extraction import Job

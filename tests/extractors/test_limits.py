@@ -90,6 +90,17 @@ def test_what_takes_too_much_memory_is_refused_and_the_next_video_is_prepared(se
     assert isinstance(clip_end, Finished)
 
 
+@pytest.mark.parametrize(
+    ("name", "codec"), [("a.mp4", "libx264"), ("a.avi", "mpeg4"), ("a.webm", "libvpx"), ("a.mkv", "ffv1")]
+)
+def test_lack_of_memory_is_too_large_however_the_decoder_takes_it(settings, drawing, name, codec):
+    """H.264's decoder takes a picture without memory for a broken one; MediaPipe crashes or hangs without any."""
+    pictures = (drawing.picture(number, 3840, 2160) for number in range(6))
+    tight = Limits.model_construct(**{**Limits().model_dump(), "memory_mb": 40})
+    (end,) = outcomes(settings, tight, [drawing.write(name, pictures, codec=codec)])
+    assert refusal(end) == ("decode", "too_large")
+
+
 def test_what_takes_too_much_processor_time_is_refused_and_the_next_video_is_prepared(settings, clip, corpus):
     long = corpus / "fi_v2" / "98fnGDVky00.005.mp4"
     long_end, clip_end = outcomes(settings, Limits(cpu_s=3), [long, clip])

@@ -183,10 +183,16 @@ def test_a_child_that_hangs_is_given_up(settings, clip):
     assert time.monotonic() - start < 30
 
 
-def test_a_fault_of_the_program_is_raised_with_where_it_was(settings, clip):
-    with PreparerPool(settings, 1, stall_s=60) as pool, pytest.raises(ValueError, match="broadcast") as caught:
-        list(pool.prepare([request(clip, track=FaceTrack(np.zeros((3, 2), np.float32), np.zeros(3, np.float32)))]))
-    assert "extractors/crops.py" in caught.value.__notes__[0]
+def test_a_fault_of_the_program_costs_one_video_and_the_log_says_where_it_was(settings, clip, caplog):
+    track = FaceTrack(np.zeros((3, 2), np.float32), np.zeros(3, np.float32))
+    faulty, good = collect(settings, [request(clip, track=track), request(clip, dynamic=False)], processes=1)
+    assert (faulty[-1].stage, faulty[-1].reason) == ("extract", "internal_error")
+    assert "ValueError: " in faulty[-1].message
+    assert "broadcast" in faulty[-1].message
+    assert isinstance(good[-1], Finished)
+    (record,) = caplog.records
+    assert "extractors/crops.py" in record.getMessage()
+    assert clip.name in record.getMessage()
 
 
 def test_a_child_that_cannot_start_is_no_fault_of_any_video(settings, clip, tmp_path):

@@ -18,7 +18,7 @@ take_share({number}, {count})
 from flows.session import settle_environment
 settle_environment()
 import cv2, numba, tensorflow as tf
-from extractors.optical_flow import usable_cores
+from extractors.devices import usable_cores
 tf.linalg.matmul(tf.ones((2000, 2000)), tf.ones((2000, 2000)))
 names = [open(f"/proc/self/task/{{task}}/comm").read().strip() for task in os.listdir("/proc/self/task")]
 print(json.dumps({{

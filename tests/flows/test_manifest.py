@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 from prefect import Flow
 
+from flows import manifest
 from flows.errors import UserError
 from flows.manifest import Archive, VideoFile, scan_videos
 
@@ -44,13 +45,20 @@ def test_changed_bytes_change_the_digest_at_the_next_scan(folder, tmp_path):
     assert after[1].sha256 == hashlib.sha256(b"other").hexdigest()
 
 
-def test_unchanged_files_are_not_read_again(folder, tmp_path):
-    """Shown by bytes that change behind the file system's back: the remembered digest stands."""
+def test_unchanged_files_are_not_read_again(folder, tmp_path, monkeypatch):
+    before = scan_videos(folder, tmp_path / "digests.parquet")
+    monkeypatch.delattr(manifest, "sha256_of")
+    assert list(scan_videos(folder, tmp_path / "digests.parquet")) == list(before)
+
+
+def test_bytes_that_change_behind_the_time_of_modification_have_a_new_digest(folder, tmp_path):
     scan_videos(folder, tmp_path / "digests.parquet")
     path, status = folder / "b.MP4", (folder / "b.MP4").stat()
-    path.write_bytes(b"X" * status.st_size)
+    while path.stat().st_ctime_ns == status.st_ctime_ns:  # the system's clock has ticks
+        path.write_bytes(b"X" * status.st_size)
     os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))
-    assert scan_videos(folder, tmp_path / "digests.parquet")[1].sha256 == hashlib.sha256(b"b.MP4").hexdigest()
+    after = scan_videos(folder, tmp_path / "digests.parquet")
+    assert after[1].sha256 == hashlib.sha256(b"X" * status.st_size).hexdigest()
 
 
 def test_progress_counts_every_file(folder, tmp_path):

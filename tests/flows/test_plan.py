@@ -129,6 +129,23 @@ def test_a_refused_video_is_tried_again_only_when_asked_and_once_in_a_run(config
     assert (work.left, work.refused) == (0, 1)
 
 
+@pytest.mark.parametrize("reason", ["file_changed", "unreadable"])
+def test_what_was_refused_for_what_has_passed_is_tried_again_once_in_each_run(config, families, reason):
+    def refuse(file: VideoFile, attempts: int) -> None:
+        row = Failure(file.video_id, file.sha256, families.features, "decode", reason, "it changed", attempts)
+        FailureLog(config.store.path).add([row])
+
+    file, gone = video("a.mp4"), VideoFile("b.mp4", Path("b.mp4"), "")
+    refuse(file, attempts=1)
+    refuse(gone, attempts=1)
+    work = WorkList([file, gone], config, families)
+    assert ids(work) == ["a.mp4"]  # what cannot be read has no digest, and is what it was
+    assert work.refused_before == 1
+    refuse(file, attempts=2)
+    assert ids(work) == []
+    assert work.refused == 1
+
+
 def test_a_refused_video_is_tried_again_when_its_bytes_or_the_settings_change(config, families, refuse):
     refuse(video("a.mp4"), attempts=1)
     refuse(video("b.mp4"), attempts=1, key="other settings")

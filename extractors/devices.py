@@ -1,0 +1,59 @@
+"""What of this machine the process may use."""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Iterator
+from pathlib import Path, PurePosixPath
+
+# Where Linux shows control groups: one tree for version 2; for version 1 a tree for each controller.
+_CGROUPS = Path("/sys/fs/cgroup")
+_MEMBERSHIP = Path("/proc/self/cgroup")
+_CGROUPS_V1 = ("cpu", "cpu,cpuacct", "cpuacct,cpu")
+
+
+def usable_cores() -> int:
+    """How many cores this process may use, at least 1.
+
+    That is the number of cores that it may run on, or fewer if its control group (a container, a service, a batch job)
+    gets less processor time than they have. Part of a core counts as one.
+    """
+    # os.cpu_count() is None if the system does not tell.
+    allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return max(1, math.ceil(min(allowed, _cpu_quota())))
+
+
+def _cpu_quota() -> float:
+    """Cores' worth of processor time that control groups grant this process; infinite without a limit."""
+    # The limit of every group above counts as well. A container may see only part of the tree: what is missing is no
+    # limit, and the container's own group then stands at the root.
+    shares = (_share(folder) for group in _groups() for folder in (group, *group.parents))
+    return min((share for share in shares if share is not None), default=math.inf)
+
+
+def _groups() -> Iterator[Path]:
+    """Folders of the control groups that this process is in, if they limit processor time."""
+    try:
+        lines = _MEMBERSHIP.read_text().splitlines()
+    except OSError:
+        return
+    for line in lines:
+        _, controllers, group = line.split(":", 2)
+        inner = PurePosixPath(group).relative_to("/")
+        if not controllers:
+            yield _CGROUPS / inner
+        elif "cpu" in controllers.split(","):
+            yield from (_CGROUPS / name / inner for name in _CGROUPS_V1)
+
+
+def _share(folder: Path) -> float | None:
+    """The limit that one group's files state, in cores; None without one."""
+    try:
+        if (folder / "cpu.max").exists():
+            quota, period = (folder / "cpu.max").read_text().split()
+        else:
+            quota, period = ((folder / f"cpu.cfs_{name}_us").read_text() for name in ("quota", "period"))
+        return int(quota) / int(period) if int(quota) > 0 else None
+    except (OSError, ValueError):  # ValueError: "max"
+        return None
