@@ -67,11 +67,11 @@ def test_facts_of_quality_reach_the_scores_and_what_is_not_known_is_left_out(tmp
     found = families("float32")
     facts = {"face_coverage": 0.5, "face_gaps": 2, "longest_gap_s": 1.5, "people": 3, "others_share": 0.25}
     for family in (found.static, found.dynamic):
-        write_clip(tmp_path, family, {**facts, "confirmed_share": 0.75, "decoded_share": np.nan})
+        write_clip(tmp_path, family, {**facts, "confirmed_share": 0.75, "decoded_share": np.nan, "repeated_share": 0.5})
     config = load_config(flags={"weights": "random", "store.path": tmp_path})
     (clip,) = read_clips(config, found, ["a.mp4"])
     assert clip.face_coverage == facts.pop("face_coverage")
-    assert clip.facts == {**facts, "confirmed_share": 0.75}
+    assert clip.facts == {**facts, "confirmed_share": 0.75, "repeated_share": 0.5}
 
 
 def test_features_of_before_facts_were_kept_are_read_with_their_coverage_alone(tmp_path):
