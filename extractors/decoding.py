@@ -156,7 +156,9 @@ def promised_s(container: InputContainer, stream: VideoStream) -> float:
 def reached_s(stream: VideoStream, tally: Tally) -> float:
     """Return how much of `promised_s` was found, its lead included, in seconds."""
     if stream.duration is not None:
-        return tally.lead_s + tally.shown_s
+        # ASF counts the time for which the decoder holds the first frame back.
+        held = stream.codec_context.reorder_depth if stream.container.format.name == "asf" else 0
+        return tally.lead_s + tally.shown_s * (1 + held / max(1, tally.good))
     start_s = 0.0 if stream.start_time is None else float(stream.start_time * stream.time_base)
     return max(start_s + tally.lead_s + tally.shown_s, tally.others_s)
 
@@ -217,7 +219,7 @@ def _whole_frames(container: InputContainer, stream: VideoStream, tally: Tally) 
     # Where the only promised duration is that of all streams together, their ends count too.
     streams = [stream] if stream.duration is not None else list(container.streams)
     packets = container.demux(streams)
-    order, lead = PacketOrder(), _Lead()
+    order, lead = PacketOrder(stream), _Lead()
     while True:
         try:
             packet = next(packets, None)

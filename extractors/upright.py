@@ -149,8 +149,8 @@ class Canvas:
 class _Turn:
     """The display matrix in force.
 
-    A container's matrix comes with every frame. One inside the video comes with key frames, or with one of the frames
-    that the decoder still held back then, and holds until a key frame comes without.
+    A container's matrix comes with every frame. One inside the video is sent with key frames and holds until a key
+    frame comes without; FFmpeg hands it out with the key frame or with one of the next few.
     """
 
     def __init__(self, stream: VideoStream) -> None:
@@ -164,7 +164,7 @@ class _Turn:
             self._matrix, self._grace = bytes(own), 0
         elif self._matrix is not None:
             if frame.key_frame:
-                self._grace = 1 + self._codec.reorder_depth
+                self._grace = 2 + self._codec.reorder_depth
             if self._grace:
                 self._grace -= 1
                 if not self._grace:
