@@ -21,8 +21,9 @@ from extractors.limits import DEFAULT_LIMITS, Limits
 from extractors.main_stream import main_video
 from extractors.packet_order import PacketOrder
 
-# A clock that goes back by more than this has been restarted (joined broadcast recordings); less is disorder.
-RESTART_S = 1.0
+# A clock that goes back by more than this has been restarted (joined broadcast recordings); less is disorder, which
+# reaches over no more frames than a decoder holds back.
+RESTART_S, RESTART_FRAMES = 1.0, 16
 # Key frames lie at most 10 s apart, 250 frames with common encoders; more than that before the first one is missing.
 LONGEST_LEAD_S = 10.0
 # FFmpeg goes by what is in a file, not by its name. Playlists and lists (HLS, concat, DASH, patterns of pictures) would
@@ -135,7 +136,7 @@ def shown(frames: Iterator[VideoFrame], stream: VideoStream) -> Iterator[tuple[V
         elif clock_s is None:
             next_s = start_s + usual_s
         else:
-            if clock_s + offset_s < start_s - RESTART_S:
+            if clock_s + offset_s < start_s - min(RESTART_S, RESTART_FRAMES * usual_s):
                 offset_s = start_s + usual_s - clock_s
             next_s = max(start_s, clock_s + offset_s)
         if held is not None:
