@@ -102,24 +102,28 @@ class Upright:
 
 
 class Canvas:
-    """Upright pictures of one size: that of the first frame.
+    """Upright pictures of one size.
 
-    Where size, turn or shape of pixels change on the way, later pictures are scaled to fit, never stretched, and what
-    they leave free is black.
+    Where size, turn or shape of pixels change on the way, pictures of another size are scaled to fit, never stretched,
+    and what they leave free is black.
 
     Args:
         stream: just opened; no frame of it has been decoded yet.
+        size: width and height, px; without them, those of the first frame.
     """
 
-    def __init__(self, stream: VideoStream) -> None:
+    def __init__(self, stream: VideoStream, size: tuple[int, int] | None = None) -> None:
         self._shape, self._turn = PixelShape(stream), _Turn(stream)
         self._reformatter = VideoReformatter()
-        self._size: tuple[int, int] | None = None
+        self._size = size
+
+    def upright(self, frame: VideoFrame) -> Upright:
+        """Say how a frame stands in its own size; for every frame, in their order, like `place`."""
+        return Upright.of(self._shape.square_width(frame), frame.height, self._turn.matrix(frame))
 
     def place(self, frame: VideoFrame) -> Upright:
         """Say how a frame is to be shown. Call it for every frame, in their order, whether it is drawn or not."""
-        matrix = self._turn.matrix(frame)
-        upright = Upright.of(self._shape.square_width(frame), frame.height, matrix)
+        upright = self.upright(frame)
         if self._size is None:
             self._size = upright.width, upright.height
         return upright if (upright.width, upright.height) == self._size else upright.fitted(*self._size)

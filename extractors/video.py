@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -147,7 +148,7 @@ def grid_frames(
     """
     tally = Tally() if tally is None else tally
     with opened(path, most) as (container, stream):
-        canvas = Canvas(stream)
+        canvas = Canvas(stream, _largest(path, most))
         k = 0
         # The first frame's time and each later one's may be off by half a tick.
         tick_s = float(stream.time_base)
@@ -178,6 +179,22 @@ def grid_frames(
             raise _no_frames(path)
         if limits is not None:
             _check_whole(container, stream, tally, limits)
+
+
+def _largest(path: Path | str, most: Limits) -> tuple[int, int] | None:
+    """Return width and height of the largest upright picture, if they may change on the way; else None.
+
+    A call over the network begins with small pictures, so that the first one must not decide. Only key frames are
+    decoded. MP4 states one size for the whole video; codecs without other frames would have to be decoded twice.
+    """
+    with opened(path, most) as (container, stream):
+        if "mp4" in container.format.name or stream.codec_context.codec.intra_only:
+            return None
+        stream.codec_context.skip_frame = "NONKEY"
+        canvas = Canvas(stream)
+        uprights = (canvas.upright(frame) for frame in pictures(container, stream, Tally()))
+        sizes = [(upright.width, upright.height) for upright in uprights]
+        return max(sizes, key=math.prod, default=None)
 
 
 def _no_frames(path: Path | str) -> VideoError:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Iterator
 from fractions import Fraction
 from pathlib import Path
@@ -87,7 +88,8 @@ def test_progressive_frames_stay_what_they_are_beside_interlaced_ones(drawing):
 @pytest.mark.parametrize("second", [(480, 240), (160, 240), (240, 320), (640, 480)])
 def test_a_change_of_size_keeps_every_frame_and_all_proportions(drawing, order, second):
     shown = list(grid_frames(recording(drawing, order, sizes=[(320, 240), second]), 25.0))
-    assert [picture.shape for picture in shown] == [(240, 320, 3)] * 60
+    width, height = max((320, 240), second, key=math.prod)
+    assert [picture.shape for picture in shown] == [(height, width, 3)] * 60
     stored = BAR_PX / (second[1] - 2 * (second[1] // 6))
     for picture in shown[:30]:
         assert proportions(picture) == pytest.approx(BAR_PX / 160, rel=0.08)
@@ -105,7 +107,7 @@ def test_pixels_stay_square_when_their_shape_changes(drawing, codec, first, seco
         for name, aspect in (("a", first), ("b", second))
     ]
     shown = list(grid_frames(joined(drawing.folder, *parts), 25.0))
-    assert {picture.shape for picture in shown} == {(240, round(320 * first), 3)}
+    assert {picture.shape for picture in shown} == {(240, round(320 * max(first, second)), 3)}
     assert len(shown) == 60
     for number, picture in enumerate(shown):
         expected = BAR_PX / 160 * float(first if number < 30 else second)
@@ -163,5 +165,7 @@ def test_reported_recordings_are_neither_combed_nor_stretched(corpus):
         assert len(shown) == count
         assert max(map(combed, shown)) < 0.5, name
     shown = list(grid_frames(corpus / "reports" / "05_pixel_shape_switch.ts", 25.0))
-    assert proportions(shown[-1]) * 160 == pytest.approx(53, abs=2)
-    assert proportions(shown[0]) * 160 == pytest.approx(40, abs=1)
+    assert {picture.shape for picture in shown} == {(240, 427, 3)}
+    widths = [int((picture[120, :, 1] > 145).sum()) for picture in shown]
+    assert widths[:24] == [40] * 24
+    assert set(widths[24:]) <= {53, 54}
