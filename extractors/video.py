@@ -148,7 +148,7 @@ def grid_frames(
     """
     tally = Tally() if tally is None else tally
     with opened(path, most) as (container, stream):
-        canvas = Canvas(stream, _largest(path, most))
+        canvas = Canvas(stream, _largest(path, most) if _may_change_size(container, stream) else None)
         k = 0
         # The first frame's time and each later one's may be off by half a tick.
         tick_s = float(stream.time_base)
@@ -181,15 +181,17 @@ def grid_frames(
             _check_whole(container, stream, tally, limits)
 
 
-def _largest(path: Path | str, most: Limits) -> tuple[int, int] | None:
-    """Return width and height of the largest upright picture, if they may change on the way; else None.
+def _may_change_size(container: av.container.InputContainer, stream: av.video.stream.VideoStream) -> bool:
+    """Whether it is worth looking: MP4 states one size, and codecs with key frames only would be decoded twice."""
+    return "mp4" not in container.format.name and not stream.codec_context.codec.intra_only
 
-    A call over the network begins with small pictures, so that the first one must not decide. Only key frames are
-    decoded. MP4 states one size for the whole video; codecs without other frames would have to be decoded twice.
+
+def _largest(path: Path | str, most: Limits) -> tuple[int, int] | None:
+    """Return width and height of the largest upright picture among the key frames, None if none decodes.
+
+    The first picture must not decide: a recorded call begins with small ones.
     """
     with opened(path, most) as (container, stream):
-        if "mp4" in container.format.name or stream.codec_context.codec.intra_only:
-            return None
         stream.codec_context.skip_frame = "NONKEY"
         canvas = Canvas(stream)
         uprights = (canvas.upright(frame) for frame in pictures(container, stream, Tally()))
