@@ -26,6 +26,8 @@ from extractors.packet_order import PacketOrder
 RESTART_S, RESTART_FRAMES = 1.0, 16
 # Key frames lie at most 10 s apart, 250 frames with common encoders; more than that before the first one is missing.
 LONGEST_LEAD_S = 10.0
+# Only these, by FFmpeg's names, begin in mid-stream by nature; in others, such packets are damage.
+BROADCASTS = ("mpegts", "mpeg")
 # FFmpeg goes by what is in a file, not by its name. Playlists and lists (HLS, concat, DASH, patterns of pictures) would
 # have it read other files: only formats that hold their video themselves are opened. These are FFmpeg's names.
 FORMATS = (
@@ -46,8 +48,8 @@ class Tally:
             (a recording that begins in mid-stream has some before it).
         shown_s: when the last frame gives way, from the first frame on.
         others_s: when the last packet of another stream ends, by the file's own clock.
-        lead_s, lead_frames: what lies before the first key frame and depends on pictures that the file does not have,
-            as in a recording that was begun, or cut, in mid-stream.
+        lead_s: what lies before the first key frame of a broadcast recording that was begun, or cut, in mid-stream, and
+            depends on pictures that the file does not have.
         share: what was decoded of what the file promises, once that is known; NaN where it promises nothing.
     """
 
@@ -56,7 +58,6 @@ class Tally:
     shown_s: float = 0.0
     others_s: float = 0.0
     lead_s: float = 0.0
-    lead_frames: int = 0
     share: float = math.nan
 
     @property
@@ -195,7 +196,6 @@ class _Lead:
     def __init__(self) -> None:
         self._start_s = math.inf
         self._key_s: float | None = None
-        self._frames = 0
 
     def sent(self, packet: Packet) -> None:
         if self._key_s is not None or packet.pts is None:
@@ -205,15 +205,14 @@ class _Lead:
             self._key_s = time_s
         else:
             self._start_s = min(self._start_s, time_s)
-            self._frames += not packet.is_discard
 
-    def before(self, first: VideoFrame) -> tuple[float, int]:
-        """Return how long the lead is, in seconds and frames, now that the first good frame has come."""
-        if self._key_s is None or first.pts is None or not self._frames:
-            return 0.0, 0
+    def before(self, first: VideoFrame) -> float:
+        """Return how long the lead is, in seconds, now that the first good frame has come."""
+        if self._key_s is None or first.pts is None:
+            return 0.0
         lead_s = self._key_s - self._start_s
         decodes = float(first.pts * first.time_base) < self._key_s  # by whatever means
-        return (0.0, 0) if decodes or not 0 < lead_s <= LONGEST_LEAD_S else (lead_s, self._frames)
+        return 0.0 if decodes or not 0 < lead_s <= LONGEST_LEAD_S else lead_s
 
 
 def _whole_frames(container: InputContainer, stream: VideoStream, tally: Tally) -> Iterator[VideoFrame]:
@@ -246,7 +245,7 @@ def _whole_frames(container: InputContainer, stream: VideoStream, tally: Tally) 
             if frame.is_corrupt:
                 tally.broken += tally.good > 0
             else:
-                if not tally.good:
-                    tally.lead_s, tally.lead_frames = lead.before(frame)
+                if not tally.good and container.format.name in BROADCASTS:
+                    tally.lead_s = lead.before(frame)
                 tally.good += 1
                 yield frame

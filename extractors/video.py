@@ -208,8 +208,8 @@ def _check_whole(
 ) -> None:
     duration_s = promised_s(container, stream) - tally.lead_s
     reached = reached_s(stream, tally) - tally.lead_s
-    frames = promised_frames(stream) - tally.lead_frames
-    if frames > 0:
+    frames = promised_frames(stream)
+    if frames:
         tally.share = min(1.0, tally.good / frames)
     elif duration_s > 0:
         tally.share = min(1.0, reached / duration_s)
