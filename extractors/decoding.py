@@ -7,20 +7,29 @@ import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from itertools import chain
+from functools import partial
 from pathlib import Path
 
 import av
 from av.container import InputContainer
+from av.packet import Packet
 from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 
+from extractors.deinterlacing import deinterlaced
 from extractors.errors import VideoError
 from extractors.limits import DEFAULT_LIMITS, Limits
+from extractors.main_stream import main_video
 from extractors.memory import not_enough_for, refusing_lack_of_memory
+from extractors.packet_order import PacketOrder
 
-# A clock that goes back by more than this has been restarted (joined broadcast recordings); less is disorder.
-RESTART_S = 1.0
+# A clock that goes back by more than this has been restarted (joined broadcast recordings); less is disorder, which
+# reaches over no more frames than a decoder holds back.
+RESTART_S, RESTART_FRAMES = 1.0, 16
+# Key frames lie at most 10 s apart, 250 frames with common encoders; more than that before the first one is missing.
+LONGEST_LEAD_S = 10.0
+# Only these, by FFmpeg's names, begin in mid-stream by nature; in others, such packets are damage.
+BROADCASTS = ("mpegts", "mpeg")
 # FFmpeg goes by what is in a file, not by its name. Playlists and lists (HLS, concat, DASH, patterns of pictures) would
 # have it read other files: only formats that hold their video themselves are opened. These are FFmpeg's names.
 FORMATS = (
@@ -41,6 +50,8 @@ class Tally:
             (a recording that begins in mid-stream has some before it).
         shown_s: when the last frame gives way, from the first frame on.
         others_s: when the last packet of another stream ends, by the file's own clock.
+        lead_s: what lies before the first key frame of a broadcast recording that was begun, or cut, in mid-stream, and
+            depends on pictures that the file does not have.
         share: what was decoded of what the file promises, once that is known; NaN where it promises nothing.
     """
 
@@ -48,6 +59,7 @@ class Tally:
     broken: int = 0
     shown_s: float = 0.0
     others_s: float = 0.0
+    lead_s: float = 0.0
     share: float = math.nan
 
     @property
@@ -68,7 +80,8 @@ def opened(path: Path | str, most: Limits = DEFAULT_LIMITS) -> Iterator[tuple[In
     try:
         # A name is never taken for an address, and nothing but a file is ever opened.
         options = {"protocol_whitelist": "file", "format_whitelist": ",".join(FORMATS)}
-        container = av.open(f"file:{path}", options=options, metadata_errors="replace")
+        reopen = partial(av.open, f"file:{path}", options=options, metadata_errors="replace")
+        container = reopen()
     except (FileNotFoundError, PermissionError, IsADirectoryError) as error:
         raise VideoError("decode", "unreadable", f"cannot open {name}: {error.strerror}") from error
     except av.FFmpegError as error:
@@ -81,8 +94,8 @@ def opened(path: Path | str, most: Limits = DEFAULT_LIMITS) -> Iterator[tuple[In
             f"{name} ({Path(path).stat().st_size} bytes) cannot be read as a video: {error.strerror}",
         ) from error
     with refusing_lack_of_memory(path), container:
-        stream = container.streams.best("video")
-        if stream is None or stream.disposition & av.stream.Disposition.attached_pic:
+        stream = main_video(container, reopen)
+        if stream is None:
             raise VideoError("decode", "no_video", f"{name} has no video stream")
         if stream.codec_context is None:
             raise VideoError("decode", "unsupported", f"there is no decoder for the video stream of {name}")
@@ -106,12 +119,7 @@ def pictures(container: InputContainer, stream: VideoStream, tally: Tally) -> It
 
     Interlaced video is made progressive.
     """
-    frames = _whole_frames(container, stream, tally)
-    first = next(frames, None)
-    if first is None:
-        return
-    frames = chain([first], frames)
-    yield from _deinterlaced(frames, stream) if first.interlaced_frame else frames
+    return deinterlaced(_whole_frames(container, stream, tally))
 
 
 def shown(frames: Iterator[VideoFrame], stream: VideoStream) -> Iterator[tuple[VideoFrame, float, float]]:
@@ -133,7 +141,7 @@ def shown(frames: Iterator[VideoFrame], stream: VideoStream) -> Iterator[tuple[V
         elif clock_s is None:
             next_s = start_s + usual_s
         else:
-            if clock_s + offset_s < start_s - RESTART_S:
+            if clock_s + offset_s < start_s - min(RESTART_S, RESTART_FRAMES * usual_s):
                 offset_s = start_s + usual_s - clock_s
             next_s = max(start_s, clock_s + offset_s)
         if held is not None:
@@ -144,7 +152,7 @@ def shown(frames: Iterator[VideoFrame], stream: VideoStream) -> Iterator[tuple[V
 
 
 def promised_s(container: InputContainer, stream: VideoStream) -> float:
-    """Return the duration that the file promises, in seconds; 0 where it promises nothing."""
+    """Return the duration that the file promises, its lead included, in seconds; 0 where it promises nothing."""
     if stream.duration is not None:
         return float(stream.duration * stream.time_base)
     # Matroska and Flash Video state one duration for all streams together.
@@ -152,11 +160,13 @@ def promised_s(container: InputContainer, stream: VideoStream) -> float:
 
 
 def reached_s(stream: VideoStream, tally: Tally) -> float:
-    """Return how much of `promised_s` was found, in seconds."""
+    """Return how much of `promised_s` was found, its lead included, in seconds."""
     if stream.duration is not None:
-        return tally.shown_s
+        # ASF counts the time for which the decoder holds the first frame back.
+        held = stream.codec_context.reorder_depth if stream.container.format.name == "asf" else 0
+        return tally.lead_s + tally.shown_s * (1 + held / max(1, tally.good))
     start_s = 0.0 if stream.start_time is None else float(stream.start_time * stream.time_base)
-    return max(start_s + tally.shown_s, tally.others_s)
+    return max(start_s + tally.lead_s + tally.shown_s, tally.others_s)
 
 
 def promised_frames(stream: VideoStream) -> int:
@@ -184,10 +194,36 @@ def _duration_s(frame: VideoFrame, stream: VideoStream) -> float:
     return float(1 / stream.average_rate) if stream.average_rate else 0.04
 
 
+class _Lead:
+    """Packets before the first key frame."""
+
+    def __init__(self) -> None:
+        self._start_s = math.inf
+        self._key_s: float | None = None
+
+    def sent(self, packet: Packet) -> None:
+        if self._key_s is not None or packet.pts is None:
+            return
+        time_s = float(packet.pts * packet.time_base)
+        if packet.is_keyframe:
+            self._key_s = time_s
+        else:
+            self._start_s = min(self._start_s, time_s)
+
+    def before(self, first: VideoFrame) -> float:
+        """Return how long the lead is, in seconds, now that the first good frame has come."""
+        if self._key_s is None or first.pts is None:
+            return 0.0
+        lead_s = self._key_s - self._start_s
+        decodes = float(first.pts * first.time_base) < self._key_s  # by whatever means
+        return 0.0 if decodes or not 0 < lead_s <= LONGEST_LEAD_S else lead_s
+
+
 def _whole_frames(container: InputContainer, stream: VideoStream, tally: Tally) -> Iterator[VideoFrame]:
     # Where the only promised duration is that of all streams together, their ends count too.
     streams = [stream] if stream.duration is not None else list(container.streams)
     packets = container.demux(streams)
+    order, lead = PacketOrder(stream), _Lead()
     while True:
         try:
             packet = next(packets, None)
@@ -198,6 +234,8 @@ def _whole_frames(container: InputContainer, stream: VideoStream, tally: Tally) 
                     end = packet.pts + (packet.duration if packet.duration is not None else 0)
                     tally.others_s = max(tally.others_s, float(end * packet.time_base))
                 continue
+            order.sent(packet)
+            lead.sent(packet)
             frames = packet.decode()
         except IndexError:
             # The end: PyAV flushes the streams in their order, and stumbles over those that came up on the way.
@@ -207,25 +245,11 @@ def _whole_frames(container: InputContainer, stream: VideoStream, tally: Tally) 
             tally.broken += tally.good > 0
             continue
         for frame in frames:
+            order.correct(frame)
             if frame.is_corrupt:
                 tally.broken += tally.good > 0
             else:
+                if not tally.good and container.format.name in BROADCASTS:
+                    tally.lead_s = lead.before(frame)
                 tally.good += 1
                 yield frame
-
-
-def _deinterlaced(frames: Iterator[VideoFrame], stream: VideoStream) -> Iterator[VideoFrame]:
-    """Fill each interlaced frame's second field in from its first: combs on moving faces look like motion."""
-    graph = av.filter.Graph()
-    graph.link_nodes(
-        graph.add_buffer(template=stream),
-        graph.add("bwdif", "mode=send_frame:deint=interlaced"),
-        graph.add("buffersink"),
-    ).configure()
-    for frame in chain(frames, [None]):
-        graph.push(frame)
-        while True:
-            try:
-                yield graph.pull()
-            except (av.error.BlockingIOError, av.error.EOFError):
-                break

@@ -30,7 +30,8 @@ class Quality:
         confirmed_share: share of the main person's pictures that a second, independent detector was shown and takes for
             a face as well, 0 to 1.
         decoded_share: frames that decode, over those that the file promises; where it promises none, the same of its
-            duration, at most 1; NaN where it promises nothing.
+            duration, at most 1; NaN where it promises nothing. What lies before the first key frame is not promised.
+        repeated_share: share of grid frames that repeat the one before because the file has no newer frame yet, 0 to 1.
     """
 
     face_coverage: float
@@ -40,13 +41,20 @@ class Quality:
     others_share: float
     confirmed_share: float
     decoded_share: float
+    repeated_share: float
 
 
 QUALITY = tuple(field.name for field in fields(Quality))
 
 
 def quality_of(
-    scores: np.ndarray, faces: np.ndarray, confirmed: Sequence[bool], *, fps: float, decoded_share: float
+    scores: np.ndarray,
+    faces: np.ndarray,
+    confirmed: Sequence[bool],
+    *,
+    fps: float,
+    decoded_share: float,
+    repeated_share: float,
 ) -> Quality:
     """Work out the facts about one video.
 
@@ -55,7 +63,7 @@ def quality_of(
         faces: int [F], number of all faces in each grid frame.
         confirmed: what the second detector says of some of the main person's pictures.
         fps: grid frames per second.
-        decoded_share: see `Quality`.
+        decoded_share, repeated_share: see `Quality`.
     """
     seen = scores > 0
     # A gap lies between two neighbouring frames with the face, one thought before the first and one after the last.
@@ -70,6 +78,7 @@ def quality_of(
         others_share=float((faces - seen > 0).mean()),
         confirmed_share=float(np.mean(confirmed)) if len(confirmed) else 0.0,
         decoded_share=decoded_share,
+        repeated_share=repeated_share,
     )
 
 

@@ -99,10 +99,14 @@ def track_faces(
     """
     detections: list[np.ndarray] = []
     samples, tally = FaceSamples(), Tally()
-    previous = None
+    previous, repeated = None, 0
     frames = grid_frames(path, video_settings.fps, limits=video_settings, most=most, tally=tally)
     for frame, picture in enumerate(frames):
-        detections.append(detections[-1] if picture is previous else detector.detect(picture))
+        if picture is previous:
+            repeated += 1
+            detections.append(detections[-1])
+        else:
+            detections.append(detector.detect(picture))
         samples.offer(frame, picture, detections[-1])
         previous = picture
     track = main_person(detections, fps=video_settings.fps, settings=face_settings)
@@ -114,6 +118,7 @@ def track_faces(
         [is_confirmed(sample) for sample in samples.of(track.boxes, track.scores)],
         fps=video_settings.fps,
         decoded_share=tally.share,
+        repeated_share=repeated / len(detections),
     )
     check_quality(quality, face_settings)
     return replace(track, quality=quality)

@@ -1,25 +1,28 @@
-"""Decoded frames as upright RGB pictures with square pixels."""
+"""Decoded frames as upright RGB pictures with square pixels, all of one size."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import av
 import cv2
 import numpy as np
 from av.video.frame import VideoFrame
+from av.video.reformatter import Colorspace, VideoReformatter
 from av.video.stream import VideoStream
 
 from extractors.errors import VideoError
 from extractors.memory import is_lack_of_memory
+from extractors.pixel_shape import PixelShape
 
-# Pixel shapes outside these bounds are mistakes in the file; the widest in real use is 64:33 (wide-screen PAL VCD).
-ASPECT_BOUNDS = (0.25, 4.0)
+# Video without a word on its colours is read as players do: as BT.709 from 720 lines or 1280 columns up, else BT.601.
+HD_LINES, HD_COLUMNS = 720, 1280
+_UNTAGGED = (2, 3)  # FFmpeg's AVCOL_SPC_UNSPECIFIED and AVCOL_SPC_RESERVED
 
 
 @dataclass(frozen=True, slots=True)
 class Upright:
-    """How one video's stored pictures become upright pictures; the first frame decides for all.
+    """How a stored picture becomes an upright one.
 
     Args:
         stored_width, stored_height: px, after making pixels square and before turning.
@@ -29,30 +32,29 @@ class Upright:
 
     stored_width: int
     stored_height: int
-    transposed: bool
-    flip_x: bool
-    flip_y: bool
+    transposed: bool = False
+    flip_x: bool = False
+    flip_y: bool = False
 
     @classmethod
-    def of(cls, frame: VideoFrame, stream: VideoStream) -> Upright:
-        """Read size, shape of pixels and display matrix; angles between quarter turns go to the nearest one.
+    def of(cls, width: int, height: int, matrix: bytes | None) -> Upright:
+        """Read a display matrix; angles between quarter turns go to the nearest one.
+
+        Args:
+            width, height: of the stored picture, px, with square pixels.
+            matrix: nine int32 in the machine's byte order, as FFmpeg hands them out; None for no turn.
 
         Sources:
             FFmpeg, libavutil/display.h: a stored point (x, y) is shown at (a x + c y, b x + d y), for a matrix
             whose first two rows begin a b and c d.
         """
-        aspect = 1.0 if stream.sample_aspect_ratio is None else float(stream.sample_aspect_ratio)
-        if not ASPECT_BOUNDS[0] <= aspect <= ASPECT_BOUNDS[1]:
-            aspect = 1.0
-        side_data = frame.side_data.get("DISPLAYMATRIX")
-        if side_data is None:
-            a, b, c, d = 1, 0, 0, 1
-        else:
-            a, b, _, c, d, _, *_ = np.frombuffer(side_data, dtype=np.int32).tolist()
+        if matrix is None:
+            return cls(width, height)
+        a, b, _, c, d, _, *_ = np.frombuffer(matrix, dtype=np.int32).tolist()
         transposed = abs(b) > abs(a)
         return cls(
-            stored_width=round(frame.width * aspect),
-            stored_height=frame.height,
+            width,
+            height,
             transposed=transposed,
             flip_x=(c if transposed else a) < 0,
             flip_y=(b if transposed else d) < 0,
@@ -75,22 +77,109 @@ class Upright:
             return 90 if self.flip_x else 270
         return 180 if self.flip_x else 0
 
-    def rgb(self, frame: VideoFrame) -> np.ndarray:
-        """Convert one frame to uint8 RGB [height, width, 3], read-only, rows following each other without padding.
+    def fitted(self, width: int, height: int) -> Upright:
+        """Return the same as large as fits into so many px, its proportions kept."""
+        scale = min(width / self.width, height / self.height)
+        return replace(
+            self,
+            stored_width=max(1, round(self.stored_width * scale)),
+            stored_height=max(1, round(self.stored_height * scale)),
+        )
+
+    def rgb(self, frame: VideoFrame, reformatter: VideoReformatter) -> np.ndarray:
+        """Convert one frame to uint8 RGB [height, width, 3].
+
+        Raises:
+            av.FFmpegError: FFmpeg cannot convert this kind of picture.
+        """
+        stored = reformatter.reformat(
+            frame, self.stored_width, self.stored_height, "rgb24", src_colorspace=_colorspace(frame), threads=1
+        ).to_ndarray()
+        turned = cv2.transpose(stored) if self.transposed else stored
+        if self.flip_x or self.flip_y:
+            turned = cv2.flip(turned, {(True, True): -1, (True, False): 1, (False, True): 0}[self.flip_x, self.flip_y])
+        # FFmpeg pads rows, and there are readers (MediaPipe) that take the padding for pixels.
+        return np.ascontiguousarray(turned)
+
+
+class Canvas:
+    """Upright pictures of one size.
+
+    Where size, turn or shape of pixels change on the way, pictures of another size are scaled to fit, never stretched,
+    and what they leave free is black.
+
+    Args:
+        stream: just opened; no frame of it has been decoded yet.
+        size: width and height, px; without them, those of the first frame.
+    """
+
+    def __init__(self, stream: VideoStream, size: tuple[int, int] | None = None) -> None:
+        self._shape, self._turn = PixelShape(stream), _Turn(stream)
+        self._reformatter = VideoReformatter()
+        self._size = size
+
+    def upright(self, frame: VideoFrame) -> Upright:
+        """Say how a frame stands in its own size; for every frame, in their order, like `place`."""
+        return Upright.of(self._shape.square_width(frame), frame.height, self._turn.matrix(frame))
+
+    def place(self, frame: VideoFrame) -> Upright:
+        """Say how a frame is to be shown. Call it for every frame, in their order, whether it is drawn or not."""
+        upright = self.upright(frame)
+        if self._size is None:
+            self._size = upright.width, upright.height
+        return upright if (upright.width, upright.height) == self._size else upright.fitted(*self._size)
+
+    def draw(self, frame: VideoFrame, upright: Upright) -> np.ndarray:
+        """Convert a frame to uint8 RGB [height, width, 3], read-only, rows following each other without padding.
 
         Raises:
             VideoError: stage "decode", reason "unsupported": FFmpeg cannot convert this kind of picture.
         """
         try:
-            stored = frame.reformat(width=self.stored_width, height=self.stored_height, format="rgb24").to_ndarray()
+            picture = upright.rgb(frame, self._reformatter)
         except av.FFmpegError as error:
             if is_lack_of_memory(error):
                 raise
             raise VideoError("decode", "unsupported", f"cannot convert {frame.format.name} pictures to RGB") from error
-        turned = cv2.transpose(stored) if self.transposed else stored
-        if self.flip_x or self.flip_y:
-            turned = cv2.flip(turned, {(True, True): -1, (True, False): 1, (False, True): 0}[self.flip_x, self.flip_y])
-        # FFmpeg pads rows, and there are readers (MediaPipe) that take the padding for pixels.
-        turned = np.ascontiguousarray(turned)
-        turned.flags.writeable = False
-        return turned
+        if (upright.width, upright.height) != self._size:
+            width, height = self._size
+            left, top = (width - upright.width) // 2, (height - upright.height) // 2
+            canvas = np.zeros((height, width, 3), np.uint8)
+            canvas[top : top + upright.height, left : left + upright.width] = picture
+            picture = canvas
+        picture.flags.writeable = False
+        return picture
+
+
+class _Turn:
+    """The display matrix in force.
+
+    A container's matrix comes with every frame. One inside the video is sent with key frames and holds until a key
+    frame comes without; FFmpeg hands it out with the key frame or with one of the next few.
+    """
+
+    def __init__(self, stream: VideoStream) -> None:
+        self._codec = stream.codec_context
+        self._matrix: bytes | None = None
+        self._grace = 0
+
+    def matrix(self, frame: VideoFrame) -> bytes | None:
+        own = frame.side_data.get("DISPLAYMATRIX")
+        if own is not None:
+            self._matrix, self._grace = bytes(own), 0
+        elif self._matrix is not None:
+            if frame.key_frame:
+                self._grace = 2 + self._codec.reorder_depth
+            if self._grace:
+                self._grace -= 1
+                if not self._grace:
+                    self._matrix = None
+        return self._matrix
+
+
+def _colorspace(frame: VideoFrame) -> Colorspace | None:
+    """Return how to read the colours of a frame that does not say so, None for one that does."""
+    if frame.colorspace not in _UNTAGGED or frame.format.is_rgb:
+        return None
+    hd = frame.height >= HD_LINES or frame.width >= HD_COLUMNS
+    return Colorspace.ITU709 if hd else Colorspace.ITU601

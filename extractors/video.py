@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import av
 import numpy as np
@@ -13,11 +15,14 @@ from pydantic import BaseModel, Field
 from extractors.decoding import Tally, opened, pictures, promised_frames, promised_s, reached_s, shown
 from extractors.errors import VideoError
 from extractors.limits import DEFAULT_LIMITS, Limits
-from extractors.upright import Upright
+from extractors.upright import Canvas
 
 # Containers such as Matroska round times to whole milliseconds; ticks coarser than that are the frame rate itself.
 COARSEST_ROUNDING_S = 0.001
 EXACT_S = 1e-6
+
+
+REVISION = 2  # part of the cache key: raise it when other pictures come out of the same file
 
 
 class VideoSettings(BaseModel, frozen=True, extra="forbid"):
@@ -51,6 +56,11 @@ class VideoSettings(BaseModel, frozen=True, extra="forbid"):
         description="Seconds that one frame may be shown for; a longer time means lost video or broken timestamps.",
     )
 
+    @property
+    def numerics(self) -> dict[str, Any]:
+        """Everything that changes the pictures, for a cache key; JSON-able."""
+        return {**self.model_dump(mode="json"), "revision": REVISION}
+
 
 DEFAULT_SETTINGS = VideoSettings()
 
@@ -82,10 +92,11 @@ def probe(path: Path | str) -> VideoInfo:
         VideoError: stage "decode"; the reasons of `grid_frames`, except those only known at the end.
     """
     with opened(path) as (container, stream):
+        canvas = Canvas(stream)
         first = next(pictures(container, stream, Tally()), None)
         if first is None:
             raise _no_frames(path)
-        upright = Upright.of(first, stream)
+        upright = canvas.place(first)
         return VideoInfo(
             width=upright.width,
             height=upright.height,
@@ -137,7 +148,7 @@ def grid_frames(
     """
     tally = Tally() if tally is None else tally
     with opened(path, most) as (container, stream):
-        upright = None
+        canvas = Canvas(stream, _largest(path, most) if _may_change_size(container, stream) else None)
         k = 0
         # The first frame's time and each later one's may be off by half a tick.
         tick_s = float(stream.time_base)
@@ -156,12 +167,11 @@ def grid_frames(
                     "too_large",
                     f"{Path(path).name} has more frames than limits.frames allows ({most.frames:,})",
                 )
-            if upright is None:
-                upright = Upright.of(frame, stream)
+            upright = canvas.place(frame)
             tally.shown_s = end_s
             if k / fps >= end_s - tolerance_s:
                 continue
-            picture = upright.rgb(frame)
+            picture = canvas.draw(frame, upright)
             while k / fps < end_s - tolerance_s:
                 yield picture
                 k += 1
@@ -171,6 +181,24 @@ def grid_frames(
             _check_whole(container, stream, tally, limits)
 
 
+def _may_change_size(container: av.container.InputContainer, stream: av.video.stream.VideoStream) -> bool:
+    """Whether it is worth looking: MP4 states one size, and codecs with key frames only would be decoded twice."""
+    return "mp4" not in container.format.name and not stream.codec_context.codec.intra_only
+
+
+def _largest(path: Path | str, most: Limits) -> tuple[int, int] | None:
+    """Return width and height of the largest upright picture among the key frames, None if none decodes.
+
+    The first picture must not decide: a recorded call begins with small ones.
+    """
+    with opened(path, most) as (container, stream):
+        stream.codec_context.skip_frame = "NONKEY"
+        canvas = Canvas(stream)
+        uprights = (canvas.upright(frame) for frame in pictures(container, stream, Tally()))
+        sizes = [(upright.width, upright.height) for upright in uprights]
+        return max(sizes, key=math.prod, default=None)
+
+
 def _no_frames(path: Path | str) -> VideoError:
     return VideoError("decode", "no_frames", f"no frame of {Path(path).name} can be decoded")
 
@@ -178,11 +206,12 @@ def _no_frames(path: Path | str) -> VideoError:
 def _check_whole(
     container: av.container.InputContainer, stream: av.video.stream.VideoStream, tally: Tally, limits: VideoSettings
 ) -> None:
-    duration_s, reached = promised_s(container, stream), reached_s(stream, tally)
+    duration_s = promised_s(container, stream) - tally.lead_s
+    reached = reached_s(stream, tally) - tally.lead_s
     frames = promised_frames(stream)
     if frames:
         tally.share = min(1.0, tally.good / frames)
-    elif duration_s:
+    elif duration_s > 0:
         tally.share = min(1.0, reached / duration_s)
     if reached < limits.min_decoded_share * duration_s:
         raise VideoError(

@@ -48,7 +48,7 @@ def families_of(config: RunConfig) -> Families:
     if config.weights == "auto":
         raise ValueError("weights must be settled before features have a key")
     faces = {
-        "video": config.video.model_dump(mode="json"),
+        "video": config.video.numerics,
         "faces": config.faces.model_dump(mode="json"),
         "detector": assets.known_assets()[FACE_ASSET].digest,
     }
@@ -99,8 +99,9 @@ def stored_families(root: str | StorePath, metadata: Mapping[str, Any]) -> Famil
             f"{root} has no features static:{metadata['static_key']} dynamic:{metadata['dynamic_key']}, on which this "
             "model was trained; run `traitline extract` with the settings of that time"
         ) from error
-    # Features of before the video's quality was kept had only the coverage, and their boxes nothing.
-    facts = QUALITY if set(QUALITY) <= set(static.quality) else ()
+    # Facts were added over time. Features of before any was kept had only the coverage, and their boxes nothing.
+    known = tuple(name for name in static.quality if name in QUALITY)
+    facts = known if len(known) > 1 else ()
     faces = Family("faces", dim=len(FACE_ROW), settings=static.settings["faces"], quality=("detected", *facts))
     return Families(faces, static, dynamic)
 

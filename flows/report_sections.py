@@ -36,6 +36,7 @@ MATERIAL = {
     "others_share": "share of frames with somebody else's face",
     "confirmed_share": "share of pictures of the face that a second detector confirms",
     "decoded_share": "what could be decoded of what the file promises",
+    "repeated_share": "share of frames that repeat the one before",
 }
 
 

@@ -39,10 +39,11 @@ _SCHEMA = pa.schema(
     + [
         *(pa.field("face_gaps", pa.int32()), pa.field("longest_gap_s", pa.float32()), pa.field("people", pa.int32())),
         *(pa.field(name, pa.float32()) for name in ("others_share", "confirmed_share", "decoded_share")),
+        pa.field("repeated_share", pa.float32()),
     ]
 )
 _COUNTS = ("face_gaps", "people")
-_FLOATS = ("face_coverage", "longest_gap_s", "others_share", "confirmed_share", "decoded_share")
+_FLOATS = ("face_coverage", "longest_gap_s", "others_share", "confirmed_share", "decoded_share", "repeated_share")
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +69,8 @@ class Score:
         others_share: share of frames with another person's face, 0 to 1.
         confirmed_share: share of the main person's pictures that a second detector also recognised as a face, 0 to 1.
         decoded_share: share of the promised video that could be decoded, 0 to 1.
-            These six are None if unknown; shares and seconds are stored as float32.
+        repeated_share: share of grid frames that repeat the one before, 0 to 1.
+            These seven are None if unknown; shares and seconds are stored as float32.
 
     Raises:
         ValueError: the number of traits or bounds is not five, only one bound is given, or a number is not finite.
@@ -93,6 +95,7 @@ class Score:
     others_share: float | None = None
     confirmed_share: float | None = None
     decoded_share: float | None = None
+    repeated_share: float | None = None
 
     def __post_init__(self) -> None:
         if (self.low is None) != (self.high is None):

@@ -101,7 +101,13 @@ def trait_columns(trait_names: Sequence[str]) -> tuple[TraitColumn, ...]:
         TraitColumn(
             *("decoded_share", pa.float32(), _of_score("decoded_share")),
             "Frames that could be decoded over those that the file promises, or the same of its duration; empty where "
-            f"it promises nothing{_BEFORE}",
+            f"it promises nothing; what lies before the first key frame is not counted{_BEFORE}",
+            *("1", 0, 1),
+        ),
+        TraitColumn(
+            *("repeated_share", pa.float32(), _of_score("repeated_share")),
+            "Share of frames that repeat the one before because the file has no newer one: about 1 - frames per second "
+            f"/ 25 for slow sources, more where pictures are held; motion then comes in jumps{_BEFORE}",
             *("1", 0, 1),
         ),
         TraitColumn(

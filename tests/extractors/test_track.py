@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from itertools import pairwise
+from fractions import Fraction
+from itertools import islice, pairwise
 
 import numpy as np
 import pytest
@@ -12,7 +13,7 @@ from extractors.errors import VideoError
 from extractors.faces import FaceSettings
 from extractors.persons import MAX_PERSONS, Person, main_sequence
 from extractors.track import FaceTrack, main_person, track_faces
-from extractors.video import VideoSettings
+from extractors.video import VideoSettings, grid_frames
 
 SHARP = FaceSettings(smoothing_s=0)
 NOBODY = np.zeros((0, 5), np.float32)
@@ -238,3 +239,21 @@ def test_a_face_in_a_third_of_the_video_is_tracked_there_only(corpus, detector):
 def test_signing_people_with_small_faces_are_tracked_throughout(corpus, detector):
     for path in sorted(corpus.glob("plain/*asl*")):
         assert track_faces(path, detector, VideoSettings(), FaceSettings()).coverage > 0.95
+
+
+@pytest.mark.parametrize(("rate", "share"), [(25, 0.0), (12.5, 0.5), (5, 0.8)])
+def test_slow_sources_are_told_by_the_share_of_repeated_frames(corpus, drawing, detector, rate, share):
+    pictures = list(islice(grid_frames(corpus / "plain" / "single_face.mp4", 25.0), 20))
+    path = drawing.write("a.mp4", pictures, rate=Fraction(rate))
+    quality = track_faces(path, detector, VideoSettings(), FaceSettings()).quality
+    assert quality.repeated_share == pytest.approx(share, abs=0.01)
+
+
+def test_pictures_that_are_held_count_as_repeated(corpus, drawing, detector):
+    """Variable frame rate: every tenth picture stays for eleven frames."""
+    pictures = list(islice(grid_frames(corpus / "plain" / "single_face.mp4", 25.0), 30))
+    times = [number + 10 * (number // 10) for number in range(30)]
+    quality = track_faces(
+        drawing.write("a.mp4", pictures, times=times), detector, VideoSettings(), FaceSettings()
+    ).quality
+    assert quality.repeated_share == pytest.approx(20 / 50, abs=0.01)

@@ -93,6 +93,13 @@ def test_a_clock_that_restarts_in_mid_stream_goes_on_counting(drawing):
     assert drawing.numbers(joined) == [*range(30), *range(30), *range(30, 60)]
 
 
+def test_short_recordings_that_were_joined_are_shown_whole(drawing):
+    parts = [drawing.write(f"{start}.ts", (drawing.picture(start + n) for n in range(20))) for start in (0, 20, 40)]
+    joined = drawing.folder / "joined.ts"
+    joined.write_bytes(b"".join(part.read_bytes() for part in parts))
+    assert drawing.numbers(joined) == list(range(60))
+
+
 @pytest.mark.parametrize("degrees", [0, 90, 180, 270])
 @pytest.mark.parametrize("mirrored", [False, True])
 def test_display_matrix_is_applied(drawing, degrees, mirrored):

@@ -148,6 +148,31 @@ def test_a_stream_that_comes_up_on_the_way_is_passed_over(drawing):
     assert drawing.numbers(path) == [59 if number == 60 else number for number in range(100)]
 
 
+def without_its_first(source: Path, goal: Path, count: int) -> Path:
+    """The same packets but for the first ones: a recording that was begun in mid-stream."""
+    with av.open(str(source)) as old, av.open(str(goal), "w") as new:
+        stream = old.streams.video[0]
+        copy = new.add_stream_from_template(stream)
+        for packet in [packet for packet in old.demux(stream) if packet.size][count:]:
+            packet.stream = copy
+            new.mux(packet)
+    return goal
+
+
+def test_what_lies_before_the_first_key_frame_of_a_broadcast_is_not_missing(drawing):
+    source = drawing.write("a.ts", drawing.pictures(100), options={"g": "25", "bf": "2", "sc_threshold": "0"})
+    tally = Tally()
+    pictures = list(grid_frames(without_its_first(source, drawing.folder / "b.ts", 10), 25.0, tally=tally))
+    assert [drawing.number(picture) for picture in pictures] == list(range(25, 100))
+    assert tally.lead_s == pytest.approx(0.6, abs=0.09)
+    assert tally.share == pytest.approx(1.0, abs=0.01)
+
+
+def test_most_of_a_video_before_its_first_key_frame_is_missing(drawing):
+    source = drawing.write("a.ts", drawing.pictures(400), rate=25, options={"g": "300", "sc_threshold": "0", "bf": "0"})
+    assert refusal(without_its_first(source, drawing.folder / "b.ts", 10)).reason == "truncated"
+
+
 def test_too_many_broken_frames_are_refused_as_damaged(drawing):
     path = drawing.write("a.mp4", drawing.pictures(100), options={"g": "1"})
     spoil(path, {40, 50, 60})

@@ -33,6 +33,14 @@ def test_features_that_are_rounded_have_keys_of_their_own_and_never_mix_with_oth
     assert FeatureStore(tmp_path).done(rounded.static) == {}
 
 
+def test_another_revision_of_decoding_makes_features_of_another_key(monkeypatch):
+    before = families("float32")
+    monkeypatch.setattr("extractors.video.REVISION", 10**6)
+    after = families("float32")
+    for part in ("faces", "static", "dynamic"):
+        assert getattr(before, part).key != getattr(after, part).key
+
+
 def test_only_what_is_needed_is_looked_for(tmp_path, monkeypatch):
     monkeypatch.setenv("https_proxy", "http://127.0.0.1:9")  # nothing is to be had
     config = load_config(flags={"weights": "pretrained", "assets": tmp_path})
@@ -67,11 +75,11 @@ def test_facts_of_quality_reach_the_scores_and_what_is_not_known_is_left_out(tmp
     found = families("float32")
     facts = {"face_coverage": 0.5, "face_gaps": 2, "longest_gap_s": 1.5, "people": 3, "others_share": 0.25}
     for family in (found.static, found.dynamic):
-        write_clip(tmp_path, family, {**facts, "confirmed_share": 0.75, "decoded_share": np.nan})
+        write_clip(tmp_path, family, {**facts, "confirmed_share": 0.75, "decoded_share": np.nan, "repeated_share": 0.5})
     config = load_config(flags={"weights": "random", "store.path": tmp_path})
     (clip,) = read_clips(config, found, ["a.mp4"])
     assert clip.face_coverage == facts.pop("face_coverage")
-    assert clip.facts == {**facts, "confirmed_share": 0.75}
+    assert clip.facts == {**facts, "confirmed_share": 0.75, "repeated_share": 0.5}
 
 
 def test_features_of_before_facts_were_kept_are_read_with_their_coverage_alone(tmp_path):
@@ -89,3 +97,15 @@ def test_features_of_before_facts_were_kept_are_read_with_their_coverage_alone(t
     (clip,) = read_clips(config, stored, ["a.mp4"])
     assert (clip.face_coverage, clip.facts) == (0.5, {})
     assert FeatureStore(tmp_path).done(today.static) == {}
+
+
+def test_features_of_before_a_fact_was_added_are_found_with_those_that_they_have(tmp_path):
+    today = families("float32")
+    before = {
+        part: Family(part, family.dim, family.settings, tuple(n for n in family.quality if n != "repeated_share"))
+        for part, family in (("faces", today.faces), ("static", today.static), ("dynamic", today.dynamic))
+    }
+    for part in ("static", "dynamic"):
+        write_clip(tmp_path, before[part], {"face_coverage": 0.5})
+    keys = {f"{part}_key": before[part].key for part in ("static", "dynamic")}
+    assert stored_families(tmp_path, keys).faces == before["faces"]

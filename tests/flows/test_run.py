@@ -19,6 +19,7 @@ HEADER = [
     "video_id",
     *("openness", "conscientiousness", "extraversion", "agreeableness", "neuroticism"),
     *("face_coverage", "face_gaps", "longest_gap_s", "people", "others_share", "confirmed_share", "decoded_share"),
+    "repeated_share",
     *("static_tokens", "dynamic_tokens", "status", "reason", "model", "features", "weights"),
     *("abstain", *(f"{trait}_{bound}" for trait in TRAITS for bound in ("low", "high"))),
     *("video_sha256", "scored_at"),
@@ -70,6 +71,7 @@ def test_a_first_run_scores_every_clip_and_says_where_the_results_lie(first_run,
         assert (row["face_gaps"], float(row["longest_gap_s"])) == ("0", 0.0)
         assert (row["people"], float(row["others_share"])) == ("1", 0.0)
         assert float(row["confirmed_share"]) > 0.9
+        assert float(row["repeated_share"]) == 0.0
         assert (row["static_tokens"], row["dynamic_tokens"]) == ("16", "2")
         assert (row["model"], row["weights"]) == ("traits/1", "random")
     assert len({row["openness"] for row in rows}) == 8

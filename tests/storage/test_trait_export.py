@@ -23,7 +23,7 @@ COLUMNS = trait_columns(TRAITS)
 TIME = datetime(2026, 1, 31, 23, 59, 1, tzinfo=UTC)
 FACTS = {
     **{"face_gaps": 1, "longest_gap_s": 0.4, "people": 2, "others_share": 0.5},
-    **{"confirmed_share": 1.0, "decoded_share": 0.9},
+    **{"confirmed_share": 1.0, "decoded_share": 0.9, "repeated_share": 0.25},
 }
 BOUNDS = {"low": (0.0, 0.1, 0.2, 0.3, 0.4), "high": (0.5, 0.6, 0.7, 0.8, 0.9)}
 
