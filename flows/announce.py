@@ -60,6 +60,8 @@ def progress(title: str) -> Callable[[int, int, int], None] | None:
 
 def shard_committed(store: StorePath, extracted: int, failed: int, seconds: Mapping[str, float]) -> None:
     """Emit the event of a shard that is in the store now: counts of videos, and seconds of work by stage."""
+    work_s = sum(seconds.values())
+    log.info("shard committed: %d videos extracted, %d refused, %.1f s of work", extracted, failed, work_s)
     if _run_id() is None:
         return
     resource = {"prefect.resource.id": f"traitline.store.{store}", "prefect.resource.name": str(store)}

@@ -43,7 +43,7 @@ def work_until_stopped(pool: str, kind: str, limit: int, *options: str, environm
     try:
         return process.wait()
     except KeyboardInterrupt:
-        console.say("traitline: stopping; whole shards are kept")
+        console.complain("stopping; whole shards are kept")
         _stop(process)
         return 0
 
