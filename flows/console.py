@@ -140,7 +140,8 @@ def say(text: str, style: str = "") -> None:
 def complain(text: str) -> None:
     """One line about why the command ends otherwise than asked; always `traitline: ...`, as programs do."""
     console.print(f"traitline: {text}", style="red", soft_wrap=True)
-    log.error("%s", text)
+    if _Output.is_of_run:
+        log.error("%s", text)
 
 
 def summary(title: str, rows: Sequence[tuple[str, str | Text]]) -> None:

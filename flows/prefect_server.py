@@ -78,6 +78,8 @@ def check_server() -> None:
             raise _unusable(
                 api, f"refuses us ({status}): give it the right PREFECT_API_AUTH_STRING or PREFECT_API_KEY"
             ) from error
+        if status >= 500:
+            raise _unusable(api, f"fails to answer ({status})") from error
         raise _unusable(api, f"answers {status} and is not a Prefect API, whose address ends in /api") from error
     except httpx.TimeoutException as error:
         raise _unusable(api, f"does not answer{_through_proxy(api)}") from error
@@ -129,7 +131,7 @@ def prefect_api(*, for_people: bool = False) -> Iterator[str]:
     threading.Thread(target=_pass_on, args=(server, said), daemon=True).start()
     try:
         _wait_until_healthy(server, port, said)
-        log.info("Prefect server of this command: %s", api)
+        log.info("Prefect server of this command: process %d at %s", server.pid, api)
         # The run's log file has all messages; nobody will read them on a server that ends with the command.
         with settings.temporary_settings(
             {settings.PREFECT_API_URL: api, settings.PREFECT_LOGGING_TO_API_ENABLED: for_people}
@@ -145,8 +147,9 @@ def prefect_api(*, for_people: bool = False) -> Iterator[str]:
 
 
 def _prefect_settings() -> ModuleType:
-    """The module `prefect.settings`, which reads all settings when it is imported first."""
+    """The module `prefect.settings`, once Prefect has read them."""
     try:
+        import prefect.context  # noqa: F401 - reads them
         from prefect import settings
     except (ValueError, OSError) as error:  # all that pydantic, TOML and dotenv raise are ValueErrors
         raise UserError(
@@ -239,10 +242,12 @@ def _is_loopback(host: str) -> bool:
 def _listen() -> socket.socket:
     """The socket that the server gets, so that nobody else can take its port before it starts."""
     try:
-        return socket.create_server(("127.0.0.1", 0))
+        listening = socket.create_server(("127.0.0.1", 0))
+        socket.create_connection(listening.getsockname(), CONNECT_LIMIT_S).close()
+        return listening
     except OSError as error:
         raise UserError(
-            f"this machine cannot talk to itself ({error.strerror}), and Prefect's server is to listen at 127.0.0.1: "
+            f"this machine cannot talk to itself ({error}), and Prefect's server is to listen at 127.0.0.1: "
             "bring up its loopback interface, or name a server in PREFECT_API_URL"
         ) from error
 
@@ -266,14 +271,21 @@ def _wait_until_healthy(server: subprocess.Popen[bytes], port: int, said: deque[
             time.sleep(0.1)
         finally:
             connection.close()
-    from prefect.settings import PREFECT_HOME
-
     errors = re.findall(r"^[\w.]*(?:Error|Exception|NotFound|Denied)\w*: .+$", "".join(list(said)), re.MULTILINE)
     reason = errors[-1] if errors else f"nothing heard for {START_LIMIT_S:g} s"
     raise UserError(
-        f"Prefect's server does not start ({reason}); its database lies in {PREFECT_HOME.value()}: name another folder "
-        "in PREFECT_HOME, or a server of your own in PREFECT_API_URL"
+        f"Prefect's server does not start ({reason}); {_database()}, or a server of your own in PREFECT_API_URL"
     )
+
+
+def _database() -> str:
+    """Where the database of a server of our own is, and how to choose another, in words."""
+    from prefect.settings import PREFECT_HOME, get_current_settings
+
+    if (address := get_current_settings().server.database.connection_url) is None:
+        return f"its database lies in {PREFECT_HOME.value()}: name another folder in PREFECT_HOME"
+    place = _without_password(address.get_secret_value())
+    return f"its database is {place}: name another in PREFECT_SERVER_DATABASE_CONNECTION_URL"
 
 
 def _serve(listening: socket.socket) -> None:

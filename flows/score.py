@@ -100,7 +100,7 @@ def _score(config: RunConfig, families: Families, weights: str, videos: Archive,
             count += len(some)
             for _ in some:
                 stage.advance()
-    log.info("Score: %d videos scored with %s", count, model)
+    log.info("Score: %s scored with %s", console.counted(count, "video"), model)
     return count
 
 

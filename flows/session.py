@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import shutil
+import sys
 import tempfile
 import traceback
 from collections.abc import Callable, Iterator
@@ -70,9 +71,15 @@ def one_line_for_mistakes() -> Iterator[None]:
 
 
 def mistake_in_words(error: Exception) -> str | None:
-    """What a person did wrong, or which disk is full, in one line; None where the error is something else."""
+    """What a person did wrong, which disk is full, or that Prefect's server is gone, in one line; else None."""
     if isinstance(error, USER_ERRORS):
         return console.one_line(str(error))
+    httpx = sys.modules.get("httpx")  # which Prefect's client is made with
+    if httpx is not None and any(isinstance(cause, httpx.HTTPError) for cause in (error, error.__cause__)):
+        return (
+            f"Prefect's server has gone or refuses ({console.one_line(str(error))}); what is done is kept, and the "
+            "same command goes on from there"
+        )
     if isinstance(error, OSError) and is_full(error):
         # Libraries write beside the store too, into temporary folders and caches of their own.
         place = error.filename if error.filename is not None else "a temporary file"
