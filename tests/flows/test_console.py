@@ -34,7 +34,7 @@ def scheduled(monkeypatch):
 
 
 def test_without_a_terminal_progress_and_summary_are_whole_lines_with_their_time(scheduled, capsys):
-    name = "a long name " * 20
+    name = " ".join(["a long name"] * 20)
     with console.stage("Extract", 3) as stage:
         stage.advance()
         stage.advance(ok=False)
