@@ -189,24 +189,27 @@ def settings_by(origin: str, folder) -> tuple[dict[str, str], str]:
     if origin == "profile":
         text = f'active = "lab"\n[profiles.lab]\nPREFECT_API_URL = "{DEAD}/api"\n'
         (home / "profiles.toml").write_text(text)
-        return {"PREFECT_HOME": str(home)}, f"profile lab, {home / 'profiles.toml'}"
+        return {"PREFECT_HOME": str(home)}, f"in Prefect's profile lab, {home / 'profiles.toml'}"
     text = f"PREFECT_API_URL={DEAD}/api\n" if origin == ".env" else f'[api]\nurl = "{DEAD}/api"\n'
     (folder / origin).write_text(text)
-    return {"PREFECT_HOME": str(home)}, str(folder / origin)
+    return {"PREFECT_HOME": str(home)}, f"in {folder / origin}"
 
 
 @pytest.mark.parametrize("origin", ["environment", "profile", ".env", "prefect.toml"])
-def test_a_dead_server_is_one_line_that_says_where_it_was_named(origin, tmp_path, traitline):
+def test_what_is_said_of_a_dead_server_names_the_place_where_it_was_named(origin, tmp_path):
     variables, words = settings_by(origin, tmp_path)
-    (tmp_path / "store").mkdir()
-    result = traitline("export", "--store", "store", "--weights", "random", folder=tmp_path, **variables)
-    check_one_line(result, f"{DEAD}/api", words, "prefect server start")
+    code = "from flows.prefect_server import check_server; check_server()"
+    options = {"cwd": tmp_path, "env": {**os.environ, **variables}, "capture_output": True, "text": True}
+    said = subprocess.run([sys.executable, "-c", code], **options).stderr.splitlines()[-1]
+    assert f"at {DEAD}/api (PREFECT_API_URL {words})" in said
 
 
-@pytest.mark.parametrize("command", ["deploy", "worker"])
-def test_commands_for_schedules_say_it_too(command, tmp_path, traitline):
+@pytest.mark.parametrize("command", [["export", "--store", "."], ["worker"]])
+def test_a_dead_server_is_one_line_and_an_exit_status(command, tmp_path, traitline):
     variables, words = settings_by("profile", tmp_path)
-    check_one_line(traitline(command, **variables), f"{DEAD}/api", words)
+    (tmp_path / "store").mkdir()
+    result = traitline(*command, folder=tmp_path / "store", **variables)
+    check_one_line(result, f"{DEAD}/api", words, "prefect server start")
 
 
 def test_settings_that_prefect_cannot_read_are_one_line(tmp_path, traitline):
