@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import queue
 import time
 from collections import Counter
@@ -31,6 +32,8 @@ from flows.worker_pool import Tally
 from flows.worklist import WorkList
 from storage.commit import commit_file
 from storage.leases import Leases
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,6 +106,10 @@ def extract(config: RunConfig, videos: Archive) -> ExtractReport:
     extracted, failed = sum(shard.extracted for shard in shards), sum(shard.failed for shard in shards)
     by_others = work.count - work.left - extracted - failed
     report = ExtractReport(extracted, failed, work.cached, work.refused_before, dict(seconds), by_others)
+    log.info(
+        "Extract: %d extracted, %d refused, %d in the store before, %d refused before",
+        *(extracted, failed, work.cached, work.refused_before),
+    )
     _keep(report, config)
     if work.refused > config.extract.max_failed_fraction * work.count:
         raise TooManyRefusedError(
