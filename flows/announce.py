@@ -20,6 +20,7 @@ from prefect.context import FlowRunContext
 from prefect.events import emit_event
 from prefect.settings import PREFECT_CLIENT_MAX_RETRIES, PREFECT_LOGGING_TO_API_ENABLED, temporary_settings
 
+from flows.console import counted
 from storage.paths import StorePath
 
 log = logging.getLogger(__name__)
@@ -60,6 +61,9 @@ def progress(title: str) -> Callable[[int, int, int], None] | None:
 
 def shard_committed(store: StorePath, extracted: int, failed: int, seconds: Mapping[str, float]) -> None:
     """Emit the event of a shard that is in the store now: counts of videos, and seconds of work by stage."""
+    work_s = sum(seconds.values())
+    videos = counted(extracted, "video")
+    log.info("shard committed: %s extracted, %d refused, %.1f s of work", videos, failed, work_s)
     if _run_id() is None:
         return
     resource = {"prefect.resource.id": f"traitline.store.{store}", "prefect.resource.name": str(store)}

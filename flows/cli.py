@@ -30,9 +30,9 @@ from flows.labels import check_labels_meet
 from flows.manifest import check_videos
 from flows.models import chosen_model, trains
 from flows.options import ASSIGNMENTS, CONFIG, WEIGHTS
-from flows.prefect_server import prefect_api
+from flows.prefect_server import check_server
 from flows.prepare import prepare
-from flows.session import one_line_for_mistakes, run_command
+from flows.session import one_line_for_mistakes, run_command, settle_environment
 
 app = typer.Typer(
     name="traitline",
@@ -129,7 +129,11 @@ def command(
                     existing_store(settings.store.path)
                 return settings
 
-            run_command(body.__name__, load, body)
+            def work(settings: RunConfig) -> None:
+                check_server()  # before anything that takes long
+                body(settings)
+
+            run_command(body.__name__, load, work)
 
         kinds = {"config": CONFIG, **{name: OPTIONS[name][1] for name in options}, "assignments": ASSIGNMENTS}
         call.__signature__ = inspect.Signature(  # what Typer makes the options from
@@ -159,11 +163,10 @@ def run(settings: RunConfig) -> None:
         check_labels_meet(settings, [video.video_id for video in files])
     else:
         chosen_model(settings)
-    with prefect_api():
-        from flows.run import run as run_flow
-        from flows.summary import show_run
+    from flows.run import run as run_flow
+    from flows.summary import show_run
 
-        show_run(settings, run_flow(settings, files), files)
+    show_run(settings, run_flow(settings, files), files)
     files.check_whole()
 
 
@@ -175,11 +178,10 @@ def run(settings: RunConfig) -> None:
 def extract(settings: RunConfig) -> None:
     """Extract the features of all videos that the store lacks."""
     settings, files = prepare(settings, with_files=True)
-    with prefect_api():
-        from flows.extract import extract as extract_flow
-        from flows.summary import show_extraction
+    from flows.extract import extract as extract_flow
+    from flows.summary import show_extraction
 
-        show_extraction(extract_flow(settings, files), files)
+    show_extraction(extract_flow(settings, files), files)
     files.check_whole()
 
 
@@ -187,10 +189,9 @@ def extract(settings: RunConfig) -> None:
 def train(settings: RunConfig) -> None:
     """Train a model on cached features; without --videos, on all that the store holds."""
     settings, files = prepare(settings)
-    with prefect_api():
-        from flows.train import train as train_flow
+    from flows.train import train as train_flow
 
-        console.say(f"Model: {train_flow(settings, files)}")
+    console.say(f"Model: {train_flow(settings, files)}")
     files.check_whole()
 
 
@@ -199,10 +200,9 @@ def score(settings: RunConfig) -> None:
     """Score cached features that the model has not scored yet; without --videos, all that the store holds."""
     settings, files = prepare(settings)
     model = chosen_model(settings)
-    with prefect_api():
-        from flows.score import score as score_flow
+    from flows.score import score as score_flow
 
-        console.say(f"Score: {console.counted(score_flow(settings, files, model), 'video')} scored with {model}")
+    console.say(f"Score: {console.counted(score_flow(settings, files, model), 'video')} scored with {model}")
     files.check_whole()
 
 
@@ -214,14 +214,13 @@ def rescore(settings: RunConfig) -> None:
     weights are needed, and the features are those that the model was trained on, whatever the settings are today.
     """
     model = chosen_model(settings)
-    with prefect_api():
-        from flows.drift import drift_table
-        from flows.score import rescore as rescore_flow
+    from flows.drift import drift_table
+    from flows.score import rescore as rescore_flow
 
-        done = rescore_flow(settings, model)
-        console.say(f"Score: {console.counted(done.scored_now, 'video')} scored with {model}")
-        for drift in done.drifts:
-            show_table(drift_table(drift))
+    done = rescore_flow(settings, model)
+    console.say(f"Score: {console.counted(done.scored_now, 'video')} scored with {model}")
+    for drift in done.drifts:
+        show_table(drift_table(drift))
 
 
 @command(
@@ -236,10 +235,9 @@ def export(settings: RunConfig) -> None:
     """
     settings, files = prepare(settings)
     model = chosen_model(settings)
-    with prefect_api():
-        from flows.export import export as export_flow
+    from flows.export import export as export_flow
 
-        console.say(f"Scores: {export_flow(settings, files, model).path}")
+    console.say(f"Scores: {export_flow(settings, files, model).path}")
     files.check_whole()
 
 
@@ -255,10 +253,9 @@ def report(settings: RunConfig) -> None:
     """
     settings, files = prepare(settings)
     model = chosen_model(settings)
-    with prefect_api():
-        from flows.report import report as report_flow
+    from flows.report import report as report_flow
 
-        console.say(f"Report: {report_flow(settings, files, model)}")
+    console.say(f"Report: {report_flow(settings, files, model)}")
     files.check_whole()
 
 
@@ -296,6 +293,7 @@ def demo(
     }
 
     def body(settings: RunConfig) -> None:
+        check_server()
         from flows.demo_corpus import render_demo_corpus
 
         with console.console.status("Rendering 8 clips"):
@@ -314,4 +312,5 @@ def show(config: CONFIG = None, assignments: ASSIGNMENTS = None) -> None:
 
 def main() -> None:
     """Entry point of the command."""
+    settle_environment()
     app()

@@ -63,7 +63,7 @@ def fetch(names: NAMES = None) -> None:
             except AssetError as error:
                 # The others may be had all the same.
                 faults.append(asset.name)
-                console.say(f"traitline: {error}", style="red")
+                console.complain(str(error))
         if faults:
             raise typer.Exit(EXIT_USER_ERROR)
 

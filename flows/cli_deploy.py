@@ -12,9 +12,9 @@ import typer
 from flows import console
 from flows.config import load_config
 from flows.errors import UserError
-from flows.prefect_server import prefect_api
+from flows.prefect_server import check_server, prefect_api
 from flows.prefect_worker import work_until_stopped
-from flows.session import run_plainly, settle_environment
+from flows.session import run_plainly
 
 if TYPE_CHECKING:
     from prefect.deployments.runner import RunnerDeployment
@@ -56,6 +56,7 @@ def deploy(
     """
 
     def body() -> None:
+        check_server()
         from flows.deployments import server_address
 
         entries = _entries(file, config, cron, timezone)
@@ -82,6 +83,7 @@ def serve(
     """
 
     def body() -> None:
+        check_server()
         entries = _entries(file, config, cron, timezone)
         pools = {entry.work_pool.name for entry in entries}
         if len(pools) > 1:
@@ -115,7 +117,6 @@ def _put_on_server(api: str, entries: list[Entry], kind: str, gpu_slots: int) ->
 
 
 def _run(body: Callable[[], None]) -> None:
-    settle_environment()
     run_plainly(body)
 
 

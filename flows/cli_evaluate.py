@@ -13,7 +13,7 @@ from flows.config import RunConfig, load_config
 from flows.families import settle_weights
 from flows.labels import labels_of
 from flows.options import ASSIGNMENTS, CONFIG
-from flows.prefect_server import prefect_api
+from flows.prefect_server import check_server
 from flows.session import run_command
 
 
@@ -45,10 +45,10 @@ def evaluate(
         else:
             if settings.weights == "auto":
                 settings = settle_weights(settings)
-            with prefect_api():
-                from flows.evaluate import evaluate as evaluate_flow
+            check_server()
+            from flows.evaluate import evaluate as evaluate_flow
 
-                evaluation = evaluate_flow(settings, groups)
+            evaluation = evaluate_flow(settings, groups)
         from flows.evaluation_tables import evaluation_tables
 
         for table in evaluation_tables(evaluation.results):

@@ -17,7 +17,7 @@ from flows.errors import UserError
 from flows.families import families_of, settle_weights
 from flows.manifest import Archive, videos_of
 from flows.options import ASSIGNMENTS, CONFIG, WEIGHTS, load_for_store
-from flows.prefect_server import prefect_api
+from flows.prefect_server import check_server
 from flows.session import run_command, run_plainly
 from storage.failures import Failure, FailureLog, still_refused
 from storage.feature_store import FeatureStore
@@ -73,16 +73,16 @@ def retry(
     flags = {"videos": videos, "store.path": store, "weights": weights, "extract.retry_failed": True}
 
     def body(settings: RunConfig) -> None:
+        check_server()
         settings = settle_weights(settings)
         files = refused_files(settings, reason)
         if not files:
             console.say("no video of the folder was refused with these settings; nothing to retry")
             return
-        with prefect_api():
-            from flows.extract import extract as extract_flow
-            from flows.summary import show_extraction
+        from flows.extract import extract as extract_flow
+        from flows.summary import show_extraction
 
-            show_extraction(extract_flow(settings, files), files)
+        show_extraction(extract_flow(settings, files), files)
         files.check_whole()
 
     run_command("retry", lambda: load_for_store(config, flags=flags, assignments=assignments), body)

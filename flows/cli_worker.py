@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from flows.errors import UserError
+from flows.prefect_server import check_server
 from flows.prefect_worker import work_until_stopped
 from flows.session import run_plainly
 
@@ -31,6 +32,7 @@ def worker(
     """
 
     def body() -> None:
+        check_server()
         from prefect.client.orchestration import get_client
         from prefect.exceptions import ObjectNotFound
 

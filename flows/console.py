@@ -5,11 +5,13 @@ from __future__ import annotations
 import logging
 import os
 import sys
-from collections.abc import Callable, Iterator
+import time
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from rich.console import Console
+from rich.panel import Panel
 from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
@@ -21,13 +23,19 @@ from rich.progress import (
     TimeElapsedColumn,
     TimeRemainingColumn,
 )
+from rich.table import Table
 from rich.text import Text
 
-log = logging.getLogger(__name__)
+log = logging.getLogger("flows")
 
 # Progress and errors go to the standard error as it was at the start, see `silence_libraries`.
 # Names of files may hold brackets and colons, which are neither markup nor emoji.
 console = Console(stderr=True, highlight=False, markup=False, emoji=False)
+
+PACKAGES = ("extractors", "flows", "fusion", "storage")
+LOG_FORMAT = "%(asctime)s %(levelname)-7s %(name)s: %(message)s"
+LOG_TIME = "%Y-%m-%dT%H:%M:%S%z"
+LINE_EVERY_S = 60.0  # of progress, where there is no terminal to draw a bar on
 
 
 def counted(count: int, noun: str, nouns: str | None = None) -> str:
@@ -61,6 +69,7 @@ class Stage:
         self._task = progress.add_task(title, total=total, failed=0)
         self._failed = 0
         self._total, self._on_change = total, on_change
+        self._next_line_s = time.monotonic() + LINE_EVERY_S
 
     def advance(self, *, ok: bool = True, title: str | None = None) -> None:
         """One more is done."""
@@ -79,15 +88,25 @@ class Stage:
     def close(self) -> None:
         """All is done, be it in fewer steps than were announced."""
         self._progress.update(self._task, total=self._progress.tasks[0].completed)
+        if not console.is_terminal:
+            self._say()
 
     def _tell(self) -> None:
         if self._on_change is not None:
             self._on_change(int(self._progress.tasks[0].completed), self._total, self._failed)
+        if not console.is_terminal and time.monotonic() >= self._next_line_s:
+            self._next_line_s = time.monotonic() + LINE_EVERY_S
+            self._say()
+
+    def _say(self) -> None:
+        task = self._progress.tasks[0]
+        failed = f", {self._failed} failed" if self._failed else ""
+        say(f"{' '.join(task.description.split())}: {int(task.completed)} of {self._total}{failed}")
 
 
 @contextmanager
 def stage(title: str, total: int, on_change: Callable[[int, int, int], None] | None = None) -> Iterator[Stage]:
-    """Show a bar while the block runs.
+    """Show a bar while the block runs; without a terminal, a line now and then, and one in the end.
 
     Args:
         title, total: what is counted, and how many there are.
@@ -102,16 +121,49 @@ def stage(title: str, total: int, on_change: Callable[[int, int, int], None] | N
         TimeElapsedColumn(),
         TimeRemainingColumn(),
     )
-    with Progress(*columns, console=console) as progress:
+    with Progress(*columns, console=console, disable=not console.is_terminal) as progress:
         bar = Stage(progress, title, total, on_change)
         yield bar
         bar.close()
 
 
 def say(text: str, style: str = "") -> None:
-    """One line for the person at the screen, or in the scheduler's mail; it is in the run's log as well."""
-    console.print(text, style=style, soft_wrap=True)
+    """One line about the work, for the person at the screen, for a scheduler's log, and for the run's log.
+
+    Lines of commands that have a log of their own begin with the time unless a terminal shows them.
+    """
+    timed = _Output.is_of_run and not console.is_terminal
+    console.print(f"{time.strftime(LOG_TIME)} {text}" if timed else text, style=style, soft_wrap=True)
     log.info("%s", text)
+
+
+def complain(text: str) -> None:
+    """One line about why the command ends otherwise than asked; always `traitline: ...`, as programs do."""
+    console.print(f"traitline: {text}", style="red", soft_wrap=True)
+    if _Output.is_of_run:
+        log.error("%s", text)
+
+
+def summary(title: str, rows: Sequence[tuple[str, str | Text]]) -> None:
+    """What came of the work: a box on a terminal, else a line.
+
+    Args:
+        title: of the box.
+        rows: names and values; an empty name goes on with the one before.
+    """
+    line = f"{title}: {'; '.join(f'{name} {value}'.strip() for name, value in rows)}"
+    if not console.is_terminal:
+        say(line)
+        return
+    log.info("%s", line)
+    grid = Table.grid(padding=(0, 2))
+    for row in rows:
+        grid.add_row(*row)
+    console.print(Panel(grid, title=title, title_align="left", expand=False))
+
+
+class _Output:
+    is_of_run = False  # whether the command has a run's log, see `silence_libraries`
 
 
 def last_words(text: str) -> None:
@@ -134,3 +186,12 @@ def silence_libraries(log: Path) -> None:
     console.file = os.fdopen(os.dup(2), "w", encoding="utf-8", errors="replace", buffering=1)
     os.dup2(descriptor, 2)
     os.close(descriptor)
+    _Output.is_of_run = True
+    log_to_standard_error()
+
+
+def log_to_standard_error() -> None:
+    """Log what this program does, and what libraries warn of, in lines with times, until Prefect takes logging over."""
+    logging.basicConfig(format=LOG_FORMAT, datefmt=LOG_TIME, level=logging.WARNING)
+    for package in PACKAGES:
+        logging.getLogger(package).setLevel(logging.INFO)

@@ -7,7 +7,7 @@ import threading
 import time
 from collections.abc import Sequence
 
-from flows import machine
+from flows import console, machine
 from flows.extraction import Job, ShardReport
 from flows.session import settle_environment
 from flows.worker import MakeWorker, Worker
@@ -87,6 +87,7 @@ def _settle(own_cluster: bool) -> None:
     from distributed import get_client, get_worker
 
     settle_environment()
+    console.log_to_standard_error()
     me = get_worker().address
     hosts = {address: worker["host"] for address, worker in get_client().scheduler_info()["workers"].items()}
     here = sorted(address for address, host in hosts.items() if host == hosts[me])

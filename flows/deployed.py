@@ -226,7 +226,7 @@ def _carry_out(name: str, load: Callable[[], RunConfig], body: Callable[[RunConf
         mistake = mistake_in_words(error)
         if mistake is None:
             raise
-        console.say(f"traitline: {mistake}", style="red")
+        console.complain(mistake)
         return Failed(message=mistake)
     return None
 

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from prefect import flow
-
 from flows.config import RunConfig
 from flows.evaluation import Evaluation, evaluate_clips
+from flows.steps import step
 
 
-@flow(name="evaluate", validate_parameters=False)
+@step("evaluate")
 def evaluate(config: RunConfig, groups: Path | None) -> Evaluation:
     """Evaluate on the store's cached features; see `flows.evaluation.evaluate_clips`."""
     return evaluate_clips(config, groups, labels_only=False)

@@ -8,8 +8,6 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
-from prefect import flow
-
 from flows import console
 from flows.config import RunConfig
 from flows.export_settings import chosen_columns
@@ -17,6 +15,7 @@ from flows.families import Families, families_of
 from flows.manifest import Archive, VideoFile
 from flows.model_card import INTENDED, limits
 from flows.models import ModelReference
+from flows.steps import step
 from storage.failures import Failure, FailureLog
 from storage.models import ModelSerializer
 from storage.paths import StorePath
@@ -70,7 +69,7 @@ def trait_rows(
             yield TraitRow.failed(Failure(*which, families.features, *why, 1), str(model))
 
 
-@flow(name="export", validate_parameters=False)
+@step("export")
 def export(config: RunConfig, videos: Archive, model: ModelReference) -> ExportReport:
     """Write the file to `config.out`, or to STORE/exports/<model>-<version>.csv.
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import queue
 import time
 from collections import Counter
@@ -12,7 +13,7 @@ from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from functools import partial
 
-from prefect import State, flow
+from prefect import State
 from prefect.futures import PrefectFuture
 from pydantic import TypeAdapter
 
@@ -22,13 +23,17 @@ from flows.errors import UserError
 from flows.extraction import Extractor, Job, ShardReport
 from flows.families import families_of
 from flows.manifest import Archive
+from flows.prefect_server import prefect_api
 from flows.runners import Runner, open_runner, shard_task
 from flows.session import USER_ERRORS, settle_environment
+from flows.steps import step
 from flows.worker import extract_and_commit, worker_maker
 from flows.worker_pool import Tally
 from flows.worklist import WorkList
 from storage.commit import commit_file
 from storage.leases import Leases
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +66,7 @@ def extract_shard(extractor: Extractor, jobs: list[Job], leases: Leases, stage: 
     return extract_and_commit(extractor, jobs, leases, lambda _, ok: stage.advance(ok=ok))
 
 
-@flow(name="extract", validate_parameters=False)
+@step("extract")
 def extract(config: RunConfig, videos: Archive) -> ExtractReport:
     """Extract the features of all videos that lack them. Other runs may do part of it; this one ends when all is done.
 
@@ -75,6 +80,7 @@ def extract(config: RunConfig, videos: Archive) -> ExtractReport:
         console.say(f"Extract: nothing to decode: {console.counted(len(videos), 'video')} known to the store")
         return ExtractReport(0, 0, work.cached, work.refused_before, {})
     with ExitStack() as resources:
+        resources.enter_context(prefect_api())  # of the tasks that the shards are
         with console.console.status("Building the networks"):
             if config.extract.runner == "local":
                 extractor = resources.enter_context(Extractor(config, families))
@@ -100,6 +106,10 @@ def extract(config: RunConfig, videos: Archive) -> ExtractReport:
     extracted, failed = sum(shard.extracted for shard in shards), sum(shard.failed for shard in shards)
     by_others = work.count - work.left - extracted - failed
     report = ExtractReport(extracted, failed, work.cached, work.refused_before, dict(seconds), by_others)
+    log.info(
+        "Extract: %d extracted, %d refused, %d in the store before, %d refused before",
+        *(extracted, failed, work.cached, work.refused_before),
+    )
     _keep(report, config)
     if work.refused > config.extract.max_failed_fraction * work.count:
         raise TooManyRefusedError(

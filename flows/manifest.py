@@ -257,7 +257,8 @@ def _read_digests(path: StorePath) -> dict[tuple[bytes, int, int, int], str]:
     if not path.is_file():
         return {}
     try:
-        table = pq.read_table(parquet_source(fetched(path)))
+        with pq.ParquetFile(parquet_source(fetched(path))) as file:  # `read_table` imports pandas
+            table = file.read()
         table.validate(full=True)
         if not table.schema.equals(_DIGESTS) or not pc.all(pc.match_substring_regex(table["sha256"], _SHA256)).as_py():
             return {}

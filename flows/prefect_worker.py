@@ -14,7 +14,6 @@ from collections.abc import Mapping
 from contextlib import suppress
 from uuid import UUID
 
-import httpx
 import psutil
 
 from flows import console, stopping
@@ -43,7 +42,7 @@ def work_until_stopped(pool: str, kind: str, limit: int, *options: str, environm
     try:
         return process.wait()
     except KeyboardInterrupt:
-        console.say("traitline: stopping; whole shards are kept")
+        console.complain("stopping; whole shards are kept")
         _stop(process)
         return 0
 
@@ -76,6 +75,7 @@ def _flow_runs(processes: list[psutil.Process]) -> set[str]:
 
 def _call_crashed(runs: set[str]) -> None:
     """Call these runs crashed, unless the worker or they themselves have said how they ended."""
+    import httpx
     from prefect.client.orchestration import get_client
     from prefect.exceptions import PrefectHTTPStatusError
     from prefect.settings import PREFECT_CLIENT_MAX_RETRIES, temporary_settings

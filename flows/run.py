@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from prefect import flow
-
 from flows.config import RunConfig
 from flows.errors import UserError
 from flows.export import ExportReport, export
@@ -14,6 +12,7 @@ from flows.manifest import Archive
 from flows.models import ModelReference, chosen_model, trains
 from flows.report import report
 from flows.score import score
+from flows.steps import step
 from flows.train import train
 from storage.paths import StorePath
 
@@ -35,7 +34,7 @@ class RunReport:
             raise UserError(f"{self.refusal}; the CSV is {self.export.path}, the report {self.report}")
 
 
-@flow(name="run", validate_parameters=False)
+@step("run")
 def run(config: RunConfig, videos: Archive) -> RunReport:
     """Take all steps, and fail in the end where too many videos were refused.
 

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from itertools import islice
 
 import numpy as np
-from prefect import flow
 
 from flows import announce, console
 from flows.clips import CachedClip, read_clips, ready_videos
@@ -18,10 +18,13 @@ from flows.errors import UserError
 from flows.families import Families, families_of, stored_families
 from flows.manifest import Archive, known_videos
 from flows.models import ModelReference
+from flows.steps import step
 from flows.uncertainty import quality_of, stored_uncertainty
 from fusion.uncertainty import Judged
 from storage.models import ModelSerializer
 from storage.scores import Score, ScoreStore
+
+log = logging.getLogger(__name__)
 
 CLIPS_PER_COMMIT = 4096
 
@@ -35,7 +38,7 @@ class RescoreReport:
     drifts: list[Drift]
 
 
-@flow(name="score", validate_parameters=False)
+@step("score")
 def score(config: RunConfig, videos: Archive, model: ModelReference) -> int:
     """Score the videos whose features are there and that this model version has not scored from these features.
 
@@ -51,7 +54,7 @@ def score(config: RunConfig, videos: Archive, model: ModelReference) -> int:
     return _score(config, families, config.weights, videos, model)
 
 
-@flow(name="rescore", validate_parameters=False)
+@step("rescore")
 def rescore(config: RunConfig, model: ModelReference) -> RescoreReport:
     """Score all that the store holds and this model version has not scored, from the features it was trained on.
 
@@ -68,9 +71,6 @@ def rescore(config: RunConfig, model: ModelReference) -> RescoreReport:
 
 
 def _score(config: RunConfig, families: Families, weights: str, videos: Archive, model: ModelReference) -> int:
-    from fusion.model import CompletePersonalityModel  # registers the classes that a saved model is made of
-    from fusion.scoring import predict
-
     started = datetime.now(UTC)
     scores = ScoreStore(config.store.path)
     known = {
@@ -83,6 +83,9 @@ def _score(config: RunConfig, families: Families, weights: str, videos: Archive,
     if not ready:
         console.say(f"Score: {model} has scored all videos with features before; nothing to score")
         return 0
+    from fusion.model import CompletePersonalityModel  # registers the classes that a saved model is made of
+    from fusion.scoring import predict
+
     network, metadata = ModelSerializer(config.store.path).load(model.name, model.version)
     if not isinstance(network, CompletePersonalityModel):
         raise UserError(f"{model} is a {type(network).__name__} and no model of this program's; name another")
@@ -97,6 +100,7 @@ def _score(config: RunConfig, families: Families, weights: str, videos: Archive,
             count += len(some)
             for _ in some:
                 stage.advance()
+    log.info("Score: %s scored with %s", console.counted(count, "video"), model)
     return count
 
 

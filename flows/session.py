@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import shutil
+import sys
 import tempfile
 import traceback
 from collections.abc import Callable, Iterator
@@ -19,6 +20,7 @@ from extractors.errors import DeviceError, LayerError
 from flows import console, stopping
 from flows.config import RunConfig, dump_config
 from flows.errors import UserError
+from flows.proxies import bypass_proxies
 from fusion.errors import LabelError, TrainingError
 from storage.commit import commit_file
 from storage.errors import StoreError, is_full, refusal
@@ -32,7 +34,12 @@ EXIT_BUG = 70  # EX_SOFTWARE of sysexits.h
 _ENVIRONMENT = {
     "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
     "DO_NOT_TRACK": "1",
-    "PREFECT_LOGGING_EXTRA_LOGGERS": "extractors,flows,fusion,storage",
+    "PREFECT_LOGGING_EXTRA_LOGGERS": ",".join(console.PACKAGES),
+    "PREFECT_LOGGING_TO_API_WHEN_MISSING_FLOW": "ignore",
+    "PREFECT_LOGGING_FORMATTERS_STANDARD_FORMAT": console.LOG_FORMAT,
+    "PREFECT_LOGGING_FORMATTERS_STANDARD_FLOW_RUN_FMT": console.LOG_FORMAT.replace("%(name)s", "%(flow_run_name)s"),
+    "PREFECT_LOGGING_FORMATTERS_STANDARD_TASK_RUN_FMT": console.LOG_FORMAT.replace("%(name)s", "%(task_run_name)s"),
+    "PREFECT_LOGGING_FORMATTERS_STANDARD_DATEFMT": console.LOG_TIME,
     "TF_CPP_MIN_LOG_LEVEL": "1",
     "KERAS_BACKEND": "tensorflow",
     # Else TensorFlow takes a GPU's whole memory at once, and a second process on it gets none.
@@ -41,9 +48,13 @@ _ENVIRONMENT = {
 
 
 def settle_environment() -> None:
-    """Set what libraries read from the environment, where nobody has set it. Call it before they are imported."""
+    """Set what libraries and child processes read from the environment; call it before libraries are imported.
+
+    What the user has set stays, but that traffic within this machine takes no proxy.
+    """
     for variable, value in _ENVIRONMENT.items():
         os.environ.setdefault(variable, value)
+    bypass_proxies()
 
 
 @contextmanager
@@ -55,14 +66,20 @@ def one_line_for_mistakes() -> Iterator[None]:
         mistake = mistake_in_words(error)
         if mistake is None:
             raise
-        console.say(f"traitline: {mistake}", style="red")
+        console.complain(mistake)
         raise typer.Exit(EXIT_USER_ERROR) from error
 
 
 def mistake_in_words(error: Exception) -> str | None:
-    """What a person did wrong, or which disk is full, in one line; None where the error is something else."""
+    """What a person did wrong, which disk is full, or that Prefect's server is gone, in one line; else None."""
     if isinstance(error, USER_ERRORS):
         return console.one_line(str(error))
+    httpx = sys.modules.get("httpx")  # which Prefect's client is made with
+    if httpx is not None and any(isinstance(cause, httpx.HTTPError) for cause in (error, error.__cause__)):
+        return (
+            f"Prefect's server has gone or refuses ({console.one_line(str(error))}); what is done is kept, and the "
+            "same command goes on from there"
+        )
     if isinstance(error, OSError) and is_full(error):
         # Libraries write beside the store too, into temporary folders and caches of their own.
         place = error.filename if error.filename is not None else "a temporary file"
@@ -80,7 +97,7 @@ def run_plainly(body: Callable[[], None]) -> None:
         with one_line_for_mistakes():
             body()
     except KeyboardInterrupt as error:
-        console.say("traitline: stopped; what is done is kept, and nothing is half done", style="red")
+        console.complain("stopped; what is done is kept, and nothing is half done")
         raise typer.Exit(stopping.EXIT_INTERRUPTED) from error
 
 
@@ -104,7 +121,6 @@ def run_command(name: str, load: Callable[[], RunConfig], body: Callable[[RunCon
     with local_log(log) as file:
         with one_line_for_mistakes():
             console.silence_libraries(file)
-        settle_environment()
         # A scheduler's stop is a person's Ctrl-C: what is open gets closed, Prefect's own server too.
         stopping.listen()
         _run(config, body, log)
@@ -127,14 +143,12 @@ def _run(config: RunConfig, body: Callable[[RunConfig], None], log: StorePath) -
         raise
     except (KeyboardInterrupt, Exception) as error:
         if isinstance(error, KeyboardInterrupt) or stopping.asked():
-            console.say(
-                "traitline: stopped; whole shards are kept, and the same command goes on from there", style="red"
-            )
+            console.complain("stopped; whole shards are kept, and the same command goes on from there")
             raise typer.Exit(stopping.EXIT_INTERRUPTED) from error
         # The last line of defence: the person sees one line, the log has it all.
         logging.getLogger(__name__).error("%s", traceback.format_exc())
         fault = console.one_line(f"{type(error).__name__}: {error}")
-        console.say(f"traitline: a fault in the program ({fault}); see {log}", style="red")
+        console.complain(f"a fault in the program ({fault}); see {log}")
         raise typer.Exit(EXIT_BUG) from error
 
 
@@ -154,4 +168,4 @@ def local_log(log: StorePath) -> Iterator[Path]:
                 shutil.copyfile(file, temporary)
             shutil.rmtree(folder)
         except (StoreError, OSError) as error:
-            console.say(f"traitline: the log stays at {file}: {error}", style="red")
+            console.complain(f"the log stays at {file}: {error}")

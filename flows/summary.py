@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from rich.panel import Panel
-from rich.table import Table
 from rich.text import Text
 
 from extractors.stopwatch import STAGES
 from flows.config import RunConfig
-from flows.console import console, one_line
+from flows.console import one_line, summary
 from flows.extract import ExtractReport
 from flows.manifest import Archive, counts
 from flows.run import RunReport
@@ -16,40 +14,43 @@ from flows.run import RunReport
 
 def show_extraction(report: ExtractReport, videos: Archive) -> None:
     """Counts of videos and of what else was found, and where the time went."""
-    grid = Table.grid(padding=(0, 2))
-    grid.add_row("extracted", str(report.extracted))
-    grid.add_row("refused", str(report.failed))
-    grid.add_row("in the store before", str(report.cached))
+    rows: list[tuple[str, str | Text]] = [
+        ("extracted", str(report.extracted)),
+        ("refused", str(report.failed)),
+        ("in the store before", str(report.cached)),
+    ]
     if report.by_others:
-        grid.add_row("done by other runs", str(report.by_others))
+        rows.append(("done by other runs", str(report.by_others)))
     if report.refused_before:
-        grid.add_row("refused before", f"{report.refused_before} (see `traitline failures list`)")
+        rows.append(("refused before", f"{report.refused_before} (see `traitline failures list`)"))
     if videos.unread:
-        grid.add_row("not read", one_line(", ".join(sorted(videos.unread))))
+        rows.append(("not read", one_line(", ".join(sorted(videos.unread)))))
     if videos.passed_over:
-        grid.add_row("passed over", one_line(counts(videos.passed_over)))
+        rows.append(("passed over", one_line(counts(videos.passed_over))))
     if report.seconds:
-        grid.add_row("seconds of work", time_line(report.seconds))
-    console.print(Panel(grid, title="Extracted", title_align="left", expand=False))
+        rows.append(("seconds of work", time_line(report.seconds)))
+    summary("Extracted", rows)
 
 
 def show_run(config: RunConfig, report: RunReport, videos: Archive) -> None:
     """What came of a run, and where its results lie."""
     if report.extraction is not None:
         show_extraction(report.extraction, videos)
-    grid = Table.grid(padding=(0, 2))
-    grid.add_row("model", str(report.model))
-    videos = report.export.scored + sum(report.export.reasons.values())
-    grid.add_row("scored", f"{report.export.scored} of {videos}, {report.scored_now} of them now")
-    for reason, count in report.export.reasons.items():
-        grid.add_row("", f"{count} without a score: {reason}")
+    count = report.export.scored + sum(report.export.reasons.values())
     weights = Text(config.weights)
     if config.weights == "random":
         weights = Text.assemble((config.weights, "bold yellow"), ", a trial only")
-    grid.add_row("weights", weights)
-    grid.add_row("CSV", str(report.export.path))
-    grid.add_row("report", str(report.report))
-    console.print(Panel(grid, title="Done", title_align="left", expand=False))
+    summary(
+        "Done",
+        [
+            ("model", str(report.model)),
+            ("scored", f"{report.export.scored} of {count}, {report.scored_now} of them now"),
+            *(("", f"{count} without a score: {reason}") for reason, count in report.export.reasons.items()),
+            ("weights", weights),
+            ("CSV", str(report.export.path)),
+            ("report", str(report.report)),
+        ],
+    )
 
 
 def time_line(seconds: dict[str, float]) -> str:

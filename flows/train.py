@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import platformdirs
-from prefect import flow
 
 from flows import announce, console
 from flows.clips import StoredClips, ready_videos
@@ -20,6 +19,7 @@ from flows.families import Families, families_of
 from flows.labels import digest_of, labels_of, say_unmatched
 from flows.manifest import Archive
 from flows.models import ModelReference
+from flows.steps import step
 from flows.uncertainty import uncertainty_of
 from fusion.matching import LabelledVideos, match_labels
 from fusion.settings import WITHOUT_EFFECT
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from fusion.training import EpochReport
 
 
-@flow(name="train", validate_parameters=False)
+@step("train")
 def train(config: RunConfig, videos: Archive) -> ModelReference:
     """Train on all labelled videos that have features, unless the latest model was made from exactly that.
 
@@ -39,8 +39,6 @@ def train(config: RunConfig, videos: Archive) -> ModelReference:
         UserError: no labels given, or none of them belongs to a video with features.
         fusion.labels.LabelError, fusion.errors.TrainingError: what the labels lack.
     """
-    from fusion import training  # Keras takes seconds to import
-
     path, labels = labels_of(config)
     families = families_of(config)
     matched = match_labels(labels, [video.video_id for video in videos])
@@ -59,6 +57,8 @@ def train(config: RunConfig, videos: Archive) -> ModelReference:
         if serializer.metadata(name, known).get("recipe") == recipe:
             console.say(f"Train: {name}/{known} was made from the same features, labels and settings; nothing to train")
             return ModelReference(name, known)
+    from fusion import training  # Keras takes seconds to import
+
     kept, held_out = hold_out_for_calibration(
         [matched.subjects[row] for row in rows], config.uncertainty, config.train.seed
     )

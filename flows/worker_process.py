@@ -12,7 +12,7 @@ import traceback
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
 
-from flows import stopping
+from flows import console, stopping
 from flows.session import settle_environment
 from flows.worker import Worker
 
@@ -34,6 +34,7 @@ class VideoDone:
 def serve(connection_fd: int) -> None:
     """Build the worker that the parent asks for, and extract its shards until it closes the connection."""
     settle_environment()
+    console.log_to_standard_error()
     stopping.listen()
     # Ctrl-C goes to the whole group of processes; the parent decides what becomes of this one.
     signal.signal(signal.SIGINT, signal.SIG_IGN)

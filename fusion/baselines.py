@@ -7,10 +7,6 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
-from sklearn.linear_model import Ridge
-from sklearn.model_selection import GridSearchCV, GroupKFold
-from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import StandardScaler
 
 from fusion.split import split_by_subject
 from fusion.traits import TRAITS
@@ -72,6 +68,11 @@ def ridge(features: np.ndarray, labels: np.ndarray, subjects: Sequence[str], tes
     Returns:
         float [M, 5].
     """
+    from sklearn.linear_model import Ridge  # takes a second to import
+    from sklearn.model_selection import GridSearchCV, GroupKFold
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import StandardScaler
+
     people = len(set(subjects))
     pipeline = make_pipeline(StandardScaler(), Ridge())
     if people < 2:
@@ -102,7 +103,8 @@ def mlp(
     Returns:
         float [M, 5].
     """
-    import keras  # takes seconds to import
+    import keras  # takes seconds
+    from sklearn.preprocessing import StandardScaler
 
     fit, held_out = split_by_subject(subjects, MLP_VALIDATION, seed)
     scaler = StandardScaler().fit(features[fit])

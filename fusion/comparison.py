@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
-from scipy.stats import wilcoxon
 
 from fusion.metrics import with_mean
 
@@ -25,6 +24,8 @@ def paired_p_values(scores: np.ndarray, others: np.ndarray, labels: np.ndarray, 
     """
     errors, other_errors = (np.abs(some.astype(np.float64) - labels).mean(axis=0) for some in (scores, others))
     _, person_of_clip, counts = np.unique(np.asarray(subjects, str), return_inverse=True, return_counts=True)
+    from scipy.stats import wilcoxon  # takes half a second to import
+
     differences = np.zeros((len(counts), labels.shape[1]))
     np.add.at(differences, person_of_clip, errors - other_errors)
     differences = with_mean(differences / counts[:, None])

@@ -8,7 +8,6 @@ from itertools import combinations
 from typing import Any
 
 import numpy as np
-from sklearn.model_selection import GroupKFold
 
 from fusion.errors import TrainingError
 from fusion.parts import PARTS, Part
@@ -50,6 +49,8 @@ def subject_folds(subjects: Sequence[str], count: int, seed: int = 0) -> list[Fo
     people = len(set(subjects))
     if people < 2:
         raise TrainingError("folds need clips of at least 2 subjects, there is 1: add labelled videos of other people")
+    from sklearn.model_selection import GroupKFold  # takes a second to import
+
     folds = GroupKFold(min(count, people), shuffle=True, random_state=seed)
     return [Fold(train, test) for train, test in folds.split(np.zeros(len(subjects)), groups=np.asarray(subjects, str))]
 

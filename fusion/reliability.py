@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
-from sklearn.model_selection import GroupKFold
 
 from fusion.uncertainty import ClipQuality, Reliability, calibrate, half_widths, least_people
 
@@ -45,6 +44,8 @@ def check_reliability(
     """
     scores, labels = scores.astype(np.float64), labels.astype(np.float64)
     names, person_of_clip, counts = np.unique(np.asarray(subjects, str), return_inverse=True, return_counts=True)
+    from sklearn.model_selection import GroupKFold  # takes a second to import
+
     folds = GroupKFold(min(FOLDS, len(names)), shuffle=True, random_state=seed)
     parts = list(folds.split(scores, groups=person_of_clip))
     fewest = min(len(np.unique(person_of_clip[fit])) for fit, _ in parts)

@@ -21,7 +21,6 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 from pydantic import BaseModel
-from sklearn.linear_model import Ridge
 
 from fusion.evaluation_settings import UncertaintySettings
 from fusion.split import split_by_subject
@@ -221,6 +220,8 @@ def _learn_difficulty(scores: np.ndarray, labels: np.ndarray, quality: ClipQuali
     for trait, features in enumerate(_features(scores, quality, centre)):
         errors = np.abs(scores - labels)[:, trait]
         inputs = features[:, :-1]
+        from sklearn.linear_model import Ridge  # takes a second to import
+
         mean, spread = inputs.mean(axis=0), inputs.std(axis=0)
         spread = np.where(spread > 1e-9, spread, np.inf)  # ignores constant features
         # a tenth of the clips as penalty: weak evidence leaves all clips alike

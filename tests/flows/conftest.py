@@ -55,8 +55,9 @@ def traitline(tmp_path_factory) -> Callable[..., subprocess.CompletedProcess[str
         **os.environ,
         "PREFECT_HOME": str(tmp_path_factory.mktemp("prefect")),
         "COLUMNS": "200",
-        # Nothing but this machine is to be reached: downloads fail at once.
-        "https_proxy": "http://127.0.0.1:9",
+        # Nothing but this machine is to be reached, and that without these proxies: downloads fail at once.
+        **dict.fromkeys(("http_proxy", "https_proxy", "all_proxy"), "http://127.0.0.1:9"),
+        "no_proxy": "example.org",
     }
 
     def run(*arguments: str | Path, folder: Path = folder, **variables: str) -> subprocess.CompletedProcess[str]:

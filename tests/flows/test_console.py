@@ -1,9 +1,15 @@
-"""Words that a person reads."""
+"""What a person reads, on a terminal and in a scheduler's log."""
 
 from __future__ import annotations
 
-import pytest
+import subprocess
+import sys
+from datetime import datetime
 
+import pytest
+from rich.console import Console
+
+from flows import console
 from flows.console import counted
 
 
@@ -19,3 +25,64 @@ from flows.console import counted
 )
 def test_a_number_agrees_with_its_noun(arguments, words):
     assert counted(*arguments) == words
+
+
+@pytest.fixture
+def scheduled(monkeypatch):
+    """As a scheduler runs a command: nobody looks, and the run has a log."""
+    monkeypatch.setattr(console._Output, "is_of_run", True)
+
+
+def test_without_a_terminal_progress_and_summary_are_whole_lines_with_their_time(scheduled, capsys):
+    name = " ".join(["a long name"] * 20)
+    with console.stage("Extract", 3) as stage:
+        stage.advance()
+        stage.advance(ok=False)
+    console.say(f"Train: {name}", style="yellow")
+    console.summary("Done", [("scored", "2 of 3"), ("", "1 without a score: no_face"), ("CSV", name)])
+    output = capsys.readouterr()
+    lines = output.err.splitlines()
+    assert output.out == ""
+    assert [line.split(" ", 1)[1] for line in lines] == [
+        "Extract: 2 of 3, 1 failed",
+        f"Train: {name}",
+        f"Done: scored 2 of 3; 1 without a score: no_face; CSV {name}",
+    ]
+    for line in lines:
+        assert datetime.fromisoformat(line.split(" ", 1)[0]).tzinfo is not None
+        assert line.isprintable()
+
+
+def test_a_stage_that_takes_long_says_so_now_and_then(scheduled, capsys, monkeypatch):
+    monkeypatch.setattr(console, "LINE_EVERY_S", 0.0)
+    with console.stage("Score", 2) as stage:
+        stage.advance()
+        stage.advance(title="Score  loss 0.1")
+    said = [line.split(" ", 1)[1] for line in capsys.readouterr().err.splitlines()]
+    assert said == ["Score: 1 of 2", "Score loss 0.1: 2 of 2", "Score loss 0.1: 2 of 2"]
+
+
+def test_why_a_command_ends_is_a_line_of_the_program_wherever_it_is_read(scheduled, capsys):
+    console.complain("no such folder")
+    assert capsys.readouterr().err == "traitline: no such folder\n"
+
+
+def test_a_terminal_shows_boxes_and_no_times(scheduled, capsys, monkeypatch):
+    monkeypatch.setattr(console, "console", Console(stderr=True, force_terminal=True, width=60, color_system=None))
+    console.say("Export: 3 videos scored")
+    console.summary("Done", [("model", "traits/1")])
+    lines = capsys.readouterr().err.splitlines()
+    assert lines[0] == "Export: 3 videos scored"
+    assert lines[1].startswith("╭─ Done ─")
+    assert "model  traits/1" in lines[2]
+
+
+def test_our_packages_log_what_they_do_and_others_what_they_warn_of():
+    code = (
+        "import logging; from flows import console; console.log_to_standard_error()\n"
+        "for name in ('flows.x', 'extractors.x', 'fusion.x', 'storage.x', 'other'):\n"
+        "    logging.getLogger(name).info('done'); logging.getLogger(name).warning('odd')"
+    )
+    said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stderr.splitlines()
+    ours = [f"{package}.x: {word}" for package in console.PACKAGES for word in ("done", "odd")]
+    assert sorted(line.split(maxsplit=2)[2] for line in said) == sorted([*ours, "other: odd"])

@@ -140,6 +140,12 @@ def test_one_new_video_costs_one_video_and_a_bad_one_is_a_row_with_its_reason(fi
     assert len(rows) == 10
     assert rows["text.mp4"]["status"] == "failed"
     assert rows["text.mp4"]["reason"] == "not_a_video"
+    log = max((folder / "store" / "runs").glob("*-run.log")).read_text(encoding="utf-8")
+    assert re.search(
+        r"^\d{4}-\d\d-\d\dT[\d:]{8}[+-]\d{4} INFO +flows.extraction: text.mp4 refused: ", log, re.MULTILINE
+    )
+    assert re.search(r"INFO +flows.announce: shard committed: 1 video.* extracted, 1 refused", log)
+    assert re.search(r"INFO +flows: Done: .*scored 9 of 10, 1 of them now", log)
     assert all(rows["text.mp4"][trait] == "" for trait in TRAITS)
     # One shard for each of the three families, with the new video alone in it.
     assert len(shards(folder) - before) == 3

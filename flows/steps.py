@@ -1,0 +1,30 @@
+"""The steps of a run: flows on the user's Prefect server, and plain calls without one."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import ParamSpec, TypeVar
+
+from prefect import Flow
+from prefect.settings import PREFECT_API_URL
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+class Step(Flow[P, R]):
+    """A flow that needs no server: without a Prefect API, calling it calls its function.
+
+    A server of our own would take seconds to start, and end with the command, its pages seen by nobody.
+    """
+
+    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
+        """Run it, and wait for what it returns."""
+        if not PREFECT_API_URL.value():
+            return self.fn(*args, **kwargs)
+        return super().__call__(*args, **kwargs)
+
+
+def step(name: str) -> Callable[[Callable[P, R]], Step[P, R]]:
+    """Make a step of a function. Prefect keeps its parameters by their names only, see `flows.manifest.Archive`."""
+    return lambda function: Step(function, name=name, validate_parameters=False)
