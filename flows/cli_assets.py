@@ -17,6 +17,7 @@ from extractors.assets_files import Asset, AssetError, AssetFile, OnBytes
 from extractors.assets_own import own_assets
 from flows import console
 from flows.cli_store import show_table, size
+from flows.options import CommandOnFiles
 from flows.session import EXIT_USER_ERROR, run_plainly
 from storage.commit import check_writable, commit_file
 
@@ -93,7 +94,7 @@ def verify(names: NAMES = None, folder: FOLDER = None) -> None:
     run_plainly(body)
 
 
-@assets_app.command(epilog="Example: `traitline assets bundle assets.tar`")
+@assets_app.command(cls=CommandOnFiles, epilog="Example: `traitline assets bundle assets.tar`")
 def bundle(
     out: Annotated[Path, typer.Argument(metavar="OUT.tar", help="Archive to write.")],
     names: NAMES = None,
@@ -115,7 +116,7 @@ def bundle(
     run_plainly(body)
 
 
-@assets_app.command(epilog="Example: `traitline assets unpack assets.tar`")
+@assets_app.command(cls=CommandOnFiles, epilog="Example: `traitline assets unpack assets.tar`")
 def unpack(
     bundle: Annotated[Path, typer.Argument(help="What `traitline assets bundle` wrote.")], folder: FOLDER = None
 ) -> None:
