@@ -36,7 +36,6 @@ def list_assets(folder: FOLDER = None) -> None:
 
     def body() -> None:
         table = Table("name", "version", "for", "size", "licence", "found", "what it is")
-        table.columns[5].overflow = "fold"  # a path is of no use without its end
         known = assets.select([])
         for asset in [*known, *(own.asset for own in own_assets(folder))]:
             found = assets.find(asset, folder)

@@ -49,10 +49,10 @@ def list_failures(
             return
         show_table(_table(chosen[: limit if limit else None], with_time=all_attempts))
         counts = Counter(failure.reason for _, failure in chosen).most_common()
-        reasons = ", ".join(f"{count} {code}" for code, count in counts)
+        reasons = ", ".join(f"{count:,} {code}" for code, count in counts)
         console.say(f"{console.counted(len(chosen), 'failure')}: {reasons}")
         if limit and len(chosen) > limit:
-            console.say(f"the first {limit} are shown; --limit 0 shows all")
+            console.say(f"{limit:,} of them shown; --limit 0 shows all")
 
     run_plainly(body)
 

@@ -19,6 +19,7 @@ from packaging.specifiers import SpecifierSet
 from extractors import assets, dynamic, static
 from extractors.assets_files import AssetError
 from flows.config import RunConfig
+from flows.console import counted
 from flows.families import FACE_ASSET, asset_folder
 
 Level = Literal["ok", "warning", "fault"]
@@ -82,9 +83,9 @@ def look_at_machine() -> Iterator[Finding]:
     limit = _cgroup("cpu.max")
     if limit and limit[0] != "max" and (share := int(limit[0]) / int(limit[1])) < cores:
         cure = "set extract.processes and OMP_NUM_THREADS to fit, or give the container whole cores"
-        yield Finding("processors", "warning", f"{cores} cores, limited to {share:g} of them", cure)
+        yield Finding("processors", "warning", f"{counted(cores, 'core')}, limited to {share:g} of them", cure)
     else:
-        yield Finding("processors", "ok", f"{cores} cores, {platform.machine()}")
+        yield Finding("processors", "ok", f"{counted(cores, 'core')}, {platform.machine()}")
     memory = _memory_gb()
     if memory is not None:
         cure = "free some, or expect runs to be killed" if memory < LITTLE_MEMORY_GB else ""

@@ -8,21 +8,22 @@ from rich.text import Text
 
 from extractors.stopwatch import STAGES
 from flows.config import RunConfig
-from flows.console import console
+from flows.console import console, counted
 from flows.extract import ExtractReport
+from flows.refusals import in_words
 from flows.run import RunReport
 
 
 def show_extraction(report: ExtractReport) -> None:
     """Counts of videos, and where the time went."""
     grid = Table.grid(padding=(0, 2))
-    grid.add_row("extracted", str(report.extracted))
-    grid.add_row("refused", str(report.failed))
-    grid.add_row("in the store before", str(report.cached))
+    grid.add_row("extracted", f"{report.extracted:,}")
+    grid.add_row("refused", f"{report.failed:,}" + (f": {in_words(report.reasons)}" if report.reasons else ""))
+    grid.add_row("in the store before", f"{report.cached:,}")
     if report.by_others:
-        grid.add_row("done by other runs", str(report.by_others))
+        grid.add_row("done by other runs", f"{report.by_others:,}")
     if report.refused_before:
-        grid.add_row("refused before", f"{report.refused_before} (see `traitline failures list`)")
+        grid.add_row("refused before", f"{report.refused_before:,} (see `traitline failures list`)")
     if report.seconds:
         grid.add_row("seconds of work", time_line(report.seconds))
     console.print(Panel(grid, title="Extracted", title_align="left", expand=False))
@@ -35,9 +36,9 @@ def show_run(config: RunConfig, report: RunReport) -> None:
     grid = Table.grid(padding=(0, 2))
     grid.add_row("model", str(report.model))
     videos = report.export.scored + sum(report.export.reasons.values())
-    grid.add_row("scored", f"{report.export.scored} of {videos}, {report.scored_now} of them now")
+    grid.add_row("scored", f"{report.export.scored:,} of {counted(videos, 'video')}, {report.scored_now:,} of them now")
     for reason, count in report.export.reasons.items():
-        grid.add_row("", f"{count} without a score: {reason}")
+        grid.add_row("", f"{count:,} without a score: {reason}")
     weights = Text(config.weights)
     if config.weights == "random":
         weights = Text.assemble((config.weights, "bold yellow"), ", a trial only")

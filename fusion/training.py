@@ -238,7 +238,7 @@ def _warnings(settings: TrainSettings, validation: LabelledSource | None, ratios
     if validation is None and settings.validation_fraction > 0:
         warnings.append(
             "all clips show the same subject, so there is no validation and no early stopping: "
-            f"the model of the last of {settings.epochs} epochs is kept, and nothing says how well it does on others"
+            f"the model after the last epoch ({settings.epochs}) is kept, and nothing says how well it does on others"
         )
     collapsed = [trait for trait, ratio in ratios.items() if ratio is not None and ratio < COLLAPSE_SD_RATIO]
     if collapsed:
