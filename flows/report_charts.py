@@ -34,8 +34,8 @@ def histogram(title: str, values: np.ndarray, edges: np.ndarray, unit: str, *, x
     mean, middle = float(values.mean()), float(np.median(values))
     drawing = Drawing(
         title,
-        f"{counted(len(values), 'video')}. Mean {mean:.3f}, standard deviation {values.std():.3f}, median {middle:.3f}, "
-        f"from {values.min():.3f} to {values.max():.3f}.",
+        f"{counted(len(values), 'video')}. Mean {mean:.3f}, standard deviation {values.std():.3f}, median "
+        f"{middle:.3f}, from {values.min():.3f} to {values.max():.3f}.",
         *SMALL,
     )
     axes = Axes(drawing, (float(edges[0]), float(edges[-1])), (0, max(int(counts.max()), 1)), top=30)
