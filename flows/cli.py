@@ -145,7 +145,7 @@ def run(settings: RunConfig) -> None:
     """
     settings, files = prepare(settings, with_files=True)
     if trains(settings):
-        check_labels_meet(settings, [video.video_id for video in files])
+        check_labels_meet(settings, files)
     else:
         chosen_model(settings)
     with prefect_api():

@@ -10,7 +10,7 @@ from flows import console
 from flows.config import RunConfig
 from flows.console import counted
 from flows.errors import UserError
-from flows.families import Families
+from flows.families import Families, families_of
 from flows.manifest import VideoFile
 from flows.refusals import AllRefusedError, in_words, refusal_reasons, without_features
 from fusion.errors import some_of
@@ -31,16 +31,17 @@ def labels_of(config: RunConfig) -> tuple[Path, Labels]:
     return config.labels, read_labels(config.labels, invert_neuroticism=config.invert_neuroticism)
 
 
-def check_labels_meet(config: RunConfig, video_ids: Sequence[str]) -> None:
-    """Make sure, before hours of work, that a label belongs to a video.
+def check_labels_meet(config: RunConfig, videos: Sequence[VideoFile]) -> None:
+    """Make sure, before hours of work, that a label belongs to a video; `config` has its weights settled.
 
     Raises:
         UserError: none does.
         fusion.errors.LabelError: the labels cannot be used.
     """
-    path, labels = labels_of(config)
-    if not match_labels(labels, video_ids).video_ids:
-        raise UserError(_no_match(path, labels, video_ids))
+    _, labels = labels_of(config)
+    matched = match_labels(labels, [video.video_id for video in videos])
+    if not matched.video_ids:
+        raise nothing_labelled(config, families_of(config), videos, labels, matched)
 
 
 def nothing_labelled(

@@ -88,7 +88,8 @@ def test_labelled_videos_without_features_are_counted_by_cause(config):
 
 def test_labels_of_other_clips_are_shown_beside_the_videos(config):
     other = config.model_copy(update={"labels": label(config.labels.parent, "other.mp4")})
-    said = message_of(lambda: check_labels_meet(other, ["0.mp4", "1.mp4"]))
+    new = Archive(VideoFile(f"{number}.mp4", Path(f"{number}.mp4"), "0" * 64) for number in range(2))
+    said = message_of(lambda: check_labels_meet(other, new))
     assert "none of 2 videos, such as 0.mp4, has a label" in said
     assert "(1 label, such as other.mp4)" in said
 
