@@ -304,8 +304,8 @@ def _mistake(details: dict[str, Any], origins: _Origins) -> str:
         section = _settings_in(".".join(str(part) for part in details["loc"][:-1]))
         return f"unknown setting {name}{origin}" + (question if question else f"; known there: {', '.join(section)}")
     rule, got = details["msg"].removeprefix("Value error, "), _shown(details["input"])
-    choices = re.findall("'([^']*)'", details.get("ctx", {}).get("expected", ""))
-    question = did_you_mean(str(details["input"])[:100], choices) if details["type"] == "literal_error" else ""
+    choices = re.findall("'([^']*)'", str(details.get("ctx", {}).get("expected", "")))
+    question = did_you_mean(details["input"], choices) if isinstance(details["input"], str) and choices else ""
     return f"setting {name}{origin}: {rule[0].lower()}{rule[1:]}; got {got}{question}"
 
 

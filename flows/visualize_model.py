@@ -93,14 +93,20 @@ def see_clip(config: RunConfig, video_id: str) -> SeenClip:
             f"with (weights: {facts['weights']})"
         )
     store = FeatureStore(config.store.path)
-    known = sorted(store.done(families.static).keys() & store.done(families.dynamic).keys())
-    (found,) = match_names([video_id], known) or (None,)
+    known = store.done(families.static).keys() & store.done(families.dynamic).keys()
+    if video_id not in known:
+        video_id = _known_as(video_id, sorted(known))
+    return see_clips(config, families, name, [video_id])[video_id]
+
+
+def _known_as(name: str, known: Sequence[str]) -> str:
+    (found,) = match_names([name], known) or (None,)
     if found is None:
         raise UserError(
-            f"the store has no features of {video_id}{did_you_mean(video_id, known)}; `traitline extract` puts them "
-            "there, and `traitline failures list` says which videos were refused"
+            f"the store has no features of {name}{did_you_mean(name, known)}; `traitline extract` puts them there, and "
+            "`traitline failures list` says which videos were refused"
         )
-    return see_clips(config, families, name, [known[found]])[known[found]]
+    return known[found]
 
 
 def see_clips(

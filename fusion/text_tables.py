@@ -15,7 +15,7 @@ from fusion.errors import LabelError
 ENDINGS = (".csv", ".tsv", ".txt")
 SEPARATORS = (",", ";", "\t")
 _MARKS = {codecs.BOM_UTF8: "utf-8-sig", codecs.BOM_UTF16_LE: "utf-16", codecs.BOM_UTF16_BE: "utf-16"}
-_SEPARATOR_LINE = re.compile(r'"?sep=(.)"?\r?\n?')  # Excel writes and reads it, in front of the header
+_SEPARATOR_LINE = re.compile(r'"?sep=([,;|\t])"?\r?\n?')  # Excel writes and reads it, in front of the header
 
 
 @dataclass(frozen=True, slots=True)
