@@ -108,6 +108,7 @@ def test_labels_of_a_whole_data_set_beside_a_few_of_its_clips_are_no_cause_for_a
     assert capsys.readouterr().err == "Train: 1 label without a video: 5999.mp4\n"
 
 
+@pytest.mark.slow
 def test_a_run_and_its_repetition_name_the_refused_videos_first(tmp_path, traitline):
     videos = tmp_path / "videos"
     videos.mkdir()
