@@ -32,6 +32,7 @@ from flows.models import chosen_model, trains
 from flows.options import ASSIGNMENTS, CONFIG, WEIGHTS
 from flows.prefect_server import prefect_api
 from flows.prepare import prepare
+from flows.refusals import model_for
 from flows.session import one_line_for_mistakes, run_command
 
 app = typer.Typer(
@@ -147,7 +148,7 @@ def run(settings: RunConfig) -> None:
     if trains(settings):
         check_labels_meet(settings, files)
     else:
-        chosen_model(settings)
+        model_for(settings, files)
     with prefect_api():
         from flows.run import run as run_flow
         from flows.summary import show_run
@@ -180,7 +181,7 @@ def train(settings: RunConfig) -> None:
 def score(settings: RunConfig) -> None:
     """Score cached features that the model has not scored yet; without --videos, all that the store holds."""
     settings, files = prepare(settings)
-    model = chosen_model(settings)
+    model = model_for(settings, files)
     with prefect_api():
         from flows.score import score as score_flow
 
@@ -216,7 +217,7 @@ def export(settings: RunConfig) -> None:
     where the scores came from. With --since or --until only scored videos are rows; times need their zone.
     """
     settings, files = prepare(settings)
-    model = chosen_model(settings)
+    model = model_for(settings, files)
     with prefect_api():
         from flows.export import export as export_flow
 
@@ -231,7 +232,7 @@ def report(settings: RunConfig) -> None:
     moments of a few clips spoke for a trait. Pictures of people are put in only with --frames.
     """
     settings, files = prepare(settings)
-    model = chosen_model(settings)
+    model = model_for(settings, files)
     with prefect_api():
         from flows.report import report as report_flow
 

@@ -67,9 +67,9 @@ def _as_lists(table: Table) -> Table:
     headings = [" ".join(str(column.header).split()) for column in table.columns]
     for column in grid.columns:
         column.overflow = "fold"
-    for cells in zip(*(column.cells for column in table.columns), strict=True):
+    for row, *cells in zip(table.rows, *(column.cells for column in table.columns), strict=True):
         for heading, cell in zip(headings, cells, strict=True):
-            grid.add_row(heading, cell)
+            grid.add_row(heading, cell, style=row.style)
         grid.add_row("", "")
     return grid
 

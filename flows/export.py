@@ -17,7 +17,7 @@ from flows.families import Families, families_of
 from flows.manifest import Archive, VideoFile
 from flows.model_card import INTENDED, limits
 from flows.models import ModelReference
-from flows.refusals import in_words
+from flows.refusals import how_to_list, in_words
 from storage.failures import Failure, FailureLog
 from storage.models import ModelSerializer
 from storage.paths import StorePath
@@ -102,10 +102,8 @@ def export(config: RunConfig, videos: Archive, model: ModelReference) -> ExportR
 
     write_export(path, chosen(), columns, lambda: _about(config, families, model, metadata, reasons))
     scored = reasons.pop("", 0)
-    others = in_words(reasons)
-    console.say(
-        f"Export: {console.counted(scored, 'video')} scored" + (f"; without a score: {others}" if others else "")
-    )
+    others = f"; without a score: {in_words(reasons)}; {how_to_list(config.store.path)}" if reasons else ""
+    console.say(f"Export: {console.counted(scored, 'video')} scored{others}")
     if undated:
         console.say(
             f"Export: left out {console.counted(undated, 'score')} whose time was not recorded; give neither --since "

@@ -9,8 +9,9 @@ from flows.clips import ready_videos
 from flows.config import RunConfig
 from flows.console import counted
 from flows.errors import UserError
-from flows.families import Families
+from flows.families import Families, families_of
 from flows.manifest import VideoFile
+from flows.models import ModelReference, chosen_model
 from storage.failures import FailureLog
 from storage.paths import StorePath
 
@@ -55,3 +56,19 @@ def without_features(config: RunConfig, families: Families, videos: Sequence[Vid
         f"none of {count} has features: {refused:,} refused ({in_words(reasons)}), {len(videos) - refused:,} not "
         f"extracted yet; {how_to_list(config.store.path)}"
     )
+
+
+def model_for(config: RunConfig, videos: Sequence[VideoFile]) -> ModelReference:
+    """Find the model that is to score these videos, as `flows.models.chosen_model` does.
+
+    Raises:
+        UserError: there is no such model. Where all videos were refused, so that none could be trained, that is said
+            first.
+    """
+    try:
+        return chosen_model(config)
+    except UserError as error:
+        families = families_of(config)
+        if refusal_reasons(config, families, videos).total() < len(videos):
+            raise
+        raise AllRefusedError(f"{without_features(config, families, videos)}; and {error}") from error

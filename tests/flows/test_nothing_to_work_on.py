@@ -12,6 +12,7 @@ from flows.errors import UserError
 from flows.families import families_of
 from flows.labels import check_labels_meet, say_unmatched
 from flows.manifest import Archive, VideoFile
+from flows.refusals import model_for
 from fusion.labels import read_labels
 from fusion.matching import match_labels
 from fusion.traits import TRAITS
@@ -74,6 +75,9 @@ def test_evaluation_and_scoring_say_the_same(config, capsys):
     assert message_of(lambda: evaluate_families(config)) == wanted
     assert _score(config, families_of(config), "random", archive(), ModelReference("traits", "1")) == 0
     assert f"Score: nothing to score: {wanted}" in capsys.readouterr().err
+    # Where there never was a video to train a model on, that there is no model is not the cause.
+    assert message_of(lambda: model_for(config, archive())).startswith(f"{wanted}; and there is no model traits")
+    assert message_of(lambda: model_for(config, archive(4))).startswith("there is no model traits")
 
 
 def test_labelled_videos_without_features_are_counted_by_cause(config):

@@ -53,7 +53,7 @@ def test_no_screen_is_so_narrow_that_two_videos_are_shown_by_the_same_name(scree
     assert max(map(len, lines)) <= screen
     assert "\u2026" not in "".join(lines)
     # what is folded is read down a column, or behind its heading
-    column = 14 if with_time and screen < 120 else next(line for line in lines if "video" in line).index("video")
+    column = next(line.index("interviews") for line in lines if "interviews" in line)
     shown = "".join(line[column:].split("\u2502")[0].strip() for line in lines)
     assert all(name in shown for name in LIKE)
 
