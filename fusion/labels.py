@@ -70,10 +70,9 @@ def read_labels(path: str | Path, *, invert_neuroticism: bool | None = None) -> 
 
     `.csv` (`.tsv`, `.txt`), `.parquet`: a column `video_id` (or `name`, or `clip`), the five traits in any order, and
     if possible `subject` and `split` (training, validation or test); other columns are ignored. Text is read as
-    `fusion.text_tables` says; where not the comma separates cells, it may stand for the decimal point. `.pkl`: First
-    Impressions V2, whose
-    subject is the YouTube id. A folder: all its `annotation_*.pkl`, flat or each in a folder of its own; the file's
-    name says the part of the official split.
+    `fusion.text_tables` says; in a file that semicolons or tabs separate, a comma may be the decimal point. `.pkl`:
+    First Impressions V2, whose subject is the YouTube id. A folder: all its `annotation_*.pkl`, flat or each in a
+    folder of its own; the file's name says the part of the official split.
 
     Args:
         path: the file or the folder.

@@ -94,18 +94,20 @@ def match_names(names: Sequence[str], video_ids: Sequence[str]) -> dict[int, int
     # Archives have millions of videos: for most a look at the file names is enough.
     keys_of_row, keys_of_video = [_loosest(name) for name in names], [_loosest(name) for name in video_ids]
     rows_of_key, videos_of_key = _indices(keys_of_row), _indices(keys_of_video)
-    rows: set[int] = set()
-    videos: set[int] = set()
+    shared: set[str] = set()
     for video, keys in enumerate(keys_of_video):
         if video in found:
             continue
-        near = {row for key in keys for row in rows_of_key.get(key, ())}
-        rivals = {other for row in near for key in keys_of_row[row] for other in videos_of_key.get(key, ())}
+        # Two of each are enough to know that there are several: all files of an archive may have one name.
+        near = {row for key in keys for row in rows_of_key.get(key, ())[:2]}
+        rivals = {other for row in near for key in keys_of_row[row] for other in videos_of_key.get(key, ())[:2]}
         if len(near) == len(rivals) == 1:
             found[video] = near.pop()
         else:
-            rows |= near
-            videos |= rivals
+            shared.update(keys)
+    rows = {row for key in shared for row in rows_of_key.get(key, ())}
+    shared |= {key for row in rows for key in keys_of_row[row]}
+    videos = {video for key in shared for video in videos_of_key.get(key, ())}
     _match_by_rules(names, sorted(rows), video_ids, sorted(videos), found)
     return found
 
@@ -160,6 +162,7 @@ def _unique(paths: Sequence[str], key: Key) -> dict[str, int]:
 
 
 def _indices(keys: Sequence[tuple[str, str]]) -> dict[str, list[int]]:
+    """Which places have each key."""
     found: dict[str, list[int]] = defaultdict(list)
     for index, own in enumerate(keys):
         for key in own:
