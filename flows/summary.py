@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from rich.panel import Panel
-from rich.table import Table
+from rich.table import Column, Table
 from rich.text import Text
 
 from extractors.stopwatch import STAGES
@@ -16,7 +16,7 @@ from flows.run import RunReport
 
 def show_extraction(report: ExtractReport) -> None:
     """Counts of videos, and where the time went."""
-    grid = Table.grid(padding=(0, 2))
+    grid = Table.grid(Column(no_wrap=True), Column(overflow="fold"), padding=(0, 2))
     grid.add_row("extracted", f"{report.extracted:,}")
     grid.add_row("refused", f"{report.failed:,}" + (f": {in_words(report.reasons)}" if report.reasons else ""))
     grid.add_row("in the store before", f"{report.cached:,}")
@@ -33,7 +33,7 @@ def show_run(config: RunConfig, report: RunReport) -> None:
     """What came of a run, and where its results lie."""
     if report.extraction is not None:
         show_extraction(report.extraction)
-    grid = Table.grid(padding=(0, 2))
+    grid = Table.grid(Column(no_wrap=True), Column(overflow="fold"), padding=(0, 2))
     grid.add_row("model", str(report.model))
     videos = report.export.scored + sum(report.export.reasons.values())
     grid.add_row("scored", f"{report.export.scored:,} of {counted(videos, 'video')}, {report.scored_now:,} of them now")

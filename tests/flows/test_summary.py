@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 from rich.console import Console
 from rich.table import Table
@@ -9,8 +11,12 @@ from rich.table import Table
 from flows import cli_store, console
 from flows.cli_failures import _table as failures_table
 from flows.cli_store import show_table
+from flows.config import RunConfig
+from flows.export import ExportReport
 from flows.extract import ExtractReport
-from flows.summary import show_extraction
+from flows.models import ModelReference
+from flows.run import RunReport
+from flows.summary import show_extraction, show_run
 from fusion.traits import TRAITS
 from storage import Failure
 
@@ -73,3 +79,19 @@ def test_a_summary_of_one_video_says_why_it_was_refused(capsys):
     show_extraction(ExtractReport(0, 1, 0, 0, {}, reasons={"no_face": 1}))
     said = " ".join(capsys.readouterr().err.split())
     assert "refused 1: 1 no_face" in said
+
+
+@pytest.mark.parametrize("width", [60, 80, 120])
+def test_a_summary_shows_the_whole_path_of_its_results(width, monkeypatch, capsys):
+    monkeypatch.setattr(console.console, "_width", width)
+    paths = [
+        Path("/archives/interviews/2026/november") / "-".join(["a-long-name"] * 7) / name for name in ("t.csv", "r")
+    ]
+    exported = ExportReport(paths[0], 1, {"no_face": 1})
+    report = RunReport(ExtractReport(1, 1, 0, 0, {"decode": 1.5}), ModelReference("traits", "1"), 1, exported, paths[1])
+    show_run(RunConfig(weights="random"), report)
+    lines = [line.strip("\u2502 ") for line in capsys.readouterr().err.splitlines()]
+    assert "\u2026" not in "".join(lines)
+    shown = "".join(line.removeprefix("CSV").removeprefix("report").strip() for line in lines)
+    assert all(str(path) in shown for path in paths)
+    assert any("1 of 2 videos, 1 of them now" in line for line in lines)
