@@ -46,15 +46,16 @@ def show_table(table: Table) -> None:
     even that is too wide for the screen, each row becomes a list of its cells.
     """
     output = Console(highlight=False, markup=False, emoji=False)  # as in flows.console
-    if not output.is_terminal:
-        output.width = 200
     for column in table.columns:
         cells = [cell_len(line) for cell in column.cells for line in str(cell).splitlines()]
         widest = max(cells, default=0)
         shortest = widest if column.justify == "right" else min(widest, _FOLDED_LETTERS)
         column.min_width = max(shortest, *map(cell_len, str(column.header).split() or [""]))
         column.overflow, column.no_wrap = "fold", False
-    if sum(column.min_width + 3 for column in table.columns) + 1 <= output.width:
+    needed = sum(column.min_width + 3 for column in table.columns) + 1
+    if not output.is_terminal:
+        output.width = max(200, needed)
+    if needed <= output.width:
         output.print(table)
     else:
         output.print(_as_lists(table))
