@@ -111,7 +111,7 @@ def track_faces(
         previous = picture
     track = main_person(detections, fps=video_settings.fps, settings=face_settings)
     if track.coverage == 0.0:
-        raise VideoError("faces", "no_face", f"no face in {len(detections)} frames")
+        raise VideoError("faces", "no_face", f"no face in any frame ({len(detections)} looked at)")
     quality = quality_of(
         track.scores,
         np.array([len(faces) for faces in detections]),

@@ -6,6 +6,7 @@ from collections.abc import Iterable
 
 from flows import announce
 from flows.config import RunConfig
+from flows.console import counted
 from flows.export import ExportReport
 from flows.extract import ExtractReport
 from flows.families import families_of
@@ -54,7 +55,9 @@ def show_rescoring(report: RescoreReport) -> None:
             }
             for row in drift.traits
         ]
-        title = f"{drift.current} ({drift.videos:,} videos) beside {drift.previous} ({drift.previous_videos:,})"
+        title = (
+            f"{drift.current} ({counted(drift.videos, 'video')}) beside {drift.previous} ({drift.previous_videos:,})"
+        )
         announce.table(f"drift-{number}", traits, title)
 
 

@@ -32,6 +32,7 @@ from flows.models import chosen_model, trains
 from flows.options import ASSIGNMENTS, CONFIG, WEIGHTS
 from flows.prefect_server import check_server
 from flows.prepare import prepare
+from flows.refusals import model_for
 from flows.session import one_line_for_mistakes, run_command, settle_environment
 
 app = typer.Typer(
@@ -160,9 +161,9 @@ def run(settings: RunConfig) -> None:
     """
     settings, files = prepare(settings, with_files=True)
     if trains(settings):
-        check_labels_meet(settings, [video.video_id for video in files])
+        check_labels_meet(settings, files)
     else:
-        chosen_model(settings)
+        model_for(settings, files)
     from flows.run import run as run_flow
     from flows.summary import show_run
 
@@ -199,7 +200,7 @@ def train(settings: RunConfig) -> None:
 def score(settings: RunConfig) -> None:
     """Score cached features that the model has not scored yet; without --videos, all that the store holds."""
     settings, files = prepare(settings)
-    model = chosen_model(settings)
+    model = model_for(settings, files)
     from flows.score import score as score_flow
 
     console.say(f"Score: {console.counted(score_flow(settings, files, model), 'video')} scored with {model}")
@@ -234,7 +235,7 @@ def export(settings: RunConfig) -> None:
     where the scores came from. With --since or --until only scored videos are rows; times need their zone.
     """
     settings, files = prepare(settings)
-    model = chosen_model(settings)
+    model = model_for(settings, files)
     from flows.export import export as export_flow
 
     console.say(f"Scores: {export_flow(settings, files, model).path}")
@@ -252,7 +253,7 @@ def report(settings: RunConfig) -> None:
     moments of a few clips spoke for a trait. Pictures of people are put in only with --frames.
     """
     settings, files = prepare(settings)
-    model = chosen_model(settings)
+    model = model_for(settings, files)
     from flows.report import report as report_flow
 
     console.say(f"Report: {report_flow(settings, files, model)}")

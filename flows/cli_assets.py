@@ -17,6 +17,7 @@ from extractors.assets_files import Asset, AssetError, AssetFile, OnBytes
 from extractors.assets_own import own_assets
 from flows import console
 from flows.cli_store import show_table, size
+from flows.options import CommandOnFiles
 from flows.session import EXIT_USER_ERROR, run_plainly
 from storage.commit import check_writable, commit_file
 
@@ -35,7 +36,6 @@ def list_assets(folder: FOLDER = None) -> None:
 
     def body() -> None:
         table = Table("name", "version", "for", "size", "licence", "found", "what it is")
-        table.columns[5].overflow = "fold"  # a path is of no use without its end
         known = assets.select([])
         for asset in [*known, *(own.asset for own in own_assets(folder))]:
             found = assets.find(asset, folder)
@@ -93,7 +93,7 @@ def verify(names: NAMES = None, folder: FOLDER = None) -> None:
     run_plainly(body)
 
 
-@assets_app.command(epilog="Example: `traitline assets bundle assets.tar`")
+@assets_app.command(cls=CommandOnFiles, epilog="Example: `traitline assets bundle assets.tar`")
 def bundle(
     out: Annotated[Path, typer.Argument(metavar="OUT.tar", help="Archive to write.")],
     names: NAMES = None,
@@ -115,7 +115,7 @@ def bundle(
     run_plainly(body)
 
 
-@assets_app.command(epilog="Example: `traitline assets unpack assets.tar`")
+@assets_app.command(cls=CommandOnFiles, epilog="Example: `traitline assets unpack assets.tar`")
 def unpack(
     bundle: Annotated[Path, typer.Argument(help="What `traitline assets bundle` wrote.")], folder: FOLDER = None
 ) -> None:

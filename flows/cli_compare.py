@@ -84,9 +84,10 @@ def _look_at(names: list[str], measure: bool) -> tuple[dict[str, Architecture], 
 
 
 def _summary(described: dict[str, Architecture], measured: dict[str, Measured]) -> Table:
+    cores = console.counted(usable_cores(), "core")
     caption = (
         "for one clip, face crop or window; a multiply-add is 2 FLOPs, and only convolutions and products of matrices "
-        f"count; latency and peak memory (above that of TensorFlow itself) on {usable_cores()} cores, with BatchNorm "
+        f"count; latency and peak memory (above that of TensorFlow itself) on {cores}, with BatchNorm "
         "folded as extraction does it"
     )
     table = Table("network", "what it is", caption=caption, caption_justify="left")

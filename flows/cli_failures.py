@@ -13,7 +13,7 @@ from rich.table import Table
 from flows import console
 from flows.cli_store import STORE, existing_store, show_table
 from flows.config import RunConfig
-from flows.errors import UserError
+from flows.errors import UserError, did_you_mean
 from flows.families import families_of, settle_weights
 from flows.manifest import Archive, videos_of
 from flows.options import ASSIGNMENTS, CONFIG, WEIGHTS, load_for_store
@@ -48,14 +48,15 @@ def list_failures(
             attempts = [("", row) for row in still_refused(log, FeatureStore(store), seen)]
         chosen = [(when, failure) for when, failure in attempts if reason is None or failure.reason == reason]
         if not chosen:
-            console.say("no failures" + (f" with the reason {reason}" if reason is not None else ""))
+            known = {failure.reason for _, failure in attempts}
+            console.say("no failures" + (f" with the reason {reason}{did_you_mean(reason, known)}" if reason else ""))
             return
         show_table(_table(chosen[: limit if limit else None], with_time=all_attempts))
         counts = Counter(failure.reason for _, failure in chosen).most_common()
-        reasons = ", ".join(f"{count} {code}" for code, count in counts)
+        reasons = ", ".join(f"{count:,} {code}" for code, count in counts)
         console.say(f"{console.counted(len(chosen), 'failure')}: {reasons}")
         if limit and len(chosen) > limit:
-            console.say(f"the first {limit} are shown; --limit 0 shows all")
+            console.say(f"{limit:,} of them shown; --limit 0 shows all")
 
     run_plainly(body)
 

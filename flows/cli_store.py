@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from typing import Annotated
 
 import typer
+from rich.cells import cell_len
 from rich.console import Console
 from rich.table import Table
 
@@ -24,6 +25,7 @@ store_app = typer.Typer(no_args_is_help=True, help="Look at a store and keep it 
 
 STORE = Annotated[str, typer.Option("--store", help="Folder of the store, or s3://bucket/folder.")]
 YES = Annotated[bool, typer.Option("--yes", help="Remove it; without this, only say what would go.")]
+_FOLDED_LETTERS = 16  # on a line of a cell at least
 _UNITS = ("B", "kB", "MB", "GB", "TB")
 
 
@@ -38,11 +40,39 @@ def existing_store(root: str | StorePath) -> StorePath:
 
 
 def show_table(table: Table) -> None:
-    """Print to the standard output, in full width where nobody's screen limits it."""
+    """Print to the standard output, in full width where nobody's screen limits it.
+
+    No cell is cut short, for two names may differ in their ends alone: texts are folded, and numbers stay whole. Where
+    even that is too wide for the screen, each row becomes a list of its cells.
+    """
     output = Console(highlight=False, markup=False, emoji=False)  # as in flows.console
+    for column in table.columns:
+        cells = [cell_len(line) for cell in column.cells for line in str(cell).splitlines()]
+        widest = max(cells, default=0)
+        shortest = widest if column.justify == "right" else min(widest, _FOLDED_LETTERS)
+        column.min_width = max(shortest, *map(cell_len, str(column.header).split() or [""]))
+        column.overflow, column.no_wrap = "fold", False
+    needed = sum(column.min_width + 3 for column in table.columns) + 1
     if not output.is_terminal:
-        output.width = 200
-    output.print(table)
+        output.width = max(200, needed)
+    if needed <= output.width:
+        output.print(table)
+    else:
+        output.print(_as_lists(table))
+
+
+def _as_lists(table: Table) -> Table:
+    """The same table with a line for each cell, and an empty line between rows."""
+    grid = Table.grid("", "", padding=(0, 2))
+    grid.title, grid.title_justify, grid.caption, grid.caption_justify = table.title, "left", table.caption, "left"
+    headings = [" ".join(str(column.header).split()) for column in table.columns]
+    for column in grid.columns:
+        column.overflow = "fold"
+    for row, *cells in zip(table.rows, *(column.cells for column in table.columns), strict=True):
+        for heading, cell in zip(headings, cells, strict=True):
+            grid.add_row(heading, cell, style=row.style)
+        grid.add_row("", "")
+    return grid
 
 
 @store_app.command("ls", epilog="Example: `traitline store ls --store store`")

@@ -14,19 +14,19 @@ from rich.console import Console
 from rich.panel import Panel
 from rich.progress import (
     BarColumn,
-    MofNCompleteColumn,
     Progress,
     ProgressColumn,
     SpinnerColumn,
     Task,
     TextColumn,
-    TimeElapsedColumn,
-    TimeRemainingColumn,
 )
-from rich.table import Table
+from rich.table import Column, Table
 from rich.text import Text
 
 log = logging.getLogger("flows")
+
+_EARLIEST_GUESS_S = 10.0  # into a stage; what comes before is often start-up
+_SHORTEST_BAR, _WORDS_BESIDE_BAR = 5, 70
 
 # Progress and errors go to the standard error as it was at the start, see `silence_libraries`.
 # Names of files may hold brackets and colons, which are neither markup nor emoji.
@@ -49,14 +49,50 @@ def one_line(text: str) -> str:
     return "".join(letter if letter.isprintable() else letter.encode("unicode_escape").decode() for letter in text)
 
 
-class _Remaining(ProgressColumn):
-    """Videos left, and failed where there are any."""
+def span(seconds: float) -> str:
+    """A time as people say it: "12 s", "3 min", "3 min 5 s", "2 h 5 min"."""
+    whole = int(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min" + (f" {whole % 60} s" if whole % 60 else "")
+    return f"{whole // 3600} h {whole // 60 % 60} min"
+
+
+class _Count(ProgressColumn):
+    """What is done of all, and failed where anything has."""
 
     def render(self, task: Task) -> Text:
+        text = Text(f"{int(task.completed):,} of {int(task.total or 0):,}", style="progress.download")
         failed = task.fields["failed"]
-        left = int((task.total or 0) - task.completed)
-        text = Text(f"{left} left", style="progress.remaining")
-        return Text.assemble((f"{failed} failed", "red"), ", ", text) if failed else text
+        return Text.assemble(text, ", ", (f"{failed:,} failed", "red")) if failed else text
+
+
+class _Clock(ProgressColumn):
+    """How long it has taken, and how long it will about take, once there is something to tell it by."""
+
+    max_refresh = 0.5
+
+    def render(self, task: Task) -> Text:
+        elapsed = task.finished_time if task.finished else task.elapsed
+        if elapsed is None:
+            return Text()
+        if task.finished:
+            return Text(f"in {span(elapsed)}", style="progress.elapsed")
+        left = self._left(task, elapsed)
+        so_far = span(elapsed if elapsed < 60 else elapsed // 60 * 60)  # seconds that flicker help nobody
+        return Text(f"{so_far} so far{left}", style="progress.elapsed")
+
+    @staticmethod
+    def _left(task: Task, elapsed: float) -> str:
+        if not task.completed or elapsed < _EARLIEST_GUESS_S:
+            return ""
+        left_s = elapsed / task.completed * ((task.total or 0) - task.completed)
+        if left_s < 60:
+            return ", under a minute left"
+        if left_s < 90 * 60:
+            return f", about {left_s / 60:.0f} min left"
+        return f", about {left_s / 3600:.0f} h left"
 
 
 class Stage:
@@ -112,15 +148,10 @@ def stage(title: str, total: int, on_change: Callable[[int, int, int], None] | N
         title, total: what is counted, and how many there are.
         on_change: called with counts (done, in all, failed) whenever they change.
     """
-    columns = (
-        SpinnerColumn(),
-        TextColumn("{task.description}"),
-        BarColumn(bar_width=30),
-        MofNCompleteColumn(),
-        _Remaining(),
-        TimeElapsedColumn(),
-        TimeRemainingColumn(),
-    )
+    title_column = TextColumn("{task.description}", table_column=Column(ratio=1, max_width=38))
+    bar_width = min(30, console.width - _WORDS_BESIDE_BAR)
+    bar_columns = [BarColumn(bar_width)] if bar_width >= _SHORTEST_BAR else []
+    columns = (SpinnerColumn(), title_column, *bar_columns, _Count(), _Clock())
     with Progress(*columns, console=console, disable=not console.is_terminal) as progress:
         bar = Stage(progress, title, total, on_change)
         yield bar

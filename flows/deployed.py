@@ -204,7 +204,7 @@ def _settings(
     file: Path | None, given: Mapping[str, Any], overrides: Mapping[str, Any] | None, *, store_exists: bool = False
 ) -> Callable[[], RunConfig]:
     def load() -> RunConfig:
-        config = load_config(file, flags={**given, **(overrides or {})})
+        config = load_config(file, parameters=given, overrides=overrides)
         check_videos(config)  # before a store is made for them
         if store_exists:
             existing_store(config.store.path)

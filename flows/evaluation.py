@@ -19,7 +19,7 @@ from flows.config import RunConfig
 from flows.errors import UserError
 from flows.families import Families, families_of
 from flows.kept_predictions import KeptPredictions
-from flows.labels import digest_of, labels_of, say_unmatched
+from flows.labels import digest_of, labels_of, nothing_labelled, say_unmatched
 from flows.manifest import known_videos
 from flows.uncertainty import quality_of
 from fusion.evaluation import evaluate_protocol, runs
@@ -146,14 +146,12 @@ def _cached(config: RunConfig) -> _Material:
     families = families_of(config)
     videos = known_videos(config, families)
     matched = match_labels(labels, [video.video_id for video in videos])
-    say_unmatched("Evaluate", matched)
     digests = {video.video_id: video.sha256 for video in videos}
     ready = ready_videos(config, families, {video_id: digests[video_id] for video_id in matched.video_ids})
     if not ready:
-        raise UserError(
-            f"none of the {len(labels)} labels in {path} belongs to a video with features; run `traitline extract` "
-            "first, or give --labels-only to evaluate what needs no features"
-        )
+        cause = nothing_labelled(config, families, videos, labels, matched)
+        raise UserError(f"{cause}; --labels-only evaluates what needs no features") from cause
+    say_unmatched("Evaluate", matched)
     cached = {clip.tokens.video_id: clip for clip in read_clips(config, families, ready)}
     rows = [row for row, video_id in enumerate(matched.video_ids) if video_id in cached]
     in_order = [cached[matched.video_ids[row]] for row in rows]

@@ -15,6 +15,7 @@ from flows.families import Families, families_of
 from flows.manifest import Archive, VideoFile
 from flows.model_card import INTENDED, limits
 from flows.models import ModelReference
+from flows.refusals import how_to_list, in_words
 from flows.steps import step
 from storage.failures import Failure, FailureLog
 from storage.models import ModelSerializer
@@ -102,12 +103,12 @@ def export(config: RunConfig, videos: Archive, model: ModelReference) -> ExportR
 
     write_export(path, chosen(), columns, lambda: _about(config, families, model, metadata, reasons, videos.unread))
     scored = reasons.pop("", 0)
-    others = ", ".join(f"{count} {reason}" for reason, count in reasons.most_common())
-    console.say(f"Export: {scored} videos scored" + (f"; without a score: {others}" if others else ""))
+    others = f"; without a score: {in_words(reasons)}; {how_to_list(config.store.path)}" if reasons else ""
+    console.say(f"Export: {console.counted(scored, 'video')} scored{others}")
     if undated:
         console.say(
-            f"Export: left out {undated} scores whose time was not recorded; leave --since and --until away to have "
-            "them, or score anew",
+            f"Export: left out {console.counted(undated, 'score')} whose time was not recorded; give neither --since "
+            "nor --until to have all, or score again",
             style="yellow",
         )
     return ExportReport(path, scored, dict(reasons))
@@ -125,7 +126,7 @@ def _about(
     used = (families.static, families.dynamic)
     times = {"since": config.export.since, "until": config.export.until}
     return {
-        "title": f"Apparent personality traits of {videos} videos by {model}",
+        "title": f"Apparent personality traits of {console.counted(videos, 'video')} by {model}",
         "description": f"Intended for {INTENDED}. {' '.join(limits(metadata))} "
         "It has no licence of its own: those of the videos and of the labels bind its use.",
         "created": datetime.now(UTC).isoformat(timespec="seconds").replace("+00:00", "Z"),

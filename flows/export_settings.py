@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 from pydantic import AwareDatetime, BaseModel, BeforeValidator, Field, model_validator
 
-from flows.errors import UserError
+from flows.errors import UserError, did_you_mean
 from fusion.traits import TRAITS
 from storage.trait_columns import TraitColumn, trait_columns
 from storage.trait_export import FORMATS
@@ -59,7 +59,9 @@ def chosen_columns(config: RunConfig) -> list[TraitColumn]:
     names = known if config.export.columns is None else config.export.columns
     unknown = [name for name in names if name not in known]
     if unknown:
-        raise UserError(f"there is no column {unknown[0]!r}; there are {', '.join(known)}")
+        raise UserError(
+            f"there is no column {unknown[0]!r}{did_you_mean(unknown[0], known)}; there are {', '.join(known)}"
+        )
     if len(set(names)) < len(names):
         raise UserError(f"a column is named twice: {', '.join(names)}")
     return [known[name] for name in names]

@@ -9,7 +9,7 @@ import time
 from collections import Counter
 from collections.abc import Callable
 from contextlib import ExitStack, suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from functools import partial
 
@@ -21,9 +21,10 @@ from flows import announce, console, stopping
 from flows.config import RunConfig
 from flows.errors import UserError
 from flows.extraction import Extractor, Job, ShardReport
-from flows.families import families_of
+from flows.families import Families, families_of
 from flows.manifest import Archive
 from flows.prefect_server import prefect_api
+from flows.refusals import how_to_list, in_words, refusal_reasons
 from flows.runners import Runner, open_runner, shard_task
 from flows.session import USER_ERRORS, settle_environment
 from flows.steps import step
@@ -46,6 +47,7 @@ class ExtractReport:
         refused_before: were refused before with the same settings, and not tried again.
         seconds: by stage, of this run.
         by_others: extracted or refused meanwhile by other runs.
+        reasons: of the videos that were refused, by this run or by others meanwhile: code -> count.
     """
 
     extracted: int
@@ -54,6 +56,7 @@ class ExtractReport:
     refused_before: int
     seconds: dict[str, float]
     by_others: int = 0
+    reasons: dict[str, int] = field(default_factory=dict)
 
 
 class TooManyRefusedError(UserError):
@@ -77,7 +80,7 @@ def extract(config: RunConfig, videos: Archive) -> ExtractReport:
     families = families_of(config)
     work = WorkList(videos, config, families)
     if not work.count:
-        console.say(f"Extract: nothing to decode: {console.counted(len(videos), 'video')} known to the store")
+        console.say(f"Extract: nothing to decode: {_known(config, families, videos, work)}")
         return ExtractReport(0, 0, work.cached, work.refused_before, {})
     with ExitStack() as resources:
         resources.enter_context(prefect_api())  # of the tasks that the shards are
@@ -105,7 +108,8 @@ def extract(config: RunConfig, videos: Archive) -> ExtractReport:
         seconds.update(shard.seconds)
     extracted, failed = sum(shard.extracted for shard in shards), sum(shard.failed for shard in shards)
     by_others = work.count - work.left - extracted - failed
-    report = ExtractReport(extracted, failed, work.cached, work.refused_before, dict(seconds), by_others)
+    reasons = refusal_reasons(config, families, [video for video in videos if video.video_id in work.todo])
+    report = ExtractReport(extracted, failed, work.cached, work.refused_before, dict(seconds), by_others, dict(reasons))
     log.info(
         "Extract: %d extracted, %d refused, %d in the store before, %d refused before",
         *(extracted, failed, work.cached, work.refused_before),
@@ -113,11 +117,21 @@ def extract(config: RunConfig, videos: Archive) -> ExtractReport:
     _keep(report, config)
     if work.refused > config.extract.max_failed_fraction * work.count:
         raise TooManyRefusedError(
-            f"{work.refused} of {console.counted(work.count, 'video')} refused, more than "
+            f"{work.refused:,} of {console.counted(work.count, 'video')} refused ({in_words(reasons)}), more than "
             f"extract.max_failed_fraction allows ({config.extract.max_failed_fraction:g}); "
-            "`traitline failures list` says why"
+            f"{how_to_list(config.store.path)}"
         )
     return report
+
+
+def _known(config: RunConfig, families: Families, videos: Archive, work: WorkList) -> str:
+    """What the store has of the videos where it has all of them."""
+    if not work.refused_before:
+        return f"{console.counted(work.cached, 'video')} known to the store"
+    reasons = in_words(refusal_reasons(config, families, videos))
+    refused = f"{console.counted(work.refused_before, 'video')} refused before ({reasons})"
+    cached = f"{work.cached:,} known to the store, " if work.cached else ""
+    return f"{cached}{refused}; {how_to_list(config.store.path)}"
 
 
 def work_off(

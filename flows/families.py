@@ -154,5 +154,14 @@ def _resolve(config: RunConfig, needs: Sequence[Part]) -> None:
         if config.static.weights is None:
             names["static"] = static.ASSET
     for part in needs:
-        if part in names:
+        if part not in names:
+            continue
+        try:
             assets.resolve(names[part], folder=asset_folder(config, names[part]))
+        except assets.AssetError as error:
+            if part == "faces":  # needed whatever the weights are
+                raise
+            raise assets.AssetError(
+                f"{error}. To try everything without them, give --weights random, or --weights auto, which "
+                "`traitline demo` uses and which takes random ones where no others can be had: such scores mean nothing"
+            ) from error

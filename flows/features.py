@@ -16,7 +16,7 @@ from flows import console
 from flows.config import RunConfig
 from flows.errors import UserError
 from flows.families import Families, families_of
-from flows.labels import labels_of, say_unmatched
+from flows.labels import labels_of, nothing_labelled, say_unmatched
 from flows.manifest import known_videos
 from flows.visualize_files import heading_of
 from fusion.feature_dimensions import Components, DimensionMeter, Dimensions
@@ -61,8 +61,8 @@ def evaluate_families(config: RunConfig) -> dict[Kind, FamilyEvaluation]:
     """
     path, labels = labels_of(config)
     families = families_of(config)
-    matched = match_labels(labels, [video.video_id for video in known_videos(config, families)])
-    say_unmatched("Evaluate features", matched)
+    videos = known_videos(config, families)
+    matched = match_labels(labels, [video.video_id for video in videos])
     if not labels.subjects_known:
         console.say(f"Evaluate features: {path} does not say who is in a clip, so nothing is told about people")
     person_of = dict(zip(matched.video_ids, matched.subjects, strict=True))
@@ -70,7 +70,8 @@ def evaluate_families(config: RunConfig) -> dict[Kind, FamilyEvaluation]:
     kinds: tuple[Kind, ...] = ("static", "dynamic")
     wanted = {kind: [video for video in store.done(getattr(families, kind)) if video in person_of] for kind in kinds}
     if not all(wanted.values()):
-        raise UserError(f"no label in {path} belongs to a video with features; run `traitline extract` first")
+        raise nothing_labelled(config, families, videos, labels, matched)
+    say_unmatched("Evaluate features", matched)
     with console.stage("Evaluate features", sum(map(len, wanted.values()))) as stage:
         return {
             kind: _evaluate(config, families, kind, wanted[kind], person_of, labels.subjects_known, stage)

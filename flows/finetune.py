@@ -19,6 +19,7 @@ from flows import console
 from flows.config import RunConfig
 from flows.errors import UserError
 from flows.families import asset_folder, families_of, static_weights
+from flows.labels import nothing_labelled
 from flows.manifest import VideoFile
 from fusion.labels import read_labels
 from fusion.matching import match_labels
@@ -47,9 +48,7 @@ def finetune(config: RunConfig, videos: Sequence[VideoFile]) -> OwnAsset:
     faces = _Faces(config, videos)
     rows = [row for row, video_id in enumerate(matched.video_ids) if video_id in faces.tracks]
     if not rows:
-        raise UserError(
-            "no labelled video has its faces in the store: `traitline extract` with the same settings puts them there"
-        )
+        raise nothing_labelled(config, families_of(config), videos, labels, matched)
     subjects = [matched.subjects[row] for row in rows]
     training, validation = split_by_subject(subjects, config.finetune.validation_fraction, config.finetune.seed)
     if not len(validation):

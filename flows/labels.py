@@ -8,7 +8,11 @@ from pathlib import Path
 
 from flows import console
 from flows.config import RunConfig
+from flows.console import counted
 from flows.errors import UserError
+from flows.families import Families, families_of
+from flows.manifest import VideoFile
+from flows.refusals import AllRefusedError, in_words, refusal_reasons, without_features
 from fusion.errors import some_of
 from fusion.first_impressions import annotation_files
 from fusion.labels import Labels, read_labels
@@ -27,19 +31,40 @@ def labels_of(config: RunConfig) -> tuple[Path, Labels]:
     return config.labels, read_labels(config.labels, invert_neuroticism=config.invert_neuroticism)
 
 
-def check_labels_meet(config: RunConfig, video_ids: Sequence[str]) -> None:
-    """Make sure, before hours of work, that a label belongs to a video.
+def check_labels_meet(config: RunConfig, videos: Sequence[VideoFile]) -> None:
+    """Make sure, before hours of work, that a label belongs to a video; `config` has its weights settled.
 
     Raises:
         UserError: none does.
         fusion.errors.LabelError: the labels cannot be used.
     """
-    path, labels = labels_of(config)
-    if not match_labels(labels, video_ids).video_ids:
-        raise UserError(
-            f"none of the {len(labels)} labels in {path} belongs to a video of {config.videos}; "
-            "labels are matched by path relative to the videos folder, or by file name"
-        )
+    _, labels = labels_of(config)
+    matched = match_labels(labels, [video.video_id for video in videos])
+    if not matched.video_ids:
+        raise nothing_labelled(config, families_of(config), videos, labels, matched)
+
+
+def nothing_labelled(
+    config: RunConfig, families: Families, videos: Sequence[VideoFile], labels: Labels, matched: LabelledVideos
+) -> UserError:
+    """Make the error for labels of which none belongs to a video with features: its message names the true cause."""
+    wanted = set(matched.video_ids)
+    reasons = refusal_reasons(config, families, videos)
+    if reasons.total() == len(videos):
+        return AllRefusedError(without_features(config, families, videos))
+    if not wanted:
+        refused = f"{counted(reasons.total(), 'video')} refused ({in_words(reasons)}), and " if reasons else ""
+        return UserError(refused + _no_match(config.labels, labels, [video.video_id for video in videos]))
+    labelled = [video for video in videos if video.video_id in wanted]
+    return UserError(f"no labelled video has features: {without_features(config, families, labelled)}")
+
+
+def _no_match(path: Path | None, labels: Labels, video_ids: Sequence[str]) -> str:
+    return (
+        f"none of {counted(len(video_ids), 'video')}, such as {some_of([video_ids[0]])}, has a label in {path} "
+        f"({counted(len(labels), 'label')}, such as {some_of([labels.names[0]])}); labels are matched by path relative "
+        "to the videos folder, or by file name"
+    )
 
 
 def digest_of(path: Path) -> str:
@@ -51,11 +76,21 @@ def digest_of(path: Path) -> str:
 
 
 def say_unmatched(title: str, matched: LabelledVideos) -> None:
-    """Tell which videos got no label and which labels no video, by number and name; nothing where all meet."""
-    for names, what in (
-        (matched.unlabelled, "videos have no label"),
-        (matched.ambiguous, "videos share their file name with another, so none of them got the label"),
-        (matched.unused, "labels belong to no video"),
-    ):
-        if names:
-            console.say(f"{title}: {len(names)} {what}: {some_of(list(names))}")
+    """Tell which videos have no label, and which labels no video where that may be a mistake.
+
+    Labels of a whole data set beside a folder with some of its clips are no mistake: with every video labelled, those
+    that are left over are named only where they are few.
+    """
+    found, unlabelled, unused = (len(names) for names in (matched.video_ids, matched.unlabelled, matched.unused))
+    videos = counted(found + unlabelled + len(matched.ambiguous), "video")
+    if matched.ambiguous:
+        console.say(
+            f"{title}: {len(matched.ambiguous):,} of {videos} got no label, for another video or label has the same "
+            f"file name: {some_of(list(matched.ambiguous))}; name them by path in the labels"
+        )
+    if unlabelled:
+        others = f" (labels without a video: {some_of(list(matched.unused), 2)})" if unused else ""
+        have = "has" if unlabelled == 1 else "have"
+        console.say(f"{title}: {unlabelled:,} of {videos} {have} no label: {some_of(list(matched.unlabelled))}{others}")
+    elif 0 < unused < found:
+        console.say(f"{title}: {counted(unused, 'label')} without a video: {some_of(list(matched.unused))}")

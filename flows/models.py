@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from flows.config import RunConfig
-from flows.errors import UserError
+from flows.errors import UserError, did_you_mean
 from storage.errors import StoreError, UnreachableError
 from storage.models import LATEST, ModelSerializer
 from storage.paths import StorePath
@@ -53,7 +53,7 @@ def find_model(root: str | StorePath, reference: str) -> ModelReference:
         pass  # said below, with all that there is instead
     known = [f"{name}/{word}" for name in serializer.names() for word in _words(serializer, name)]
     advice = f"there are {', '.join(known)}" if known else "the store has none; train one with --labels"
-    raise UserError(f"there is no model {reference} in {root}; {advice}")
+    raise UserError(f"there is no model {reference} in {root}{did_you_mean(reference, known)}; {advice}")
 
 
 def chosen_model(config: RunConfig) -> ModelReference:

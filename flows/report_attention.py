@@ -10,12 +10,13 @@ import cv2
 import numpy as np
 
 from flows.config import RunConfig
-from flows.errors import UserError
+from flows.errors import UserError, did_you_mean
 from flows.families import Families
 from flows.models import ModelReference
 from flows.report_charts import time_line
 from flows.report_drawing import Drawing
 from flows.report_summary import Summary, extremes
+from fusion.matching import match_names
 from fusion.traits import TRAITS
 
 if TYPE_CHECKING:
@@ -99,11 +100,15 @@ def _chosen(config: RunConfig, summary: Summary) -> list[tuple[int, str, str]]:
         pairs = [(row, reason) for row, reasons in extremes(summary, 1) for reason in reasons]
         found = [(row, reason.split()[1], f"{reason.split()[0]}est {reason.split()[1]}") for row, reason in pairs]
         return sorted(found, key=lambda item: (TRAITS.index(item[1]), item[2]))
-    row_of = {name: row for row, name in enumerate(summary.names)}
-    unknown = [name for name in config.report.clips if name not in row_of]
+    wanted = list(dict.fromkeys(config.report.clips))
+    row_of = {wanted[place]: row for row, place in match_names(wanted, summary.names).items()}
+    unknown = [name for name in wanted if name not in row_of]
     if unknown:
-        raise UserError(f"{unknown[0]} has no score; --clips takes paths as in the column video_id of the trait CSV")
-    rows = [row_of[name] for name in config.report.clips]
+        raise UserError(
+            f"{unknown[0]} has no score{did_you_mean(unknown[0], summary.names)}; --clips takes names as in the column "
+            "video_id of the trait CSV"
+        )
+    rows = [row_of[name] for name in wanted]
     # of a clip that somebody names, the trait in which it stands out most
     spread = summary.scores.std(axis=0) + 1e-9
     far = np.abs(summary.scores[rows] - summary.scores.mean(axis=0)) / spread

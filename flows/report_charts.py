@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from flows.console import counted
 from flows.report_drawing import TEXT_PX, Axes, Drawing
 
 if TYPE_CHECKING:
@@ -33,8 +34,8 @@ def histogram(title: str, values: np.ndarray, edges: np.ndarray, unit: str, *, x
     mean, middle = float(values.mean()), float(np.median(values))
     drawing = Drawing(
         title,
-        f"{len(values):,} videos. Mean {mean:.3f}, standard deviation {values.std():.3f}, median {middle:.3f}, from "
-        f"{values.min():.3f} to {values.max():.3f}.",
+        f"{counted(len(values), 'video')}. Mean {mean:.3f}, standard deviation {values.std():.3f}, median "
+        f"{middle:.3f}, from {values.min():.3f} to {values.max():.3f}.",
         *SMALL,
     )
     axes = Axes(drawing, (float(edges[0]), float(edges[-1])), (0, max(int(counts.max()), 1)), top=30)
@@ -42,7 +43,7 @@ def histogram(title: str, values: np.ndarray, edges: np.ndarray, unit: str, *, x
     for count, low, high in zip(counts.tolist(), edges[:-1].tolist(), edges[1:].tolist(), strict=True):
         if count:
             left, top = axes.x(low), axes.y(count)
-            hint = f"{low:.3g} to {high:.3g}: {count:,} videos"
+            hint = f"{low:.3g} to {high:.3g}: {counted(count, 'video')}"
             drawing.rect(left, top, axes.x(high) - left - 1, axes.y(0) - top, "fill-a", hint)
     place = axes.x(float(np.clip(mean, *axes.x_range)))
     drawing.line(place, 20, place, axes.y(0), "mark")
@@ -157,8 +158,8 @@ def time_line(title: str, line: TimeLine) -> Drawing:
     )
     drawing = Drawing(
         title,
-        f"{len(attention)} windows of motion. Most attention, {attention[most]:.0%}, from {line.start_s[most]:.1f} to "
-        f"{line.end_s[most]:.1f} s. {heard if limit else f'Of {line.trait}: {SILENCE}.'}",
+        f"{counted(len(attention), 'window')} of motion. Most attention, {attention[most]:.0%}, from "
+        f"{line.start_s[most]:.1f} to {line.end_s[most]:.1f} s. {heard if limit else f'Of {line.trait}: {SILENCE}.'}",
         PAIR_PX,
         236,
     )
@@ -196,7 +197,8 @@ def learning_curve(history: Mapping[str, Sequence[float]], loss: str, baseline: 
     low, high = min(numbers), max(numbers)
     margin = max(0.06 * (high - low), 1e-6)
     epochs = len(history["loss"])
-    words = [f"{epochs} epochs: {'; '.join(words)}"] + ([f"the mean {baseline:.4g}"] if baseline is not None else [])
+    words = [f"{counted(epochs, 'epoch')}: {'; '.join(words)}"]
+    words += [f"the mean {baseline:.4g}"] if baseline is not None else []
     drawing = Drawing("Loss by epoch", "; ".join(words) + ".", WIDE_PX, 240)
     axes = Axes(drawing, (1, max(epochs, 2)), (low - margin, high + margin), left=64, top=32)
     axes.frame("epoch", loss, x_ticks=min(8, max(epochs - 1, 1)), y_ticks=4)

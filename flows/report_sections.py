@@ -9,6 +9,7 @@ import numpy as np
 
 from extractors.stopwatch import STAGES
 from flows.config import RunConfig
+from flows.console import counted
 from flows.drift import drift_table, drifts_of
 from flows.evaluation import latest_evaluation
 from flows.evaluation_tables import MEASURES, PROTOCOLS, evaluation_tables, every_figure
@@ -111,7 +112,7 @@ def trait_statistics(summary: Summary) -> Table:
         for place, trait in enumerate(TRAITS)
     ]
     headings = ("mean", "sd", "least", "5 %", "median", "95 %", "greatest", "outside 0 to 1")
-    caption = f"Scores of {len(scores):,} videos; labels lie in 0 to 1, scores are not cut to that range"
+    caption = f"Scores of {counted(len(scores), 'video')}; labels lie in 0 to 1, scores are not cut to that range"
     return Table("statistics", caption, (Column("trait"), *(Column(name, "number") for name in headings)), rows)
 
 
@@ -207,7 +208,8 @@ def videos(summary: Summary) -> Table:
         *(Column("face coverage", "number"), Column("interval width", "number"), Column("flags")),
     )
     shown, total = len(rows), len(summary.names)
-    all_of = f"All {total:,} scored videos" if shown == total else f"The {shown:,} most noteworthy of {total:,} scored"
+    every = f"All scored videos ({total:,})"
+    all_of = every if shown == total else f"The {shown:,} most noteworthy of {total:,} scored"
     return Table("videos", all_of, columns, rows)
 
 

@@ -10,8 +10,10 @@ from flows.export import ExportReport, export
 from flows.extract import ExtractReport, TooManyRefusedError, extract
 from flows.manifest import Archive
 from flows.models import ModelReference, chosen_model, trains
+from flows.refusals import AllRefusedError
 from flows.report import report
 from flows.score import score
+from flows.session import USER_ERRORS
 from flows.steps import step
 from flows.train import train
 from storage.paths import StorePath
@@ -58,7 +60,13 @@ def all_steps(config: RunConfig, videos: Archive) -> RunReport:
     except TooManyRefusedError as error:
         # What could be extracted is still worth scoring; the run as a whole fails at its end.
         extraction, refusal = None, error
-    model = train(config, videos) if trains(config) else chosen_model(config)
+    try:
+        model = train(config, videos) if trains(config) else chosen_model(config)
+    except USER_ERRORS as error:
+        if refusal is None:
+            raise
+        # Whatever training lacks, it most likely lacks for this.
+        raise refusal if isinstance(error, AllRefusedError) else UserError(f"{refusal}; training: {error}") from error
     scored_now = score(config, videos, model)
     exported = export(config, videos, model)
     page = report(config, videos, model)

@@ -18,6 +18,7 @@ from flows.errors import UserError
 from flows.families import Families, families_of, stored_families
 from flows.manifest import Archive, known_videos
 from flows.models import ModelReference
+from flows.refusals import without_features
 from flows.steps import step
 from flows.uncertainty import quality_of, stored_uncertainty
 from fusion.uncertainty import Judged
@@ -81,7 +82,10 @@ def _score(config: RunConfig, families: Families, weights: str, videos: Archive,
     wanted = {video.video_id: video.sha256 for video in videos if known.get(video.video_id) != video.sha256}
     ready = ready_videos(config, families, wanted)
     if not ready:
-        console.say(f"Score: {model} has scored all videos with features before; nothing to score")
+        if any(known.get(video.video_id) == video.sha256 for video in videos):
+            console.say(f"Score: {model} has scored all videos with features before; nothing to score")
+        else:
+            console.say(f"Score: nothing to score: {without_features(config, families, videos)}", style="yellow")
         return 0
     from fusion.model import CompletePersonalityModel  # registers the classes that a saved model is made of
     from fusion.scoring import predict

@@ -9,20 +9,21 @@ from flows.config import RunConfig
 from flows.console import one_line, summary
 from flows.extract import ExtractReport
 from flows.manifest import Archive, counts
+from flows.refusals import in_words
 from flows.run import RunReport
 
 
 def show_extraction(report: ExtractReport, videos: Archive) -> None:
     """Counts of videos and of what else was found, and where the time went."""
     rows: list[tuple[str, str | Text]] = [
-        ("extracted", str(report.extracted)),
-        ("refused", str(report.failed)),
-        ("in the store before", str(report.cached)),
+        ("extracted", f"{report.extracted:,}"),
+        ("refused", f"{report.failed:,}" + (f": {in_words(report.reasons)}" if report.reasons else "")),
+        ("in the store before", f"{report.cached:,}"),
     ]
     if report.by_others:
-        rows.append(("done by other runs", str(report.by_others)))
+        rows.append(("done by other runs", f"{report.by_others:,}"))
     if report.refused_before:
-        rows.append(("refused before", f"{report.refused_before} (see `traitline failures list`)"))
+        rows.append(("refused before", f"{report.refused_before:,} (see `traitline failures list`)"))
     if videos.unread:
         rows.append(("not read", one_line(", ".join(sorted(videos.unread)))))
     if videos.passed_over:

@@ -14,9 +14,8 @@ import platformdirs
 from flows import announce, console
 from flows.clips import StoredClips, ready_videos
 from flows.config import RunConfig
-from flows.errors import UserError
 from flows.families import Families, families_of
-from flows.labels import digest_of, labels_of, say_unmatched
+from flows.labels import digest_of, labels_of, nothing_labelled, say_unmatched
 from flows.manifest import Archive
 from flows.models import ModelReference
 from flows.steps import step
@@ -36,7 +35,7 @@ def train(config: RunConfig, videos: Archive) -> ModelReference:
     """Train on all labelled videos that have features, unless the latest model was made from exactly that.
 
     Raises:
-        UserError: no labels given, or none of them belongs to a video with features.
+        flows.errors.UserError: no labels given, or none of them belongs to a video with features.
         fusion.labels.LabelError, fusion.errors.TrainingError: what the labels lack.
     """
     path, labels = labels_of(config)
@@ -46,10 +45,7 @@ def train(config: RunConfig, videos: Archive) -> ModelReference:
     ready = set(ready_videos(config, families, {video_id: digests[video_id] for video_id in matched.video_ids}))
     rows = [row for row, video_id in enumerate(matched.video_ids) if video_id in ready]
     if not rows:
-        raise UserError(
-            f"none of the {len(labels)} labels in {path} belongs to a video with features; "
-            "labels are matched by path relative to the videos folder, or by file name"
-        )
+        raise nothing_labelled(config, families, videos, labels, matched)
     recipe = _recipe(config, families, matched, rows, digests)
     serializer = ModelSerializer(config.store.path)
     name = config.train_as

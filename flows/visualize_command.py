@@ -13,7 +13,7 @@ from flows import console
 from flows.config import RunConfig, load_config
 from flows.errors import UserError
 from flows.families import Part, settle_weights
-from flows.options import ASSIGNMENTS, CONFIG, WEIGHTS, load_for_store
+from flows.options import ASSIGNMENTS, CONFIG, WEIGHTS, CommandOnFiles, load_for_store
 from flows.session import run_command
 from storage.commit import check_writable
 
@@ -24,10 +24,7 @@ FILE = Annotated[Path, typer.Argument(metavar="FILE", help="A video, or a pictur
 VIDEO = Annotated[Path, typer.Argument(metavar="VIDEO", help="A video file.")]
 VIDEO_ID = Annotated[
     str,
-    typer.Argument(
-        metavar="VIDEO_ID",
-        help="A video of the store: its path in the folder. One that begins with - comes last, after --.",
-    ),
+    typer.Argument(metavar="VIDEO_ID", help="A video of the store: its path in the folder."),
 ]
 LAYER = Annotated[str, typer.Option("--layer", help="Layer of the network; a name unlike any lists them all.")]
 LAYERS = Annotated[
@@ -112,7 +109,8 @@ def picture(
                 for option, kind in kinds.items()
             ]
         )
-        app.command(name, help=inspect.getdoc(body), epilog=f"Example: `traitline visualize {name} {example}`")(call)
+        epilog = f"Example: `traitline visualize {name} {example}`"
+        app.command(name, cls=CommandOnFiles, help=inspect.getdoc(body), epilog=epilog)(call)
         return body
 
     return register

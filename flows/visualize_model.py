@@ -14,12 +14,13 @@ from matplotlib.figure import Figure
 from extractors.visual_layers import grad_cam
 from extractors.visual_static import FRAMES_ACROSS, placed, plot_overlays
 from flows.config import RunConfig
-from flows.errors import UserError
+from flows.errors import UserError, did_you_mean
 from flows.families import Families, families_of
 from flows.manifest import videos_folder
 from flows.models import ModelReference, chosen_model
 from flows.visualize_clip import faces_of, frames_at, prepared, static_network
 from flows.visualize_files import heading_of
+from fusion.matching import match_names
 from fusion.tokens import ClipTokens, pad_batch
 from storage.feature_store import FeatureStore
 from storage.models import ModelSerializer
@@ -36,6 +37,7 @@ class SeenClip:
     """A model and what it is given of one clip.
 
     Args:
+        video_id: of the clip.
         name: of the model.
         model: itself.
         batch: one clip, as `fusion.tokens.pad_batch` makes it.
@@ -43,6 +45,7 @@ class SeenClip:
         end_s: float64 [Td].
     """
 
+    video_id: str
     name: ModelReference
     model: CompletePersonalityModel
     batch: dict[str, np.ndarray]
@@ -75,6 +78,10 @@ class SeenClip:
 def see_clip(config: RunConfig, video_id: str) -> SeenClip:
     """Load the chosen model and the cached features of one video.
 
+    Args:
+        config: with settled weights.
+        video_id: as the store has it, or as labels may name it, see `fusion.matching.match_names`.
+
     Raises:
         UserError: no such model, or it was trained on other features; no features of that video in the store.
     """
@@ -86,10 +93,21 @@ def see_clip(config: RunConfig, video_id: str) -> SeenClip:
             f"{name} was trained on other features than these settings give; use the settings that it was trained "
             f"with (weights: {facts['weights']})"
         )
-    clip = see_clips(config, families, name, [video_id]).get(video_id)
-    if clip is None:
-        raise UserError(f"the store has no features of {video_id}; `traitline extract` puts them there")
-    return clip
+    store = FeatureStore(config.store.path)
+    known = store.done(families.static).keys() & store.done(families.dynamic).keys()
+    if video_id not in known:
+        video_id = _known_as(video_id, sorted(known))
+    return see_clips(config, families, name, [video_id])[video_id]
+
+
+def _known_as(name: str, known: Sequence[str]) -> str:
+    (found,) = match_names([name], known) or (None,)
+    if found is None:
+        raise UserError(
+            f"the store has no features of {name}{did_you_mean(name, known)}; `traitline extract` puts them there, and "
+            "`traitline failures list` says which videos were refused"
+        )
+    return known[found]
 
 
 def see_clips(
@@ -115,7 +133,7 @@ def see_clips(
         tokens = ClipTokens(
             *(video_id, faces.vectors, times[0].astype("float32"), motion.vectors, times[1].astype("float32"))
         )
-        seen[video_id] = SeenClip(name, model, pad_batch([tokens]), motion.start_s, motion.end_s)
+        seen[video_id] = SeenClip(video_id, name, model, pad_batch([tokens]), motion.start_s, motion.end_s)
     return seen
 
 
@@ -132,10 +150,10 @@ def draw_trait_grad_cam(config: RunConfig, video_id: str, trait: str, layer: str
     from fusion.visual_relevance import face_gradient
 
     clip = see_clip(config, video_id)
-    faces = faces_of(config, video_file(config, video_id))
+    faces = faces_of(config, video_file(config, clip.video_id))
     times = np.array([face.time_s for face in faces], np.float32)
     if len(faces) != len(clip.face_time_s) or np.abs(times - clip.face_time_s).max() > 1e-3:
-        raise UserError(f"{video_id} has other faces now than when its features were made; extract it again")
+        raise UserError(f"{clip.video_id} has other faces now than when its features were made; extract it again")
     gradient = face_gradient(clip.model, clip.batch, trait)[0]
     chosen = np.unique(np.linspace(0, len(faces) - 1, min(most, len(faces))).round().astype(int)).tolist()
     network = static_network(config).model
@@ -146,7 +164,7 @@ def draw_trait_grad_cam(config: RunConfig, video_id: str, trait: str, layer: str
         [face.frame for face in shown] * 2,
         [placed(values, face.box, *face.frame.shape[:2]) for values, face in zip(maps, shown * 2, strict=True)],
         [f"{face.time_s:.1f} s, {effect}" for effect in ("raises it", "lowers it") for face in shown],
-        heading=heading_of(config, f"What in the faces moves {trait}: {video_id}, {clip.name}, {layer}"),
+        heading=heading_of(config, f"What in the faces moves {trait}: {clip.video_id}, {clip.name}, {layer}"),
         unit="Grad-CAM",
         across=min(len(shown), FRAMES_ACROSS),
     )
@@ -161,7 +179,7 @@ def draw_attention_map(config: RunConfig, video_id: str) -> Figure:
         clip.attention(),
         static_time_s=clip.face_time_s,
         dynamic_time_s=clip.motion_time_s,
-        title=heading_of(config, f"Attention: {video_id}, {clip.name}"),
+        title=heading_of(config, f"Attention: {clip.video_id}, {clip.name}"),
     )
 
 
@@ -170,7 +188,7 @@ def draw_heads(config: RunConfig, video_id: str) -> Figure:
     from fusion.visual_heads import plot_head_scores
 
     clip = see_clip(config, video_id)
-    heading = heading_of(config, f"How sharp and how far heads look: {video_id}, {clip.name}")
+    heading = heading_of(config, f"How sharp and how far heads look: {clip.video_id}, {clip.name}")
     return plot_head_scores(clip.attention(), clip.face_time_s, clip.motion_time_s, heading=heading)
 
 
@@ -179,7 +197,7 @@ def draw_relations(config: RunConfig, video_id: str) -> Figure:
     from fusion.visual_heads import plot_token_relations
 
     clip = see_clip(config, video_id)
-    heading = heading_of(config, f"Which motion each face looks at: {video_id}, {clip.name}")
+    heading = heading_of(config, f"Which motion each face looks at: {clip.video_id}, {clip.name}")
     return plot_token_relations(clip.attention(), clip.face_time_s, clip.motion_time_s, heading=heading)
 
 
@@ -199,10 +217,10 @@ def draw_time_line(config: RunConfig, video_id: str, trait: str, *, moving: bool
     length_s = float(clip.end_s.max())
     count = max(2, round(length_s * MOVING_FRAMES_PER_S)) if moving else STRIP_FRAMES
     wanted = np.unique(((np.arange(count) + 0.5) / count * length_s * config.video.fps).astype(int))
-    found = frames_at(config, video_file(config, video_id), wanted.tolist())
+    found = frames_at(config, video_file(config, clip.video_id), wanted.tolist())
     times = np.array(list(found)) / config.video.fps
     draw = animate_time_line if moving else plot_time_line
-    heading = heading_of(config, f"Which moments spoke for {trait}: {video_id}, {clip.name}")
+    heading = heading_of(config, f"Which moments spoke for {trait}: {clip.video_id}, {clip.name}")
     return draw(line, list(found.values()), times, heading=heading)
 
 

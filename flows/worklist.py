@@ -86,6 +86,11 @@ class WorkList:
         self.count = len(self._left)
 
     @property
+    def todo(self) -> Set[str]:
+        """Ids of the videos that there were to do at the start."""
+        return self._attempts_before.keys()
+
+    @property
     def left(self) -> int:
         """Number of videos that nobody has done, as of the last look."""
         return len(self._left)

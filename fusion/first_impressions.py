@@ -68,7 +68,7 @@ def read_first_impressions(path: Path) -> tuple[list[str], np.ndarray, list[str]
     names = list(table[TRAITS[0]])
     lacking = sorted({name for trait in TRAITS for name in table[trait].keys() ^ table[TRAITS[0]].keys()})
     if lacking:
-        raise LabelError(f"{path}: {len(lacking)} clips lack a trait: {some_of(lacking)}")
+        raise LabelError(f"{path} lacks a trait of {some_of(lacking)}")
     try:
         values = np.array([[float(table[trait][name]) for trait in TRAITS] for name in names], np.float64)
     except (TypeError, ValueError, OverflowError) as error:

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.csv
 import pyarrow.parquet as pq
 
 from fusion.errors import LabelError, one_line, some_of
 from fusion.labels import ID_COLUMNS, SPLIT_COLUMN, SUBJECT_COLUMN
+from fusion.matching import match_names
+from fusion.text_tables import ENDINGS, read_text_table
 from fusion.traits import TRAITS
 
 MOST_VALUES = 30
@@ -23,10 +24,10 @@ def read_groups(path: Path, video_ids: Sequence[str], subjects: Sequence[str]) -
     """Read a table of groups: one row per clip (`video_id`, `name` or `clip`) or per person (`subject`).
 
     Every other column is a grouping, except traits and `split`, so that a label file with additional columns is also a
-    table of groups. Clips are found by their full id, or else by their file name.
+    table of groups. Clips are found as those of labels are.
 
     Args:
-        path: `.csv` or `.parquet`.
+        path: `.csv` (`.tsv`, `.txt`) or `.parquet`.
         video_ids: of N clips.
         subjects: of the same clips.
 
@@ -45,12 +46,13 @@ def read_groups(path: Path, video_ids: Sequence[str], subjects: Sequence[str]) -
     rows = columns[names[key]]
     double = [name for name, count in Counter(rows).items() if count > 1]
     if double:
-        raise LabelError(f"{path}: {len(double)} values of column {key} appear more than once: {some_of(double)}")
-    row_of = {name: row for row, name in enumerate(rows)}
+        raise LabelError(f"{path}: keep one row for each {key}; more than one have {some_of(double)}")
     if key == SUBJECT_COLUMN:
+        row_of = {name: row for row, name in enumerate(rows)}
         found = [row_of.get(subject) for subject in subjects]
     else:
-        found = [row_of.get(video, row_of.get(PurePosixPath(video).name)) for video in video_ids]
+        row_of_video = match_names(rows, video_ids)
+        found = [row_of_video.get(video) for video in range(len(video_ids))]
     groupings = [name for name in names if name not in (*ID_COLUMNS, SUBJECT_COLUMN, SPLIT_COLUMN, *TRAITS)]
     if not groupings:
         raise LabelError(f"{path} has no column of groups, such as gender, besides {some_of(list(columns))}")
@@ -69,12 +71,12 @@ def read_groups(path: Path, video_ids: Sequence[str], subjects: Sequence[str]) -
 def _read(path: Path) -> dict[str, list[str]]:
     """Return all columns of a table as text."""
     try:
-        if path.suffix.lower() == ".parquet":
-            table = pq.read_table(path)
-        elif path.suffix.lower() == ".csv":
-            table = pyarrow.csv.read_csv(path)
-        else:
+        if path.suffix.lower() in ENDINGS:
+            text = read_text_table(path, (*ID_COLUMNS, SUBJECT_COLUMN))
+            return {name: [row[column].strip() for row in text.rows] for column, name in enumerate(text.header) if name}
+        if path.suffix.lower() != ".parquet":
             raise LabelError(f"{path}: groups are read from .csv or .parquet files")
+        table = pq.read_table(path)
         return {
             name: [(value or "").strip() for value in table[name].cast(pa.string()).to_pylist()]
             for name in table.column_names

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import csv
+import re
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
@@ -17,12 +17,17 @@ import pyarrow.parquet as pq
 from fusion.errors import LabelError, one_line, some_of
 from fusion.first_impressions import annotation_files, part_of_file, read_first_impressions
 from fusion.parts import PARTS, Part, part_named
+from fusion.text_tables import ENDINGS, TextTable, read_text_table
 from fusion.traits import TRAITS
 
 ID_COLUMNS = ("video_id", "name", "clip")
 SUBJECT_COLUMN = "subject"
 SPLIT_COLUMN = "split"
+_KNOWN = (*ID_COLUMNS, *TRAITS, SUBJECT_COLUMN, SPLIT_COLUMN)
 _NEUROTICISM = TRAITS.index("neuroticism")
+# Python's float() also takes "0_1", "nan" and digits of other scripts.
+_NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d+)?", re.ASCII | re.IGNORECASE)
+_MOST_NAMED = 5
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -63,10 +68,11 @@ class _Table:
 def read_labels(path: str | Path, *, invert_neuroticism: bool | None = None) -> Labels:
     """Read a label file, whose ending says what it is, or the folder of First Impressions' annotation files.
 
-    `.csv`, `.parquet`: a column `video_id` (or `name`, or `clip`), the five traits in any order, and if possible
-    `subject` and `split` (training, validation or test); other columns are ignored. `.pkl`: First Impressions V2, whose
-    subject is the YouTube id. A folder: all its `annotation_*.pkl`, flat or each in a folder of its own; the file's
-    name says the part of the official split.
+    `.csv` (`.tsv`, `.txt`), `.parquet`: a column `video_id` (or `name`, or `clip`), the five traits in any order, and
+    if possible `subject` and `split` (training, validation or test); other columns are ignored. Text is read as
+    `fusion.text_tables` says; in a file that semicolons or tabs separate, a comma may be the decimal point. `.pkl`:
+    First Impressions V2, whose subject is the YouTube id. A folder: all its `annotation_*.pkl`, flat or each in a
+    folder of its own; the file's name says the part of the official split.
 
     Args:
         path: the file or the folder.
@@ -105,9 +111,13 @@ def read_labels(path: str | Path, *, invert_neuroticism: bool | None = None) -> 
 def _read(path: Path) -> _Table:
     if not path.suffix and not path.exists():  # most likely a folder that was mistyped
         raise LabelError(f"cannot read the labels {path}: there is no such file or folder")
-    reader = {".csv": _read_csv, ".parquet": _read_parquet, ".pkl": _read_pickle}.get(path.suffix.lower())
+    readers = {**dict.fromkeys(ENDINGS, _read_csv), ".parquet": _read_parquet, ".pkl": _read_pickle}
+    reader = readers.get(path.suffix.lower())
     if reader is None:
-        raise LabelError(f"{path}: labels are read from .csv, .parquet or .pkl (First Impressions V2) files")
+        raise LabelError(
+            f"{path}: labels are read from .csv, .parquet or .pkl (First Impressions V2) files, and from .tsv and .txt "
+            "as from .csv"
+        )
     try:
         table = reader(path)
     except OSError as error:
@@ -119,18 +129,27 @@ def _read(path: Path) -> _Table:
 
 def _check(path: Path, names: Sequence[str], values: np.ndarray) -> None:
     """Refuse names and values that cannot be meant."""
-    nameless = sum(name == "" for name in names)
-    if nameless:
-        raise LabelError(f"{path}: {nameless} rows have no clip name: fill the column or remove the rows")
+    _refuse_nameless(path, "row", [row for row, name in enumerate(names, start=1) if name == ""])
     double = [name for name, count in Counter(names).items() if count > 1]
     if double:
-        raise LabelError(f"{path}: {len(double)} clips appear more than once, keep one row each: {some_of(double)}")
-    inside = np.asarray(((values >= 0) & (values <= 1)).all(axis=1))
-    outside = [name for name, fits in zip(names, inside, strict=True) if not fits]
-    if outside:
+        raise LabelError(f"{path}: keep one row of each clip; more than one have {some_of(double)}")
+    outside = np.argwhere(~((values >= 0) & (values <= 1)))
+    _refuse_values(path, (f"{names[row]}, {TRAITS[trait]}: {values[row, trait]:g}" for row, trait in outside))
+
+
+def _refuse_nameless(path: Path, what: str, where: Sequence[int]) -> None:
+    if where:
+        places = some_of([str(number) for number in where])
+        raise LabelError(f"{path}: a clip has no name: fill it in, or remove the row: {what} {places}")
+
+
+def _refuse_values(path: Path, wrong: Iterable[str]) -> None:
+    """Refuse a file with values that are no traits, each of which is given with its place."""
+    wrong = list(wrong)
+    if wrong:
+        more = f"; and {len(wrong) - _MOST_NAMED} more" if len(wrong) > _MOST_NAMED else ""
         raise LabelError(
-            f"{path}: {len(outside)} clips have an empty trait or one outside [0, 1], rescale or remove them: "
-            f"{some_of(outside)}"
+            f"{path}: each trait must be a number in [0, 1]; correct or remove {'; '.join(wrong[:_MOST_NAMED])}{more}"
         )
 
 
@@ -160,8 +179,7 @@ class _Columns:
 def _columns(path: Path, header: Sequence[str]) -> _Columns:
     """Find the columns; their names are compared without case."""
     found = [name.strip().lower() for name in header]
-    wanted = [*ID_COLUMNS, *TRAITS, SUBJECT_COLUMN, SPLIT_COLUMN]
-    double = [name for name in wanted if found.count(name) > 1]
+    double = [name for name in _KNOWN if found.count(name) > 1]
     if double:
         raise LabelError(f"{path}: column {', '.join(double)} appears more than once")
     ids = [name for name in ID_COLUMNS if name in found]
@@ -170,43 +188,38 @@ def _columns(path: Path, header: Sequence[str]) -> _Columns:
         missing.insert(0, " or ".join(ID_COLUMNS))
     if missing:
         word = "column" if len(missing) == 1 else "columns"
-        raise LabelError(f"{path} lacks the {word} {', '.join(missing)}; it has {some_of(found, 12)}")
+        separators = "; columns are separated by commas, semicolons or tabs" if len(found) == 1 else ""
+        raise LabelError(f"{path} lacks the {word} {', '.join(missing)}; it has {some_of(found, 12)}{separators}")
     subject, split = (found.index(name) if name in found else None for name in (SUBJECT_COLUMN, SPLIT_COLUMN))
     return _Columns(found.index(ids[0]), [found.index(trait) for trait in TRAITS], subject, split)
 
 
 def _read_csv(path: Path) -> _Table:
-    names: list[str] = []
-    values: list[list[float]] = []
-    subjects: list[str] = []
-    splits: list[str] = []
-    try:
-        # utf-8-sig: spreadsheets put a byte order mark in front
-        with path.open(encoding="utf-8-sig", newline="") as file:
-            rows = csv.reader(file, strict=True)
-            header = next(rows, None)
-            if header is None:
-                raise LabelError(f"{path} is empty: it needs a header and one row per clip")
-            at = _columns(path, header)
-            for row in rows:
-                if not row:
-                    continue
-                if len(row) != len(header):
-                    raise LabelError(
-                        f"{path}, line {rows.line_num}: {len(row)} cells where the header has {len(header)}"
-                    )
-                try:
-                    values.append([float(row[column]) for column in at.traits])
-                except ValueError as error:
-                    raise LabelError(
-                        f"{path}, line {rows.line_num} ({row[at.name]}): a trait is no number ({error})"
-                    ) from error
-                names.append(row[at.name] if row[at.name].strip() else "")
-                subjects.append("" if at.subject is None else row[at.subject].strip())
-                splits.append("" if at.split is None else row[at.split].strip())
-    except (csv.Error, UnicodeDecodeError) as error:
-        raise LabelError(f"{path} is not a CSV file in UTF-8 ({error})") from error
-    return _table(path, at, names, np.array(values, np.float64).reshape(len(names), len(TRAITS)), subjects, splits)
+    table = read_text_table(path, _KNOWN)
+    at = _columns(path, table.header)
+    values = np.array([_numbers(table, row, at) for row in table.rows], np.float64).reshape(-1, len(TRAITS))
+    nameless = [line for line, row in zip(table.lines, table.rows, strict=True) if not row[at.name].strip()]
+    _refuse_nameless(path, "line", nameless)
+    _refuse_values(path, _wrong_cells(table, at, values))
+    names = [row[at.name] for row in table.rows]
+    subjects, splits = (
+        [] if column is None else [row[column].strip() for row in table.rows] for column in (at.subject, at.split)
+    )
+    return _table(path, at, names, values, subjects, splits)
+
+
+def _numbers(table: TextTable, row: Sequence[str], at: _Columns) -> list[float]:
+    """The traits of a row; NaN for what is no number."""
+    cells = [row[column].strip() for column in at.traits]
+    if table.separator != ",":
+        cells = [cell.replace(",", ".") for cell in cells]
+    return [float(cell) if _NUMBER.fullmatch(cell) else np.nan for cell in cells]
+
+
+def _wrong_cells(table: TextTable, at: _Columns, values: np.ndarray) -> Iterator[str]:
+    for row, trait in np.argwhere(~((values >= 0) & (values <= 1))):
+        cell = table.rows[row][at.traits[trait]]
+        yield f"line {table.lines[row]}, column {TRAITS[trait]}: {'an empty cell' if not cell.strip() else repr(cell)}"
 
 
 def _read_parquet(path: Path) -> _Table:
@@ -239,13 +252,13 @@ def _table(
     if at.subject is not None:
         lacking = [name for name, subject in zip(names, subjects, strict=True) if subject == ""]
         if lacking:
-            raise LabelError(f"{path}: {len(lacking)} clips have an empty subject: {some_of(lacking)}")
+            raise LabelError(f"{path}: fill in the subject of every clip; it is empty for {some_of(lacking)}")
     named = [part_named(split) for split in splits] if at.split is not None else []
     parts = [part for part in named if part is not None]
     if len(parts) < len(named):
         odd = [name for name, part in zip(names, named, strict=True) if part is None]
         raise LabelError(
-            f"{path}: {len(odd)} clips have a split other than {', '.join(PARTS)}; correct it or rename that column: "
-            f"{some_of(odd)}"
+            f"{path}: a split is one of {', '.join(PARTS)}; correct it, or rename that column; it is something else "
+            f"for {some_of(odd)}"
         )
     return _Table(names, values, subjects if at.subject is not None else None, parts if at.split is not None else None)

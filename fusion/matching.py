@@ -1,17 +1,20 @@
-"""Which label belongs to which video, when label files name clips more loosely than folders do."""
+"""Which label belongs to which video, when tables name clips more loosely than folders do."""
 
 from __future__ import annotations
 
+import re
 import unicodedata
-from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import PurePosixPath
 
 import numpy as np
 
 from fusion.labels import Labels
 from fusion.parts import Part, part_of_path
+
+# The trait CSV has apostrophes in front of what a spreadsheet would run, within a cell too.
+_GUARD = re.compile("^'+|'+(?=[=+\\-@\uff1d\uff0b\uff0d\uff20])")
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -39,39 +42,17 @@ class LabelledVideos:
 
 
 def match_labels(labels: Labels, video_ids: Sequence[str]) -> LabelledVideos:
-    """Give each video its label: by its whole id first, else by its file name, else by its name without the ending.
-
-    Last of all the same once more without regard to spaces around a name and to the Unicode normal form of its letters,
-    for file systems and spreadsheets change both.
-
-    The looser rules apply only where one video and one label have the name, counted among all of both: of `a/x.mp4`
-    and `b/x.mp4` neither gets the label `x.mp4`, for nothing says which of them was meant.
+    """Give each video its label, see `match_names`.
 
     Args:
         labels: the label file.
         video_ids: POSIX paths relative to the videos' folder, each once, with ending.
     """
-    row_of_video: dict[int, int] = {}
-    used: set[int] = set()
-    plain_labels, plain_videos = [_plain(name) for name in labels.names], [_plain(name) for name in video_ids]
-    for label_names, video_names in ((labels.names, video_ids), (plain_labels, plain_videos)):
-        if len(row_of_video) == len(video_ids) or len(used) == len(labels):
-            break
-        for key_of_video, key_of_label in (
-            (str, str),
-            (_base_name, _base_name),
-            (_stem, _base_name),  # a label without an ending, as in "-AmMDnVl4s8.003"
-            (_stem, _stem),
-        ):
-            row_of_key = _unique(label_names, key_of_label)
-            for key, video in _unique(video_names, key_of_video).items():
-                row = row_of_key.get(key)
-                if row is not None and video not in row_of_video and row not in used:
-                    row_of_video[video] = row
-                    used.add(row)
-    label_keys = {key(name) for name in plain_labels for key in (_base_name, _stem)}
+    row_of_video = match_names(labels.names, video_ids)
+    used = set(row_of_video.values())
+    label_keys = {key for name in labels.names for key in _loosest(name)}
     unmatched = [name for video, name in enumerate(video_ids) if video not in row_of_video]
-    ambiguous = {name for name in unmatched if label_keys & {_base_name(_plain(name)), _stem(_plain(name))}}
+    ambiguous = {name for name in unmatched if not label_keys.isdisjoint(_loosest(name))}
     videos = sorted(row_of_video)
     rows = [row_of_video[video] for video in videos]
     return LabelledVideos(
@@ -88,23 +69,126 @@ def match_labels(labels: Labels, video_ids: Sequence[str]) -> LabelledVideos:
     )
 
 
-def _unique(names: Sequence[str], key: Callable[[str], str]) -> dict[str, int]:
-    """Index by key, without the keys that several names share."""
+def match_names(names: Sequence[str], video_ids: Sequence[str]) -> dict[int, int]:
+    """Find the videos that a table's names stand for: by the whole id first, then more and more loosely.
+
+    A name and an id that differ are compared by the end of their paths, as long an end as possible and at least the
+    file name; then the same without endings. All this is done three times: with the texts as they are; in one Unicode
+    normal form, without spaces around, without the apostrophes of the trait CSV and with the slashes of POSIX; and
+    without regard to case. File systems, spreadsheets and Windows change all of these.
+
+    A looser rule applies only where one id and one name agree, counted among all of both: of `a/x.mp4` and `b/x.mp4`
+    neither is meant by `x.mp4`, for nothing says which.
+
+    Args:
+        names: of the table, each once.
+        video_ids: POSIX paths relative to the videos' folder, each once, with ending.
+
+    Returns:
+        Index of a video id -> index of its name.
+    """
+    row_of_id = {name: row for row, name in enumerate(names)}
+    found = {video: row_of_id[video_id] for video, video_id in enumerate(video_ids) if video_id in row_of_id}
+    if len(found) in (len(video_ids), len(names)):
+        return found
+    # Archives have millions of videos: for most a look at the file names is enough.
+    keys_of_row, keys_of_video = [_loosest(name) for name in names], [_loosest(name) for name in video_ids]
+    rows_of_key, videos_of_key = _indices(keys_of_row), _indices(keys_of_video)
+    shared: set[str] = set()
+    for video, keys in enumerate(keys_of_video):
+        if video in found:
+            continue
+        # Two of each are enough to know that there are several: all files of an archive may have one name.
+        near = {row for key in keys for row in rows_of_key.get(key, ())[:2]}
+        rivals = {other for row in near for key in keys_of_row[row] for other in videos_of_key.get(key, ())[:2]}
+        if len(near) == len(rivals) == 1:
+            found[video] = near.pop()
+        else:
+            shared.update(keys)
+    rows = {row for key in shared for row in rows_of_key.get(key, ())}
+    shared |= {key for row in rows for key in keys_of_row[row]}
+    videos = {video for key in shared for video in videos_of_key.get(key, ())}
+    _match_by_rules(names, sorted(rows), video_ids, sorted(videos), found)
+    return found
+
+
+def _match_by_rules(
+    names: Sequence[str], rows: Sequence[int], video_ids: Sequence[str], videos: Sequence[int], found: dict[int, int]
+) -> None:
+    """Add to what was found of some videos and the names that they may have, rule by rule."""
+    used = set(found.values())
+    depth = max((video_ids[video].count("/") + 1 for video in videos), default=0)
+    for form in (str, _plain, _caseless):
+        row_paths, video_paths = [form(names[row]) for row in rows], [form(video_ids[video]) for video in videos]
+        for key_of_video, key_of_row in _rules(depth):
+            if all(video in found for video in videos) or all(row in used for row in rows):
+                return
+            place_of_key = _unique(row_paths, key_of_row)
+            for key, at in _unique(video_paths, key_of_video).items():
+                video, place = videos[at], place_of_key.get(key)
+                if place is not None and video not in found and rows[place] not in used:
+                    found[video] = rows[place]
+                    used.add(rows[place])
+
+
+Key = Callable[[str], str | None]
+
+
+def _rules(depth: int) -> Iterator[tuple[Key, Key]]:
+    """Pairs of what a video and what a name is looked up by, from strict to loose; `depth` is of the deepest path."""
+    yield str, str
+    yield _without_ending, str  # a name without an ending, as in "-AmMDnVl4s8.003"
+    yield _without_ending, _without_ending
+    for of_video, of_name in ((str, str), (_without_ending, str), (_without_ending, _without_ending)):
+        for parts in range(depth, 0, -1):
+            yield _end(of_video, parts), _end(of_name, parts)
+
+
+def _end(form: Callable[[str], str], depth: int) -> Key:
+    """The last so many parts of a path; None where it has fewer."""
+
+    def key(path: str) -> str | None:
+        parts = form(path).rsplit("/", depth)
+        return "/".join(parts[-depth:]) if len(parts) >= depth else None
+
+    return key
+
+
+def _unique(paths: Sequence[str], key: Key) -> dict[str, int]:
+    """Index by key, without the keys that several paths share."""
+    keys = [key(path) for path in paths]
+    count = Counter(keys)
+    return {name: index for index, name in enumerate(keys) if name is not None and count[name] == 1}
+
+
+def _indices(keys: Sequence[tuple[str, str]]) -> dict[str, list[int]]:
+    """Which places have each key."""
     found: dict[str, list[int]] = defaultdict(list)
-    for index, name in enumerate(names):
-        found[key(name)].append(index)
-    return {name: indices[0] for name, indices in found.items() if len(indices) == 1}
+    for index, own in enumerate(keys):
+        for key in own:
+            found[key].append(index)
+    return found
+
+
+def _loosest(name: str) -> tuple[str, str]:
+    """File names by which any of the rules could find this one: with and without its ending."""
+    base = _caseless(name).rpartition("/")[2]
+    return base, _without_ending(base)
 
 
 def _plain(name: str) -> str:
-    return unicodedata.normalize("NFC", name.strip())
+    """The name as this program would have written it."""
+    path = _GUARD.sub("", unicodedata.normalize("NFC", name.strip())).replace("\\", "/")
+    return path.removeprefix("./")
 
 
-def _base_name(name: str) -> str:
-    return PurePosixPath(name).name
+def _caseless(name: str) -> str:
+    # casefold() takes letters apart that NFC had joined
+    return unicodedata.normalize("NFC", _plain(name).casefold())
 
 
-def _stem(name: str) -> str:
-    """The file name without its ending; ".003" is a clip's number and no ending."""
-    path = PurePosixPath(name)
-    return path.stem if any(letter.isalpha() for letter in path.suffix) else path.name
+def _without_ending(path: str) -> str:
+    """The path without the ending of its file name; ".003" is a clip's number and no ending."""
+    stem, dot, ending = path.rpartition(".")
+    is_ending = dot and stem and not stem.endswith("/") and "/" not in ending and any(map(str.isalpha, ending))
+    return stem if is_ending else path

@@ -14,7 +14,7 @@ import pyarrow as pa
 from storage.commit import commit_file, remove_files
 from storage.paths import StorePath, store_path
 from storage.trait_columns import TIME, TraitColumn
-from storage.trait_csv import CSV_NOTE, write_csv_rows
+from storage.trait_csv import CSV_NOTE, GUARD, GUARD_REPLACEMENT, write_csv_rows
 from storage.trait_parquet import write_parquet_rows
 from storage.trait_rows import TraitRow
 
@@ -86,7 +86,9 @@ def _resource(name: str, suffix: str, file: Path, columns: Sequence[TraitColumn]
         },
     }
     if suffix == ".csv":
-        resource |= {"encoding": "utf-8", "dialect": _DIALECT, "description": CSV_NOTE}
+        texts = [column.name for column in columns if column.type == pa.string()]
+        guard = {"fields": texts, "pattern": GUARD, "replacement": GUARD_REPLACEMENT}
+        resource |= {"encoding": "utf-8", "dialect": _DIALECT, "description": CSV_NOTE, "formulaGuard": guard}
     return resource
 
 

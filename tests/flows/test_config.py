@@ -105,3 +105,70 @@ def test_a_wrong_assignment_is_said_in_one_line(assignment, words):
     with pytest.raises(UserError, match=words) as caught:
         load_config(flags={"seed": 1}, assignments=[assignment])
     assert "\n" not in str(caught.value)
+
+
+def message_of(path=None, **layers) -> str:
+    with pytest.raises(UserError) as caught:
+        load_config(path, **layers)
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+def test_each_wrong_setting_is_named_with_what_gave_it_and_the_nearest_name(tmp_path):
+    path = tmp_path / "run.yaml"
+    path.write_text("# settings\nseed: 1\nvideo:\n  fsp: 25\nstore:\n  path: s\n  format: parqet\n")
+    said = message_of(path, assignments=["video.fbs=25"], flags={"weights": "Pretraned"})
+    assert f"unknown setting video.fsp ({path}, line 4), did you mean video.fps?" in said
+    assert "unknown setting video.fbs (--set), did you mean video.fps?" in said
+    assert f"setting store.format ({path}, line 7): input should be 'parquet' or 'hdf5'; got 'parqet', did" in said
+    assert "setting weights (--weights): " in said
+    assert said.endswith("got 'Pretraned', did you mean pretrained?") or "did you mean pretrained?;" in said
+
+
+@pytest.mark.parametrize(
+    ("layers", "words"),
+    [
+        (
+            {"overrides": {"extract.shard_sise": 32}},
+            "extract.shard_sise (parameter overrides), did you mean extract.sha",
+        ),
+        ({"overrides": {"extract": {"shard_sise": 32}}}, "extract.shard_sise (parameter overrides), did you mean"),
+        ({"overrides": {"shard_size": 32}}, "shard_size (parameter overrides), did you mean extract.shard_size?"),
+        ({"parameters": {"weights": "best"}}, "setting weights (parameter weights): input should be"),
+        ({"assignments": ["vidoes=clips"]}, "unknown setting vidoes (--set), did you mean videos?"),
+        ({"assignments": ["vidio.fps=3"]}, "unknown setting vidio (--set), did you mean video?"),
+        ({"assignments": ["train.loss=MSE"]}, "did you mean mse?"),
+        ({"assignments": ["optical_flow.tvl1=1"]}, "unknown setting optical_flow.tvl1 (--set); known there: engine"),
+        ({"flags": {"export.since": "2026-02-01T00:00Z", "export.until": "2026-01-01T00:00Z"}}, "(--since; --until)"),
+        ({"flags": {"store.path": 3}}, "setting store.path (--store): name a folder"),
+        ({"assignments": ["video=3", "video.fps=3"]}, "cannot have the value 3 (--set); --set sets video.fps"),
+    ],
+)
+def test_the_settings_file_is_not_blamed_for_what_stands_elsewhere(tmp_path, layers, words):
+    path = tmp_path / "run.yaml"
+    path.write_text("seed: 1\n")
+    said = message_of(path, **layers)
+    assert words in said
+    assert str(path) not in said
+
+
+def test_a_setting_that_was_laid_over_the_files_is_not_looked_for_there(tmp_path):
+    path = tmp_path / "run.yaml"
+    path.write_text("weights: best\n")
+    assert load_config(path, flags={"weights": "random"}).weights == "random"
+    assert f"({path}, line 1)" in message_of(path)
+    assert "(--weights)" in message_of(path, flags={"weights": "better"})
+
+
+def test_a_section_on_the_command_line_leaves_the_files_other_settings_of_it_alone(tmp_path):
+    path = tmp_path / "run.yaml"
+    path.write_text("extract:\n  shard_size: 3\n  resources: {GPU: 1, old: 1}\n")
+    config = load_config(path, assignments=["extract={workers: 2, resources: {GPU: 2}}"])
+    assert (config.extract.shard_size, config.extract.workers, config.extract.resources) == (3, 2, {"GPU": 2.0})
+
+
+def test_a_settings_file_that_stands_for_billions_of_words_is_named_at_once(tmp_path):
+    path = tmp_path / "run.yaml"
+    rows = [f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 9 if n else ['x'] * 9)}]" for n in range(12)]
+    path.write_text("\n".join(rows) + "\n")
+    assert "unknown setting a0" in message_of(path)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import io
+import re
 import subprocess
 import sys
 from datetime import datetime
@@ -10,7 +12,7 @@ import pytest
 from rich.console import Console
 
 from flows import console
-from flows.console import counted
+from flows.console import counted, span
 
 
 @pytest.mark.parametrize(
@@ -86,3 +88,34 @@ def test_our_packages_log_what_they_do_and_others_what_they_warn_of():
     said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stderr.splitlines()
     ours = [f"{package}.x: {word}" for package in console.PACKAGES for word in ("done", "odd")]
     assert sorted(line.split(maxsplit=2)[2] for line in said) == sorted([*ours, "other: odd"])
+
+
+@pytest.mark.parametrize(
+    ("seconds", "words"),
+    [(0.4, "0 s"), (59.9, "59 s"), (60, "1 min"), (185, "3 min 5 s"), (3600, "1 h 0 min"), (7500, "2 h 5 min")],
+)
+def test_a_time_is_written_as_people_say_it(seconds, words):
+    assert span(seconds) == words
+
+
+def shown(width: int, total: int, done: int, after_s: float, monkeypatch) -> str:
+    """What a stage shows of itself after so many seconds, as a line without colours."""
+    screen = Console(file=io.StringIO(), width=width, force_terminal=True, color_system=None)
+    monkeypatch.setattr(console, "console", screen)
+    with console.stage("Extract", total) as stage:
+        stage.at(done, failed=1)
+        stage._progress.tasks[0].start_time -= after_s
+        screen.file.seek(0)
+        screen.file.truncate()
+        stage._progress.refresh()
+        text = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", screen.file.getvalue())
+    return " ".join(text.split())
+
+
+@pytest.mark.parametrize("width", [60, 80, 120])
+def test_each_time_of_a_stage_is_labelled_and_none_is_guessed_from_nothing(width, monkeypatch):
+    assert shown(width, 10, 5, 2, monkeypatch).endswith("5 of 10, 1 failed 2 s so far")
+    assert "1 min so far, about 2 min" in shown(width, 100, 40, 90, monkeypatch)
+    assert "so far, under a minute" in shown(width, 100, 99, 90, monkeypatch)
+    assert "about 3 h" in shown(width, 1000, 10, 100, monkeypatch)
+    assert not re.search(r"\d:\d\d", shown(width, 100, 40, 90, monkeypatch))

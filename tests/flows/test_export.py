@@ -118,7 +118,7 @@ def test_scores_without_a_time_are_counted_where_a_range_leaves_them_out(store, 
         *("--columns", "neuroticism,video_id"),
     )
     assert result.returncode == 0, result.stderr
-    assert "left out 1 scores" in result.stderr
+    assert "left out 1 score whose" in result.stderr
     lines = out.read_text().splitlines()
     assert lines[0] == "neuroticism,video_id"
     assert len(lines) == 9

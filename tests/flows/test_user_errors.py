@@ -64,7 +64,12 @@ def test_labels_that_are_not_there(rendered, tmp_path, traitline):
 def test_labels_of_other_videos_are_refused_before_anything_is_extracted(rendered, tmp_path, traitline):
     labels = tmp_path / "labels.csv"
     labels.write_text(",".join(("video_id", *TRAITS)) + "\nelsewhere.mp4,.5,.5,.5,.5,.5\n")
-    check_one_line(traitline(*run_with(rendered, tmp_path, labels=labels)), "none of the 1 labels", "file name")
+    check_one_line(
+        traitline(*run_with(rendered, tmp_path, labels=labels)),
+        "none of 8 videos",
+        "(1 label, such as elsewhere.mp4)",
+        "file name",
+    )
     assert not (tmp_path / "store" / "features").exists()
 
 
@@ -107,7 +112,14 @@ def test_pretrained_weights_that_cannot_be_had(rendered, tmp_path, traitline, fa
         TRAITLINE_ASSETS=str(face_model.parents[1]),
         XDG_CACHE_HOME=str(tmp_path / "cache"),
     )
-    check_one_line(result, "traitline assets unpack", str(face_model.parents[1]), "cannot be had")
+    words = (
+        "traitline assets unpack",
+        str(face_model.parents[1]),
+        "cannot be had",
+        "--weights random",
+        "--weights auto",
+    )
+    check_one_line(result, *words)
 
 
 def test_an_output_that_is_a_folder(rendered, tmp_path, traitline):

@@ -1,6 +1,7 @@
 """Reading labels: the genuine First Impressions files, tables, and what a user can get wrong."""
 
 import pickle
+import re
 import struct
 
 import numpy as np
@@ -124,7 +125,7 @@ def test_bytes_that_are_no_label_pickle_are_refused_in_one_line(tmp_path, conten
 
 def test_clips_of_a_pickle_that_lack_a_trait_are_named(tmp_path):
     (tmp_path / "a.pkl").write_bytes(python2_pickle(first_impressions_table(openness={"-AmMDnVl4s8.003.mp4": 0.1})))
-    with pytest.raises(LabelError, match=r"1 clips lack a trait: 0ObEtA6Q8vU\.004\.mp4"):
+    with pytest.raises(LabelError, match=r"lacks a trait of 0ObEtA6Q8vU\.004\.mp4"):
         read_labels(tmp_path / "a.pkl")
 
 
@@ -179,12 +180,15 @@ ROW = ",0.5,0.1,0.2,0.3,0.4\n"
         ("video_id,openness\na.mp4,0.5\n", "lacks the columns conscientiousness, extraversion, agreeableness, neurot"),
         (HEADER.replace("video_id", "file") + "a" + ROW, "lacks the column video_id or name or clip"),
         (HEADER.replace("openness", "neuroticism"), "column neuroticism appears more than once"),
-        (HEADER + "a" + ROW + "b" + ROW + "a" + ROW + "a" + ROW, "1 clips appear more than once.*: a$"),
-        (HEADER + "a,1.5,0.1,0.2,0.3,0.4\nb,0,0,0,0,-0.1\nc" + ROW, r"2 clips have .* outside \[0, 1\].*: a, b$"),
-        (HEADER + "a,nan,0.1,0.2,0.3,0.4\n", "1 clips have an empty trait"),
-        (HEADER + "a,,0.1,0.2,0.3,0.4\n", r"line 2 \(a\): a trait is no number"),
+        (HEADER + "a" + ROW + "b" + ROW + "a" + ROW + "a" + ROW, "keep one row of each clip; more than one have a$"),
+        (
+            HEADER + "a,1.5,0.1,0.2,0.3,0.4\nb,0,0,0,0,-0.1\nc" + ROW,
+            r"in \[0, 1\]; .*line 2, column neuroticism: '1\.5'; line 3, column agreeab.*: '-0\.1'$",
+        ),
+        (HEADER + "a,nan,0.1,0.2,0.3,0.4\n", "line 2, column neuroticism: 'nan'$"),
+        (HEADER + "a,,0.1,0.2,0.3,0.4\n", "line 2, column neuroticism: an empty cell$"),
         (HEADER + "a,0.5,0.1\n", "line 2: 3 cells where the header has 6"),
-        (HEADER + ROW, "1 rows have no clip name"),
+        (HEADER + ROW, "a clip has no name: .*: line 2$"),
     ],
 )
 def test_a_wrong_table_is_refused_with_what_is_wrong(tmp_path, content, message):
@@ -196,7 +200,7 @@ def test_a_wrong_table_is_refused_with_what_is_wrong(tmp_path, content, message)
 def test_an_empty_trait_in_parquet_is_named(tmp_path):
     columns = {trait: [0.5, None] for trait in TRAITS} | {"name": ["a", "b"]}
     pq.write_table(pa.table(columns), tmp_path / "a.parquet")
-    with pytest.raises(LabelError, match=r"1 clips have an empty trait.*: b$"):
+    with pytest.raises(LabelError, match=r"in \[0, 1\]; .* b, openness: nan; "):
         read_labels(tmp_path / "a.parquet")
 
 
@@ -241,7 +245,7 @@ def test_the_genuine_folder_is_read_as_6000_training_and_2000_validation_clips(c
 def test_a_clip_in_two_official_files_is_named(tmp_path):
     for part in ("training", "test"):
         (tmp_path / f"annotation_{part}.pkl").write_bytes(python2_pickle(first_impressions_table()))
-    with pytest.raises(LabelError, match=r"2 clips appear more than once.*-AmMDnVl4s8\.003\.mp4"):
+    with pytest.raises(LabelError, match=r"keep one row of each clip; .*-AmMDnVl4s8\.003\.mp4"):
         read_labels(tmp_path)
 
 
@@ -258,5 +262,67 @@ def test_a_table_may_state_the_split(tmp_path, ending):
     write(pa.table(columns), tmp_path / f"a{ending}")
     assert read_labels(tmp_path / f"a{ending}").parts == ("training", "validation", "test")
     write(pa.table(columns | {"split": ["train", "fold 3", "fold 4"]}), tmp_path / f"a{ending}")
-    with pytest.raises(LabelError, match=r"2 clips have a split other than .*: b, c"):
+    with pytest.raises(LabelError, match=r"a split is one of .* for b, c$"):
         read_labels(tmp_path / f"a{ending}")
+
+
+LABELS = [["a.mp4", "0.5", "0.1", "0.2", "0.3", "0.4"], ["b/Zo\u00eb.mp4", "1", "0", "0.25", "1e-2", ".75"]]
+VALUES = [[0.1, 0.2, 0.3, 0.4, 0.5], [0, 0.25, 0.01, 0.75, 1]]
+
+
+def text_of(separator: str, *, decimal: str = ".", above: str = "", between: str = "") -> str:
+    lines = [HEADER.strip().replace(",", separator)]
+    lines += [separator.join([name, *(cell.replace(".", decimal) for cell in cells)]) for name, *cells in LABELS]
+    return above + f"\r\n{between}".join(lines) + "\r\n"
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-16-le", "utf-16-be", "latin-1", "cp1252"])
+@pytest.mark.parametrize(("separator", "decimal"), [(",", "."), (";", "."), (";", ","), ("\t", "."), ("\t", ",")])
+@pytest.mark.parametrize("ending", [".csv", ".tsv", ".txt"])
+def test_what_spreadsheets_of_any_country_save_is_read(tmp_path, encoding, separator, decimal, ending):
+    (tmp_path / f"a{ending}").write_bytes(text_of(separator, decimal=decimal).encode(encoding))
+    labels = read_labels(tmp_path / f"a{ending}")
+    assert labels.names == ("a.mp4", "b/Zo\u00eb.mp4")
+    assert labels.values == pytest.approx(np.array(VALUES))
+
+
+@pytest.mark.parametrize("above", ["sep=;\r\n", '"sep=;"\r\n', "\r\n"])
+@pytest.mark.parametrize("between", ["", ";;;;;\r\n", "\r\n ; ;;;;;;\r\n"])
+def test_rows_of_separators_only_are_blank_and_lines_are_counted_all_the_same(tmp_path, above, between):
+    text = text_of(";", above=above, between=between)
+    (tmp_path / "a.csv").write_text(text, newline="", encoding="utf-8")
+    assert read_labels(tmp_path / "a.csv").values == pytest.approx(np.array(VALUES))
+    (tmp_path / "a.csv").write_text(text + "c.mp4;0_1;1;1;1;1", newline="", encoding="utf-8")
+    with pytest.raises(LabelError, match=f"a.csv: .*line {len((text + 'x').splitlines())}, column neuroticism: '0_1'$"):
+        read_labels(tmp_path / "a.csv")
+
+
+@pytest.mark.parametrize("cell", ["0_1", "nan", "inf", "-Infinity", "1e999", "0x1", "\u0660.\u0665", "0.5.1", "1.2"])
+@pytest.mark.parametrize("separator", [",", ";", "\t"])
+def test_what_is_no_number_is_named_with_its_line_column_and_value(tmp_path, cell, separator):
+    text = text_of(separator) + f"c.mp4{separator}1{separator}{cell}" + f"{separator}0.5" * 3
+    (tmp_path / "a.csv").write_text(text, encoding="utf-8")
+    with pytest.raises(LabelError, match=f"a.csv: .*line 4, column openness: {re.escape(repr(cell))}$"):
+        read_labels(tmp_path / "a.csv")
+
+
+def test_decimal_commas_between_commas_are_a_mistake_that_is_explained(tmp_path):
+    row = "a.mp4," + ",".join(['" 0,5"'] * 5) + "\n"
+    (tmp_path / "a.csv").write_text(HEADER + row)
+    with pytest.raises(LabelError, match=r"line 2, column openness: ' 0,5'"):
+        read_labels(tmp_path / "a.csv")
+    (tmp_path / "a.csv").write_text(HEADER + row.replace('"', ""))
+    with pytest.raises(LabelError, match=r"line 2: 11 cells where the header has 6; numbers are written 0\.5, or 0"):
+        read_labels(tmp_path / "a.csv")
+
+
+def test_another_separator_is_named(tmp_path):
+    (tmp_path / "a.csv").write_text(text_of("|"))
+    with pytest.raises(LabelError, match=r"lacks the columns .* separated by commas, semicolons or tabs"):
+        read_labels(tmp_path / "a.csv")
+
+
+def test_a_workbook_with_another_ending_is_named(tmp_path):
+    (tmp_path / "a.csv").write_bytes(b"PK\x03\x04" + bytes(100))
+    with pytest.raises(LabelError, match="save the table as CSV"):
+        read_labels(tmp_path / "a.csv")

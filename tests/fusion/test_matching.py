@@ -1,12 +1,15 @@
 """Labels find their videos."""
 
 import dataclasses
+import time
 
 import numpy as np
 import pytest
 
-from fusion.labels import Labels
+from fusion.labels import Labels, read_labels
 from fusion.matching import match_labels
+from fusion.traits import TRAITS
+from storage import Score, TraitRow, write_trait_csv
 
 
 def labels_of(*names):
@@ -44,6 +47,28 @@ def labels_of(*names):
             ["Zoe\u0308.mp4", "Zo\u00eb.mp4"],
             {"Zoe\u0308.mp4": "Zoe\u0308.mp4", "Zo\u00eb.mp4": "Zo\u00eb.mp4"},
         ),
+        # paths as Windows has them, and as others have them whose folders lie elsewhere
+        (["sub\\clip.mp4"], ["sub/clip.mp4"], {"sub/clip.mp4": "sub\\clip.mp4"}),
+        (
+            ["D:\\all\\a\\x.mp4", "D:\\all\\b\\x.mp4"],
+            ["a/x.mp4", "b/x.mp4"],
+            {"a/x.mp4": "D:\\all\\a\\x.mp4", "b/x.mp4": "D:\\all\\b\\x.mp4"},
+        ),
+        (["a/x"], ["deep/a/x.mp4", "deep/b/x.mp4"], {"deep/a/x.mp4": "a/x"}),
+        (["./a/x.mp4"], ["a/x.mp4", "b/x.mp4"], {"a/x.mp4": "./a/x.mp4"}),
+        (["back/slash.mp4"], ["back\\slash.mp4", "back/slash.mp4"], {"back/slash.mp4": "back/slash.mp4"}),
+        # another case, but not of twins that differ in nothing else
+        (["SUB\\Clip.MP4"], ["sub/clip.mp4"], {"sub/clip.mp4": "SUB\\Clip.MP4"}),
+        (["Clip"], ["CLIP.mov"], {"CLIP.mov": "Clip"}),
+        (["X.mp4"], ["a/x.mp4", "b/x.MP4"], {}),
+        (["X.mp4", "x.mp4"], ["x.mp4", "X.mp4"], {"x.mp4": "x.mp4", "X.mp4": "X.mp4"}),
+        (["ZOE\u0308.mp4"], ["zo\u00eb.mp4"], {"zo\u00eb.mp4": "ZOE\u0308.mp4"}),
+        # a name from the trait CSV
+        (["'=x.mp4", "''y.mp4"], ["=x.mp4", "'y.mp4"], {"=x.mp4": "'=x.mp4", "'y.mp4": "''y.mp4"}),
+        (["'-AmM.mp4"], ["-AmM.mp4"], {"-AmM.mp4": "'-AmM.mp4"}),
+        (["a;'=x.mp4"], ["a;=x.mp4"], {"a;=x.mp4": "a;'=x.mp4"}),
+        # a title is no ending
+        (["Dr.Smith"], ["Dr.Smith.mp4"], {"Dr.Smith.mp4": "Dr.Smith"}),
         # spaces that somebody typed, and those that belong to a name
         (["x.mp4 "], ["x.mp4"], {"x.mp4": "x.mp4 "}),
         ([" x.mp4", "x.mp4"], ["x.mp4", " x.mp4"], {"x.mp4": "x.mp4", " x.mp4": " x.mp4"}),
@@ -80,3 +105,23 @@ def test_the_part_of_the_split_comes_from_the_labels_and_else_from_the_folders()
     assert match_labels(labels_of(*names), videos).parts == ("training", "validation", None, "test")
     said = dataclasses.replace(labels_of(*names), parts=("test",) * 4)
     assert match_labels(said, videos).parts == ("test",) * 4
+
+
+def test_ids_of_our_own_csv_find_their_videos(tmp_path):
+    """Every name that the trait CSV has to write in another way, read again as a label file."""
+    ids = sorted(["=1.mp4", "+1.mp4", "-1.mp4", "-(1).mp4", "@x.mp4", "'q'.mp4", "a;=1.mp4", "a, -1.mp4", "plain.mp4"])
+    scores = [Score(name, "0" * 64, (0.5,) * 5, 0.9, 1, 1, "s", "d", "random") for name in ids]
+    write_trait_csv(tmp_path / "t.csv", [TraitRow.scored(score, "m/1") for score in scores], trait_names=TRAITS)
+    assert match_labels(read_labels(tmp_path / "t.csv"), ids).video_ids == tuple(ids)
+
+
+@pytest.mark.parametrize("name", ["clip {row:05d}", "clip"], ids=["own names", "one name"])
+def test_large_archives_are_matched_in_seconds(name):
+    names = tuple(f"D:\\Person {row:05d}\\{name.format(row=row)}.MP4" for row in range(20_000))
+    labels = Labels(names, np.zeros((len(names), 5), np.float32), names, True, False)
+    videos = [f"person {row:05d}/{name.format(row=row)}.mp4" for row in range(20_000)]
+    started = time.monotonic()
+    found = match_labels(labels, videos)
+    assert found.video_ids == tuple(videos)
+    assert found.subjects == names
+    assert time.monotonic() - started < 10

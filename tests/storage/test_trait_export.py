@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+import re
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -66,7 +67,10 @@ def test_csv_and_its_data_package_pass_frictionless(tmp_path):
     (resource,) = Package(str(tmp_path / "traits.csv.datapackage.json")).resources
     rows = resource.read_rows()
     truth = drawn_rows()
-    assert [row["video_id"].removeprefix("'") for row in rows] == [row.video_id for row in truth]
+    guard = resource.to_descriptor()["formulaGuard"]
+    assert "video_id" in guard["fields"]
+    names = [re.sub(guard["pattern"], guard["replacement"], row["video_id"]) for row in rows]
+    assert names == [row.video_id for row in truth]
     assert [row["scored_at"] for row in rows] == [row.score and row.score.scored_at for row in truth]
     for row, expected in zip(rows, truth, strict=True):
         assert (

@@ -1,0 +1,74 @@
+"""Why there is nothing to work on: refused videos and their reasons come first, before anything about labels."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+
+from flows.clips import ready_videos
+from flows.config import RunConfig
+from flows.console import counted
+from flows.errors import UserError
+from flows.families import Families, families_of
+from flows.manifest import VideoFile
+from flows.models import ModelReference, chosen_model
+from storage.failures import FailureLog
+from storage.paths import StorePath
+
+
+class AllRefusedError(UserError):
+    """Every video was refused."""
+
+
+def refusal_reasons(config: RunConfig, families: Families, videos: Iterable[VideoFile]) -> Counter[str]:
+    """Count the videos whose present bytes were refused with these settings and have no features, by reason."""
+    reasons = {
+        (row.video_id, row.video_sha256): row.reason
+        for row in FailureLog(config.store.path).current()
+        if row.key == families.features
+    }
+    refused = {video.video_id: video.sha256 for video in videos if (video.video_id, video.sha256) in reasons}
+    for video_id in ready_videos(config, families, refused):
+        del refused[video_id]
+    return Counter(reasons[which] for which in refused.items())
+
+
+def in_words(reasons: Mapping[str, int]) -> str:
+    """The reasons with their counts, the most frequent first, as in "8 no_face, 2 truncated"."""
+    return ", ".join(f"{count:,} {reason}" for reason, count in Counter(reasons).most_common())
+
+
+def how_to_list(root: StorePath) -> str:
+    """The command that lists what was refused."""
+    return f"`traitline failures list --store {root}` says why"
+
+
+def without_features(config: RunConfig, families: Families, videos: Sequence[VideoFile]) -> str:
+    """Say why videos, none of which has features, have none."""
+    reasons = refusal_reasons(config, families, videos)
+    refused, count = reasons.total(), counted(len(videos), "video")
+    if not refused:
+        return f"none of {count} has features that were made with these settings; run `traitline extract` first"
+    if refused == len(videos):
+        both = "the only video was" if refused == 1 else f"all {count} were"
+        return f"{both} refused ({in_words(reasons)}); {how_to_list(config.store.path)}"
+    return (
+        f"none of {count} has features: {refused:,} refused ({in_words(reasons)}), {len(videos) - refused:,} not "
+        f"extracted yet; {how_to_list(config.store.path)}"
+    )
+
+
+def model_for(config: RunConfig, videos: Sequence[VideoFile]) -> ModelReference:
+    """Find the model that is to score these videos, as `flows.models.chosen_model` does.
+
+    Raises:
+        UserError: there is no such model. Where all videos were refused, so that none could be trained, that is said
+            first.
+    """
+    try:
+        return chosen_model(config)
+    except UserError as error:
+        families = families_of(config)
+        if refusal_reasons(config, families, videos).total() < len(videos):
+            raise
+        raise AllRefusedError(f"{without_features(config, families, videos)}; and {error}") from error
