@@ -37,7 +37,7 @@ class SeenVideos:
             StoreError: a part of the table is damaged or too new.
         """
         rows = read_rows(self._folder, "seen", _SCHEMA)
-        return dict(zip(rows["video_id"].to_pylist(), rows["video_sha256"].to_pylist(), strict=True))
+        return {row["video_id"]: row["video_sha256"] for row in rows.to_pylist()}
 
     def note(self, videos: Mapping[str, str]) -> None:
         """Commit what a look at these videos found (video_id -> SHA-256); only what has changed is written.
@@ -48,7 +48,12 @@ class SeenVideos:
         known = self.current()
         changed = {video_id: sha256 for video_id, sha256 in videos.items() if known.get(video_id) != sha256}
         if changed:
-            add_rows(self._folder, "seen", pa.table([list(changed), list(changed.values())], _SCHEMA))
+            add_rows(self._folder, "seen", _table(changed))
+
+
+def _table(digests: Mapping[str, str]) -> pa.Table:
+    columns = {"video_id": list(digests), "video_sha256": list(digests.values())}
+    return pa.table(columns, schema=_SCHEMA)
 
 
 def check_seen(path: StorePath) -> None:
