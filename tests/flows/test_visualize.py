@@ -31,7 +31,7 @@ def test_a_picture_of_another_kind_is_refused_in_one_line(traitline, tmp_path):
             "there is no store nowhere; give its folder with",
         ),
         (("attention", "clip.mp4"), "there is no model traits in store"),
-        (("filters", "--out", "text.mp4/a.png"), "text.mp4 is not a folder that may be written to; name another place"),
+        (("filters", "--out", "text.mp4/a.png"), "text.mp4 is not a writable folder"),
     ],
 )
 def test_a_mistake_is_one_line_that_leaves_nothing(traitline, tmp_path, asked, answered):
