@@ -1,4 +1,4 @@
-"""What of this machine the process may use."""
+"""What this machine computes with: the cores that this process may use, and whether there is a GPU."""
 
 from __future__ import annotations
 
@@ -57,3 +57,16 @@ def _share(folder: Path) -> float | None:
         return int(quota) / int(period) if int(quota) > 0 else None
     except (OSError, ValueError):  # ValueError: "max"
         return None
+
+
+def has_gpu() -> bool:
+    """Whether Keras's backend computes on a GPU."""
+    import keras
+
+    if keras.backend.backend() == "jax":
+        import jax
+
+        return jax.default_backend() == "gpu"
+    import tensorflow as tf
+
+    return bool(tf.config.list_physical_devices("GPU"))

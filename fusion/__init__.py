@@ -7,9 +7,9 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from fusion.attention import get_attention_weights, plot_attention_map
-    from fusion.layers import CrossAttention, FeatureFusionModule, PersonalityPredictionHead
-    from fusion.model import CompletePersonalityModel
+    from fusion.model.layers import CrossAttention, FeatureFusionModule, PersonalityPredictionHead
+    from fusion.model.model import CompletePersonalityModel
+    from fusion.pictures.attention import get_attention_weights, plot_attention_map
     from fusion.traits import TRAITS
 
 __all__ = [
@@ -24,12 +24,12 @@ __all__ = [
 
 _MODULE_OF = {
     "TRAITS": "fusion.traits",
-    "CompletePersonalityModel": "fusion.model",
-    "CrossAttention": "fusion.layers",
-    "FeatureFusionModule": "fusion.layers",
-    "PersonalityPredictionHead": "fusion.layers",
-    "get_attention_weights": "fusion.attention",
-    "plot_attention_map": "fusion.attention",
+    "CompletePersonalityModel": "fusion.model.model",
+    "CrossAttention": "fusion.model.layers",
+    "FeatureFusionModule": "fusion.model.layers",
+    "PersonalityPredictionHead": "fusion.model.layers",
+    "get_attention_weights": "fusion.pictures.attention",
+    "plot_attention_map": "fusion.pictures.attention",
 }
 
 

@@ -1,14 +1,14 @@
 """Everything on disk: cached features, failures, models, scores and exported CSVs. Knows no video and no network."""
 
 from storage.errors import StoreError
-from storage.failures import Failure, FailureLog
-from storage.families import Family
-from storage.feature_store import FeatureStore
-from storage.features import VideoFeatures
-from storage.models import ModelSerializer
-from storage.scores import Score, ScoreStore
-from storage.trait_csv import read_trait_csv, write_trait_csv
-from storage.trait_rows import TraitRow
+from storage.exports.csv import read_trait_csv, write_trait_csv
+from storage.exports.rows import TraitRow
+from storage.models.serializer import ModelSerializer
+from storage.shards.family import Family
+from storage.shards.features import VideoFeatures
+from storage.shards.store import FeatureStore
+from storage.tables.failures import Failure, FailureLog
+from storage.tables.scores import Score, ScoreStore
 
 __all__ = [
     "Failure",

@@ -29,3 +29,11 @@ def refusal(error: OSError) -> str:
         return f"the disk is full ({os.strerror(error.errno)}); free some space there, then run the same command again"
     # Libraries wrap the system's message in their own words, sometimes over several lines.
     return " ".join(str(error).split()) if error.strerror is None else error.strerror
+
+
+def damaged(path: object, error: Exception) -> StoreError:
+    """Build the error for a file that differs from every file that was once committed."""
+    return StoreError(
+        f"{path} is damaged: {' '.join(str(error).split())}; `traitline store repair` moves it aside, and the next run "
+        "recomputes it"
+    )

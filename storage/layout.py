@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 
 from storage.errors import StoreError
-from storage.paths import StorePath, store_path
+from storage.files.paths import StorePath, store_path
 
 SUBFOLDERS = ("features", "failures", "seen", "leases", "models", "scores", "exports", "reports", "runs", "quarantine")
 

@@ -1,4 +1,5 @@
-"""What all tests share: the folder of real recordings, which stays outside the project, and servers and disks."""
+"""What all tests share: the folder of real recordings, which stays outside the project, servers and disks, the demo
+corpus, and the command as a person runs it."""
 
 from __future__ import annotations
 
@@ -6,16 +7,25 @@ import hashlib
 import logging
 import os
 import secrets
+import subprocess
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
 from asset_server import AssetServer
+from prefect_machine import PrefectServer, postgresql
 from small_disk import SmallDisk
 
-from extractors import assets
+from extractors.assets import catalog
+
+if TYPE_CHECKING:
+    from report_store import ReportStore
+
+    from flows.demo.corpus import DemoCorpus
 
 CORPUS = Path(os.environ.get("TRAITLINE_CORPUS", Path(__file__).parents[2] / "shared" / "corpus"))
 
@@ -31,7 +41,7 @@ def corpus() -> Path:
 @pytest.fixture(scope="session")
 def face_model() -> Path:
     """MediaPipe's face detection model, fetched once into the user's cache where it is not there yet."""
-    return assets.resolve("face_detector") / "face_detection_short_range.tflite"
+    return catalog.resolve("face_detector") / "face_detection_short_range.tflite"
 
 
 @pytest.fixture
@@ -67,8 +77,8 @@ def asset_server():
 @pytest.fixture
 def declare_asset(tmp_path, monkeypatch, asset_server):
     """Let the only asset be `net`, the server's file from the given sources; the user's cache is empty."""
-    monkeypatch.setattr(assets, "user_cache", lambda: tmp_path / "cache")
-    monkeypatch.delenv(assets.ENVIRONMENT_VARIABLE, raising=False)
+    monkeypatch.setattr(catalog, "user_cache", lambda: tmp_path / "cache")
+    monkeypatch.delenv(catalog.ENVIRONMENT_VARIABLE, raising=False)
     folder = tmp_path / "table"
     (folder / "licences").mkdir(parents=True)
     (folder / "licences" / "free.txt").write_text("Do what you like.\n")
@@ -82,8 +92,8 @@ def declare_asset(tmp_path, monkeypatch, asset_server):
             f'[[net.files]]\nname = "weights.bin"\nsize = {len(asset_server.content)}\n'
             f'digest = "{digest}"\nsources = {urls}\n'
         )
-        table = assets.read_table(folder / "assets.toml")
-        monkeypatch.setattr(assets, "known_assets", lambda: table)
+        table = catalog.read_table(folder / "assets.toml")
+        monkeypatch.setattr(catalog, "known_assets", lambda: table)
 
     return declare
 
@@ -116,3 +126,56 @@ def s3_server() -> Iterator[dict[str, str]]:
 def s3_folder(s3_server) -> str:
     """Address of a folder on object storage that nobody has used before, with letters of more than one byte."""
     return f"s3://traitline/Ünï {secrets.token_hex(6)}/store"
+
+
+@pytest.fixture(scope="session")
+def rendered(tmp_path_factory) -> DemoCorpus:
+    """The eight demo clips and their labels; tests must not change them."""
+    from flows.demo.corpus import render_demo_corpus
+
+    return render_demo_corpus(tmp_path_factory.mktemp("demo"))
+
+
+@pytest.fixture(scope="session")
+def report_store(tmp_path_factory) -> ReportStore:
+    """A drawn store of which a report can be made; tests may add reports to it and must change nothing else."""
+    # Not above: pytest reads this file while it captures nothing. Prefect, when imported, has absl's log handler close
+    # the stream that it writes to, which is pytest's where another test file has imported TensorFlow before.
+    from report_store import make_report_store
+
+    return make_report_store(tmp_path_factory.mktemp("report"))
+
+
+@pytest.fixture(scope="session")
+def prefect_server(tmp_path_factory) -> Iterator[PrefectServer]:
+    """Prefect's server on PostgreSQL, which tests may stop and start again; they are skipped where that is missing."""
+    programs = sorted(Path("/usr/lib/postgresql").glob("*/bin"))
+    if not programs:
+        pytest.skip("no PostgreSQL server (Debian: apt install postgresql)")
+    with postgresql(programs[-1]) as database:
+        server = PrefectServer(tmp_path_factory.mktemp("server"), database)
+        server.start()
+        yield server
+        server.stop()
+
+
+@pytest.fixture(scope="session")
+def traitline(tmp_path_factory) -> Callable[..., subprocess.CompletedProcess[str]]:
+    """Run `traitline ARGUMENTS` from an empty folder or the given one, with a Prefect home of the test session's."""
+    folder = tmp_path_factory.mktemp("work")
+    environment = {
+        **os.environ,
+        "PREFECT_HOME": str(tmp_path_factory.mktemp("prefect")),
+        "COLUMNS": "200",
+        # Nothing but this machine is to be reached, and that without these proxies: downloads fail at once.
+        **dict.fromkeys(("http_proxy", "https_proxy", "all_proxy"), "http://127.0.0.1:9"),
+        "no_proxy": "example.org",
+    }
+
+    def run(*arguments: str | Path, folder: Path = folder, **variables: str) -> subprocess.CompletedProcess[str]:
+        command = [str(Path(sys.executable).with_name("traitline")), *map(str, arguments)]
+        return subprocess.run(
+            command, cwd=folder, env={**environment, **variables}, capture_output=True, text=True, timeout=600
+        )
+
+    return run

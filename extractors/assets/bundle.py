@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
-from extractors.assets_files import (
+from extractors.assets.files import (
     CHUNK_BYTES,
     LICENCE_NAME,
     Asset,

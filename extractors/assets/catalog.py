@@ -16,8 +16,8 @@ from typing import Any
 
 import platformdirs
 
-from extractors.assets_download import fetch_asset
-from extractors.assets_files import Asset, AssetError, AssetFile, OnBytes, find_damage
+from extractors.assets.download import fetch_asset
+from extractors.assets.files import Asset, AssetError, AssetFile, OnBytes, find_damage
 
 ENVIRONMENT_VARIABLE = "TRAITLINE_ASSETS"
 HOW_TO_GET = (

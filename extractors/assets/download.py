@@ -23,7 +23,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
-from extractors.assets_files import CHUNK_BYTES, Asset, AssetError, AssetFile, OnBytes, find_damage
+from extractors.assets.files import CHUNK_BYTES, Asset, AssetError, AssetFile, OnBytes, find_damage
 
 TIMEOUT_S = 60  # without a single byte
 MOST_RESUMES = 20  # of one source in one go, each of which brought something

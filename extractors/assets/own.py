@@ -17,8 +17,8 @@ from typing import Any
 
 from pydantic import ConfigDict, TypeAdapter, with_config
 
-from extractors.assets import places
-from extractors.assets_files import Asset, AssetError, AssetFile, digest_of, find_damage
+from extractors.assets.catalog import places
+from extractors.assets.files import Asset, AssetError, AssetFile, digest_of, find_damage
 
 DESCRIPTION = "asset.json"
 WEIGHTS = "resnet50.weights.h5"

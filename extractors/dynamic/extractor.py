@@ -8,10 +8,10 @@ from typing import Any, Literal
 import numpy as np
 from pydantic import BaseModel, Field
 
-from extractors import assets
-from extractors.fitting import describe_in_batches
-from extractors.inference import Precision, for_inference
-from extractors.sequences import OpticalFlowSequenceLoader
+from extractors.assets import catalog
+from extractors.dynamic.sequences import OpticalFlowSequenceLoader
+from extractors.networks.batches import describe_in_batches
+from extractors.networks.inference import Precision, for_inference
 
 __all__ = ["DynamicFeatureExtractor", "DynamicSettings", "OpticalFlowSequenceLoader"]
 
@@ -41,7 +41,7 @@ class DynamicSettings(BaseModel, frozen=True, extra="forbid"):
 
     def numerics(self, weights: Literal["pretrained", "random"], seed: int) -> dict[str, Any]:
         """Everything that changes the numbers, for a cache key; JSON-able."""
-        origin = assets.origin_of(weights, seed, ASSET)
+        origin = catalog.origin_of(weights, seed, ASSET)
         return {"network": self.base_model, "revision": REVISION, "precision": self.precision, **origin}
 
 
@@ -50,13 +50,13 @@ class DynamicFeatureExtractor:
 
     Args:
         weights: "pretrained" (ImageNet and Kinetics; fetched once) or "random" (seeded; for trials only).
-        precision: of weights and activations; see `extractors.inference.for_inference`.
+        precision: of weights and activations; see `extractors.networks.inference.for_inference`.
         seed: seed of random weights.
         batch_size: windows in one pass, at most: it is halved where the device's memory runs out.
         asset_folder: folder with the checkpoint, in place of the usual search.
 
     Attributes:
-        model: the Keras model in float32, see `extractors.i3d.build_i3d`; extraction uses a copy of it.
+        model: the Keras model in float32, see `extractors.dynamic.i3d.build_i3d`; extraction uses a copy of it.
 
     Raises:
         extractors.assets.AssetError: pretrained weights cannot be had.
@@ -72,13 +72,13 @@ class DynamicFeatureExtractor:
         batch_size: int = 1,
         asset_folder: Path | None = None,
     ) -> None:
-        from extractors import i3d
+        from extractors.dynamic import i3d
 
         if weights not in ("pretrained", "random"):
             raise ValueError(f"weights must be 'pretrained' or 'random'; got {weights!r}")
         self.batch_size = batch_size
         if weights == "pretrained":
-            checkpoint = assets.resolve(ASSET, folder=asset_folder)
+            checkpoint = catalog.resolve(ASSET, folder=asset_folder)
         self.model = i3d.build_i3d(seed=seed)
         if weights == "pretrained":
             i3d.load_checkpoint(self.model, checkpoint)

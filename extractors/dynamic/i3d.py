@@ -16,7 +16,7 @@ from pathlib import Path
 import keras
 from keras import layers
 
-from extractors.assets import AssetError
+from extractors.assets.files import AssetError
 
 SIDE_PX = 224
 FEATURES = 1024

@@ -15,8 +15,8 @@ import cv2
 import numpy as np
 
 from extractors.errors import VideoError
-from extractors.optical_flow import OpticalFlowComputer, loop_to, scale_for_i3d
-from extractors.video import grid_frames
+from extractors.optical_flow.computer import OpticalFlowComputer, loop_to, scale_for_i3d
+from extractors.video.grid import grid_frames
 
 SIDE_PX = 224
 # A picture's shorter side before its middle is cut out, as in the released code of I3D.
@@ -43,7 +43,7 @@ class OpticalFlowSequenceLoader:
       unknown motion counts as none;
     - any other file: a video. Its frames at `fps` are scaled until their shorter side is 256 px, their middle
       224 x 224 is cut out, and the optical flow between them is computed. Faces are not looked for: the pipeline's
-      `extractors.crops` does that.
+      `extractors.faces.crops` does that.
 
     Of larger fields from files and arrays the middle 224 x 224 is taken; smaller ones are refused, as scaling would
     change their lengths. Of a longer sequence the middle fields are taken (trim).

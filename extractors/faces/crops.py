@@ -10,13 +10,13 @@ import cv2
 import numpy as np
 from pydantic import BaseModel, Field
 
-from extractors.boxes import overlaps
-from extractors.cutting import cut_square, resized
 from extractors.errors import VideoError
-from extractors.limits import DEFAULT_LIMITS, Limits
-from extractors.persons import SAME_PERSON_OVERLAP
-from extractors.track import FaceTrack
-from extractors.video import grid_frames
+from extractors.faces.boxes import overlaps
+from extractors.faces.persons import SAME_PERSON_OVERLAP
+from extractors.faces.squares import cut_square, resized
+from extractors.faces.track import FaceTrack
+from extractors.video.grid import grid_frames
+from extractors.video.limits import DEFAULT_LIMITS, Limits
 
 SIDE_PX = 224
 # The window's box covers this share of its face boxes on each side; a few wild boxes must not widen it.

@@ -8,8 +8,8 @@ from types import TracebackType
 import numpy as np
 from pydantic import BaseModel, Field
 
-from extractors.boxes import overlaps
-from extractors.offline_thread import OfflineThread
+from extractors.faces.boxes import overlaps
+from extractors.faces.offline import OfflineThread
 
 # MediaPipe scales the whole picture to 128 x 128 px. Measured on known faces pasted into 1280 x 720: boxes that come
 # out narrower than this share of the longer side are up to twice as wide as the face.
@@ -89,7 +89,7 @@ DEFAULTS = FaceSettings()
 class FaceDetector:
     """Find all faces in a picture. Use it as a context manager: MediaPipe must be closed before Python ends.
 
-    MediaPipe runs in a thread without a network, see `extractors.offline_thread`.
+    MediaPipe runs in a thread without a network, see `extractors.faces.offline`.
 
     Args:
         model_path: BlazeFace short range, `face_detection_short_range.tflite`.

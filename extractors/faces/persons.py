@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from extractors.boxes import overlaps
+from extractors.faces.boxes import overlaps
 
 # Share of the union that two boxes of one face have in common from frame to frame: a head that moves by half its
 # width in 1/25 s still has a third.

@@ -8,14 +8,14 @@ from pathlib import Path
 
 import numpy as np
 
-from extractors.decoding import Tally
 from extractors.errors import VideoError
-from extractors.faces import FaceDetector, FaceSettings
-from extractors.limits import DEFAULT_LIMITS, Limits
-from extractors.persons import Person, main_sequence, persons
-from extractors.quality import Quality, check_quality, quality_of
-from extractors.second_opinion import FaceSamples, is_confirmed
-from extractors.video import VideoSettings, grid_frames
+from extractors.faces.detector import FaceDetector, FaceSettings
+from extractors.faces.persons import Person, main_sequence, persons
+from extractors.faces.quality import Quality, check_quality, quality_of
+from extractors.faces.second_opinion import FaceSamples, is_confirmed
+from extractors.video.decoding import Tally
+from extractors.video.grid import VideoSettings, grid_frames
+from extractors.video.limits import DEFAULT_LIMITS, Limits
 
 
 @dataclass(frozen=True)

@@ -63,7 +63,7 @@ def check_bfloat16() -> None:
     Raises:
         extractors.errors.DeviceError: it does not.
     """
-    from extractors.tvl1_xla import has_gpu
+    from extractors.devices import has_gpu
 
     if has_gpu():
         return

@@ -12,7 +12,7 @@ import numpy as np
 from pydantic import BaseModel, Field
 
 from extractors.devices import usable_cores
-from extractors.tvl1_parameters import EXACT, FAST, SMALLEST_SIDE_PX, TVL1Parameters
+from extractors.optical_flow.parameters import EXACT, FAST, SMALLEST_SIDE_PX, TVL1Parameters
 
 logger = logging.getLogger(__name__)
 
@@ -50,7 +50,7 @@ class OpticalFlowComputer:
         engine: "opencv", "cpu" (Numba), "xla" (Keras, compiled for a GPU), or "auto": "xla" where Keras's backend has
             a GPU, else "cpu"; "opencv", with a warning, where Numba cannot run.
         preset: "exact" (OpenCV's default parameters) or "fast" (pyramid step 0.5, 4 scales; its measured error stands
-            beside `FAST` in `tvl1_parameters`).
+            beside `FAST` in `parameters`).
         threads: pairs computed at the same time on the CPU; None takes every core that this process may use.
         parameters: TV-L1 parameters in place of the preset's.
 
@@ -124,7 +124,7 @@ def _available_engine(engine: Engine) -> Engine:
         engine = "xla" if _gpu_usable() else "cpu"
     if engine == "cpu":
         try:
-            import extractors.tvl1_cpu  # noqa: F401
+            import extractors.optical_flow.cpu.engine  # noqa: F401
         except ImportError as error:
             logger.warning("Numba cannot run here (%s): optical flow by OpenCV, some 20 times slower", error)
             return "opencv"
@@ -134,14 +134,14 @@ def _available_engine(engine: Engine) -> Engine:
 def _build(engine: Engine, parameters: TVL1Parameters, threads: int) -> Callable[[np.ndarray], np.ndarray]:
     # Each engine's libraries are heavy and are loaded for those who use it.
     if engine == "cpu":
-        from extractors.tvl1_cpu import CpuEngine
+        from extractors.optical_flow.cpu.engine import CpuEngine
 
         return CpuEngine(parameters, threads).compute
     if engine == "xla":
-        from extractors.tvl1_xla import tvl1_xla
+        from extractors.optical_flow.xla import tvl1_xla
 
         return functools.partial(tvl1_xla, parameters=parameters)
-    from extractors.tvl1_opencv import tvl1_opencv
+    from extractors.optical_flow.opencv import tvl1_opencv
 
     return functools.partial(tvl1_opencv, parameters=parameters, threads=threads)
 
@@ -150,7 +150,7 @@ def _gpu_usable() -> bool:
     # Keras and its backend take seconds to load: do not even ask them where there is no GPU.
     if not any(Path(device).exists() for device in GPU_DEVICES):
         return False
-    from extractors.tvl1_xla import has_gpu
+    from extractors.devices import has_gpu
 
     return has_gpu()
 

@@ -7,7 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 import cv2
 import numpy as np
 
-from extractors.tvl1_parameters import TVL1Parameters
+from extractors.optical_flow.parameters import TVL1Parameters
 
 
 def tvl1_opencv(frames: np.ndarray, parameters: TVL1Parameters, *, threads: int) -> np.ndarray:

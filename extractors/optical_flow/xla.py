@@ -18,8 +18,18 @@ import keras
 import numpy as np
 from keras import ops
 
-from extractors.tvl1_parameters import SMALLEST_SIDE_PX, TVL1Parameters
-from extractors.tvl1_xla_steps import DataTerm, Motion, gradient, iterate, median_filter, resize, warp, with_margin
+from extractors.devices import has_gpu
+from extractors.optical_flow.parameters import SMALLEST_SIDE_PX, TVL1Parameters
+from extractors.optical_flow.xla_steps import (
+    DataTerm,
+    Motion,
+    gradient,
+    iterate,
+    median_filter,
+    resize,
+    warp,
+    with_margin,
+)
 
 # Compiled programs have fixed shapes: shorter runs are padded to this many pairs, longer ones are cut.
 PAIRS = 64
@@ -64,17 +74,6 @@ def tvl1_xla(frames: np.ndarray, parameters: TVL1Parameters) -> np.ndarray:
         padded = np.concatenate([run, np.repeat(run[-1:], PAIRS + 1 - len(run), axis=0)])
         runs.append(_solve(padded, len(run) - 1, parameters))
     return np.concatenate(runs)
-
-
-def has_gpu() -> bool:
-    """Whether Keras's backend computes on a GPU."""
-    if keras.backend.backend() == "jax":
-        import jax
-
-        return jax.default_backend() == "gpu"
-    import tensorflow as tf
-
-    return bool(tf.config.list_physical_devices("GPU"))
 
 
 def _solve(frames: np.ndarray, pairs: int, parameters: TVL1Parameters) -> np.ndarray:

@@ -10,7 +10,7 @@ import keras
 import numpy as np
 from matplotlib.figure import Figure
 
-from extractors.visual_style import COLOURS, page, printed
+from extractors.pictures.style import COLOURS, page, printed
 
 MOST_NAMES = 40  # of blocks that fit along the axis
 

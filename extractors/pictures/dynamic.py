@@ -11,9 +11,9 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from extractors.visual_optical_flow import draw_arrows, draw_wheel, optical_flow_colours
-from extractors.visual_static import draw_overlay, enlarged, overlay_colours, rounded
-from extractors.visual_style import COLOURS, LINES, MOVING_DPI, PAGE_IN, STYLE, folded, page, printed, settle
+from extractors.pictures.optical_flow import draw_arrows, draw_wheel, optical_flow_colours
+from extractors.pictures.static import draw_overlay, enlarged, overlay_colours, rounded
+from extractors.pictures.style import COLOURS, LINES, MOVING_DPI, PAGE_IN, STYLE, folded, page, printed, settle
 
 CLOUD_QUANTILE = 0.9
 LABEL_SHARE = 1.35  # width of the column of labels, a moment's being 1

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from extractors.errors import LayerError
-from extractors.visual_layers import find_layer
+from extractors.pictures.layers import find_layer
 
 if TYPE_CHECKING:
     import keras
@@ -35,7 +35,7 @@ def maximise_filters(
 
     Args:
         network: of inputs [N, side, side, C], any side.
-        layer: from `extractors.visual_layers.map_layers`.
+        layer: from `extractors.pictures.layers.map_layers`.
         filters: channels of the layer.
         side_px: of the input; at least what the unit sees of it.
         length: of the result, in the units of the network's input.

@@ -17,7 +17,7 @@ from matplotlib.colors import ListedColormap, Normalize
 from matplotlib.figure import Figure
 from matplotlib.patches import Polygon
 
-from extractors.visual_style import PAGE_IN, folded, page, printed
+from extractors.pictures.style import PAGE_IN, folded, page, printed
 
 MAPS_ACROSS = 6
 FRAMES_ACROSS = 4

@@ -1,4 +1,4 @@
-"""What runs in a child process of `extractors.preparer_pool`."""
+"""What runs in a child process of `extractors.preparation.pool`."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ import av
 import cv2
 import numpy as np
 
-from extractors.digests import FileWatch
 from extractors.errors import Fault, VideoError
+from extractors.faces.offline import give_up_network
 from extractors.memory import MemoryLimit, is_lack_of_memory, limit_resource
-from extractors.offline_thread import give_up_network
-from extractors.preparation import Motion, Part, Preparer, Request
-from extractors.preparer_pool import HEAD_BYTES, OUT_OF_MEMORY, SLOTS, Finished, InSlot, Ready, slot_bytes
-from extractors.stopwatch import Stopwatch
+from extractors.preparation.pool import HEAD_BYTES, OUT_OF_MEMORY, SLOTS, Finished, InSlot, Ready, slot_bytes
+from extractors.preparation.preparer import Motion, Part, Preparer, Request
+from extractors.preparation.stopwatch import Stopwatch
+from extractors.video.digests import FileWatch
 
 # What a thread that computes optical flow needs besides the video: 8 MiB of planes, and as much for its stack.
 THREAD_BYTES = 16 * 2**20

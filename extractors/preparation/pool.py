@@ -21,10 +21,10 @@ from multiprocessing.connection import Connection, wait
 
 import numpy as np
 
-from extractors.crops import SIDE_PX, Window
-from extractors.digests import FileWatch
 from extractors.errors import Fault, VideoError
-from extractors.preparation import Motion, Part, PreparationSettings, Request
+from extractors.faces.crops import SIDE_PX, Window
+from extractors.preparation.preparer import Motion, Part, PreparationSettings, Request
+from extractors.video.digests import FileWatch
 
 log = logging.getLogger(__name__)
 
@@ -221,7 +221,7 @@ class _Child:
         memory = _anonymous_file(HEAD_BYTES + SLOTS * slot_bytes(self.settings))
         self._memory = mmap.mmap(memory, 0)
         # Not multiprocessing: its children import the main module again, and with it Prefect and TensorFlow.
-        code = f"from extractors.preparer_child import serve; serve({theirs.fileno()}, {memory})"
+        code = f"from extractors.preparation.child import serve; serve({theirs.fileno()}, {memory})"
         self._process = subprocess.Popen(
             [sys.executable, "-c", code],
             env={**os.environ, **ONE_THREAD},

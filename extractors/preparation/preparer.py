@@ -9,13 +9,13 @@ from pathlib import Path
 
 import numpy as np
 
-from extractors.crops import CropSettings, CropWindow, Window, iter_crops, plan_static, plan_windows
-from extractors.faces import FaceDetector, FaceSettings
-from extractors.limits import DEFAULT_LIMITS, Limits
-from extractors.optical_flow import OpticalFlowComputer, OpticalFlowSettings, scale_for_i3d
-from extractors.stopwatch import Stopwatch
-from extractors.track import FaceTrack, track_faces
-from extractors.video import VideoSettings
+from extractors.faces.crops import CropSettings, CropWindow, Window, iter_crops, plan_static, plan_windows
+from extractors.faces.detector import FaceDetector, FaceSettings
+from extractors.faces.track import FaceTrack, track_faces
+from extractors.optical_flow.computer import OpticalFlowComputer, OpticalFlowSettings, scale_for_i3d
+from extractors.preparation.stopwatch import Stopwatch
+from extractors.video.grid import VideoSettings
+from extractors.video.limits import DEFAULT_LIMITS, Limits
 
 
 @dataclass(frozen=True)

@@ -8,11 +8,11 @@ from typing import Any, Literal
 import numpy as np
 from pydantic import BaseModel, Field
 
-from extractors import assets
-from extractors.assets import AssetError
-from extractors.assets_own import find_own, resolve_own
-from extractors.fitting import describe_in_batches
-from extractors.inference import Precision, for_inference
+from extractors.assets import catalog
+from extractors.assets.files import AssetError
+from extractors.assets.own import find_own, resolve_own
+from extractors.networks.batches import describe_in_batches
+from extractors.networks.inference import Precision, for_inference
 
 ASSET = "resnet50_imagenet"
 SIDE_PX = 224
@@ -52,7 +52,7 @@ class StaticSettings(BaseModel, frozen=True, extra="forbid"):
         if self.weights is not None:
             origin = {"weights": "fine-tuned", "digest": find_own(self.weights, assets_folder).digest}
         else:
-            origin = assets.origin_of(weights, seed, ASSET)
+            origin = catalog.origin_of(weights, seed, ASSET)
         return {"network": self.base_model, "revision": REVISION, "precision": self.precision, **origin}
 
 
@@ -68,7 +68,7 @@ class StaticFeatureExtractor:
         weights: "pretrained" (ImageNet; fetched once), "random" (seeded; for trials only), or the name of a fine-tuned
             asset, such as "faces-1".
         frozen_layers: number of first convolutional layers that are not trainable.
-        precision: of weights and activations during extraction; see `extractors.inference.for_inference`.
+        precision: of weights and activations during extraction; see `extractors.networks.inference.for_inference`.
         seed: seed of random weights.
         batch_size: crops in one pass, at most: it is halved where the device's memory runs out.
         asset_folder: folder with the weight file, in place of the usual search.
@@ -98,8 +98,8 @@ class StaticFeatureExtractor:
         import keras
 
         if weights == "pretrained":
-            (file,) = assets.known_assets()[ASSET].files
-            weight_file = assets.resolve(ASSET, folder=asset_folder) / file.name
+            (file,) = catalog.known_assets()[ASSET].files
+            weight_file = catalog.resolve(ASSET, folder=asset_folder) / file.name
         elif weights != "random":
             weight_file = resolve_own(weights, asset_folder.parent if asset_folder is not None else None)
         self.batch_size = batch_size

@@ -16,12 +16,12 @@ from av.packet import Packet
 from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 
-from extractors.deinterlacing import deinterlaced
 from extractors.errors import VideoError
-from extractors.limits import DEFAULT_LIMITS, Limits
-from extractors.main_stream import main_video
 from extractors.memory import not_enough_for, refusing_lack_of_memory
-from extractors.packet_order import PacketOrder
+from extractors.video.deinterlacing import deinterlaced
+from extractors.video.limits import DEFAULT_LIMITS, Limits
+from extractors.video.main_stream import main_video
+from extractors.video.packet_order import PacketOrder
 
 # A clock that goes back by more than this has been restarted (joined broadcast recordings); less is disorder, which
 # reaches over no more frames than a decoder holds back.

@@ -12,10 +12,10 @@ import av
 import numpy as np
 from pydantic import BaseModel, Field
 
-from extractors.decoding import Tally, opened, pictures, promised_frames, promised_s, reached_s, shown
 from extractors.errors import VideoError
-from extractors.limits import DEFAULT_LIMITS, Limits
-from extractors.upright import Canvas
+from extractors.video.decoding import Tally, opened, pictures, promised_frames, promised_s, reached_s, shown
+from extractors.video.limits import DEFAULT_LIMITS, Limits
+from extractors.video.upright import Canvas
 
 # Containers such as Matroska round times to whole milliseconds; ticks coarser than that are the frame rate itself.
 COARSEST_ROUNDING_S = 0.001

@@ -13,7 +13,7 @@ from av.video.stream import VideoStream
 
 from extractors.errors import VideoError
 from extractors.memory import is_lack_of_memory
-from extractors.pixel_shape import PixelShape
+from extractors.video.pixel_shape import PixelShape
 
 # Video without a word on its colours is read as players do: as BT.709 from 720 lines or 1280 columns up, else BT.601.
 HD_LINES, HD_COLUMNS = 720, 1280

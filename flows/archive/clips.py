@@ -8,13 +8,13 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from extractors.quality import QUALITY
-from flows.config import RunConfig
-from flows.families import Families
-from fusion.tokens import ClipTokens
+from extractors.faces.quality import QUALITY
+from flows.archive.families import Families
+from flows.config.settings import RunConfig
+from fusion.clips.tokens import ClipTokens
 from storage.errors import StoreError
-from storage.feature_store import FeatureStore
-from storage.features import VideoFeatures
+from storage.shards.features import VideoFeatures
+from storage.shards.store import FeatureStore
 
 VIDEOS_AT_A_TIME = 1024
 VIDEOS_PER_GROUP = 64  # of a large shard, at a time, where training shuffles
@@ -28,8 +28,8 @@ class CachedClip:
         tokens: what the model takes.
         sha256: digest of the video's bytes, in hex.
         face_coverage: share of grid frames on which the main person's face was detected, 0 to 1.
-        facts: the rest of `extractors.quality.Quality`, without what is not known; empty for features of before it was
-            kept.
+        facts: the rest of `extractors.faces.quality.Quality`, without what is not known; empty for features of before
+            it was kept.
     """
 
     tokens: ClipTokens
@@ -63,7 +63,7 @@ def read_clips(config: RunConfig, families: Families, ready: Sequence[str]) -> I
 class StoredClips:
     """Tokens of videos as training takes them: read from the store whenever they are asked for.
 
-    See `fusion.sources.ClipSource`.
+    See `fusion.clips.sources.ClipSource`.
 
     Args:
         config: where the store is.

@@ -10,13 +10,13 @@ from datetime import UTC, datetime
 import numpy as np
 from rich.table import Table
 
-from flows.console import counted
-from flows.models import ModelReference
-from fusion.drift import PSI_SHIFT, TraitDrift, measure_drift, psi_by_chance
+from flows.archive.models import ModelReference
+from flows.session.console import counted
+from fusion.evaluation.drift import PSI_SHIFT, TraitDrift, measure_drift, psi_by_chance
 from fusion.traits import TRAITS
-from storage.models import ModelSerializer
-from storage.paths import StorePath
-from storage.scores import Score, ScoreStore
+from storage.files.paths import StorePath
+from storage.models.serializer import ModelSerializer
+from storage.tables.scores import Score, ScoreStore
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,15 +7,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from extractors import assets, dynamic, static
-from extractors.assets_own import find_own
-from extractors.optical_flow import OpticalFlowComputer
-from extractors.quality import QUALITY
-from flows.config import RunConfig
-from flows.errors import UserError
-from storage.families import Family
-from storage.feature_store import FeatureStore
-from storage.paths import StorePath
+from extractors import dynamic, static
+from extractors.assets import catalog
+from extractors.assets.own import find_own
+from extractors.faces.quality import QUALITY
+from extractors.optical_flow.computer import OpticalFlowComputer
+from flows.config.settings import RunConfig
+from flows.session.errors import UserError
+from storage.files.paths import StorePath
+from storage.shards.family import Family
+from storage.shards.store import FeatureStore
 
 FACE_ASSET = "face_detector"
 Part = Literal["faces", "static", "dynamic"]
@@ -50,7 +51,7 @@ def families_of(config: RunConfig) -> Families:
     faces = {
         "video": config.video.numerics,
         "faces": config.faces.model_dump(mode="json"),
-        "detector": assets.known_assets()[FACE_ASSET].digest,
+        "detector": catalog.known_assets()[FACE_ASSET].digest,
     }
     crops = {"faces": faces, "crops": config.crops.model_dump(mode="json")}
     # Rounding changes the numbers. Boxes of faces are never rounded, and float32, which is not, has no word for it.
@@ -132,7 +133,7 @@ def _without_auto(config: RunConfig) -> RunConfig:
     pretrained = config.model_copy(update={"weights": "pretrained"})
     try:
         _resolve(pretrained, ("static", "dynamic"))
-    except assets.AssetError:
+    except catalog.AssetError:
         return config.model_copy(update={"weights": "random"})
     return pretrained
 
@@ -157,11 +158,11 @@ def _resolve(config: RunConfig, needs: Sequence[Part]) -> None:
         if part not in names:
             continue
         try:
-            assets.resolve(names[part], folder=asset_folder(config, names[part]))
-        except assets.AssetError as error:
+            catalog.resolve(names[part], folder=asset_folder(config, names[part]))
+        except catalog.AssetError as error:
             if part == "faces":  # needed whatever the weights are
                 raise
-            raise assets.AssetError(
+            raise catalog.AssetError(
                 f"{error}. To try everything without them, give --weights random, or --weights auto, which "
                 "`traitline demo` uses and which takes random ones where no others can be had: such scores mean nothing"
             ) from error

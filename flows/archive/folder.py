@@ -9,8 +9,8 @@ from dataclasses import dataclass, field
 from mimetypes import MimeTypes
 from pathlib import Path
 
-# Formats are FFmpeg's (see `extractors.decoding.FORMATS`); endings are those that FFmpeg registers for them, and those
-# that cameras, recorders and players give to the same formats.
+# Formats are FFmpeg's (see `extractors.video.decoding.FORMATS`); endings are those that FFmpeg registers for them, and
+# those that cameras, recorders and players give to the same formats.
 VIDEO_ENDINGS = frozenset(
     {
         *(

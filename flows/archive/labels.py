@@ -6,17 +6,17 @@ import hashlib
 from collections.abc import Sequence
 from pathlib import Path
 
-from flows import console
-from flows.config import RunConfig
-from flows.console import counted
-from flows.errors import UserError
-from flows.families import Families, families_of
-from flows.manifest import VideoFile
-from flows.refusals import AllRefusedError, in_words, refusal_reasons, without_features
+from flows.archive.families import Families, families_of
+from flows.archive.refusals import AllRefusedError, in_words, refusal_reasons, without_features
+from flows.archive.videos import VideoFile
+from flows.config.settings import RunConfig
+from flows.session import console
+from flows.session.console import counted
+from flows.session.errors import UserError
 from fusion.errors import some_of
-from fusion.first_impressions import annotation_files
-from fusion.labels import Labels, read_labels
-from fusion.matching import LabelledVideos, match_labels
+from fusion.labels.first_impressions import annotation_files
+from fusion.labels.matching import LabelledVideos, match_labels
+from fusion.labels.read import Labels, read_labels
 
 
 def labels_of(config: RunConfig) -> tuple[Path, Labels]:

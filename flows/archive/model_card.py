@@ -8,7 +8,7 @@ from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from flows.models import ModelReference
+from flows.archive.models import ModelReference
 
 INTENDED = (
     "research on how people perceive others in short face videos: it predicts *apparent* personality, what viewers "
@@ -52,7 +52,7 @@ def write_card(
         inputs: name, dtype, shape and meaning of each input.
     """
     environment = Environment(
-        loader=PackageLoader("flows"),
+        loader=PackageLoader("flows.archive"),
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,

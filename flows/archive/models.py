@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from flows.config import RunConfig
-from flows.errors import UserError, did_you_mean
+from flows.config.settings import RunConfig
+from flows.session.errors import UserError, did_you_mean
 from storage.errors import StoreError, UnreachableError
-from storage.models import LATEST, ModelSerializer
-from storage.paths import StorePath
+from storage.files.paths import StorePath
+from storage.models.serializer import LATEST, ModelSerializer
 
 # What scoring and the report need to know of a model.
 _FROM_TRAINING = {"static_key": str, "dynamic_key": str, "weights": str, "settings": dict}

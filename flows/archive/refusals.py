@@ -5,15 +5,15 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 
-from flows.clips import ready_videos
-from flows.config import RunConfig
-from flows.console import counted
-from flows.errors import UserError
-from flows.families import Families, families_of
-from flows.manifest import VideoFile
-from flows.models import ModelReference, chosen_model
-from storage.failures import FailureLog
-from storage.paths import StorePath
+from flows.archive.clips import ready_videos
+from flows.archive.families import Families, families_of
+from flows.archive.models import ModelReference, chosen_model
+from flows.archive.videos import VideoFile
+from flows.config.settings import RunConfig
+from flows.session.console import counted
+from flows.session.errors import UserError
+from storage.files.paths import StorePath
+from storage.tables.failures import FailureLog
 
 
 class AllRefusedError(UserError):
@@ -59,7 +59,7 @@ def without_features(config: RunConfig, families: Families, videos: Sequence[Vid
 
 
 def model_for(config: RunConfig, videos: Sequence[VideoFile]) -> ModelReference:
-    """Find the model that is to score these videos, as `flows.models.chosen_model` does.
+    """Find the model that is to score these videos, as `flows.archive.models.chosen_model` does.
 
     Raises:
         UserError: there is no such model. Where all videos were refused, so that none could be trained, that is said

@@ -9,15 +9,15 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from pydantic import ValidationError
 
-from flows.clips import VIDEOS_AT_A_TIME, CachedClip, read_clips
-from flows.config import RunConfig
-from flows.errors import UserError
-from flows.families import Families
-from fusion.reliability import check_reliability
-from fusion.uncertainty import ClipQuality, Uncertainty, calibrate
+from flows.archive.clips import VIDEOS_AT_A_TIME, CachedClip, read_clips
+from flows.archive.families import Families
+from flows.config.settings import RunConfig
+from flows.session.errors import UserError
+from fusion.uncertainty.intervals import ClipQuality, Uncertainty, calibrate
+from fusion.uncertainty.reliability import check_reliability
 
 if TYPE_CHECKING:
-    from fusion.model import CompletePersonalityModel
+    from fusion.model.model import CompletePersonalityModel
 
 
 def quality_of(clips: Sequence[CachedClip]) -> ClipQuality:
@@ -87,7 +87,7 @@ def stored_uncertainty(config: RunConfig, metadata: dict[str, Any]) -> Uncertain
 def _scored(
     clips: Iterator[CachedClip], model: CompletePersonalityModel
 ) -> Iterator[tuple[list[CachedClip], np.ndarray]]:
-    from fusion.scoring import predict  # Keras takes seconds to import
+    from fusion.model.scoring import predict  # Keras takes seconds to import
 
     while some := list(islice(clips, VIDEOS_AT_A_TIME)):
         yield some, predict(model, (clip.tokens for clip in some))

@@ -13,8 +13,8 @@ from pathlib import Path, PureWindowsPath
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from flows.errors import UserError
-from flows.folder import id_of
+from flows.archive.folder import id_of
+from flows.session.errors import UserError
 from fusion.errors import one_line
 
 LIST_ENDINGS = (".txt", ".csv", ".tsv", ".parquet")

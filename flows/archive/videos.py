@@ -13,20 +13,20 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from extractors.digests import sha256_of
-from flows import console
-from flows.config import RunConfig
-from flows.errors import UserError
-from flows.families import Families
-from flows.folder import Found, find_videos
-from flows.video_list import LIST_ENDINGS, Listed, videos_of_list
+from extractors.video.digests import sha256_of
+from flows.archive.families import Families
+from flows.archive.folder import Found, find_videos
+from flows.archive.video_list import LIST_ENDINGS, Listed, videos_of_list
+from flows.config.settings import RunConfig
+from flows.session import console
+from flows.session.errors import UserError
 from fusion.errors import some_of
-from storage.commit import commit_file
-from storage.failures import FailureLog
-from storage.feature_store import FeatureStore
-from storage.parts import stamp
-from storage.paths import StorePath, fetched, parquet_source
-from storage.seen import SeenVideos
+from storage.files.commit import commit_file
+from storage.files.parts import stamp
+from storage.files.paths import StorePath, fetched, parquet_source
+from storage.shards.store import FeatureStore
+from storage.tables.failures import FailureLog
+from storage.tables.seen import SeenVideos
 
 _DIGESTS = pa.schema(
     {"path": pa.binary(), "size": pa.int64(), "mtime_ns": pa.int64(), "ctime_ns": pa.int64(), "sha256": pa.string()}

@@ -1,60 +1,29 @@
-"""One command from start to end: quiet libraries, a log, errors in one line, and the exit status."""
+"""One command from start to end: settings, quiet libraries, a log, errors in one line, the exit status."""
 
 from __future__ import annotations
 
+import inspect
 import logging
-import os
-import shutil
-import sys
-import tempfile
 import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import typer
 
-from extractors.assets import AssetError
-from extractors.errors import DeviceError, LayerError
-from flows import console, stopping
-from flows.config import RunConfig, dump_config
-from flows.errors import UserError
-from flows.proxies import bypass_proxies
-from fusion.errors import LabelError, TrainingError
-from storage.commit import commit_file
-from storage.errors import StoreError, is_full, refusal
-from storage.layout import open_store
-from storage.paths import StorePath
+from flows.archive.videos import check_videos
+from flows.cli.options import ASSIGNMENTS, CONFIG, OPTIONS
+from flows.config.load import existing_store, keep_settings, load_config
+from flows.config.settings import RunConfig
+from flows.session import console, stopping
+from flows.session.errors import mistake_in_words
+from flows.session.log import local_log
+from flows.session.server import check_server
+from storage.files.paths import StorePath
 
-USER_ERRORS = (UserError, AssetError, DeviceError, LayerError, LabelError, TrainingError, StoreError)
 EXIT_USER_ERROR = 1
 EXIT_BUG = 70  # EX_SOFTWARE of sysexits.h
-
-_ENVIRONMENT = {
-    "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
-    "DO_NOT_TRACK": "1",
-    "PREFECT_LOGGING_EXTRA_LOGGERS": ",".join(console.PACKAGES),
-    "PREFECT_LOGGING_TO_API_WHEN_MISSING_FLOW": "ignore",
-    "PREFECT_LOGGING_FORMATTERS_STANDARD_FORMAT": console.LOG_FORMAT,
-    "PREFECT_LOGGING_FORMATTERS_STANDARD_FLOW_RUN_FMT": console.LOG_FORMAT.replace("%(name)s", "%(flow_run_name)s"),
-    "PREFECT_LOGGING_FORMATTERS_STANDARD_TASK_RUN_FMT": console.LOG_FORMAT.replace("%(name)s", "%(task_run_name)s"),
-    "PREFECT_LOGGING_FORMATTERS_STANDARD_DATEFMT": console.LOG_TIME,
-    "TF_CPP_MIN_LOG_LEVEL": "1",
-    "KERAS_BACKEND": "tensorflow",
-    # Else TensorFlow takes a GPU's whole memory at once, and a second process on it gets none.
-    "TF_FORCE_GPU_ALLOW_GROWTH": "true",
-}
-
-
-def settle_environment() -> None:
-    """Set what libraries and child processes read from the environment; call it before libraries are imported.
-
-    What the user has set stays, but that traffic within this machine takes no proxy.
-    """
-    for variable, value in _ENVIRONMENT.items():
-        os.environ.setdefault(variable, value)
-    bypass_proxies()
 
 
 @contextmanager
@@ -68,23 +37,6 @@ def one_line_for_mistakes() -> Iterator[None]:
             raise
         console.complain(mistake)
         raise typer.Exit(EXIT_USER_ERROR) from error
-
-
-def mistake_in_words(error: Exception) -> str | None:
-    """What a person did wrong, which disk is full, or that Prefect's server is gone, in one line; else None."""
-    if isinstance(error, USER_ERRORS):
-        return console.one_line(str(error))
-    httpx = sys.modules.get("httpx")  # which Prefect's client is made with
-    if httpx is not None and any(isinstance(cause, httpx.HTTPError) for cause in (error, error.__cause__)):
-        return (
-            f"Prefect's server has gone or refuses ({console.one_line(str(error))}); what is done is kept, and the "
-            "same command goes on from there"
-        )
-    if isinstance(error, OSError) and is_full(error):
-        # Libraries write beside the store too, into temporary folders and caches of their own.
-        place = error.filename if error.filename is not None else "a temporary file"
-        return f"cannot write {place}: {refusal(error)}"
-    return None
 
 
 def run_plainly(body: Callable[[], None]) -> None:
@@ -126,15 +78,6 @@ def run_command(name: str, load: Callable[[], RunConfig], body: Callable[[RunCon
         _run(config, body, log)
 
 
-def keep_settings(config: RunConfig, name: str) -> StorePath:
-    """Write the settings of a command to STORE/runs; say where its log is to be, if it has one: beside them."""
-    folder = open_store(config.store.path) / "runs"
-    stamp = datetime.now(UTC).strftime("%Y%m%dT%H%M%S%f")
-    with commit_file(folder / f"{stamp}-{name}.yaml") as temporary:
-        temporary.write_text(dump_config(config), encoding="utf-8")
-    return folder / f"{stamp}-{name}.log"
-
-
 def _run(config: RunConfig, body: Callable[[RunConfig], None], log: StorePath) -> None:
     try:
         with one_line_for_mistakes():
@@ -152,20 +95,43 @@ def _run(config: RunConfig, body: Callable[[RunConfig], None], log: StorePath) -
         raise typer.Exit(EXIT_BUG) from error
 
 
-@contextmanager
-def local_log(log: StorePath) -> Iterator[Path]:
-    """A file to append to while the block runs: the log itself, or one that becomes it in the end, whatever that is."""
-    if isinstance(log, Path):
-        yield log
-        return
-    folder = Path(tempfile.mkdtemp(prefix="traitline-"))
-    file = folder / log.name
-    try:
-        yield file
-    finally:
-        try:
-            with commit_file(log) as temporary:
-                shutil.copyfile(file, temporary)
-            shutil.rmtree(folder)
-        except (StoreError, OSError) as error:
-            console.complain(f"the log stays at {file}: {error}")
+def command(
+    app: typer.Typer, example: str, *options: str, makes_store: bool = False
+) -> Callable[[Callable[[RunConfig], None]], Callable[[RunConfig], None]]:
+    """Make a command of a function that takes the settings.
+
+    Args:
+        app: to add the command to.
+        example: shown below the help.
+        options: names from `OPTIONS` that the command takes.
+        makes_store: whether the command begins a store where there is none; it refuses otherwise.
+    """
+
+    def register(body: Callable[[RunConfig], None]) -> Callable[[RunConfig], None]:
+        def call(config: Path | None, assignments: list[str] | None, **values: Any) -> None:
+            flags = {OPTIONS[name][0]: value for name, value in values.items()}
+
+            def load() -> RunConfig:
+                settings = load_config(config, flags=flags, assignments=assignments)
+                check_videos(settings)  # before a store is made for them
+                if not makes_store:
+                    existing_store(settings.store.path)
+                return settings
+
+            def work(settings: RunConfig) -> None:
+                check_server()  # before anything that takes long
+                body(settings)
+
+            run_command(body.__name__, load, work)
+
+        kinds = {"config": CONFIG, **{name: OPTIONS[name][1] for name in options}, "assignments": ASSIGNMENTS}
+        call.__signature__ = inspect.Signature(  # what Typer makes the options from
+            [
+                inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=kind)
+                for name, kind in kinds.items()
+            ]
+        )
+        app.command(body.__name__, help=body.__doc__, epilog=f"Example: `{example}`")(call)
+        return body
+
+    return register

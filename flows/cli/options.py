@@ -1,35 +1,19 @@
-"""Options that many commands take, and how a command on an existing store reads its settings."""
+"""Options that several commands share."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 from typer.core import TyperCommand, TyperOption
 
-from flows.cli_store import existing_store
-from flows.config import RunConfig, load_config
-
 WEIGHTS = Annotated[str | None, typer.Option("--weights", help="pretrained, random (for trials only) or auto.")]
 CONFIG = Annotated[Path | None, typer.Option("--config", "-c", help="Settings file in YAML.")]
 ASSIGNMENTS = Annotated[
     list[str] | None, typer.Option("--set", metavar="NAME=VALUE", help="Any single setting, as in video.fps=25.")
 ]
-
-
-def load_for_store(
-    config: Path | None, *, flags: Mapping[str, Any] | None = None, assignments: list[str] | None = None
-) -> RunConfig:
-    """Read the settings of a command that works on a store which must be there.
-
-    Raises:
-        UserError: a setting is wrong, or there is no such store.
-    """
-    settings = load_config(config, flags=flags, assignments=assignments)
-    existing_store(settings.store.path)
-    return settings
 
 
 class CommandOnFiles(TyperCommand):
@@ -67,3 +51,69 @@ def _looks_like_option(word: str) -> bool:
     if word.startswith("--"):
         return "." not in word.partition("=")[0]
     return word.startswith("-") and len(word) == 2
+
+
+# Parameter -> the setting that it overrides, and the option. Every command takes --config and --set besides.
+OPTIONS: dict[str, tuple[str, Any]] = {
+    "videos": (
+        "videos",
+        Annotated[
+            Path | None,
+            typer.Option(
+                help="Folder of videos, with its subfolders; or a list of them, .txt, .csv, .tsv or .parquet."
+            ),
+        ],
+    ),
+    "videos_root": (
+        "videos_root",
+        Annotated[Path | None, typer.Option(help="Folder that a list's paths are relative to; by default its own.")],
+    ),
+    "labels": (
+        "labels",
+        Annotated[Path | None, typer.Option(help="Labels: .csv, .parquet, .pkl, or the folder of those pickles.")],
+    ),
+    "store": ("store.path", Annotated[str | None, typer.Option(help="Folder of the store, or s3://bucket/folder.")]),
+    "out": ("out", Annotated[str | None, typer.Option(help="File to write, .csv or .parquet.")]),
+    "model": (
+        "model",
+        Annotated[str | None, typer.Option(help="The model: NAME, NAME/VERSION or NAME/ALIAS.")],
+    ),
+    "columns": (
+        "export.columns",
+        Annotated[str | None, typer.Option(metavar="A,B", help="Only these columns, in this order.")],
+    ),
+    "since": (
+        "export.since",
+        Annotated[str | None, typer.Option(metavar="TIME", help="Only what was scored then or later.")],
+    ),
+    "until": (
+        "export.until",
+        Annotated[str | None, typer.Option(metavar="TIME", help="Only what was scored before.")],
+    ),
+    "weights": ("weights", WEIGHTS),
+    "clips": (
+        "report.clips",
+        Annotated[
+            list[str] | None,
+            typer.Option(metavar="VIDEO_ID", help="Clip whose attention is drawn over time, any number of times."),
+        ],
+    ),
+    "frames": (
+        "report.frames",
+        Annotated[
+            bool | None, typer.Option("--frames", help="Put small pictures of these clips, faces, into the page.")
+        ],
+    ),
+}
+
+
+class Picture(StrEnum):
+    """Formats of pictures."""
+
+    png = "png"
+    svg = "svg"
+
+
+PICTURE = Annotated[Picture, typer.Option("--format", help="Of the pictures.")]
+
+STORE = Annotated[str, typer.Option("--store", help="Folder of the store, or s3://bucket/folder.")]

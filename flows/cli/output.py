@@ -1,16 +1,23 @@
-"""Summaries at the end of a command."""
+"""Tables and summaries that commands print."""
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
+from rich.cells import cell_len
+from rich.console import Console
+from rich.table import Table
 from rich.text import Text
 
-from extractors.stopwatch import STAGES
-from flows.config import RunConfig
-from flows.console import one_line, summary
-from flows.extract import ExtractReport
-from flows.manifest import Archive, counts
-from flows.refusals import in_words
-from flows.run import RunReport
+from extractors.preparation.stopwatch import STAGES
+from flows.archive.refusals import in_words
+from flows.archive.videos import Archive, counts
+from flows.config.settings import RunConfig
+from flows.session.console import one_line, summary
+
+if TYPE_CHECKING:
+    from flows.extraction.jobs import ExtractReport
+    from flows.pipeline.run import RunReport
 
 
 def show_extraction(report: ExtractReport, videos: Archive) -> None:
@@ -59,3 +66,51 @@ def time_line(seconds: dict[str, float]) -> str:
     total = sum(seconds.values())
     parts = (f"{name} {seconds[name]:.1f} ({seconds[name] / total:.0%})" for name in STAGES if name in seconds)
     return ", ".join(parts)
+
+
+_FOLDED_LETTERS = 16  # on a line of a cell at least
+_UNITS = ("B", "kB", "MB", "GB", "TB")
+
+
+def show_table(table: Table) -> None:
+    """Print to the standard output, in full width where nobody's screen limits it.
+
+    No cell is cut short, for two names may differ in their ends alone: texts are folded, and numbers stay whole. Where
+    even that is too wide for the screen, each row becomes a list of its cells.
+    """
+    output = Console(highlight=False, markup=False, emoji=False)  # as in flows.session.console
+    for column in table.columns:
+        cells = [cell_len(line) for cell in column.cells for line in str(cell).splitlines()]
+        widest = max(cells, default=0)
+        shortest = widest if column.justify == "right" else min(widest, _FOLDED_LETTERS)
+        column.min_width = max(shortest, *map(cell_len, str(column.header).split() or [""]))
+        column.overflow, column.no_wrap = "fold", False
+    needed = sum(column.min_width + 3 for column in table.columns) + 1
+    if not output.is_terminal:
+        output.width = max(200, needed)
+    if needed <= output.width:
+        output.print(table)
+    else:
+        output.print(_as_lists(table))
+
+
+def _as_lists(table: Table) -> Table:
+    """The same table with a line for each cell, and an empty line between rows."""
+    grid = Table.grid("", "", padding=(0, 2))
+    grid.title, grid.title_justify, grid.caption, grid.caption_justify = table.title, "left", table.caption, "left"
+    headings = [" ".join(str(column.header).split()) for column in table.columns]
+    for column in grid.columns:
+        column.overflow = "fold"
+    for row, *cells in zip(table.rows, *(column.cells for column in table.columns), strict=True):
+        for heading, cell in zip(headings, cells, strict=True):
+            grid.add_row(heading, cell, style=row.style)
+        grid.add_row("", "")
+    return grid
+
+
+def size(count: int) -> str:
+    """A number of bytes as people read it."""
+    value, unit = float(count), 0
+    while value >= 1000 and unit < len(_UNITS) - 1:
+        value, unit = value / 1000, unit + 1
+    return f"{value:.0f} {_UNITS[unit]}" if unit == 0 else f"{value:.1f} {_UNITS[unit]}"

@@ -9,13 +9,14 @@ from typing import Annotated, Any
 
 import typer
 
-from flows import console
-from flows.config import RunConfig, load_config
-from flows.errors import UserError
-from flows.families import Part, settle_weights
-from flows.options import ASSIGNMENTS, CONFIG, WEIGHTS, CommandOnFiles, load_for_store
-from flows.session import run_command
-from storage.commit import check_writable
+from flows.archive.families import Part, settle_weights
+from flows.cli.command import run_command
+from flows.cli.options import ASSIGNMENTS, CONFIG, WEIGHTS, CommandOnFiles
+from flows.config.load import load_config, load_for_store
+from flows.config.settings import RunConfig
+from flows.session import console
+from flows.session.errors import UserError
+from storage.files.commit import check_writable
 
 Drawn = Any
 """A `matplotlib` Figure or, of what moves, a FuncAnimation; matplotlib takes a while to import."""
@@ -85,7 +86,7 @@ def picture(
                 return settings
 
             def draw(settings: RunConfig) -> None:
-                from flows.visualize_files import is_moving, save_picture
+                from flows.visualize.files import is_moving, save_picture
 
                 if moves:
                     values["moving"] = is_moving(out)

@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 from datetime import datetime
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 from pydantic import AwareDatetime, BaseModel, BeforeValidator, Field, model_validator
 
-from flows.errors import UserError, did_you_mean
+from flows.session.errors import UserError, did_you_mean
 from fusion.traits import TRAITS
-from storage.trait_columns import TraitColumn, trait_columns
-from storage.trait_export import FORMATS
-
-if TYPE_CHECKING:
-    from flows.config import RunConfig
+from storage.exports.columns import TraitColumn, trait_columns
+from storage.exports.package import FORMATS
+from storage.files.paths import StorePath
 
 
 def _names(value: object) -> object:
@@ -47,16 +45,16 @@ class ExportSettings(BaseModel, frozen=True, extra="forbid"):
         return (self.since is None or time >= self.since) and (self.until is None or time < self.until)
 
 
-def chosen_columns(config: RunConfig) -> list[TraitColumn]:
+def chosen_columns(settings: ExportSettings, out: StorePath | None) -> list[TraitColumn]:
     """The columns that the settings name, in their order.
 
     Raises:
         UserError: one is not known or is named twice, or the file is to have another ending than .csv or .parquet.
     """
-    if config.out is not None and config.out.suffix.lower() not in FORMATS:
-        raise UserError(f"cannot write {config.out}: its name must end in {' or '.join(FORMATS)}")
+    if out is not None and out.suffix.lower() not in FORMATS:
+        raise UserError(f"cannot write {out}: its name must end in {' or '.join(FORMATS)}")
     known = {column.name: column for column in trait_columns(TRAITS)}
-    names = known if config.export.columns is None else config.export.columns
+    names = known if settings.columns is None else settings.columns
     unknown = [name for name in names if name not in known]
     if unknown:
         raise UserError(

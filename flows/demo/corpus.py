@@ -16,10 +16,10 @@ import av
 import cv2
 import numpy as np
 
-from flows.demo_motion import HeadMotion, HeadWarp, head_poses
-from flows.errors import UserError
+from flows.demo.motion import HeadMotion, HeadWarp, head_poses
+from flows.session.errors import UserError
 from fusion.traits import TRAITS
-from storage.commit import TEMPORARY_PREFIX, commit_file
+from storage.files.commit import TEMPORARY_PREFIX, commit_file
 
 FPS = 25
 FRAMES = 100

@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from flows.doctor import Finding, why_not_writable
+from flows.doctor.machine import Finding, why_not_writable
 
 LIMIT_S = 60
 ANSWER_S = 5
@@ -32,7 +32,7 @@ print(json.dumps([tf.__version__, [card.get("device_name", "GPU") for card in ca
 """
 _MEDIAPIPE = """
 import socket, sys
-from extractors.offline_thread import give_up_network
+from extractors.faces.offline import give_up_network
 give_up_network()
 sys.modules["tensorflow"] = None  # it would be imported for a decorator alone
 import mediapipe.tasks.python.vision

@@ -16,12 +16,13 @@ from typing import Literal
 from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
 
-from extractors import assets, dynamic, static
-from extractors.assets_files import AssetError
+from extractors import dynamic, static
+from extractors.assets import catalog
+from extractors.assets.files import AssetError
 from extractors.devices import usable_cores
-from flows.config import RunConfig
-from flows.console import counted
-from flows.families import FACE_ASSET, asset_folder
+from flows.archive.families import FACE_ASSET, asset_folder
+from flows.config.settings import RunConfig
+from flows.session.console import counted
 
 Level = Literal["ok", "warning", "fault"]
 
@@ -87,7 +88,7 @@ def look_at_machine() -> Iterator[Finding]:
         yield Finding("memory", "warning" if cure else "ok", f"{memory:.1f} GB to be had", cure)
     for subject, folder, level, variable in (
         ("temporary files", Path(tempfile.gettempdir()), "fault", "TMPDIR"),
-        ("cache of downloads", assets.user_cache(), "warning", "XDG_CACHE_HOME"),  # all may be there already
+        ("cache of downloads", catalog.user_cache(), "warning", "XDG_CACHE_HOME"),  # all may be there already
     ):
         cure = f"name another folder in {variable}"
         if (reason := why_not_writable(folder)) is None:
@@ -98,19 +99,19 @@ def look_at_machine() -> Iterator[Finding]:
 
 def look_at_assets(config: RunConfig) -> Iterator[Finding]:
     """The face detector and the networks' weights: there, and with the bytes that they should have."""
-    named = os.environ.get(assets.ENVIRONMENT_VARIABLE)
+    named = os.environ.get(catalog.ENVIRONMENT_VARIABLE)
     if named and not Path(named).is_dir():
-        cure = f"mend {assets.ENVIRONMENT_VARIABLE}; until then, only the cache is looked into"
+        cure = f"mend {catalog.ENVIRONMENT_VARIABLE}; until then, only the cache is looked into"
         yield Finding("asset folder", "warning", f"{named} is not there", cure)
-    for asset in assets.select([]):
+    for asset in catalog.select([]):
         wanted = asset.name == FACE_ASSET or config.weights == "pretrained"
         if asset.name == static.ASSET and config.static.weights is not None:
             wanted = False
         assert asset.name in (FACE_ASSET, static.ASSET, dynamic.ASSET)
         try:
-            folder = assets.resolve(asset.name, folder=asset_folder(config, asset.name), download=False)
+            folder = catalog.resolve(asset.name, folder=asset_folder(config, asset.name), download=False)
         except AssetError as error:
-            if assets.find(asset, config.assets) is not None:
+            if catalog.find(asset, config.assets) is not None:
                 yield Finding(asset.name, "fault", str(error), f"remove it, then traitline assets fetch {asset.name}")
             elif wanted:
                 cure = f"traitline assets fetch {asset.name}; without a network, traitline assets unpack BUNDLE"

@@ -7,11 +7,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from uuid import uuid4
 
-from flows.doctor import Finding, disk
-from storage.commit import create_file, remove_files
+from flows.doctor.machine import Finding, disk
 from storage.errors import StoreError
+from storage.files.commit import create_file, remove_files
+from storage.files.paths import StorePath
 from storage.layout import open_store
-from storage.paths import StorePath
 
 # Nothing is decided by the dates of files, but people and `ls -t` go by them.
 SKEW_S = 5.0

@@ -13,24 +13,24 @@ from importlib.metadata import version as installed_version
 from pathlib import Path
 from typing import Any
 
-from flows import console
-from flows.clips import read_clips, ready_videos
-from flows.config import RunConfig
-from flows.errors import UserError
-from flows.families import Families, families_of
-from flows.kept_predictions import KeptPredictions
-from flows.labels import digest_of, labels_of, nothing_labelled, say_unmatched
-from flows.manifest import known_videos
-from flows.uncertainty import quality_of
-from fusion.evaluation import evaluate_protocol, runs
-from fusion.groups import read_groups
-from fusion.labels import Labels
-from fusion.matching import match_labels
-from fusion.predictors import LabelledClips, Predictor, all_predictors, chosen_predictors, timed_prediction
-from fusion.protocols import Fold, official_split, shared_subjects, subject_folds
+from flows.archive.clips import read_clips, ready_videos
+from flows.archive.families import Families, families_of
+from flows.archive.labels import digest_of, labels_of, nothing_labelled, say_unmatched
+from flows.archive.uncertainty import quality_of
+from flows.archive.videos import known_videos
+from flows.config.settings import RunConfig
+from flows.evaluation.kept import KeptPredictions
+from flows.session import console
+from flows.session.errors import UserError
+from fusion.evaluation.folds import Fold, official_split, shared_subjects, subject_folds
+from fusion.evaluation.predictors import LabelledClips, Predictor, all_predictors, chosen_predictors, timed_prediction
+from fusion.evaluation.protocol import evaluate_protocol, runs
+from fusion.labels.groups import read_groups
+from fusion.labels.matching import match_labels
+from fusion.labels.read import Labels
 from fusion.settings import WITHOUT_EFFECT
-from storage.commit import commit_file
-from storage.paths import StorePath
+from storage.files.commit import commit_file
+from storage.files.paths import StorePath
 
 SCHEMA = 1
 _LIBRARIES = ("numpy", "scipy", "scikit-learn", "keras", "tensorflow")
@@ -59,11 +59,11 @@ class _Material:
 def evaluate_clips(config: RunConfig, groups: Path | None, *, labels_only: bool) -> Evaluation:
     """Evaluate on the official split, where the labels state one, and on subject-disjoint folds; keep the results.
 
-    What each training predicted is kept as well, see `flows.kept_predictions`: broken off, the same call goes on there.
+    What each training predicted is kept as well, see `flows.evaluation.kept`: broken off, the same call goes on there.
 
     Args:
         config: which labels, store, features and settings; weights settled.
-        groups: a table of groups to tell results by, see `fusion.groups.read_groups`.
+        groups: a table of groups to tell results by, see `fusion.labels.groups.read_groups`.
         labels_only: evaluate what needs no features, on all labels.
 
     Returns:
@@ -71,7 +71,7 @@ def evaluate_clips(config: RunConfig, groups: Path | None, *, labels_only: bool)
         predictor has those of its trainings, whenever they were), "labels_only";
         "labels" (name, digest, clips, subjects, whether subjects are known and neuroticism inverted), "features" (keys,
         weights; null for labels only), "settings", "shared_subjects" (of official parts), and "protocols": "official"
-        and "subject_folds", each as from `fusion.evaluation.evaluate_protocol`.
+        and "subject_folds", each as from `fusion.evaluation.protocol.evaluate_protocol`.
 
     Raises:
         UserError: no labels, none that belong to a video with features, or an empty protocol.

@@ -12,20 +12,20 @@ from typing import Any, Literal
 import numpy as np
 from matplotlib.figure import Figure
 
-from flows import console
-from flows.config import RunConfig
-from flows.errors import UserError
-from flows.families import Families, families_of
-from flows.labels import labels_of, nothing_labelled, say_unmatched
-from flows.manifest import known_videos
-from flows.visualize_files import heading_of
-from fusion.feature_dimensions import Components, DimensionMeter, Dimensions
-from fusion.feature_figures import plot_components, plot_dimensions, plot_identity
-from fusion.feature_identity import Identity, IdentityMeter
-from fusion.matching import match_labels
-from storage.commit import commit_file
-from storage.feature_store import FeatureStore
-from storage.paths import StorePath
+from flows.archive.families import Families, families_of
+from flows.archive.labels import labels_of, nothing_labelled, say_unmatched
+from flows.archive.videos import known_videos
+from flows.config.settings import RunConfig
+from flows.session import console
+from flows.session.errors import UserError
+from flows.visualize.files import heading_of
+from fusion.features.dimensions import Components, DimensionMeter, Dimensions
+from fusion.features.identity import Identity, IdentityMeter
+from fusion.labels.matching import match_labels
+from fusion.pictures.features import plot_components, plot_dimensions, plot_identity
+from storage.files.commit import commit_file
+from storage.files.paths import StorePath
+from storage.shards.store import FeatureStore
 
 SCHEMA = 1
 AXES = 10

@@ -15,10 +15,10 @@ from collections.abc import Iterable
 
 import numpy as np
 
-from fusion.predictors import LabelledClips, Prediction, Predictor, timed_prediction
-from fusion.protocols import Fold
-from storage.commit import commit_file
-from storage.paths import StorePath
+from fusion.evaluation.folds import Fold
+from fusion.evaluation.predictors import LabelledClips, Prediction, Predictor, timed_prediction
+from storage.files.commit import commit_file
+from storage.files.paths import StorePath
 
 log = logging.getLogger(__name__)
 
@@ -35,11 +35,11 @@ class KeptPredictions:
         self._there = {path.name for path in folder.iterdir()} if folder.is_dir() else set()
 
     def count(self, runs: Iterable[tuple[Predictor, Fold, int]]) -> int:
-        """How many of these runs, as from `fusion.evaluation.runs`, were done before."""
+        """How many of these runs, as from `fusion.evaluation.protocol.runs`, were done before."""
         return sum(_name(*run) in self._there for run in runs)
 
     def predict(self, predictor: Predictor, clips: LabelledClips, fold: Fold, seed: int) -> Prediction:
-        """Predict as `fusion.predictors.timed_prediction` does, unless that was done before.
+        """Predict as `fusion.evaluation.predictors.timed_prediction` does, unless that was done before.
 
         Raises:
             StoreError: a prediction cannot be kept.

@@ -8,19 +8,19 @@ from pathlib import Path
 import numpy as np
 
 from extractors import dynamic, static
-from extractors.activations import LayerActivations, activation_statistics
-from extractors.crops import iter_crops, plan_static, plan_windows
-from extractors.dynamic import DynamicFeatureExtractor
+from extractors.dynamic.extractor import DynamicFeatureExtractor
 from extractors.errors import VideoError
-from extractors.optical_flow import OpticalFlowComputer, loop_to, scale_for_i3d
-from extractors.static import StaticFeatureExtractor
-from extractors.track import FaceTrack
-from flows import console
-from flows.config import RunConfig
-from flows.errors import UserError
-from flows.families import asset_folder, families_of, static_weights
-from flows.manifest import VideoFile
-from storage.feature_store import FeatureStore
+from extractors.faces.crops import iter_crops, plan_static, plan_windows
+from extractors.faces.track import FaceTrack
+from extractors.optical_flow.computer import OpticalFlowComputer, loop_to, scale_for_i3d
+from extractors.pictures.activations import LayerActivations, activation_statistics
+from extractors.static.extractor import StaticFeatureExtractor
+from flows.archive.families import asset_folder, families_of, static_weights
+from flows.archive.videos import VideoFile
+from flows.config.settings import RunConfig
+from flows.session import console
+from flows.session.errors import UserError
+from storage.shards.store import FeatureStore
 
 
 def layer_activations(config: RunConfig, videos: Sequence[VideoFile], clips: int) -> dict[str, list[LayerActivations]]:

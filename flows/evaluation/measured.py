@@ -1,6 +1,6 @@
 """How long a network takes and how much memory, measured in a process of its own.
 
-    python -m flows.measured NAME
+    python -m flows.evaluation.measured NAME
 
 prints one line of JSON, as `Measured` has it. Only a fresh process knows its own peak of memory.
 """
@@ -17,8 +17,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from flows.architectures import ENTRIES, Entry
-from flows.errors import UserError
+from flows.evaluation.networks import ENTRIES, Entry
+from flows.session.errors import UserError
 
 WARM_UP = 3
 SECONDS = 2.0
@@ -42,12 +42,12 @@ class Measured:
 
 
 def measure(name: str) -> Measured:
-    """Measure a network of `flows.architectures` in a child process.
+    """Measure a network of `flows.evaluation.networks` in a child process.
 
     Raises:
         UserError: the child broke off; has its last words.
     """
-    command = [sys.executable, "-m", "flows.measured", name]
+    command = [sys.executable, "-m", "flows.evaluation.measured", name]
     environment = os.environ | {"TF_CPP_MIN_LOG_LEVEL": "3", "KERAS_BACKEND": "tensorflow"}
     child = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     if child.returncode:
@@ -79,7 +79,7 @@ def _measure_here(entry: Entry) -> Measured:
 def _network(entry: Entry) -> Any:
     if not entry.folds:
         return entry.build()
-    from extractors.inference import for_inference
+    from extractors.networks.inference import for_inference
 
     return for_inference(entry.build())
 

@@ -35,7 +35,7 @@ class Entry:
 
 def _model(static_dim: int, dynamic_dim: int, form: str) -> Callable[[], keras.Model]:
     def build() -> keras.Model:
-        from fusion.model import CompletePersonalityModel
+        from fusion.model.model import CompletePersonalityModel
 
         return CompletePersonalityModel(static_dim, dynamic_dim, form=form)
 
@@ -43,19 +43,19 @@ def _model(static_dim: int, dynamic_dim: int, form: str) -> Callable[[], keras.M
 
 
 def _mlp() -> keras.Model:
-    from fusion.baselines import mlp_network
+    from fusion.evaluation.baselines import mlp_network
 
     return mlp_network(static.FEATURES + dynamic.FEATURES)
 
 
 def _resnet50() -> keras.Model:
-    from extractors.static import StaticFeatureExtractor
+    from extractors.static.extractor import StaticFeatureExtractor
 
     return StaticFeatureExtractor("random").model
 
 
 def _i3d() -> keras.Model:
-    from extractors.i3d import build_i3d
+    from extractors.dynamic.i3d import build_i3d
 
     return build_i3d()
 

@@ -6,7 +6,7 @@ from typing import Any
 
 from rich.table import Table
 
-from fusion.evaluation import COLUMNS
+from fusion.evaluation.protocol import COLUMNS
 
 MEASURES = {
     "one_minus_mae": "1-MAE",
@@ -21,7 +21,7 @@ _TRAIT_LETTERS = ("O", "C", "E", "A", "N", "mean")
 
 
 def evaluation_tables(results: dict[str, Any]) -> list[Table]:
-    """All tables of an evaluation (see `flows.evaluation.evaluate_clips`), those without rows left out."""
+    """All tables of an evaluation (see `flows.evaluation.evaluate.evaluate_clips`), those without rows left out."""
     tables = [
         _leakage(results),
         _shared(results),

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
-from storage.failures import Failure, FailureLog
-from storage.families import Family
-from storage.feature_store import FeatureStore
-from storage.features import VideoFeatures
+from storage.shards.family import Family
+from storage.shards.features import VideoFeatures
+from storage.shards.store import FeatureStore
+from storage.tables.failures import Failure, FailureLog
 
 
 def commit_shard(

@@ -7,10 +7,11 @@ import threading
 import time
 from collections.abc import Sequence
 
-from flows import console, machine
-from flows.extraction import Job, ShardReport
-from flows.session import settle_environment
-from flows.worker import MakeWorker, Worker
+from flows.extraction import cores
+from flows.extraction.jobs import Job, ShardReport
+from flows.extraction.worker import MakeWorker, Worker
+from flows.session import console
+from flows.session.environment import settle_environment
 
 LOOK_S = 1.0
 
@@ -91,5 +92,5 @@ def _settle(own_cluster: bool) -> None:
     me = get_worker().address
     hosts = {address: worker["host"] for address, worker in get_client().scheduler_info()["workers"].items()}
     here = sorted(address for address, host in hosts.items() if host == hosts[me])
-    if own_cluster or not machine.is_restricted():  # else whoever started the workers has dealt the cores out
-        machine.take_share(here.index(me), len(here))
+    if own_cluster or not cores.is_restricted():  # else whoever started the workers has dealt the cores out
+        cores.take_share(here.index(me), len(here))

@@ -1,4 +1,4 @@
-"""Extraction of one shard of videos: from files to committed features. Plain code; `flows.extract` makes it a flow."""
+"""Extraction of one shard of videos, from files to committed features; `flows.pipeline.extract` makes it a flow."""
 
 from __future__ import annotations
 
@@ -10,56 +10,29 @@ from pathlib import Path
 
 import numpy as np
 
-from extractors import assets, dynamic, static
+from extractors import dynamic, static
+from extractors.assets import catalog
 from extractors.devices import usable_cores
-from extractors.dynamic import DynamicFeatureExtractor
+from extractors.dynamic.extractor import DynamicFeatureExtractor
 from extractors.errors import TRANSIENT, Fault, VideoError
-from extractors.optical_flow import OpticalFlowComputer, loop_to, scale_for_i3d
-from extractors.preparation import FaceCrop, Motion, PreparationSettings, Request
-from extractors.preparer_pool import Again, Finished, PreparerPool
-from extractors.quality import QUALITY, Quality
-from extractors.static import StaticFeatureExtractor
-from extractors.stopwatch import Stopwatch
-from extractors.track import FaceTrack
-from flows.committing import commit_shard
-from flows.config import RunConfig
-from flows.families import FACE_ASSET, Families, asset_folder, static_weights
-from flows.manifest import VideoFile
-from storage.failures import Failure, FailureLog
-from storage.families import Family
-from storage.feature_store import FeatureStore
-from storage.features import VideoFeatures
+from extractors.faces.quality import QUALITY, Quality
+from extractors.faces.track import FaceTrack
+from extractors.optical_flow.computer import OpticalFlowComputer, loop_to, scale_for_i3d
+from extractors.preparation.pool import Again, Finished, PreparerPool
+from extractors.preparation.preparer import FaceCrop, Motion, PreparationSettings, Request
+from extractors.preparation.stopwatch import Stopwatch
+from extractors.static.extractor import StaticFeatureExtractor
+from flows.archive.families import FACE_ASSET, Families, asset_folder, static_weights
+from flows.archive.videos import VideoFile
+from flows.config.settings import RunConfig
+from flows.extraction.commit import commit_shard
+from flows.extraction.jobs import Job, ShardReport
+from storage.shards.family import Family
+from storage.shards.features import VideoFeatures
+from storage.shards.store import FeatureStore
+from storage.tables.failures import Failure, FailureLog
 
 log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True, slots=True)
-class Job:
-    """One video and what it still needs.
-
-    Args:
-        video: the file.
-        static: whether its static tokens are missing.
-        dynamic: whether its dynamic tokens are missing.
-        attempts: how often it was refused before with the same settings.
-        reason: why it was refused last.
-    """
-
-    video: VideoFile
-    static: bool
-    dynamic: bool
-    attempts: int = 0
-    reason: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class ShardReport:
-    """What came of one shard: counts, and seconds by stage; `lost` where another run has taken it over."""
-
-    extracted: int
-    failed: int
-    seconds: dict[str, float]
-    lost: bool = False
 
 
 class _Batcher:
@@ -172,8 +145,8 @@ class Extractor:
 
     def _build(self, resources: ExitStack) -> None:
         config = self._config
-        (model,) = assets.known_assets()[FACE_ASSET].files
-        folder = assets.resolve(FACE_ASSET, folder=asset_folder(config, FACE_ASSET))
+        (model,) = catalog.known_assets()[FACE_ASSET].files
+        folder = catalog.resolve(FACE_ASSET, folder=asset_folder(config, FACE_ASSET))
         self._optical_flow = OpticalFlowComputer.from_settings(config.optical_flow)
         preparation = PreparationSettings(
             face_model=folder / model.name,

@@ -18,9 +18,9 @@ from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from types import TracebackType
 
-from flows.extraction import Job, ShardReport
-from flows.worker import MakeWorker
-from flows.worker_process import STOP_LIMIT_S, Ready, VideoDone
+from flows.extraction.jobs import Job, ShardReport
+from flows.extraction.process import STOP_LIMIT_S, Ready, VideoDone
+from flows.extraction.worker import MakeWorker
 
 
 class WorkerDiedError(Exception):
@@ -130,8 +130,8 @@ class _Process:
         ours, theirs = socket.socketpair()
         # Not multiprocessing: its children import the main module again. The share first: NumPy starts threads.
         code = (
-            f"from flows.machine import take_share; take_share({self._number}, {self._count}); "
-            f"from flows.worker_process import serve; serve({theirs.fileno()})"
+            f"from flows.extraction.cores import take_share; take_share({self._number}, {self._count}); "
+            f"from flows.extraction.process import serve; serve({theirs.fileno()})"
         )
         self._process = subprocess.Popen(
             [sys.executable, "-c", code],

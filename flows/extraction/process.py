@@ -1,4 +1,4 @@
-"""What runs in a process of `flows.worker_pool`."""
+"""What runs in a process of `flows.extraction.pool`."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ import traceback
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
 
-from flows import console, stopping
-from flows.session import settle_environment
-from flows.worker import Worker
+from flows.extraction.worker import Worker
+from flows.session import console, stopping
+from flows.session.environment import settle_environment
 
 STOP_LIMIT_S = 15.0  # from the parent's end, or its wish, to the end of this process at the latest
 

@@ -20,14 +20,14 @@ from prefect.futures import PrefectFuture
 from prefect.settings import PREFECT_API_URL
 from prefect.task_runners import ThreadPoolTaskRunner
 
-from flows import machine, stopping
-from flows.config import ExtractSettings
-from flows.dask_worker import StopAskedError, extract_here, release_worker
-from flows.errors import UserError
-from flows.extraction import Job, ShardReport
-from flows.session import USER_ERRORS
-from flows.worker import MakeWorker
-from flows.worker_pool import PoolClosedError, Tally, WorkerPool
+from flows.config.settings import ExtractSettings
+from flows.extraction import cores
+from flows.extraction.dask import StopAskedError, extract_here, release_worker
+from flows.extraction.jobs import Job, ShardReport
+from flows.extraction.pool import PoolClosedError, Tally, WorkerPool
+from flows.extraction.worker import MakeWorker
+from flows.session import stopping
+from flows.session.errors import USER_ERRORS, UserError
 from storage.errors import UnreachableError
 
 CONNECT_S = 10
@@ -88,7 +88,7 @@ def open_runner(settings: ExtractSettings, make: MakeWorker) -> Iterator[Runner]
 
 @contextmanager
 def _in_processes(settings: ExtractSettings, make: MakeWorker) -> Iterator[Runner]:
-    count = settings.workers if settings.workers is not None else machine.default_workers()
+    count = settings.workers if settings.workers is not None else cores.default_workers()
     # In this order: the threads that wait for workers end once these have.
     with ThreadPoolTaskRunner(max_workers=count) as tasks, WorkerPool(make, count) as pool:
         yield Runner(
@@ -106,7 +106,7 @@ def _on_dask(settings: ExtractSettings, make: MakeWorker) -> Iterator[Runner]:
     if settings.address is not None:
         where: dict[str, Any] = {"address": settings.address, "client_kwargs": {"timeout": CONNECT_S}}
     else:
-        count = settings.workers if settings.workers is not None else machine.default_workers()
+        count = settings.workers if settings.workers is not None else cores.default_workers()
         # Dask's bound on memory would kill workers for what the networks take; `limits.*` bound that of videos.
         local = {"n_workers": count, "threads_per_worker": 1, "memory_limit": 0, "dashboard_address": None}
         where = {

@@ -9,12 +9,13 @@ from contextlib import ExitStack
 from functools import partial
 from types import TracebackType
 
-from flows.config import RunConfig
-from flows.extraction import Extractor, Job, ShardReport
-from flows.families import Families
-from flows.worklist import Lookup
+from flows.archive.families import Families
+from flows.config.settings import RunConfig
+from flows.extraction.extractor import Extractor
+from flows.extraction.jobs import Job, ShardReport
+from flows.extraction.worklist import Lookup
 from storage.errors import StoreError
-from storage.leases import LeaseLostError, Leases
+from storage.leases.leases import LeaseLostError, Leases
 
 log = logging.getLogger(__name__)
 

@@ -6,13 +6,13 @@ from collections import Counter, deque
 from collections.abc import Iterable, Iterator, Sequence, Set
 
 from extractors.errors import TRANSIENT
-from flows.config import RunConfig
-from flows.extraction import Job
-from flows.families import Families
-from flows.manifest import VideoFile
-from storage.failures import FailureLog, LastFailure
-from storage.feature_store import FeatureStore
-from storage.leases import Claim
+from flows.archive.families import Families
+from flows.archive.videos import VideoFile
+from flows.config.settings import RunConfig
+from flows.extraction.jobs import Job
+from storage.leases.claims import Claim
+from storage.shards.store import FeatureStore
+from storage.tables.failures import FailureLog, LastFailure
 
 
 class Lookup:

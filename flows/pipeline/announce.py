@@ -20,8 +20,8 @@ from prefect.context import FlowRunContext
 from prefect.events import emit_event
 from prefect.settings import PREFECT_CLIENT_MAX_RETRIES, PREFECT_LOGGING_TO_API_ENABLED, temporary_settings
 
-from flows.console import counted
-from storage.paths import StorePath
+from flows.session.console import counted
+from storage.files.paths import StorePath
 
 log = logging.getLogger(__name__)
 

@@ -3,27 +3,26 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
-from flows import console
-from flows.config import RunConfig
-from flows.export_settings import chosen_columns
-from flows.families import Families, families_of
-from flows.manifest import Archive, VideoFile
-from flows.model_card import INTENDED, limits
-from flows.models import ModelReference
-from flows.refusals import how_to_list, in_words
-from flows.steps import step
-from storage.failures import Failure, FailureLog
-from storage.models import ModelSerializer
-from storage.paths import StorePath
-from storage.provenance import program_version
-from storage.scores import ScoreStore
-from storage.trait_export import write_export
-from storage.trait_rows import TraitRow
+from flows.archive.families import Families, families_of
+from flows.archive.model_card import INTENDED, limits
+from flows.archive.models import ModelReference
+from flows.archive.refusals import how_to_list, in_words
+from flows.archive.rows import trait_rows
+from flows.archive.videos import Archive
+from flows.config.export import chosen_columns
+from flows.config.settings import RunConfig
+from flows.pipeline.steps import step
+from flows.session import console
+from storage.exports.package import write_export
+from storage.exports.rows import TraitRow
+from storage.files.paths import StorePath
+from storage.models.provenance import program_version
+from storage.models.serializer import ModelSerializer
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,41 +34,6 @@ class ExportReport:
     reasons: dict[str, int]
 
 
-def trait_rows(
-    config: RunConfig, families: Families, videos: Sequence[VideoFile], model: ModelReference
-) -> Iterator[TraitRow]:
-    """One row per video, in the order of the videos: its score, or why there is none.
-
-    Scores are read in step with the videos, both in order of their ids, and are not kept.
-    """
-    keys = (families.static.key, families.dynamic.key)
-    failures = {
-        (row.video_id, row.video_sha256): row
-        for row in FailureLog(config.store.path).current()
-        if row.key == families.features
-    }
-    scores = ScoreStore(config.store.path).read(model.name, model.version)
-    score = next(scores, None)
-    for video in videos:
-        which = (video.video_id, video.sha256)
-        while score is not None and score.video_id < video.video_id:
-            score = next(scores, None)
-        if (
-            score is not None
-            and (score.video_id, score.video_sha256) == which
-            and (score.static_key, score.dynamic_key) == keys
-        ):
-            yield TraitRow.scored(score, str(model))
-        elif which in failures:
-            yield TraitRow.failed(failures[which], str(model))
-        else:
-            # Nothing in the archive may go missing from the file, not even what no run has come to yet.
-            why = ("extract", "not_extracted", "no run has come to it yet")
-            if not video.sha256:
-                why = ("decode", "unreadable", "the file cannot be read")
-            yield TraitRow.failed(Failure(*which, families.features, *why, 1), str(model))
-
-
 @step("export")
 def export(config: RunConfig, videos: Archive, model: ModelReference) -> ExportReport:
     """Write the file to `config.out`, or to STORE/exports/<model>-<version>.csv.
@@ -77,7 +41,7 @@ def export(config: RunConfig, videos: Archive, model: ModelReference) -> ExportR
     Raises:
         UserError: a column is not known, or `config.out` has another ending than .csv or .parquet.
     """
-    columns = chosen_columns(config)
+    columns = chosen_columns(config.export, config.out)
     metadata = ModelSerializer(config.store.path).metadata(model.name, model.version)
     families = families_of(config)
     path = config.out

@@ -2,65 +2,36 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import queue
 import time
 from collections import Counter
 from collections.abc import Callable
 from contextlib import ExitStack, suppress
-from dataclasses import asdict, dataclass, field
-from datetime import UTC, datetime
 from functools import partial
 
 from prefect import State
 from prefect.futures import PrefectFuture
-from pydantic import TypeAdapter
 
-from flows import announce, console, stopping
-from flows.config import RunConfig
-from flows.errors import UserError
-from flows.extraction import Extractor, Job, ShardReport
-from flows.families import Families, families_of
-from flows.manifest import Archive
-from flows.prefect_server import prefect_api
-from flows.refusals import how_to_list, in_words, refusal_reasons
-from flows.runners import Runner, open_runner, shard_task
-from flows.session import USER_ERRORS, settle_environment
-from flows.steps import step
-from flows.worker import extract_and_commit, worker_maker
-from flows.worker_pool import Tally
-from flows.worklist import WorkList
-from storage.commit import commit_file
-from storage.leases import Leases
+from flows.archive.families import Families, families_of
+from flows.archive.refusals import how_to_list, in_words, refusal_reasons
+from flows.archive.videos import Archive
+from flows.config.settings import RunConfig
+from flows.extraction.extractor import Extractor
+from flows.extraction.jobs import ExtractReport, Job, ShardReport, TooManyRefusedError, keep_report
+from flows.extraction.pool import Tally
+from flows.extraction.runners import Runner, open_runner, shard_task
+from flows.extraction.worker import extract_and_commit, worker_maker
+from flows.extraction.worklist import WorkList
+from flows.pipeline import announce
+from flows.pipeline.steps import step
+from flows.session import console, stopping
+from flows.session.environment import settle_environment
+from flows.session.errors import USER_ERRORS
+from flows.session.server import prefect_api
+from storage.leases.leases import Leases
 
 log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True, slots=True)
-class ExtractReport:
-    """Counts of videos, and seconds by stage over all shards.
-
-    Args:
-        extracted, failed: by this run.
-        cached: had their features before.
-        refused_before: were refused before with the same settings, and not tried again.
-        seconds: by stage, of this run.
-        by_others: extracted or refused meanwhile by other runs.
-        reasons: of the videos that were refused, by this run or by others meanwhile: code -> count.
-    """
-
-    extracted: int
-    failed: int
-    cached: int
-    refused_before: int
-    seconds: dict[str, float]
-    by_others: int = 0
-    reasons: dict[str, int] = field(default_factory=dict)
-
-
-class TooManyRefusedError(UserError):
-    """More videos were refused than the settings allow."""
 
 
 @shard_task
@@ -114,7 +85,7 @@ def extract(config: RunConfig, videos: Archive) -> ExtractReport:
         "Extract: %d extracted, %d refused, %d in the store before, %d refused before",
         *(extracted, failed, work.cached, work.refused_before),
     )
-    _keep(report, config)
+    keep_report(report, config)
     if work.refused > config.extract.max_failed_fraction * work.count:
         raise TooManyRefusedError(
             f"{work.refused:,} of {console.counted(work.count, 'video')} refused ({in_words(reasons)}), more than "
@@ -238,24 +209,3 @@ def _wait_for(held: Counter[str], waited_for: Counter[str], poll_s: float) -> Co
         console.say(f"Extract: waiting for videos that other runs work on: {hosts}")
     time.sleep(poll_s)
     return held
-
-
-def _keep(report: ExtractReport, config: RunConfig) -> None:
-    stamp = datetime.now(UTC).strftime("%Y%m%dT%H%M%S%f")
-    with commit_file(config.store.path / "runs" / f"{stamp}-extract.json") as temporary:
-        temporary.write_text(json.dumps(asdict(report), indent=2) + "\n", encoding="utf-8")
-
-
-def last_extraction(config: RunConfig) -> ExtractReport | None:
-    """The report of the last extraction that had something to do, if there was one.
-
-    Raises:
-        UserError: its file is damaged.
-    """
-    reports = sorted((config.store.path / "runs").glob("*-extract.json"))
-    if not reports:
-        return None
-    try:
-        return TypeAdapter(ExtractReport).validate_json(reports[-1].read_text(encoding="utf-8"), strict=True)
-    except (OSError, ValueError) as error:
-        raise UserError(f"{reports[-1]} is damaged; remove it: it only tells of the last extraction") from error

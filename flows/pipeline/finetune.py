@@ -9,22 +9,22 @@ from importlib.metadata import version as installed_version
 import numpy as np
 
 from extractors import static
-from extractors.assets_own import OwnAsset, find_own, save_own
-from extractors.crops import iter_crops, plan_static, plan_windows
+from extractors.assets.own import OwnAsset, find_own, save_own
 from extractors.errors import VideoError
-from extractors.finetune import fine_tune
-from extractors.static import StaticFeatureExtractor
-from extractors.track import FaceTrack
-from flows import console
-from flows.config import RunConfig
-from flows.errors import UserError
-from flows.families import asset_folder, families_of, static_weights
-from flows.labels import nothing_labelled
-from flows.manifest import VideoFile
-from fusion.labels import read_labels
-from fusion.matching import match_labels
-from fusion.split import split_by_subject
-from storage.feature_store import FeatureStore
+from extractors.faces.crops import iter_crops, plan_static, plan_windows
+from extractors.faces.track import FaceTrack
+from extractors.static.extractor import StaticFeatureExtractor
+from extractors.static.finetune import fine_tune
+from flows.archive.families import asset_folder, families_of, static_weights
+from flows.archive.labels import nothing_labelled
+from flows.archive.videos import VideoFile
+from flows.config.settings import RunConfig
+from flows.session import console
+from flows.session.errors import UserError
+from fusion.labels.matching import match_labels
+from fusion.labels.read import read_labels
+from fusion.labels.split import split_by_subject
+from storage.shards.store import FeatureStore
 
 
 def finetune(config: RunConfig, videos: Sequence[VideoFile]) -> OwnAsset:
@@ -39,7 +39,7 @@ def finetune(config: RunConfig, videos: Sequence[VideoFile]) -> OwnAsset:
     Raises:
         UserError: no labels, no labelled video with faces, or labels of fewer than two people; or training made
             nothing better, and nothing is kept.
-        fusion.labels.LabelError: the labels cannot be read.
+        fusion.errors.LabelError: the labels cannot be read.
     """
     if config.labels is None:
         raise UserError("fine-tuning needs labels; give them with --labels FILE")

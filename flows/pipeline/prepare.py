@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import importlib.util
 
-from flows import console
-from flows.config import RunConfig
-from flows.errors import UserError
-from flows.export_settings import chosen_columns
-from flows.families import families_of, settle_weights
-from flows.labels import labels_of
-from flows.manifest import Archive, known_videos, videos_of
-from storage.commit import check_writable
+from flows.archive.families import families_of, settle_weights
+from flows.archive.labels import labels_of
+from flows.archive.videos import Archive, known_videos, videos_of
+from flows.config.export import chosen_columns
+from flows.config.settings import RunConfig
+from flows.session import console
+from flows.session.errors import UserError
+from storage.files.commit import check_writable
 
 
 def prepare(settings: RunConfig, *, with_files: bool = False) -> tuple[RunConfig, Archive]:
@@ -29,7 +29,7 @@ def prepare(settings: RunConfig, *, with_files: bool = False) -> tuple[RunConfig
         labels_of(settings)
     if settings.out is not None:
         check_writable(settings.out)
-    chosen_columns(settings)
+    chosen_columns(settings.export, settings.out)
     if with_files:
         _check_dask(settings)
     with console.console.status("Looking at the videos") as status:

@@ -4,19 +4,19 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from flows.config import RunConfig
-from flows.errors import UserError
-from flows.export import ExportReport, export
-from flows.extract import ExtractReport, TooManyRefusedError, extract
-from flows.manifest import Archive
-from flows.models import ModelReference, chosen_model, trains
-from flows.refusals import AllRefusedError
-from flows.report import report
-from flows.score import score
-from flows.session import USER_ERRORS
-from flows.steps import step
-from flows.train import train
-from storage.paths import StorePath
+from flows.archive.models import ModelReference, chosen_model, trains
+from flows.archive.refusals import AllRefusedError
+from flows.archive.videos import Archive
+from flows.config.settings import RunConfig
+from flows.extraction.jobs import ExtractReport, TooManyRefusedError
+from flows.pipeline.export import ExportReport, export
+from flows.pipeline.extract import extract
+from flows.pipeline.report import report
+from flows.pipeline.score import score
+from flows.pipeline.steps import step
+from flows.pipeline.train import train
+from flows.session.errors import USER_ERRORS, UserError
+from storage.files.paths import StorePath
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,20 +10,21 @@ from itertools import islice
 
 import numpy as np
 
-from flows import announce, console
-from flows.clips import CachedClip, read_clips, ready_videos
-from flows.config import RunConfig
-from flows.drift import Drift, drifts_of
-from flows.errors import UserError
-from flows.families import Families, families_of, stored_families
-from flows.manifest import Archive, known_videos
-from flows.models import ModelReference
-from flows.refusals import without_features
-from flows.steps import step
-from flows.uncertainty import quality_of, stored_uncertainty
-from fusion.uncertainty import Judged
-from storage.models import ModelSerializer
-from storage.scores import Score, ScoreStore
+from flows.archive.clips import CachedClip, read_clips, ready_videos
+from flows.archive.drift import Drift, drifts_of
+from flows.archive.families import Families, families_of, stored_families
+from flows.archive.models import ModelReference
+from flows.archive.refusals import without_features
+from flows.archive.uncertainty import quality_of, stored_uncertainty
+from flows.archive.videos import Archive, known_videos
+from flows.config.settings import RunConfig
+from flows.pipeline import announce
+from flows.pipeline.steps import step
+from flows.session import console
+from flows.session.errors import UserError
+from fusion.uncertainty.intervals import Judged
+from storage.models.serializer import ModelSerializer
+from storage.tables.scores import Score, ScoreStore
 
 log = logging.getLogger(__name__)
 
@@ -87,8 +88,8 @@ def _score(config: RunConfig, families: Families, weights: str, videos: Archive,
         else:
             console.say(f"Score: nothing to score: {without_features(config, families, videos)}", style="yellow")
         return 0
-    from fusion.model import CompletePersonalityModel  # registers the classes that a saved model is made of
-    from fusion.scoring import predict
+    from fusion.model.model import CompletePersonalityModel  # registers the classes that a saved model is made of
+    from fusion.model.scoring import predict
 
     network, metadata = ModelSerializer(config.store.path).load(model.name, model.version)
     if not isinstance(network, CompletePersonalityModel):

@@ -26,5 +26,6 @@ class Step(Flow[P, R]):
 
 
 def step(name: str) -> Callable[[Callable[P, R]], Step[P, R]]:
-    """Make a step of a function. Prefect keeps its parameters by their names only, see `flows.manifest.Archive`."""
+    """Make a step of a function. Prefect keeps its parameters by their names only, see
+    `flows.archive.videos.Archive`."""
     return lambda function: Step(function, name=name, validate_parameters=False)

@@ -11,23 +11,24 @@ from typing import TYPE_CHECKING
 
 import platformdirs
 
-from flows import announce, console
-from flows.clips import StoredClips, ready_videos
-from flows.config import RunConfig
-from flows.families import Families, families_of
-from flows.labels import digest_of, labels_of, nothing_labelled, say_unmatched
-from flows.manifest import Archive
-from flows.models import ModelReference
-from flows.steps import step
-from flows.uncertainty import uncertainty_of
-from fusion.matching import LabelledVideos, match_labels
+from flows.archive.clips import StoredClips, ready_videos
+from flows.archive.families import Families, families_of
+from flows.archive.labels import digest_of, labels_of, nothing_labelled, say_unmatched
+from flows.archive.models import ModelReference
+from flows.archive.uncertainty import uncertainty_of
+from flows.archive.videos import Archive
+from flows.config.settings import RunConfig
+from flows.pipeline import announce
+from flows.pipeline.steps import step
+from flows.session import console
+from fusion.labels.matching import LabelledVideos, match_labels
 from fusion.settings import WITHOUT_EFFECT
-from fusion.uncertainty import Uncertainty, hold_out_for_calibration, least_people
-from storage.models import ModelSerializer
-from storage.paths import store_path
+from fusion.uncertainty.intervals import Uncertainty, hold_out_for_calibration, least_people
+from storage.files.paths import store_path
+from storage.models.serializer import ModelSerializer
 
 if TYPE_CHECKING:
-    from fusion.training import EpochReport
+    from fusion.training.loop import EpochReport
 
 
 @step("train")
@@ -35,8 +36,8 @@ def train(config: RunConfig, videos: Archive) -> ModelReference:
     """Train on all labelled videos that have features, unless the latest model was made from exactly that.
 
     Raises:
-        flows.errors.UserError: no labels given, or none of them belongs to a video with features.
-        fusion.labels.LabelError, fusion.errors.TrainingError: what the labels lack.
+        flows.session.errors.UserError: no labels given, or none of them belongs to a video with features.
+        fusion.errors.LabelError, fusion.errors.TrainingError: what the labels lack.
     """
     path, labels = labels_of(config)
     families = families_of(config)
@@ -53,7 +54,7 @@ def train(config: RunConfig, videos: Archive) -> ModelReference:
         if serializer.metadata(name, known).get("recipe") == recipe:
             console.say(f"Train: {name}/{known} was made from the same features, labels and settings; nothing to train")
             return ModelReference(name, known)
-    from fusion import training  # Keras takes seconds to import
+    from fusion.training import train as training  # Keras takes seconds to import
 
     kept, held_out = hold_out_for_calibration(
         [matched.subjects[row] for row in rows], config.uncertainty, config.train.seed

@@ -9,18 +9,18 @@ from typing import TYPE_CHECKING
 import cv2
 import numpy as np
 
-from flows.config import RunConfig
-from flows.errors import UserError, did_you_mean
-from flows.families import Families
-from flows.models import ModelReference
-from flows.report_charts import time_line
-from flows.report_drawing import Drawing
-from flows.report_summary import Summary, extremes
-from fusion.matching import match_names
+from flows.archive.families import Families
+from flows.archive.models import ModelReference
+from flows.config.settings import RunConfig
+from flows.report.charts import time_line
+from flows.report.drawing import Drawing
+from flows.report.summary import Summary, extremes
+from flows.session.errors import UserError, did_you_mean
+from fusion.labels.matching import match_names
 from fusion.traits import TRAITS
 
 if TYPE_CHECKING:
-    from flows.visualize_model import SeenClip
+    from flows.visualize.model import SeenClip
 
 FRAMES = 8
 FRAME_PX = 120
@@ -72,7 +72,7 @@ def attention_of(
         )
     if not chosen:
         return Attention([], "No video has a score.")
-    from flows.visualize_model import see_clips  # TensorFlow takes seconds to import
+    from flows.visualize.model import see_clips  # TensorFlow takes seconds to import
 
     seen = see_clips(config, families, model, sorted({summary.names[row] for row, _, _ in chosen}))
     pictures: dict[str, list[Frame]] = {}
@@ -116,8 +116,8 @@ def _chosen(config: RunConfig, summary: Summary) -> list[tuple[int, str, str]]:
 
 
 def _drawn(clip: SeenClip, video_id: str, trait: str) -> Drawing:
-    from fusion.visual_relevance import attention_relevance
-    from fusion.visual_timeline import TimeLine
+    from fusion.model.relevance import attention_relevance
+    from fusion.pictures.timeline import TimeLine
 
     relevance = attention_relevance(clip.model, clip.batch, trait)[0]
     line = TimeLine(clip.attention(), relevance, clip.start_s, clip.end_s, trait)
@@ -125,8 +125,8 @@ def _drawn(clip: SeenClip, video_id: str, trait: str) -> Drawing:
 
 
 def _frames(config: RunConfig, video_id: str, length_s: float) -> list[Frame]:
-    from flows.visualize_clip import frames_at
-    from flows.visualize_model import video_file
+    from flows.visualize.clip import frames_at
+    from flows.visualize.model import video_file
 
     wanted = np.unique(((np.arange(FRAMES) + 0.5) / FRAMES * length_s * config.video.fps).astype(int))
     found = frames_at(config, video_file(config, video_id), wanted.tolist())

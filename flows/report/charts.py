@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from flows.console import counted
-from flows.report_drawing import TEXT_PX, Axes, Drawing
+from flows.report.drawing import TEXT_PX, Axes, Drawing
+from flows.session.console import counted
 
 if TYPE_CHECKING:
-    from fusion.visual_timeline import TimeLine
+    from fusion.pictures.timeline import TimeLine
 
 SMALL = (236, 170)
 WIDE_PX, PAIR_PX = 680, 540
@@ -146,7 +146,7 @@ def shares(title: str, parts: Sequence[tuple[str, int]]) -> Drawing:
 
 def time_line(title: str, line: TimeLine) -> Drawing:
     """Which moments were looked at (upper bars) and spoke for or against the trait (lower bars)."""
-    from fusion.visual_timeline import SILENCE  # Matplotlib takes its time to import
+    from fusion.pictures.timeline import SILENCE  # Matplotlib takes its time to import
 
     attention, spoken = line.by_moment(), line.spoken()
     most = int(attention.argmax())

@@ -7,21 +7,21 @@ from typing import Any
 
 import numpy as np
 
-from extractors.stopwatch import STAGES
-from flows.config import RunConfig
-from flows.console import counted
-from flows.drift import drift_table, drifts_of
-from flows.evaluation import latest_evaluation
-from flows.evaluation_tables import MEASURES, PROTOCOLS, evaluation_tables, every_figure
-from flows.extract import ExtractReport
-from flows.families import Families
-from flows.models import ModelReference
-from flows.report_charts import against, histogram, intervals, shares, trait_edges
-from flows.report_drawing import Drawing
-from flows.report_summary import Summary, noteworthy
-from flows.report_tables import Column, Table, of_screen
+from extractors.preparation.stopwatch import STAGES
+from flows.archive.drift import drift_table, drifts_of
+from flows.archive.families import Families
+from flows.archive.models import ModelReference
+from flows.config.settings import RunConfig
+from flows.evaluation.evaluate import latest_evaluation
+from flows.evaluation.tables import MEASURES, PROTOCOLS, evaluation_tables, every_figure
+from flows.extraction.jobs import ExtractReport
+from flows.report.charts import against, histogram, intervals, shares, trait_edges
+from flows.report.drawing import Drawing
+from flows.report.summary import Summary, noteworthy
+from flows.report.tables import Column, Table, of_screen
+from flows.session.console import counted
 from fusion.traits import TRAITS
-from fusion.uncertainty import Uncertainty
+from fusion.uncertainty.intervals import Uncertainty
 
 CORRELATION_NEEDS = 3
 FLAGS = {

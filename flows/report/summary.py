@@ -8,10 +8,10 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from extractors.quality import QUALITY
+from extractors.faces.quality import QUALITY
 from fusion.traits import TRAITS
-from storage.failures import Failure
-from storage.trait_rows import TraitRow
+from storage.exports.rows import TraitRow
+from storage.tables.failures import Failure
 
 EXAMPLES_PER_REASON = 5
 MOST_VIDEOS = 200

@@ -4,18 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from flows import announce
-from flows.config import RunConfig
-from flows.console import counted
-from flows.export import ExportReport
-from flows.extract import ExtractReport
-from flows.families import families_of
-from flows.models import ModelReference
-from flows.run import RunReport
-from flows.score import RescoreReport
-from storage.failures import FailureLog, still_refused
-from storage.feature_store import FeatureStore
-from storage.seen import SeenVideos
+from flows.archive.families import families_of
+from flows.archive.models import ModelReference
+from flows.config.settings import RunConfig
+from flows.extraction.jobs import ExtractReport
+from flows.pipeline import announce
+from flows.pipeline.export import ExportReport
+from flows.pipeline.run import RunReport
+from flows.pipeline.score import RescoreReport
+from flows.session.console import counted
+from storage.maintenance.survey import still_refused
+from storage.shards.store import FeatureStore
+from storage.tables.failures import FailureLog
+from storage.tables.seen import SeenVideos
 
 LONGEST_TABLE = 200  # rows
 

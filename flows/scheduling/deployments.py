@@ -33,7 +33,7 @@ from prefect.workers.base import BaseWorker
 from prefect.workers.process import ProcessWorker
 from pydantic import BaseModel, Field, TypeAdapter, ValidationError
 
-from flows.errors import UserError
+from flows.session.errors import UserError
 
 WATCH = "traitline: runs without a sign of life have crashed"
 TAG = "traitline"  # of all runs that deployments start, and of the steps in them
@@ -70,7 +70,7 @@ def read_entries(path: Path | None = None) -> list[Entry]:
     Raises:
         UserError: it cannot be read, or says what is not known here.
     """
-    source = files("flows") / "prefect.yaml" if path is None else path
+    source = files("flows.scheduling") / "prefect.yaml" if path is None else path
     try:
         tree = yaml.safe_load(source.read_text(encoding="utf-8"))
     except OSError as error:

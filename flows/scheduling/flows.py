@@ -1,7 +1,7 @@
 """The flows that Prefect's deployments start, with parameters that make a form on its pages.
 
 The steps themselves take objects. These take what a person can type: the path of a settings file, as the worker sees
-it, and the few settings that change from run to run; `flows/prefect.yaml` names them.
+it, and the few settings that change from run to run; `flows/scheduling/prefect.yaml` names them.
 """
 
 from __future__ import annotations
@@ -15,20 +15,23 @@ from typing import Any, Literal
 from prefect import State, flow, tags
 from prefect.states import Failed
 
-from flows import announce_results, console, stopping
-from flows.cli_store import existing_store
-from flows.config import RunConfig, load_config
-from flows.deployments import TAG
-from flows.export import export
-from flows.extract import ExtractReport, TooManyRefusedError, extract
-from flows.gpu_slots import gpu_slot
-from flows.manifest import check_videos
-from flows.models import chosen_model
-from flows.prepare import prepare
-from flows.run import all_steps
-from flows.score import rescore
-from flows.session import keep_settings, local_log, mistake_in_words
-from flows.train import train
+from flows.archive.models import chosen_model
+from flows.archive.videos import check_videos
+from flows.config.load import existing_store, keep_settings, load_config
+from flows.config.settings import RunConfig
+from flows.extraction.jobs import ExtractReport, TooManyRefusedError
+from flows.pipeline.export import export
+from flows.pipeline.extract import extract
+from flows.pipeline.prepare import prepare
+from flows.pipeline.run import all_steps
+from flows.pipeline.score import rescore
+from flows.pipeline.train import train
+from flows.scheduling import announce_results
+from flows.scheduling.deployments import TAG
+from flows.scheduling.gpu_slots import gpu_slot
+from flows.session import console, stopping
+from flows.session.errors import mistake_in_words
+from flows.session.log import local_log
 from storage.errors import UnreachableError
 
 RETRIES = 3

@@ -10,7 +10,7 @@ from prefect.client.orchestration import get_client
 from prefect.concurrency.asyncio import ConcurrencySlotAcquisitionError
 from prefect.concurrency.sync import concurrency
 
-from flows.errors import UserError
+from flows.session.errors import UserError
 
 GPU_LIMIT = "traitline-gpu"
 LEASE_S = 60.0  # a run that died loses its slot then, as soon as the server looks

@@ -16,7 +16,7 @@ from uuid import UUID
 
 import psutil
 
-from flows import console, stopping
+from flows.session import console, stopping
 
 STOP_LIMIT_S = 18.0  # for the runs; all this has to be over in `stopping.LIMIT_S`
 GRACE_S = 3.0  # for the worker after them

@@ -2,8 +2,15 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterable
 from difflib import get_close_matches
+
+from extractors.assets.files import AssetError
+from extractors.errors import DeviceError, LayerError
+from flows.session import console
+from fusion.errors import LabelError, TrainingError
+from storage.errors import StoreError, is_full, refusal
 
 _MOST_COMPARED = 20_000
 
@@ -20,3 +27,23 @@ def did_you_mean(word: str, known: Iterable[str]) -> str:
     by_lower = {name.lower(): name for name in known}
     near = get_close_matches(word.lower(), by_lower, n=1) if len(by_lower) <= _MOST_COMPARED else []
     return f", did you mean {by_lower[near[0]]}?" if near else ""
+
+
+USER_ERRORS = (UserError, AssetError, DeviceError, LayerError, LabelError, TrainingError, StoreError)
+
+
+def mistake_in_words(error: Exception) -> str | None:
+    """What a person did wrong, which disk is full, or that Prefect's server is gone, in one line; else None."""
+    if isinstance(error, USER_ERRORS):
+        return console.one_line(str(error))
+    httpx = sys.modules.get("httpx")  # which Prefect's client is made with
+    if httpx is not None and any(isinstance(cause, httpx.HTTPError) for cause in (error, error.__cause__)):
+        return (
+            f"Prefect's server has gone or refuses ({console.one_line(str(error))}); what is done is kept, and the "
+            "same command goes on from there"
+        )
+    if isinstance(error, OSError) and is_full(error):
+        # Libraries write beside the store too, into temporary folders and caches of their own.
+        place = error.filename if error.filename is not None else "a temporary file"
+        return f"cannot write {place}: {refusal(error)}"
+    return None

@@ -26,8 +26,8 @@ from pathlib import Path
 from types import ModuleType
 from urllib.parse import urlsplit
 
-from flows.errors import UserError
-from flows.proxies import PROXY_VARIABLES, bypass_proxies
+from flows.session.errors import UserError
+from flows.session.proxies import PROXY_VARIABLES, bypass_proxies
 
 log = logging.getLogger(__name__)
 
@@ -120,7 +120,7 @@ def prefect_api(*, for_people: bool = False) -> Iterator[str]:
         # Its pages ask this address.
         environment |= {"PREFECT_UI_API_URL": api, "PREFECT_UI_ENABLED": str(int(for_people))}
         server = subprocess.Popen(
-            [sys.executable, "-m", "flows.prefect_server", str(listening.fileno())],
+            [sys.executable, "-m", "flows.session.server", str(listening.fileno())],
             env=environment,
             stdin=subprocess.PIPE,
             stderr=subprocess.PIPE,

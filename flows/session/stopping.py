@@ -12,7 +12,7 @@ import threading
 import time
 from types import FrameType
 
-from flows import console
+from flows.session import console
 
 LIMIT_S = 26.0  # container engines and schedulers kill after 30 s or more
 EXIT_INTERRUPTED = 130

@@ -9,21 +9,22 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from extractors import assets, dynamic, static
-from extractors.crops import SIDE_PX, Window, iter_crops, plan_static, plan_windows
-from extractors.dynamic import DynamicFeatureExtractor
+from extractors import dynamic, static
+from extractors.assets import catalog
+from extractors.dynamic.extractor import DynamicFeatureExtractor
 from extractors.errors import VideoError
-from extractors.faces import FaceDetector
-from extractors.optical_flow import OpticalFlowComputer, loop_to, scale_for_i3d
-from extractors.static import StaticFeatureExtractor
-from extractors.track import track_faces
-from extractors.video import grid_frames
-from extractors.visual_dynamic import WindowMaps
-from extractors.visual_layers import find_layer, layer_activations
-from flows.config import RunConfig
-from flows.console import counted
-from flows.errors import UserError
-from flows.families import FACE_ASSET, asset_folder, static_weights
+from extractors.faces.crops import SIDE_PX, Window, iter_crops, plan_static, plan_windows
+from extractors.faces.detector import FaceDetector
+from extractors.faces.track import track_faces
+from extractors.optical_flow.computer import OpticalFlowComputer, loop_to, scale_for_i3d
+from extractors.pictures.dynamic import WindowMaps
+from extractors.pictures.layers import find_layer, layer_activations
+from extractors.static.extractor import StaticFeatureExtractor
+from extractors.video.grid import grid_frames
+from flows.archive.families import FACE_ASSET, asset_folder, static_weights
+from flows.config.settings import RunConfig
+from flows.session.console import counted
+from flows.session.errors import UserError
 
 PICTURES = (".png", ".jpg", ".jpeg", ".bmp", ".webp")
 
@@ -166,8 +167,8 @@ def motion_maps(
 
 
 def _windows_of(config: RunConfig, path: Path) -> list[Window]:
-    (file,) = assets.known_assets()[FACE_ASSET].files
-    model = assets.resolve(FACE_ASSET, folder=asset_folder(config, FACE_ASSET)) / file.name
+    (file,) = catalog.known_assets()[FACE_ASSET].files
+    model = catalog.resolve(FACE_ASSET, folder=asset_folder(config, FACE_ASSET)) / file.name
     with FaceDetector(model, config.faces) as detector:
         track = track_faces(path, detector, config.video, config.faces)
     return plan_windows(track, config.crops)

@@ -9,8 +9,8 @@ from pathlib import Path
 from matplotlib.animation import FuncAnimation, PillowWriter
 from matplotlib.figure import Figure
 
-from flows.config import RunConfig
-from storage.commit import commit_file
+from flows.config.settings import RunConfig
+from storage.files.commit import commit_file
 
 
 def heading_of(config: RunConfig, text: str) -> str:

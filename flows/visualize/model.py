@@ -11,22 +11,22 @@ import numpy as np
 from matplotlib.animation import FuncAnimation
 from matplotlib.figure import Figure
 
-from extractors.visual_layers import grad_cam
-from extractors.visual_static import FRAMES_ACROSS, placed, plot_overlays
-from flows.config import RunConfig
-from flows.errors import UserError, did_you_mean
-from flows.families import Families, families_of
-from flows.manifest import videos_folder
-from flows.models import ModelReference, chosen_model
-from flows.visualize_clip import faces_of, frames_at, prepared, static_network
-from flows.visualize_files import heading_of
-from fusion.matching import match_names
-from fusion.tokens import ClipTokens, pad_batch
-from storage.feature_store import FeatureStore
-from storage.models import ModelSerializer
+from extractors.pictures.layers import grad_cam
+from extractors.pictures.static import FRAMES_ACROSS, placed, plot_overlays
+from flows.archive.families import Families, families_of
+from flows.archive.models import ModelReference, chosen_model
+from flows.archive.videos import videos_folder
+from flows.config.settings import RunConfig
+from flows.session.errors import UserError, did_you_mean
+from flows.visualize.clip import faces_of, frames_at, prepared, static_network
+from flows.visualize.files import heading_of
+from fusion.clips.tokens import ClipTokens, pad_batch
+from fusion.labels.matching import match_names
+from storage.models.serializer import ModelSerializer
+from storage.shards.store import FeatureStore
 
 if TYPE_CHECKING:
-    from fusion.model import CompletePersonalityModel
+    from fusion.model.model import CompletePersonalityModel
 
 STRIP_FRAMES = 9
 MOVING_FRAMES_PER_S = 5.0
@@ -40,7 +40,7 @@ class SeenClip:
         video_id: of the clip.
         name: of the model.
         model: itself.
-        batch: one clip, as `fusion.tokens.pad_batch` makes it.
+        batch: one clip, as `fusion.clips.tokens.pad_batch` makes it.
         start_s: float64 [Td], of the motion tokens.
         end_s: float64 [Td].
     """
@@ -68,7 +68,7 @@ class SeenClip:
         Raises:
             UserError: the model is in vector form, in which attention has nothing to choose.
         """
-        from fusion.attention import get_attention_weights
+        from fusion.pictures.attention import get_attention_weights
 
         if self.model.form == "vector":
             raise UserError(f"{self.name} is in vector form: its attention has one token to look at; name another")
@@ -80,7 +80,7 @@ def see_clip(config: RunConfig, video_id: str) -> SeenClip:
 
     Args:
         config: with settled weights.
-        video_id: as the store has it, or as labels may name it, see `fusion.matching.match_names`.
+        video_id: as the store has it, or as labels may name it, see `fusion.labels.matching.match_names`.
 
     Raises:
         UserError: no such model, or it was trained on other features; no features of that video in the store.
@@ -118,7 +118,7 @@ def see_clips(
     Raises:
         UserError: the model is none of this program's.
     """
-    from fusion.model import CompletePersonalityModel
+    from fusion.model.model import CompletePersonalityModel
 
     store = FeatureStore(config.store.path)
     static = {row.video_id: row for row in store.read(families.static, video_ids)}
@@ -147,7 +147,7 @@ def draw_trait_grad_cam(config: RunConfig, video_id: str, trait: str, layer: str
         UserError: as `see_clip`; the video is not in the folder, or its faces are others than those in the store.
         extractors.errors.LayerError: there is no such layer.
     """
-    from fusion.visual_relevance import face_gradient
+    from fusion.model.relevance import face_gradient
 
     clip = see_clip(config, video_id)
     faces = faces_of(config, video_file(config, clip.video_id))
@@ -172,7 +172,7 @@ def draw_trait_grad_cam(config: RunConfig, video_id: str, trait: str, layer: str
 
 def draw_attention_map(config: RunConfig, video_id: str) -> Figure:
     """Draw a panel per head. Raises UserError as `see_clip`, and for a model in vector form."""
-    from fusion.attention import plot_attention_map
+    from fusion.pictures.attention import plot_attention_map
 
     clip = see_clip(config, video_id)
     return plot_attention_map(
@@ -185,7 +185,7 @@ def draw_attention_map(config: RunConfig, video_id: str) -> Figure:
 
 def draw_heads(config: RunConfig, video_id: str) -> Figure:
     """Draw the heads' spread and distance. Raises UserError as `draw_attention_map`."""
-    from fusion.visual_heads import plot_head_scores
+    from fusion.pictures.heads import plot_head_scores
 
     clip = see_clip(config, video_id)
     heading = heading_of(config, f"How sharp and how far heads look: {clip.video_id}, {clip.name}")
@@ -194,7 +194,7 @@ def draw_heads(config: RunConfig, video_id: str) -> Figure:
 
 def draw_relations(config: RunConfig, video_id: str) -> Figure:
     """Draw which face looks at which motion. Raises UserError as `draw_attention_map`."""
-    from fusion.visual_heads import plot_token_relations
+    from fusion.pictures.heads import plot_token_relations
 
     clip = see_clip(config, video_id)
     heading = heading_of(config, f"Which motion each face looks at: {clip.video_id}, {clip.name}")
@@ -207,8 +207,8 @@ def draw_time_line(config: RunConfig, video_id: str, trait: str, *, moving: bool
     Raises:
         UserError: as `see_clip`; the video is not in the folder or cannot be used; a model in vector form.
     """
-    from fusion.visual_relevance import attention_relevance
-    from fusion.visual_timeline import TimeLine, animate_time_line, plot_time_line
+    from fusion.model.relevance import attention_relevance
+    from fusion.pictures.timeline import TimeLine, animate_time_line, plot_time_line
 
     clip = see_clip(config, video_id)
     weights = clip.attention()

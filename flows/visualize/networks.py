@@ -9,7 +9,7 @@ import numpy as np
 from matplotlib.animation import FuncAnimation
 from matplotlib.figure import Figure
 
-from extractors.visual_dynamic import (
+from extractors.pictures.dynamic import (
     WindowMaps,
     animate_features,
     plot_comparison,
@@ -17,12 +17,12 @@ from extractors.visual_dynamic import (
     plot_layers_over_time,
     plot_volume,
 )
-from extractors.visual_filters import maximise_filters
-from extractors.visual_layers import check_channels, class_activation_map, layer_activations, liveliest, strongest
-from extractors.visual_static import placed, plot_activations, plot_filters, plot_overlays
-from flows.config import RunConfig
-from flows.visualize_clip import PICTURES, Face, faces_of, motion_maps, motion_of, prepared, static_network
-from flows.visualize_files import heading_of
+from extractors.pictures.filters import maximise_filters
+from extractors.pictures.layers import check_channels, class_activation_map, layer_activations, liveliest, strongest
+from extractors.pictures.static import placed, plot_activations, plot_filters, plot_overlays
+from flows.config.settings import RunConfig
+from flows.visualize.clip import PICTURES, Face, faces_of, motion_maps, motion_of, prepared, static_network
+from flows.visualize.files import heading_of
 
 LAST_MAPS = "conv5_block3_out"  # what ResNet-50 averages into its features
 

@@ -10,8 +10,8 @@ from typing import TypeVar
 
 import numpy as np
 
-from fusion.sources import ClipSource
-from fusion.tokens import ClipTokens, pad_batch
+from fusion.clips.sources import ClipSource
+from fusion.clips.tokens import ClipTokens, pad_batch
 
 BATCHES_AHEAD = 2
 

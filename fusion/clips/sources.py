@@ -7,7 +7,7 @@ from typing import Protocol
 
 import numpy as np
 
-from fusion.tokens import ClipTokens
+from fusion.clips.tokens import ClipTokens
 
 
 class ClipSource(Protocol):

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
-from fusion.split import split_by_subject
+from fusion.labels.split import split_by_subject
 from fusion.traits import TRAITS
 
 if TYPE_CHECKING:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from fusion.metrics import clip_terms, metrics_of_sums, with_mean
+from fusion.evaluation.metrics import clip_terms, metrics_of_sums, with_mean
 
 CHUNK = 128
 

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from fusion.errors import TrainingError
-from fusion.parts import PARTS, Part
+from fusion.labels.parts import PARTS, Part
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -10,14 +10,13 @@ from typing import Literal
 
 import numpy as np
 
-from fusion import baselines
+from fusion.clips.tokens import ClipTokens
 from fusion.errors import TrainingError
-from fusion.evaluation_settings import UncertaintySettings
-from fusion.parts import Part
-from fusion.protocols import Fold
-from fusion.settings import Form, TrainSettings
-from fusion.tokens import ClipTokens
-from fusion.uncertainty import ClipQuality, Uncertainty, calibrate, hold_out_for_calibration
+from fusion.evaluation import baselines
+from fusion.evaluation.folds import Fold
+from fusion.labels.parts import Part
+from fusion.settings import Form, TrainSettings, UncertaintySettings
+from fusion.uncertainty.intervals import ClipQuality, Uncertainty, calibrate, hold_out_for_calibration
 
 Kind = Literal["baseline", "model", "ablation", "control"]
 TokenKind = Literal["static", "dynamic"]
@@ -179,8 +178,8 @@ def _network(
     seed: int,
 ) -> Prediction:
     """Train as `traitline train` does, with people held out for calibration; `change` applies to both sides."""
-    from fusion import training  # Keras takes seconds to import
-    from fusion.scoring import predict
+    from fusion.model.scoring import predict
+    from fusion.training import train as training  # Keras takes seconds to import
 
     if clips.tokens is None or clips.quality is None:
         raise ValueError("the model needs tokens and their quality, not labels alone")

@@ -9,12 +9,12 @@ from typing import Any
 
 import numpy as np
 
-from fusion.comparison import holm, paired_p_values
-from fusion.evaluation_settings import EvaluateSettings
-from fusion.intervals import SubjectDraws, percentile_interval
-from fusion.metrics import METRICS, with_mean
-from fusion.predictors import LabelledClips, Prediction, Predictor, timed_prediction
-from fusion.protocols import Fold, leakage
+from fusion.evaluation.bootstrap import SubjectDraws, percentile_interval
+from fusion.evaluation.folds import Fold, leakage
+from fusion.evaluation.metrics import METRICS, with_mean
+from fusion.evaluation.predictors import LabelledClips, Prediction, Predictor, timed_prediction
+from fusion.evaluation.significance import holm, paired_p_values
+from fusion.settings import EvaluateSettings
 from fusion.traits import TRAITS
 
 COLUMNS = (*TRAITS, "mean")

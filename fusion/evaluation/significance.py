@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from fusion.metrics import with_mean
+from fusion.evaluation.metrics import with_mean
 
 
 def paired_p_values(scores: np.ndarray, others: np.ndarray, labels: np.ndarray, subjects: Sequence[str]) -> np.ndarray:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import linalg
 
-from fusion.moments import ROUNDING
+from fusion.clips.moments import ROUNDING
 
 SATURATED = 0.05  # share of tokens exactly at a dimension's own limit
 QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)

@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 
 from fusion.errors import LabelError, some_of
-from fusion.parts import PARTS, Part
-from fusion.plain_pickle import read_plain_pickle
+from fusion.labels.parts import PARTS, Part
+from fusion.labels.plain_pickle import read_plain_pickle
 from fusion.traits import TRAITS
 
 # Clips are named after the YouTube video they are cut from, whose id has 11 characters: "-AmMDnVl4s8.003.mp4".

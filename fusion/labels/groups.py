@@ -11,9 +11,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from fusion.errors import LabelError, one_line, some_of
-from fusion.labels import ID_COLUMNS, SPLIT_COLUMN, SUBJECT_COLUMN
-from fusion.matching import match_names
-from fusion.text_tables import ENDINGS, read_text_table
+from fusion.labels.matching import match_names
+from fusion.labels.read import ID_COLUMNS, SPLIT_COLUMN, SUBJECT_COLUMN
+from fusion.labels.text_tables import ENDINGS, read_text_table
 from fusion.traits import TRAITS
 
 MOST_VALUES = 30

@@ -10,8 +10,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from fusion.labels import Labels
-from fusion.parts import Part, part_of_path
+from fusion.labels.parts import Part, part_of_path
+from fusion.labels.read import Labels
 
 # The trait CSV has apostrophes in front of what a spreadsheet would run, within a cell too.
 _GUARD = re.compile("^'+|'+(?=[=+\\-@\uff1d\uff0b\uff0d\uff20])")

@@ -15,9 +15,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from fusion.errors import LabelError, one_line, some_of
-from fusion.first_impressions import annotation_files, part_of_file, read_first_impressions
-from fusion.parts import PARTS, Part, part_named
-from fusion.text_tables import ENDINGS, TextTable, read_text_table
+from fusion.labels.first_impressions import annotation_files, part_of_file, read_first_impressions
+from fusion.labels.parts import PARTS, Part, part_named
+from fusion.labels.text_tables import ENDINGS, TextTable, read_text_table
 from fusion.traits import TRAITS
 
 ID_COLUMNS = ("video_id", "name", "clip")
@@ -70,9 +70,9 @@ def read_labels(path: str | Path, *, invert_neuroticism: bool | None = None) -> 
 
     `.csv` (`.tsv`, `.txt`), `.parquet`: a column `video_id` (or `name`, or `clip`), the five traits in any order, and
     if possible `subject` and `split` (training, validation or test); other columns are ignored. Text is read as
-    `fusion.text_tables` says; in a file that semicolons or tabs separate, a comma may be the decimal point. `.pkl`:
-    First Impressions V2, whose subject is the YouTube id. A folder: all its `annotation_*.pkl`, flat or each in a
-    folder of its own; the file's name says the part of the official split.
+    `fusion.labels.text_tables` says; in a file that semicolons or tabs separate, a comma may be the decimal point.
+    `.pkl`: First Impressions V2, whose subject is the YouTube id. A folder: all its `annotation_*.pkl`, flat or each in
+    a folder of its own; the file's name says the part of the official split.
 
     Args:
         path: the file or the folder.

@@ -15,7 +15,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from fusion.model import CompletePersonalityModel
+from fusion.model.model import CompletePersonalityModel
 
 KINDS = ("static", "dynamic")
 OUTPUT = "traits"

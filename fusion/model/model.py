@@ -9,7 +9,7 @@ import numpy as np
 import tensorflow as tf
 from keras import ops
 
-from fusion.layers import CrossAttention, FeatureFusionModule, PersonalityPredictionHead, masked_mean
+from fusion.model.layers import CrossAttention, FeatureFusionModule, PersonalityPredictionHead, masked_mean
 from fusion.settings import Form
 
 
@@ -73,7 +73,7 @@ class CompletePersonalityModel(keras.Model):
         self.head = PersonalityPredictionHead(hidden_dim, name="head", **sub)
         self.head.build((None, fusion_dim))
         self.built = True
-        self.scoring_function: Any = None  # compiled by `fusion.scoring_graph`
+        self.scoring_function: Any = None  # compiled by `fusion.model.scoring_graph`
 
     def call(self, inputs: Any, training: bool | None = None) -> Any:
         """Score clips.

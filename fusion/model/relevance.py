@@ -9,7 +9,7 @@ import numpy as np
 import tensorflow as tf
 from keras import ops
 
-from fusion.model import CompletePersonalityModel
+from fusion.model.model import CompletePersonalityModel
 from fusion.traits import TRAITS
 
 

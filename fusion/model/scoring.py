@@ -6,10 +6,10 @@ from collections.abc import Iterable, Iterator
 
 import numpy as np
 
-from fusion.batches import ahead
-from fusion.model import CompletePersonalityModel
-from fusion.scoring_graph import compiled, lay_out
-from fusion.tokens import ClipTokens
+from fusion.clips.batches import ahead
+from fusion.clips.tokens import ClipTokens
+from fusion.model.model import CompletePersonalityModel
+from fusion.model.scoring_graph import compiled, lay_out
 from fusion.traits import TRAITS
 
 # Larger products come closer to the processor's limit; beyond this size there was no further gain.

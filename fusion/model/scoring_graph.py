@@ -18,9 +18,9 @@ import numpy as np
 import tensorflow as tf
 from keras import ops
 
-from fusion.layers import CrossAttention, Standardisation, masked_mean, time_encoding
-from fusion.model import CompletePersonalityModel
-from fusion.tokens import ClipTokens
+from fusion.clips.tokens import ClipTokens
+from fusion.model.layers import CrossAttention, Standardisation, masked_mean, time_encoding
+from fusion.model.model import CompletePersonalityModel
 
 KINDS = ("static", "dynamic")
 ALIGNMENT_BYTES = 64  # TensorFlow shares memory that begins at a multiple of this, and copies any other

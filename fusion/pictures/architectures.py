@@ -11,8 +11,8 @@ from matplotlib.figure import Figure
 from matplotlib.patches import FancyBboxPatch
 from matplotlib.ticker import LogLocator, NullFormatter
 
-from fusion.architecture import Architecture, Block
-from fusion.visual_style import COLOURS, PAGE_IN, SHOWN_DPI, page, printed
+from fusion.model.architecture import Architecture, Block
+from fusion.pictures.style import COLOURS, PAGE_IN, SHOWN_DPI, page, printed
 
 COLUMNS = 4
 A3_IN = 297 / 25.4

@@ -10,9 +10,9 @@ import numpy as np
 from keras import ops
 from matplotlib.figure import Figure
 
-from fusion.layers import CrossAttention
-from fusion.model import CompletePersonalityModel
-from fusion.visual_style import page, printed
+from fusion.model.layers import CrossAttention
+from fusion.model.model import CompletePersonalityModel
+from fusion.pictures.style import page, printed
 
 PANELS_ACROSS = 3
 MOST_TICKS = 4

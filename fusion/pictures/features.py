@@ -8,9 +8,9 @@ from collections.abc import Sequence
 import numpy as np
 from matplotlib.figure import Figure
 
-from fusion.feature_dimensions import Components, Dimensions
-from fusion.feature_identity import Identity
-from fusion.visual_style import COLOURS, folded, page, printed
+from fusion.features.dimensions import Components, Dimensions
+from fusion.features.identity import Identity
+from fusion.pictures.style import COLOURS, folded, page, printed
 
 LEGEND_ACROSS = 4
 MARKERS = "osD^vPX"  # one shape per colour, for prints without colour

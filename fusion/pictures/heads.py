@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from matplotlib.figure import Figure
 
-from fusion.visual_style import COLOURS, page, printed
+from fusion.pictures.style import COLOURS, page, printed
 
 DYNAMIC_COLOUR, STATIC_COLOUR = COLOURS[:2]
 

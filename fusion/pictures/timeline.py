@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 from matplotlib.gridspec import SubplotSpec
 from matplotlib.lines import Line2D
 
-from fusion.visual_style import COLOURS, LINES, MOVING_DPI, PAGE_IN, page, printed, settle
+from fusion.pictures.style import COLOURS, LINES, MOVING_DPI, PAGE_IN, page, printed, settle
 
 BARS_IN, MOVING_IN = 1.25, 5.0
 ROUNDING = 1e-6  # of a score; smaller values carry no information
@@ -28,7 +28,7 @@ class TimeLine:
 
     Args:
         weights: float [heads, Ts, Td], attention without padding.
-        relevance: float [heads, Ts, Td], from `fusion.visual_relevance.attention_relevance`; None draws attention only.
+        relevance: float [heads, Ts, Td], from `fusion.model.relevance.attention_relevance`; None draws attention only.
         start_s: float [Td], start of each motion token in seconds.
         end_s: float [Td], end of each motion token.
         trait: the trait of the relevance.

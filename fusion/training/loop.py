@@ -14,15 +14,15 @@ import numpy as np
 import tensorflow as tf
 from keras import ops
 
-from fusion.batches import plan_epoch, read_batches
-from fusion.checkpoints import Progress, read_checkpoint, write_checkpoint
+from fusion.clips.batches import plan_epoch, read_batches
+from fusion.clips.sources import ClipSource, clips_of
 from fusion.errors import TrainingError
-from fusion.losses import loss_of
-from fusion.schedule import is_finished, learning_rate
-from fusion.scoring import predict
+from fusion.model.scoring import predict
 from fusion.settings import TrainSettings
-from fusion.sources import ClipSource, clips_of
-from fusion.steps import Stepper
+from fusion.training.checkpoint import Progress, read_checkpoint, write_checkpoint
+from fusion.training.losses import loss_of
+from fusion.training.schedule import is_finished, learning_rate
+from fusion.training.step import Stepper
 from fusion.traits import TRAITS
 
 CHECKPOINT = "checkpoint.npz"

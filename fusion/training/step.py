@@ -9,9 +9,9 @@ import numpy as np
 import tensorflow as tf
 
 from fusion.errors import TrainingError
-from fusion.losses import loss_of, loss_of_the_mean
-from fusion.model import CompletePersonalityModel
+from fusion.model.model import CompletePersonalityModel
 from fusion.settings import TrainSettings
+from fusion.training.losses import loss_of, loss_of_the_mean
 
 # The variance of "nll" is the running mean of the squared residuals, the optimum for the current scores. As a weight
 # that Adam moves by 0.001 per step it would take thousands of steps to follow.

@@ -13,16 +13,16 @@ from typing import Any
 import keras
 import numpy as np
 
+from fusion.clips.moments import Moments
+from fusion.clips.sources import ClipsInMemory, ClipSource, KeptClips, RowsOf, bytes_of, clips_of
+from fusion.clips.tokens import ClipTokens
 from fusion.errors import TrainingError
-from fusion.loop import CHECKPOINT, EpochReport, LabelledSource, TrainingLoop, sd_ratio
-from fusion.losses import loss_of
-from fusion.model import CompletePersonalityModel
-from fusion.moments import Moments
+from fusion.labels.split import split_by_subject
+from fusion.model.model import CompletePersonalityModel
 from fusion.settings import WITHOUT_EFFECT, TrainSettings
-from fusion.sources import ClipsInMemory, ClipSource, KeptClips, RowsOf, bytes_of, clips_of
-from fusion.split import split_by_subject
-from fusion.steps import Stepper
-from fusion.tokens import ClipTokens
+from fusion.training.loop import CHECKPOINT, EpochReport, LabelledSource, TrainingLoop, sd_ratio
+from fusion.training.losses import loss_of
+from fusion.training.step import Stepper
 from fusion.traits import TRAITS
 
 __all__ = ["CHECKPOINT", "EpochReport", "TrainSettings", "Trained", "train"]

@@ -22,8 +22,8 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import BaseModel
 
-from fusion.evaluation_settings import UncertaintySettings
-from fusion.split import split_by_subject
+from fusion.labels.split import split_by_subject
+from fusion.settings import UncertaintySettings
 
 # With at least this many held-out people, a third of them teach which clips are hard; otherwise all clips count alike.
 LEAST_PEOPLE_FOR_DIFFICULTY = 60
@@ -75,7 +75,7 @@ class Judged:
 
 
 class Reliability(BaseModel, frozen=True, extra="forbid"):
-    """How well statements about people whom a model has not seen hold, see `fusion.reliability`.
+    """How well statements about people whom a model has not seen hold, see `fusion.uncertainty.reliability`.
 
     Attributes:
         levels: L confidences, ascending.

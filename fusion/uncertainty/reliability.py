@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from fusion.uncertainty import ClipQuality, Reliability, calibrate, half_widths, least_people
+from fusion.uncertainty.intervals import ClipQuality, Reliability, calibrate, half_widths, least_people
 
 LEVELS = (0.5, 0.6, 0.7, 0.8, 0.9, 0.95)
 FOLDS = 5

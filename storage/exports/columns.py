@@ -8,8 +8,8 @@ from typing import Any
 
 import pyarrow as pa
 
-from storage.scores import TRAIT_COUNT
-from storage.trait_rows import TraitRow
+from storage.exports.rows import TraitRow
+from storage.tables.scores import TRAIT_COUNT
 
 TIME = pa.timestamp("s", tz="UTC")
 _BEFORE = "; empty for scores of before this was recorded"

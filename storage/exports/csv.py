@@ -1,6 +1,6 @@
 """The trait CSV: one row per video, scored or failed, for people with a spreadsheet and for programs.
 
-RFC 4180 with CRLF, UTF-8 without a byte order mark, one header line with the names of `storage.trait_columns`. Text
+RFC 4180 with CRLF, UTF-8 without a byte order mark, one header line with the names of `storage.exports.columns`. Text
 stands in quotes, numbers and times do not, and an empty cell is empty.
 
 Scores, bounds and facts of quality are float32, written as the shortest decimals that give the same float32; times
@@ -35,12 +35,12 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from storage.commit import commit_file
 from storage.errors import MALFORMED, StoreError
-from storage.paths import StorePath, local_copy, store_path
-from storage.scores import Score
-from storage.trait_columns import TIME, TraitColumn, trait_columns
-from storage.trait_rows import TraitRow, in_order_once
+from storage.exports.columns import TIME, TraitColumn, trait_columns
+from storage.exports.rows import TraitRow, in_order_once
+from storage.files.commit import commit_file
+from storage.files.paths import StorePath, local_copy, store_path
+from storage.tables.scores import Score
 
 _OPERATOR = "[=+\\-@\uff1d\uff0b\uff0d\uff20]"  # the last four are full-width forms
 GUARD = rf"""^'|([,;\t\r\n]['" ]*)'({_OPERATOR})"""

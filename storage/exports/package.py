@@ -11,12 +11,12 @@ from typing import Any
 
 import pyarrow as pa
 
-from storage.commit import commit_file, remove_files
-from storage.paths import StorePath, store_path
-from storage.trait_columns import TIME, TraitColumn
-from storage.trait_csv import CSV_NOTE, GUARD, GUARD_REPLACEMENT, write_csv_rows
-from storage.trait_parquet import write_parquet_rows
-from storage.trait_rows import TraitRow
+from storage.exports.columns import TIME, TraitColumn
+from storage.exports.csv import CSV_NOTE, GUARD, GUARD_REPLACEMENT, write_csv_rows
+from storage.exports.parquet import write_parquet_rows
+from storage.exports.rows import TraitRow
+from storage.files.commit import commit_file, remove_files
+from storage.files.paths import StorePath, store_path
 
 FORMATS = {".csv": write_csv_rows, ".parquet": write_parquet_rows}
 _MEDIA_TYPES = {".csv": "text/csv", ".parquet": "application/vnd.apache.parquet"}

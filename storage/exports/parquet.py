@@ -9,8 +9,8 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from storage.trait_columns import TraitColumn
-from storage.trait_rows import TraitRow, in_order_once
+from storage.exports.columns import TraitColumn
+from storage.exports.rows import TraitRow, in_order_once
 
 ROWS_PER_GROUP = 32_768
 

@@ -6,8 +6,8 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Literal
 
-from storage.failures import Failure
-from storage.scores import Score
+from storage.tables.failures import Failure
+from storage.tables.scores import Score
 
 
 @dataclass(frozen=True, slots=True)

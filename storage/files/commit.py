@@ -3,7 +3,7 @@
 The work happens under a temporary name in the same folder, so that the rename stays within one file system. A killed
 process leaves such a name behind; all readers ask for exact names and therefore never open it.
 
-All functions also work on object storage, see `storage.remote_commit`.
+All functions also work on object storage, see `storage.files.remote_commit`.
 """
 
 from __future__ import annotations
@@ -16,10 +16,10 @@ import shutil
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from storage import remote_commit
 from storage.errors import StoreError, refusal
-from storage.paths import StorePath
-from storage.remote import RemotePath, delete
+from storage.files import remote_commit
+from storage.files.paths import StorePath
+from storage.files.remote import RemotePath, delete
 
 TEMPORARY_PREFIX = ".tmp-"
 

@@ -14,8 +14,8 @@ from collections.abc import Collection, Iterable
 from datetime import UTC, datetime, timedelta
 
 from storage.errors import StoreError
-from storage.paths import StorePath
-from storage.remote import LISTED_AT_ONCE, RemotePath
+from storage.files.paths import StorePath
+from storage.files.remote import LISTED_AT_ONCE, RemotePath
 
 _STAMP = "%Y%m%dT%H%M%S%f"
 _NAME = re.compile(r"(?P<stem>(?P<prefix>[a-z]+)-(?P<stamp>\d{8}T\d{12})-[0-9a-f]{12})(?P<suffix>\.[a-z0-9]+)")

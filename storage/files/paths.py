@@ -9,7 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import BinaryIO, TypeVar, cast
 
-from storage.remote import RemotePath
+from storage.files.remote import RemotePath
 
 StorePath = Path | RemotePath
 

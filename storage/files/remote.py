@@ -4,7 +4,7 @@
 
 - One put creates an object: as a whole, or not at all. Nothing can be appended, and nothing can be renamed.
 - There are no folders. A folder here is the part of a name before a slash; it disappears with its last object.
-- Every query is a request and takes milliseconds. `storage.paths.in_order` keeps many of them in flight at once.
+- Every query is a request and takes milliseconds. `storage.files.paths.in_order` keeps many of them in flight at once.
 - Listings show a put or delete immediately: S3, Google Cloud Storage and Azure guarantee that.
 
 Credentials and addresses come from the environment variables of each vendor's own tools, for S3 such as
@@ -28,8 +28,8 @@ from obstore.exceptions import BaseError
 from obstore.store import from_url
 
 from storage.errors import StoreError, UnreachableError
-from storage.remote_errors import asking, reason
-from storage.remote_reader import BLOCK_BYTES, Range, RangeReader, Stream
+from storage.files.remote_errors import asking, reason
+from storage.files.remote_reader import BLOCK_BYTES, Range, RangeReader, Stream
 
 if TYPE_CHECKING:
     from obstore.store import ClientConfig, RetryConfig

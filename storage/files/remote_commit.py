@@ -1,4 +1,4 @@
-"""The operations of `storage.commit` on object storage, where nothing can be renamed.
+"""The operations of `storage.files.commit` on object storage, where nothing can be renamed.
 
 The work happens in a local temporary folder. A file is then put in one request, or in parts that a last request turns
 into an object: until then nothing of it is visible. Parts of an interrupted upload stay invisible, and cost money until
@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from storage.errors import StoreError, refusal
-from storage.remote import RemotePath, delete
+from storage.files.remote import RemotePath, delete
 
 CLAIM = ".claim"
 """Object that gives a folder to the process that fills it. Without the folder's mark, no other object in it counts."""
@@ -23,7 +23,7 @@ CLAIM = ".claim"
 
 @contextlib.contextmanager
 def put_file(target: RemotePath) -> Iterator[Path]:
-    """Do what `storage.commit.commit_file` does."""
+    """Do what `storage.files.commit.commit_file` does."""
     with _local_errors(target), tempfile.TemporaryDirectory(prefix="traitline-") as folder:
         # Below folders of the same names, because a shard is checked against the names of its folders.
         temporary = Path(folder, target.key)
@@ -34,7 +34,8 @@ def put_file(target: RemotePath) -> Iterator[Path]:
 
 @contextlib.contextmanager
 def put_folder(target: RemotePath, mark: str) -> Iterator[Path]:
-    """Do what `storage.commit.commit_folder` does: claim first, so that two processes cannot mix files; mark last."""
+    """Do what `storage.files.commit.commit_folder` does: claim first, so that two processes cannot mix files; mark
+    last."""
     if not (target / CLAIM).create(secrets.token_bytes(16)):
         raise FileExistsError(errno.EEXIST, "already there", str(target))
     try:
@@ -50,7 +51,7 @@ def put_folder(target: RemotePath, mark: str) -> Iterator[Path]:
 
 
 def move_file(path: RemotePath, target: RemotePath) -> None:
-    """Do what `storage.commit.move_file` does: copy, then delete, so that both exist for a moment."""
+    """Do what `storage.files.commit.move_file` does: copy, then delete, so that both exist for a moment."""
     try:
         path.copy_to(target)
         path.unlink(missing_ok=True)
@@ -59,7 +60,7 @@ def move_file(path: RemotePath, target: RemotePath) -> None:
 
 
 def remove_folder(folder: RemotePath) -> None:
-    """Do what `storage.commit.remove_folder` does, but not at one instant."""
+    """Do what `storage.files.commit.remove_folder` does, but not at one instant."""
     found = sorted(folder.rglob("*"), reverse=True)
     # The object that sorts first identifies such a folder: a claim or the description of a family. It is deleted last,
     # so that an interrupted removal can be repeated.

@@ -20,11 +20,11 @@ from pathlib import Path, PurePosixPath
 
 from pydantic import TypeAdapter, ValidationError
 
-from storage.commit import TEMPORARY_PREFIX, commit_file, create_file, remove_files
 from storage.errors import StoreError
+from storage.files.commit import TEMPORARY_PREFIX, commit_file, create_file, remove_files
+from storage.files.paths import StorePath
 from storage.layout import open_store, path_name
-from storage.paths import StorePath
-from storage.processes import ProcessIdentity
+from storage.leases.processes import ProcessIdentity
 
 _KINDS = ("json", "beat", "end")
 _NAME = re.compile(r"(?P<number>\d{8,})\.(?P<kind>json|beat|end)")

@@ -1,7 +1,7 @@
 """Leases on videos, which let any number of runs on any number of machines share one store.
 
-The claims form a log that all runs agree on, see `storage.claims`: a run that claims has seen every earlier claim.
-There is no lock to hold, so no lock can be left behind.
+The claims form a log that all runs agree on, see `storage.leases.claims`: a run that claims has seen every earlier
+claim. There is no lock to hold, so no lock can be left behind.
 
 - A run looks at the store only after it has looked at the log, so that it sees the results of every ended claim.
 - A holder counts as dead if its beat has not changed for `timeout_s` while the observer watched, by the observer's own
@@ -25,10 +25,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
-from storage.claims import Beat, Claim, ClaimLog
 from storage.errors import StoreError
-from storage.paths import StorePath, store_path
-from storage.processes import is_gone, this_process
+from storage.files.paths import StorePath, store_path
+from storage.leases.claims import Beat, Claim, ClaimLog
+from storage.leases.processes import is_gone, this_process
 
 BEAT_S = 5.0
 TIMEOUT_S = 40.0  # from the last observed change: at most 50 s from a death

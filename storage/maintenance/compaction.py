@@ -16,14 +16,14 @@ import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
-from storage.commit import commit_file, remove_files
-from storage.families import Family
-from storage.feature_store import FeatureStore
-from storage.features import VideoFeatures
-from storage.formats import check_shard, format_of
-from storage.parts import part_after
-from storage.paths import StorePath, in_order
-from storage.shard import Dtype, ShardHeader, gone, read_header, read_videos
+from storage.files.commit import commit_file, remove_files
+from storage.files.parts import part_after
+from storage.files.paths import StorePath, in_order
+from storage.shards.family import Family
+from storage.shards.features import VideoFeatures
+from storage.shards.formats import check_shard, format_of
+from storage.shards.header import Dtype, ShardHeader, gone, read_header, read_videos
+from storage.shards.store import FeatureStore
 
 TARGET_BYTES = 2**26  # of vectors in a merged shard
 MOST_VIDEOS = 2048  # in a merged shard: a reader of one video parses the list of all

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from storage.commit import commit_file, remove_files
-from storage.families import Family
-from storage.feature_store import FeatureStore
-from storage.formats import FormatName, check_shard, format_named, format_of
-from storage.paths import StorePath
-from storage.shard import ShardHeader, gone, read_header, read_videos
+from storage.files.commit import commit_file, remove_files
+from storage.files.paths import StorePath
+from storage.shards.family import Family
+from storage.shards.formats import FormatName, check_shard, format_named, format_of
+from storage.shards.header import ShardHeader, gone, read_header, read_videos
+from storage.shards.store import FeatureStore
 
 
 def shards_to_convert(store: FeatureStore, family: Family, format: FormatName) -> list[StorePath]:

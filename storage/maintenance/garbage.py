@@ -7,15 +7,15 @@ import time
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from storage.commit import TEMPORARY_PREFIX, remove_files, remove_folder
-from storage.families import Family
-from storage.feature_store import FeatureStore
+from storage.files.commit import TEMPORARY_PREFIX, remove_files, remove_folder
+from storage.files.paths import StorePath
+from storage.files.remote import RemotePath
+from storage.files.remote_commit import CLAIM
 from storage.layout import open_store
-from storage.models import METADATA_FILE, ModelSerializer
-from storage.paths import StorePath
-from storage.remote import RemotePath
-from storage.remote_commit import CLAIM
-from storage.scores import ScoreStore
+from storage.models.serializer import METADATA_FILE, ModelSerializer
+from storage.shards.family import Family
+from storage.shards.store import FeatureStore
+from storage.tables.scores import ScoreStore
 
 DAY_S = 86_400.0
 

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
+from collections.abc import Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 
 import numpy as np
 
 from storage.errors import StoreError, UnreachableError
-from storage.families import Family
-from storage.feature_store import FeatureStore
-from storage.formats import format_of
-from storage.paths import StorePath, in_order
-from storage.shard import ShardHeader, read_header
+from storage.files.parts import stamp
+from storage.files.paths import StorePath, in_order
+from storage.shards.family import Family
+from storage.shards.formats import format_of
+from storage.shards.header import ShardHeader, read_header
+from storage.shards.store import FeatureStore
+from storage.tables.failures import Failure, FailureLog
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,3 +73,45 @@ def _header_and_size(shard: StorePath) -> tuple[ShardHeader | None, int] | None:
         raise
     except StoreError:
         return None, 0
+
+
+def still_refused(
+    log: FailureLog, store: FeatureStore, seen: Mapping[str, str] = MappingProxyType({})
+) -> list[Failure]:
+    """Find the videos whose last attempt failed, sorted by video: what a person has to look at.
+
+    Of a video that was seen, attempts at other bytes than it had then do not count. Beyond that a later attempt takes
+    an earlier one's place, whatever settings they were about: a video is left out if features of every kind that the
+    attempt was for have been committed since, and it is listed once, by its last failure. A video whose very bytes have
+    all features of the very settings is left out, too.
+
+    Args:
+        log: of the store.
+        store: the features.
+        seen: from `SeenVideos.current`.
+
+    Raises:
+        StoreError: the log or a shard is damaged or too new.
+    """
+    last = {
+        failure.video_id: (when, failure)
+        for when, failure in log.attempts_in_order()
+        if seen.get(failure.video_id, failure.video_sha256) == failure.video_sha256
+    }
+    newest: dict[str, dict[str, str]] = defaultdict(dict)  # name of family -> video -> when
+    done: dict[str, dict[str, str]] = {}
+    for family in store.families() if last else ():
+        done[family.key] = store.done(family)
+        newest_of = newest[family.name]
+        for video_id, shard in store.shard_of(family).items():
+            sha256 = done[family.key].get(video_id)
+            if video_id in last and seen.get(video_id, sha256) == sha256:
+                newest_of[video_id] = max(stamp(shard), newest_of.get(video_id, ""))
+
+    def refused(when: str, failure: Failure) -> bool:
+        wanted = [part.rpartition(":") for part in failure.key.split()]
+        same = (done.get(key, {}).get(failure.video_id) == failure.video_sha256 for _, _, key in wanted)
+        later = (newest[name].get(failure.video_id, "") > when for name, _, _ in wanted)
+        return not all(same) and not all(later)
+
+    return [failure for _, (when, failure) in sorted(last.items()) if refused(when, failure)]

@@ -6,20 +6,20 @@ the next run recomputes its contents. A damaged model stays in place, because no
 
 from __future__ import annotations
 
-from storage.commit import move_file
 from storage.errors import StoreError, UnreachableError
-from storage.failures import check_failures
-from storage.families import Family
-from storage.feature_store import FeatureStore, read_family
-from storage.formats import SUFFIXES, check_shard, format_of
+from storage.files.commit import move_file
+from storage.files.parts import list_parts
+from storage.files.paths import StorePath, relative_name
 from storage.layout import open_store
-from storage.models import METADATA_FILE, ModelSerializer
-from storage.parts import list_parts
-from storage.paths import StorePath, relative_name
-from storage.scores import check_scores
-from storage.seen import check_seen
-from storage.shard import read_header
-from storage.tables import SUFFIX
+from storage.models.serializer import METADATA_FILE, ModelSerializer
+from storage.shards.family import Family
+from storage.shards.formats import SUFFIXES, check_shard, format_of
+from storage.shards.header import read_header
+from storage.shards.store import FeatureStore, read_family
+from storage.tables.failures import check_failures
+from storage.tables.scores import check_scores
+from storage.tables.seen import check_seen
+from storage.tables.table import SUFFIX
 
 DESCRIPTION = "family.json"
 

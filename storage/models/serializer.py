@@ -10,12 +10,12 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from storage.commit import commit_file, commit_folder, remove_files
 from storage.errors import StoreError, UnreachableError
+from storage.files.commit import commit_file, commit_folder, remove_files
+from storage.files.paths import StorePath
 from storage.layout import open_store, path_name
-from storage.model_files import LARGEST_FILE, read_model, write_model
-from storage.paths import StorePath
-from storage.provenance import library_versions, program_version
+from storage.models.keras_file import LARGEST_FILE, read_model, write_model
+from storage.models.provenance import library_versions, program_version
 
 if TYPE_CHECKING:
     import keras
@@ -92,7 +92,7 @@ class ModelSerializer:
                 number += 1  # another process has just saved this version, or is about to
 
     def load(self, name: str, version: str = LATEST) -> tuple[keras.Model, dict[str, Any]]:
-        """Load an uncompiled model and its metadata. Runs no code from the file, see `storage.model_files`.
+        """Load an uncompiled model and its metadata. Runs no code from the file, see `storage.models.keras_file`.
 
         Keras must know the model's class already: import the package that registers it.
 

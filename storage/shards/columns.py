@@ -14,9 +14,9 @@ from itertools import accumulate
 
 import numpy as np
 
-from storage.features import VideoFeatures
-from storage.remote_reader import Stream
-from storage.shard import ShardHeader
+from storage.files.remote_reader import Stream
+from storage.shards.features import VideoFeatures
+from storage.shards.header import ShardHeader
 
 BLOCK_BYTES = 2**20  # of vectors: the other columns are read for as many videos at a time as these bytes hold
 

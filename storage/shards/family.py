@@ -10,8 +10,8 @@ from functools import cached_property
 from typing import Any
 
 from storage.errors import StoreError
-from storage.features import COLUMNS, VideoFeatures
 from storage.layout import path_name
+from storage.shards.features import COLUMNS, VideoFeatures
 
 SCHEMA_VERSION = 1  # of feature shards; raised whenever a reader of the previous version would misread a file
 

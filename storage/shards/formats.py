@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import Literal
 
-from storage.errors import MALFORMED, StoreError
-from storage.hdf5_store import Hdf5Format
-from storage.parquet_store import ParquetFormat
-from storage.paths import StorePath, fetched
-from storage.shard import ShardFormat, ShardHeader, damaged, read_header, read_videos
+from storage.errors import MALFORMED, StoreError, damaged
+from storage.files.paths import StorePath, fetched
+from storage.shards.hdf5 import Hdf5Format
+from storage.shards.header import ShardFormat, ShardHeader, read_header, read_videos
+from storage.shards.parquet import ParquetFormat
 
 FormatName = Literal["parquet", "hdf5"]
 FORMATS: dict[str, ShardFormat] = {"parquet": ParquetFormat(), "hdf5": Hdf5Format()}

@@ -33,11 +33,11 @@ import h5py
 import numpy as np
 from h5py import h5d, h5z
 
-from storage.columns import BLOCK_BYTES, Column, blocks, cut_into_videos, cut_vectors, read_vectors, video_rows
-from storage.features import VideoFeatures
-from storage.paths import StorePath
-from storage.remote_reader import Stream
-from storage.shard import ShardHeader
+from storage.files.paths import StorePath
+from storage.files.remote_reader import Stream
+from storage.shards.columns import BLOCK_BYTES, Column, blocks, cut_into_videos, cut_vectors, read_vectors, video_rows
+from storage.shards.features import VideoFeatures
+from storage.shards.header import ShardHeader
 
 CHUNK_BYTES = 2**20
 
@@ -48,7 +48,7 @@ _PAIR_BYTES = 48  # upper limit for a chunk's place in the user block
 
 
 class Hdf5Format:
-    """Writes and reads shards as HDF5 files; see `storage.shard.ShardFormat`."""
+    """Writes and reads shards as HDF5 files; see `storage.shards.header.ShardFormat`."""
 
     suffix = ".h5"
 

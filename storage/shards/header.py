@@ -1,7 +1,8 @@
 """A shard's header, and the interface that a file format must implement to store shards.
 
-Each format is one file, `storage.parquet_store` and `storage.hdf5_store`, and one line in `storage.formats`. Formats
-only move arrays; this module checks them against the header, in the same way for every format, when they come back.
+Each format is one file, `storage.shards.parquet` and `storage.shards.hdf5`, and one line in `storage.shards.formats`.
+Formats only move arrays; this module checks them against the header, in the same way for every format, when they come
+back.
 """
 
 from __future__ import annotations
@@ -17,10 +18,10 @@ from typing import Any, Literal, NamedTuple, Protocol
 
 import numpy as np
 
-from storage.errors import MALFORMED, StoreError, UnreachableError
-from storage.families import Family, canonical_json
-from storage.features import VideoFeatures
-from storage.paths import StorePath, fetched
+from storage.errors import MALFORMED, StoreError, UnreachableError, damaged
+from storage.files.paths import StorePath, fetched
+from storage.shards.family import Family, canonical_json
+from storage.shards.features import VideoFeatures
 
 # Raised when a reader of the previous version would misread a file. Not part of the key, as the numbers are the same.
 # 1: float32, and a CRC-32 over each video's vectors. 2: a dtype, and a faster checksum. 3: unencoded vectors in larger
@@ -206,14 +207,6 @@ def read_videos(
         raise
     except MALFORMED as error:
         raise damaged(path, error) from error
-
-
-def damaged(path: StorePath | str, error: Exception) -> StoreError:
-    """Build the error for a file that differs from every file that was once committed."""
-    return StoreError(
-        f"{path} is damaged: {' '.join(str(error).split())}; `traitline store repair` moves it aside, and the next run "
-        "recomputes it"
-    )
 
 
 def _entries(videos: list[list[Any]]) -> tuple[VideoEntry, ...]:

@@ -29,10 +29,10 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from storage.columns import Column, cut_into_videos, cut_vectors, read_vectors, video_rows
-from storage.features import VideoFeatures
-from storage.paths import StorePath, parquet_source
-from storage.shard import ShardHeader, VideoEntry
+from storage.files.paths import StorePath, parquet_source
+from storage.shards.columns import Column, cut_into_videos, cut_vectors, read_vectors, video_rows
+from storage.shards.features import VideoFeatures
+from storage.shards.header import ShardHeader, VideoEntry
 
 HEADER_KEY = "traitline"
 ROW_GROUP_BYTES = 2**23
@@ -53,7 +53,7 @@ _LABELS = pa.schema(_LABEL_FIELDS)
 
 
 class ParquetFormat:
-    """Writes and reads shards as Parquet files; see `storage.shard.ShardFormat`."""
+    """Writes and reads shards as Parquet files; see `storage.shards.header.ShardFormat`."""
 
     suffix = ".parquet"
 

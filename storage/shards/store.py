@@ -4,9 +4,9 @@
     STORE/features/<family>/<key>/shard-<time>-<random>.parquet or .h5
 
 Shards never change. If several hold the same video, the one whose name sorts last is valid, whichever bytes of the
-video they were made from; `storage.parts` explains why that is the newest one. Two shards whose names differ in the
-suffix alone hold the same features. Other programs get the same view of Parquet shards by the same rule, for instance
-DuckDB:
+video they were made from; `storage.files.parts` explains why that is the newest one. Two shards whose names differ in
+the suffix alone hold the same features. Other programs get the same view of Parquet shards by the same rule, for
+instance DuckDB:
 
     SELECT * FROM read_parquet('.../shard-*.parquet', filename = true)
     QUALIFY filename = max(filename) OVER (PARTITION BY video_id)
@@ -21,15 +21,15 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from storage.commit import commit_file
-from storage.errors import MALFORMED, StoreError, UnreachableError
-from storage.families import Family
-from storage.features import VideoFeatures
-from storage.formats import SUFFIXES, FormatName, format_named, format_of
+from storage.errors import MALFORMED, StoreError, UnreachableError, damaged
+from storage.files.commit import commit_file
+from storage.files.parts import list_parts, new_part
+from storage.files.paths import StorePath, in_order
 from storage.layout import open_store
-from storage.parts import list_parts, new_part
-from storage.paths import StorePath, in_order
-from storage.shard import Dtype, ShardHeader, VideoEntry, damaged, read_header, read_videos
+from storage.shards.family import Family
+from storage.shards.features import VideoFeatures
+from storage.shards.formats import SUFFIXES, FormatName, format_named, format_of
+from storage.shards.header import Dtype, ShardHeader, VideoEntry, read_header, read_videos
 
 _WHOLE_NUMBERS = "faces"  # boxes in pixels: float16 would move those beyond 2048 by a pixel
 

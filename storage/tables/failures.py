@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from operator import attrgetter
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import pyarrow as pa
 
-from storage.feature_store import FeatureStore
+from storage.files.parts import list_parts, stamp
+from storage.files.paths import StorePath, in_order
 from storage.layout import open_store
-from storage.parts import list_parts, stamp
-from storage.paths import StorePath, in_order
-from storage.tables import SUFFIX, add_rows, read_part, read_rows
+from storage.tables.table import SUFFIX, add_rows, read_part, read_rows
 
 _TEXTS = ("video_id", "video_sha256", "key", "stage", "reason", "message")
 _FIELDS: list[pa.Field[Any]] = [
@@ -124,7 +121,8 @@ class FailureLog:
         return {video_id: failure.attempts for video_id, failure in self.last(videos, key).items()}
 
     def attempts_in_order(self) -> list[tuple[str, Failure]]:
-        """Read every attempt that failed, oldest first, each with the time of its commit (see `storage.parts.stamp`).
+        """Read every attempt that failed, oldest first, each with the time of its commit (see
+        `storage.files.parts.stamp`).
 
         Raises:
             StoreError: a file of the log is damaged or too new.
@@ -132,48 +130,6 @@ class FailureLog:
         parts = list_parts(self._folder, "failures", {SUFFIX})
         tables = zip(parts, in_order(_read, parts), strict=True)
         return [(stamp(part), Failure(**row)) for part, rows in tables for row in rows.to_pylist()]
-
-
-def still_refused(
-    log: FailureLog, store: FeatureStore, seen: Mapping[str, str] = MappingProxyType({})
-) -> list[Failure]:
-    """Find the videos whose last attempt failed, sorted by video: what a person has to look at.
-
-    Of a video that was seen, attempts at other bytes than it had then do not count. Beyond that a later attempt takes
-    an earlier one's place, whatever settings they were about: a video is left out if features of every kind that the
-    attempt was for have been committed since, and it is listed once, by its last failure. A video whose very bytes have
-    all features of the very settings is left out, too.
-
-    Args:
-        log: of the store.
-        store: the features.
-        seen: from `SeenVideos.current`.
-
-    Raises:
-        StoreError: the log or a shard is damaged or too new.
-    """
-    last = {
-        failure.video_id: (when, failure)
-        for when, failure in log.attempts_in_order()
-        if seen.get(failure.video_id, failure.video_sha256) == failure.video_sha256
-    }
-    newest: dict[str, dict[str, str]] = defaultdict(dict)  # name of family -> video -> when
-    done: dict[str, dict[str, str]] = {}
-    for family in store.families() if last else ():
-        done[family.key] = store.done(family)
-        newest_of = newest[family.name]
-        for video_id, shard in store.shard_of(family).items():
-            sha256 = done[family.key].get(video_id)
-            if video_id in last and seen.get(video_id, sha256) == sha256:
-                newest_of[video_id] = max(stamp(shard), newest_of.get(video_id, ""))
-
-    def refused(when: str, failure: Failure) -> bool:
-        wanted = [part.rpartition(":") for part in failure.key.split()]
-        same = (done.get(key, {}).get(failure.video_id) == failure.video_sha256 for _, _, key in wanted)
-        later = (newest[name].get(failure.video_id, "") > when for name, _, _ in wanted)
-        return not all(same) and not all(later)
-
-    return [failure for _, (when, failure) in sorted(last.items()) if refused(when, failure)]
 
 
 def check_failures(path: StorePath) -> None:

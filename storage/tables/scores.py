@@ -12,9 +12,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from storage.files.paths import StorePath
 from storage.layout import open_store, path_name
-from storage.paths import StorePath
-from storage.tables import add_rows, column_values, latest_rows, read_part
+from storage.tables.table import add_rows, column_values, latest_rows, read_part
 
 TRAIT_COUNT = 5
 _MOST_MS = 200 * 365 * 86_400_000  # of scored_at, since 1970

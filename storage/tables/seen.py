@@ -10,9 +10,9 @@ from collections.abc import Mapping
 
 import pyarrow as pa
 
+from storage.files.paths import StorePath
 from storage.layout import open_store
-from storage.paths import StorePath
-from storage.tables import add_rows, read_part, read_rows
+from storage.tables.table import add_rows, read_part, read_rows
 
 _SCHEMA = pa.schema([pa.field(name, pa.string(), nullable=False) for name in ("video_id", "video_sha256")])
 

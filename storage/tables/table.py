@@ -15,11 +15,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from storage.commit import commit_file
-from storage.errors import StoreError
-from storage.parts import list_parts, new_part
-from storage.paths import StorePath, fetched, in_order, parquet_source
-from storage.shard import damaged
+from storage.errors import StoreError, damaged
+from storage.files.commit import commit_file
+from storage.files.parts import list_parts, new_part
+from storage.files.paths import StorePath, fetched, in_order, parquet_source
 
 TABLE_VERSION = 1
 _VERSION_KEY = b"traitline_table_version"

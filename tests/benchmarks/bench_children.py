@@ -24,13 +24,13 @@ from many_cores import pretend_cores
 from rich.console import Console
 from rich.table import Table
 
-from extractors import assets
+from extractors.assets import catalog
 from extractors.devices import usable_cores
-from extractors.digests import sha256_of
-from extractors.preparation import PreparationSettings, Request
-from extractors.preparer_pool import PreparerPool
-from flows.config import load_config
-from flows.families import FACE_ASSET
+from extractors.preparation.pool import PreparerPool
+from extractors.preparation.preparer import PreparationSettings, Request
+from extractors.video.digests import sha256_of
+from flows.archive.families import FACE_ASSET
+from flows.config.load import load_config
 
 STATUS = ("Threads", "VmData", "VmRSS")
 
@@ -59,9 +59,9 @@ def main() -> None:
     parser.add_argument("--cores", type=int, nargs="*", default=[16, 64, 256], help="cores to pretend (counts)")
     arguments = parser.parse_args()
     config = load_config(flags={"weights": "random"})
-    (model,) = assets.known_assets()[FACE_ASSET].files
+    (model,) = catalog.known_assets()[FACE_ASSET].files
     settings = PreparationSettings(
-        assets.resolve(FACE_ASSET) / model.name,
+        catalog.resolve(FACE_ASSET) / model.name,
         config.video,
         config.faces,
         config.crops,

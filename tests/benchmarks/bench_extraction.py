@@ -29,20 +29,21 @@ from bench_optical_flow import DEFAULT_CORPUS
 from rich.console import Console
 from rich.table import Table
 
-from extractors import assets
+from extractors.assets import catalog
 from extractors.devices import usable_cores
-from extractors.digests import sha256_of
-from extractors.optical_flow import OpticalFlowComputer
-from extractors.preparation import PreparationSettings, Preparer, Request
-from extractors.preparer_pool import PreparerPool
-from extractors.stopwatch import STAGES, Stopwatch
-from extractors.video import probe
-from flows.config import load_config
-from flows.demo_corpus import render_demo_corpus
-from flows.extraction import Extractor, Job
-from flows.families import FACE_ASSET, families_of
-from flows.machine import visible_gpus
-from flows.manifest import VideoFile
+from extractors.optical_flow.computer import OpticalFlowComputer
+from extractors.preparation.pool import PreparerPool
+from extractors.preparation.preparer import PreparationSettings, Preparer, Request
+from extractors.preparation.stopwatch import STAGES, Stopwatch
+from extractors.video.digests import sha256_of
+from extractors.video.grid import probe
+from flows.archive.families import FACE_ASSET, families_of
+from flows.archive.videos import VideoFile
+from flows.config.load import load_config
+from flows.demo.corpus import render_demo_corpus
+from flows.extraction.cores import visible_gpus
+from flows.extraction.extractor import Extractor
+from flows.extraction.jobs import Job
 
 HERE, CHILD = "in this process", "in a child"
 CORPUS_CLIP = DEFAULT_CORPUS / "fi_v2" / "98fnGDVky00.005.mp4"
@@ -117,11 +118,11 @@ def measure(
 def compare_child(video: Path, repeats: int) -> dict[str, list[tuple[float, float]]]:
     """(wall, processor time of all processes) in seconds of preparing a video, by where that is done and repeat."""
     config = load_config(flags={"weights": "random"})
-    (model,) = assets.known_assets()[FACE_ASSET].files
+    (model,) = catalog.known_assets()[FACE_ASSET].files
     engine = OpticalFlowComputer.from_settings(config.optical_flow).engine
     optical_flow = config.optical_flow.model_copy(update={"engine": engine})
     settings = PreparationSettings(
-        assets.resolve(FACE_ASSET) / model.name, config.video, config.faces, config.crops, optical_flow
+        catalog.resolve(FACE_ASSET) / model.name, config.video, config.faces, config.crops, optical_flow
     )
     request = Request(video, None, static=True, dynamic=True)
     with PreparerPool(settings, 1, stall_s=600) as pool, Preparer(settings, lambda: None) as preparer:

@@ -28,11 +28,12 @@ from rich.console import Console
 from rich.table import Table
 
 from extractors.devices import usable_cores
-from extractors.dynamic import DynamicFeatureExtractor, OpticalFlowSequenceLoader
+from extractors.dynamic.extractor import DynamicFeatureExtractor
+from extractors.dynamic.sequences import OpticalFlowSequenceLoader
 from extractors.errors import DeviceError
-from extractors.inference import check_bfloat16, for_inference
-from extractors.static import StaticFeatureExtractor
-from extractors.video import grid_frames
+from extractors.networks.inference import check_bfloat16, for_inference
+from extractors.static.extractor import StaticFeatureExtractor
+from extractors.video.grid import grid_frames
 
 CORPUS = Path(os.environ.get("TRAITLINE_CORPUS", Path(__file__).parents[3] / "shared" / "corpus"))
 FIELDS = 64

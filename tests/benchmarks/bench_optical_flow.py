@@ -20,7 +20,7 @@ import cv2
 import numpy as np
 
 from extractors.devices import usable_cores
-from extractors.optical_flow import OpticalFlowComputer
+from extractors.optical_flow.computer import OpticalFlowComputer
 
 SIDE_PX = 224
 DEFAULT_CORPUS = Path(os.environ.get("TRAITLINE_CORPUS", Path(__file__).parents[3] / "shared" / "corpus"))

@@ -30,11 +30,12 @@ from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
-from flows.config import RunConfig, load_config
-from flows.families import Families, families_of
-from flows.manifest import known_videos
-from flows.score import rescore, score
-from flows.train import train
+from flows.archive.families import Families, families_of
+from flows.archive.videos import known_videos
+from flows.config.load import load_config
+from flows.config.settings import RunConfig
+from flows.pipeline.score import rescore, score
+from flows.pipeline.train import train
 from fusion.traits import TRAITS
 from storage import FeatureStore, VideoFeatures
 

@@ -27,8 +27,8 @@ from rich.console import Console
 from rich.table import Table
 
 from storage import Family, FeatureStore, VideoFeatures
-from storage.formats import FORMATS
-from storage.shard import ShardHeader
+from storage.shards.formats import FORMATS
+from storage.shards.header import ShardHeader
 
 QUALITY = ("face_coverage", "face_score")
 TOKENS, DIM = 16, 2048

@@ -9,7 +9,7 @@ on a share of the clips, and the medians are scaled to an epoch of 6,000 clips:
 - step: the training step alone, on one batch that is there already.
 - epoch: the loop of `traitline train`, with clips that stay in memory, and with clips read from the store.
 - PyTorch: the same step written with its own layers, where it is importable.
-- score: the clips of the store through `fusion.scoring.predict`, and Keras' `model.predict` on padded arrays.
+- score: the clips of the store through `fusion.model.scoring.predict`, and Keras' `model.predict` on padded arrays.
 
 Nothing is asserted about time.
 """
@@ -33,16 +33,16 @@ import tensorflow as tf
 from rich.console import Console
 from rich.table import Table
 
-from flows.clips import StoredClips, read_clips
-from flows.config import RunConfig, StoreSettings
-from flows.families import Families
-from fusion.batches import plan_epoch, read_batches
-from fusion.model import CompletePersonalityModel
-from fusion.scoring import predict
+from flows.archive.clips import StoredClips, read_clips
+from flows.archive.families import Families
+from flows.config.settings import RunConfig, StoreSettings
+from fusion.clips.batches import plan_epoch, read_batches
+from fusion.clips.sources import ClipsInMemory
+from fusion.clips.tokens import pad_batch
+from fusion.model.model import CompletePersonalityModel
+from fusion.model.scoring import predict
 from fusion.settings import TrainSettings
-from fusion.sources import ClipsInMemory
-from fusion.steps import Stepper
-from fusion.tokens import pad_batch
+from fusion.training.step import Stepper
 from storage import Family, FeatureStore, VideoFeatures
 
 try:

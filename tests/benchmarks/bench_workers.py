@@ -27,7 +27,7 @@ from statistics import median
 
 os.environ.setdefault("PREFECT_LOGGING_LEVEL", "ERROR")
 os.environ.setdefault("DASK_LOGGING__DISTRIBUTED", "error")
-sys.path.insert(0, str(Path(__file__).parents[1] / "support"))
+sys.path.insert(0, str(Path(__file__).parents[1] / "support" / "machines"))
 
 from bench_extraction import default_clip, jobs
 from rich.console import Console
@@ -35,14 +35,14 @@ from rich.table import Table
 from worker_farm import FAMILIES, DrawingExtractor, Order, draw_worker, drawn_videos
 
 from extractors.devices import usable_cores
-from flows import console
-from flows.config import load_config
-from flows.extraction import Job
-from flows.families import families_of
-from flows.prefect_server import prefect_api
-from flows.session import settle_environment
-from flows.worker import worker_maker
-from flows.worker_pool import Tally, WorkerPool
+from flows.archive.families import families_of
+from flows.config.load import load_config
+from flows.extraction.jobs import Job
+from flows.extraction.pool import Tally, WorkerPool
+from flows.extraction.worker import worker_maker
+from flows.session import console
+from flows.session.environment import settle_environment
+from flows.session.server import prefect_api
 
 SHARD = 64
 
@@ -75,7 +75,7 @@ def extract_all(threads: ThreadPoolExecutor, pool: WorkerPool, shards: list[list
 
 def seconds_to_hand_out(shards: int, scratch: Path, **settings: object) -> float:
     """What one shard of 64 clips costs a worker beside its extraction, in seconds."""
-    from flows import extract as extract_flow
+    from flows.pipeline import extract as extract_flow
 
     runner = settings["runner"]
     order = Order(str(scratch / f"drawn {runner}"), str(scratch), videos=shards * SHARD, shard_size=SHARD)

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F  # noqa: N812
 
-from extractors.i3d import INCEPTION, PUBLISHED_NAME_OF_BRANCH_2_3X3
+from extractors.dynamic.i3d import INCEPTION, PUBLISHED_NAME_OF_BRANCH_2_3X3
 
 Unit = Callable[..., torch.Tensor]
 
@@ -48,7 +48,7 @@ def _same(x: torch.Tensor, size: tuple[int, ...], stride: tuple[int, ...]) -> to
 
 
 def torch_i3d(model: keras.Model) -> Callable[[np.ndarray], np.ndarray]:
-    """I3D as `extractors.i3d.build_i3d()` made it: windows -> features."""
+    """I3D as `extractors.dynamic.i3d.build_i3d()` made it: windows -> features."""
     unit = _units(model, lambda name: f"{name}.batch_norm")
 
     def pool(x: torch.Tensor, size: tuple[int, int, int], stride: tuple[int, int, int]) -> torch.Tensor:

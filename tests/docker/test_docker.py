@@ -12,7 +12,7 @@ import pytest
 import yaml
 from packaging.requirements import Requirement
 
-from flows.config import load_config
+from flows.config.load import load_config
 
 DOCKER = Path(__file__).parents[2] / "docker"
 

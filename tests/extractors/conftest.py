@@ -11,8 +11,8 @@ import av
 import numpy as np
 import pytest
 
-from extractors.faces import FaceDetector
-from extractors.video import grid_frames
+from extractors.faces.detector import FaceDetector
+from extractors.video.grid import grid_frames
 
 BITS = 9
 BLOCK_PX = 16

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from storage import Family, FeatureStore, VideoFeatures
-from storage.paths import StorePath, store_path
+from storage.files.paths import StorePath, store_path
 
 STATIC = Family("static", 8, {"fps": 25.0, "weights": "random"}, ("face_coverage", "face_score"))
 

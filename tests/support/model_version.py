@@ -5,8 +5,8 @@ from __future__ import annotations
 import hashlib
 import json
 
-from storage.commit import commit_folder
-from storage.paths import StorePath
+from storage.files.commit import commit_folder
+from storage.files.paths import StorePath
 
 
 def save_version(folder: StorePath, **metadata: str) -> None:

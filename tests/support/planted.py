@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from fusion.tokens import ClipTokens
+from fusion.clips.tokens import ClipTokens
 
 MARKER_SD = 6.0
 LABEL_MEAN, LABEL_SD = 0.5, 0.15

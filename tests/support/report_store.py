@@ -8,15 +8,16 @@ from pathlib import Path
 import numpy as np
 from drawn_store import draw_store
 
-from flows.config import RunConfig, load_config
-from flows.evaluation import evaluate_clips
-from flows.families import Families, families_of
-from flows.manifest import Archive, known_videos, scan_videos
-from flows.models import ModelReference
-from flows.score import score
-from flows.train import train
+from flows.archive.families import Families, families_of
+from flows.archive.models import ModelReference
+from flows.archive.videos import Archive, known_videos, scan_videos
+from flows.config.load import load_config
+from flows.config.settings import RunConfig
+from flows.evaluation.evaluate import evaluate_clips
+from flows.pipeline.score import score
+from flows.pipeline.train import train
 from storage import FeatureStore, VideoFeatures
-from storage.failures import Failure, FailureLog
+from storage.tables.failures import Failure, FailureLog
 
 # "/" cannot be in a file's name: what closes the element is a folder's name and a file's.
 SCRIPT = "<script>alert(1)</script>.mp4"

@@ -7,8 +7,8 @@ from collections import Counter
 from worker_farm import FAMILIES, Order, drawn_features, drawn_videos, refusal
 
 from storage import FailureLog, FeatureStore
-from storage.formats import format_of
-from storage.shard import read_header, read_videos
+from storage.shards.formats import format_of
+from storage.shards.header import read_header, read_videos
 
 
 def assert_store_is_right(order: Order) -> None:

@@ -7,8 +7,8 @@ import shutil
 import pytest
 from model_version import save_version
 
-from flows.config import load_config
-from flows.families import families_of
+from flows.archive.families import families_of
+from flows.config.load import load_config
 from storage import FeatureStore, Score, ScoreStore
 
 

@@ -1,6 +1,6 @@
 """Files made to attack whoever reads them: nothing of them runs, and nothing outside is read, removed or called.
 
-Models and bundles have more in `tests/storage/test_hostile_models.py`, `tests/extractors/test_assets_bundle.py`.
+Models and bundles have more in `tests/storage/models/test_hostile_models.py`, `tests/extractors/assets/test_bundle.py`.
 """
 
 from __future__ import annotations
@@ -27,9 +27,9 @@ from hostile_files import hostile_files, hostile_hdf5, hostile_yaml
 from hostile_pickles import Box, hostile_npz, hostile_pickles
 from watched_files import opened
 
-from flows.report import render_report
+from flows.report.page import render_report
 
-SUPPORT = Path(__file__).parents[1] / "support"
+SUPPORT = Path(__file__).parents[1] / "support" / "hostile"
 # NumPy parses the header of an array as a literal.
 LITERAL = "compile (b"
 
@@ -87,7 +87,7 @@ def test_nothing_of_a_hostile_file_runs_and_nothing_outside_is_touched(box, pars
             capture_output=True,
             text=True,
             timeout=300,
-            env={**os.environ, "PYTHONPATH": f"{SUPPORT}:{SUPPORT.parents[1]}:{tmp_path}", "TF_CPP_MIN_LOG_LEVEL": "3"},
+            env={**os.environ, "PYTHONPATH": f"{SUPPORT}:{SUPPORT.parents[2]}:{tmp_path}", "TF_CPP_MIN_LOG_LEVEL": "3"},
             cwd=tmp_path,
         )
     assert done.returncode == 0, done.stderr[-3000:]

@@ -18,7 +18,7 @@ import pytest
 IMPORTING = """
 import sys, threading
 from pathlib import Path
-from flows import stopping
+from flows.session import stopping
 Path("slow.py").write_text("import os, time\\nos.kill(os.getpid(), 15)\\ntime.sleep(1)\\nwhole = True")
 sys.path.insert(0, ".")
 stopping.listen()
@@ -35,7 +35,7 @@ except KeyboardInterrupt:
 # Goes on whatever it is told.
 STUBBORN = """
 import os, time
-from flows import stopping
+from flows.session import stopping
 stopping.LIMIT_S = 1.0
 stopping.listen()
 while True:

@@ -16,7 +16,7 @@ import pytest
 from store_truth import assert_store_is_right, seen
 from worker_farm import FAMILIES, Farm, Order, open_farm
 
-from storage import garbage, verification
+from storage.maintenance import garbage, verification
 
 QUICK = {"beat_s": 0.1, "timeout_s": 2.0}
 LEASES = Path("leases", FAMILIES.faces.key)

@@ -14,8 +14,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from flows.config import load_config
-from flows.families import families_of
+from flows.archive.families import families_of
+from flows.config.load import load_config
 from fusion.traits import TRAITS
 from storage import FeatureStore, VideoFeatures
 

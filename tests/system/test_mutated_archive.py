@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 from video_mutants import MUTATIONS, write_mutants
 
-from flows.config import load_config
-from flows.families import families_of
+from flows.archive.families import families_of
+from flows.config.load import load_config
 from storage import FailureLog, FeatureStore
 
 

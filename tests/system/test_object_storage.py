@@ -9,11 +9,11 @@ import shutil
 import numpy as np
 import pytest
 
-from flows import session
-from flows.config import load_config
-from flows.families import families_of
+from flows.archive.families import families_of
+from flows.config.load import load_config
+from flows.session.log import local_log
 from storage import Failure, FailureLog, Family, FeatureStore, ModelSerializer, VideoFeatures
-from storage.paths import store_path
+from storage.files.paths import store_path
 
 
 def one_line(result, *words: str) -> None:
@@ -49,7 +49,7 @@ def test_log_is_put_when_the_command_ends_however_it_ends(s3_folder):
         assert not log.exists()
         raise ZeroDivisionError
 
-    with pytest.raises(ZeroDivisionError), session.local_log(log) as file:
+    with pytest.raises(ZeroDivisionError), local_log(log) as file:
         fail(file)
     assert log.read_text() == "words"
     assert not file.parent.exists()

@@ -89,12 +89,12 @@ def test_looking_at_the_assets_needs_no_network(offline, face_model):
 USE_MEDIAPIPE = """
 import sys
 import numpy as np
-from extractors.faces import FaceDetector
+from extractors.faces.detector import FaceDetector
 with FaceDetector(sys.argv[1]) as detector:
     detector.detect(np.zeros((200, 200, 3), np.uint8))
 """
 # The same with nothing in between: what MediaPipe does when nobody keeps it from it.
-FREE_MEDIAPIPE = "import extractors.offline_thread as t; t.give_up_network = None" + USE_MEDIAPIPE
+FREE_MEDIAPIPE = "import extractors.faces.offline as t; t.give_up_network = None" + USE_MEDIAPIPE
 
 
 def test_mediapipe_does_not_report_to_google_how_it_is_used(offline, face_model):

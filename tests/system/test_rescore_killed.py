@@ -12,12 +12,12 @@ from pathlib import Path
 import pytest
 from drawn_store import draw_store
 
-from flows.config import load_config
-from flows.families import families_of
-from flows.manifest import known_videos
-from flows.score import CLIPS_PER_COMMIT
-from flows.train import train
-from storage.scores import ScoreStore
+from flows.archive.families import families_of
+from flows.archive.videos import known_videos
+from flows.config.load import load_config
+from flows.pipeline.score import CLIPS_PER_COMMIT
+from flows.pipeline.train import train
+from storage.tables.scores import ScoreStore
 
 pytestmark = pytest.mark.slow
 PEOPLE, CLIPS_EACH = 100, 130

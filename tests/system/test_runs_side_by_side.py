@@ -16,11 +16,11 @@ from pathlib import Path
 
 import pytest
 
-from flows.config import load_config
-from flows.families import families_of
+from flows.archive.families import families_of
+from flows.config.load import load_config
 from storage import FeatureStore
-from storage.formats import format_of
-from storage.shard import read_header
+from storage.shards.formats import format_of
+from storage.shards.header import read_header
 
 pytestmark = pytest.mark.slow
 

@@ -11,11 +11,11 @@ from concurrent.futures import ThreadPoolExecutor
 import cv2
 import numpy as np
 
-from extractors.tvl1_cpu_iterate import dual_rates, iterate
-from extractors.tvl1_cpu_median import image_floats, median_filter, rank_floats
-from extractors.tvl1_cpu_planes import PANEL, U1, U2, aligned_zeros, planes_floats, read_plane, write_plane
-from extractors.tvl1_cpu_warp import CHANNELS, cubic_weights, lay_out_taps, padded_floats, tap_floats, warp
-from extractors.tvl1_parameters import SMALLEST_SIDE_PX, TVL1Parameters
+from extractors.optical_flow.cpu.iterate import dual_rates, iterate
+from extractors.optical_flow.cpu.median import image_floats, median_filter, rank_floats
+from extractors.optical_flow.cpu.planes import PANEL, U1, U2, aligned_zeros, planes_floats, read_plane, write_plane
+from extractors.optical_flow.cpu.warp import CHANNELS, cubic_weights, lay_out_taps, padded_floats, tap_floats, warp
+from extractors.optical_flow.parameters import SMALLEST_SIDE_PX, TVL1Parameters
 
 logger = logging.getLogger(__name__)
 

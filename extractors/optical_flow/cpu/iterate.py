@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from extractors.tvl1_cpu_planes import (
+from extractors.optical_flow.cpu.planes import (
     INV,
     IX,
     IY,
@@ -91,7 +91,7 @@ def iterate(planes, height, width, bound, rates, inverse_theta, limit, most, sou
     """Iterate until the sum of squared changes of u is at most `limit`.
 
     Args:
-        planes: float32, flat, see `tvl1_cpu_planes`; u and p (times theta) are changed.
+        planes: float32, flat, see `planes`; u and p (times theta) are changed.
         height: rows.
         width: columns.
         bound: float32, lambda theta.

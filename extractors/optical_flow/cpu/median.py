@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from extractors.tvl1_cpu_planes import (
+from extractors.optical_flow.cpu.planes import (
     LANES,
     PANEL,
     SOURCES,
@@ -127,7 +127,7 @@ def median_filter(planes, height, width, plane, size, image, ranks, sources=SOUR
     """Replace one plane by its median over size x size pixels, the border replicated.
 
     Args:
-        planes: float32, flat, see `tvl1_cpu_planes`.
+        planes: float32, flat, see `planes`.
         height: rows.
         width: columns.
         plane: uint64, offset of the plane.

@@ -38,7 +38,7 @@ _LINE_BYTES = 64
 
 def _sources_digest() -> int:
     """Number that changes with any source file of the CPU engine."""
-    sources = sorted(Path(__file__).parent.glob("tvl1_cpu*.py"))
+    sources = sorted(Path(__file__).parent.glob("*.py"))
     digest = hashlib.sha256(b"".join(source.read_bytes() for source in sources)).digest()
     return int.from_bytes(digest[:6], "big")
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from extractors.tvl1_cpu_planes import (
+from extractors.optical_flow.cpu.planes import (
     INV,
     IX,
     IY,
@@ -163,7 +163,7 @@ def warp(planes, taps, frame, weights_x, weights_y, places, samples, sources=SOU
     """Take the second frame and its gradient at x + u, and linearise the residual there.
 
     Args:
-        planes: float32, flat, see `tvl1_cpu_planes`; u is read, the data term is written.
+        planes: float32, flat, see `planes`; u is read, the data term is written.
         taps: of the second frame, from `lay_out_taps`.
         frame: float32, (H, W), the first frame.
         weights_x: from `cubic_weights`.

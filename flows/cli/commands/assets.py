@@ -11,15 +11,15 @@ import typer
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
 from rich.table import Table
 
-from extractors import assets
-from extractors.assets_bundle import unpack_bundle, write_bundle
-from extractors.assets_files import Asset, AssetError, AssetFile, OnBytes
-from extractors.assets_own import own_assets
-from flows import console
-from flows.cli_store import show_table, size
-from flows.options import CommandOnFiles
-from flows.session import EXIT_USER_ERROR, run_plainly
-from storage.commit import check_writable, commit_file
+from extractors.assets import catalog
+from extractors.assets.bundle import unpack_bundle, write_bundle
+from extractors.assets.files import Asset, AssetError, AssetFile, OnBytes
+from extractors.assets.own import own_assets
+from flows.cli.command import EXIT_USER_ERROR, run_plainly
+from flows.cli.options import CommandOnFiles
+from flows.cli.output import show_table, size
+from flows.session import console
+from storage.files.commit import check_writable, commit_file
 
 assets_app = typer.Typer(no_args_is_help=True, help="Detector and network weights: look at them, fetch and carry them.")
 
@@ -36,15 +36,15 @@ def list_assets(folder: FOLDER = None) -> None:
 
     def body() -> None:
         table = Table("name", "version", "for", "size", "licence", "found", "what it is")
-        known = assets.select([])
+        known = catalog.select([])
         for asset in [*known, *(own.asset for own in own_assets(folder))]:
-            found = assets.find(asset, folder)
+            found = catalog.find(asset, folder)
             where = f"{found[0]}: {found[1]}" if found is not None else "missing"
             row = (asset.name, asset.version, asset.purpose, size(asset.size), asset.licence, where, asset.title)
             table.add_row(*row)
         show_table(table)
-        if any(assets.find(asset, folder) is None for asset in known):
-            console.say(assets.HOW_TO_GET)
+        if any(catalog.find(asset, folder) is None for asset in known):
+            console.say(catalog.HOW_TO_GET)
 
     run_plainly(body)
 
@@ -55,10 +55,10 @@ def fetch(names: NAMES = None) -> None:
 
     def body() -> None:
         faults = []
-        for asset in assets.select(names if names is not None else []):
+        for asset in catalog.select(names if names is not None else []):
             try:
                 with _progress() as on_bytes:
-                    folder = assets.fetch(asset, on_bytes)
+                    folder = catalog.fetch(asset, on_bytes)
                 console.say(f"{asset.name}: {folder}")
             except AssetError as error:
                 # The others may be had all the same.
@@ -78,15 +78,15 @@ def verify(names: NAMES = None, folder: FOLDER = None) -> None:
         sound = damaged = 0
         missing = []
         for asset in _chosen(names, folder):
-            if assets.find(asset, folder) is None:
+            if catalog.find(asset, folder) is None:
                 missing.append(asset.name)
-            for _, damage in assets.read_through(asset, folder):
+            for _, damage in catalog.read_through(asset, folder):
                 sound, damaged = sound + (damage is None), damaged + (damage is not None)
                 if damage is not None:
                     console.say(f"{asset.name}: {damage}; delete it and get it anew", style="red")
         console.say(f"{console.counted(sound + damaged, 'file')} read, {damaged} damaged")
         if missing:
-            console.say(f"missing, or in part: {', '.join(missing)}. {assets.HOW_TO_GET}", style="red")
+            console.say(f"missing, or in part: {', '.join(missing)}. {catalog.HOW_TO_GET}", style="red")
         if damaged or missing:
             raise typer.Exit(EXIT_USER_ERROR)
 
@@ -103,9 +103,9 @@ def bundle(
 
     def body() -> None:
         check_writable(out)
-        chosen = assets.select(names if names is not None else [])
+        chosen = catalog.select(names if names is not None else [])
         folders = {
-            asset.name: (asset, assets.resolve(asset.name, folder=folder and folder / asset.name, download=False))
+            asset.name: (asset, catalog.resolve(asset.name, folder=folder and folder / asset.name, download=False))
             for asset in chosen
         }
         with _progress() as on_bytes, commit_file(out) as temporary:
@@ -122,9 +122,9 @@ def unpack(
     """Unpack such an archive into the folder that TRAITLINE_ASSETS names, else into the user's cache."""
 
     def body() -> None:
-        _, goal = assets.places(folder)[0]
+        _, goal = catalog.places(folder)[0]
         with _progress() as on_bytes:
-            unpacked = unpack_bundle(bundle, assets.known_assets(), goal, on_bytes)
+            unpacked = unpack_bundle(bundle, catalog.known_assets(), goal, on_bytes)
         for asset in unpacked:
             console.say(f"{asset.name}: {goal / asset.name}")
 
@@ -135,8 +135,8 @@ def _chosen(names: list[str] | None, folder: Path | None) -> list[Asset]:
     """The named assets, published or made here, or all."""
     own = {made.name: made.asset for made in own_assets(folder)}
     if names:
-        return [own[name] if name in own else assets.select([name])[0] for name in names]
-    return [*assets.select([]), *own.values()]
+        return [own[name] if name in own else catalog.select([name])[0] for name in names]
+    return [*catalog.select([]), *own.values()]
 
 
 @contextmanager

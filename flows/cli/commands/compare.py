@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 from dataclasses import asdict
-from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -13,26 +12,17 @@ import typer
 from rich.table import Table
 
 from extractors.devices import usable_cores
-from flows import console
-from flows.architectures import ENTRIES
-from flows.cli_store import show_table
-from flows.errors import UserError
-from flows.session import run_plainly
-from storage.commit import check_writable
+from flows.cli.command import run_plainly
+from flows.cli.options import PICTURE, Picture
+from flows.cli.output import show_table
+from flows.evaluation.networks import ENTRIES
+from flows.session import console
+from flows.session.errors import UserError
+from storage.files.commit import check_writable
 
 if TYPE_CHECKING:
-    from flows.measured import Measured
-    from fusion.architecture import Architecture
-
-
-class Picture(StrEnum):
-    """Formats of pictures."""
-
-    png = "png"
-    svg = "svg"
-
-
-PICTURE = Annotated[Picture, typer.Option("--format", help="Of the pictures.")]
+    from flows.evaluation.measured import Measured
+    from fusion.model.architecture import Architecture
 
 
 def compare(
@@ -69,8 +59,8 @@ def compare(
 
 
 def _look_at(names: list[str], measure: bool) -> tuple[dict[str, Architecture], dict[str, Measured]]:
-    from flows.measured import measure as measure_one
-    from fusion.architecture import describe
+    from flows.evaluation.measured import measure as measure_one
+    from fusion.model.architecture import describe
 
     described, measured = {}, {}
     with console.stage("Compare", len(names) * (1 + measure)) as stage:
@@ -115,7 +105,7 @@ def _layers(name: str, network: Architecture) -> Table:
 
 
 def _keep(folder: Path, described: dict[str, Architecture], measured: dict[str, Measured], picture: Picture) -> None:
-    from fusion.architecture_figure import plot_architectures, plot_costs
+    from fusion.pictures.architectures import plot_architectures, plot_costs
 
     costs: dict[str, list[float]] = {
         "parameters": [network.parameters for network in described.values()],

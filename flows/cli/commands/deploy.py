@@ -1,25 +1,26 @@
-"""The commands `traitline deploy` and `traitline serve`. The work is in `flows.deployments`."""
+"""The commands `traitline deploy`, `traitline serve` and `traitline worker`. The work is in `flows.scheduling`."""
 
 from __future__ import annotations
 
 import os
+import socket
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from flows import console
-from flows.config import load_config
-from flows.errors import UserError
-from flows.prefect_server import check_server, prefect_api
-from flows.prefect_worker import work_until_stopped
-from flows.session import run_plainly
+from flows.cli.command import run_plainly
+from flows.config.load import load_config
+from flows.scheduling.worker import work_until_stopped
+from flows.session import console
+from flows.session.errors import UserError
+from flows.session.server import check_server, prefect_api
 
 if TYPE_CHECKING:
     from prefect.deployments.runner import RunnerDeployment
 
-    from flows.deployments import Entry
+    from flows.scheduling.deployments import Entry
 
 FILE = Annotated[
     Path | None,
@@ -57,7 +58,7 @@ def deploy(
 
     def body() -> None:
         check_server()
-        from flows.deployments import server_address
+        from flows.scheduling.deployments import server_address
 
         entries = _entries(file, config, cron, timezone)
         api = server_address()
@@ -100,8 +101,8 @@ def serve(
 
 
 def _put_on_server(api: str, entries: list[Entry], kind: str, gpu_slots: int) -> None:
-    from flows.deployments import build, make_pool, make_watch, server_at
-    from flows.gpu_slots import make_slots
+    from flows.scheduling.deployments import build, make_pool, make_watch, server_at
+    from flows.scheduling.gpu_slots import make_slots
 
     deployments = [build(entry) for entry in entries]
     with server_at(api):
@@ -121,7 +122,7 @@ def _run(body: Callable[[], None]) -> None:
 
 
 def _entries(file: Path | None, config: Path | None, cron: str | None, timezone: str | None) -> list[Entry]:
-    from flows.deployments import read_entries
+    from flows.scheduling.deployments import read_entries
 
     if config is not None:
         load_config(config)  # a mistake in it is said now, and not at night
@@ -160,3 +161,44 @@ def _when(deployment: RunnerDeployment) -> str:
 def _in_words(schedule: Any) -> str:
     name, value = next((key, getattr(schedule, key)) for key in ("cron", "interval", "rrule") if hasattr(schedule, key))
     return f"{name} {value} ({schedule.timezone if schedule.timezone is not None else 'UTC'})"
+
+
+def worker(
+    gpu: Annotated[
+        str | None,
+        typer.Option(metavar="N", help="The one GPU that its runs see; without this, they see all."),
+    ] = None,
+    limit: Annotated[int, typer.Option(min=1, help="Runs at a time (count).")] = 1,
+    pool: Annotated[str, typer.Option(help="Work pool, as `traitline deploy` has made it.")] = "traitline",
+    healthcheck: Annotated[
+        bool, typer.Option("--healthcheck", help="Answer on port 8080 (/health) whether it still asks for work.")
+    ] = False,
+) -> None:
+    """Take runs from a work pool of Prefect's server, which PREFECT_API_URL names, until stopped; start one per GPU.
+
+    SIGTERM and Ctrl-C stop the run at hand within half a minute: its whole shards are kept, and the next run goes on
+    from there.
+    """
+
+    def body() -> None:
+        check_server()
+        from prefect.client.orchestration import get_client
+        from prefect.exceptions import ObjectNotFound
+
+        from flows.scheduling.deployments import server_address, server_at
+
+        with server_at(server_address()), get_client(sync_client=True) as client:
+            try:
+                kind = client.read_work_pool(pool).type
+            except ObjectNotFound as error:
+                raise UserError(f"there is no work pool {pool}; make it with `traitline deploy`") from error
+        options, environment = [], dict(os.environ)
+        if gpu is not None:
+            environment["CUDA_VISIBLE_DEVICES"] = gpu
+            options += ["--name", f"{socket.gethostname()}-gpu-{gpu}"]
+        if healthcheck:
+            options.append("--with-healthcheck")
+        if status := work_until_stopped(pool, kind, limit, *options, environment=environment):
+            raise typer.Exit(status)
+
+    run_plainly(body)

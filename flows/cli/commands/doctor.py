@@ -1,4 +1,4 @@
-"""The command `traitline doctor`. The work is in `flows.doctor` and its neighbours."""
+"""The command `traitline doctor`. The work is in `flows.doctor`."""
 
 from __future__ import annotations
 
@@ -10,12 +10,13 @@ from typing import Annotated, Any
 import typer
 from rich.table import Table
 
-from flows import console
-from flows.cli_store import show_table
-from flows.config import RunConfig, load_config
-from flows.doctor import Finding, look_at_assets, look_at_machine, look_at_python
-from flows.options import ASSIGNMENTS, CONFIG, WEIGHTS
-from flows.session import EXIT_USER_ERROR, run_plainly
+from flows.cli.command import EXIT_USER_ERROR, run_plainly
+from flows.cli.options import ASSIGNMENTS, CONFIG, WEIGHTS
+from flows.cli.output import show_table
+from flows.config.load import load_config
+from flows.config.settings import RunConfig
+from flows.doctor.machine import Finding, look_at_assets, look_at_machine, look_at_python
+from flows.session import console
 
 # Words beside the colours, for those who see neither.
 _STYLES = {"ok": "green", "warning": "yellow", "fault": "bold red"}
@@ -50,8 +51,8 @@ def doctor(
 
 
 def _look(settings: RunConfig) -> Iterator[Finding]:
-    from flows.doctor_libraries import look_at_libraries
-    from flows.doctor_store import look_at_store
+    from flows.doctor.libraries import look_at_libraries
+    from flows.doctor.store import look_at_store
 
     yield from look_at_python()
     yield from look_at_machine()

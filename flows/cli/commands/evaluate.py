@@ -1,20 +1,28 @@
-"""The command `traitline evaluate`."""
+"""The commands `traitline evaluate` and `traitline evaluate-features`."""
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from rich.table import Table
 
-from flows import console
-from flows.cli_store import show_table
-from flows.config import RunConfig, load_config
-from flows.families import settle_weights
-from flows.labels import labels_of
-from flows.options import ASSIGNMENTS, CONFIG
-from flows.prefect_server import check_server
-from flows.session import run_command
+from flows.archive.families import settle_weights
+from flows.archive.labels import labels_of
+from flows.archive.videos import videos_of
+from flows.cli.command import run_command
+from flows.cli.options import ASSIGNMENTS, CONFIG, PICTURE, Picture
+from flows.cli.output import show_table
+from flows.config.load import load_config, load_for_store
+from flows.config.settings import RunConfig
+from flows.session import console
+from flows.session.server import check_server
+
+if TYPE_CHECKING:
+    from extractors.pictures.activations import LayerActivations
+    from flows.evaluation.features import FamilyEvaluation
 
 
 def evaluate(
@@ -39,20 +47,125 @@ def evaluate(
     def body(settings: RunConfig) -> None:
         labels_of(settings)  # what is wrong with them is said before anything heavy is imported
         if labels_only:
-            from flows.evaluation import evaluate_clips
+            from flows.evaluation.evaluate import evaluate_clips
 
             evaluation = evaluate_clips(settings, groups, labels_only=True)
         else:
             if settings.weights == "auto":
                 settings = settle_weights(settings)
             check_server()
-            from flows.evaluate import evaluate as evaluate_flow
+            from flows.pipeline.evaluate import evaluate as evaluate_flow
 
             evaluation = evaluate_flow(settings, groups)
-        from flows.evaluation_tables import evaluation_tables
+        from flows.evaluation.tables import evaluation_tables
 
         for table in evaluation_tables(evaluation.results):
             show_table(table)
         console.say(f"Evaluate: {evaluation.results['seconds']:.1f} s; all figures are in {evaluation.path}")
 
     run_command("evaluate", lambda: load_config(config, flags=flags, assignments=assignments), body)
+
+
+NAMED = 20  # dimensions, of those that are dead, constant or saturated
+
+
+def evaluate_features(
+    labels: Annotated[Path | None, typer.Option(help="Labels with a column subject, the person.")] = None,
+    store: Annotated[str | None, typer.Option(help="The store with the features, also s3://bucket/folder.")] = None,
+    videos: Annotated[
+        Path | None, typer.Option(help="Folder of the videos: also run the networks on some and look at every layer.")
+    ] = None,
+    clips: Annotated[int, typer.Option(min=1, help="How many videos to look at every layer with.")] = 4,
+    weights: Annotated[str | None, typer.Option(help="Those of the features: pretrained, random or auto.")] = None,
+    picture: PICTURE = Picture.png,
+    config: CONFIG = None,
+    assignments: ASSIGNMENTS = None,
+) -> None:
+    """Tell whether cached features know people apart, and which of their dimensions or layers are of no use.
+
+    Tables are printed; all figures and the pictures go to STORE/reports/features-TIME.
+    """
+    flags = {"labels": labels, "store.path": store, "videos": videos, "weights": weights}
+
+    def body(settings: RunConfig) -> None:
+        labels_of(settings)  # what is wrong with them is said before anything heavy is imported
+        if settings.weights == "auto" or settings.videos is not None:
+            settings = settle_weights(settings)
+        from flows.evaluation import features
+
+        evaluated = features.evaluate_families(settings)
+        figures = dict(features.figures_of(settings, evaluated))
+        layers = {} if settings.videos is None else _layers(settings, clips, figures)
+        show_table(_identity_table(evaluated))
+        show_table(_dimension_table(evaluated))
+        for kind, found in layers.items():
+            show_table(_layer_table(kind, found))
+        plain = {kind: [asdict(layer) for layer in found] for kind, found in layers.items()}
+        results = features.results_of(settings, evaluated, plain)
+        folder = features.keep(settings.store.path, results, figures, picture.value)
+        console.say(f"Evaluate features: all figures and {console.counted(len(figures), 'picture')} are in {folder}")
+
+    run_command("evaluate-features", lambda: load_for_store(config, flags=flags, assignments=assignments), body)
+
+
+def _layers(settings: RunConfig, clips: int, figures: dict[str, Any]) -> dict[str, list[LayerActivations]]:
+    from extractors.pictures.activations import plot_layer_statistics
+    from flows.evaluation.features import TITLES
+    from flows.evaluation.layers import layer_activations
+    from flows.visualize.files import heading_of
+
+    found = layer_activations(settings, videos_of(settings), clips)
+    for kind, layers in found.items():
+        figures[f"{kind}-layers"] = plot_layer_statistics(layers, heading_of(settings, f"Layers behind {TITLES[kind]}"))
+    return found
+
+
+def _identity_table(evaluated: dict[str, FamilyEvaluation]) -> Table:
+    caption = (
+        "cosine similarities of tokens of different clips; consistency: of one person, each person counting once; "
+        "discriminability: mean cosine distance of different people; AUC: same or different person, over all pairs of "
+        "a sample"
+    )
+    table = Table("features", title="People", title_justify="left", caption=caption, caption_justify="left")
+    for heading in (
+        *("people", "with 2+ clips", "clips", "tokens", "in one clip", "consistency", "discriminability", "AUC"),
+        *("pairs, same", "different"),
+    ):
+        table.add_column(heading, justify="right")
+    for kind, one in evaluated.items():
+        found, tokens = one.identity, f"{one.dimensions.tokens:,}"
+        if found is None:
+            table.add_row(kind, "not known", "", f"{one.clips:,}", tokens)
+            continue
+        counts = (f"{found.people:,}", f"{found.people_of_several_clips:,}", f"{one.clips:,}", tokens)
+        measures = (found.within_clip, found.consistency, found.discriminability, found.auc)
+        pairs = (f"{len(found.same):,}", f"{len(found.different):,}")
+        table.add_row(kind, *counts, *("-" if value is None else f"{value:.4f}" for value in measures), *pairs)
+    return table
+
+
+def _dimension_table(evaluated: dict[str, FamilyEvaluation]) -> Table:
+    table = Table("features", "dimensions", "what", "how many", "which", title="Dimensions", title_justify="left")
+    for kind, one in evaluated.items():
+        size = f"{len(one.dimensions.mean):,}"
+        for what in ("dead", "constant", "saturated"):
+            found = getattr(one.dimensions, what)
+            names = ", ".join(map(str, found[:NAMED])) + (
+                f" and {len(found) - NAMED} more" if len(found) > NAMED else ""
+            )
+            table.add_row(kind, size, what, f"{len(found):,}", names)
+        table.add_row(kind, size, "components with 90 % of variance", f"{one.components.needed(0.9):,}", "")
+        left_out = one.dimensions.left_out
+        if left_out:
+            table.add_row(kind, size, "tokens with a number that is not finite", f"{left_out:,}", "left out")
+    return table
+
+
+def _layer_table(kind: str, layers: list[LayerActivations]) -> Table:
+    table = Table("layer", title=f"Layers that end in a ReLU, {kind}", title_justify="left")
+    for heading in ("channels", "dead", "zeros", "mean", "std", "highest"):
+        table.add_column(heading, justify="right")
+    for layer in layers:
+        numbers = (f"{value:.4g}" for value in (layer.mean, layer.std, layer.highest))
+        table.add_row(layer.layer, f"{layer.channels:,}", f"{layer.dead_channels:,}", f"{layer.zeros:.1%}", *numbers)
+    return table

@@ -10,18 +10,20 @@ from typing import Annotated
 import typer
 from rich.table import Table
 
-from flows import console
-from flows.cli_store import STORE, existing_store, show_table
-from flows.config import RunConfig
-from flows.errors import UserError, did_you_mean
-from flows.families import families_of, settle_weights
-from flows.manifest import Archive, videos_of
-from flows.options import ASSIGNMENTS, CONFIG, WEIGHTS, load_for_store
-from flows.prefect_server import check_server
-from flows.session import run_command, run_plainly
-from storage.failures import Failure, FailureLog, still_refused
-from storage.feature_store import FeatureStore
-from storage.seen import SeenVideos
+from flows.archive.families import families_of, settle_weights
+from flows.archive.videos import Archive, videos_of
+from flows.cli.command import run_command, run_plainly
+from flows.cli.options import ASSIGNMENTS, CONFIG, STORE, WEIGHTS
+from flows.cli.output import show_extraction, show_table
+from flows.config.load import existing_store, load_for_store
+from flows.config.settings import RunConfig
+from flows.session import console
+from flows.session.errors import UserError, did_you_mean
+from flows.session.server import check_server
+from storage.maintenance.survey import still_refused
+from storage.shards.store import FeatureStore
+from storage.tables.failures import Failure, FailureLog
+from storage.tables.seen import SeenVideos
 
 failures_app = typer.Typer(no_args_is_help=True, help="Videos that were refused, with their reasons.")
 
@@ -80,8 +82,7 @@ def retry(
         if not files:
             console.say("no video of the folder was refused with these settings; nothing to retry")
             return
-        from flows.extract import extract as extract_flow
-        from flows.summary import show_extraction
+        from flows.pipeline.extract import extract as extract_flow
 
         show_extraction(extract_flow(settings, files), files)
         files.check_whole()

@@ -12,14 +12,16 @@ from typing import Annotated, Any
 import typer
 from rich.table import Table
 
-from flows import console
-from flows.cli_store import STORE, existing_store, show_table
-from flows.config import RunConfig, load_config
-from flows.errors import UserError
-from flows.model_card import INTENDED, limits, write_card
-from flows.models import find_model
-from flows.session import run_command, run_plainly
-from storage.models import ModelSerializer
+from flows.archive.model_card import INTENDED, limits, write_card
+from flows.archive.models import find_model
+from flows.cli.command import run_command, run_plainly
+from flows.cli.options import STORE
+from flows.cli.output import show_table
+from flows.config.load import existing_store, load_config
+from flows.config.settings import RunConfig
+from flows.session import console
+from flows.session.errors import UserError
+from storage.models.serializer import ModelSerializer
 
 models_app = typer.Typer(
     no_args_is_help=True, help="Look at trained models, give them names, and hand them to other programs."
@@ -138,7 +140,7 @@ def export(
         if out.exists():
             raise UserError(f"{out} is there already; name a new folder with --out")
         with console.console.status(f"Exporting {found}"):
-            from fusion import export as exporting  # registers the classes, too; Keras takes seconds to import
+            from fusion.model import export as exporting  # registers the classes, too; Keras takes seconds to import
 
             network, facts = ModelSerializer(store).load(found.name, found.version)
             # Made elsewhere and renamed, so that nobody finds half of it.

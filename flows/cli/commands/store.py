@@ -7,72 +7,21 @@ from contextlib import contextmanager
 from typing import Annotated
 
 import typer
-from rich.cells import cell_len
-from rich.console import Console
 from rich.table import Table
 
-from flows import console
-from flows.errors import UserError
-from flows.session import EXIT_USER_ERROR, run_plainly
-from storage import compaction, conversion, garbage, verification
-from storage.feature_store import FeatureStore
-from storage.formats import FormatName
-from storage.layout import open_store
-from storage.paths import StorePath
-from storage.survey import survey
+from flows.cli.command import EXIT_USER_ERROR, run_plainly
+from flows.cli.options import STORE
+from flows.cli.output import show_table, size
+from flows.config.load import existing_store
+from flows.session import console
+from storage.files.paths import StorePath
+from storage.maintenance import compaction, conversion, garbage, verification
+from storage.maintenance.survey import survey
+from storage.shards.formats import FormatName
+from storage.shards.store import FeatureStore
 
 store_app = typer.Typer(no_args_is_help=True, help="Look at a store and keep it in order.")
-
-STORE = Annotated[str, typer.Option("--store", help="Folder of the store, or s3://bucket/folder.")]
 YES = Annotated[bool, typer.Option("--yes", help="Remove it; without this, only say what would go.")]
-_FOLDED_LETTERS = 16  # on a line of a cell at least
-_UNITS = ("B", "kB", "MB", "GB", "TB")
-
-
-def existing_store(root: str | StorePath) -> StorePath:
-    """Find a store. Raises UserError where there is none, StoreError where it is something else."""
-    folder = open_store(root)
-    if not folder.is_dir():
-        raise UserError(
-            f"there is no store {root}; give its folder with --store DIR, or make one with `traitline extract`"
-        )
-    return folder
-
-
-def show_table(table: Table) -> None:
-    """Print to the standard output, in full width where nobody's screen limits it.
-
-    No cell is cut short, for two names may differ in their ends alone: texts are folded, and numbers stay whole. Where
-    even that is too wide for the screen, each row becomes a list of its cells.
-    """
-    output = Console(highlight=False, markup=False, emoji=False)  # as in flows.console
-    for column in table.columns:
-        cells = [cell_len(line) for cell in column.cells for line in str(cell).splitlines()]
-        widest = max(cells, default=0)
-        shortest = widest if column.justify == "right" else min(widest, _FOLDED_LETTERS)
-        column.min_width = max(shortest, *map(cell_len, str(column.header).split() or [""]))
-        column.overflow, column.no_wrap = "fold", False
-    needed = sum(column.min_width + 3 for column in table.columns) + 1
-    if not output.is_terminal:
-        output.width = max(200, needed)
-    if needed <= output.width:
-        output.print(table)
-    else:
-        output.print(_as_lists(table))
-
-
-def _as_lists(table: Table) -> Table:
-    """The same table with a line for each cell, and an empty line between rows."""
-    grid = Table.grid("", "", padding=(0, 2))
-    grid.title, grid.title_justify, grid.caption, grid.caption_justify = table.title, "left", table.caption, "left"
-    headings = [" ".join(str(column.header).split()) for column in table.columns]
-    for column in grid.columns:
-        column.overflow = "fold"
-    for row, *cells in zip(table.rows, *(column.cells for column in table.columns), strict=True):
-        for heading, cell in zip(headings, cells, strict=True):
-            grid.add_row(heading, cell, style=row.style)
-        grid.add_row("", "")
-    return grid
 
 
 @store_app.command("ls", epilog="Example: `traitline store ls --store store`")
@@ -200,14 +149,6 @@ def convert(
             console.say(f"{family.name} {family.key}: {console.counted(len(shards), 'shard')} converted to {to}")
 
     run_plainly(body)
-
-
-def size(count: int) -> str:
-    """A number of bytes as people read it."""
-    value, unit = float(count), 0
-    while value >= 1000 and unit < len(_UNITS) - 1:
-        value, unit = value / 1000, unit + 1
-    return f"{value:.0f} {_UNITS[unit]}" if unit == 0 else f"{value:.1f} {_UNITS[unit]}"
 
 
 def _find_damage(store: StorePath) -> list[StorePath]:

@@ -12,8 +12,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from extractors.assets_bundle import unpack_bundle, write_bundle
-from extractors.assets_files import Asset, AssetError, AssetFile, digest_of
+from extractors.assets.bundle import unpack_bundle, write_bundle
+from extractors.assets.files import Asset, AssetError, AssetFile, digest_of
 
 CONTENT = {
     "net": {"weights.bin": np.random.default_rng(0).bytes(1_500_000), "index": b"a few words"},
@@ -299,8 +299,8 @@ def test_a_disk_that_is_full_leaves_nothing_half_written(sources, goal, tmp_path
         "import resource, signal, sys, pathlib\n"
         "signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
         "resource.setrlimit(resource.RLIMIT_FSIZE, (1_000_000, 1_000_000))\n"
-        "from extractors.assets_bundle import unpack_bundle\n"
-        "from extractors.assets_files import Asset, AssetFile\n"
+        "from extractors.assets.bundle import unpack_bundle\n"
+        "from extractors.assets.files import Asset, AssetFile\n"
         f"assets = {ASSETS!r}\n"
         f"unpack_bundle(pathlib.Path({str(tmp_path / 'bundle.tar')!r}), assets, pathlib.Path({str(goal)!r}), print)\n"
     )

@@ -6,8 +6,8 @@ import subprocess
 import numpy as np
 import pytest
 
-from extractors import assets
-from extractors.assets_files import AssetError, digest_of
+from extractors.assets import catalog
+from extractors.assets.files import AssetError, digest_of
 
 
 @pytest.fixture
@@ -27,8 +27,8 @@ def test_the_folder_in_the_environment_comes_before_the_cache(declare_asset, put
     declare_asset()
     put("cache")
     mine = put("mine")
-    monkeypatch.setenv(assets.ENVIRONMENT_VARIABLE, str(tmp_path / "mine"))
-    assert assets.resolve("net") == mine
+    monkeypatch.setenv(catalog.ENVIRONMENT_VARIABLE, str(tmp_path / "mine"))
+    assert catalog.resolve("net") == mine
 
 
 def test_a_file_that_was_altered_on_this_machine_is_refused_with_both_digests(declare_asset, put, asset_server):
@@ -36,7 +36,7 @@ def test_a_file_that_was_altered_on_this_machine_is_refused_with_both_digests(de
     altered = asset_server.content[:-1] + b"!"
     put("cache", altered)
     with pytest.raises(AssetError, match="delete it and get it anew") as caught:
-        assets.resolve("net")
+        catalog.resolve("net")
     for content in (altered, asset_server.content):
         assert hashlib.sha256(content).hexdigest() in str(caught.value)
     assert asset_server.asked == []
@@ -45,7 +45,7 @@ def test_a_file_that_was_altered_on_this_machine_is_refused_with_both_digests(de
 def test_an_explicit_folder_is_the_only_one_looked_at(declare_asset, asset_server, tmp_path):
     declare_asset("sound")
     with pytest.raises(AssetError, match="does not hold weights"):
-        assets.resolve("net", folder=tmp_path)
+        catalog.resolve("net", folder=tmp_path)
     assert asset_server.asked == []
 
 
@@ -53,7 +53,7 @@ def test_a_missing_asset_is_said_in_one_line_that_names_both_ways_to_get_it(decl
     declare_asset("http://127.0.0.1:9/nobody-listens")
     for download in (True, False):
         with pytest.raises(AssetError) as caught:
-            assets.resolve("net", download=download)
+            catalog.resolve("net", download=download)
         for words in (
             "A network",
             "traitline assets fetch",
@@ -66,7 +66,7 @@ def test_a_missing_asset_is_said_in_one_line_that_names_both_ways_to_get_it(decl
 
 def test_an_unknown_name_is_answered_with_the_known_ones():
     with pytest.raises(AssetError, match="face_detector, resnet50_imagenet, i3d_flow_imagenet"):
-        assets.select(["i3d"])
+        catalog.select(["i3d"])
 
 
 @pytest.mark.parametrize("size", [0, 6, 3 << 20])
@@ -79,7 +79,7 @@ def test_git_blob_digest_is_the_one_that_git_gives(tmp_path, size):
 
 
 def test_every_asset_comes_with_the_text_of_its_licence():
-    for asset in assets.select([]):
+    for asset in catalog.select([]):
         words = {"Apache-2.0": "Apache License", "MIT": "MIT License"}[asset.licence.split()[0]]
         assert words in asset.licence_text
 
@@ -91,7 +91,7 @@ def test_the_checkpoint_has_the_size_that_its_index_gives_it(corpus):
     if not index.is_file():
         pytest.skip(f"no index of the published checkpoint at {index}")
     variables = tf.train.list_variables(str(index.with_suffix("")))
-    _, data = assets.known_assets()["i3d_flow_imagenet"].files
+    _, data = catalog.known_assets()["i3d_flow_imagenet"].files
     assert len(variables) == 230
     assert data.size == sum(4 * int(np.prod(shape)) for _, shape in variables)
 
@@ -108,6 +108,6 @@ def test_the_published_files_have_the_digests_that_are_written_down(corpus):
     ):
         if not path.is_file():
             pytest.skip(f"no copy of a published file at {path}")
-        file = assets.known_assets()[name].files[number]
+        file = catalog.known_assets()[name].files[number]
         assert digest_of(path, "sha256") == file.digest
         assert path.stat().st_size == file.size

@@ -8,8 +8,8 @@ import time
 
 import pytest
 
-from extractors import assets, assets_download
-from extractors.assets_files import AssetError, digest_of
+from extractors.assets import catalog, download
+from extractors.assets.files import AssetError, digest_of
 
 
 @pytest.fixture
@@ -26,16 +26,16 @@ def content_of(folder):
 
 def test_a_missing_asset_is_downloaded_once_and_then_found_in_the_cache(declare_asset, asset_server, folder):
     declare_asset("sound")
-    assert assets.resolve("net") == folder
+    assert catalog.resolve("net") == folder
     assert content_of(folder) == asset_server.content
-    assert assets.resolve("net") == folder
+    assert catalog.resolve("net") == folder
     assert len(asset_server.asked) == 1
 
 
 def test_a_download_says_how_far_it_is(declare_asset, asset_server):
     declare_asset("sound")
     told = []
-    assets.fetch(assets.known_assets()["net"], lambda file, done: told.append(done))
+    catalog.fetch(catalog.known_assets()["net"], lambda file, done: told.append(done))
     assert told[0] == 0
     assert told == sorted(told)
     assert told[-1] == len(asset_server.content)
@@ -44,14 +44,14 @@ def test_a_download_says_how_far_it_is(declare_asset, asset_server):
 
 def test_a_redirect_is_followed(declare_asset, asset_server, folder):
     declare_asset("moved")
-    assets.resolve("net")
+    catalog.resolve("net")
     assert content_of(folder) == asset_server.content
 
 
 def test_a_connection_that_breaks_off_is_taken_up_where_it_broke(declare_asset, asset_server, folder):
     asset_server.break_after = 1_200_000
     declare_asset("breaking")
-    assets.resolve("net")
+    catalog.resolve("net")
     assert content_of(folder) == asset_server.content
     assert asset_server.asked == [
         ("breaking", None),
@@ -68,11 +68,11 @@ def test_what_came_before_a_stop_is_not_asked_for_again_by_the_next_command(decl
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        assets.fetch(assets.known_assets()["net"], stop)
+        catalog.fetch(catalog.known_assets()["net"], stop)
     assert not (folder / "weights.bin").exists()
     kept = (folder / ".partial-weights.bin").stat().st_size
     assert 0 < kept < len(asset_server.content)
-    assets.resolve("net")
+    catalog.resolve("net")
     assert asset_server.asked[1:] == [("sound", f"bytes={kept}-")]
     assert content_of(folder) == asset_server.content
 
@@ -83,7 +83,7 @@ def test_a_file_that_changed_on_the_server_is_fetched_from_its_beginning(declare
     (folder / ".partial-weights.bin").write_bytes(b"of the older version")
     note = f'{{"source": "{asset_server.url("sound")}", "validator": "\\"older\\""}}'
     (folder / ".partial-weights.bin.json").write_text(note)
-    assets.resolve("net")
+    catalog.resolve("net")
     assert asset_server.asked == [("sound", "bytes=20-")]
     assert content_of(folder) == asset_server.content
 
@@ -91,9 +91,9 @@ def test_a_file_that_changed_on_the_server_is_fetched_from_its_beginning(declare
 def test_a_server_that_cannot_go_on_is_asked_for_everything(declare_asset, asset_server, folder):
     declare_asset("plain-breaking")
     with pytest.raises(AssetError, match="broke off at 1,000,000 of 3,000,000 bytes"):
-        assets.resolve("net")
+        catalog.resolve("net")
     declare_asset("plain-breaking", "plain")
-    assets.resolve("net")
+    catalog.resolve("net")
     assert asset_server.asked == [("plain-breaking", None), ("plain-breaking", None), ("plain", None)]
     assert content_of(folder) == asset_server.content
 
@@ -104,16 +104,16 @@ def test_the_wrong_part_of_a_file_is_not_appended(declare_asset, asset_server, f
     (folder / ".partial-weights.bin").write_bytes(asset_server.content[:1000])
     note = f'{{"source": "{asset_server.url("other-part")}", "validator": "x"}}'
     (folder / ".partial-weights.bin.json").write_text(note)
-    assets.resolve("net")
+    catalog.resolve("net")
     assert asset_server.asked == [("other-part", "bytes=1000-"), ("sound", None)]
     assert content_of(folder) == asset_server.content
 
 
 def test_sources_are_tried_in_order_and_the_fault_of_each_is_named(declare_asset, asset_server, folder, monkeypatch):
-    monkeypatch.setattr(assets_download, "TIMEOUT_S", 3.0)
+    monkeypatch.setattr(download, "TIMEOUT_S", 3.0)
     declare_asset("absent", "wrong", "short", "endless", "silent", "http://127.0.0.1:9/closed")
     with pytest.raises(AssetError) as caught:
-        assets.resolve("net")
+        catalog.resolve("net")
     wrong = hashlib.sha256(bytes(byte ^ 1 for byte in asset_server.content)).hexdigest()
     faults = str(caught.value)
     places = [
@@ -136,21 +136,21 @@ def test_sources_are_tried_in_order_and_the_fault_of_each_is_named(declare_asset
 def test_wrong_bytes_are_refused_with_both_digests_or_sizes_and_not_kept(declare_asset, folder, source):
     declare_asset(source)
     with pytest.raises(AssetError, match="published"):
-        assets.resolve("net")
+        catalog.resolve("net")
     assert list(folder.iterdir()) == []
 
 
 def test_a_git_blob_digest_checks_a_download_too(declare_asset, asset_server, folder, tmp_path):
     (tmp_path / "truth").write_bytes(asset_server.content)
     declare_asset("wrong", "sound", digest=digest_of(tmp_path / "truth", "git-blob-sha1"))
-    assets.resolve("net")
+    catalog.resolve("net")
     assert content_of(folder) == asset_server.content
 
 
 def test_two_processes_that_want_the_same_asset_download_it_once(declare_asset, asset_server, folder):
     declare_asset("sound")
     found = []
-    threads = [threading.Thread(target=lambda: found.append(assets.resolve("net"))) for _ in range(4)]
+    threads = [threading.Thread(target=lambda: found.append(catalog.resolve("net"))) for _ in range(4)]
     for thread in threads:
         thread.start()
     for thread in threads:
@@ -164,12 +164,12 @@ def test_a_folder_that_cannot_be_written_to_is_said_in_one_line(declare_asset, t
     declare_asset("sound")
     (tmp_path / "cache").write_text("a file in the folder's place")
     with pytest.raises(AssetError, match="cannot write into "):
-        assets.resolve("net")
+        catalog.resolve("net")
 
 
 def test_a_silent_server_holds_nobody_up_for_longer_than_the_limit(declare_asset, monkeypatch):
-    monkeypatch.setattr(assets_download, "TIMEOUT_S", 0.3)
+    monkeypatch.setattr(download, "TIMEOUT_S", 0.3)
     declare_asset("silent", "sound")
     started = time.monotonic()
-    assets.resolve("net")
+    catalog.resolve("net")
     assert time.monotonic() - started < 5

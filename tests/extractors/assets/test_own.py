@@ -4,16 +4,16 @@ import json
 
 import pytest
 
-from extractors import assets
-from extractors.assets_files import AssetError
-from extractors.assets_own import find_own, own_assets, resolve_own, save_own
+from extractors.assets import catalog
+from extractors.assets.files import AssetError
+from extractors.assets.own import find_own, own_assets, resolve_own, save_own
 
 
 @pytest.fixture(autouse=True)
 def cache(tmp_path, monkeypatch):
     """An empty cache, and no folder in the environment."""
-    monkeypatch.setattr(assets, "user_cache", lambda: tmp_path / "cache")
-    monkeypatch.delenv(assets.ENVIRONMENT_VARIABLE, raising=False)
+    monkeypatch.setattr(catalog, "user_cache", lambda: tmp_path / "cache")
+    monkeypatch.delenv(catalog.ENVIRONMENT_VARIABLE, raising=False)
     return tmp_path / "cache"
 
 

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from extractors import i3d
-from extractors.assets import AssetError
-from extractors.dynamic import DynamicFeatureExtractor
+from extractors.assets.files import AssetError
+from extractors.dynamic import i3d
+from extractors.dynamic.extractor import DynamicFeatureExtractor
 
 
 @pytest.fixture(scope="module")

@@ -1,7 +1,7 @@
 """I3D against a network of other make: an ONNX graph from the paper's figure, run by ONNX Runtime, with equal weights.
 
-The graph shares nothing with `extractors.i3d`: layers, channels and names are written out again here, weights are drawn
-here and reach the network under test through a checkpoint file only.
+The graph shares nothing with `extractors.dynamic.i3d`: layers, channels and names are written out again here, weights
+are drawn here and reach the network under test through a checkpoint file only.
 
 Sources:
     Carreira & Zisserman, arXiv:1705.07750, figure 3; Szegedy et al., arXiv:1409.4842, table 1, for the channels;
@@ -19,9 +19,10 @@ import onnxruntime
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from extractors import i3d
-from extractors.dynamic import DynamicFeatureExtractor, OpticalFlowSequenceLoader
-from extractors.inference import for_inference
+from extractors.dynamic import i3d
+from extractors.dynamic.extractor import DynamicFeatureExtractor
+from extractors.dynamic.sequences import OpticalFlowSequenceLoader
+from extractors.networks.inference import for_inference
 
 CHECKPOINT = "TRAITLINE_I3D_CHECKPOINT"
 PLAYING_CRICKET = 227  # from 0; line 228 of label_map.txt in that repository

@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 import pytest
 
-from extractors.dynamic import OpticalFlowSequenceLoader
+from extractors.dynamic.sequences import OpticalFlowSequenceLoader
 from extractors.errors import VideoError
 
 

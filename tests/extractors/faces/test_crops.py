@@ -10,11 +10,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from extractors.crops import CropSettings, CropWindow, Window, iter_crops, plan_static, plan_windows
 from extractors.errors import VideoError
-from extractors.faces import FaceSettings
-from extractors.track import FaceTrack, track_faces
-from extractors.video import VideoSettings, grid_frames
+from extractors.faces.crops import CropSettings, CropWindow, Window, iter_crops, plan_static, plan_windows
+from extractors.faces.detector import FaceSettings
+from extractors.faces.track import FaceTrack, track_faces
+from extractors.video.grid import VideoSettings, grid_frames
 
 DEFAULT = CropSettings()
 

@@ -9,8 +9,8 @@ import cv2
 import numpy as np
 import pytest
 
-from extractors.faces import FaceDetector, FaceSettings
-from extractors.video import grid_frames
+from extractors.faces.detector import FaceDetector, FaceSettings
+from extractors.video.grid import grid_frames
 
 
 @pytest.fixture(scope="module")

@@ -6,7 +6,7 @@ import threading
 
 import pytest
 
-from extractors.offline_thread import OfflineThread
+from extractors.faces.offline import OfflineThread
 
 
 @pytest.fixture

@@ -11,10 +11,10 @@ import numpy as np
 import pytest
 
 from extractors.errors import VideoError
-from extractors.faces import FaceDetector, FaceSettings
-from extractors.second_opinion import BOX_PX, SAMPLES, FaceSamples, is_confirmed
-from extractors.track import track_faces
-from extractors.video import VideoSettings, grid_frames
+from extractors.faces.detector import FaceDetector, FaceSettings
+from extractors.faces.second_opinion import BOX_PX, SAMPLES, FaceSamples, is_confirmed
+from extractors.faces.track import track_faces
+from extractors.video.grid import VideoSettings, grid_frames
 
 # With these the first detector takes the digits in the ellipse for a face on all frames, and the globe on most.
 GULLIBLE = FaceSettings(candidate_score=0.2, sure_score=0.2, min_score=0.2)

@@ -8,12 +8,12 @@ from itertools import islice, pairwise
 import numpy as np
 import pytest
 
-from extractors.boxes import overlaps
 from extractors.errors import VideoError
-from extractors.faces import FaceSettings
-from extractors.persons import MAX_PERSONS, Person, main_sequence
-from extractors.track import FaceTrack, main_person, track_faces
-from extractors.video import VideoSettings, grid_frames
+from extractors.faces.boxes import overlaps
+from extractors.faces.detector import FaceSettings
+from extractors.faces.persons import MAX_PERSONS, Person, main_sequence
+from extractors.faces.track import FaceTrack, main_person, track_faces
+from extractors.video.grid import VideoSettings, grid_frames
 
 SHARP = FaceSettings(smoothing_s=0)
 NOBODY = np.zeros((0, 5), np.float32)

@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from extractors.dynamic import DynamicFeatureExtractor
+from extractors.dynamic.extractor import DynamicFeatureExtractor
 from extractors.errors import DeviceError
-from extractors.fitting import describe_in_batches
-from extractors.static import StaticFeatureExtractor
+from extractors.networks.batches import describe_in_batches
+from extractors.static.extractor import StaticFeatureExtractor
 
 
 def exhausted() -> None:

@@ -5,10 +5,10 @@ import numpy as np
 import pytest
 from keras import layers
 
-from extractors import inference
 from extractors.errors import DeviceError
-from extractors.inference import for_inference
-from extractors.static import StaticFeatureExtractor
+from extractors.networks import inference
+from extractors.networks.inference import for_inference
+from extractors.static.extractor import StaticFeatureExtractor
 
 
 def has_bfloat16() -> bool:

@@ -15,8 +15,8 @@ import cv2
 import numpy as np
 import pytest
 
-from extractors.optical_flow import OpticalFlowComputer
-from extractors.tvl1_parameters import EXACT, TVL1Parameters
+from extractors.optical_flow.computer import OpticalFlowComputer
+from extractors.optical_flow.parameters import EXACT, TVL1Parameters
 
 
 def real_pairs(corpus: Path, side_px: int) -> list[np.ndarray]:

@@ -9,8 +9,8 @@ import sys
 import numpy as np
 import pytest
 
-from extractors.optical_flow import OpticalFlowComputer, OpticalFlowSettings, loop_to, scale_for_i3d
-from extractors.tvl1_parameters import EXACT, FAST, TVL1Parameters
+from extractors.optical_flow.computer import OpticalFlowComputer, OpticalFlowSettings, loop_to, scale_for_i3d
+from extractors.optical_flow.parameters import EXACT, FAST, TVL1Parameters
 
 ENGINES = ("opencv", "cpu", "xla")
 OWN_ENGINES = ("cpu", "xla")
@@ -170,8 +170,8 @@ def test_preset_fast_has_a_coarser_pyramid_and_parameters_replace_it():
 
 
 def test_opencv_takes_over_with_a_warning_where_numba_is_missing(monkeypatch, caplog):
-    monkeypatch.setitem(sys.modules, "extractors.tvl1_cpu", None)
-    with caplog.at_level(logging.WARNING, logger="extractors.optical_flow"):
+    monkeypatch.setitem(sys.modules, "extractors.optical_flow.cpu.engine", None)
+    with caplog.at_level(logging.WARNING, logger="extractors.optical_flow.computer"):
         assert OpticalFlowComputer("cpu").engine == "opencv"
     assert "OpenCV" in caplog.text
 

@@ -4,7 +4,7 @@ import keras
 import numpy as np
 import pytest
 
-from extractors.activations import activation_statistics, plot_layer_statistics, rectified_layers
+from extractors.pictures.activations import activation_statistics, plot_layer_statistics, rectified_layers
 
 
 def network() -> keras.Model:

@@ -7,9 +7,9 @@ from matplotlib.animation import PillowWriter
 from matplotlib.figure import Figure
 from PIL import Image
 
-from extractors.visual_dynamic import WindowMaps, animate_features, plot_comparison, plot_evolution, plot_volume
-from extractors.visual_optical_flow import colour_wheel, draw_arrows, optical_flow_colours
-from extractors.visual_static import plot_activations, plot_filters, plot_overlays
+from extractors.pictures.dynamic import WindowMaps, animate_features, plot_comparison, plot_evolution, plot_volume
+from extractors.pictures.optical_flow import colour_wheel, draw_arrows, optical_flow_colours
+from extractors.pictures.static import plot_activations, plot_filters, plot_overlays
 
 
 def window(steps=8, fields=32, side=48):

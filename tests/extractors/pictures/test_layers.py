@@ -5,9 +5,9 @@ import numpy as np
 import pytest
 
 from extractors.errors import LayerError
-from extractors.visual_filters import maximise_filters
-from extractors.visual_layers import class_activation_map, grad_cam, layer_activations, liveliest, strongest
-from extractors.visual_static import enlarged, placed
+from extractors.pictures.filters import maximise_filters
+from extractors.pictures.layers import class_activation_map, grad_cam, layer_activations, liveliest, strongest
+from extractors.pictures.static import enlarged, placed
 
 
 def small_network():

@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 from printable import faults_of
 
-import extractors.visual_style
-import fusion.visual_style
-from extractors.activations import LayerActivations, plot_layer_statistics
-from extractors.visual_dynamic import (
+import extractors.pictures.style
+import fusion.pictures.style
+from extractors.pictures.activations import LayerActivations, plot_layer_statistics
+from extractors.pictures.dynamic import (
     WindowMaps,
     animate_features,
     plot_comparison,
@@ -19,7 +19,7 @@ from extractors.visual_dynamic import (
     plot_layers_over_time,
     plot_volume,
 )
-from extractors.visual_static import plot_activations, plot_filters, plot_overlays
+from extractors.pictures.static import plot_activations, plot_filters, plot_overlays
 
 NAME = "Features: $\\frac{1}$ " + 25 * "Weather8" + ".mp4"
 RNG = np.random.default_rng(0)
@@ -79,7 +79,7 @@ def test_every_text_is_of_8_pt_whole_and_by_itself(draw):
 
 def test_both_packages_draw_in_one_style():
     ours, theirs = (
-        inspect.getsource(module).split('"""', 2)[2] for module in (extractors.visual_style, fusion.visual_style)
+        inspect.getsource(module).split('"""', 2)[2] for module in (extractors.pictures.style, fusion.pictures.style)
     )
     assert ours == theirs
 

@@ -9,14 +9,14 @@ import cv2
 import numpy as np
 import pytest
 
-from extractors.crops import CropSettings
 from extractors.errors import VideoError
-from extractors.faces import FaceSettings
-from extractors.limits import Limits
-from extractors.optical_flow import OpticalFlowSettings
-from extractors.preparation import PreparationSettings, Request
-from extractors.preparer_pool import Finished, PreparerPool
-from extractors.video import VideoSettings, grid_frames
+from extractors.faces.crops import CropSettings
+from extractors.faces.detector import FaceSettings
+from extractors.optical_flow.computer import OpticalFlowSettings
+from extractors.preparation.pool import Finished, PreparerPool
+from extractors.preparation.preparer import PreparationSettings, Request
+from extractors.video.grid import VideoSettings, grid_frames
+from extractors.video.limits import Limits
 
 
 @pytest.fixture

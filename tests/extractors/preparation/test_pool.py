@@ -13,15 +13,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from extractors.crops import CropSettings
 from extractors.errors import VideoError
-from extractors.faces import FaceSettings
-from extractors.optical_flow import OpticalFlowSettings
-from extractors.preparation import FaceCrop, Motion, PreparationSettings, Preparer, Request
-from extractors.preparer_pool import Finished, PreparerPool
-from extractors.stopwatch import Stopwatch
-from extractors.track import FaceTrack
-from extractors.video import VideoSettings
+from extractors.faces.crops import CropSettings
+from extractors.faces.detector import FaceSettings
+from extractors.faces.track import FaceTrack
+from extractors.optical_flow.computer import OpticalFlowSettings
+from extractors.preparation.pool import Finished, PreparerPool
+from extractors.preparation.preparer import FaceCrop, Motion, PreparationSettings, Preparer, Request
+from extractors.preparation.stopwatch import Stopwatch
+from extractors.video.grid import VideoSettings
 
 
 @pytest.fixture
@@ -191,7 +191,7 @@ def test_a_fault_of_the_program_costs_one_video_and_the_log_says_where_it_was(se
     assert "broadcast" in faulty[-1].message
     assert isinstance(good[-1], Finished)
     (record,) = caplog.records
-    assert "extractors/crops.py" in record.getMessage()
+    assert "extractors/faces/crops.py" in record.getMessage()
     assert clip.name in record.getMessage()
 
 
@@ -223,7 +223,7 @@ def test_no_child_outlives_the_pool_even_if_its_parent_is_killed(settings, clip)
     assert not children()
     code = f"""
 import pickle, sys
-from extractors.preparer_pool import PreparerPool
+from extractors.preparation.pool import PreparerPool
 with PreparerPool(pickle.loads({__import__("pickle").dumps(settings)!r}), 2, 60) as pool:
     for part in pool.prepare(pickle.loads({__import__("pickle").dumps([request(clip)] * 50)!r})):
         print("going", flush=True)

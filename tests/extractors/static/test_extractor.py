@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 from watched_files import opened
 
-from extractors.assets import AssetError
+from extractors.assets.files import AssetError
 from extractors.errors import DeviceError
-from extractors.inference import for_inference
-from extractors.static import StaticFeatureExtractor
+from extractors.networks.inference import for_inference
+from extractors.static.extractor import StaticFeatureExtractor
 
 
 @pytest.fixture(scope="module")

@@ -6,7 +6,7 @@ import keras
 import numpy as np
 import pytest
 
-from extractors.finetune import FinetuneSettings, fine_tune
+from extractors.static.finetune import FinetuneSettings, fine_tune
 
 SIDE = 32
 TRAINING, VALIDATION = list(range(144)), list(range(144, 192))

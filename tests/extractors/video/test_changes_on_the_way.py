@@ -13,7 +13,7 @@ import pytest
 from av.bitstream import BitStreamFilterContext
 
 from extractors.errors import VideoError
-from extractors.video import grid_frames
+from extractors.video.grid import grid_frames
 
 BAR_PX = 40
 

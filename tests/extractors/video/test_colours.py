@@ -8,7 +8,7 @@ import av
 import numpy as np
 import pytest
 
-from extractors.video import grid_frames
+from extractors.video.grid import grid_frames
 
 # Luma weights of red and blue. BT.601-7, 2.5.1; BT.709-6, 3.2; BT.2020-2, table 4.
 WEIGHTS = {"BT.601": (0.299, 0.114), "BT.709": (0.2126, 0.0722), "BT.2020": (0.2627, 0.0593)}

@@ -8,14 +8,14 @@ from pathlib import Path
 
 import pytest
 
-from extractors.crops import CropSettings
-from extractors.digests import FileWatch, sha256_of
 from extractors.errors import VideoError
-from extractors.faces import FaceSettings
-from extractors.optical_flow import OpticalFlowSettings
-from extractors.preparation import PreparationSettings, Request
-from extractors.preparer_pool import PreparerPool
-from extractors.video import VideoSettings
+from extractors.faces.crops import CropSettings
+from extractors.faces.detector import FaceSettings
+from extractors.optical_flow.computer import OpticalFlowSettings
+from extractors.preparation.pool import PreparerPool
+from extractors.preparation.preparer import PreparationSettings, Request
+from extractors.video.digests import FileWatch, sha256_of
+from extractors.video.grid import VideoSettings
 
 
 def replace_by_rename(path: Path) -> None:

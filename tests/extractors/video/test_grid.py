@@ -10,7 +10,7 @@ import cv2
 import numpy as np
 import pytest
 
-from extractors.video import VideoInfo, VideoSettings, grid_frames, probe
+from extractors.video.grid import VideoInfo, VideoSettings, grid_frames, probe
 
 NTSC = Fraction(30000, 1001)
 FILM = Fraction(24000, 1001)
@@ -206,7 +206,7 @@ def test_opencv_shows_the_same_pictures_at_the_same_times(corpus, name):
 
 def test_recording_that_kills_opencv_leaves_this_process_alive(corpus):
     path = corpus / "hard" / "crashes_decoder_qcif_rgb.avi"
-    code = "import sys; from extractors.video import grid_frames; print(len(list(grid_frames(sys.argv[1], 25.0))))"
+    code = "import sys; from extractors.video.grid import grid_frames; print(len(list(grid_frames(sys.argv[1], 25.0))))"
     done = subprocess.run([sys.executable, "-c", code, str(path)], capture_output=True, text=True, check=False)
     assert (done.returncode, done.stdout, done.stderr) == (0, "1\n", "")
 

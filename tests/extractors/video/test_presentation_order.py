@@ -9,8 +9,8 @@ import av
 import numpy as np
 import pytest
 
-from extractors.decoding import Tally
-from extractors.video import grid_frames
+from extractors.video.decoding import Tally
+from extractors.video.grid import grid_frames
 
 B_FRAMES = {
     "few": {"bf": "2"},

@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 import system_calls
 
-from extractors.decoding import Tally
 from extractors.errors import VideoError
-from extractors.video import VideoSettings, grid_frames, probe
+from extractors.video.decoding import Tally
+from extractors.video.grid import VideoSettings, grid_frames, probe
 
 
 def refusal(path: Path, **limits: float) -> VideoError:

@@ -8,15 +8,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from flows.config import RunConfig, load_config
-from flows.export import trait_rows
-from flows.families import families_of
-from flows.manifest import VideoFile, known_videos, videos_of
-from flows.models import ModelReference
+from flows.archive.families import families_of
+from flows.archive.models import ModelReference
+from flows.archive.rows import trait_rows
+from flows.archive.videos import VideoFile, known_videos, videos_of
+from flows.config.load import load_config
+from flows.config.settings import RunConfig
 from storage import Failure, FailureLog, FeatureStore, Score, ScoreStore, VideoFeatures
-from storage.compaction import merge_shards, plan_merges
-from storage.failures import still_refused
-from storage.seen import SeenVideos
+from storage.maintenance.compaction import merge_shards, plan_merges
+from storage.maintenance.survey import still_refused
+from storage.tables.seen import SeenVideos
 
 MODEL = ModelReference("traits", "1")
 Shown = tuple[str, str, str]

@@ -8,10 +8,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from extractors.assets import AssetError
-from flows.clips import read_clips
-from flows.config import load_config
-from flows.families import families_of, settle_weights, stored_families
+from extractors.assets.files import AssetError
+from flows.archive.clips import read_clips
+from flows.archive.families import families_of, settle_weights, stored_families
+from flows.config.load import load_config
 from storage import Family, FeatureStore, VideoFeatures
 
 
@@ -35,7 +35,7 @@ def test_features_that_are_rounded_have_keys_of_their_own_and_never_mix_with_oth
 
 def test_another_revision_of_decoding_makes_features_of_another_key(monkeypatch):
     before = families("float32")
-    monkeypatch.setattr("extractors.video.REVISION", 10**6)
+    monkeypatch.setattr("extractors.video.grid.REVISION", 10**6)
     after = families("float32")
     for part in ("faces", "static", "dynamic"):
         assert getattr(before, part).key != getattr(after, part).key

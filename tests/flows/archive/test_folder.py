@@ -15,12 +15,13 @@ import av
 import numpy as np
 import pytest
 
-from extractors.decoding import FORMATS
-from extractors.video import probe
-from flows.config import RunConfig, load_config
-from flows.errors import UserError
-from flows.folder import OTHER_ENDINGS, VIDEO_ENDINGS, find_videos
-from flows.manifest import videos_of
+from extractors.video.decoding import FORMATS
+from extractors.video.grid import probe
+from flows.archive.folder import OTHER_ENDINGS, VIDEO_ENDINGS, find_videos
+from flows.archive.videos import videos_of
+from flows.config.load import load_config
+from flows.config.settings import RunConfig
+from flows.session.errors import UserError
 
 NOBODY = 65534
 
@@ -187,7 +188,7 @@ def as_nobody(place: Path, code: str) -> subprocess.CompletedProcess[str]:
         for path in (place, *place.rglob("*")):
             os.lchown(path, NOBODY, NOBODY)
         # Packages may lie in folders of root's: they are imported before the rights are given up.
-        drop = "import os, av, pyarrow.dataset, flows.manifest\n"
+        drop = "import os, av, pyarrow.dataset, flows.archive.videos\n"
         drop += f"os.setgroups([]); os.setgid({NOBODY}); os.setuid({NOBODY})\n"
     command = [sys.executable, "-c", drop + code]
     return subprocess.run(command, cwd=place, capture_output=True, text=True, timeout=120)
@@ -197,9 +198,9 @@ def as_nobody(place: Path, code: str) -> subprocess.CompletedProcess[str]:
 THREE_RUNS = """
 import os
 from pathlib import Path
-from flows.config import load_config
-from flows.errors import UserError
-from flows.manifest import videos_of
+from flows.config.load import load_config
+from flows.session.errors import UserError
+from flows.archive.videos import videos_of
 config = load_config(flags={"videos": Path("videos"), "store.path": Path("store"), "weights": "random"})
 for mode in (0o755, 0, 0o755):
     os.chmod("videos/b", mode)

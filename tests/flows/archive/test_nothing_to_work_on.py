@@ -7,14 +7,15 @@ from pathlib import Path
 
 import pytest
 
-from flows.config import RunConfig, load_config
-from flows.errors import UserError
-from flows.families import families_of
-from flows.labels import check_labels_meet, say_unmatched
-from flows.manifest import Archive, VideoFile
-from flows.refusals import model_for
-from fusion.labels import read_labels
-from fusion.matching import match_labels
+from flows.archive.families import families_of
+from flows.archive.labels import check_labels_meet, say_unmatched
+from flows.archive.refusals import model_for
+from flows.archive.videos import Archive, VideoFile
+from flows.config.load import load_config
+from flows.config.settings import RunConfig
+from flows.session.errors import UserError
+from fusion.labels.matching import match_labels
+from fusion.labels.read import read_labels
 from fusion.traits import TRAITS
 from storage import Failure, FailureLog
 
@@ -56,7 +57,7 @@ ALL_REFUSED = "all 3 videos were refused (2 no_face, 1 truncated); `traitline fa
 
 
 def test_training_on_videos_that_were_all_refused_names_the_reasons_and_not_the_labels(config):
-    from flows.train import train
+    from flows.pipeline.train import train
 
     assert message_of(lambda: train.fn(config, archive())) == ALL_REFUSED.format(store=config.store.path)
     # nor are labels of other clips to blame, where no video can be used
@@ -65,10 +66,10 @@ def test_training_on_videos_that_were_all_refused_names_the_reasons_and_not_the_
 
 
 def test_evaluation_and_scoring_say_the_same(config, capsys):
-    from flows.evaluation import evaluate_clips
-    from flows.features import evaluate_families
-    from flows.models import ModelReference
-    from flows.score import _score
+    from flows.archive.models import ModelReference
+    from flows.evaluation.evaluate import evaluate_clips
+    from flows.evaluation.features import evaluate_families
+    from flows.pipeline.score import _score
 
     wanted = ALL_REFUSED.format(store=config.store.path)
     assert message_of(lambda: evaluate_clips(config, None, labels_only=False)).startswith(wanted)
@@ -81,7 +82,7 @@ def test_evaluation_and_scoring_say_the_same(config, capsys):
 
 
 def test_labelled_videos_without_features_are_counted_by_cause(config):
-    from flows.train import train
+    from flows.pipeline.train import train
 
     said = message_of(lambda: train.fn(config, archive(5)))
     assert said.startswith("no labelled video has features: all 3 videos were refused (2 no_face, 1 truncated)")

@@ -11,10 +11,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from flows.config import RunConfig, load_config
-from flows.errors import UserError
-from flows.manifest import scan_videos, videos_of
-from flows.video_list import videos_of_list
+from flows.archive.video_list import videos_of_list
+from flows.archive.videos import scan_videos, videos_of
+from flows.config.load import load_config
+from flows.config.settings import RunConfig
+from flows.session.errors import UserError
 
 NFC, NFD = (unicodedata.normalize(form, "Zoë.mp4") for form in ("NFC", "NFD"))
 NAMES = (

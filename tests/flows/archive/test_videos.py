@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 from prefect import Flow
 
-from flows import manifest
-from flows.errors import UserError
-from flows.manifest import Archive, VideoFile, scan_videos
+from flows.archive import videos as manifest
+from flows.archive.videos import Archive, VideoFile, scan_videos
+from flows.session.errors import UserError
 
 
 @pytest.fixture

@@ -17,12 +17,12 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
-from flows.cli import app as cli_app
-from flows.config import RunConfig, StoreSettings
-from flows.errors import UserError
-from flows.manifest import scan_videos
-from flows.options import CONFIG, CommandOnFiles
-from flows.visualize_model import video_file
+from flows.archive.videos import scan_videos
+from flows.cli.app import app as cli_app
+from flows.cli.options import CONFIG, CommandOnFiles
+from flows.config.settings import RunConfig, StoreSettings
+from flows.session.errors import UserError
+from flows.visualize.model import video_file
 from fusion.traits import TRAITS
 from storage import (
     Failure,
@@ -36,7 +36,7 @@ from storage import (
     read_trait_csv,
     write_trait_csv,
 )
-from storage.trait_csv import GUARD, GUARD_REPLACEMENT
+from storage.exports.csv import GUARD, GUARD_REPLACEMENT
 
 TWINS = [unicodedata.normalize(form, "Zoë.mp4") for form in ("NFC", "NFD")]
 NAMES = [

@@ -7,14 +7,14 @@ import onnxruntime
 import pytest
 from model_version import save_version
 
-from flows.config import load_config
-from flows.errors import UserError
-from flows.models import chosen_model
+from flows.archive.models import chosen_model
+from flows.config.load import load_config
+from flows.session.errors import UserError
 from fusion import TRAITS
-from fusion.scoring import predict
+from fusion.clips.tokens import ClipTokens, pad_batch
+from fusion.model.scoring import predict
 from fusion.settings import TrainSettings
-from fusion.tokens import ClipTokens, pad_batch
-from fusion.training import train
+from fusion.training.train import train
 from storage import ModelSerializer
 
 

@@ -17,7 +17,7 @@ WATCHED = """
 import json, sys
 started, seen = [], set()
 sys.addaudithook(lambda event, arguments: event == "subprocess.Popen" and started.append(str(arguments[1])))
-from flows import cli, session
+from flows.cli import app as cli, command as session
 session.settle_environment()
 for command in json.loads(sys.argv[1]):
     try:

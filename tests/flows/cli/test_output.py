@@ -8,15 +8,15 @@ import pytest
 from rich.console import Console
 from rich.table import Table
 
-from flows import cli_store, console
-from flows.cli_failures import _table as failures_table
-from flows.cli_store import show_table
-from flows.config import RunConfig
-from flows.export import ExportReport
-from flows.extract import ExtractReport
-from flows.models import ModelReference
-from flows.run import RunReport
-from flows.summary import show_extraction, show_run
+from flows.archive.models import ModelReference
+from flows.cli.commands import store
+from flows.cli.commands.failures import _table as failures_table
+from flows.cli.output import show_extraction, show_run, show_table
+from flows.config.settings import RunConfig
+from flows.extraction.jobs import ExtractReport
+from flows.pipeline.export import ExportReport
+from flows.pipeline.run import RunReport
+from flows.session import console
 from fusion.traits import TRAITS
 from storage import Failure
 
@@ -47,7 +47,7 @@ def screen(request, monkeypatch) -> int:
     def console_of_width(**options: bool) -> Console:
         return Console(width=request.param, force_terminal=True, color_system=None, **options)
 
-    monkeypatch.setattr(cli_store, "Console", console_of_width)
+    monkeypatch.setattr(store, "Console", console_of_width)
     return request.param
 
 

@@ -7,9 +7,9 @@ import hashlib
 import numpy as np
 import pytest
 
-from flows.cli_failures import refused_files
-from flows.config import load_config
-from flows.families import families_of
+from flows.archive.families import families_of
+from flows.cli.commands.failures import refused_files
+from flows.config.load import load_config
 from storage import Failure, FailureLog, Family, FeatureStore, VideoFeatures
 
 FAMILY = Family("static", 4, {"fps": 25})

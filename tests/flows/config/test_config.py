@@ -2,9 +2,10 @@ from __future__ import annotations
 
 import pytest
 
-from flows.config import RunConfig, dump_config, load_config
-from flows.errors import UserError
-from flows.families import families_of
+from flows.archive.families import families_of
+from flows.config.load import dump_config, load_config
+from flows.config.settings import RunConfig
+from flows.session.errors import UserError
 
 # Settings of which a change must not throw away cached features.
 CHANGES_NO_FEATURE = {

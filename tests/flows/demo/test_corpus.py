@@ -15,10 +15,10 @@ import numpy as np
 import pytest
 from mediapipe.tasks.python import BaseOptions, vision
 
-from flows import demo_corpus
-from flows.demo_corpus import CLIPS, DemoCorpus, DemoCorpusError, clip_frames, render_demo_corpus
-from flows.demo_motion import HeadPose, HeadWarp
-from fusion.labels import read_labels
+from flows.demo import corpus as demo_corpus
+from flows.demo.corpus import CLIPS, DemoCorpus, DemoCorpusError, clip_frames, render_demo_corpus
+from flows.demo.motion import HeadPose, HeadWarp
+from fusion.labels.read import read_labels
 from fusion.traits import TRAITS
 
 NAMES = ("still", "nod", "shake", "tilt", "approach", "sway", "jitter", "mixed")

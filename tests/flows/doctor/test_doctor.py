@@ -98,7 +98,7 @@ def test_folders_that_cannot_be_written_or_are_not_there(traitline, tmp_path):
 
 @pytest.mark.parametrize("disk", ["full", "read-only"])
 def test_a_disk_that_takes_nothing(disk, small_disk, tmp_path):
-    from flows.doctor_store import look_at_store
+    from flows.doctor.store import look_at_store
 
     mounted: SmallDisk = small_disk(1 << 20, files=1 if disk == "full" else 100)
     if disk == "read-only":

@@ -7,8 +7,8 @@ import shutil
 
 import pytest
 
-from flows.architectures import ENTRIES
-from fusion.architecture import Architecture, describe
+from flows.evaluation.networks import ENTRIES
+from fusion.model.architecture import Architecture, describe
 
 
 @pytest.fixture(scope="module")

@@ -15,15 +15,16 @@ import numpy as np
 import pytest
 from drawn_store import draw_store
 
-from flows import kept_predictions
-from flows.config import RunConfig, load_config
-from flows.evaluation import _cached, evaluate_clips
-from flows.export import export
-from flows.families import families_of
-from flows.manifest import known_videos
-from flows.score import score
-from flows.train import train
-from fusion.metrics import METRICS
+from flows.archive.families import families_of
+from flows.archive.videos import known_videos
+from flows.config.load import load_config
+from flows.config.settings import RunConfig
+from flows.evaluation import kept as kept_predictions
+from flows.evaluation.evaluate import _cached, evaluate_clips
+from flows.pipeline.export import export
+from flows.pipeline.score import score
+from flows.pipeline.train import train
+from fusion.evaluation.metrics import METRICS
 from fusion.traits import TRAITS
 from storage import ModelSerializer
 
@@ -48,8 +49,8 @@ RUNS = 4 * 3  # predictors, and one fold of the official split and two others
 CHILD = """
 import sys
 from pathlib import Path
-from flows.config import load_config
-from flows.evaluation import evaluate_clips
+from flows.config.load import load_config
+from flows.evaluation.evaluate import evaluate_clips
 flags = {"labels": Path(sys.argv[1], "labels.csv"), "store.path": Path(sys.argv[2]), "weights": "random"}
 evaluate_clips(load_config(flags=flags, assignments=sys.argv[3:]), None, labels_only=False)
 """
@@ -156,7 +157,7 @@ def test_a_killed_evaluation_goes_on_and_ends_with_the_figures_of_an_undisturbed
     store = same_features(folder, "killed")
     process = subprocess.Popen(
         [sys.executable, "-c", CHILD, folder, store, *SETTINGS],
-        env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[2]), "TF_CPP_MIN_LOG_LEVEL": "3"},
+        env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[3]), "TF_CPP_MIN_LOG_LEVEL": "3"},
     )
     while not any(name.startswith("token_form") for name in kept(store)):
         assert process.poll() is None

@@ -10,14 +10,14 @@ import numpy as np
 import pytest
 from drawn_store import draw_store
 
-from extractors.activations import activation_statistics
-from extractors.assets import AssetError
-from extractors.faces import FaceDetector
-from extractors.static import StaticFeatureExtractor
-from flows.config import load_config
-from flows.families import families_of
-from flows.features import evaluate_families, figures_of
-from fusion.feature_identity import IdentityMeter
+from extractors.assets.files import AssetError
+from extractors.faces.detector import FaceDetector
+from extractors.pictures.activations import activation_statistics
+from extractors.static.extractor import StaticFeatureExtractor
+from flows.archive.families import families_of
+from flows.config.load import load_config
+from flows.evaluation.features import evaluate_families, figures_of
+from fusion.features.identity import IdentityMeter
 from storage import FeatureStore
 
 

@@ -9,13 +9,13 @@ import sys
 
 import pytest
 
-from flows.machine import cores_of, default_workers, take_share, visible_gpus
+from flows.extraction.cores import cores_of, default_workers, take_share, visible_gpus
 
 LOOK = """
 import json, os
-from flows.machine import take_share
+from flows.extraction.cores import take_share
 take_share({number}, {count})
-from flows.session import settle_environment
+from flows.session.environment import settle_environment
 settle_environment()
 import cv2, numba, tensorflow as tf
 from extractors.devices import usable_cores

@@ -17,15 +17,17 @@ import pytest
 from store_truth import assert_store_is_right, seen
 from worker_farm import FAMILIES, Order, draw_worker, drawn_videos
 
-from flows import extract as extract_flow
-from flows import prepare, runners
-from flows.config import ExtractSettings, RunConfig, load_config
-from flows.errors import UserError
-from flows.worklist import WorkList
+from flows.config.load import load_config
+from flows.config.settings import ExtractSettings, RunConfig
+from flows.extraction import runners
+from flows.extraction.worklist import WorkList
+from flows.pipeline import extract as extract_flow
+from flows.pipeline import prepare
+from flows.session.errors import UserError
 from storage import FeatureStore
-from storage.leases import Leases
+from storage.leases.leases import Leases
 
-SUPPORT = Path(__file__).parents[1] / "support"
+SUPPORT = Path(__file__).parents[2] / "support" / "machines"
 
 
 @pytest.fixture(scope="module", autouse=True)

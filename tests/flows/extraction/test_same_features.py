@@ -6,12 +6,14 @@ from pathlib import Path
 
 import pytest
 
-from flows.config import RunConfig, load_config
-from flows.extraction import Extractor, Job
-from flows.families import families_of
-from flows.manifest import scan_videos
-from flows.worker import worker_maker
-from flows.worker_pool import Tally, WorkerPool
+from flows.archive.families import families_of
+from flows.archive.videos import scan_videos
+from flows.config.load import load_config
+from flows.config.settings import RunConfig
+from flows.extraction.extractor import Extractor
+from flows.extraction.jobs import Job
+from flows.extraction.pool import Tally, WorkerPool
+from flows.extraction.worker import worker_maker
 from storage import FeatureStore
 
 CLIPS = ("nod.mp4", "mixed.mp4", "shake.mp4")

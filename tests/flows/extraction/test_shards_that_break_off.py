@@ -8,9 +8,9 @@ import pytest
 from prefect.testing.utilities import prefect_test_harness
 from worker_farm import FAMILIES, DrawingExtractor, Order, drawn_videos, refusal
 
-from flows import extract as extract_flow
+from flows.pipeline import extract as extract_flow
 from storage import FailureLog, FeatureStore, StoreError
-from storage.leases import Leases
+from storage.leases.leases import Leases
 
 pytestmark = pytest.mark.slow
 
@@ -72,7 +72,8 @@ def test_shard_that_keeps_failing_holds_up_no_other_and_is_free_afterwards(order
 def test_disk_that_takes_no_heartbeat_ends_the_run_in_one_clear_error(order, monkeypatch):
     videos = drawn_videos(order.videos)
     monkeypatch.setattr(
-        "storage.claims.commit_file", lambda path: (_ for _ in ()).throw(StoreError(f"cannot write {path}: disk full"))
+        "storage.leases.claims.commit_file",
+        lambda path: (_ for _ in ()).throw(StoreError(f"cannot write {path}: disk full")),
     )
     with pytest.raises(StoreError, match=r"cannot write .*\.beat: disk full"):
         extract_flow.extract(order.config(), videos)

@@ -16,11 +16,12 @@ import pytest
 from drawn_store import draw_store
 from model_version import save_version
 
-from flows.config import RunConfig, load_config
-from flows.export import export
-from flows.families import families_of
-from flows.manifest import Archive, VideoFile
-from flows.models import ModelReference
+from flows.archive.families import families_of
+from flows.archive.models import ModelReference
+from flows.archive.videos import Archive, VideoFile
+from flows.config.load import load_config
+from flows.config.settings import RunConfig
+from flows.pipeline.export import export
 from storage import Failure, FailureLog, FeatureStore, Score, ScoreStore
 
 MODEL = ModelReference("traits", "1")
@@ -157,10 +158,10 @@ def test_a_million_scores_are_exported_in_bounded_memory(tmp_path, suffix):
     out = tmp_path / f"traits.{suffix}"
     program = f"""
 from pathlib import Path
-from flows.config import load_config
-from flows.export import export
-from flows.manifest import Archive, VideoFile
-from flows.models import ModelReference
+from flows.config.load import load_config
+from flows.pipeline.export import export
+from flows.archive.videos import Archive, VideoFile
+from flows.archive.models import ModelReference
 config = load_config(flags={{"store.path": {str(root)!r}, "weights": "random", "out": {str(out)!r}}})
 folder = Path("clips")
 videos = Archive(VideoFile(f"{{row:07d}}.mp4", folder, "") for row in range({count}))

@@ -8,10 +8,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from flows.config import load_config
-from flows.families import families_of
-from flows.manifest import VideoFile
-from flows.worklist import WorkList
+from flows.archive.families import families_of
+from flows.archive.videos import VideoFile
+from flows.config.load import load_config
+from flows.extraction.worklist import WorkList
 from storage import Failure, FailureLog, FeatureStore, VideoFeatures
 
 

@@ -10,17 +10,17 @@ import pytest
 from drawn_store import draw_store
 from scipy import stats
 
-from flows.config import load_config
-from flows.drift import drifts_of
-from flows.errors import UserError
-from flows.families import families_of
-from flows.manifest import known_videos
-from flows.models import ModelReference
-from flows.report import render_report
-from flows.score import rescore, score
-from flows.train import train
-from storage.models import ModelSerializer
-from storage.scores import ScoreStore
+from flows.archive.drift import drifts_of
+from flows.archive.families import families_of
+from flows.archive.models import ModelReference
+from flows.archive.videos import known_videos
+from flows.config.load import load_config
+from flows.pipeline.score import rescore, score
+from flows.pipeline.train import train
+from flows.report.page import render_report
+from flows.session.errors import UserError
+from storage.models.serializer import ModelSerializer
+from storage.tables.scores import ScoreStore
 
 EMPTY = {"TRAITLINE_ASSETS": "/nowhere", "XDG_CACHE_HOME": "/nowhere"}
 

@@ -10,8 +10,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from flows.config import load_config
-from flows.families import families_of
+from flows.archive.families import families_of
+from flows.config.load import load_config
 from fusion.traits import TRAITS
 from storage import FeatureStore
 
@@ -142,9 +142,9 @@ def test_one_new_video_costs_one_video_and_a_bad_one_is_a_row_with_its_reason(fi
     assert rows["text.mp4"]["reason"] == "not_a_video"
     log = max((folder / "store" / "runs").glob("*-run.log")).read_text(encoding="utf-8")
     assert re.search(
-        r"^\d{4}-\d\d-\d\dT[\d:]{8}[+-]\d{4} INFO +flows.extraction: text.mp4 refused: ", log, re.MULTILINE
+        r"^\d{4}-\d\d-\d\dT[\d:]{8}[+-]\d{4} INFO +flows.extraction.extractor: text.mp4 refused: ", log, re.MULTILINE
     )
-    assert re.search(r"INFO +flows.announce: shard committed: 1 video.* extracted, 1 refused", log)
+    assert re.search(r"INFO +flows.pipeline.announce: shard committed: 1 video.* extracted, 1 refused", log)
     assert re.search(r"INFO +flows: Done: .*scored 9 of 10, 1 of them now", log)
     assert all(rows["text.mp4"][trait] == "" for trait in TRAITS)
     # One shard for each of the three families, with the new video alone in it.

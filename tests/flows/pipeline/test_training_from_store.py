@@ -8,16 +8,19 @@ import tracemalloc
 import numpy as np
 import pytest
 
-from flows.clips import StoredClips
-from flows.config import RunConfig, load_config
-from flows.families import Families, families_of
-from flows.manifest import VideoFile
-from flows.train import train as train_flow
+from flows.archive.clips import StoredClips
+from flows.archive.families import Families, families_of
+from flows.archive.videos import VideoFile
+from flows.config.load import load_config
+from flows.config.settings import RunConfig
+from flows.pipeline.train import train as train_flow
 from fusion.settings import TrainSettings
-from fusion.training import CHECKPOINT, train
+from fusion.training.loop import CHECKPOINT
+from fusion.training.train import train
 from fusion.traits import TRAITS
-from storage import FeatureStore, StoreError, VideoFeatures, feature_store
-from storage.compaction import merge_shards, plan_merges
+from storage import FeatureStore, StoreError, VideoFeatures
+from storage.maintenance.compaction import merge_shards, plan_merges
+from storage.shards import store as feature_store
 
 CLIPS, SHARD = 320, 32
 

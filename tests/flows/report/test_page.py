@@ -14,8 +14,8 @@ import pytest
 from report_store import BREAKOUT, SCRIPT
 from scipy.spatial.distance import pdist
 
-from flows.config import ReportSettings
-from flows.report import report
+from flows.config.settings import ReportSettings
+from flows.pipeline.report import report
 from fusion.traits import TRAITS
 from storage import ScoreStore
 

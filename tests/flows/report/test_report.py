@@ -12,18 +12,19 @@ import numpy as np
 import pytest
 from report_store import BREAKOUT, REFUSED, SCRIPT, ReportStore
 
-from flows.config import ReportSettings, load_config
-from flows.errors import UserError
-from flows.manifest import Archive, VideoFile
-from flows.report import render_report
-from flows.report_charts import time_line
-from flows.report_drawing import ticks
-from flows.report_summary import MOST_VIDEOS
+from flows.archive.videos import Archive, VideoFile
+from flows.config.load import load_config
+from flows.config.settings import ReportSettings
+from flows.report.charts import time_line
+from flows.report.drawing import ticks
+from flows.report.page import render_report
+from flows.report.summary import MOST_VIDEOS
+from flows.session.errors import UserError
+from fusion.pictures.timeline import TimeLine
 from fusion.traits import TRAITS
-from fusion.visual_timeline import TimeLine
 from storage import FailureLog, ModelSerializer, ScoreStore
-from storage.failures import Failure
-from storage.scores import Score
+from storage.tables.failures import Failure
+from storage.tables.scores import Score
 
 NOW = datetime(2026, 1, 2, 3, 4, tzinfo=UTC)
 MOST_BYTES = 3_000_000

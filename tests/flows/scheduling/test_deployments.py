@@ -11,11 +11,11 @@ import yaml
 from prefect.exceptions import ParameterTypeError
 from prefect.utilities.callables import parameter_schema
 
-from flows import deployed
-from flows.deployments import build, read_entries
-from flows.errors import UserError
+from flows.scheduling import flows
+from flows.scheduling.deployments import build, read_entries
+from flows.session.errors import UserError
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 FLOWS = ("extract_archive", "train_model", "rescore_archive", "export_scores", "nightly")
 
 
@@ -35,7 +35,7 @@ def changed_copy(folder: Path, change) -> Path:
 
 
 def test_the_file_at_the_root_is_the_one_that_is_installed():
-    assert (ROOT / "prefect.yaml").resolve() == Path(str(files("flows") / "prefect.yaml")).resolve()
+    assert (ROOT / "prefect.yaml").resolve() == Path(str(files("flows.scheduling") / "prefect.yaml")).resolve()
 
 
 def test_the_five_deployments_have_schedules_zones_limits_and_tags():
@@ -51,7 +51,7 @@ def test_the_five_deployments_have_schedules_zones_limits_and_tags():
 
 @pytest.mark.parametrize("name", FLOWS)
 def test_every_field_of_a_form_has_a_type_and_a_sentence_of_help(name):
-    properties = parameter_schema(getattr(deployed, name)).model_dump()["properties"]
+    properties = parameter_schema(getattr(flows, name)).model_dump()["properties"]
     assert {"settings", "store", "overrides"} <= set(properties)
     for field in properties.values():
         assert "type" in field or "anyOf" in field
@@ -59,16 +59,16 @@ def test_every_field_of_a_form_has_a_type_and_a_sentence_of_help(name):
 
 
 def test_a_form_refuses_a_word_that_is_no_choice():
-    assert deployed.nightly.validate_parameters({"weights": "random"})["weights"] == "random"
+    assert flows.nightly.validate_parameters({"weights": "random"})["weights"] == "random"
     with pytest.raises(ParameterTypeError):
-        deployed.nightly.validate_parameters({"weights": "best"})
+        flows.nightly.validate_parameters({"weights": "best"})
 
 
 def test_a_mistake_in_a_run_is_its_state_in_one_line(tmp_path):
-    state = deployed.export_scores.fn(store=str(tmp_path / "nowhere"))
+    state = flows.export_scores.fn(store=str(tmp_path / "nowhere"))
     assert state.is_failed()
     assert state.message.startswith("there is no store")
-    state = deployed.extract_archive.fn(store=str(tmp_path / "store"), overrides={"extract.sard_size": 3})
+    state = flows.extract_archive.fn(store=str(tmp_path / "store"), overrides={"extract.sard_size": 3})
     assert "unknown setting extract.sard_size" in state.message
     assert not (tmp_path / "store").exists()
 
@@ -78,7 +78,10 @@ def test_a_mistake_in_a_run_is_its_state_in_one_line(tmp_path):
     [
         (lambda entries: entries["nightly"].update(schedules=[{"cron": "0 25 * * *"}]), "0 25 * * *"),
         (lambda entries: entries["nightly"].update(schedules=[{"cron": "0 2 * * *", "timezone": "Mars"}]), "Mars"),
-        (lambda entries: entries["train"].update(entrypoint="flows.deployed.trian"), "flows.deployed.trian"),
+        (
+            lambda entries: entries["train"].update(entrypoint="flows.scheduling.flows.trian"),
+            "flows.scheduling.flows.trian",
+        ),
         (lambda entries: entries["train"].update(parameters={"weights": "best"}), "weights"),
         (lambda entries: entries["train"].update(parameters={"wieghts": "random"}), "wieghts"),
         (lambda entries: entries["train"].update(shedules=[]), "shedules"),
@@ -111,7 +114,7 @@ def test_help_of_both_commands_has_an_example(traitline):
 
 
 def test_a_pool_whose_package_is_missing_is_named(monkeypatch):
-    from flows.deployments import make_pool
+    from flows.scheduling.deployments import make_pool
 
     monkeypatch.setitem(sys.modules, "prefect_docker", None)
     from prefect.workers.base import BaseWorker

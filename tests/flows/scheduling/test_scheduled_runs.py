@@ -14,11 +14,11 @@ import yaml
 from drawn_store import draw_store
 from prefect_machine import BIN, ROOT, nightly_every, wait_for
 
-from flows.config import load_config
-from flows.deployments import WATCH
-from flows.families import families_of
-from flows.gpu_slots import GPU_LIMIT
-from flows.manifest import known_videos
+from flows.archive.families import families_of
+from flows.archive.videos import known_videos
+from flows.config.load import load_config
+from flows.scheduling.deployments import WATCH
+from flows.scheduling.gpu_slots import GPU_LIMIT
 
 
 @dataclass(frozen=True)

@@ -14,12 +14,12 @@ import pytest
 import yaml
 from prefect_machine import below, nightly_every, wait_for
 
-from flows.config import load_config
-from flows.families import families_of
-from flows.gpu_slots import GPU_LIMIT
+from flows.archive.families import families_of
+from flows.config.load import load_config
+from flows.scheduling.gpu_slots import GPU_LIMIT
 from storage import FeatureStore
-from storage.formats import format_of
-from storage.shard import read_header
+from storage.shards.formats import format_of
+from storage.shards.header import read_header
 
 pytestmark = pytest.mark.slow
 

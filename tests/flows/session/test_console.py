@@ -11,8 +11,8 @@ from datetime import datetime
 import pytest
 from rich.console import Console
 
-from flows import console
-from flows.console import counted, span
+from flows.session import console
+from flows.session.console import counted, span
 
 
 @pytest.mark.parametrize(
@@ -81,7 +81,7 @@ def test_a_terminal_shows_boxes_and_no_times(scheduled, capsys, monkeypatch):
 
 def test_our_packages_log_what_they_do_and_others_what_they_warn_of():
     code = (
-        "import logging; from flows import console; console.log_to_standard_error()\n"
+        "import logging; from flows.session import console; console.log_to_standard_error()\n"
         "for name in ('flows.x', 'extractors.x', 'fusion.x', 'storage.x', 'other'):\n"
         "    logging.getLogger(name).info('done'); logging.getLogger(name).warning('odd')"
     )

@@ -16,9 +16,9 @@ from prefect.settings import PREFECT_API_URL, temporary_settings
 from websockets.proxy import get_proxy
 from websockets.uri import parse_uri
 
-from flows.errors import UserError
-from flows.prefect_server import check_server
-from flows.proxies import PROXY_VARIABLES, bypass_proxies
+from flows.session.errors import UserError
+from flows.session.proxies import PROXY_VARIABLES, bypass_proxies
+from flows.session.server import check_server
 
 DEAD = "http://127.0.0.1:9"
 PROXIES = [
@@ -198,7 +198,7 @@ def settings_by(origin: str, folder) -> tuple[dict[str, str], str]:
 @pytest.mark.parametrize("origin", ["environment", "profile", ".env", "prefect.toml"])
 def test_what_is_said_of_a_dead_server_names_the_place_where_it_was_named(origin, tmp_path):
     variables, words = settings_by(origin, tmp_path)
-    code = "from flows.prefect_server import check_server; check_server()"
+    code = "from flows.session.server import check_server; check_server()"
     options = {"cwd": tmp_path, "env": {**os.environ, **variables}, "capture_output": True, "text": True}
     said = subprocess.run([sys.executable, "-c", code], **options).stderr.splitlines()[-1]
     assert f"at {DEAD}/api (PREFECT_API_URL {words})" in said
@@ -221,13 +221,13 @@ def test_settings_that_prefect_cannot_read_are_one_line(tmp_path, traitline):
 @pytest.mark.parametrize("fault", ["home", "database"])
 def test_a_server_of_our_own_that_does_not_start_says_why(fault, tmp_path, monkeypatch, proxies):
     proxies({"http_proxy": DEAD})
-    code = "from flows.prefect_server import prefect_api\nwith prefect_api(): pass"
+    code = "from flows.session.server import prefect_api\nwith prefect_api(): pass"
     home = "/proc/prefect" if fault == "home" else str(tmp_path)
     (tmp_path / "prefect.db").write_bytes(b"no database " * 1000)
     environment = {**os.environ, "PREFECT_HOME": home}
     done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, timeout=120)
     reason = "unable to open database file" if fault == "home" else "file is not a database"
     last = done.stderr.strip().splitlines()[-1]
-    assert last.startswith("flows.errors.UserError: Prefect's server does not start")
+    assert last.startswith("flows.session.errors.UserError: Prefect's server does not start")
     assert reason in last
     assert home in last

@@ -5,9 +5,9 @@ import time
 import numpy as np
 import pytest
 
-from fusion.batches import BATCHES_AHEAD, plan_epoch, read_batches
-from fusion.sources import ClipsInMemory, KeptClips, RowsOf, bytes_of, clips_of
-from fusion.tokens import ClipTokens
+from fusion.clips.batches import BATCHES_AHEAD, plan_epoch, read_batches
+from fusion.clips.sources import ClipsInMemory, KeptClips, RowsOf, bytes_of, clips_of
+from fusion.clips.tokens import ClipTokens
 
 
 def clip(number: int, tokens: int = 1) -> ClipTokens:

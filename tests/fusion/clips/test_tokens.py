@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from fusion.tokens import ClipTokens, pad_batch
+from fusion.clips.tokens import ClipTokens, pad_batch
 
 
 def clip(static_count, dynamic_count, *, value=1.0, static_dim=3, video_id="a.mp4"):

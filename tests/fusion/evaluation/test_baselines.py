@@ -6,13 +6,12 @@ import numpy as np
 import pytest
 from sklearn.metrics import r2_score
 
-from fusion.baselines import look_up_subject, mlp, ridge
-from fusion.evaluation import COLUMNS, evaluate_protocol
-from fusion.evaluation_settings import EvaluateSettings, UncertaintySettings
-from fusion.labels import read_labels
-from fusion.predictors import LabelledClips, all_predictors, chosen_predictors
-from fusion.protocols import leakage, official_split, subject_folds
-from fusion.settings import TrainSettings
+from fusion.evaluation.baselines import look_up_subject, mlp, ridge
+from fusion.evaluation.folds import leakage, official_split, subject_folds
+from fusion.evaluation.predictors import LabelledClips, all_predictors, chosen_predictors
+from fusion.evaluation.protocol import COLUMNS, evaluate_protocol
+from fusion.labels.read import read_labels
+from fusion.settings import EvaluateSettings, TrainSettings, UncertaintySettings
 
 
 @pytest.fixture(scope="module")

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from fusion.drift import LEAST_SHARE, measure_drift, psi_by_chance
+from fusion.evaluation.drift import LEAST_SHARE, measure_drift, psi_by_chance
 from fusion.traits import TRAITS
 
 NOBODY = np.empty((0, 2), np.int64)

@@ -9,9 +9,9 @@ import pytest
 from scipy.stats import pearsonr
 from sklearn.metrics import mean_absolute_error, r2_score, root_mean_squared_error
 
-from fusion.comparison import holm, paired_p_values
-from fusion.intervals import SubjectDraws
-from fusion.metrics import METRICS, metrics, with_mean
+from fusion.evaluation.bootstrap import SubjectDraws
+from fusion.evaluation.metrics import METRICS, metrics, with_mean
+from fusion.evaluation.significance import holm, paired_p_values
 
 
 def drawn(count=400, *, seed=0, skill=0.7):

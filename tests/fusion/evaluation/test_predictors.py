@@ -5,14 +5,13 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from fusion.clips.tokens import ClipTokens
 from fusion.errors import TrainingError
-from fusion.evaluation import evaluate_protocol, runs
-from fusion.evaluation_settings import EvaluateSettings, UncertaintySettings
-from fusion.predictors import LabelledClips, _blanked, _shuffled, all_predictors, chosen_predictors
-from fusion.protocols import subject_folds
-from fusion.settings import TrainSettings
-from fusion.tokens import ClipTokens
-from fusion.uncertainty import ClipQuality
+from fusion.evaluation.folds import subject_folds
+from fusion.evaluation.predictors import LabelledClips, _blanked, _shuffled, all_predictors, chosen_predictors
+from fusion.evaluation.protocol import evaluate_protocol, runs
+from fusion.settings import EvaluateSettings, TrainSettings, UncertaintySettings
+from fusion.uncertainty.intervals import ClipQuality
 
 
 def drawn_clips(count, *, seed=0):

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from sklearn.decomposition import PCA
 
-from fusion.feature_dimensions import BLOCK_TOKENS, SAMPLE_TOKENS, DimensionMeter
-from fusion.feature_figures import plot_components, plot_dimensions
+from fusion.features.dimensions import BLOCK_TOKENS, SAMPLE_TOKENS, DimensionMeter
+from fusion.pictures.features import plot_components, plot_dimensions
 
 
 def metered(vectors: np.ndarray, labels: list[str] | None = None, clip: int = 16) -> DimensionMeter:

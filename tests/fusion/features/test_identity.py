@@ -7,8 +7,8 @@ import pytest
 from scipy.spatial.distance import cdist
 from sklearn.metrics import roc_auc_score
 
-from fusion.feature_figures import plot_identity
-from fusion.feature_identity import Identity, IdentityMeter
+from fusion.features.identity import Identity, IdentityMeter
+from fusion.pictures.features import plot_identity
 
 
 def measured(clips: list[tuple[str, np.ndarray]], **options: int) -> Identity:

@@ -7,7 +7,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from fusion.errors import LabelError
-from fusion.groups import read_groups
+from fusion.labels.groups import read_groups
 
 VIDEOS, PEOPLE = ("a/x.mp4", "y.mp4", "z.mp4"), ("p1", "p2", "p1")
 

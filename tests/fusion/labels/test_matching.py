@@ -6,8 +6,8 @@ import time
 import numpy as np
 import pytest
 
-from fusion.labels import Labels, read_labels
-from fusion.matching import match_labels
+from fusion.labels.matching import match_labels
+from fusion.labels.read import Labels, read_labels
 from fusion.traits import TRAITS
 from storage import Score, TraitRow, write_trait_csv
 

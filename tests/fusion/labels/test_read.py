@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from fusion.errors import LabelError
-from fusion.labels import read_labels
+from fusion.labels.read import read_labels
 from fusion.traits import TRAITS
 
 HEADER = "video_id,neuroticism,openness,conscientiousness,extraversion,agreeableness\n"

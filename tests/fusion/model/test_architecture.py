@@ -4,9 +4,9 @@ import keras
 import pytest
 
 from fusion import CompletePersonalityModel
-from fusion.architecture import describe
-from fusion.architecture_figure import plot_architectures, plot_costs
-from fusion.baselines import mlp_network
+from fusion.evaluation.baselines import mlp_network
+from fusion.model.architecture import describe
+from fusion.pictures.architectures import plot_architectures, plot_costs
 
 
 def by_name(network) -> dict[str, int]:

@@ -12,9 +12,9 @@ import onnxruntime
 import pytest
 
 from fusion import TRAITS, CompletePersonalityModel
-from fusion.export import export_onnx, export_savedmodel
-from fusion.scoring import predict
-from fusion.tokens import ClipTokens, pad_batch
+from fusion.clips.tokens import ClipTokens, pad_batch
+from fusion.model.export import export_onnx, export_savedmodel
+from fusion.model.scoring import predict
 
 # Tokens of each clip of a batch, static and dynamic.
 BATCHES = [[(16, 6)], [(1, 1)], [(1, 1), (16, 6), (3, 40)], [(200, 2), (5, 100)], [(16, 6)] * 33]
@@ -78,7 +78,7 @@ def test_savedmodel_gives_our_scores_in_tensorflow_alone(tmp_path, model, clips)
     export_savedmodel(model, tmp_path / "model")
     named = {f"{i}/{k}": v for i, batch in enumerate(clips) for k, v in inputs_of(model, batch).items()}
     np.savez(tmp_path / "batches.npz", **named)
-    program = [sys.executable, "-I", "-c", ALONE, "model", "batches.npz", str(Path(__file__).parents[2])]
+    program = [sys.executable, "-I", "-c", ALONE, "model", "batches.npz", str(Path(__file__).parents[3])]
     done = subprocess.run(program, cwd=tmp_path, capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr[-2000:]
     found = np.load(tmp_path / "batches.npz")

@@ -6,7 +6,7 @@ import pytest
 import tensorflow as tf
 
 from fusion import CompletePersonalityModel, CrossAttention, FeatureFusionModule, PersonalityPredictionHead
-from fusion.layers import Standardisation, masked_mean, time_encoding
+from fusion.model.layers import Standardisation, masked_mean, time_encoding
 
 
 def small_model(form="sequence", seed=0):

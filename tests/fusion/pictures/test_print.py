@@ -6,14 +6,14 @@ import numpy as np
 import pytest
 from printable import LARGER_PAGE_MM, faults_of
 
-from fusion.architecture import Architecture, Block
-from fusion.architecture_figure import plot_architectures, plot_costs
-from fusion.attention import plot_attention_map
-from fusion.feature_dimensions import DimensionMeter
-from fusion.feature_figures import plot_components, plot_dimensions, plot_identity
-from fusion.feature_identity import IdentityMeter
-from fusion.visual_heads import plot_head_scores, plot_token_relations
-from fusion.visual_timeline import TimeLine, animate_time_line, plot_time_line
+from fusion.features.dimensions import DimensionMeter
+from fusion.features.identity import IdentityMeter
+from fusion.model.architecture import Architecture, Block
+from fusion.pictures.architectures import plot_architectures, plot_costs
+from fusion.pictures.attention import plot_attention_map
+from fusion.pictures.features import plot_components, plot_dimensions, plot_identity
+from fusion.pictures.heads import plot_head_scores, plot_token_relations
+from fusion.pictures.timeline import TimeLine, animate_time_line, plot_time_line
 
 NAME = "Features: $\\frac{1}$ " + 25 * "Weather8" + ".mp4"
 RNG = np.random.default_rng(0)

@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 
 from fusion import CompletePersonalityModel, get_attention_weights
+from fusion.model.relevance import attention_relevance, face_gradient
+from fusion.pictures.heads import head_scores, plot_head_scores, plot_token_relations
+from fusion.pictures.timeline import TimeLine, animate_time_line, plot_time_line
 from fusion.traits import TRAITS
-from fusion.visual_heads import head_scores, plot_head_scores, plot_token_relations
-from fusion.visual_relevance import attention_relevance, face_gradient
-from fusion.visual_timeline import TimeLine, animate_time_line, plot_time_line
 
 TRAIT = TRAITS.index("extraversion")
 

@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 from scipy.stats import norm
 
-from fusion.losses import loss_of, loss_of_the_mean
-from fusion.schedule import is_finished, learning_rate, plateaus
 from fusion.settings import TrainSettings
+from fusion.training.losses import loss_of, loss_of_the_mean
+from fusion.training.schedule import is_finished, learning_rate, plateaus
 
 RNG = np.random.default_rng(0)
 SCORES = RNG.normal(0.5, 0.2, size=(40, 5)).astype(np.float32)

@@ -16,10 +16,10 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from fusion import CompletePersonalityModel, get_attention_weights
-from fusion.scoring import predict
+from fusion.clips.tokens import ClipTokens, pad_batch
+from fusion.model.scoring import predict
 from fusion.settings import TrainSettings
-from fusion.tokens import ClipTokens, pad_batch
-from fusion.training import train
+from fusion.training.train import train
 
 
 @dataclass(frozen=True)

@@ -14,9 +14,10 @@ import tensorflow as tf
 from planted import planted_clips
 
 from fusion.errors import TrainingError
-from fusion.scoring import predict
+from fusion.model.scoring import predict
 from fusion.settings import TrainSettings
-from fusion.training import CHECKPOINT, train
+from fusion.training.loop import CHECKPOINT
+from fusion.training.train import train
 
 SETTINGS = TrainSettings(epochs=4, batch_size=8, checkpoint_s=0, loss="nll", schedule="plateau", plateau_epochs=1)
 
@@ -31,9 +32,9 @@ if devices > 1:
     halves = [tf.config.LogicalDeviceConfiguration()] * devices
     tf.config.set_logical_device_configuration(tf.config.list_physical_devices("CPU")[0], halves)
 from planted import planted_clips
-from fusion.scoring import predict
-from fusion.sources import ClipsInMemory
-from fusion.training import TrainSettings, train
+from fusion.model.scoring import predict
+from fusion.clips.sources import ClipsInMemory
+from fusion.settings import TrainSettings; from fusion.training.train import train
 
 class Slow(ClipsInMemory):
     def groups(self):
@@ -58,7 +59,7 @@ print(json.dumps([trained.history, predict(trained.model, data.clips).tolist()])
 def child(
     settings: TrainSettings, *, devices: int = 1, pause_s: float = 0, folder: Path | str = ""
 ) -> subprocess.Popen:
-    root = Path(__file__).parents[2]
+    root = Path(__file__).parents[3]
     environment = {**os.environ, "PYTHONPATH": f"{root}:{root / 'tests' / 'support'}", "TF_CPP_MIN_LOG_LEVEL": "3"}
     values = settings.model_dump_json(exclude={"devices"})
     command = [sys.executable, "-c", CHILD, values, str(devices), str(pause_s), str(folder)]

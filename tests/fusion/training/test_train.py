@@ -8,13 +8,14 @@ import numpy as np
 import pytest
 from pydantic import ValidationError
 
+from fusion.clips.moments import Moments
+from fusion.clips.tokens import ClipTokens, pad_batch
 from fusion.errors import TrainingError
-from fusion.model import CompletePersonalityModel
-from fusion.moments import Moments
-from fusion.scoring import predict
-from fusion.split import split_by_subject
-from fusion.tokens import ClipTokens, pad_batch
-from fusion.training import TrainSettings, train
+from fusion.labels.split import split_by_subject
+from fusion.model.model import CompletePersonalityModel
+from fusion.model.scoring import predict
+from fusion.settings import TrainSettings
+from fusion.training.train import train
 from fusion.traits import TRAITS
 
 

@@ -7,15 +7,9 @@ import json
 import numpy as np
 import pytest
 
-from fusion.evaluation_settings import UncertaintySettings
-from fusion.intervals import SubjectDraws
-from fusion.uncertainty import (
-    ClipQuality,
-    Uncertainty,
-    calibrate,
-    hold_out_for_calibration,
-    least_people,
-)
+from fusion.evaluation.bootstrap import SubjectDraws
+from fusion.settings import UncertaintySettings
+from fusion.uncertainty.intervals import ClipQuality, Uncertainty, calibrate, hold_out_for_calibration, least_people
 
 SETTINGS = UncertaintySettings()
 CENTRE = np.full(5, 0.5)

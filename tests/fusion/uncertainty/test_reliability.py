@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from fusion.reliability import check_reliability
-from fusion.uncertainty import ClipQuality
+from fusion.uncertainty.intervals import ClipQuality
+from fusion.uncertainty.reliability import check_reliability
 
 CENTRE = np.full(5, 0.5)
 

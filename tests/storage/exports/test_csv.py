@@ -16,9 +16,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fusion.labels import read_labels
+from fusion.labels.read import read_labels
 from storage import Failure, Score, StoreError, TraitRow, read_trait_csv, write_trait_csv
-from storage.trait_csv import GUARD, GUARD_REPLACEMENT
+from storage.exports.csv import GUARD, GUARD_REPLACEMENT
 
 TRAITS = ("openness", "conscientiousness", "extraversion", "agreeableness", "neuroticism")
 QUALITY = ["face_gaps", "longest_gap_s", "people", "others_share", "confirmed_share", "decoded_share"]

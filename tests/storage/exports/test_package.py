@@ -16,8 +16,8 @@ import pytest
 from frictionless import Package
 
 from storage import Failure, Score, StoreError, TraitRow
-from storage.trait_columns import trait_columns
-from storage.trait_export import package_path, write_export
+from storage.exports.columns import trait_columns
+from storage.exports.package import package_path, write_export
 
 TRAITS = ("openness", "conscientiousness", "extraversion", "agreeableness", "neuroticism")
 COLUMNS = trait_columns(TRAITS)

@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from storage import FeatureStore, StoreError
-from storage.commit import commit_file, commit_folder, create_file
+from storage.files.commit import commit_file, commit_folder, create_file
 
 
 def visible(folder) -> set[str]:

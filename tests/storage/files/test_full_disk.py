@@ -22,7 +22,7 @@ from storage import (
     read_trait_csv,
     write_trait_csv,
 )
-from storage.commit import commit_file, commit_folder
+from storage.files.commit import commit_file, commit_folder
 
 TRAITS = ("o", "c", "e", "a", "n")
 PAGE = os.sysconf("SC_PAGESIZE")

@@ -14,27 +14,25 @@ import sys
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 
 import numpy as np
 import pytest
 from model_version import save_version
-
-sys.path.insert(0, str(Path(__file__).parent))
 from s3_line import Line
 
-from storage import Failure, FailureLog, Family, FeatureStore, ModelSerializer, StoreError, VideoFeatures, remote
-from storage.commit import check_writable, commit_file, commit_folder, create_file, move_file
-from storage.compaction import merge_shards, plan_merges
-from storage.conversion import convert_shard
+from storage import Failure, FailureLog, Family, FeatureStore, ModelSerializer, StoreError, VideoFeatures
 from storage.errors import UnreachableError
-from storage.formats import check_shard
-from storage.garbage import leftovers, remove_leftover
+from storage.files import remote
+from storage.files.commit import check_writable, commit_file, commit_folder, create_file, move_file
+from storage.files.parts import list_parts, new_part
+from storage.files.paths import relative_name, store_path
 from storage.layout import open_store
-from storage.parts import list_parts, new_part
-from storage.paths import relative_name, store_path
-from storage.survey import survey
-from storage.verification import find_damage, store_files
+from storage.maintenance.compaction import merge_shards, plan_merges
+from storage.maintenance.conversion import convert_shard
+from storage.maintenance.garbage import leftovers, remove_leftover
+from storage.maintenance.survey import survey
+from storage.maintenance.verification import find_damage, store_files
+from storage.shards.formats import check_shard
 
 WIDE = Family("static", 2048, {})
 

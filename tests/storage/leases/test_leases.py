@@ -14,12 +14,13 @@ from pathlib import Path
 
 import pytest
 
-from storage import FeatureStore, StoreError, garbage
-from storage.claims import Beat, Claim, ClaimLog
-from storage.commit import create_file
-from storage.leases import LeaseLostError, Leases
-from storage.paths import store_path
-from storage.processes import is_gone, this_process
+from storage import FeatureStore, StoreError
+from storage.files.commit import create_file
+from storage.files.paths import store_path
+from storage.leases.claims import Beat, Claim, ClaimLog
+from storage.leases.leases import LeaseLostError, Leases
+from storage.leases.processes import is_gone, this_process
+from storage.maintenance import garbage
 
 KEY = "0123456789abcdef"
 
@@ -130,7 +131,7 @@ def test_ended_claims_are_removed_but_never_the_highest(open_leases, root):
 def test_a_process_of_this_machine_that_is_gone_is_dead_at_once(open_leases, root):
     code = f"""
 import os, signal, sys
-from storage.leases import Leases
+from storage.leases.leases import Leases
 leases = Leases({str(root)!r}, {KEY!r})
 leases.claim(lambda claimed: dict.fromkeys("abc"))
 print("claimed", flush=True)

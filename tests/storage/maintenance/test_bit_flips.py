@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from storage import Failure, FailureLog, FeatureStore, Score, ScoreStore, StoreError
-from storage.formats import check_shard
-from storage.verification import find_damage, store_files
+from storage.maintenance.verification import find_damage, store_files
+from storage.shards.formats import check_shard
 
 
 @pytest.mark.parametrize("flips", [300, pytest.param(10_000, marks=pytest.mark.slow)], ids=["a few", "ten thousand"])

@@ -30,9 +30,9 @@ from storage import (
     read_trait_csv,
     write_trait_csv,
 )
-from storage.compaction import merge_shards, plan_merges
-from storage.conversion import convert_shard, shards_to_convert
-from storage.verification import quarantine
+from storage.maintenance.compaction import merge_shards, plan_merges
+from storage.maintenance.conversion import convert_shard, shards_to_convert
+from storage.maintenance.verification import quarantine
 
 if _reason := system_calls.supported():
     pytest.skip(_reason, allow_module_level=True)

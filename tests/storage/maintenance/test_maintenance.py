@@ -11,13 +11,13 @@ import pytest
 from model_version import save_version
 
 from storage import Failure, FailureLog, Family, FeatureStore, ModelSerializer, Score, ScoreStore, StoreError
-from storage.commit import move_file
-from storage.compaction import merge_shards, plan_merges
-from storage.conversion import convert_shard, shards_to_convert
-from storage.garbage import leftovers, remove_family, remove_leftover, unused_families
-from storage.shard import read_header
-from storage.survey import survey
-from storage.verification import find_damage, is_model, quarantine, store_files, what_is_lost
+from storage.files.commit import move_file
+from storage.maintenance.compaction import merge_shards, plan_merges
+from storage.maintenance.conversion import convert_shard, shards_to_convert
+from storage.maintenance.garbage import leftovers, remove_family, remove_leftover, unused_families
+from storage.maintenance.survey import survey
+from storage.maintenance.verification import find_damage, is_model, quarantine, store_files, what_is_lost
+from storage.shards.header import read_header
 
 on_this_machine = pytest.mark.parametrize("root", ["local"], indirect=True)
 

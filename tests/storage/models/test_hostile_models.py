@@ -21,9 +21,9 @@ from watched_files import opened
 
 from fusion import CompletePersonalityModel
 from storage import ModelSerializer, StoreError
-from storage.model_files import read_model
+from storage.models.keras_file import read_model
 
-WATCHED = Path(__file__).parents[1] / "support" / "load_watched.py"
+WATCHED = Path(__file__).parents[2] / "support" / "machines" / "load_watched.py"
 
 
 def plant(root: Path, name: str, data: bytes) -> None:
@@ -100,7 +100,7 @@ def test_nothing_of_a_hostile_file_is_run_and_nothing_beside_it_is_read(attacked
             capture_output=True,
             text=True,
             timeout=300,
-            env={**os.environ, "PYTHONPATH": f"{root.parent}:{Path(__file__).parents[2]}"},
+            env={**os.environ, "PYTHONPATH": f"{root.parent}:{Path(__file__).parents[3]}"},
         )
     assert done.returncode == 0, done.stderr[-3000:]
     unknown, *reports = [json.loads(line) for line in done.stdout.splitlines()]

@@ -17,9 +17,9 @@ import numpy as np
 import pytest
 
 from storage import Family, FeatureStore, StoreError
-from storage.formats import check_shard
-from storage.hdf5_store import Hdf5Format
-from storage.shard import read_videos
+from storage.shards.formats import check_shard
+from storage.shards.hdf5 import Hdf5Format
+from storage.shards.header import read_videos
 
 
 @pytest.fixture

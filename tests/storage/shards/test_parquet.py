@@ -13,8 +13,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from storage import Family, FeatureStore, StoreError
-from storage.formats import check_shard
-from storage.parquet_store import HEADER_KEY, ROW_GROUP_BYTES
+from storage.shards.formats import check_shard
+from storage.shards.parquet import HEADER_KEY, ROW_GROUP_BYTES
 
 
 def shards(tmp_path, family: Family) -> list:

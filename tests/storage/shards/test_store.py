@@ -12,8 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from storage import Family, FeatureStore, StoreError, VideoFeatures
-from storage.commit import move_file
-from storage.features import COLUMNS
+from storage.files.commit import move_file
+from storage.shards.features import COLUMNS
 
 
 def read_all(store: FeatureStore, family: Family) -> dict[str, VideoFeatures]:

@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from storage import Failure, FailureLog, Family, FeatureStore, Score, ScoreStore, StoreError
-from storage.failures import still_refused
+from storage.maintenance.survey import still_refused
 
 FAILURE = Failure("-a.mp4", "0" * 64, "k" * 16, "faces", "no_face", "no face in 100 frames,\nnot one", 1)
 SCORE = Score("-a.mp4", "0" * 64, (0.1, 0.2, -0.3, 1e-8, 0.5), 0.9, 16, 6, "s" * 16, "d" * 16, "random")

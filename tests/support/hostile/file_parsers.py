@@ -16,20 +16,21 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from extractors.assets import read_table
-from extractors.assets_bundle import unpack_bundle, write_bundle
-from extractors.assets_files import Asset, AssetError, AssetFile
-from extractors.assets_own import OwnAsset, find_own
-from extractors.sequences import OpticalFlowSequenceLoader
-from flows.config import RunConfig, StoreSettings, load_config
-from flows.errors import UserError
-from flows.evaluation import latest_evaluation
-from flows.manifest import scan_videos
-from flows.video_list import videos_of_list
-from fusion.checkpoints import Progress, read_checkpoint, write_checkpoint
+from extractors.assets.bundle import unpack_bundle, write_bundle
+from extractors.assets.catalog import read_table
+from extractors.assets.files import Asset, AssetError, AssetFile
+from extractors.assets.own import OwnAsset, find_own
+from extractors.dynamic.sequences import OpticalFlowSequenceLoader
+from flows.archive.video_list import videos_of_list
+from flows.archive.videos import scan_videos
+from flows.config.load import load_config
+from flows.config.settings import RunConfig, StoreSettings
+from flows.evaluation.evaluate import latest_evaluation
+from flows.session.errors import UserError
 from fusion.errors import LabelError, TrainingError
-from fusion.groups import read_groups
-from fusion.labels import read_labels
+from fusion.labels.groups import read_groups
+from fusion.labels.read import read_labels
+from fusion.training.checkpoint import Progress, read_checkpoint, write_checkpoint
 from fusion.traits import TRAITS
 from storage import (
     Failure,
@@ -45,15 +46,15 @@ from storage import (
     read_trait_csv,
     write_trait_csv,
 )
-from storage.claims import Beat, Claim, ClaimLog
-from storage.families import canonical_json
-from storage.feature_store import read_family
-from storage.formats import FORMATS, check_shard
-from storage.processes import is_gone, this_process
-from storage.seen import SeenVideos
-from storage.shard import ShardHeader
-from storage.survey import survey
-from storage.verification import find_damage
+from storage.leases.claims import Beat, Claim, ClaimLog
+from storage.leases.processes import is_gone, this_process
+from storage.maintenance.survey import survey
+from storage.maintenance.verification import find_damage
+from storage.shards.family import canonical_json
+from storage.shards.formats import FORMATS, check_shard
+from storage.shards.header import ShardHeader
+from storage.shards.store import read_family
+from storage.tables.seen import SeenVideos
 
 Tree = Any  # what JSON can hold
 KEY = "0123456789abcdef"

@@ -22,7 +22,7 @@ def main(root: str, names: list[str]) -> None:
         ModelSerializer(root).load("good")
     except StoreError as error:  # its class is not registered as yet
         print(json.dumps(str(error)))
-    import fusion.model  # noqa: F401  registers the classes
+    import fusion.model.model  # noqa: F401  registers the classes
 
     events: list[str] | None = None
 

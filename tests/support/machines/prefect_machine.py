@@ -23,7 +23,7 @@ import psutil
 import yaml
 
 BIN = Path(sys.executable).parent
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 OVER = ("COMPLETED", "FAILED", "CRASHED")
 
 

@@ -25,17 +25,19 @@ import numpy as np
 import pandas  # noqa: F401, or pyarrow would import it in each worker
 from prefect.states import Completed
 
-from flows import console
-from flows.committing import commit_shard
-from flows.config import RunConfig, load_config
-from flows.extract import extract_shard, work_off
-from flows.extraction import Job, ShardReport
-from flows.families import Families
-from flows.manifest import VideoFile
-from flows.worker import Worker
-from flows.worklist import WorkList
-from storage import Failure, FailureLog, Family, FeatureStore, VideoFeatures, leases
-from storage.paths import store_path
+from flows.archive.families import Families
+from flows.archive.videos import VideoFile
+from flows.config.load import load_config
+from flows.config.settings import RunConfig
+from flows.extraction.commit import commit_shard
+from flows.extraction.jobs import Job, ShardReport
+from flows.extraction.worker import Worker
+from flows.extraction.worklist import WorkList
+from flows.pipeline.extract import extract_shard, work_off
+from flows.session import console
+from storage import Failure, FailureLog, Family, FeatureStore, VideoFeatures
+from storage.files.paths import store_path
+from storage.leases import leases
 
 FAMILIES = Families(
     Family("faces", 5, {"drawn": "faces"}, ("detected",)),
@@ -116,7 +118,7 @@ def drawn_features(video: VideoFile, family: Family) -> VideoFeatures:
 
 
 class DrawingExtractor:
-    """In the place of `flows.extraction.Extractor`: draws, but commits as that does."""
+    """In the place of `flows.extraction.extractor.Extractor`: draws, but commits as that does."""
 
     def __init__(self, order: Order) -> None:
         self._order = order
@@ -152,12 +154,12 @@ class DrawingExtractor:
 
 
 def draw_worker(order: Order) -> Worker:
-    """In the place of `flows.worker.build_worker`."""
+    """In the place of `flows.extraction.worker.build_worker`."""
     return Worker(DrawingExtractor(order), order.config(), FAMILIES)
 
 
 def work(order: Order) -> None:
-    """Do what `flows.extract.extract` does, without Prefect's server, and write a report at the end."""
+    """Do what `flows.pipeline.extract.extract` does, without Prefect's server, and write a report at the end."""
     if order.elsewhere:
         real = leases.this_process()
         leases.this_process = lambda: replace(real, kernel=f"of {order.name}", host=order.name)

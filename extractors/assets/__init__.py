@@ -1,0 +1,6 @@
+"""Files that Traitline needs but does not carry: detector and network weights."""
+
+from extractors.assets.catalog import fetch, known_assets, resolve
+from extractors.assets.files import Asset, AssetError
+
+__all__ = ["Asset", "AssetError", "fetch", "known_assets", "resolve"]

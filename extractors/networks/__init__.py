@@ -1,0 +1,1 @@
+"""What both feature networks share: their form for inference, and batches that fit."""

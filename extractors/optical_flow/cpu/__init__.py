@@ -1,0 +1,1 @@
+"""TV-L1 on CPUs, by Numba."""

@@ -1,0 +1,1 @@
+"""Videos made ready for the networks, in child processes."""

@@ -1,0 +1,1 @@
+"""What is known of an archive: its videos, clips, labels, families, models and scores."""

@@ -1,0 +1,261 @@
+"""Read and write the settings: a YAML file and single values on the command line."""
+
+from __future__ import annotations
+
+import re
+import reprlib
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import BaseModel, ValidationError
+
+from flows.config.settings import RunConfig
+from flows.session.errors import UserError, did_you_mean
+from storage.files.commit import commit_file
+from storage.files.paths import StorePath
+from storage.layout import open_store
+
+# What PyYAML raises for a document that is none, or whose words have an odd tag (`!!int x`, `!!bool x`).
+_NOT_YAML = (yaml.YAMLError, ValueError, KeyError, IndexError, AttributeError, TypeError, OverflowError, RecursionError)
+
+
+# Shortened: a few lines of YAML can stand for a value of billions of words.
+_SHORT = reprlib.Repr()
+_SHORT.maxstring = _SHORT.maxother = 200
+_MOST_NAMED = 5
+
+
+def load_config(
+    path: Path | None = None,
+    *,
+    flags: Mapping[str, Any] | None = None,
+    assignments: Sequence[str] | None = None,
+    parameters: Mapping[str, Any] | None = None,
+    overrides: Mapping[str, Any] | None = None,
+) -> RunConfig:
+    """Read the settings file and lay other values over it, each of the following over those before.
+
+    Args:
+        path: YAML file; without one, the defaults.
+        parameters: dotted name -> value, from a deployment's form; None values are left out.
+        overrides: dotted name -> value, from the parameter `overrides` of a deployment.
+        flags: dotted name -> value, from command-line options; None values are left out.
+        assignments: "dotted.name=value" with the value in YAML.
+
+    Raises:
+        UserError: the file cannot be read, or names or values are not known; names the origin of each, and the rule.
+    """
+    tree = _read_yaml(path) if path is not None else {}
+    origins = _Origins(path, {})
+    for kind, values in (("parameter {}", parameters), ("--{}", flags)):
+        for name, value in (values or {}).items():
+            if value is not None:
+                # An option is called as the last part of its setting; the store's path is --store.
+                origins.assign(tree, name, value, kind.format(name.removesuffix(".path").rpartition(".")[2]))
+    for name, value in (overrides or {}).items():
+        origins.assign(tree, name, value, "parameter overrides")
+    for assignment in assignments or ():
+        name, equals, text = assignment.partition("=")
+        if not equals or not name.isprintable():
+            raise UserError(f"--set takes NAME=VALUE, as in --set video.fps=25; got {assignment!r}")
+        try:
+            origins.assign(tree, name.strip(), yaml.safe_load(text), "--set")
+        except _NOT_YAML as error:
+            raise UserError(f"--set {name}: {text!r} is not a value in YAML") from error
+    try:
+        return RunConfig.model_validate(tree)
+    except ValidationError as error:
+        raise UserError(" ".join(_explain(error, origins).split())) from error
+
+
+def dump_config(config: RunConfig) -> str:
+    """The effective tree as commented YAML that `load_config` reads back."""
+    return "\n".join(_lines(config, "")) + "\n"
+
+
+def _read_yaml(path: Path) -> dict[str, Any]:
+    try:
+        tree = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise UserError(f"cannot read the settings file {path}: {error.strerror}") from error
+    except _NOT_YAML as error:
+        place = f", line {mark.line + 1}" if (mark := getattr(error, "problem_mark", None)) else ""
+        reason = " ".join(str(getattr(error, "problem", None) or error).split())
+        raise UserError(f"{path}{place} is not YAML: {reason}") from error
+    if tree is None:
+        return {}
+    if not isinstance(tree, dict):
+        raise UserError(f"{path} must hold names and values, such as 'videos: clips'; see `traitline config show`")
+    return tree
+
+
+@dataclass
+class _Origins:
+    """Where settings come from, to be named when one is wrong.
+
+    Args:
+        path: of the settings file, if there is one.
+        given: dotted name -> what gave it, for all that is laid over the file.
+    """
+
+    path: Path | None
+    given: dict[str, str]
+
+    def assign(self, tree: dict[str, Any], name: str, value: Any, origin: str) -> None:
+        """Put a value into the tree in place of what is there; settings that a whole section does not name stay.
+
+        Raises:
+            UserError: one of the sections that the name stands in is a value.
+        """
+        if isinstance(value, dict) and _settings_in(name):
+            for inner, part in value.items():
+                self.assign(tree, f"{name}.{inner}", part, origin)
+            return
+        *sections, last = name.split(".")
+        branch: Any = tree
+        for place, section in enumerate(sections, start=1):
+            branch = branch.setdefault(section, {})
+            if not isinstance(branch, dict):
+                outer = ".".join(sections[:place])
+                raise UserError(
+                    f"{outer} is a section of settings and cannot have the value {_shown(branch)}{self.of(outer)}; "
+                    f"{origin} sets {name}"
+                )
+        branch[last] = value
+        self.given = {known: by for known, by in self.given.items() if not known.startswith(f"{name}.")}
+        self.given[name] = origin
+
+    def of(self, name: str) -> str:
+        """What gave this setting, or those of this section, in brackets; empty where nothing is known."""
+        inside = [by for known, by in self.given.items() if known.startswith(f"{name}.")]
+        around = [by for known, by in self.given.items() if f"{name}.".startswith(f"{known}.")]
+        found = list(dict.fromkeys(around[-1:] if around else inside))
+        if not around and self.path is not None and (line := _line_of(self.path, name)):
+            found.append(f"{self.path}, line {line}")
+        return f" ({'; '.join(found)})" if found else ""
+
+
+def _line_of(path: Path, name: str) -> int | None:
+    """The line of the settings file in which this setting stands, or else the innermost section around it."""
+    try:
+        node = yaml.compose(path.read_text(encoding="utf-8"), Loader=yaml.SafeLoader)
+    except (OSError, *_NOT_YAML):
+        return None
+    line = None
+    for part in name.split("."):
+        pairs = node.value if isinstance(node, yaml.MappingNode) else []
+        # The last of several keys counts, as in the value that was read.
+        found = [(key, value) for key, value in pairs if key.value == part]
+        if not found:
+            break
+        key, node = found[-1]
+        line = key.start_mark.line + 1
+    return line
+
+
+def _explain(error: ValidationError, origins: _Origins) -> str:
+    """All that is wrong, in one line."""
+    mistakes = [_mistake(dict(details), origins) for details in error.errors()]
+    more = f"; and {len(mistakes) - _MOST_NAMED} more" if len(mistakes) > _MOST_NAMED else ""
+    return "; ".join(mistakes[:_MOST_NAMED]) + more
+
+
+def _mistake(details: dict[str, Any], origins: _Origins) -> str:
+    name = ".".join(str(part) for part in details["loc"])
+    origin = origins.of(name)
+    if details["type"] == "extra_forbidden":
+        question = _nearest_setting(name)
+        section = _settings_in(".".join(str(part) for part in details["loc"][:-1]))
+        return f"unknown setting {name}{origin}" + (question if question else f"; known there: {', '.join(section)}")
+    rule, got = details["msg"].removeprefix("Value error, "), _shown(details["input"])
+    choices = re.findall("'([^']*)'", str(details.get("ctx", {}).get("expected", "")))
+    question = did_you_mean(details["input"], choices) if isinstance(details["input"], str) and choices else ""
+    return f"setting {name}{origin}: {rule[0].lower()}{rule[1:]}; got {got}{question}"
+
+
+def _nearest_setting(name: str) -> str:
+    """A question whether a setting of a like name was meant: there, or in another section."""
+    section, _, last = name.rpartition(".")
+    there = did_you_mean(last, _settings_in(section))
+    if there:
+        return there.replace("did you mean ", f"did you mean {section}." if section else "did you mean ")
+    ends: dict[str, list[str]] = defaultdict(list)
+    for setting in _all_settings(RunConfig):
+        ends[setting.rpartition(".")[2]].append(setting)
+    near = get_close_matches(last, ends, n=1, cutoff=0.8)
+    return f", did you mean {' or '.join(ends[near[0]])}?" if near else ""
+
+
+def _all_settings(model: type[BaseModel], prefix: str = "") -> Iterator[str]:
+    for name, field in model.model_fields.items():
+        yield f"{prefix}{name}"
+        if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
+            yield from _all_settings(field.annotation, f"{prefix}{name}.")
+
+
+def _settings_in(section: str) -> list[str]:
+    prefix = f"{section}." if section else ""
+    names = (name.removeprefix(prefix) for name in _all_settings(RunConfig) if name.startswith(prefix))
+    return [name for name in names if "." not in name]
+
+
+def _shown(value: Any) -> str:
+    try:
+        return _SHORT.repr(value)
+    except ValueError:  # Python writes no number of more than 4,300 digits
+        return "a far too long number"
+
+
+def _lines(model: BaseModel, indent: str) -> list[str]:
+    lines = []
+    for name, field in type(model).model_fields.items():
+        value = getattr(model, name)
+        if isinstance(value, BaseModel):
+            lines += ["", f"{indent}{name}:  # {_summary(value)}", *_lines(value, indent + "  ")]
+        else:
+            plain = model.model_dump(mode="json", include={name})[name]
+            text = yaml.safe_dump({name: plain}, default_flow_style=True, width=10_000, allow_unicode=True)
+            lines.append(f"{indent}{text.strip()[1:-1]}  # {field.description}")
+    return lines
+
+
+def _summary(model: BaseModel) -> str:
+    return (type(model).__doc__ or "").strip().splitlines()[0]
+
+
+def existing_store(root: str | StorePath) -> StorePath:
+    """Find a store. Raises UserError where there is none, StoreError where it is something else."""
+    folder = open_store(root)
+    if not folder.is_dir():
+        raise UserError(
+            f"there is no store {root}; give its folder with --store DIR, or make one with `traitline extract`"
+        )
+    return folder
+
+
+def load_for_store(
+    config: Path | None, *, flags: Mapping[str, Any] | None = None, assignments: list[str] | None = None
+) -> RunConfig:
+    """Read the settings of a command that works on a store which must be there.
+
+    Raises:
+        UserError: a setting is wrong, or there is no such store.
+    """
+    settings = load_config(config, flags=flags, assignments=assignments)
+    existing_store(settings.store.path)
+    return settings
+
+
+def keep_settings(config: RunConfig, name: str) -> StorePath:
+    """Write the settings of a command to STORE/runs; say where its log is to be, if it has one: beside them."""
+    folder = open_store(config.store.path) / "runs"
+    stamp = datetime.now(UTC).strftime("%Y%m%dT%H%M%S%f")
+    with commit_file(folder / f"{stamp}-{name}.yaml") as temporary:
+        temporary.write_text(dump_config(config), encoding="utf-8")
+    return folder / f"{stamp}-{name}.log"

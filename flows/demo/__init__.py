@@ -1,0 +1,1 @@
+"""A small corpus of drawn faces, for a first look and for tests."""

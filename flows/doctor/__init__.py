@@ -1,0 +1,1 @@
+"""What `traitline doctor` looks at."""

@@ -1,0 +1,91 @@
+"""What extraction is given and what comes of it: jobs, and reports of shards and of the whole."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass, field
+from datetime import UTC, datetime
+
+from pydantic import TypeAdapter
+
+from flows.archive.videos import VideoFile
+from flows.config.settings import RunConfig
+from flows.session.errors import UserError
+from storage.files.commit import commit_file
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """One video and what it still needs.
+
+    Args:
+        video: the file.
+        static: whether its static tokens are missing.
+        dynamic: whether its dynamic tokens are missing.
+        attempts: how often it was refused before with the same settings.
+        reason: why it was refused last.
+    """
+
+    video: VideoFile
+    static: bool
+    dynamic: bool
+    attempts: int = 0
+    reason: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class ShardReport:
+    """What came of one shard: counts, and seconds by stage; `lost` where another run has taken it over."""
+
+    extracted: int
+    failed: int
+    seconds: dict[str, float]
+    lost: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class ExtractReport:
+    """Counts of videos, and seconds by stage over all shards.
+
+    Args:
+        extracted, failed: by this run.
+        cached: had their features before.
+        refused_before: were refused before with the same settings, and not tried again.
+        seconds: by stage, of this run.
+        by_others: extracted or refused meanwhile by other runs.
+        reasons: of the videos that were refused, by this run or by others meanwhile: code -> count.
+    """
+
+    extracted: int
+    failed: int
+    cached: int
+    refused_before: int
+    seconds: dict[str, float]
+    by_others: int = 0
+    reasons: dict[str, int] = field(default_factory=dict)
+
+
+class TooManyRefusedError(UserError):
+    """More videos were refused than the settings allow."""
+
+
+def keep_report(report: ExtractReport, config: RunConfig) -> None:
+    """Write the report to STORE/runs."""
+    stamp = datetime.now(UTC).strftime("%Y%m%dT%H%M%S%f")
+    with commit_file(config.store.path / "runs" / f"{stamp}-extract.json") as temporary:
+        temporary.write_text(json.dumps(asdict(report), indent=2) + "\n", encoding="utf-8")
+
+
+def last_extraction(config: RunConfig) -> ExtractReport | None:
+    """The report of the last extraction that had something to do, if there was one.
+
+    Raises:
+        UserError: its file is damaged.
+    """
+    reports = sorted((config.store.path / "runs").glob("*-extract.json"))
+    if not reports:
+        return None
+    try:
+        return TypeAdapter(ExtractReport).validate_json(reports[-1].read_text(encoding="utf-8"), strict=True)
+    except (OSError, ValueError) as error:
+        raise UserError(f"{reports[-1]} is damaged; remove it: it only tells of the last extraction") from error

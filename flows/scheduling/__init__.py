@@ -1,0 +1,1 @@
+"""Runs that a Prefect server schedules: flows, deployments, workers."""

@@ -1,0 +1,1 @@
+"""What surrounds a run: environment, console, log, errors, signals."""

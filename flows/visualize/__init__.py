@@ -1,0 +1,1 @@
+"""Pictures of what the networks and a model see of a clip."""

@@ -1,0 +1,1 @@
+"""Tokens of clips, from a store into batches."""

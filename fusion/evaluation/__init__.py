@@ -1,0 +1,1 @@
+"""Predictors, baselines, protocols and measures."""

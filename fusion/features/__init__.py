@@ -1,0 +1,1 @@
+"""What cached features are worth: their dimensions, and whether they know people apart."""

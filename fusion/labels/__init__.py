@@ -1,0 +1,1 @@
+"""Labels: read, matched with videos, grouped and split."""

@@ -1,0 +1,1 @@
+"""Files and folders, on this machine or on object storage, committed as a whole or not at all."""

@@ -1,0 +1,1 @@
+"""Failures and scores: tables that only grow."""
