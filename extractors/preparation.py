@@ -12,7 +12,7 @@ import numpy as np
 from extractors.crops import CropSettings, CropWindow, Window, iter_crops, plan_static, plan_windows
 from extractors.faces import FaceDetector, FaceSettings
 from extractors.limits import DEFAULT_LIMITS, Limits
-from extractors.optical_flow import OpticalFlowComputer, OpticalFlowSettings, scale_for_i3d
+from extractors.optical_flow import GPU_ENGINES, OpticalFlowComputer, OpticalFlowSettings, scale_for_i3d
 from extractors.stopwatch import Stopwatch
 from extractors.track import FaceTrack, track_faces
 from extractors.video import VideoSettings
@@ -24,8 +24,8 @@ class PreparationSettings:
 
     Args:
         face_model: the face detector's file.
-        optical_flow: its engine is never "auto". With "xla", which belongs to the process that has the GPU, windows
-            come as grey frames; otherwise as optical flow.
+        optical_flow: its engine is never "auto". With one of `GPU_ENGINES`, which belong to the process that has the
+            GPU, windows come as grey frames; otherwise as optical flow.
         limits: what a video may cost.
     """
 
@@ -70,8 +70,8 @@ class Motion:
 
     Args:
         window: where it is.
-        fields: float32 [window.fields, 224, 224, 2] in [-1, 1], as `scale_for_i3d` gives them; or with engine "xla"
-            the grey frames to compute them from, uint8 [window.fields + 1, 224, 224].
+        fields: float32 [window.fields, 224, 224, 2] in [-1, 1], as `scale_for_i3d` gives them; or with one of
+            `GPU_ENGINES` the grey frames to compute them from, uint8 [window.fields + 1, 224, 224].
     """
 
     window: Window
@@ -129,7 +129,7 @@ class Preparer:
 
     def _motion(self, cut: CropWindow, threads: int, watch: Stopwatch) -> Motion:
         settings = self._settings.optical_flow
-        if settings.engine == "xla":
+        if settings.engine in GPU_ENGINES:
             return Motion(cut.window, cut.grey)
         if threads not in self._computers:
             self._computers[threads] = OpticalFlowComputer.from_settings(
