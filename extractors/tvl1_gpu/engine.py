@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import logging
+import mmap
 import threading
 from collections import deque
 from collections.abc import Iterator
@@ -20,11 +20,9 @@ from extractors.tvl1_gpu.shapes import Gpu, best_shape
 from extractors.tvl1_gpu.solver import Solver
 from extractors.tvl1_parameters import TVL1Parameters
 
-logger = logging.getLogger(__name__)
-
 # Pixels of the pairs that are solved together: 128 pairs of 224 x 224. More gain little and take more memory.
 PIXELS_TOGETHER = 128 * 224 * 224
-# Fields come through page-locked memory of this size by several threads, as one alone fills fresh memory too slowly.
+# Fields come through page-locked memory of this size by several threads: one alone fills fresh memory too slowly.
 _STAGING_BYTES = 4 * 2**20
 _COPIERS = 8
 
@@ -49,6 +47,7 @@ class GpuEngine:
         self._stream = self._device.create_stream()
         self._solvers: dict[tuple[int, int], Solver] = {}
         self._building = threading.Lock()
+        self._copiers = ThreadPoolExecutor(_COPIERS, thread_name_prefix="tvl1-copier")
         self._idle: deque[_Copier] = deque()
 
     def fits(self, height: int, width: int) -> bool:
@@ -67,16 +66,14 @@ class GpuEngine:
         solver = self._solver(*frames.shape[1:])
         displacement_px = np.empty((len(frames) - 1, *frames.shape[1:], 2), np.float32)
         copies: deque[list[Future[None]]] = deque()
-        with ThreadPoolExecutor(_COPIERS) as pool:
-            for part in _parts(*displacement_px.shape[:3]):
-                fields = self._device.allocate(displacement_px[part].nbytes, stream=self._stream)
-                solver.solve(frames, np.arange(part.start, part.stop), int(fields.handle), self._stream)
-                # The host copies one part while the GPU solves the next; a third one would only take memory.
-                copies.append(self._copy(fields, displacement_px[part], pool))
-                if len(copies) > 1:
-                    _finish(copies.popleft())
-            while copies:
+        for part in _parts(*displacement_px.shape[:3]):
+            fields = self._device.allocate(displacement_px[part].nbytes, stream=self._stream)
+            solver.solve(frames, np.arange(part.start, part.stop), int(fields.handle), self._stream)
+            # The host copies one part while the GPU solves the next; a third one would only take memory.
+            copies.append(self._copy(fields, displacement_px[part]))
+            if len(copies) > 1:
                 _finish(copies.popleft())
+        _finish(copies.popleft())
         return displacement_px
 
     def compute_scaled(self, frames: np.ndarray, bound_px: float) -> StridedMemoryView:
@@ -113,11 +110,11 @@ class GpuEngine:
                 )
             return self._solvers[height, width]
 
-    def _copy(self, fields: Buffer, to: np.ndarray, pool: ThreadPoolExecutor) -> list[Future[None]]:
+    def _copy(self, fields: Buffer, to: np.ndarray) -> list[Future[None]]:
         """Copy fields to the host when they are there."""
         solved = self._stream.record()
         step = max(1, _STAGING_BYTES // to[0].nbytes)
-        return [pool.submit(self._copy_part, fields, solved, to, at, step) for at in range(0, len(to), step)]
+        return [self._copiers.submit(self._copy_part, fields, solved, to, at, step) for at in range(0, len(to), step)]
 
     def _copy_part(self, fields: Buffer, solved: Event, to: np.ndarray, at: int, step: int) -> None:
         with self._copier() as copier:
@@ -148,6 +145,7 @@ class _Copier:
         self._stream.wait(solved)
         staged = Buffer.from_handle(int(self._staging.handle), to.nbytes, owner=self._staging)
         staged.copy_from(Buffer.from_handle(int(fields.handle) + offset, to.nbytes, owner=fields), stream=self._stream)
+        to.reshape(-1)[:: mmap.PAGESIZE // to.itemsize] = 0  # the system gives the memory while the GPU is at work
         self._stream.sync()
         np.copyto(to, np.from_dlpack(staged).view(np.float32).reshape(to.shape))
 

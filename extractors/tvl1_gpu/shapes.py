@@ -33,6 +33,7 @@ class Shape(NamedTuple):
     registers: int
 
 
+@functools.cache
 def best_shape(height: int, width: int, gpu: Gpu) -> Shape | None:
     """Find the division with the least estimated time, or None if the picture is too large for the GPU."""
     shapes = [shape for shape in _shapes(height, width) if _fits(width, shape, gpu)]
@@ -57,7 +58,6 @@ def inbox_bytes(width: int, shape: Shape) -> int:
     return shape.group * words * _WORD_BYTES
 
 
-@functools.cache
 def _shapes(height: int, width: int) -> list[Shape]:
     shapes = []
     for rows in range(1, 9):

@@ -9,7 +9,7 @@ import sys
 import numpy as np
 import pytest
 
-from extractors import optical_flow, tvl1_xla
+from extractors import optical_flow
 from extractors.optical_flow import OpticalFlowComputer, OpticalFlowSettings, loop_to, scale_for_i3d
 from extractors.tvl1_gpu import NO_GPU
 from extractors.tvl1_parameters import EXACT, FAST, TVL1Parameters
@@ -185,7 +185,7 @@ def test_the_gpu_engine_is_replaced_with_a_warning_if_there_is_no_gpu(monkeypatc
     monkeypatch.setattr(optical_flow, "CUDA_DEVICES", devices)
     monkeypatch.setattr(optical_flow, "OTHER_GPU_DEVICES", ())
     monkeypatch.setattr(optical_flow, "why_unusable", lambda: NO_GPU)
-    monkeypatch.setattr(tvl1_xla, "has_gpu", lambda: False)
+    monkeypatch.setattr("extractors.tvl1_xla.has_gpu", lambda: False)
     with caplog.at_level(logging.WARNING, logger="extractors.optical_flow"):
         assert OpticalFlowComputer("auto").engine == "cpu"
         assert not caplog.text
@@ -196,7 +196,7 @@ def test_the_gpu_engine_is_replaced_with_a_warning_if_there_is_no_gpu(monkeypatc
 @pytest.mark.parametrize(("xla_has_gpu", "engine"), [(True, "xla"), (False, "cpu")])
 def test_a_gpu_without_cuda_core_is_left_to_xla_with_what_to_install(monkeypatch, caplog, xla_has_gpu, engine):
     monkeypatch.setattr(optical_flow, "CUDA_DEVICES", (__file__,))
-    monkeypatch.setattr(tvl1_xla, "has_gpu", lambda: xla_has_gpu)
+    monkeypatch.setattr("extractors.tvl1_xla.has_gpu", lambda: xla_has_gpu)
     monkeypatch.setitem(sys.modules, "cuda.core", None)
     with caplog.at_level(logging.WARNING, logger="extractors.optical_flow"):
         assert OpticalFlowComputer("auto").engine == engine
@@ -206,7 +206,7 @@ def test_a_gpu_without_cuda_core_is_left_to_xla_with_what_to_install(monkeypatch
 def test_another_makers_gpu_is_for_xla(monkeypatch, caplog):
     monkeypatch.setattr(optical_flow, "CUDA_DEVICES", ())
     monkeypatch.setattr(optical_flow, "OTHER_GPU_DEVICES", (__file__,))
-    monkeypatch.setattr(tvl1_xla, "has_gpu", lambda: True)
+    monkeypatch.setattr("extractors.tvl1_xla.has_gpu", lambda: True)
     assert OpticalFlowComputer("auto").engine == "xla"
     assert not caplog.text
 
