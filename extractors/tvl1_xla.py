@@ -18,7 +18,7 @@ import keras
 import numpy as np
 from keras import ops
 
-from extractors.tvl1_parameters import SMALLEST_SIDE_PX, TVL1Parameters
+from extractors.tvl1_parameters import TVL1Parameters, pyramid_sizes
 from extractors.tvl1_xla_steps import DataTerm, Motion, gradient, iterate, median_filter, resize, warp, with_margin
 
 # Compiled programs have fixed shapes: shorter runs are padded to this many pairs, longer ones are cut.
@@ -79,7 +79,7 @@ def has_gpu() -> bool:
 
 def _solve(frames: np.ndarray, pairs: int, parameters: TVL1Parameters) -> np.ndarray:
     levels = [ops.cast(ops.convert_to_tensor(frames), "float32")]
-    sizes = _pyramid_sizes(frames.shape[1:], parameters)
+    sizes = pyramid_sizes(*frames.shape[1:], parameters)
     for old, size in itertools.pairwise(sizes):
         shrink = _compiled(resize, old, size=size, scale=(1 / parameters.step, 1 / parameters.step))
         levels.append(shrink(levels[-1]))
@@ -226,16 +226,6 @@ def _choose(where, new, old):
     """Per slot, pictures from `new` where the flag is set, else from `old`."""
     where = ops.reshape(where, (-1, 1, 1))
     return type(old)(*(ops.where(where, n, o) for n, o in zip(new, old, strict=True)))
-
-
-def _pyramid_sizes(size: tuple[int, int], parameters: TVL1Parameters) -> list[tuple[int, int]]:
-    sizes = [tuple(size)]
-    for _ in range(1, parameters.scales):
-        coarser = tuple(round(side * parameters.step) for side in sizes[-1])
-        if min(coarser) < SMALLEST_SIDE_PX:
-            break
-        sizes.append(coarser)
-    return sizes
 
 
 def _slot_count(height: int, width: int) -> int:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import logging
 import mmap
 import threading
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,11 +15,13 @@ import numpy as np
 from cuda.core import Buffer, Device, Event, LegacyPinnedMemoryResource, Stream
 from cuda.core.utils import StridedMemoryView
 
+from extractors.errors import DeviceError
 from extractors.tvl1_gpu.program import user_cache
-from extractors.tvl1_gpu.pyramid import pyramid_sizes
 from extractors.tvl1_gpu.shapes import Gpu, best_shape
-from extractors.tvl1_gpu.solver import Solver
-from extractors.tvl1_parameters import TVL1Parameters
+from extractors.tvl1_gpu.solver import Solver, allocate
+from extractors.tvl1_parameters import TVL1Parameters, pyramid_sizes
+
+logger = logging.getLogger(__name__)
 
 # Pixels of the pairs that are solved together: 128 pairs of 224 x 224. More gain little and take more memory.
 PIXELS_TOGETHER = 128 * 224 * 224
@@ -45,6 +48,7 @@ class GpuEngine:
         limits = self._device.properties
         self._gpu = Gpu(limits.multiprocessor_count, limits.max_shared_memory_per_block_optin)
         self._stream = self._device.create_stream()
+        self._pixels_together = PIXELS_TOGETHER
         self._solvers: dict[tuple[int, int], Solver] = {}
         self._building = threading.Lock()
         self._copiers = ThreadPoolExecutor(_COPIERS, thread_name_prefix="tvl1-copier")
@@ -62,17 +66,23 @@ class GpuEngine:
 
         Returns:
             float32, (T - 1, H, W, 2), pixels; channel 0 is dx (rightwards), channel 1 is dy (down).
+
+        Raises:
+            extractors.errors.DeviceError: the GPU's memory does not hold one pair.
         """
         solver = self._solver(*frames.shape[1:])
         displacement_px = np.empty((len(frames) - 1, *frames.shape[1:], 2), np.float32)
         copies: deque[list[Future[None]]] = deque()
-        for part in _parts(*displacement_px.shape[:3]):
-            fields = self._device.allocate(displacement_px[part].nbytes, stream=self._stream)
+
+        def solve(part: slice) -> None:
+            fields = self._allocate(displacement_px[part].nbytes)
             solver.solve(frames, np.arange(part.start, part.stop), int(fields.handle), self._stream)
             # The host copies one part while the GPU solves the next; a third one would only take memory.
             copies.append(self._copy(fields, displacement_px[part]))
             if len(copies) > 1:
                 _finish(copies.popleft())
+
+        self._in_parts(solve, *displacement_px.shape[:3])
         _finish(copies.popleft())
         return displacement_px
 
@@ -87,15 +97,21 @@ class GpuEngine:
         Returns:
             float32, (..., T - 1, H, W, 2), in [-1, 1], complete, on the GPU: a DLPack exporter. Its memory is used
             again once this object and every array made from it are gone; keep one until what reads it has finished.
+
+        Raises:
+            extractors.errors.DeviceError: the GPU's memory does not hold the result.
         """
         *windows, length, height, width = frames.shape
         flat = frames.reshape(-1, height, width)
         first = np.arange(len(flat)).reshape(-1, length)[:, :-1].ravel()
         solver = self._solver(height, width)
-        fields = self._device.allocate(first.size * height * width * 8, stream=self._stream)
-        for part in _parts(first.size, height, width):
+        fields = self._allocate(first.size * height * width * 8)
+
+        def solve(part: slice) -> None:
             to = int(fields.handle) + part.start * height * width * 8
             solver.solve(flat, first[part], to, self._stream, most_px=bound_px)
+
+        self._in_parts(solve, first.size, height, width)
         self._stream.sync()
         return StridedMemoryView.from_buffer(
             fields, (*windows, length - 1, height, width, 2), itemsize=4, dtype=np.dtype(np.float32)
@@ -109,6 +125,25 @@ class GpuEngine:
                     (height, width), self._parameters, self._device, self._gpu, self._cache
                 )
             return self._solvers[height, width]
+
+    def _in_parts(self, solve: Callable[[slice], None], pairs: int, height: int, width: int) -> None:
+        """Call `solve` with the pairs that are solved together: half as many where they do not fit, which is kept."""
+        start = 0
+        while start < pairs:
+            count = min(max(1, self._pixels_together // (height * width)), pairs - start)
+            try:
+                solve(slice(start, start + count))
+            except DeviceError:
+                self._stream.sync()
+                if count == 1:
+                    raise
+                self._pixels_together = count // 2 * height * width
+                logger.warning("%d pairs at a time do not fit into the GPU's memory: from now on %d", count, count // 2)
+            else:
+                start += count
+
+    def _allocate(self, size: int) -> Buffer:
+        return allocate(self._device, size, self._stream)
 
     def _copy(self, fields: Buffer, to: np.ndarray) -> list[Future[None]]:
         """Copy fields to the host when they are there."""
@@ -148,12 +183,6 @@ class _Copier:
         to.reshape(-1)[:: mmap.PAGESIZE // to.itemsize] = 0  # the system gives the memory while the GPU is at work
         self._stream.sync()
         np.copyto(to, np.from_dlpack(staged).view(np.float32).reshape(to.shape))
-
-
-def _parts(pairs: int, height: int, width: int) -> list[slice]:
-    """Which pairs are solved together."""
-    most = max(1, PIXELS_TOGETHER // (height * width))
-    return [slice(start, min(start + most, pairs)) for start in range(0, pairs, most)]
 
 
 def _finish(copies: list[Future[None]]) -> None:

@@ -72,7 +72,8 @@ DEVICE void median_of_row(const float* const* from, float* result) {
         sort5(v);
         if (c >= 0 && (c % 2 == 1 || c == C - 1)) {
             // Pixels c - 1 and c share four columns.
-            FourColumns shared = four_columns(columns[c % 6], columns[(c + 1) % 6], columns[(c + 2) % 6], columns[(c + 3) % 6]);
+            FourColumns shared =
+                four_columns(columns[c % 6], columns[(c + 1) % 6], columns[(c + 2) % 6], columns[(c + 3) % 6]);
             if (c % 2 == 1) result[c - 1 < 0 ? 0 : c - 1] = median25(shared, columns[(c + 5) % 6]);
             result[c] = median25(shared, v);
         }
@@ -155,15 +156,17 @@ extern "C" __global__ void solve_level(
                 if (round == 0 || MEDIAN > 1) {
 #pragma unroll
                     for (int r = 0; r < ROWS; ++r) {
+                        uint4* there;
+                        auto send = [&](int at, float a, float b) { post(there + at, a, b, clock + 1); };
                         float* to = tile + (row0 + r + 2) * LINE;
                         store_row(u1[r], u2[r], lane, [&](int at, float a, float b) { to[at] = a; to[TILE + at] = b; });
                         if (MEDIAN > 1 && row0 + r < 2 && has_above) {
-                            uint4* there = INBOX_OF(-1) + IN_TILE + (row0 + r + 2) * LINE;
-                            store_row(u1[r], u2[r], lane, [&](int at, float a, float b) { post(there + at, a, b, clock + 1); });
+                            there = INBOX_OF(-1) + IN_TILE + (row0 + r + 2) * LINE;
+                            store_row(u1[r], u2[r], lane, send);
                         }
                         if (MEDIAN > 1 && row0 + r >= BAND - 2 && has_below) {
-                            uint4* there = INBOX_OF(1) + IN_TILE + (row0 + r - BAND + 2) * LINE;
-                            store_row(u1[r], u2[r], lane, [&](int at, float a, float b) { post(there + at, a, b, clock + 1); });
+                            there = INBOX_OF(1) + IN_TILE + (row0 + r - BAND + 2) * LINE;
+                            store_row(u1[r], u2[r], lane, send);
                         }
                     }
                     __syncthreads();
@@ -332,8 +335,10 @@ extern "C" __global__ void solve_level(
                         dual(r, below);
                     }
                     for (int i = tid + (has_below ? 0 : ROW); i < ROW + SUMMANDS; i += THREADS) {
-                        if (i < ROW) rows_u[WARPS * ROW + i] = collect(INBOX_OF(0) + IN_U + i, clock + 1);
-                        else if ((i - ROW) / WARPS != rank) sums[i - ROW] = collect(INBOX_OF(0) + in_sums + i - ROW, clock + 1).x;
+                        if (i < ROW)
+                            rows_u[WARPS * ROW + i] = collect(INBOX_OF(0) + IN_U + i, clock + 1);
+                        else if ((i - ROW) / WARPS != rank)
+                            sums[i - ROW] = collect(INBOX_OF(0) + in_sums + i - ROW, clock + 1).x;
                     }
                     __syncthreads();
                     {

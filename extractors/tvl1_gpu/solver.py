@@ -11,10 +11,10 @@ import numpy as np
 from cuda.bindings import driver
 from cuda.core import Buffer, Device, Kernel, LaunchConfig, Stream, launch
 
+from extractors.errors import DeviceError
 from extractors.tvl1_gpu.program import LEVEL, PYRAMID, compile_kernels, level_macros, pyramid_macros
-from extractors.tvl1_gpu.pyramid import pyramid_sizes
 from extractors.tvl1_gpu.shapes import LANES, MARGIN_PX, Gpu, Shape, best_shape, inbox_bytes, shared_bytes
-from extractors.tvl1_parameters import TVL1Parameters
+from extractors.tvl1_parameters import TVL1Parameters, pyramid_sizes
 
 _THREADS = 256
 _QUEUE_BYTES = 256  # in front of the inboxes; they are aligned
@@ -222,4 +222,19 @@ class Solver:
         return to
 
     def _allocate(self, size: int, stream: Stream) -> Buffer:
-        return self._device.allocate(size, stream=stream)
+        return allocate(self._device, size, stream)
+
+
+def allocate(device: Device, size: int, stream: Stream) -> Buffer:
+    """Take memory of the GPU, in the order of `stream`.
+
+    Raises:
+        DeviceError: there is not enough.
+    """
+    try:
+        return device.allocate(size, stream=stream)
+    except Exception as error:  # `cuda.core` has no public class for it
+        if "CUDA_ERROR_OUT_OF_MEMORY" not in str(error):
+            raise
+        message = f"the GPU has less than {size} bytes of memory left: let other programs leave it"
+        raise DeviceError(message) from error

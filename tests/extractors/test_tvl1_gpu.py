@@ -13,6 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import pytest
 
+from extractors.errors import DeviceError
 from extractors.optical_flow import OpticalFlowComputer, scale_for_i3d
 from extractors.tvl1_gpu import why_unusable
 from extractors.tvl1_parameters import EXACT, FAST, TVL1Parameters
@@ -119,6 +120,35 @@ def test_a_scene_cut_does_not_hold_up_the_others():
     together, alone = seconds(cut), seconds(cut[-2:])
     print(f"128 pairs {1000 * seconds(calm):.1f} ms, with one cut {1000 * together:.1f}, the cut {1000 * alone:.1f}")
     assert together < seconds(calm) + alone
+
+
+def test_fewer_pairs_are_solved_together_if_others_hold_the_memory(caplog):
+    from cuda.bindings import driver
+    from cuda.core import Device
+
+    from extractors.tvl1_gpu.solver import allocate
+
+    frames = drawn_clip(100, 256, 256)
+    expected = computed(frames)
+    device = Device(0)
+    stream = device.create_stream()
+    spare = device.allocate(96 * 2**20, stream=stream)
+    held, size = [], 2**30
+    while size >= 2**21:
+        try:
+            held.append(allocate(device, size, stream))
+        except DeviceError:
+            size //= 2
+    spare.close()
+    stream.sync()
+    with caplog.at_level(logging.WARNING):
+        fields = computed(frames)
+    for buffer in held:
+        buffer.close()
+    stream.sync()
+    driver.cuMemPoolTrimTo(device.memory_resource.handle, 0)  # gives the memory back to other processes
+    np.testing.assert_array_equal(fields, expected)
+    assert "do not fit into the GPU's memory" in caplog.text
 
 
 def test_order_in_memory_does_not_matter():

@@ -12,9 +12,8 @@ from tvl1_on_cpu import Kernels
 from extractors.tvl1_cpu import CpuEngine, _pyramid
 from extractors.tvl1_gpu import program
 from extractors.tvl1_gpu.program import compile_kernels
-from extractors.tvl1_gpu.pyramid import pyramid_sizes
 from extractors.tvl1_gpu.shapes import MARGIN_PX, Gpu, best_shape, shared_bytes
-from extractors.tvl1_parameters import EXACT, TVL1Parameters
+from extractors.tvl1_parameters import EXACT, TVL1Parameters, pyramid_sizes
 
 T4 = Gpu(multiprocessors=40, shared_bytes=64 * 1024)
 A100 = Gpu(multiprocessors=108, shared_bytes=163 * 1024)

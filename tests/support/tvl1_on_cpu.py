@@ -13,9 +13,8 @@ from typing import Literal, get_args
 import numpy as np
 
 from extractors.tvl1_gpu import program
-from extractors.tvl1_gpu.pyramid import pyramid_sizes
 from extractors.tvl1_gpu.shapes import MARGIN_PX, Shape, inbox_bytes, shared_bytes
-from extractors.tvl1_parameters import TVL1Parameters
+from extractors.tvl1_parameters import TVL1Parameters, pyramid_sizes
 
 SHIM = Path(__file__).with_name("cuda_on_cpu.h")
 Turns = Literal["forwards", "backwards", "shuffled"]  # in which order threads run
