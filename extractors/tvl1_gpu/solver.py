@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -73,8 +72,11 @@ class Solver:
         size: height and width of the frames.
         parameters: of the algorithm.
         device: current in this thread.
-        gpu: the device's limits; the size must fit them.
+        gpu: the device's limits.
         cache: folder of compiled kernels.
+
+    Raises:
+        ValueError: the size does not fit the GPU.
     """
 
     def __init__(
@@ -84,7 +86,7 @@ class Solver:
         self._uploads = device.create_stream()
         architecture = f"sm_{device.arch}"
         sizes = pyramid_sizes(*size, parameters)
-        shapes = [best_shape(*level, gpu) for level in sizes]
+        shapes = [_shape(*level, gpu) for level in sizes]
         with ThreadPoolExecutor() as pool:  # NVRTC lets go of the GIL
             pyramid = pool.submit(compile_kernels, PYRAMID, pyramid_macros(), architecture, cache=cache)
             codes = [
@@ -186,9 +188,10 @@ class Solver:
     def _pyramid(self, frames: np.ndarray, stream: Stream) -> list[Buffer]:
         """Enqueue the making of every level's frames: float32, with margins, in 0..255, the finest first."""
         count = len(frames)
-        made = []
+        made: list[Buffer] = []
         uploaded = self._upload(frames, stream)
-        for finer, level in itertools.pairwise((None, *self._levels)):
+        finer: _Level | None = None
+        for level in self._levels:
             made.append(self._allocate(4 * count * level.frame_pixels, stream))
             config = LaunchConfig(grid=-(-count * level.frame_pixels // _THREADS), block=_THREADS)
             sides = [np.int32(side) for side in (level.height, level.width)]
@@ -198,6 +201,7 @@ class Solver:
                 old_sides = [np.int32(side) for side in (finer.height, finer.width)]
                 scale = np.float64(1 / self._parameters.step)
                 launch(stream, config, self._shrink, *made[-2:], np.int32(count), *old_sides, *sides, scale)
+            finer = level
         uploaded.close()
         return made
 
@@ -223,6 +227,13 @@ class Solver:
 
     def _allocate(self, size: int, stream: Stream) -> Buffer:
         return allocate(self._device, size, stream)
+
+
+def _shape(height: int, width: int, gpu: Gpu) -> Shape:
+    shape = best_shape(height, width, gpu)
+    if shape is None:
+        raise ValueError(f"pictures of {height} x {width} are too large for this GPU")
+    return shape
 
 
 def allocate(device: Device, size: int, stream: Stream) -> Buffer:

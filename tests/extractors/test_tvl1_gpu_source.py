@@ -122,3 +122,9 @@ def test_kernels_on_a_cpu_give_the_numbers_of_the_cpu_engine(size, shapes, param
     np.testing.assert_array_equal(kernels.compute(frames, "shuffled", most_px=0.3), scaled)
     still = np.repeat(frames[:1], 2, axis=0)
     assert not kernels.compute(still).any()
+
+
+def test_the_engine_loads_where_there_is_no_driver():
+    from extractors.tvl1_gpu.engine import GpuEngine
+
+    assert GpuEngine.compute
