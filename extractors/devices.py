@@ -12,6 +12,9 @@ _CGROUPS = Path("/sys/fs/cgroup")
 _MEMBERSHIP = Path("/proc/self/cgroup")
 _CGROUPS_V1 = ("cpu", "cpu,cpuacct", "cpuacct,cpu")
 
+# Device files of GPUs in /dev: NVIDIA's driver, the Windows Subsystem for Linux, AMD's driver.
+GPU_DEVICES = ("nvidia[0-9]*", "dxg", "kfd")
+
 
 def usable_cores() -> int:
     """How many cores this process may use, at least 1.
@@ -59,8 +62,20 @@ def _share(folder: Path) -> float | None:
         return None
 
 
+def visible_gpus() -> list[str]:
+    """NVIDIA GPUs that this process may use, as CUDA_VISIBLE_DEVICES names them. Loads no library."""
+    chosen = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if chosen is not None:
+        return [name for name in chosen.split(",") if name not in ("", "-1")]
+    numbers = (path.name.removeprefix("nvidia") for path in Path("/dev").glob("nvidia[0-9]*"))
+    return sorted((number for number in numbers if number.isdigit()), key=int)
+
+
 def has_gpu() -> bool:
     """Whether Keras's backend computes on a GPU."""
+    # Keras and its backend take seconds to load, which is wasted if the machine has no GPU at all.
+    if not any(device for pattern in GPU_DEVICES for device in Path("/dev").glob(pattern)):
+        return False
     import keras
 
     if keras.backend.backend() == "jax":

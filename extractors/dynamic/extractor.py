@@ -10,13 +10,13 @@ from pydantic import BaseModel, Field
 
 from extractors.assets import catalog
 from extractors.dynamic.sequences import OpticalFlowSequenceLoader
+from extractors.networks import SIDE_PX
 from extractors.networks.batches import describe_in_batches
 from extractors.networks.inference import Precision, for_inference
 
 __all__ = ["DynamicFeatureExtractor", "DynamicSettings", "OpticalFlowSequenceLoader"]
 
 ASSET = "i3d_flow_imagenet"
-SIDE_PX = 224
 FEATURES = 1024
 FEWEST_FIELDS = 9  # fewer leave less than two steps for the last pool, which is two long
 REVISION = 2  # part of the cache key: raise it when this code's numbers change

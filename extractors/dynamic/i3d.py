@@ -17,8 +17,8 @@ import keras
 from keras import layers
 
 from extractors.assets.files import AssetError
+from extractors.networks import SIDE_PX
 
-SIDE_PX = 224
 FEATURES = 1024
 CLASSES = 400
 SCOPE = "Flow/inception_i3d"

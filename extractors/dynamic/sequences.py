@@ -15,10 +15,10 @@ import cv2
 import numpy as np
 
 from extractors.errors import VideoError
+from extractors.networks import SIDE_PX
 from extractors.optical_flow.computer import OpticalFlowComputer, loop_to, scale_for_i3d
 from extractors.video.grid import grid_frames
 
-SIDE_PX = 224
 # A picture's shorter side before its middle is cut out, as in the released code of I3D.
 SHORTER_SIDE_PX = 256
 # Middlebury's files mark pixels of unknown motion by numbers beyond this one.
@@ -28,8 +28,17 @@ Source = Path | str | np.ndarray
 
 # What NumPy and zipfile raise for damaged bytes, beside ValueError.
 _MALFORMED = (
-    *(EOFError, KeyError, TypeError, RuntimeError, MemoryError, OverflowError),
-    *(zipfile.BadZipFile, zlib.error, struct.error, SyntaxError, tokenize.TokenError),
+    EOFError,
+    KeyError,
+    TypeError,
+    RuntimeError,
+    MemoryError,
+    OverflowError,
+    SyntaxError,
+    zipfile.BadZipFile,
+    zlib.error,
+    struct.error,
+    tokenize.TokenError,
 )
 
 

@@ -1,7 +1,8 @@
-"""Arithmetic of boxes."""
+"""Boxes in pictures: how far they overlap, and what they show."""
 
 from __future__ import annotations
 
+import cv2
 import numpy as np
 
 
@@ -11,3 +12,24 @@ def overlaps(first: np.ndarray, second: np.ndarray) -> np.ndarray:
     high = np.minimum(first[..., :2] + first[..., 2:4], second[..., :2] + second[..., 2:4])
     shared = np.prod(np.maximum(high - low, 0), axis=-1)
     return shared / (np.prod(first[..., 2:4], axis=-1) + np.prod(second[..., 2:4], axis=-1) - shared)
+
+
+def cut_square(picture: np.ndarray, box: tuple[int, int, int]) -> np.ndarray:
+    """Cut [side, side, 3] out of [height, width, 3]; beyond the edges the border's pixels are repeated."""
+    x, y, side = box
+    height, width = picture.shape[:2]
+    inside = picture[
+        np.clip(y, 0, height - 1) : np.clip(y + side, 1, height), np.clip(x, 0, width - 1) : np.clip(x + side, 1, width)
+    ]
+    if inside.shape[:2] == (side, side):
+        return inside
+    top, left = min(side - 1, max(0, -y)), min(side - 1, max(0, -x))
+    bottom, right = side - inside.shape[0] - top, side - inside.shape[1] - left
+    return cv2.copyMakeBorder(inside, top, bottom, left, right, cv2.BORDER_REPLICATE)
+
+
+def resized(image: np.ndarray, size: int) -> np.ndarray:
+    """Bring a square picture to [size, size, ...]."""
+    # Averaging areas keeps fine texture from turning into false motion; it would only repeat pixels when enlarging.
+    shrinks = image.shape[0] > size
+    return cv2.resize(image, (size, size), interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_CUBIC)

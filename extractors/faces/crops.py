@@ -11,14 +11,13 @@ import numpy as np
 from pydantic import BaseModel, Field
 
 from extractors.errors import VideoError
-from extractors.faces.boxes import overlaps
+from extractors.faces.boxes import cut_square, overlaps, resized
 from extractors.faces.persons import SAME_PERSON_OVERLAP
-from extractors.faces.squares import cut_square, resized
 from extractors.faces.track import FaceTrack
+from extractors.networks import SIDE_PX
 from extractors.video.grid import grid_frames
 from extractors.video.limits import DEFAULT_LIMITS, Limits
 
-SIDE_PX = 224
 # The window's box covers this share of its face boxes on each side; a few wild boxes must not widen it.
 COVERED = (2.0, 98.0)
 
@@ -123,7 +122,7 @@ def iter_crops(
     *,
     fps: float,
     size_px: int = SIDE_PX,
-    most: Limits = DEFAULT_LIMITS,
+    limits: Limits = DEFAULT_LIMITS,
 ) -> Iterator[CropWindow]:
     """Decode a video a second time and cut its windows out, one in memory at a time.
 
@@ -132,15 +131,15 @@ def iter_crops(
         windows: from `plan_windows`, in order.
         static_frames: from `plan_static`; each is cut with the box of the first window that has it.
         fps: grid frames per second, as in the first pass.
-        size_px: width and height of the crops; both networks take 224.
-        most: how large the video's pictures, and how many, may be.
+        size_px: width and height of the crops.
+        limits: bounds on the size and number of the video's pictures.
 
     Raises:
         VideoError: stage "decode", reason "changed": the video ends before its windows do.
     """
     waiting = list(reversed(windows))
     static = set(static_frames)
-    for frame, picture in enumerate(grid_frames(path, fps, limits=None, most=most)):
+    for frame, picture in enumerate(grid_frames(path, fps, thresholds=None, limits=limits)):
         # Twice for a frame that ends one window and begins the next.
         while waiting and frame >= waiting[-1].first_frame:
             window = waiting[-1]

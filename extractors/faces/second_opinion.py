@@ -14,8 +14,7 @@ from functools import cache
 import cv2
 import numpy as np
 
-from extractors.faces.boxes import overlaps
-from extractors.faces.squares import cut_square, resized
+from extractors.faces.boxes import cut_square, overlaps, resized
 
 # The box that is asked about is this wide in a sample, which shows as much again around it.
 BOX_PX = 64

@@ -89,7 +89,7 @@ def track_faces(
     detector: FaceDetector,
     video_settings: VideoSettings,
     face_settings: FaceSettings,
-    most: Limits = DEFAULT_LIMITS,
+    limits: Limits = DEFAULT_LIMITS,
 ) -> FaceTrack:
     """Decode a video once, follow its main person, and refuse it where the material is not good enough.
 
@@ -100,7 +100,7 @@ def track_faces(
     detections: list[np.ndarray] = []
     samples, tally = FaceSamples(), Tally()
     previous, repeated = None, 0
-    frames = grid_frames(path, video_settings.fps, limits=video_settings, most=most, tally=tally)
+    frames = grid_frames(path, video_settings.fps, thresholds=video_settings, limits=limits, tally=tally)
     for frame, picture in enumerate(frames):
         if picture is previous:
             repeated += 1

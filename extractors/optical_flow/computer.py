@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import functools
+import importlib
 import logging
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 from pydantic import BaseModel, Field
 
-from extractors.devices import usable_cores
+from extractors.devices import has_gpu, usable_cores
 from extractors.optical_flow.parameters import EXACT, FAST, SMALLEST_SIDE_PX, TVL1Parameters
 
 logger = logging.getLogger(__name__)
@@ -19,8 +19,6 @@ logger = logging.getLogger(__name__)
 Engine = Literal["auto", "opencv", "cpu", "xla"]
 Preset = Literal["exact", "fast"]
 
-# What Linux shows of a GPU: NVIDIA's driver, Windows' subsystem for Linux, AMD's driver.
-GPU_DEVICES = ("/dev/nvidia0", "/dev/dxg", "/dev/kfd")
 # Part of the cache key: raise it when this code's numbers change.
 REVISION = 1
 
@@ -121,10 +119,10 @@ class OpticalFlowComputer:
 def _available_engine(engine: Engine) -> Engine:
     """Resolve "auto", and replace the CPU engine where Numba cannot be imported."""
     if engine == "auto":
-        engine = "xla" if _gpu_usable() else "cpu"
+        engine = "xla" if has_gpu() else "cpu"
     if engine == "cpu":
         try:
-            import extractors.optical_flow.cpu.engine  # noqa: F401
+            importlib.import_module("extractors.optical_flow.cpu.engine")
         except ImportError as error:
             logger.warning("Numba cannot run here (%s): optical flow by OpenCV, some 20 times slower", error)
             return "opencv"
@@ -144,15 +142,6 @@ def _build(engine: Engine, parameters: TVL1Parameters, threads: int) -> Callable
     from extractors.optical_flow.opencv import tvl1_opencv
 
     return functools.partial(tvl1_opencv, parameters=parameters, threads=threads)
-
-
-def _gpu_usable() -> bool:
-    # Keras and its backend take seconds to load: do not even ask them where there is no GPU.
-    if not any(Path(device).exists() for device in GPU_DEVICES):
-        return False
-    from extractors.devices import has_gpu
-
-    return has_gpu()
 
 
 def scale_for_i3d(displacement_px: np.ndarray, *, bound_px: float = 20.0) -> np.ndarray:

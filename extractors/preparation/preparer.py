@@ -122,7 +122,7 @@ class Preparer:
             yield track
         windows = plan_windows(track, settings.crops)
         static_frames = plan_static(windows, settings.crops) if request.static else []
-        crops = iter_crops(request.path, windows, static_frames, fps=settings.video.fps, most=settings.limits)
+        crops = iter_crops(request.path, windows, static_frames, fps=settings.video.fps, limits=settings.limits)
         for cut in watch.iterate("decode", crops):
             self._on_progress()
             yield from (FaceCrop(frame, pixels) for frame, pixels in cut.static)

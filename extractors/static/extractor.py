@@ -11,11 +11,11 @@ from pydantic import BaseModel, Field
 from extractors.assets import catalog
 from extractors.assets.files import AssetError
 from extractors.assets.own import find_own, resolve_own
+from extractors.networks import SIDE_PX
 from extractors.networks.batches import describe_in_batches
 from extractors.networks.inference import Precision, for_inference
 
 ASSET = "resnet50_imagenet"
-SIDE_PX = 224
 FEATURES = 2048
 REVISION = 2  # part of the cache key: raise it when this code's numbers change
 

@@ -13,6 +13,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -103,9 +104,10 @@ def fine_tune(
     generator = np.random.default_rng(settings.seed)
     for epoch in range(1, settings.epochs + 1):
         state = f"epoch {epoch}, error {min([frozen_error, *errors]):.5f}"
-        for batch, video in _batches(read, training, settings, generator, lambda: on_video(state)):  # noqa: B023
+        tell = partial(on_video, state)
+        for batch, video in _batches(read, training, settings, generator, tell):
             network.train_on_batch(_prepared(batch), labels[video])
-        error = _validation_error(network, read, labels, validation, settings, lambda: on_video(state))  # noqa: B023
+        error = _validation_error(network, read, labels, validation, settings, tell)
         if error < min([frozen_error, *errors]):
             best_weights, best_epoch = model.get_weights(), epoch
         errors.append(error)

@@ -33,8 +33,8 @@ BROADCASTS = ("mpegts", "mpeg")
 # FFmpeg goes by what is in a file, not by its name. Playlists and lists (HLS, concat, DASH, patterns of pictures) would
 # have it read other files: only formats that hold their video themselves are opened. These are FFmpeg's names.
 FORMATS = (
-    *("mov", "matroska", "avi", "mpegts", "mpeg", "mpegvideo", "flv", "live_flv", "ogg", "asf", "mxf", "dv", "nut"),
-    *("ivf", "wtv", "rm", "m4v", "h264", "hevc", "obu", "mjpeg", "jpeg_pipe", "yuv4mpegpipe"),
+    "mov,matroska,avi,mpegts,mpeg,mpegvideo,flv,live_flv,ogg,asf,mxf,dv,nut,"
+    "ivf,wtv,rm,m4v,h264,hevc,obu,mjpeg,jpeg_pipe,yuv4mpegpipe"
 )
 
 _CHUNK_BYTES = 2**20
@@ -69,7 +69,7 @@ class Tally:
 
 
 @contextmanager
-def opened(path: Path | str, most: Limits = DEFAULT_LIMITS) -> Iterator[tuple[InputContainer, VideoStream]]:
+def opened(path: Path | str, limits: Limits = DEFAULT_LIMITS) -> Iterator[tuple[InputContainer, VideoStream]]:
     """Open a local video file and its main video stream; FFmpeg's complaints become `VideoError`.
 
     Raises:
@@ -79,7 +79,7 @@ def opened(path: Path | str, most: Limits = DEFAULT_LIMITS) -> Iterator[tuple[In
     name = Path(path).name
     try:
         # A name is never taken for an address, and nothing but a file is ever opened.
-        options = {"protocol_whitelist": "file", "format_whitelist": ",".join(FORMATS)}
+        options = {"protocol_whitelist": "file", "format_whitelist": FORMATS}
         reopen = partial(av.open, f"file:{path}", options=options, metadata_errors="replace")
         container = reopen()
     except (FileNotFoundError, PermissionError, IsADirectoryError) as error:
@@ -100,15 +100,15 @@ def opened(path: Path | str, most: Limits = DEFAULT_LIMITS) -> Iterator[tuple[In
         if stream.codec_context is None:
             raise VideoError("decode", "unsupported", f"there is no decoder for the video stream of {name}")
         codec = stream.codec_context
-        if codec.width * codec.height > most.pixels:
+        if codec.width * codec.height > limits.pixels:
             raise VideoError(
                 "decode",
                 "too_large",
                 f"{name} has pictures of {codec.width} x {codec.height} px, more than limits.pixels allows "
-                f"({most.pixels:,})",
+                f"({limits.pixels:,})",
             )
         # Pictures may grow later on; those that are too large then do not decode.
-        codec.options = {"max_pixels": str(most.pixels)}
+        codec.options = {"max_pixels": str(limits.pixels)}
         # Frame threads decode ahead while the caller looks at a frame.
         stream.thread_type = "AUTO"
         yield container, stream

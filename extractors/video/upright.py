@@ -70,13 +70,6 @@ class Upright:
         """Height of the upright picture, px."""
         return self.stored_width if self.transposed else self.stored_height
 
-    @property
-    def rotation_deg(self) -> int:
-        """Clockwise turn from stored to upright: 0, 90, 180 or 270. A mirrored picture is mirrored top to bottom."""
-        if self.transposed:
-            return 90 if self.flip_x else 270
-        return 180 if self.flip_x else 0
-
     def fitted(self, width: int, height: int) -> Upright:
         """Return the same as large as fits into so many px, its proportions kept."""
         scale = min(width / self.width, height / self.height)

@@ -50,7 +50,7 @@ def turned(picture: np.ndarray, box: np.ndarray, angle: float) -> np.ndarray:
 def test_every_real_clip_is_confirmed_on_nearly_all_its_pictures(corpus, detector, folder):
     for path in sorted((corpus / folder).iterdir()):
         verdicts = []
-        for picture in islice(grid_frames(path, 2.0, limits=None), 6):
+        for picture in islice(grid_frames(path, 2.0, thresholds=None), 6):
             faces = detector.detect(picture)[:1]
             if len(faces):
                 verdicts.append(is_confirmed(sample_of(picture, faces)))
