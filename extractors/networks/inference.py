@@ -93,17 +93,16 @@ def _norm_of_convolutions(model: keras.Model) -> dict[str, str]:
     for norm in model.layers:
         if not isinstance(norm, layers.BatchNormalization):
             continue
-        convolution = convolution_of.get(id(norm.input))
+        convolution, rank = convolution_of.get(id(norm.input)), norm.input.ndim
         if (
             convolution is None
             or convolution.activation is not keras.activations.linear
             or readers[id(norm.input)] > 1
-            or norm.axis % norm.input.ndim
-            != (-1 if convolution.data_format == "channels_last" else 1) % norm.input.ndim
+            or norm.axis % rank != (rank - 1 if convolution.data_format == "channels_last" else 1)
         ):
             raise ValueError(
-                f"{norm.name} cannot be folded: it must directly follow a convolution without an activation of its own, "
-                "normalise that convolution's channels, and be the only layer that reads its output"
+                f"{norm.name} cannot be folded: it must directly follow a convolution without an activation, "
+                "normalize that convolution's channels, and be the only layer that reads its output"
             )
         norm_of[convolution.name] = norm.name
     return norm_of

@@ -24,8 +24,9 @@ import numpy as np
 
 from extractors.errors import Fault, VideoError
 from extractors.faces.crops import Window
+from extractors.faces.track import FaceTrack
 from extractors.networks import SIDE_PX
-from extractors.preparation.preparer import Motion, Part, PreparationSettings, Request
+from extractors.preparation.preparer import FaceCrop, Motion, Part, PreparationSettings, Request
 from extractors.video.digests import FileWatch
 
 log = logging.getLogger(__name__)
@@ -38,9 +39,9 @@ LOOK_S = 1.0
 OUT_OF_MEMORY = 71
 # A child that the system killed (out of memory, perhaps because of other programs) deserves a second try.
 TRIES = 2
-# Each core has its own child, and these threads speed up nothing in a child. Each would reserve address space (OpenBLAS,
-# which NumPy and OpenCV both bring: 40 MiB and 130 MiB), which counts as memory. Libraries read these variables when they
-# are imported.
+# Each core has its own child, and these threads speed up nothing in a child. Each would reserve address space
+# (OpenBLAS, which NumPy and OpenCV both bring: 40 MiB and 130 MiB), which counts as memory. Libraries read these
+# variables when they are imported.
 THREADED = ("OPENBLAS", "OMP", "MKL", "BLIS", "NUMEXPR", "NUMBA")
 ONE_THREAD = {f"{library}_NUM_THREADS": "1" for library in THREADED} | {"VECLIB_MAXIMUM_THREADS": "1"}
 
@@ -156,7 +157,7 @@ class PreparerPool:
         except (EOFError, OSError):  # OSError: it died while sending
             yield from self._bury(child, task)
             return
-        match message:
+        match message:  # the child's code sends nothing else
             case Ready():
                 return
             case InSlot():
@@ -169,7 +170,7 @@ class PreparerPool:
                 log.error("a fault of the program at %s:\n%s", task.request.path, message.trace)
                 child.task = None
                 yield task.number, message.refusal()
-            case _:
+            case FaceTrack() | FaceCrop() | Motion():
                 yield task.number, message
 
     def _bury(self, child: _Child, task: _Task) -> Iterator[tuple[int, Again | VideoError]]:

@@ -9,6 +9,7 @@ import sys
 
 import pytest
 
+from extractors.devices import visible_gpus
 from flows.extraction.cores import cores_of, default_workers, take_share
 
 LOOK = """
@@ -18,7 +19,7 @@ take_share({number}, {count})
 from flows.session.environment import settle_environment
 settle_environment()
 import cv2, numba, tensorflow as tf
-from extractors.devices import usable_cores, visible_gpus
+from extractors.devices import usable_cores
 tf.linalg.matmul(tf.ones((2000, 2000)), tf.ones((2000, 2000)))
 names = [open(f"/proc/self/task/{{task}}/comm").read().strip() for task in os.listdir("/proc/self/task")]
 print(json.dumps({{
