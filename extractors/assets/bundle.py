@@ -126,7 +126,7 @@ def _members(stream: BinaryIO, assets: Mapping[str, Asset]) -> list[_Member]:
     while True:
         try:
             header = tarfile.TarInfo.frombuf(stream.read(tarfile.BLOCKSIZE), "utf-8", "strict")
-        except tarfile.EOFHeaderError:
+        except tarfile.EOFHeaderError:  # type: ignore[attr-defined]  # typeshed lacks it
             break
         except (tarfile.HeaderError, ValueError) as error:
             raise AssetError("it is no bundle, or not all of one") from error

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Final, Literal
 
 import numpy as np
 from pydantic import BaseModel, Field
@@ -17,7 +17,7 @@ from extractors.networks.inference import Precision, for_inference
 __all__ = ["DynamicFeatureExtractor", "DynamicSettings", "OpticalFlowSequenceLoader"]
 
 ASSET = "i3d_flow_imagenet"
-FEATURES = 1024
+FEATURES: Final = 1024
 FEWEST_FIELDS = 9  # fewer leave less than two steps for the last pool, which is two long
 REVISION = 2  # part of the cache key: raise it when this code's numbers change
 

@@ -96,9 +96,9 @@ class OpticalFlowSequenceLoader:
         for name, number in (("fields", fields), ("batch_size", batch_size)):
             if number < 1:
                 raise ValueError(f"{name} must be at least 1; got {number}")
-        for name, number in (("bound_px", bound_px), ("fps", fps)):
-            if not number > 0:
-                raise ValueError(f"{name} must be positive; got {number}")
+        for name, rate in (("bound_px", bound_px), ("fps", fps)):
+            if not rate > 0:
+                raise ValueError(f"{name} must be positive; got {rate}")
         self.fields, self.batch_size, self.shorter = fields, batch_size, shorter
         self.values, self.bound_px, self.fps = values, bound_px, fps
         self._optical_flow = optical_flow
@@ -201,13 +201,15 @@ def _read_flo(path: Path) -> np.ndarray:
     files = sorted(path.glob("*.flo")) if path.is_dir() else [path]
     if not files:
         raise ValueError("the folder holds no .flo files")
-    fields = [cv2.readOpticalFlow(str(file)) if _is_flo(file) else None for file in files]
-    for file, field in zip(files, fields, strict=True):
+    fields: list[np.ndarray] = []
+    for file in files:
+        field = cv2.readOpticalFlow(str(file)) if _is_flo(file) else None
         if field is None or field.size == 0:
             raise ValueError(f"{file.name} is no .flo file of Middlebury's format")
-        if field.shape != fields[0].shape:
+        if fields and field.shape != fields[0].shape:
             raise ValueError(f"{file.name} has {field.shape[:2]} pixels, and {files[0].name} {fields[0].shape[:2]}")
         field[np.abs(field).max(axis=-1) > UNKNOWN] = 0
+        fields.append(field)
     return np.stack(fields)
 
 
@@ -215,7 +217,7 @@ def _is_flo(file: Path) -> bool:
     """Whether a file has the numbers that it says; OpenCV would take memory for whatever it says."""
     with file.open("rb") as stream:
         width, height = np.frombuffer(stream.read(12).ljust(12, b"\0"), "<i4")[1:].tolist()
-    return width > 0 and height > 0 and file.stat().st_size == 12 + 8 * width * height
+    return bool(width > 0 and height > 0 and file.stat().st_size == 12 + 8 * width * height)
 
 
 def _checked(motion: np.ndarray) -> np.ndarray:
@@ -235,7 +237,8 @@ def _checked(motion: np.ndarray) -> np.ndarray:
 def _middle(pictures: np.ndarray) -> np.ndarray:
     """Cut the middle 224 x 224 out of [T, H, W, ...]."""
     top, left = (pictures.shape[1] - SIDE_PX) // 2, (pictures.shape[2] - SIDE_PX) // 2
-    return pictures[:, top : top + SIDE_PX, left : left + SIDE_PX]
+    middle: np.ndarray = pictures[:, top : top + SIDE_PX, left : left + SIDE_PX]
+    return middle
 
 
 def _grey(picture: np.ndarray) -> np.ndarray:

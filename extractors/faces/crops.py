@@ -112,7 +112,8 @@ def plan_static(windows: Sequence[Window], settings: CropSettings) -> list[int]:
     """
     frames = np.unique(np.concatenate([np.arange(w.first_frame, w.last_frame + 1) for w in windows]))
     count = min(settings.static_tokens, len(frames))
-    return frames[(2 * np.arange(count) + 1) * len(frames) // (2 * count)].tolist()
+    chosen: list[int] = frames[(2 * np.arange(count) + 1) * len(frames) // (2 * count)].tolist()
+    return chosen
 
 
 def iter_crops(

@@ -173,10 +173,11 @@ class FaceDetector:
         part = image[top : int(np.ceil(centre_y + half)), left : int(np.ceil(centre_x + half))]
         if part.size == 0:
             return face[None][:0]
-        found = self._look(part) + np.array([left, top, 0, 0, 0], dtype=np.float32)
+        found: np.ndarray = self._look(part) + np.array([left, top, 0, 0, 0], dtype=np.float32)
         off_x = np.abs(found[:, 0] + found[:, 2] / 2 - centre_x)
         off_y = np.abs(found[:, 1] + found[:, 3] / 2 - centre_y)
-        return found[(off_x < width / 2) & (off_y < height / 2)][:1]
+        centred: np.ndarray = found[(off_x < width / 2) & (off_y < height / 2)]
+        return centred[:1]
 
 
 def _distinct(faces: np.ndarray) -> np.ndarray:

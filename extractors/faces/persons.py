@@ -51,9 +51,9 @@ def persons(detections: Sequence[np.ndarray], *, fps: float) -> list[Person]:
             last = np.stack([members[person][-1][1] for person in recent])
             shared = overlaps(last[:, None], faces[None])
             while shared.max() >= SAME_PERSON_OVERLAP:
-                row, column = np.unravel_index(shared.argmax(), shared.shape)
-                owners[int(column)] = recent[row]
-                shared[row, :] = shared[:, column] = -1.0
+                best = divmod(int(shared.argmax()), len(faces))
+                owners[best[1]] = recent[best[0]]
+                shared[best[0], :] = shared[:, best[1]] = -1.0
         for column, face in enumerate(faces):
             if column not in owners:
                 owners[column] = len(members)

@@ -100,7 +100,8 @@ def _cut_out(picture: np.ndarray, face: np.ndarray) -> np.ndarray:
 def _stretched(sample: np.ndarray) -> np.ndarray:
     """Dark and pale faces are faces too: bring all but the extreme 2 % of pixels to the whole range of grey."""
     low, high = np.percentile(sample, [2, 98])
-    return np.clip((sample - low) * (255 / max(high - low, 8.0)), 0, 255).astype(np.uint8)
+    stretched: np.ndarray = np.clip((sample - low) * (255 / max(high - low, 8.0)), 0, 255)
+    return stretched.astype(np.uint8)
 
 
 def _turned(sample: np.ndarray) -> Iterator[np.ndarray]:
@@ -111,12 +112,11 @@ def _turned(sample: np.ndarray) -> Iterator[np.ndarray]:
 
 def _hits(sample: np.ndarray) -> int:
     """How many places and sizes about the middle look like a face."""
-    found = _cascade().detectMultiScale(
-        sample,
-        scaleFactor=1.1,
-        minNeighbors=0,
-        minSize=(3 * BOX_PX // 4,) * 2,
-        maxSize=(8 * BOX_PX // 5,) * 2,
+    least, most = 3 * BOX_PX // 4, 8 * BOX_PX // 5
+    found = np.asarray(
+        _cascade().detectMultiScale(
+            sample, scaleFactor=1.1, minNeighbors=0, minSize=(least, least), maxSize=(most, most)
+        )
     )
     if not len(found):
         return 0
@@ -126,4 +126,5 @@ def _hits(sample: np.ndarray) -> int:
 
 @cache
 def _cascade() -> cv2.CascadeClassifier:
-    return cv2.CascadeClassifier(f"{cv2.data.haarcascades}haarcascade_frontalface_alt2.xml")
+    folder = cv2.data.haarcascades  # type: ignore[attr-defined]  # OpenCV's stubs lack it
+    return cv2.CascadeClassifier(f"{folder}haarcascade_frontalface_alt2.xml")

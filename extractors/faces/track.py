@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 
 from extractors.errors import VideoError
-from extractors.faces.detector import FaceDetector, FaceSettings
+from extractors.faces.detector import FaceSettings
 from extractors.faces.persons import Person, main_sequence, persons
 from extractors.faces.quality import Quality, check_quality, quality_of
 from extractors.faces.second_opinion import FaceSamples, is_confirmed
@@ -35,7 +36,8 @@ class FaceTrack:
     @property
     def tracked(self) -> np.ndarray:
         """Bool [F]: True where the box is known, by detection or interpolation."""
-        return ~np.isnan(self.boxes[:, 0])
+        unknown: np.ndarray = np.isnan(self.boxes[:, 0])
+        return ~unknown
 
     @property
     def coverage(self) -> float:
@@ -84,9 +86,16 @@ def main_person(detections: Sequence[np.ndarray], *, fps: float, settings: FaceS
     return FaceTrack(boxes, scores)
 
 
+class Detector(Protocol):
+    """Finds faces in pictures, as `extractors.faces.detector.FaceDetector` does."""
+
+    def detect(self, image: np.ndarray) -> np.ndarray:
+        """See `FaceDetector.detect`."""
+
+
 def track_faces(
     path: Path | str,
-    detector: FaceDetector,
+    detector: Detector,
     video_settings: VideoSettings,
     face_settings: FaceSettings,
     limits: Limits = DEFAULT_LIMITS,
@@ -139,4 +148,5 @@ def _smoothed(boxes: np.ndarray, width: int) -> np.ndarray:
     sums = np.concatenate([np.zeros((1, 4)), np.cumsum(boxes, axis=0, dtype=np.float64)])
     index = np.arange(count)
     half = np.minimum(width // 2, np.minimum(index, count - 1 - index))
-    return (sums[index + half + 1] - sums[index - half]) / (2 * half + 1)[:, None]
+    averages: np.ndarray = (sums[index + half + 1] - sums[index - half]) / (2 * half + 1)[:, None]
+    return averages

@@ -164,7 +164,7 @@ def scale_for_i3d(displacement_px: np.ndarray, *, bound_px: float = 20.0) -> np.
         raise ValueError(f"the last axis must be (dx, dy); got shape {displacement_px.shape}")
     if not bound_px > 0:
         raise ValueError(f"bound_px must be positive; got {bound_px}")
-    scaled = np.clip(displacement_px, -bound_px, bound_px, dtype=np.float32)
+    scaled: np.ndarray = np.clip(displacement_px, -bound_px, bound_px, dtype=np.float32)
     scaled /= np.float32(bound_px)
     return scaled
 

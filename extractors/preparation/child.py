@@ -102,7 +102,7 @@ class _Slots:
 
     def next_request(self) -> Request:
         """Wait for the parent's next request, which comes after all slots of the last one are free again."""
-        while isinstance(message := self.connection.recv(), int):
+        while not isinstance(message := self.connection.recv(), Request):
             self._free.append(message)
         return message
 

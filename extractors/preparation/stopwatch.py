@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import TypeVar
 
@@ -21,7 +21,7 @@ class Stopwatch:
     """
 
     def __init__(self) -> None:
-        self.seconds: Counter[str] = Counter()
+        self.seconds: defaultdict[str, float] = defaultdict(float)
         self._running: list[str] = []
         self._since = 0.0
 
@@ -35,6 +35,11 @@ class Stopwatch:
         finally:
             self._book()
             self._running.pop()
+
+    def add(self, seconds: Mapping[str, float]) -> None:
+        """Add another stopwatch's seconds."""
+        for stage, more in seconds.items():
+            self.seconds[stage] += more
 
     def iterate(self, stage: str, items: Iterable[Item]) -> Iterator[Item]:
         """Pass items on, counting for `stage` the time that each takes to come, and not what is done with it."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Final, Literal
 
 import numpy as np
 from pydantic import BaseModel, Field
@@ -16,7 +16,7 @@ from extractors.networks.batches import describe_in_batches
 from extractors.networks.inference import Precision, for_inference
 
 ASSET = "resnet50_imagenet"
-FEATURES = 2048
+FEATURES: Final = 2048
 REVISION = 2  # part of the cache key: raise it when this code's numbers change
 
 
@@ -159,7 +159,8 @@ class StaticFeatureExtractor:
     def _describe(self, batch: np.ndarray) -> np.ndarray:
         # oneDNN sums in another order for a lone picture: with a copy beside it, its last bits are those of any batch.
         filled = batch.repeat(2, axis=0) if len(batch) == 1 else batch
-        return self._network.predict_on_batch(self._preprocess(filled.astype(np.float32)))[: len(batch)]
+        features: np.ndarray = self._network.predict_on_batch(self._preprocess(filled.astype(np.float32)))
+        return features[: len(batch)]
 
 
 def _draw_weights(model: Any, seed: int) -> None:

@@ -105,8 +105,8 @@ def fine_tune(
     for epoch in range(1, settings.epochs + 1):
         state = f"epoch {epoch}, error {min([frozen_error, *errors]):.5f}"
         tell = partial(on_video, state)
-        for batch, video in _batches(read, training, settings, generator, tell):
-            network.train_on_batch(_prepared(batch), labels[video])
+        for batch, owners in _batches(read, training, settings, generator, tell):
+            network.train_on_batch(_prepared(batch), labels[owners])
         error = _validation_error(network, read, labels, validation, settings, tell)
         if error < min([frozen_error, *errors]):
             best_weights, best_epoch = model.get_weights(), epoch
@@ -131,7 +131,8 @@ def _freeze_norms(model: keras.Model) -> None:
 def _prepared(crops: np.ndarray) -> np.ndarray:
     import keras
 
-    return keras.applications.resnet.preprocess_input(crops.astype(np.float32))
+    prepared: np.ndarray = keras.applications.resnet.preprocess_input(crops.astype(np.float32))
+    return prepared
 
 
 def _predict(network: keras.Model, crops: np.ndarray, batch_size: int) -> np.ndarray:
@@ -149,13 +150,13 @@ def _fit_head(
     seen, held_out = (np.stack([features[video] for video in part]) for part in (training, validation))
     centre, scale = seen.mean(axis=0), seen.std(axis=0)
     scale = scale + 0.1 * scale.mean() + 1e-6  # what hardly varies is not to be blown up
-    best_error, best = np.inf, None
+    fits = []
     for penalty in RIDGE_PENALTIES:
         ridge = Ridge(alpha=penalty).fit((seen - centre) / scale, labels[list(training)])
         said = ridge.predict((held_out - centre) / scale).reshape(len(held_out), -1)
         error = float(np.mean((said - labels[list(validation)]) ** 2))
-        if error < best_error:
-            best_error, best = error, ridge
+        fits.append((error, ridge))
+    best_error, best = min(fits, key=lambda fit: fit[0])
     dense = keras.layers.Dense(labels.shape[1])
     dense.build((None, len(centre)))
     dense.set_weights([np.atleast_2d(best.coef_).T.astype(np.float32), np.ravel(best.intercept_).astype(np.float32)])

@@ -7,12 +7,14 @@ import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from fractions import Fraction
 from functools import partial
 from pathlib import Path
 
 import av
 from av.container import InputContainer
 from av.packet import Packet
+from av.stream import Stream
 from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 
@@ -134,7 +136,7 @@ def shown(frames: Iterator[VideoFrame], stream: VideoStream) -> Iterator[tuple[V
     held: VideoFrame | None = None
     start_s = usual_s = offset_s = 0.0
     for frame in frames:
-        clock_s = None if frame.pts is None else float(frame.pts * frame.time_base)
+        clock_s = None if frame.pts is None else seconds(frame.pts, frame.time_base)
         if held is None:
             offset_s = 0.0 if clock_s is None else -clock_s
             next_s = 0.0
@@ -154,7 +156,7 @@ def shown(frames: Iterator[VideoFrame], stream: VideoStream) -> Iterator[tuple[V
 def promised_s(container: InputContainer, stream: VideoStream) -> float:
     """Return the duration that the file promises, its lead included, in seconds; 0 where it promises nothing."""
     if stream.duration is not None:
-        return float(stream.duration * stream.time_base)
+        return seconds(stream.duration, stream.time_base)
     # Matroska and Flash Video state one duration for all streams together.
     return 0.0 if container.duration is None else container.duration / av.time_base
 
@@ -165,7 +167,7 @@ def reached_s(stream: VideoStream, tally: Tally) -> float:
         # ASF counts the time for which the decoder holds the first frame back.
         held = stream.codec_context.reorder_depth if stream.container.format.name == "asf" else 0
         return tally.lead_s + tally.shown_s * (1 + held / max(1, tally.good))
-    start_s = 0.0 if stream.start_time is None else float(stream.start_time * stream.time_base)
+    start_s = 0.0 if stream.start_time is None else seconds(stream.start_time, stream.time_base)
     return max(start_s + tally.lead_s + tally.shown_s, tally.others_s)
 
 
@@ -175,6 +177,11 @@ def promised_frames(stream: VideoStream) -> int:
     if not stream.frames:
         return 0
     return sum(1 for entry in stream.index_entries if entry.size and not entry.is_discard)
+
+
+def seconds(ticks: int, unit: Fraction | None) -> float:
+    """Convert a time in a stream's unit; 0 if FFmpeg knows no unit."""
+    return float(ticks * unit) if unit is not None else 0.0
 
 
 def _raise_unless_the_video_is_to_blame(error: av.FFmpegError, path: Path | str) -> None:
@@ -190,7 +197,7 @@ def _raise_unless_the_video_is_to_blame(error: av.FFmpegError, path: Path | str)
 
 def _duration_s(frame: VideoFrame, stream: VideoStream) -> float:
     if frame.duration:
-        return float(frame.duration * frame.time_base)
+        return seconds(frame.duration, frame.time_base)
     return float(1 / stream.average_rate) if stream.average_rate else 0.04
 
 
@@ -201,7 +208,7 @@ class _Lead:
         self._start_s = math.inf
         self._key_s: float | None = None
 
-    def sent(self, packet: Packet) -> None:
+    def sent(self, packet: Packet[Stream]) -> None:
         if self._key_s is not None or packet.pts is None:
             return
         time_s = float(packet.pts * packet.time_base)
@@ -215,7 +222,7 @@ class _Lead:
         if self._key_s is None or first.pts is None:
             return 0.0
         lead_s = self._key_s - self._start_s
-        decodes = float(first.pts * first.time_base) < self._key_s  # by whatever means
+        decodes = seconds(first.pts, first.time_base) < self._key_s  # by whatever means
         return 0.0 if decodes or not 0 < lead_s <= LONGEST_LEAD_S else lead_s
 
 
@@ -236,7 +243,7 @@ def _whole_frames(container: InputContainer, stream: VideoStream, tally: Tally) 
                 continue
             order.sent(packet)
             lead.sent(packet)
-            frames = packet.decode()
+            frames = stream.decode(packet)
         except IndexError:
             # The end: PyAV flushes the streams in their order, and stumbles over those that came up on the way.
             return

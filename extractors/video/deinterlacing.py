@@ -44,7 +44,7 @@ class _Filter:
         try:
             self._graph.link_nodes(
                 self._graph.add_buffer(
-                    width=frame.width, height=frame.height, format=frame.format.name, time_base=frame.time_base
+                    width=frame.width, height=frame.height, format=frame.format, time_base=frame.time_base
                 ),
                 self._graph.add("bwdif", "mode=send_frame:deint=interlaced"),
                 self._graph.add("buffersink"),
@@ -59,9 +59,9 @@ class _Filter:
         """Return the frames that are ready once this one is in; None ends the stream."""
         ready: list[VideoFrame] = []
         try:
-            self._graph.push(frame)
+            self._graph.vpush(frame)
             while True:
-                ready.append(self._graph.pull())
+                ready.append(self._graph.vpull())
         except (av.error.BlockingIOError, av.error.EOFError):
             return ready
         except av.FFmpegError as error:

@@ -12,7 +12,7 @@ import numpy as np
 from pydantic import BaseModel, Field
 
 from extractors.errors import VideoError
-from extractors.video.decoding import Tally, opened, pictures, promised_frames, promised_s, reached_s, shown
+from extractors.video.decoding import Tally, opened, pictures, promised_frames, promised_s, reached_s, seconds, shown
 from extractors.video.limits import DEFAULT_LIMITS, Limits
 from extractors.video.upright import Canvas
 
@@ -108,7 +108,7 @@ def grid_frames(
         canvas = Canvas(stream, _largest(path, limits) if _may_change_size(container, stream) else None)
         k = 0
         # The first frame's time and each later one's may be off by half a tick.
-        tick_s = float(stream.time_base)
+        tick_s = seconds(1, stream.time_base)
         tolerance_s = tick_s if EXACT_S <= tick_s <= COARSEST_ROUNDING_S else EXACT_S
         for frame, start_s, end_s in shown(pictures(container, stream, tally), stream):
             if thresholds is not None and end_s - start_s > thresholds.max_still_s:

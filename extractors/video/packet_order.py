@@ -6,6 +6,7 @@ from collections import deque
 from dataclasses import dataclass
 
 from av.packet import Packet
+from av.stream import Stream
 from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 
@@ -32,7 +33,7 @@ class PacketOrder:
         self._lag: int | None = None
         self._delay: int | None = None
 
-    def sent(self, packet: Packet) -> None:
+    def sent(self, packet: Packet[Stream]) -> None:
         """Take note of a packet before it is decoded."""
         if self._waiting is None or not packet.size:
             return
@@ -57,16 +58,12 @@ class PacketOrder:
             if own is None or frame.dts is None:
                 self._waiting = None
                 return
-            self._delay, skipped = self._released_by(frame.dts) - own, own
+            self._delay, skipped = _released_by(waiting, frame.dts) - own, own
         elif frame.pts != waiting[0].pts and frame.dts is not None:
-            skipped = max(0, self._released_by(frame.dts) - self._delay)
+            skipped = max(0, _released_by(waiting, frame.dts) - self._delay)
         for _ in range(skipped):
             waiting.popleft()
         frame.pts = waiting.popleft().shown
-
-    def _released_by(self, dts: int) -> int:
-        """Return the place of the packet that made the decoder give a frame with this time."""
-        return sum(1 for stamp in self._waiting if stamp.dts is None or stamp.dts <= dts) - 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,3 +73,8 @@ class _Stamp:
     pts: int
     dts: int | None
     shown: int
+
+
+def _released_by(waiting: deque[_Stamp], dts: int) -> int:
+    """Return the place of the packet that made the decoder give a frame with this time."""
+    return sum(stamp.dts is None or stamp.dts <= dts for stamp in waiting) - 1

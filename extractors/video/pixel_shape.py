@@ -57,9 +57,9 @@ def _own_square_width(frame: VideoFrame) -> int:
     graph = av.filter.Graph()
     graph.threads = 1
     graph.link_nodes(
-        graph.add_buffer(width=frame.width, height=frame.height, format=frame.format.name, time_base=frame.time_base),
+        graph.add_buffer(width=frame.width, height=frame.height, format=frame.format, time_base=frame.time_base),
         graph.add("scale", r"w=clip(round(iw*sar)\,1\,8*iw):h=1:eval=frame:flags=neighbor"),
         graph.add("buffersink"),
     ).configure()
-    graph.push(frame)
-    return _bounded(frame.width, graph.pull().width)
+    graph.vpush(frame)
+    return _bounded(frame.width, graph.vpull().width)

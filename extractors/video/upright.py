@@ -134,8 +134,8 @@ class Canvas:
             if is_lack_of_memory(error):
                 raise
             raise VideoError("decode", "unsupported", f"cannot convert {frame.format.name} pictures to RGB") from error
-        if (upright.width, upright.height) != self._size:
-            width, height = self._size
+        width, height = self._size or (upright.width, upright.height)
+        if (upright.width, upright.height) != (width, height):
             left, top = (width - upright.width) // 2, (height - upright.height) // 2
             canvas = np.zeros((height, width, 3), np.uint8)
             canvas[top : top + upright.height, left : left + upright.width] = picture
@@ -159,7 +159,7 @@ class _Turn:
     def matrix(self, frame: VideoFrame) -> bytes | None:
         own = frame.side_data.get("DISPLAYMATRIX")
         if own is not None:
-            self._matrix, self._grace = bytes(own), 0
+            self._matrix, self._grace = bytes(own), 0  # type: ignore[call-overload]  # a buffer, which PyAV's stubs hide
         elif self._matrix is not None:
             if frame.key_frame:
                 self._grace = 2 + self._codec.reorder_depth

@@ -16,6 +16,7 @@ import hashlib
 import logging
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numba import njit
@@ -48,17 +49,18 @@ def _sources_digest() -> int:
 SOURCES = _sources_digest()
 
 
-def kernel(function: Callable, *, fastmath: bool = True, cache: bool = False) -> Callable:
+def kernel(function: Callable[..., Any], *, fastmath: bool = True, cache: bool = False) -> Callable[..., Any]:
     """Compile a function that other kernels call: sums in any order, no GIL, no exceptions from division."""
-    return njit(nogil=True, fastmath=fastmath, error_model="numpy", cache=cache)(function)
+    compiled: Callable[..., Any] = njit(nogil=True, fastmath=fastmath, error_model="numpy", cache=cache)(function)
+    return compiled
 
 
-def exact_kernel(function: Callable) -> Callable:
+def exact_kernel(function: Callable[..., Any]) -> Callable[..., Any]:
     """Compile likewise, but with every sum rounded as written."""
     return kernel(function, fastmath=False)
 
 
-def entry_kernel(function: Callable) -> Callable:
+def entry_kernel(function: Callable[..., Any]) -> Callable[..., Any]:
     """Compile a function that Python calls, and keep it on disk; its last argument must be `sources=SOURCES`."""
     try:
         return kernel(function, cache=True)
