@@ -248,7 +248,8 @@ def _grey(picture: np.ndarray) -> np.ndarray:
     # Averaging areas keeps fine texture from turning into false motion; it would only repeat pixels when enlarging.
     interpolation = cv2.INTER_AREA if scale < 1 else cv2.INTER_CUBIC
     grey = cv2.resize(cv2.cvtColor(picture, cv2.COLOR_RGB2GRAY), size, interpolation=interpolation)
-    return _middle(grey[None])[0]
+    middle: np.ndarray = _middle(grey[None])[0]
+    return middle
 
 
 def _trimmed(length: int, wanted: int) -> slice:

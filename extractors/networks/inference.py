@@ -1,4 +1,4 @@
-"""Networks as extraction runs them: BatchNorm folded into the convolutions, in the precision asked for."""
+"""Networks for inference: each BatchNorm folded into its convolution, in the requested precision."""
 
 from __future__ import annotations
 
@@ -18,17 +18,17 @@ if TYPE_CHECKING:
 
 Precision = Literal["float32", "bfloat16"]
 
-CPU_FLAGS = Path("/proc/cpuinfo")  # Linux; elsewhere a CPU does not tell
-# x86 by Intel and AMD, and ARM.
+CPU_FLAGS = Path("/proc/cpuinfo")  # Linux only
+# Of x86 CPUs (Intel and AMD) and of ARM.
 BFLOAT16_FLAGS = frozenset({"avx512_bf16", "amx_bf16", "bf16"})
 
 
 def for_inference(model: keras.Model, precision: Precision = "float32") -> keras.Model:
-    """Copy a network into the form in which it runs fastest and cannot be trained.
+    """Copy a network into a faster form that cannot be trained.
 
-    At inference BatchNorm multiplies each channel by a number and adds another one. Both go into the convolution
-    before it, which saves a pass over its output. With "bfloat16" weights and activations are rounded to 8 bits of
-    precision; averages and the output stay float32.
+    At inference BatchNorm scales and shifts each channel. Both are folded into the convolution before it, which saves
+    a pass over its output. With "bfloat16" weights and activations are rounded to 8 bits of
+    precision; averages and the output remain float32.
 
     Args:
         model: functional; not changed. Each of its BatchNorms directly follows a convolution that has no activation and
@@ -36,11 +36,11 @@ def for_inference(model: keras.Model, precision: Precision = "float32") -> keras
         precision: of weights and activations.
 
     Returns:
-        A model with the same layer names, less the BatchNorms, and the same input and output (float32).
+        A model with the same layer names, except for the BatchNorms, and the same input and output (float32).
 
     Raises:
         ValueError: a BatchNorm cannot be folded, or the precision is unknown.
-        extractors.errors.DeviceError: bfloat16 where neither CPU nor GPU computes with it.
+        extractors.errors.DeviceError: bfloat16, if neither the CPU nor a GPU supports it.
     """
     if precision not in ("float32", "bfloat16"):
         raise ValueError(f"precision must be 'float32' or 'bfloat16'; got {precision!r}")
@@ -60,13 +60,13 @@ def for_inference(model: keras.Model, precision: Precision = "float32") -> keras
 
 
 def check_bfloat16() -> None:
-    """Make sure that this machine computes with bfloat16 and gives the numbers that others give.
+    """Check that this machine supports bfloat16 and computes the same numbers as others.
 
-    Without hardware for it TensorFlow falls back to emulation, 4 times slower than float32, or to sums that are kept in
-    bfloat16 themselves, 30 times slower and 1.4 % off (measured on I3D).
+    Without hardware support TensorFlow falls back to emulation, 4 times slower than float32, or to sums in bfloat16,
+    30 times slower and 1.4 % off (measured on I3D).
 
     Raises:
-        extractors.errors.DeviceError: it does not.
+        extractors.errors.DeviceError: it does not support bfloat16.
     """
     if has_gpu():
         return

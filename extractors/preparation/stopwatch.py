@@ -1,4 +1,4 @@
-"""Where the time goes, stage by stage."""
+"""Wall time by stage."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ STAGES = ("decode", "faces", "optical flow", "ResNet-50", "I3D", "write")
 
 
 class Stopwatch:
-    """Adds up wall time by stage. A stage within another one takes its time away from the outer one.
+    """Adds up wall time by stage. Time in a nested stage counts for the nested stage only.
 
     Attributes:
         seconds: stage -> seconds so far.
@@ -42,7 +42,7 @@ class Stopwatch:
             self.seconds[stage] += more
 
     def iterate(self, stage: str, items: Iterable[Item]) -> Iterator[Item]:
-        """Pass items on, counting for `stage` the time that each takes to come, and not what is done with it."""
+        """Yield items, counting the time that each takes to arrive for `stage`, but not the time that the caller spends on it."""
         waiting = iter(items)
         while True:
             with self.measure(stage):
