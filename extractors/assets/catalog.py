@@ -1,8 +1,8 @@
 """Find, or fetch once, the files that Traitline needs but does not include: detector and network weights.
 
 An asset is a small folder of files named in `assets.toml` with digests, licence and sources. It is searched for in
-the folder that `TRAITLINE_ASSETS` names, then in the user's cache; only then is it downloaded into the cache. The digest
-of each file is checked before use; a file with another digest is refused, never silently replaced.
+the folder that `TRAITLINE_ASSETS` names, then in the user's cache; only then is it downloaded into the cache. The
+digest of each file is checked before use; a file with another digest is refused, never silently replaced.
 """
 
 from __future__ import annotations

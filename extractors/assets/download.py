@@ -134,7 +134,7 @@ def _receive(url: str, partial: Path, file: AssetFile, on_bytes: OnBytes) -> Non
 
     Raises:
         _BrokenOffError: the connection ended too early; the received bytes are kept.
-        OSError: the server refuses, is unreachable or silent for too long, or offers another size than the published one.
+        OSError: the server refuses, is unreachable or silent for too long, or offers a size other than the published.
     """
     start, validator = _arrived(url, partial)
     if start >= file.size:

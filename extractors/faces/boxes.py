@@ -1,4 +1,4 @@
-"""Boxes in pictures: how far they overlap, and what they show."""
+"""Boxes in pictures: overlap and cutting out."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import numpy as np
 
 
 def overlaps(first: np.ndarray, second: np.ndarray) -> np.ndarray:
-    """Shared area over area of the union of boxes (x, y, width, height, ... in the last axis), broadcast, 0 to 1."""
+    """Return intersection over union of boxes (x, y, width, height, ... in the last axis), broadcast, 0 to 1."""
     low = np.maximum(first[..., :2], second[..., :2])
     high = np.minimum(first[..., :2] + first[..., 2:4], second[..., :2] + second[..., 2:4])
     shared: np.ndarray = np.prod(np.maximum(high - low, 0), axis=-1)
@@ -17,7 +17,7 @@ def overlaps(first: np.ndarray, second: np.ndarray) -> np.ndarray:
 
 
 def cut_square(picture: np.ndarray, box: tuple[int, int, int]) -> np.ndarray:
-    """Cut [side, side, 3] out of [height, width, 3]; beyond the edges the border's pixels are repeated."""
+    """Cut [side, side, 3] out of [height, width, 3]; border pixels are repeated beyond the edges."""
     x, y, side = box
     height, width = picture.shape[:2]
     inside = picture[
@@ -31,7 +31,7 @@ def cut_square(picture: np.ndarray, box: tuple[int, int, int]) -> np.ndarray:
 
 
 def resized(image: np.ndarray, size: int) -> np.ndarray:
-    """Bring a square picture to [size, size, ...]."""
-    # Averaging areas keeps fine texture from turning into false motion; it would only repeat pixels when enlarging.
+    """Resize a square picture to [size, size, ...]."""
+    # Averaging areas prevents false motion from fine texture; when enlarging, it would only repeat pixels.
     shrinks = image.shape[0] > size
     return cv2.resize(image, (size, size), interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_CUBIC)

@@ -19,12 +19,12 @@ logger = logging.getLogger(__name__)
 Engine = Literal["auto", "opencv", "cpu", "xla"]
 Preset = Literal["exact", "fast"]
 
-# Part of the cache key: raise it when this code's numbers change.
+# Part of the cache key: raise it if this code's results change.
 REVISION = 1
 
 
 class OpticalFlowSettings(BaseModel, frozen=True, extra="forbid"):
-    """What a user may choose about optical flow."""
+    """Settings of optical flow."""
 
     engine: Engine = Field(
         "auto",
@@ -45,10 +45,10 @@ class OpticalFlowComputer:
     hundredths of a pixel.
 
     Args:
-        engine: "opencv", "cpu" (Numba), "xla" (Keras, compiled for a GPU), or "auto": "xla" where Keras's backend has
-            a GPU, else "cpu"; "opencv", with a warning, where Numba cannot run.
-        preset: "exact" (OpenCV's default parameters) or "fast" (pyramid step 0.5, 4 scales; its measured error stands
-            beside `FAST` in `parameters`).
+        engine: "opencv", "cpu" (Numba), "xla" (Keras, compiled for a GPU), or "auto": "xla" if Keras's backend has a
+            GPU, otherwise "cpu"; "opencv", with a warning, if Numba cannot run.
+        preset: "exact" (OpenCV's default parameters) or "fast" (pyramid step 0.5, 4 scales; see `FAST` in `parameters`
+            for its measured error).
         threads: pairs computed at the same time on the CPU; None takes every core that this process may use.
         parameters: TV-L1 parameters in place of the preset's.
 
@@ -85,9 +85,9 @@ class OpticalFlowComputer:
 
     @property
     def numerics(self) -> dict[str, Any]:
-        """Everything that changes the numbers, for a cache key; JSON-able.
+        """All settings that change the numbers, for a cache key; JSON-able.
 
-        The "cpu" and "xla" engines are one implementation on two devices, and a device is no part of a key.
+        The "cpu" and "xla" engines are one implementation on two devices, and a device does not enter a key.
         """
         implementation = "opencv" if self.engine == "opencv" else f"traitline-{REVISION}"
         return {"algorithm": "tvl1", "implementation": implementation, "parameters": self.parameters.model_dump()}
@@ -117,7 +117,7 @@ class OpticalFlowComputer:
 
 
 def _available_engine(engine: Engine) -> Engine:
-    """Resolve "auto", and replace the CPU engine where Numba cannot be imported."""
+    """Resolve "auto", and replace the CPU engine if Numba cannot be imported."""
     if engine == "auto":
         engine = "xla" if has_gpu() else "cpu"
     if engine == "cpu":
@@ -130,7 +130,7 @@ def _available_engine(engine: Engine) -> Engine:
 
 
 def _build(engine: Engine, parameters: TVL1Parameters, threads: int) -> Callable[[np.ndarray], np.ndarray]:
-    # Each engine's libraries are heavy and are loaded for those who use it.
+    # Each engine's libraries are heavy; load only those of the engine in use.
     if engine == "cpu":
         from extractors.optical_flow.cpu.engine import CpuEngine
 
@@ -170,14 +170,14 @@ def scale_for_i3d(displacement_px: np.ndarray, *, bound_px: float = 20.0) -> np.
 
 
 def loop_to(fields: np.ndarray, count: int) -> np.ndarray:
-    """Complete a short run of fields to `count` by starting it over as often as needed.
+    """Extend a short run of fields to `count` by repeating it.
 
     Args:
         fields: (N, ...), N at least 1.
         count: fields wanted, at least N.
 
     Returns:
-        (count, ...), the same dtype; item i is fields[i % N]. The array itself where it is long enough.
+        (count, ...), the same dtype; item i is fields[i % N]. The array itself if it is long enough.
 
     Raises:
         ValueError: there are no fields, or more than `count`.

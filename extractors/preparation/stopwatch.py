@@ -42,7 +42,7 @@ class Stopwatch:
             self.seconds[stage] += more
 
     def iterate(self, stage: str, items: Iterable[Item]) -> Iterator[Item]:
-        """Yield items, counting the time that each takes to arrive for `stage`, but not the time that the caller spends on it."""
+        """Yield items, and count the time that each takes to arrive for `stage`."""
         waiting = iter(items)
         while True:
             with self.measure(stage):

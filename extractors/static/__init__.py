@@ -1,4 +1,4 @@
-"""Static features: what a face looks like in one frame, by ResNet-50."""
+"""Static features: the appearance of a face in one frame, by ResNet-50."""
 
 from extractors.static.extractor import ASSET, FEATURES, REVISION, StaticFeatureExtractor, StaticSettings
 

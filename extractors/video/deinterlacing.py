@@ -1,4 +1,4 @@
-"""Interlaced frames made progressive: combs on moving faces look like motion."""
+"""Deinterlacing, because combs on moving faces look like motion."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ class _Filter:
     def __init__(self, frame: VideoFrame) -> None:
         self._layout = _layout(frame)
         self._graph = av.filter.Graph()
-        self._graph.threads = 1  # the cores are shared by videos, each with a process of its own
+        self._graph.threads = 1  # each core prepares its own video
         try:
             self._graph.link_nodes(
                 self._graph.add_buffer(

@@ -33,7 +33,7 @@ class CpuEngine:
     def __init__(self, parameters: TVL1Parameters, threads: int) -> None:
         self._parameters = parameters
         self._threads = threads
-        # First use of fresh memory takes as long as a sixth of a pair: it is kept from call to call.
+        # The first use of fresh memory takes as long as a sixth of a pair, so memory is kept between calls.
         self._idle: deque[_PairSolver] = deque()
 
     def compute(self, frames: np.ndarray) -> np.ndarray:
@@ -129,9 +129,9 @@ class _PairSolver:
 
 @functools.cache
 def _load_kernels() -> None:
-    """Load the compiled code; where there is none yet, compile it, and say so."""
+    """Load the compiled code; compile it first if necessary, with a notice in the log."""
     notice = threading.Timer(
-        NOTICE_AFTER_S, logger.warning, ["compiling TV-L1 optical flow for this processor: once on a machine"]
+        NOTICE_AFTER_S, logger.warning, ["compiling TV-L1 optical flow for this processor: once per machine"]
     )
     notice.start()
     try:

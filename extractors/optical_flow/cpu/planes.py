@@ -38,14 +38,14 @@ _LINE_BYTES = 64
 
 
 def _sources_digest() -> int:
-    """Number that changes with any source file of the CPU engine."""
+    """Return a number that changes with any source file of the CPU engine."""
     sources = sorted(Path(__file__).parent.glob("*.py"))
     digest = hashlib.sha256(b"".join(source.read_bytes() for source in sources)).digest()
     return int.from_bytes(digest[:6], "big")
 
 
-# Numba compiles a cached function anew when its own file changes, but not when a file changes from which it takes
-# functions or constants. A default argument is a part of the signature that the cache is searched for.
+# Numba recompiles a cached function if its own file changes, but not if a file changes from which it takes functions or
+# constants. A default argument is part of the signature that the cache looks up.
 SOURCES = _sources_digest()
 
 
@@ -65,8 +65,8 @@ def entry_kernel(function: Callable[..., Any]) -> Callable[..., Any]:
     try:
         return kernel(function, cache=True)
     except RuntimeError:
-        # Neither the package's folder nor the user's cache folder can be written.
-        logger.warning("no folder to keep compiled code in: TV-L1 is compiled anew in every process")
+        # Neither the package's folder nor the user's cache folder is writable.
+        logger.warning("no writable folder for compiled code: every process compiles TV-L1 again")
         return kernel(function)
 
 
