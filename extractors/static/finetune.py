@@ -143,7 +143,7 @@ def _predict(network: keras.Model, crops: np.ndarray, batch_size: int) -> np.nda
 def _fit_head(
     features: dict[int, np.ndarray], labels: np.ndarray, training: Sequence[int], validation: Sequence[int]
 ) -> tuple[keras.Model, float]:
-    """Fit a linear head by ridge regression, with the best penalty on the validation videos; return it and its error."""
+    """Fit a linear head by ridge regression, with the best penalty for the validation videos; return head and error."""
     import keras
     from sklearn.linear_model import Ridge
 

@@ -31,7 +31,7 @@ def drawn_texture(x: np.ndarray, y: np.ndarray) -> np.ndarray:
 
 
 def frames_moved_by(displacement_px: np.ndarray) -> np.ndarray:
-    """Two frames: what is seen at (x, y) in the first is seen at (x + dx, y + dy) in the second."""
+    """Two frames: the point at (x, y) in the first is at (x + dx, y + dy) in the second."""
     height, width = displacement_px.shape[:2]
     y, x = np.mgrid[:height, :width].astype(float)
     # Drawn backwards, so that the truth is exact: the second frame is the plain texture.

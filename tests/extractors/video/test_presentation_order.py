@@ -1,4 +1,4 @@
-"""Each picture is shown once and in its order, also where a container states only when packets are decoded."""
+"""Each picture is shown once and in order, even if a container states only decoding times."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Files that are no video, or not all of one, are refused with their reason; small damage is tolerated."""
+"""Non-videos and incomplete videos are refused with their reason; small damage is tolerated."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def test_short_video_beside_longer_sound_is_not_called_truncated(tmp_path, drawi
 
 
 def write_with_frames_that_are_not_there(path: Path, count: int, every: int) -> None:
-    """MPEG-4 in which one in so many packets says that there is no picture; no decoder complains about that."""
+    """MPEG-4 in which one in so many packets states that it has no picture, without complaint from any decoder."""
     nothing = bytes([0, 0, 1, 0xB6, 0x10, 0x40])  # a "video object plane" with vop_coded = 0
     with av.open(str(path), "w") as container:
         stream = container.add_stream("mpeg4", rate=25, options={"g": "1"})
@@ -232,11 +232,11 @@ def test_a_cover_picture_is_no_video(tmp_path, drawing):
     ("content", "reason"),
     [
         (b"", "not_a_video"),
-        (b"this is no video\n", "not_a_video"),
+        (b"not a video\n", "not_a_video"),
         (None, "unreadable"),
     ],
 )
-def test_what_is_no_video_is_refused_without_a_word_on_the_terminal(tmp_path, capfd, content, reason):
+def test_non_videos_are_refused_without_a_word_on_the_terminal(tmp_path, capfd, content, reason):
     path = tmp_path / "-a: b%03d.mp4"
     if content is not None:
         path.write_bytes(content)
