@@ -157,7 +157,7 @@ class PreparerPool:
         except (EOFError, OSError):  # OSError: it died while sending
             yield from self._bury(child, task)
             return
-        match message:  # the child's code sends nothing else
+        match message:
             case Ready():
                 return
             case InSlot():
@@ -233,15 +233,17 @@ class _Child:
         self._memory = mmap.mmap(memory, 0)
         # Not multiprocessing: its children import the main module again, and with it Prefect and TensorFlow.
         code = f"from extractors.preparation.child import serve; serve({theirs.fileno()}, {memory})"
-        self._process = subprocess.Popen(
-            [sys.executable, "-c", code],
-            env={**os.environ, **ONE_THREAD},
-            pass_fds=[theirs.fileno(), memory],
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL,
-        )
-        theirs.close()
-        os.close(memory)
+        try:
+            self._process = subprocess.Popen(
+                [sys.executable, "-c", code],
+                env={**os.environ, **ONE_THREAD},
+                pass_fds=[theirs.fileno(), memory],
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+            )
+        finally:
+            theirs.close()
+            os.close(memory)
         self.ready = False
         self.connection = Connection(ours.detach())
         self.send(self._settings)

@@ -3,11 +3,11 @@
 LLVM vectorises a loop over many arrays only if it can prove that they do not overlap. Planes of one array whose
 distance is a constant of the program need no proof at run time, and unsigned indices cannot wrap around to its end.
 Therefore each image row holds one stretch of every plane, `STRIDE` floats apart, and a picture wider than `PANEL`
-columns is cut into panels that lie one after the other. Rows above and below, and columns at both sides, are halo:
+columns is cut into consecutive panels. Rows above and below, and columns at both sides, are halo:
 zero, or a copy of the neighbouring panel's border column, so that no loop needs a branch for borders.
 
-The order of the planes is a part of this: stores must lie well above the addresses that are read next, or LLVM halves
-the vector width to spare the processor's store-to-load forwarding.
+The order of the planes matters as well: stores must be well above the addresses that are read next, or LLVM halves the
+vector width to spare the processor's store-to-load forwarding.
 """
 
 from __future__ import annotations
