@@ -1,4 +1,4 @@
-"""What this machine computes with: the cores that this process may use, and whether there is a GPU."""
+"""The hardware that this process may use: cores and GPUs."""
 
 from __future__ import annotations
 
@@ -7,33 +7,37 @@ import os
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 
-# Where Linux shows control groups: one tree for version 2; for version 1 a tree for each controller.
+# Linux shows control groups here: one tree for version 2, one tree per controller for version 1.
 _CGROUPS = Path("/sys/fs/cgroup")
 _MEMBERSHIP = Path("/proc/self/cgroup")
 _CGROUPS_V1 = ("cpu", "cpu,cpuacct", "cpuacct,cpu")
 
+# Device files in /dev: NVIDIA's driver, also in containers, and the Windows Subsystem for Linux; AMD's driver.
+_CUDA_DEVICES = ("nvidiactl", "nvidia[0-9]*", "dxg")
+_OTHER_GPU_DEVICES = ("kfd",)
+
 
 def usable_cores() -> int:
-    """How many cores this process may use, at least 1.
+    """Return how many cores this process may use, at least 1.
 
-    That is the number of cores that it may run on, or fewer if its control group (a container, a service, a batch job)
-    gets less processor time than they have. Part of a core counts as one.
+    This is the number of cores that it may run on, or fewer if its control group (a container, a service, a batch job)
+    limits its processor time. Part of a core counts as one.
     """
-    # os.cpu_count() is None if the system does not tell.
+    # os.cpu_count() is None if the number is unknown.
     allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     return max(1, math.ceil(min(allowed, _cpu_quota())))
 
 
 def _cpu_quota() -> float:
-    """Cores' worth of processor time that control groups grant this process; infinite without a limit."""
-    # The limit of every group above counts as well. A container may see only part of the tree: what is missing is no
-    # limit, and the container's own group then stands at the root.
+    """Return the processor time that control groups grant this process, in cores; infinite without a limit."""
+    # The limits of all parent groups apply as well. A container may see only part of the tree: a missing group sets no
+    # limit, and the container's own group is then at the root.
     shares = (_share(folder) for group in _groups() for folder in (group, *group.parents))
     return min((share for share in shares if share is not None), default=math.inf)
 
 
 def _groups() -> Iterator[Path]:
-    """Folders of the control groups that this process is in, if they limit processor time."""
+    """Yield the folders of this process's control groups that may limit processor time."""
     try:
         lines = _MEMBERSHIP.read_text().splitlines()
     except OSError:
@@ -48,7 +52,7 @@ def _groups() -> Iterator[Path]:
 
 
 def _share(folder: Path) -> float | None:
-    """The limit that one group's files state, in cores; None without one."""
+    """Return the limit in one group's files, in cores; None without a limit."""
     try:
         if (folder / "cpu.max").exists():
             quota, period = (folder / "cpu.max").read_text().split()
@@ -59,14 +63,35 @@ def _share(folder: Path) -> float | None:
         return None
 
 
+def visible_gpus() -> list[str]:
+    """Return the NVIDIA GPUs that this process may use, as CUDA_VISIBLE_DEVICES names them. Loads no library."""
+    chosen = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if chosen is not None:
+        return [name for name in chosen.split(",") if name not in ("", "-1")]
+    numbers = (path.name.removeprefix("nvidia") for path in Path("/dev").glob("nvidia[0-9]*"))
+    return sorted((number for number in numbers if number.isdigit()), key=int)
+
+
+def has_cuda_device() -> bool:
+    """Return whether the system shows an NVIDIA GPU. Loads no library."""
+    return _exists(*_CUDA_DEVICES)
+
+
 def has_gpu() -> bool:
-    """Whether Keras's backend computes on a GPU."""
+    """Return whether Keras's backend computes on a GPU."""
+    # Keras and its backend take seconds to load, which is wasted if the machine has no GPU at all.
+    if not _exists(*_CUDA_DEVICES, *_OTHER_GPU_DEVICES):
+        return False
     import keras
 
     if keras.backend.backend() == "jax":
         import jax
 
-        return jax.default_backend() == "gpu"
+        return bool(jax.default_backend() == "gpu")
     import tensorflow as tf
 
     return bool(tf.config.list_physical_devices("GPU"))
+
+
+def _exists(*patterns: str) -> bool:
+    return any(True for pattern in patterns for _ in Path("/dev").glob(pattern))

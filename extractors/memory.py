@@ -1,4 +1,4 @@
-"""How much memory this process may use, and what it is like when there is no more."""
+"""A limit on the memory of this process, and errors that mean a lack of memory."""
 
 from __future__ import annotations
 
@@ -17,23 +17,23 @@ import cv2
 
 from extractors.errors import VideoError
 
-# How often a process looks how much it has. In that time it can fill some 100 MiB.
+# Interval between checks. In this time a process can fill some 100 MiB.
 _LOOK_S = 0.01
-# Beyond the limit, up to where allocations fail: more than any one step takes on the way to the next look.
+# Allocations fail this far beyond the limit: more than any step allocates between two checks.
 _MARGIN_BYTES = 2**30
 
 
 class MemoryLimit:
-    """Ends this process when it has taken more memory than it may.
+    """Ends this process when it exceeds its memory limit.
 
-    Some libraries do not bear an allocation that fails: MediaPipe crashes or waits for ever, and FFmpeg's H.264 decoder
-    takes the picture for a broken one. Hence allocations fail only far beyond the limit, and a thread looks whether it
-    has been passed. What counts is private memory that can be written to, touched or not: the kernel counts it exactly,
-    where it estimates resident memory the more roughly the more cores there are. So nothing may reserve memory by the
+    Some libraries do not tolerate a failed allocation: MediaPipe crashes or waits forever, and FFmpeg's H.264 decoder
+    reports a broken picture. Allocations therefore fail only far beyond the limit, and a thread checks whether the
+    limit is exceeded. Private writable memory counts, touched or not: the kernel counts it exactly, whereas its
+    estimate of resident memory gets rougher with more cores. So nothing may reserve memory in proportion to the
     number of cores.
 
     Args:
-        status: exit status of the process that has passed its limit.
+        status: exit status of a process that exceeds its limit.
     """
 
     def __init__(self, status: int) -> None:
@@ -41,7 +41,7 @@ class MemoryLimit:
         threading.Thread(target=self._look, name="memory limit", daemon=True).start()
 
     def allow(self, more_bytes: int) -> None:
-        """Let this process take so much beyond what it has now, which is what its libraries hold."""
+        """Let this process take this much more than it has now; its libraries hold what it has now."""
         most = _data_bytes() + more_bytes
         self._most = most
         limit_resource(resource.RLIMIT_DATA, most + _MARGIN_BYTES)
@@ -54,16 +54,16 @@ class MemoryLimit:
 
 
 def limit_resource(what: int, most: int) -> None:
-    """Set a soft limit of this process, as far as the hard one lets it."""
+    """Set a soft limit of this process, as far as the hard limit allows."""
     _, hard = resource.getrlimit(what)
     resource.setrlimit(what, (most if hard == resource.RLIM_INFINITY else min(most, hard), hard))
 
 
 def is_lack_of_memory(error: BaseException | None) -> bool:
-    """Whether an error, or one that led to it, says that there was not enough memory."""
+    """Return whether an error, or one of its causes, reports a lack of memory."""
     while error is not None:
         if (
-            isinstance(error, MemoryError)  # FFmpeg's is one, too
+            isinstance(error, MemoryError)  # FFmpeg's is one as well
             or (isinstance(error, OSError) and error.errno == errno.ENOMEM)
             or (isinstance(error, cv2.error) and (error.code == cv2.Error.STS_NO_MEM or "bad_alloc" in str(error)))
         ):
@@ -73,7 +73,7 @@ def is_lack_of_memory(error: BaseException | None) -> bool:
 
 
 def not_enough_for(path: Path | str) -> VideoError:
-    """The refusal of a video that cannot be decoded for lack of memory."""
+    """Return the refusal of a video that lacks the memory to be decoded."""
     return VideoError("decode", "too_large", f"there is not enough memory to decode {Path(path).name}")
 
 
@@ -89,7 +89,7 @@ def refusing_lack_of_memory(path: Path | str) -> Iterator[None]:
 
 
 def _data_bytes() -> int:
-    """What counts against RLIMIT_DATA at present, and the stack; 0 on systems that do not tell."""
+    """Return the bytes that count against RLIMIT_DATA, plus the stack; 0 on systems that do not report them."""
     try:
         return int(Path("/proc/self/statm").read_text().split()[5]) * mmap.PAGESIZE
     except OSError:

@@ -1,4 +1,4 @@
-"""Files that Traitline needs but does not carry: detector and network weights."""
+"""Files that Traitline needs but does not include: detector and network weights."""
 
 from extractors.assets.catalog import fetch, known_assets, resolve
 from extractors.assets.files import Asset, AssetError

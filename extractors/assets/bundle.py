@@ -1,8 +1,8 @@
-"""One archive with assets for machines without a network: written byte for byte the same each time, unpacked warily.
+"""One archive of assets for machines without a network, written reproducibly and unpacked with care.
 
-A bundle is a plain tar (USTAR, uncompressed, for weights do not shrink): `SHA256SUMS` first, which `sha256sum -c` reads
-where the archive was unpacked with tar, then a folder for each asset with its files and `LICENCE.txt`. Only that is
-accepted: regular files with names and sizes from `assets.toml`, which is also where the digests come from that count.
+A bundle is a plain tar file (USTAR, uncompressed, because weights do not compress): `SHA256SUMS` first, for
+`sha256sum -c` after unpacking with tar, then a folder for each asset with its files and `LICENCE.txt`. Nothing else is
+accepted: only regular files with the names, sizes and digests of `assets.toml`.
 """
 
 from __future__ import annotations
@@ -29,12 +29,12 @@ from extractors.assets.files import (
 )
 
 SUMS_NAME = "SHA256SUMS"
-MOST_TEXT_BYTES = 1 << 16  # of SHA256SUMS and of a licence
+MOST_TEXT_BYTES = 1 << 16  # in SHA256SUMS and in a licence
 
 
 @dataclass(frozen=True)
 class _Member:
-    """A regular file in a bundle: where its bytes begin, and how many there are."""
+    """A regular file in a bundle: the offset and number of its bytes."""
 
     name: str
     offset: int
@@ -45,12 +45,12 @@ def write_bundle(folders: Mapping[str, tuple[Asset, Path]], goal: Path, on_bytes
     """Write a bundle; the same assets give the same bytes.
 
     Args:
-        folders: name -> the asset, and the folder that holds its files, which have been checked.
+        folders: name -> the asset, and the folder of its files, already checked.
         goal: file to write.
-        on_bytes: told of the progress.
+        on_bytes: called with the progress.
 
     Raises:
-        OSError: a file cannot be read, or the bundle not be written.
+        OSError: a file cannot be read, or the bundle cannot be written.
     """
     texts: dict[str, bytes] = {}
     files: dict[str, tuple[AssetFile, Path]] = {}
@@ -70,22 +70,22 @@ def write_bundle(folders: Mapping[str, tuple[Asset, Path]], goal: Path, on_bytes
 
 
 def unpack_bundle(bundle: Path, assets: Mapping[str, Asset], goal: Path, on_bytes: OnBytes) -> list[Asset]:
-    """Unpack a bundle; where anything is wrong with it, nothing of it.
+    """Unpack a bundle completely, or not at all if anything is wrong with it.
 
-    Names, kinds and sizes of all members are checked before a byte is written, and the digests of all before the first
-    file gets its name.
+    Names, types and sizes of all members are checked before a byte is written, and all digests before the first file
+    gets its final name.
 
     Args:
-        bundle: what `write_bundle` wrote, here or elsewhere.
-        assets: name -> what such an asset must be.
-        goal: folder of the assets' folders, made where it is absent; sound files in it are replaced by their equals.
-        on_bytes: told of the progress.
+        bundle: a file that `write_bundle` wrote, here or elsewhere.
+        assets: name -> the asset that is expected.
+        goal: folder of asset folders, created if necessary; existing files are replaced.
+        on_bytes: called with the progress.
 
     Returns:
-        The assets that are there now.
+        The unpacked assets.
 
     Raises:
-        AssetError: not such a bundle; damaged; or made to do harm. Or it cannot be read or unpacked.
+        AssetError: the file is not a bundle, is damaged or malicious, or cannot be read or unpacked.
     """
     try:
         with bundle.open("rb") as stream:
@@ -109,16 +109,16 @@ def unpack_bundle(bundle: Path, assets: Mapping[str, Asset], goal: Path, on_byte
 
 
 def _plain(name: str, size: int) -> tarfile.TarInfo:
-    member = tarfile.TarInfo(name)  # its defaults: mode 0644, no owner, no time
+    member = tarfile.TarInfo(name)  # defaults: mode 0644, no owner, no time
     member.size = size
     return member
 
 
 def _members(stream: BinaryIO, assets: Mapping[str, Asset]) -> list[_Member]:
-    """Read the headers alone, each of which must be as `write_bundle` makes them.
+    """Read only the headers, which must be like those of `write_bundle`.
 
-    tarfile's own reader would follow headers of kinds that a bundle does not have (long names, extended attributes,
-    sparse files), whatever memory they ask for.
+    tarfile's own reader follows headers that a bundle does not have (long names, extended attributes, sparse files),
+    however much memory they demand.
     """
     members: list[_Member] = []
     end = stream.seek(0, os.SEEK_END)
@@ -126,10 +126,10 @@ def _members(stream: BinaryIO, assets: Mapping[str, Asset]) -> list[_Member]:
     while True:
         try:
             header = tarfile.TarInfo.frombuf(stream.read(tarfile.BLOCKSIZE), "utf-8", "strict")
-        except tarfile.EOFHeaderError:
+        except tarfile.EOFHeaderError:  # type: ignore[attr-defined]  # typeshed lacks it
             break
         except (tarfile.HeaderError, ValueError) as error:
-            raise AssetError("it is no bundle, or not all of one") from error
+            raise AssetError("it is not a bundle, or it is incomplete") from error
         member = _Member(header.name, stream.tell(), header.size)
         _check_header(header, members, assets)
         members.append(member)
@@ -153,13 +153,13 @@ def _check_header(header: tarfile.TarInfo, before: Sequence[_Member], assets: Ma
         raise AssetError(f"{SUMS_NAME} must come first, and once")
     file = _file_of(header.name, assets)
     if header.name != SUMS_NAME and file is None and header.name not in {f"{name}/{LICENCE_NAME}" for name in assets}:
-        raise AssetError(f"{header.name!r} is no file of an asset that this version knows")
+        raise AssetError(f"{header.name!r} is not a file of an asset that this version knows")
     if any(member.name == header.name for member in before):
         raise AssetError(f"{header.name!r} comes twice")
     if file is not None and header.size != file.size:
         raise AssetError(f"{header.name!r} has {header.size:,} bytes, not the published {file.size:,}")
     if file is None and not 0 <= header.size <= MOST_TEXT_BYTES:
-        raise AssetError(f"{header.name!r} has {header.size:,} bytes, more than any text of a bundle")
+        raise AssetError(f"{header.name!r} has {header.size:,} bytes, more than a text in a bundle may have")
 
 
 def _file_of(name: str, assets: Mapping[str, Asset]) -> AssetFile | None:
@@ -169,7 +169,7 @@ def _file_of(name: str, assets: Mapping[str, Asset]) -> AssetFile | None:
 
 
 def _sums(stream: BinaryIO, members: Sequence[_Member]) -> dict[str, str]:
-    """Return name -> SHA-256 of all members but the first, from the first."""
+    """Read the first member: name -> SHA-256 of all the others."""
     stream.seek(members[0].offset)
     sums = {}
     for line in stream.read(members[0].size).decode("utf-8", "replace").splitlines():
@@ -183,11 +183,11 @@ def _sums(stream: BinaryIO, members: Sequence[_Member]) -> dict[str, str]:
 def _extract(
     stream: BinaryIO, member: _Member, sha256: str, file: AssetFile | None, scratch: Path, on_bytes: OnBytes
 ) -> None:
-    """Copy one member, and check it against both digests that are known of it."""
+    """Copy one member, and check it against both of its known digests."""
     published = file.digest if file is not None else f"sha256:{sha256}"
     algorithm = published.partition(":")[0]
     digests = {f"sha256:{sha256}": start_digest("sha256", member.size), published: start_digest(algorithm, member.size)}
-    path = scratch / member.name  # one of the names that assets.toml makes up
+    path = scratch / member.name  # a name from assets.toml
     path.parent.mkdir(exist_ok=True)
     stream.seek(member.offset)
     left = member.size

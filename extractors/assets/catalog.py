@@ -1,8 +1,8 @@
-"""Find, or fetch once, the files that Traitline needs but does not carry: detector and network weights.
+"""Find, or fetch once, the files that Traitline needs but does not include: detector and network weights.
 
-An asset is a small folder of files named in `assets.toml` with digests, licence and sources. It is looked for in the
-folder that `TRAITLINE_ASSETS` names, then in the user's cache; only then is it downloaded into the cache. Every file's
-digest is checked before it is used; a file with another digest is refused, never silently replaced.
+An asset is a small folder of files named in `assets.toml` with digests, licence and sources. It is searched for in
+the folder that `TRAITLINE_ASSETS` names, then in the user's cache; only then is it downloaded into the cache. The
+digest of each file is checked before use; a file with another digest is refused, never silently replaced.
 """
 
 from __future__ import annotations
@@ -28,21 +28,21 @@ HOW_TO_GET = (
 
 @cache
 def known_assets() -> dict[str, Asset]:
-    """All assets of `assets.toml` by name."""
+    """Return all assets of `assets.toml` by name."""
     return read_table(Path(__file__).parent / "assets.toml")
 
 
 def read_table(path: Path) -> dict[str, Asset]:
-    """Read a table of assets; the texts of their licences lie in the folder `licences` beside it.
+    """Read a table of assets; the licence texts are in the folder `licences` beside it.
 
     Raises:
-        AssetError: it is no such table.
+        AssetError: the table is damaged.
     """
     try:
         entries = tomllib.loads(path.read_text(encoding="utf-8")).items()
         return {name: _asset(name, entry, path.parent / "licences") for name, entry in entries}
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-        raise AssetError(f"{path} is damaged ({type(error).__name__}: {error}); install Traitline anew") from error
+        raise AssetError(f"{path} is damaged ({type(error).__name__}: {error}); reinstall Traitline") from error
 
 
 def _asset(name: str, entry: dict[str, Any], licences: Path) -> Asset:
@@ -50,15 +50,15 @@ def _asset(name: str, entry: dict[str, Any], licences: Path) -> Asset:
     licence_file = entry.pop("licence_file")
     for part in (name, licence_file, *(file.name for file in files)):
         if part != Path(part).name:
-            raise ValueError(f"{part!r} is no plain name")
+            raise ValueError(f"{part!r} is not a plain name")
     return Asset(name=name, licence_text=(licences / licence_file).read_text(encoding="utf-8"), files=files, **entry)
 
 
 def select(names: list[str]) -> list[Asset]:
-    """The named assets, or all where no name is given.
+    """Return the named assets, or all assets without a name.
 
     Raises:
-        AssetError: no such asset.
+        AssetError: an asset is unknown.
     """
     known = known_assets()
     for name in names:
@@ -68,12 +68,12 @@ def select(names: list[str]) -> list[Asset]:
 
 
 def user_cache() -> Path:
-    """Folder into which assets are downloaded."""
+    """Return the folder into which assets are downloaded."""
     return Path(platformdirs.user_cache_dir("traitline")) / "assets"
 
 
 def places(folder: Path | None = None) -> list[tuple[str, Path]]:
-    """Where assets are looked for, each with what to call it: in a given folder alone, or in the usual ones."""
+    """Return the places to search for assets, each with its label: only the given folder, or the usual places."""
     if folder is not None:
         return [("path", folder)]
     cached = [("cache", user_cache())]
@@ -82,7 +82,7 @@ def places(folder: Path | None = None) -> list[tuple[str, Path]]:
 
 
 def find(asset: Asset, folder: Path | None = None) -> tuple[str, Path] | None:
-    """Where an asset lies with all its files, their bytes unread: what to call the place, and the asset's folder."""
+    """Return the label and the folder of the first place with all files of an asset, without reading their bytes."""
     for place, parent in places(folder):
         if _is_in(asset, parent / asset.name):
             return place, parent / asset.name
@@ -90,18 +90,18 @@ def find(asset: Asset, folder: Path | None = None) -> tuple[str, Path] | None:
 
 
 def resolve(name: str, *, folder: Path | None = None, download: bool = True) -> Path:
-    """Return the folder that holds an asset's files, each checked, fetching them first if need be.
+    """Return the folder that holds an asset's files, each checked, fetching them first if necessary.
 
     Args:
         name: a name from `assets.toml`.
-        folder: look here only, as `FOLDER/<file>`; for users who keep the files themselves.
-        download: whether the network may be used when the files are nowhere on this machine.
+        folder: search only here, as `FOLDER/<file>`; for users who keep the files themselves.
+        download: whether to use the network if the files are not on this machine.
 
     Returns:
         Folder with all files of the asset.
 
     Raises:
-        AssetError: no such asset, wrong bytes, or not to be had; says what to do.
+        AssetError: the asset is unknown, damaged or unavailable; says what to do.
     """
     (asset,) = select([name])
     if folder is not None:
@@ -120,22 +120,22 @@ def resolve(name: str, *, folder: Path | None = None, download: bool = True) -> 
 
 
 def origin_of(weights: str, seed: int, name: str) -> dict[str, Any]:
-    """Where a network's weights come from, for a cache key: the seed of random ones, the digest of pretrained ones."""
+    """Describe a network's weights for a cache key: the seed of random ones, the digest of pretrained ones."""
     return {"weights": weights} | ({"seed": seed} if weights == "random" else {"digest": known_assets()[name].digest})
 
 
 def fetch(asset: Asset, on_bytes: OnBytes = lambda file, done: None) -> Path:
-    """Make sure that an asset is on this machine and sound, downloading it into the user's cache if need be.
+    """Ensure that an asset is on this machine and intact, downloading it into the user's cache if necessary.
 
     Args:
-        asset: what to fetch.
-        on_bytes: told of the download's progress.
+        asset: the asset to fetch.
+        on_bytes: called with the progress of the download.
 
     Returns:
         Folder with all files of the asset.
 
     Raises:
-        AssetError: wrong bytes, or not to be had; names each source with its fault.
+        AssetError: the asset is damaged or unavailable; names each source with its fault.
     """
     found = find(asset)
     if found is not None:
@@ -148,7 +148,7 @@ def fetch(asset: Asset, on_bytes: OnBytes = lambda file, done: None) -> Path:
 
 
 def read_through(asset: Asset, folder: Path | None = None) -> Iterator[tuple[Path, str | None]]:
-    """Read every byte of an asset's files wherever they lie: each path, with what is wrong with it or None."""
+    """Read every byte of an asset's files in all places; yield each path with its damage, or None."""
     for _, parent in places(folder):
         for file in asset.files:
             path = parent / asset.name / file.name
@@ -168,5 +168,5 @@ def _checked(asset: Asset, folder: Path) -> Path:
     for file in asset.files:
         damage = find_damage(file, folder / file.name)
         if damage is not None:
-            raise AssetError(f"{damage}; delete it and get it anew: {HOW_TO_GET}")
+            raise AssetError(f"{damage}; delete it and fetch it again: {HOW_TO_GET}")
     return folder

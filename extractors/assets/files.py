@@ -1,4 +1,4 @@
-"""What an asset is: a small folder of files with known sizes and digests."""
+"""Assets: small folders of files with known sizes and digests."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 CHUNK_BYTES = 1 << 20
-LICENCE_NAME = "LICENCE.txt"  # beside the files of an asset, where it came out of a bundle
+LICENCE_NAME = "LICENCE.txt"  # beside the files of an asset that came from a bundle
 
-# Told the number of bytes of a file that are there by now.
+# Called with a file and the number of its bytes that have arrived.
 OnBytes = Callable[["AssetFile", int], None]
 
 
 class AssetError(Exception):
-    """An asset cannot be had, or its bytes are not the published ones; the message names the cure."""
+    """An asset is unavailable, or its bytes differ from the published ones; the message names the cure."""
 
 
 @dataclass(frozen=True)
@@ -26,7 +26,7 @@ class AssetFile:
         name: file name inside the asset's folder.
         digest: "<algorithm>:<hex>" with algorithm sha256, md5 or git-blob-sha1.
         size: bytes.
-        sources: places to fetch it from, tried in order.
+        sources: where to fetch it from, in order of preference.
     """
 
     name: str
@@ -37,15 +37,15 @@ class AssetFile:
 
 @dataclass(frozen=True)
 class Asset:
-    """A named set of files that belong together, with the licence that they come under.
+    """A named set of files that belong together, with their licence.
 
     Args:
-        name: of its folder too.
-        title: what it is.
-        version: as its publisher counts them.
+        name: also the name of its folder.
+        title: short description.
+        version: the publisher's version.
         purpose: what Traitline needs it for.
-        licence: SPDX name, with a remark where there is something to say.
-        licence_text: that of the licence.
+        licence: SPDX name, with a remark if necessary.
+        licence_text: full text of the licence.
         files: at least one.
     """
 
@@ -59,7 +59,7 @@ class Asset:
 
     @property
     def digest(self) -> str:
-        """The digests of all files, joined: what identifies these weights in a feature key."""
+        """The digests of all files, joined; identifies these weights in a feature key."""
         return " ".join(file.digest for file in self.files)
 
     @property
@@ -74,7 +74,7 @@ class Asset:
 
 
 def digest_of(path: Path, algorithm: str) -> str:
-    """Digest of a file in the notation of `assets.toml`, "<algorithm>:<hex>"."""
+    """Return the digest of a file in the notation of `assets.toml`, "<algorithm>:<hex>"."""
     digest = start_digest(algorithm, path.stat().st_size)
     with path.open("rb") as stream:
         while chunk := stream.read(CHUNK_BYTES):
@@ -83,13 +83,13 @@ def digest_of(path: Path, algorithm: str) -> str:
 
 
 def start_digest(algorithm: str, size: int) -> hashlib._Hash:
-    """Begin a digest over `size` bytes; git's begins with their number."""
+    """Begin a digest over `size` bytes; git's starts with that number."""
     if algorithm == "git-blob-sha1":
         return hashlib.sha1(f"blob {size}\0".encode(), usedforsecurity=False)
     return hashlib.new(algorithm, usedforsecurity=False)
 
 
 def find_damage(file: AssetFile, path: Path) -> str | None:
-    """Read every byte of a file and say what is wrong with it, with both digests; None where all is well."""
+    """Read every byte of a file and describe the damage, with both digests; return None if the file is intact."""
     found = digest_of(path, file.digest.partition(":")[0])
     return None if found == file.digest else f"{path} has digest {found}, not the published {file.digest}"

@@ -1,7 +1,7 @@
-"""Assets that were made here by fine-tuning: weights with a description, in a folder of their own beside the others.
+"""Assets made by fine-tuning: weights with a description, in their own folder beside the other assets.
 
-`<name>-<version>/asset.json` gives size and SHA-256 of the weights. Features get their key from that digest: whoever
-changes both makes other features under another key, and never mixes them with those of before.
+`<name>-<version>/asset.json` holds the size and SHA-256 of the weights. The digest enters the key of features, so that
+features of other weights never mix with them.
 """
 
 from __future__ import annotations
@@ -30,11 +30,11 @@ class OwnAsset:
     """A fine-tuned ResNet-50.
 
     Args:
-        name: with its version, as in "faces-1"; of its folder too.
-        base: whether it was made from pretrained or from random weights.
+        name: with its version, as in "faces-1"; also the name of its folder.
+        base: "pretrained" or "random", the weights that it was made from.
         size: bytes of the weights.
         digest: of the weights, "sha256:<hex>".
-        training: what it was trained on, and what came of it; JSON-able.
+        training: its data and results; JSON-able.
     """
 
     name: str
@@ -45,7 +45,7 @@ class OwnAsset:
 
     @property
     def asset(self) -> Asset:
-        """As the published ones are described."""
+        """Its description as an `Asset`, like a published one."""
         file = AssetFile(WEIGHTS, self.digest, self.size)
         title = f"ResNet-50 fine-tuned from {self.base} weights"
         version = self.name.rpartition("-")[2]
@@ -56,7 +56,7 @@ _OWN_ASSET = TypeAdapter(OwnAsset)
 
 
 def own_assets(folder: Path | None = None) -> list[OwnAsset]:
-    """All that lie where assets are looked for, or in a given folder of assets' folders."""
+    """Return all fine-tuned assets in the usual places, or in a given folder of asset folders."""
     found = {}
     for _, place in reversed(places(folder)):
         for path in sorted(place.glob(f"*/{DESCRIPTION}")):
@@ -65,45 +65,47 @@ def own_assets(folder: Path | None = None) -> list[OwnAsset]:
 
 
 def find_own(name: str, folder: Path | None = None) -> OwnAsset:
-    """The description of one; its weights are not looked at.
+    """Return the description of a fine-tuned asset, without reading its weights.
 
     Raises:
-        AssetError: there is none of this name, or its description is none.
+        AssetError: it does not exist, or its description is damaged.
     """
     return _read(_folder_of(name, folder) / DESCRIPTION)
 
 
 def resolve_own(name: str, folder: Path | None = None) -> Path:
-    """The weights' file of one, every byte of it checked.
+    """Return the weight file of a fine-tuned asset after checking every byte.
 
     Args:
         name: such as "faces-1".
-        folder: with the assets' folders, in place of the usual ones.
+        folder: folder of asset folders, in place of the usual places.
 
     Raises:
-        AssetError: there is none of this name, or its weights are not the ones that were made.
+        AssetError: it does not exist, or its weights are damaged.
     """
     path = _folder_of(name, folder) / WEIGHTS
     (file,) = find_own(name, folder).asset.files
     if not path.is_file():
-        raise AssetError(f"{path} is missing; copy the folder {name} anew, or fine-tune again")
+        raise AssetError(f"{path} is missing; copy the folder {name} again, or repeat the fine-tuning")
     damage = find_damage(file, path)
     if damage is not None:
-        raise AssetError(f"{damage.replace('published', 'described')}; copy the folder {name} anew, or fine-tune again")
+        raise AssetError(
+            f"{damage.replace('published', 'described')}; copy the folder {name} again, or repeat the fine-tuning"
+        )
     return path
 
 
 def save_own(
     name: str, base: str, training: Mapping[str, Any], write: Callable[[Path], None], folder: Path | None = None
 ) -> OwnAsset:
-    """Keep weights as the next version of a name, all or nothing.
+    """Save weights as the next version of a name, completely or not at all.
 
     Args:
         name: without version.
         base: "pretrained" or "random".
-        training: to be kept with it.
-        write: writes the weights into a file of the given path.
-        folder: with the assets' folders, in place of the first of the usual ones.
+        training: saved with the weights.
+        write: writes the weights to a path.
+        folder: folder of asset folders, in place of the first usual place.
 
     Raises:
         AssetError: the folder cannot be written to.
@@ -124,7 +126,7 @@ def save_own(
                     with path.open("rb") as stream:
                         os.fsync(stream.fileno())
                 try:
-                    os.rename(made, place / own.name)  # which fails where that version is there already
+                    os.rename(made, place / own.name)  # fails if that version exists
                     return own
                 except OSError:
                     if not (place / own.name).exists():
@@ -135,12 +137,12 @@ def save_own(
 
 
 def _folder_of(name: str, folder: Path | None) -> Path:
-    # A name comes from a settings file and must not lead out of the folder.
+    # The name comes from a settings file and must not lead out of the folder.
     if re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._]*-[1-9][0-9]*", name):
         for _, place in places(folder):
             if (place / name / DESCRIPTION).is_file():
                 return place / name
-    names = ", ".join(own.name for own in own_assets(folder)) or "none as yet: `traitline finetune` makes one"
+    names = ", ".join(own.name for own in own_assets(folder)) or "none yet: `traitline finetune` makes one"
     raise AssetError(f"there is no fine-tuned asset {name!r}; there are: {names}")
 
 
@@ -148,8 +150,8 @@ def _read(path: Path) -> OwnAsset:
     try:
         own = _OWN_ASSET.validate_json(path.read_text(encoding="utf-8"), strict=True)
     except (OSError, ValueError) as error:
-        raise AssetError(f"{path} does not describe a fine-tuned asset; copy its folder anew") from error
+        raise AssetError(f"{path} does not describe a fine-tuned asset; copy its folder again") from error
     well_formed = re.fullmatch("sha256:[0-9a-f]{64}", own.digest) and own.base in ("pretrained", "random")
     if not well_formed or own.name != path.parent.name:
-        raise AssetError(f"{path} does not describe the fine-tuned asset {path.parent.name}; copy its folder anew")
+        raise AssetError(f"{path} does not describe the fine-tuned asset {path.parent.name}; copy its folder again")
     return own

@@ -1,25 +1,25 @@
-"""Dynamic features: how a face moves over one window of time, by I3D on optical flow."""
+"""Dynamic features: the motion of a face in one window of time, by I3D on optical flow."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Final, Literal
 
 import numpy as np
 from pydantic import BaseModel, Field
 
 from extractors.assets import catalog
 from extractors.dynamic.sequences import OpticalFlowSequenceLoader
+from extractors.networks import SIDE_PX
 from extractors.networks.batches import describe_in_batches
 from extractors.networks.inference import Precision, for_inference
 
 __all__ = ["DynamicFeatureExtractor", "DynamicSettings", "OpticalFlowSequenceLoader"]
 
 ASSET = "i3d_flow_imagenet"
-SIDE_PX = 224
-FEATURES = 1024
-FEWEST_FIELDS = 9  # fewer leave less than two steps for the last pool, which is two long
-REVISION = 2  # part of the cache key: raise it when this code's numbers change
+FEATURES: Final = 1024
+FEWEST_FIELDS = 9  # fewer leave less than two steps for the last pool, which spans two
+REVISION = 2  # part of the cache key: raise it if this code's results change
 
 
 class DynamicSettings(BaseModel, frozen=True, extra="forbid"):
@@ -35,12 +35,12 @@ class DynamicSettings(BaseModel, frozen=True, extra="forbid"):
     batch_size: int = Field(
         1,
         ge=1,
-        description="Windows in one pass through the network, at most: 1 suits a CPU, more a GPU; halved where the "
-        "memory of a GPU runs out; changes no number.",
+        description="Windows in one pass through the network, at most: 1 suits a CPU, more a GPU; halved if GPU "
+        "memory runs out. It changes no result.",
     )
 
     def numerics(self, weights: Literal["pretrained", "random"], seed: int) -> dict[str, Any]:
-        """Everything that changes the numbers, for a cache key; JSON-able."""
+        """All settings that change the numbers, for a cache key; JSON-able."""
         origin = catalog.origin_of(weights, seed, ASSET)
         return {"network": self.base_model, "revision": REVISION, "precision": self.precision, **origin}
 
@@ -52,15 +52,15 @@ class DynamicFeatureExtractor:
         weights: "pretrained" (ImageNet and Kinetics; fetched once) or "random" (seeded; for trials only).
         precision: of weights and activations; see `extractors.networks.inference.for_inference`.
         seed: seed of random weights.
-        batch_size: windows in one pass, at most: it is halved where the device's memory runs out.
-        asset_folder: folder with the checkpoint, in place of the usual search.
+        batch_size: windows in one pass, at most; halved if the device's memory runs out.
+        asset_folder: folder with the checkpoint, in place of the usual places.
 
     Attributes:
         model: the Keras model in float32, see `extractors.dynamic.i3d.build_i3d`; extraction uses a copy of it.
 
     Raises:
-        extractors.assets.AssetError: pretrained weights cannot be had.
-        extractors.errors.DeviceError: this machine cannot compute in that precision.
+        extractors.assets.AssetError: pretrained weights are unavailable.
+        extractors.errors.DeviceError: this machine does not support that precision.
     """
 
     def __init__(
@@ -89,7 +89,7 @@ class DynamicFeatureExtractor:
 
         Args:
             windows: float32, (N, T, 224, 224, 2), T at least 9 (64 by default in the pipeline), in [-1, 1]: channel 0
-                is dx (rightwards), channel 1 is dy (down), as `scale_for_i3d` gives them.
+                is dx (rightwards), channel 1 is dy (down), as `scale_for_i3d` returns them.
 
         Returns:
             float32, (N, 1024), not negative.
@@ -104,7 +104,7 @@ class DynamicFeatureExtractor:
         if windows.shape[1] < FEWEST_FIELDS:
             raise ValueError(f"a window needs at least {FEWEST_FIELDS} fields of optical flow; got {windows.shape[1]}")
         if windows.size and not np.abs(windows).max() <= 1.0:
-            raise ValueError("windows must lie in [-1, 1]; bring them there with scale_for_i3d")
+            raise ValueError("windows must lie in [-1, 1]; scale them with scale_for_i3d")
         if not len(windows):
             return np.empty((0, FEATURES), np.float32)
         features, self.batch_size = describe_in_batches(

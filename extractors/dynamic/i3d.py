@@ -1,10 +1,10 @@
 """I3D: Inception-v1 with its filters inflated to 3-D, for the optical-flow stream.
 
-Layers carry the names of DeepMind's checkpoint, so that its variables map onto them one to one.
+Layers have the names of DeepMind's checkpoint, so that its variables map to them one to one.
 
 Sources:
     Carreira & Zisserman, "Quo Vadis, Action Recognition?", CVPR 2017 (arXiv:1705.07750), figure 3.
-    google-deepmind/kinetics-i3d, i3d.py, for what the figure leaves out: SAME padding, BatchNorm without scale
+    google-deepmind/kinetics-i3d, i3d.py, for details that the figure omits: SAME padding, BatchNorm without scale
     (epsilon 1e-3), average pool 2x7x7 with stride 1, logits averaged over time.
 """
 
@@ -17,9 +17,8 @@ import keras
 from keras import layers
 
 from extractors.assets.files import AssetError
+from extractors.networks import SIDE_PX
 
-SIDE_PX = 224
-FEATURES = 1024
 CLASSES = 400
 SCOPE = "Flow/inception_i3d"
 HEAD = f"{SCOPE}/Logits/Conv3d_0c_1x1/conv_3d"
@@ -36,7 +35,7 @@ INCEPTION = {
     "Mixed_5b": (256, 160, 320, 32, 128, 128),
     "Mixed_5c": (384, 192, 384, 48, 128, 128),
 }
-# In the published checkpoint one layer of one block has a name of its own.
+# In the published checkpoint one layer of one block has an irregular name.
 PUBLISHED_NAME_OF_BRANCH_2_3X3 = {"Mixed_5b": "Conv3d_0a_3x3"}
 
 
@@ -45,10 +44,10 @@ def build_i3d(*, seed: int = 0, classes: int | None = None, dropout: float = 0.0
 
     Args:
         seed: seeds the random initial weights; the same seed gives the same weights, layer by layer.
-        classes: with a number, the output is the logits [N, classes] of the classification head; without, the
-            pooled features.
-        dropout: share of the pooled features that training drops before the head, as published: where the released
-            code has it, after the average pool, and with its default, keep all. Extraction never drops any.
+        classes: if given, the output is the logits [N, classes] of the classification head, otherwise the pooled
+            features.
+        dropout: share of the pooled features that training drops before the head, after the average pool as in the
+            released code, whose default also drops none. Extraction never drops any.
 
     Returns:
         Model from float32 [N, T, 224, 224, 2] in [-1, 1], T >= 9, to float32 [N, 1024] (or [N, classes]).
@@ -94,11 +93,11 @@ def checkpoint_variables(model: keras.Model) -> dict[str, keras.Variable]:
 def load_checkpoint(model: keras.Model, folder: Path) -> None:
     """Fill the model with DeepMind's TF1 checkpoint `FOLDER/model.ckpt`, by name.
 
-    A model without the head leaves the head's two variables aside.
+    A model without the head ignores the head's two variables.
 
     Raises:
-        AssetError: there is no such checkpoint; it misses a variable of the model, has it in another shape, or has one
-            that the model has no place for; names the variable.
+        AssetError: the checkpoint is missing, lacks a variable of the model, has it in another shape, or has one that
+            the model has no place for; names the variable.
     """
     import tensorflow as tf
 
@@ -119,8 +118,8 @@ def load_checkpoint(model: keras.Model, folder: Path) -> None:
 
 
 def _initializer(seed: int, name: str) -> keras.initializers.Initializer:
-    # He's initialisation keeps the variance of activations through the ReLUs, so that untrained features differ. Each
-    # layer draws by its own name, so that its weights do not depend on which other layers were built before it.
+    # He initialization keeps the variance of activations through the ReLUs, so that untrained features differ. Each
+    # layer is seeded by its own name, so that its weights do not depend on the layers built before it.
     return keras.initializers.HeNormal(seed=zlib.crc32(f"{seed}/{name}".encode()))
 
 

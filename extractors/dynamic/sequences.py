@@ -1,4 +1,4 @@
-"""Windows of optical flow for I3D, from what a researcher has on disk: optical-flow files or videos."""
+"""Windows of optical flow for I3D, from optical-flow files or videos on disk."""
 
 from __future__ import annotations
 
@@ -15,47 +15,56 @@ import cv2
 import numpy as np
 
 from extractors.errors import VideoError
+from extractors.networks import SIDE_PX
 from extractors.optical_flow.computer import OpticalFlowComputer, loop_to, scale_for_i3d
 from extractors.video.grid import grid_frames
 
-SIDE_PX = 224
-# A picture's shorter side before its middle is cut out, as in the released code of I3D.
+# A picture's shorter side before its centre is cut out, as in the released code of I3D.
 SHORTER_SIDE_PX = 256
-# Middlebury's files mark pixels of unknown motion by numbers beyond this one.
+# Middlebury's files mark unknown motion by values beyond this one.
 UNKNOWN = 1e9
 
 Source = Path | str | np.ndarray
 
-# What NumPy and zipfile raise for damaged bytes, beside ValueError.
+# Exceptions of NumPy and zipfile for damaged bytes, besides ValueError.
 _MALFORMED = (
-    *(EOFError, KeyError, TypeError, RuntimeError, MemoryError, OverflowError),
-    *(zipfile.BadZipFile, zlib.error, struct.error, SyntaxError, tokenize.TokenError),
+    EOFError,
+    KeyError,
+    TypeError,
+    RuntimeError,
+    MemoryError,
+    OverflowError,
+    SyntaxError,
+    zipfile.BadZipFile,
+    zlib.error,
+    struct.error,
+    tokenize.TokenError,
 )
 
 
 class OpticalFlowSequenceLoader:
-    """Load optical flow, bring it into the form and range that I3D takes, and give it in batches.
+    """Loads optical flow in the form and range that I3D takes, in batches.
 
     Each source becomes one window. A source is one of
 
-    - a .npy or .npz file, or an array: displacements [T, H, W, 2] or [1, T, H, W, 2]; an .npz holds just one array;
-    - a .flo file in Middlebury's format, which is one field, or a folder of them, in the order of their names;
-      unknown motion counts as none;
-    - any other file: a video. Its frames at `fps` are scaled until their shorter side is 256 px, their middle
-      224 x 224 is cut out, and the optical flow between them is computed. Faces are not looked for: the pipeline's
-      `extractors.faces.crops` does that.
+    - a .npy or .npz file, or an array: displacements [T, H, W, 2] or [1, T, H, W, 2]; an .npz holds only one array;
+    - a .flo file in Middlebury's format, which is one field, or a folder of such files, in the order of their names;
+      unknown motion counts as zero;
+    - any other file: a video. Its frames at `fps` are scaled to a shorter side of 256 px, their central 224 x 224 is
+      cut out, and the optical flow between them is computed. Faces are not detected: the pipeline does that in
+      `extractors.faces.crops`.
 
-    Of larger fields from files and arrays the middle 224 x 224 is taken; smaller ones are refused, as scaling would
-    change their lengths. Of a longer sequence the middle fields are taken (trim).
+    Larger fields from files and arrays are cropped to their central 224 x 224; smaller ones are refused, because
+    scaling would change displacements. Longer sequences are trimmed to their middle fields.
 
     Args:
         fields: optical-flow fields per window, for I3D at least 9.
         batch_size: windows per batch; the last batch may have fewer.
-        shorter: how a shorter sequence is completed: "loop" starts it over, "pad" appends fields without motion.
-        values: what files and arrays hold: "pixels", or "scaled", already in [-1, 1], as DeepMind's samples are.
-        bound_px: displacements beyond +-bound_px are clipped to it, and it becomes 1.
-        fps: frames per second that are taken of a video.
-        optical_flow: computes the optical flow of videos; without one, `OpticalFlowComputer()`.
+        shorter: how to complete a shorter sequence: "loop" repeats it, "pad" appends fields without motion.
+        values: unit of files and arrays: "pixels", or "scaled" if they are already in [-1, 1], like DeepMind's samples.
+        bound_px: displacements beyond +-bound_px are clipped; bound_px becomes 1.
+        fps: frames per second to read from a video.
+        optical_flow: computes the optical flow of videos; by default, `OpticalFlowComputer()`.
 
     Example:
         >>> loader = OpticalFlowSequenceLoader(fields=64, batch_size=4)
@@ -63,7 +72,7 @@ class OpticalFlowSequenceLoader:
         ...     features = extractor(windows)
 
     Raises:
-        ValueError: a setting is out of its range; names it.
+        ValueError: a setting is out of range; names it.
 
     Sources:
         google-deepmind/kinetics-i3d, README, "Sample data and preprocessing"; Middlebury's flow-code, README.txt.
@@ -87,9 +96,9 @@ class OpticalFlowSequenceLoader:
         for name, number in (("fields", fields), ("batch_size", batch_size)):
             if number < 1:
                 raise ValueError(f"{name} must be at least 1; got {number}")
-        for name, number in (("bound_px", bound_px), ("fps", fps)):
-            if not number > 0:
-                raise ValueError(f"{name} must be positive; got {number}")
+        for name, rate in (("bound_px", bound_px), ("fps", fps)):
+            if not rate > 0:
+                raise ValueError(f"{name} must be positive; got {rate}")
         self.fields, self.batch_size, self.shorter = fields, batch_size, shorter
         self.values, self.bound_px, self.fps = values, bound_px, fps
         self._optical_flow = optical_flow
@@ -104,9 +113,9 @@ class OpticalFlowSequenceLoader:
             float32, (fields, 224, 224, 2), in [-1, 1]; channel 0 is dx (rightwards), channel 1 is dy (down).
 
         Raises:
-            ValueError: the source holds something else than optical flow; names it and what was expected.
-            FileNotFoundError: it is not there.
-            extractors.errors.VideoError: a video cannot be decoded, or is one frame long.
+            ValueError: the source does not hold optical flow; names it and the expected content.
+            FileNotFoundError: the source does not exist.
+            extractors.errors.VideoError: a video cannot be decoded, or has only one frame.
         """
         if not isinstance(source, np.ndarray) and not Path(source).exists():
             raise FileNotFoundError(f"{source} does not exist")
@@ -123,13 +132,13 @@ class OpticalFlowSequenceLoader:
             raise ValueError(f"{'array' if isinstance(source, np.ndarray) else source}: {reason}") from error
 
     def batches(self, sources: Sequence[Source]) -> Iterator[np.ndarray]:
-        """Give the windows of all sources in their order, loading no more than one batch ahead.
+        """Yield the windows of all sources in order, loading no more than one batch ahead.
 
         Args:
             sources: see the class.
 
         Yields:
-            float32, (n, fields, 224, 224, 2), in [-1, 1]; n is `batch_size`, in the last batch perhaps fewer.
+            float32, (n, fields, 224, 224, 2), in [-1, 1]; n is `batch_size`, or fewer in the last batch.
 
         Raises:
             ValueError, FileNotFoundError, VideoError: as `load`.
@@ -141,10 +150,10 @@ class OpticalFlowSequenceLoader:
     def _computed(self, video: Path) -> np.ndarray:
         frames = [_grey(picture) for picture in grid_frames(video, self.fps)]
         if len(frames) < 2:
-            raise VideoError("motion", "too_short", f"{video.name} has one frame, which shows no motion")
+            raise VideoError("motion", "too_short", f"{video.name} has only one frame, which shows no motion")
         if self._optical_flow is None:
             self._optical_flow = OpticalFlowComputer()
-        # One field lies between two frames: only frames that `_adjusted` would keep are worth the time.
+        # One field lies between two frames: compute only the fields that `_adjusted` keeps.
         kept = _trimmed(len(frames) - 1, self.fields)
         return self._optical_flow.compute(np.stack(frames[kept.start : kept.stop + 1]))
 
@@ -172,15 +181,15 @@ def _kind(path: Path) -> Literal["array", "flo", "video"]:
 
 def _read_array(path: Path) -> np.ndarray:
     try:
-        loaded = np.load(path, allow_pickle=False)  # a pickle would run code
+        loaded = np.load(path, allow_pickle=False)  # a pickle could run code
         if isinstance(loaded, np.ndarray):
             return loaded
         with loaded:
             if len(loaded.files) != 1:
                 raise ValueError(f"an .npz must hold one array; got {', '.join(loaded.files) or 'none'}")
             array = loaded[loaded.files[0]]
-            if not isinstance(array, np.ndarray):  # NumPy hands out the bytes of what is none
-                raise ValueError("what the .npz holds is no array")
+            if not isinstance(array, np.ndarray):  # NumPy returns other members as bytes
+                raise ValueError("the .npz holds something that is not an array")
             return array
     except OSError as error:
         raise ValueError(f"the file cannot be read: {error.strerror or error}") from error
@@ -192,25 +201,27 @@ def _read_flo(path: Path) -> np.ndarray:
     files = sorted(path.glob("*.flo")) if path.is_dir() else [path]
     if not files:
         raise ValueError("the folder holds no .flo files")
-    fields = [cv2.readOpticalFlow(str(file)) if _is_flo(file) else None for file in files]
-    for file, field in zip(files, fields, strict=True):
+    fields: list[np.ndarray] = []
+    for file in files:
+        field = cv2.readOpticalFlow(str(file)) if _is_flo(file) else None
         if field is None or field.size == 0:
-            raise ValueError(f"{file.name} is no .flo file of Middlebury's format")
-        if field.shape != fields[0].shape:
+            raise ValueError(f"{file.name} is not a .flo file in Middlebury's format")
+        if fields and field.shape != fields[0].shape:
             raise ValueError(f"{file.name} has {field.shape[:2]} pixels, and {files[0].name} {fields[0].shape[:2]}")
         field[np.abs(field).max(axis=-1) > UNKNOWN] = 0
+        fields.append(field)
     return np.stack(fields)
 
 
 def _is_flo(file: Path) -> bool:
-    """Whether a file has the numbers that it says; OpenCV would take memory for whatever it says."""
+    """Return whether a file has the size that its header states; OpenCV would allocate whatever it states."""
     with file.open("rb") as stream:
         width, height = np.frombuffer(stream.read(12).ljust(12, b"\0"), "<i4")[1:].tolist()
-    return width > 0 and height > 0 and file.stat().st_size == 12 + 8 * width * height
+    return bool(width > 0 and height > 0 and file.stat().st_size == 12 + 8 * width * height)
 
 
 def _checked(motion: np.ndarray) -> np.ndarray:
-    """Return [T, H, W, 2], of finite real numbers."""
+    """Return [T, H, W, 2] after checking its shape, dtype and values."""
     fields = motion[0] if motion.ndim == 5 and len(motion) == 1 else motion
     if fields.ndim != 4 or fields.shape[-1] != 2 or not len(fields) or min(fields.shape[1:3]) < SIDE_PX:
         raise ValueError(
@@ -224,19 +235,21 @@ def _checked(motion: np.ndarray) -> np.ndarray:
 
 
 def _middle(pictures: np.ndarray) -> np.ndarray:
-    """Cut the middle 224 x 224 out of [T, H, W, ...]."""
+    """Cut the central 224 x 224 out of [T, H, W, ...]."""
     top, left = (pictures.shape[1] - SIDE_PX) // 2, (pictures.shape[2] - SIDE_PX) // 2
-    return pictures[:, top : top + SIDE_PX, left : left + SIDE_PX]
+    middle: np.ndarray = pictures[:, top : top + SIDE_PX, left : left + SIDE_PX]
+    return middle
 
 
 def _grey(picture: np.ndarray) -> np.ndarray:
     height, width = picture.shape[:2]
     scale = SHORTER_SIDE_PX / min(height, width)
     size = (round(width * scale), round(height * scale))
-    # Averaging areas keeps fine texture from turning into false motion; it would only repeat pixels when enlarging.
+    # Averaging areas prevents false motion from fine texture; when enlarging, it would only repeat pixels.
     interpolation = cv2.INTER_AREA if scale < 1 else cv2.INTER_CUBIC
     grey = cv2.resize(cv2.cvtColor(picture, cv2.COLOR_RGB2GRAY), size, interpolation=interpolation)
-    return _middle(grey[None])[0]
+    middle: np.ndarray = _middle(grey[None])[0]
+    return middle
 
 
 def _trimmed(length: int, wanted: int) -> slice:

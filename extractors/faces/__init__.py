@@ -1,1 +1,1 @@
-"""Faces in pictures: found, judged, followed through a video, and cut out."""
+"""Faces in videos: detection, quality, tracking and crops."""

@@ -1,13 +1,37 @@
-"""Arithmetic of boxes."""
+"""Boxes in pictures: overlap and cutting out."""
 
 from __future__ import annotations
 
+import cv2
 import numpy as np
 
 
 def overlaps(first: np.ndarray, second: np.ndarray) -> np.ndarray:
-    """Shared area over area of the union of boxes (x, y, width, height, ... in the last axis), broadcast, 0 to 1."""
+    """Return intersection over union of boxes (x, y, width, height, ... in the last axis), broadcast, 0 to 1."""
     low = np.maximum(first[..., :2], second[..., :2])
     high = np.minimum(first[..., :2] + first[..., 2:4], second[..., :2] + second[..., 2:4])
-    shared = np.prod(np.maximum(high - low, 0), axis=-1)
-    return shared / (np.prod(first[..., 2:4], axis=-1) + np.prod(second[..., 2:4], axis=-1) - shared)
+    shared: np.ndarray = np.prod(np.maximum(high - low, 0), axis=-1)
+    areas: np.ndarray = np.prod(first[..., 2:4], axis=-1) + np.prod(second[..., 2:4], axis=-1)
+    shares: np.ndarray = shared / (areas - shared)
+    return shares
+
+
+def cut_square(picture: np.ndarray, box: tuple[int, int, int]) -> np.ndarray:
+    """Cut [side, side, 3] out of [height, width, 3]; border pixels are repeated beyond the edges."""
+    x, y, side = box
+    height, width = picture.shape[:2]
+    inside = picture[
+        np.clip(y, 0, height - 1) : np.clip(y + side, 1, height), np.clip(x, 0, width - 1) : np.clip(x + side, 1, width)
+    ]
+    if inside.shape[:2] == (side, side):
+        return inside
+    top, left = min(side - 1, max(0, -y)), min(side - 1, max(0, -x))
+    bottom, right = side - inside.shape[0] - top, side - inside.shape[1] - left
+    return cv2.copyMakeBorder(inside, top, bottom, left, right, cv2.BORDER_REPLICATE)
+
+
+def resized(image: np.ndarray, size: int) -> np.ndarray:
+    """Resize a square picture to [size, size, ...]."""
+    # Averaging areas prevents false motion from fine texture; when enlarging, it would only repeat pixels.
+    shrinks = image.shape[0] > size
+    return cv2.resize(image, (size, size), interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_CUBIC)

@@ -11,32 +11,31 @@ import numpy as np
 from pydantic import BaseModel, Field
 
 from extractors.errors import VideoError
-from extractors.faces.boxes import overlaps
+from extractors.faces.boxes import cut_square, overlaps, resized
 from extractors.faces.persons import SAME_PERSON_OVERLAP
-from extractors.faces.squares import cut_square, resized
 from extractors.faces.track import FaceTrack
+from extractors.networks import SIDE_PX
 from extractors.video.grid import grid_frames
 from extractors.video.limits import DEFAULT_LIMITS, Limits
 
-SIDE_PX = 224
 # The window's box covers this share of its face boxes on each side; a few wild boxes must not widen it.
 COVERED = (2.0, 98.0)
 
 
 class CropSettings(BaseModel, frozen=True, extra="forbid"):
-    """How much of the picture a face crop shows, and how a video is cut into windows of motion and single pictures."""
+    """How face crops are cut, and how a video is divided into windows of motion and single pictures."""
 
     margin: float = Field(
         default=1.5,
         ge=1.0,
         le=4.0,
-        description="Side of the crop as a multiple of the detector's face box, which ends at brows and chin.",
+        description="Side of the crop as a multiple of the detector's face box, which ends at the brows and the chin.",
     )
     window_fields: int = Field(
         default=64, ge=2, le=1024, description="Optical-flow fields in one window (one field lies between two frames)."
     )
     min_fields: int = Field(
-        default=16, ge=1, le=1024, description="Optical-flow fields that the last part of a stretch needs to be kept."
+        default=16, ge=1, le=1024, description="Fewest optical-flow fields in the last window of a stretch."
     )
     static_tokens: int = Field(
         default=16, ge=1, le=4096, description="Face crops per video for the static features, spread evenly."
@@ -45,13 +44,13 @@ class CropSettings(BaseModel, frozen=True, extra="forbid"):
 
 @dataclass(frozen=True)
 class Window:
-    """A run of grid frames cut out by one box that stands still.
+    """A run of grid frames, cut out by one fixed box.
 
     Args:
         index: 0, 1, ... within the video.
         first_frame: grid frame.
         fields: optical-flow fields; the window has fields + 1 frames.
-        box: x, y, side in px of the upright picture; may hang over its edges.
+        box: x, y, side in px of the upright picture; may extend beyond its edges.
     """
 
     index: int
@@ -67,11 +66,11 @@ class Window:
 
 @dataclass(frozen=True)
 class CropWindow:
-    """What one window looks like.
+    """The crops of one window.
 
     Args:
         grey: uint8 [fields + 1, size, size].
-        static: (grid frame, uint8 RGB [size, size, 3]) for those of the video's static frames that lie in here.
+        static: (grid frame, uint8 RGB [size, size, 3]) for each static frame of the video in this window.
     """
 
     window: Window
@@ -80,10 +79,10 @@ class CropWindow:
 
 
 def plan_windows(track: FaceTrack, settings: CropSettings) -> list[Window]:
-    """Cut the stretches in which the face is known into windows that follow each other.
+    """Divide the stretches with a known face into consecutive windows.
 
-    Neighbours share the frame between them. A stretch ends where the box is lost or jumps (a cut). Its last part is
-    kept from settings.min_fields on.
+    Neighbours share the frame between them. A stretch ends when the box is lost or jumps (a cut). Its last window needs
+    at least settings.min_fields fields.
 
     Raises:
         VideoError: stage "motion", reason "too_short": no stretch is long enough.
@@ -107,13 +106,14 @@ def plan_windows(track: FaceTrack, settings: CropSettings) -> list[Window]:
 
 
 def plan_static(windows: Sequence[Window], settings: CropSettings) -> list[int]:
-    """Choose settings.static_tokens grid frames, evenly over the frames of all windows; all where there are fewer.
+    """Choose settings.static_tokens grid frames, spread evenly over all windows, or all frames if there are fewer.
 
-    Each is the middle one of an equal share, so that no choice lies on the video's first frame.
+    Each is the middle of an equal share, so that the video's first frame is never chosen.
     """
     frames = np.unique(np.concatenate([np.arange(w.first_frame, w.last_frame + 1) for w in windows]))
     count = min(settings.static_tokens, len(frames))
-    return frames[(2 * np.arange(count) + 1) * len(frames) // (2 * count)].tolist()
+    chosen: list[int] = frames[(2 * np.arange(count) + 1) * len(frames) // (2 * count)].tolist()
+    return chosen
 
 
 def iter_crops(
@@ -123,25 +123,25 @@ def iter_crops(
     *,
     fps: float,
     size_px: int = SIDE_PX,
-    most: Limits = DEFAULT_LIMITS,
+    limits: Limits = DEFAULT_LIMITS,
 ) -> Iterator[CropWindow]:
-    """Decode a video a second time and cut its windows out, one in memory at a time.
+    """Decode a video again and cut out its windows, one in memory at a time.
 
     Args:
         path: the video that the windows were planned on.
         windows: from `plan_windows`, in order.
-        static_frames: from `plan_static`; each is cut with the box of the first window that has it.
+        static_frames: from `plan_static`; each is cut with the box of the first window that contains it.
         fps: grid frames per second, as in the first pass.
-        size_px: width and height of the crops; both networks take 224.
-        most: how large the video's pictures, and how many, may be.
+        size_px: width and height of the crops.
+        limits: bounds on the size and number of the video's pictures.
 
     Raises:
         VideoError: stage "decode", reason "changed": the video ends before its windows do.
     """
     waiting = list(reversed(windows))
     static = set(static_frames)
-    for frame, picture in enumerate(grid_frames(path, fps, limits=None, most=most)):
-        # Twice for a frame that ends one window and begins the next.
+    for frame, picture in enumerate(grid_frames(path, fps, thresholds=None, limits=limits)):
+        # Runs twice for a frame that ends one window and begins the next.
         while waiting and frame >= waiting[-1].first_frame:
             window = waiting[-1]
             if frame == window.first_frame:
@@ -158,7 +158,7 @@ def iter_crops(
             yield CropWindow(window, grey, colour)
         if not waiting:
             return
-    raise VideoError("decode", "changed", f"{Path(path).name} has fewer frames now than when its face was tracked")
+    raise VideoError("decode", "changed", f"{Path(path).name} has fewer frames than when its face was tracked")
 
 
 def _stretches(track: FaceTrack) -> list[tuple[int, int]]:

@@ -1,4 +1,4 @@
-"""Faces in single pictures, found by MediaPipe's BlazeFace (short range), with a second look at doubtful ones."""
+"""Faces in single pictures, detected by MediaPipe's BlazeFace (short range), with a second look at doubtful ones."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from pydantic import BaseModel, Field
 from extractors.faces.boxes import overlaps
 from extractors.faces.offline import OfflineThread
 
-# MediaPipe scales the whole picture to 128 x 128 px. Measured on known faces pasted into 1280 x 720: boxes that come
-# out narrower than this share of the longer side are up to twice as wide as the face.
+# MediaPipe scales the whole picture to 128 x 128 px. Measured on known faces pasted into 1280 x 720: boxes narrower
+# than this share of the longer side are up to twice as wide as the face.
 RELIABLE_SHARE = 0.15
-# Side of the second look's part of the picture, in sides of the doubtful box: real faces scored highest at 2.5.
+# Side of the area of the second look, in sides of the doubtful box: real faces scored highest at 2.5.
 SECOND_LOOK_SIDES = 2.5
-# Pictures full of weak candidates (foliage, lettering) must not cost a second look at each.
+# Limits the cost of pictures full of weak candidates (foliage, lettering).
 MAX_SECOND_LOOKS = 4
 SAME_FACE_OVERLAP = 0.3
 
@@ -28,13 +28,13 @@ class FaceSettings(BaseModel, frozen=True, extra="forbid"):
         default=0.2,
         ge=0.0,
         le=1.0,
-        description="Detector's score (0 to 1) above which a place in the whole picture is worth a second look.",
+        description="Detector's score (0 to 1) above which a candidate gets a second look.",
     )
     sure_score: float = Field(
         default=0.8,
         ge=0.0,
         le=1.0,
-        description="Detector's score (0 to 1) from which a face of good size is taken without a second look.",
+        description="Detector's score (0 to 1) from which a face of sufficient size needs no second look.",
     )
     min_score: float = Field(
         default=0.7, ge=0.0, le=1.0, description="Detector's score (0 to 1) from which a detection counts as a face."
@@ -43,7 +43,7 @@ class FaceSettings(BaseModel, frozen=True, extra="forbid"):
         default=0.3,
         ge=0.0,
         le=1.0,
-        description="Share of grid frames that must show the main person's face, else the video is refused.",
+        description="Share of grid frames that must show the main person's face; otherwise the video is refused.",
     )
     max_gap_s: float = Field(
         default=1.0,
@@ -59,27 +59,27 @@ class FaceSettings(BaseModel, frozen=True, extra="forbid"):
         default=0.25,
         ge=0.0,
         le=1.0,
-        description="Share of the main person's pictures that a second, independent detector must take for a face as "
-        "well, else the video is refused, reason false_face; 0 accepts all.",
+        description="Share of the main person's pictures that a second, independent detector must confirm as a "
+        "face; otherwise the video is refused (false_face). 0 accepts all.",
     )
     max_others_share: float = Field(
         default=1.0,
         ge=0.0,
         le=1.0,
-        description="Share of grid frames that may show somebody else's face too, else the video is refused, reason "
-        "several_people; 1 accepts all.",
+        description="Share of grid frames that may show somebody else's face as well; above it, the video is refused "
+        "(several_people). 1 accepts all.",
     )
     max_gaps: int | None = Field(
         default=None,
         ge=0,
-        description="How often the main person's face may be lost, else the video is refused, reason many_gaps; null: "
-        "as often as it likes.",
+        description="How often the main person's face may be lost; more often, the video is refused (many_gaps). "
+        "null: no limit.",
     )
     max_absence_s: float | None = Field(
         default=None,
         gt=0.0,
-        description="Seconds for which the main person's face may be out of sight on end, else the video is refused, "
-        "reason long_gap; null: as long as it likes.",
+        description="Seconds for which the main person's face may be out of sight at a time; for longer, the video is "
+        "refused (long_gap). null: no limit.",
     )
 
 
@@ -87,7 +87,7 @@ DEFAULTS = FaceSettings()
 
 
 class FaceDetector:
-    """Find all faces in a picture. Use it as a context manager: MediaPipe must be closed before Python ends.
+    """Detects all faces in a picture. Use it as a context manager: MediaPipe must be closed before Python ends.
 
     MediaPipe runs in a thread without a network, see `extractors.faces.offline`.
 
@@ -106,7 +106,7 @@ class FaceDetector:
             raise
 
     def _start(self, model_path: Path | str) -> None:
-        # Importing MediaPipe takes seconds, and these settings are read where no face is ever looked for.
+        # Importing MediaPipe takes seconds, and many programs that read these settings detect no faces.
         import mediapipe
         from mediapipe.tasks.python import BaseOptions, vision
 
@@ -129,21 +129,21 @@ class FaceDetector:
         self.close()
 
     def close(self) -> None:
-        """Let go of MediaPipe's threads and memory."""
+        """Release MediaPipe's threads and memory."""
         self._thread.call(self._detector.close)
         self._thread.close()
 
     def detect(self, image: np.ndarray) -> np.ndarray:
         """Find the faces in one picture.
 
-        A face that scores below `sure_score` or comes out small is looked for again in an enlarged part of the
-        picture around it: this finds small faces, corrects their boxes, and drops most things that are no face.
+        A face that is small or scores below `sure_score` gets a second look in an enlarged area around it: this finds
+        small faces, corrects their boxes, and drops most false detections.
 
         Args:
             image: uint8 RGB [height, width, 3].
 
         Returns:
-            float32 [n, 5]: x, y, width, height in px (a box may hang over the edge) and score, best first;
+            float32 [n, 5]: x, y, width, height in px (a box may extend beyond the edge) and score, best first;
             only scores of at least `min_score`.
         """
         found = self._look(image)
@@ -154,7 +154,7 @@ class FaceDetector:
         return found[found[:, 4] >= self._settings.min_score]
 
     def _look(self, image: np.ndarray) -> np.ndarray:
-        # MediaPipe reads memory straight through and takes the padding of rows for pixels.
+        # MediaPipe ignores strides and mistakes the padding of rows for pixels.
         picture = self._image(image_format=self._rgb, data=np.ascontiguousarray(image))
         rows = [
             (box.origin_x, box.origin_y, box.width, box.height, detection.categories[0].score)
@@ -165,7 +165,7 @@ class FaceDetector:
         return faces[np.argsort(-faces[:, 4], kind="stable")]
 
     def _second_look(self, image: np.ndarray, face: np.ndarray) -> np.ndarray:
-        """Return the best detection centred within the doubtful box, float32 [1, 5], or [0, 5] where there is none."""
+        """Return the best detection centred within the doubtful box, float32 [1, 5]; [0, 5] if there is none."""
         x, y, width, height = face[:4]
         centre_x, centre_y = x + width / 2, y + height / 2
         half = SECOND_LOOK_SIDES * max(width, height) / 2
@@ -173,10 +173,11 @@ class FaceDetector:
         part = image[top : int(np.ceil(centre_y + half)), left : int(np.ceil(centre_x + half))]
         if part.size == 0:
             return face[None][:0]
-        found = self._look(part) + np.array([left, top, 0, 0, 0], dtype=np.float32)
+        found: np.ndarray = self._look(part) + np.array([left, top, 0, 0, 0], dtype=np.float32)
         off_x = np.abs(found[:, 0] + found[:, 2] / 2 - centre_x)
         off_y = np.abs(found[:, 1] + found[:, 3] / 2 - centre_y)
-        return found[(off_x < width / 2) & (off_y < height / 2)][:1]
+        centred: np.ndarray = found[(off_x < width / 2) & (off_y < height / 2)]
+        return centred[:1]
 
 
 def _distinct(faces: np.ndarray) -> np.ndarray:

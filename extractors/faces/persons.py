@@ -1,4 +1,4 @@
-"""Which detections are one person, and which persons make up the main one."""
+"""Grouping of detections into persons, and the choice of the main person."""
 
 from __future__ import annotations
 
@@ -9,21 +9,21 @@ import numpy as np
 
 from extractors.faces.boxes import overlaps
 
-# Share of the union that two boxes of one face have in common from frame to frame: a head that moves by half its
-# width in 1/25 s still has a third.
+# Intersection over union of two boxes of one face in successive frames: a head that moves by half its width in 1/25 s
+# still has a third.
 SAME_PERSON_OVERLAP = 0.3
 # A person who is lost (hand before the face, looking away) and found in the same place is the same person.
 MEMORY_S = 3.0
-# Going on with a box elsewhere must pay: it has to show a face as large as the video's main one for this long.
+# A change to a box elsewhere must show a face as large as the video's main one for at least this long.
 JUMP_S = 1.0
-# The choice takes time that grows with the square of this: hours of cuts have some thousand persons worth looking
-# at, hours of foliage hundreds of thousands that are not.
+# The time for the choice grows with the square of this: hours of cuts have some thousand real persons, hours of foliage
+# have hundreds of thousands of false ones.
 MAX_PERSONS = 4000
 
 
 @dataclass(frozen=True)
 class Person:
-    """Detections that belong together.
+    """Detections of one person.
 
     Args:
         frames: int [n], grid frames in ascending order.
@@ -35,7 +35,7 @@ class Person:
 
 
 def persons(detections: Sequence[np.ndarray], *, fps: float) -> list[Person]:
-    """Join each frame's faces to the persons seen up to MEMORY_S before, best overlap first.
+    """Assign each frame's faces to the persons of the last MEMORY_S, best overlap first.
 
     Args:
         detections: for each grid frame float32 [n, 5]: x, y, width, height in px, score.
@@ -51,9 +51,9 @@ def persons(detections: Sequence[np.ndarray], *, fps: float) -> list[Person]:
             last = np.stack([members[person][-1][1] for person in recent])
             shared = overlaps(last[:, None], faces[None])
             while shared.max() >= SAME_PERSON_OVERLAP:
-                row, column = np.unravel_index(shared.argmax(), shared.shape)
-                owners[int(column)] = recent[row]
-                shared[row, :] = shared[:, column] = -1.0
+                best = divmod(int(shared.argmax()), len(faces))
+                owners[best[1]] = recent[best[0]]
+                shared[best[0], :] = shared[:, best[1]] = -1.0
         for column, face in enumerate(faces):
             if column not in owners:
                 owners[column] = len(members)
@@ -66,13 +66,13 @@ def persons(detections: Sequence[np.ndarray], *, fps: float) -> list[Person]:
 
 
 def main_sequence(everyone: Sequence[Person], *, fps: float) -> list[Person]:
-    """Choose persons who follow each other without sharing a moment, so that the most face is seen.
+    """Choose persons who follow each other without overlap in time, so that the most face is visible.
 
-    A face counts by score times side; each change to a person elsewhere costs JUMP_S of the main face. Two who
-    are seen at the same time are different people, so at most one of them is chosen.
+    A face counts score times side; each change to a person elsewhere costs JUMP_S of the main face. Two persons who are
+    visible at the same time are different people, so at most one of them is chosen.
 
     Returns:
-        The chosen ones in order of time; none where there is nobody.
+        The chosen persons in order of time; empty if there is nobody.
     """
     if not everyone:
         return []

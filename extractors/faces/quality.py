@@ -1,4 +1,4 @@
-"""How good the material of a video is: what came of it, how well its main person is seen, and who else is there."""
+"""The quality of a video: how much of it decodes, how well its main person is visible, and who else appears."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import numpy as np
 from extractors.errors import VideoError
 from extractors.faces.detector import FaceSettings
 
-# Faces that are there together for a smaller share of the frames are passers-by, or mistakes of the detector.
+# Faces that appear together in a smaller share of the frames are passers-by or false detections.
 PEOPLE_SHARE = 0.05
 
 
@@ -22,15 +22,15 @@ class Quality:
 
     Args:
         face_coverage: share of grid frames in which the main person's face was detected, 0 to 1.
-        face_gaps: runs of grid frames without it, those at either end included (count).
-        longest_gap_s: seconds of the longest of them.
-        people: faces that are there together in at least 5 % of the grid frames (count). People who are seen one after
-            the other are not told apart.
+        face_gaps: runs of grid frames without it, including those at both ends (count).
+        longest_gap_s: duration of the longest such run, in seconds.
+        people: faces that appear together in at least 5 % of the grid frames (count). People who appear one after the
+            other are not distinguished.
         others_share: share of grid frames with the face of somebody else, 0 to 1.
-        confirmed_share: share of the main person's pictures that a second, independent detector was shown and takes for
-            a face as well, 0 to 1.
-        decoded_share: frames that decode, over those that the file promises; where it promises none, the same of its
-            duration, at most 1; NaN where it promises nothing. What lies before the first key frame is not promised.
+        confirmed_share: share of the sampled pictures of the main person that a second, independent detector confirms
+            as a face, 0 to 1.
+        decoded_share: decoded share of the frames that the file promises, or of its duration if it promises no frames,
+            at most 1; NaN if it promises neither. Frames before the first key frame are not promised.
         repeated_share: share of grid frames that repeat the one before because the file has no newer frame yet, 0 to 1.
     """
 
@@ -56,17 +56,17 @@ def quality_of(
     decoded_share: float,
     repeated_share: float,
 ) -> Quality:
-    """Work out the facts about one video.
+    """Compute the facts about one video.
 
     Args:
-        scores: float32 [F], the main person's in each grid frame, 0 where it was not detected.
+        scores: float32 [F], the main person's score in each grid frame, 0 without a detection.
         faces: int [F], number of all faces in each grid frame.
-        confirmed: what the second detector says of some of the main person's pictures.
+        confirmed: whether the second detector confirms each sampled picture of the main person.
         fps: grid frames per second.
         decoded_share, repeated_share: see `Quality`.
     """
     seen = scores > 0
-    # A gap lies between two neighbouring frames with the face, one thought before the first and one after the last.
+    # A gap lies between two neighbouring frames with the face, one of which may be imagined at each end.
     marks = [-1, *np.flatnonzero(seen).tolist(), len(seen)]
     gaps = [after - before - 1 for before, after in pairwise(marks) if after - before > 1]
     together = np.sort(faces)[::-1]
@@ -83,7 +83,7 @@ def quality_of(
 
 
 def check_quality(quality: Quality, settings: FaceSettings) -> None:
-    """Refuse what falls under a threshold.
+    """Refuse a video whose quality misses a threshold.
 
     Raises:
         VideoError: stage "faces"; reason "low_coverage", "many_gaps", "long_gap", "false_face" or "several_people".
@@ -92,7 +92,7 @@ def check_quality(quality: Quality, settings: FaceSettings) -> None:
         raise VideoError(
             "faces",
             "low_coverage",
-            f"the main person's face is seen in {quality.face_coverage:.1%} of the frames "
+            f"the main person's face is visible in {quality.face_coverage:.1%} of the frames "
             f"(at least {settings.min_coverage:.0%} needed)",
         )
     if settings.max_gaps is not None and quality.face_gaps > settings.max_gaps:
@@ -105,20 +105,20 @@ def check_quality(quality: Quality, settings: FaceSettings) -> None:
         raise VideoError(
             "faces",
             "long_gap",
-            f"the main person's face is not seen for {quality.longest_gap_s:.1f} s on end "
+            f"the main person's face is out of sight for {quality.longest_gap_s:.1f} s "
             f"(at most {settings.max_absence_s:g} s allowed)",
         )
     if quality.confirmed_share < settings.min_confirmed_share:
         raise VideoError(
             "faces",
             "false_face",
-            f"a second detector takes {quality.confirmed_share:.0%} of the pictures of what looks like a face for one "
+            f"a second detector confirms {quality.confirmed_share:.0%} of the pictures of the supposed face "
             f"(at least {settings.min_confirmed_share:.0%} needed)",
         )
     if quality.others_share > settings.max_others_share:
         raise VideoError(
             "faces",
             "several_people",
-            f"somebody else's face is seen too in {quality.others_share:.1%} of the frames "
+            f"somebody else's face is visible as well in {quality.others_share:.1%} of the frames "
             f"(at most {settings.max_others_share:.0%} allowed)",
         )

@@ -1,8 +1,8 @@
-"""A second opinion on what a network took for a face, by means that know nothing of that network.
+"""A second opinion on detected faces, independent of the network that detected them.
 
-BlazeFace is sure of some digits in ovals, of letters and of globes. A cascade of Haar features looks at light and dark
-around eyes, nose and cheeks instead, and hardly ever falls for the same things. Alone it would miss many faces; here it
-need only confirm some of the pictures in which a face is known to have been found.
+BlazeFace is certain about some digits in ovals, letters and globes. A cascade of Haar features looks at light and dark
+around eyes, nose and cheeks instead, and hardly ever makes the same mistakes. Alone it would miss many faces; here it
+only needs to confirm some of the pictures with a detected face.
 """
 
 from __future__ import annotations
@@ -14,32 +14,31 @@ from functools import cache
 import cv2
 import numpy as np
 
-from extractors.faces.boxes import overlaps
-from extractors.faces.squares import cut_square, resized
+from extractors.faces.boxes import cut_square, overlaps, resized
 
-# The box that is asked about is this wide in a sample, which shows as much again around it.
+# Width of the box in a sample, which is twice as wide.
 BOX_PX = 64
-# Pictures that are looked at, evenly over those with a face; up to twice as many are kept while the video is read.
+# Pictures to check, spread evenly over those with a face; up to twice as many are kept while the video is read.
 SAMPLES = 16
-# Of a picture full of faces, so many of the largest are kept.
+# The largest faces of a picture that are kept.
 FACES_PER_PICTURE = 4
-# The cascade knows upright faces only, to some 10 degrees; heads are held obliquely.
+# The cascade detects upright faces only, within some 10 degrees; many heads are tilted.
 TURNS_DEG = (0.0, 20.0, -20.0)
-# Places and sizes at which the cascade says yes. Of real faces some 40 are the rule; what is none has rarely one.
+# Places and sizes at which the cascade hits. Real faces usually have some 40 hits; non-faces rarely have one.
 MIN_HITS = 3
 SAME_FACE_OVERLAP = 0.3
 
 
 @dataclass
 class FaceSamples:
-    """Small pictures of the faces of a video, evenly over the frames that have any, in bounded memory."""
+    """Small pictures of the faces in a video, spread evenly over the frames with faces, in bounded memory."""
 
     _kept: list[tuple[int, list[tuple[np.ndarray, np.ndarray]]]] = field(default_factory=list)
     _every: int = 1
     _seen: int = 0
 
     def offer(self, frame: int, picture: np.ndarray, faces: np.ndarray) -> None:
-        """Show the next frame's faces; most frames leave nothing.
+        """Offer the faces of the next frame; most frames are not kept.
 
         Args:
             frame: grid frame.
@@ -56,11 +55,11 @@ class FaceSamples:
         self._seen += 1
 
     def of(self, boxes: np.ndarray, scores: np.ndarray) -> list[np.ndarray]:
-        """Choose up to `SAMPLES` pictures of one person, evenly.
+        """Return up to `SAMPLES` pictures of one person, spread evenly.
 
         Args:
             boxes: float32 [frames, 4], the person's box in each grid frame.
-            scores: float32 [frames], above 0 where it was detected.
+            scores: float32 [frames], above 0 in frames with a detection.
 
         Returns:
             Grey pictures, uint8 [128, 128], with the box in the middle.
@@ -78,7 +77,7 @@ class FaceSamples:
 
 
 def is_confirmed(sample: np.ndarray) -> bool:
-    """Whether the cascade, too, sees a face in the middle of a sample, held upright or obliquely.
+    """Return whether the cascade also detects a face in the middle of a sample, upright or tilted.
 
     Args:
         sample: uint8 [128, 128], from `FaceSamples`.
@@ -91,7 +90,7 @@ def is_confirmed(sample: np.ndarray) -> bool:
 
 
 def _cut_out(picture: np.ndarray, face: np.ndarray) -> np.ndarray:
-    """The square of twice the box's side around its middle, grey [128, 128]."""
+    """Cut out the square of twice the box's side around its centre, grey [128, 128]."""
     x, y, width, height = face[:4].tolist()
     side = max(2, round(2 * max(width, height)))
     square = cut_square(picture, (round(x + (width - side) / 2), round(y + (height - side) / 2), side))
@@ -99,9 +98,10 @@ def _cut_out(picture: np.ndarray, face: np.ndarray) -> np.ndarray:
 
 
 def _stretched(sample: np.ndarray) -> np.ndarray:
-    """Dark and pale faces are faces too: bring all but the extreme 2 % of pixels to the whole range of grey."""
+    """Stretch all but the extreme 2 % of pixels to the full range of grey, for dark and for pale faces."""
     low, high = np.percentile(sample, [2, 98])
-    return np.clip((sample - low) * (255 / max(high - low, 8.0)), 0, 255).astype(np.uint8)
+    stretched: np.ndarray = np.clip((sample - low) * (255 / max(high - low, 8.0)), 0, 255)
+    return stretched.astype(np.uint8)
 
 
 def _turned(sample: np.ndarray) -> Iterator[np.ndarray]:
@@ -111,13 +111,12 @@ def _turned(sample: np.ndarray) -> Iterator[np.ndarray]:
 
 
 def _hits(sample: np.ndarray) -> int:
-    """How many places and sizes about the middle look like a face."""
-    found = _cascade().detectMultiScale(
-        sample,
-        scaleFactor=1.1,
-        minNeighbors=0,
-        minSize=(3 * BOX_PX // 4,) * 2,
-        maxSize=(8 * BOX_PX // 5,) * 2,
+    """Count the places and sizes around the middle that look like a face."""
+    least, most = 3 * BOX_PX // 4, 8 * BOX_PX // 5
+    found = np.asarray(
+        _cascade().detectMultiScale(
+            sample, scaleFactor=1.1, minNeighbors=0, minSize=(least, least), maxSize=(most, most)
+        )
     )
     if not len(found):
         return 0
@@ -127,4 +126,5 @@ def _hits(sample: np.ndarray) -> int:
 
 @cache
 def _cascade() -> cv2.CascadeClassifier:
-    return cv2.CascadeClassifier(f"{cv2.data.haarcascades}haarcascade_frontalface_alt2.xml")
+    folder = cv2.data.haarcascades  # type: ignore[attr-defined]  # OpenCV's stubs lack it
+    return cv2.CascadeClassifier(f"{folder}haarcascade_frontalface_alt2.xml")

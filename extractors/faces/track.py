@@ -1,15 +1,16 @@
-"""One track of the main person's face through a video, from the faces found in each picture."""
+"""The track of the main person's face through a video, from the faces in each picture."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 
 from extractors.errors import VideoError
-from extractors.faces.detector import FaceDetector, FaceSettings
+from extractors.faces.detector import FaceSettings
 from extractors.faces.persons import Person, main_sequence, persons
 from extractors.faces.quality import Quality, check_quality, quality_of
 from extractors.faces.second_opinion import FaceSamples, is_confirmed
@@ -23,9 +24,9 @@ class FaceTrack:
     """The main person's face at each point of the frame grid.
 
     Args:
-        boxes: float32 [F, 4], x, y, width, height in px of the upright picture; NaN where the face is not known.
-        scores: float32 [F], detector's score, 0 to 1; 0 where the box is interpolated or not known.
-        quality: facts about the whole video; None where only the boxes are of interest.
+        boxes: float32 [F, 4], x, y, width, height in px of the upright picture; NaN in frames without a known face.
+        scores: float32 [F], detector's score, 0 to 1; 0 if the box is interpolated or unknown.
+        quality: facts about the whole video; None if only the boxes matter.
     """
 
     boxes: np.ndarray
@@ -34,8 +35,9 @@ class FaceTrack:
 
     @property
     def tracked(self) -> np.ndarray:
-        """Bool [F]: True where the box is known, by detection or interpolation."""
-        return ~np.isnan(self.boxes[:, 0])
+        """Bool [F]: True if the box is known, by detection or interpolation."""
+        unknown: np.ndarray = np.isnan(self.boxes[:, 0])
+        return ~unknown
 
     @property
     def coverage(self) -> float:
@@ -48,10 +50,10 @@ class FaceTrack:
 
     @classmethod
     def from_rows(cls, rows: np.ndarray, quality: Quality | None = None) -> FaceTrack:
-        """Take what `to_rows` returned, and what was known of the video besides.
+        """Rebuild a track from the result of `to_rows` and the facts about the video.
 
         Raises:
-            ValueError: rows are not [F, 5].
+            ValueError: the rows are not [F, 5].
         """
         if rows.ndim != 2 or rows.shape[1] != 5:
             raise ValueError(f"rows of a face track must be [frames, 5], not {list(rows.shape)}")
@@ -60,11 +62,11 @@ class FaceTrack:
 
 
 def main_person(detections: Sequence[np.ndarray], *, fps: float, settings: FaceSettings) -> FaceTrack:
-    """Follow the person whose face is seen longest and largest; others never mix in while that person is there.
+    """Follow the person whose face is visible longest and largest; no other mixes in while that person is visible.
 
-    Detections become persons by their overlap from frame to frame, and the main one is a sequence of persons that
-    follow each other in time: one, unless cuts move the picture. Gaps of up to settings.max_gap_s within one person
-    are filled by straight lines; boxes are then averaged over settings.smoothing_s, never across a cut.
+    Overlap from frame to frame joins detections into persons, and the main person is a sequence of persons that follow
+    each other in time: just one, unless cuts move the picture. Gaps of up to settings.max_gap_s within one person
+    are interpolated linearly; boxes are then averaged over settings.smoothing_s, never across a cut.
 
     Args:
         detections: for each grid frame float32 [n, 5]: x, y, width, height in px, score.
@@ -84,23 +86,30 @@ def main_person(detections: Sequence[np.ndarray], *, fps: float, settings: FaceS
     return FaceTrack(boxes, scores)
 
 
+class Detector(Protocol):
+    """Finds faces in pictures, as `extractors.faces.detector.FaceDetector` does."""
+
+    def detect(self, image: np.ndarray) -> np.ndarray:
+        """See `FaceDetector.detect`."""
+
+
 def track_faces(
     path: Path | str,
-    detector: FaceDetector,
+    detector: Detector,
     video_settings: VideoSettings,
     face_settings: FaceSettings,
-    most: Limits = DEFAULT_LIMITS,
+    limits: Limits = DEFAULT_LIMITS,
 ) -> FaceTrack:
-    """Decode a video once, follow its main person, and refuse it where the material is not good enough.
+    """Decode a video once, follow its main person, and refuse it if its quality is too low.
 
     Raises:
-        VideoError: stage "decode" as in `grid_frames`; stage "faces", reason "no_face" where no face is found at all,
+        VideoError: stage "decode" as in `grid_frames`; stage "faces", reason "no_face" if no face is found at all,
             and those of `check_quality`.
     """
     detections: list[np.ndarray] = []
     samples, tally = FaceSamples(), Tally()
     previous, repeated = None, 0
-    frames = grid_frames(path, video_settings.fps, limits=video_settings, most=most, tally=tally)
+    frames = grid_frames(path, video_settings.fps, thresholds=video_settings, limits=limits, tally=tally)
     for frame, picture in enumerate(frames):
         if picture is previous:
             repeated += 1
@@ -125,7 +134,7 @@ def track_faces(
 
 
 def _parts(person: Person, longest: int) -> list[Person]:
-    """Cut a person where more than `longest` frames lie between two detections."""
+    """Split a person at gaps of more than `longest` frames between two detections."""
     cuts = np.flatnonzero(np.diff(person.frames) > longest) + 1
     return [
         Person(frames, faces)
@@ -134,9 +143,10 @@ def _parts(person: Person, longest: int) -> list[Person]:
 
 
 def _smoothed(boxes: np.ndarray, width: int) -> np.ndarray:
-    """Average [n, 4] over `width` (odd) neighbours, over fewer at the ends, equally many on either side."""
+    """Average [n, 4] over `width` (odd) neighbours, over fewer at the ends, always equally many on both sides."""
     count = len(boxes)
     sums = np.concatenate([np.zeros((1, 4)), np.cumsum(boxes, axis=0, dtype=np.float64)])
     index = np.arange(count)
     half = np.minimum(width // 2, np.minimum(index, count - 1 - index))
-    return (sums[index + half + 1] - sums[index - half]) / (2 * half + 1)[:, None]
+    averages: np.ndarray = (sums[index + half + 1] - sums[index - half]) / (2 * half + 1)[:, None]
+    return averages

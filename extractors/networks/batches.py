@@ -15,18 +15,18 @@ log = logging.getLogger(__name__)
 def describe_in_batches(
     describe: Callable[[np.ndarray], np.ndarray], items: np.ndarray, size: int, *, noun: str
 ) -> tuple[np.ndarray, int]:
-    """Send items through a network, as many at a time as fit.
+    """Send items through a network, as many at a time as memory allows.
 
-    Where memory runs out, the batch is halved and sent again. Fewer items at a time change no number.
+    If memory runs out, the batch is halved and sent again. The batch size changes no result.
 
     Args:
         describe: the network: (n, ...) to (n, features), n at least 1 and at most `size`.
         items: (N, ...), N at least 1.
-        size: items to send at a time at first.
-        noun: what an item is called in messages.
+        size: items in the first batch.
+        noun: name of an item in messages.
 
     Returns:
-        The features of all items, (N, features), and how many items fitted at a time: `size`, or what came of halving.
+        The features of all items, (N, features), and the batch size that fits: `size`, or less after halving.
 
     Raises:
         DeviceError: not even one item fits.
@@ -42,7 +42,7 @@ def describe_in_batches(
         except ResourceExhaustedError as error:
             if len(batch) == 1:
                 raise DeviceError(
-                    f"not even one {noun} fits into the memory of the device that computes: let other programs leave it"
+                    f"not even one {noun} fits into the memory of the device: end other programs that use it"
                 ) from error
             size = len(batch) // 2
             log.warning("%d %ss at a time do not fit into memory: from now on %d", len(batch), noun, size)

@@ -1,13 +1,16 @@
-"""Networks as extraction runs them: BatchNorm folded into the convolutions, in the precision asked for."""
+"""Networks for inference: each BatchNorm folded into its convolution, in the requested precision."""
 
 from __future__ import annotations
 
 import os
+from collections import Counter
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
+from extractors.devices import has_gpu
 from extractors.errors import DeviceError
 
 if TYPE_CHECKING:
@@ -15,34 +18,36 @@ if TYPE_CHECKING:
 
 Precision = Literal["float32", "bfloat16"]
 
-CPU_FLAGS = Path("/proc/cpuinfo")  # Linux; elsewhere a CPU does not tell
-# x86 by Intel and AMD, and ARM.
+CPU_FLAGS = Path("/proc/cpuinfo")  # Linux only
+# Of x86 CPUs (Intel and AMD) and of ARM.
 BFLOAT16_FLAGS = frozenset({"avx512_bf16", "amx_bf16", "bf16"})
 
 
 def for_inference(model: keras.Model, precision: Precision = "float32") -> keras.Model:
-    """Copy a network into the form in which it runs fastest and cannot be trained.
+    """Copy a network into a faster form that cannot be trained.
 
-    At inference BatchNorm multiplies each channel by a number and adds another one. Both go into the convolution
-    before it, which saves a pass over its output. With "bfloat16" weights and activations are rounded to 8 bits of
-    precision; averages and the output stay float32.
+    At inference BatchNorm scales and shifts each channel. Both are folded into the convolution before it, which saves
+    a pass over its output. With "bfloat16" weights and activations are rounded to 8 bits of
+    precision; averages and the output remain float32.
 
     Args:
-        model: functional, and each of its BatchNorms follows a convolution; not changed.
+        model: functional; not changed. Each of its BatchNorms directly follows a convolution that has no activation and
+            whose output no other layer reads.
         precision: of weights and activations.
 
     Returns:
-        A model with the same layer names, less the BatchNorms, and the same input and output (float32).
+        A model with the same layer names, except for the BatchNorms, and the same input and output (float32).
 
     Raises:
-        ValueError: a BatchNorm does not follow a convolution, or an unknown precision.
-        extractors.errors.DeviceError: bfloat16 where neither CPU nor GPU computes with it.
+        ValueError: a BatchNorm cannot be folded, or the precision is unknown.
+        extractors.errors.DeviceError: bfloat16, if neither the CPU nor a GPU supports it.
     """
     if precision not in ("float32", "bfloat16"):
         raise ValueError(f"precision must be 'float32' or 'bfloat16'; got {precision!r}")
     if precision == "bfloat16":
         check_bfloat16()
-    folded, norm_of = _without_norms(model, precision)
+    norm_of = _norm_of_convolutions(model)
+    folded = _without_norms(model, precision, norm_of)
     for layer in folded.layers:
         if layer.weights:
             convolution = model.get_layer(layer.name)
@@ -55,16 +60,14 @@ def for_inference(model: keras.Model, precision: Precision = "float32") -> keras
 
 
 def check_bfloat16() -> None:
-    """Make sure that this machine computes with bfloat16 and gives the numbers that others give.
+    """Check that this machine supports bfloat16 and computes the same numbers as others.
 
-    Without hardware for it TensorFlow falls back to emulation, 4 times slower than float32, or to sums that are kept in
-    bfloat16 themselves, 30 times slower and 1.4 % off (measured on I3D).
+    Without hardware support TensorFlow falls back to emulation, 4 times slower than float32, or to sums in bfloat16,
+    30 times slower and 1.4 % off (measured on I3D).
 
     Raises:
-        extractors.errors.DeviceError: it does not.
+        extractors.errors.DeviceError: it does not support bfloat16.
     """
-    from extractors.devices import has_gpu
-
     if has_gpu():
         return
     flags = set(CPU_FLAGS.read_text().split()) if CPU_FLAGS.is_file() else set()
@@ -74,36 +77,72 @@ def check_bfloat16() -> None:
         raise DeviceError("bfloat16 needs oneDNN, which TF_ENABLE_ONEDNN_OPTS=0 turns off: unset it, or take float32")
 
 
-def _without_norms(model: keras.Model, precision: Precision) -> tuple[keras.Model, dict[str, str]]:
-    """Return the copy, not yet filled, and the name of each convolution's BatchNorm."""
+def _norm_of_convolutions(model: keras.Model) -> dict[str, str]:
+    """Map each convolution with a BatchNorm to that BatchNorm, both by name.
+
+    Raises:
+        ValueError: a BatchNorm cannot be folded.
+    """
     import keras
     from keras import layers
 
-    convolutions = (layers.Conv2D, layers.Conv3D)
+    convolution_of = {id(layer.output): layer for layer in model.layers if isinstance(layer, _convolutions())}
+    inputs = [layer.input for layer in model.layers if not isinstance(layer, layers.InputLayer)]
+    readers = Counter(id(tensor) for tensor in keras.tree.flatten([inputs, model.outputs]))
+    norm_of = {}
+    for norm in model.layers:
+        if not isinstance(norm, layers.BatchNormalization):
+            continue
+        convolution, rank = convolution_of.get(id(norm.input)), norm.input.ndim
+        if (
+            convolution is None
+            or convolution.activation is not keras.activations.linear
+            or readers[id(norm.input)] > 1
+            or norm.axis % rank != (rank - 1 if convolution.data_format == "channels_last" else 1)
+        ):
+            raise ValueError(
+                f"{norm.name} cannot be folded: it must directly follow a convolution without an activation, "
+                "normalize that convolution's channels, and be the only layer that reads its output"
+            )
+        norm_of[convolution.name] = norm.name
+    return norm_of
+
+
+def _without_norms(model: keras.Model, precision: Precision, norm_of: Mapping[str, str]) -> keras.Model:
+    """Copy a network without its BatchNorms and without its weights.
+
+    Raises:
+        ValueError: a layer that takes part in folding is used more than once.
+    """
+    import keras
+    from keras import layers
+
     averages = (layers.AveragePooling3D, layers.GlobalAveragePooling2D, layers.GlobalAveragePooling3D)
-    source: dict[int, str] = {}  # id of a convolution's output -> the convolution's name
-    norm_of: dict[str, str] = {}
+    folding = {*norm_of, *norm_of.values()}
+    called_before: set[str] = set()
 
     def copied(layer: keras.Layer) -> keras.Layer:
         settings = layer.get_config()
-        if isinstance(layer, convolutions):
-            settings |= {"use_bias": True, "kernel_initializer": "zeros"}  # drawing weights takes time
+        if isinstance(layer, _convolutions()):
+            settings["kernel_initializer"] = "zeros"  # drawing weights takes time
+            settings["use_bias"] = layer.use_bias or layer.name in norm_of
         if not isinstance(layer, layers.InputLayer):
             settings["dtype"] = "float32" if isinstance(layer, averages) else precision
         return type(layer).from_config(settings)
 
     def called(layer: keras.Layer, *inputs: Any, **options: Any) -> Any:
-        if isinstance(layer, layers.BatchNormalization):
-            if id(inputs[0]) not in source:
-                raise ValueError(f"{layer.name} does not follow a convolution and cannot be folded into one")
-            norm_of[source[id(inputs[0])]] = layer.name
-            return inputs[0]
-        output = layer(*inputs, **options)
-        if isinstance(layer, convolutions):
-            source[id(output)] = layer.name
-        return output
+        if layer.name in folding & called_before:
+            raise ValueError(f"{layer.name} is used more than once and cannot be folded")
+        called_before.add(layer.name)
+        return inputs[0] if isinstance(layer, layers.BatchNormalization) else layer(*inputs, **options)
 
-    return keras.models.clone_model(model, clone_function=copied, call_function=called), norm_of
+    return keras.models.clone_model(model, clone_function=copied, call_function=called)
+
+
+def _convolutions() -> tuple[type[keras.Layer], ...]:
+    from keras import layers
+
+    return layers.Conv2D, layers.Conv3D
 
 
 def _fill(folded: keras.Layer, convolution: keras.Layer, norm: keras.layers.BatchNormalization) -> None:
@@ -112,6 +151,7 @@ def _fill(folded: keras.Layer, convolution: keras.Layer, norm: keras.layers.Batc
     factor = 1 / np.sqrt(numbers(norm.moving_variance).astype(np.float64) + norm.epsilon)
     if norm.scale:
         factor *= numbers(norm.gamma)
+    offset = numbers(norm.beta) if norm.center else 0.0
     bias = numbers(convolution.bias) if convolution.use_bias else 0.0
     folded.kernel.assign((numbers(convolution.kernel) * factor).astype(np.float32))
-    folded.bias.assign((numbers(norm.beta) + (bias - numbers(norm.moving_mean)) * factor).astype(np.float32))
+    folded.bias.assign((offset + (bias - numbers(norm.moving_mean)) * factor).astype(np.float32))

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import functools
+import importlib
 import logging
 from collections.abc import Callable
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 import numpy as np
 from pydantic import BaseModel, Field
 
-from extractors.devices import usable_cores
+from extractors.devices import has_cuda_device, usable_cores
 from extractors.optical_flow.gpu import NO_GPU, why_unusable
 from extractors.optical_flow.parameters import EXACT, FAST, SMALLEST_SIDE_PX, TVL1Parameters
 
@@ -23,9 +23,7 @@ logger = logging.getLogger(__name__)
 Engine = Literal["auto", "opencv", "cpu", "gpu"]
 Preset = Literal["exact", "fast"]
 
-# What Linux shows of an NVIDIA GPU: the driver, also in containers, and Windows' subsystem for Linux.
-CUDA_DEVICES = ("/dev/nvidiactl", "/dev/dxg")
-# Part of the cache key: raise it when this code's numbers change.
+# Part of the cache key: raise it if this code's results change.
 REVISION = 1
 
 
@@ -46,7 +44,7 @@ class DeviceArray(Protocol):
 
 
 class OpticalFlowSettings(BaseModel, frozen=True, extra="forbid"):
-    """What a user may choose about optical flow."""
+    """Settings of optical flow."""
 
     engine: Engine = Field(
         "auto",
@@ -106,7 +104,7 @@ class OpticalFlowComputer:
 
     @property
     def numerics(self) -> dict[str, Any]:
-        """Everything that changes the numbers, for a cache key; JSON-able.
+        """All settings that change the numbers, for a cache key; JSON-able.
 
         The "cpu" and "gpu" engines are one implementation on two kinds of device, and a key does not name the device.
         """
@@ -190,7 +188,7 @@ def _available_engine(engine: Engine) -> Engine:
     """Resolve "auto", and replace an engine that cannot run here."""
     if engine in ("auto", "gpu"):
         # CUDA's libraries take a while to load: they are not asked if there is no device.
-        missing = why_unusable() if any(Path(device).exists() for device in CUDA_DEVICES) else NO_GPU
+        missing = why_unusable() if has_cuda_device() else NO_GPU
         if not missing:
             return "gpu"
         if engine == "gpu" or missing != NO_GPU:
@@ -198,7 +196,7 @@ def _available_engine(engine: Engine) -> Engine:
         engine = "cpu"
     if engine == "cpu":
         try:
-            import extractors.optical_flow.cpu.engine  # noqa: F401
+            importlib.import_module("extractors.optical_flow.cpu.engine")
         except ImportError as error:
             logger.warning("Numba cannot run here (%s): optical flow by OpenCV, some 20 times slower", error)
             return "opencv"
@@ -206,7 +204,7 @@ def _available_engine(engine: Engine) -> Engine:
 
 
 def _build(engine: Engine, parameters: TVL1Parameters, threads: int) -> Callable[[np.ndarray], np.ndarray]:
-    # Each engine's libraries are heavy and are loaded for those who use it.
+    # Each engine's libraries are heavy; load only those of the engine in use.
     if engine == "cpu":
         from extractors.optical_flow.cpu.engine import CpuEngine
 
@@ -236,20 +234,20 @@ def scale_for_i3d(displacement_px: np.ndarray, *, bound_px: float = 20.0) -> np.
         raise ValueError(f"the last axis must be (dx, dy); got shape {displacement_px.shape}")
     if not bound_px > 0:
         raise ValueError(f"bound_px must be positive; got {bound_px}")
-    scaled = np.clip(displacement_px, -bound_px, bound_px, dtype=np.float32)
+    scaled: np.ndarray = np.clip(displacement_px, -bound_px, bound_px, dtype=np.float32)
     scaled /= np.float32(bound_px)
     return scaled
 
 
 def loop_to(fields: np.ndarray, count: int) -> np.ndarray:
-    """Complete a short run of fields to `count` by starting it over as often as needed.
+    """Extend a short run of fields to `count` by repeating it.
 
     Args:
         fields: (N, ...), N at least 1.
         count: fields wanted, at least N.
 
     Returns:
-        (count, ...), the same dtype; item i is fields[i % N]. The array itself where it is long enough.
+        (count, ...), the same dtype; item i is fields[i % N]. The array itself if it is long enough.
 
     Raises:
         ValueError: there are no fields, or more than `count`.

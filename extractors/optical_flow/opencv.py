@@ -31,7 +31,7 @@ def tvl1_opencv(frames: np.ndarray, parameters: TVL1Parameters, *, threads: int)
 
     def take_pairs(_: int) -> None:
         # The object keeps its buffers between pairs and is not safe to share between threads.
-        solver = cv2.optflow.DualTVL1OpticalFlow_create(
+        solver = cv2.optflow.DualTVL1OpticalFlow_create(  # type: ignore[attr-defined]  # OpenCV's stubs lack it
             tau=parameters.tau,
             lambda_=parameters.lambda_,
             theta=parameters.theta,

@@ -21,7 +21,7 @@ class TVL1Parameters(BaseModel, frozen=True, extra="forbid"):
     theta: float = Field(0.3, gt=0, description="Tightness between the two halves of the energy (no unit).")
     scales: int = Field(5, ge=1, description="Most levels in the image pyramid (count); no side falls under 16 px.")
     step: float = Field(0.8, gt=0, lt=1, description="Size of a pyramid level over the next finer one (ratio).")
-    warps: int = Field(5, ge=1, description="How often the second frame is warped anew at each level (count).")
+    warps: int = Field(5, ge=1, description="Warps of the second frame at each level (count).")
     epsilon: float = Field(0.01, ge=0, description="Root mean square change under which iterations end (pixels).")
     inner: int = Field(30, ge=1, description="Most iterations between two median filters (count).")
     outer: int = Field(10, ge=1, description="Most rounds of median filter and iterations for each warp (count).")

@@ -1,1 +1,1 @@
-"""Videos made ready for the networks, in child processes."""
+"""Preparation of videos for the networks, in child processes."""

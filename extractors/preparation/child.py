@@ -1,4 +1,4 @@
-"""What runs in a child process of `extractors.preparation.pool`."""
+"""The program of a child process of `extractors.preparation.pool`."""
 
 from __future__ import annotations
 
@@ -25,19 +25,19 @@ from extractors.preparation.preparer import Motion, Part, Preparer, Request
 from extractors.preparation.stopwatch import Stopwatch
 from extractors.video.digests import FileWatch
 
-# What a thread that computes optical flow needs besides the video: 8 MiB of planes, and as much for its stack.
+# Memory of a thread that computes optical flow: 8 MiB of planes, and as much for its stack.
 THREAD_BYTES = 16 * 2**20
 
 
 def serve(connection_fd: int, memory_fd: int) -> None:
-    """Prepare the videos that the parent asks for, until it closes the connection."""
-    # Ctrl-C goes to the whole group of processes; the parent decides what becomes of this one.
+    """Prepare the videos that the parent requests, until it closes the connection."""
+    # Ctrl-C reaches the whole process group; the parent decides when this process ends.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     faulthandler.enable()
-    # Decoders read what strangers made; neither they nor MediaPipe have any business on a network.
+    # Decoders read untrusted files; neither they nor MediaPipe need a network.
     give_up_network()
     _start_no_threads()
-    # MediaPipe would import TensorFlow for a decorator of its documentation: seconds, and hundreds of megabytes.
+    # MediaPipe imports TensorFlow only to decorate its documentation, which takes seconds and hundreds of megabytes.
     sys.modules["tensorflow"] = None  # type: ignore[assignment]
     connection = Connection(connection_fd)
     memory = mmap.mmap(memory_fd, 0)
@@ -55,20 +55,20 @@ def serve(connection_fd: int, memory_fd: int) -> None:
             while True:
                 request = slots.next_request()
                 limit_resource(resource.RLIMIT_CPU, int(time.process_time() + settings.limits.cpu_s) + 1)
-                # For each video: what others have left in caches, and whatever the cores ask for, is not its doing.
+                # Renewed for each video: caches that earlier videos filled, and threads, do not count against it.
                 memory_limit.allow(settings.limits.memory_mb * 2**20 + request.threads * THREAD_BYTES)
                 _answer(preparer, request, slots, count)
     except (EOFError, BrokenPipeError, ConnectionResetError):
-        pass  # the parent has gone, or needs no more
+        pass  # the parent has ended, or needs nothing more
 
 
 def _start_no_threads() -> None:
     """Keep OpenCV and FFmpeg from starting threads by the number of cores; NumPy's are settled before it is imported.
 
-    Every core has a process of its own. Two threads decode a clip in no less time here, and take a tenth more work.
+    Each core has its own process. Here, two threads decode a clip no faster than one, and do a tenth more work.
     """
     cv2.setNumThreads(1)
-    # PyAV has a setting for decoders only. This one is asked by decoders, filters and converters alike.
+    # PyAV has a setting for decoders only. This one applies to decoders, filters and converters alike.
     ctypes.CDLL(av._core.__file__).av_cpu_force_count(1)
 
 
@@ -82,18 +82,18 @@ def _answer(preparer: Preparer, request: Request, slots: _Slots, on_progress: Ca
     except (EOFError, BrokenPipeError, ConnectionResetError):
         raise
     except Exception as error:
-        # First: a lack of memory can have become any error by the time that it comes here.
+        # Check this first: a lack of memory can surface as any error.
         if is_lack_of_memory(error):
-            os._exit(OUT_OF_MEMORY)  # who knows what else got none
+            os._exit(OUT_OF_MEMORY)  # other parts of the process may have failed as well
         end = error if isinstance(error, VideoError) else Fault.of(error)
-    # Who could not open the file has not read anything else either.
+    # If the file could not be opened, nothing else was read from it either.
     if not (isinstance(end, VideoError) and end.reason == "unreadable"):
         end = file.change(on_progress) or end
     slots.connection.send(end)
 
 
 class _Slots:
-    """Sends parts to the parent: windows of motion through the shared memory, all else over the connection."""
+    """Sends parts to the parent: windows of motion through shared memory, everything else over the connection."""
 
     def __init__(self, connection: Connection, memory: mmap.mmap, size: int) -> None:
         self.connection = connection
@@ -101,17 +101,17 @@ class _Slots:
         self._free = list(range(SLOTS))
 
     def next_request(self) -> Request:
-        """Wait for the parent's next request, which comes after all slots of the last one are free again."""
-        while isinstance(message := self.connection.recv(), int):
+        """Wait for the parent's next request. Before it, all slots of the last request become free."""
+        while not isinstance(message := self.connection.recv(), Request):
             self._free.append(message)
         return message
 
     def send(self, part: Part) -> None:
-        """Pass on one part of a video; waits where all slots are full."""
+        """Send one part of a video; wait if all slots are full."""
         if not isinstance(part, Motion):
             self.connection.send(part)
             return
-        # While a request is being answered, all that the parent sends are slots that it is done with.
+        # While a request is being answered, the parent sends nothing but the slots that it has finished with.
         while not self._free or self.connection.poll():
             self._free.append(self.connection.recv())
         slot = self._free.pop()

@@ -1,7 +1,7 @@
 """Child processes that prepare videos ahead of the networks, and that may crash or hang without harm.
 
-Every child has a connection for small messages and a block of shared memory, cut into slots, for windows of motion. A
-child that finds no free slot waits: that is what bounds the memory.
+Each child has a connection for small messages and a block of shared memory, divided into slots, for windows of motion.
+A child that finds no free slot waits, which bounds the memory.
 """
 
 from __future__ import annotations
@@ -16,53 +16,51 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterable, Iterator
+from contextlib import ExitStack
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
 
 import numpy as np
 
 from extractors.errors import Fault, VideoError
-from extractors.faces.crops import SIDE_PX, Window
-from extractors.preparation.preparer import Motion, Part, PreparationSettings, Request
+from extractors.faces.crops import Window
+from extractors.faces.track import FaceTrack
+from extractors.networks import SIDE_PX
+from extractors.preparation.preparer import FaceCrop, Motion, Part, PreparationSettings, Request
 from extractors.video.digests import FileWatch
 
 log = logging.getLogger(__name__)
 
 SLOTS = 2  # one window is computed while another waits for the network
 HEAD_BYTES = mmap.PAGESIZE  # in front of the slots: a counter of progress
-# A child is looked at this often while it says nothing.
+# How often a silent child is checked.
 LOOK_S = 1.0
-# Exit status of a child whose video takes more memory than it may.
+# Exit status of a child whose video exceeds its memory limit.
 OUT_OF_MEMORY = 71
-# A child that nobody but the system has killed (out of memory, perhaps through others) is worth a second try.
+# A child that the system killed (out of memory, perhaps because of other programs) deserves a second try.
 TRIES = 2
-# Every core has a child of its own, and nothing in a child gains from these threads. Each would reserve address space
-# (OpenBLAS, which both NumPy and OpenCV bring: 40 MiB and 130 MiB), which counts as memory. Libraries read this when
-# they are imported, whatever is set outside.
-ONE_THREAD = dict.fromkeys(
-    [
-        *("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS", "BLIS_NUM_THREADS", "VECLIB_MAXIMUM_THREADS"),
-        *("NUMEXPR_NUM_THREADS", "NUMBA_NUM_THREADS"),
-    ],
-    "1",
-)
+# Each core has its own child, and these threads speed up nothing in a child. Each would reserve address space
+# (OpenBLAS, which NumPy and OpenCV both bring: 40 MiB and 130 MiB), which counts as memory. Libraries read these
+# variables when they are imported.
+THREADED = ("OPENBLAS", "OMP", "MKL", "BLIS", "NUMEXPR", "NUMBA")
+ONE_THREAD = {f"{library}_NUM_THREADS": "1" for library in THREADED} | {"VECLIB_MAXIMUM_THREADS": "1"}
 
 
 @dataclass(frozen=True)
 class Finished:
-    """A video's parts are all there; how long that took by stage, in seconds."""
+    """All parts of a video have come; how long each stage took, in seconds."""
 
     seconds: dict[str, float]
 
 
 @dataclass(frozen=True)
 class Again:
-    """The video is prepared from its beginning again; what came of it so far does not count."""
+    """The video is prepared from its beginning again; discard the parts that came before."""
 
 
 @dataclass(frozen=True)
 class InSlot:
-    """Stands for a window of motion whose numbers lie in the shared memory."""
+    """Stands for a window of motion whose values are in the shared memory."""
 
     window: Window
     slot: int
@@ -72,11 +70,11 @@ class InSlot:
 
 @dataclass(frozen=True)
 class Ready:
-    """A child's first words: everything it needs is there."""
+    """A child's first message: it has loaded everything that it needs."""
 
 
 def slot_bytes(settings: PreparationSettings) -> int:
-    """Room for one window: two float32 per pixel and field; grey frames need less."""
+    """Return the size of one slot: two float32 per pixel and field; grey frames need less."""
     size = settings.crops.window_fields * SIDE_PX * SIDE_PX * 2 * 4
     return -(-size // mmap.PAGESIZE) * mmap.PAGESIZE
 
@@ -87,7 +85,7 @@ class PreparerPool:
     Args:
         settings: how videos are prepared.
         processes: how many children, at least 1.
-        stall_s: seconds without progress after which a child is taken to hang.
+        stall_s: seconds without progress after which a child counts as hung.
     """
 
     def __init__(self, settings: PreparationSettings, processes: int, stall_s: float) -> None:
@@ -95,176 +93,190 @@ class PreparerPool:
         self._children = [_Child(settings) for _ in range(processes)]
 
     def __enter__(self) -> PreparerPool:
-        for child in self._children:
-            child.start()
+        with ExitStack() as running:
+            for child in self._children:
+                child.start()
+                running.callback(child.stop)
+            self._running = running.pop_all()
         return self
 
     def __exit__(self, *reason: object) -> None:
-        for child in self._children:
-            child.stop()
+        self._running.close()
 
     def prepare(self, requests: Iterable[Request]) -> Iterator[tuple[int, Part | Again | Finished | VideoError]]:
-        """Give the parts of all videos as they come, those of one video in their order.
+        """Yield the parts of all videos as they come; those of one video are in order.
 
         Args:
-            requests: the videos; asked for one at a time, when a child is free.
+            requests: the videos; read one at a time, when a child is free.
 
         Yields:
             (number of the request, part). `Finished` or a `VideoError` is the last of each request. The array of a
-            `Motion` is valid until the next item is asked for. A fault of the program is logged, and a `VideoError`
-            with stage "extract", reason "internal_error".
+            `Motion` is valid until the next item is requested. A fault of the program is logged and becomes a
+            `VideoError` with stage "extract", reason "internal_error".
         """
         waiting = enumerate(requests)
         try:
             while self._hand_out(waiting):
-                for child in self._speaking():
-                    yield from self._listen(child)
+                for child, task in self._speaking():
+                    yield from self._listen(child, task)
         finally:
             for child in self._children:
-                if child.request is not None:
+                if child.task is not None:
                     child.restart()
 
     def _hand_out(self, waiting: Iterator[tuple[int, Request]]) -> bool:
-        """Give every idle child a video, and say whether any is at work."""
+        """Give every idle child a video; return whether any child is at work."""
         for child in self._children:
-            if child.request is None and (following := next(waiting, None)) is not None:
+            if child.task is None and (following := next(waiting, None)) is not None:
                 child.take(*following)
-        return any(child.request is not None for child in self._children)
+        return any(child.task is not None for child in self._children)
 
-    def _speaking(self) -> list[_Child]:
-        """Children that have something to say, or nothing more."""
-        busy = {child.connection: child for child in self._children if child.request is not None}
-        ready = [busy[connection] for connection in wait(list(busy), timeout=LOOK_S)]
-        return ready + [child for child in busy.values() if child not in ready and self._overdue(child)]
+    def _speaking(self) -> list[tuple[_Child, _Task]]:
+        """Return the children that have sent something, have died or are overdue, with their tasks."""
+        busy = [(child, child.task) for child in self._children if child.task is not None]
+        ready = wait([child.connection for child, _ in busy], timeout=LOOK_S)
+        return [(child, task) for child, task in busy if child.connection in ready or self._overdue(child, task)]
 
-    def _overdue(self, child: _Child) -> str:
-        """Why a child's video must be given up; empty if it need not."""
-        name, most = child.request.path.name, self._settings.limits.wall_s
-        if time.monotonic() - child.began > most:
+    def _overdue(self, child: _Child, task: _Task) -> str:
+        """Return why the child's video must be given up; empty if it need not be."""
+        name, most = task.request.path.name, self._settings.limits.wall_s
+        if time.monotonic() - task.began > most:
             return f"preparing {name} takes longer than limits.wall_s allows ({most:g} s)"
-        # Who has something to say has moved on, however long it was not listened to.
+        # A child with a message waiting has made progress, however long nobody has listened to it.
         if not child.connection.poll() and child.still_s() > self._stall_s:
             return f"no progress in {name} for {self._stall_s:g} s"
         return ""
 
-    def _listen(self, child: _Child) -> Iterator[tuple[int, Part | Again | Finished | VideoError]]:
-        number = child.number
-        if why := self._overdue(child):
-            file = child.file
+    def _listen(self, child: _Child, task: _Task) -> Iterator[tuple[int, Part | Again | Finished | VideoError]]:
+        if why := self._overdue(child, task):
             child.restart()
-            yield number, file.change() or VideoError("decode", "timeout", why)
+            yield task.number, task.file.change() or VideoError("decode", "timeout", why)
             return
         try:
             message = child.hear()
-        except (EOFError, OSError):  # OSError: in the midst of a message
-            yield from self._bury(child)
+        except (EOFError, OSError):  # OSError: it died while sending
+            yield from self._bury(child, task)
             return
         match message:
             case Ready():
                 return
             case InSlot():
-                yield number, child.motion(message)
+                yield task.number, child.motion(message)
                 child.send(message.slot)
-                return
             case Finished() | VideoError():
-                child.request = None
+                child.task = None
+                yield task.number, message
             case Fault():
-                log.error("a fault of the program at %s:\n%s", child.request.path, message.trace)
-                child.request, message = None, message.refusal()
-        yield number, message
+                log.error("a fault of the program at %s:\n%s", task.request.path, message.trace)
+                child.task = None
+                yield task.number, message.refusal()
+            case FaceTrack() | FaceCrop() | Motion():
+                yield task.number, message
 
-    def _bury(self, child: _Child) -> Iterator[tuple[int, Again | VideoError]]:
-        number, request, tries, file = child.number, child.request, child.tries, child.file
+    def _bury(self, child: _Child, task: _Task) -> Iterator[tuple[int, Again | VideoError]]:
+        """Replace a dead child, and try its video again or refuse it."""
         if not child.ready:
             raise RuntimeError(f"a process that prepares videos cannot start ({_ended(child.stop())})")
-        status = child.restart()
-        if status == -signal.SIGKILL and tries < TRIES:
-            yield number, Again()
-            child.take(number, request, tries + 1)
-        elif status == -signal.SIGXCPU:
-            most = self._settings.limits.cpu_s
-            message = f"preparing {request.path.name} takes more processor time than limits.cpu_s allows ({most:g} s)"
-            yield number, file.change() or VideoError("decode", "timeout", message)
+        status, name, limits = child.restart(), task.request.path.name, self._settings.limits
+        if status == -signal.SIGKILL and task.tries < TRIES:
+            yield task.number, Again()
+            child.take(task.number, task.request, task.tries + 1)
+            return
+        if status == -signal.SIGXCPU:
+            reason = "timeout"
+            message = f"preparing {name} takes more processor time than limits.cpu_s allows ({limits.cpu_s:g} s)"
         elif status == OUT_OF_MEMORY:
-            most_mb = self._settings.limits.memory_mb
-            message = f"preparing {request.path.name} takes more memory than limits.memory_mb allows ({most_mb})"
-            yield number, file.change() or VideoError("decode", "too_large", message)
+            reason = "too_large"
+            message = f"preparing {name} takes more memory than limits.memory_mb allows ({limits.memory_mb})"
         else:
-            message = f"decoding {request.path.name} {_ended(status)}"
-            yield number, file.change() or VideoError("decode", "decoder_crashed", message)
+            reason, message = "decoder_crashed", f"decoding {name} {_ended(status)}"
+        yield task.number, task.file.change() or VideoError("decode", reason, message)
 
 
-@dataclass
+@dataclass(frozen=True)
+class _Task:
+    """A video that a child works on.
+
+    Args:
+        number: the request's number.
+        request: the video.
+        file: its file, watched since the task began.
+        tries: how often the video was begun, this time included.
+        began: when, by the monotonic clock.
+    """
+
+    number: int
+    request: Request
+    file: FileWatch
+    tries: int
+    began: float
+
+
 class _Child:
     """One child process as its parent sees it.
 
     Attributes:
-        number, request: what it is working on; None for the request while it is idle.
-        file: the request's, watched since.
-        tries: how often that was begun.
+        task: None while the child is idle.
         ready: whether it has started well.
-        began: when it was given its request, by the monotonic clock.
     """
 
-    settings: PreparationSettings
-    number: int = 0
-    request: Request | None = None
-    file: FileWatch | None = None
-    tries: int = 1
-    ready: bool = False
-    began: float = 0.0
+    def __init__(self, settings: PreparationSettings) -> None:
+        self._settings = settings
+        self.task: _Task | None = None
+        self.ready = False
 
     def start(self) -> None:
-        """Start the process; `ready` comes later, by itself."""
+        """Start the process; it reports later that it is ready."""
         ours, theirs = socket.socketpair()
-        # Never closed by hand: somebody may still hold a window that lies in it.
-        memory = _anonymous_file(HEAD_BYTES + SLOTS * slot_bytes(self.settings))
+        # Never closed explicitly: a caller may still hold a window inside it.
+        memory = _anonymous_file(HEAD_BYTES + SLOTS * slot_bytes(self._settings))
         self._memory = mmap.mmap(memory, 0)
         # Not multiprocessing: its children import the main module again, and with it Prefect and TensorFlow.
         code = f"from extractors.preparation.child import serve; serve({theirs.fileno()}, {memory})"
-        self._process = subprocess.Popen(
-            [sys.executable, "-c", code],
-            env={**os.environ, **ONE_THREAD},
-            pass_fds=[theirs.fileno(), memory],
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL,
-        )
-        theirs.close()
-        os.close(memory)
+        try:
+            self._process = subprocess.Popen(
+                [sys.executable, "-c", code],
+                env={**os.environ, **ONE_THREAD},
+                pass_fds=[theirs.fileno(), memory],
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+            )
+        finally:
+            theirs.close()
+            os.close(memory)
         self.ready = False
         self.connection = Connection(ours.detach())
-        self.send(self.settings)
+        self.send(self._settings)
 
     def stop(self) -> int:
-        """Let the child end, by force if it does not at once; return its exit status."""
+        """End the child, by force if it does not end by itself; return its exit status."""
         self.connection.close()
         try:
-            status = self._process.wait(timeout=0 if self.request is not None else 5)
+            status = self._process.wait(timeout=0 if self.task is not None else 5)
         except subprocess.TimeoutExpired:
             self._process.kill()
             status = self._process.wait()
         return status
 
     def restart(self) -> int:
-        """Replace a child that is dead, or that must be given up; return the old one's exit status."""
+        """Replace a child that is dead or must be given up; return the old one's exit status."""
         status = self.stop()
-        self.request = None
+        self.task = None
         self.start()
         return status
 
     def take(self, number: int, request: Request, tries: int = 1) -> None:
-        """Begin with a video."""
-        self.file = FileWatch(request.path, request.sha256)
+        """Send the child a video."""
+        file = FileWatch(request.path, request.sha256)
         if not self.send(request) and self.ready:
-            # It died while it had nothing to do, which is not this video's fault.
+            # It died while it was idle, which is not this video's fault.
             self.restart()
             self.send(request)
-        self.number, self.request, self.tries = number, request, tries
-        self.began = time.monotonic()
+        self.task = _Task(number, request, file, tries, time.monotonic())
         self._moved()
 
     def send(self, message: object) -> bool:
-        """Whether the message went out; that a child is dead is seen when it is heard next."""
+        """Send a message; return whether it went out. `hear` reports a dead child."""
         try:
             self.connection.send(message)
         except (BrokenPipeError, ConnectionResetError):
@@ -272,21 +284,21 @@ class _Child:
         return True
 
     def hear(self) -> object:
-        """Take the child's next message. Raises EOFError or OSError if it is dead."""
+        """Return the child's next message. Raises EOFError or OSError if it is dead."""
         message = self.connection.recv()
         self.ready = True
         self._moved()
         return message
 
     def motion(self, message: InSlot) -> Motion:
-        """The window that lies in a slot, without a copy."""
-        offset = HEAD_BYTES + message.slot * slot_bytes(self.settings)
+        """Return the window in a slot, without copying it."""
+        offset = HEAD_BYTES + message.slot * slot_bytes(self._settings)
         count = int(np.prod(message.shape))
         fields = np.frombuffer(self._memory, message.dtype, count, offset).reshape(message.shape)
         return Motion(message.window, fields)
 
     def still_s(self) -> float:
-        """For how long the child has been seen not to move on, in seconds."""
+        """Return for how many seconds the child has made no progress."""
         if int.from_bytes(self._memory[:8], sys.byteorder) != self._counted:
             self._moved()
         return time.monotonic() - self._since
@@ -296,7 +308,7 @@ class _Child:
 
 
 def _anonymous_file(size: int) -> int:
-    """A descriptor of a file without a name: nothing is left of it, however the processes end."""
+    """Open a file without a name and return its descriptor: nothing remains of it, however the processes end."""
     if hasattr(os, "memfd_create"):
         descriptor = os.memfd_create("traitline-windows")
     else:

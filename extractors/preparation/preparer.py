@@ -1,4 +1,4 @@
-"""From a video file to what the networks take: face track, face crops, windows of motion. No network runs here."""
+"""From a video file to the inputs of the networks: face track, face crops, windows of motion. No network runs here."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ from extractors.video.limits import DEFAULT_LIMITS, Limits
 
 @dataclass(frozen=True)
 class PreparationSettings:
-    """Everything that says how a video is prepared.
+    """All settings that preparation depends on.
 
     Args:
         face_model: the face detector's file.
-        optical_flow: its engine is never "auto". With "gpu", which belongs to the process that has the
-            GPU, windows come as grey frames; otherwise as optical flow.
-        limits: what a video may cost.
+        optical_flow: its engine is never "auto". With "gpu", which runs in the process that has the GPU, windows
+            come as grey frames; otherwise as optical flow.
+        limits: the resources that a video may take.
     """
 
     face_model: Path
@@ -39,11 +39,11 @@ class PreparationSettings:
 
 @dataclass(frozen=True)
 class Request:
-    """One video and what of it is wanted.
+    """One video and the parts wanted of it.
 
     Args:
         path: the file.
-        track: of the main person's face, where it is known already.
+        track: the main person's face track, if it is known already.
         static: whether face crops are wanted.
         dynamic: whether windows of motion are wanted.
         threads: pairs of frames whose optical flow is computed at the same time.
@@ -68,12 +68,12 @@ class FaceCrop:
 
 @dataclass(frozen=True)
 class Motion:
-    """What moves in one window.
+    """Motion in one window.
 
     Args:
-        window: where it is.
-        fields: float32 [window.fields, 224, 224, 2] in [-1, 1], as `scale_for_i3d` gives them; or with
-            engine "gpu" the grey frames to compute them from, uint8 [window.fields + 1, 224, 224].
+        window: its place in the video.
+        fields: float32 [window.fields, 224, 224, 2] in [-1, 1], as `scale_for_i3d` gives them; or with engine "gpu"
+            the grey frames to compute them from, uint8 [window.fields + 1, 224, 224].
     """
 
     window: Window
@@ -84,11 +84,11 @@ Part = FaceTrack | FaceCrop | Motion
 
 
 class Preparer:
-    """Prepare one video after the other. Use it as a context manager; the face detector must be closed.
+    """Prepares one video after another. Use it as a context manager; the face detector must be closed.
 
     Args:
-        settings: how.
-        on_progress: called for every picture that faces are looked for in, and for every window.
+        settings: how to prepare videos.
+        on_progress: called for each picture in which faces are detected, and for each window.
     """
 
     def __init__(self, settings: PreparationSettings, on_progress: Callable[[], None]) -> None:
@@ -104,25 +104,25 @@ class Preparer:
         self._resources.close()
 
     def prepare(self, request: Request, watch: Stopwatch) -> Iterator[Part]:
-        """Give a video's parts as they come: its track, if it is not known yet, then crops and windows in their order.
+        """Yield a video's parts as they come: its track, unless it is known, then crops and windows in order.
 
         Args:
             request: the video.
-            watch: the time is added to its stages "decode", "faces" and "optical flow".
+            watch: adds the time to its stages "decode", "faces" and "optical flow".
 
         Raises:
-            VideoError: the video cannot be used, at whatever point that shows.
+            VideoError: the video is unusable; may come after any part.
         """
         settings, track = self._settings, request.track
         if track is None:
-            # Whatever is not the detector's time is the decoder's.
+            # The time outside the detector is the decoder's.
             with watch.measure("decode"):
                 detector = _MeasuredDetector(self._detector, watch, self._on_progress)
                 track = track_faces(request.path, detector, settings.video, settings.faces, settings.limits)
             yield track
         windows = plan_windows(track, settings.crops)
         static_frames = plan_static(windows, settings.crops) if request.static else []
-        crops = iter_crops(request.path, windows, static_frames, fps=settings.video.fps, most=settings.limits)
+        crops = iter_crops(request.path, windows, static_frames, fps=settings.video.fps, limits=settings.limits)
         for cut in watch.iterate("decode", crops):
             self._on_progress()
             yield from (FaceCrop(frame, pixels) for frame, pixels in cut.static)
@@ -143,7 +143,7 @@ class Preparer:
 
 
 class _MeasuredDetector:
-    """A face detector whose time is counted."""
+    """Adds a face detector's time to a stopwatch."""
 
     def __init__(self, detector: FaceDetector, watch: Stopwatch, on_progress: Callable[[], None]) -> None:
         self._detector, self._watch, self._on_progress = detector, watch, on_progress

@@ -1,10 +1,10 @@
-"""Where the time goes, stage by stage."""
+"""Wall time by stage."""
 
 from __future__ import annotations
 
 import time
-from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import TypeVar
 
@@ -14,14 +14,14 @@ STAGES = ("decode", "faces", "optical flow", "ResNet-50", "I3D", "write")
 
 
 class Stopwatch:
-    """Adds up wall time by stage. A stage within another one takes its time away from the outer one.
+    """Adds up wall time by stage. Time in a nested stage counts for the nested stage only.
 
     Attributes:
         seconds: stage -> seconds so far.
     """
 
     def __init__(self) -> None:
-        self.seconds: Counter[str] = Counter()
+        self.seconds: defaultdict[str, float] = defaultdict(float)
         self._running: list[str] = []
         self._since = 0.0
 
@@ -36,8 +36,13 @@ class Stopwatch:
             self._book()
             self._running.pop()
 
+    def add(self, seconds: Mapping[str, float]) -> None:
+        """Add another stopwatch's seconds."""
+        for stage, more in seconds.items():
+            self.seconds[stage] += more
+
     def iterate(self, stage: str, items: Iterable[Item]) -> Iterator[Item]:
-        """Pass items on, counting for `stage` the time that each takes to come, and not what is done with it."""
+        """Yield items, and count the time that each takes to arrive for `stage`."""
         waiting = iter(items)
         while True:
             with self.measure(stage):

@@ -1,5 +1,5 @@
-"""Static features: what a face looks like in one frame, by ResNet-50."""
+"""Static features: the appearance of a face in one frame, by ResNet-50."""
 
-from extractors.static.extractor import ASSET, FEATURES, REVISION, SIDE_PX, StaticFeatureExtractor, StaticSettings
+from extractors.static.extractor import ASSET, FEATURES, REVISION, StaticFeatureExtractor, StaticSettings
 
-__all__ = ["ASSET", "FEATURES", "REVISION", "SIDE_PX", "StaticFeatureExtractor", "StaticSettings"]
+__all__ = ["ASSET", "FEATURES", "REVISION", "StaticFeatureExtractor", "StaticSettings"]

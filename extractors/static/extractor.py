@@ -1,9 +1,9 @@
-"""Static features: what a face looks like in one frame, by ResNet-50."""
+"""Static features: the appearance of a face in one frame, by ResNet-50."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Final, Literal
 
 import numpy as np
 from pydantic import BaseModel, Field
@@ -11,23 +11,21 @@ from pydantic import BaseModel, Field
 from extractors.assets import catalog
 from extractors.assets.files import AssetError
 from extractors.assets.own import find_own, resolve_own
+from extractors.networks import SIDE_PX
 from extractors.networks.batches import describe_in_batches
 from extractors.networks.inference import Precision, for_inference
 
 ASSET = "resnet50_imagenet"
-SIDE_PX = 224
-FEATURES = 2048
-REVISION = 2  # part of the cache key: raise it when this code's numbers change
+FEATURES: Final = 2048
+REVISION = 2  # part of the cache key: raise it if this code's results change
 
 
 class StaticSettings(BaseModel, frozen=True, extra="forbid"):
     """How face crops become static tokens."""
 
     base_model: Literal["resnet50"] = Field("resnet50", description="Network that describes a face crop.")
-    weights: str | None = Field(
-        None, description="Fine-tuned asset, as in faces-1, in place of the weights that all networks have."
-    )
-    frozen_layers: int = Field(4, ge=0, le=53, description="First convolutional layers that training leaves alone.")
+    weights: str | None = Field(None, description="Fine-tuned asset, such as faces-1, in place of the usual weights.")
+    frozen_layers: int = Field(4, ge=0, le=53, description="First convolutional layers that training leaves unchanged.")
     output_dim: Literal[2048] = Field(FEATURES, description="Numbers per static token.")
     precision: Precision = Field(
         "float32",
@@ -37,17 +35,17 @@ class StaticSettings(BaseModel, frozen=True, extra="forbid"):
     batch_size: int = Field(
         16,
         ge=1,
-        description="Face crops in one pass through the network, at most: halved where the memory of a GPU runs out; "
-        "changes no number.",
+        description="Face crops in one pass through the network, at most; halved if GPU memory runs out. It changes "
+        "no result.",
     )
 
     def numerics(
         self, weights: Literal["pretrained", "random"], seed: int, assets_folder: Path | None = None
     ) -> dict[str, Any]:
-        """Everything that changes the numbers, for a cache key; JSON-able.
+        """All settings that change the numbers, for a cache key; JSON-able.
 
         Raises:
-            extractors.assets.AssetError: there is no such fine-tuned asset.
+            extractors.assets.AssetError: the fine-tuned asset does not exist.
         """
         if self.weights is not None:
             origin = {"weights": "fine-tuned", "digest": find_own(self.weights, assets_folder).digest}
@@ -59,8 +57,8 @@ class StaticSettings(BaseModel, frozen=True, extra="forbid"):
 class StaticFeatureExtractor:
     """ResNet-50 v1 without its head: 2048 numbers per face crop, by global average pooling.
 
-    The first `frozen_layers` convolutional layers are marked as not trainable: fine-tuning leaves these general edge
-    and colour filters as ImageNet made them. Extraction changes no weight, so that features do not depend on it. With
+    The first `frozen_layers` convolutional layers are marked as not trainable: fine-tuning keeps these general edge
+    and colour filters from ImageNet. Extraction changes no weight, so that features do not depend on it. With
     the default of 4 these are conv1_conv, conv2_block1_1_conv, conv2_block1_2_conv and conv2_block1_0_conv (the
     projection beside the first block), in keras.applications' names and order.
 
@@ -70,16 +68,16 @@ class StaticFeatureExtractor:
         frozen_layers: number of first convolutional layers that are not trainable.
         precision: of weights and activations during extraction; see `extractors.networks.inference.for_inference`.
         seed: seed of random weights.
-        batch_size: crops in one pass, at most: it is halved where the device's memory runs out.
-        asset_folder: folder with the weight file, in place of the usual search.
+        batch_size: crops in one pass, at most; halved if the device's memory runs out.
+        asset_folder: folder with the weight file, in place of the usual places.
 
     Attributes:
         model: the Keras model in float32 for training, float32 [N, 224, 224, 3] (Caffe's BGR minus means) to float32
-            [N, 2048]. Extraction uses a copy: call `refresh` once its weights have changed.
+            [N, 2048]. Extraction uses a copy: call `refresh` after its weights change.
 
     Raises:
-        extractors.assets.AssetError: pretrained weights cannot be had.
-        extractors.errors.DeviceError: this machine cannot compute in that precision.
+        extractors.assets.AssetError: pretrained weights are unavailable.
+        extractors.errors.DeviceError: this machine does not support that precision.
 
     Sources:
         He et al., "Deep Residual Learning for Image Recognition", CVPR 2016; keras.applications.resnet.
@@ -116,18 +114,18 @@ class StaticFeatureExtractor:
             self.load_weights(weight_file)
 
     def refresh(self) -> None:
-        """Take the weights that `model` has now for extraction."""
+        """Use the current weights of `model` for extraction."""
         self._network = for_inference(self.model, self.precision)
 
     def save_weights(self, path: Path) -> None:
-        """Write the weights of `model` into a file, whose name must end in .weights.h5."""
+        """Write the weights of `model` to a file whose name ends in .weights.h5."""
         self.model.save_weights(path)
 
     def load_weights(self, path: Path) -> None:
-        """Take weights from a file of `save_weights`, or of keras.applications without its head.
+        """Load weights from a file of `save_weights`, or of keras.applications without the head.
 
         Raises:
-            extractors.assets.AssetError: the file is not there, or is none for this network.
+            extractors.assets.AssetError: the file is missing, or does not fit this network.
         """
         try:
             self.model.load_weights(path)
@@ -157,14 +155,15 @@ class StaticFeatureExtractor:
     __call__ = extract
 
     def _describe(self, batch: np.ndarray) -> np.ndarray:
-        # oneDNN sums in another order for a lone picture: with a copy beside it, its last bits are those of any batch.
+        # oneDNN sums in another order for a single picture: with a copy beside it, its bits match those of any batch.
         filled = batch.repeat(2, axis=0) if len(batch) == 1 else batch
-        return self._network.predict_on_batch(self._preprocess(filled.astype(np.float32)))[: len(batch)]
+        features: np.ndarray = self._network.predict_on_batch(self._preprocess(filled.astype(np.float32)))
+        return features[: len(batch)]
 
 
 def _draw_weights(model: Any, seed: int) -> None:
-    # keras.applications takes no seed; He initialisation drawn in the order of the layers can be repeated. The last
-    # BatchNorm of each block is turned down, or 16 residual additions would double the features' scale 16 times.
+    # keras.applications takes no seed, but He initialization drawn in the order of the layers is repeatable. The last
+    # BatchNorm of each block is scaled down; otherwise 16 residual additions would double the features' scale 16 times.
     generator = np.random.default_rng(seed)
     for layer in model.layers:
         if hasattr(layer, "kernel"):

@@ -1,8 +1,8 @@
-"""Fine-tuning of ResNet-50: its unfrozen layers learn to say labels of face crops.
+"""Fine-tuning of ResNet-50: its unfrozen layers learn to predict labels of face crops.
 
-First a linear head is fitted on the features of the network as it is. From there head and unfrozen layers are trained
-together, which changes features less than a head of random numbers would (linear probing, then fine-tuning). BatchNorm
-is frozen throughout, for batches of a few crops have no statistics worth having.
+First a linear head is fitted to the features of the unchanged network. Then head and unfrozen layers are trained
+together, which changes the features less than a random head would (linear probing, then fine-tuning). BatchNorm stays
+frozen, because the statistics of batches of a few crops are useless.
 
 Sources:
     Kumar et al., "Fine-Tuning can Distort Pretrained Features and Underperform Out-of-Distribution", ICLR 2022.
@@ -13,6 +13,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -21,7 +22,7 @@ from pydantic import BaseModel, Field
 if TYPE_CHECKING:
     import keras
 
-# Crops of so many videos are mixed into batches; more mix better and take more memory (2.4 MB each with 16 crops).
+# Videos whose crops are mixed into batches; more mix better and take more memory (2.4 MB each with 16 crops).
 MIXED_VIDEOS = 16
 RIDGE_PENALTIES = 10.0 ** np.arange(-2, 7)
 
@@ -34,7 +35,7 @@ class FinetuneSettings(BaseModel, frozen=True, extra="forbid"):
         pattern="^[A-Za-z0-9][A-Za-z0-9._]*$",
         description="Name of the new asset; its version is added, as in faces-1.",
     )
-    epochs: int = Field(20, ge=1, description="Most passes over the training videos.")
+    epochs: int = Field(20, ge=1, description="Maximum passes over the training videos.")
     patience: int = Field(3, ge=1, description="Passes without a lower validation error after which training stops.")
     learning_rate: float = Field(3e-5, gt=0, description="Step size of Adam.")
     batch_size: int = Field(16, ge=1, description="Face crops in one step (count).")
@@ -44,13 +45,13 @@ class FinetuneSettings(BaseModel, frozen=True, extra="forbid"):
 
 @dataclass(frozen=True, slots=True)
 class FinetuneReport:
-    """What came of it: mean squared errors of the validation videos, whose crops' predictions are averaged.
+    """Result of fine-tuning: mean squared errors on the validation videos, with predictions averaged over crops.
 
     Attributes:
-        constant_error: of always saying the training videos' mean.
-        frozen_error: of the best linear head on the network as it was (its penalty chosen on the same videos).
+        constant_error: of always predicting the training videos' mean.
+        frozen_error: of the best linear head on the unchanged network (penalty chosen on the same videos).
         errors: after each epoch.
-        best_epoch: 1, 2, ... the one whose weights the network has now; 0: none was better, it is as it was.
+        best_epoch: 1, 2, ...: the epoch whose weights the network has now; 0: no epoch was better, and it is unchanged.
     """
 
     constant_error: float
@@ -60,7 +61,7 @@ class FinetuneReport:
 
     @property
     def best_error(self) -> float:
-        """Of the network as it is now."""
+        """Error of the network as it is now."""
         return min([self.frozen_error, *self.errors])
 
 
@@ -73,18 +74,18 @@ def fine_tune(
     settings: FinetuneSettings,
     on_video: Callable[[str], None] = lambda state: None,
 ) -> FinetuneReport:
-    """Train the layers of a network that are marked as trainable, and leave it with its best weights.
+    """Train the trainable layers of a network, and leave it with its best weights.
 
-    Every BatchNorm is frozen. Crops are mirrored at random and changed in no other way.
+    Every BatchNorm is frozen. Crops are mirrored at random and otherwise unchanged.
 
     Args:
         model: keras.applications' ResNet-50 without its head, as `StaticFeatureExtractor.model`; changed in place.
-        read: gives a video's face crops, uint8 RGB [n, side, side, 3], n >= 1; called once per epoch and video.
+        read: returns a video's face crops, uint8 RGB [n, side, side, 3], n >= 1; called once per epoch and video.
         labels: float32 [videos, traits].
-        training: indices of the videos to learn from.
-        validation: indices of others, of other people, that say when to stop.
-        settings: how.
-        on_video: called after each video that was read, with what is known by then in a few words.
+        training: indices of the training videos.
+        validation: indices of videos of other people, which decide when to stop.
+        settings: how to train.
+        on_video: called after each video that was read, with a short description of the state.
     """
     import keras
 
@@ -103,9 +104,10 @@ def fine_tune(
     generator = np.random.default_rng(settings.seed)
     for epoch in range(1, settings.epochs + 1):
         state = f"epoch {epoch}, error {min([frozen_error, *errors]):.5f}"
-        for batch, video in _batches(read, training, settings, generator, lambda: on_video(state)):  # noqa: B023
-            network.train_on_batch(_prepared(batch), labels[video])
-        error = _validation_error(network, read, labels, validation, settings, lambda: on_video(state))  # noqa: B023
+        tell = partial(on_video, state)
+        for batch, owners in _batches(read, training, settings, generator, tell):
+            network.train_on_batch(_prepared(batch), labels[owners])
+        error = _validation_error(network, read, labels, validation, settings, tell)
         if error < min([frozen_error, *errors]):
             best_weights, best_epoch = model.get_weights(), epoch
         errors.append(error)
@@ -118,7 +120,7 @@ def fine_tune(
 
 
 def _freeze_norms(model: keras.Model) -> None:
-    """Freeze every BatchNorm: as a part of another model's training it would else take each batch's statistics."""
+    """Freeze every BatchNorm; otherwise it would use each batch's statistics in training."""
     import keras
 
     for layer in model.layers:
@@ -129,7 +131,8 @@ def _freeze_norms(model: keras.Model) -> None:
 def _prepared(crops: np.ndarray) -> np.ndarray:
     import keras
 
-    return keras.applications.resnet.preprocess_input(crops.astype(np.float32))
+    prepared: np.ndarray = keras.applications.resnet.preprocess_input(crops.astype(np.float32))
+    return prepared
 
 
 def _predict(network: keras.Model, crops: np.ndarray, batch_size: int) -> np.ndarray:
@@ -140,20 +143,20 @@ def _predict(network: keras.Model, crops: np.ndarray, batch_size: int) -> np.nda
 def _fit_head(
     features: dict[int, np.ndarray], labels: np.ndarray, training: Sequence[int], validation: Sequence[int]
 ) -> tuple[keras.Model, float]:
-    """Fit a linear head by ridge regression, with the penalty that suits the validation videos best; and its error."""
+    """Fit a linear head by ridge regression, with the best penalty for the validation videos; return head and error."""
     import keras
     from sklearn.linear_model import Ridge
 
     seen, held_out = (np.stack([features[video] for video in part]) for part in (training, validation))
     centre, scale = seen.mean(axis=0), seen.std(axis=0)
-    scale = scale + 0.1 * scale.mean() + 1e-6  # what hardly varies is not to be blown up
-    best_error, best = np.inf, None
+    scale = scale + 0.1 * scale.mean() + 1e-6  # features that hardly vary must not be amplified
+    fits = []
     for penalty in RIDGE_PENALTIES:
         ridge = Ridge(alpha=penalty).fit((seen - centre) / scale, labels[list(training)])
         said = ridge.predict((held_out - centre) / scale).reshape(len(held_out), -1)
         error = float(np.mean((said - labels[list(validation)]) ** 2))
-        if error < best_error:
-            best_error, best = error, ridge
+        fits.append((error, ridge))
+    best_error, best = min(fits, key=lambda fit: fit[0])
     dense = keras.layers.Dense(labels.shape[1])
     dense.build((None, len(centre)))
     dense.set_weights([np.atleast_2d(best.coef_).T.astype(np.float32), np.ravel(best.intercept_).astype(np.float32)])
@@ -201,7 +204,7 @@ def _validation_error(
     settings: FinetuneSettings,
     on_video: Callable[[], None],
 ) -> float:
-    """Mean squared error, each video's crops averaged first."""
+    """Return the mean squared error of predictions averaged over each video's crops."""
     errors = []
     for video in videos:
         said = _predict(network, read(video), settings.batch_size).mean(axis=0)

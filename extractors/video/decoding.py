@@ -1,4 +1,4 @@
-"""Decoding with FFmpeg: open a local file, take what can be decoded of it, and say when each frame is shown."""
+"""Decoding with FFmpeg: open a local file, decode its intact frames, and tell when each is shown."""
 
 from __future__ import annotations
 
@@ -7,12 +7,14 @@ import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from fractions import Fraction
 from functools import partial
 from pathlib import Path
 
 import av
 from av.container import InputContainer
 from av.packet import Packet
+from av.stream import Stream
 from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 
@@ -23,18 +25,18 @@ from extractors.video.limits import DEFAULT_LIMITS, Limits
 from extractors.video.main_stream import main_video
 from extractors.video.packet_order import PacketOrder
 
-# A clock that goes back by more than this has been restarted (joined broadcast recordings); less is disorder, which
-# reaches over no more frames than a decoder holds back.
+# A clock that goes back by more than this was restarted (joined broadcast recordings). Less is disorder, which spans no
+# more frames than a decoder holds back.
 RESTART_S, RESTART_FRAMES = 1.0, 16
-# Key frames lie at most 10 s apart, 250 frames with common encoders; more than that before the first one is missing.
+# Key frames are at most 10 s apart (250 frames with common encoders); a longer lead means missing video.
 LONGEST_LEAD_S = 10.0
-# Only these, by FFmpeg's names, begin in mid-stream by nature; in others, such packets are damage.
+# Only these, by FFmpeg's names, begin in mid-stream by design; in others, such packets are damage.
 BROADCASTS = ("mpegts", "mpeg")
-# FFmpeg goes by what is in a file, not by its name. Playlists and lists (HLS, concat, DASH, patterns of pictures) would
-# have it read other files: only formats that hold their video themselves are opened. These are FFmpeg's names.
+# FFmpeg detects formats by content, not by name. Playlists (HLS, concat, DASH, image patterns) would make it read other
+# files, so only formats that contain their video are opened. These are FFmpeg's names.
 FORMATS = (
-    *("mov", "matroska", "avi", "mpegts", "mpeg", "mpegvideo", "flv", "live_flv", "ogg", "asf", "mxf", "dv", "nut"),
-    *("ivf", "wtv", "rm", "m4v", "h264", "hevc", "obu", "mjpeg", "jpeg_pipe", "yuv4mpegpipe"),
+    "mov,matroska,avi,mpegts,mpeg,mpegvideo,flv,live_flv,ogg,asf,mxf,dv,nut,"
+    "ivf,wtv,rm,m4v,h264,hevc,obu,mjpeg,jpeg_pipe,yuv4mpegpipe"
 )
 
 _CHUNK_BYTES = 2**20
@@ -42,17 +44,17 @@ _CHUNK_BYTES = 2**20
 
 @dataclass(slots=True)
 class Tally:
-    """What decoding a file came to.
+    """Counts of what was decoded from a file.
 
     Args:
-        good: frames decoded whole, from the first one on.
+        good: intact frames.
         broken: packets that do not decode and frames that the decoder marks as damaged, after the first good frame
             (a recording that begins in mid-stream has some before it).
-        shown_s: when the last frame gives way, from the first frame on.
-        others_s: when the last packet of another stream ends, by the file's own clock.
-        lead_s: what lies before the first key frame of a broadcast recording that was begun, or cut, in mid-stream, and
-            depends on pictures that the file does not have.
-        share: what was decoded of what the file promises, once that is known; NaN where it promises nothing.
+        shown_s: end of the last frame, from the start of the first.
+        others_s: end of the last packet of any other stream, by the file's clock.
+        lead_s: time before the first key frame of a broadcast recording that begins in mid-stream; it depends on
+            pictures that the file lacks.
+        share: decoded share of what the file promises, once known; NaN if it promises nothing.
     """
 
     good: int = 0
@@ -64,22 +66,22 @@ class Tally:
 
     @property
     def total(self) -> int:
-        """Frames of which something was found in the file."""
+        """Frames that the file contains, intact or broken."""
         return self.good + self.broken
 
 
 @contextmanager
-def opened(path: Path | str, most: Limits = DEFAULT_LIMITS) -> Iterator[tuple[InputContainer, VideoStream]]:
+def opened(path: Path | str, limits: Limits = DEFAULT_LIMITS) -> Iterator[tuple[InputContainer, VideoStream]]:
     """Open a local video file and its main video stream; FFmpeg's complaints become `VideoError`.
 
     Raises:
         VideoError: stage "decode"; reason "unreadable", "not_a_video", "no_video", "unsupported" or "too_large".
-        OSError: the disk failed, which is not the video's fault.
+        OSError: the disk failed, which is not the fault of the video.
     """
     name = Path(path).name
     try:
-        # A name is never taken for an address, and nothing but a file is ever opened.
-        options = {"protocol_whitelist": "file", "format_whitelist": ",".join(FORMATS)}
+        # A name is never treated as an address, and only files are opened.
+        options = {"protocol_whitelist": "file", "format_whitelist": FORMATS}
         reopen = partial(av.open, f"file:{path}", options=options, metadata_errors="replace")
         container = reopen()
     except (FileNotFoundError, PermissionError, IsADirectoryError) as error:
@@ -98,35 +100,35 @@ def opened(path: Path | str, most: Limits = DEFAULT_LIMITS) -> Iterator[tuple[In
         if stream is None:
             raise VideoError("decode", "no_video", f"{name} has no video stream")
         if stream.codec_context is None:
-            raise VideoError("decode", "unsupported", f"there is no decoder for the video stream of {name}")
+            raise VideoError("decode", "unsupported", f"no decoder supports the video stream of {name}")
         codec = stream.codec_context
-        if codec.width * codec.height > most.pixels:
+        if codec.width * codec.height > limits.pixels:
             raise VideoError(
                 "decode",
                 "too_large",
                 f"{name} has pictures of {codec.width} x {codec.height} px, more than limits.pixels allows "
-                f"({most.pixels:,})",
+                f"({limits.pixels:,})",
             )
-        # Pictures may grow later on; those that are too large then do not decode.
-        codec.options = {"max_pixels": str(most.pixels)}
-        # Frame threads decode ahead while the caller looks at a frame.
+        # Pictures may grow later; those that are too large then fail to decode.
+        codec.options = {"max_pixels": str(limits.pixels)}
+        # Frame threads decode ahead while the caller works on a frame.
         stream.thread_type = "AUTO"
         yield container, stream
 
 
 def pictures(container: InputContainer, stream: VideoStream, tally: Tally) -> Iterator[VideoFrame]:
-    """Give the frames that decode whole, in the order of presentation, and count the others.
+    """Yield the intact frames in presentation order, and count the others.
 
-    Interlaced video is made progressive.
+    Interlaced video is deinterlaced.
     """
     return deinterlaced(_whole_frames(container, stream, tally))
 
 
 def shown(frames: Iterator[VideoFrame], stream: VideoStream) -> Iterator[tuple[VideoFrame, float, float]]:
-    """Give each frame with the time at which it appears and the time at which it gives way to the next.
+    """Yield each frame with its start time and its end time.
 
-    The first frame appears at 0. A frame without a time follows its predecessor at the usual distance; so does the
-    first frame after a restart of the clock. Frames slightly out of order replace their predecessor at once.
+    The first frame starts at 0. A frame without a time follows its predecessor at the usual interval, as does the first
+    frame after a restart of the clock. A frame slightly out of order replaces its predecessor immediately.
 
     Yields:
         (frame, start in seconds, end in seconds), end >= start.
@@ -134,7 +136,7 @@ def shown(frames: Iterator[VideoFrame], stream: VideoStream) -> Iterator[tuple[V
     held: VideoFrame | None = None
     start_s = usual_s = offset_s = 0.0
     for frame in frames:
-        clock_s = None if frame.pts is None else float(frame.pts * frame.time_base)
+        clock_s = None if frame.pts is None else seconds(frame.pts, frame.time_base)
         if held is None:
             offset_s = 0.0 if clock_s is None else -clock_s
             next_s = 0.0
@@ -152,37 +154,42 @@ def shown(frames: Iterator[VideoFrame], stream: VideoStream) -> Iterator[tuple[V
 
 
 def promised_s(container: InputContainer, stream: VideoStream) -> float:
-    """Return the duration that the file promises, its lead included, in seconds; 0 where it promises nothing."""
+    """Return the duration that the file promises, including its lead, in seconds; 0 if it promises nothing."""
     if stream.duration is not None:
-        return float(stream.duration * stream.time_base)
+        return seconds(stream.duration, stream.time_base)
     # Matroska and Flash Video state one duration for all streams together.
     return 0.0 if container.duration is None else container.duration / av.time_base
 
 
 def reached_s(stream: VideoStream, tally: Tally) -> float:
-    """Return how much of `promised_s` was found, its lead included, in seconds."""
+    """Return how much of `promised_s` was found, including the lead, in seconds."""
     if stream.duration is not None:
-        # ASF counts the time for which the decoder holds the first frame back.
+        # ASF counts the time for which the decoder holds back the first frame.
         held = stream.codec_context.reorder_depth if stream.container.format.name == "asf" else 0
         return tally.lead_s + tally.shown_s * (1 + held / max(1, tally.good))
-    start_s = 0.0 if stream.start_time is None else float(stream.start_time * stream.time_base)
+    start_s = 0.0 if stream.start_time is None else seconds(stream.start_time, stream.time_base)
     return max(start_s + tally.lead_s + tally.shown_s, tally.others_s)
 
 
 def promised_frames(stream: VideoStream) -> int:
-    """Return how many frames to show the file's own index lists; 0 where it promises nothing."""
-    # The number in its head counts those that an edit list hides, too, and in AVI each tick that a frame goes on for.
+    """Return the number of visible frames in the file's index; 0 without an index."""
+    # The number in the header includes frames hidden by an edit list and, in AVI, each tick for which a frame lasts.
     if not stream.frames:
         return 0
     return sum(1 for entry in stream.index_entries if entry.size and not entry.is_discard)
 
 
+def seconds(ticks: int, unit: Fraction | None) -> float:
+    """Convert a time in a stream's unit; 0 if FFmpeg knows no unit."""
+    return float(ticks * unit) if unit is not None else 0.0
+
+
 def _raise_unless_the_video_is_to_blame(error: av.FFmpegError, path: Path | str) -> None:
-    """Let failing disks through: trying again may help, and the video may be good. Lack of memory is `too_large`."""
+    """Let disk errors pass, because the video may be good and a retry may help. A lack of memory is `too_large`."""
     if isinstance(error, MemoryError):
         raise not_enough_for(path) from error
     if isinstance(error, OSError):
-        # FFmpeg says "input/output error" of damaged files too, so that the disk itself is asked.
+        # FFmpeg reports "input/output error" for damaged files as well: reading the file tells whether the disk fails.
         with Path(path).open("rb") as stream:
             while stream.read(_CHUNK_BYTES):
                 pass
@@ -190,7 +197,7 @@ def _raise_unless_the_video_is_to_blame(error: av.FFmpegError, path: Path | str)
 
 def _duration_s(frame: VideoFrame, stream: VideoStream) -> float:
     if frame.duration:
-        return float(frame.duration * frame.time_base)
+        return seconds(frame.duration, frame.time_base)
     return float(1 / stream.average_rate) if stream.average_rate else 0.04
 
 
@@ -201,7 +208,7 @@ class _Lead:
         self._start_s = math.inf
         self._key_s: float | None = None
 
-    def sent(self, packet: Packet) -> None:
+    def sent(self, packet: Packet[Stream]) -> None:
         if self._key_s is not None or packet.pts is None:
             return
         time_s = float(packet.pts * packet.time_base)
@@ -211,16 +218,16 @@ class _Lead:
             self._start_s = min(self._start_s, time_s)
 
     def before(self, first: VideoFrame) -> float:
-        """Return how long the lead is, in seconds, now that the first good frame has come."""
+        """Return the length of the lead, in seconds, given the first good frame."""
         if self._key_s is None or first.pts is None:
             return 0.0
         lead_s = self._key_s - self._start_s
-        decodes = float(first.pts * first.time_base) < self._key_s  # by whatever means
+        decodes = seconds(first.pts, first.time_base) < self._key_s  # in whatever way
         return 0.0 if decodes or not 0 < lead_s <= LONGEST_LEAD_S else lead_s
 
 
 def _whole_frames(container: InputContainer, stream: VideoStream, tally: Tally) -> Iterator[VideoFrame]:
-    # Where the only promised duration is that of all streams together, their ends count too.
+    # If the file promises a duration only for all streams together, the ends of all streams count.
     streams = [stream] if stream.duration is not None else list(container.streams)
     packets = container.demux(streams)
     order, lead = PacketOrder(stream), _Lead()
@@ -236,9 +243,9 @@ def _whole_frames(container: InputContainer, stream: VideoStream, tally: Tally) 
                 continue
             order.sent(packet)
             lead.sent(packet)
-            frames = packet.decode()
+            frames = stream.decode(packet)
         except IndexError:
-            # The end: PyAV flushes the streams in their order, and stumbles over those that came up on the way.
+            # The end: PyAV flushes the streams in order, and fails on those that appeared during the file.
             return
         except av.FFmpegError as error:
             _raise_unless_the_video_is_to_blame(error, container.name.removeprefix("file:"))

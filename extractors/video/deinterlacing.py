@@ -1,4 +1,4 @@
-"""Interlaced frames made progressive: combs on moving faces look like motion."""
+"""Deinterlacing, because combs on moving faces look like motion."""
 
 from __future__ import annotations
 
@@ -40,11 +40,11 @@ class _Filter:
     def __init__(self, frame: VideoFrame) -> None:
         self._layout = _layout(frame)
         self._graph = av.filter.Graph()
-        self._graph.threads = 1  # the cores are shared by videos, each with a process of its own
+        self._graph.threads = 1  # each core prepares its own video
         try:
             self._graph.link_nodes(
                 self._graph.add_buffer(
-                    width=frame.width, height=frame.height, format=frame.format.name, time_base=frame.time_base
+                    width=frame.width, height=frame.height, format=frame.format, time_base=frame.time_base
                 ),
                 self._graph.add("bwdif", "mode=send_frame:deint=interlaced"),
                 self._graph.add("buffersink"),
@@ -59,9 +59,9 @@ class _Filter:
         """Return the frames that are ready once this one is in; None ends the stream."""
         ready: list[VideoFrame] = []
         try:
-            self._graph.push(frame)
+            self._graph.vpush(frame)
             while True:
-                ready.append(self._graph.pull())
+                ready.append(self._graph.vpull())
         except (av.error.BlockingIOError, av.error.EOFError):
             return ready
         except av.FFmpegError as error:

@@ -1,4 +1,4 @@
-"""The digest of a file's bytes, and whether they were the same all the while that somebody read them."""
+"""The digest of a file's bytes, and whether they stayed the same while the file was read."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def sha256_of(path: Path, on_chunk: Callable[[], None] = lambda: None) -> str:
 
     Args:
         path: the file.
-        on_chunk: called again and again while it is read.
+        on_chunk: called repeatedly during reading.
     """
     digest = hashlib.sha256()
     with path.open("rb") as stream:
@@ -28,15 +28,15 @@ def sha256_of(path: Path, on_chunk: Callable[[], None] = lambda: None) -> str:
 
 
 class FileWatch:
-    """Tells whether a file had the bytes of a digest from the watch's beginning to its end.
+    """Detects whether a file's bytes differ from a digest at any time between the start and the end of the watch.
 
-    Bytes that are others by the end show in the digest, whatever the file's times say. Bytes that were others only for
-    a while show in the time of the last change, which nobody can set and which a new name counts for, too. The number
-    of the inode would not do: some network file systems make up a new one now and then.
+    Bytes that differ at the end show in the digest, whatever the file's times are. Bytes that differed only for a while
+    show in the time of the last status change, which programs cannot set and which renaming updates as well. The inode
+    number is unsuitable: some network file systems change it from time to time.
 
     Args:
         path: the file.
-        sha256: digest that its bytes should have, in hex; empty if nobody could read them; None if nobody knows it.
+        sha256: digest that the bytes should have, in hex; empty if they could not be read; None if it is unknown.
     """
 
     def __init__(self, path: Path, sha256: str | None) -> None:
@@ -44,30 +44,30 @@ class FileWatch:
         self._state = _state(path)
 
     def change(self, on_chunk: Callable[[], None] = lambda: None) -> VideoError | None:
-        """End the watch: read the whole file, and return the refusal if its bytes are, or were, others.
+        """End the watch: read the whole file, and return the refusal if its bytes differ or differed.
 
         Args:
-            on_chunk: called again and again while it is read.
+            on_chunk: called repeatedly during reading.
         """
         if self._sha256 is None:
             return None
         try:
             sha256 = sha256_of(self._path, on_chunk)
         except OSError as error:
-            why = f"it cannot be read any more ({error.strerror})"
+            why = f"it is no longer readable ({error.strerror})"
         else:
-            # The file's state last: also what changed while the digest was computed counts.
+            # Read the state last, so that changes during the computation of the digest count.
             if sha256 == self._sha256 and self._state == _state(self._path):
                 return None
-            why = "its bytes are not those that were found when the archive was looked through"
+            why = "its bytes are not those of the scan of the archive"
             if sha256 == self._sha256:
-                why = "its bytes were others for a while, or it was written to"
+                why = "its bytes differed for a while, or it was written to"
         message = f"{self._path.name} changed while it was read: {why}; the next run tries it again"
         return VideoError("decode", "file_changed", message)
 
 
 def _state(path: Path) -> tuple[int, int, int] | None:
-    """What changes with a file's bytes, or with the file that a name stands for; None if there is none."""
+    """Return what changes with a file's bytes, or with the file behind a name; None if the file is missing."""
     try:
         found = os.stat(path)
     except OSError:

@@ -1,4 +1,4 @@
-"""Which of a file's video streams is the video: covers and thumbnails are video streams, too."""
+"""The main video stream of a file: covers and thumbnails are video streams as well."""
 
 from __future__ import annotations
 
@@ -9,16 +9,16 @@ import av
 from av.container import InputContainer
 from av.video.stream import VideoStream
 
-# A stream that has no second picture while another has had so many is a still.
+# A stream without a second picture by the time that another has had this many is a still.
 _PICTURES_OF_ANOTHER = 250
 
 
 def main_video(container: InputContainer, reopen: Callable[[], InputContainer]) -> VideoStream | None:
-    """Return the stream that FFmpeg holds for the main one, or the next if that shows a single picture.
+    """Return the stream that FFmpeg considers the main one, or the next if that has only one picture.
 
     Args:
-        container: just opened; it is left as it is.
-        reopen: opens the same file once more, to look into its streams if there are several.
+        container: just opened; not changed.
+        reopen: opens the same file again, to inspect its streams if it has several.
     """
     streams = [
         stream for stream in container.streams.video if not stream.disposition & av.stream.Disposition.attached_pic
@@ -32,7 +32,7 @@ def main_video(container: InputContainer, reopen: Callable[[], InputContainer]) 
 
 
 def _moving(container: InputContainer, wanted: list[int]) -> set[int]:
-    """Return which streams have more than one picture; reads until that is known of the first or of all."""
+    """Return the streams with more than one picture; reads until this is known for the first stream or for all."""
     counts: Counter[int] = Counter()
     try:
         for packet in container.demux([container.streams[index] for index in wanted]):
@@ -40,5 +40,5 @@ def _moving(container: InputContainer, wanted: list[int]) -> set[int]:
             if counts[wanted[0]] > 1 or max(counts.values()) > _PICTURES_OF_ANOTHER:
                 break
     except (av.FFmpegError, IndexError):
-        pass  # what can be read is judged by whoever decodes it
+        pass  # the caller decodes the file and reports its damage
     return {index for index in wanted if counts[index] > 1}

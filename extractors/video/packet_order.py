@@ -1,4 +1,4 @@
-"""The time at which each frame is shown, where a container states only when its packets are decoded."""
+"""Presentation times for containers that state only decoding times."""
 
 from __future__ import annotations
 
@@ -6,24 +6,25 @@ from collections import deque
 from dataclasses import dataclass
 
 from av.packet import Packet
+from av.stream import Stream
 from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 
-# These containers, by FFmpeg's names, keep times of decoding only; times of presentation are FFmpeg's guesses.
+# These containers, by FFmpeg's names, store decoding times only; FFmpeg guesses presentation times.
 WITHOUT_PRESENTATION = ("avi", "asf")
 
-# Packets without a frame; no decoder holds as many back.
+# Packets without a frame; no decoder holds back this many.
 _MOST_WAITING = 1024
 
 
 class PacketOrder:
-    """Corrects times of presentation that follow the order of decoding, as in AVI and ASF files with H.264 B-frames.
+    """Corrects presentation times that follow the decoding order, as in AVI and ASF files with H.264 B-frames.
 
-    Decoders give frames in the order of presentation, each with the time of its own packet. If the packets' times rise
-    in the order of decoding although the decoder reorders, those times are the moments at which *a* frame is shown, and
-    belong to the frames in the order in which they come. A frame is then shown at the time of the packet that lies as
-    many packets before the one that released it as at the first frame: packets without a frame, which some encoders
-    write and damage makes, shift nothing.
+    Decoders output frames in presentation order, each with the time of its own packet. If the packets' times increase
+    in decoding order although the decoder reorders, each time is the moment at which *some* frame is shown, and they
+    belong to the frames in the order of output. A frame is then shown at the time of the packet that precedes the one
+    that released it by as many packets as for the first frame. Packets without a frame, which some encoders write and
+    which result from damage, shift nothing.
     """
 
     def __init__(self, stream: VideoStream) -> None:
@@ -32,12 +33,12 @@ class PacketOrder:
         self._lag: int | None = None
         self._delay: int | None = None
 
-    def sent(self, packet: Packet) -> None:
-        """Take note of a packet before it is decoded."""
+    def sent(self, packet: Packet[Stream]) -> None:
+        """Record a packet before it is decoded."""
         if self._waiting is None or not packet.size:
             return
         if packet.pts is None or (self._waiting and packet.pts <= self._waiting[-1].pts):
-            self._waiting = None  # times of presentation, or none at all
+            self._waiting = None  # presentation times, or no times at all
         else:
             shown = packet.pts
             if self._by_decoding and packet.dts is not None:
@@ -47,7 +48,7 @@ class PacketOrder:
             self._waiting.append(_Stamp(packet.pts, packet.dts, shown))
 
     def correct(self, frame: VideoFrame) -> None:
-        """Give a decoded frame, in the order in which they come, its time of presentation."""
+        """Set the presentation time of the next decoded frame."""
         waiting = self._waiting
         if not waiting or frame.pts is None:
             return
@@ -57,22 +58,23 @@ class PacketOrder:
             if own is None or frame.dts is None:
                 self._waiting = None
                 return
-            self._delay, skipped = self._released_by(frame.dts) - own, own
+            self._delay, skipped = _released_by(waiting, frame.dts) - own, own
         elif frame.pts != waiting[0].pts and frame.dts is not None:
-            skipped = max(0, self._released_by(frame.dts) - self._delay)
+            skipped = max(0, _released_by(waiting, frame.dts) - self._delay)
         for _ in range(skipped):
             waiting.popleft()
         frame.pts = waiting.popleft().shown
 
-    def _released_by(self, dts: int) -> int:
-        """Return the place of the packet that made the decoder give a frame with this time."""
-        return sum(1 for stamp in self._waiting if stamp.dts is None or stamp.dts <= dts) - 1
-
 
 @dataclass(frozen=True, slots=True)
 class _Stamp:
-    """Times of a packet, and when it is some frame's turn to be shown."""
+    """Times of a packet, and the moment at which some frame is shown."""
 
     pts: int
     dts: int | None
     shown: int
+
+
+def _released_by(waiting: deque[_Stamp], dts: int) -> int:
+    """Return the position of the packet on which the decoder output a frame with this time."""
+    return sum(stamp.dts is None or stamp.dts <= dts for stamp in waiting) - 1

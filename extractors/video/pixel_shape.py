@@ -1,4 +1,4 @@
-"""How wide a frame is once its pixels are square."""
+"""The width of a frame after making its pixels square."""
 
 from __future__ import annotations
 
@@ -8,19 +8,19 @@ import av
 from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 
-# Pixel shapes outside these bounds are mistakes in the file; the widest in real use is 64:33 (wide-screen PAL VCD).
+# Pixel shapes outside these bounds are errors in the file; the widest in real use is 64:33 (wide-screen PAL VCD).
 ASPECT_BOUNDS = (0.25, 4.0)
 
 
 class PixelShape:
-    """The shape of pixels of a video's frames, which may change on the way.
+    """The pixel shape of a video's frames, which may change during the video.
 
-    A shape that the container states holds for the whole video. Otherwise the decoder's holds, and that changes some
-    frames before the picture does, since decoders hold frames back: at each change, FFmpeg is asked about the frames
-    themselves until they have it too.
+    A shape stated by the container holds for the whole video. Otherwise the decoder's shape holds, which changes some
+    frames before the picture does, because decoders hold frames back: after each change, FFmpeg reports the shape of
+    each frame until the frames have the new shape as well.
 
     Args:
-        stream: just opened; no frame of it has been decoded yet.
+        stream: just opened; before its first frame is decoded.
     """
 
     def __init__(self, stream: VideoStream) -> None:
@@ -31,7 +31,7 @@ class PixelShape:
         self._settled = False
 
     def square_width(self, frame: VideoFrame) -> int:
-        """Return the frame's width in px of which each is as wide as it is high."""
+        """Return the frame's width in square pixels."""
         if self._stated is not None:
             return _square_width(frame.width, self._stated)
         expected = _square_width(frame.width, self._codec.sample_aspect_ratio)
@@ -48,18 +48,18 @@ def _square_width(width: int, aspect: Fraction | None) -> int:
 
 
 def _bounded(width: int, square_width: int) -> int:
-    """Leave the width as it is if the shape of pixels is absurd."""
+    """Keep the width if the pixel shape is absurd."""
     return square_width if ASPECT_BOUNDS[0] <= square_width / width <= ASPECT_BOUNDS[1] else width
 
 
 def _own_square_width(frame: VideoFrame) -> int:
-    """Ask the frame itself: PyAV does not tell its shape of pixels, but the scale filter knows it."""
+    """Return the width by the frame's own pixel shape, which PyAV hides but the scale filter knows."""
     graph = av.filter.Graph()
     graph.threads = 1
     graph.link_nodes(
-        graph.add_buffer(width=frame.width, height=frame.height, format=frame.format.name, time_base=frame.time_base),
+        graph.add_buffer(width=frame.width, height=frame.height, format=frame.format, time_base=frame.time_base),
         graph.add("scale", r"w=clip(round(iw*sar)\,1\,8*iw):h=1:eval=frame:flags=neighbor"),
         graph.add("buffersink"),
     ).configure()
-    graph.push(frame)
-    return _bounded(frame.width, graph.pull().width)
+    graph.vpush(frame)
+    return _bounded(frame.width, graph.vpull().width)

@@ -15,17 +15,17 @@ from extractors.errors import VideoError
 from extractors.memory import is_lack_of_memory
 from extractors.video.pixel_shape import PixelShape
 
-# Video without a word on its colours is read as players do: as BT.709 from 720 lines or 1280 columns up, else BT.601.
+# Video without a stated colour space is read as players do: as BT.709 from 720 lines or 1280 columns, else BT.601.
 HD_LINES, HD_COLUMNS = 720, 1280
 _UNTAGGED = (2, 3)  # FFmpeg's AVCOL_SPC_UNSPECIFIED and AVCOL_SPC_RESERVED
 
 
 @dataclass(frozen=True, slots=True)
 class Upright:
-    """How a stored picture becomes an upright one.
+    """The transformation of a stored picture into an upright one.
 
     Args:
-        stored_width, stored_height: px, after making pixels square and before turning.
+        stored_width, stored_height: px, with square pixels, before rotation.
         transposed: rows become columns.
         flip_x, flip_y: then mirror left to right, top to bottom.
     """
@@ -38,11 +38,11 @@ class Upright:
 
     @classmethod
     def of(cls, width: int, height: int, matrix: bytes | None) -> Upright:
-        """Read a display matrix; angles between quarter turns go to the nearest one.
+        """Read a display matrix; angles are rounded to quarter turns.
 
         Args:
             width, height: of the stored picture, px, with square pixels.
-            matrix: nine int32 in the machine's byte order, as FFmpeg hands them out; None for no turn.
+            matrix: nine int32 in the machine's byte order, as FFmpeg returns them; None for no rotation.
 
         Sources:
             FFmpeg, libavutil/display.h: a stored point (x, y) is shown at (a x + c y, b x + d y), for a matrix
@@ -70,15 +70,8 @@ class Upright:
         """Height of the upright picture, px."""
         return self.stored_width if self.transposed else self.stored_height
 
-    @property
-    def rotation_deg(self) -> int:
-        """Clockwise turn from stored to upright: 0, 90, 180 or 270. A mirrored picture is mirrored top to bottom."""
-        if self.transposed:
-            return 90 if self.flip_x else 270
-        return 180 if self.flip_x else 0
-
     def fitted(self, width: int, height: int) -> Upright:
-        """Return the same as large as fits into so many px, its proportions kept."""
+        """Return the same transformation, scaled to fit into a size in px with its proportions kept."""
         scale = min(width / self.width, height / self.height)
         return replace(
             self,
@@ -98,19 +91,19 @@ class Upright:
         turned = cv2.transpose(stored) if self.transposed else stored
         if self.flip_x or self.flip_y:
             turned = cv2.flip(turned, {(True, True): -1, (True, False): 1, (False, True): 0}[self.flip_x, self.flip_y])
-        # FFmpeg pads rows, and there are readers (MediaPipe) that take the padding for pixels.
+        # FFmpeg pads rows, and MediaPipe mistakes the padding for pixels.
         return np.ascontiguousarray(turned)
 
 
 class Canvas:
     """Upright pictures of one size.
 
-    Where size, turn or shape of pixels change on the way, pictures of another size are scaled to fit, never stretched,
-    and what they leave free is black.
+    If the size, rotation or pixel shape changes during the video, pictures of another size are scaled to fit, never
+    stretched, and the rest is black.
 
     Args:
-        stream: just opened; no frame of it has been decoded yet.
-        size: width and height, px; without them, those of the first frame.
+        stream: just opened; before its first frame is decoded.
+        size: width and height, px; by default, those of the first frame.
     """
 
     def __init__(self, stream: VideoStream, size: tuple[int, int] | None = None) -> None:
@@ -119,18 +112,18 @@ class Canvas:
         self._size = size
 
     def upright(self, frame: VideoFrame) -> Upright:
-        """Say how a frame stands in its own size; for every frame, in their order, like `place`."""
+        """Return the transformation of a frame in its own size. Call it for every frame in order, like `place`."""
         return Upright.of(self._shape.square_width(frame), frame.height, self._turn.matrix(frame))
 
     def place(self, frame: VideoFrame) -> Upright:
-        """Say how a frame is to be shown. Call it for every frame, in their order, whether it is drawn or not."""
+        """Return how to draw a frame. Call it for every frame in order, whether it is drawn or not."""
         upright = self.upright(frame)
         if self._size is None:
             self._size = upright.width, upright.height
         return upright if (upright.width, upright.height) == self._size else upright.fitted(*self._size)
 
     def draw(self, frame: VideoFrame, upright: Upright) -> np.ndarray:
-        """Convert a frame to uint8 RGB [height, width, 3], read-only, rows following each other without padding.
+        """Convert a frame to uint8 RGB [height, width, 3], read-only, without padding between rows.
 
         Raises:
             VideoError: stage "decode", reason "unsupported": FFmpeg cannot convert this kind of picture.
@@ -141,8 +134,8 @@ class Canvas:
             if is_lack_of_memory(error):
                 raise
             raise VideoError("decode", "unsupported", f"cannot convert {frame.format.name} pictures to RGB") from error
-        if (upright.width, upright.height) != self._size:
-            width, height = self._size
+        width, height = self._size or (upright.width, upright.height)
+        if (upright.width, upright.height) != (width, height):
             left, top = (width - upright.width) // 2, (height - upright.height) // 2
             canvas = np.zeros((height, width, 3), np.uint8)
             canvas[top : top + upright.height, left : left + upright.width] = picture
@@ -152,10 +145,10 @@ class Canvas:
 
 
 class _Turn:
-    """The display matrix in force.
+    """The current display matrix.
 
-    A container's matrix comes with every frame. One inside the video is sent with key frames and holds until a key
-    frame comes without; FFmpeg hands it out with the key frame or with one of the next few.
+    A container's matrix comes with every frame. A matrix inside the video comes with key frames and holds until a key
+    frame comes without one; FFmpeg attaches it to the key frame or to one of the next few frames.
     """
 
     def __init__(self, stream: VideoStream) -> None:
@@ -166,7 +159,7 @@ class _Turn:
     def matrix(self, frame: VideoFrame) -> bytes | None:
         own = frame.side_data.get("DISPLAYMATRIX")
         if own is not None:
-            self._matrix, self._grace = bytes(own), 0
+            self._matrix, self._grace = bytes(own), 0  # type: ignore[call-overload]  # a buffer, which PyAV's stubs hide
         elif self._matrix is not None:
             if frame.key_frame:
                 self._grace = 2 + self._codec.reorder_depth
@@ -178,7 +171,7 @@ class _Turn:
 
 
 def _colorspace(frame: VideoFrame) -> Colorspace | None:
-    """Return how to read the colours of a frame that does not say so, None for one that does."""
+    """Return the colour space of a frame that states none; None for a frame that states one."""
     if frame.colorspace not in _UNTAGGED or frame.format.is_rgb:
         return None
     hd = frame.height >= HD_LINES or frame.width >= HD_COLUMNS

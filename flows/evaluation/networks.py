@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from extractors import dynamic, static
+from extractors.networks import SIDE_PX
 
 if TYPE_CHECKING:
     import keras
@@ -75,6 +76,6 @@ ENTRIES = {
     "mlp_both": Entry("perceptron on both mean tokens", ((1, static.FEATURES + dynamic.FEATURES),), _mlp),
     "static_only": Entry("token form, faces only", (_FACES, (1, 1, dynamic.FEATURES)), _TOKENS),
     "dynamic_only": Entry("token form, motion only", ((1, 1, static.FEATURES), _MOTION), _TOKENS),
-    "resnet50": Entry("ResNet-50, a face crop", ((1, static.SIDE_PX, static.SIDE_PX, 3),), _resnet50, folds=True),
-    "i3d": Entry("I3D, a window of 64 fields", ((1, FIELDS, dynamic.SIDE_PX, dynamic.SIDE_PX, 2),), _i3d, folds=True),
+    "resnet50": Entry("ResNet-50, a face crop", ((1, SIDE_PX, SIDE_PX, 3),), _resnet50, folds=True),
+    "i3d": Entry("I3D, a window of 64 fields", ((1, FIELDS, SIDE_PX, SIDE_PX, 2),), _i3d, folds=True),
 }

@@ -3,18 +3,10 @@
 from __future__ import annotations
 
 import os
-from pathlib import Path
+
+from extractors.devices import visible_gpus
 
 WORKERS_WITHOUT_GPU = 2
-
-
-def visible_gpus() -> list[str]:
-    """NVIDIA's GPUs that this process may use, as CUDA_VISIBLE_DEVICES names them. Starts no library."""
-    chosen = os.environ.get("CUDA_VISIBLE_DEVICES")
-    if chosen is not None:
-        return [name for name in chosen.split(",") if name not in ("", "-1")]
-    numbers = (path.name.removeprefix("nvidia") for path in Path("/dev").glob("nvidia[0-9]*"))
-    return sorted((number for number in numbers if number.isdigit()), key=int)
 
 
 def default_workers() -> int:

@@ -219,7 +219,7 @@ class Extractor:
                 case Again():
                     intake.begin()
                 case Finished():
-                    watch.seconds.update(part.seconds)
+                    watch.add(part.seconds)
                 case VideoError():
                     intake.error = part
                     log.info("%s refused: %s", intake.job.video.video_id, part)

@@ -13,9 +13,10 @@ from extractors import dynamic, static
 from extractors.assets import catalog
 from extractors.dynamic.extractor import DynamicFeatureExtractor
 from extractors.errors import VideoError
-from extractors.faces.crops import SIDE_PX, Window, iter_crops, plan_static, plan_windows
+from extractors.faces.crops import Window, iter_crops, plan_static, plan_windows
 from extractors.faces.detector import FaceDetector
 from extractors.faces.track import track_faces
+from extractors.networks import SIDE_PX
 from extractors.optical_flow.computer import OpticalFlowComputer, loop_to, scale_for_i3d
 from extractors.pictures.dynamic import WindowMaps
 from extractors.pictures.layers import find_layer, layer_activations
@@ -90,7 +91,7 @@ def frames_at(config: RunConfig, path: Path, numbers: Sequence[int]) -> dict[int
     """
     wanted = set(numbers)
     try:
-        grid = enumerate(grid_frames(path, config.video.fps, limits=None))
+        grid = enumerate(grid_frames(path, config.video.fps, thresholds=None))
         return {number: picture.copy() for number, picture in grid if number in wanted}
     except VideoError as error:
         raise _unusable(path, error) from error

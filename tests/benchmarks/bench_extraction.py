@@ -30,18 +30,17 @@ from rich.console import Console
 from rich.table import Table
 
 from extractors.assets import catalog
-from extractors.devices import usable_cores
+from extractors.devices import usable_cores, visible_gpus
 from extractors.optical_flow.computer import OpticalFlowComputer
 from extractors.preparation.pool import PreparerPool
 from extractors.preparation.preparer import PreparationSettings, Preparer, Request
 from extractors.preparation.stopwatch import STAGES, Stopwatch
+from extractors.video.decoding import opened, promised_s
 from extractors.video.digests import sha256_of
-from extractors.video.grid import probe
 from flows.archive.families import FACE_ASSET, families_of
 from flows.archive.videos import VideoFile
 from flows.config.load import load_config
 from flows.demo.corpus import render_demo_corpus
-from flows.extraction.cores import visible_gpus
 from flows.extraction.extractor import Extractor
 from flows.extraction.jobs import Job
 
@@ -172,7 +171,8 @@ def main() -> None:
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as scratch:
         video = arguments.video if arguments.video is not None else default_clip(Path(scratch))
-        duration_s = probe(video).duration_s
+        with opened(video) as opening:
+            duration_s = promised_s(*opening)
         measured = (
             measure(video, arguments.clips, arguments.repeats, Path(scratch)) if not arguments.child_only else None
         )

@@ -64,7 +64,7 @@ class Drawing:
         turn: dict[str, Any] | None = None,
         aspect: Fraction | None = None,
     ) -> Path:
-        """Write a video; times are in units of time_base, which is 1 / rate where it is not given."""
+        """Write a video; times are in units of time_base, which is 1 / rate by default."""
         path = self.folder / name
         base = Fraction(1) / rate if time_base is None else time_base
         moments = None if times is None else list(times)

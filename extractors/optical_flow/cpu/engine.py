@@ -33,7 +33,7 @@ class CpuEngine:
     def __init__(self, parameters: TVL1Parameters, threads: int) -> None:
         self._parameters = parameters
         self._threads = threads
-        # First use of fresh memory takes as long as a sixth of a pair: it is kept from call to call.
+        # The first use of fresh memory takes as long as a sixth of a pair, so memory is kept between calls.
         self._idle: deque[_PairSolver] = deque()
 
     def compute(self, frames: np.ndarray) -> np.ndarray:
@@ -45,14 +45,14 @@ class CpuEngine:
         Returns:
             float32, (T - 1, H, W, 2), pixels; channel 0 is dx (rightwards), channel 1 is dy (down).
         """
-        pairs, *size = len(frames) - 1, *frames.shape[1:]
+        pairs, (height, width) = len(frames) - 1, frames.shape[1:]
         workers = min(self._threads, pairs)
-        displacement_px = np.empty((pairs, *size, 2), np.float32)
+        displacement_px = np.empty((pairs, height, width, 2), np.float32)
         _load_kernels()
         waiting = iter(range(pairs))  # shared by the threads: a slow pair or a busy core does not hold up the others
 
         def take_pairs(_: int) -> None:
-            solver = self._solver(tuple(size))
+            solver = self._solver((height, width))
             for pair in waiting:
                 displacement_px[pair] = solver.solve(frames[pair], frames[pair + 1])
             self._idle.append(solver)
@@ -91,16 +91,19 @@ class _PairSolver:
     def solve(self, first: np.ndarray, second: np.ndarray) -> np.ndarray:
         """Optical flow from `first` to `second`, uint8 (H, W): float32, (H, W, 2), pixels."""
         levels = list(zip(_pyramid(first, self._parameters), _pyramid(second, self._parameters), strict=True))
-        coarsest = levels.pop()
-        displacement = self._solve_level(*coarsest, *(np.zeros_like(frame) for frame in coarsest))
-        for frames in reversed(levels):
-            height, width = frames[0].shape
-            finer = np.float32(1 / self._parameters.step)
-            displacement = (cv2.resize(u, (width, height)) * finer for u in displacement)
-            displacement = self._solve_level(*frames, *displacement)
-        return np.stack(displacement, axis=-1)
+        coarsest = np.zeros_like(levels[-1][0])
+        u1, u2 = coarsest, coarsest
+        finer = np.float32(1 / self._parameters.step)
+        for level, (start, end) in enumerate(reversed(levels)):
+            if level:
+                size = start.shape[::-1]
+                u1, u2 = cv2.resize(u1, size) * finer, cv2.resize(u2, size) * finer
+            u1, u2 = self._solve_level(start, end, u1, u2)
+        return np.stack([u1, u2], axis=-1)
 
-    def _solve_level(self, first, second, u1, u2) -> tuple[np.ndarray, np.ndarray]:
+    def _solve_level(
+        self, first: np.ndarray, second: np.ndarray, u1: np.ndarray, u2: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray]:
         """Improve the displacement at one level of the pyramid; all are float32, (H, W)."""
         height, width = first.shape
         planes = self._planes
@@ -126,14 +129,14 @@ class _PairSolver:
 
 @functools.cache
 def _load_kernels() -> None:
-    """Load the compiled code; where there is none yet, compile it, and say so."""
+    """Load the compiled code; compile it first if necessary, with a notice in the log."""
     notice = threading.Timer(
-        NOTICE_AFTER_S, logger.warning, ["compiling TV-L1 optical flow for this processor: once on a machine"]
+        NOTICE_AFTER_S, logger.warning, ["compiling TV-L1 optical flow for this processor: once per machine"]
     )
     notice.start()
     try:
         blank = np.zeros((SMALLEST_SIDE_PX, SMALLEST_SIDE_PX), np.uint8)
-        _PairSolver(blank.shape, TVL1Parameters(warps=1)).solve(blank, blank)
+        _PairSolver((SMALLEST_SIDE_PX, SMALLEST_SIDE_PX), TVL1Parameters(warps=1)).solve(blank, blank)
     finally:
         notice.cancel()
 
@@ -148,7 +151,7 @@ def _pyramid(frame: np.ndarray, parameters: TVL1Parameters) -> list[np.ndarray]:
     Returns:
         float32 pictures in 0..255, the finest first; it ends before a side falls under 16 pixels.
     """
-    levels = [np.ascontiguousarray(frame, np.float32)]
+    levels: list[np.ndarray] = [np.ascontiguousarray(frame, np.float32)]
     for _ in range(1, parameters.scales):
         coarser = cv2.resize(levels[-1], None, fx=parameters.step, fy=parameters.step, interpolation=cv2.INTER_LINEAR)
         if min(coarser.shape) < SMALLEST_SIDE_PX:

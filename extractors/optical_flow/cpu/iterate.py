@@ -125,7 +125,7 @@ def dual_rates(width: int, tau: float) -> np.ndarray:
     """Step of the dual variables for each column.
 
     Returns:
-        float32, (width padded to whole vectors,): tau, and 0 from the last column on, where the difference is 0.
+        float32, (width padded to whole vectors,): tau, and 0 from the last column on, whose difference is 0.
     """
     rates = np.zeros(-(-width // LANES) * LANES, np.float32)
     rates[: width - 1] = tau

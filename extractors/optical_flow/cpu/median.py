@@ -50,7 +50,7 @@ def _sort5(a, b, c, d, e):
 
 @kernel
 def _median_of_candidates(a3, a4, b2, b3, b4, c1, c2, c3, d0, d1, d2, e0, e1):
-    """Median of 25 values from the 13 that can still be it once columns and then rows (a to e) are sorted.
+    """Return the median of 25 values from the 13 candidates that remain after sorting columns and then rows (a to e).
 
     The comparisons come from a beam search for few of them, with the 0-1 principle as the proof.
     """

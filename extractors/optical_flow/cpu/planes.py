@@ -3,11 +3,11 @@
 LLVM vectorises a loop over many arrays only if it can prove that they do not overlap. Planes of one array whose
 distance is a constant of the program need no proof at run time, and unsigned indices cannot wrap around to its end.
 Therefore each image row holds one stretch of every plane, `STRIDE` floats apart, and a picture wider than `PANEL`
-columns is cut into panels that lie one after the other. Rows above and below, and columns at both sides, are halo:
+columns is cut into consecutive panels. Rows above and below, and columns at both sides, are halo:
 zero, or a copy of the neighbouring panel's border column, so that no loop needs a branch for borders.
 
-The order of the planes is a part of this: stores must lie well above the addresses that are read next, or LLVM halves
-the vector width to spare the processor's store-to-load forwarding.
+The order of the planes matters as well: stores must be well above the addresses that are read next, or LLVM halves the
+vector width to spare the processor's store-to-load forwarding.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ import hashlib
 import logging
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numba import njit
@@ -37,34 +38,35 @@ _LINE_BYTES = 64
 
 
 def _sources_digest() -> int:
-    """Number that changes with any source file of the CPU engine."""
+    """Return a number that changes with any source file of the CPU engine."""
     sources = sorted(Path(__file__).parent.glob("*.py"))
     digest = hashlib.sha256(b"".join(source.read_bytes() for source in sources)).digest()
     return int.from_bytes(digest[:6], "big")
 
 
-# Numba compiles a cached function anew when its own file changes, but not when a file changes from which it takes
-# functions or constants. A default argument is a part of the signature that the cache is searched for.
+# Numba recompiles a cached function if its own file changes, but not if a file changes from which it takes functions or
+# constants. A default argument is part of the signature that the cache looks up.
 SOURCES = _sources_digest()
 
 
-def kernel(function: Callable, *, fastmath: bool = True, cache: bool = False) -> Callable:
+def kernel(function: Callable[..., Any], *, fastmath: bool = True, cache: bool = False) -> Callable[..., Any]:
     """Compile a function that other kernels call: sums in any order, no GIL, no exceptions from division."""
-    return njit(nogil=True, fastmath=fastmath, error_model="numpy", cache=cache)(function)
+    compiled: Callable[..., Any] = njit(nogil=True, fastmath=fastmath, error_model="numpy", cache=cache)(function)
+    return compiled
 
 
-def exact_kernel(function: Callable) -> Callable:
+def exact_kernel(function: Callable[..., Any]) -> Callable[..., Any]:
     """Compile likewise, but with every sum rounded as written."""
     return kernel(function, fastmath=False)
 
 
-def entry_kernel(function: Callable) -> Callable:
+def entry_kernel(function: Callable[..., Any]) -> Callable[..., Any]:
     """Compile a function that Python calls, and keep it on disk; its last argument must be `sources=SOURCES`."""
     try:
         return kernel(function, cache=True)
     except RuntimeError:
-        # Neither the package's folder nor the user's cache folder can be written.
-        logger.warning("no folder to keep compiled code in: TV-L1 is compiled anew in every process")
+        # Neither the package's folder nor the user's cache folder is writable.
+        logger.warning("no writable folder for compiled code: every process compiles TV-L1 again")
         return kernel(function)
 
 

@@ -20,7 +20,7 @@ from extractors.optical_flow.cpu.planes import (
     panels,
 )
 
-# The frame lies in zeros, so that taps outside it count as 0 without a branch.
+# Zeros surround the frame, so that taps outside it count as 0 without a branch.
 MARGIN = 4
 TAPS = 4
 CHANNELS = 3  # the frame and its two gradients
@@ -104,7 +104,7 @@ def lay_out_taps(frame, padded, taps, sources=SOURCES):
 def _tap_positions(planes, at, columns, x_first, y, height, width, places):
     """First tap of every column, and the quantised fraction in x and y: three stretches of PANEL in `places`.
 
-    Sums round as OpenCV's do: one position in 2,000 lies exactly between two steps, and which one is taken shows.
+    Sums round as OpenCV's do: one position in 2,000 is exactly between two steps, and the choice is visible.
     """
     stride = np.int32((width + 2 * MARGIN) * TAPS)
     steps = np.float32(_STEPS)

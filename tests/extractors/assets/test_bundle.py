@@ -147,7 +147,7 @@ def test_the_bundle_made_by_hand_is_accepted_so_that_its_changes_are_what_is_ref
 )
 def test_a_name_that_is_no_asset_file_is_refused_wherever_it_points(goal, tmp_path, name):
     bundle = archive(tmp_path / "bundle.tar", [*members_of(), member(name, b"evil")])
-    assert_refused(bundle, goal, "is no file of an asset")
+    assert_refused(bundle, goal, "is not a file of an asset")
 
 
 @pytest.mark.parametrize(
@@ -272,13 +272,13 @@ def test_members_twice_or_missing_are_refused(goal, tmp_path, change, message):
 
 def test_too_many_members_end_the_reading_at_the_first_that_is_too_much(goal, tmp_path):
     many = [member(f"net/{number}") for number in range(10_000)]
-    assert_refused(archive(tmp_path / "bundle.tar", [*members_of(), *many]), goal, "'net/0' is no file")
+    assert_refused(archive(tmp_path / "bundle.tar", [*members_of(), *many]), goal, "'net/0' is not a file")
 
 
 @pytest.mark.parametrize("content", [b"", b"no archive at all", b"\x1f\x8b" + bytes(2000)])
 def test_what_is_no_archive_is_refused(goal, tmp_path, content):
     (tmp_path / "bundle.tar").write_bytes(content)
-    assert_refused(tmp_path / "bundle.tar", goal, "it is no bundle, or not all of one")
+    assert_refused(tmp_path / "bundle.tar", goal, "is not a bundle")
 
 
 def test_a_link_in_the_goal_under_a_files_name_is_replaced_and_not_followed(sources, goal, tmp_path):

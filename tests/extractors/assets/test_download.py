@@ -14,7 +14,7 @@ from extractors.assets.files import AssetError, digest_of
 
 @pytest.fixture
 def folder(tmp_path):
-    """Where the asset's file is to lie."""
+    """The path of the asset's file."""
     return tmp_path / "cache" / "net"
 
 

@@ -185,7 +185,7 @@ def test_an_archive_of_several_arrays_and_a_folder_without_flo_files_are_refused
 def test_npz_of_something_else_is_refused(tmp_path):
     with zipfile.ZipFile(tmp_path / "other.npz", "w") as archive:
         archive.writestr("arr_0.npy", b"no array")
-    with pytest.raises(ValueError, match="no array"):
+    with pytest.raises(ValueError, match="not an array"):
         OpticalFlowSequenceLoader().load(tmp_path / "other.npz")
 
 

@@ -88,7 +88,7 @@ def test_every_field_lies_in_a_tracked_stretch_and_in_one_window_only(known, win
     assert fields == sorted(fields)
     assert all(tracked[field] and tracked[field + 1] for field in fields)
     assert all(min(least, window) <= w.fields <= window for w in windows)
-    # What is left out is too short to keep: less than a window's least from each stretch.
+    # The omitted frames are too short to keep: less than the minimum of a window from each stretch.
     usable = tracked[1:] & tracked[:-1]
     for field in np.flatnonzero(usable):
         if field not in fields:

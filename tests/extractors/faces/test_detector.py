@@ -1,4 +1,4 @@
-"""The detector finds real faces where they are, also small ones, and says so in the picture's own pixels."""
+"""The detector finds real faces in their places, even small ones, in the picture's own pixels."""
 
 from __future__ import annotations
 

@@ -15,7 +15,7 @@ GOOD = Quality(1.0, 0, 0.0, 1, 0.0, 1.0, 1.0, 0.0)
 
 
 def measure(seen: str, faces: str | None = None, confirmed: tuple[bool, ...] = (True,)) -> Quality:
-    """One letter for each frame: "x" where the main person is seen; number of all faces."""
+    """One letter for each frame: "x" if the main person is visible; number of all faces."""
     scores = np.array([0.9 * (letter == "x") for letter in seen], np.float32)
     counts = [int(letter == "x") for letter in seen] if faces is None else [int(digit) for digit in faces]
     return quality_of(scores, np.array(counts), confirmed, fps=5.0, decoded_share=1.0, repeated_share=0.0)

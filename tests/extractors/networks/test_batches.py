@@ -17,7 +17,7 @@ def exhausted() -> None:
 
 
 class SmallDevice:
-    """Sums up items, but runs out of memory where they are more than `room`."""
+    """Sums items, but runs out of memory if there are more than `room`."""
 
     def __init__(self, room: int, network=lambda batch: batch.sum(axis=1, keepdims=True), run_out=exhausted) -> None:
         self.room, self.network, self.run_out, self.asked = room, network, run_out, []

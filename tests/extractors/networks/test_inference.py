@@ -22,14 +22,14 @@ def has_bfloat16() -> bool:
 needs_bfloat16 = pytest.mark.skipif(not has_bfloat16(), reason="this CPU has no bfloat16")
 
 
-def small_network(*, use_bias: bool, scale: bool) -> keras.Model:
+def small_network(*, use_bias: bool, scale: bool, center: bool = True) -> keras.Model:
     """Convolution, BatchNorm with statistics far from 0 and 1, ReLU, convolution without a BatchNorm, average."""
     generator = np.random.default_rng(0)
     picture = keras.Input((12, 12, 3))
     x = layers.Conv2D(8, 3, use_bias=use_bias, name="first")(picture)
-    x = layers.BatchNormalization(scale=scale, name="norm")(x)
+    x = layers.BatchNormalization(scale=scale, center=center, name="norm")(x)
     x = layers.ReLU()(x)
-    x = layers.Conv2D(4, 1, name="last")(x)
+    x = layers.Conv2D(4, 1, use_bias=use_bias, name="last")(x)
     model = keras.Model(picture, layers.GlobalAveragePooling2D()(x))
     for weight in model.weights:
         weight.assign(generator.uniform(0.2, 2.0, weight.shape))
@@ -42,8 +42,9 @@ def pictures(count: int) -> np.ndarray:
 
 @pytest.mark.parametrize("use_bias", [True, False])
 @pytest.mark.parametrize("scale", [True, False])
-def test_folding_changes_no_result(use_bias, scale):
-    model = small_network(use_bias=use_bias, scale=scale)
+@pytest.mark.parametrize("center", [True, False])
+def test_folding_changes_no_result(use_bias, scale, center):
+    model = small_network(use_bias=use_bias, scale=scale, center=center)
     folded = for_inference(model)
     assert not any(isinstance(layer, layers.BatchNormalization) for layer in folded.layers)
     np.testing.assert_allclose(folded.predict_on_batch(pictures(4)), model.predict_on_batch(pictures(4)), rtol=1e-5)
@@ -56,11 +57,43 @@ def test_the_network_given_is_not_changed():
     assert all(np.array_equal(a, b) for a, b in zip(before, model.get_weights(), strict=True))
 
 
-def test_a_norm_that_does_not_follow_a_convolution_is_refused_by_its_name():
+def with_own_activation(x):
+    return layers.BatchNormalization(name="norm")(layers.Conv2D(4, 1, activation="relu")(x))
+
+
+def with_second_reader(x):
+    convolved = layers.Conv2D(4, 1)(x)
+    return layers.Add()([layers.BatchNormalization(name="norm")(convolved), convolved])
+
+
+def with_convolution_used_twice(x):
+    norm = layers.Conv2D(3, 1, name="norm")  # named as the fault to report
+    return norm(layers.BatchNormalization()(norm(x)))
+
+
+def with_norm_over_rows(x):
+    return layers.BatchNormalization(axis=1, name="norm")(layers.Conv2D(4, 1)(x))
+
+
+def with_norm_alone(x):
+    return layers.BatchNormalization(name="norm")(x)
+
+
+@pytest.mark.parametrize(
+    "faulty",
+    [with_own_activation, with_second_reader, with_convolution_used_twice, with_norm_over_rows, with_norm_alone],
+)
+def test_a_norm_that_cannot_be_folded_is_refused_by_name(faulty):
     picture = keras.Input((12, 12, 3))
-    model = keras.Model(picture, layers.BatchNormalization(name="lonely")(picture))
-    with pytest.raises(ValueError, match="lonely"):
-        for_inference(model)
+    with pytest.raises(ValueError, match=r"norm .*folded"):
+        for_inference(keras.Model(picture, faulty(picture)))
+
+
+def test_a_convolution_that_is_an_output_as_well_is_not_folded():
+    picture = keras.Input((12, 12, 3))
+    convolved = layers.Conv2D(4, 1)(picture)
+    with pytest.raises(ValueError, match=r"norm .*folded"):
+        for_inference(keras.Model(picture, [convolved, layers.BatchNormalization(name="norm")(convolved)]))
 
 
 def test_an_unknown_precision_is_refused():

@@ -59,7 +59,7 @@ def read_grey(*paths: Path) -> np.ndarray:
 
 
 def middlebury_error(folder: Path, engine: str, preset: str = "exact") -> float:
-    """Mean end-point error where the motion was measured, pixels."""
+    """Mean end-point error over the pixels with measured motion, in pixels."""
     truth = read_flo(folder / "flow10.flo")
     field = OpticalFlowComputer(engine, preset).compute(read_grey(folder / "frame10.png", folder / "frame11.png"))[0]
     measured = (np.abs(truth) < 1e9).all(axis=-1)

@@ -33,7 +33,7 @@ def drawn_texture(x: np.ndarray, y: np.ndarray) -> np.ndarray:
 
 
 def frames_moved_by(displacement_px: np.ndarray) -> np.ndarray:
-    """Two frames: what is seen at (x, y) in the first is seen at (x + dx, y + dy) in the second."""
+    """Two frames: the point at (x, y) in the first is at (x + dx, y + dy) in the second."""
     height, width = displacement_px.shape[:2]
     y, x = np.mgrid[:height, :width].astype(float)
     # Drawn backwards, so that the truth is exact: the second frame is the plain texture.
@@ -178,9 +178,9 @@ def test_opencv_takes_over_with_a_warning_where_numba_is_missing(monkeypatch, ca
     assert "OpenCV" in caplog.text
 
 
-@pytest.mark.parametrize("devices", [(), (__file__,)], ids=["none", "hidden"])
-def test_the_gpu_engine_is_replaced_with_a_warning_if_there_is_no_gpu(monkeypatch, caplog, devices):
-    monkeypatch.setattr(computer, "CUDA_DEVICES", devices)
+@pytest.mark.parametrize("shown", [False, True], ids=["none", "hidden"])
+def test_the_gpu_engine_is_replaced_with_a_warning_if_there_is_no_gpu(monkeypatch, caplog, shown):
+    monkeypatch.setattr(computer, "has_cuda_device", lambda: shown)
     monkeypatch.setattr(computer, "why_unusable", lambda: NO_GPU)
     with caplog.at_level(logging.WARNING, logger="extractors.optical_flow"):
         assert OpticalFlowComputer("auto").engine == "cpu"
@@ -190,7 +190,7 @@ def test_the_gpu_engine_is_replaced_with_a_warning_if_there_is_no_gpu(monkeypatc
 
 
 def test_a_gpu_without_cuda_core_is_left_idle_with_what_to_install(monkeypatch, caplog):
-    monkeypatch.setattr(computer, "CUDA_DEVICES", (__file__,))
+    monkeypatch.setattr(computer, "has_cuda_device", lambda: True)
     monkeypatch.setitem(sys.modules, "cuda.core", None)
     with caplog.at_level(logging.WARNING, logger="extractors.optical_flow"):
         assert OpticalFlowComputer("auto").engine == "cpu"

@@ -78,7 +78,7 @@ def test_pictures_that_become_too_large_do_not_decode(tmp_path):
 
 def test_more_frames_than_allowed(clip):
     with pytest.raises(VideoError, match=r"limits\.frames") as caught:
-        list(grid_frames(clip, 25.0, most=Limits(frames=20)))
+        list(grid_frames(clip, 25.0, limits=Limits(frames=20)))
     assert caught.value.reason == "too_large"
 
 

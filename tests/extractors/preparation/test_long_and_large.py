@@ -61,7 +61,7 @@ def write(path: Path, pictures: Iterable[np.ndarray], *, codec: str, rate: int, 
 def test_a_frame_a_second_and_240_of_them_fall_on_the_grid_by_their_times(drawing, rate, count):
     path = drawing.write("a.mp4", drawing.pictures(count), rate=rate)
     grid = range(25 * count // rate)
-    # 240 / 25 is no whole number: the frame on screen is the last one that has begun.
+    # 240 / 25 is not an integer: the frame on screen is the last one that has begun.
     assert drawing.numbers(path) == [k * rate // 25 for k in grid]
 
 

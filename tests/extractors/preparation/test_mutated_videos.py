@@ -67,7 +67,7 @@ def grid_points(path: Path) -> tuple[int, float]:
     with av.open(f"file:{path}", metadata_errors="replace") as container:
         stream = container.streams.best("video")
         promised = 0.0 if stream.duration is None else float(stream.duration * stream.time_base) * FPS
-    return sum(1 for _ in grid_frames(path, FPS, most=LIMITS)), promised
+    return sum(1 for _ in grid_frames(path, FPS, limits=LIMITS)), promised
 
 
 def check(face_model: Path, sources: list[Path], folder: Path, count: int) -> Counter[str]:

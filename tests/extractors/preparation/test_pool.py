@@ -55,7 +55,9 @@ def collect(settings: PreparationSettings, requests: list[Request], processes: i
 
 
 def children() -> set[int]:
-    listed = subprocess.run(["pgrep", "-P", str(os.getpid()), "-f", "preparer_child"], capture_output=True, text=True)
+    listed = subprocess.run(
+        ["pgrep", "-P", str(os.getpid()), "-f", "preparation.child"], capture_output=True, text=True
+    )
     return {int(word) for word in listed.stdout.split()}
 
 
@@ -201,6 +203,22 @@ def test_a_child_that_cannot_start_is_no_fault_of_any_video(settings, clip, tmp_
     )
     with PreparerPool(broken, 1, stall_s=60) as pool, pytest.raises(RuntimeError, match="cannot start"):
         list(pool.prepare([request(clip)]))
+
+
+def test_a_child_that_cannot_be_created_leaves_none_behind(settings, monkeypatch):
+    started = []
+
+    def popen(*args, **options):
+        if started:
+            raise OSError("no more processes")
+        started.append(start(*args, **options))
+        return started[0]
+
+    start = subprocess.Popen
+    monkeypatch.setattr(subprocess, "Popen", popen)
+    with pytest.raises(OSError, match="no more"), PreparerPool(settings, 2, stall_s=60):
+        pass
+    assert started[0].returncode is not None
 
 
 def test_a_child_that_died_before_its_first_video_could_not_start(settings, clip):

@@ -1,4 +1,4 @@
-"""Each picture is shown once and in its order, also where a container states only when packets are decoded."""
+"""Each picture is shown once and in order, even if a container states only decoding times."""
 
 from __future__ import annotations
 
@@ -88,7 +88,7 @@ def test_uneven_times_belong_to_the_pictures_in_their_order(drawing, name):
 def test_a_lost_packet_shifts_nothing_that_comes_later(drawing, lost):
     source = drawing.write("a.mp4", drawing.pictures(90), options={"bf": "2", "g": "30"})
     path = restamped(source, drawing.folder / "b.mkv", frozenset([lost]))
-    shown = list(grid_frames(path, 25.0, limits=None))
+    shown = list(grid_frames(path, 25.0, thresholds=None))
     assert [drawing.number(picture) for picture in shown][34:] == list(range(34, 90))
 
 

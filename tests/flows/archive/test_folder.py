@@ -15,8 +15,7 @@ import av
 import numpy as np
 import pytest
 
-from extractors.video.decoding import FORMATS
-from extractors.video.grid import probe
+from extractors.video.decoding import FORMATS, opened
 from flows.archive.folder import OTHER_ENDINGS, VIDEO_ENDINGS, find_videos
 from flows.archive.videos import videos_of
 from flows.config.load import load_config
@@ -93,7 +92,8 @@ def test_a_file_of_each_format_is_found_and_opens_by_its_ending_and_without_one(
         [f"a{ending}", "b"] if signed(ending) else [f"a{ending}"]
     )
     for path in found.videos.values():
-        assert probe(path).height == size[1]
+        with opened(path) as (_, stream):
+            assert stream.height == size[1]
 
 
 def signed(ending: str) -> bool:

@@ -123,7 +123,7 @@ def test_a_run_that_misses_an_asset_says_how_to_get_it(traitline, rendered, face
     shown = traitline("extract", *places, "--weights", "pretrained", **folders)
     assert shown.returncode == 1
     (line,) = shown.stderr.strip().splitlines()
-    for words in ("ResNet-50", "cannot be had", "`traitline assets fetch`", "`traitline assets unpack BUNDLE`"):
+    for words in ("ResNet-50", "is unavailable", "`traitline assets fetch`", "`traitline assets unpack BUNDLE`"):
         assert words in line
 
 

@@ -115,7 +115,7 @@ def test_pretrained_weights_that_cannot_be_had(rendered, tmp_path, traitline, fa
     words = (
         "traitline assets unpack",
         str(face_model.parents[1]),
-        "cannot be had",
+        "is unavailable",
         "--weights random",
         "--weights auto",
     )

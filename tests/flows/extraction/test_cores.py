@@ -9,7 +9,8 @@ import sys
 
 import pytest
 
-from flows.extraction.cores import cores_of, default_workers, take_share, visible_gpus
+from extractors.devices import visible_gpus
+from flows.extraction.cores import cores_of, default_workers, take_share
 
 LOOK = """
 import json, os
