@@ -8,11 +8,11 @@ from pathlib import Path
 
 import cv2
 import numpy as np
-from pydantic import BaseModel, Field
 
 from extractors.errors import VideoError
 from extractors.faces.boxes import overlaps
 from extractors.faces.persons import SAME_PERSON_OVERLAP
+from extractors.faces.settings import CropSettings
 from extractors.faces.squares import cut_square, resized
 from extractors.faces.track import FaceTrack
 from extractors.video.grid import grid_frames
@@ -21,26 +21,6 @@ from extractors.video.limits import DEFAULT_LIMITS, Limits
 SIDE_PX = 224
 # The window's box covers this share of its face boxes on each side; a few wild boxes must not widen it.
 COVERED = (2.0, 98.0)
-
-
-class CropSettings(BaseModel, frozen=True, extra="forbid"):
-    """How much of the picture a face crop shows, and how a video is cut into windows of motion and single pictures."""
-
-    margin: float = Field(
-        default=1.5,
-        ge=1.0,
-        le=4.0,
-        description="Side of the crop as a multiple of the detector's face box, which ends at brows and chin.",
-    )
-    window_fields: int = Field(
-        default=64, ge=2, le=1024, description="Optical-flow fields in one window (one field lies between two frames)."
-    )
-    min_fields: int = Field(
-        default=16, ge=1, le=1024, description="Optical-flow fields that the last part of a stretch needs to be kept."
-    )
-    static_tokens: int = Field(
-        default=16, ge=1, le=4096, description="Face crops per video for the static features, spread evenly."
-    )
 
 
 @dataclass(frozen=True)

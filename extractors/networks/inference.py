@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from extractors.errors import DeviceError
+from extractors.networks import Precision
 
 if TYPE_CHECKING:
     import keras
-
-Precision = Literal["float32", "bfloat16"]
 
 CPU_FLAGS = Path("/proc/cpuinfo")  # Linux; elsewhere a CPU does not tell
 # x86 by Intel and AMD, and ARM.

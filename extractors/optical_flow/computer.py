@@ -6,38 +6,27 @@ import functools
 import logging
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
-from pydantic import BaseModel, Field
 
 from extractors.devices import usable_cores
-from extractors.optical_flow.parameters import EXACT, FAST, SMALLEST_SIDE_PX, TVL1Parameters
+from extractors.optical_flow.parameters import (
+    EXACT,
+    FAST,
+    SMALLEST_SIDE_PX,
+    Engine,
+    OpticalFlowSettings,
+    Preset,
+    TVL1Parameters,
+)
 
 logger = logging.getLogger(__name__)
-
-Engine = Literal["auto", "opencv", "cpu", "xla"]
-Preset = Literal["exact", "fast"]
 
 # What Linux shows of a GPU: NVIDIA's driver, Windows' subsystem for Linux, AMD's driver.
 GPU_DEVICES = ("/dev/nvidia0", "/dev/dxg", "/dev/kfd")
 # Part of the cache key: raise it when this code's numbers change.
 REVISION = 1
-
-
-class OpticalFlowSettings(BaseModel, frozen=True, extra="forbid"):
-    """What a user may choose about optical flow."""
-
-    engine: Engine = Field(
-        "auto",
-        description="What computes TV-L1: cpu (Numba), xla (GPU), opencv (slow), or auto: xla on a GPU, else cpu.",
-    )
-    preset: Preset = Field(
-        "exact", description="exact has OpenCV's default parameters; fast is 1.7 times faster, 0.03 px off."
-    )
-    parameters: TVL1Parameters | None = Field(None, description="TV-L1 parameters in full, in place of the preset's.")
-    threads: int | None = Field(None, ge=1, description="Pairs of frames at a time (count); by default, one per core.")
-    bound_px: float = Field(20.0, gt=0, description="Displacement that becomes 1 for I3D; larger is clipped (pixels).")
 
 
 class OpticalFlowComputer:

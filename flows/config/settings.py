@@ -7,14 +7,12 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, Field, PlainSerializer, PlainValidator
 
-from extractors.dynamic.extractor import DynamicSettings
-from extractors.faces.crops import CropSettings
-from extractors.faces.detector import FaceSettings
-from extractors.optical_flow.computer import OpticalFlowSettings
-from extractors.static.extractor import StaticSettings
-from extractors.static.finetune import FinetuneSettings
-from extractors.video.grid import VideoSettings
+from extractors.dynamic.settings import DynamicSettings
+from extractors.faces.settings import CropSettings, FaceSettings
+from extractors.optical_flow.parameters import OpticalFlowSettings
+from extractors.static.settings import FinetuneSettings, StaticSettings
 from extractors.video.limits import Limits
+from extractors.video.settings import VideoSettings
 from flows.config.export import ExportSettings
 from fusion.settings import EvaluateSettings, TrainSettings, UncertaintySettings
 from storage.files.paths import StorePath, store_path

@@ -9,8 +9,8 @@ import sys
 import numpy as np
 import pytest
 
-from extractors.optical_flow.computer import OpticalFlowComputer, OpticalFlowSettings, loop_to, scale_for_i3d
-from extractors.optical_flow.parameters import EXACT, FAST, TVL1Parameters
+from extractors.optical_flow.computer import OpticalFlowComputer, loop_to, scale_for_i3d
+from extractors.optical_flow.parameters import EXACT, FAST, OpticalFlowSettings, TVL1Parameters
 
 ENGINES = ("opencv", "cpu", "xla")
 OWN_ENGINES = ("cpu", "xla")

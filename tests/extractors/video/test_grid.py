@@ -10,7 +10,8 @@ import cv2
 import numpy as np
 import pytest
 
-from extractors.video.grid import VideoInfo, VideoSettings, grid_frames, probe
+from extractors.video.grid import VideoInfo, grid_frames, probe
+from extractors.video.settings import VideoSettings
 
 NTSC = Fraction(30000, 1001)
 FILM = Fraction(24000, 1001)
