@@ -7,10 +7,10 @@ need.
 from importlib import import_module
 from typing import TYPE_CHECKING
 
-from extractors.dynamic.settings import ASSET, FEATURES, REVISION, DynamicSettings
+from extractors.dynamic.settings import ASSET, FEATURES, REVISION, SIDE_PX, DynamicSettings
 
 if TYPE_CHECKING:
-    from extractors.dynamic.extractor import SIDE_PX, DynamicFeatureExtractor
+    from extractors.dynamic.extractor import DynamicFeatureExtractor
     from extractors.dynamic.sequences import OpticalFlowSequenceLoader
 
 __all__ = [

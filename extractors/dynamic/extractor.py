@@ -8,12 +8,11 @@ from typing import Literal
 import numpy as np
 
 from extractors.assets import catalog
-from extractors.dynamic.settings import ASSET, FEATURES
+from extractors.dynamic.settings import ASSET, FEATURES, SIDE_PX
 from extractors.networks import Precision
 from extractors.networks.batches import describe_in_batches
 from extractors.networks.inference import for_inference
 
-SIDE_PX = 224
 FEWEST_FIELDS = 9  # fewer leave less than two steps for the last pool, which is two long
 
 

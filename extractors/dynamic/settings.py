@@ -10,6 +10,7 @@ from extractors.assets import catalog
 from extractors.networks import Precision
 
 ASSET = "i3d_flow_imagenet"
+SIDE_PX = 224
 FEATURES = 1024
 REVISION = 2  # part of the cache key: raise it when the extractor's numbers change
 

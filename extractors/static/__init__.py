@@ -5,10 +5,10 @@ The extractor is loaded on first use, so that the settings can be read without t
 
 from typing import TYPE_CHECKING
 
-from extractors.static.settings import ASSET, FEATURES, REVISION, StaticSettings
+from extractors.static.settings import ASSET, FEATURES, REVISION, SIDE_PX, StaticSettings
 
 if TYPE_CHECKING:
-    from extractors.static.extractor import SIDE_PX, StaticFeatureExtractor
+    from extractors.static.extractor import StaticFeatureExtractor
 
 __all__ = ["ASSET", "FEATURES", "REVISION", "SIDE_PX", "StaticFeatureExtractor", "StaticSettings"]
 

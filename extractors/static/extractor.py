@@ -13,9 +13,8 @@ from extractors.assets.own import resolve_own
 from extractors.networks import Precision
 from extractors.networks.batches import describe_in_batches
 from extractors.networks.inference import for_inference
-from extractors.static.settings import ASSET, FEATURES
+from extractors.static.settings import ASSET, FEATURES, SIDE_PX
 
-SIDE_PX = 224
 
 
 class StaticFeatureExtractor:

@@ -12,6 +12,7 @@ from extractors.assets.own import find_own
 from extractors.networks import Precision
 
 ASSET = "resnet50_imagenet"
+SIDE_PX = 224
 FEATURES = 2048
 REVISION = 2  # part of the cache key: raise it when the extractor's numbers change
 

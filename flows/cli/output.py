@@ -10,18 +10,20 @@ from rich.table import Table
 from rich.text import Text
 
 from extractors.preparation.stopwatch import STAGES
-from flows.archive.refusals import in_words
-from flows.archive.videos import Archive, counts
 from flows.config.settings import RunConfig
 from flows.session.console import one_line, summary
 
 if TYPE_CHECKING:
+    from flows.archive.videos import Archive
     from flows.extraction.jobs import ExtractReport
     from flows.pipeline.run import RunReport
 
 
 def show_extraction(report: ExtractReport, videos: Archive) -> None:
     """Counts of videos and of what else was found, and where the time went."""
+    from flows.archive.refusals import in_words
+    from flows.archive.videos import counts
+
     rows: list[tuple[str, str | Text]] = [
         ("extracted", f"{report.extracted:,}"),
         ("refused", f"{report.failed:,}" + (f": {in_words(report.reasons)}" if report.reasons else "")),

@@ -239,19 +239,6 @@ def existing_store(root: str | StorePath) -> StorePath:
     return folder
 
 
-def load_for_store(
-    config: Path | None, *, flags: Mapping[str, Any] | None = None, assignments: list[str] | None = None
-) -> RunConfig:
-    """Read the settings of a command that works on a store which must be there.
-
-    Raises:
-        UserError: a setting is wrong, or there is no such store.
-    """
-    settings = load_config(config, flags=flags, assignments=assignments)
-    existing_store(settings.store.path)
-    return settings
-
-
 def keep_settings(config: RunConfig, name: str) -> StorePath:
     """Write the settings of a command to STORE/runs; say where its log is to be, if it has one: beside them."""
     folder = open_store(config.store.path) / "runs"
