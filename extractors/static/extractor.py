@@ -16,7 +16,6 @@ from extractors.networks.inference import for_inference
 from extractors.static.settings import ASSET, FEATURES, SIDE_PX
 
 
-
 class StaticFeatureExtractor:
     """ResNet-50 v1 without its head: 2048 numbers per face crop, by global average pooling.
 

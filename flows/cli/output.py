@@ -43,7 +43,7 @@ def show_extraction(report: ExtractReport, videos: Archive) -> None:
 
 
 def show_run(config: RunConfig, report: RunReport, videos: Archive) -> None:
-    """What came of a run, and where its results lie."""
+    """Summarise a run and say where its results are."""
     if report.extraction is not None:
         show_extraction(report.extraction, videos)
     count = report.export.scored + sum(report.export.reasons.values())
@@ -75,19 +75,20 @@ _UNITS = ("B", "kB", "MB", "GB", "TB")
 
 
 def show_table(table: Table) -> None:
-    """Print to the standard output, in full width where nobody's screen limits it.
+    """Print to the standard output, in full width unless a terminal limits it.
 
-    No cell is cut short, for two names may differ in their ends alone: texts are folded, and numbers stay whole. Where
+    No cell is truncated, because two names may differ only in their ends: text is folded, and numbers stay whole. If
     even that is too wide for the screen, each row becomes a list of its cells.
     """
     output = Console(highlight=False, markup=False, emoji=False)  # as in flows.session.console
+    needed = 1
     for column in table.columns:
         cells = [cell_len(line) for cell in column.cells for line in str(cell).splitlines()]
         widest = max(cells, default=0)
         shortest = widest if column.justify == "right" else min(widest, _FOLDED_LETTERS)
         column.min_width = max(shortest, *map(cell_len, str(column.header).split() or [""]))
+        needed += column.min_width + 3
         column.overflow, column.no_wrap = "fold", False
-    needed = sum(column.min_width + 3 for column in table.columns) + 1
     if not output.is_terminal:
         output.width = max(200, needed)
     if needed <= output.width:

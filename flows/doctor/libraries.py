@@ -112,10 +112,8 @@ def _prefect(answer: str, fault: str) -> Iterator[Finding]:
         with urllib.request.urlopen(f"{api}/admin/version", timeout=ANSWER_S) as reply:
             server = json.loads(reply.read())
     except (OSError, ValueError) as error:
-        reason = getattr(error, "reason", error)
-        yield Finding(
-            "Prefect", "fault", f"no answer from {api}: {reason}", "start the server, or mend PREFECT_API_URL"
-        )
+        why = error.reason if isinstance(error, urllib.error.URLError) else error
+        yield Finding("Prefect", "fault", f"no answer from {api}: {why}", "start the server, or mend PREFECT_API_URL")
         return
     if server == version:
         yield Finding("Prefect", "ok", f"{version}, server at {api}")

@@ -16,7 +16,7 @@ from typing import Literal
 from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
 
-from extractors import dynamic, static
+from extractors import static
 from extractors.assets import catalog
 from extractors.assets.files import AssetError
 from extractors.devices import usable_cores
@@ -86,10 +86,11 @@ def look_at_machine() -> Iterator[Finding]:
     if memory is not None:
         cure = "free some, or expect runs to be killed" if memory < LITTLE_MEMORY_GB else ""
         yield Finding("memory", "warning" if cure else "ok", f"{memory:.1f} GB to be had", cure)
-    for subject, folder, level, variable in (
+    places: tuple[tuple[str, Path, Level, str], ...] = (
         ("temporary files", Path(tempfile.gettempdir()), "fault", "TMPDIR"),
         ("cache of downloads", catalog.user_cache(), "warning", "XDG_CACHE_HOME"),  # all may be there already
-    ):
+    )
+    for subject, folder, level, variable in places:
         cure = f"name another folder in {variable}"
         if (reason := why_not_writable(folder)) is None:
             yield disk(subject, folder, cure)
@@ -107,7 +108,6 @@ def look_at_assets(config: RunConfig) -> Iterator[Finding]:
         wanted = asset.name == FACE_ASSET or config.weights == "pretrained"
         if asset.name == static.ASSET and config.static.weights is not None:
             wanted = False
-        assert asset.name in (FACE_ASSET, static.ASSET, dynamic.ASSET)
         try:
             folder = catalog.resolve(asset.name, folder=asset_folder(config, asset.name), download=False)
         except AssetError as error:

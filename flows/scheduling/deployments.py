@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from datetime import timedelta
 from importlib.resources import files
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import httpx
 import yaml
@@ -19,7 +19,7 @@ from prefect.client.orchestration import get_client
 from prefect.client.schemas.actions import DeploymentScheduleCreate, WorkPoolCreate
 from prefect.client.schemas.objects import ConcurrencyLimitConfig, StateType
 from prefect.client.schemas.schedules import SCHEDULE_TYPES
-from prefect.deployments.runner import DeploymentApplyError, EntrypointType, RunnerDeployment
+from prefect.deployments.runner import DeploymentApplyError, RunnerDeployment
 from prefect.exceptions import (
     MissingFlowError,
     ObjectNotFound,
@@ -29,6 +29,7 @@ from prefect.exceptions import (
 )
 from prefect.flows import Flow, load_flow_from_entrypoint
 from prefect.settings import PREFECT_API_URL
+from prefect.types.entrypoint import EntrypointType
 from prefect.workers.base import BaseWorker
 from prefect.workers.process import ProcessWorker
 from pydantic import BaseModel, Field, TypeAdapter, ValidationError
@@ -95,30 +96,32 @@ def build(entry: Entry) -> RunnerDeployment:
         UserError: there is no such flow, or it does not take such parameters, or the schedule is none.
     """
     try:
-        flow = load_flow_from_entrypoint(entry.entrypoint)
+        flow: Flow[..., Any] = load_flow_from_entrypoint(entry.entrypoint)
     except (ImportError, MissingFlowError, ValueError) as error:
         raise UserError(f"deployment {entry.name}: there is no flow {entry.entrypoint}: {error}") from error
     pool = entry.work_pool
-    queue = {} if pool.work_queue_name is None else {"work_queue_name": pool.work_queue_name}
-    deployment = flow.to_deployment(
-        entry.name,
-        schedules=[_schedule(entry.name, schedule) for schedule in entry.schedules],
-        concurrency_limit=entry.concurrency_limit,
-        parameters=_checked(flow, entry),
-        description=entry.description,
-        tags=sorted({*entry.tags, TAG}),
-        entrypoint_type=EntrypointType.MODULE_PATH,
-        work_pool_name=pool.name,
-        job_variables=pool.job_variables,
-        **queue,
-    )
+    deployment = cast(
+        RunnerDeployment,
+        flow.to_deployment(
+            entry.name,
+            schedules=[_schedule(entry.name, schedule) for schedule in entry.schedules],
+            concurrency_limit=entry.concurrency_limit,
+            parameters=_checked(flow, entry),
+            description=entry.description,
+            tags=sorted({*entry.tags, TAG}),
+            entrypoint_type=EntrypointType.MODULE_PATH,
+            work_pool_name=pool.name,
+            work_queue_name=pool.work_queue_name,
+            job_variables=pool.job_variables,
+        ),
+    )  # a coroutine in an event loop only
     deployment.entrypoint = entry.entrypoint
     return deployment
 
 
 def server_address() -> str:
     """The address of Prefect's API; UserError where none is given."""
-    api = PREFECT_API_URL.value()
+    api: str | None = PREFECT_API_URL.value()
     if not api:
         raise UserError(
             "which server? give its address in PREFECT_API_URL, as in http://127.0.0.1:4200/api; `prefect server "

@@ -69,8 +69,9 @@ def _flow_runs(processes: list[psutil.Process]) -> set[str]:
     found = set()
     for process in processes:
         with suppress(psutil.Error):
-            found.add(process.environ().get("PREFECT__FLOW_RUN_ID"))
-    return found - {None}
+            if run := process.environ().get("PREFECT__FLOW_RUN_ID"):
+                found.add(run)
+    return found
 
 
 def _call_crashed(runs: set[str]) -> None:

@@ -22,8 +22,10 @@ import urllib.request
 from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager
+from importlib import import_module
 from pathlib import Path
 from types import ModuleType
+from typing import IO, cast
 from urllib.parse import urlsplit
 
 from flows.session.errors import UserError
@@ -128,7 +130,8 @@ def prefect_api(*, for_people: bool = False) -> Iterator[str]:
             pass_fds=[listening.fileno()],
         )
     said: deque[str] = deque(maxlen=200)
-    threading.Thread(target=_pass_on, args=(server, said), daemon=True).start()
+    pipe, errors = cast(IO[bytes], server.stdin), cast(IO[bytes], server.stderr)
+    threading.Thread(target=_pass_on, args=(errors, said), daemon=True).start()
     try:
         _wait_until_healthy(server, port, said)
         log.info("Prefect server of this command: process %d at %s", server.pid, api)
@@ -138,7 +141,7 @@ def prefect_api(*, for_people: bool = False) -> Iterator[str]:
         ):
             yield api
     finally:
-        server.stdin.close()
+        pipe.close()
         try:
             server.wait(STOP_LIMIT_S)
         except subprocess.TimeoutExpired:
@@ -149,7 +152,7 @@ def prefect_api(*, for_people: bool = False) -> Iterator[str]:
 def _prefect_settings() -> ModuleType:
     """The module `prefect.settings`, once Prefect has read them."""
     try:
-        import prefect.context  # noqa: F401 - reads them
+        import_module("prefect.context")  # reads them
         from prefect import settings
     except (ValueError, OSError) as error:  # all that pydantic, TOML and dotenv raise are ValueErrors
         raise UserError(
@@ -252,9 +255,9 @@ def _listen() -> socket.socket:
         ) from error
 
 
-def _pass_on(server: subprocess.Popen[bytes], said: deque[str]) -> None:
+def _pass_on(errors: IO[bytes], said: deque[str]) -> None:
     """Copy what the server says to the standard error, and remember the end of it."""
-    for line in server.stderr:
+    for line in errors:
         os.write(2, line)
         said.append(line.decode(errors="replace"))
 

@@ -82,14 +82,14 @@ def serve(
     with plain_command():
         check_server()
         entries = _entries(file, config, cron, timezone)
-        pools = {entry.work_pool.name for entry in entries}
-        if len(pools) > 1:
-            raise UserError(f"deployments of several work pools ({', '.join(sorted(pools))}) cannot be served by one")
+        pool, *others = sorted({entry.work_pool.name for entry in entries})
+        if others:
+            raise UserError(f"deployments of several work pools ({', '.join([pool, *others])}) cannot be served by one")
         with prefect_api(for_people=True) as api:
             _put_on_server(api, entries, "process", gpu_slots)
             console.say(f"Serving; Prefect's pages are at {api.removesuffix('/api')}")
             environment = {**os.environ, "PREFECT_API_URL": api}
-            status = work_until_stopped(*pools, "process", limit, environment=environment)
+            status = work_until_stopped(pool, "process", limit, environment=environment)
         if status:
             raise typer.Exit(status)
 
@@ -115,9 +115,9 @@ def _entries(file: Path | None, config: Path | None, cron: str | None, timezone:
     from flows.scheduling.deployments import read_entries
 
     if config is not None:
-        load_config(config)  # a mistake in it is said now, and not at night
+        load_config(config)  # report a mistake in it now, not at run time
     if timezone is not None and cron is None:
-        raise UserError("--timezone is that of --cron; give both")
+        raise UserError("--timezone belongs to --cron; give both")
     return list(_changed(read_entries(file), config, cron, timezone))
 
 

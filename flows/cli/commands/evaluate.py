@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -18,7 +19,7 @@ from flows.session.server import check_server
 
 if TYPE_CHECKING:
     from extractors.pictures.activations import LayerActivations
-    from flows.evaluation.features import FamilyEvaluation
+    from flows.evaluation.features import FamilyEvaluation, Kind
 
 
 def evaluate(
@@ -99,7 +100,7 @@ def evaluate_features(
         show_table(_dimension_table(evaluated))
         for kind, found in layers.items():
             show_table(_layer_table(kind, found))
-        plain = {kind: [asdict(layer) for layer in found] for kind, found in layers.items()}
+        plain = {kind: [asdict(layer) for layer in layers[kind]] for kind in evaluated if kind in layers}
         results = features.results_of(settings, evaluated, plain)
         folder = features.keep(settings.store.path, results, figures, picture.value)
         console.say(f"Evaluate features: all figures and {console.counted(len(figures), 'picture')} are in {folder}")
@@ -118,7 +119,7 @@ def _layers(settings: RunConfig, clips: int, figures: dict[str, Any]) -> dict[st
     return found
 
 
-def _identity_table(evaluated: dict[str, FamilyEvaluation]) -> Table:
+def _identity_table(evaluated: Mapping[Kind, FamilyEvaluation]) -> Table:
     caption = (
         "cosine similarities of tokens of different clips; consistency: of one person, each person counting once; "
         "discriminability: mean cosine distance of different people; AUC: same or different person, over all pairs of "
@@ -141,7 +142,7 @@ def _identity_table(evaluated: dict[str, FamilyEvaluation]) -> Table:
     return table
 
 
-def _dimension_table(evaluated: dict[str, FamilyEvaluation]) -> Table:
+def _dimension_table(evaluated: Mapping[Kind, FamilyEvaluation]) -> Table:
     table = Table("features", "dimensions", "what", "how many", "which", title="Dimensions", title_justify="left")
     for kind, one in evaluated.items():
         size = f"{len(one.dimensions.mean):,}"

@@ -77,7 +77,7 @@ def test_numbers_stay_whole_on_every_screen(screen, capsys):
 
 
 def test_a_summary_of_one_video_says_why_it_was_refused(capsys):
-    show_extraction(ExtractReport(0, 1, 0, 0, {}, reasons={"no_face": 1}), Archive())
+    show_extraction(ExtractReport(0, 1, 0, 0, {}, reasons={"no_face": 1}), Archive(()))
     said = " ".join(capsys.readouterr().err.split())
     assert "refused 1: 1 no_face" in said
 
@@ -90,7 +90,7 @@ def test_a_summary_shows_the_whole_path_of_its_results(width, monkeypatch, capsy
     ]
     exported = ExportReport(paths[0], 1, {"no_face": 1})
     report = RunReport(ExtractReport(1, 1, 0, 0, {"decode": 1.5}), ModelReference("traits", "1"), 1, exported, paths[1])
-    show_run(RunConfig(weights="random"), report, Archive())
+    show_run(RunConfig(weights="random"), report, Archive(()))
     lines = [line.strip("\u2502 ") for line in capsys.readouterr().err.splitlines()]
     assert "\u2026" not in "".join(lines)
     shown = "".join(line.removeprefix("CSV").removeprefix("report").strip() for line in lines)
