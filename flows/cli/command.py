@@ -46,7 +46,7 @@ def plain_command() -> Iterator[None]:
         with one_line_for_mistakes():
             yield
     except KeyboardInterrupt as error:
-        console.complain("stopped; what is done is kept, and nothing is half done")
+        console.complain("stopped; finished work is kept, and nothing is half done")
         raise typer.Exit(stopping.EXIT_INTERRUPTED) from error
 
 

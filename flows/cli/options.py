@@ -47,12 +47,12 @@ PICTURE = Annotated[Picture, typer.Option("--format", help="Format of the pictur
 class CommandOnFiles(TyperCommand):
     """A command whose arguments are names of videos or files, which can begin with a dash as options do.
 
-    A word with one dash and more than one letter behind it is a name, and so is one with two dashes and a dot, as in
-    "--a0.mp4", unless it is an option; names of real options have no dots, so that a mistyped one is still refused.
+    A word of one dash and more than one letter is a name, and so is a word of two dashes with a dot, such as
+    "--a0.mp4", unless it is an option. Real options have no dots in their names, so a mistyped one is still an error.
     """
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        """Put arguments behind `--`, where nothing is taken for an option."""
+        """Put arguments behind `--`, after which no word is read as an option."""
         options = {word: option for option in self.params if isinstance(option, TyperOption) for word in option.opts}
         chosen: list[str] = []
         arguments: list[str] = []
@@ -65,7 +65,7 @@ class CommandOnFiles(TyperCommand):
                 chosen.append(word)
                 if not equals and not options[name].is_flag:
                     value = next(words, None)
-                    if value is None:  # which is said now
+                    if value is None:  # an option without its value: Typer reports it
                         return super().parse_args(ctx, chosen)
                     chosen.append(value)
             elif _looks_like_option(word):

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 def show_extraction(report: ExtractReport, videos: Archive) -> None:
-    """Counts of videos and of what else was found, and where the time went."""
+    """Print counts of videos and of other files found, and the time by stage."""
     from flows.archive.refusals import in_words
     from flows.archive.videos import counts
 
@@ -64,7 +64,7 @@ def show_run(config: RunConfig, report: RunReport, videos: Archive) -> None:
 
 
 def time_line(seconds: dict[str, float]) -> str:
-    """Seconds of all processes by stage, in the order of the stages, with their share; stages overlap."""
+    """Format the seconds of all processes by stage, in stage order, with their shares; stages overlap."""
     total = sum(seconds.values())
     parts = (f"{name} {seconds[name]:.1f} ({seconds[name] / total:.0%})" for name in STAGES if name in seconds)
     return ", ".join(parts)
@@ -112,7 +112,7 @@ def _as_lists(table: Table) -> Table:
 
 
 def size(count: int) -> str:
-    """A number of bytes as people read it."""
+    """Format a number of bytes for people."""
     value, unit = float(count), 0
     while value >= 1000 and unit < len(_UNITS) - 1:
         value, unit = value / 1000, unit + 1

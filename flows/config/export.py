@@ -1,4 +1,4 @@
-"""What of the scores goes into an export."""
+"""Which scores and columns go into an export."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ def _names(value: object) -> object:
 
 
 class ExportSettings(BaseModel, frozen=True, extra="forbid"):
-    """What of the scores goes into an export."""
+    """Which scores and columns go into an export."""
 
     columns: Annotated[tuple[str, ...], BeforeValidator(_names)] | None = Field(
         None, min_length=1, description="Columns, in this order, as a list or with commas between; by default all."
     )
     since: AwareDatetime | None = Field(
-        None, description="Only what was scored then or later: ISO 8601 with its zone, 2026-01-31T00:00+01:00."
+        None, description="Only scores from this time on: ISO 8601 with its zone, 2026-01-31T00:00+01:00."
     )
-    until: AwareDatetime | None = Field(None, description="Only what was scored before then, likewise.")
+    until: AwareDatetime | None = Field(None, description="Only scores from before this time, likewise.")
 
     @model_validator(mode="after")
     def _has_length(self) -> ExportSettings:
@@ -31,9 +31,9 @@ class ExportSettings(BaseModel, frozen=True, extra="forbid"):
 
     @property
     def bounded(self) -> bool:
-        """Whether there is a range of time."""
+        """Whether the export is limited to a range of time."""
         return self.since is not None or self.until is not None
 
     def holds(self, time: datetime) -> bool:
-        """Whether a time is in the range; its end is not."""
+        """Whether a time is in the range, whose end is excluded."""
         return (self.since is None or time >= self.since) and (self.until is None or time < self.until)

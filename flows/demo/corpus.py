@@ -1,4 +1,4 @@
-"""The demo corpus: eight short clips made from one public portrait, with labels that follow from what is seen.
+"""The demo corpus: eight short clips made from one public portrait, with labels that follow from the pictures.
 
 It lets anyone run the whole pipeline without data of their own. The labels say nothing about the person portrayed.
 """
@@ -25,7 +25,7 @@ from storage.files.commit import TEMPORARY_PREFIX, commit_file
 FPS = 25
 FRAMES = 100
 WIDTH, HEIGHT = 640, 480
-# Raised with every change to the pictures, so that corpora from before are rendered afresh.
+# Raised with every change to the pictures, so that older corpora are rendered again.
 RECIPE_VERSION = 1
 
 # Cut out of the 512 x 512 portrait and enlarged to the frame: head and shoulders, the face about 165 px wide.
@@ -134,14 +134,14 @@ def trait_values(clip: DemoClip) -> tuple[float, ...]:
 def render_demo_corpus(folder: Path, *, seed: int = 0) -> DemoCorpus:
     """Render eight clips of 4 s and their labels, or find them rendered already.
 
-    The clips are 640 x 480, 100 frames at 25 fps, without sound, H.264 (MPEG-4 Part 2 where PyAV has no x264), made
+    The clips are 640 x 480, 100 frames at 25 fps, without sound, H.264 (MPEG-4 Part 2 if PyAV has no x264), made
     from the portrait of the astronaut Eileen Collins by NASA (public domain) that ships inside scikit-image: still,
     nod, shake, tilt, approach, sway, jitter and mixed. Four "persons", a name for two clips each, let a split by
     person hold out one pair and learn from three. Labels follow `trait_values`.
 
     Args:
-        folder: made where missing; gets `videos/`, `labels.csv` and, last, `recipe.json`, which says what the corpus
-            was made from. A corpus whose recipe and files are as they should be is left as it is.
+        folder: created if missing; gets `videos/`, `labels.csv` and, last, `recipe.json`, which says what the corpus
+            was made from. A corpus whose recipe and files are as they should be is not rendered again.
         seed: decides where in its course each motion starts and how the jitter runs. The same seed gives the same
             pictures; the labels are the same for every seed.
 

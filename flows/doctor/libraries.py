@@ -1,4 +1,4 @@
-"""Libraries that hang on the machine, each asked in a process of its own: one that crashes there is a finding."""
+"""Libraries that depend on the machine, each checked in a process of its own: a crash there is a finding."""
 
 from __future__ import annotations
 
@@ -82,7 +82,7 @@ def _tensorflow(answer: str, fault: str) -> Iterator[Finding]:
 
 def _mediapipe(answer: str, fault: str) -> Iterator[Finding]:
     if fault:
-        # Extraction does not start where this fails, rather than let MediaPipe call home.
+        # Extraction refuses to start if this fails, rather than let MediaPipe call home.
         yield Finding(
             "MediaPipe",
             "fault",
@@ -122,7 +122,7 @@ def _prefect(answer: str, fault: str) -> Iterator[Finding]:
 
 
 def _ask(code: str) -> tuple[str, str]:
-    """Last line that the code prints, or what became of it."""
+    """Run the code; return the last line that it prints, and its fault, either of which may be empty."""
     environment = {**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3", "DO_NOT_TRACK": "1"}
     try:
         done = subprocess.run(

@@ -1,4 +1,4 @@
-"""What is right and what is wrong with this machine, for the command `traitline doctor`."""
+"""Checks of this machine for the command `traitline doctor`."""
 
 from __future__ import annotations
 
@@ -35,13 +35,13 @@ LITTLE_MEMORY_GB = 4
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One thing that was looked at.
+    """The result of one check.
 
     Args:
         subject: what it is.
         level: fault: commands will fail; warning: they may, or be slow.
         found: what was seen.
-        cure: what to do; empty where all is well.
+        cure: what to do; empty if all is well.
     """
 
     subject: str
@@ -99,7 +99,7 @@ def look_at_machine() -> Iterator[Finding]:
 
 
 def look_at_assets(config: RunConfig) -> Iterator[Finding]:
-    """The face detector and the networks' weights: there, and with the bytes that they should have."""
+    """Check that the face detector and the networks' weights exist and are intact."""
     named = os.environ.get(catalog.ENVIRONMENT_VARIABLE)
     if named and not Path(named).is_dir():
         cure = f"mend {catalog.ENVIRONMENT_VARIABLE}; until then, only the cache is looked into"
@@ -132,8 +132,8 @@ def disk(subject: str, folder: Path, cure: str) -> Finding:
 
 
 def why_not_writable(folder: Path) -> str | None:
-    """Why no file can be made in a folder, or where that will be made; None where one can. Leaves nothing."""
-    # Asking for the rights would not do: the superuser has them all, and file systems refuse for other reasons.
+    """Why a folder, or the place where it will be created, is not writable; None if it is. Leaves nothing behind."""
+    # Checking permissions is not enough: the superuser has them all, and file systems refuse for other reasons.
     try:
         with tempfile.TemporaryFile(dir=_nearest(folder)):
             return None
@@ -142,12 +142,12 @@ def why_not_writable(folder: Path) -> str | None:
 
 
 def _nearest(folder: Path) -> Path:
-    """The folder itself, or the first above it that is there."""
+    """The folder itself, or its first parent that exists."""
     return next(place for place in (folder.absolute(), *folder.absolute().parents) if place.exists())
 
 
 def _memory_gb() -> float | None:
-    """What this process may still take, by the kernel and by its container; None where neither says."""
+    """Memory that this process may still take, by the kernel and its container; None if neither says."""
     try:
         lines = dict(line.split(":", 1) for line in Path("/proc/meminfo").read_text().splitlines())
     except OSError:

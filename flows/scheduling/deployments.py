@@ -1,6 +1,6 @@
 """What `prefect.yaml` says, as Prefect's deployments, and what they need on its server: pools, slots, a watch.
 
-Everything can be done again at any time: what is there is brought to what is said, and nothing else is touched.
+Everything can be repeated at any time: existing objects are updated, and nothing else is touched.
 """
 
 from __future__ import annotations
@@ -69,7 +69,7 @@ def read_entries(path: Path | None = None) -> list[Entry]:
     """Read the deployments of a file, by default of the one that is installed with this package.
 
     Raises:
-        UserError: it cannot be read, or says what is not known here.
+        UserError: it cannot be read, or has unknown entries.
     """
     source = files("flows.scheduling") / "prefect.yaml" if path is None else path
     try:
@@ -93,7 +93,7 @@ def build(entry: Entry) -> RunnerDeployment:
     """Make the deployment that an entry describes.
 
     Raises:
-        UserError: there is no such flow, or it does not take such parameters, or the schedule is none.
+        UserError: the flow does not exist or does not take these parameters, or the schedule is invalid.
     """
     try:
         flow: Flow[..., Any] = load_flow_from_entrypoint(entry.entrypoint)
@@ -120,7 +120,7 @@ def build(entry: Entry) -> RunnerDeployment:
 
 
 def server_address() -> str:
-    """The address of Prefect's API; UserError where none is given."""
+    """The address of Prefect's API; UserError if there is none."""
     api: str | None = PREFECT_API_URL.value()
     if not api:
         raise UserError(
@@ -132,7 +132,7 @@ def server_address() -> str:
 
 @contextmanager
 def server_at(api: str) -> Iterator[None]:
-    """Say in one line what is wrong where Prefect's server cannot be asked, or refuses; UserError."""
+    """Turn errors of a Prefect server that cannot be reached, or refuses, into a UserError of one line."""
     try:
         yield
     except (httpx.HTTPError, PrefectHTTPStatusError, DeploymentApplyError, RuntimeError) as error:
@@ -166,12 +166,12 @@ def make_pool(name: str, kind: str) -> None:
 
 
 def make_watch(heartbeat_s: int) -> None:
-    """Have the server call a run crashed, which frees its slots, where three signs of life in a row are missing.
+    """Have the server mark a run as crashed, which frees its slots, after three missing heartbeats in a row.
 
-    A worker says so itself when a run's process dies; this is for when the worker, or its machine, is gone as well.
+    A worker does so itself when a run's process dies; this covers the loss of the worker or its machine.
 
     Args:
-        heartbeat_s: seconds between two signs of life of a run, PREFECT_FLOWS_HEARTBEAT_FREQUENCY.
+        heartbeat_s: seconds between two heartbeats of a run, PREFECT_FLOWS_HEARTBEAT_FREQUENCY.
     """
     wanted = AutomationCore(
         name=WATCH,
@@ -203,7 +203,7 @@ def _schedule(name: str, words: Mapping[str, Any]) -> DeploymentScheduleCreate:
     try:
         return DeploymentScheduleCreate(schedule=_TIMING.validate_python(timing), **other)
     except ValidationError as error:
-        raise UserError(f"deployment {name}: {words} is no schedule: {error.errors()[0]['msg']}") from error
+        raise UserError(f"deployment {name}: {words} is not a schedule: {error.errors()[0]['msg']}") from error
 
 
 def _checked(flow: Flow[..., Any], entry: Entry) -> dict[str, Any]:

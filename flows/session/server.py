@@ -1,4 +1,4 @@
-"""Prefect's server: the one that the user's settings name, or one of our own where tasks need one.
+"""Prefect's server: the one that the user's settings name, or one of our own if tasks need one.
 
 Prefect would start its own in the terminal's process group: Ctrl-C would stop it together with the command, which then
 waits minutes for an answer, and a command that is killed would leave it running. This one has a session of its own and
@@ -102,7 +102,7 @@ def prefect_api(*, for_people: bool = False) -> Iterator[str]:
     """Make sure that there is a Prefect API while the block runs: the user's, or else a server of our own.
 
     Args:
-        for_people: whether people look at its pages, which a server for the time of one command has none of.
+        for_people: whether to serve Prefect's pages; the server of a single command does not.
 
     Returns:
         The address of the API.
@@ -218,7 +218,7 @@ def _through_proxy(api: str) -> str:
 
 
 def _connect_directly(api: str) -> None:
-    """Where the server is on this machine, connect without proxies, even those that Prefect's client cannot use."""
+    """If the server is on this machine, connect without proxies, even those that Prefect's client cannot use."""
     import httpx
 
     host = urlsplit(api).hostname
@@ -243,7 +243,7 @@ def _is_loopback(host: str) -> bool:
 
 
 def _listen() -> socket.socket:
-    """The socket that the server gets, so that nobody else can take its port before it starts."""
+    """Open the server's socket, so that no other process can take its port before the server starts."""
     try:
         listening = socket.create_server(("127.0.0.1", 0))
         socket.create_connection(listening.getsockname(), CONNECT_LIMIT_S).close()

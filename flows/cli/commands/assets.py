@@ -48,7 +48,7 @@ def list_assets(folder: FOLDER = None) -> None:
 
 @assets_app.command(epilog="Example: `traitline assets fetch face_detector`")
 def fetch(names: NAMES = None) -> None:
-    """Download the assets that are not on this machine; what broke off before goes on from there."""
+    """Download the assets that are not on this machine; interrupted downloads resume."""
     with plain_command():
         faults = []
         for asset in catalog.select(names if names is not None else []):
@@ -57,7 +57,7 @@ def fetch(names: NAMES = None) -> None:
                     folder = catalog.fetch(asset, on_bytes)
                 console.say(f"{asset.name}: {folder}")
             except AssetError as error:
-                # The others may be had all the same.
+                # The others may still succeed.
                 faults.append(asset.name)
                 console.complain(str(error))
         if faults:
@@ -66,7 +66,7 @@ def fetch(names: NAMES = None) -> None:
 
 @assets_app.command(epilog="Example: `traitline assets verify`")
 def verify(names: NAMES = None, folder: FOLDER = None) -> None:
-    """Read every byte of the assets; the exit status is 1 where one is damaged or not on this machine."""
+    """Read every byte of the assets; the exit status is 1 if one is damaged or missing."""
     with plain_command():
         sound = damaged = 0
         missing = []
@@ -76,7 +76,7 @@ def verify(names: NAMES = None, folder: FOLDER = None) -> None:
             for _, damage in catalog.read_through(asset, folder):
                 sound, damaged = sound + (damage is None), damaged + (damage is not None)
                 if damage is not None:
-                    console.say(f"{asset.name}: {damage}; delete it and get it anew", style="red")
+                    console.say(f"{asset.name}: {damage}; delete it and fetch it again", style="red")
         console.say(f"{console.counted(sound + damaged, 'file')} read, {damaged} damaged")
         if missing:
             console.say(f"missing, or in part: {', '.join(missing)}. {catalog.HOW_TO_GET}", style="red")
@@ -107,7 +107,7 @@ def bundle(
 def unpack(
     bundle: Annotated[Path, typer.Argument(help="What `traitline assets bundle` wrote.")], folder: FOLDER = None
 ) -> None:
-    """Unpack such an archive into the folder that TRAITLINE_ASSETS names, else into the user's cache."""
+    """Unpack a bundle into the folder that TRAITLINE_ASSETS names, otherwise into the user's cache."""
     with plain_command():
         _, goal = catalog.places(folder)[0]
         with _progress() as on_bytes:
@@ -117,7 +117,7 @@ def unpack(
 
 
 def _chosen(names: list[str] | None, folder: Path | None) -> list[Asset]:
-    """The named assets, published or made here, or all."""
+    """Return the named assets, published or fine-tuned here; by default all."""
     own = {made.name: made.asset for made in own_assets(folder)}
     if names:
         return [own[name] if name in own else catalog.select([name])[0] for name in names]
@@ -133,7 +133,7 @@ def _progress() -> Iterator[OnBytes]:
 
     def on_bytes(file: AssetFile, done: int) -> None:
         if file not in tasks:
-            progress.start()  # not before: without a terminal, even a bar that was never drawn leaves an empty line
+            progress.start()  # only now: without a terminal, even a bar that was never drawn leaves an empty line
             tasks[file] = progress.add_task(file.name, total=file.size)
         progress.update(tasks[file], completed=done)
 

@@ -25,19 +25,17 @@ if TYPE_CHECKING:
 
 
 def compare(
-    networks: Annotated[
-        list[str] | None, typer.Argument(help=f"Which: {', '.join(ENTRIES)}; all, where none is named.")
-    ] = None,
+    networks: Annotated[list[str] | None, typer.Argument(help=f"Which: {', '.join(ENTRIES)}; by default all.")] = None,
     layers: Annotated[bool, typer.Option("--layers", help="Also list every layer of each.")] = False,
     measure: Annotated[
         bool, typer.Option(help="Time them, and take their memory, each in a process of its own.")
     ] = True,
     out: Annotated[
-        Path | None, typer.Option(help="Folder for pictures and compare.json; none are kept without.")
+        Path | None, typer.Option(help="Folder for pictures and compare.json; without it, none are kept.")
     ] = None,
     picture: PICTURE = Picture.png,
 ) -> None:
-    """Set the networks side by side: parameters, work, time, memory, and how they are wired."""
+    """Compare the networks: parameters, work, time, memory, and how they are wired."""
     with plain_command():
         console.silence_libraries(Path(os.devnull))  # TensorFlow greets in five lines
         chosen = list(dict.fromkeys(networks or ENTRIES))

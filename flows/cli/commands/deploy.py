@@ -51,8 +51,8 @@ def deploy(
 ) -> None:
     """Put the deployments extract, train, rescore, export and nightly on Prefect's server, which PREFECT_API_URL names.
 
-    Makes the work pool, `traitline` or `traitline-docker`, the slots for GPUs, and the watch for crashed runs too. Do
-    it again after each change: what is there is brought into step. Then start workers, `traitline worker --gpu 0` for
+    Makes the work pool, `traitline` or `traitline-docker`, the slots for GPUs, and the watch for crashed runs too.
+    Repeat it after each change: existing deployments are updated. Then start workers, `traitline worker --gpu 0` for
     each GPU.
     """
     with plain_command():

@@ -20,7 +20,7 @@ from flows.session import console
 if TYPE_CHECKING:
     from flows.doctor.machine import Finding
 
-# Words beside the colours, for those who see neither.
+# The table also shows the level in words, for readers who cannot see colours.
 _STYLES = {"ok": "green", "warning": "yellow", "fault": "bold red"}
 
 
@@ -31,7 +31,7 @@ def doctor(
     config: CONFIG = None,
     assignments: ASSIGNMENTS = None,
 ) -> None:
-    """Say what is right and what is wrong with this machine, and how to mend it; exit status 1 where there is a fault.
+    """Check this machine and say how to fix each fault; the exit status is 1 if there is a fault.
 
     Looks at Python, packages, processors, memory, disks, OpenCV's TV-L1, TensorFlow and its GPUs, MediaPipe, Prefect,
     the assets and the store, with the settings of a run: give it the same --config.

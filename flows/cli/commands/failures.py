@@ -31,12 +31,12 @@ REASON = Annotated[str | None, typer.Option(help="Only those with this reason co
 def list_failures(
     store: STORE = "store",
     reason: REASON = None,
-    limit: Annotated[int, typer.Option(min=0, help="List at most so many; 0 for all.")] = 50,
+    limit: Annotated[int, typer.Option(min=0, help="Most failures to list; 0 for all.")] = 50,
     all_attempts: Annotated[
         bool, typer.Option("--all", help="Every failed attempt, with any bytes and settings, oldest first.")
     ] = False,
 ) -> None:
-    """List videos whose last attempt was refused; what has been extracted since is left out."""
+    """List videos whose last attempt was refused; videos extracted since are left out."""
     with plain_command():
         from storage.maintenance.survey import still_refused
         from storage.shards.store import FeatureStore
@@ -92,7 +92,7 @@ def refused_files(settings: RunConfig, reason: str | None) -> Archive:
     """Files of the videos folder whose present bytes were refused with these settings, and have no features since.
 
     Raises:
-        UserError: there is no such folder, or no video in it.
+        UserError: the folder does not exist, or has no video in it.
     """
     from flows.archive.families import families_of
     from flows.archive.videos import Archive, videos_of

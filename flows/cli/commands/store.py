@@ -18,7 +18,7 @@ from flows.session import console
 if TYPE_CHECKING:
     from storage.files.paths import StorePath
 
-store_app = typer.Typer(no_args_is_help=True, help="Look at a store and keep it in order.")
+store_app = typer.Typer(no_args_is_help=True, help="Inspect a store and keep it in order.")
 YES = Annotated[bool, typer.Option("--yes", help="Remove it; without this, only say what would go.")]
 
 
@@ -44,18 +44,18 @@ def list_families(store: STORE = "store") -> None:
 
 @store_app.command(epilog="Example: `traitline store verify --store store`")
 def verify(store: STORE = "store") -> None:
-    """Read all features, failures, scores and models, and name what is damaged; the exit status is 1 where any is."""
+    """Read all features, failures, scores and models, and name damaged files; the exit status is 1 if there are any."""
     with plain_command():
         if _find_damage(existing_store(store)):
-            console.say("`traitline store repair` moves what a run can make anew aside")
+            console.say("`traitline store repair` moves damaged files that a run can make again aside")
             raise typer.Exit(EXIT_USER_ERROR)
 
 
 @store_app.command(epilog="Example: `traitline store repair --store store`")
 def repair(store: STORE = "store") -> None:
-    """Move damaged shards, failures and scores to STORE/quarantine, so that the next run makes just those anew.
+    """Move damaged shards, failures and scores to STORE/quarantine, so that the next run makes only those again.
 
-    A damaged model is named and left: train it again, or put a copy in its place.
+    Damaged models are named and stay in place: train them again, or restore a copy.
     """
     with plain_command():
         from storage.maintenance import verification
@@ -98,7 +98,7 @@ def gc(
     yes: YES = False,
     days: Annotated[float, typer.Option(help="Leave alone what was written to in the last so many days.")] = 1.0,
 ) -> None:
-    """Remove features that no model was trained on and no score came from, and what killed writers left behind."""
+    """Remove features that no model or score uses, and temporary files of killed writers."""
     with plain_command():
         from storage.maintenance import garbage
         from storage.maintenance.survey import survey
@@ -123,7 +123,7 @@ def gc(
         if not families and not leftovers:
             console.say("nothing to remove")
         elif not yes:
-            console.say("nothing removed as yet: give --yes for that")
+            console.say("nothing removed yet; --yes removes it")
 
 
 @store_app.command(epilog="Example: `traitline store convert --store store --to hdf5`")
@@ -147,7 +147,7 @@ def convert(
 
 
 def _find_damage(store: StorePath) -> list[StorePath]:
-    """Read everything, and say what is damaged as it is found."""
+    """Read everything, and report damage as it is found."""
     from storage.maintenance import verification
 
     paths = verification.store_files(store)
@@ -165,7 +165,7 @@ def _find_damage(store: StorePath) -> list[StorePath]:
 
 @contextmanager
 def _progress(title: str, total: int) -> Iterator[Callable[[], None]]:
-    """A bar, but none where there is nothing to do."""
+    """Show a bar, unless there is nothing to do."""
     if not total:
         yield lambda: None
         return
