@@ -1,8 +1,8 @@
 """Prefect's worker as a child process that stops when it is told to, with its runs.
 
 Prefect's own takes no new runs once it gets a SIGTERM, and then waits for those at hand, for hours if need be, until
-the sender loses patience and kills it; a second SIGTERM makes it kill them without telling the server. Here the runs are told
-first: they drop the shard at hand and end in seconds, and the server learns of it.
+the sender loses patience and kills it; a second SIGTERM makes it kill them without telling the server. Here the runs
+are told first: they drop the shard at hand and end in seconds, and the server learns of it.
 """
 
 from __future__ import annotations

@@ -16,7 +16,7 @@ from storage.files.paths import StorePath
 
 @contextmanager
 def local_log(log: StorePath) -> Iterator[Path]:
-    """Give a file to append to while the block runs: the log itself, or one that is copied to it however the block ends."""
+    """Give a file to append to while the block runs: the log itself, or one that is copied to it afterwards."""
     if isinstance(log, Path):
         yield log
         return
