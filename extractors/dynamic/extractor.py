@@ -3,46 +3,17 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, Final, Literal
+from typing import Literal
 
 import numpy as np
-from pydantic import BaseModel, Field
 
 from extractors.assets import catalog
-from extractors.dynamic.sequences import OpticalFlowSequenceLoader
-from extractors.networks import SIDE_PX
+from extractors.dynamic.settings import ASSET, FEATURES
+from extractors.networks import SIDE_PX, Precision
 from extractors.networks.batches import describe_in_batches
-from extractors.networks.inference import Precision, for_inference
+from extractors.networks.inference import for_inference
 
-__all__ = ["DynamicFeatureExtractor", "DynamicSettings", "OpticalFlowSequenceLoader"]
-
-ASSET = "i3d_flow_imagenet"
-FEATURES: Final = 1024
 FEWEST_FIELDS = 9  # fewer leave less than two steps for the last pool, which spans two
-REVISION = 2  # part of the cache key: raise it if this code's results change
-
-
-class DynamicSettings(BaseModel, frozen=True, extra="forbid"):
-    """How windows of optical flow become dynamic tokens."""
-
-    base_model: Literal["i3d"] = Field("i3d", description="Network that describes a window of optical flow.")
-    output_dim: Literal[1024] = Field(FEATURES, description="Numbers per dynamic token.")
-    precision: Precision = Field(
-        "float32",
-        description="Precision of weights and activations: float32, or bfloat16: half the time on CPUs that have it "
-        "(AVX512_BF16, AMX), features about 2 % off (random weights).",
-    )
-    batch_size: int = Field(
-        1,
-        ge=1,
-        description="Windows in one pass through the network, at most: 1 suits a CPU, more a GPU; halved if GPU "
-        "memory runs out. It changes no result.",
-    )
-
-    def numerics(self, weights: Literal["pretrained", "random"], seed: int) -> dict[str, Any]:
-        """All settings that change the numbers, for a cache key; JSON-able."""
-        origin = catalog.origin_of(weights, seed, ASSET)
-        return {"network": self.base_model, "revision": REVISION, "precision": self.precision, **origin}
 
 
 class DynamicFeatureExtractor:

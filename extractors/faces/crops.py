@@ -8,11 +8,11 @@ from pathlib import Path
 
 import cv2
 import numpy as np
-from pydantic import BaseModel, Field
 
 from extractors.errors import VideoError
 from extractors.faces.boxes import cut_square, overlaps, resized
 from extractors.faces.persons import SAME_PERSON_OVERLAP
+from extractors.faces.settings import CropSettings
 from extractors.faces.track import FaceTrack
 from extractors.networks import SIDE_PX
 from extractors.video.grid import grid_frames
@@ -20,26 +20,6 @@ from extractors.video.limits import DEFAULT_LIMITS, Limits
 
 # The window's box covers this share of its face boxes on each side; a few wild boxes must not widen it.
 COVERED = (2.0, 98.0)
-
-
-class CropSettings(BaseModel, frozen=True, extra="forbid"):
-    """How face crops are cut, and how a video is divided into windows of motion and single pictures."""
-
-    margin: float = Field(
-        default=1.5,
-        ge=1.0,
-        le=4.0,
-        description="Side of the crop as a multiple of the detector's face box, which ends at the brows and the chin.",
-    )
-    window_fields: int = Field(
-        default=64, ge=2, le=1024, description="Optical-flow fields in one window (one field lies between two frames)."
-    )
-    min_fields: int = Field(
-        default=16, ge=1, le=1024, description="Fewest optical-flow fields in the last window of a stretch."
-    )
-    static_tokens: int = Field(
-        default=16, ge=1, le=4096, description="Face crops per video for the static features, spread evenly."
-    )
 
 
 @dataclass(frozen=True)

@@ -6,10 +6,10 @@ from pathlib import Path
 from types import TracebackType
 
 import numpy as np
-from pydantic import BaseModel, Field
 
 from extractors.faces.boxes import overlaps
 from extractors.faces.offline import OfflineThread
+from extractors.faces.settings import FaceSettings
 
 # MediaPipe scales the whole picture to 128 x 128 px. Measured on known faces pasted into 1280 x 720: boxes narrower
 # than this share of the longer side are up to twice as wide as the face.
@@ -19,68 +19,6 @@ SECOND_LOOK_SIDES = 2.5
 # Limits the cost of pictures full of weak candidates (foliage, lettering).
 MAX_SECOND_LOOKS = 4
 SAME_FACE_OVERLAP = 0.3
-
-
-class FaceSettings(BaseModel, frozen=True, extra="forbid"):
-    """Which detections count as a face, and how much of a video must show the main person's."""
-
-    candidate_score: float = Field(
-        default=0.2,
-        ge=0.0,
-        le=1.0,
-        description="Detector's score (0 to 1) above which a candidate gets a second look.",
-    )
-    sure_score: float = Field(
-        default=0.8,
-        ge=0.0,
-        le=1.0,
-        description="Detector's score (0 to 1) from which a face of sufficient size needs no second look.",
-    )
-    min_score: float = Field(
-        default=0.7, ge=0.0, le=1.0, description="Detector's score (0 to 1) from which a detection counts as a face."
-    )
-    min_coverage: float = Field(
-        default=0.3,
-        ge=0.0,
-        le=1.0,
-        description="Share of grid frames that must show the main person's face; otherwise the video is refused.",
-    )
-    max_gap_s: float = Field(
-        default=1.0,
-        ge=0.0,
-        description="Seconds up to which a gap between two detections of the main person is filled by interpolation.",
-    )
-    smoothing_s: float = Field(
-        default=0.2,
-        ge=0.0,
-        description="Seconds over which the main person's box is smoothed; 0 leaves the detector's boxes as they are.",
-    )
-    min_confirmed_share: float = Field(
-        default=0.25,
-        ge=0.0,
-        le=1.0,
-        description="Share of the main person's pictures that a second, independent detector must confirm as a "
-        "face; otherwise the video is refused (false_face). 0 accepts all.",
-    )
-    max_others_share: float = Field(
-        default=1.0,
-        ge=0.0,
-        le=1.0,
-        description="Share of grid frames that may show somebody else's face as well; above it, the video is refused "
-        "(several_people). 1 accepts all.",
-    )
-    max_gaps: int | None = Field(
-        default=None,
-        ge=0,
-        description="How often the main person's face may be lost; more often, the video is refused (many_gaps). "
-        "null: no limit.",
-    )
-    max_absence_s: float | None = Field(
-        default=None,
-        gt=0.0,
-        description="Seconds for which the main person's face may be out of sight at a time; for longer, the video is "
-        "refused (long_gap). null: no limit.",
-    )
 
 
 DEFAULTS = FaceSettings()

@@ -10,7 +10,7 @@ from itertools import pairwise
 import numpy as np
 
 from extractors.errors import VideoError
-from extractors.faces.detector import FaceSettings
+from extractors.faces.settings import FaceSettings
 
 # Faces that appear together in a smaller share of the frames are passers-by or false detections.
 PEOPLE_SHARE = 0.05

@@ -10,13 +10,14 @@ from typing import Protocol
 import numpy as np
 
 from extractors.errors import VideoError
-from extractors.faces.detector import FaceSettings
 from extractors.faces.persons import Person, main_sequence, persons
 from extractors.faces.quality import Quality, check_quality, quality_of
 from extractors.faces.second_opinion import FaceSamples, is_confirmed
+from extractors.faces.settings import FaceSettings
 from extractors.video.decoding import Tally
-from extractors.video.grid import VideoSettings, grid_frames
+from extractors.video.grid import grid_frames
 from extractors.video.limits import DEFAULT_LIMITS, Limits
+from extractors.video.settings import VideoSettings
 
 
 @dataclass(frozen=True)

@@ -6,17 +6,16 @@ import os
 from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from extractors.devices import has_gpu
 from extractors.errors import DeviceError
+from extractors.networks import Precision
 
 if TYPE_CHECKING:
     import keras
-
-Precision = Literal["float32", "bfloat16"]
 
 CPU_FLAGS = Path("/proc/cpuinfo")  # Linux only
 # Of x86 CPUs (Intel and AMD) and of ARM.

@@ -6,22 +6,26 @@ import functools
 import importlib
 import logging
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
-from pydantic import BaseModel, Field
 
 from extractors.devices import has_cuda_device, usable_cores
 from extractors.optical_flow.gpu import NO_GPU, why_unusable
-from extractors.optical_flow.parameters import EXACT, FAST, SMALLEST_SIDE_PX, TVL1Parameters
+from extractors.optical_flow.parameters import (
+    EXACT,
+    FAST,
+    SMALLEST_SIDE_PX,
+    Engine,
+    OpticalFlowSettings,
+    Preset,
+    TVL1Parameters,
+)
 
 if TYPE_CHECKING:
     from extractors.optical_flow.gpu.engine import GpuEngine
 
 logger = logging.getLogger(__name__)
-
-Engine = Literal["auto", "opencv", "cpu", "gpu"]
-Preset = Literal["exact", "fast"]
 
 # Part of the cache key: raise it if this code's results change.
 REVISION = 1
@@ -41,21 +45,6 @@ class DeviceArray(Protocol):
     def __dlpack__(self, *, stream: int | None = None) -> object: ...
 
     def __dlpack_device__(self) -> tuple[int, int]: ...
-
-
-class OpticalFlowSettings(BaseModel, frozen=True, extra="forbid"):
-    """Settings of optical flow."""
-
-    engine: Engine = Field(
-        "auto",
-        description="What computes TV-L1: cpu (Numba), gpu (CUDA), opencv (slow); auto is gpu on a CUDA GPU, else cpu.",
-    )
-    preset: Preset = Field(
-        "exact", description="exact has OpenCV's default parameters; fast is 1.7 times faster, 0.03 px off."
-    )
-    parameters: TVL1Parameters | None = Field(None, description="TV-L1 parameters in full, in place of the preset's.")
-    threads: int | None = Field(None, ge=1, description="Pairs of frames at a time (count); by default, one per core.")
-    bound_px: float = Field(20.0, gt=0, description="Displacement that becomes 1 for I3D; larger is clipped (pixels).")
 
 
 class OpticalFlowComputer:

@@ -9,13 +9,15 @@ from pathlib import Path
 
 import numpy as np
 
-from extractors.faces.crops import CropSettings, CropWindow, Window, iter_crops, plan_static, plan_windows
-from extractors.faces.detector import FaceDetector, FaceSettings
+from extractors.faces.crops import CropWindow, Window, iter_crops, plan_static, plan_windows
+from extractors.faces.detector import FaceDetector
+from extractors.faces.settings import CropSettings, FaceSettings
 from extractors.faces.track import FaceTrack, track_faces
-from extractors.optical_flow.computer import OpticalFlowComputer, OpticalFlowSettings, scale_for_i3d
+from extractors.optical_flow.computer import OpticalFlowComputer, scale_for_i3d
+from extractors.optical_flow.parameters import OpticalFlowSettings
 from extractors.preparation.stopwatch import Stopwatch
-from extractors.video.grid import VideoSettings
 from extractors.video.limits import DEFAULT_LIMITS, Limits
+from extractors.video.settings import VideoSettings
 
 
 @dataclass(frozen=True)

@@ -3,55 +3,17 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, Final, Literal
+from typing import Any
 
 import numpy as np
-from pydantic import BaseModel, Field
 
 from extractors.assets import catalog
 from extractors.assets.files import AssetError
-from extractors.assets.own import find_own, resolve_own
-from extractors.networks import SIDE_PX
+from extractors.assets.own import resolve_own
+from extractors.networks import SIDE_PX, Precision
 from extractors.networks.batches import describe_in_batches
-from extractors.networks.inference import Precision, for_inference
-
-ASSET = "resnet50_imagenet"
-FEATURES: Final = 2048
-REVISION = 2  # part of the cache key: raise it if this code's results change
-
-
-class StaticSettings(BaseModel, frozen=True, extra="forbid"):
-    """How face crops become static tokens."""
-
-    base_model: Literal["resnet50"] = Field("resnet50", description="Network that describes a face crop.")
-    weights: str | None = Field(None, description="Fine-tuned asset, such as faces-1, in place of the usual weights.")
-    frozen_layers: int = Field(4, ge=0, le=53, description="First convolutional layers that training leaves unchanged.")
-    output_dim: Literal[2048] = Field(FEATURES, description="Numbers per static token.")
-    precision: Precision = Field(
-        "float32",
-        description="Precision of weights and activations: float32, or bfloat16: half the time on CPUs that have it "
-        "(AVX512_BF16, AMX), features about 1 % off (random weights).",
-    )
-    batch_size: int = Field(
-        16,
-        ge=1,
-        description="Face crops in one pass through the network, at most; halved if GPU memory runs out. It changes "
-        "no result.",
-    )
-
-    def numerics(
-        self, weights: Literal["pretrained", "random"], seed: int, assets_folder: Path | None = None
-    ) -> dict[str, Any]:
-        """All settings that change the numbers, for a cache key; JSON-able.
-
-        Raises:
-            extractors.assets.AssetError: the fine-tuned asset does not exist.
-        """
-        if self.weights is not None:
-            origin = {"weights": "fine-tuned", "digest": find_own(self.weights, assets_folder).digest}
-        else:
-            origin = catalog.origin_of(weights, seed, ASSET)
-        return {"network": self.base_model, "revision": REVISION, "precision": self.precision, **origin}
+from extractors.networks.inference import for_inference
+from extractors.static.settings import ASSET, FEATURES
 
 
 class StaticFeatureExtractor:

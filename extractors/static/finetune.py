@@ -17,7 +17,8 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
-from pydantic import BaseModel, Field
+
+from extractors.static.settings import FinetuneSettings
 
 if TYPE_CHECKING:
     import keras
@@ -25,22 +26,6 @@ if TYPE_CHECKING:
 # Videos whose crops are mixed into batches; more mix better and take more memory (2.4 MB each with 16 crops).
 MIXED_VIDEOS = 16
 RIDGE_PENALTIES = 10.0 ** np.arange(-2, 7)
-
-
-class FinetuneSettings(BaseModel, frozen=True, extra="forbid"):
-    """How the unfrozen layers of ResNet-50 are trained on face crops and labels."""
-
-    name: str = Field(
-        "faces",
-        pattern="^[A-Za-z0-9][A-Za-z0-9._]*$",
-        description="Name of the new asset; its version is added, as in faces-1.",
-    )
-    epochs: int = Field(20, ge=1, description="Maximum passes over the training videos.")
-    patience: int = Field(3, ge=1, description="Passes without a lower validation error after which training stops.")
-    learning_rate: float = Field(3e-5, gt=0, description="Step size of Adam.")
-    batch_size: int = Field(16, ge=1, description="Face crops in one step (count).")
-    validation_fraction: float = Field(0.2, gt=0, lt=1, description="Share of the videos, by person, that is held out.")
-    seed: int = Field(0, ge=0, lt=2**32, description="Seed of the split, the order of the crops and the mirroring.")
 
 
 @dataclass(frozen=True, slots=True)

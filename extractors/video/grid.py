@@ -5,60 +5,19 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import av
 import numpy as np
-from pydantic import BaseModel, Field
 
 from extractors.errors import VideoError
 from extractors.video.decoding import Tally, opened, pictures, promised_frames, promised_s, reached_s, seconds, shown
 from extractors.video.limits import DEFAULT_LIMITS, Limits
+from extractors.video.settings import VideoSettings
 from extractors.video.upright import Canvas
 
 # Containers such as Matroska round times to milliseconds; coarser ticks are the frame rate itself.
 COARSEST_ROUNDING_S = 0.001
 EXACT_S = 1e-6
-
-
-REVISION = 2  # part of the cache key: raise it if the pictures of a file change
-
-
-class VideoSettings(BaseModel, frozen=True, extra="forbid"):
-    """How video is sampled, and how much of a file may be missing or broken."""
-
-    fps: float = Field(
-        default=25.0, gt=0.0, le=240.0, description="Frames per second of the grid on which every video is sampled."
-    )
-    min_decoded_share: float = Field(
-        default=0.95,
-        ge=0.0,
-        le=1.0,
-        description="Share of the duration promised by the file that must decode, else the video is refused.",
-    )
-    min_frames_share: float = Field(
-        default=0.7,
-        ge=0.0,
-        le=1.0,
-        description="Share of the frames promised by the file that must decode, else the video is refused. Some "
-        "encoders promise a frame for each repetition of the one before.",
-    )
-    max_broken_share: float = Field(
-        default=0.02,
-        ge=0.0,
-        le=1.0,
-        description="Share of frames that may be broken; the last good frame stands in for a broken one.",
-    )
-    max_still_s: float = Field(
-        default=10.0,
-        gt=0.0,
-        description="Seconds that one frame may be shown for; a longer time means lost video or broken timestamps.",
-    )
-
-    @property
-    def numerics(self) -> dict[str, Any]:
-        """All settings that change the pictures, for a cache key; JSON-able."""
-        return {**self.model_dump(mode="json"), "revision": REVISION}
 
 
 DEFAULT_SETTINGS = VideoSettings()

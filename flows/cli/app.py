@@ -1,6 +1,6 @@
 """The command `traitline`.
 
-Flows are imported only once the settings have been found good: Prefect takes a second to import.
+Steps are imported only after the settings are validated: Prefect alone takes a second to import.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ app.add_typer(models_app, name="models")
 app.add_typer(visualize_app, name="visualize")
 
 
-# Here, so that the help lists them after the steps of a run.
+# Registered here, so that the help lists them after the steps of a run.
 other_app.command(epilog="Example: `traitline evaluate --labels labels.csv --store store`")(evaluate)
 other_app.command(epilog="Example: `traitline finetune --videos clips --labels labels.csv --store store`")(finetune)
 other_app.command(
@@ -63,7 +63,7 @@ other_app.command(epilog="Example: `traitline demo`")(demo)
 
 @config_app.command("show", epilog="Example: `traitline config show > run.yaml`")
 def show(config: CONFIG = None, assignments: ASSIGNMENTS = None) -> None:
-    """Print the effective settings, each with what it means, as a file that --config reads."""
+    """Print the effective settings, each with its meaning, as a file that --config reads."""
     with one_line_for_mistakes():
         print(dump_config(load_config(config, assignments=assignments)), end="")
 

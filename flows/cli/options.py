@@ -1,4 +1,4 @@
-"""Options that several commands share."""
+"""Options that several commands share, and commands whose arguments are names of files."""
 
 from __future__ import annotations
 
@@ -9,22 +9,50 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperCommand, TyperOption
 
-WEIGHTS = Annotated[str | None, typer.Option("--weights", help="pretrained, random (for trials only) or auto.")]
 CONFIG = Annotated[Path | None, typer.Option("--config", "-c", help="Settings file in YAML.")]
 ASSIGNMENTS = Annotated[
     list[str] | None, typer.Option("--set", metavar="NAME=VALUE", help="Any single setting, as in video.fps=25.")
 ]
 
+# Each of these overrides one setting.
+VIDEOS = Annotated[
+    Path | None,
+    typer.Option(help="Folder of videos, with its subfolders; or a list of them, .txt, .csv, .tsv or .parquet."),
+]
+VIDEOS_ROOT = Annotated[
+    Path | None, typer.Option(help="Folder that the paths in a list are relative to; by default the list's own.")
+]
+LABELS = Annotated[
+    Path | None, typer.Option(help="Labels: .csv, .parquet, .pkl, or the folder of First Impressions' pickles.")
+]
+STORE_PATH = Annotated[str | None, typer.Option("--store", help="Folder of the store, or s3://bucket/folder.")]
+OUT = Annotated[str | None, typer.Option(help="File to write, .csv or .parquet.")]
+MODEL = Annotated[str | None, typer.Option(help="The model: NAME, NAME/VERSION or NAME/ALIAS.")]
+WEIGHTS = Annotated[str | None, typer.Option(help="pretrained, random (for trials only) or auto.")]
+
+# For commands that read no settings.
+STORE = Annotated[str, typer.Option(help="Folder of the store, or s3://bucket/folder.")]
+
+
+class Picture(StrEnum):
+    """Formats of pictures."""
+
+    png = "png"
+    svg = "svg"
+
+
+PICTURE = Annotated[Picture, typer.Option("--format", help="Format of the pictures.")]
+
 
 class CommandOnFiles(TyperCommand):
     """A command whose arguments are names of videos or files, which can begin with a dash as options do.
 
-    A word with one dash and more than one letter behind it is a name, and so is one with two dashes and a dot, as in
-    "--a0.mp4", unless it is an option; names of real options have no dots, so that a mistyped one is still refused.
+    A word of one dash and more than one letter is a name, and so is a word of two dashes with a dot, such as
+    "--a0.mp4", unless it is an option. Real options have no dots in their names, so a mistyped one is still an error.
     """
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        """Put arguments behind `--`, where nothing is taken for an option."""
+        """Put arguments behind `--`, after which no word is read as an option."""
         options = {word: option for option in self.params if isinstance(option, TyperOption) for word in option.opts}
         chosen: list[str] = []
         arguments: list[str] = []
@@ -37,7 +65,7 @@ class CommandOnFiles(TyperCommand):
                 chosen.append(word)
                 if not equals and not options[name].is_flag:
                     value = next(words, None)
-                    if value is None:  # which is said now
+                    if value is None:  # an option without its value: Typer reports it
                         return super().parse_args(ctx, chosen)
                     chosen.append(value)
             elif _looks_like_option(word):
@@ -51,69 +79,3 @@ def _looks_like_option(word: str) -> bool:
     if word.startswith("--"):
         return "." not in word.partition("=")[0]
     return word.startswith("-") and len(word) == 2
-
-
-# Parameter -> the setting that it overrides, and the option. Every command takes --config and --set besides.
-OPTIONS: dict[str, tuple[str, Any]] = {
-    "videos": (
-        "videos",
-        Annotated[
-            Path | None,
-            typer.Option(
-                help="Folder of videos, with its subfolders; or a list of them, .txt, .csv, .tsv or .parquet."
-            ),
-        ],
-    ),
-    "videos_root": (
-        "videos_root",
-        Annotated[Path | None, typer.Option(help="Folder that a list's paths are relative to; by default its own.")],
-    ),
-    "labels": (
-        "labels",
-        Annotated[Path | None, typer.Option(help="Labels: .csv, .parquet, .pkl, or the folder of those pickles.")],
-    ),
-    "store": ("store.path", Annotated[str | None, typer.Option(help="Folder of the store, or s3://bucket/folder.")]),
-    "out": ("out", Annotated[str | None, typer.Option(help="File to write, .csv or .parquet.")]),
-    "model": (
-        "model",
-        Annotated[str | None, typer.Option(help="The model: NAME, NAME/VERSION or NAME/ALIAS.")],
-    ),
-    "columns": (
-        "export.columns",
-        Annotated[str | None, typer.Option(metavar="A,B", help="Only these columns, in this order.")],
-    ),
-    "since": (
-        "export.since",
-        Annotated[str | None, typer.Option(metavar="TIME", help="Only what was scored then or later.")],
-    ),
-    "until": (
-        "export.until",
-        Annotated[str | None, typer.Option(metavar="TIME", help="Only what was scored before.")],
-    ),
-    "weights": ("weights", WEIGHTS),
-    "clips": (
-        "report.clips",
-        Annotated[
-            list[str] | None,
-            typer.Option(metavar="VIDEO_ID", help="Clip whose attention is drawn over time, any number of times."),
-        ],
-    ),
-    "frames": (
-        "report.frames",
-        Annotated[
-            bool | None, typer.Option("--frames", help="Put small pictures of these clips, faces, into the page.")
-        ],
-    ),
-}
-
-
-class Picture(StrEnum):
-    """Formats of pictures."""
-
-    png = "png"
-    svg = "svg"
-
-
-PICTURE = Annotated[Picture, typer.Option("--format", help="Of the pictures.")]
-
-STORE = Annotated[str, typer.Option("--store", help="Folder of the store, or s3://bucket/folder.")]

@@ -10,18 +10,20 @@ from rich.table import Table
 from rich.text import Text
 
 from extractors.preparation.stopwatch import STAGES
-from flows.archive.refusals import in_words
-from flows.archive.videos import Archive, counts
 from flows.config.settings import RunConfig
 from flows.session.console import one_line, summary
 
 if TYPE_CHECKING:
+    from flows.archive.videos import Archive
     from flows.extraction.jobs import ExtractReport
     from flows.pipeline.run import RunReport
 
 
 def show_extraction(report: ExtractReport, videos: Archive) -> None:
-    """Counts of videos and of what else was found, and where the time went."""
+    """Print counts of videos and of other files found, and the time by stage."""
+    from flows.archive.refusals import in_words
+    from flows.archive.videos import counts
+
     rows: list[tuple[str, str | Text]] = [
         ("extracted", f"{report.extracted:,}"),
         ("refused", f"{report.failed:,}" + (f": {in_words(report.reasons)}" if report.reasons else "")),
@@ -41,7 +43,7 @@ def show_extraction(report: ExtractReport, videos: Archive) -> None:
 
 
 def show_run(config: RunConfig, report: RunReport, videos: Archive) -> None:
-    """What came of a run, and where its results lie."""
+    """Summarise a run and say where its results are."""
     if report.extraction is not None:
         show_extraction(report.extraction, videos)
     count = report.export.scored + sum(report.export.reasons.values())
@@ -62,7 +64,7 @@ def show_run(config: RunConfig, report: RunReport, videos: Archive) -> None:
 
 
 def time_line(seconds: dict[str, float]) -> str:
-    """Seconds of all processes by stage, in the order of the stages, with their share; stages overlap."""
+    """Format the seconds of all processes by stage, in stage order, with their shares; stages overlap."""
     total = sum(seconds.values())
     parts = (f"{name} {seconds[name]:.1f} ({seconds[name] / total:.0%})" for name in STAGES if name in seconds)
     return ", ".join(parts)
@@ -73,19 +75,20 @@ _UNITS = ("B", "kB", "MB", "GB", "TB")
 
 
 def show_table(table: Table) -> None:
-    """Print to the standard output, in full width where nobody's screen limits it.
+    """Print to the standard output, in full width unless a terminal limits it.
 
-    No cell is cut short, for two names may differ in their ends alone: texts are folded, and numbers stay whole. Where
+    No cell is truncated, because two names may differ only in their ends: text is folded, and numbers stay whole. If
     even that is too wide for the screen, each row becomes a list of its cells.
     """
     output = Console(highlight=False, markup=False, emoji=False)  # as in flows.session.console
+    needed = 1
     for column in table.columns:
         cells = [cell_len(line) for cell in column.cells for line in str(cell).splitlines()]
         widest = max(cells, default=0)
         shortest = widest if column.justify == "right" else min(widest, _FOLDED_LETTERS)
         column.min_width = max(shortest, *map(cell_len, str(column.header).split() or [""]))
+        needed += column.min_width + 3
         column.overflow, column.no_wrap = "fold", False
-    needed = sum(column.min_width + 3 for column in table.columns) + 1
     if not output.is_terminal:
         output.width = max(200, needed)
     if needed <= output.width:
@@ -109,7 +112,7 @@ def _as_lists(table: Table) -> Table:
 
 
 def size(count: int) -> str:
-    """A number of bytes as people read it."""
+    """Format a number of bytes for people."""
     value, unit = float(count), 0
     while value >= 1000 and unit < len(_UNITS) - 1:
         value, unit = value / 1000, unit + 1

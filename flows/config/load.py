@@ -21,7 +21,7 @@ from storage.files.commit import commit_file
 from storage.files.paths import StorePath
 from storage.layout import open_store
 
-# What PyYAML raises for a document that is none, or whose words have an odd tag (`!!int x`, `!!bool x`).
+# What PyYAML raises for text that is not YAML, or whose values have a wrong tag (`!!int x`, `!!bool x`).
 _NOT_YAML = (yaml.YAMLError, ValueError, KeyError, IndexError, AttributeError, TypeError, OverflowError, RecursionError)
 
 
@@ -39,7 +39,7 @@ def load_config(
     parameters: Mapping[str, Any] | None = None,
     overrides: Mapping[str, Any] | None = None,
 ) -> RunConfig:
-    """Read the settings file and lay other values over it, each of the following over those before.
+    """Read the settings file and apply other values over it; later arguments override earlier ones.
 
     Args:
         path: YAML file; without one, the defaults.
@@ -97,7 +97,7 @@ def _read_yaml(path: Path) -> dict[str, Any]:
 
 @dataclass
 class _Origins:
-    """Where settings come from, to be named when one is wrong.
+    """Where each setting comes from, for error messages.
 
     Args:
         path: of the settings file, if there is one.
@@ -108,7 +108,7 @@ class _Origins:
     given: dict[str, str]
 
     def assign(self, tree: dict[str, Any], name: str, value: Any, origin: str) -> None:
-        """Put a value into the tree in place of what is there; settings that a whole section does not name stay.
+        """Set a value in the tree; settings that a whole section does not name keep their values.
 
         Raises:
             UserError: one of the sections that the name stands in is a value.
@@ -132,7 +132,7 @@ class _Origins:
         self.given[name] = origin
 
     def of(self, name: str) -> str:
-        """What gave this setting, or those of this section, in brackets; empty where nothing is known."""
+        """The origin of this setting, or of those in this section, in brackets; empty if unknown."""
         inside = [by for known, by in self.given.items() if known.startswith(f"{name}.")]
         around = [by for known, by in self.given.items() if f"{name}.".startswith(f"{known}.")]
         found = list(dict.fromkeys(around[-1:] if around else inside))
@@ -160,7 +160,7 @@ def _line_of(path: Path, name: str) -> int | None:
 
 
 def _explain(error: ValidationError, origins: _Origins) -> str:
-    """All that is wrong, in one line."""
+    """Describe every error in one line."""
     mistakes = [_mistake(dict(details), origins) for details in error.errors()]
     more = f"; and {len(mistakes) - _MOST_NAMED} more" if len(mistakes) > _MOST_NAMED else ""
     return "; ".join(mistakes[:_MOST_NAMED]) + more
@@ -230,7 +230,7 @@ def _summary(model: BaseModel) -> str:
 
 
 def existing_store(root: str | StorePath) -> StorePath:
-    """Find a store. Raises UserError where there is none, StoreError where it is something else."""
+    """Find a store. Raises UserError if it does not exist, StoreError if the folder is not a store."""
     folder = open_store(root)
     if not folder.is_dir():
         raise UserError(
@@ -239,21 +239,8 @@ def existing_store(root: str | StorePath) -> StorePath:
     return folder
 
 
-def load_for_store(
-    config: Path | None, *, flags: Mapping[str, Any] | None = None, assignments: list[str] | None = None
-) -> RunConfig:
-    """Read the settings of a command that works on a store which must be there.
-
-    Raises:
-        UserError: a setting is wrong, or there is no such store.
-    """
-    settings = load_config(config, flags=flags, assignments=assignments)
-    existing_store(settings.store.path)
-    return settings
-
-
 def keep_settings(config: RunConfig, name: str) -> StorePath:
-    """Write the settings of a command to STORE/runs; say where its log is to be, if it has one: beside them."""
+    """Write the settings of a command to STORE/runs, and return the path of its log beside them."""
     folder = open_store(config.store.path) / "runs"
     stamp = datetime.now(UTC).strftime("%Y%m%dT%H%M%S%f")
     with commit_file(folder / f"{stamp}-{name}.yaml") as temporary:

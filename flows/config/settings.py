@@ -7,14 +7,12 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, Field, PlainSerializer, PlainValidator
 
-from extractors.dynamic.extractor import DynamicSettings
-from extractors.faces.crops import CropSettings
-from extractors.faces.detector import FaceSettings
-from extractors.optical_flow.computer import OpticalFlowSettings
-from extractors.static.extractor import StaticSettings
-from extractors.static.finetune import FinetuneSettings
-from extractors.video.grid import VideoSettings
+from extractors.dynamic.settings import DynamicSettings
+from extractors.faces.settings import CropSettings, FaceSettings
+from extractors.optical_flow.parameters import OpticalFlowSettings
+from extractors.static.settings import FinetuneSettings, StaticSettings
 from extractors.video.limits import Limits
+from extractors.video.settings import VideoSettings
 from flows.config.export import ExportSettings
 from fusion.settings import EvaluateSettings, TrainSettings, UncertaintySettings
 from storage.files.paths import StorePath, store_path
@@ -27,7 +25,7 @@ def _place(value: object) -> StorePath:
 
 
 Place = Annotated[StorePath, PlainValidator(_place), PlainSerializer(str)]
-"""Where something lies: on this machine or, where it is an address, on object storage."""
+"""Where something lies: a path on this machine, or an address on object storage."""
 
 
 class StoreSettings(BaseModel, frozen=True, extra="forbid"):
@@ -35,7 +33,7 @@ class StoreSettings(BaseModel, frozen=True, extra="forbid"):
 
     path: Place = Field(
         Path("store"),
-        description="Folder of the store, made where it is absent; or an address such as s3://bucket/store.",
+        description="Folder of the store, created if missing; or an address such as s3://bucket/store.",
     )
     format: Literal["parquet", "hdf5"] = Field(
         "parquet", description="Format of new feature shards: parquet (for other programs) or hdf5 (somewhat faster)."
@@ -58,7 +56,7 @@ class ExtractSettings(BaseModel, frozen=True, extra="forbid"):
     workers: int | None = Field(
         None,
         ge=1,
-        description="Worker processes of runner processes, or of Dask's own cluster where no address is given (count); "
+        description="Worker processes of runner processes, or of Dask's own cluster if there is no address (count); "
         "by default one per GPU, or 2 without one.",
     )
     address: str | None = Field(
@@ -67,8 +65,8 @@ class ExtractSettings(BaseModel, frozen=True, extra="forbid"):
     resources: dict[str, float] = Field(
         {}, description="What each shard takes of a Dask worker, as in {GPU: 1} for `dask worker --resources GPU=1`."
     )
-    shard_size: int = Field(64, ge=1, description="Videos per shard: what is committed at a time (count).")
-    retry_failed: bool = Field(False, description="Try videos again that were refused before with the same settings.")
+    shard_size: int = Field(64, ge=1, description="Videos per shard, which is the unit of commits (count).")
+    retry_failed: bool = Field(False, description="Retry videos that were refused before with the same settings.")
     processes: int | None = Field(
         None,
         ge=1,
@@ -92,7 +90,7 @@ class ReportSettings(BaseModel, frozen=True, extra="forbid"):
     )
     frames: bool = Field(
         False,
-        description="Put small pictures of these clips into the page, where their videos can be read. They show faces: "
+        description="Put small pictures of these clips into the page, if their videos can be read. They show faces: "
         "give such a page only to those who may see them.",
     )
 
@@ -115,8 +113,8 @@ class RunConfig(BaseModel, frozen=True, extra="forbid"):
     )
     invert_neuroticism: bool | None = Field(
         None,
-        description="Take 1 - x for neuroticism. By default (null) only for First Impressions pickles, which call "
-        "'neuroticism' what rises with the other four traits, that is, emotional stability.",
+        description="Use 1 - x for neuroticism. By default (null) only for First Impressions pickles, whose "
+        "'neuroticism' rises with the other four traits and therefore is emotional stability.",
     )
     out: Place | None = Field(
         None, description="File of scores to write, .csv or .parquet; by default a CSV in STORE/exports."
@@ -131,7 +129,7 @@ class RunConfig(BaseModel, frozen=True, extra="forbid"):
     weights: Literal["pretrained", "random", "auto"] = Field(
         "pretrained",
         description="Weights of both feature networks: pretrained; random (seeded, for trials only); auto: pretrained "
-        "where they can be had, else random.",
+        "if available, else random.",
     )
     seed: int = Field(0, ge=0, lt=2**32, description="Seed of random network weights.")
     assets: Path | None = Field(None, description="Folder with the assets' folders, in place of the usual search.")

@@ -1,4 +1,4 @@
-"""The demo corpus: eight short clips made from one public portrait, with labels that follow from what is seen.
+"""The demo corpus: eight short clips made from one public portrait, with labels that follow from the pictures.
 
 It lets anyone run the whole pipeline without data of their own. The labels say nothing about the person portrayed.
 """
@@ -11,6 +11,7 @@ import json
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import Any, cast
 
 import av
 import cv2
@@ -24,7 +25,7 @@ from storage.files.commit import TEMPORARY_PREFIX, commit_file
 FPS = 25
 FRAMES = 100
 WIDTH, HEIGHT = 640, 480
-# Raised with every change to the pictures, so that corpora from before are rendered afresh.
+# Raised with every change to the pictures, so that older corpora are rendered again.
 RECIPE_VERSION = 1
 
 # Cut out of the 512 x 512 portrait and enlarged to the frame: head and shoulders, the face about 165 px wide.
@@ -108,7 +109,7 @@ CLIPS = (
 )
 
 
-def trait_values(clip: DemoClip) -> tuple[float, float, float, float, float]:
+def trait_values(clip: DemoClip) -> tuple[float, ...]:
     """The clip's labels: five numbers in [0, 1], trait order, by a rule made up for this corpus.
 
     All words on the right are dials in [0, 1]; `motion` is the strongest of nod, shake, tilt, approach and sway.
@@ -133,14 +134,14 @@ def trait_values(clip: DemoClip) -> tuple[float, float, float, float, float]:
 def render_demo_corpus(folder: Path, *, seed: int = 0) -> DemoCorpus:
     """Render eight clips of 4 s and their labels, or find them rendered already.
 
-    The clips are 640 x 480, 100 frames at 25 fps, without sound, H.264 (MPEG-4 Part 2 where PyAV has no x264), made
+    The clips are 640 x 480, 100 frames at 25 fps, without sound, H.264 (MPEG-4 Part 2 if PyAV has no x264), made
     from the portrait of the astronaut Eileen Collins by NASA (public domain) that ships inside scikit-image: still,
     nod, shake, tilt, approach, sway, jitter and mixed. Four "persons", a name for two clips each, let a split by
     person hold out one pair and learn from three. Labels follow `trait_values`.
 
     Args:
-        folder: made where missing; gets `videos/`, `labels.csv` and, last, `recipe.json`, which says what the corpus
-            was made from. A corpus whose recipe and files are as they should be is left as it is.
+        folder: created if missing; gets `videos/`, `labels.csv` and, last, `recipe.json`, which says what the corpus
+            was made from. A corpus whose recipe and files are as they should be is not rendered again.
         seed: decides where in its course each motion starts and how the jitter runs. The same seed gives the same
             pictures; the labels are the same for every seed.
 
@@ -199,7 +200,7 @@ def _in_frame(point: tuple[float, float]) -> tuple[float, float]:
 
 def _cut_out(portrait: np.ndarray) -> np.ndarray:
     """Head and shoulders, enlarged to the frame: float32 RGB [480, 640, 3]."""
-    to_frame = np.float32([[ZOOM, 0, -ZOOM * CUT_X], [0, ZOOM, -ZOOM * CUT_Y]])
+    to_frame = np.array([[ZOOM, 0, -ZOOM * CUT_X], [0, ZOOM, -ZOOM * CUT_Y]], np.float32)
     # the cut reaches a little above the portrait, into plain wall
     return cv2.warpAffine(
         portrait.astype(np.float32), to_frame, (WIDTH, HEIGHT), flags=cv2.INTER_CUBIC, borderMode=cv2.BORDER_REFLECT
@@ -227,7 +228,7 @@ def _encode(path: Path, frames: Iterator[np.ndarray]) -> None:
     if encoder is None:
         raise DemoCorpusError(f"this build of PyAV encodes neither {' nor '.join(ENCODERS)}: install the av wheel")
     with av.open(str(path), "w", format="mp4") as container:
-        stream = container.add_stream(encoder, rate=FPS)
+        stream = cast(av.VideoStream, container.add_stream(encoder, rate=FPS))
         stream.width, stream.height, stream.pix_fmt = WIDTH, HEIGHT, "yuv420p"
         # the number of threads changes the encoder's choices, and it differs between machines
         stream.codec_context.thread_count = 1
@@ -253,13 +254,14 @@ def _portrait() -> np.ndarray:
         from skimage import data
     except ImportError as error:
         raise DemoCorpusError("the demo's portrait is in scikit-image: pip install 'traitline[demo]'") from error
-    return data.astronaut()
+    picture: np.ndarray = data.astronaut()  # type: ignore[no-untyped-call]  # scikit-image annotates little
+    return picture
 
 
-def _is_complete(folder: Path, files: list[Path], recipe: dict) -> bool:
+def _is_complete(folder: Path, files: list[Path], recipe: dict[str, Any]) -> bool:
     try:
         written = json.loads((folder / "recipe.json").read_text(encoding="utf-8"))
-        return written == {**recipe, "sha256": _digests(folder, files)}
+        return bool(written == {**recipe, "sha256": _digests(folder, files)})
     except (OSError, ValueError):
         return False
 

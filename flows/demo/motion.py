@@ -137,7 +137,7 @@ class HeadWarp:
 
         Args:
             picture: [height, width, 3] of the size stated above, any type that OpenCV interpolates.
-            pose: where the head shall be.
+            pose: of the head.
         """
         depth_px = BULGE_DEPTH * self._half_width
         right_px, down_px = depth_px * math.sin(pose.yaw), depth_px * math.sin(pose.pitch)

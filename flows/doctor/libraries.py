@@ -1,4 +1,4 @@
-"""Libraries that hang on the machine, each asked in a process of its own: one that crashes there is a finding."""
+"""Libraries that depend on the machine, each checked in a process of its own: a crash there is a finding."""
 
 from __future__ import annotations
 
@@ -98,7 +98,7 @@ def _gpu_engine(answer: str, fault: str) -> Iterator[Finding]:
 
 def _mediapipe(answer: str, fault: str) -> Iterator[Finding]:
     if fault:
-        # Extraction does not start where this fails, rather than let MediaPipe call home.
+        # Extraction refuses to start if this fails, rather than let MediaPipe call home.
         yield Finding(
             "MediaPipe",
             "fault",
@@ -128,10 +128,8 @@ def _prefect(answer: str, fault: str) -> Iterator[Finding]:
         with urllib.request.urlopen(f"{api}/admin/version", timeout=ANSWER_S) as reply:
             server = json.loads(reply.read())
     except (OSError, ValueError) as error:
-        reason = getattr(error, "reason", error)
-        yield Finding(
-            "Prefect", "fault", f"no answer from {api}: {reason}", "start the server, or mend PREFECT_API_URL"
-        )
+        why = error.reason if isinstance(error, urllib.error.URLError) else error
+        yield Finding("Prefect", "fault", f"no answer from {api}: {why}", "start the server, or mend PREFECT_API_URL")
         return
     if server == version:
         yield Finding("Prefect", "ok", f"{version}, server at {api}")
@@ -140,7 +138,7 @@ def _prefect(answer: str, fault: str) -> Iterator[Finding]:
 
 
 def _ask(code: str) -> tuple[str, str]:
-    """Last line that the code prints, or what became of it."""
+    """Run the code; return the last line that it prints, and its fault, either of which may be empty."""
     environment = {**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3", "DO_NOT_TRACK": "1"}
     try:
         done = subprocess.run(

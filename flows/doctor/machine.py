@@ -1,4 +1,4 @@
-"""What is right and what is wrong with this machine, for the command `traitline doctor`."""
+"""Checks of this machine for the command `traitline doctor`."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from typing import Literal
 from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
 
-from extractors import dynamic, static
+from extractors import static
 from extractors.assets import catalog
 from extractors.assets.files import AssetError
 from extractors.devices import usable_cores
@@ -35,13 +35,13 @@ LITTLE_MEMORY_GB = 4
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One thing that was looked at.
+    """The result of one check.
 
     Args:
         subject: what it is.
         level: fault: commands will fail; warning: they may, or be slow.
         found: what was seen.
-        cure: what to do; empty where all is well.
+        cure: what to do; empty if all is well.
     """
 
     subject: str
@@ -86,10 +86,11 @@ def look_at_machine() -> Iterator[Finding]:
     if memory is not None:
         cure = "free some, or expect runs to be killed" if memory < LITTLE_MEMORY_GB else ""
         yield Finding("memory", "warning" if cure else "ok", f"{memory:.1f} GB to be had", cure)
-    for subject, folder, level, variable in (
+    places: tuple[tuple[str, Path, Level, str], ...] = (
         ("temporary files", Path(tempfile.gettempdir()), "fault", "TMPDIR"),
         ("cache of downloads", catalog.user_cache(), "warning", "XDG_CACHE_HOME"),  # all may be there already
-    ):
+    )
+    for subject, folder, level, variable in places:
         cure = f"name another folder in {variable}"
         if (reason := why_not_writable(folder)) is None:
             yield disk(subject, folder, cure)
@@ -98,7 +99,7 @@ def look_at_machine() -> Iterator[Finding]:
 
 
 def look_at_assets(config: RunConfig) -> Iterator[Finding]:
-    """The face detector and the networks' weights: there, and with the bytes that they should have."""
+    """Check that the face detector and the networks' weights exist and are intact."""
     named = os.environ.get(catalog.ENVIRONMENT_VARIABLE)
     if named and not Path(named).is_dir():
         cure = f"mend {catalog.ENVIRONMENT_VARIABLE}; until then, only the cache is looked into"
@@ -107,7 +108,6 @@ def look_at_assets(config: RunConfig) -> Iterator[Finding]:
         wanted = asset.name == FACE_ASSET or config.weights == "pretrained"
         if asset.name == static.ASSET and config.static.weights is not None:
             wanted = False
-        assert asset.name in (FACE_ASSET, static.ASSET, dynamic.ASSET)
         try:
             folder = catalog.resolve(asset.name, folder=asset_folder(config, asset.name), download=False)
         except AssetError as error:
@@ -132,8 +132,8 @@ def disk(subject: str, folder: Path, cure: str) -> Finding:
 
 
 def why_not_writable(folder: Path) -> str | None:
-    """Why no file can be made in a folder, or where that will be made; None where one can. Leaves nothing."""
-    # Asking for the rights would not do: the superuser has them all, and file systems refuse for other reasons.
+    """Why a folder, or the place where it will be created, is not writable; None if it is. Leaves nothing behind."""
+    # Checking permissions is not enough: the superuser has them all, and file systems refuse for other reasons.
     try:
         with tempfile.TemporaryFile(dir=_nearest(folder)):
             return None
@@ -142,12 +142,12 @@ def why_not_writable(folder: Path) -> str | None:
 
 
 def _nearest(folder: Path) -> Path:
-    """The folder itself, or the first above it that is there."""
+    """The folder itself, or its first parent that exists."""
     return next(place for place in (folder.absolute(), *folder.absolute().parents) if place.exists())
 
 
 def _memory_gb() -> float | None:
-    """What this process may still take, by the kernel and by its container; None where neither says."""
+    """Memory that this process may still take, by the kernel and its container; None if neither says."""
     try:
         lines = dict(line.split(":", 1) for line in Path("/proc/meminfo").read_text().splitlines())
     except OSError:

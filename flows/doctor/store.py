@@ -1,4 +1,4 @@
-"""What is right and what is wrong with the place of a store."""
+"""Checks of the place of a store."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from storage.files.commit import create_file, remove_files
 from storage.files.paths import StorePath
 from storage.layout import open_store
 
-# Nothing is decided by the dates of files, but people and `ls -t` go by them.
+# No decision depends on the dates of files, but people and `ls -t` rely on them.
 SKEW_S = 5.0
 
 
 def look_at_store(root: str | StorePath) -> Iterator[Finding]:
-    """Whether a store can be read and written, and shared by several runs. Leaves nothing there."""
+    """Check that a store can be read, written and shared by several runs. Leaves nothing behind."""
     try:
         folder = open_store(root)
         there = folder.is_dir()

@@ -14,8 +14,8 @@ from flows.archive.models import ModelReference
 from flows.archive.refusals import how_to_list, in_words
 from flows.archive.rows import trait_rows
 from flows.archive.videos import Archive
-from flows.config.export import chosen_columns
 from flows.config.settings import RunConfig
+from flows.pipeline.prepare import chosen_columns
 from flows.pipeline.steps import step
 from flows.session import console
 from storage.exports.package import write_export

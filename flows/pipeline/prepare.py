@@ -7,11 +7,15 @@ import importlib.util
 from flows.archive.families import families_of, settle_weights
 from flows.archive.labels import labels_of
 from flows.archive.videos import Archive, known_videos, videos_of
-from flows.config.export import chosen_columns
+from flows.config.export import ExportSettings
 from flows.config.settings import RunConfig
 from flows.session import console
-from flows.session.errors import UserError
+from flows.session.errors import UserError, did_you_mean
+from fusion.traits import TRAITS
+from storage.exports.columns import TraitColumn, trait_columns
+from storage.exports.package import FORMATS
 from storage.files.commit import check_writable
+from storage.files.paths import StorePath
 
 
 def prepare(settings: RunConfig, *, with_files: bool = False) -> tuple[RunConfig, Archive]:
@@ -47,6 +51,26 @@ def prepare(settings: RunConfig, *, with_files: bool = False) -> tuple[RunConfig
         if settings.videos is None:
             files = known_videos(settings, families_of(settings))
     return settings, files
+
+
+def chosen_columns(settings: ExportSettings, out: StorePath | None) -> list[TraitColumn]:
+    """The columns that the settings name, in their order.
+
+    Raises:
+        UserError: one is not known or is named twice, or the file is to have another ending than .csv or .parquet.
+    """
+    if out is not None and out.suffix.lower() not in FORMATS:
+        raise UserError(f"cannot write {out}: its name must end in {' or '.join(FORMATS)}")
+    known = {column.name: column for column in trait_columns(TRAITS)}
+    names = known if settings.columns is None else settings.columns
+    unknown = [name for name in names if name not in known]
+    if unknown:
+        raise UserError(
+            f"there is no column {unknown[0]!r}{did_you_mean(unknown[0], known)}; there are {', '.join(known)}"
+        )
+    if len(set(names)) < len(names):
+        raise UserError(f"a column is named twice: {', '.join(names)}")
+    return [known[name] for name in names]
 
 
 def _check_dask(settings: RunConfig) -> None:

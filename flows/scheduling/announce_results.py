@@ -1,4 +1,4 @@
-"""What came of a run, as artifacts on Prefect's pages: a summary, the refused videos, the report."""
+"""The results of a run as artifacts on Prefect's pages: a summary, the refused videos, the report."""
 
 from __future__ import annotations
 
@@ -22,24 +22,24 @@ LONGEST_TABLE = 200  # rows
 
 
 def show_extraction(config: RunConfig, report: ExtractReport | None) -> None:
-    """Counts of videos, where the extraction came to its end, and a table of those that are refused."""
+    """Publish counts of videos, if the extraction finished, and a table of the refused ones."""
     if report is not None:
         announce.markdown("extraction", _rows(_extracted(report)), "Extracted features")
     _show_refused(config)
 
 
 def show_model(model: ModelReference) -> None:
-    """Which model has been trained, or was there already."""
+    """Publish which model was trained, or existed already."""
     announce.markdown("model", _rows([("model", str(model))]), "Trained model")
 
 
 def show_scores(report: ExportReport) -> None:
-    """Where the file of scores is, and how many videos have none and why."""
+    """Publish the path of the scores, and how many videos have none and why."""
     announce.markdown("scores", _rows(_exported(report)), "Exported scores")
 
 
 def show_rescoring(report: RescoreReport) -> None:
-    """How many videos were scored, and how the scores moved, trait by trait."""
+    """Publish how many videos were scored, and how the scores moved, trait by trait."""
     rows = [("model", str(report.model)), ("scored now", f"{report.scored_now:,}")]
     announce.markdown("rescoring", _rows(rows), "Scores from the cache")
     for number, drift in enumerate(report.drifts, start=1):
@@ -63,7 +63,7 @@ def show_rescoring(report: RescoreReport) -> None:
 
 
 def show_run(config: RunConfig, report: RunReport) -> None:
-    """All that came of a run from videos to the report, which it links to."""
+    """Publish the results of a run from videos to the report, with a link to it."""
     rows = [] if report.extraction is None else _extracted(report.extraction)
     rows += [("model", str(report.model)), ("scored now", f"{report.scored_now:,}"), *_exported(report.export)]
     weights = [("weights", f"{config.weights}, a trial only" if config.weights == "random" else config.weights)]

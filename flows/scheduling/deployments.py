@@ -1,6 +1,6 @@
 """What `prefect.yaml` says, as Prefect's deployments, and what they need on its server: pools, slots, a watch.
 
-Everything can be done again at any time: what is there is brought to what is said, and nothing else is touched.
+Everything can be repeated at any time: existing objects are updated, and nothing else is touched.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from datetime import timedelta
 from importlib.resources import files
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import httpx
 import yaml
@@ -19,7 +19,7 @@ from prefect.client.orchestration import get_client
 from prefect.client.schemas.actions import DeploymentScheduleCreate, WorkPoolCreate
 from prefect.client.schemas.objects import ConcurrencyLimitConfig, StateType
 from prefect.client.schemas.schedules import SCHEDULE_TYPES
-from prefect.deployments.runner import DeploymentApplyError, EntrypointType, RunnerDeployment
+from prefect.deployments.runner import DeploymentApplyError, RunnerDeployment
 from prefect.exceptions import (
     MissingFlowError,
     ObjectNotFound,
@@ -29,6 +29,7 @@ from prefect.exceptions import (
 )
 from prefect.flows import Flow, load_flow_from_entrypoint
 from prefect.settings import PREFECT_API_URL
+from prefect.types.entrypoint import EntrypointType
 from prefect.workers.base import BaseWorker
 from prefect.workers.process import ProcessWorker
 from pydantic import BaseModel, Field, TypeAdapter, ValidationError
@@ -68,7 +69,7 @@ def read_entries(path: Path | None = None) -> list[Entry]:
     """Read the deployments of a file, by default of the one that is installed with this package.
 
     Raises:
-        UserError: it cannot be read, or says what is not known here.
+        UserError: it cannot be read, or has unknown entries.
     """
     source = files("flows.scheduling") / "prefect.yaml" if path is None else path
     try:
@@ -92,33 +93,35 @@ def build(entry: Entry) -> RunnerDeployment:
     """Make the deployment that an entry describes.
 
     Raises:
-        UserError: there is no such flow, or it does not take such parameters, or the schedule is none.
+        UserError: the flow does not exist or does not take these parameters, or the schedule is invalid.
     """
     try:
-        flow = load_flow_from_entrypoint(entry.entrypoint)
+        flow: Flow[..., Any] = load_flow_from_entrypoint(entry.entrypoint)
     except (ImportError, MissingFlowError, ValueError) as error:
         raise UserError(f"deployment {entry.name}: there is no flow {entry.entrypoint}: {error}") from error
     pool = entry.work_pool
-    queue = {} if pool.work_queue_name is None else {"work_queue_name": pool.work_queue_name}
-    deployment = flow.to_deployment(
-        entry.name,
-        schedules=[_schedule(entry.name, schedule) for schedule in entry.schedules],
-        concurrency_limit=entry.concurrency_limit,
-        parameters=_checked(flow, entry),
-        description=entry.description,
-        tags=sorted({*entry.tags, TAG}),
-        entrypoint_type=EntrypointType.MODULE_PATH,
-        work_pool_name=pool.name,
-        job_variables=pool.job_variables,
-        **queue,
-    )
+    deployment = cast(
+        RunnerDeployment,
+        flow.to_deployment(
+            entry.name,
+            schedules=[_schedule(entry.name, schedule) for schedule in entry.schedules],
+            concurrency_limit=entry.concurrency_limit,
+            parameters=_checked(flow, entry),
+            description=entry.description,
+            tags=sorted({*entry.tags, TAG}),
+            entrypoint_type=EntrypointType.MODULE_PATH,
+            work_pool_name=pool.name,
+            work_queue_name=pool.work_queue_name,
+            job_variables=pool.job_variables,
+        ),
+    )  # a coroutine in an event loop only
     deployment.entrypoint = entry.entrypoint
     return deployment
 
 
 def server_address() -> str:
-    """The address of Prefect's API; UserError where none is given."""
-    api = PREFECT_API_URL.value()
+    """The address of Prefect's API; UserError if there is none."""
+    api: str | None = PREFECT_API_URL.value()
     if not api:
         raise UserError(
             "which server? give its address in PREFECT_API_URL, as in http://127.0.0.1:4200/api; `prefect server "
@@ -129,7 +132,7 @@ def server_address() -> str:
 
 @contextmanager
 def server_at(api: str) -> Iterator[None]:
-    """Say in one line what is wrong where Prefect's server cannot be asked, or refuses; UserError."""
+    """Turn errors of a Prefect server that cannot be reached, or refuses, into a UserError of one line."""
     try:
         yield
     except (httpx.HTTPError, PrefectHTTPStatusError, DeploymentApplyError, RuntimeError) as error:
@@ -163,12 +166,12 @@ def make_pool(name: str, kind: str) -> None:
 
 
 def make_watch(heartbeat_s: int) -> None:
-    """Have the server call a run crashed, which frees its slots, where three signs of life in a row are missing.
+    """Have the server mark a run as crashed, which frees its slots, after three missing heartbeats in a row.
 
-    A worker says so itself when a run's process dies; this is for when the worker, or its machine, is gone as well.
+    A worker does so itself when a run's process dies; this covers the loss of the worker or its machine.
 
     Args:
-        heartbeat_s: seconds between two signs of life of a run, PREFECT_FLOWS_HEARTBEAT_FREQUENCY.
+        heartbeat_s: seconds between two heartbeats of a run, PREFECT_FLOWS_HEARTBEAT_FREQUENCY.
     """
     wanted = AutomationCore(
         name=WATCH,
@@ -200,7 +203,7 @@ def _schedule(name: str, words: Mapping[str, Any]) -> DeploymentScheduleCreate:
     try:
         return DeploymentScheduleCreate(schedule=_TIMING.validate_python(timing), **other)
     except ValidationError as error:
-        raise UserError(f"deployment {name}: {words} is no schedule: {error.errors()[0]['msg']}") from error
+        raise UserError(f"deployment {name}: {words} is not a schedule: {error.errors()[0]['msg']}") from error
 
 
 def _checked(flow: Flow[..., Any], entry: Entry) -> dict[str, Any]:

@@ -193,7 +193,7 @@ def nightly(
     def body(config: RunConfig) -> None:
         # It never trains: which model scores is for a person to decide.
         config, files = prepare(config.model_copy(update={"labels": None}), with_files=True)
-        chosen_model(config)  # that there is none is said before hours of extraction
+        chosen_model(config)  # fail before hours of extraction if there is none
         with gpu_slot():
             report = all_steps(config, files)
         announce_results.show_run(config, report)
@@ -217,7 +217,7 @@ def _settings(
 
 
 def _carry_out(name: str, load: Callable[[], RunConfig], body: Callable[[RunConfig], None]) -> State | None:
-    """Do the work; a person's mistake, or too many refused videos, is the state's message, in one line."""
+    """Do the work; a user's mistake, or too many refused videos, becomes the state's message, in one line."""
     stopping.remember()
     try:
         config = load()
@@ -235,7 +235,7 @@ def _carry_out(name: str, load: Callable[[], RunConfig], body: Callable[[RunConf
 
 
 def _patiently(work: Callable[[], None]) -> None:
-    """Do what does nothing twice, again and again where object storage cannot be asked, and for nothing else."""
+    """Do idempotent work, and retry it if object storage cannot be reached, but for no other error."""
     delay_s = FIRST_RETRY_S
     for _ in range(RETRIES):
         try:

@@ -24,12 +24,12 @@ def make_slots(slots: int) -> None:
 
 @contextmanager
 def gpu_slot() -> Iterator[None]:
-    """Hold a slot while the block runs, where the worker was given GPUs of its own by CUDA_VISIBLE_DEVICES.
+    """Hold a slot while the block runs, if CUDA_VISIBLE_DEVICES gives the worker GPUs of its own.
 
-    A run whose server goes away meanwhile goes on without.
+    A run whose server goes away meanwhile continues without a slot.
 
     Raises:
-        UserError: nobody has created the limit.
+        UserError: the limit does not exist.
     """
     with ExitStack() as held:
         if os.environ.get("CUDA_VISIBLE_DEVICES", "-1") not in ("", "-1"):

@@ -1,8 +1,8 @@
 """Prefect's worker as a child process that stops when it is told to, with its runs.
 
 Prefect's own takes no new runs once it gets a SIGTERM, and then waits for those at hand, for hours if need be, until
-whoever sent it loses patience and kills; a second one makes it kill them, and say so to nobody. Here the runs are told
-first: they drop the shard at hand and end in seconds, and the server learns of it.
+the sender loses patience and kills it; a second SIGTERM makes it kill them without telling the server. Here the runs
+are told first: they drop the shard at hand and end in seconds, and the server learns of it.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ def work_until_stopped(pool: str, kind: str, limit: int, *options: str, environm
         environment: of the worker and its runs.
 
     Returns:
-        Its exit status; 0 where it was stopped.
+        Its exit status; 0 if it was stopped.
     """
     command = [sys.executable, "-m", "prefect", "worker", "start", "--pool", pool, "--type", kind]
     command += ["--limit", str(limit), "--install-policy", "never", *options]
@@ -65,16 +65,17 @@ def _stop(process: subprocess.Popen[bytes]) -> None:
 
 
 def _flow_runs(processes: list[psutil.Process]) -> set[str]:
-    """The flow runs that these processes are of."""
+    """The ids of the flow runs that these processes carry out."""
     found = set()
     for process in processes:
         with suppress(psutil.Error):
-            found.add(process.environ().get("PREFECT__FLOW_RUN_ID"))
-    return found - {None}
+            if run := process.environ().get("PREFECT__FLOW_RUN_ID"):
+                found.add(run)
+    return found
 
 
 def _call_crashed(runs: set[str]) -> None:
-    """Call these runs crashed, unless the worker or they themselves have said how they ended."""
+    """Mark these runs as crashed, unless the worker or the runs themselves have reported their ends."""
     import httpx
     from prefect.client.orchestration import get_client
     from prefect.exceptions import PrefectHTTPStatusError

@@ -1,4 +1,4 @@
-"""What a person sees: progress with time left, summaries, one line for an error. Libraries write to the run's log."""
+"""Output for people: progress with time left, summaries, one line per error. Libraries write to the run's log."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ console = Console(stderr=True, highlight=False, markup=False, emoji=False)
 PACKAGES = ("extractors", "flows", "fusion", "storage")
 LOG_FORMAT = "%(asctime)s %(levelname)-7s %(name)s: %(message)s"
 LOG_TIME = "%Y-%m-%dT%H:%M:%S%z"
-LINE_EVERY_S = 60.0  # of progress, where there is no terminal to draw a bar on
+LINE_EVERY_S = 60.0  # of progress, if there is no terminal to draw a bar on
 
 
 def counted(count: int, noun: str, nouns: str | None = None) -> str:
@@ -60,7 +60,7 @@ def span(seconds: float) -> str:
 
 
 class _Count(ProgressColumn):
-    """What is done of all, and failed where anything has."""
+    """Counts of finished and of all, and of failed ones if there are any."""
 
     def render(self, task: Task) -> Text:
         text = Text(f"{int(task.completed):,} of {int(task.total or 0):,}", style="progress.download")
@@ -69,7 +69,7 @@ class _Count(ProgressColumn):
 
 
 class _Clock(ProgressColumn):
-    """How long it has taken, and how long it will about take, once there is something to tell it by."""
+    """Time taken so far, and an estimate of the time left once there is a basis for one."""
 
     max_refresh = 0.5
 
@@ -96,7 +96,7 @@ class _Clock(ProgressColumn):
 
 
 class Stage:
-    """One bar: counts what is done and what failed."""
+    """One bar that counts finished and failed items."""
 
     def __init__(
         self, progress: Progress, title: str, total: int, on_change: Callable[[int, int, int], None] | None = None
@@ -122,7 +122,7 @@ class Stage:
         self._tell()
 
     def close(self) -> None:
-        """All is done, be it in fewer steps than were announced."""
+        """Finish the bar, even if fewer steps were done than announced."""
         self._progress.update(self._task, total=self._progress.tasks[0].completed)
         if not console.is_terminal:
             self._say()
@@ -145,7 +145,7 @@ def stage(title: str, total: int, on_change: Callable[[int, int, int], None] | N
     """Show a bar while the block runs; without a terminal, a line now and then, and one in the end.
 
     Args:
-        title, total: what is counted, and how many there are.
+        title, total: name and number of the items.
         on_change: called with counts (done, in all, failed) whenever they change.
     """
     title_column = TextColumn("{task.description}", table_column=Column(ratio=1, max_width=38))
@@ -169,14 +169,14 @@ def say(text: str, style: str = "") -> None:
 
 
 def complain(text: str) -> None:
-    """One line about why the command ends otherwise than asked; always `traitline: ...`, as programs do."""
+    """Print why the command fails or stops early, always as `traitline: ...`."""
     console.print(f"traitline: {text}", style="red", soft_wrap=True)
     if _Output.is_of_run:
         log.error("%s", text)
 
 
 def summary(title: str, rows: Sequence[tuple[str, str | Text]]) -> None:
-    """What came of the work: a box on a terminal, else a line.
+    """Summarise the work: a box on a terminal, otherwise a line.
 
     Args:
         title: of the box.
@@ -198,7 +198,7 @@ class _Output:
 
 
 def last_words(text: str) -> None:
-    """Say a line where this process is about to be ended by force, whoever holds the console."""
+    """Print a line before this process is ended by force, even if another thread holds the console."""
     show_cursor = "\x1b[?25h" if console.is_terminal else ""
     with suppress(OSError):
         os.write(console.file.fileno(), f"{show_cursor}\n{text}\n".encode())

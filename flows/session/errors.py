@@ -1,4 +1,4 @@
-"""What a user can mend: one clear line and a non-zero exit, never a traceback."""
+"""Errors that a user can fix: one clear line and a non-zero exit, never a traceback."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ class UserError(Exception):
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:
-    """A question to add to a message about a word that is not known; empty where no known one is like it.
+    """A question to add to a message about an unknown word; empty if no known word is similar.
 
-    Of very many known ones, such as the videos of a large archive, none is looked at: that would take minutes.
+    Very long lists of known words, such as the videos of a large archive, are not searched: that would take minutes.
     """
     by_lower = {name.lower(): name for name in known}
     near = get_close_matches(word.lower(), by_lower, n=1) if len(by_lower) <= _MOST_COMPARED else []
@@ -33,7 +33,7 @@ USER_ERRORS = (UserError, AssetError, DeviceError, LayerError, LabelError, Train
 
 
 def mistake_in_words(error: Exception) -> str | None:
-    """What a person did wrong, which disk is full, or that Prefect's server is gone, in one line; else None."""
+    """Describe a user's mistake, a full disk or a lost Prefect server in one line; None for other errors."""
     if isinstance(error, USER_ERRORS):
         return console.one_line(str(error))
     httpx = sys.modules.get("httpx")  # which Prefect's client is made with

@@ -1,4 +1,4 @@
-"""The log of a command, also where it lies on object storage."""
+"""The log of a command, on a local disk or on object storage."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from storage.files.paths import StorePath
 
 @contextmanager
 def local_log(log: StorePath) -> Iterator[Path]:
-    """A file to append to while the block runs: the log itself, or one that becomes it in the end, whatever that is."""
+    """Give a file to append to while the block runs: the log itself, or one that is copied to it afterwards."""
     if isinstance(log, Path):
         yield log
         return

@@ -1,4 +1,4 @@
-"""Prefect's server: the one that the user's settings name, or one of our own where tasks need one.
+"""Prefect's server: the one that the user's settings name, or one of our own if tasks need one.
 
 Prefect would start its own in the terminal's process group: Ctrl-C would stop it together with the command, which then
 waits minutes for an answer, and a command that is killed would leave it running. This one has a session of its own and
@@ -22,8 +22,10 @@ import urllib.request
 from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager
+from importlib import import_module
 from pathlib import Path
 from types import ModuleType
+from typing import IO, cast
 from urllib.parse import urlsplit
 
 from flows.session.errors import UserError
@@ -100,7 +102,7 @@ def prefect_api(*, for_people: bool = False) -> Iterator[str]:
     """Make sure that there is a Prefect API while the block runs: the user's, or else a server of our own.
 
     Args:
-        for_people: whether people look at its pages, which a server for the time of one command has none of.
+        for_people: whether to serve Prefect's pages; the server of a single command does not.
 
     Returns:
         The address of the API.
@@ -128,7 +130,8 @@ def prefect_api(*, for_people: bool = False) -> Iterator[str]:
             pass_fds=[listening.fileno()],
         )
     said: deque[str] = deque(maxlen=200)
-    threading.Thread(target=_pass_on, args=(server, said), daemon=True).start()
+    pipe, errors = cast(IO[bytes], server.stdin), cast(IO[bytes], server.stderr)
+    threading.Thread(target=_pass_on, args=(errors, said), daemon=True).start()
     try:
         _wait_until_healthy(server, port, said)
         log.info("Prefect server of this command: process %d at %s", server.pid, api)
@@ -138,7 +141,7 @@ def prefect_api(*, for_people: bool = False) -> Iterator[str]:
         ):
             yield api
     finally:
-        server.stdin.close()
+        pipe.close()
         try:
             server.wait(STOP_LIMIT_S)
         except subprocess.TimeoutExpired:
@@ -149,7 +152,7 @@ def prefect_api(*, for_people: bool = False) -> Iterator[str]:
 def _prefect_settings() -> ModuleType:
     """The module `prefect.settings`, once Prefect has read them."""
     try:
-        import prefect.context  # noqa: F401 - reads them
+        import_module("prefect.context")  # reads them
         from prefect import settings
     except (ValueError, OSError) as error:  # all that pydantic, TOML and dotenv raise are ValueErrors
         raise UserError(
@@ -215,7 +218,7 @@ def _through_proxy(api: str) -> str:
 
 
 def _connect_directly(api: str) -> None:
-    """Where the server is on this machine, connect without proxies, even those that Prefect's client cannot use."""
+    """If the server is on this machine, connect without proxies, even those that Prefect's client cannot use."""
     import httpx
 
     host = urlsplit(api).hostname
@@ -240,7 +243,7 @@ def _is_loopback(host: str) -> bool:
 
 
 def _listen() -> socket.socket:
-    """The socket that the server gets, so that nobody else can take its port before it starts."""
+    """Open the server's socket, so that no other process can take its port before the server starts."""
     try:
         listening = socket.create_server(("127.0.0.1", 0))
         socket.create_connection(listening.getsockname(), CONNECT_LIMIT_S).close()
@@ -252,9 +255,9 @@ def _listen() -> socket.socket:
         ) from error
 
 
-def _pass_on(server: subprocess.Popen[bytes], said: deque[str]) -> None:
+def _pass_on(errors: IO[bytes], said: deque[str]) -> None:
     """Copy what the server says to the standard error, and remember the end of it."""
-    for line in server.stderr:
+    for line in errors:
         os.write(2, line)
         said.append(line.decode(errors="replace"))
 

@@ -1,7 +1,8 @@
-"""A stop asked for by Ctrl-C or a scheduler, remembered: what it interrupts may swallow it, or call it a fault.
+"""Remember that Ctrl-C or a scheduler asked for a stop: the interrupted code may swallow it or report it as a fault.
 
-A process that was asked ends: where it has not within `LIMIT_S`, because something in it waits for what will never
-come, it is ended by force. Nothing is lost by that, for what is written is there whole or not at all.
+A process that does not end within `LIMIT_S`, because something in it waits for ever, is ended by force. Nothing is lost
+by that, because every file is written whole or not at all. The state is the module's, as signal handlers are the
+process's.
 """
 
 from __future__ import annotations
@@ -23,20 +24,20 @@ _put_off = threading.Event()
 
 
 def listen() -> None:
-    """Take SIGINT and SIGTERM alike from now on: remember, and raise KeyboardInterrupt in the main thread."""
+    """Handle SIGINT and SIGTERM alike from now on: remember, and raise KeyboardInterrupt in the main thread."""
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, _stop)
     _watch()
 
 
 def remember() -> None:
-    """Remember a SIGTERM from now on, and leave the rest to whoever takes it already, such as Prefect's engine."""
-    taker = signal.getsignal(signal.SIGTERM)
+    """Remember a SIGTERM from now on, and leave the rest to its present handler, such as that of Prefect's engine."""
+    handler = signal.getsignal(signal.SIGTERM)
 
     def note(number: int, frame: FrameType | None) -> None:
         _asked.set()
-        if callable(taker):
-            taker(number, frame)
+        if callable(handler):
+            handler(number, frame)
 
     signal.signal(signal.SIGTERM, note)
     _watch()
@@ -48,7 +49,7 @@ def asked() -> bool:
 
 
 def check() -> None:
-    """Raise KeyboardInterrupt where this process has been asked to stop, in case that the first one got lost."""
+    """Raise KeyboardInterrupt if this process has been asked to stop, in case the first one was swallowed."""
     if _asked.is_set():
         raise KeyboardInterrupt
 
@@ -62,7 +63,7 @@ def _stop(number: int, frame: FrameType | None) -> None:
 
 
 def _imports(frame: FrameType | None) -> bool:
-    """Whether a module is being imported: an exception out of the blue would leave it half there, and locks taken."""
+    """Whether a module is being imported: an exception now would leave it half imported, and its locks taken."""
     while frame is not None:
         if frame.f_code.co_filename.startswith("<frozen importlib"):
             return True
@@ -71,17 +72,18 @@ def _imports(frame: FrameType | None) -> bool:
 
 
 def _watch() -> None:
-    # Started before anybody asks: the signal may come where the main thread holds what is needed to start a thread.
-    threading.Thread(target=_see_it_through, daemon=True).start()
+    # Called in the main thread, as `signal.signal` is. Started before anybody asks, because the signal may come while
+    # the main thread holds a lock that starting a thread needs.
+    threading.Thread(target=_see_it_through, args=(threading.get_ident(),), daemon=True).start()
 
 
-def _see_it_through() -> None:
+def _see_it_through(main_thread: int) -> None:
     _asked.wait()
     last_s = time.monotonic() + LIMIT_S
     while time.monotonic() < last_s:
         time.sleep(_LOOK_S)
         if _put_off.is_set():
             _put_off.clear()
-            signal.pthread_kill(threading.main_thread().ident, signal.SIGTERM)
+            signal.pthread_kill(main_thread, signal.SIGTERM)
     console.last_words("traitline: stopped by force; whole shards are kept, and the same command goes on from there")
     os._exit(EXIT_INTERRUPTED)

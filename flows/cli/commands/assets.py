@@ -15,7 +15,7 @@ from extractors.assets import catalog
 from extractors.assets.bundle import unpack_bundle, write_bundle
 from extractors.assets.files import Asset, AssetError, AssetFile, OnBytes
 from extractors.assets.own import own_assets
-from flows.cli.command import EXIT_USER_ERROR, run_plainly
+from flows.cli.command import EXIT_USER_ERROR, plain_command
 from flows.cli.options import CommandOnFiles
 from flows.cli.output import show_table, size
 from flows.session import console
@@ -33,8 +33,7 @@ FOLDER = Annotated[
 @assets_app.command("list", epilog="Example: `traitline assets list`")
 def list_assets(folder: FOLDER = None) -> None:
     """List the assets with their licences, and where each was found."""
-
-    def body() -> None:
+    with plain_command():
         table = Table("name", "version", "for", "size", "licence", "found", "what it is")
         known = catalog.select([])
         for asset in [*known, *(own.asset for own in own_assets(folder))]:
@@ -46,14 +45,11 @@ def list_assets(folder: FOLDER = None) -> None:
         if any(catalog.find(asset, folder) is None for asset in known):
             console.say(catalog.HOW_TO_GET)
 
-    run_plainly(body)
-
 
 @assets_app.command(epilog="Example: `traitline assets fetch face_detector`")
 def fetch(names: NAMES = None) -> None:
-    """Download the assets that are not on this machine; what broke off before goes on from there."""
-
-    def body() -> None:
+    """Download the assets that are not on this machine; interrupted downloads resume."""
+    with plain_command():
         faults = []
         for asset in catalog.select(names if names is not None else []):
             try:
@@ -61,20 +57,17 @@ def fetch(names: NAMES = None) -> None:
                     folder = catalog.fetch(asset, on_bytes)
                 console.say(f"{asset.name}: {folder}")
             except AssetError as error:
-                # The others may be had all the same.
+                # The others may still succeed.
                 faults.append(asset.name)
                 console.complain(str(error))
         if faults:
             raise typer.Exit(EXIT_USER_ERROR)
 
-    run_plainly(body)
-
 
 @assets_app.command(epilog="Example: `traitline assets verify`")
 def verify(names: NAMES = None, folder: FOLDER = None) -> None:
-    """Read every byte of the assets; the exit status is 1 where one is damaged or not on this machine."""
-
-    def body() -> None:
+    """Read every byte of the assets; the exit status is 1 if one is damaged or missing."""
+    with plain_command():
         sound = damaged = 0
         missing = []
         for asset in _chosen(names, folder):
@@ -83,14 +76,12 @@ def verify(names: NAMES = None, folder: FOLDER = None) -> None:
             for _, damage in catalog.read_through(asset, folder):
                 sound, damaged = sound + (damage is None), damaged + (damage is not None)
                 if damage is not None:
-                    console.say(f"{asset.name}: {damage}; delete it and get it anew", style="red")
+                    console.say(f"{asset.name}: {damage}; delete it and fetch it again", style="red")
         console.say(f"{console.counted(sound + damaged, 'file')} read, {damaged} damaged")
         if missing:
             console.say(f"missing, or in part: {', '.join(missing)}. {catalog.HOW_TO_GET}", style="red")
         if damaged or missing:
             raise typer.Exit(EXIT_USER_ERROR)
-
-    run_plainly(body)
 
 
 @assets_app.command(cls=CommandOnFiles, epilog="Example: `traitline assets bundle assets.tar`")
@@ -100,8 +91,7 @@ def bundle(
     folder: FOLDER = None,
 ) -> None:
     """Write one archive with the assets, their licences and SHA256SUMS, for machines without a network."""
-
-    def body() -> None:
+    with plain_command():
         check_writable(out)
         chosen = catalog.select(names if names is not None else [])
         folders = {
@@ -112,27 +102,22 @@ def bundle(
             write_bundle(folders, temporary, on_bytes)
         console.say(f"{out}: {', '.join(folders)}, {size(out.stat().st_size)}")
 
-    run_plainly(body)
-
 
 @assets_app.command(cls=CommandOnFiles, epilog="Example: `traitline assets unpack assets.tar`")
 def unpack(
     bundle: Annotated[Path, typer.Argument(help="What `traitline assets bundle` wrote.")], folder: FOLDER = None
 ) -> None:
-    """Unpack such an archive into the folder that TRAITLINE_ASSETS names, else into the user's cache."""
-
-    def body() -> None:
+    """Unpack a bundle into the folder that TRAITLINE_ASSETS names, otherwise into the user's cache."""
+    with plain_command():
         _, goal = catalog.places(folder)[0]
         with _progress() as on_bytes:
             unpacked = unpack_bundle(bundle, catalog.known_assets(), goal, on_bytes)
         for asset in unpacked:
             console.say(f"{asset.name}: {goal / asset.name}")
 
-    run_plainly(body)
-
 
 def _chosen(names: list[str] | None, folder: Path | None) -> list[Asset]:
-    """The named assets, published or made here, or all."""
+    """Return the named assets, published or fine-tuned here; by default all."""
     own = {made.name: made.asset for made in own_assets(folder)}
     if names:
         return [own[name] if name in own else catalog.select([name])[0] for name in names]
@@ -148,7 +133,7 @@ def _progress() -> Iterator[OnBytes]:
 
     def on_bytes(file: AssetFile, done: int) -> None:
         if file not in tasks:
-            progress.start()  # not before: without a terminal, even a bar that was never drawn leaves an empty line
+            progress.start()  # only now: without a terminal, even a bar that was never drawn leaves an empty line
             tasks[file] = progress.add_task(file.name, total=file.size)
         progress.update(tasks[file], completed=done)
 

@@ -11,8 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.table import Table
 
-from extractors.devices import usable_cores
-from flows.cli.command import run_plainly
+from flows.cli.command import plain_command
 from flows.cli.options import PICTURE, Picture
 from flows.cli.output import show_table
 from flows.evaluation.networks import ENTRIES
@@ -26,21 +25,18 @@ if TYPE_CHECKING:
 
 
 def compare(
-    networks: Annotated[
-        list[str] | None, typer.Argument(help=f"Which: {', '.join(ENTRIES)}; all, where none is named.")
-    ] = None,
+    networks: Annotated[list[str] | None, typer.Argument(help=f"Which: {', '.join(ENTRIES)}; by default all.")] = None,
     layers: Annotated[bool, typer.Option("--layers", help="Also list every layer of each.")] = False,
     measure: Annotated[
         bool, typer.Option(help="Time them, and take their memory, each in a process of its own.")
     ] = True,
     out: Annotated[
-        Path | None, typer.Option(help="Folder for pictures and compare.json; none are kept without.")
+        Path | None, typer.Option(help="Folder for pictures and compare.json; without it, none are kept.")
     ] = None,
     picture: PICTURE = Picture.png,
 ) -> None:
-    """Set the networks side by side: parameters, work, time, memory, and how they are wired."""
-
-    def body() -> None:
+    """Compare the networks: parameters, work, time, memory, and how they are wired."""
+    with plain_command():
         console.silence_libraries(Path(os.devnull))  # TensorFlow greets in five lines
         chosen = list(dict.fromkeys(networks or ENTRIES))
         unknown = [name for name in chosen if name not in ENTRIES]
@@ -54,8 +50,6 @@ def compare(
             show_table(_layers(name, described[name]))
         if out is not None:
             _keep(out, described, measured, picture)
-
-    run_plainly(body)
 
 
 def _look_at(names: list[str], measure: bool) -> tuple[dict[str, Architecture], dict[str, Measured]]:
@@ -74,6 +68,8 @@ def _look_at(names: list[str], measure: bool) -> tuple[dict[str, Architecture], 
 
 
 def _summary(described: dict[str, Architecture], measured: dict[str, Measured]) -> Table:
+    from extractors.devices import usable_cores
+
     cores = console.counted(usable_cores(), "core")
     caption = (
         "for one clip, face crop or window; a multiply-add is 2 FLOPs, and only convolutions and products of matrices "

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import os
 import socket
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from flows.cli.command import run_plainly
+from flows.cli.command import plain_command
 from flows.config.load import load_config
 from flows.scheduling.worker import work_until_stopped
 from flows.session import console
@@ -51,12 +51,11 @@ def deploy(
 ) -> None:
     """Put the deployments extract, train, rescore, export and nightly on Prefect's server, which PREFECT_API_URL names.
 
-    Makes the work pool, `traitline` or `traitline-docker`, the slots for GPUs, and the watch for crashed runs too. Do
-    it again after each change: what is there is brought into step. Then start workers, `traitline worker --gpu 0` for
+    Makes the work pool, `traitline` or `traitline-docker`, the slots for GPUs, and the watch for crashed runs too.
+    Repeat it after each change: existing deployments are updated. Then start workers, `traitline worker --gpu 0` for
     each GPU.
     """
-
-    def body() -> None:
+    with plain_command():
         check_server()
         from flows.scheduling.deployments import server_address
 
@@ -65,8 +64,6 @@ def deploy(
         if kind == "docker":
             entries = [_in_containers(entry, image, volumes) for entry in entries]
         _put_on_server(api, entries, kind, gpu_slots)
-
-    _run(body)
 
 
 def serve(
@@ -82,22 +79,19 @@ def serve(
     Without a PREFECT_API_URL it has a server of its own, with Prefect's pages, for as long as it goes on. Ctrl-C and
     SIGTERM stop the runs at hand too: whole shards are kept, and the next run goes on from there.
     """
-
-    def body() -> None:
+    with plain_command():
         check_server()
         entries = _entries(file, config, cron, timezone)
-        pools = {entry.work_pool.name for entry in entries}
-        if len(pools) > 1:
-            raise UserError(f"deployments of several work pools ({', '.join(sorted(pools))}) cannot be served by one")
+        pool, *others = sorted({entry.work_pool.name for entry in entries})
+        if others:
+            raise UserError(f"deployments of several work pools ({', '.join([pool, *others])}) cannot be served by one")
         with prefect_api(for_people=True) as api:
             _put_on_server(api, entries, "process", gpu_slots)
             console.say(f"Serving; Prefect's pages are at {api.removesuffix('/api')}")
             environment = {**os.environ, "PREFECT_API_URL": api}
-            status = work_until_stopped(*pools, "process", limit, environment=environment)
+            status = work_until_stopped(pool, "process", limit, environment=environment)
         if status:
             raise typer.Exit(status)
-
-    _run(body)
 
 
 def _put_on_server(api: str, entries: list[Entry], kind: str, gpu_slots: int) -> None:
@@ -117,17 +111,13 @@ def _put_on_server(api: str, entries: list[Entry], kind: str, gpu_slots: int) ->
             console.say(f"deployment {deployment.full_name}{_when(deployment)}")
 
 
-def _run(body: Callable[[], None]) -> None:
-    run_plainly(body)
-
-
 def _entries(file: Path | None, config: Path | None, cron: str | None, timezone: str | None) -> list[Entry]:
     from flows.scheduling.deployments import read_entries
 
     if config is not None:
-        load_config(config)  # a mistake in it is said now, and not at night
+        load_config(config)  # report a mistake in it now, not at run time
     if timezone is not None and cron is None:
-        raise UserError("--timezone is that of --cron; give both")
+        raise UserError("--timezone belongs to --cron; give both")
     return list(_changed(read_entries(file), config, cron, timezone))
 
 
@@ -179,8 +169,7 @@ def worker(
     SIGTERM and Ctrl-C stop the run at hand within half a minute: its whole shards are kept, and the next run goes on
     from there.
     """
-
-    def body() -> None:
+    with plain_command():
         check_server()
         from prefect.client.orchestration import get_client
         from prefect.exceptions import ObjectNotFound
@@ -200,5 +189,3 @@ def worker(
             options.append("--with-healthcheck")
         if status := work_until_stopped(pool, kind, limit, *options, environment=environment):
             raise typer.Exit(status)
-
-    run_plainly(body)

@@ -5,39 +5,39 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from dataclasses import asdict
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.table import Table
 
-from flows.cli.command import EXIT_USER_ERROR, run_plainly
-from flows.cli.options import ASSIGNMENTS, CONFIG, WEIGHTS
+from flows.cli.command import EXIT_USER_ERROR, plain_command
+from flows.cli.options import ASSIGNMENTS, CONFIG, STORE_PATH, WEIGHTS
 from flows.cli.output import show_table
 from flows.config.load import load_config
 from flows.config.settings import RunConfig
-from flows.doctor.machine import Finding, look_at_assets, look_at_machine, look_at_python
 from flows.session import console
 
-# Words beside the colours, for those who see neither.
+if TYPE_CHECKING:
+    from flows.doctor.machine import Finding
+
+# The table also shows the level in words, for readers who cannot see colours.
 _STYLES = {"ok": "green", "warning": "yellow", "fault": "bold red"}
 
 
 def doctor(
-    store: Annotated[str | None, typer.Option(help="Folder of the store, or s3://bucket/folder.")] = None,
+    store: STORE_PATH = None,
     weights: WEIGHTS = None,
     as_json: Annotated[bool, typer.Option("--json", help="Write JSON to the standard output.")] = False,
     config: CONFIG = None,
     assignments: ASSIGNMENTS = None,
 ) -> None:
-    """Say what is right and what is wrong with this machine, and how to mend it; exit status 1 where there is a fault.
+    """Check this machine and say how to fix each fault; the exit status is 1 if there is a fault.
 
     Looks at Python, packages, processors, memory, disks, OpenCV's TV-L1, TensorFlow and its GPUs, MediaPipe, Prefect,
     the assets and the store, with the settings of a run: give it the same --config.
     """
-
-    def body() -> None:
-        flags: dict[str, Any] = {"store.path": store, "weights": weights}
-        settings = load_config(config, flags=flags, assignments=assignments)
+    with plain_command():
+        settings = load_config(config, flags={"store.path": store, "weights": weights}, assignments=assignments)
         with console.console.status("Looking at this machine"):
             findings = list(_look(settings))
         if as_json:
@@ -47,11 +47,10 @@ def doctor(
         if any(finding.level == "fault" for finding in findings):
             raise typer.Exit(EXIT_USER_ERROR)
 
-    run_plainly(body)
-
 
 def _look(settings: RunConfig) -> Iterator[Finding]:
     from flows.doctor.libraries import look_at_libraries
+    from flows.doctor.machine import look_at_assets, look_at_machine, look_at_python
     from flows.doctor.store import look_at_store
 
     yield from look_at_python()

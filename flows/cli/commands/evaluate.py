@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -9,43 +10,42 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.table import Table
 
-from flows.archive.families import settle_weights
-from flows.archive.labels import labels_of
-from flows.archive.videos import videos_of
-from flows.cli.command import run_command
-from flows.cli.options import ASSIGNMENTS, CONFIG, PICTURE, Picture
+from flows.cli.command import command
+from flows.cli.options import ASSIGNMENTS, CONFIG, LABELS, PICTURE, STORE_PATH, WEIGHTS, Picture
 from flows.cli.output import show_table
-from flows.config.load import load_config, load_for_store
 from flows.config.settings import RunConfig
 from flows.session import console
 from flows.session.server import check_server
 
 if TYPE_CHECKING:
     from extractors.pictures.activations import LayerActivations
-    from flows.evaluation.features import FamilyEvaluation
+    from flows.evaluation.features import FamilyEvaluation, Kind
 
 
 def evaluate(
-    labels: Annotated[Path | None, typer.Option(help="Labels, or the folder of First Impressions' files.")] = None,
-    store: Annotated[str | None, typer.Option(help="The store with the features, also s3://bucket/folder.")] = None,
+    labels: LABELS = None,
+    store: STORE_PATH = None,
     groups: Annotated[
         Path | None, typer.Option(help="Table of groups (.csv, .parquet): video_id or subject, and any columns.")
     ] = None,
     labels_only: Annotated[
         bool, typer.Option("--labels-only", help="Only the baselines that need no features.")
     ] = False,
-    weights: Annotated[str | None, typer.Option(help="Those of the features: pretrained, random or auto.")] = None,
+    weights: WEIGHTS = None,
     config: CONFIG = None,
     assignments: ASSIGNMENTS = None,
 ) -> None:
     """Compare the model with baselines, ablations and controls, on the official split and on unseen people.
 
-    Trains anew for every seed and fold; nothing that is in the store is changed. Results go to STORE/reports as JSON.
+    Trains new models for every seed and fold; the models in the store do not change. Results go to STORE/reports as
+    JSON.
     """
     flags = {"labels": labels, "store.path": store, "weights": weights}
+    with command("evaluate", config, assignments, flags, makes_store=True) as settings:
+        from flows.archive.families import settle_weights
+        from flows.archive.labels import labels_of
 
-    def body(settings: RunConfig) -> None:
-        labels_of(settings)  # what is wrong with them is said before anything heavy is imported
+        labels_of(settings)  # report wrong labels before the slow imports
         if labels_only:
             from flows.evaluation.evaluate import evaluate_clips
 
@@ -63,20 +63,18 @@ def evaluate(
             show_table(table)
         console.say(f"Evaluate: {evaluation.results['seconds']:.1f} s; all figures are in {evaluation.path}")
 
-    run_command("evaluate", lambda: load_config(config, flags=flags, assignments=assignments), body)
 
-
-NAMED = 20  # dimensions, of those that are dead, constant or saturated
+NAMED = 20  # dimensions to name, of those that are dead, constant or saturated
 
 
 def evaluate_features(
     labels: Annotated[Path | None, typer.Option(help="Labels with a column subject, the person.")] = None,
-    store: Annotated[str | None, typer.Option(help="The store with the features, also s3://bucket/folder.")] = None,
+    store: STORE_PATH = None,
     videos: Annotated[
         Path | None, typer.Option(help="Folder of the videos: also run the networks on some and look at every layer.")
     ] = None,
     clips: Annotated[int, typer.Option(min=1, help="How many videos to look at every layer with.")] = 4,
-    weights: Annotated[str | None, typer.Option(help="Those of the features: pretrained, random or auto.")] = None,
+    weights: WEIGHTS = None,
     picture: PICTURE = Picture.png,
     config: CONFIG = None,
     assignments: ASSIGNMENTS = None,
@@ -86,9 +84,11 @@ def evaluate_features(
     Tables are printed; all figures and the pictures go to STORE/reports/features-TIME.
     """
     flags = {"labels": labels, "store.path": store, "videos": videos, "weights": weights}
+    with command("evaluate-features", config, assignments, flags) as settings:
+        from flows.archive.families import settle_weights
+        from flows.archive.labels import labels_of
 
-    def body(settings: RunConfig) -> None:
-        labels_of(settings)  # what is wrong with them is said before anything heavy is imported
+        labels_of(settings)  # report wrong labels before the slow imports
         if settings.weights == "auto" or settings.videos is not None:
             settings = settle_weights(settings)
         from flows.evaluation import features
@@ -100,16 +100,15 @@ def evaluate_features(
         show_table(_dimension_table(evaluated))
         for kind, found in layers.items():
             show_table(_layer_table(kind, found))
-        plain = {kind: [asdict(layer) for layer in found] for kind, found in layers.items()}
+        plain = {kind: [asdict(layer) for layer in layers[kind]] for kind in evaluated if kind in layers}
         results = features.results_of(settings, evaluated, plain)
         folder = features.keep(settings.store.path, results, figures, picture.value)
         console.say(f"Evaluate features: all figures and {console.counted(len(figures), 'picture')} are in {folder}")
 
-    run_command("evaluate-features", lambda: load_for_store(config, flags=flags, assignments=assignments), body)
-
 
 def _layers(settings: RunConfig, clips: int, figures: dict[str, Any]) -> dict[str, list[LayerActivations]]:
     from extractors.pictures.activations import plot_layer_statistics
+    from flows.archive.videos import videos_of
     from flows.evaluation.features import TITLES
     from flows.evaluation.layers import layer_activations
     from flows.visualize.files import heading_of
@@ -120,17 +119,16 @@ def _layers(settings: RunConfig, clips: int, figures: dict[str, Any]) -> dict[st
     return found
 
 
-def _identity_table(evaluated: dict[str, FamilyEvaluation]) -> Table:
+def _identity_table(evaluated: Mapping[Kind, FamilyEvaluation]) -> Table:
     caption = (
         "cosine similarities of tokens of different clips; consistency: of one person, each person counting once; "
         "discriminability: mean cosine distance of different people; AUC: same or different person, over all pairs of "
         "a sample"
     )
     table = Table("features", title="People", title_justify="left", caption=caption, caption_justify="left")
-    for heading in (
-        *("people", "with 2+ clips", "clips", "tokens", "in one clip", "consistency", "discriminability", "AUC"),
-        *("pairs, same", "different"),
-    ):
+    facts = ("people", "with 2+ clips", "clips", "tokens")
+    measured = ("in one clip", "consistency", "discriminability", "AUC", "pairs, same", "different")
+    for heading in facts + measured:
         table.add_column(heading, justify="right")
     for kind, one in evaluated.items():
         found, tokens = one.identity, f"{one.dimensions.tokens:,}"
@@ -144,7 +142,7 @@ def _identity_table(evaluated: dict[str, FamilyEvaluation]) -> Table:
     return table
 
 
-def _dimension_table(evaluated: dict[str, FamilyEvaluation]) -> Table:
+def _dimension_table(evaluated: Mapping[Kind, FamilyEvaluation]) -> Table:
     table = Table("features", "dimensions", "what", "how many", "which", title="Dimensions", title_justify="left")
     for kind, one in evaluated.items():
         size = f"{len(one.dimensions.mean):,}"

@@ -4,26 +4,23 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.table import Table
 
-from flows.archive.families import families_of, settle_weights
-from flows.archive.videos import Archive, videos_of
-from flows.cli.command import run_command, run_plainly
-from flows.cli.options import ASSIGNMENTS, CONFIG, STORE, WEIGHTS
+from flows.cli.command import command, plain_command
+from flows.cli.options import ASSIGNMENTS, CONFIG, STORE, STORE_PATH, VIDEOS, WEIGHTS
 from flows.cli.output import show_extraction, show_table
-from flows.config.load import existing_store, load_for_store
+from flows.config.load import existing_store
 from flows.config.settings import RunConfig
 from flows.session import console
 from flows.session.errors import UserError, did_you_mean
 from flows.session.server import check_server
-from storage.maintenance.survey import still_refused
-from storage.shards.store import FeatureStore
-from storage.tables.failures import Failure, FailureLog
-from storage.tables.seen import SeenVideos
+
+if TYPE_CHECKING:
+    from flows.archive.videos import Archive
+    from storage.tables.failures import Failure
 
 failures_app = typer.Typer(no_args_is_help=True, help="Videos that were refused, with their reasons.")
 
@@ -34,14 +31,18 @@ REASON = Annotated[str | None, typer.Option(help="Only those with this reason co
 def list_failures(
     store: STORE = "store",
     reason: REASON = None,
-    limit: Annotated[int, typer.Option(min=0, help="List at most so many; 0 for all.")] = 50,
+    limit: Annotated[int, typer.Option(min=0, help="Most failures to list; 0 for all.")] = 50,
     all_attempts: Annotated[
         bool, typer.Option("--all", help="Every failed attempt, with any bytes and settings, oldest first.")
     ] = False,
 ) -> None:
-    """List videos whose last attempt was refused; what has been extracted since is left out."""
+    """List videos whose last attempt was refused; videos extracted since are left out."""
+    with plain_command():
+        from storage.maintenance.survey import still_refused
+        from storage.shards.store import FeatureStore
+        from storage.tables.failures import FailureLog
+        from storage.tables.seen import SeenVideos
 
-    def body() -> None:
         log = FailureLog(existing_store(store))
         if all_attempts:
             attempts = log.attempts_in_order()
@@ -60,23 +61,22 @@ def list_failures(
         if limit and len(chosen) > limit:
             console.say(f"{limit:,} of them shown; --limit 0 shows all")
 
-    run_plainly(body)
-
 
 @failures_app.command(epilog="Example: `traitline failures retry --videos clips --store store --reason truncated`")
 def retry(
-    videos: Annotated[Path, typer.Option(help="Folder of videos, with its subfolders; or a list of them.")],
-    store: Annotated[str | None, typer.Option(help="Folder of the store, or s3://bucket/folder.")] = None,
+    videos: VIDEOS,
+    store: STORE_PATH = None,
     reason: REASON = None,
     weights: WEIGHTS = None,
     config: CONFIG = None,
     assignments: ASSIGNMENTS = None,
 ) -> None:
-    """Try the videos again that were refused with the present settings, and no others."""
+    """Try only those videos again that were refused with the present settings."""
     flags = {"videos": videos, "store.path": store, "weights": weights, "extract.retry_failed": True}
-
-    def body(settings: RunConfig) -> None:
+    with command("retry", config, assignments, flags) as settings:
         check_server()
+        from flows.archive.families import settle_weights
+
         settings = settle_weights(settings)
         files = refused_files(settings, reason)
         if not files:
@@ -87,15 +87,18 @@ def retry(
         show_extraction(extract_flow(settings, files), files)
         files.check_whole()
 
-    run_command("retry", lambda: load_for_store(config, flags=flags, assignments=assignments), body)
-
 
 def refused_files(settings: RunConfig, reason: str | None) -> Archive:
     """Files of the videos folder whose present bytes were refused with these settings, and have no features since.
 
     Raises:
-        UserError: there is no such folder, or no video in it.
+        UserError: the folder does not exist, or has no video in it.
     """
+    from flows.archive.families import families_of
+    from flows.archive.videos import Archive, videos_of
+    from storage.shards.store import FeatureStore
+    from storage.tables.failures import FailureLog
+
     if settings.videos is None:
         raise UserError("which videos? give their folder with --videos DIR")
     families, store = families_of(settings), FeatureStore(settings.store.path)

@@ -12,16 +12,12 @@ from typing import Annotated, Any
 import typer
 from rich.table import Table
 
-from flows.archive.model_card import INTENDED, limits, write_card
-from flows.archive.models import find_model
-from flows.cli.command import run_command, run_plainly
+from flows.cli.command import command, plain_command
 from flows.cli.options import STORE
 from flows.cli.output import show_table
-from flows.config.load import existing_store, load_config
-from flows.config.settings import RunConfig
+from flows.config.load import existing_store
 from flows.session import console
 from flows.session.errors import UserError
-from storage.models.serializer import ModelSerializer
 
 models_app = typer.Typer(
     no_args_is_help=True, help="Look at trained models, give them names, and hand them to other programs."
@@ -46,8 +42,9 @@ class ExportFormat(StrEnum):
 @models_app.command("list", epilog="Example: `traitline models list --store store`")
 def list_models(store: STORE = "store") -> None:
     """List all models of a store with what they were trained on and how well they do."""
+    with plain_command():
+        from storage.models.serializer import ModelSerializer
 
-    def body() -> None:
         serializer = ModelSerializer(existing_store(store))
         table = Table("model", "aliases", "trained (UTC)", "labels", "weights")
         for heading in ("clips", "validation loss", "always the mean"):
@@ -67,14 +64,15 @@ def list_models(store: STORE = "store") -> None:
             raise UserError(f"there are no models in {store}; train one with `traitline train`")
         show_table(table)
 
-    run_plainly(body)
-
 
 @models_app.command(epilog="Example: `traitline models show traits/production --store store`")
 def show(model: MODEL, store: STORE = "store") -> None:
     """Show what a model was trained on, how well it does, and what it must not be used for."""
+    with plain_command():
+        from flows.archive.model_card import INTENDED, limits
+        from flows.archive.models import find_model
+        from storage.models.serializer import ModelSerializer
 
-    def body() -> None:
         found = find_model(existing_store(store), model)
         facts = ModelSerializer(store).metadata(found.name, found.version)
         table = Table("fact", "value", title=str(found), title_justify="left")
@@ -86,8 +84,6 @@ def show(model: MODEL, store: STORE = "store") -> None:
         for limit in limits(facts):
             words.add_row(limit, style="bold")
         show_table(words)
-
-    run_plainly(body)
 
 
 @models_app.command(
@@ -101,8 +97,10 @@ def alias(
     remove: Annotated[bool, typer.Option("--remove", help="Remove the alias; the model stays.")] = False,
 ) -> None:
     """Make NAME/ALIAS stand for a model, or for another one than before."""
+    with plain_command():
+        from flows.archive.models import find_model
+        from storage.models.serializer import ModelSerializer
 
-    def body() -> None:
         found = find_model(existing_store(store), model)
         serializer = ModelSerializer(store)
         try:
@@ -117,8 +115,6 @@ def alias(
         moved = f", and no longer for {found.name}/{before}" if before not in (None, found.version) else ""
         console.say(f"{found.name}/{alias} stands for {found}{moved}")
 
-    run_plainly(body)
-
 
 @models_app.command(
     epilog="Examples: `traitline models export traits/3 --format onnx --out traits-3`; "
@@ -132,10 +128,11 @@ def export(
 ) -> None:
     """Export a model for programs that have neither Traitline nor Keras, with a card that says what it is."""
 
-    def load() -> RunConfig:
-        return load_config(flags={"store.path": existing_store(store)})
+    with command("models-export", flags={"store.path": store}):
+        from flows.archive.model_card import write_card
+        from flows.archive.models import find_model
+        from storage.models.serializer import ModelSerializer
 
-    def body(_: RunConfig) -> None:
         found = find_model(store, model)
         if out.exists():
             raise UserError(f"{out} is there already; name a new folder with --out")
@@ -163,8 +160,6 @@ def export(
             finally:
                 shutil.rmtree(folder, ignore_errors=True)
         console.say(f"{found} is in {out}, its card in {out / 'README.md'}")
-
-    run_command("models-export", load, body)
 
 
 def _flat(facts: Mapping[str, Any], prefix: str = "") -> list[tuple[str, str]]:

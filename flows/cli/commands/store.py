@@ -4,31 +4,31 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 from rich.table import Table
 
-from flows.cli.command import EXIT_USER_ERROR, run_plainly
+from flows.cli.command import EXIT_USER_ERROR, plain_command
 from flows.cli.options import STORE
 from flows.cli.output import show_table, size
 from flows.config.load import existing_store
 from flows.session import console
-from storage.files.paths import StorePath
-from storage.maintenance import compaction, conversion, garbage, verification
-from storage.maintenance.survey import survey
-from storage.shards.formats import FormatName
-from storage.shards.store import FeatureStore
 
-store_app = typer.Typer(no_args_is_help=True, help="Look at a store and keep it in order.")
+if TYPE_CHECKING:
+    from storage.files.paths import StorePath
+
+store_app = typer.Typer(no_args_is_help=True, help="Inspect a store and keep it in order.")
 YES = Annotated[bool, typer.Option("--yes", help="Remove it; without this, only say what would go.")]
 
 
 @store_app.command("ls", epilog="Example: `traitline store ls --store store`")
 def list_families(store: STORE = "store") -> None:
     """List the families of features with their videos, rows and bytes."""
+    with plain_command():
+        from storage.maintenance.survey import survey
+        from storage.shards.store import FeatureStore
 
-    def body() -> None:
         features = FeatureStore(existing_store(store))
         table = Table("family", "key", "kept as")
         for heading in ("shards", "unreadable", "videos", "rows", "size"):
@@ -41,36 +41,30 @@ def list_families(store: STORE = "store") -> None:
                 table.add_row(family.name, family.key, kinds, *(f"{count:,}" for count in numbers), size(found.bytes))
         show_table(table)
 
-    run_plainly(body)
-
 
 @store_app.command(epilog="Example: `traitline store verify --store store`")
 def verify(store: STORE = "store") -> None:
-    """Read all features, failures, scores and models, and name what is damaged; the exit status is 1 where any is."""
-
-    def body() -> None:
+    """Read all features, failures, scores and models, and name damaged files; the exit status is 1 if there are any."""
+    with plain_command():
         if _find_damage(existing_store(store)):
-            console.say("`traitline store repair` moves what a run can make anew aside")
+            console.say("`traitline store repair` moves damaged files that a run can make again aside")
             raise typer.Exit(EXIT_USER_ERROR)
-
-    run_plainly(body)
 
 
 @store_app.command(epilog="Example: `traitline store repair --store store`")
 def repair(store: STORE = "store") -> None:
-    """Move damaged shards, failures and scores to STORE/quarantine, so that the next run makes just those anew.
+    """Move damaged shards, failures and scores to STORE/quarantine, so that the next run makes only those again.
 
-    A damaged model is named and left: train it again, or put a copy in its place.
+    Damaged models are named and stay in place: train them again, or restore a copy.
     """
+    with plain_command():
+        from storage.maintenance import verification
 
-    def body() -> None:
         for path in _find_damage(existing_store(store)):
             if verification.is_model(path):
                 console.say(f"left in place: {path.parent}; train the model again, or put a copy there")
             else:
                 console.say(f"moved to {verification.quarantine(store, path)}; {verification.what_is_lost(path)}")
-
-    run_plainly(body)
 
 
 @store_app.command(epilog="Example: `traitline store compact --store store`")
@@ -78,11 +72,13 @@ def compact(
     store: STORE = "store",
     settled_s: Annotated[
         float, typer.Option(help="Leave shards alone that were written in the last so many seconds.")
-    ] = compaction.SETTLED_S,
+    ] = 600.0,
 ) -> None:
     """Merge small shards into ones of about 64 MiB; runs and readers may go on meanwhile."""
+    with plain_command():
+        from storage.maintenance import compaction
+        from storage.shards.store import FeatureStore
 
-    def body() -> None:
         features = FeatureStore(existing_store(store))
         for family in features.families():
             with console.console.status(f"Looking at {family.name}"):
@@ -95,8 +91,6 @@ def compact(
             sources = sum(len(merge.sources) for merge in merges)
             console.say(f"{family.name} {family.key}: {console.counted(sources, 'shard')} merged into {len(merges)}")
 
-    run_plainly(body)
-
 
 @store_app.command(epilog="Example: `traitline store gc --store store --yes`")
 def gc(
@@ -104,9 +98,12 @@ def gc(
     yes: YES = False,
     days: Annotated[float, typer.Option(help="Leave alone what was written to in the last so many days.")] = 1.0,
 ) -> None:
-    """Remove features that no model was trained on and no score came from, and what killed writers left behind."""
+    """Remove features that no model or score uses, and temporary files of killed writers."""
+    with plain_command():
+        from storage.maintenance import garbage
+        from storage.maintenance.survey import survey
+        from storage.shards.store import FeatureStore
 
-    def body() -> None:
         features = FeatureStore(existing_store(store))
         idle_s = days * garbage.DAY_S
         with console.console.status("Looking for what nothing refers to"):
@@ -126,19 +123,19 @@ def gc(
         if not families and not leftovers:
             console.say("nothing to remove")
         elif not yes:
-            console.say("nothing removed as yet: give --yes for that")
-
-    run_plainly(body)
+            console.say("nothing removed yet; --yes removes it")
 
 
 @store_app.command(epilog="Example: `traitline store convert --store store --to hdf5`")
 def convert(
-    to: Annotated[FormatName, typer.Option("--to", help="parquet or hdf5.")],
+    to: Annotated[Literal["parquet", "hdf5"], typer.Option("--to", help="parquet or hdf5.")],
     store: STORE = "store",
 ) -> None:
     """Bring all shards into one format, without loss; runs and readers may go on meanwhile."""
+    with plain_command():
+        from storage.maintenance import conversion
+        from storage.shards.store import FeatureStore
 
-    def body() -> None:
         features = FeatureStore(existing_store(store))
         for family in features.families():
             shards = conversion.shards_to_convert(features, family, to)
@@ -148,11 +145,11 @@ def convert(
                     advance()
             console.say(f"{family.name} {family.key}: {console.counted(len(shards), 'shard')} converted to {to}")
 
-    run_plainly(body)
-
 
 def _find_damage(store: StorePath) -> list[StorePath]:
-    """Read everything, and say what is damaged as it is found."""
+    """Read everything, and report damage as it is found."""
+    from storage.maintenance import verification
+
     paths = verification.store_files(store)
     damaged = []
     with console.stage("Verify", len(paths)) as stage:
@@ -168,7 +165,7 @@ def _find_damage(store: StorePath) -> list[StorePath]:
 
 @contextmanager
 def _progress(title: str, total: int) -> Iterator[Callable[[], None]]:
-    """A bar, but none where there is nothing to do."""
+    """Show a bar, unless there is nothing to do."""
     if not total:
         yield lambda: None
         return

@@ -2,161 +2,395 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from enum import StrEnum
-from typing import Annotated
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from flows.cli.picture import COUNT, FEATURES, FILE, LAYER, LAYERS, VIDEO, VIDEO_ID, Drawn, picture
+from flows.cli.command import command, one_line_for_mistakes
+from flows.cli.options import ASSIGNMENTS, CONFIG, MODEL, STORE_PATH, VIDEOS, WEIGHTS, CommandOnFiles
 from flows.config.settings import RunConfig
+from flows.session import console
+from flows.session.errors import UserError
 from fusion.traits import TRAITS
+from storage.files.commit import check_writable
+
+if TYPE_CHECKING:
+    from matplotlib.animation import FuncAnimation
+    from matplotlib.figure import Figure
+
+    from flows.archive.families import Part
 
 visualize_app = typer.Typer(
-    no_args_is_help=True, help="Draw what the networks and the model see, as PNG or SVG, and what moves as GIF."
+    no_args_is_help=True, help="Draw what the networks and the model see, as PNG or SVG, or motion as GIF."
 )
 
+FILE = Annotated[Path, typer.Argument(metavar="FILE", help="A video, or a picture (its middle square is taken).")]
+VIDEO = Annotated[Path, typer.Argument(metavar="VIDEO", help="A video file.")]
+VIDEO_ID = Annotated[str, typer.Argument(metavar="VIDEO_ID", help="A video of the store: its path in the folder.")]
+PICTURE_FILE = Annotated[Path, typer.Option("--out", help="File to write: .png or .svg.")]
+MOVING_FILE = Annotated[Path, typer.Option("--out", help="File to write: .png, .svg, or an animated .gif.")]
+LAYER = Annotated[str, typer.Option("--layer", help="Layer of the network; an unknown name lists them all.")]
+LAYERS = Annotated[
+    list[str], typer.Option("--layer", help="Layer of the network, can be repeated; an unknown name lists them all.")
+]
+FEATURE = Annotated[
+    int | None, typer.Option("--feature", min=0, help="Feature of the layer; by default the liveliest.")
+]
+FEATURES = Annotated[
+    list[int] | None,
+    typer.Option("--feature", min=0, help="Feature of the layer, can be repeated; by default the most active ones."),
+]
+COUNT = Annotated[int, typer.Option("--count", min=1, max=32, help="Features to draw if none is named.")]
+FACES = Annotated[int, typer.Option("--count", min=1, max=32, help="Faces to draw.")]
+WINDOW = Annotated[int, typer.Option("--window", min=1, help="Window of motion, counted from 1.")]
+WINDOWS = Annotated[int, typer.Option("--windows", min=1, help="Windows of motion to draw, from the first.")]
+Trait = StrEnum("Trait", {trait: trait for trait in TRAITS})  # type: ignore[misc]  # members are known at run time
+TRAIT = Annotated[Trait, typer.Option("--trait", help="The trait in question.")]
 
 STATIC_LAYERS = ["conv1_relu", "conv2_block3_out", "conv3_block4_out", "conv4_block6_out", "conv5_block3_out"]
-
-
-@picture(visualize_app, "layers", "clip.mp4 --layer conv2_block3_out --out layers.png", needs=("faces", "static"))
-def layers(settings: RunConfig, file: FILE, layer: LAYERS = STATIC_LAYERS, count: COUNT = 6) -> Drawn:
-    """Activations of layers of ResNet-50 on the middle face of a video, or on a picture."""
-    from flows.visualize.networks import draw_static_layers
-
-    return draw_static_layers(settings, file, layer, count)
-
-
-@picture(visualize_app, "cam", "clip.mp4 --feature 120 --out cam.png", needs=("faces", "static"))
-def cam(settings: RunConfig, file: FILE, feature: FEATURES = None, count: COUNT = 4) -> Drawn:
-    """Where in the frame static features come from: class activation maps over the original picture."""
-    from flows.visualize.networks import draw_cam
-
-    return draw_cam(settings, file, feature, count)
-
-
-@picture(visualize_app, "filters", "--layer conv1_conv --out filters.png", needs=("static",))
-def filters(settings: RunConfig, layer: LAYER = "conv1_conv", feature: FEATURES = None, count: COUNT = 16) -> Drawn:
-    """What filters of ResNet-50 look for: the input that excites each most; without --feature, the first ones."""
-    from flows.visualize.networks import draw_filters
-
-    return draw_filters(settings, layer, feature, count)
-
-
 MOTION_LAYERS = ["Conv3d_1a_7x7.relu", "Conv3d_2c_3x3.relu", "Mixed_3c", "Mixed_4f", "Mixed_5c"]
-MOTION_NEEDS = ("faces", "dynamic")
-FEATURE = Annotated[int | None, typer.Option("--feature", min=0, help="Of the layer; by default the liveliest.")]
-WINDOW = Annotated[int, typer.Option("--window", min=1, help="Which window of motion, from 1 on.")]
-WINDOWS = Annotated[int, typer.Option("--windows", min=1, help="Windows of motion to look at, from the first.")]
 
 
-@picture(visualize_app, "motion-layers", "clip.mp4 --layer Mixed_4f --out layers.png", needs=MOTION_NEEDS)
-def motion_layers(settings: RunConfig, video: VIDEO, layer: LAYERS = MOTION_LAYERS) -> Drawn:
-    """Activations of layers of I3D through the first window of motion, the liveliest feature of each."""
-    from flows.visualize.networks import draw_motion_layers
+@contextmanager
+def _drawing(
+    name: str,
+    out: Path,
+    config: Path | None,
+    assignments: Sequence[str] | None,
+    flags: Mapping[str, Any],
+    *,
+    needs: Sequence[Part] = (),
+    file: Path | None = None,
+    animates: bool = False,
+) -> Iterator[RunConfig]:
+    """Check the arguments and run the block, which draws and saves, with settled weights.
 
-    return draw_motion_layers(settings, video, layer)
+    Args:
+        name: of the command.
+        out: file to write.
+        config, assignments, flags: see `load_config`. Only commands that take a model need a store that exists; the
+            others use it for the log alone.
+        needs: networks whose weights must be available.
+        file: to draw, if it is not a video of the store.
+        animates: whether `out` may be a GIF.
+    """
+    with one_line_for_mistakes():
+        allowed = (".png", ".svg", ".gif") if animates else (".png", ".svg")
+        if out.suffix.lower() not in allowed:
+            raise UserError(f"--out must end in {' or '.join(allowed)}; got {out.name!r}")
+        if file is not None and not file.is_file():
+            raise UserError(f"there is no file {file}")
+        check_writable(out)
+    with command(f"visualize-{name}", config, assignments, flags, makes_store="model" not in flags) as settings:
+        from flows.archive.families import settle_weights
+
+        with console.console.status("Drawing"):
+            yield settle_weights(settings, needs)
+        console.say(f"Picture: {out}")
 
 
-@picture(visualize_app, "evolution", "clip.mp4 --feature 3 --feature 20 --out evolution.gif", needs=MOTION_NEEDS)
-def evolution(
-    settings: RunConfig,
+def _save(picture: Figure | FuncAnimation, out: Path) -> None:
+    from flows.visualize.files import save_picture
+
+    save_picture(picture, out)
+
+
+@visualize_app.command(
+    cls=CommandOnFiles,
+    epilog="Example: `traitline visualize layers clip.mp4 --layer conv2_block3_out --out layers.png`",
+)
+def layers(
+    file: FILE,
+    out: PICTURE_FILE,
+    layer: LAYERS = STATIC_LAYERS,
+    count: COUNT = 6,
+    store: STORE_PATH = None,
+    weights: WEIGHTS = None,
+    config: CONFIG = None,
+    assignments: ASSIGNMENTS = None,
+) -> None:
+    """Activations of layers of ResNet-50 on the middle face of a video, or on a picture."""
+    flags = {"store.path": store, "weights": weights}
+    with _drawing("layers", out, config, assignments, flags, needs=("faces", "static"), file=file) as settings:
+        from flows.visualize.networks import draw_static_layers
+
+        _save(draw_static_layers(settings, file, layer, count), out)
+
+
+@visualize_app.command(
+    cls=CommandOnFiles, epilog="Example: `traitline visualize cam clip.mp4 --feature 120 --out cam.png`"
+)
+def cam(
+    file: FILE,
+    out: PICTURE_FILE,
+    feature: FEATURES = None,
+    count: COUNT = 4,
+    store: STORE_PATH = None,
+    weights: WEIGHTS = None,
+    config: CONFIG = None,
+    assignments: ASSIGNMENTS = None,
+) -> None:
+    """Where in the frame static features come from: class activation maps over the original picture."""
+    flags = {"store.path": store, "weights": weights}
+    with _drawing("cam", out, config, assignments, flags, needs=("faces", "static"), file=file) as settings:
+        from flows.visualize.networks import draw_cam
+
+        _save(draw_cam(settings, file, feature, count), out)
+
+
+@visualize_app.command(
+    cls=CommandOnFiles, epilog="Example: `traitline visualize filters --layer conv1_conv --out filters.png`"
+)
+def filters(
+    out: PICTURE_FILE,
+    layer: LAYER = "conv1_conv",
+    feature: FEATURES = None,
+    count: COUNT = 16,
+    store: STORE_PATH = None,
+    weights: WEIGHTS = None,
+    config: CONFIG = None,
+    assignments: ASSIGNMENTS = None,
+) -> None:
+    """What filters of ResNet-50 look for: the input that excites each most; without --feature, the first ones."""
+    flags = {"store.path": store, "weights": weights}
+    with _drawing("filters", out, config, assignments, flags, needs=("static",)) as settings:
+        from flows.visualize.networks import draw_filters
+
+        _save(draw_filters(settings, layer, feature, count), out)
+
+
+@visualize_app.command(
+    "motion-layers",
+    cls=CommandOnFiles,
+    epilog="Example: `traitline visualize motion-layers clip.mp4 --layer Mixed_4f --out layers.png`",
+)
+def motion_layers(
     video: VIDEO,
-    moving: bool,
+    out: PICTURE_FILE,
+    layer: LAYERS = MOTION_LAYERS,
+    store: STORE_PATH = None,
+    weights: WEIGHTS = None,
+    config: CONFIG = None,
+    assignments: ASSIGNMENTS = None,
+) -> None:
+    """Activations of layers of I3D through the first window of motion, the liveliest feature of each."""
+    flags = {"store.path": store, "weights": weights}
+    with _drawing("motion-layers", out, config, assignments, flags, needs=("faces", "dynamic"), file=video) as settings:
+        from flows.visualize.networks import draw_motion_layers
+
+        _save(draw_motion_layers(settings, video, layer), out)
+
+
+@visualize_app.command(
+    cls=CommandOnFiles,
+    epilog="Example: `traitline visualize evolution clip.mp4 --feature 3 --feature 20 --out evolution.gif`",
+)
+def evolution(
+    video: VIDEO,
+    out: MOVING_FILE,
     layer: LAYER = "Mixed_4f",
     feature: FEATURES = None,
     count: COUNT = 3,
     windows: WINDOWS = 2,
-) -> Drawn:
-    """Features of I3D over time, with the speed of the optical flow; as a GIF, with their heat maps running."""
-    from flows.visualize.networks import draw_evolution
+    store: STORE_PATH = None,
+    weights: WEIGHTS = None,
+    config: CONFIG = None,
+    assignments: ASSIGNMENTS = None,
+) -> None:
+    """Features of I3D over time, with the speed of the optical flow; a GIF also plays their heat maps."""
+    flags = {"store.path": store, "weights": weights}
+    with _drawing(
+        "evolution", out, config, assignments, flags, needs=("faces", "dynamic"), file=video, animates=True
+    ) as settings:
+        from flows.visualize.files import is_moving
+        from flows.visualize.networks import draw_evolution
 
-    return draw_evolution(settings, video, layer, feature, count, windows, moving=moving)
+        _save(draw_evolution(settings, video, layer, feature, count, windows, moving=is_moving(out)), out)
 
 
-@picture(visualize_app, "heat-maps", "clip.mp4 --layer Mixed_4f --feature 3 --out heat.png", needs=MOTION_NEEDS)
+@visualize_app.command(
+    "heat-maps",
+    cls=CommandOnFiles,
+    epilog="Example: `traitline visualize heat-maps clip.mp4 --layer Mixed_4f --feature 3 --out heat.png`",
+)
 def heat_maps(
-    settings: RunConfig, video: VIDEO, layer: LAYER = "Mixed_4f", feature: FEATURE = None, window: WINDOW = 1
-) -> Drawn:
-    """Where in the face a feature of I3D is active, over time."""
-    from flows.visualize.networks import draw_comparison
-
-    return draw_comparison(settings, video, layer, None if feature is None else [feature], 1, window)
-
-
-@picture(visualize_app, "compare-features", "clip.mp4 --feature 3 --feature 20 --out compare.png", needs=MOTION_NEEDS)
-def compare_features(
-    settings: RunConfig,
     video: VIDEO,
-    moving: bool,
+    out: PICTURE_FILE,
+    layer: LAYER = "Mixed_4f",
+    feature: FEATURE = None,
+    window: WINDOW = 1,
+    store: STORE_PATH = None,
+    weights: WEIGHTS = None,
+    config: CONFIG = None,
+    assignments: ASSIGNMENTS = None,
+) -> None:
+    """Where in the face a feature of I3D is active, over time."""
+    flags = {"store.path": store, "weights": weights}
+    with _drawing("heat-maps", out, config, assignments, flags, needs=("faces", "dynamic"), file=video) as settings:
+        from flows.visualize.networks import draw_comparison
+
+        _save(draw_comparison(settings, video, layer, None if feature is None else [feature], 1, window), out)
+
+
+@visualize_app.command(
+    "compare-features",
+    cls=CommandOnFiles,
+    epilog="Example: `traitline visualize compare-features clip.mp4 --feature 3 --feature 20 --out compare.png`",
+)
+def compare_features(
+    video: VIDEO,
+    out: MOVING_FILE,
     layer: LAYER = "Mixed_4f",
     feature: FEATURES = None,
     count: COUNT = 3,
     window: WINDOW = 1,
-) -> Drawn:
+    store: STORE_PATH = None,
+    weights: WEIGHTS = None,
+    config: CONFIG = None,
+    assignments: ASSIGNMENTS = None,
+) -> None:
     """Several features of I3D side by side over time, with the optical flow in colours and arrows; or as a GIF."""
-    from flows.visualize.networks import draw_comparison
+    flags = {"store.path": store, "weights": weights}
+    with _drawing(
+        "compare-features", out, config, assignments, flags, needs=("faces", "dynamic"), file=video, animates=True
+    ) as settings:
+        from flows.visualize.files import is_moving
+        from flows.visualize.networks import draw_comparison
 
-    return draw_comparison(settings, video, layer, feature, count, window, moving=moving)
+        _save(draw_comparison(settings, video, layer, feature, count, window, moving=is_moving(out)), out)
 
 
-@picture(visualize_app, "volume", "clip.mp4 --feature 3 --out volume.png", needs=MOTION_NEEDS)
+@visualize_app.command(
+    cls=CommandOnFiles, epilog="Example: `traitline visualize volume clip.mp4 --feature 3 --out volume.png`"
+)
 def volume(
-    settings: RunConfig, video: VIDEO, layer: LAYER = "Mixed_4f", feature: FEATURE = None, window: WINDOW = 1
-) -> Drawn:
+    video: VIDEO,
+    out: PICTURE_FILE,
+    layer: LAYER = "Mixed_4f",
+    feature: FEATURE = None,
+    window: WINDOW = 1,
+    store: STORE_PATH = None,
+    weights: WEIGHTS = None,
+    config: CONFIG = None,
+    assignments: ASSIGNMENTS = None,
+) -> None:
     """A feature of I3D in space and time, as a cloud in three dimensions."""
-    from flows.visualize.networks import draw_volume
+    flags = {"store.path": store, "weights": weights}
+    with _drawing("volume", out, config, assignments, flags, needs=("faces", "dynamic"), file=video) as settings:
+        from flows.visualize.networks import draw_volume
 
-    return draw_volume(settings, video, layer, feature, window)
-
-
-Trait = StrEnum("Trait", {trait: trait for trait in TRAITS})
-TRAIT = Annotated[Trait, typer.Option("--trait", help="The trait in question.")]
-FACES = Annotated[int, typer.Option("--count", min=1, max=32, help="Faces to draw.")]
+        _save(draw_volume(settings, video, layer, feature, window), out)
 
 
-@picture(
-    *(visualize_app, "grad-cam", "clip.mp4 --videos clips --trait extraversion --out cam.png", "videos", "model"),
-    needs=("faces", "static"),
+@visualize_app.command(
+    "grad-cam",
+    cls=CommandOnFiles,
+    epilog="Example: `traitline visualize grad-cam clip.mp4 --videos clips --trait extraversion --out cam.png`",
 )
 def grad_cam(
-    settings: RunConfig, video: VIDEO_ID, trait: TRAIT, layer: LAYER = "conv5_block3_out", count: FACES = 4
-) -> Drawn:
+    video: VIDEO_ID,
+    trait: TRAIT,
+    out: PICTURE_FILE,
+    layer: LAYER = "conv5_block3_out",
+    count: FACES = 4,
+    videos: VIDEOS = None,
+    model: MODEL = None,
+    store: STORE_PATH = None,
+    weights: WEIGHTS = None,
+    config: CONFIG = None,
+    assignments: ASSIGNMENTS = None,
+) -> None:
     """What in the faces raises and what lowers a trait's score: Grad-CAM through the model and ResNet-50."""
-    from flows.visualize.model import draw_trait_grad_cam
+    flags = {"videos": videos, "model": model, "store.path": store, "weights": weights}
+    with _drawing("grad-cam", out, config, assignments, flags, needs=("faces", "static")) as settings:
+        from flows.visualize.model import draw_trait_grad_cam
 
-    return draw_trait_grad_cam(settings, video, trait.value, layer, count)
-
-
-@picture(visualize_app, "attention", "clip.mp4 --store store --out map.png", "model", needs=())
-def attention(settings: RunConfig, video: VIDEO_ID) -> Drawn:
-    """Attention of each head, and their mean: faces down, motion across."""
-    from flows.visualize.model import draw_attention_map
-
-    return draw_attention_map(settings, video)
+        _save(draw_trait_grad_cam(settings, video, trait.value, layer, count), out)
 
 
-@picture(visualize_app, "heads", "clip.mp4 --store store --out heads.png", "model", needs=())
-def heads(settings: RunConfig, video: VIDEO_ID) -> Drawn:
-    """How sharp each head is, and how far in time it looks."""
-    from flows.visualize.model import draw_heads
-
-    return draw_heads(settings, video)
-
-
-@picture(visualize_app, "relations", "clip.mp4 --store store --out relations.png", "model", needs=())
-def relations(settings: RunConfig, video: VIDEO_ID) -> Drawn:
-    """Which motion each face looks at, head by head, as lines in time."""
-    from flows.visualize.model import draw_relations
-
-    return draw_relations(settings, video)
-
-
-@picture(
-    visualize_app, "timeline", "clip.mp4 --videos clips --trait openness --out line.gif", "videos", "model", needs=()
+@visualize_app.command(
+    cls=CommandOnFiles, epilog="Example: `traitline visualize attention clip.mp4 --store store --out map.png`"
 )
-def timeline(settings: RunConfig, video: VIDEO_ID, trait: TRAIT, moving: bool) -> Drawn:
-    """Which moments spoke for a trait: attention over the frames of the clip; a GIF plays it."""
-    from flows.visualize.model import draw_time_line
+def attention(
+    video: VIDEO_ID,
+    out: PICTURE_FILE,
+    model: MODEL = None,
+    store: STORE_PATH = None,
+    weights: WEIGHTS = None,
+    config: CONFIG = None,
+    assignments: ASSIGNMENTS = None,
+) -> None:
+    """Attention of each head, and their mean: faces down, motion across."""
+    flags = {"model": model, "store.path": store, "weights": weights}
+    with _drawing("attention", out, config, assignments, flags) as settings:
+        from flows.visualize.model import draw_attention_map
 
-    return draw_time_line(settings, video, trait.value, moving=moving)
+        _save(draw_attention_map(settings, video), out)
+
+
+@visualize_app.command(
+    cls=CommandOnFiles, epilog="Example: `traitline visualize heads clip.mp4 --store store --out heads.png`"
+)
+def heads(
+    video: VIDEO_ID,
+    out: PICTURE_FILE,
+    model: MODEL = None,
+    store: STORE_PATH = None,
+    weights: WEIGHTS = None,
+    config: CONFIG = None,
+    assignments: ASSIGNMENTS = None,
+) -> None:
+    """How sharp each head is, and how far in time it looks."""
+    flags = {"model": model, "store.path": store, "weights": weights}
+    with _drawing("heads", out, config, assignments, flags) as settings:
+        from flows.visualize.model import draw_heads
+
+        _save(draw_heads(settings, video), out)
+
+
+@visualize_app.command(
+    cls=CommandOnFiles, epilog="Example: `traitline visualize relations clip.mp4 --store store --out relations.png`"
+)
+def relations(
+    video: VIDEO_ID,
+    out: PICTURE_FILE,
+    model: MODEL = None,
+    store: STORE_PATH = None,
+    weights: WEIGHTS = None,
+    config: CONFIG = None,
+    assignments: ASSIGNMENTS = None,
+) -> None:
+    """Which motion each face looks at, head by head, as lines in time."""
+    flags = {"model": model, "store.path": store, "weights": weights}
+    with _drawing("relations", out, config, assignments, flags) as settings:
+        from flows.visualize.model import draw_relations
+
+        _save(draw_relations(settings, video), out)
+
+
+@visualize_app.command(
+    cls=CommandOnFiles,
+    epilog="Example: `traitline visualize timeline clip.mp4 --videos clips --trait openness --out line.gif`",
+)
+def timeline(
+    video: VIDEO_ID,
+    trait: TRAIT,
+    out: MOVING_FILE,
+    videos: VIDEOS = None,
+    model: MODEL = None,
+    store: STORE_PATH = None,
+    weights: WEIGHTS = None,
+    config: CONFIG = None,
+    assignments: ASSIGNMENTS = None,
+) -> None:
+    """Which moments spoke for a trait: attention over the frames of the clip; a GIF plays it."""
+    flags = {"videos": videos, "model": model, "store.path": store, "weights": weights}
+    with _drawing("timeline", out, config, assignments, flags, animates=True) as settings:
+        from flows.visualize.files import is_moving
+        from flows.visualize.model import draw_time_line
+
+        _save(draw_time_line(settings, video, trait.value, moving=is_moving(out)), out)

@@ -11,10 +11,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from extractors.errors import VideoError
-from extractors.faces.crops import CropSettings, CropWindow, Window, iter_crops, plan_static, plan_windows
-from extractors.faces.detector import FaceSettings
+from extractors.faces.crops import CropWindow, Window, iter_crops, plan_static, plan_windows
+from extractors.faces.settings import CropSettings, FaceSettings
 from extractors.faces.track import FaceTrack, track_faces
-from extractors.video.grid import VideoSettings, grid_frames
+from extractors.video.grid import grid_frames
+from extractors.video.settings import VideoSettings
 
 DEFAULT = CropSettings()
 

@@ -9,7 +9,8 @@ import cv2
 import numpy as np
 import pytest
 
-from extractors.faces.detector import FaceDetector, FaceSettings
+from extractors.faces.detector import FaceDetector
+from extractors.faces.settings import FaceSettings
 from extractors.video.grid import grid_frames
 
 

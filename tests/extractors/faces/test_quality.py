@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from extractors.errors import VideoError
-from extractors.faces.detector import FaceSettings
 from extractors.faces.quality import Quality, check_quality, quality_of
+from extractors.faces.settings import FaceSettings
 
 GOOD = Quality(1.0, 0, 0.0, 1, 0.0, 1.0, 1.0, 0.0)
 

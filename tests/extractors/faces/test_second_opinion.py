@@ -11,10 +11,12 @@ import numpy as np
 import pytest
 
 from extractors.errors import VideoError
-from extractors.faces.detector import FaceDetector, FaceSettings
+from extractors.faces.detector import FaceDetector
 from extractors.faces.second_opinion import BOX_PX, SAMPLES, FaceSamples, is_confirmed
+from extractors.faces.settings import FaceSettings
 from extractors.faces.track import track_faces
-from extractors.video.grid import VideoSettings, grid_frames
+from extractors.video.grid import grid_frames
+from extractors.video.settings import VideoSettings
 
 # With these the first detector takes the digits in the ellipse for a face on all frames, and the globe on most.
 GULLIBLE = FaceSettings(candidate_score=0.2, sure_score=0.2, min_score=0.2)

@@ -10,10 +10,11 @@ import pytest
 
 from extractors.errors import VideoError
 from extractors.faces.boxes import overlaps
-from extractors.faces.detector import FaceSettings
 from extractors.faces.persons import MAX_PERSONS, Person, main_sequence
+from extractors.faces.settings import FaceSettings
 from extractors.faces.track import FaceTrack, main_person, track_faces
-from extractors.video.grid import VideoSettings, grid_frames
+from extractors.video.grid import grid_frames
+from extractors.video.settings import VideoSettings
 
 SHARP = FaceSettings(smoothing_s=0)
 NOBODY = np.zeros((0, 5), np.float32)

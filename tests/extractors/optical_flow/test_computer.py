@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 
 from extractors.optical_flow import computer
-from extractors.optical_flow.computer import OpticalFlowComputer, OpticalFlowSettings, loop_to, scale_for_i3d
+from extractors.optical_flow.computer import OpticalFlowComputer, loop_to, scale_for_i3d
 from extractors.optical_flow.gpu import NO_GPU
-from extractors.optical_flow.parameters import EXACT, FAST, TVL1Parameters
+from extractors.optical_flow.parameters import EXACT, FAST, OpticalFlowSettings, TVL1Parameters
 
 GPU = pytest.param("gpu", marks=pytest.mark.gpu)
 ENGINES = ("opencv", "cpu", GPU)

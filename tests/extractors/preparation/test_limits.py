@@ -10,13 +10,13 @@ import numpy as np
 import pytest
 
 from extractors.errors import VideoError
-from extractors.faces.crops import CropSettings
-from extractors.faces.detector import FaceSettings
-from extractors.optical_flow.computer import OpticalFlowSettings
+from extractors.faces.settings import CropSettings, FaceSettings
+from extractors.optical_flow.parameters import OpticalFlowSettings
 from extractors.preparation.pool import Finished, PreparerPool
 from extractors.preparation.preparer import PreparationSettings, Request
-from extractors.video.grid import VideoSettings, grid_frames
+from extractors.video.grid import grid_frames
 from extractors.video.limits import Limits
+from extractors.video.settings import VideoSettings
 
 
 @pytest.fixture

@@ -11,13 +11,13 @@ import cv2
 import numpy as np
 import pytest
 
-from extractors.faces.crops import CropSettings
-from extractors.faces.detector import FaceSettings
-from extractors.optical_flow.computer import OpticalFlowSettings
+from extractors.faces.settings import CropSettings, FaceSettings
+from extractors.optical_flow.parameters import OpticalFlowSettings
 from extractors.preparation.pool import Finished, PreparerPool
 from extractors.preparation.preparer import FaceCrop, Motion, PreparationSettings, Preparer, Request
 from extractors.preparation.stopwatch import Stopwatch
-from extractors.video.grid import VideoSettings, grid_frames
+from extractors.video.grid import grid_frames
+from extractors.video.settings import VideoSettings
 
 TWO_HOURS_S = 7200
 # What time and memory may differ by between a video's beginning and its end.

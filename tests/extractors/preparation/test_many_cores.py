@@ -12,13 +12,12 @@ import psutil
 import pytest
 from many_cores import pretend_cores
 
-from extractors.faces.crops import CropSettings
-from extractors.faces.detector import FaceSettings
-from extractors.optical_flow.computer import OpticalFlowSettings
+from extractors.faces.settings import CropSettings, FaceSettings
+from extractors.optical_flow.parameters import OpticalFlowSettings
 from extractors.preparation.pool import Finished, PreparerPool
 from extractors.preparation.preparer import PreparationSettings, Request
-from extractors.video.grid import VideoSettings
 from extractors.video.limits import Limits
+from extractors.video.settings import VideoSettings
 
 # Measured with mediapipe 1.2.2 on 1 to 64 cores: 11 threads and 420 MiB at most; without bounds on 64 cores, 216
 # threads and 14,193 MiB.

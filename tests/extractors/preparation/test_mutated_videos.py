@@ -14,13 +14,13 @@ import pytest
 from video_mutants import MUTATIONS, write_mutants
 
 from extractors.errors import VideoError
-from extractors.faces.crops import CropSettings
-from extractors.faces.detector import FaceSettings
-from extractors.optical_flow.computer import OpticalFlowSettings
+from extractors.faces.settings import CropSettings, FaceSettings
+from extractors.optical_flow.parameters import OpticalFlowSettings
 from extractors.preparation.pool import Finished, PreparerPool
 from extractors.preparation.preparer import PreparationSettings, Request
-from extractors.video.grid import VideoSettings, grid_frames
+from extractors.video.grid import grid_frames
 from extractors.video.limits import Limits
+from extractors.video.settings import VideoSettings
 
 CORPUS = [
     *("plain/single_face.mp4", "plain/grid_bbaf2n.mpg", "hard/vfr_single_face.mp4", "hard/lowres64_single_face.mp4"),

@@ -14,14 +14,13 @@ import numpy as np
 import pytest
 
 from extractors.errors import VideoError
-from extractors.faces.crops import CropSettings
-from extractors.faces.detector import FaceSettings
+from extractors.faces.settings import CropSettings, FaceSettings
 from extractors.faces.track import FaceTrack
-from extractors.optical_flow.computer import OpticalFlowSettings
+from extractors.optical_flow.parameters import OpticalFlowSettings
 from extractors.preparation.pool import Finished, PreparerPool
 from extractors.preparation.preparer import FaceCrop, Motion, PreparationSettings, Preparer, Request
 from extractors.preparation.stopwatch import Stopwatch
-from extractors.video.grid import VideoSettings
+from extractors.video.settings import VideoSettings
 
 
 @pytest.fixture

@@ -6,7 +6,8 @@ import keras
 import numpy as np
 import pytest
 
-from extractors.static.finetune import FinetuneSettings, fine_tune
+from extractors.static.finetune import fine_tune
+from extractors.static.settings import FinetuneSettings
 
 SIDE = 32
 TRAINING, VALIDATION = list(range(144)), list(range(144, 192))

@@ -9,13 +9,12 @@ from pathlib import Path
 import pytest
 
 from extractors.errors import VideoError
-from extractors.faces.crops import CropSettings
-from extractors.faces.detector import FaceSettings
-from extractors.optical_flow.computer import OpticalFlowSettings
+from extractors.faces.settings import CropSettings, FaceSettings
+from extractors.optical_flow.parameters import OpticalFlowSettings
 from extractors.preparation.pool import PreparerPool
 from extractors.preparation.preparer import PreparationSettings, Request
 from extractors.video.digests import FileWatch, sha256_of
-from extractors.video.grid import VideoSettings
+from extractors.video.settings import VideoSettings
 
 
 def replace_by_rename(path: Path) -> None:

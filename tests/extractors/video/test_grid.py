@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 
 from extractors.video.decoding import opened, promised_s
-from extractors.video.grid import VideoSettings, grid_frames
+from extractors.video.grid import grid_frames
+from extractors.video.settings import VideoSettings
 
 NTSC = Fraction(30000, 1001)
 FILM = Fraction(24000, 1001)

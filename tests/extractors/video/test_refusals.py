@@ -13,7 +13,8 @@ import system_calls
 
 from extractors.errors import VideoError
 from extractors.video.decoding import Tally, opened
-from extractors.video.grid import VideoSettings, grid_frames
+from extractors.video.grid import grid_frames
+from extractors.video.settings import VideoSettings
 
 
 def refusal(path: Path, **limits: float) -> VideoError:

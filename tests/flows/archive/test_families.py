@@ -35,7 +35,7 @@ def test_features_that_are_rounded_have_keys_of_their_own_and_never_mix_with_oth
 
 def test_another_revision_of_decoding_makes_features_of_another_key(monkeypatch):
     before = families("float32")
-    monkeypatch.setattr("extractors.video.grid.REVISION", 10**6)
+    monkeypatch.setattr("extractors.video.settings.REVISION", 10**6)
     after = families("float32")
     for part in ("faces", "static", "dynamic"):
         assert getattr(before, part).key != getattr(after, part).key

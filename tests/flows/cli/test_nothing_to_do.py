@@ -17,8 +17,9 @@ WATCHED = """
 import json, sys
 started, seen = [], set()
 sys.addaudithook(lambda event, arguments: event == "subprocess.Popen" and started.append(str(arguments[1])))
-from flows.cli import app as cli, command as session
-session.settle_environment()
+from flows.cli import app as cli
+from flows.session.environment import settle_environment
+settle_environment()
 for command in json.loads(sys.argv[1]):
     try:
         status = cli.app(command, standalone_mode=False) or 0

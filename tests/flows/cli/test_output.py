@@ -9,7 +9,8 @@ from rich.console import Console
 from rich.table import Table
 
 from flows.archive.models import ModelReference
-from flows.cli.commands import store
+from flows.archive.videos import Archive
+from flows.cli import output
 from flows.cli.commands.failures import _table as failures_table
 from flows.cli.output import show_extraction, show_run, show_table
 from flows.config.settings import RunConfig
@@ -47,7 +48,7 @@ def screen(request, monkeypatch) -> int:
     def console_of_width(**options: bool) -> Console:
         return Console(width=request.param, force_terminal=True, color_system=None, **options)
 
-    monkeypatch.setattr(store, "Console", console_of_width)
+    monkeypatch.setattr(output, "Console", console_of_width)
     return request.param
 
 
@@ -76,7 +77,7 @@ def test_numbers_stay_whole_on_every_screen(screen, capsys):
 
 
 def test_a_summary_of_one_video_says_why_it_was_refused(capsys):
-    show_extraction(ExtractReport(0, 1, 0, 0, {}, reasons={"no_face": 1}))
+    show_extraction(ExtractReport(0, 1, 0, 0, {}, reasons={"no_face": 1}), Archive(()))
     said = " ".join(capsys.readouterr().err.split())
     assert "refused 1: 1 no_face" in said
 
@@ -89,7 +90,7 @@ def test_a_summary_shows_the_whole_path_of_its_results(width, monkeypatch, capsy
     ]
     exported = ExportReport(paths[0], 1, {"no_face": 1})
     report = RunReport(ExtractReport(1, 1, 0, 0, {"decode": 1.5}), ModelReference("traits", "1"), 1, exported, paths[1])
-    show_run(RunConfig(weights="random"), report)
+    show_run(RunConfig(weights="random"), report, Archive(()))
     lines = [line.strip("\u2502 ") for line in capsys.readouterr().err.splitlines()]
     assert "\u2026" not in "".join(lines)
     shown = "".join(line.removeprefix("CSV").removeprefix("report").strip() for line in lines)
