@@ -20,8 +20,9 @@ from extractors.pictures.dynamic import (
 from extractors.pictures.filters import maximise_filters
 from extractors.pictures.layers import check_channels, class_activation_map, layer_activations, liveliest, strongest
 from extractors.pictures.static import placed, plot_activations, plot_filters, plot_overlays
+from extractors.preparation.preparer import STILL_PICTURES
 from flows.config.settings import RunConfig
-from flows.visualize.clip import PICTURES, Face, faces_of, motion_maps, motion_of, prepared, static_network
+from flows.visualize.clip import Face, faces_of, motion_maps, motion_of, prepared, static_network
 from flows.visualize.files import heading_of
 
 LAST_MAPS = "conv5_block3_out"  # what ResNet-50 averages into its features
@@ -159,7 +160,7 @@ def _seen(
 
 
 def _source(file: Path, face: Face) -> str:
-    return file.name if file.suffix.lower() in PICTURES else f"{file.name}, {face.time_s:.1f} s"
+    return file.name if file.suffix.lower() in STILL_PICTURES else f"{file.name}, {face.time_s:.1f} s"
 
 
 def _middle_face(config: RunConfig, file: Path) -> Face:
