@@ -8,9 +8,8 @@ from dataclasses import dataclass
 
 import keras
 import numpy as np
+from matplotlib import rcParams
 from matplotlib.figure import Figure
-
-from extractors.pictures.style import COLOURS, page, printed
 
 MOST_NAMES = 40  # of blocks that fit along the axis
 
@@ -78,7 +77,6 @@ def activation_statistics(
     ]
 
 
-@printed
 def plot_layer_statistics(layers: list[LayerActivations], title: str) -> Figure:
     """Draw strength and silence layer by layer, the first on the left; the names are those of blocks of layers.
 
@@ -89,16 +87,17 @@ def plot_layer_statistics(layers: list[LayerActivations], title: str) -> Figure:
     Returns:
         The figure. It belongs to no window and needs no display.
     """
-    figure = page(4.2, title)
+    figure = Figure(figsize=(rcParams["figure.figsize"][0], 4.2), layout="constrained")
+    figure.suptitle(title)
     strength, silence = figure.subplots(2, 1, sharex=True)
     at = np.arange(len(layers))
     mean, std = (np.array([getattr(layer, what) for layer in layers]) for what in ("mean", "std"))
     spread = {"color": "#CFE3F1", "lw": 0, "label": "± standard deviation"}
     strength.fill_between(at, np.maximum(mean - std, 0), mean + std, **spread)
-    strength.plot(at, mean, "o-", color=COLOURS[0], ms=3, lw=1, label="mean")
+    strength.plot(at, mean, "o-", color="C0", ms=3, lw=1, label="mean")
     strength.set_ylabel("activation")
     zeros = [layer.zeros for layer in layers]
-    silence.plot(at, zeros, "s-", color=COLOURS[1], ms=3, lw=1, label="outputs that are 0")
+    silence.plot(at, zeros, "s-", color="C1", ms=3, lw=1, label="outputs that are 0")
     dead = [layer.dead_channels / layer.channels for layer in layers]
     silence.plot(at, dead, "^--", color="black", ms=3, lw=1, label="dead channels")
     silence.set_ylabel("share")

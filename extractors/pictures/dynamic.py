@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from matplotlib import rcParams
 from matplotlib.animation import FuncAnimation
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -13,13 +15,13 @@ from matplotlib.figure import Figure
 
 from extractors.pictures.optical_flow import draw_arrows, draw_wheel, optical_flow_colours
 from extractors.pictures.static import draw_overlay, enlarged, overlay_colours, rounded
-from extractors.pictures.style import COLOURS, LINES, MOVING_DPI, PAGE_IN, STYLE, folded, page, printed, settle
 
 CLOUD_QUANTILE = 0.9
 LABEL_SHARE = 1.35  # width of the column of labels, a moment's being 1
 LABEL_LETTERS = 18
 PANELS_ACROSS = 4  # of a moving picture
 LEGEND_ACROSS = 6
+LINES = ("-", "--", "-.", ":")
 
 
 @dataclass(frozen=True, eq=False)
@@ -66,7 +68,6 @@ class WindowMaps:
         return self.maps[..., feature].mean(axis=(1, 2))
 
 
-@printed
 def plot_layers_over_time(
     windows: Mapping[str, WindowMaps], channels: Mapping[str, int], *, heading: str, columns: int = 6
 ) -> Figure:
@@ -89,17 +90,20 @@ def plot_layers_over_time(
         feature = window.maps[..., channels[layer]]
         size = " x ".join(map(str, window.maps.shape))
         largest = rounded(feature.max())
-        _label(row[0], f"{folded(layer, LABEL_LETTERS)}\n{size}\nfeature {channels[layer]}\nup to {largest}")
+        _label(row[0], f"{textwrap.fill(layer, LABEL_LETTERS)}\n{size}\nfeature {channels[layer]}\nup to {largest}")
         for axes, time_s in zip(row[1:], moments, strict=True):
             shown = feature[window.step_of(time_s)]
             axes.imshow(shown, cmap="viridis", vmin=feature.min(), vmax=feature.max(), interpolation="nearest")
     return figure
 
 
-@printed
 def plot_evolution(windows: Sequence[WindowMaps], features: Sequence[int], *, heading: str) -> Figure:
     """Draw the mean over space of features against time, and below them the mean speed of the optical flow."""
-    figure = page(3.9 + 0.17 * ((len(features) - 1) // LEGEND_ACROSS), heading)
+    figure = Figure(
+        figsize=(rcParams["figure.figsize"][0], 3.9 + 0.17 * ((len(features) - 1) // LEGEND_ACROSS)),
+        layout="constrained",
+    )
+    figure.suptitle(heading)
     above, below = figure.subplots(2, 1, sharex=True, height_ratios=(3, 1))
     _curves(above, windows, features)
     for window in windows:
@@ -112,7 +116,6 @@ def plot_evolution(windows: Sequence[WindowMaps], features: Sequence[int], *, he
     return figure
 
 
-@printed
 def plot_comparison(window: WindowMaps, features: Sequence[int], *, heading: str, columns: int = 6) -> Figure:
     """Draw frames, optical flow and the heat maps of features below each other, time across.
 
@@ -138,7 +141,6 @@ def plot_comparison(window: WindowMaps, features: Sequence[int], *, heading: str
     return figure
 
 
-@printed
 def plot_volume(window: WindowMaps, feature: int, *, heading: str) -> Figure:
     """Draw a feature in space and time as a cloud: the strongest tenth of its places, time running to the right.
 
@@ -149,7 +151,8 @@ def plot_volume(window: WindowMaps, feature: int, *, heading: str) -> Figure:
     chosen = (values >= floor) & (values > values.min())
     steps, rows, columns = np.nonzero(chosen)
     strength = values[chosen]
-    figure = page(4.2, heading)
+    figure = Figure(figsize=(rcParams["figure.figsize"][0], 4.2), layout="constrained")
+    figure.suptitle(heading)
     figure.set_layout_engine("none")  # it leaves much room around axes in three dimensions
     axes = figure.add_axes((-0.06, 0.02, 0.98, 0.94), projection="3d")
     largest = max(float(values.max()), 1e-12)
@@ -170,7 +173,6 @@ def plot_volume(window: WindowMaps, feature: int, *, heading: str) -> Figure:
     return figure
 
 
-@printed
 def animate_features(
     windows: Sequence[WindowMaps], features: Sequence[int], *, heading: str, frames_per_s: float = 8.0
 ) -> FuncAnimation:
@@ -178,8 +180,8 @@ def animate_features(
     rows = 1 + len(features) // PANELS_ACROSS
     across = min(1 + len(features), PANELS_ACROSS)
     curves_in = 1.75 + 0.17 * ((len(features) - 1) // LEGEND_ACROSS)
-    figure = page(1.9 * rows + curves_in + 0.4, heading)
-    figure.set_dpi(MOVING_DPI)
+    figure = Figure(figsize=(rcParams["figure.figsize"][0], 1.9 * rows + curves_in + 0.4), layout="constrained")
+    figure.suptitle(heading)
     FigureCanvasAgg(figure)
     above, below = figure.subfigures(2, 1, height_ratios=(1.9 * rows, curves_in))
     grid = above.subplots(rows, across, squeeze=False).ravel()
@@ -202,25 +204,24 @@ def animate_features(
             axes.set_axis_off()
         panels[0].imshow(optical_flow_colours(window.optical_flow[at], longest))
         draw_arrows(panels[0], window.optical_flow[at], longest)
-        panels[0].set_title("optical flow", fontsize=STYLE["font.size"])
+        panels[0].set_title("optical flow")
         step = window.step_of(_field_times(window)[at])
         for place, (axes, feature) in enumerate(zip(panels[1:], features, strict=True)):
             _heat(axes, window, feature, step)
-            colour = COLOURS[place % len(COLOURS)]
-            axes.set_title(f"feature {feature}", fontsize=STYLE["font.size"], color=colour)
+            axes.set_title(f"feature {feature}", color=f"C{place}")
         now = _field_times(window)[at]
         marker.set_xdata([now, now])
         return list(panels)
 
     draw(0)
-    settle(figure)
     return FuncAnimation(figure, draw, frames=len(moments), interval=1000 / frames_per_s)
 
 
 def _table(rows: int, columns: int, heading: str) -> tuple[Figure, np.ndarray]:
     """A figure of square panels, and beside them a column for labels; axes [rows, 1 + columns]."""
-    panel_in = PAGE_IN / (columns + LABEL_SHARE)
-    figure = page((panel_in + 0.06) * rows + 0.5, heading)
+    panel_in = rcParams["figure.figsize"][0] / (columns + LABEL_SHARE)
+    figure = Figure(figsize=(rcParams["figure.figsize"][0], (panel_in + 0.06) * rows + 0.5), layout="constrained")
+    figure.suptitle(heading)
     grid = figure.subplots(rows, 1 + columns, squeeze=False, width_ratios=[LABEL_SHARE] + [1] * columns)
     for axes in grid.ravel():
         axes.set_axis_off()
@@ -240,7 +241,7 @@ def _heat_key(axes: Axes, largest: float) -> None:
 
 def _curves(axes: Axes, windows: Sequence[WindowMaps], features: Sequence[int]) -> None:
     for place, feature in enumerate(features):
-        style = {"color": COLOURS[place % len(COLOURS)], "linestyle": LINES[place % len(LINES)]}
+        style = {"color": f"C{place}", "linestyle": LINES[place % len(LINES)]}
         for number, window in enumerate(windows):
             name = f"feature {feature}" if number == 0 else None
             axes.plot(window.time_s, window.mean(feature), label=name, marker="o", markersize=2.5, **style)

@@ -86,11 +86,11 @@ def picture(
                 return settings
 
             def draw(settings: RunConfig) -> None:
-                from flows.visualize.files import is_moving, save_picture
+                from flows.visualize.files import is_moving, picture_style, save_picture
 
                 if moves:
                     values["moving"] = is_moving(out)
-                with console.console.status("Drawing"):
+                with console.console.status("Drawing"), picture_style():
                     save_picture(body(settle_weights(settings, needs), **values), out)
                 console.say(f"Picture: {out}")
 

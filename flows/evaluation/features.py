@@ -18,7 +18,7 @@ from flows.archive.videos import known_videos
 from flows.config.settings import RunConfig
 from flows.session import console
 from flows.session.errors import UserError
-from flows.visualize.files import heading_of
+from flows.visualize.files import finish, heading_of
 from fusion.features.dimensions import Components, DimensionMeter, Dimensions
 from fusion.features.identity import Identity, IdentityMeter
 from fusion.labels.matching import match_labels
@@ -139,6 +139,7 @@ def keep(root: StorePath, results: dict[str, Any], figures: dict[str, Figure], s
     folder = root / "reports" / f"features-{datetime.now(UTC).strftime('%Y%m%dT%H%M%S%f')}"
     for name, figure in figures.items():
         with commit_file(folder / f"{name}.{suffix}") as temporary:
+            finish(figure)
             figure.savefig(temporary, format=suffix)
     with commit_file(folder / "features.json") as temporary:
         temporary.write_text(json.dumps(results, indent=1, allow_nan=False), encoding="utf-8")
