@@ -5,13 +5,15 @@ from __future__ import annotations
 import textwrap
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import cast
 
 import numpy as np
 from matplotlib import rcParams
 from matplotlib.animation import FuncAnimation
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
+from matplotlib.figure import Figure, SubFigure
+from mpl_toolkits.mplot3d import Axes3D
 
 from extractors.pictures.optical_flow import draw_arrows, draw_wheel, optical_flow_colours
 from extractors.pictures.static import draw_overlay, enlarged, overlay_colours, rounded
@@ -65,7 +67,7 @@ class WindowMaps:
 
     def mean(self, feature: int) -> np.ndarray:
         """Mean over space of one feature, [t]."""
-        return self.maps[..., feature].mean(axis=(1, 2))
+        return np.asarray(self.maps[..., feature].mean(axis=(1, 2)))
 
 
 def plot_layers_over_time(
@@ -151,14 +153,19 @@ def plot_volume(window: WindowMaps, feature: int, *, heading: str) -> Figure:
     chosen = (values >= floor) & (values > values.min())
     steps, rows, columns = np.nonzero(chosen)
     strength = values[chosen]
-    figure = Figure(figsize=(rcParams["figure.figsize"][0], 4.2), layout="constrained")
+    figure = Figure(figsize=(rcParams["figure.figsize"][0], 4.2))  # a layout engine leaves much room around 3D axes
     figure.suptitle(heading)
-    figure.set_layout_engine("none")  # it leaves much room around axes in three dimensions
-    axes = figure.add_axes((-0.06, 0.02, 0.98, 0.94), projection="3d")
+    axes = Axes3D(figure, (-0.06, 0.02, 0.98, 0.94))
+    figure.add_axes(axes)
     largest = max(float(values.max()), 1e-12)
     cloud = axes.scatter(
-        *(window.time_s[steps], columns + 0.5, values.shape[1] - rows - 0.5),
-        **{"c": strength, "s": 6 + 50 * np.clip(strength / largest, 0, 1), "cmap": "viridis", "alpha": 0.75},
+        window.time_s[steps],
+        columns + 0.5,
+        values.shape[1] - rows - 0.5,
+        c=strength,
+        s=6 + 50 * np.clip(strength / largest, 0, 1),
+        cmap="viridis",
+        alpha=0.75,
     )
     height, width = values.shape[1:]
     axes.set(xlim=(window.start_s, window.end_s), ylim=(0, width), zlim=(0, height))
@@ -183,7 +190,7 @@ def animate_features(
     figure = Figure(figsize=(rcParams["figure.figsize"][0], 1.9 * rows + curves_in + 0.4), layout="constrained")
     figure.suptitle(heading)
     FigureCanvasAgg(figure)
-    above, below = figure.subfigures(2, 1, height_ratios=(1.9 * rows, curves_in))
+    above, below = cast(Sequence[SubFigure], figure.subfigures(2, 1, height_ratios=(1.9 * rows, curves_in)))
     grid = above.subplots(rows, across, squeeze=False).ravel()
     for axes in grid:
         axes.set_axis_off()
@@ -197,7 +204,7 @@ def animate_features(
     longest = max(_longest(window) for window in windows)
     moments = [(window, at) for window in windows for at in _shown_fields(window, frames_per_s)]
 
-    def draw(number: int) -> list:
+    def draw(number: int) -> list[Axes]:
         window, at = moments[number]
         for axes in panels:
             axes.clear()
@@ -241,10 +248,18 @@ def _heat_key(axes: Axes, largest: float) -> None:
 
 def _curves(axes: Axes, windows: Sequence[WindowMaps], features: Sequence[int]) -> None:
     for place, feature in enumerate(features):
-        style = {"color": f"C{place}", "linestyle": LINES[place % len(LINES)]}
+        dashes = LINES[place % len(LINES)]
         for number, window in enumerate(windows):
             name = f"feature {feature}" if number == 0 else None
-            axes.plot(window.time_s, window.mean(feature), label=name, marker="o", markersize=2.5, **style)
+            axes.plot(
+                window.time_s,
+                window.mean(feature),
+                label=name,
+                color=f"C{place}",
+                linestyle=dashes,
+                marker="o",
+                markersize=2.5,
+            )
 
 
 def _heat(axes: Axes, window: WindowMaps, feature: int, step: int) -> None:
@@ -260,11 +275,12 @@ def _field_times(window: WindowMaps) -> np.ndarray:
 
 def _shown_fields(window: WindowMaps, frames_per_s: float) -> list[int]:
     count = max(1, round((window.end_s - window.start_s) * frames_per_s))
-    return np.unique(np.linspace(0, len(window.optical_flow) - 1, count).round().astype(int)).tolist()
+    shown = np.linspace(0, len(window.optical_flow) - 1, count).round().astype(int)
+    return [int(at) for at in np.unique(shown)]
 
 
 def _speeds(window: WindowMaps) -> np.ndarray:
-    return np.hypot(window.optical_flow[..., 0], window.optical_flow[..., 1]).mean(axis=(1, 2))
+    return np.asarray(np.hypot(window.optical_flow[..., 0], window.optical_flow[..., 1]).mean(axis=(1, 2)))
 
 
 def _longest(window: WindowMaps) -> float:

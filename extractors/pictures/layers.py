@@ -78,7 +78,7 @@ def class_activation_map(maps: np.ndarray, weights: np.ndarray) -> np.ndarray:
     """
     if weights.shape != maps.shape[-1:]:
         raise ValueError(f"{maps.shape[-1]} maps need as many weights, got {weights.shape}")
-    return (maps @ weights).astype(np.float32)
+    return np.asarray(maps @ weights, np.float32)
 
 
 def grad_cam(network: keras.Model, inputs: np.ndarray, direction: np.ndarray, layer: str) -> np.ndarray:
@@ -110,19 +110,19 @@ def grad_cam(network: keras.Model, inputs: np.ndarray, direction: np.ndarray, la
     gradient = tape.gradient(output, maps).numpy()
     places = tuple(range(1, gradient.ndim - 1))
     weights = gradient.mean(axis=places, keepdims=True)
-    return np.maximum((maps.numpy() * weights).sum(axis=-1), 0).astype(np.float32)
+    return np.asarray(np.maximum((maps.numpy() * weights).sum(axis=-1), 0), np.float32)
 
 
 def strongest(maps: np.ndarray, count: int) -> list[int]:
     """Channels whose mean activation is largest, the largest first: maps [..., C]."""
     means = maps.reshape(-1, maps.shape[-1]).mean(axis=0)
-    return np.argsort(-means, kind="stable")[:count].tolist()
+    return list(map(int, np.argsort(-means, kind="stable")[:count]))
 
 
 def liveliest(maps: np.ndarray, count: int) -> list[int]:
     """Channels whose mean over space changes most over time, the liveliest first: maps [t, h, w, C]."""
     change = maps.mean(axis=(1, 2)).std(axis=0)
-    return np.argsort(-change, kind="stable")[:count].tolist()
+    return list(map(int, np.argsort(-change, kind="stable")[:count]))
 
 
 def check_channels(channels: Sequence[int], maps: np.ndarray, layer: str) -> None:

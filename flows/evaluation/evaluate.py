@@ -123,9 +123,10 @@ def latest_evaluation(config: RunConfig) -> dict[str, Any] | None:
     Raises:
         UserError: an evaluation's file is damaged.
     """
-    for path in sorted((config.store.path / "reports").glob("evaluation-*.json"), reverse=True):
+    found: list[StorePath] = list((config.store.path / "reports").glob("evaluation-*.json"))
+    for path in sorted(found, key=str, reverse=True):
         try:
-            results = json.loads(path.read_text(encoding="utf-8"))
+            results: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
             if results["schema"] == SCHEMA and not results["labels_only"]:
                 return results
         except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
@@ -203,8 +204,7 @@ def _progress(
     protocols: dict[str, list[Fold]], predictors: list[Predictor], config: RunConfig, kept: KeptPredictions | None
 ) -> Iterator[Any]:
     todo = [run for folds in protocols.values() for run in runs(folds, predictors, config.evaluate)]
-    done = 0 if kept is None else kept.count(todo)
-    if done:
+    if kept is not None and (done := kept.count(todo)):
         console.say(
             f"Evaluate: {done:,} of {console.counted(len(todo), 'training')} are done already, in {kept.folder}"
         )

@@ -49,9 +49,11 @@ class KeptPredictions:
         if kept is not None:
             return kept
         made = timed_prediction(predictor, clips, fold, seed)
-        bounds = {} if made.low is None else {"low": made.low, "high": made.high}
         with commit_file(self.folder / name) as temporary, temporary.open("wb") as file:
-            np.savez(file, scores=made.scores, seconds=made.seconds, **bounds)
+            if made.low is None or made.high is None:
+                np.savez(file, scores=made.scores, seconds=made.seconds)
+            else:
+                np.savez(file, scores=made.scores, seconds=made.seconds, low=made.low, high=made.high)
         return made
 
 

@@ -15,7 +15,7 @@ from extractors.optical_flow.computer import OpticalFlowComputer, loop_to, scale
 from extractors.pictures.activations import LayerActivations, activation_statistics
 from extractors.preparation.preparer import FaceCrop, Motion, Request
 from extractors.static.extractor import StaticFeatureExtractor
-from flows.archive.families import asset_folder, families_of, static_weights
+from flows.archive.families import asset_folder, families_of, settled_weights, static_weights
 from flows.archive.reader import VideoReader
 from flows.archive.videos import VideoFile
 from flows.config.settings import RunConfig
@@ -58,7 +58,7 @@ def layer_activations(config: RunConfig, videos: Sequence[VideoFile], clips: int
         statistics = {"static": activation_statistics(network.model, map(_prepared, crops))}
         stage.advance()
         folder = asset_folder(config, dynamic.ASSET)
-        motion = DynamicFeatureExtractor(config.weights, seed=config.seed, asset_folder=folder)
+        motion = DynamicFeatureExtractor(settled_weights(config), seed=config.seed, asset_folder=folder)
         statistics["dynamic"] = activation_statistics(motion.model, windows)
         stage.advance()
     return statistics
@@ -81,4 +81,4 @@ def _inputs(config: RunConfig, reader: VideoReader, path: Path, track: FaceTrack
 def _prepared(crops: np.ndarray) -> np.ndarray:
     from keras.applications.resnet import preprocess_input
 
-    return preprocess_input(crops.astype(np.float32))
+    return np.asarray(preprocess_input(crops.astype(np.float32)))

@@ -121,10 +121,8 @@ def intervals(
                 value, below, above = cells[kind]
                 y = axes.y(row + 0.5) + (5 if place else -5) * (len(kinds) > 1)
                 drawing.line(axes.x(below), y, axes.x(above), y, "line-b" if place else "line-a")
-                drawing.dot(
-                    *(axes.x(value), y, _fill(place), f"{name}, {kind}: {value:.4f} [{below:.4f}, {above:.4f}]"),
-                    square=bool(place),
-                )
+                hint = f"{name}, {kind}: {value:.4f} [{below:.4f}, {above:.4f}]"
+                drawing.dot(axes.x(value), y, _fill(place), hint, square=bool(place))
     return drawing
 
 

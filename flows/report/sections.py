@@ -66,8 +66,12 @@ def refusals(summary: Summary) -> Table:
         for reason, entry in summary.refusals.items()
     ]
     columns = (
-        *(Column("reason", "code"), Column("stage"), Column("videos", "number"), Column("share", "number")),
-        *(Column("what was said of the first"), Column("for example", "codes")),
+        Column("reason", "code"),
+        Column("stage"),
+        Column("videos", "number"),
+        Column("share", "number"),
+        Column("what was said of the first"),
+        Column("for example", "codes"),
     )
     return Table("refusals", "Videos that were refused, by reason", columns, rows)
 
@@ -123,7 +127,7 @@ def correlations(summary: Summary) -> Table | None:
         return None
     rows = [
         (trait, *(f"{value:.2f}" for value in values))
-        for trait, values in zip(TRAITS, np.corrcoef(scores.T), strict=True)
+        for trait, values in zip(TRAITS, np.asarray(np.corrcoef(scores.T)).tolist(), strict=True)
     ]
     columns = (Column("trait"), *(Column(trait, "number") for trait in TRAITS))
     return Table("correlations", "Pearson correlation between the scores of two traits", columns, rows)
@@ -204,8 +208,12 @@ def videos(summary: Summary) -> Table:
             (summary.names[row], why, *scores, f"{summary.coverage[row]:.2f}", width, summary.abstain[row] or "-")
         )
     columns = (
-        *(Column("video", "code"), Column("why listed"), *(Column(trait, "number") for trait in TRAITS)),
-        *(Column("face coverage", "number"), Column("interval width", "number"), Column("flags")),
+        Column("video", "code"),
+        Column("why listed"),
+        *(Column(trait, "number") for trait in TRAITS),
+        Column("face coverage", "number"),
+        Column("interval width", "number"),
+        Column("flags"),
     )
     shown, total = len(rows), len(summary.names)
     every = f"All scored videos ({total:,})"

@@ -19,7 +19,7 @@ from extractors.pictures.dynamic import WindowMaps
 from extractors.pictures.layers import find_layer, layer_activations
 from extractors.preparation.preparer import STILL_PICTURES, FaceCrop, Motion, Part, Request
 from extractors.static.extractor import StaticFeatureExtractor
-from flows.archive.families import asset_folder, static_weights
+from flows.archive.families import asset_folder, settled_weights, static_weights
 from flows.archive.reader import VideoReader
 from flows.config.settings import RunConfig
 from flows.session.console import counted
@@ -134,7 +134,7 @@ def prepared(crops: Sequence[np.ndarray]) -> np.ndarray:
     """Bring crops into the form that ResNet-50's model takes: float32 [N, 224, 224, 3]."""
     import keras
 
-    return keras.applications.resnet.preprocess_input(np.stack(crops).astype(np.float32))
+    return np.asarray(keras.applications.resnet.preprocess_input(np.stack(crops).astype(np.float32)))
 
 
 def motion_maps(
@@ -151,7 +151,7 @@ def motion_maps(
         extractors.errors.LayerError: there is no such layer.
     """
     network = DynamicFeatureExtractor(
-        config.weights, seed=config.seed, asset_folder=asset_folder(config, dynamic.ASSET)
+        settled_weights(config), seed=config.seed, asset_folder=asset_folder(config, dynamic.ASSET)
     ).model
     found: dict[str, list[WindowMaps]] = {layer: [] for layer in layers}
     for layer in layers:

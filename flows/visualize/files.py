@@ -52,11 +52,12 @@ def save_picture(drawn: Figure | FuncAnimation, out: Path) -> None:
             finish(drawn)
             drawn.savefig(temporary, format=out.suffix.lower()[1:])
             return
-        figure = drawn._fig
+        figure = drawn._fig  # type: ignore[attr-defined]  # Matplotlib has no public name for it, nor for the interval
         figure.set_dpi(MOVING_DPI)
         finish(figure)
         figure.draw_without_rendering()
         figure.set_layout_engine("none")  # so that nothing trembles while the picture moves
         # Pillow takes the format from the suffix, and the temporary name has none
-        drawn.save(Path(folder) / "moving.gif", writer=PillowWriter(fps=1000 / drawn._interval))
+        frames_per_s = 1000 / drawn._interval  # type: ignore[attr-defined]  # as above
+        drawn.save(Path(folder) / "moving.gif", writer=PillowWriter(fps=frames_per_s))
         shutil.copyfile(Path(folder) / "moving.gif", temporary)

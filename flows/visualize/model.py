@@ -55,12 +55,12 @@ class SeenClip:
     @property
     def face_time_s(self) -> np.ndarray:
         """When each face was seen, [Ts]."""
-        return self.batch["static_time_s"][0]
+        return np.asarray(self.batch["static_time_s"][0])
 
     @property
     def motion_time_s(self) -> np.ndarray:
         """Middle of each window of motion, [Td]."""
-        return self.batch["dynamic_time_s"][0]
+        return np.asarray(self.batch["dynamic_time_s"][0])
 
     def attention(self) -> np.ndarray:
         """Weights of the clip, [heads, Ts, Td].
@@ -72,7 +72,7 @@ class SeenClip:
 
         if self.model.form == "vector":
             raise UserError(f"{self.name} is in vector form: its attention has one token to look at; name another")
-        return get_attention_weights(self.model, self.batch)[0]
+        return np.asarray(get_attention_weights(self.model, self.batch)[0])
 
 
 def see_clip(config: RunConfig, video_id: str) -> SeenClip:
@@ -129,10 +129,8 @@ def see_clips(
     seen = {}
     for video_id in static.keys() & dynamic.keys():
         faces, motion = static[video_id], dynamic[video_id]
-        times = (faces.start_s, (motion.start_s + motion.end_s) / 2)
-        tokens = ClipTokens(
-            *(video_id, faces.vectors, times[0].astype("float32"), motion.vectors, times[1].astype("float32"))
-        )
+        face_s, motion_s = faces.start_s.astype(np.float32), ((motion.start_s + motion.end_s) / 2).astype(np.float32)
+        tokens = ClipTokens(video_id, faces.vectors, face_s, motion.vectors, motion_s)
         seen[video_id] = SeenClip(video_id, name, model, pad_batch([tokens]), motion.start_s, motion.end_s)
     return seen
 

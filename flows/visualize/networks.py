@@ -137,16 +137,16 @@ def draw_comparison(
     """Draw heat maps of features side by side over one window, with the optical flow. Raises as `draw_evolution`."""
     found, chosen = _seen(config, video, layer, features, count, [window])
     heading = heading_of(config, f"Where features of {layer} of I3D are active: {video.name}")
-    return (
-        animate_features(found, chosen, heading=heading) if moving else plot_comparison(*found, chosen, heading=heading)
-    )
+    if moving:
+        return animate_features(found, chosen, heading=heading)
+    return plot_comparison(found[0], chosen, heading=heading)
 
 
 def draw_volume(config: RunConfig, video: Path, layer: str, feature: int | None, window: int) -> Figure:
     """Draw one feature in space and time. Raises as `draw_evolution`."""
     found, (chosen,) = _seen(config, video, layer, None if feature is None else [feature], 1, [window])
     heading = heading_of(config, f"Feature {chosen} of {layer} of I3D in space and time: {video.name}")
-    return plot_volume(*found, chosen, heading=heading)
+    return plot_volume(found[0], chosen, heading=heading)
 
 
 def _seen(
