@@ -1,4 +1,4 @@
-"""What the layers of a network do with real inputs: how strong, how often silent, which channels never speak."""
+"""Statistics of a network's layers on real inputs: strength, share of zeros, and channels that are never active."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class LayerActivations:
 
 
 def rectified_layers(model: keras.Model) -> list[str]:
-    """Names of the layers that end in a ReLU: where a channel can be silent."""
+    """Return the names of the layers that end in a ReLU, whose channels can be silent."""
     return [
         layer.name
         for layer in model.layers
@@ -48,7 +48,7 @@ def rectified_layers(model: keras.Model) -> list[str]:
 def activation_statistics(
     model: keras.Model, batches: Iterable[np.ndarray], layers: list[str] | None = None
 ) -> list[LayerActivations]:
-    """Measure the outputs of layers. No output is kept: what comes back from a pass is five numbers for each channel.
+    """Measure the outputs of layers. A pass keeps five numbers per channel and no output.
 
     Args:
         model: functional, with one input.
@@ -78,7 +78,7 @@ def activation_statistics(
 
 
 def plot_layer_statistics(layers: list[LayerActivations], title: str) -> Figure:
-    """Draw strength and silence layer by layer, the first on the left; the names are those of blocks of layers.
+    """Draw strength and share of zeros by layer, the first on the left, labelled by blocks of layers.
 
     Args:
         layers: in the order of computation.

@@ -28,7 +28,7 @@ LINES = ("-", "--", "-.", ":")
 
 @dataclass(frozen=True, eq=False)
 class WindowMaps:
-    """Feature maps of one layer over one window of motion, and what was seen meanwhile.
+    """Feature maps of one layer over one window of motion, with the window's frames and optical flow.
 
     Args:
         maps: float [t, h, w, C].
@@ -46,27 +46,27 @@ class WindowMaps:
 
     @property
     def time_s(self) -> np.ndarray:
-        """Middle of each of the layer's steps, float64 [t]."""
+        """Return the middle of each of the layer's steps, float64 [t]."""
         steps = len(self.maps)
         return self.start_s + (np.arange(steps) + 0.5) / steps * (self.end_s - self.start_s)
 
     def field_at(self, step: int) -> int:
-        """The optical-flow field, and the frame before it, in the middle of a step of the layer."""
+        """Return the index of the optical-flow field, and of its first frame, in the middle of a step of the layer."""
         return self.field_of(self.time_s[step])
 
     def step_of(self, time_s: float) -> int:
-        """The layer's step at a time within the window."""
+        """Return the layer's step at a time within the window."""
         return self._part(time_s, len(self.maps))
 
     def field_of(self, time_s: float) -> int:
-        """The optical-flow field, and the frame before it, at a time within the window."""
+        """Return the index of the optical-flow field, and of the frame before it, at a time within the window."""
         return self._part(time_s, len(self.optical_flow))
 
     def _part(self, time_s: float, parts: int) -> int:
         return min(parts - 1, int((time_s - self.start_s) / (self.end_s - self.start_s) * parts))
 
     def mean(self, feature: int) -> np.ndarray:
-        """Mean over space of one feature, [t]."""
+        """Return the mean over space of one feature, [t]."""
         return np.asarray(self.maps[..., feature].mean(axis=(1, 2)))
 
 
@@ -170,7 +170,7 @@ def plot_volume(window: WindowMaps, feature: int, *, heading: str) -> Figure:
     height, width = values.shape[1:]
     axes.set(xlim=(window.start_s, window.end_s), ylim=(0, width), zlim=(0, height))
     axes.set_xlabel("time in the video (s)", labelpad=8)
-    # away from the corner, where their names would meet
+    # away from the corner, so that the labels do not overlap
     axes.set_yticks([0.15 * width, 0.85 * width], labels=["left", "right"])
     axes.set_zticks([0.15 * height, 0.85 * height], labels=["bottom", "top"])
     axes.set_box_aspect((1.8, 1, 1), zoom=1.15)
@@ -183,7 +183,7 @@ def plot_volume(window: WindowMaps, feature: int, *, heading: str) -> Figure:
 def animate_features(
     windows: Sequence[WindowMaps], features: Sequence[int], *, heading: str, frames_per_s: float = 8.0
 ) -> FuncAnimation:
-    """Let features evolve: optical flow and heat maps over the face side by side, a marker running along the curves."""
+    """Animate features: optical flow and heat maps over the face, above curves with a moving marker."""
     rows = 1 + len(features) // PANELS_ACROSS
     across = min(1 + len(features), PANELS_ACROSS)
     curves_in = 1.75 + 0.17 * ((len(features) - 1) // LEGEND_ACROSS)
@@ -225,7 +225,7 @@ def animate_features(
 
 
 def _table(rows: int, columns: int, heading: str) -> tuple[Figure, np.ndarray]:
-    """A figure of square panels, and beside them a column for labels; axes [rows, 1 + columns]."""
+    """Create a figure of square panels beside a column for labels; axes [rows, 1 + columns]."""
     panel_in = rcParams["figure.figsize"][0] / (columns + LABEL_SHARE)
     figure = Figure(figsize=(rcParams["figure.figsize"][0], (panel_in + 0.06) * rows + 0.5), layout="constrained")
     figure.suptitle(heading)
@@ -284,5 +284,5 @@ def _speeds(window: WindowMaps) -> np.ndarray:
 
 
 def _longest(window: WindowMaps) -> float:
-    # a few wild pixels must not pale all others
+    # a few outliers must not make all other pixels pale
     return float(np.quantile(np.hypot(window.optical_flow[..., 0], window.optical_flow[..., 1]), 0.995))

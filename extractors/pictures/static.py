@@ -62,12 +62,12 @@ def plot_activations(
 
 
 def enlarged(relevance: np.ndarray, height: int, width: int) -> np.ndarray:
-    """Bring maps [h, w] to the size of a picture, smoothly; float32 [height, width]."""
+    """Resize a map [h, w] to the size of a picture by linear interpolation; float32 [height, width]."""
     return cv2.resize(relevance.astype(np.float32), (width, height), interpolation=cv2.INTER_LINEAR)
 
 
 def placed(relevance: np.ndarray, box: tuple[int, int, int], height: int, width: int) -> np.ndarray:
-    """Lay a face crop's map where the crop was cut from its frame.
+    """Place a face crop's map at the crop's position in its frame.
 
     Args:
         relevance: float [h, w], of the crop.
@@ -152,14 +152,14 @@ def plot_overlays(
 
 
 def overlay_colours() -> ListedColormap:
-    """The colours of `draw_overlay` on middle grey, as its key."""
+    """Return the colours of `draw_overlay` on middle grey, for its colour bar."""
     share = np.linspace(0, 1, 256)[:, None]
     opaque = MOST_OPAQUE * share
     return ListedColormap(opaque * colormaps[MAP_COLOURS](share[:, 0])[:, :3] + (1 - opaque) * 0.5)
 
 
 def rounded(value: float) -> str:
-    """A number as a label: with three digits, as in 0.0123, and from a thousand on whole, as in 1,150."""
+    """Format a number as a label: three digits, as in 0.0123, or a whole number from 1,000 on, as in 1,150."""
     return f"{value:,.0f}" if 1000 <= abs(value) < 1e6 else f"{value:.3g}"
 
 

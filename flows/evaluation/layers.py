@@ -1,4 +1,4 @@
-"""What the layers of both networks do with clips of a store; their faces are there, their pixels are read anew."""
+"""Statistics of both networks' layers on clips of a store: faces come from the store, pixels from the videos."""
 
 from __future__ import annotations
 

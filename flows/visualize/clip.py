@@ -1,4 +1,4 @@
-"""What the networks are shown of one video or picture, for `traitline visualize`."""
+"""The inputs of the networks from one video or picture, for `traitline visualize`."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from flows.session.errors import UserError
 
 @dataclass(frozen=True, eq=False)
 class Face:
-    """A face crop and where it is from.
+    """A face crop and its source.
 
     Args:
         time_s: in the video.
@@ -53,7 +53,7 @@ class MotionWindow:
     optical_flow: np.ndarray
 
     def with_maps(self, maps: np.ndarray) -> WindowMaps:
-        """Join a layer's maps [t, h, w, C] to it."""
+        """Combine the window with a layer's maps [t, h, w, C]."""
         return WindowMaps(maps, self.start_s, self.end_s, self.frames, self.optical_flow)
 
 
@@ -122,7 +122,7 @@ def motion_of(config: RunConfig, path: Path, numbers: Sequence[int]) -> list[Mot
 
 
 def static_network(config: RunConfig) -> StaticFeatureExtractor:
-    """ResNet-50 with the weights that the settings (settled) name."""
+    """Build ResNet-50 with the weights of the settings, which are settled."""
     return StaticFeatureExtractor(
         static_weights(config),
         seed=config.seed,
@@ -131,7 +131,7 @@ def static_network(config: RunConfig) -> StaticFeatureExtractor:
 
 
 def prepared(crops: Sequence[np.ndarray]) -> np.ndarray:
-    """Bring crops into the form that ResNet-50's model takes: float32 [N, 224, 224, 3]."""
+    """Convert crops to the input of ResNet-50's model: float32 [N, 224, 224, 3]."""
     import keras
 
     return np.asarray(keras.applications.resnet.preprocess_input(np.stack(crops).astype(np.float32)))
@@ -140,15 +140,15 @@ def prepared(crops: Sequence[np.ndarray]) -> np.ndarray:
 def motion_maps(
     config: RunConfig, read: Callable[[], Sequence[MotionWindow]], layers: Sequence[str]
 ) -> dict[str, list[WindowMaps]]:
-    """Feature maps of layers of I3D over each window: layer -> one per window.
+    """Return the feature maps of layers of I3D over each window: layer -> one per window.
 
     Args:
         config: its weights are settled.
-        read: computes the windows; called once the layers have been found good, as optical flow takes its time.
+        read: computes the windows; called after the check of the layers, because optical flow is slow.
         layers: names.
 
     Raises:
-        extractors.errors.LayerError: there is no such layer.
+        extractors.errors.LayerError: the layer is unknown.
     """
     network = DynamicFeatureExtractor(
         settled_weights(config), seed=config.seed, asset_folder=asset_folder(config, dynamic.ASSET)
@@ -158,7 +158,7 @@ def motion_maps(
         find_layer(network, layer)
     for window in read():
         scaled = scale_for_i3d(window.optical_flow, bound_px=config.optical_flow.bound_px)
-        # as in extraction, a short last window starts over; only what is its own is shown
+        # as in extraction, a short last window is looped; only its own part is shown
         whole = loop_to(scaled, config.crops.window_fields)
         for layer, maps in layer_activations(network, whole[None], layers).items():
             steps = max(1, round(maps.shape[1] * len(scaled) / len(whole)))

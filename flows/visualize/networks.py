@@ -1,4 +1,4 @@
-"""The feature networks looking at one video or picture: layers, maps over the frame, filters, features over time."""
+"""Pictures of the feature networks on one file: layers, maps over the frame, filters, features over time."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from flows.config.settings import RunConfig
 from flows.visualize.clip import Face, faces_of, motion_maps, motion_of, prepared, static_network
 from flows.visualize.files import heading_of
 
-LAST_MAPS = "conv5_block3_out"  # what ResNet-50 averages into its features
+LAST_MAPS = "conv5_block3_out"  # ResNet-50 averages these into its features
 
 
 def draw_static_layers(config: RunConfig, file: Path, layers: Sequence[str], count: int) -> Figure:
@@ -33,7 +33,7 @@ def draw_static_layers(config: RunConfig, file: Path, layers: Sequence[str], cou
 
     Raises:
         UserError: the file cannot be used.
-        extractors.errors.LayerError: there is no such layer.
+        extractors.errors.LayerError: the layer is unknown.
     """
     network = static_network(config).model
     face = _middle_face(config, file)
@@ -54,7 +54,7 @@ def draw_cam(config: RunConfig, file: Path, features: Sequence[int] | None, coun
 
     Raises:
         UserError: the file cannot be used.
-        extractors.errors.LayerError: there is no such feature.
+        extractors.errors.LayerError: the feature is unknown.
     """
     network = static_network(config).model
     face = _middle_face(config, file)
@@ -93,7 +93,7 @@ def draw_motion_layers(config: RunConfig, video: Path, layers: Sequence[str]) ->
 
     Raises:
         UserError: the video cannot be used.
-        extractors.errors.LayerError: there is no such layer.
+        extractors.errors.LayerError: the layer is unknown.
     """
     found = motion_maps(config, lambda: motion_of(config, video, [1]), list(dict.fromkeys(layers)))
     return plot_layers_over_time(
