@@ -1,4 +1,4 @@
-"""What the layers of a network do with real inputs: how strong, how often silent, which channels never speak."""
+"""Statistics of a network's layers on real inputs: strength, share of zeros, and channels that are never active."""
 
 from __future__ import annotations
 
@@ -8,9 +8,8 @@ from dataclasses import dataclass
 
 import keras
 import numpy as np
+from matplotlib import rcParams
 from matplotlib.figure import Figure
-
-from extractors.pictures.style import COLOURS, page, printed
 
 MOST_NAMES = 40  # of blocks that fit along the axis
 
@@ -38,7 +37,7 @@ class LayerActivations:
 
 
 def rectified_layers(model: keras.Model) -> list[str]:
-    """Names of the layers that end in a ReLU: where a channel can be silent."""
+    """Return the names of the layers that end in a ReLU, whose channels can be silent."""
     return [
         layer.name
         for layer in model.layers
@@ -49,7 +48,7 @@ def rectified_layers(model: keras.Model) -> list[str]:
 def activation_statistics(
     model: keras.Model, batches: Iterable[np.ndarray], layers: list[str] | None = None
 ) -> list[LayerActivations]:
-    """Measure the outputs of layers. No output is kept: what comes back from a pass is five numbers for each channel.
+    """Measure the outputs of layers. A pass keeps five numbers per channel and no output.
 
     Args:
         model: functional, with one input.
@@ -78,9 +77,8 @@ def activation_statistics(
     ]
 
 
-@printed
 def plot_layer_statistics(layers: list[LayerActivations], title: str) -> Figure:
-    """Draw strength and silence layer by layer, the first on the left; the names are those of blocks of layers.
+    """Draw strength and share of zeros by layer, the first on the left, labelled by blocks of layers.
 
     Args:
         layers: in the order of computation.
@@ -89,16 +87,17 @@ def plot_layer_statistics(layers: list[LayerActivations], title: str) -> Figure:
     Returns:
         The figure. It belongs to no window and needs no display.
     """
-    figure = page(4.2, title)
+    figure = Figure(figsize=(rcParams["figure.figsize"][0], 4.2), layout="constrained")
+    figure.suptitle(title)
     strength, silence = figure.subplots(2, 1, sharex=True)
     at = np.arange(len(layers))
     mean, std = (np.array([getattr(layer, what) for layer in layers]) for what in ("mean", "std"))
     spread = {"color": "#CFE3F1", "lw": 0, "label": "± standard deviation"}
     strength.fill_between(at, np.maximum(mean - std, 0), mean + std, **spread)
-    strength.plot(at, mean, "o-", color=COLOURS[0], ms=3, lw=1, label="mean")
+    strength.plot(at, mean, "o-", color="C0", ms=3, lw=1, label="mean")
     strength.set_ylabel("activation")
     zeros = [layer.zeros for layer in layers]
-    silence.plot(at, zeros, "s-", color=COLOURS[1], ms=3, lw=1, label="outputs that are 0")
+    silence.plot(at, zeros, "s-", color="C1", ms=3, lw=1, label="outputs that are 0")
     dead = [layer.dead_channels / layer.channels for layer in layers]
     silence.plot(at, dead, "^--", color="black", ms=3, lw=1, label="dead channels")
     silence.set_ylabel("share")

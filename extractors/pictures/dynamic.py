@@ -2,29 +2,33 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import cast
 
 import numpy as np
+from matplotlib import rcParams
 from matplotlib.animation import FuncAnimation
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
+from matplotlib.figure import Figure, SubFigure
+from mpl_toolkits.mplot3d import Axes3D
 
 from extractors.pictures.optical_flow import draw_arrows, draw_wheel, optical_flow_colours
 from extractors.pictures.static import draw_overlay, enlarged, overlay_colours, rounded
-from extractors.pictures.style import COLOURS, LINES, MOVING_DPI, PAGE_IN, STYLE, folded, page, printed, settle
 
 CLOUD_QUANTILE = 0.9
 LABEL_SHARE = 1.35  # width of the column of labels, a moment's being 1
 LABEL_LETTERS = 18
 PANELS_ACROSS = 4  # of a moving picture
 LEGEND_ACROSS = 6
+LINES = ("-", "--", "-.", ":")
 
 
 @dataclass(frozen=True, eq=False)
 class WindowMaps:
-    """Feature maps of one layer over one window of motion, and what was seen meanwhile.
+    """Feature maps of one layer over one window of motion, with the window's frames and optical flow.
 
     Args:
         maps: float [t, h, w, C].
@@ -42,31 +46,30 @@ class WindowMaps:
 
     @property
     def time_s(self) -> np.ndarray:
-        """Middle of each of the layer's steps, float64 [t]."""
+        """Return the middle of each of the layer's steps, float64 [t]."""
         steps = len(self.maps)
         return self.start_s + (np.arange(steps) + 0.5) / steps * (self.end_s - self.start_s)
 
     def field_at(self, step: int) -> int:
-        """The optical-flow field, and the frame before it, in the middle of a step of the layer."""
+        """Return the index of the optical-flow field, and of its first frame, in the middle of a step of the layer."""
         return self.field_of(self.time_s[step])
 
     def step_of(self, time_s: float) -> int:
-        """The layer's step at a time within the window."""
+        """Return the layer's step at a time within the window."""
         return self._part(time_s, len(self.maps))
 
     def field_of(self, time_s: float) -> int:
-        """The optical-flow field, and the frame before it, at a time within the window."""
+        """Return the index of the optical-flow field, and of the frame before it, at a time within the window."""
         return self._part(time_s, len(self.optical_flow))
 
     def _part(self, time_s: float, parts: int) -> int:
         return min(parts - 1, int((time_s - self.start_s) / (self.end_s - self.start_s) * parts))
 
     def mean(self, feature: int) -> np.ndarray:
-        """Mean over space of one feature, [t]."""
-        return self.maps[..., feature].mean(axis=(1, 2))
+        """Return the mean over space of one feature, [t]."""
+        return np.asarray(self.maps[..., feature].mean(axis=(1, 2)))
 
 
-@printed
 def plot_layers_over_time(
     windows: Mapping[str, WindowMaps], channels: Mapping[str, int], *, heading: str, columns: int = 6
 ) -> Figure:
@@ -89,17 +92,20 @@ def plot_layers_over_time(
         feature = window.maps[..., channels[layer]]
         size = " x ".join(map(str, window.maps.shape))
         largest = rounded(feature.max())
-        _label(row[0], f"{folded(layer, LABEL_LETTERS)}\n{size}\nfeature {channels[layer]}\nup to {largest}")
+        _label(row[0], f"{textwrap.fill(layer, LABEL_LETTERS)}\n{size}\nfeature {channels[layer]}\nup to {largest}")
         for axes, time_s in zip(row[1:], moments, strict=True):
             shown = feature[window.step_of(time_s)]
             axes.imshow(shown, cmap="viridis", vmin=feature.min(), vmax=feature.max(), interpolation="nearest")
     return figure
 
 
-@printed
 def plot_evolution(windows: Sequence[WindowMaps], features: Sequence[int], *, heading: str) -> Figure:
     """Draw the mean over space of features against time, and below them the mean speed of the optical flow."""
-    figure = page(3.9 + 0.17 * ((len(features) - 1) // LEGEND_ACROSS), heading)
+    figure = Figure(
+        figsize=(rcParams["figure.figsize"][0], 3.9 + 0.17 * ((len(features) - 1) // LEGEND_ACROSS)),
+        layout="constrained",
+    )
+    figure.suptitle(heading)
     above, below = figure.subplots(2, 1, sharex=True, height_ratios=(3, 1))
     _curves(above, windows, features)
     for window in windows:
@@ -112,7 +118,6 @@ def plot_evolution(windows: Sequence[WindowMaps], features: Sequence[int], *, he
     return figure
 
 
-@printed
 def plot_comparison(window: WindowMaps, features: Sequence[int], *, heading: str, columns: int = 6) -> Figure:
     """Draw frames, optical flow and the heat maps of features below each other, time across.
 
@@ -138,7 +143,6 @@ def plot_comparison(window: WindowMaps, features: Sequence[int], *, heading: str
     return figure
 
 
-@printed
 def plot_volume(window: WindowMaps, feature: int, *, heading: str) -> Figure:
     """Draw a feature in space and time as a cloud: the strongest tenth of its places, time running to the right.
 
@@ -149,18 +153,24 @@ def plot_volume(window: WindowMaps, feature: int, *, heading: str) -> Figure:
     chosen = (values >= floor) & (values > values.min())
     steps, rows, columns = np.nonzero(chosen)
     strength = values[chosen]
-    figure = page(4.2, heading)
-    figure.set_layout_engine("none")  # it leaves much room around axes in three dimensions
-    axes = figure.add_axes((-0.06, 0.02, 0.98, 0.94), projection="3d")
+    figure = Figure(figsize=(rcParams["figure.figsize"][0], 4.2))  # a layout engine leaves much room around 3D axes
+    figure.suptitle(heading)
+    axes = Axes3D(figure, (-0.06, 0.02, 0.98, 0.94))
+    figure.add_axes(axes)
     largest = max(float(values.max()), 1e-12)
     cloud = axes.scatter(
-        *(window.time_s[steps], columns + 0.5, values.shape[1] - rows - 0.5),
-        **{"c": strength, "s": 6 + 50 * np.clip(strength / largest, 0, 1), "cmap": "viridis", "alpha": 0.75},
+        window.time_s[steps],
+        columns + 0.5,
+        values.shape[1] - rows - 0.5,
+        c=strength,
+        s=6 + 50 * np.clip(strength / largest, 0, 1),
+        cmap="viridis",
+        alpha=0.75,
     )
     height, width = values.shape[1:]
     axes.set(xlim=(window.start_s, window.end_s), ylim=(0, width), zlim=(0, height))
     axes.set_xlabel("time in the video (s)", labelpad=8)
-    # away from the corner, where their names would meet
+    # away from the corner, so that the labels do not overlap
     axes.set_yticks([0.15 * width, 0.85 * width], labels=["left", "right"])
     axes.set_zticks([0.15 * height, 0.85 * height], labels=["bottom", "top"])
     axes.set_box_aspect((1.8, 1, 1), zoom=1.15)
@@ -170,18 +180,17 @@ def plot_volume(window: WindowMaps, feature: int, *, heading: str) -> Figure:
     return figure
 
 
-@printed
 def animate_features(
     windows: Sequence[WindowMaps], features: Sequence[int], *, heading: str, frames_per_s: float = 8.0
 ) -> FuncAnimation:
-    """Let features evolve: optical flow and heat maps over the face side by side, a marker running along the curves."""
+    """Animate features: optical flow and heat maps over the face, above curves with a moving marker."""
     rows = 1 + len(features) // PANELS_ACROSS
     across = min(1 + len(features), PANELS_ACROSS)
     curves_in = 1.75 + 0.17 * ((len(features) - 1) // LEGEND_ACROSS)
-    figure = page(1.9 * rows + curves_in + 0.4, heading)
-    figure.set_dpi(MOVING_DPI)
+    figure = Figure(figsize=(rcParams["figure.figsize"][0], 1.9 * rows + curves_in + 0.4), layout="constrained")
+    figure.suptitle(heading)
     FigureCanvasAgg(figure)
-    above, below = figure.subfigures(2, 1, height_ratios=(1.9 * rows, curves_in))
+    above, below = cast(Sequence[SubFigure], figure.subfigures(2, 1, height_ratios=(1.9 * rows, curves_in)))
     grid = above.subplots(rows, across, squeeze=False).ravel()
     for axes in grid:
         axes.set_axis_off()
@@ -195,32 +204,31 @@ def animate_features(
     longest = max(_longest(window) for window in windows)
     moments = [(window, at) for window in windows for at in _shown_fields(window, frames_per_s)]
 
-    def draw(number: int) -> list:
+    def draw(number: int) -> list[Axes]:
         window, at = moments[number]
         for axes in panels:
             axes.clear()
             axes.set_axis_off()
         panels[0].imshow(optical_flow_colours(window.optical_flow[at], longest))
         draw_arrows(panels[0], window.optical_flow[at], longest)
-        panels[0].set_title("optical flow", fontsize=STYLE["font.size"])
+        panels[0].set_title("optical flow")
         step = window.step_of(_field_times(window)[at])
         for place, (axes, feature) in enumerate(zip(panels[1:], features, strict=True)):
             _heat(axes, window, feature, step)
-            colour = COLOURS[place % len(COLOURS)]
-            axes.set_title(f"feature {feature}", fontsize=STYLE["font.size"], color=colour)
+            axes.set_title(f"feature {feature}", color=f"C{place}")
         now = _field_times(window)[at]
         marker.set_xdata([now, now])
         return list(panels)
 
     draw(0)
-    settle(figure)
     return FuncAnimation(figure, draw, frames=len(moments), interval=1000 / frames_per_s)
 
 
 def _table(rows: int, columns: int, heading: str) -> tuple[Figure, np.ndarray]:
-    """A figure of square panels, and beside them a column for labels; axes [rows, 1 + columns]."""
-    panel_in = PAGE_IN / (columns + LABEL_SHARE)
-    figure = page((panel_in + 0.06) * rows + 0.5, heading)
+    """Create a figure of square panels beside a column for labels; axes [rows, 1 + columns]."""
+    panel_in = rcParams["figure.figsize"][0] / (columns + LABEL_SHARE)
+    figure = Figure(figsize=(rcParams["figure.figsize"][0], (panel_in + 0.06) * rows + 0.5), layout="constrained")
+    figure.suptitle(heading)
     grid = figure.subplots(rows, 1 + columns, squeeze=False, width_ratios=[LABEL_SHARE] + [1] * columns)
     for axes in grid.ravel():
         axes.set_axis_off()
@@ -240,10 +248,18 @@ def _heat_key(axes: Axes, largest: float) -> None:
 
 def _curves(axes: Axes, windows: Sequence[WindowMaps], features: Sequence[int]) -> None:
     for place, feature in enumerate(features):
-        style = {"color": COLOURS[place % len(COLOURS)], "linestyle": LINES[place % len(LINES)]}
+        dashes = LINES[place % len(LINES)]
         for number, window in enumerate(windows):
             name = f"feature {feature}" if number == 0 else None
-            axes.plot(window.time_s, window.mean(feature), label=name, marker="o", markersize=2.5, **style)
+            axes.plot(
+                window.time_s,
+                window.mean(feature),
+                label=name,
+                color=f"C{place}",
+                linestyle=dashes,
+                marker="o",
+                markersize=2.5,
+            )
 
 
 def _heat(axes: Axes, window: WindowMaps, feature: int, step: int) -> None:
@@ -259,13 +275,14 @@ def _field_times(window: WindowMaps) -> np.ndarray:
 
 def _shown_fields(window: WindowMaps, frames_per_s: float) -> list[int]:
     count = max(1, round((window.end_s - window.start_s) * frames_per_s))
-    return np.unique(np.linspace(0, len(window.optical_flow) - 1, count).round().astype(int)).tolist()
+    shown = np.linspace(0, len(window.optical_flow) - 1, count).round().astype(int)
+    return [int(at) for at in np.unique(shown)]
 
 
 def _speeds(window: WindowMaps) -> np.ndarray:
-    return np.hypot(window.optical_flow[..., 0], window.optical_flow[..., 1]).mean(axis=(1, 2))
+    return np.asarray(np.hypot(window.optical_flow[..., 0], window.optical_flow[..., 1]).mean(axis=(1, 2)))
 
 
 def _longest(window: WindowMaps) -> float:
-    # a few wild pixels must not pale all others
+    # a few outliers must not make all other pixels pale
     return float(np.quantile(np.hypot(window.optical_flow[..., 0], window.optical_flow[..., 1]), 0.995))

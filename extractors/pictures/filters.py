@@ -1,4 +1,4 @@
-"""What a filter looks for: the input that excites it most, found by gradient ascent."""
+"""The input that excites a filter most, found by gradient ascent."""
 
 from __future__ import annotations
 
@@ -82,7 +82,7 @@ def _ascend(head: keras.Model, layer: str, number: int, noises: np.ndarray, leng
 
 
 def _climb(head: keras.Model, pictures: np.ndarray, number: int) -> tuple[np.ndarray, np.ndarray]:
-    """Activations [N] of the middle unit, and their gradients with respect to the pictures."""
+    """Return the activations [N] of the middle unit, and their gradients with respect to the pictures."""
     import tensorflow as tf
 
     inputs = tf.constant(pictures)

@@ -1,4 +1,4 @@
-"""What goes on inside a network: activations of its layers, class activation maps and Grad-CAM."""
+"""The inside of a network: activations of its layers, class activation maps and Grad-CAM."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 def map_layers(network: keras.Model) -> list[str]:
-    """Names of the layers that give feature maps ([N, h, w, C] or [N, t, h, w, C]), from the input on."""
+    """Return the names of the layers that give feature maps ([N, h, w, C] or [N, t, h, w, C]), from the input on."""
     from keras import layers
 
     return [
@@ -40,7 +40,7 @@ def find_layer(network: keras.Model, name: str) -> keras.Layer:
 
 
 def layer_activations(network: keras.Model, inputs: np.ndarray, names: Sequence[str]) -> dict[str, np.ndarray]:
-    """Feature maps of chosen layers, in one pass.
+    """Return the feature maps of chosen layers, computed in one pass.
 
     Args:
         network: functional, of one input.
@@ -51,7 +51,7 @@ def layer_activations(network: keras.Model, inputs: np.ndarray, names: Sequence[
         Name -> float32 [N, h, w, C], or [N, t, h, w, C] of a network over time, in the order of the names.
 
     Raises:
-        LayerError: there is no such layer; names the known ones.
+        LayerError: the layer is unknown; the message names the known ones.
     """
     import keras
 
@@ -61,28 +61,28 @@ def layer_activations(network: keras.Model, inputs: np.ndarray, names: Sequence[
 
 
 def class_activation_map(maps: np.ndarray, weights: np.ndarray) -> np.ndarray:
-    """Weigh the maps before a global average by what a linear output gives to each: where that output comes from.
+    """Weight the maps before a global average by a linear output's weights, to locate the source of that output.
 
     Args:
         maps: float [..., h, w, C], input of the global average.
         weights: float [C], of one output.
 
     Returns:
-        float32 [..., h, w]; its mean over h and w is the output without its bias. Negative places speak against it.
+        float32 [..., h, w]; its mean over h and w is the output without its bias. Negative places lower it.
 
     Raises:
-        ValueError: as many weights as there are no maps.
+        ValueError: the number of weights differs from the number of maps.
 
     Sources:
         Zhou et al., "Learning Deep Features for Discriminative Localization", CVPR 2016.
     """
     if weights.shape != maps.shape[-1:]:
         raise ValueError(f"{maps.shape[-1]} maps need as many weights, got {weights.shape}")
-    return (maps @ weights).astype(np.float32)
+    return np.asarray(maps @ weights, np.float32)
 
 
 def grad_cam(network: keras.Model, inputs: np.ndarray, direction: np.ndarray, layer: str) -> np.ndarray:
-    """Where in a layer's maps an output came from: maps weighed by their mean gradient, negative places left out.
+    """Locate an output in a layer's maps: their sum weighted by their mean gradients, with negative places set to 0.
 
     Args:
         network: from inputs to features [N, D].
@@ -95,7 +95,7 @@ def grad_cam(network: keras.Model, inputs: np.ndarray, direction: np.ndarray, la
         float32 [N, h, w], or [N, t, h, w], not negative.
 
     Raises:
-        LayerError: there is no such layer; names the known ones.
+        LayerError: the layer is unknown; the message names the known ones.
 
     Sources:
         Selvaraju et al., "Grad-CAM: Visual Explanations from Deep Networks via Gradient-based Localization", ICCV 2017.
@@ -110,23 +110,23 @@ def grad_cam(network: keras.Model, inputs: np.ndarray, direction: np.ndarray, la
     gradient = tape.gradient(output, maps).numpy()
     places = tuple(range(1, gradient.ndim - 1))
     weights = gradient.mean(axis=places, keepdims=True)
-    return np.maximum((maps.numpy() * weights).sum(axis=-1), 0).astype(np.float32)
+    return np.asarray(np.maximum((maps.numpy() * weights).sum(axis=-1), 0), np.float32)
 
 
 def strongest(maps: np.ndarray, count: int) -> list[int]:
-    """Channels whose mean activation is largest, the largest first: maps [..., C]."""
+    """Return the channels with the largest mean activation, largest first: maps [..., C]."""
     means = maps.reshape(-1, maps.shape[-1]).mean(axis=0)
-    return np.argsort(-means, kind="stable")[:count].tolist()
+    return list(map(int, np.argsort(-means, kind="stable")[:count]))
 
 
 def liveliest(maps: np.ndarray, count: int) -> list[int]:
-    """Channels whose mean over space changes most over time, the liveliest first: maps [t, h, w, C]."""
+    """Return the channels whose mean over space varies most over time, most variable first: maps [t, h, w, C]."""
     change = maps.mean(axis=(1, 2)).std(axis=0)
-    return np.argsort(-change, kind="stable")[:count].tolist()
+    return list(map(int, np.argsort(-change, kind="stable")[:count]))
 
 
 def check_channels(channels: Sequence[int], maps: np.ndarray, layer: str) -> None:
-    """Make sure that maps [..., C] have these channels. Raises LayerError with those that there are."""
+    """Check that maps [..., C] have these channels. Raises LayerError, which states the valid range."""
     for channel in channels:
         if not 0 <= channel < maps.shape[-1]:
             raise LayerError(f"{layer} has no feature {channel}; known: 0 to {maps.shape[-1] - 1}")

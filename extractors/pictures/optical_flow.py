@@ -11,7 +11,7 @@ ARROWS_ACROSS = 9
 
 
 def colour_wheel() -> np.ndarray:
-    """The 55 colours of the wheel: float64 RGB [55, 3], 0 to 255.
+    """Return the 55 colours of the wheel: float64 RGB [55, 3], 0 to 255.
 
     Sources:
         Baker et al., "A Database and Evaluation Methodology for Optical Flow", ICCV 2007; Middlebury's flow-code,
@@ -27,7 +27,7 @@ def colour_wheel() -> np.ndarray:
 
 
 def optical_flow_colours(field: np.ndarray, largest: float | None = None) -> np.ndarray:
-    """Colour a field as Middlebury does: rightwards is red, down yellow, left cyan, up violet; white stands still.
+    """Colour a field as Middlebury does: right is red, down yellow, left cyan, up violet, and no motion white.
 
     Args:
         field: float [..., H, W, 2], dx (rightwards) and dy (down).
@@ -51,7 +51,7 @@ def optical_flow_colours(field: np.ndarray, largest: float | None = None) -> np.
     share = (place - lower)[..., None]
     colour = (1 - share) * wheel[lower] + share * wheel[(lower + 1) % len(wheel)]
     colour = np.where(radius <= 1, 1 - radius * (1 - colour), colour * 0.75)
-    return np.floor(255 * colour).astype(np.uint8)
+    return np.asarray(np.floor(255 * colour), np.uint8)
 
 
 def draw_wheel(axes: Axes, largest: float) -> None:
@@ -65,7 +65,7 @@ def draw_wheel(axes: Axes, largest: float) -> None:
 
 
 def draw_arrows(axes: Axes, field: np.ndarray, largest: float | None = None) -> None:
-    """Lay arrows over a picture of the same size, each for the mean of its square; the longest spans that square.
+    """Draw arrows over a picture of the same size, each the mean of its square; the longest spans its square.
 
     Args:
         axes: with a picture drawn by `imshow`.
@@ -83,17 +83,18 @@ def draw_arrows(axes: Axes, field: np.ndarray, largest: float | None = None) -> 
     arrows = means[moving] * (step / largest if largest > 0 else 1.0)
     # axes of pictures point down, and so does dy
     axes.quiver(
-        *(x[moving], y[moving], arrows[:, 0], arrows[:, 1]),
-        **{
-            "angles": "xy",
-            "scale_units": "xy",
-            "scale": 1,
-            # small heads, or slow motion is nothing but heads
-            "width": 0.01,
-            "headwidth": 3.5,
-            "headlength": 3,
-            "headaxislength": 2.7,
-            "minlength": 0,
-            "color": "black",
-        },
+        x[moving],
+        y[moving],
+        arrows[:, 0],
+        arrows[:, 1],
+        angles="xy",
+        scale_units="xy",
+        scale=1,
+        # small heads, or slow motion shows nothing but heads
+        width=0.01,
+        headwidth=3.5,
+        headlength=3,
+        headaxislength=2.7,
+        minlength=0,
+        color="black",
     )

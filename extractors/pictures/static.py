@@ -6,18 +6,17 @@ Colours are viridis and inferno, which people with any kind of colour vision, an
 from __future__ import annotations
 
 import math
+import textwrap
 from collections.abc import Mapping, Sequence
 
 import cv2
 import numpy as np
-from matplotlib import colormaps
+from matplotlib import colormaps, rcParams
 from matplotlib.axes import Axes
 from matplotlib.cm import ScalarMappable
 from matplotlib.colors import ListedColormap, Normalize
 from matplotlib.figure import Figure
 from matplotlib.patches import Polygon
-
-from extractors.pictures.style import PAGE_IN, folded, page, printed
 
 MAPS_ACROSS = 6
 FRAMES_ACROSS = 4
@@ -27,7 +26,6 @@ MOST_OPAQUE = 0.75
 BAR_IN, NARROWEST_IN, TALLEST_IN = 0.9, 85 / 25.4, 3.2  # of the key, of a figure (one column), of a frame
 
 
-@printed
 def plot_activations(
     picture: np.ndarray, maps: Mapping[str, np.ndarray], channels: Mapping[str, Sequence[int]], *, heading: str
 ) -> Figure:
@@ -44,7 +42,8 @@ def plot_activations(
         for layer, chosen in channels.items()
         for at in range(0, len(chosen), MAPS_ACROSS)
     ]
-    figure = page(1.42 * len(lines) + 0.3, heading)
+    figure = Figure(figsize=(rcParams["figure.figsize"][0], 1.42 * len(lines) + 0.3), layout="constrained")
+    figure.suptitle(heading)
     across = min(MAPS_ACROSS, max(len(chosen) for chosen in channels.values()))
     grid = figure.subplots(len(lines), 1 + across, squeeze=False, width_ratios=[1.15] + [1] * across)
     before = None
@@ -52,7 +51,7 @@ def plot_activations(
         if layer != before:
             row[0].imshow(picture)
             size = " x ".join(map(str, maps[layer].shape))
-            row[0].set_title(f"{folded(layer, 16)}\n{size}", loc="left")
+            row[0].set_title(f"{textwrap.fill(layer, 16)}\n{size}", loc="left")
         before = layer
         for axes, channel in zip(row[1:], chosen, strict=False):
             axes.imshow(maps[layer][..., channel], cmap="viridis", interpolation="nearest")
@@ -63,12 +62,12 @@ def plot_activations(
 
 
 def enlarged(relevance: np.ndarray, height: int, width: int) -> np.ndarray:
-    """Bring maps [h, w] to the size of a picture, smoothly; float32 [height, width]."""
+    """Resize a map [h, w] to the size of a picture by linear interpolation; float32 [height, width]."""
     return cv2.resize(relevance.astype(np.float32), (width, height), interpolation=cv2.INTER_LINEAR)
 
 
 def placed(relevance: np.ndarray, box: tuple[int, int, int], height: int, width: int) -> np.ndarray:
-    """Lay a face crop's map where the crop was cut from its frame.
+    """Place a face crop's map at the crop's position in its frame.
 
     Args:
         relevance: float [h, w], of the crop.
@@ -108,7 +107,6 @@ def draw_overlay(axes: Axes, picture: np.ndarray, relevance: np.ndarray, largest
     axes.set_axis_off()
 
 
-@printed
 def plot_overlays(
     pictures: Sequence[np.ndarray],
     relevance: Sequence[np.ndarray],
@@ -133,9 +131,10 @@ def plot_overlays(
     columns = min(across, len(pictures))
     rows = math.ceil(len(pictures) / columns)
     shape = pictures[0].shape[0] / pictures[0].shape[1]
-    panel_in = min((PAGE_IN - BAR_IN) / columns, TALLEST_IN / shape)
+    panel_in = min((rcParams["figure.figsize"][0] - BAR_IN) / columns, TALLEST_IN / shape)
     height_in = (panel_in * shape + 0.25) * rows + 0.45
-    figure = page(height_in, heading, width_in=max(panel_in * columns + BAR_IN, NARROWEST_IN))
+    figure = Figure(figsize=(max(panel_in * columns + BAR_IN, NARROWEST_IN), height_in), layout="constrained")
+    figure.suptitle(heading)
     grid = figure.subplots(rows, columns, squeeze=False).ravel()
     largest = max(float(np.nanmax(values, initial=0.0)) for values in relevance)
     for axes, picture, values, title in zip(grid, pictures, relevance, titles, strict=False):
@@ -153,18 +152,17 @@ def plot_overlays(
 
 
 def overlay_colours() -> ListedColormap:
-    """The colours of `draw_overlay` on middle grey, as its key."""
+    """Return the colours of `draw_overlay` on middle grey, for its colour bar."""
     share = np.linspace(0, 1, 256)[:, None]
     opaque = MOST_OPAQUE * share
     return ListedColormap(opaque * colormaps[MAP_COLOURS](share[:, 0])[:, :3] + (1 - opaque) * 0.5)
 
 
 def rounded(value: float) -> str:
-    """A number as a label: with three digits, as in 0.0123, and from a thousand on whole, as in 1,150."""
+    """Format a number as a label: three digits, as in 0.0123, or a whole number from 1,000 on, as in 1,150."""
     return f"{value:,.0f}" if 1000 <= abs(value) < 1e6 else f"{value:.3g}"
 
 
-@printed
 def plot_filters(patterns: Sequence[np.ndarray], titles: Sequence[str], *, heading: str) -> Figure:
     """Draw the inputs that excite filters most, each scaled to its own range; grey stands for zero.
 
@@ -177,8 +175,11 @@ def plot_filters(patterns: Sequence[np.ndarray], titles: Sequence[str], *, headi
     names = [name for pattern, name in zip(patterns, titles, strict=True) for name in _names(pattern, name)]
     columns = min(FILTERS_ACROSS, len(panels))
     rows = math.ceil(len(panels) / columns)
-    panel_in = min(PAGE_IN / columns, 1.2)
-    figure = page((panel_in + 0.33) * rows + 0.3, heading, width_in=max(panel_in * columns, NARROWEST_IN))
+    panel_in = min(rcParams["figure.figsize"][0] / columns, 1.2)
+    figure = Figure(
+        figsize=(max(panel_in * columns, NARROWEST_IN), (panel_in + 0.33) * rows + 0.3), layout="constrained"
+    )
+    figure.suptitle(heading)
     grid = figure.subplots(rows, columns, squeeze=False).ravel()
     for axes in grid:
         axes.set_axis_off()

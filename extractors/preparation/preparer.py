@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
+import cv2
 import numpy as np
 
+from extractors.errors import VideoError
 from extractors.faces.crops import CropWindow, Window, iter_crops, plan_static, plan_windows
 from extractors.faces.detector import FaceDetector
 from extractors.faces.settings import CropSettings, FaceSettings
@@ -16,6 +18,7 @@ from extractors.faces.track import FaceTrack, track_faces
 from extractors.optical_flow.computer import OpticalFlowComputer, scale_for_i3d
 from extractors.optical_flow.parameters import OpticalFlowSettings
 from extractors.preparation.stopwatch import Stopwatch
+from extractors.video.grid import grid_frames
 from extractors.video.limits import DEFAULT_LIMITS, Limits
 from extractors.video.settings import VideoSettings
 
@@ -25,13 +28,13 @@ class PreparationSettings:
     """All settings that preparation depends on.
 
     Args:
-        face_model: the face detector's file.
+        face_model: the face detector's file; None if every request has a track or asks for frames.
         optical_flow: its engine is never "auto". With "gpu", which runs in the process that has the GPU, windows
             come as grey frames; otherwise as optical flow.
         limits: the resources that a video may take.
     """
 
-    face_model: Path
+    face_model: Path | None
     video: VideoSettings
     faces: FaceSettings
     crops: CropSettings
@@ -48,16 +51,28 @@ class Request:
         track: the main person's face track, if it is known already.
         static: whether face crops are wanted.
         dynamic: whether windows of motion are wanted.
+        windows: which of them, counted from 0; None prepares them all.
+        frames: if not empty, these whole frames of the grid are wanted, and nothing else. A still picture has frame 0.
         threads: pairs of frames whose optical flow is computed at the same time.
         sha256: digest that the file's bytes must have, in hex; empty if they could not be read, None if it is unknown.
     """
 
     path: Path
-    track: FaceTrack | None
-    static: bool
-    dynamic: bool
+    track: FaceTrack | None = None
+    static: bool = False
+    dynamic: bool = False
+    windows: frozenset[int] | None = None
+    frames: frozenset[int] = frozenset()
     threads: int = 1
     sha256: str | None = None
+
+
+@dataclass(frozen=True)
+class Frame:
+    """A whole picture, uint8 RGB [H, W, 3], upright, at one point of the grid."""
+
+    number: int
+    pixels: np.ndarray
 
 
 @dataclass(frozen=True)
@@ -82,7 +97,9 @@ class Motion:
     fields: np.ndarray
 
 
-Part = FaceTrack | FaceCrop | Motion
+Part = FaceTrack | Frame | FaceCrop | Motion
+
+STILL_PICTURES = (".png", ".jpg", ".jpeg", ".bmp", ".webp")
 
 
 class Preparer:
@@ -99,7 +116,9 @@ class Preparer:
         self._resources = ExitStack()
 
     def __enter__(self) -> Preparer:
-        self._detector = self._resources.enter_context(FaceDetector(self._settings.face_model, self._settings.faces))
+        if self._settings.face_model is not None:
+            detector = FaceDetector(self._settings.face_model, self._settings.faces)
+            self._detector = self._resources.enter_context(detector)
         return self
 
     def __exit__(self, *reason: object) -> None:
@@ -115,6 +134,9 @@ class Preparer:
         Raises:
             VideoError: the video is unusable; may come after any part.
         """
+        if request.frames:
+            yield from watch.iterate("decode", self._frames(request))
+            return
         settings, track = self._settings, request.track
         if track is None:
             # The time outside the detector is the decoder's.
@@ -124,12 +146,29 @@ class Preparer:
             yield track
         windows = plan_windows(track, settings.crops)
         static_frames = plan_static(windows, settings.crops) if request.static else []
-        crops = iter_crops(request.path, windows, static_frames, fps=settings.video.fps, limits=settings.limits)
+        moving = [window for window in windows if request.windows is None or window.index in request.windows]
+        wanted = windows if request.static else moving
+        crops = iter_crops(request.path, wanted, static_frames, fps=settings.video.fps, limits=settings.limits)
         for cut in watch.iterate("decode", crops):
             self._on_progress()
             yield from (FaceCrop(frame, pixels) for frame, pixels in cut.static)
-            if request.dynamic:
+            if request.dynamic and cut.window in moving:
                 yield self._motion(cut, request.threads, watch)
+
+    def _frames(self, request: Request) -> Iterator[Frame]:
+        settings = self._settings
+        pictures: Iterable[np.ndarray]
+        if request.path.suffix.lower() in STILL_PICTURES:
+            pictures = [_still_picture(request.path, settings.limits)]
+        else:
+            pictures = grid_frames(request.path, settings.video.fps, thresholds=None, limits=settings.limits)
+        last = max(request.frames)
+        for number, picture in enumerate(pictures):
+            self._on_progress()
+            if number in request.frames:
+                yield Frame(number, picture)
+            if number == last:
+                return
 
     def _motion(self, cut: CropWindow, threads: int, watch: Stopwatch) -> Motion:
         settings = self._settings.optical_flow
@@ -142,6 +181,17 @@ class Preparer:
         with watch.measure("optical flow"):
             fields = self._computers[threads].compute(cut.grey)
             return Motion(cut.window, scale_for_i3d(fields, bound_px=settings.bound_px))
+
+
+def _still_picture(path: Path, limits: Limits) -> np.ndarray:
+    picture = cv2.imread(str(path), cv2.IMREAD_COLOR_RGB)
+    if picture is None:
+        raise VideoError("decode", "no_frames", f"{path.name} does not decode as a picture")
+    height, width = picture.shape[:2]
+    if height * width > limits.pixels:
+        message = f"{path.name} is {width} x {height}; limits.pixels allows {limits.pixels:,} pixels"
+        raise VideoError("decode", "too_large", message)
+    return picture
 
 
 class _MeasuredDetector:

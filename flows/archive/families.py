@@ -143,6 +143,13 @@ def static_weights(config: RunConfig) -> str:
     return config.static.weights if config.static.weights is not None else config.weights
 
 
+def settled_weights(config: RunConfig) -> Literal["pretrained", "random"]:
+    """Return the weights of a configuration that `settle_weights` has returned."""
+    if config.weights == "auto":
+        raise ValueError("weights must be settled before networks are built")
+    return config.weights
+
+
 def asset_folder(config: RunConfig, name: str) -> Path | None:
     """Folder in which the user keeps this asset, if the settings say so."""
     return config.assets / name if config.assets is not None else None

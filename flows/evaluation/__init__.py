@@ -1,1 +1,1 @@
-"""How good models and features are."""
+"""Evaluation of models and features."""

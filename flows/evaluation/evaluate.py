@@ -38,7 +38,7 @@ _LIBRARIES = ("numpy", "scipy", "scikit-learn", "keras", "tensorflow")
 
 @dataclass(frozen=True, slots=True)
 class Evaluation:
-    """A finished evaluation: what the JSON file holds, and where it lies."""
+    """A finished evaluation: the contents and the path of its JSON file."""
 
     results: dict[str, Any]
     path: StorePath
@@ -46,7 +46,7 @@ class Evaluation:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Material:
-    """What is evaluated on; features and recipe, see `_recipe`, only where features are used."""
+    """The data of an evaluation; features and recipe (see `_recipe`) only if features are used."""
 
     labels_path: Path
     video_ids: tuple[str, ...]
@@ -57,7 +57,7 @@ class _Material:
 
 
 def evaluate_clips(config: RunConfig, groups: Path | None, *, labels_only: bool) -> Evaluation:
-    """Evaluate on the official split, where the labels state one, and on subject-disjoint folds; keep the results.
+    """Evaluate on the official split, if the labels state one, and on subject-disjoint folds; keep the results.
 
     What each training predicted is kept as well, see `flows.evaluation.kept`: broken off, the same call goes on there.
 
@@ -118,14 +118,15 @@ def evaluate_clips(config: RunConfig, groups: Path | None, *, labels_only: bool)
 
 
 def latest_evaluation(config: RunConfig) -> dict[str, Any] | None:
-    """The results of a store's last evaluation that used features, as `evaluate_clips` describes; None without one.
+    """Return the results of the store's last evaluation with features, see `evaluate_clips`; None if there are none.
 
     Raises:
         UserError: an evaluation's file is damaged.
     """
-    for path in sorted((config.store.path / "reports").glob("evaluation-*.json"), reverse=True):
+    found: list[StorePath] = list((config.store.path / "reports").glob("evaluation-*.json"))
+    for path in sorted(found, key=str, reverse=True):
         try:
-            results = json.loads(path.read_text(encoding="utf-8"))
+            results: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
             if results["schema"] == SCHEMA and not results["labels_only"]:
                 return results
         except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
@@ -141,7 +142,7 @@ def _labels_alone(config: RunConfig) -> _Material:
 
 
 def _cached(config: RunConfig) -> _Material:
-    """All labelled clips of the store that have features, in memory: about 150 KB each with the usual 16 + 6 tokens."""
+    """Load all labelled clips that have features: about 150 KB each with the usual 16 + 6 tokens."""
     path, labels = labels_of(config)
     families = families_of(config)
     videos = known_videos(config, families)
@@ -179,7 +180,7 @@ def _label_facts(labels: Labels) -> dict[str, Any]:
 
 
 def _recipe(config: RunConfig, families: Families, videos: Sequence[tuple[str, str]], clips: LabelledClips) -> str:
-    """SHA-256 over all that a prediction depends on, but for the predictor, the fold and the seed."""
+    """Return the SHA-256 of all that a prediction depends on, except the predictor, the fold and the seed."""
     made_from = [
         _versions(),
         families.features,
@@ -203,8 +204,7 @@ def _progress(
     protocols: dict[str, list[Fold]], predictors: list[Predictor], config: RunConfig, kept: KeptPredictions | None
 ) -> Iterator[Any]:
     todo = [run for folds in protocols.values() for run in runs(folds, predictors, config.evaluate)]
-    done = 0 if kept is None else kept.count(todo)
-    if done:
+    if kept is not None and (done := kept.count(todo)):
         console.say(
             f"Evaluate: {done:,} of {console.counted(len(todo), 'training')} are done already, in {kept.folder}"
         )

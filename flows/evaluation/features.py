@@ -18,7 +18,7 @@ from flows.archive.videos import known_videos
 from flows.config.settings import RunConfig
 from flows.session import console
 from flows.session.errors import UserError
-from flows.visualize.files import heading_of
+from flows.visualize.files import finish, heading_of
 from fusion.features.dimensions import Components, DimensionMeter, Dimensions
 from fusion.features.identity import Identity, IdentityMeter
 from fusion.labels.matching import match_labels
@@ -38,7 +38,7 @@ class FamilyEvaluation:
     """One family of features.
 
     Attributes:
-        identity: None where the labels do not say who is in a clip.
+        identity: None if the labels do not say who is in a clip.
     """
 
     clips: int
@@ -105,7 +105,7 @@ def _evaluate(
 
 
 def results_of(config: RunConfig, evaluated: dict[Kind, FamilyEvaluation], layers: dict[Kind, Any]) -> dict[str, Any]:
-    """All figures as JSON can hold them, but for the sample and its pairs; numbers of dimensions in their order."""
+    """Return all numbers in a form that JSON can hold, without the sample and its pairs."""
     families = families_of(config)
     return {
         "schema": SCHEMA,
@@ -131,7 +131,7 @@ def results_of(config: RunConfig, evaluated: dict[Kind, FamilyEvaluation], layer
 
 
 def keep(root: StorePath, results: dict[str, Any], figures: dict[str, Figure], suffix: str) -> StorePath:
-    """Write results and pictures into a new folder STORE/reports/features-<time>; returns it.
+    """Write results and pictures into a new folder STORE/reports/features-<time>, and return it.
 
     Raises:
         StoreError: the operating system refused.
@@ -139,6 +139,7 @@ def keep(root: StorePath, results: dict[str, Any], figures: dict[str, Figure], s
     folder = root / "reports" / f"features-{datetime.now(UTC).strftime('%Y%m%dT%H%M%S%f')}"
     for name, figure in figures.items():
         with commit_file(folder / f"{name}.{suffix}") as temporary:
+            finish(figure)
             figure.savefig(temporary, format=suffix)
     with commit_file(folder / "features.json") as temporary:
         temporary.write_text(json.dumps(results, indent=1, allow_nan=False), encoding="utf-8")
@@ -146,7 +147,7 @@ def keep(root: StorePath, results: dict[str, Any], figures: dict[str, Figure], s
 
 
 def figures_of(config: RunConfig, evaluated: dict[Kind, FamilyEvaluation]) -> Iterator[tuple[str, Figure]]:
-    """All pictures with their names."""
+    """Yield all pictures with their names."""
     for kind, one in evaluated.items():
         title = heading_of(config, TITLES[kind][0].upper() + TITLES[kind][1:])
         if one.identity is not None:

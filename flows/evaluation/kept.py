@@ -1,9 +1,10 @@
-"""What each training of an evaluation predicted, in a file of its own, so that a killed evaluation goes on.
+"""Predictions of an evaluation, one file per training, so that an interrupted evaluation can continue.
 
     STORE/runs/evaluation-<recipe>/<predictor>-seed<seed>-<fold>.npz
 
 The recipe stands for clips, labels, features and settings, the fold for which clips are on which side. Groups, the
-numbers of seeds and draws and the choice of predictors are in neither: who changes them waits only for what is missing.
+numbers of seeds and draws and the choice of predictors are in neither: after a change of these, only missing
+predictions are computed.
 """
 
 from __future__ import annotations
@@ -30,16 +31,16 @@ class KeptPredictions:
     """
 
     def __init__(self, folder: StorePath) -> None:
-        """Look what is there; the folder may be absent."""
+        """List the folder, which may be absent."""
         self.folder = folder
         self._there = {path.name for path in folder.iterdir()} if folder.is_dir() else set()
 
     def count(self, runs: Iterable[tuple[Predictor, Fold, int]]) -> int:
-        """How many of these runs, as from `fusion.evaluation.protocol.runs`, were done before."""
+        """Count the runs, of those from `fusion.evaluation.protocol.runs`, whose predictions are kept."""
         return sum(_name(*run) in self._there for run in runs)
 
     def predict(self, predictor: Predictor, clips: LabelledClips, fold: Fold, seed: int) -> Prediction:
-        """Predict as `fusion.evaluation.predictors.timed_prediction` does, unless that was done before.
+        """Return the kept prediction, or make it by `fusion.evaluation.predictors.timed_prediction` and keep it.
 
         Raises:
             StoreError: a prediction cannot be kept.
@@ -49,9 +50,11 @@ class KeptPredictions:
         if kept is not None:
             return kept
         made = timed_prediction(predictor, clips, fold, seed)
-        bounds = {} if made.low is None else {"low": made.low, "high": made.high}
         with commit_file(self.folder / name) as temporary, temporary.open("wb") as file:
-            np.savez(file, scores=made.scores, seconds=made.seconds, **bounds)
+            if made.low is None or made.high is None:
+                np.savez(file, scores=made.scores, seconds=made.seconds)
+            else:
+                np.savez(file, scores=made.scores, seconds=made.seconds, low=made.low, high=made.high)
         return made
 
 
@@ -61,7 +64,7 @@ def _name(predictor: Predictor, fold: Fold, seed: int) -> str:
 
 
 def _read(path: StorePath, clips: int) -> Prediction | None:
-    """What was kept; None, and a line in the log, where it is damaged."""
+    """Return the kept prediction; None, with a line in the log, if it is damaged."""
     try:
         with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
             scores, low, high = arrays["scores"], arrays.get("low"), arrays.get("high")
@@ -69,5 +72,5 @@ def _read(path: StorePath, clips: int) -> Prediction | None:
                 raise ValueError("it is of other clips")
             return Prediction(scores, low, high, float(arrays["seconds"]))
     except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
-        log.warning("%s is made anew: %s", path, error)
+        log.warning("%s is damaged and is computed again: %s", path, error)
         return None

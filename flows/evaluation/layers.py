@@ -1,4 +1,4 @@
-"""What the layers of both networks do with clips of a store; their faces are there, their pixels are read anew."""
+"""Statistics of both networks' layers on clips of a store: faces come from the store, pixels from the videos."""
 
 from __future__ import annotations
 
@@ -10,12 +10,13 @@ import numpy as np
 from extractors import dynamic, static
 from extractors.dynamic.extractor import DynamicFeatureExtractor
 from extractors.errors import VideoError
-from extractors.faces.crops import iter_crops, plan_static, plan_windows
 from extractors.faces.track import FaceTrack
 from extractors.optical_flow.computer import OpticalFlowComputer, loop_to, scale_for_i3d
 from extractors.pictures.activations import LayerActivations, activation_statistics
+from extractors.preparation.preparer import FaceCrop, Motion, Request
 from extractors.static.extractor import StaticFeatureExtractor
-from flows.archive.families import asset_folder, families_of, static_weights
+from flows.archive.families import asset_folder, families_of, settled_weights, static_weights
+from flows.archive.reader import VideoReader
 from flows.archive.videos import VideoFile
 from flows.config.settings import RunConfig
 from flows.session import console
@@ -46,32 +47,33 @@ def layer_activations(config: RunConfig, videos: Sequence[VideoFile], clips: int
     paths = {video.video_id: video.path for video in videos}
     crops, windows = [], []
     with console.stage("Layers", len(chosen) + 2) as stage:
-        for row in store.read(faces, chosen):
-            found = _inputs(config, paths[row.video_id], FaceTrack.from_rows(row.vectors))
-            crops.append(found[0])
-            windows.append(found[1])
-            stage.advance()
+        with VideoReader(config) as reader:
+            for row in store.read(faces, chosen):
+                found = _inputs(config, reader, paths[row.video_id], FaceTrack.from_rows(row.vectors))
+                crops.append(found[0])
+                windows.append(found[1])
+                stage.advance()
         weights, folder = static_weights(config), asset_folder(config, config.static.weights or static.ASSET)
         network = StaticFeatureExtractor(weights, seed=config.seed, asset_folder=folder)
         statistics = {"static": activation_statistics(network.model, map(_prepared, crops))}
         stage.advance()
         folder = asset_folder(config, dynamic.ASSET)
-        motion = DynamicFeatureExtractor(config.weights, seed=config.seed, asset_folder=folder)
+        motion = DynamicFeatureExtractor(settled_weights(config), seed=config.seed, asset_folder=folder)
         statistics["dynamic"] = activation_statistics(motion.model, windows)
         stage.advance()
     return statistics
 
 
-def _inputs(config: RunConfig, path: Path, track: FaceTrack) -> tuple[np.ndarray, np.ndarray]:
-    """Face crops uint8 [n, 224, 224, 3] and one window float32 [1, fields, 224, 224, 2]."""
+def _inputs(config: RunConfig, reader: VideoReader, path: Path, track: FaceTrack) -> tuple[np.ndarray, np.ndarray]:
+    """Return face crops, uint8 [n, 224, 224, 3], and one window, float32 [1, fields, 224, 224, 2]."""
     try:
-        windows = plan_windows(track, config.crops)
-        cuts = list(iter_crops(path, windows, plan_static(windows, config.crops), fps=config.video.fps))
+        parts = reader.parts(Request(path, track, static=True, dynamic=True, windows=frozenset([0])))
     except VideoError as error:
         raise UserError(f"{path} cannot be used: {error.message}") from error
+    crops = np.stack([part.pixels for part in parts if isinstance(part, FaceCrop)])
+    (grey,) = (part.fields for part in parts if isinstance(part, Motion))
     settings = config.optical_flow
-    fields = OpticalFlowComputer.from_settings(settings).compute(cuts[0].grey)
-    crops = np.stack([crop for cut in cuts for _, crop in cut.static])
+    fields = OpticalFlowComputer.from_settings(settings).compute(grey)
     window = loop_to(scale_for_i3d(fields, bound_px=settings.bound_px), config.crops.window_fields)
     return crops, window[None]
 
@@ -79,4 +81,4 @@ def _inputs(config: RunConfig, path: Path, track: FaceTrack) -> tuple[np.ndarray
 def _prepared(crops: np.ndarray) -> np.ndarray:
     from keras.applications.resnet import preprocess_input
 
-    return preprocess_input(crops.astype(np.float32))
+    return np.asarray(preprocess_input(crops.astype(np.float32)))

@@ -1,4 +1,4 @@
-"""How long a network takes and how much memory, measured in a process of its own.
+"""The latency and the memory of a network, measured in a separate process.
 
     python -m flows.evaluation.measured NAME
 
@@ -45,14 +45,14 @@ def measure(name: str) -> Measured:
     """Measure a network of `flows.evaluation.networks` in a child process.
 
     Raises:
-        UserError: the child broke off; has its last words.
+        UserError: the child process failed; the message has its last line of output.
     """
     command = [sys.executable, "-m", "flows.evaluation.measured", name]
     environment = os.environ | {"TF_CPP_MIN_LOG_LEVEL": "3", "KERAS_BACKEND": "tensorflow"}
     child = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     if child.returncode:
         last = child.stderr.strip().splitlines()[-1:] or [f"exit status {child.returncode}"]
-        raise UserError(f"measuring {name} broke off, perhaps for want of memory: {last[0]}")
+        raise UserError(f"measuring {name} failed, perhaps for lack of memory: {last[0]}")
     return Measured(**json.loads(child.stdout.splitlines()[-1]))
 
 
@@ -85,7 +85,7 @@ def _network(entry: Entry) -> Any:
 
 
 def _peak_bytes() -> int:
-    """Most resident memory that this process has had."""
+    """Return the peak of this process's resident memory in bytes."""
     status = Path("/proc/self/status")
     if status.is_file():
         # not ru_maxrss there: Linux lets a child begin with its parent's

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from extractors import dynamic, static
 from extractors.networks import SIDE_PX
@@ -34,7 +34,7 @@ class Entry:
     folds: bool = False
 
 
-def _model(static_dim: int, dynamic_dim: int, form: str) -> Callable[[], keras.Model]:
+def _model(static_dim: int, dynamic_dim: int, form: Literal["sequence", "vector"]) -> Callable[[], keras.Model]:
     def build() -> keras.Model:
         from fusion.model.model import CompletePersonalityModel
 

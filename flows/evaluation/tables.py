@@ -1,4 +1,4 @@
-"""What a person sees of an evaluation: one table per question."""
+"""The tables that show an evaluation, one per question."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _TRAIT_LETTERS = ("O", "C", "E", "A", "N", "mean")
 
 
 def evaluation_tables(results: dict[str, Any]) -> list[Table]:
-    """All tables of an evaluation (see `flows.evaluation.evaluate.evaluate_clips`), those without rows left out."""
+    """Return the tables of an evaluation (see `flows.evaluation.evaluate.evaluate_clips`) that have rows."""
     tables = [
         _leakage(results),
         _shared(results),
@@ -36,7 +36,7 @@ def evaluation_tables(results: dict[str, Any]) -> list[Table]:
 
 
 def every_figure(results: dict[str, Any]) -> Table:
-    """Every measure of every predictor by trait with its interval: a row each, too many for a screen."""
+    """Return every measure of every predictor by trait with its interval, one per row: too many for a screen."""
     return _with_intervals(
         results, "Every predictor, trait by trait, with 95 % intervals over people", only_model=False
     )
@@ -124,7 +124,7 @@ def _tests(results: dict[str, Any]) -> Table:
 
 
 def _slices(results: dict[str, Any]) -> Table:
-    """The model in every group; where it was not evaluated, the last predictor."""
+    """List the model in every group; if it was not evaluated, the last predictor."""
     table = Table("protocol", "column", "group", title="By group, mean over traits", title_justify="left")
     for heading in ("people", "clips", "predictor", "1-MAE", "R2", "CCC"):
         table.add_column(heading, justify="right")
@@ -161,7 +161,7 @@ def _with_interval(cell: dict[str, Any]) -> str:
 
 
 def _decimal(value: float | None) -> str:
-    """Four decimals without the leading zero, as these tables are read; "-" where a measure is not defined."""
+    """Format with four decimals and no leading zero, as is usual in these tables; "-" if undefined."""
     if value is None:
         return "-"
     text = f"{value:.4f}" if abs(value) < 9.5 else f"{value:.1f}"

@@ -11,12 +11,12 @@ import numpy as np
 from extractors import static
 from extractors.assets.own import OwnAsset, find_own, save_own
 from extractors.errors import VideoError
-from extractors.faces.crops import iter_crops, plan_static, plan_windows
 from extractors.faces.track import FaceTrack
 from extractors.static.extractor import StaticFeatureExtractor
 from extractors.static.finetune import fine_tune
 from flows.archive.families import asset_folder, families_of, static_weights
 from flows.archive.labels import nothing_labelled
+from flows.archive.reader import VideoReader
 from flows.archive.videos import VideoFile
 from flows.config.settings import RunConfig
 from flows.session import console
@@ -62,10 +62,10 @@ def finetune(config: RunConfig, videos: Sequence[VideoFile]) -> OwnAsset:
             asset_folder=asset_folder(config, config.static.weights or static.ASSET),
         )
     steps = len(rows) * (1 + config.finetune.epochs)
-    with console.stage("Fine-tune", steps) as stage:
+    with VideoReader(config) as reader, console.stage("Fine-tune", steps) as stage:
         report = fine_tune(
             network.model,
-            lambda video: faces.read(names[video]),
+            lambda video: faces.read(reader, names[video]),
             matched.values[rows],
             training.tolist(),
             validation.tolist(),
@@ -104,7 +104,6 @@ class _Faces:
     """
 
     def __init__(self, config: RunConfig, videos: Sequence[VideoFile]) -> None:
-        self._config = config
         self._files = {video.video_id: video for video in videos}
         digests = {video.video_id: video.sha256 for video in videos}
         self.tracks = {
@@ -113,17 +112,13 @@ class _Faces:
             if row.video_sha256 == digests[row.video_id]
         }
 
-    def read(self, video_id: str) -> np.ndarray:
+    def read(self, reader: VideoReader, video_id: str) -> np.ndarray:
         """Cut out the same crops that static tokens are made of, uint8 RGB [n, 224, 224, 3].
 
         Raises:
             UserError: the video cannot be used any more.
         """
-        settings = self._config.crops
         try:
-            windows = plan_windows(self.tracks[video_id], settings)
-            path, frames = self._files[video_id].path, plan_static(windows, settings)
-            cuts = iter_crops(path, windows, frames, fps=self._config.video.fps)
-            return np.stack([crop for cut in cuts for _, crop in cut.static])
+            return reader.crops(self._files[video_id].path, self.tracks[video_id])
         except VideoError as error:
             raise UserError(f"{video_id} cannot be used: {error.message}; take it out of the labels") from error

@@ -1,4 +1,4 @@
-"""Time lines of a few chosen clips in the report: which moments were looked at, and which spoke for a trait."""
+"""Time lines of a few clips in the report: the model's attention, and the moments that affected a trait."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ JPEG_QUALITY = 70
 
 @dataclass(frozen=True, slots=True)
 class Frame:
-    """A picture of a clip: seconds into it, and a JPEG as a data address."""
+    """A picture of a clip: its time in seconds, and a JPEG as a data URL."""
 
     time_s: float
     address: str
@@ -37,7 +37,7 @@ class Frame:
 
 @dataclass(frozen=True, slots=True)
 class ShownClip:
-    """One clip: for which trait it is here and why, its score, its time line, and frames where they were asked for."""
+    """A clip that the report shows: the reason, its score, its time line, and frames if the settings ask for them."""
 
     video_id: str
     why: str
@@ -48,7 +48,7 @@ class ShownClip:
 
 @dataclass(frozen=True, slots=True)
 class Attention:
-    """Clips that are shown, or one line that says why there are none; and what is to be said beside."""
+    """The clips that the report shows, or one line that says why there are none, and notes."""
 
     clips: list[ShownClip]
     absent: str = ""
@@ -58,7 +58,7 @@ class Attention:
 def attention_of(
     config: RunConfig, families: Families, model: ModelReference, form: str, summary: Summary
 ) -> Attention:
-    """Draw the clips that `report.clips` names, else the highest and the lowest of each trait.
+    """Draw the clips that `report.clips` names; by default those with the highest and the lowest score of each trait.
 
     Raises:
         UserError: a clip that was named has no score; or frames are wanted of videos whose folder is not named.
@@ -67,9 +67,7 @@ def attention_of(
         raise UserError("frames are taken from the videos; give their folder with --videos DIR")
     chosen = _chosen(config, summary)
     if form == "vector":
-        return Attention(
-            [], "The model is in vector form: its attention has one token to look at, and nothing to choose."
-        )
+        return Attention([], "The model is in vector form: its attention has only one token to attend to.")
     if not chosen:
         return Attention([], "No video has a score.")
     from flows.visualize.model import see_clips  # TensorFlow takes seconds to import
@@ -80,7 +78,7 @@ def attention_of(
     for row, trait, why in chosen:
         video_id = summary.names[row]
         if video_id not in seen:
-            notes.append(f"{video_id} is left out: the store has its features no more.")
+            notes.append(f"{video_id} is left out: its features are no longer in the store.")
             continue
         if config.report.frames and video_id not in pictures:
             try:
@@ -91,11 +89,11 @@ def attention_of(
         drawing = _drawn(seen[video_id], video_id, trait)
         score = float(summary.scores[row, TRAITS.index(trait)])
         shown.append(ShownClip(video_id, why, score, drawing, pictures.get(video_id, [])))
-    return Attention(shown, "" if shown else "The store has no features of these clips any more.", tuple(notes))
+    return Attention(shown, "" if shown else "The features of these clips are no longer in the store.", tuple(notes))
 
 
 def _chosen(config: RunConfig, summary: Summary) -> list[tuple[int, str, str]]:
-    """Row, trait and why, in the order of the traits."""
+    """Return row, trait and reason, in the order of the traits."""
     if not config.report.clips:
         pairs = [(row, reason) for row, reasons in extremes(summary, 1) for reason in reasons]
         found = [(row, reason.split()[1], f"{reason.split()[0]}est {reason.split()[1]}") for row, reason in pairs]
@@ -109,7 +107,7 @@ def _chosen(config: RunConfig, summary: Summary) -> list[tuple[int, str, str]]:
             "video_id of the trait CSV"
         )
     rows = [row_of[name] for name in wanted]
-    # of a clip that somebody names, the trait in which it stands out most
+    # for a named clip, the trait in which it differs most from the others
     spread = summary.scores.std(axis=0) + 1e-9
     far = np.abs(summary.scores[rows] - summary.scores.mean(axis=0)) / spread
     return [(row, TRAITS[place], TRAITS[place]) for row, place in zip(rows, far.argmax(axis=1).tolist(), strict=True)]

@@ -1,4 +1,4 @@
-"""The charts of the report. Each says in its description what it shows, in numbers."""
+"""The charts of the report. The description of each states its numbers in words."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ CHARACTER_PX = 7.2
 
 
 def histogram(title: str, values: np.ndarray, edges: np.ndarray, unit: str, *, x_ticks: int = 5) -> Drawing:
-    """How often each size of a number comes; a dashed line marks the mean.
+    """Draw a histogram; a dashed line marks the mean.
 
     Args:
         title: what the numbers are.
@@ -54,13 +54,13 @@ def histogram(title: str, values: np.ndarray, edges: np.ndarray, unit: str, *, x
 
 
 def trait_edges(scores: np.ndarray, bins: int = 30) -> np.ndarray:
-    """One scale for all traits: the labels' range, wider where scores leave it; outliers count for the ends."""
+    """Return one scale for all traits: the labels' range, extended if scores leave it; outliers count at the ends."""
     low, high = np.quantile(scores, [0.001, 0.999])
     return np.linspace(min(0.0, float(low)), max(1.0, float(high)), bins + 1)
 
 
 def against(title: str, description: str, points: Sequence[tuple[float, float]], labels: tuple[str, str]) -> Drawing:
-    """Points beside the line on which both numbers are equal.
+    """Draw points beside the line on which both numbers are equal.
 
     Args:
         title: of the chart.
@@ -89,13 +89,13 @@ def against(title: str, description: str, points: Sequence[tuple[float, float]],
 def intervals(
     title: str, label: str, rows: Sequence[tuple[str, Mapping[str, tuple[float, float, float]]]], marked: float | None
 ) -> Drawing:
-    """Measures with their intervals, a line for each name; the first kind has round points, the second square ones.
+    """Draw measures with intervals, a row per name; the first kind has round points, the second square ones.
 
     Args:
         title: of the chart.
         label: of the measure.
         rows: name -> by kind the value, and the ends of its interval.
-        marked: where to draw a dashed line, if anywhere.
+        marked: position of a dashed line; None draws none.
     """
     kinds = list(dict.fromkeys(kind for _, cells in rows for kind in cells))
     numbers = [value for _, cells in rows for cell in cells.values() for value in cell]
@@ -121,15 +121,13 @@ def intervals(
                 value, below, above = cells[kind]
                 y = axes.y(row + 0.5) + (5 if place else -5) * (len(kinds) > 1)
                 drawing.line(axes.x(below), y, axes.x(above), y, "line-b" if place else "line-a")
-                drawing.dot(
-                    *(axes.x(value), y, _fill(place), f"{name}, {kind}: {value:.4f} [{below:.4f}, {above:.4f}]"),
-                    square=bool(place),
-                )
+                hint = f"{name}, {kind}: {value:.4f} [{below:.4f}, {above:.4f}]"
+                drawing.dot(axes.x(value), y, _fill(place), hint, square=bool(place))
     return drawing
 
 
 def shares(title: str, parts: Sequence[tuple[str, int]]) -> Drawing:
-    """What a whole is made of: one bar, its parts named below with number and percentage."""
+    """Draw one bar of shares; a legend names each part with its number and percentage."""
     total = max(sum(count for _, count in parts), 1)
     words = [f"{name}: {count:,} ({count / total:.1%})" for name, count in parts]
     drawing = Drawing(title, "; ".join(words) + ".", WIDE_PX, 52 + 20 * len(parts))
@@ -145,7 +143,10 @@ def shares(title: str, parts: Sequence[tuple[str, int]]) -> Drawing:
 
 
 def time_line(title: str, line: TimeLine) -> Drawing:
-    """Which moments were looked at (upper bars) and spoke for or against the trait (lower bars)."""
+    """Draw the attention to each moment (upper bars) and its effect on the trait (lower bars).
+
+    `fusion.pictures.timeline` draws the same for files. Its SVG cannot stand in the page: the content-security policy
+    refuses its inline styles, it does not follow the theme, and its bars have no tooltips."""
     from fusion.pictures.timeline import SILENCE  # Matplotlib takes its time to import
 
     attention, spoken = line.by_moment(), line.spoken()
@@ -188,7 +189,7 @@ def time_line(title: str, line: TimeLine) -> Drawing:
 
 
 def learning_curve(history: Mapping[str, Sequence[float]], loss: str, baseline: float | None) -> Drawing:
-    """Loss by epoch, in training and where there is one in validation, beside always saying the mean."""
+    """Draw loss by epoch, in training and in validation if there was any, beside that of always predicting the mean."""
     kinds = {"training": history["loss"]}
     if "validation_loss" in history:
         kinds["validation"] = history["validation_loss"]

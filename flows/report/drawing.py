@@ -1,4 +1,4 @@
-"""Charts as SVG that belongs to the page: its colours follow the reader's theme, its text is text.
+"""Charts as SVG in the page: colours follow the reader's theme, and text stays text.
 
 A drawing is a list of marks with plain attributes. The template writes them with every value escaped, so that names of
 videos may hold anything.
@@ -16,7 +16,7 @@ TICK_PX = 4
 
 @dataclass(frozen=True, slots=True)
 class Mark:
-    """One SVG element: what it is, its attributes, and its text."""
+    """One SVG element: its name, its attributes, and its text."""
 
     kind: str
     attributes: dict[str, str]
@@ -25,11 +25,11 @@ class Mark:
 
 @dataclass
 class Drawing:
-    """A picture with its name and what it says in words.
+    """A picture with its title and a description in words.
 
     Args:
         title: name of the picture.
-        description: what somebody who does not see it should know.
+        description: the contents, for readers who do not see it.
         width: in CSS pixels, at which texts have their size.
         height: likewise.
     """
@@ -41,27 +41,27 @@ class Drawing:
     marks: list[Mark] = field(default_factory=list)
 
     def rect(self, x: float, y: float, width: float, height: float, style: str, hint: str = "") -> None:
-        """A filled box; `style` is its class in the page's style sheet, `hint` shows under the mouse."""
+        """Add a filled box; `style` is its class in the page's style sheet, `hint` its tooltip."""
         sizes = {"x": x, "y": y, "width": max(width, 0), "height": max(height, 0)}
         self._add("rect", sizes, style, hint)
 
     def line(self, x1: float, y1: float, x2: float, y2: float, style: str) -> None:
-        """A straight line."""
+        """Add a straight line."""
         self._add("line", {"x1": x1, "y1": y1, "x2": x2, "y2": y2}, style)
 
     def path(self, points: Sequence[tuple[float, float]], style: str) -> None:
-        """A line through points."""
+        """Add a line through points."""
         self.marks.append(Mark("polyline", {"points": " ".join(f"{x:.1f},{y:.1f}" for x, y in points), "class": style}))
 
     def dot(self, x: float, y: float, style: str, hint: str = "", *, square: bool = False) -> None:
-        """A round or square point."""
+        """Add a round or square point."""
         if square:
             self.rect(x - 4, y - 4, 8, 8, style, hint)
         else:
             self._add("circle", {"cx": x, "cy": y, "r": 4.5}, style, hint)
 
     def text(self, x: float, y: float, text: str, anchor: str = "middle", style: str = "label") -> None:
-        """A line of text whose base line is at y; `anchor`: start, middle or end."""
+        """Add a line of text with its baseline at y; `anchor`: start, middle or end."""
         self.marks.append(
             Mark("text", {"x": f"{x:.1f}", "y": f"{y:.1f}", "text-anchor": anchor, "class": style}, text=text)
         )
@@ -73,7 +73,7 @@ class Drawing:
 
 @dataclass(frozen=True)
 class Axes:
-    """The part of a drawing in which numbers have places.
+    """The area of a drawing that has scales.
 
     Args:
         drawing: to draw on.
@@ -91,18 +91,18 @@ class Axes:
     bottom: float = 38
 
     def x(self, value: float) -> float:
-        """Place of a number across."""
+        """Return the horizontal position of a number, in px."""
         low, high = self.x_range
         return self.left + (value - low) / (high - low) * (self.drawing.width - self.left - self.right)
 
     def y(self, value: float) -> float:
-        """Place of a number up."""
+        """Return the vertical position of a number, in px."""
         low, high = self.y_range
         floor = self.drawing.height - self.bottom
         return floor - (value - low) / (high - low) * (floor - self.top)
 
     def frame(self, x_label: str, y_label: str, *, x_ticks: int = 5, y_ticks: int = 3) -> None:
-        """Draw both axes with ticks; the label of the vertical one stands above it, to be read without tilting.
+        """Draw both axes with ticks; the label of the vertical axis is horizontal, above it.
 
         Without `y_ticks` the vertical axis is left to the caller.
         """
@@ -119,7 +119,7 @@ class Axes:
 
 
 def ticks(low: float, high: float, most: int) -> list[float]:
-    """At most `most` + 1 round numbers in a range, in steps of 1, 2 or 5 of a power of ten."""
+    """Return at most `most` + 1 round numbers in a range, in steps of 1, 2 or 5 times a power of ten."""
     power = 10.0 ** math.floor(math.log10((high - low) / most))
     step = next(step * power for step in (1, 2, 5, 10) if (high - low) / (step * power) <= most + 1e-9)
     first, last = math.ceil(low / step - 1e-9), math.floor(high / step + 1e-9)
@@ -127,5 +127,5 @@ def ticks(low: float, high: float, most: int) -> list[float]:
 
 
 def number(value: float) -> str:
-    """A number on an axis: thousands apart, no more digits than it has."""
+    """Format a number for an axis, with thousands separators and no superfluous digits."""
     return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.4g}"

@@ -32,7 +32,7 @@ from storage.tables.failures import FailureLog
 
 
 def render_report(config: RunConfig, families: Families, videos: Archive, model: ModelReference, now: datetime) -> str:
-    """Put the page together. Tables of videos have at most 200 rows, whatever the number of videos.
+    """Render the page. Tables of videos have at most 200 rows, however many videos there are.
 
     Raises:
         UserError: as `report`.
@@ -43,7 +43,7 @@ def render_report(config: RunConfig, families: Families, videos: Archive, model:
 
 
 def page_contents(config: RunConfig, families: Families, videos: Archive, model: ModelReference) -> dict[str, Any]:
-    """All that is on the page but its time and the attention, which TensorFlow is needed for."""
+    """Return the contents of the page except its time and the attention, which needs TensorFlow."""
     failures = [row for row in FailureLog(config.store.path).current() if row.key == families.features]
     summary = summarise(trait_rows(config, families, videos, model), failures)
     serializer = ModelSerializer(config.store.path)
@@ -82,9 +82,9 @@ def page_contents(config: RunConfig, families: Families, videos: Archive, model:
 
 
 def page_fingerprint(config: RunConfig, contents: dict[str, Any], videos: Archive) -> str:
-    """SHA-256 over all that a page says, and over the videos whose attention it may show.
+    """Return the SHA-256 of the page's contents and of the videos whose attention it may show.
 
-    Where a run writes its scores does not matter.
+    The output path of a run has no influence.
     """
     elsewhere = config.model_copy(update={"out": None})
     said = {**contents, "config": elsewhere, "settings": dump_config(elsewhere)}
@@ -110,7 +110,7 @@ def render_page(**values: Any) -> str:
     )
     environment.globals["counted"] = counted
     style, script = (_template_text(name) for name in ("report.css", "report.js"))
-    # Only what was written here runs: text that slipped in would have another digest.
+    # Only the page's own script and styles apply: injected text has another digest.
     policy = (
         f"default-src 'none'; style-src '{_digest(style)}'; script-src '{_digest(script)}'; img-src data:; "
         "base-uri 'none'; form-action 'none'"

@@ -1,4 +1,4 @@
-"""What stands in each section of the report: facts, tables and charts, made of a summary and of stored results."""
+"""The sections of the report: facts, tables and charts, from a summary and from stored results."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ MATERIAL = {
 
 
 def outcome(summary: Summary) -> Drawing:
-    """What became of all videos."""
+    """Draw the outcome of all videos."""
     parts = [
         ("scored", len(summary.names) - summary.flagged),
         ("scored, but better not used", summary.flagged),
@@ -53,27 +53,31 @@ def outcome(summary: Summary) -> Drawing:
 
 
 def flags(summary: Summary) -> Table:
-    """Reasons to abstain."""
+    """List the reasons to abstain."""
     rows = [(code, FLAGS.get(code, ""), *_part(count, len(summary.names))) for code, count in summary.flags().items()]
     columns = (Column("reason", "code"), Column("meaning"), Column("videos", "number"), Column("share", "number"))
     return Table("flags", "Scores that should not be used, by reason; one score may have several", columns, rows)
 
 
 def refusals(summary: Summary) -> Table:
-    """Videos without a score by reason."""
+    """List the videos without a score by reason."""
     rows = [
         (reason, entry.stage, *_part(entry.count, summary.videos), entry.message, tuple(entry.examples))
         for reason, entry in summary.refusals.items()
     ]
     columns = (
-        *(Column("reason", "code"), Column("stage"), Column("videos", "number"), Column("share", "number")),
-        *(Column("what was said of the first"), Column("for example", "codes")),
+        Column("reason", "code"),
+        Column("stage"),
+        Column("videos", "number"),
+        Column("share", "number"),
+        Column("what was said of the first"),
+        Column("for example", "codes"),
     )
     return Table("refusals", "Videos that were refused, by reason", columns, rows)
 
 
 def coverage_charts(summary: Summary) -> list[Drawing]:
-    """Face coverage, and what the model was given of each video."""
+    """Draw the face coverage and the numbers of tokens of the videos."""
     return [
         histogram("Face coverage", summary.coverage, np.linspace(0, 1, 21), "share of frames with the face"),
         *(_token_chart(kind, summary.tokens[:, place]) for place, kind in enumerate(("Face", "Motion"))),
@@ -81,7 +85,7 @@ def coverage_charts(summary: Summary) -> list[Drawing]:
 
 
 def material(summary: Summary) -> Table:
-    """How good the material of the scored videos is."""
+    """List the quality of the scored videos."""
     rows = []
     for name, meaning in MATERIAL.items():
         values = summary.coverage if name == "face_coverage" else summary.facts[name]
@@ -94,7 +98,7 @@ def material(summary: Summary) -> Table:
 
 
 def trait_charts(summary: Summary) -> list[Drawing]:
-    """One histogram for each trait, all on one scale."""
+    """Draw a histogram per trait, all on one scale."""
     edges = trait_edges(summary.scores)
     return [
         histogram(trait.capitalize(), values, edges, "score")
@@ -103,7 +107,7 @@ def trait_charts(summary: Summary) -> list[Drawing]:
 
 
 def trait_statistics(summary: Summary) -> Table:
-    """Mean, spread and quantiles of each trait."""
+    """List mean, spread and quantiles of each trait."""
     scores = summary.scores.astype(np.float64)
     outside = ((scores < 0) | (scores > 1)).mean(axis=0)
     numbers = [scores.mean(axis=0), scores.std(axis=0), *np.quantile(scores, [0, 0.05, 0.5, 0.95, 1], axis=0)]
@@ -117,20 +121,20 @@ def trait_statistics(summary: Summary) -> Table:
 
 
 def correlations(summary: Summary) -> Table | None:
-    """Pearson's correlation of each two traits; None where there is too little, or a trait never varies."""
+    """List Pearson's correlation of each two traits; None if there are too few scores, or a trait never varies."""
     scores = summary.scores.astype(np.float64)
     if len(scores) < CORRELATION_NEEDS or (scores.std(axis=0) < 1e-9).any():
         return None
     rows = [
         (trait, *(f"{value:.2f}" for value in values))
-        for trait, values in zip(TRAITS, np.corrcoef(scores.T), strict=True)
+        for trait, values in zip(TRAITS, np.asarray(np.corrcoef(scores.T)).tolist(), strict=True)
     ]
     columns = (Column("trait"), *(Column(trait, "number") for trait in TRAITS))
     return Table("correlations", "Pearson correlation between the scores of two traits", columns, rows)
 
 
 def calibration(uncertainty: Uncertainty, summary: Summary) -> dict[str, Any] | None:
-    """Widths of intervals, and how statements about people never seen came true; None without a calibration."""
+    """Describe the widths of intervals and their coverage on unseen people; None without a calibration."""
     found = uncertainty.calibration
     if found is None:
         return None
@@ -159,7 +163,7 @@ def calibration(uncertainty: Uncertainty, summary: Summary) -> dict[str, Any] | 
 
 
 def evaluation(config: RunConfig, families: Families) -> dict[str, Any] | None:
-    """The last evaluation of the store; None without one."""
+    """Describe the store's last evaluation; None without one."""
     results = latest_evaluation(config)
     if results is None:
         return None
@@ -175,13 +179,13 @@ def evaluation(config: RunConfig, families: Families) -> dict[str, Any] | None:
 
 
 def drifts(config: RunConfig, model: ModelReference) -> list[tuple[Table, str]]:
-    """The model's scores beside those of the version before, and of its last run beside earlier ones; with remarks."""
+    """Compare the model's scores with the previous version's, and its last run with earlier runs; with remarks."""
     tables = [drift_table(drift) for drift in drifts_of(config.store.path, model)]
     return [(of_screen(f"drift-{place}", table), str(table.caption)) for place, table in enumerate(tables)]
 
 
 def stages(extraction: ExtractReport | None) -> Table | None:
-    """Where the time of the last extraction went."""
+    """List the time that the last extraction spent in each stage."""
     if extraction is None or not sum(extraction.seconds.values()):
         return None
     total = sum(extraction.seconds.values())
@@ -195,7 +199,7 @@ def stages(extraction: ExtractReport | None) -> Table | None:
 
 
 def videos(summary: Summary) -> Table:
-    """The videos worth a look."""
+    """List the videos worth a look."""
     rows = []
     for row, why in noteworthy(summary):
         width = "-" if summary.widths is None else f"{summary.widths[row].mean():.3f}"
@@ -204,8 +208,12 @@ def videos(summary: Summary) -> Table:
             (summary.names[row], why, *scores, f"{summary.coverage[row]:.2f}", width, summary.abstain[row] or "-")
         )
     columns = (
-        *(Column("video", "code"), Column("why listed"), *(Column(trait, "number") for trait in TRAITS)),
-        *(Column("face coverage", "number"), Column("interval width", "number"), Column("flags")),
+        Column("video", "code"),
+        Column("why listed"),
+        *(Column(trait, "number") for trait in TRAITS),
+        Column("face coverage", "number"),
+        Column("interval width", "number"),
+        Column("flags"),
     )
     shown, total = len(rows), len(summary.names)
     every = f"All scored videos ({total:,})"
@@ -218,7 +226,7 @@ def _part(count: int, total: int) -> tuple[str, str]:
 
 
 def _token_chart(kind: str, counts: np.ndarray) -> Drawing:
-    """Whole numbers, each in the middle of a bar or, where there are many, of its share of some 20."""
+    """Draw numbers of tokens, each in the middle of its bar; many share about 20 bars."""
     low, high = int(counts.min()) - 1, int(counts.max()) + 1
     step = max(1, -(-(high - low + 1) // 20))
     edges = np.arange(low, high + step + 1, step) - 0.5

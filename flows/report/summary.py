@@ -1,4 +1,4 @@
-"""What the report says of the videos: one pass over them, after which only numbers and names are left."""
+"""Summary of the videos for the report: one pass over them that keeps only numbers and names."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ FACTS = tuple(name for name in QUALITY if name != "face_coverage")
 
 @dataclass
 class Refusals:
-    """Videos without a score for one reason: how many, a few of them, and what was said of the first."""
+    """Videos without a score for one reason: their number, a few names, and the message of the first."""
 
     count: int = 0
     examples: list[str] = field(default_factory=list)
@@ -39,9 +39,9 @@ class Summary:
         names: N video ids with a score.
         scores: float32 [N, 5].
         coverage: float32 [N], face coverage.
-        facts: name -> float32 [N], the other facts of quality; NaN where not known.
+        facts: name -> float32 [N], the other facts of quality; NaN if unknown.
         tokens: int32 [N, 2], face and motion tokens.
-        widths: float32 [N, 5], of the intervals; None where a score has none.
+        widths: float32 [N, 5], of the intervals; None if a score has none.
         abstain: by video, codes with a space between.
         weights: number of scores by the weights of the feature networks.
         refusals: by reason, without those that no run has come to.
@@ -61,26 +61,26 @@ class Summary:
 
     @property
     def refused(self) -> int:
-        """Videos that were refused."""
+        """Return the number of refused videos."""
         return sum(entry.count for entry in self.refusals.values())
 
     @property
     def videos(self) -> int:
-        """All of them."""
+        """Return the number of all videos."""
         return len(self.names) + self.refused + self.waiting
 
     @property
     def flagged(self) -> int:
-        """Scores that should not be used."""
+        """Return the number of scores that should not be used."""
         return sum(1 for reason in self.abstain if reason)
 
     def flags(self) -> Counter[str]:
-        """How many scores each reason to abstain speaks against; one score may have several."""
+        """Count the scores that each reason to abstain applies to; one score may have several."""
         return Counter(code for reason in self.abstain for code in reason.split())
 
 
 def summarise(rows: Iterable[TraitRow], failures: Sequence[Failure]) -> Summary:
-    """Go once over all videos.
+    """Summarise all videos in one pass.
 
     Args:
         rows: as for the trait CSV.
@@ -125,7 +125,7 @@ def summarise(rows: Iterable[TraitRow], failures: Sequence[Failure]) -> Summary:
 
 
 def noteworthy(summary: Summary) -> list[tuple[int, str]]:
-    """Rows worth a look, each with why: all of a small archive, else the extremes; at most `MOST_VIDEOS`.
+    """Return rows worth a look with their reasons: all of a small archive, or the extremes; at most `MOST_VIDEOS`.
 
     Returns:
         Row and reasons, in the order of the videos.
@@ -153,7 +153,7 @@ def noteworthy(summary: Summary) -> list[tuple[int, str]]:
 
 
 def extremes(summary: Summary, count: int) -> list[tuple[int, list[str]]]:
-    """The videos with the highest and the lowest scores of each trait, each once, with what they are extreme in."""
+    """Return the videos with the highest and the lowest scores of each trait, each once, with the reasons."""
     why: dict[int, list[str]] = {}
     for trait, values in zip(TRAITS, summary.scores.T, strict=True):
         order = np.argsort(values, kind="stable").tolist()
@@ -165,7 +165,7 @@ def extremes(summary: Summary, count: int) -> list[tuple[int, list[str]]]:
 
 
 def _explain(refusals: dict[str, Refusals], failures: Sequence[Failure]) -> None:
-    """Say of each reason at which stage it came, and what the message of its first example was."""
+    """Look up each reason's stage, and the message of its first example."""
     first = {(entry.examples[0], reason): entry for reason, entry in refusals.items()}
     for failure in failures:
         entry = first.get((failure.video_id, failure.reason))

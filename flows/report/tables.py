@@ -1,4 +1,4 @@
-"""Tables of the report as plain text, for the template to write."""
+"""Tables of the report as plain text, which the template renders."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Literal
 
 from rich.table import Table as ScreenTable
 
-# A number, maybe with its interval or share; "-" where there is none.
+# A number, maybe with its interval or share; "-" if there is none.
 _MEASURE = re.compile(r"-|-?[\d.,]+(e-?\d+)?%?( [\[(].*[\])])?")
 LETTERS_ACROSS, LETTERS_BETWEEN = 120, 2
 Kind = Literal["text", "number", "code", "codes"]
@@ -17,7 +17,7 @@ Kind = Literal["text", "number", "code", "codes"]
 
 @dataclass(frozen=True, slots=True)
 class Column:
-    """A column's heading, and what its cells are: text, numbers, a name in code, or a tuple of such names."""
+    """A column's heading and the kind of its cells: text, numbers, a name in code, or a tuple of such names."""
 
     heading: str
     kind: Kind = "text"
@@ -25,13 +25,13 @@ class Column:
 
 @dataclass(frozen=True, slots=True)
 class Table:
-    """A table that people sort and filter.
+    """A table that readers can sort and filter.
 
     Args:
         name: of the HTML element, unique on the page.
         caption: what it shows.
         columns: at least one; the first names its row.
-        rows: cells, text, or a tuple of texts where the column has codes.
+        rows: cells, text, or a tuple of texts if the column has codes.
     """
 
     name: str
@@ -41,20 +41,20 @@ class Table:
 
     @property
     def dense(self) -> bool:
-        """Whether it needs smaller letters to fit a screen of usual width."""
+        """Return whether the table needs small letters to fit a screen of usual width."""
         columns = zip([column.heading for column in self.columns], *self.rows, strict=True)
         widest = [max(map(_least_letters, own)) for own in columns]
         return sum(widest) + LETTERS_BETWEEN * len(widest) > LETTERS_ACROSS
 
 
 def _least_letters(cell: str | tuple[str, ...]) -> int:
-    """Letters of a cell that stay on one line: a number with what is behind it, or the longest word."""
+    """Count the letters of a cell that stay on one line: a number with its suffix, or the longest word."""
     parts = cell if isinstance(cell, tuple) else (cell,) if _MEASURE.fullmatch(cell) else cell.split()
     return max(map(len, parts), default=0)
 
 
 def of_screen(name: str, table: ScreenTable) -> Table:
-    """The same table as the terminal shows, so that both always say the same."""
+    """Convert the table that the terminal shows, so that both agree."""
     cells = [[str(cell) for cell in column.cells] for column in table.columns]
     columns = [
         Column(str(column.header).replace("\n", ", "), "number" if all(map(_MEASURE.fullmatch, own)) else "text")

@@ -1,8 +1,8 @@
-"""What the networks are shown of one video or picture, for `traitline visualize`."""
+"""The inputs of the networks from one video or picture, for `traitline visualize`."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,29 +10,26 @@ import cv2
 import numpy as np
 
 from extractors import dynamic, static
-from extractors.assets import catalog
 from extractors.dynamic.extractor import DynamicFeatureExtractor
 from extractors.errors import VideoError
-from extractors.faces.crops import Window, iter_crops, plan_static, plan_windows
-from extractors.faces.detector import FaceDetector
-from extractors.faces.track import track_faces
+from extractors.faces.crops import Window, plan_windows
+from extractors.faces.track import FaceTrack
 from extractors.networks import SIDE_PX
 from extractors.optical_flow.computer import OpticalFlowComputer, loop_to, scale_for_i3d
 from extractors.pictures.dynamic import WindowMaps
 from extractors.pictures.layers import find_layer, layer_activations
+from extractors.preparation.preparer import STILL_PICTURES, FaceCrop, Motion, Part, Request
 from extractors.static.extractor import StaticFeatureExtractor
-from extractors.video.grid import grid_frames
-from flows.archive.families import FACE_ASSET, asset_folder, static_weights
+from flows.archive.families import asset_folder, settled_weights, static_weights
+from flows.archive.reader import VideoReader
 from flows.config.settings import RunConfig
 from flows.session.console import counted
 from flows.session.errors import UserError
 
-PICTURES = (".png", ".jpg", ".jpeg", ".bmp", ".webp")
-
 
 @dataclass(frozen=True, eq=False)
 class Face:
-    """A face crop and where it is from.
+    """A face crop and its source.
 
     Args:
         time_s: in the video.
@@ -57,73 +54,76 @@ class MotionWindow:
     optical_flow: np.ndarray
 
     def with_maps(self, maps: np.ndarray) -> WindowMaps:
-        """Join a layer's maps [t, h, w, C] to it."""
+        """Combine the window with a layer's maps [t, h, w, C]."""
         return WindowMaps(maps, self.start_s, self.end_s, self.frames, self.optical_flow)
 
 
 def faces_of(config: RunConfig, path: Path) -> list[Face]:
-    """Cut out the faces that static tokens are made of; of a picture, its middle square.
+    """Cut out the faces that static tokens are made of; of a still picture, the square in its middle.
 
     Raises:
-        UserError: the file cannot be used; says why.
+        UserError: the file cannot be used.
     """
-    if path.suffix.lower() in PICTURES:
-        return [_middle(path)]
+    still = path.suffix.lower() in STILL_PICTURES
     try:
-        windows = _windows_of(config, path)
-        chosen = plan_static(windows, config.crops)
-        crops = {
-            number: (crop, cut.window.box)
-            for cut in iter_crops(path, windows, chosen, fps=config.video.fps)
-            for number, crop in cut.static
-        }
-        frames = frames_at(config, path, list(crops))
+        with VideoReader(config, finds_faces=not still) as reader:
+            if still:
+                return [_middle(reader.frames(path, [0])[0])]
+            parts = reader.parts(Request(path, static=True))
+            crops = [part for part in parts if isinstance(part, FaceCrop)]
+            frames = reader.frames(path, [crop.frame for crop in crops])
     except VideoError as error:
         raise _unusable(path, error) from error
-    return [Face(number / config.video.fps, crop, frames[number], box) for number, (crop, box) in crops.items()]
+    windows = _planned(config, parts)
+    faces = []
+    for crop in crops:
+        box = next(window.box for window in windows if window.first_frame <= crop.frame <= window.last_frame)
+        faces.append(Face(crop.frame / config.video.fps, crop.pixels, frames[crop.frame], box))
+    return faces
 
 
-def frames_at(config: RunConfig, path: Path, numbers: Sequence[int]) -> dict[int, np.ndarray]:
+def frames_at(config: RunConfig, path: Path, numbers: Collection[int]) -> dict[int, np.ndarray]:
     """Decode some frames of the grid: number -> uint8 RGB [H, W, 3].
 
     Raises:
         UserError: the video cannot be used.
     """
-    wanted = set(numbers)
     try:
-        grid = enumerate(grid_frames(path, config.video.fps, thresholds=None))
-        return {number: picture.copy() for number, picture in grid if number in wanted}
+        with VideoReader(config) as reader:
+            return reader.frames(path, numbers)
     except VideoError as error:
         raise _unusable(path, error) from error
 
 
 def motion_of(config: RunConfig, path: Path, numbers: Sequence[int]) -> list[MotionWindow]:
-    """Compute the optical flow of some windows of a video, 1 being the first; those beyond its end are left out.
+    """Compute the optical flow of some windows of a video, counted from 1; numbers beyond its end are ignored.
 
     Raises:
         UserError: the file cannot be used, or has none of these windows.
     """
     computer = OpticalFlowComputer.from_settings(config.optical_flow)
+    wanted = frozenset(number - 1 for number in numbers)
     try:
-        planned = _windows_of(config, path)
-        windows = [window for window in planned if window.index + 1 in numbers]
-        if not windows:
-            raise UserError(f"{path} has {counted(len(planned), 'window')} of motion; choose one of them")
-        return [
-            MotionWindow(
-                cut.window.first_frame / config.video.fps,
-                cut.window.last_frame / config.video.fps,
-                cut.grey,
-                computer.compute(cut.grey),
-            )
-            for cut in iter_crops(path, windows, [], fps=config.video.fps)
-        ]
+        with VideoReader(config, finds_faces=True) as reader:
+            parts = reader.parts(Request(path, dynamic=True, windows=wanted))
     except VideoError as error:
         raise _unusable(path, error) from error
+    motion = [part for part in parts if isinstance(part, Motion)]
+    if not motion:
+        raise UserError(f"{path} has {counted(len(_planned(config, parts)), 'window')} of motion; choose one of them")
+    return [
+        MotionWindow(
+            part.window.first_frame / config.video.fps,
+            part.window.last_frame / config.video.fps,
+            part.fields,
+            computer.compute(part.fields),
+        )
+        for part in motion
+    ]
 
 
 def static_network(config: RunConfig) -> StaticFeatureExtractor:
-    """ResNet-50 with the weights that the settings (settled) name."""
+    """Build ResNet-50 with the weights of the settings, which are settled."""
     return StaticFeatureExtractor(
         static_weights(config),
         seed=config.seed,
@@ -132,34 +132,34 @@ def static_network(config: RunConfig) -> StaticFeatureExtractor:
 
 
 def prepared(crops: Sequence[np.ndarray]) -> np.ndarray:
-    """Bring crops into the form that ResNet-50's model takes: float32 [N, 224, 224, 3]."""
+    """Convert crops to the input of ResNet-50's model: float32 [N, 224, 224, 3]."""
     import keras
 
-    return keras.applications.resnet.preprocess_input(np.stack(crops).astype(np.float32))
+    return np.asarray(keras.applications.resnet.preprocess_input(np.stack(crops).astype(np.float32)))
 
 
 def motion_maps(
     config: RunConfig, read: Callable[[], Sequence[MotionWindow]], layers: Sequence[str]
 ) -> dict[str, list[WindowMaps]]:
-    """Feature maps of layers of I3D over each window: layer -> one per window.
+    """Return the feature maps of layers of I3D over each window: layer -> one per window.
 
     Args:
         config: its weights are settled.
-        read: computes the windows; called once the layers have been found good, as optical flow takes its time.
+        read: computes the windows; called after the check of the layers, because optical flow is slow.
         layers: names.
 
     Raises:
-        extractors.errors.LayerError: there is no such layer.
+        extractors.errors.LayerError: the layer is unknown.
     """
     network = DynamicFeatureExtractor(
-        config.weights, seed=config.seed, asset_folder=asset_folder(config, dynamic.ASSET)
+        settled_weights(config), seed=config.seed, asset_folder=asset_folder(config, dynamic.ASSET)
     ).model
     found: dict[str, list[WindowMaps]] = {layer: [] for layer in layers}
     for layer in layers:
         find_layer(network, layer)
     for window in read():
         scaled = scale_for_i3d(window.optical_flow, bound_px=config.optical_flow.bound_px)
-        # as in extraction, a short last window starts over; only what is its own is shown
+        # as in extraction, a short last window is looped; only its own part is shown
         whole = loop_to(scaled, config.crops.window_fields)
         for layer, maps in layer_activations(network, whole[None], layers).items():
             steps = max(1, round(maps.shape[1] * len(scaled) / len(whole)))
@@ -167,18 +167,13 @@ def motion_maps(
     return found
 
 
-def _windows_of(config: RunConfig, path: Path) -> list[Window]:
-    (file,) = catalog.known_assets()[FACE_ASSET].files
-    model = catalog.resolve(FACE_ASSET, folder=asset_folder(config, FACE_ASSET)) / file.name
-    with FaceDetector(model, config.faces) as detector:
-        track = track_faces(path, detector, config.video, config.faces)
+def _planned(config: RunConfig, parts: Sequence[Part]) -> list[Window]:
+    """Return the windows that the child process planned: they follow from the track, which comes first."""
+    (track,) = (part for part in parts if isinstance(part, FaceTrack))
     return plan_windows(track, config.crops)
 
 
-def _middle(path: Path) -> Face:
-    picture = cv2.imread(str(path), cv2.IMREAD_COLOR_RGB)
-    if picture is None:
-        raise UserError(f"{path} is no picture that can be read")
+def _middle(picture: np.ndarray) -> Face:
     height, width = picture.shape[:2]
     side = min(height, width)
     x, y = (width - side) // 2, (height - side) // 2

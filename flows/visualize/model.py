@@ -1,4 +1,4 @@
-"""A trained model looking at one clip of the store: attention, time line, and Grad-CAM of a trait."""
+"""Pictures of a trained model on one clip of the store: attention, time line, and Grad-CAM of a trait."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ MOVING_FRAMES_PER_S = 5.0
 
 @dataclass(frozen=True, eq=False)
 class SeenClip:
-    """A model and what it is given of one clip.
+    """A model and its inputs from one clip.
 
     Args:
         video_id: of the clip.
@@ -54,25 +54,25 @@ class SeenClip:
 
     @property
     def face_time_s(self) -> np.ndarray:
-        """When each face was seen, [Ts]."""
-        return self.batch["static_time_s"][0]
+        """Return the time of each face token, [Ts]."""
+        return np.asarray(self.batch["static_time_s"][0])
 
     @property
     def motion_time_s(self) -> np.ndarray:
-        """Middle of each window of motion, [Td]."""
-        return self.batch["dynamic_time_s"][0]
+        """Return the middle of each window of motion, [Td]."""
+        return np.asarray(self.batch["dynamic_time_s"][0])
 
     def attention(self) -> np.ndarray:
-        """Weights of the clip, [heads, Ts, Td].
+        """Return the attention weights of the clip, [heads, Ts, Td].
 
         Raises:
-            UserError: the model is in vector form, in which attention has nothing to choose.
+            UserError: the model is in vector form, whose attention has a single token.
         """
         from fusion.pictures.attention import get_attention_weights
 
         if self.model.form == "vector":
             raise UserError(f"{self.name} is in vector form: its attention has one token to look at; name another")
-        return get_attention_weights(self.model, self.batch)[0]
+        return np.asarray(get_attention_weights(self.model, self.batch)[0])
 
 
 def see_clip(config: RunConfig, video_id: str) -> SeenClip:
@@ -116,7 +116,7 @@ def see_clips(
     """Load a model and the cached features of a few videos, those that the store has.
 
     Raises:
-        UserError: the model is none of this program's.
+        UserError: the model is not of this program's class.
     """
     from fusion.model.model import CompletePersonalityModel
 
@@ -125,27 +125,25 @@ def see_clips(
     dynamic = {row.video_id: row for row in store.read(families.dynamic, video_ids)}
     model, _ = ModelSerializer(config.store.path).load(name.name, name.version)
     if not isinstance(model, CompletePersonalityModel):
-        raise UserError(f"{name} is a {type(model).__name__} and no model of this program's; name another")
+        raise UserError(f"{name} is a {type(model).__name__}, which this program does not use; name another")
     seen = {}
     for video_id in static.keys() & dynamic.keys():
         faces, motion = static[video_id], dynamic[video_id]
-        times = (faces.start_s, (motion.start_s + motion.end_s) / 2)
-        tokens = ClipTokens(
-            *(video_id, faces.vectors, times[0].astype("float32"), motion.vectors, times[1].astype("float32"))
-        )
+        face_s, motion_s = faces.start_s.astype(np.float32), ((motion.start_s + motion.end_s) / 2).astype(np.float32)
+        tokens = ClipTokens(video_id, faces.vectors, face_s, motion.vectors, motion_s)
         seen[video_id] = SeenClip(video_id, name, model, pad_batch([tokens]), motion.start_s, motion.end_s)
     return seen
 
 
 def draw_trait_grad_cam(config: RunConfig, video_id: str, trait: str, layer: str, most: int) -> Figure:
-    """Lay over the frames where in the faces a trait's score came from: above what raises it, below what lowers it.
+    """Lay Grad-CAM of a trait's score over the faces: above the places that raise it, below those that lower it.
 
     The score's gradient with respect to the static tokens goes on through ResNet-50 to the layer's maps. Motion
-    tokens are those of the store; faces are cut out of the video anew.
+    tokens are those of the store; faces are cut out of the video again.
 
     Raises:
-        UserError: as `see_clip`; the video is not in the folder, or its faces are others than those in the store.
-        extractors.errors.LayerError: there is no such layer.
+        UserError: as `see_clip`; the video is not in the folder, or its faces differ from those in the store.
+        extractors.errors.LayerError: the layer is unknown.
     """
     from fusion.model.relevance import face_gradient
 
@@ -202,7 +200,7 @@ def draw_relations(config: RunConfig, video_id: str) -> Figure:
 
 
 def draw_time_line(config: RunConfig, video_id: str, trait: str, *, moving: bool) -> Figure | FuncAnimation:
-    """Lay attention, and what it said for a trait, over the clip's frames.
+    """Draw attention, and its effect on a trait, below the clip's frames.
 
     Raises:
         UserError: as `see_clip`; the video is not in the folder or cannot be used; a model in vector form.
@@ -225,16 +223,16 @@ def draw_time_line(config: RunConfig, video_id: str, trait: str, *, moving: bool
 
 
 def video_file(config: RunConfig, video_id: str) -> Path:
-    """The file of a video.
+    """Return the file of a video.
 
     Raises:
-        UserError: no videos folder, or it does not have that video.
+        UserError: the settings name no videos folder, or the video is not in it.
     """
     if config.videos is None:
         raise UserError("which videos? give their folder with --videos DIR")
     folder = videos_folder(config)
     path = folder / video_id
-    # Ids of a store may come from anybody, and must not lead out of the folder.
+    # Ids in a store are not trusted, and must not lead out of the folder.
     if PurePosixPath(video_id).is_absolute() or ".." in PurePosixPath(video_id).parts or not path.is_file():
         raise UserError(f"there is no {video_id} in {folder}")
     return path

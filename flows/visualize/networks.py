@@ -1,4 +1,4 @@
-"""The feature networks looking at one video or picture: layers, maps over the frame, filters, features over time."""
+"""Pictures of the feature networks on one file: layers, maps over the frame, filters, features over time."""
 
 from __future__ import annotations
 
@@ -20,11 +20,12 @@ from extractors.pictures.dynamic import (
 from extractors.pictures.filters import maximise_filters
 from extractors.pictures.layers import check_channels, class_activation_map, layer_activations, liveliest, strongest
 from extractors.pictures.static import placed, plot_activations, plot_filters, plot_overlays
+from extractors.preparation.preparer import STILL_PICTURES
 from flows.config.settings import RunConfig
-from flows.visualize.clip import PICTURES, Face, faces_of, motion_maps, motion_of, prepared, static_network
+from flows.visualize.clip import Face, faces_of, motion_maps, motion_of, prepared, static_network
 from flows.visualize.files import heading_of
 
-LAST_MAPS = "conv5_block3_out"  # what ResNet-50 averages into its features
+LAST_MAPS = "conv5_block3_out"  # ResNet-50 averages these into its features
 
 
 def draw_static_layers(config: RunConfig, file: Path, layers: Sequence[str], count: int) -> Figure:
@@ -32,7 +33,7 @@ def draw_static_layers(config: RunConfig, file: Path, layers: Sequence[str], cou
 
     Raises:
         UserError: the file cannot be used.
-        extractors.errors.LayerError: there is no such layer.
+        extractors.errors.LayerError: the layer is unknown.
     """
     network = static_network(config).model
     face = _middle_face(config, file)
@@ -53,7 +54,7 @@ def draw_cam(config: RunConfig, file: Path, features: Sequence[int] | None, coun
 
     Raises:
         UserError: the file cannot be used.
-        extractors.errors.LayerError: there is no such feature.
+        extractors.errors.LayerError: the feature is unknown.
     """
     network = static_network(config).model
     face = _middle_face(config, file)
@@ -92,7 +93,7 @@ def draw_motion_layers(config: RunConfig, video: Path, layers: Sequence[str]) ->
 
     Raises:
         UserError: the video cannot be used.
-        extractors.errors.LayerError: there is no such layer.
+        extractors.errors.LayerError: the layer is unknown.
     """
     found = motion_maps(config, lambda: motion_of(config, video, [1]), list(dict.fromkeys(layers)))
     return plot_layers_over_time(
@@ -136,16 +137,16 @@ def draw_comparison(
     """Draw heat maps of features side by side over one window, with the optical flow. Raises as `draw_evolution`."""
     found, chosen = _seen(config, video, layer, features, count, [window])
     heading = heading_of(config, f"Where features of {layer} of I3D are active: {video.name}")
-    return (
-        animate_features(found, chosen, heading=heading) if moving else plot_comparison(*found, chosen, heading=heading)
-    )
+    if moving:
+        return animate_features(found, chosen, heading=heading)
+    return plot_comparison(found[0], chosen, heading=heading)
 
 
 def draw_volume(config: RunConfig, video: Path, layer: str, feature: int | None, window: int) -> Figure:
     """Draw one feature in space and time. Raises as `draw_evolution`."""
     found, (chosen,) = _seen(config, video, layer, None if feature is None else [feature], 1, [window])
     heading = heading_of(config, f"Feature {chosen} of {layer} of I3D in space and time: {video.name}")
-    return plot_volume(*found, chosen, heading=heading)
+    return plot_volume(found[0], chosen, heading=heading)
 
 
 def _seen(
@@ -159,7 +160,7 @@ def _seen(
 
 
 def _source(file: Path, face: Face) -> str:
-    return file.name if file.suffix.lower() in PICTURES else f"{file.name}, {face.time_s:.1f} s"
+    return file.name if file.suffix.lower() in STILL_PICTURES else f"{file.name}, {face.time_s:.1f} s"
 
 
 def _middle_face(config: RunConfig, file: Path) -> Face:

@@ -5,14 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 import numpy as np
-from matplotlib import colormaps
+from matplotlib import colormaps, rcParams
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import FancyBboxPatch
 from matplotlib.ticker import LogLocator, NullFormatter
 
 from fusion.model.architecture import Architecture, Block
-from fusion.pictures.style import COLOURS, PAGE_IN, SHOWN_DPI, page, printed
 
 COLUMNS = 4
 A3_IN = 297 / 25.4
@@ -23,7 +22,6 @@ TITLE_IN = 0.75
 DARK = 0.6  # share of the work above which text is white
 
 
-@printed
 def plot_architectures(architectures: Mapping[str, Architecture]) -> Figure:
     """Draw networks side by side, input on top: a box for each block with its parameters and its work.
 
@@ -39,9 +37,9 @@ def plot_architectures(architectures: Mapping[str, Architecture]) -> Figure:
     titles = list(architectures)
     rows = [titles[at : at + columns] for at in range(0, len(titles), columns)]
     heights = [max(max(_ranks(architectures[title])) + 1 for title in row) for row in rows]
-    width_in = A3_IN if columns == COLUMNS else PAGE_IN
+    width_in = A3_IN if columns == COLUMNS else rcParams["figure.figsize"][0]
     height_in = sum(ROW_IN * height + TITLE_IN for height in heights) + 0.05
-    figure = Figure(figsize=(width_in, height_in), dpi=SHOWN_DPI)
+    figure = Figure(figsize=(width_in, height_in))
     # constrained layout would include the text in the boxes' size; these axes fill the sheet
     grid = figure.add_gridspec(
         len(rows),
@@ -60,7 +58,6 @@ def plot_architectures(architectures: Mapping[str, Architecture]) -> Figure:
     return figure
 
 
-@printed
 def plot_costs(names: Sequence[str], costs: Mapping[str, Sequence[float]]) -> Figure:
     """Draw the costs of networks as dots on logarithmic scales, one panel per kind of cost.
 
@@ -71,11 +68,12 @@ def plot_costs(names: Sequence[str], costs: Mapping[str, Sequence[float]]) -> Fi
     Returns:
         The figure.
     """
-    figure = page(0.25 * len(names) + 0.8, "What networks cost")
+    figure = Figure(figsize=(rcParams["figure.figsize"][0], 0.25 * len(names) + 0.8), layout="constrained")
+    figure.suptitle("What networks cost")
     panels = figure.subplots(1, len(costs), sharey=True, squeeze=False)[0]
     for axes, (title, values) in zip(panels, costs.items(), strict=True):
         known = np.asarray(values, float)
-        axes.semilogx(known, range(len(names)), "o", color=COLOURS[0])
+        axes.semilogx(known, range(len(names)), "o", color="C0")
         axes.grid(axis="y", color="0.85")
         for row, value in enumerate(known):
             if np.isfinite(value):

@@ -8,11 +8,11 @@ from typing import Any
 
 import numpy as np
 from keras import ops
+from matplotlib import rcParams
 from matplotlib.figure import Figure
 
 from fusion.model.layers import CrossAttention
 from fusion.model.model import CompletePersonalityModel
-from fusion.pictures.style import page, printed
 
 PANELS_ACROSS = 3
 MOST_TICKS = 4
@@ -50,7 +50,6 @@ def get_attention_weights(
     return numbers
 
 
-@printed
 def plot_attention_map(
     weights: np.ndarray,
     *,
@@ -85,7 +84,8 @@ def plot_attention_map(
     panels = [(f"head {head + 1}", weights[head]) for head in range(heads)] + [("mean of heads", weights.mean(axis=0))]
     across = min(PANELS_ACROSS, len(panels))
     down = -(-len(panels) // across)
-    figure = page(1.9 * down + 0.3, title if title is not None else "")
+    figure = Figure(figsize=(rcParams["figure.figsize"][0], 1.9 * down + 0.3), layout="constrained")
+    figure.suptitle(title if title is not None else "")
     grid = figure.subplots(down, across, squeeze=False)
     peak = float(weights.max())
     images = []

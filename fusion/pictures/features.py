@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections import Counter
 from collections.abc import Sequence
 
 import numpy as np
+from matplotlib import rcParams
 from matplotlib.figure import Figure
 
 from fusion.features.dimensions import Components, Dimensions
 from fusion.features.identity import Identity
-from fusion.pictures.style import COLOURS, folded, page, printed
 
 LEGEND_ACROSS = 4
 MARKERS = "osD^vPX"  # one shape per colour, for prints without colour
 
 
-@printed
 def plot_identity(identity: Identity, title: str) -> Figure:
     """Draw the similarity of tokens of the same person and of different people, over the sample's pairs.
 
@@ -25,7 +25,8 @@ def plot_identity(identity: Identity, title: str) -> Figure:
         title: heading.
     """
     auc = "" if identity.auc is None else f", AUC {identity.auc:.3f}"
-    figure = page(3, f"{title}: same or different person{auc}")
+    figure = Figure(figsize=(rcParams["figure.figsize"][0], 3), layout="constrained")
+    figure.suptitle(f"{title}: same or different person{auc}")
     axes = figure.subplots()
     if identity.auc is None:
         axes.text(0.5, 0.5, "no two clips of one person, or one person only", ha="center", va="center")
@@ -34,8 +35,8 @@ def plot_identity(identity: Identity, title: str) -> Figure:
         both = np.concatenate([identity.same, identity.different])
         edges = np.linspace(both.min(), max(both.max(), both.min() + 1e-6), 61)
         for values, pair_kind, colour, style in (
-            (identity.different, "different people", COLOURS[0], "-"),
-            (identity.same, "one person, different clips", COLOURS[1], "--"),
+            (identity.different, "different people", "C0", "-"),
+            (identity.same, "one person, different clips", "C1", "--"),
         ):
             shares = np.histogram(values, edges)[0] / len(values)
             axes.stairs(shares, edges, color=colour, ls=style, lw=1.8, label=f"{pair_kind} ({len(values):,} pairs)")
@@ -46,7 +47,6 @@ def plot_identity(identity: Identity, title: str) -> Figure:
     return figure
 
 
-@printed
 def plot_components(components: Components, vectors: np.ndarray, people: Sequence[str], title: str) -> Figure:
     """Draw tokens along the first two principal components, and how much variance the components hold.
 
@@ -56,20 +56,21 @@ def plot_components(components: Components, vectors: np.ndarray, people: Sequenc
         people: the person in each, "" if unknown; the seven with the most tokens get a colour and a shape.
         title: heading.
     """
-    figure = page(3.4, f"{title}: principal components")
+    figure = Figure(figsize=(rcParams["figure.figsize"][0], 3.4), layout="constrained")
+    figure.suptitle(f"{title}: principal components")
     scatter, variance = figure.subplots(1, 2, width_ratios=(3, 2))
     x, y = components.project(vectors)[:, :2].T
     counts = Counter(person for person in people if person)
-    shown = [person for person, count in counts.most_common(len(COLOURS)) if count > 1]
+    shown = [person for person, count in counts.most_common(len(MARKERS)) if count > 1]
     rest = ~np.isin(people, shown)
     size = 14 if len(x) < 500 else 6
     label = "others" if shown else "all people"
     if rest.any():
         scatter.scatter(x[rest], y[rest], size, color="0.75", marker=".", label=label, rasterized=True)
-    for name, colour, marker in zip(shown, COLOURS, MARKERS, strict=False):
+    for place, (name, marker) in enumerate(zip(shown, MARKERS, strict=False)):
         theirs = np.asarray(people) == name
         scatter.scatter(
-            x[theirs], y[theirs], size, color=colour, marker=marker, label=folded(name, 20), rasterized=True
+            x[theirs], y[theirs], size, color=f"C{place}", marker=marker, label=textwrap.fill(name, 20), rasterized=True
         )
     figure.legend(loc="outside lower left", ncols=LEGEND_ACROSS, columnspacing=1, handletextpad=0.2)
     for axis, (setter, share) in enumerate(
@@ -77,7 +78,7 @@ def plot_components(components: Components, vectors: np.ndarray, people: Sequenc
     ):
         setter(f"component {axis + 1} ({share:.1%} of variance)")
     held = np.cumsum(components.ratio)
-    variance.semilogx(np.arange(1, len(held) + 1), held, color=COLOURS[0])
+    variance.semilogx(np.arange(1, len(held) + 1), held, color="C0")
     variance.xaxis.set_major_formatter("{x:,.0f}")
     needed = components.needed(0.9)
     variance.axvline(needed, color="0.5", ls=":")
@@ -89,7 +90,6 @@ def plot_components(components: Components, vectors: np.ndarray, people: Sequenc
     return figure
 
 
-@printed
 def plot_dimensions(dimensions: Dimensions, title: str) -> Figure:
     """Draw the distribution of every dimension, sorted by mean, and the share of tokens in which it is 0.
 
@@ -99,7 +99,8 @@ def plot_dimensions(dimensions: Dimensions, title: str) -> Figure:
         dimensions: of D dimensions.
         title: heading.
     """
-    figure = page(4.2, f"{title}: distribution of every dimension")
+    figure = Figure(figsize=(rcParams["figure.figsize"][0], 4.2), layout="constrained")
+    figure.suptitle(f"{title}: distribution of every dimension")
     values, zeros = figure.subplots(2, 1, sharex=True, height_ratios=(3, 1))
     order = np.argsort(dimensions.mean, kind="stable")
     low, lower, median, upper, high = dimensions.quantiles[:, order]
@@ -113,7 +114,7 @@ def plot_dimensions(dimensions: Dimensions, title: str) -> Figure:
     zeros.set_ylabel("share of 0")
     zeros.set_xlabel(f"dimensions, sorted by mean ({dimensions.tokens:,} tokens)")
     place = np.argsort(order)
-    for kind, colour, marker in zip(("dead", "constant", "saturated"), COLOURS[1:], "x+^", strict=False):
+    for kind, colour, marker in zip(("dead", "constant", "saturated"), ("C1", "C2", "C3"), "x+^", strict=True):
         found = list(getattr(dimensions, kind))
         if found:
             height = np.zeros(len(found)) if kind == "dead" else dimensions.highest[found]

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import numpy as np
+from matplotlib import rcParams
 from matplotlib.figure import Figure
 
-from fusion.pictures.style import COLOURS, page, printed
-
-DYNAMIC_COLOUR, STATIC_COLOUR = COLOURS[:2]
+DYNAMIC_COLOUR, STATIC_COLOUR = "C0", "C1"
 
 
 def head_scores(weights: np.ndarray, static_time_s: np.ndarray, dynamic_time_s: np.ndarray) -> dict[str, np.ndarray]:
@@ -33,14 +32,14 @@ def head_scores(weights: np.ndarray, static_time_s: np.ndarray, dynamic_time_s: 
     }
 
 
-@printed
 def plot_head_scores(
     weights: np.ndarray, static_time_s: np.ndarray, dynamic_time_s: np.ndarray, *, heading: str
 ) -> Figure:
     """Draw the numbers of `head_scores` as bars."""
     scores = head_scores(weights, static_time_s, dynamic_time_s)
     uniform = np.abs(static_time_s[:, None] - dynamic_time_s[None, :]).mean()
-    figure = page(0.34 * len(weights) + 1.1, heading)
+    figure = Figure(figsize=(rcParams["figure.figsize"][0], 0.34 * len(weights) + 1.1), layout="constrained")
+    figure.suptitle(heading)
     left, right = figure.subplots(1, 2, sharey=True)
     names = [f"head {head + 1}" for head in range(len(weights))]
     for axes, values, colour in (
@@ -59,7 +58,6 @@ def plot_head_scores(
     return figure
 
 
-@printed
 def plot_token_relations(
     weights: np.ndarray, static_time_s: np.ndarray, dynamic_time_s: np.ndarray, *, heading: str
 ) -> Figure:
@@ -73,7 +71,8 @@ def plot_token_relations(
     """
     heads = len(weights)
     largest = max(float(weights.max()), 1e-12)
-    figure = page(1.05 * heads + 0.8, f"{heading}\nwidest line: a weight of {largest:.2f}")
+    figure = Figure(figsize=(rcParams["figure.figsize"][0], 1.05 * heads + 0.8), layout="constrained")
+    figure.suptitle(f"{heading}\nwidest line: a weight of {largest:.2f}")
     panels = figure.subplots(heads, 1, sharex=True, squeeze=False)[:, 0]
     for head, axes in enumerate(panels):
         for face, row in enumerate(weights[head] / largest):

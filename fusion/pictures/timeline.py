@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from matplotlib import rcParams
 from matplotlib.animation import FuncAnimation
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -14,11 +15,10 @@ from matplotlib.figure import Figure
 from matplotlib.gridspec import SubplotSpec
 from matplotlib.lines import Line2D
 
-from fusion.pictures.style import COLOURS, LINES, MOVING_DPI, PAGE_IN, page, printed, settle
-
 BARS_IN, MOVING_IN = 1.25, 5.0
 ROUNDING = 1e-6  # of a score; smaller values carry no information
-FOR, AGAINST = COLOURS[:2]
+FOR, AGAINST = "C0", "C1"
+LINES = ("-", "--", "-.", ":")
 SILENCE = "no moment speaks for it or against it"
 
 
@@ -73,7 +73,6 @@ class TimeLine:
         return attention
 
 
-@printed
 def plot_time_line(line: TimeLine, frames: Sequence[np.ndarray], frame_time_s: np.ndarray, *, heading: str) -> Figure:
     """Draw a strip of frames, whose borders show the attention at their moment, above the weights over time.
 
@@ -90,8 +89,9 @@ def plot_time_line(line: TimeLine, frames: Sequence[np.ndarray], frame_time_s: n
         raise ValueError(f"{len(frames)} frames need as many times, got {len(frame_time_s)}")
     bars = 1 + (line.relevance is not None)
     height, width = frames[0].shape[:2]
-    strip_in = 0.9 * PAGE_IN / len(frames) * height / width
-    figure = page(strip_in + BARS_IN * bars + 1.0, heading)
+    strip_in = 0.9 * rcParams["figure.figsize"][0] / len(frames) * height / width
+    figure = Figure(figsize=(rcParams["figure.figsize"][0], strip_in + BARS_IN * bars + 1.0), layout="constrained")
+    figure.suptitle(heading)
     grid = figure.add_gridspec(1 + bars, 1, height_ratios=[strip_in + 0.35, *[BARS_IN] * bars])
     panels = grid[0].subgridspec(1, len(frames)).subplots(squeeze=False)[0]
     at = line.on_times(frame_time_s)
@@ -102,14 +102,13 @@ def plot_time_line(line: TimeLine, frames: Sequence[np.ndarray], frame_time_s: n
     return figure
 
 
-@printed
 def animate_time_line(
     line: TimeLine, frames: Sequence[np.ndarray], frame_time_s: np.ndarray, *, heading: str
 ) -> FuncAnimation:
     """Play the frames above the weights, with a moving marker; the frame's border shows the attention at its moment."""
     bars = 1 + (line.relevance is not None)
-    figure = page(3.0 + BARS_IN * bars, heading, width_in=MOVING_IN)
-    figure.set_dpi(MOVING_DPI)
+    figure = Figure(figsize=(MOVING_IN, 3.0 + BARS_IN * bars), layout="constrained")
+    figure.suptitle(heading)
     FigureCanvasAgg(figure)
     grid = figure.add_gridspec(1 + bars, 1, height_ratios=[2.6, *[BARS_IN] * bars])
     picture = figure.add_subplot(grid[0])
@@ -125,7 +124,6 @@ def animate_time_line(
         return markers
 
     draw(0)
-    settle(figure)
     step_s = float(np.median(np.diff(frame_time_s))) if len(frames) > 1 else 1.0
     return FuncAnimation(figure, draw, frames=len(frames), interval=1000 * step_s)
 

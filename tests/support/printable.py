@@ -3,17 +3,31 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Callable
 
+from matplotlib.animation import FuncAnimation
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.text import Text
+
+from flows.visualize.files import finish, picture_style
 
 PAGE_MM, LARGER_PAGE_MM = 180, 297  # two columns of a journal, A3
 SLACK_PX = 1.5
 
 
-def faults_of(figure: Figure, width_mm: float = PAGE_MM) -> list[str]:
-    """What is wrong with a figure, in words."""
+def faults_of(draw: Callable[[], Figure | FuncAnimation], width_mm: float = PAGE_MM) -> list[str]:
+    """Return what is wrong with a picture in the commands' style, in words."""
+    with picture_style():
+        drawn = draw()
+        if isinstance(drawn, FuncAnimation):
+            drawn._draw_was_started = True  # it is looked at, and never played
+            drawn = drawn._fig
+        finish(drawn)
+        return _faults(drawn, width_mm)
+
+
+def _faults(figure: Figure, width_mm: float) -> list[str]:
     canvas = FigureCanvasAgg(figure)
     canvas.draw()
     renderer, edge = canvas.get_renderer(), figure.bbox

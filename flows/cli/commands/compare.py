@@ -101,6 +101,7 @@ def _layers(name: str, network: Architecture) -> Table:
 
 
 def _keep(folder: Path, described: dict[str, Architecture], measured: dict[str, Measured], picture: Picture) -> None:
+    from flows.visualize.files import picture_style, save_picture
     from fusion.pictures.architectures import plot_architectures, plot_costs
 
     costs: dict[str, list[float]] = {
@@ -111,7 +112,6 @@ def _keep(folder: Path, described: dict[str, Architecture], measured: dict[str, 
         costs["latency (ms)"] = [one.latency_ms for one in measured.values()]
         costs["peak memory (MB)"] = [one.peak_mb for one in measured.values()]
     titles = {ENTRIES[name].title: network for name, network in described.items()}
-    figures = {"graphs": plot_architectures(titles), "costs": plot_costs(list(described), costs)}
     records: dict[str, Any] = {
         name: asdict(network)
         | {"macs": network.macs, "flops": network.flops}
@@ -120,8 +120,9 @@ def _keep(folder: Path, described: dict[str, Architecture], measured: dict[str, 
     }
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        for name, figure in figures.items():
-            figure.savefig(folder / f"{name}.{picture}")
+        with picture_style():
+            save_picture(plot_architectures(titles), folder / f"graphs.{picture}")
+            save_picture(plot_costs(list(described), costs), folder / f"costs.{picture}")
         (folder / "compare.json").write_text(json.dumps(records, indent=1), encoding="utf-8")
     except OSError as error:
         raise UserError(f"cannot write {folder}: {error.strerror}") from error

@@ -92,17 +92,19 @@ def evaluate_features(
         if settings.weights == "auto" or settings.videos is not None:
             settings = settle_weights(settings)
         from flows.evaluation import features
+        from flows.visualize.files import picture_style
 
         evaluated = features.evaluate_families(settings)
-        figures = dict(features.figures_of(settings, evaluated))
-        layers = {} if settings.videos is None else _layers(settings, clips, figures)
-        show_table(_identity_table(evaluated))
-        show_table(_dimension_table(evaluated))
-        for kind, found in layers.items():
-            show_table(_layer_table(kind, found))
-        plain = {kind: [asdict(layer) for layer in layers[kind]] for kind in evaluated if kind in layers}
-        results = features.results_of(settings, evaluated, plain)
-        folder = features.keep(settings.store.path, results, figures, picture.value)
+        with picture_style():
+            figures = dict(features.figures_of(settings, evaluated))
+            layers = {} if settings.videos is None else _layers(settings, clips, figures)
+            show_table(_identity_table(evaluated))
+            show_table(_dimension_table(evaluated))
+            for kind, found in layers.items():
+                show_table(_layer_table(kind, found))
+            plain = {kind: [asdict(layer) for layer in layers[kind]] for kind in evaluated if kind in layers}
+            results = features.results_of(settings, evaluated, plain)
+            folder = features.keep(settings.store.path, results, figures, picture.value)
         console.say(f"Evaluate features: all figures and {console.counted(len(figures), 'picture')} are in {folder}")
 
 

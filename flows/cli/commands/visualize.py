@@ -87,8 +87,9 @@ def _drawing(
         check_writable(out)
     with command(f"visualize-{name}", config, assignments, flags, makes_store="model" not in flags) as settings:
         from flows.archive.families import settle_weights
+        from flows.visualize.files import picture_style
 
-        with console.console.status("Drawing"):
+        with console.console.status("Drawing"), picture_style():
             yield settle_weights(settings, needs)
         console.say(f"Picture: {out}")
 

@@ -256,7 +256,7 @@ def test_a_large_archive_is_told_in_sums_and_a_page_of_bounded_size(store, tmp_p
     ]
     for place, row in enumerate(tables.rows["statistics"][1:]):
         assert float(row[1]) == pytest.approx(float(traits[:, place].mean()), abs=6e-4)
-    assert "has its features no more" in page
+    assert "features are no longer in the store" in page
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,88 @@
+"""Single videos read through a child process, so that no video can harm or hang the process that draws or trains."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+
+from extractors.assets import catalog
+from extractors.errors import VideoError
+from extractors.faces.track import FaceTrack
+from extractors.preparation.pool import Again, Finished, PreparerPool
+from extractors.preparation.preparer import FaceCrop, Frame, Motion, Part, PreparationSettings, Request
+from flows.archive.families import FACE_ASSET, asset_folder
+from flows.config.settings import RunConfig
+
+
+class VideoReader:
+    """Reads one video after the other, each within `limits.*`. Use it as a context manager.
+
+    Args:
+        config: its settings of faces, crops and limits apply.
+        finds_faces: whether `parts` is called without a track. This needs the face detector's file.
+    """
+
+    def __init__(self, config: RunConfig, *, finds_faces: bool = False) -> None:
+        face_model = None
+        if finds_faces:
+            (file,) = catalog.known_assets()[FACE_ASSET].files
+            face_model = catalog.resolve(FACE_ASSET, folder=asset_folder(config, FACE_ASSET)) / file.name
+        settings = PreparationSettings(
+            face_model=face_model,
+            video=config.video,
+            faces=config.faces,
+            crops=config.crops,
+            # With this engine the child sends grey frames. The callers need optical flow in pixels, and compute it.
+            optical_flow=config.optical_flow.model_copy(update={"engine": "xla"}),
+            limits=config.limits,
+        )
+        self._pool = PreparerPool(settings, 1, config.extract.stall_s)
+
+    def __enter__(self) -> VideoReader:
+        self._pool.__enter__()
+        return self
+
+    def __exit__(self, *reason: object) -> None:
+        self._pool.__exit__(*reason)
+
+    def parts(self, request: Request) -> list[Part]:
+        """Return what `extractors.preparation.preparer.Preparer.prepare` yields; windows of motion are grey frames.
+
+        Raises:
+            VideoError: the video cannot be used, or exceeds a limit, or the child process crashed.
+        """
+        found: list[Part] = []
+        for _, part in self._pool.prepare([request]):
+            match part:
+                case VideoError():
+                    raise part
+                case Again():
+                    found.clear()
+                case Motion():
+                    found.append(replace(part, fields=part.fields.copy()))
+                case Finished():
+                    pass
+                case _:
+                    found.append(part)
+        return found
+
+    def frames(self, path: Path, numbers: Collection[int]) -> dict[int, np.ndarray]:
+        """Return some frames of the grid: number -> uint8 RGB [H, W, 3]. A still picture has frame 0 only.
+
+        Raises:
+            VideoError: as `parts`.
+        """
+        parts = self.parts(Request(path, frames=frozenset(numbers)))
+        return {part.number: part.pixels for part in parts if isinstance(part, Frame)}
+
+    def crops(self, path: Path, track: FaceTrack) -> np.ndarray:
+        """Return the face crops that static tokens are made of, uint8 RGB [n, 224, 224, 3].
+
+        Raises:
+            VideoError: as `parts`.
+        """
+        parts = self.parts(Request(path, track, static=True))
+        return np.stack([part.pixels for part in parts if isinstance(part, FaceCrop)])
