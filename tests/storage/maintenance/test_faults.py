@@ -60,7 +60,7 @@ class Case:
 def families_case(format: str, draw, static) -> Case:
     def seen(root: Path) -> Any:
         store = FeatureStore(root)
-        return {video.video_id: (video.video_sha256, video.checksum(1)) for video in store.read(static)}
+        return {video.video_id: (video.video_sha256, video.checksum()) for video in store.read(static)}
 
     return Case(
         before=lambda _: None,
