@@ -2,7 +2,7 @@
 
 from storage.errors import StoreError
 from storage.exports.csv import read_trait_csv, write_trait_csv
-from storage.exports.rows import TraitRow
+from storage.exports.rows import Unscored
 from storage.models.serializer import ModelSerializer
 from storage.shards.family import Family
 from storage.shards.features import VideoFeatures
@@ -19,7 +19,7 @@ __all__ = [
     "Score",
     "ScoreStore",
     "StoreError",
-    "TraitRow",
+    "Unscored",
     "VideoFeatures",
     "read_trait_csv",
     "write_trait_csv",

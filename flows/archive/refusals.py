@@ -22,15 +22,11 @@ class AllRefusedError(UserError):
 
 def refusal_reasons(config: RunConfig, families: Families, videos: Iterable[VideoFile]) -> Counter[str]:
     """Count the videos whose present bytes were refused with these settings and have no features, by reason."""
-    reasons = {
-        (row.video_id, row.video_sha256): row.reason
-        for row in FailureLog(config.store.path).current()
-        if row.key == families.features
-    }
-    refused = {video.video_id: video.sha256 for video in videos if (video.video_id, video.sha256) in reasons}
+    failures = FailureLog(config.store.path).refused(families.features)
+    refused = {video.video_id: video.sha256 for video in videos if (video.video_id, video.sha256) in failures}
     for video_id in ready_videos(config, families, refused):
         del refused[video_id]
-    return Counter(reasons[which] for which in refused.items())
+    return Counter(failures[which].reason for which in refused.items())
 
 
 def in_words(reasons: Mapping[str, int]) -> str:

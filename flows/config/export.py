@@ -45,7 +45,7 @@ class ExportSettings(BaseModel, frozen=True, extra="forbid"):
         return (self.since is None or time >= self.since) and (self.until is None or time < self.until)
 
 
-def chosen_columns(settings: ExportSettings, out: StorePath | None) -> list[TraitColumn]:
+def chosen_columns(settings: ExportSettings, out: StorePath | None, model: str = "") -> list[TraitColumn]:
     """The columns that the settings name, in their order.
 
     Raises:
@@ -53,7 +53,7 @@ def chosen_columns(settings: ExportSettings, out: StorePath | None) -> list[Trai
     """
     if out is not None and out.suffix.lower() not in FORMATS:
         raise UserError(f"cannot write {out}: its name must end in {' or '.join(FORMATS)}")
-    known = {column.name: column for column in trait_columns(TRAITS)}
+    known = {column.name: column for column in trait_columns(TRAITS, model)}
     names = known if settings.columns is None else settings.columns
     unknown = [name for name in names if name not in known]
     if unknown:

@@ -12,14 +12,14 @@ from flows.archive.families import Families, families_of
 from flows.archive.model_card import INTENDED, limits
 from flows.archive.models import ModelReference
 from flows.archive.refusals import how_to_list, in_words
-from flows.archive.rows import trait_rows
+from flows.archive.rows import export_rows
 from flows.archive.videos import Archive
 from flows.config.export import chosen_columns
 from flows.config.settings import RunConfig
 from flows.pipeline.steps import step
 from flows.session import console
 from storage.exports.package import write_export
-from storage.exports.rows import TraitRow
+from storage.exports.rows import Row, Unscored
 from storage.files.paths import StorePath
 from storage.models.provenance import program_version
 from storage.models.serializer import ModelSerializer
@@ -41,7 +41,7 @@ def export(config: RunConfig, videos: Archive, model: ModelReference) -> ExportR
     Raises:
         UserError: a column is not known, or `config.out` has another ending than .csv or .parquet.
     """
-    columns = chosen_columns(config.export, config.out)
+    columns = chosen_columns(config.export, config.out, str(model))
     metadata = ModelSerializer(config.store.path).metadata(model.name, model.version)
     families = families_of(config)
     path = config.out
@@ -50,19 +50,19 @@ def export(config: RunConfig, videos: Archive, model: ModelReference) -> ExportR
     reasons: Counter[str] = Counter()
     undated = 0
 
-    def chosen() -> Iterator[TraitRow]:
+    def chosen() -> Iterator[Row]:
         nonlocal undated
-        for row in trait_rows(config, families, videos, model):
+        for row in export_rows(config.store.path, families, videos, model):
             if config.export.bounded:
-                # Only a score has a time. What has none is not in any range of time.
-                if row.score is None:
+                # Only scores have a time; a row without one is in no range of time.
+                if isinstance(row, Unscored):
                     continue
-                if row.score.scored_at is None:
+                if row.scored_at is None:
                     undated += 1
                     continue
-                if not config.export.holds(row.score.scored_at):
+                if not config.export.holds(row.scored_at):
                     continue
-            reasons[row.reason] += 1
+            reasons[row.reason if isinstance(row, Unscored) else ""] += 1
             yield row
 
     write_export(path, chosen(), columns, lambda: _about(config, families, model, metadata, reasons, videos.unread))

@@ -1,4 +1,4 @@
-"""Videos that could not be used, with the reason: one row per failed video and attempt, in STORE/failures/."""
+"""Videos that could not be used, with the reason: one row for each failed attempt, in STORE/failures/."""
 
 from __future__ import annotations
 
@@ -28,14 +28,14 @@ class Failure:
     """One attempt at a video that failed.
 
     Args:
-        video_id: POSIX path of the file below the videos folder, with its extension.
-        video_sha256: SHA-256 of the file's bytes, in hex; empty where they could not be read.
+        video_id: POSIX path of the file relative to the videos folder, with its extension.
+        video_sha256: SHA-256 of the file's bytes, in hex; empty if they could not be read.
         key: of the feature family that the attempt was for.
         stage: part of extraction that refused the video: "decode", "faces" or "motion"; "extract" for a fault of the
             program.
         reason: short code in snake_case.
         message: one sentence for people.
-        attempts: how often this has been tried, this time included.
+        attempts: number of attempts so far, including this one.
     """
 
     video_id: str
@@ -48,7 +48,7 @@ class Failure:
 
 
 class LastFailure(NamedTuple):
-    """How often a video has failed, and the reason of the last time."""
+    """How often a video has failed, and the reason of the last failure."""
 
     attempts: int
     reason: str
@@ -58,7 +58,7 @@ _ATTEMPTS = attrgetter("attempts")
 
 
 class FailureLog:
-    """All failures of a store. What failed and succeeded later stays listed: see `still_refused`.
+    """All failures of a store, including those of videos that succeeded later: see `still_refused`.
 
     Args:
         root: the store's folder.
@@ -92,8 +92,16 @@ class FailureLog:
         latest = {(row["video_id"], row["video_sha256"], row["key"]): row for row in table.to_pylist()}
         return [Failure(**latest[which]) for which in sorted(latest)]
 
+    def refused(self, key: str) -> dict[tuple[str, str], Failure]:
+        """Read the latest failures for one key, by video_id and video_sha256, sorted by these.
+
+        Raises:
+            StoreError: as `current`.
+        """
+        return {(row.video_id, row.video_sha256): row for row in self.current() if row.key == key}
+
     def last(self, videos: Mapping[str, str], key: str) -> dict[str, LastFailure]:
-        """Find how often these videos have failed, and why they did last. What was read before is remembered.
+        """Find how often these videos have failed, and the last reason. Parts of the log are read once and remembered.
 
         Args:
             videos: video_id -> SHA-256 of its bytes.
@@ -133,7 +141,7 @@ class FailureLog:
 
 
 def check_failures(path: StorePath) -> None:
-    """Read all of one file of the log. Raises StoreError where it is damaged or too new."""
+    """Read a whole file of the log. Raises StoreError if it is damaged or too new."""
     _read(path)
 
 
