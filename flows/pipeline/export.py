@@ -1,4 +1,4 @@
-"""The flow `export`: scores as CSV or Parquet, one row for every video of the archive, with a description beside."""
+"""The flow `export`: scores as CSV or Parquet, one row for every video of the archive, and a description."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from storage.models.serializer import ModelSerializer
 
 @dataclass(frozen=True, slots=True)
 class ExportReport:
-    """Where the file is and what is in it: number of scored videos, and of others by reason."""
+    """The path of the file, the number of scored videos in it, and of others by reason."""
 
     path: StorePath
     scored: int
@@ -39,7 +39,7 @@ def export(config: RunConfig, videos: Archive, model: ModelReference) -> ExportR
     """Write the file to `config.out`, or to STORE/exports/<model>-<version>.csv.
 
     Raises:
-        UserError: a column is not known, or `config.out` has another ending than .csv or .parquet.
+        UserError: a column is unknown, or `config.out` ends in neither .csv nor .parquet.
     """
     columns = chosen_columns(config.export, config.out, str(model))
     metadata = ModelSerializer(config.store.path).metadata(model.name, model.version)
@@ -71,8 +71,8 @@ def export(config: RunConfig, videos: Archive, model: ModelReference) -> ExportR
     console.say(f"Export: {console.counted(scored, 'video')} scored{others}")
     if undated:
         console.say(
-            f"Export: left out {console.counted(undated, 'score')} whose time was not recorded; give neither --since "
-            "nor --until to have all, or score again",
+            f"Export: left out {console.counted(undated, 'score')} whose time was not recorded; omit --since and "
+            "--until to export all, or score again",
             style="yellow",
         )
     return ExportReport(path, scored, dict(reasons))

@@ -62,25 +62,27 @@ class FailureLog:
 
     Args:
         root: the store's folder.
+        confirm: called before each commit, as by `FeatureStore`.
 
     Raises:
         StoreError: the folder is not a store.
     """
 
-    def __init__(self, root: str | StorePath) -> None:
+    def __init__(self, root: str | StorePath, confirm: Callable[[Path], None] | None = None) -> None:
+        self._confirm = confirm
         self._folder = open_store(root) / "failures"
         self._seen: set[StorePath] = set()
         self._last: dict[tuple[str, str, str], LastFailure] = {}
 
-    def add(self, rows: Sequence[Failure], confirm: Callable[[Path], None] | None = None) -> None:
-        """Commit failures, all or none; `confirm` is as for `FeatureStore.write`.
+    def add(self, rows: Sequence[Failure]) -> None:
+        """Commit failures, all or none.
 
         Raises:
             StoreError: the operating system refused.
         """
         if rows:
             table = pa.Table.from_pylist([asdict(row) for row in rows], schema=_SCHEMA)
-            add_rows(self._folder, "failures", table, confirm)
+            add_rows(self._folder, "failures", table, self._confirm)
 
     def current(self) -> list[Failure]:
         """Read the latest failure for each (video_id, video_sha256, key), sorted by these.
