@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from storage.errors import StoreError
     from storage.exports.csv import read_trait_csv, write_trait_csv
-    from storage.exports.rows import TraitRow
+    from storage.exports.rows import Unscored
     from storage.models.serializer import ModelSerializer
     from storage.shards.family import Family
     from storage.shards.features import VideoFeatures
@@ -26,7 +26,7 @@ __all__ = [
     "Score",
     "ScoreStore",
     "StoreError",
-    "TraitRow",
+    "Unscored",
     "VideoFeatures",
     "read_trait_csv",
     "write_trait_csv",
@@ -36,7 +36,7 @@ _MODULE_OF = {
     "StoreError": "storage.errors",
     "read_trait_csv": "storage.exports.csv",
     "write_trait_csv": "storage.exports.csv",
-    "TraitRow": "storage.exports.rows",
+    "Unscored": "storage.exports.rows",
     "ModelSerializer": "storage.models.serializer",
     "Family": "storage.shards.family",
     "VideoFeatures": "storage.shards.features",

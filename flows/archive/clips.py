@@ -1,4 +1,4 @@
-"""Cached tokens of videos, static and dynamic side by side, as the model takes them."""
+"""Cached tokens of videos, static and dynamic together, as the model takes them."""
 
 from __future__ import annotations
 
@@ -17,19 +17,18 @@ from storage.shards.features import VideoFeatures
 from storage.shards.store import FeatureStore
 
 VIDEOS_AT_A_TIME = 1024
-VIDEOS_PER_GROUP = 64  # of a large shard, at a time, where training shuffles
+VIDEOS_PER_GROUP = 64  # of a large shard, read together when training shuffles
 
 
 @dataclass(frozen=True, slots=True)
 class CachedClip:
-    """One video's tokens and what else a score states about it.
+    """One video's tokens, and the other facts that its score states.
 
     Args:
         tokens: what the model takes.
         sha256: digest of the video's bytes, in hex.
         face_coverage: share of grid frames on which the main person's face was detected, 0 to 1.
-        facts: the rest of `extractors.faces.quality.Quality`, without what is not known; empty for features of before
-            it was kept.
+        facts: the other known facts of `extractors.faces.quality.Quality`; empty for features older than them.
     """
 
     tokens: ClipTokens
@@ -39,7 +38,7 @@ class CachedClip:
 
 
 def ready_videos(config: RunConfig, families: Families, wanted: Mapping[str, str]) -> list[str]:
-    """Find the videos that have both kinds of tokens, made from the bytes that are wanted (video_id -> SHA-256)."""
+    """Find the videos that have both kinds of tokens, made from the bytes that are requested (video_id -> SHA-256)."""
     store = FeatureStore(config.store.path)
     done = [store.done(family) for family in (families.static, families.dynamic)]
     return [video for video, sha256 in wanted.items() if all(known.get(video) == sha256 for known in done)]
@@ -49,8 +48,8 @@ def read_clips(config: RunConfig, families: Families, ready: Sequence[str]) -> I
     """Read the tokens of videos, each once, in the order of their shards; at most 1,024 are in memory at a time.
 
     Args:
-        config: where the store is.
-        families: which features.
+        config: of the run; it names the store.
+        families: of the features.
         ready: from `ready_videos`.
     """
     store = FeatureStore(config.store.path)
@@ -61,14 +60,14 @@ def read_clips(config: RunConfig, families: Families, ready: Sequence[str]) -> I
 
 
 class StoredClips:
-    """Tokens of videos as training takes them: read from the store whenever they are asked for.
+    """Tokens of videos for training, read from the store whenever they are requested.
 
     See `fusion.clips.sources.ClipSource`.
 
     Args:
-        config: where the store is.
-        families: which features.
-        ready: N videos, from `ready_videos`; their places are the clips' numbers.
+        config: of the run; it names the store.
+        families: of the features.
+        ready: N videos, from `ready_videos`; their positions are the clips' numbers.
     """
 
     def __init__(self, config: RunConfig, families: Families, ready: Sequence[str]) -> None:
@@ -80,7 +79,7 @@ class StoredClips:
         return len(self._ready)
 
     def groups(self) -> list[np.ndarray]:
-        """Videos whose static tokens are neighbours in a shard."""
+        """Return groups of videos whose static tokens are neighbours in a shard."""
         number = {video: row for row, video in enumerate(self._ready)}
         of_shard: dict[str, list[int]] = {}
         for video, shard in self._store.shard_of(self._families.static).items():
@@ -93,7 +92,7 @@ class StoredClips:
         """Read the tokens of some videos.
 
         Raises:
-            StoreError: they are not in the store any more.
+            StoreError: they are no longer in the store.
         """
         videos = [self._ready[row] for row in rows]
         found = {clip.tokens.video_id: clip.tokens for clip in _joined(self._store, self._families, videos)}
@@ -104,9 +103,9 @@ class StoredClips:
 
 
 def _joined(store: FeatureStore, families: Families, videos: Sequence[str]) -> Iterator[CachedClip]:
-    """Both kinds of tokens of videos, in the store's order of the static ones.
+    """Yield both kinds of tokens of videos, in the store's order of the static ones.
 
-    They are streams that usually run side by side. Where they do not, motion tokens wait for their video's turn.
+    Both streams usually run in parallel. If they do not, motion tokens wait in memory for their video's turn.
     """
     waiting: dict[str, VideoFeatures] = {}
     dynamic_tokens = store.read(families.dynamic, videos, as_known=True)
@@ -115,7 +114,7 @@ def _joined(store: FeatureStore, families: Families, videos: Sequence[str]) -> I
         while video_id not in waiting and (dynamic := next(dynamic_tokens, None)) is not None:
             waiting[dynamic.video_id] = dynamic
         dynamic = waiting.pop(video_id, None)
-        if dynamic is None:  # removed meanwhile
+        if dynamic is None:  # removed in the meantime
             continue
         tokens = ClipTokens(
             video_id,

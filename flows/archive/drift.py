@@ -1,4 +1,4 @@
-"""What has become of the scores since the last model, or since the last run: the summary that people look at first."""
+"""How scores have changed since the last model or the last run: the summary that people look at first."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ class Drift:
     """Two populations of scores.
 
     Args:
-        previous: what came before, in words: a model, or the videos of earlier runs.
-        current: what is compared with it.
-        previous_videos, videos: how many scores each has.
-        traits: the five, compared.
+        previous: the earlier population in words: a model, or the videos of earlier runs.
+        current: the later population.
+        previous_videos, videos: number of scores in each.
+        traits: the comparison of each of the five.
     """
 
     previous: str
@@ -38,14 +38,14 @@ class Drift:
 
 
 def drifts_of(root: str | StorePath, model: ModelReference) -> list[Drift]:
-    """Compare a model's scores with those of the version before it that has any, and its last run's with earlier ones'.
+    """Compare a model's scores with those of the last version that has any, and its last run's with earlier runs'.
 
     Args:
         root: the store's folder.
-        model: whose scores.
+        model: the model of the scores.
 
     Returns:
-        At most one of each kind, in that order; none where there is nothing to compare.
+        At most one comparison of each kind, in this order; an empty list if there is nothing to compare.
     """
     store = ScoreStore(root)
     scores = _population(store.read(model.name, model.version))
@@ -62,16 +62,16 @@ def drifts_of(root: str | StorePath, model: ModelReference) -> list[Drift]:
         drifts.append(
             _compare(
                 "videos of earlier runs",
-                scores.where(~last),
+                scores.subset(~last),
                 f"those scored at {time:%Y-%m-%d %H:%M} UTC",
-                scores.where(last),
+                scores.subset(last),
             )
         )
     return drifts
 
 
 def drift_table(drift: Drift) -> Table:
-    """One comparison, a row for each trait."""
+    """Format a comparison as a table, with a row for each trait."""
     table = Table("trait", title=f"{drift.current} beside {drift.previous}", title_justify="left")
     for heading in ("mean before", "mean now", "sd before", "sd now", "PSI", "KS", "rank correlation"):
         table.add_column(heading, justify="right")
@@ -85,26 +85,26 @@ def drift_table(drift: Drift) -> Table:
     )
     chance = psi_by_chance(drift.previous_videos, drift.videos)
     if chance >= PSI_SHIFT:
-        table.caption += f" Of so few videos chance alone makes it about {chance:.1f}: look at the means and at KS."
+        table.caption += f" With so few videos chance alone makes it about {chance:.1f}: look at the means and at KS."
     table.caption_justify = "left"
     return table
 
 
 @dataclass(frozen=True, eq=False)
 class _Population:
-    """Scores of one model, without what a comparison has no use for: archives have millions.
+    """Scores of one model, reduced to the needs of a comparison because archives have millions.
 
     Args:
-        rows: place of each video, by its id and the digest of its bytes: with other bytes it is another video.
+        rows: place of each video, by its id and the digest of its bytes; other bytes make another video.
         traits: float32 [N, 5].
-        scored_at: int64 [N], seconds since 1970; 0 where it was not recorded.
+        scored_at: int64 [N], seconds since 1970; 0 if it was not recorded.
     """
 
     rows: dict[tuple[str, str], int]
     traits: np.ndarray
     scored_at: np.ndarray
 
-    def where(self, chosen: np.ndarray) -> _Population:
+    def subset(self, chosen: np.ndarray) -> _Population:
         place = np.cumsum(chosen) - 1
         rows = {video: int(place[row]) for video, row in self.rows.items() if chosen[row]}
         return _Population(rows, self.traits[chosen], self.scored_at[chosen])

@@ -1,4 +1,4 @@
-"""Which feature families a configuration stands for: the one place where settings become cache keys."""
+"""The feature families of a configuration: the one place where settings become cache keys."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import Any, Literal
 
 from extractors import dynamic, static
 from extractors.assets import catalog
+from extractors.assets.files import AssetError
 from extractors.assets.own import find_own
 from extractors.faces.quality import QUALITY
 from extractors.optical_flow.computer import OpticalFlowComputer
@@ -26,7 +27,7 @@ FACE_ROW = ("x", "y", "width", "height", "score")
 
 @dataclass(frozen=True)
 class Families:
-    """The three families of one configuration; a later one's settings hold those of what it is made from."""
+    """The three families of one configuration; a family's settings include those of the families it is made from."""
 
     faces: Family
     static: Family
@@ -34,27 +35,25 @@ class Families:
 
     @property
     def features(self) -> str:
-        """Keys of the features that scores come from, as the trait CSV states them."""
+        """Keys of the features behind a score, as the trait CSV states them."""
         return f"static:{self.static.key} dynamic:{self.dynamic.key}"
 
 
 def families_of(config: RunConfig) -> Families:
-    """Work out the families of a configuration whose `weights` are settled (see `settle_weights`).
+    """Return the families of a configuration whose `weights` are settled (see `settle_weights`).
 
-    The key stands for the numbers that a model gets to see, so features that are kept as float16 are others than those
-    kept as float32. Were it the same key, a run with another `store.dtype` would add to what is there, and models and
-    scores would come from a mixture that nothing records. The price is that what is cached as float32 is made anew for
-    float16.
+    The key represents the numbers that a model sees, so float16 features have another key than float32 features. With
+    one key for both, a run with another `store.dtype` would add to the existing features, and models and scores would
+    come from a mixture that nothing records. The price is that float32 features are computed again for float16.
     """
-    if config.weights == "auto":
-        raise ValueError("weights must be settled before features have a key")
+    weights = settled_weights(config)
     faces = {
         "video": config.video.numerics,
         "faces": config.faces.model_dump(mode="json"),
         "detector": catalog.known_assets()[FACE_ASSET].digest,
     }
     crops = {"faces": faces, "crops": config.crops.model_dump(mode="json")}
-    # Rounding changes the numbers. Boxes of faces are never rounded, and float32, which is not, has no word for it.
+    # Rounding changes the numbers. Boxes of faces are never rounded, and float32 leaves the settings unchanged.
     kept = {} if config.store.dtype == "float32" else {"kept_as": config.store.dtype}
     motion = {
         **OpticalFlowComputer.from_settings(config.optical_flow).numerics,
@@ -65,7 +64,7 @@ def families_of(config: RunConfig) -> Families:
         static=Family(
             "static",
             dim=static.FEATURES,
-            settings={**crops, **kept, "static": config.static.numerics(config.weights, config.seed, config.assets)},
+            settings={**crops, **kept, "static": config.static.numerics(weights, config.seed, config.assets)},
             quality=(*QUALITY, "face_score"),
         ),
         dynamic=Family(
@@ -75,7 +74,7 @@ def families_of(config: RunConfig) -> Families:
                 **crops,
                 **kept,
                 "optical_flow": motion,
-                "dynamic": config.dynamic.numerics(config.weights, config.seed),
+                "dynamic": config.dynamic.numerics(weights, config.seed),
             },
             quality=(*QUALITY, "face_score", "fields"),
         ),
@@ -83,14 +82,14 @@ def families_of(config: RunConfig) -> Families:
 
 
 def stored_families(root: str | StorePath, metadata: Mapping[str, Any]) -> Families:
-    """The families that a model was trained on, as the store describes them, whatever the settings are today.
+    """Return the families that a model was trained on, as the store describes them, whatever the present settings.
 
     Args:
         root: the store's folder.
-        metadata: the model's.
+        metadata: of the model.
 
     Raises:
-        UserError: the store has no such features any more.
+        UserError: the store no longer has these features.
     """
     stored = {(family.name, family.key): family for family in FeatureStore(root).families()}
     try:
@@ -100,7 +99,7 @@ def stored_families(root: str | StorePath, metadata: Mapping[str, Any]) -> Famil
             f"{root} has no features static:{metadata['static_key']} dynamic:{metadata['dynamic_key']}, on which this "
             "model was trained; run `traitline extract` with the settings of that time"
         ) from error
-    # Facts were added over time. Features of before any was kept had only the coverage, and their boxes nothing.
+    # Facts were added over time. The oldest features have only the coverage, and their boxes have none.
     known = tuple(name for name in static.quality if name in QUALITY)
     facts = known if len(known) > 1 else ()
     faces = Family("faces", dim=len(FACE_ROW), settings=static.settings["faces"], quality=("detected", *facts))
@@ -108,11 +107,11 @@ def stored_families(root: str | StorePath, metadata: Mapping[str, Any]) -> Famil
 
 
 def settle_weights(config: RunConfig, needs: Sequence[Part] = PARTS) -> RunConfig:
-    """Turn `weights: auto` into what this machine can have, and make sure that what is needed is at hand.
+    """Replace `weights: auto` by the best that this machine can get, and check that the needed assets are present.
 
     Raises:
-        extractors.assets.AssetError: an asset cannot be had; says where to put it.
-        UserError: a fine-tuned network was made from random weights, and the others are to be pretrained; or the like.
+        extractors.assets.AssetError: an asset cannot be found; the message says where to put it.
+        UserError: a fine-tuned network and the other networks have different base weights.
     """
     settled = _without_auto(config)
     _resolve(settled, needs)
@@ -127,31 +126,35 @@ def settle_weights(config: RunConfig, needs: Sequence[Part] = PARTS) -> RunConfi
 
 
 def _without_auto(config: RunConfig) -> RunConfig:
-    """Settle on pretrained weights where all networks can have them, whichever are needed: they make one key."""
+    """Choose pretrained weights if all networks can get them, needed or not: together they determine the key."""
     if config.weights != "auto":
         return config
     pretrained = config.model_copy(update={"weights": "pretrained"})
     try:
         _resolve(pretrained, ("static", "dynamic"))
-    except catalog.AssetError:
+    except AssetError:
         return config.model_copy(update={"weights": "random"})
     return pretrained
 
 
-def static_weights(config: RunConfig) -> str:
-    """What weights ResNet-50 is to have, as `StaticFeatureExtractor` takes it."""
-    return config.static.weights if config.static.weights is not None else config.weights
-
-
 def settled_weights(config: RunConfig) -> Literal["pretrained", "random"]:
-    """Return the weights of a configuration that `settle_weights` has returned."""
+    """Return the weights of a configuration that `settle_weights` has settled.
+
+    Raises:
+        ValueError: they are still "auto".
+    """
     if config.weights == "auto":
-        raise ValueError("weights must be settled before networks are built")
+        raise ValueError("weights must be settled first: see settle_weights")
     return config.weights
 
 
+def static_weights(config: RunConfig) -> str:
+    """Return the weights of ResNet-50, as `StaticFeatureExtractor` takes them."""
+    return config.static.weights if config.static.weights is not None else config.weights
+
+
 def asset_folder(config: RunConfig, name: str) -> Path | None:
-    """Folder in which the user keeps this asset, if the settings say so."""
+    """Return the folder in which the user keeps this asset, if the settings name one."""
     return config.assets / name if config.assets is not None else None
 
 
@@ -166,10 +169,10 @@ def _resolve(config: RunConfig, needs: Sequence[Part]) -> None:
             continue
         try:
             catalog.resolve(names[part], folder=asset_folder(config, names[part]))
-        except catalog.AssetError as error:
+        except AssetError as error:
             if part == "faces":  # needed whatever the weights are
                 raise
-            raise catalog.AssetError(
+            raise AssetError(
                 f"{error}. To try everything without them, give --weights random, or --weights auto, which "
-                "`traitline demo` uses and which takes random ones where no others can be had: such scores mean nothing"
+                "`traitline demo` uses and which uses random ones if no others are available: such scores mean nothing"
             ) from error

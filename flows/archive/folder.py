@@ -86,13 +86,13 @@ NOWHERE = "a link that leads nowhere"
 
 @dataclass
 class Found:
-    """What lies below a folder.
+    """The contents of a folder.
 
     Args:
-        videos: by id; each is a file, or could not be looked at.
-        unread: by id, what may hold videos and cannot be read, with the reason: folders, and links that lead nowhere.
+        videos: by id; each is a file, or could not be examined.
+        unread: folders and broken links that may hold videos and cannot be read: id -> reason.
         linked_twice: by id, linked folders that are not followed, and the folder that they lead to.
-        passed_over: how many files are no videos, by ending; or "hidden", "unreadable" (with an ending that says
+        passed_over: number of files that are not videos, by ending; or "hidden", "unreadable" (with an ending that says
             nothing), "special" (pipes, devices and sockets).
         doubled: ids that two files would have.
     """
@@ -105,9 +105,9 @@ class Found:
 
 
 def id_of(path: str) -> str:
-    """The id of a file from its path relative to the videos folder, with / between its parts.
+    """Return the id of a file from its path relative to the videos folder, with / between its parts.
 
-    A name that is not UTF-8 cannot be in a CSV: its odd bytes become visible escapes.
+    A CSV cannot hold a name that is not UTF-8: its other bytes become visible escapes.
     """
     return os.fsencode(path).decode("utf-8", "backslashreplace")
 
@@ -204,7 +204,7 @@ class _Search:
             except OSError:
                 self.found.passed_over["unreadable"] += 1
                 return
-            # Compared and not parsed: that is for the decoder, in a process of its own.
+            # Compared, not parsed: the decoder does that, in a process of its own.
             if any(signature.match(head) for signature in _SIGNATURES):
                 self._add(relative, entry.path)
             else:

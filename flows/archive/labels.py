@@ -1,4 +1,4 @@
-"""The label file of a run, and what a person is told about labels and videos that do not meet."""
+"""The label file of a run, and messages about labels and videos that do not match."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from fusion.labels.read import Labels, read_labels
 
 
 def labels_of(config: RunConfig) -> tuple[Path, Labels]:
-    """Read the labels that the settings name; returns their path too.
+    """Read the labels that the settings name. Return their path and the labels.
 
     Raises:
         UserError: none are named.
@@ -32,10 +32,10 @@ def labels_of(config: RunConfig) -> tuple[Path, Labels]:
 
 
 def check_labels_meet(config: RunConfig, videos: Sequence[VideoFile]) -> None:
-    """Make sure, before hours of work, that a label belongs to a video; `config` has its weights settled.
+    """Check, before hours of work, that some label belongs to a video; the weights of `config` are settled.
 
     Raises:
-        UserError: none does.
+        UserError: no label does.
         fusion.errors.LabelError: the labels cannot be used.
     """
     _, labels = labels_of(config)
@@ -47,7 +47,7 @@ def check_labels_meet(config: RunConfig, videos: Sequence[VideoFile]) -> None:
 def nothing_labelled(
     config: RunConfig, families: Families, videos: Sequence[VideoFile], labels: Labels, matched: LabelledVideos
 ) -> UserError:
-    """Make the error for labels of which none belongs to a video with features: its message names the true cause."""
+    """Build the error for labels none of which belongs to a video with features; its message names the true cause."""
     wanted = set(matched.video_ids)
     reasons = refusal_reasons(config, families, videos)
     if reasons.total() == len(videos):
@@ -68,7 +68,7 @@ def _no_match(path: Path | None, labels: Labels, video_ids: Sequence[str]) -> st
 
 
 def digest_of(path: Path) -> str:
-    """SHA-256 of a label file, in hex; of a folder of First Impressions' files, over `sha256sum` of each."""
+    """Return the SHA-256 of a label file in hex; for a folder of First Impressions' files, that of their digests."""
     if not path.is_dir():
         return hashlib.sha256(path.read_bytes()).hexdigest()
     lines = [f"{digest_of(file)}  {file.name}\n" for file in annotation_files(path)]
@@ -76,17 +76,17 @@ def digest_of(path: Path) -> str:
 
 
 def say_unmatched(title: str, matched: LabelledVideos) -> None:
-    """Tell which videos have no label, and which labels no video where that may be a mistake.
+    """Report videos without a label, and labels without a video if that may be a mistake.
 
-    Labels of a whole data set beside a folder with some of its clips are no mistake: with every video labelled, those
-    that are left over are named only where they are few.
+    Labels of a whole data set with a folder of some of its clips are not a mistake: if every video is labelled, labels
+    without a video are reported only if they are few.
     """
     found, unlabelled, unused = (len(names) for names in (matched.video_ids, matched.unlabelled, matched.unused))
     videos = counted(found + unlabelled + len(matched.ambiguous), "video")
     if matched.ambiguous:
         console.say(
-            f"{title}: {len(matched.ambiguous):,} of {videos} got no label, for another video or label has the same "
-            f"file name: {some_of(list(matched.ambiguous))}; name them by path in the labels"
+            f"{title}: {len(matched.ambiguous):,} of {videos} got no label, because another video or label has the "
+            f"same file name: {some_of(list(matched.ambiguous))}; name them by path in the labels"
         )
     if unlabelled:
         others = f" (labels without a video: {some_of(list(matched.unused), 2)})" if unused else ""

@@ -1,4 +1,4 @@
-"""What a trained model is, in words: for those who were handed an exported one, and for `traitline models show`."""
+"""Describes a trained model in words, for recipients of an exported one and for `traitline models show`."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ RANDOM = "the feature networks had RANDOM weights, so its scores show that every
 
 
 def limits(metadata: Mapping[str, Any]) -> list[str]:
-    """What a model must not be used for, and what was found wrong with it, one sentence each."""
+    """List what a model must not be used for, and its known faults, one sentence each."""
     found = [f"Not for {purpose}." for purpose in NOT_FOR]
     if metadata.get("weights") == "random":
         found.insert(0, f"Not for anything but a trial: {RANDOM}.")
@@ -45,8 +45,8 @@ def write_card(
     """Write the card of an exported model as Markdown.
 
     Args:
-        path: the file, replaced where it is there.
-        model: which.
+        path: of the file, which is replaced if it exists.
+        model: the model.
         metadata: of the model.
         files: names of the exported files.
         inputs: name, dtype, shape and meaning of each input.

@@ -1,4 +1,4 @@
-"""Which model of the store is meant."""
+"""Finds the model of the store that a name or the settings refer to."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from storage.errors import StoreError, UnreachableError
 from storage.files.paths import StorePath
 from storage.models.serializer import LATEST, ModelSerializer
 
-# What scoring and the report need to know of a model.
+# Metadata that scoring and the report need.
 _FROM_TRAINING = {"static_key": str, "dynamic_key": str, "weights": str, "settings": dict}
 
 
@@ -26,7 +26,7 @@ class ModelReference:
 
 
 def trains(config: RunConfig) -> bool:
-    """Whether a run with these settings trains a model: there are labels, and no model is named."""
+    """Tell whether a run with these settings trains a model: it has labels, and names no model."""
     return config.labels is not None and config.model is None
 
 
@@ -38,7 +38,7 @@ def find_model(root: str | StorePath, reference: str) -> ModelReference:
         reference: as above.
 
     Raises:
-        UserError: there is no such model; names those that there are.
+        UserError: there is no such model; the message names the existing ones.
     """
     name, slash, word = reference.partition("/")
     serializer = ModelSerializer(root)
@@ -50,14 +50,14 @@ def find_model(root: str | StorePath, reference: str) -> ModelReference:
     except ValueError as error:
         raise UserError(f"a model is named NAME, NAME/VERSION or NAME/ALIAS; got {reference!r}") from error
     except StoreError:
-        pass  # said below, with all that there is instead
+        pass  # reported below, with the existing models
     known = [f"{name}/{word}" for name in serializer.names() for word in _words(serializer, name)]
     advice = f"there are {', '.join(known)}" if known else "the store has none; train one with --labels"
     raise UserError(f"there is no model {reference} in {root}{did_you_mean(reference, known)}; {advice}")
 
 
 def chosen_model(config: RunConfig) -> ModelReference:
-    """The model that the settings name; without one, the latest that was trained here.
+    """Return the model that the settings name, or else the latest that was trained here.
 
     Raises:
         UserError: there is no such model, or it was not made by `traitline train`.

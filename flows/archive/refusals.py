@@ -1,4 +1,4 @@
-"""Why there is nothing to work on: refused videos and their reasons come first, before anything about labels."""
+"""Why there is nothing to work on. Refusals and their reasons are reported before anything about labels."""
 
 from __future__ import annotations
 
@@ -21,30 +21,26 @@ class AllRefusedError(UserError):
 
 
 def refusal_reasons(config: RunConfig, families: Families, videos: Iterable[VideoFile]) -> Counter[str]:
-    """Count the videos whose present bytes were refused with these settings and have no features, by reason."""
-    reasons = {
-        (row.video_id, row.video_sha256): row.reason
-        for row in FailureLog(config.store.path).current()
-        if row.key == families.features
-    }
-    refused = {video.video_id: video.sha256 for video in videos if (video.video_id, video.sha256) in reasons}
+    """Count, by reason, the videos whose present bytes were refused with these settings and have no features."""
+    failures = FailureLog(config.store.path).refused(families.features)
+    refused = {video.video_id: video.sha256 for video in videos if (video.video_id, video.sha256) in failures}
     for video_id in ready_videos(config, families, refused):
         del refused[video_id]
-    return Counter(reasons[which] for which in refused.items())
+    return Counter(failures[which].reason for which in refused.items())
 
 
 def in_words(reasons: Mapping[str, int]) -> str:
-    """The reasons with their counts, the most frequent first, as in "8 no_face, 2 truncated"."""
+    """Format the reasons with their counts, the most frequent first, as in "8 no_face, 2 truncated"."""
     return ", ".join(f"{count:,} {reason}" for reason, count in Counter(reasons).most_common())
 
 
 def how_to_list(root: StorePath) -> str:
-    """The command that lists what was refused."""
+    """Return a hint at the command that lists refusals."""
     return f"`traitline failures list --store {root}` says why"
 
 
 def without_features(config: RunConfig, families: Families, videos: Sequence[VideoFile]) -> str:
-    """Say why videos, none of which has features, have none."""
+    """Explain why none of these videos has features."""
     reasons = refusal_reasons(config, families, videos)
     refused, count = reasons.total(), counted(len(videos), "video")
     if not refused:
@@ -59,11 +55,11 @@ def without_features(config: RunConfig, families: Families, videos: Sequence[Vid
 
 
 def model_for(config: RunConfig, videos: Sequence[VideoFile]) -> ModelReference:
-    """Find the model that is to score these videos, as `flows.archive.models.chosen_model` does.
+    """Find the model for scoring these videos, as `flows.archive.models.chosen_model` does.
 
     Raises:
-        UserError: there is no such model. Where all videos were refused, so that none could be trained, that is said
-            first.
+        UserError: there is no such model. If all videos were refused, so that none could be trained, the message says
+            so first.
     """
     try:
         return chosen_model(config)

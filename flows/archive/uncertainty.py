@@ -1,8 +1,8 @@
-"""Calibration of a fresh model on people kept from its training, and what its scores carry of it."""
+"""Calibration of a new model on people who were kept from its training."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 
 def quality_of(clips: Sequence[CachedClip]) -> ClipQuality:
-    """What clips were made from, as arrays."""
+    """Return the quality of clips as arrays."""
     return ClipQuality(
         np.array([clip.face_coverage for clip in clips]),
         np.array([len(clip.tokens.static) for clip in clips]),
@@ -38,14 +38,13 @@ def uncertainty_of(
     subjects: Sequence[str],
     centre: np.ndarray,
 ) -> Uncertainty:
-    """What is stored with a model: thresholds, its calibration on videos of people whom it has not seen, and whether
-    what it says of these came true.
+    """Calibrate a model on videos of people whom it has not seen, and check its reliability on them.
 
     Args:
         config: thresholds and the seed.
         families: features that the model was trained on.
         model: the model.
-        held_out: N videos kept from training; none: there will be no intervals.
+        held_out: N videos kept from training; without any, there are no intervals.
         labels: float32 [N, 5].
         subjects: the person in each.
         centre: float [5], mean of the training labels.
@@ -74,14 +73,14 @@ def uncertainty_of(
     return Uncertainty(settings=config.uncertainty, calibration=calibration, reliability=reliability)
 
 
-def stored_uncertainty(config: RunConfig, metadata: dict[str, Any]) -> Uncertainty:
-    """What a model's metadata holds of this; of a model that was saved without, the thresholds of the settings."""
+def stored_uncertainty(config: RunConfig, metadata: Mapping[str, Any]) -> Uncertainty:
+    """Read the uncertainty from a model's metadata; a model without it gets the thresholds of the settings."""
     if "uncertainty" not in metadata:
         return Uncertainty(settings=config.uncertainty, calibration=None)
     try:
         return Uncertainty.model_validate(metadata["uncertainty"])
     except ValidationError as error:
-        raise UserError("the calibration in the model's metadata.json is none; train that model anew") from error
+        raise UserError("the calibration in the model's metadata.json is damaged; train the model again") from error
 
 
 def _scored(

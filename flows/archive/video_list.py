@@ -1,4 +1,4 @@
-"""Lists of videos beside folders: a text file of paths, or a table with a column of them."""
+"""Lists of videos, in place of folders: a text file of paths, or a table with a column of paths."""
 
 from __future__ import annotations
 
@@ -19,10 +19,20 @@ from fusion.errors import one_line
 
 LIST_ENDINGS = (".txt", ".csv", ".tsv", ".parquet")
 COLUMNS = (
-    *("video_id", "path", "video", "file", "filename", "file_name", "filepath", "file_path", "video_path"),
-    *("video_name", "name", "clip"),
+    "video_id",
+    "path",
+    "video",
+    "file",
+    "filename",
+    "file_name",
+    "filepath",
+    "file_path",
+    "video_path",
+    "video_name",
+    "name",
+    "clip",
 )
-"""Columns that may hold the paths, by preference; upper and lower case are the same."""
+"""Columns that may hold the paths, by preference; case does not matter."""
 
 _SEPARATORS = ",;\t"
 _MOST_NAMED = 10
@@ -34,9 +44,9 @@ class Listed:
     """The videos of a list.
 
     Args:
-        videos: by id, in the order of the list; each is a file, or not there.
-        missing: ids of those that are not there, with their place in the list.
-        repeated: ids that come more than once, with their places.
+        videos: by id, in the order of the list; each is a file or missing.
+        missing: ids of videos that do not exist, with their place in the list.
+        repeated: ids that occur more than once, with their places.
     """
 
     videos: dict[str, Path] = field(default_factory=dict)
@@ -45,18 +55,18 @@ class Listed:
 
 
 def videos_of_list(path: Path, root: Path) -> Listed:
-    """Read a list of videos. They have the ids that they have as files of the folder `root`.
+    """Read a list of videos. Their ids are the same as when the folder `root` is read.
 
-    A path is looked for as it is written, then without spaces around it, with / for \\, and without the apostrophe that
-    a trait CSV puts in front of some names; and at each of these in the other Unicode forms of the same letters.
+    Each path is tried as written, then without surrounding spaces, with / for \\, and without the apostrophe that a
+    trait CSV puts in front of some names; each spelling also in the other Unicode forms of the same letters.
 
     Args:
         path: .txt with a path in each line, or .csv, .tsv or .parquet with a column from `COLUMNS`.
-        root: folder that paths are relative to, and that absolute ones are below.
+        root: folder that relative paths start from, and that contains absolute ones.
 
     Raises:
-        UserError: the list cannot be read or is empty, or some of its paths cannot be a video below `root`; names all
-            of them, up to 10.
+        UserError: the list cannot be read or is empty, or some paths cannot be a video below `root`; the message names
+            up to 10 of them.
     """
     word = "row" if path.suffix.lower() == ".parquet" else "line"
     search, listed = _Search(root), Listed()
@@ -90,20 +100,20 @@ def videos_of_list(path: Path, root: Path) -> Listed:
 
 
 class _Search:
-    """Finds files below a folder by what is written in a list, and says the ids that the folder gives them."""
+    """Finds the files of a folder that the entries of a list name, and their ids."""
 
     def __init__(self, root: Path) -> None:
         self._root = os.fspath(root)
-        # Absolute paths may go by the folder's own name, or by that of what it is a link to.
+        # Absolute paths may begin with the folder's own path, or with that of its link target.
         self._bases = [os.path.abspath(root), os.path.realpath(root)]
         self._names: dict[str, dict[str, str]] = {}
         self._composed: dict[str, dict[str, str]] = {}
 
     def find(self, text: str) -> tuple[str, Path]:
-        """The id and the file that an entry of a list stands for; the file may be missing.
+        """Return the id and the file that an entry of a list names; the file may be missing.
 
         Raises:
-            ValueError: it stands for nothing that can be a video of the folder; says why.
+            ValueError: it cannot name a video of the folder; the message says why.
         """
         if "\0" in text or not text.strip():
             raise ValueError("no path")
@@ -123,7 +133,7 @@ class _Search:
                 if os.path.exists(file) and not os.path.isfile(file):
                     raise ValueError(f"{text!r} is not a file")
                 return video_id, file
-            # As the folder would spell it, if it had it.
+            # Spelled as the folder would spell it.
             missing = video_id, file
         if PureWindowsPath(text).is_absolute():
             raise ValueError(f"{text!r} is a path of another machine; write it relative to the videos' folder")
@@ -156,7 +166,7 @@ class _Search:
         return path
 
     def _name(self, folder: str, wanted: str) -> str | None:
-        """The file of a folder that has this name, by its letters; None if there is none."""
+        """Return the spelling of this name in a folder, comparing letters; None if it has no such entry."""
         if folder not in self._names:
             try:
                 self._names[folder] = {id_of(name): name for name in os.listdir(folder)}
@@ -171,20 +181,20 @@ class _Search:
         if composed in self._composed[folder]:
             return self._composed[folder][composed]
         if names and os.path.lexists(os.path.join(folder, wanted)):
-            # The file system takes upper and lower case for the same.
+            # The file system ignores case.
             return next((name for letters, name in names.items() if letters.casefold() == wanted.casefold()), None)
         return None
 
 
 def _entries(path: Path) -> Iterator[tuple[int, str]]:
-    """Each entry of a list with the number of its line, or of its row in Parquet; blank lines are left out."""
+    """Yield each entry with the number of its line, or of its row in Parquet, except blank lines."""
     try:
         if path.suffix.lower() == ".parquet":
             yield from _rows_of_parquet(path)
             return
         data = path.read_bytes()
         encoding = next((name for mark, name in _BYTE_ORDER_MARKS.items() if data.startswith(mark)), "utf-8")
-        # Names of files need not be UTF-8.
+        # File names need not be UTF-8.
         text = data.decode(encoding, "strict" if encoding == "utf-16" else "surrogateescape")
         if path.suffix.lower() == ".txt":
             lines = (line.removesuffix("\r") for line in text.split("\n"))
@@ -201,17 +211,18 @@ def _rows_of_csv(path: Path, text: str) -> Iterator[tuple[int, str]]:
     header = text.partition("\n")[0]
     separators = "\t" if path.suffix.lower() == ".tsv" else _SEPARATORS
     readers = [csv.reader(io.StringIO(text, newline=""), delimiter=separator, strict=True) for separator in separators]
-    headers = [next(reader, []) for reader in readers]
-    chosen = next((number for number, names in enumerate(headers) if _column(names) is not None), None)
-    if chosen is None:
-        if not text.strip():
-            return
+    for reader in readers:
+        names = next(reader, [])
+        name = _column(names)
+        if name is None:
+            continue
+        column = names.index(name)
+        for cells in reader:
+            if any(cell.strip() for cell in cells):
+                yield reader.line_num, cells[column] if column < len(cells) else ""
+        return
+    if text.strip():
         raise UserError(_no_column(path, header.strip()))
-    reader, names = readers[chosen], headers[chosen]
-    column = names.index(_column(names))
-    for cells in reader:
-        if any(cell.strip() for cell in cells):
-            yield reader.line_num, cells[column] if column < len(cells) else ""
 
 
 def _rows_of_parquet(path: Path) -> Iterator[tuple[int, str]]:

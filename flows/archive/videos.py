@@ -1,4 +1,4 @@
-"""What there is to do: the videos of a folder or a list, each with an id and the digest of its bytes."""
+"""The archive: the videos of a folder or a list, each with an id and the digest of its bytes."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from types import MappingProxyType
+from typing import Any, overload
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -28,9 +29,13 @@ from storage.shards.store import FeatureStore
 from storage.tables.failures import FailureLog
 from storage.tables.seen import SeenVideos
 
-_DIGESTS = pa.schema(
-    {"path": pa.binary(), "size": pa.int64(), "mtime_ns": pa.int64(), "ctime_ns": pa.int64(), "sha256": pa.string()}
-)
+_STATE = ("size", "mtime_ns", "ctime_ns")
+_FIELDS: list[pa.Field[Any]] = [
+    pa.field("path", pa.binary()),
+    *(pa.field(name, pa.int64()) for name in _STATE),
+    pa.field("sha256", pa.string()),
+]
+_DIGESTS = pa.schema(_FIELDS)
 _SHA256 = "^[0-9a-f]{64}$"
 
 
@@ -40,7 +45,7 @@ class VideoFile:
 
     Args:
         video_id: POSIX path relative to the videos folder, with its extension.
-        path: where the file lies.
+        path: of the file.
         sha256: SHA-256 of its bytes, in hex; empty if they cannot be read, as of a link that leads nowhere.
     """
 
@@ -50,15 +55,15 @@ class VideoFile:
 
 
 class Archive(Sequence[VideoFile]):
-    """The videos that there are to work on, sorted by id: what flows hand to each other.
+    """The videos to work on, sorted by id, as flows pass them to each other.
 
-    Prefect keeps a flow's parameters as text in its database and refuses more than 512 KiB, some 3,000 videos. Of an
-    object that is nothing but this, it keeps the name.
+    Prefect keeps a flow's parameters as text in its database and refuses more than 512 KiB, about 3,000 videos. Of an
+    object that it cannot serialise, it keeps the name only.
 
     Args:
         videos: sorted by id.
-        unread: by id, what may hold more videos and could not be read, with the reason.
-        passed_over: how many files are no videos, by kind.
+        unread: folders and links that may hold more videos and could not be read: id -> reason.
+        passed_over: number of files that are not videos, by kind.
     """
 
     __slots__ = ("_videos", "passed_over", "unread")
@@ -72,14 +77,20 @@ class Archive(Sequence[VideoFile]):
         self._videos = tuple(videos)
         self.unread, self.passed_over = unread, passed_over
 
-    def __getitem__(self, index: int) -> VideoFile:
+    @overload
+    def __getitem__(self, index: int) -> VideoFile: ...
+
+    @overload
+    def __getitem__(self, index: slice) -> Sequence[VideoFile]: ...
+
+    def __getitem__(self, index: int | slice) -> VideoFile | Sequence[VideoFile]:
         return self._videos[index]
 
     def __len__(self) -> int:
         return len(self._videos)
 
     def check_whole(self) -> None:
-        """Raise UserError if a part of the archive could not be read. Call it when all else is done."""
+        """Raise UserError if a part of the archive could not be read. Call it after everything else."""
         if self.unread:
             raise UserError(
                 f"the archive could not be read whole: {_named(self.unread)}; videos that were seen there before are "
@@ -88,37 +99,38 @@ class Archive(Sequence[VideoFile]):
 
 
 def videos_of(settings: RunConfig, on_digest: Callable[[int, int], None] | None = None) -> Archive:
-    """Find the videos of the folder or the list that the settings name, tell what is not taken, and note their digests.
+    """Find the videos of the folder or list that the settings name, report the others, and record the digests.
 
-    Videos that an earlier run saw in a folder that cannot be read now are in the archive, without a digest.
+    The archive includes videos that an earlier run saw in a folder that is unreadable now, without a digest.
 
     Args:
-        settings: of the run; `videos` is not None.
+        settings: of the run.
         on_digest: called with (files digested, files in all).
 
     Raises:
-        UserError: as `check_videos`, `scan_videos` and `videos_of_list`.
+        UserError: the settings name no videos; or as `check_videos`, `scan_videos` and `videos_of_list`.
     """
     check_videos(settings)
+    place = _named_videos(settings)
     seen = SeenVideos(settings.store.path)
-    if settings.videos.is_dir():
-        found = find_videos(settings.videos)
+    if place.is_dir():
+        found = find_videos(place)
         if found.unread:
             for video_id in seen.current():
                 if not found.unread.keys().isdisjoint([".", video_id, *map(str, PurePosixPath(video_id).parents)]):
-                    found.videos.setdefault(video_id, settings.videos / video_id)
+                    found.videos.setdefault(video_id, place / video_id)
         _say_found(found)
     else:
-        listed = videos_of_list(settings.videos, videos_folder(settings))
-        _say_listed(settings.videos, listed)
+        listed = videos_of_list(place, videos_folder(settings))
+        _say_listed(place, listed)
         found = Found(videos=listed.videos)
-    archive = _archive(settings.videos, found, settings.store.path / "runs" / "digests.parquet", on_digest)
+    archive = _archive(place, found, settings.store.path / "runs" / "digests.parquet", on_digest)
     seen.note({video.video_id: video.sha256 for video in archive})
     return archive
 
 
 def check_videos(settings: RunConfig) -> None:
-    """Make sure that the videos folder, or the list of videos, is there if the settings name one; else UserError."""
+    """Check that the videos folder or list exists, if the settings name one. Raises UserError if it does not."""
     videos, root = settings.videos, settings.videos_root
     if videos is None:
         return
@@ -142,17 +154,28 @@ def check_videos(settings: RunConfig) -> None:
 
 
 def videos_folder(settings: RunConfig) -> Path:
-    """The folder that ids of videos are relative to. `settings.videos` is not None."""
-    if settings.videos.is_dir():
-        return settings.videos
-    return settings.videos_root if settings.videos_root is not None else settings.videos.parent
+    """Return the folder that the ids of videos are relative to.
+
+    Raises:
+        UserError: the settings name no videos.
+    """
+    place = _named_videos(settings)
+    if place.is_dir():
+        return place
+    return settings.videos_root if settings.videos_root is not None else place.parent
+
+
+def _named_videos(settings: RunConfig) -> Path:
+    if settings.videos is None:
+        raise UserError("which videos? give their folder with --videos DIR, or as 'videos: DIR' in the settings file")
+    return settings.videos
 
 
 def scan_videos(folder: Path, digests: StorePath, on_digest: Callable[[int, int], None] | None = None) -> Archive:
     """List the videos below a folder, sorted by id; see `find_videos`.
 
-    A file's digest is taken from the last scan if its size and times are still the same, so that a second
-    run over a large archive does not read every byte again.
+    A file's digest is taken from the last scan if its size and times have not changed, so that a second run over a
+    large archive does not read every byte again.
 
     Args:
         folder: the videos folder.
@@ -160,7 +183,7 @@ def scan_videos(folder: Path, digests: StorePath, on_digest: Callable[[int, int]
         on_digest: called with (files digested, files in all).
 
     Raises:
-        UserError: the folder is not there or holds no video, or two files would have the same id.
+        UserError: the folder does not exist or holds no video, or two files would have the same id.
     """
     if not folder.is_dir():
         raise UserError(f"there is no videos folder {folder}; check the path given as --videos")
@@ -182,7 +205,7 @@ def _archive(
         sha256 = ""
         with contextlib.suppress(OSError):  # extraction says why it cannot be read
             status = path.stat()
-            # A copy can be given the old time of modification, but nobody sets the time of the last change.
+            # A copy can keep the old modification time, but no program sets the time of the last status change.
             state = (os.fsencode(path.absolute()), status.st_size, status.st_mtime_ns, status.st_ctime_ns)
             sha256 = remembered[state] = known.get(state) or sha256_of(path)
         videos.append(VideoFile(video_id, path, sha256))
@@ -194,7 +217,7 @@ def _archive(
 
 
 def counts(passed_over: Mapping[str, int]) -> str:
-    """What was passed over, as in "12 .jpg, 3 .txt, 1 hidden", the most frequent first."""
+    """Format what was passed over, the most frequent kind first, as in "12 .jpg, 3 .txt, 1 hidden"."""
     return ", ".join(
         f"{count:,} {kind}" for kind, count in sorted(passed_over.items(), key=lambda item: (-item[1], item[0]))
     )
@@ -211,7 +234,7 @@ def _say_found(found: Found) -> None:
     if found.linked_twice:
         twice = some_of([f"{name} (leads to {real})" for name, real in sorted(found.linked_twice.items())])
         count = console.counted(len(found.linked_twice), "linked folder")
-        console.say(f"Passed over {count}, for what they lead to is read under another name: {twice}")
+        console.say(f"Passed over {count}, because their targets are read under another name: {twice}")
     if found.passed_over:
         console.say(console.one_line(f"Passed over: {counts(found.passed_over)}"))
 
@@ -228,10 +251,10 @@ def _say_listed(path: Path, listed: Listed) -> None:
 
 
 def known_videos(config: RunConfig, families: Families) -> Archive:
-    """List the videos that a store has features of, or has refused, with these settings, sorted by id.
+    """List the videos that a store has features of, or refused, with these settings, sorted by id.
 
-    Each has the digest that a run last saw its file with. A store of before that was noted tells by what came last, the
-    features or the refusal.
+    Each has the digest of its file when a run last saw it. In stores older than that record, the digest is that of the
+    latest features or refusal.
 
     Raises:
         UserError: there are none.
@@ -264,10 +287,12 @@ def _read_digests(path: StorePath) -> dict[tuple[bytes, int, int, int], str]:
             return {}
         return {tuple(state): sha256 for *state, sha256 in zip(*table.to_pydict().values(), strict=True)}
     except (OSError, ValueError, pa.ArrowException):
-        return {}  # it only saves reading: all videos are read again, and it is written anew
+        return {}  # the file only saves reading: all videos are read again, and it is rewritten
 
 
 def _write_digests(path: StorePath, digests: dict[tuple[bytes, int, int, int], str]) -> None:
-    table = pa.table([*zip(*digests, strict=True), list(digests.values())], _DIGESTS)
+    columns: list[tuple[Any, ...]] = [*zip(*digests, strict=True), tuple(digests.values())]
+    arrays = [pa.array(column, field.type) for column, field in zip(columns, _DIGESTS, strict=True)]
+    table = pa.Table.from_arrays(arrays, schema=_DIGESTS)
     with commit_file(path) as temporary:
         pq.write_table(table, temporary)

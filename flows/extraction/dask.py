@@ -1,4 +1,4 @@
-"""What a shard task does in a worker of Dask's: the networks are built by the first one, and stay for the next ones."""
+"""A shard task in a Dask worker: the first one builds the networks, and later ones use them again."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import pickle
 import threading
 import time
 from collections.abc import Sequence
+from typing import Any
 
 from flows.extraction import cores
 from flows.extraction.jobs import Job, ShardReport
@@ -24,36 +25,43 @@ def extract_here(make: MakeWorker, jobs: Sequence[Job], stop: str, own_cluster: 
     """Extract and commit one shard in this process.
 
     Args:
-        make: makes the worker, where this process has none yet.
+        make: builds the worker if this process has none yet.
         jobs: the shard.
         stop: name of the event, on Dask's scheduler, that stops the run.
         own_cluster: whether the run started the cluster itself.
 
     Raises:
-        StopAskedError: the event came.
+        StopAskedError: the event was set.
     """
-    from distributed import Event, get_client
+    from distributed import Event, get_client, get_worker
 
-    asked, looked_at = Event(stop, client=get_client()), time.monotonic()
+    asked = Event(stop, client=get_client())  # type: ignore[no-untyped-call]  # distributed has few annotations
+    looked_at = time.monotonic()
 
     def check() -> None:
         nonlocal looked_at
         if time.monotonic() - looked_at > LOOK_S:
             looked_at = time.monotonic()
-            if asked.is_set():
+            if asked.is_set():  # type: ignore[no-untyped-call]  # likewise
                 raise StopAskedError
 
-    return _resident.get(make, own_cluster).extract(jobs, lambda *_: None, check)
+    return _resident_of(get_worker()).get(make, own_cluster).extract(jobs, lambda *_: None, check)
 
 
-def release_worker() -> None:
-    """Let go of the networks that this process holds, once the shard at hand has come to its end."""
-    # Dask calls this where it also answers the shard that asks whether it should stop.
-    threading.Thread(target=_resident.close, daemon=True).start()
+def release_worker(dask_worker: Any) -> None:
+    """Release the networks that a Dask worker holds, as soon as its present shard has ended."""
+    # In a thread: Dask calls this in the loop that also answers the shard when it asks whether to stop.
+    threading.Thread(target=_resident_of(dask_worker).close, daemon=True).start()
+
+
+def _resident_of(dask_worker: Any) -> _ResidentWorker:
+    """Return what a Dask worker keeps between shards. `setdefault` makes it once, whichever thread comes first."""
+    resident: _ResidentWorker = vars(dask_worker).setdefault("traitline", _ResidentWorker())
+    return resident
 
 
 class _ResidentWorker:
-    """The worker of this process, built when a shard first asks for it."""
+    """The worker in one Dask worker, built when a shard first asks for it."""
 
     def __init__(self) -> None:
         self._made_by = b""
@@ -61,7 +69,7 @@ class _ResidentWorker:
         self._building = threading.Lock()
 
     def get(self, make: MakeWorker, own_cluster: bool) -> Worker:
-        """The worker that `make` makes. Another run's is closed for it: there is memory for one."""
+        """Return the worker that `make` builds. That of another run is closed first: there is memory for one."""
         made_by = pickle.dumps(make)
         with self._building:
             if self._worker is None or made_by != self._made_by:
@@ -80,11 +88,8 @@ class _ResidentWorker:
             worker.__exit__(None, None, None)
 
 
-_resident = _ResidentWorker()
-
-
 def _settle(own_cluster: bool) -> None:
-    """Make this process ready for TensorFlow, and give it its share of the machine."""
+    """Prepare this process for TensorFlow, and restrict it to its share of the machine."""
     from distributed import get_client, get_worker
 
     settle_environment()
@@ -92,5 +97,5 @@ def _settle(own_cluster: bool) -> None:
     me = get_worker().address
     hosts = {address: worker["host"] for address, worker in get_client().scheduler_info()["workers"].items()}
     here = sorted(address for address, host in hosts.items() if host == hosts[me])
-    if own_cluster or not cores.is_restricted():  # else whoever started the workers has dealt the cores out
+    if own_cluster or not cores.is_restricted():  # else whoever started the workers has distributed the cores
         cores.take_share(here.index(me), len(here))

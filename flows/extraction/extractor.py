@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import asdict, astuple, dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -22,7 +22,7 @@ from extractors.preparation.pool import Again, Finished, PreparerPool
 from extractors.preparation.preparer import FaceCrop, Motion, PreparationSettings, Request
 from extractors.preparation.stopwatch import Stopwatch
 from extractors.static.extractor import StaticFeatureExtractor
-from flows.archive.families import FACE_ASSET, Families, asset_folder, static_weights
+from flows.archive.families import FACE_ASSET, Families, asset_folder, settled_weights, static_weights
 from flows.archive.videos import VideoFile
 from flows.config.settings import RunConfig
 from flows.extraction.commit import commit_shard
@@ -44,9 +44,9 @@ class _Batcher:
         self._batch: np.ndarray | None = None
 
     def add(self, item: np.ndarray, goal: list[np.ndarray]) -> None:
-        """Queue a copy of an item; its vector will be appended to `goal`, in the order of the items.
+        """Queue a copy of an item; its vector is appended to `goal` later, in the order of the items.
 
-        Call `flush_if_full` after it.
+        Call `flush_if_full` afterwards.
         """
         if self._batch is None:
             self._batch = np.empty((self._size, *item.shape), item.dtype)
@@ -54,13 +54,13 @@ class _Batcher:
         self._goals.append(goal)
 
     def flush_if_full(self) -> None:
-        """Send what waits if it makes a batch."""
+        """Process the queue if it fills a batch."""
         if len(self._goals) == self._size:
             self.flush()
 
     def flush(self) -> None:
-        """Send what waits."""
-        if not self._goals:
+        """Process the queue."""
+        if self._batch is None or not self._goals:
             return
         goals, self._goals = self._goals, []
         with self._watch.measure(self._stage):
@@ -70,7 +70,7 @@ class _Batcher:
 
 @dataclass
 class _Tokens:
-    """Tokens of one video and family as they come in: the vectors follow later than the rest, batch by batch."""
+    """Tokens of one video and family as they arrive; the vectors follow later than the rest, batch by batch."""
 
     vectors: list[np.ndarray] = field(default_factory=list)
     start_s: list[float] = field(default_factory=list)
@@ -91,12 +91,14 @@ class _Tokens:
 
 @dataclass
 class _Intake:
-    """What has come of one job so far.
+    """The results of one job so far.
 
     Args:
-        track: its row for the store, where it was not there yet.
-        static, dynamic: its tokens, where they are wanted.
-        error: why it was refused.
+        job: the job.
+        known: the face track, from the store or from the child process.
+        track: the face track's row for the store, if it was not there yet.
+        static, dynamic: tokens, if they are wanted.
+        error: why the video was refused.
     """
 
     job: Job
@@ -107,12 +109,12 @@ class _Intake:
     error: VideoError | None = None
 
     def begin(self) -> None:
-        """Expect the video's parts from the first one on."""
+        """Start over with the video's first part."""
         self.static, self.dynamic = _Tokens() if self.job.static else None, _Tokens() if self.job.dynamic else None
 
     @contextmanager
     def bearing_faults(self) -> Iterator[None]:
-        """Have an exception in the block cost this video only, and not its shard."""
+        """Refuse only this video, and not its shard, if the block raises an exception."""
         try:
             yield
         except Exception as error:
@@ -121,22 +123,43 @@ class _Intake:
             self.error = fault.refusal()
 
 
+def _expected(track: FaceTrack | None, tokens: _Tokens | None) -> tuple[FaceTrack, _Tokens]:
+    if track is None or tokens is None:
+        raise RuntimeError("the child process sent a part that was not asked for, or before the face track")
+    return track, tokens
+
+
+def _facts(track: FaceTrack) -> dict[str, float]:
+    """Return the facts about a video's material; tracks that are made or read here have them."""
+    if track.quality is None:
+        raise RuntimeError("the face track has no facts of quality")
+    return asdict(track.quality)
+
+
 class Extractor:
     """Everything that a worker needs to extract shards, built once: child processes that prepare videos, both networks,
     the store.
 
-    Use it as a context manager; the child processes must be ended.
+    Use it as a context manager, which ends the child processes.
 
     Args:
         config: of the run.
-        families: of the features to extract.
-        videos: how many there are to extract at most; None where that is not known.
+        families: of the configuration.
+        confirm: called before each commit, as by `FeatureStore`; an exception from it prevents the commit.
+        videos: maximum number of videos to extract; None if it is unknown.
     """
 
-    def __init__(self, config: RunConfig, families: Families, videos: int | None = None) -> None:
+    def __init__(
+        self,
+        config: RunConfig,
+        families: Families,
+        confirm: Callable[[Path], None] | None = None,
+        *,
+        videos: int | None = None,
+    ) -> None:
         self._config, self._families, self._videos = config, families, videos
-        self._store = FeatureStore(config.store.path, config.store.format, config.store.dtype)
-        self._failures = FailureLog(config.store.path)
+        self._store = FeatureStore(config.store.path, config.store.format, config.store.dtype, confirm)
+        self._failures = FailureLog(config.store.path, confirm)
         self._resources = ExitStack()
 
     def __enter__(self) -> Extractor:
@@ -163,7 +186,7 @@ class Extractor:
         )
         self._cores = usable_cores()
         self._processes = config.extract.processes or self._useful_processes()
-        # First, so that they start while the networks are built.
+        # First, so that the processes start while the networks are built.
         self._pool = resources.enter_context(PreparerPool(preparation, self._processes, config.extract.stall_s))
         self._static = StaticFeatureExtractor(
             static_weights(config),
@@ -174,7 +197,7 @@ class Extractor:
             asset_folder=asset_folder(config, config.static.weights or static.ASSET),
         )
         self._dynamic = DynamicFeatureExtractor(
-            config.weights,
+            settled_weights(config),
             precision=config.dynamic.precision,
             seed=config.seed,
             batch_size=config.dynamic.batch_size,
@@ -185,7 +208,6 @@ class Extractor:
         self,
         jobs: Sequence[Job],
         on_video: Callable[[str, bool], None] | None = None,
-        confirm: Callable[[Path], None] | None = None,
         check: Callable[[], None] | None = None,
     ) -> ShardReport:
         """Extract one shard and commit it: faces, static tokens and dynamic tokens, and a row for each refused video.
@@ -193,8 +215,7 @@ class Extractor:
         Args:
             jobs: the shard's videos.
             on_video: called after each video with its id and whether it was accepted.
-            confirm: called before each commit, as by `FeatureStore.write`; what it raises stops that.
-            check: called with each part of a video that comes; what it raises breaks the shard off.
+            check: called with each part of a video that arrives; an exception from it stops the shard.
         """
         watch = Stopwatch()
         static_batches = _Batcher(self._static.extract, self._config.static.batch_size, watch, "ResNet-50")
@@ -213,7 +234,7 @@ class Extractor:
                     if intake.error is None:
                         with intake.bearing_faults():
                             self._take(part, intake, static_batches, dynamic_batches)
-                    # Networks and GPUs work for many videos at a time: what goes wrong there is no video's fault.
+                    # Networks and GPUs work on several videos at a time: an error there is not the fault of one video.
                     static_batches.flush_if_full()
                     dynamic_batches.flush_if_full()
                 case Again():
@@ -228,7 +249,7 @@ class Extractor:
         static_batches.flush()
         dynamic_batches.flush()
         with watch.measure("write"):
-            self._commit(intakes, confirm)
+            self._commit(intakes)
         failed = sum(intake.error is not None for intake in intakes)
         return ShardReport(extracted=len(intakes) - failed, failed=failed, seconds=dict(watch.seconds))
 
@@ -238,7 +259,7 @@ class Extractor:
         return min(self._cores, in_a_shard if self._videos is None else min(in_a_shard, self._videos))
 
     def _requests(self, intakes: Sequence[_Intake]) -> Iterator[Request]:
-        """What is asked of the child processes; the last videos of a shard share the cores that others leave idle."""
+        """Build the requests to the child processes; a shard's last videos share the cores that have become idle."""
         for position, intake in enumerate(intakes):
             sharing = min(self._processes, len(intakes) - position)
             threads = self._config.optical_flow.threads or max(1, self._cores // sharing)
@@ -260,12 +281,12 @@ class Extractor:
         start_s = np.arange(len(track.scores)) / self._config.video.fps
         detected = (track.scores > 0).astype(np.float32)
         end_s = start_s + 1 / self._config.video.fps
-        facts = {name: np.full(len(start_s), value, np.float32) for name, value in asdict(track.quality).items()}
+        facts = {name: np.full(len(start_s), value, np.float32) for name, value in _facts(track).items()}
         quality = {"detected": detected, **facts}
         return VideoFeatures(video.video_id, video.sha256, track.to_rows(), start_s, end_s, quality)
 
     def _with_optical_flow(self, motion: Motion, watch: Stopwatch) -> Motion:
-        """Compute it here if the child process has sent grey frames, for an engine that belongs to this process."""
+        """Compute it here if the child process sent grey frames because the engine runs in this process."""
         if motion.fields.dtype != np.uint8:
             return motion
         with watch.measure("optical flow"):
@@ -279,25 +300,24 @@ class Extractor:
             case FaceTrack():
                 intake.known, intake.track = part, self._faces_row(intake.job.video, part)
             case FaceCrop():
-                self._add_face(part, intake, static_batches)
+                self._add_face(part, *_expected(intake.known, intake.static), static_batches)
             case Motion():
-                self._add_window(part, intake, dynamic_batches)
+                self._add_window(part, *_expected(intake.known, intake.dynamic), dynamic_batches)
 
-    def _add_face(self, face: FaceCrop, intake: _Intake, batches: _Batcher) -> None:
-        fps, track, tokens = self._config.video.fps, intake.known, intake.static
+    def _add_face(self, face: FaceCrop, track: FaceTrack, tokens: _Tokens, batches: _Batcher) -> None:
+        fps = self._config.video.fps
         tokens.start_s.append(face.frame / fps)
         tokens.end_s.append((face.frame + 1) / fps)
-        tokens.quality.append((*astuple(track.quality), track.scores[face.frame]))
+        tokens.quality.append((*_facts(track).values(), track.scores[face.frame]))
         batches.add(face.pixels, tokens.vectors)
 
-    def _add_window(self, motion: Motion, intake: _Intake, batches: _Batcher) -> None:
-        fps, track, tokens = self._config.video.fps, intake.known, intake.dynamic
-        window = motion.window
+    def _add_window(self, motion: Motion, track: FaceTrack, tokens: _Tokens, batches: _Batcher) -> None:
+        fps, window = self._config.video.fps, motion.window
         last = window.first_frame + window.fields
         tokens.start_s.append(window.first_frame / fps)
         tokens.end_s.append(last / fps)
         score = track.scores[window.first_frame : last + 1].mean()
-        tokens.quality.append((*astuple(track.quality), score, window.fields))
+        tokens.quality.append((*_facts(track).values(), score, window.fields))
         batches.add(loop_to(motion.fields, self._config.crops.window_fields), tokens.vectors)
 
     def _failure(self, job: Job, error: VideoError) -> Failure:
@@ -311,7 +331,7 @@ class Extractor:
             job.attempts + 1,
         )
 
-    def _commit(self, intakes: Sequence[_Intake], confirm: Callable[[Path], None] | None) -> None:
+    def _commit(self, intakes: Sequence[_Intake]) -> None:
         families = self._families
         rows: dict[Family, list[VideoFeatures]] = {families.faces: [], families.static: [], families.dynamic: []}
         for intake in intakes:
@@ -324,9 +344,9 @@ class Extractor:
                     }
                     for family, features in finished.items():
                         rows[family].append(features)
-            # A face track is kept even if the video was refused later on, for want of motion, say; but not if nobody
-            # knows which bytes it was made from.
+            # A face track is kept even if the video was refused at a later stage, for example for lack of motion, but
+            # not if it is unknown which bytes it was made from.
             if intake.track is not None and (intake.error is None or intake.error.reason not in TRANSIENT):
                 rows[families.faces].append(intake.track)
         failures = [self._failure(intake.job, intake.error) for intake in intakes if intake.error is not None]
-        commit_shard(self._store, self._failures, rows, failures, confirm)
+        commit_shard(self._store, self._failures, rows, failures)

@@ -1,4 +1,4 @@
-"""What extraction is given and what comes of it: jobs, and reports of shards and of the whole."""
+"""Jobs of extraction, and the reports of shards and of the whole."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from flows.archive.videos import VideoFile
 from flows.config.settings import RunConfig
 from flows.session.errors import UserError
 from storage.files.commit import commit_file
+from storage.files.paths import StorePath
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,8 +23,8 @@ class Job:
         video: the file.
         static: whether its static tokens are missing.
         dynamic: whether its dynamic tokens are missing.
-        attempts: how often it was refused before with the same settings.
-        reason: why it was refused last.
+        attempts: number of earlier refusals with the same settings.
+        reason: of the last refusal.
     """
 
     video: VideoFile
@@ -35,7 +36,7 @@ class Job:
 
 @dataclass(frozen=True, slots=True)
 class ShardReport:
-    """What came of one shard: counts, and seconds by stage; `lost` where another run has taken it over."""
+    """The result of one shard: counts, and seconds by stage; `lost` if another run has taken it over."""
 
     extracted: int
     failed: int
@@ -50,10 +51,10 @@ class ExtractReport:
     Args:
         extracted, failed: by this run.
         cached: had their features before.
-        refused_before: were refused before with the same settings, and not tried again.
+        refused_before: refused before with the same settings, and not tried again.
         seconds: by stage, of this run.
-        by_others: extracted or refused meanwhile by other runs.
-        reasons: of the videos that were refused, by this run or by others meanwhile: code -> count.
+        by_others: extracted or refused by other runs in the meantime.
+        reasons: of the refusals by this run, and by others in the meantime: code -> count.
     """
 
     extracted: int
@@ -77,15 +78,15 @@ def keep_report(report: ExtractReport, config: RunConfig) -> None:
 
 
 def last_extraction(config: RunConfig) -> ExtractReport | None:
-    """The report of the last extraction that had something to do, if there was one.
+    """Read the report of the last extraction that had something to do, if any.
 
     Raises:
         UserError: its file is damaged.
     """
-    reports = sorted((config.store.path / "runs").glob("*-extract.json"))
+    reports: list[StorePath] = sorted((config.store.path / "runs").glob("*-extract.json"))
     if not reports:
         return None
     try:
         return TypeAdapter(ExtractReport).validate_json(reports[-1].read_text(encoding="utf-8"), strict=True)
     except (OSError, ValueError) as error:
-        raise UserError(f"{reports[-1]} is damaged; remove it: it only tells of the last extraction") from error
+        raise UserError(f"{reports[-1]} is damaged; remove it: it only describes the last extraction") from error

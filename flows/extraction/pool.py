@@ -1,6 +1,6 @@
 """Worker processes on this machine: each builds its networks once and extracts shard after shard.
 
-A worker that dies, killed from outside, say, is replaced; the claim on its shard ends by itself.
+A worker that dies, for example killed from outside, is replaced; the claim on its shard ends by itself.
 """
 
 from __future__ import annotations
@@ -24,16 +24,16 @@ from flows.extraction.worker import MakeWorker
 
 
 class WorkerDiedError(Exception):
-    """A worker process ended in the midst of a shard; another one can take it over."""
+    """A worker process ended during a shard; another one can take the shard over."""
 
 
 class PoolClosedError(Exception):
-    """The pool is closed; nothing more is extracted in it."""
+    """The pool is closed and extracts nothing more."""
 
 
 @dataclass
 class Tally:
-    """How much of a shard has been gone through, for whoever looks on."""
+    """The progress of a shard, for display."""
 
     done: int = 0
     failed: int = 0
@@ -43,12 +43,12 @@ class WorkerPool:
     """Extract shards in worker processes, one shard in each at a time. Use it as a context manager.
 
     Args:
-        make: makes the worker, in each process.
-        count: of processes.
+        make: builds the worker in each process.
+        count: number of processes.
 
     Raises:
-        Exception: on entering, what the worker raised when it was built.
-        WorkerDiedError: on entering, where one ended before.
+        Exception: on entering, the error that building the worker raised.
+        WorkerDiedError: on entering, if a worker process ended.
     """
 
     def __init__(self, make: MakeWorker, count: int) -> None:
@@ -73,7 +73,7 @@ class WorkerPool:
         self._close()
 
     def extract(self, jobs: list[Job], tally: Tally) -> ShardReport:
-        """Have a shard extracted by the next worker that is free. May be called in several threads.
+        """Extract a shard in the next free worker. Several threads may call this.
 
         Args:
             jobs: the shard.
@@ -81,8 +81,8 @@ class WorkerPool:
 
         Raises:
             WorkerDiedError: the worker ended; a new one has taken its place.
-            PoolClosedError: the pool was closed meanwhile.
-            Exception: whatever the worker raised.
+            PoolClosedError: the pool was closed in the meantime.
+            Exception: the error that the worker raised.
         """
         tally.done = tally.failed = 0
         worker = self._idle.get()
@@ -105,9 +105,11 @@ class WorkerPool:
                 how = worker.stop()
                 worker.start()
             worker.await_ready()
-            raise WorkerDiedError(f"a worker process {how} in the midst of a shard") from None
+            raise WorkerDiedError(f"a worker process {how} during a shard") from None
         if isinstance(message, Exception):
             raise message
+        if isinstance(message, Ready):
+            raise RuntimeError("a worker process reported twice that it is ready")
         return message
 
     def _close(self) -> None:
@@ -120,15 +122,15 @@ class WorkerPool:
 
 
 class _Process:
-    """One worker process as its parent sees it."""
+    """The parent's side of one worker process."""
 
     def __init__(self, make: bytes, number: int, count: int) -> None:
         self._make, self._number, self._count = make, number, count
-        self._process: subprocess.Popen | None = None
+        self._process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:
         ours, theirs = socket.socketpair()
-        # Not multiprocessing: its children import the main module again. The share first: NumPy starts threads.
+        # Not multiprocessing: its children reimport the main module. `take_share` comes first: NumPy starts threads.
         code = (
             f"from flows.extraction.cores import take_share; take_share({self._number}, {self._count}); "
             f"from flows.extraction.process import serve; serve({theirs.fileno()})"
@@ -140,7 +142,7 @@ class _Process:
             stdout=subprocess.DEVNULL,
         )
         theirs.close()
-        self._socket = ours  # kept besides: only a socket can be shut down while another thread listens to it
+        self._socket = ours  # also kept: only a socket can be shut down while another thread listens to it
         self.connection = Connection(os.dup(ours.fileno()))
         self.connection.send_bytes(self._make)
 
@@ -149,21 +151,22 @@ class _Process:
             message = self.hear()
         except (EOFError, ConnectionResetError):
             raise WorkerDiedError(f"a worker process cannot start: it {self.stop()}") from None
-        if not isinstance(message, Ready):
+        if isinstance(message, Exception):
             raise message
 
-    def hear(self) -> object:
-        """Take the worker's next message. Raises EOFError or ConnectionResetError where it has ended."""
-        return self.connection.recv()
+    def hear(self) -> Ready | VideoDone | ShardReport | Exception:
+        """Receive the worker's next message. Raises EOFError or ConnectionResetError if it has ended."""
+        message: Ready | VideoDone | ShardReport | Exception = self.connection.recv()
+        return message
 
     def hang_up(self) -> None:
-        """Ask the worker to end, and have whoever listens to it hear that it has."""
+        """Ask the worker to end, and wake up whoever listens to it."""
         if self._process is not None:
             with suppress(OSError):  # it has ended by itself
                 self._socket.shutdown(socket.SHUT_RDWR)
 
     def stop(self) -> str:
-        """Wait for the worker's end, by force if need be; say how it ended."""
+        """Wait for the worker's end, by force if necessary; return how it ended, in words."""
         if self._process is None:
             return "was never started"
         try:

@@ -1,4 +1,4 @@
-"""What runs in a process of `flows.extraction.pool`."""
+"""The main program of a process of `flows.extraction.pool`."""
 
 from __future__ import annotations
 
@@ -12,21 +12,22 @@ import traceback
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
 
+from flows.extraction.jobs import Job
 from flows.extraction.worker import Worker
 from flows.session import console, stopping
 from flows.session.environment import settle_environment
 
-STOP_LIMIT_S = 15.0  # from the parent's end, or its wish, to the end of this process at the latest
+STOP_LIMIT_S = 15.0  # at most, from the parent's end or its request to the end of this process
 
 
 @dataclass(frozen=True)
 class Ready:
-    """A worker's first words: its networks are built."""
+    """The first message of a worker: its networks are built."""
 
 
 @dataclass(frozen=True)
 class VideoDone:
-    """One more video of the shard at hand was gone through; whether it was accepted."""
+    """Another video of the present shard is finished; `ok` if it was accepted."""
 
     ok: bool
 
@@ -36,10 +37,10 @@ def serve(connection_fd: int) -> None:
     settle_environment()
     console.log_to_standard_error()
     stopping.listen()
-    # Ctrl-C goes to the whole group of processes; the parent decides what becomes of this one.
+    # Ctrl-C goes to the whole group of processes; the parent decides what happens to this one.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     connection = Connection(connection_fd)
-    orders: queue.SimpleQueue = queue.SimpleQueue()
+    orders: queue.SimpleQueue[bytes] = queue.SimpleQueue()
     threading.Thread(target=_listen, args=(connection, orders), daemon=True).start()
     try:
         try:
@@ -50,14 +51,14 @@ def serve(connection_fd: int) -> None:
         except Exception as error:
             _tell(connection, error)
     except (KeyboardInterrupt, BrokenPipeError, ConnectionResetError):
-        pass  # the parent has gone, or needs no more
+        pass  # the parent has ended, or needs nothing more
     finally:
-        # Threads of libraries may hold up the interpreter's end; the worker is closed, and nothing else is open.
+        # Threads of libraries can delay the interpreter's exit; the worker is closed, and nothing else is open.
         os._exit(0)
 
 
-def _listen(connection: Connection, orders: queue.SimpleQueue) -> None:
-    """Pass on what the parent sends; once it has closed the connection, end this process, gently at first."""
+def _listen(connection: Connection, orders: queue.SimpleQueue[bytes]) -> None:
+    """Queue the parent's messages; when it closes the connection, end this process, by force if necessary."""
     try:
         while True:
             orders.put(connection.recv_bytes())
@@ -67,7 +68,7 @@ def _listen(connection: Connection, orders: queue.SimpleQueue) -> None:
         os._exit(1)
 
 
-def _extract(worker: Worker, jobs: list, connection: Connection) -> None:
+def _extract(worker: Worker, jobs: list[Job], connection: Connection) -> None:
     try:
         report = worker.extract(jobs, lambda _, ok: connection.send(VideoDone(ok)), stopping.check)
     except Exception as error:

@@ -1,6 +1,6 @@
-"""Where shards are extracted outside this process: in worker processes of this machine, or on a Dask cluster.
+"""Runners extract shards outside this process: in worker processes of this machine, or on a Dask cluster.
 
-Prefect's task runners carry the tasks; what a shard task does, `Worker.extract`, is the same in both.
+Prefect's task runners carry the tasks; a shard task calls `Worker.extract` in both.
 """
 
 from __future__ import annotations
@@ -33,8 +33,8 @@ from storage.errors import UnreachableError
 CONNECT_S = 10
 
 
-def passes_by_itself(_task: Task, _run: TaskRun, state: State) -> bool:
-    """Whether it is worth extracting a shard again: a store that refuses (a full disk) will refuse again."""
+def passes_by_itself(_task: Task[..., Any], _run: TaskRun, state: State) -> bool:
+    """Tell whether a shard is worth another attempt: a store that refuses (a full disk) will refuse again."""
     error = state.result(raise_on_failure=False)
     if stopping.asked() or isinstance(error, StopAskedError | PoolClosedError):
         return False
@@ -67,8 +67,8 @@ class Runner:
     """Takes shards.
 
     Args:
-        capacity: how many it can work on at a time, as of now.
-        submit: gives it a shard; the future's result is a `ShardReport`.
+        capacity: returns how many shards it can work on at a time, at present.
+        submit: hands it a shard; the future's result is a `ShardReport`.
     """
 
     capacity: Callable[[], int]
@@ -77,7 +77,7 @@ class Runner:
 
 @contextmanager
 def open_runner(settings: ExtractSettings, make: MakeWorker) -> Iterator[Runner]:
-    """Open the runner that the settings name, which is not "local"; what it works on when it is closed is dropped.
+    """Open the runner that the settings name, other than "local"; closing it drops the shards at work.
 
     Raises:
         UserError: the Dask cluster cannot be used.
@@ -90,7 +90,8 @@ def open_runner(settings: ExtractSettings, make: MakeWorker) -> Iterator[Runner]
 def _in_processes(settings: ExtractSettings, make: MakeWorker) -> Iterator[Runner]:
     count = settings.workers if settings.workers is not None else cores.default_workers()
     # In this order: the threads that wait for workers end once these have.
-    with ThreadPoolTaskRunner(max_workers=count) as tasks, WorkerPool(make, count) as pool:
+    threads: ThreadPoolTaskRunner[ShardReport] = ThreadPoolTaskRunner(max_workers=count)
+    with threads as tasks, WorkerPool(make, count) as pool:
         yield Runner(
             lambda: count,
             lambda jobs, tally: tasks.submit(extract_in_pool, {"pool": pool, "jobs": jobs, "tally": tally}),
@@ -99,15 +100,15 @@ def _in_processes(settings: ExtractSettings, make: MakeWorker) -> Iterator[Runne
 
 @contextmanager
 def _on_dask(settings: ExtractSettings, make: MakeWorker) -> Iterator[Runner]:
-    import dask
+    from dask.base import annotate
     from distributed import Event
-    from prefect_dask import DaskTaskRunner
+    from prefect_dask.task_runners import DaskTaskRunner
 
     if settings.address is not None:
         where: dict[str, Any] = {"address": settings.address, "client_kwargs": {"timeout": CONNECT_S}}
     else:
         count = settings.workers if settings.workers is not None else cores.default_workers()
-        # Dask's bound on memory would kill workers for what the networks take; `limits.*` bound that of videos.
+        # Dask's memory limit would kill workers for the memory of the networks; `limits.*` bound that of videos.
         local = {"n_workers": count, "threads_per_worker": 1, "memory_limit": 0, "dashboard_address": None}
         where = {
             "cluster_class": "distributed.LocalCluster",
@@ -124,21 +125,23 @@ def _on_dask(settings: ExtractSettings, make: MakeWorker) -> Iterator[Runner]:
         stop = f"traitline-stop-{secrets.token_hex(8)}"
 
         def submit(jobs: list[Job], _: Tally) -> PrefectFuture[ShardReport]:
-            with dask.annotate(resources=settings.resources):
+            with annotate(resources=settings.resources):
                 parameters = {"make": make, "jobs": jobs, "stop": stop, "own_cluster": settings.address is None}
-                return tasks.submit(extract_on_dask, parameters)
+                future: PrefectFuture[ShardReport] = tasks.submit(extract_on_dask, parameters)
+            return future
 
         try:
             yield Runner(lambda: max(1, len(client.nthreads())), submit)
         finally:
-            with suppress(OSError):  # the scheduler has gone
-                Event(stop, client=client).set()
+            with suppress(OSError):  # the scheduler has ended
+                event = Event(stop, client=client)  # type: ignore[no-untyped-call]  # distributed has few annotations
+                event.set()  # type: ignore[no-untyped-call]  # likewise
                 if settings.address is not None:
                     client.run(release_worker)
 
 
 def _check_prefect(hosts: Set[str]) -> None:
-    """Make sure that workers on these machines, by address, can report their tasks to Prefect."""
+    """Check that workers on these machines, given by address, can report their tasks to Prefect."""
     api = urlsplit(PREFECT_API_URL.value()).hostname
     if api in ("127.0.0.1", "localhost") and not all(map(_is_here, hosts)):
         raise UserError(
@@ -156,7 +159,7 @@ def _is_here(host: str) -> bool:
 
 
 def _check_resources(settings: ExtractSettings, offered: list[dict[str, float]]) -> None:
-    """Make sure that some worker can ever take a shard; a cluster without workers may get some."""
+    """Check that some worker can ever take a shard; a cluster without workers may still get some."""
     wanted = settings.resources
     if offered and not any(all(has.get(name, 0) >= much for name, much in wanted.items()) for has in offered):
         words = " ".join(f"{name}={much:g}" for name, much in wanted.items())

@@ -1,4 +1,4 @@
-"""A worker: all that one process needs to extract shards, built once, and the claims under which it does so."""
+"""A worker: everything that one process needs to extract shards, built once, and the claims that it works under."""
 
 from __future__ import annotations
 
@@ -26,14 +26,14 @@ Check = Callable[[], None]
 def extract_and_commit(
     extractor: Extractor, jobs: Sequence[Job], leases: Leases, on_video: OnVideo, check: Check | None = None
 ) -> ShardReport:
-    """Extract and commit videos that are claimed, unless another run takes them over, having taken this one for dead.
+    """Extract and commit claimed videos, unless another run takes them over because it believes that this one died.
 
     Args:
         extractor: open.
-        jobs: what `leases` hold.
+        jobs: the videos that `leases` hold.
         leases: open.
         on_video: called after each video with its id and whether it was accepted.
-        check: called again and again; what it raises breaks the shard off.
+        check: called repeatedly; an exception from it stops the shard.
     """
 
     def go_on() -> None:
@@ -43,31 +43,35 @@ def extract_and_commit(
 
     try:
         try:
-            return extractor.extract(jobs, on_video=on_video, confirm=leases.confirm, check=go_on)
+            return extractor.extract(jobs, on_video, go_on)
         except StoreError:
-            leases.confirm()  # who takes over removes what was about to be committed: that is no fault of the store
+            leases.confirm()  # a run that takes over removes the file to be committed: not a fault of the store
             raise
     except LeaseLostError as error:
         log.warning("%s; its %d videos are left to another run", error, len(jobs))
         return ShardReport(0, 0, {}, lost=True)
 
 
-class Worker:
-    """Extracts the shards that it is given, and claims them first, so that a shard given twice is done once.
+def leases_for(config: RunConfig, families: Families) -> Leases:
+    """Return the leases of a run, not open yet: one log for all features of the same faces, whose rows they share."""
+    return Leases(config.store.path, families.faces.key)
 
-    Use it as a context manager. Shards that several threads ask for come one after the other.
+
+class Worker:
+    """Claims and extracts the shards that it is given, so that a shard given twice is done once.
+
+    Use it as a context manager. Several threads may ask for shards; they are done one after the other.
 
     Args:
-        extractor: not open yet.
+        extractor: not open yet; it has its commits confirmed by `leases`.
+        leases: not open yet.
         config: of the run.
         families: of the configuration.
     """
 
-    def __init__(self, extractor: Extractor, config: RunConfig, families: Families) -> None:
-        self._extractor = extractor
+    def __init__(self, extractor: Extractor, leases: Leases, config: RunConfig, families: Families) -> None:
+        self._extractor, self._leases = extractor, leases
         self._lookup = Lookup(config, families)
-        # One log for all that is made from the same faces: their rows are shared.
-        self._leases = Leases(config.store.path, families.faces.key)
         self._resources = ExitStack()
         self._busy = threading.Lock()
 
@@ -83,7 +87,7 @@ class Worker:
             self._resources.close()
 
     def extract(self, jobs: Sequence[Job], on_video: OnVideo, check: Check | None = None) -> ShardReport:
-        """Extract and commit a shard, but for videos that were done or refused since, or that others work on.
+        """Extract and commit a shard, except videos that are done or refused by now, or that other runs work on.
 
         Args:
             jobs: the shard, as the work list chose it.
@@ -100,13 +104,14 @@ class Worker:
 
 
 MakeWorker = Callable[[], Worker]
-"""Makes a worker, in another process, so it must pickle."""
+"""Builds a worker in another process, so it must be picklable."""
 
 
 def worker_maker(config: RunConfig, families: Families) -> MakeWorker:
-    """What makes workers with the real networks, which takes seconds."""
+    """Return a function that builds workers with the real networks, which takes seconds."""
     return partial(_build, config, families)
 
 
 def _build(config: RunConfig, families: Families) -> Worker:
-    return Worker(Extractor(config, families), config, families)
+    leases = leases_for(config, families)
+    return Worker(Extractor(config, families, leases.confirm), leases, config, families)

@@ -1,4 +1,4 @@
-"""What is left of the videos that a run was asked for, while other runs may be at work on the same store."""
+"""The remaining videos of a run, while other runs may work on the same store."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from storage.tables.failures import FailureLog, LastFailure
 
 
 class Lookup:
-    """Looks up what videos still need. A look costs what has come to the store since the last one.
+    """Looks up what videos still need. Each look reads only what was added to the store since the last one.
 
     Args:
         config: of the run.
@@ -29,7 +29,7 @@ class Lookup:
         self._failures = FailureLog(config.store.path)
 
     def jobs(self, videos: Sequence[VideoFile]) -> Iterator[Job]:
-        """What each video needs, which may be nothing."""
+        """Yield what each video needs, which may be nothing."""
         digests = {video.video_id: video.sha256 for video in videos}
         static = self._store.has(self._families.static, digests)
         dynamic = self._store.has(self._families.dynamic, digests)
@@ -40,7 +40,7 @@ class Lookup:
             yield Job(video, **missing, attempts=last.attempts, reason=last.reason)
 
     def still_needed(self, jobs: Sequence[Job], claimed: Set[str]) -> dict[str, Job]:
-        """Of jobs that were chosen earlier, those that nobody has done or refused since, nor claimed, by id."""
+        """Return, by id, those of the chosen jobs that nobody has done, refused or claimed since."""
         now = zip(jobs, self.jobs([job.video for job in jobs]), strict=True)
         return {
             job.video.video_id: job
@@ -50,22 +50,22 @@ class Lookup:
 
 
 class WorkList:
-    """Videos that lack features, looked up in the committed shards and the log of failures, again and again.
+    """Videos that lack features, looked up in the committed shards and the log of failures for each shard again.
 
-    A look costs what has come to the store since the last one, not what it holds.
+    Each look reads only what was added to the store since the last one.
 
     Args:
-        videos: that the run was asked for.
+        videos: of the run.
         config: of the run.
         families: of the configuration.
 
     Attributes:
         place: path of the store.
-        count: videos that there were to do at the start.
-        cached: videos that had their features at the start.
-        refused_before: videos that were refused before with the same settings, for what their bytes are, and are not
-            tried again.
-        refused: videos that were refused since, by this run or another.
+        count: number of videos to do at the start.
+        cached: number of videos with features at the start.
+        refused_before: number of videos that were refused before with the same settings, because of their bytes, and
+            are not tried again.
+        refused: number of videos refused since, by this run or another.
     """
 
     def __init__(self, videos: Sequence[VideoFile], config: RunConfig, families: Families) -> None:
@@ -87,7 +87,7 @@ class WorkList:
 
     @property
     def todo(self) -> Set[str]:
-        """Ids of the videos that there were to do at the start."""
+        """Ids of the videos to do at the start."""
         return self._attempts_before.keys()
 
     @property
@@ -102,8 +102,8 @@ class WorkList:
             claimed: ids of the videos that runs are working on.
 
         Returns:
-            By id, what the first videos that are neither done nor claimed need: at most a shard, and nothing where all
-            are done or claimed.
+            By id, the jobs of the first videos that are neither done nor claimed: at most a shard, none if all are
+            done or claimed.
         """
         chosen: dict[str, Job] = {}
         passed: list[VideoFile] = []
@@ -127,16 +127,16 @@ class WorkList:
         return chosen
 
     def set_aside(self, video_ids: Iterable[str]) -> None:
-        """Never choose these again, whatever came of them: this run has done what it could."""
+        """Never choose these again, whatever the result: this run has done what it could."""
         self._set_aside.update(video_ids)
 
     @property
     def all_set_aside(self) -> bool:
-        """Whether nothing is left that this run could still do."""
+        """Whether this run can do nothing more."""
         return all(video.video_id in self._set_aside for video in self._left)
 
     def held_by(self, claims: Iterable[Claim]) -> Counter[str]:
-        """Count the videos that are left and that other runs are working on, by the name of their machine."""
+        """Count the remaining videos that other runs work on, by machine name."""
         left = {video.video_id for video in self._left}
         held = Counter({claim.process.host: 0 for claim in claims})
         for claim in claims:
@@ -145,5 +145,5 @@ class WorkList:
 
 
 def _may_have_passed(job: Job) -> bool:
-    """Whether what a video was refused for lay in the moment. A file that still cannot be read has no digest."""
+    """Tell whether the cause of a refusal may have passed. A file that is still unreadable has no digest."""
     return job.reason in TRANSIENT and job.video.sha256 != ""

@@ -1,7 +1,7 @@
-"""What people see of a run on Prefect's pages while it goes on, and the parts that its results are shown with.
+"""Shows the progress and results of a run on Prefect's pages.
 
-All of it is a courtesy: where Prefect's server cannot be asked, or is only the command's own and ends with it, nothing
-is announced, and no run waits long, or fails, for that.
+This is optional: if Prefect's server does not answer, or is the command's own and ends with it, nothing is announced,
+and no run fails or waits long because of it.
 """
 
 from __future__ import annotations
@@ -33,10 +33,10 @@ _PROGRESS_EVERY_S = 10.0
 
 
 def progress(title: str) -> Callable[[int, int, int], None] | None:
-    """Show how far a stage of this flow run is.
+    """Show the progress of a stage of this flow run.
 
     Returns:
-        To be called with counts (done, in all, failed), as often as they change; None where nobody looks.
+        A function to call with counts (done, in all, failed) whenever they change; None outside a flow run.
     """
     run = _run_id()
     if run is None:
@@ -60,14 +60,14 @@ def progress(title: str) -> Callable[[int, int, int], None] | None:
 
 
 def shard_committed(store: StorePath, extracted: int, failed: int, seconds: Mapping[str, float]) -> None:
-    """Emit the event of a shard that is in the store now: counts of videos, and seconds of work by stage."""
+    """Emit the event of a committed shard, with counts of videos and seconds of work by stage."""
     work_s = sum(seconds.values())
     videos = counted(extracted, "video")
     log.info("shard committed: %s extracted, %d refused, %.1f s of work", videos, failed, work_s)
     if _run_id() is None:
         return
     resource = {"prefect.resource.id": f"traitline.store.{store}", "prefect.resource.name": str(store)}
-    # Prefect sends it from a thread of its own.
+    # Prefect sends events from a thread of its own.
     emit_event(SHARD_COMMITTED, resource, payload={"extracted": extracted, "failed": failed, "seconds": dict(seconds)})
 
 
@@ -90,7 +90,7 @@ def link(key: str, path: StorePath, description: str) -> None:
 
 
 def _run_id() -> UUID | None:
-    """The flow run at hand, where its server outlives it: only then Prefect is told to send the run's log there too."""
+    """Return the present flow run if its server outlives it: only then does Prefect send the run's log there too."""
     run = FlowRunContext.get()
     if run is None or run.flow_run is None or not PREFECT_LOGGING_TO_API_ENABLED.value():
         return None
@@ -108,7 +108,7 @@ class _Server:
 
 
 def _ask(request: Callable[[SyncPrefectClient], Any]) -> Any:
-    """Ask the server, which is left in peace for a while where it does not answer in time; then None."""
+    """Ask the server. If it does not answer in time, return None and do not ask again for a while."""
     if time.monotonic() < _Server.silent_until_s:
         return None
     try:
@@ -117,7 +117,7 @@ def _ask(request: Callable[[SyncPrefectClient], Any]) -> Any:
             get_client(httpx_settings={"timeout": _ANSWER_LIMIT_S}, sync_client=True) as client,
         ):
             return request(client)
-    except Exception as error:  # whatever it is, it is not worth a run
+    except Exception as error:  # no such error is worth a run
         log.warning("cannot show this on Prefect's pages: %s: %s", type(error).__name__, error)
         _Server.silent_until_s = time.monotonic() + _SILENCE_S
         return None

@@ -1,4 +1,4 @@
-"""The flow `export`: scores as CSV or Parquet, one row for every video of the archive, with a description beside."""
+"""The flow `export`: scores as CSV or Parquet, one row for every video of the archive, and a description."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from flows.archive.families import Families, families_of
 from flows.archive.model_card import INTENDED, limits
 from flows.archive.models import ModelReference
 from flows.archive.refusals import how_to_list, in_words
-from flows.archive.rows import trait_rows
+from flows.archive.rows import export_rows
 from flows.archive.videos import Archive
 from flows.config.settings import RunConfig
 from flows.pipeline.prepare import chosen_columns
 from flows.pipeline.steps import step
 from flows.session import console
 from storage.exports.package import write_export
-from storage.exports.rows import TraitRow
+from storage.exports.rows import Row, Unscored
 from storage.files.paths import StorePath
 from storage.models.provenance import program_version
 from storage.models.serializer import ModelSerializer
@@ -27,7 +27,7 @@ from storage.models.serializer import ModelSerializer
 
 @dataclass(frozen=True, slots=True)
 class ExportReport:
-    """Where the file is and what is in it: number of scored videos, and of others by reason."""
+    """The path of the file, the number of scored videos in it, and of others by reason."""
 
     path: StorePath
     scored: int
@@ -39,9 +39,9 @@ def export(config: RunConfig, videos: Archive, model: ModelReference) -> ExportR
     """Write the file to `config.out`, or to STORE/exports/<model>-<version>.csv.
 
     Raises:
-        UserError: a column is not known, or `config.out` has another ending than .csv or .parquet.
+        UserError: a column is unknown, or `config.out` ends in neither .csv nor .parquet.
     """
-    columns = chosen_columns(config.export, config.out)
+    columns = chosen_columns(config.export, config.out, str(model))
     metadata = ModelSerializer(config.store.path).metadata(model.name, model.version)
     families = families_of(config)
     path = config.out
@@ -50,19 +50,19 @@ def export(config: RunConfig, videos: Archive, model: ModelReference) -> ExportR
     reasons: Counter[str] = Counter()
     undated = 0
 
-    def chosen() -> Iterator[TraitRow]:
+    def chosen() -> Iterator[Row]:
         nonlocal undated
-        for row in trait_rows(config, families, videos, model):
+        for row in export_rows(config.store.path, families, videos, model):
             if config.export.bounded:
-                # Only a score has a time. What has none is not in any range of time.
-                if row.score is None:
+                # Only scores have a time; a row without one is in no range of time.
+                if isinstance(row, Unscored):
                     continue
-                if row.score.scored_at is None:
+                if row.scored_at is None:
                     undated += 1
                     continue
-                if not config.export.holds(row.score.scored_at):
+                if not config.export.holds(row.scored_at):
                     continue
-            reasons[row.reason] += 1
+            reasons[row.reason if isinstance(row, Unscored) else ""] += 1
             yield row
 
     write_export(path, chosen(), columns, lambda: _about(config, families, model, metadata, reasons, videos.unread))
@@ -71,8 +71,8 @@ def export(config: RunConfig, videos: Archive, model: ModelReference) -> ExportR
     console.say(f"Export: {console.counted(scored, 'video')} scored{others}")
     if undated:
         console.say(
-            f"Export: left out {console.counted(undated, 'score')} whose time was not recorded; give neither --since "
-            "nor --until to have all, or score again",
+            f"Export: left out {console.counted(undated, 'score')} whose time was not recorded; omit --since and "
+            "--until to export all, or score again",
             style="yellow",
         )
     return ExportReport(path, scored, dict(reasons))

@@ -1,4 +1,4 @@
-"""The flow `extract`: features for every video of an archive that has none yet, shard by shard."""
+"""The flow `extract`: features for every video of an archive without them, shard by shard."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from collections import Counter
 from collections.abc import Callable
 from contextlib import ExitStack, suppress
 from functools import partial
+from typing import Any
 
 from prefect import State
 from prefect.futures import PrefectFuture
@@ -21,7 +22,7 @@ from flows.extraction.extractor import Extractor
 from flows.extraction.jobs import ExtractReport, Job, ShardReport, TooManyRefusedError, keep_report
 from flows.extraction.pool import Tally
 from flows.extraction.runners import Runner, open_runner, shard_task
-from flows.extraction.worker import extract_and_commit, worker_maker
+from flows.extraction.worker import extract_and_commit, leases_for, worker_maker
 from flows.extraction.worklist import WorkList
 from flows.pipeline import announce
 from flows.pipeline.steps import step
@@ -42,10 +43,10 @@ def extract_shard(extractor: Extractor, jobs: list[Job], leases: Leases, stage: 
 
 @step("extract")
 def extract(config: RunConfig, videos: Archive) -> ExtractReport:
-    """Extract the features of all videos that lack them. Other runs may do part of it; this one ends when all is done.
+    """Extract the features of all videos that lack them. Other runs may do a part; this run ends when all is done.
 
     Raises:
-        TooManyRefusedError: more videos were refused than the settings allow; all that could be extracted is committed.
+        TooManyRefusedError: more videos were refused than the settings allow; all other features are committed.
     """
     settle_environment()
     families = families_of(config)
@@ -54,23 +55,23 @@ def extract(config: RunConfig, videos: Archive) -> ExtractReport:
         console.say(f"Extract: nothing to decode: {_known(config, families, videos, work)}")
         return ExtractReport(0, 0, work.cached, work.refused_before, {})
     with ExitStack() as resources:
-        resources.enter_context(prefect_api())  # of the tasks that the shards are
+        resources.enter_context(prefect_api())  # shards are tasks
         with console.console.status("Building the networks"):
+            leases = leases_for(config, families)
             if config.extract.runner == "local":
-                extractor = resources.enter_context(Extractor(config, families, work.count))
+                extractor = resources.enter_context(Extractor(config, families, leases.confirm, videos=work.count))
             else:
                 runner = resources.enter_context(open_runner(config.extract, worker_maker(config, families)))
-        # One log for all that is made from the same faces: their rows are shared.
-        leases = resources.enter_context(Leases(config.store.path, families.faces.key))
+        resources.enter_context(leases)
         stage = resources.enter_context(console.stage("Extract", work.count, announce.progress("Extract")))
         if config.extract.runner == "local":
-            states = work_off(work, leases, stage, partial(extract_shard, extractor))
+            states = work_off(work, leases, stage, partial[Any](extract_shard, extractor))
             outcomes = [state.result(raise_on_failure=False) for state in states]
         else:
             outcomes = hand_out(work, leases, stage, runner)
     shards: list[ShardReport] = []
     for outcome in outcomes:
-        # Only now: a shard that broke off must not keep the others from being worked on.
+        # Only now: a failed shard must not prevent the others.
         if isinstance(outcome, BaseException):
             raise outcome
         shards.append(outcome)
@@ -81,10 +82,8 @@ def extract(config: RunConfig, videos: Archive) -> ExtractReport:
     by_others = work.count - work.left - extracted - failed
     reasons = refusal_reasons(config, families, [video for video in videos if video.video_id in work.todo])
     report = ExtractReport(extracted, failed, work.cached, work.refused_before, dict(seconds), by_others, dict(reasons))
-    log.info(
-        "Extract: %d extracted, %d refused, %d in the store before, %d refused before",
-        *(extracted, failed, work.cached, work.refused_before),
-    )
+    found = f"{work.cached} in the store before, {work.refused_before} refused before"
+    log.info("Extract: %d extracted, %d refused, %s", extracted, failed, found)
     keep_report(report, config)
     if work.refused > config.extract.max_failed_fraction * work.count:
         raise TooManyRefusedError(
@@ -96,7 +95,7 @@ def extract(config: RunConfig, videos: Archive) -> ExtractReport:
 
 
 def _known(config: RunConfig, families: Families, videos: Archive, work: WorkList) -> str:
-    """What the store has of the videos where it has all of them."""
+    """Say what the store knows of the videos if there is nothing to decode."""
     if not work.refused_before:
         return f"{console.counted(work.cached, 'video')} known to the store"
     reasons = in_words(refusal_reasons(config, families, videos))
@@ -108,17 +107,17 @@ def _known(config: RunConfig, families: Families, videos: Archive, work: WorkLis
 def work_off(
     work: WorkList, leases: Leases, stage: console.Stage, extract_claimed: Callable[..., State], *, poll_s: float = 2.0
 ) -> list[State]:
-    """Claim and extract shard after shard, until all is done, be it by other runs.
+    """Claim and extract shard after shard, until all is done, even if by other runs.
 
     Args:
-        work: what there is to do.
+        work: the videos to do.
         leases: open.
-        stage: shows how much is done.
-        extract_claimed: takes the jobs of a shard, `leases` and `stage`; `return_state` gives its state.
-        poll_s: seconds between two looks where other runs hold all that is left.
+        stage: shows the progress.
+        extract_claimed: called with the jobs of a shard, `leases`, `stage` and return_state=True.
+        poll_s: seconds between two looks while other runs hold the rest.
 
     Returns:
-        The state of each shard that this run worked on. Where the store refuses one, it is the last.
+        The state of each shard that this run worked on.
     """
     states: list[State] = []
     waited_for: Counter[str] = Counter()
@@ -130,7 +129,7 @@ def work_off(
             waited_for = Counter()
             states.append(extract_claimed(list(jobs.values()), leases, stage, return_state=True))
             report = states[-1].result(raise_on_failure=False)
-            if not (isinstance(report, ShardReport) and report.lost):  # but done, or broken off
+            if not (isinstance(report, ShardReport) and report.lost):  # but done or failed
                 work.set_aside(jobs)
             leases.release()
             if isinstance(report, ShardReport) and not report.lost:
@@ -144,24 +143,24 @@ def work_off(
 def hand_out(
     work: WorkList, leases: Leases, stage: console.Stage, runner: Runner, *, poll_s: float = 2.0
 ) -> list[ShardReport | BaseException]:
-    """Give shard after shard to workers, which claim what they are given, until all is done, be it by other runs.
+    """Give shard after shard to workers, which claim them, until all is done, even if by other runs.
 
     Args:
-        work: what there is to do.
+        work: the videos to do.
         leases: open; of this process, which claims nothing.
-        stage: shows how much is done.
+        stage: shows the progress.
         runner: open.
-        poll_s: seconds between two looks where all that is left is being worked on.
+        poll_s: seconds between two looks while all the rest is at work.
 
     Returns:
-        What came of each shard: its report, or what was raised.
+        The report of each shard, or the error that it raised.
 
     Raises:
-        Exception: of `USER_ERRORS`, by one of the shards; the others would meet it too.
+        Exception: one of `USER_ERRORS`, raised by a shard; the others would raise it too.
     """
     outcomes: list[ShardReport | BaseException] = []
-    at_work: dict[PrefectFuture, tuple[dict[str, Job], Tally]] = {}
-    done: queue.SimpleQueue[PrefectFuture] = queue.SimpleQueue()
+    at_work: dict[PrefectFuture[ShardReport], tuple[dict[str, Job], Tally]] = {}
+    done: queue.SimpleQueue[PrefectFuture[ShardReport]] = queue.SimpleQueue()
     waited_for: Counter[str] = Counter()
     while True:
         stopping.check()
@@ -198,12 +197,12 @@ def hand_out(
 def _outcome(future: PrefectFuture[ShardReport]) -> ShardReport | BaseException:
     try:
         return future.result(raise_on_failure=False)
-    except Exception as error:  # Dask gives up a task whose workers die again and again
+    except Exception as error:  # Dask gives up a task whose workers die repeatedly
         return error
 
 
 def _wait_for(held: Counter[str], waited_for: Counter[str], poll_s: float) -> Counter[str]:
-    """Wait a little for others, and say so where it is not those that were waited for before; returns `held`."""
+    """Wait briefly for other runs, and say so if they differ from `waited_for`; return `held`."""
     if held != waited_for:
         hosts = ", ".join(f"{count} on {host}" for host, count in sorted(held.items()))
         console.say(f"Extract: waiting for videos that other runs work on: {hosts}")

@@ -30,15 +30,15 @@ from storage.shards.store import FeatureStore
 def finetune(config: RunConfig, videos: Sequence[VideoFile]) -> OwnAsset:
     """Train the unfrozen layers of ResNet-50 on all labelled videos whose faces are in the store, and keep the result.
 
-    Face crops are cut out of the videos each time they are looked at, and never stored.
+    Face crops are cut from the videos each time they are needed, and never stored.
 
     Args:
         config: with labels; its weights are settled.
         videos: of the folder.
 
     Raises:
-        UserError: no labels, no labelled video with faces, or labels of fewer than two people; or training made
-            nothing better, and nothing is kept.
+        UserError: no labels, no labelled video with faces, or labels of fewer than two people; or training brought
+            no improvement, and nothing is kept.
         fusion.errors.LabelError: the labels cannot be read.
     """
     if config.labels is None:
@@ -52,7 +52,7 @@ def finetune(config: RunConfig, videos: Sequence[VideoFile]) -> OwnAsset:
     subjects = [matched.subjects[row] for row in rows]
     training, validation = split_by_subject(subjects, config.finetune.validation_fraction, config.finetune.seed)
     if not len(validation):
-        raise UserError("fine-tuning needs labels of at least two people, one of them to see when to stop")
+        raise UserError("fine-tuning needs labels of at least two people, one of them for validation")
     names = [matched.video_ids[row] for row in rows]
     with console.console.status("Building the network"):
         network = StaticFeatureExtractor(
@@ -75,7 +75,7 @@ def finetune(config: RunConfig, videos: Sequence[VideoFile]) -> OwnAsset:
     said = f"always the mean {report.constant_error:.5f}, network as it was {report.frozen_error:.5f}"
     if not report.best_epoch:
         raise UserError(
-            f"fine-tuning lowered the validation error in no epoch ({said}); nothing is kept. More videos, a lower "
+            f"fine-tuning did not lower the validation error ({said}); nothing is kept. More videos, a lower "
             "finetune.learning_rate or a higher static.frozen_layers may help"
         )
     console.say(f"Fine-tune: validation error {report.best_error:.5f} after epoch {report.best_epoch} ({said})")
@@ -113,10 +113,10 @@ class _Faces:
         }
 
     def read(self, reader: VideoReader, video_id: str) -> np.ndarray:
-        """Cut out the same crops that static tokens are made of, uint8 RGB [n, 224, 224, 3].
+        """Cut the same crops that static tokens are made from, uint8 RGB [n, 224, 224, 3].
 
         Raises:
-            UserError: the video cannot be used any more.
+            UserError: the video can no longer be used.
         """
         try:
             return reader.crops(self._files[video_id].path, self.tracks[video_id])

@@ -1,4 +1,4 @@
-"""What comes before any flow: the videos listed, and what would end a run hours later found out now."""
+"""Preparation of all flows: lists the videos, and fails early for what would end a run hours later."""
 
 from __future__ import annotations
 
@@ -19,16 +19,16 @@ from storage.files.paths import StorePath
 
 
 def prepare(settings: RunConfig, *, with_files: bool = False) -> tuple[RunConfig, Archive]:
-    """List the videos, those of the folder or list, or without one those that the store knows; settle `weights: auto`.
+    """List the videos of the folder or list, or else those that the store knows, and settle `weights: auto`.
 
-    With files, the networks' weights are made sure of too. Features in the store can be used without them.
+    With files, this also checks for the networks' weights. Features in the store can be used without them.
 
     Raises:
-        UserError: no videos folder where files are needed, or nothing in it or in the store.
+        UserError: files are needed and no videos are named, or there are no videos.
     """
     if settings.videos is None and with_files:
         raise UserError("which videos? give their folder with --videos DIR, or as 'videos: DIR' in the settings file")
-    # What would end the run hours later is said now.
+    # Fail now rather than hours later.
     if settings.labels is not None:
         labels_of(settings)
     if settings.out is not None:
@@ -44,8 +44,8 @@ def prepare(settings: RunConfig, *, with_files: bool = False) -> tuple[RunConfig
             settings = settle_weights(settings)
         if asked == "auto" and settings.weights == "random":
             console.say(
-                "Weights: RANDOM, for the pretrained networks cannot be had here. The scores show that everything "
-                "works and mean nothing else.",
+                "Weights: RANDOM, because the pretrained networks are not available here. The scores show that "
+                "everything works and mean nothing else.",
                 style="bold yellow",
             )
         if settings.videos is None:
@@ -53,7 +53,7 @@ def prepare(settings: RunConfig, *, with_files: bool = False) -> tuple[RunConfig
     return settings, files
 
 
-def chosen_columns(settings: ExportSettings, out: StorePath | None) -> list[TraitColumn]:
+def chosen_columns(settings: ExportSettings, out: StorePath | None, model: str = "") -> list[TraitColumn]:
     """The columns that the settings name, in their order.
 
     Raises:
@@ -61,7 +61,7 @@ def chosen_columns(settings: ExportSettings, out: StorePath | None) -> list[Trai
     """
     if out is not None and out.suffix.lower() not in FORMATS:
         raise UserError(f"cannot write {out}: its name must end in {' or '.join(FORMATS)}")
-    known = {column.name: column for column in trait_columns(TRAITS)}
+    known = {column.name: column for column in trait_columns(TRAITS, model)}
     names = known if settings.columns is None else settings.columns
     unknown = [name for name in names if name not in known]
     if unknown:
@@ -75,4 +75,4 @@ def chosen_columns(settings: ExportSettings, out: StorePath | None) -> list[Trai
 
 def _check_dask(settings: RunConfig) -> None:
     if settings.extract.runner == "dask" and importlib.util.find_spec("prefect_dask") is None:
-        raise UserError("extract.runner dask needs packages that are not here: pip install 'traitline[dask]'")
+        raise UserError("extract.runner dask needs packages that are not installed: pip install 'traitline[dask]'")

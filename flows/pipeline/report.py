@@ -21,7 +21,7 @@ log = logging.getLogger(__name__)
 
 @step("report")
 def report(config: RunConfig, videos: Archive, model: ModelReference) -> StorePath:
-    """Write the page to STORE/reports/<model>-<version>-<time>.html, unless the last one says the same already.
+    """Write the page to STORE/reports/<model>-<version>-<time>.html, unless the last page says the same.
 
     Returns:
         The path of the page.
@@ -34,7 +34,7 @@ def report(config: RunConfig, videos: Archive, model: ModelReference) -> StorePa
     fingerprint = page_fingerprint(config, contents, videos)
     folder = config.store.path / "reports"
     last = _last_page(folder, model)
-    if last is not None and not config.report.frames and fingerprint in last.read_text("utf-8", errors="replace"):
+    if last is not None and not config.report.frames and fingerprint.encode() in last.read_bytes():
         console.say("Report: nothing new since the last page")
         return last
     now = datetime.now(UTC)
@@ -48,5 +48,5 @@ def report(config: RunConfig, videos: Archive, model: ModelReference) -> StorePa
 
 
 def _last_page(folder: StorePath, model: ModelReference) -> StorePath | None:
-    pages = sorted(folder.glob(f"{model.name}-{model.version}-*.html"))
+    pages: list[StorePath] = sorted(folder.glob(f"{model.name}-{model.version}-*.html"))
     return pages[-1] if pages else None

@@ -21,7 +21,7 @@ from storage.files.paths import StorePath
 
 @dataclass(frozen=True, slots=True)
 class RunReport:
-    """What came of a run; `refusal` where too many videos were refused, and there is no report of the extraction."""
+    """The results of a run. If too many videos were refused, `refusal` is set and `extraction` is None."""
 
     extraction: ExtractReport | None
     model: ModelReference
@@ -31,14 +31,14 @@ class RunReport:
     refusal: TooManyRefusedError | None = None
 
     def check(self) -> None:
-        """Raise UserError where too many videos were refused."""
+        """Raise UserError if too many videos were refused."""
         if self.refusal is not None:
             raise UserError(f"{self.refusal}; the CSV is {self.export.path}, the report {self.report}")
 
 
 @step("run")
 def run(config: RunConfig, videos: Archive) -> RunReport:
-    """Take all steps, and fail in the end where too many videos were refused.
+    """Run all steps, and fail in the end if too many videos were refused.
 
     Raises:
         UserError: there are neither labels nor a model; or too many videos were refused, after everything is done.
@@ -49,7 +49,7 @@ def run(config: RunConfig, videos: Archive) -> RunReport:
 
 
 def all_steps(config: RunConfig, videos: Archive) -> RunReport:
-    """Extract, train where there are labels and no model is named, score, export and report.
+    """Extract, train if there are labels and no model is named, score, export and report.
 
     Raises:
         UserError: there are neither labels nor a model.
@@ -65,7 +65,7 @@ def all_steps(config: RunConfig, videos: Archive) -> RunReport:
     except USER_ERRORS as error:
         if refusal is None:
             raise
-        # Whatever training lacks, it most likely lacks for this.
+        # Most likely, training fails because of the refusals.
         raise refusal if isinstance(error, AllRefusedError) else UserError(f"{refusal}; training: {error}") from error
     scored_now = score(config, videos, model)
     exported = export(config, videos, model)

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from itertools import islice
+from typing import Any
 
 import numpy as np
 
@@ -33,7 +34,7 @@ CLIPS_PER_COMMIT = 4096
 
 @dataclass(frozen=True, slots=True)
 class RescoreReport:
-    """What came of scoring an archive anew: how many videos were scored now, and how the scores lie to earlier ones."""
+    """The result of scoring an archive again: the number of new scores, and how they compare with earlier ones."""
 
     model: ModelReference
     scored_now: int
@@ -42,13 +43,13 @@ class RescoreReport:
 
 @step("score")
 def score(config: RunConfig, videos: Archive, model: ModelReference) -> int:
-    """Score the videos whose features are there and that this model version has not scored from these features.
+    """Score the videos that have features and that this model version has not scored from these features.
 
     Returns:
         Number of videos scored now.
 
     Raises:
-        UserError: the model was trained on features made in another way.
+        UserError: the model was trained on other features.
     """
     families = families_of(config)
     metadata = ModelSerializer(config.store.path).metadata(model.name, model.version)
@@ -58,9 +59,9 @@ def score(config: RunConfig, videos: Archive, model: ModelReference) -> int:
 
 @step("rescore")
 def rescore(config: RunConfig, model: ModelReference) -> RescoreReport:
-    """Score all that the store holds and this model version has not scored, from the features it was trained on.
+    """Score everything in the store that this model version has not scored, from the features it was trained on.
 
-    Neither videos nor the extractors' weights are needed, and settings of extraction do not count. Scores of other
+    This needs neither the videos nor the extractors' weights, and ignores the settings of extraction. Scores of other
     versions stay.
 
     Raises:
@@ -84,7 +85,7 @@ def _score(config: RunConfig, families: Families, weights: str, videos: Archive,
     ready = ready_videos(config, families, wanted)
     if not ready:
         if any(known.get(video.video_id) == video.sha256 for video in videos):
-            console.say(f"Score: {model} has scored all videos with features before; nothing to score")
+            console.say(f"Score: {model} has already scored all videos with features; nothing to score")
         else:
             console.say(f"Score: nothing to score: {without_features(config, families, videos)}", style="yellow")
         return 0
@@ -93,7 +94,7 @@ def _score(config: RunConfig, families: Families, weights: str, videos: Archive,
 
     network, metadata = ModelSerializer(config.store.path).load(model.name, model.version)
     if not isinstance(network, CompletePersonalityModel):
-        raise UserError(f"{model} is a {type(network).__name__} and no model of this program's; name another")
+        raise UserError(f"{model} is a {type(network).__name__}, not a model of this program; name another")
     uncertainty = stored_uncertainty(config, metadata)
     count = 0
     clips = read_clips(config, families, ready)
@@ -109,7 +110,7 @@ def _score(config: RunConfig, families: Families, weights: str, videos: Archive,
     return count
 
 
-def _check_features(metadata: dict, families: Families, model: ModelReference) -> None:
+def _check_features(metadata: Mapping[str, Any], families: Families, model: ModelReference) -> None:
     trained_on = (metadata["static_key"], metadata["dynamic_key"])
     if trained_on != (families.static.key, families.dynamic.key):
         raise UserError(
@@ -122,6 +123,7 @@ def _rows(
     clips: list[CachedClip], traits: np.ndarray, judged: Judged, families: Families, weights: str, started: datetime
 ) -> Iterator[Score]:
     for row, (clip, values) in enumerate(zip(clips, traits, strict=True)):
+        facts: Mapping[str, Any] = clip.facts  # counts too are floats there; `Score` converts them
         yield Score(
             video_id=clip.tokens.video_id,
             video_sha256=clip.sha256,
@@ -136,5 +138,5 @@ def _rows(
             abstain=judged.abstain[row],
             low=None if judged.low is None else tuple(judged.low[row].tolist()),
             high=None if judged.high is None else tuple(judged.high[row].tolist()),
-            **clip.facts,
+            **facts,
         )

@@ -15,17 +15,17 @@ R = TypeVar("R")
 class Step(Flow[P, R]):
     """A flow that needs no server: without a Prefect API, calling it calls its function.
 
-    A server of our own would take seconds to start, and end with the command, its pages seen by nobody.
+    A server of our own would take seconds to start and end with the command, before anyone could open its pages.
     """
 
-    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
-        """Run it, and wait for what it returns."""
+    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:  # type: ignore[override]  # no step returns its state
+        """Run it, and return its result."""
         if not PREFECT_API_URL.value():
             return self.fn(*args, **kwargs)
         return super().__call__(*args, **kwargs)
 
 
 def step(name: str) -> Callable[[Callable[P, R]], Step[P, R]]:
-    """Make a step of a function. Prefect keeps its parameters by their names only, see
+    """Make a function a step. Prefect keeps only the names of its parameters' values; see
     `flows.archive.videos.Archive`."""
     return lambda function: Step(function, name=name, validate_parameters=False)

@@ -7,7 +7,7 @@ import json
 from collections.abc import Mapping, Sequence
 from importlib.metadata import version as installed_version
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import platformdirs
 
@@ -36,8 +36,8 @@ def train(config: RunConfig, videos: Archive) -> ModelReference:
     """Train on all labelled videos that have features, unless the latest model was made from exactly that.
 
     Raises:
-        flows.session.errors.UserError: no labels given, or none of them belongs to a video with features.
-        fusion.errors.LabelError, fusion.errors.TrainingError: what the labels lack.
+        flows.session.errors.UserError: no labels given, or none belongs to a video with features.
+        fusion.errors.LabelError, fusion.errors.TrainingError: the labels do not suffice.
     """
     path, labels = labels_of(config)
     families = families_of(config)
@@ -52,19 +52,19 @@ def train(config: RunConfig, videos: Archive) -> ModelReference:
     name = config.train_as
     for known in reversed(serializer.versions(name)):
         if serializer.metadata(name, known).get("recipe") == recipe:
-            console.say(f"Train: {name}/{known} was made from the same features, labels and settings; nothing to train")
+            console.say(f"Train: {name}/{known} has the same features, labels and settings; nothing to train")
             return ModelReference(name, known)
     from fusion.training import train as training  # Keras takes seconds to import
 
-    kept, held_out = hold_out_for_calibration(
+    kept, kept_out = hold_out_for_calibration(
         [matched.subjects[row] for row in rows], config.uncertainty, config.train.seed
     )
     fit = [rows[place] for place in kept]
-    held_out = [rows[place] for place in held_out]
+    held_out = [rows[place] for place in kept_out]
     folder = _work_folder(config, recipe)
     checkpoint = folder / training.CHECKPOINT
     if checkpoint.exists():
-        console.say(f"Train: going on from {checkpoint}")
+        console.say(f"Train: resuming from {checkpoint}")
     with console.stage("Train", config.train.epochs, announce.progress("Train")) as stage:
         trained = training.train(
             StoredClips(config, families, [matched.video_ids[row] for row in fit]),
@@ -112,9 +112,9 @@ def train(config: RunConfig, videos: Archive) -> ModelReference:
 
 
 def _work_folder(config: RunConfig, recipe: str) -> Path:
-    """Where a training keeps its checkpoint and TensorBoard's logs: in a local store, else in the user's cache.
+    """Return the folder of a training's checkpoint and TensorBoard logs: in a local store, else in the user's cache.
 
-    The recipe is in the name: what goes on there is the same training, and any other has a folder of its own.
+    The recipe is in the name, so only the same training resumes there; any other has a folder of its own.
     """
     store = store_path(config.store.path)
     runs = store / "runs" if isinstance(store, Path) else platformdirs.user_cache_path("traitline") / "runs"
@@ -129,7 +129,7 @@ def _title(report: EpochReport) -> str:
 def _recipe(
     config: RunConfig, families: Families, matched: LabelledVideos, rows: Sequence[int], digests: Mapping[str, str]
 ) -> str:
-    """SHA-256 over all that a model depends on, so that a second run knows that there is nothing to train."""
+    """Compute the SHA-256 of everything that a model depends on, so that a second run has nothing to train."""
     clips = [
         (matched.video_ids[row], digests[matched.video_ids[row]], matched.subjects[row], matched.values[row].tolist())
         for row in rows
@@ -155,7 +155,7 @@ def _calibrated(uncertainty: Uncertainty) -> str:
     return f"{confidence:.0%} intervals calibrated on {clips} of {people} kept from training"
 
 
-def _verdict(metadata: dict) -> str:
+def _verdict(metadata: Mapping[str, Any]) -> str:
     if metadata["validation_loss"] is None:
         return "without validation"
     loss = metadata["settings"]["loss"]

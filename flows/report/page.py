@@ -16,7 +16,7 @@ from markupsafe import Markup
 from flows.archive.families import Families
 from flows.archive.model_card import INTENDED, limits
 from flows.archive.models import ModelReference
-from flows.archive.rows import trait_rows
+from flows.archive.rows import export_rows
 from flows.archive.uncertainty import stored_uncertainty
 from flows.archive.videos import Archive
 from flows.config.load import dump_config
@@ -44,8 +44,8 @@ def render_report(config: RunConfig, families: Families, videos: Archive, model:
 
 def page_contents(config: RunConfig, families: Families, videos: Archive, model: ModelReference) -> dict[str, Any]:
     """Return the contents of the page except its time and the attention, which needs TensorFlow."""
-    failures = [row for row in FailureLog(config.store.path).current() if row.key == families.features]
-    summary = summarise(trait_rows(config, families, videos, model), failures)
+    failures = list(FailureLog(config.store.path).refused(families.features).values())
+    summary = summarise(export_rows(config.store.path, families, videos, model), failures)
     serializer = ModelSerializer(config.store.path)
     metadata = serializer.metadata(model.name, model.version)
     history = serializer.history(model.name, model.version)

@@ -9,15 +9,15 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from extractors.faces.quality import QUALITY
+from flows.archive.rows import NOT_EXTRACTED
 from fusion.traits import TRAITS
-from storage.exports.rows import TraitRow
+from storage.exports.rows import Row, Unscored
 from storage.tables.failures import Failure
 
 EXAMPLES_PER_REASON = 5
 MOST_VIDEOS = 200
 EXTREMES_PER_TRAIT = 8
 EXTREMES_OF_QUALITY = 40
-WAITING = "not_extracted"
 FACTS = tuple(name for name in QUALITY if name != "face_coverage")
 
 
@@ -79,7 +79,7 @@ class Summary:
         return Counter(code for reason in self.abstain for code in reason.split())
 
 
-def summarise(rows: Iterable[TraitRow], failures: Sequence[Failure]) -> Summary:
+def summarise(rows: Iterable[Row], failures: Sequence[Failure]) -> Summary:
     """Summarise all videos in one pass.
 
     Args:
@@ -93,22 +93,21 @@ def summarise(rows: Iterable[TraitRow], failures: Sequence[Failure]) -> Summary:
     weights: Counter[str] = Counter()
     refusals: dict[str, Refusals] = {}
     for row in rows:
-        score = row.score
-        if score is None:
+        if isinstance(row, Unscored):
             entry = refusals.setdefault(row.reason, Refusals())
             entry.count += 1
             if len(entry.examples) < EXAMPLES_PER_REASON:
                 entry.examples.append(row.video_id)
             continue
         names.append(row.video_id)
-        abstain.append(score.abstain)
-        numbers.append((*score.traits, score.face_coverage, score.static_tokens, score.dynamic_tokens))
-        facts.append(tuple(getattr(score, name) for name in FACTS))
-        weights[score.weights] += 1
-        if score.low is not None and score.high is not None:
-            widths.append(tuple(high - low for low, high in zip(score.low, score.high, strict=True)))
+        abstain.append(row.abstain)
+        numbers.append((*row.traits, row.face_coverage, row.static_tokens, row.dynamic_tokens))
+        facts.append(tuple(getattr(row, name) for name in FACTS))
+        weights[row.weights] += 1
+        if row.low is not None and row.high is not None:
+            widths.append(tuple(high - low for low, high in zip(row.low, row.high, strict=True)))
     table = np.array(numbers, np.float32).reshape(-1, len(TRAITS) + 3)
-    waiting = refusals.pop(WAITING, Refusals()).count
+    waiting = refusals.pop(NOT_EXTRACTED, Refusals()).count
     _explain(refusals, failures)
     return Summary(
         names,

@@ -1,4 +1,4 @@
-"""Which label belongs to which video, when tables name clips more loosely than folders do."""
+"""Matches labels and videos, as tables name clips more loosely than folders do."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import numpy as np
 from fusion.labels.parts import Part, part_of_path
 from fusion.labels.read import Labels
 
-# The trait CSV has apostrophes in front of what a spreadsheet would run, within a cell too.
+# The trait CSV has apostrophes in front of text that a spreadsheet would run, also within a cell.
 _GUARD = re.compile("^'+|'+(?=[=+\\-@\uff1d\uff0b\uff0d\uff20])")
 
 
@@ -25,11 +25,11 @@ class LabelledVideos:
         video_ids: M videos with a label, in the order given.
         values: float32 [M, 5], their labels.
         subjects: M subjects.
-        parts: M parts of the official split, from the label file, else from the videos' folders; None where a video
-            has none.
+        parts: M parts of the official split, from the label file, else from the videos' folders; None for a video
+            without one.
         unlabelled: videos without a label.
         ambiguous: videos that got no label because another video, or another label, has the same file name.
-        unused: names in the label file that went to no video.
+        unused: names in the label file that match no video.
     """
 
     video_ids: tuple[str, ...]
@@ -42,11 +42,11 @@ class LabelledVideos:
 
 
 def match_labels(labels: Labels, video_ids: Sequence[str]) -> LabelledVideos:
-    """Give each video its label, see `match_names`.
+    """Find the label of each video; see `match_names`.
 
     Args:
         labels: the label file.
-        video_ids: POSIX paths relative to the videos' folder, each once, with ending.
+        video_ids: POSIX paths relative to the videos' folder, each once, with extension.
     """
     row_of_video = match_names(labels.names, video_ids)
     used = set(row_of_video.values())
@@ -70,19 +70,19 @@ def match_labels(labels: Labels, video_ids: Sequence[str]) -> LabelledVideos:
 
 
 def match_names(names: Sequence[str], video_ids: Sequence[str]) -> dict[int, int]:
-    """Find the videos that a table's names stand for: by the whole id first, then more and more loosely.
+    """Find the videos that a table's names refer to: by the whole id first, then by increasingly loose rules.
 
-    A name and an id that differ are compared by the end of their paths, as long an end as possible and at least the
-    file name; then the same without endings. All this is done three times: with the texts as they are; in one Unicode
-    normal form, without spaces around, without the apostrophes of the trait CSV and with the slashes of POSIX; and
-    without regard to case. File systems, spreadsheets and Windows change all of these.
+    A name and an id that differ are compared by the ends of their paths, as long as possible and at least the file
+    name; then without extensions. This is done three times: with the texts as they are; in one Unicode normal form,
+    without surrounding spaces, without the apostrophes of the trait CSV and with POSIX slashes; and ignoring case. File
+    systems, spreadsheets and Windows change all of these.
 
-    A looser rule applies only where one id and one name agree, counted among all of both: of `a/x.mp4` and `b/x.mp4`
-    neither is meant by `x.mp4`, for nothing says which.
+    A looser rule applies only if exactly one id and one name agree, among all of both: `x.mp4` refers to neither
+    `a/x.mp4` nor `b/x.mp4` if both exist.
 
     Args:
         names: of the table, each once.
-        video_ids: POSIX paths relative to the videos' folder, each once, with ending.
+        video_ids: POSIX paths relative to the videos' folder, each once, with extension.
 
     Returns:
         Index of a video id -> index of its name.
@@ -91,14 +91,14 @@ def match_names(names: Sequence[str], video_ids: Sequence[str]) -> dict[int, int
     found = {video: row_of_id[video_id] for video, video_id in enumerate(video_ids) if video_id in row_of_id}
     if len(found) in (len(video_ids), len(names)):
         return found
-    # Archives have millions of videos: for most a look at the file names is enough.
+    # Archives have millions of videos; for most of them the file names suffice.
     keys_of_row, keys_of_video = [_loosest(name) for name in names], [_loosest(name) for name in video_ids]
     rows_of_key, videos_of_key = _indices(keys_of_row), _indices(keys_of_video)
     shared: set[str] = set()
     for video, keys in enumerate(keys_of_video):
         if video in found:
             continue
-        # Two of each are enough to know that there are several: all files of an archive may have one name.
+        # Two of each suffice to know that there are several: all files of an archive may have the same name.
         near = {row for key in keys for row in rows_of_key.get(key, ())[:2]}
         rivals = {other for row in near for key in keys_of_row[row] for other in videos_of_key.get(key, ())[:2]}
         if len(near) == len(rivals) == 1:
@@ -115,7 +115,7 @@ def match_names(names: Sequence[str], video_ids: Sequence[str]) -> dict[int, int
 def _match_by_rules(
     names: Sequence[str], rows: Sequence[int], video_ids: Sequence[str], videos: Sequence[int], found: dict[int, int]
 ) -> None:
-    """Add to what was found of some videos and the names that they may have, rule by rule."""
+    """Match some videos and their possible names rule by rule, and add the matches to `found`."""
     used = set(found.values())
     depth = max((video_ids[video].count("/") + 1 for video in videos), default=0)
     for form in (str, _plain, _caseless):
@@ -135,9 +135,9 @@ Key = Callable[[str], str | None]
 
 
 def _rules(depth: int) -> Iterator[tuple[Key, Key]]:
-    """Pairs of what a video and what a name is looked up by, from strict to loose; `depth` is of the deepest path."""
+    """Yield pairs of keys, of a video and of a name, from strict to loose; `depth` is that of the deepest path."""
     yield str, str
-    yield _without_ending, str  # a name without an ending, as in "-AmMDnVl4s8.003"
+    yield _without_ending, str  # a name without an extension, as in "-AmMDnVl4s8.003"
     yield _without_ending, _without_ending
     for of_video, of_name in ((str, str), (_without_ending, str), (_without_ending, _without_ending)):
         for parts in range(depth, 0, -1):
@@ -145,7 +145,7 @@ def _rules(depth: int) -> Iterator[tuple[Key, Key]]:
 
 
 def _end(form: Callable[[str], str], depth: int) -> Key:
-    """The last so many parts of a path; None where it has fewer."""
+    """Make a key of the last `depth` parts of a path; None if it has fewer."""
 
     def key(path: str) -> str | None:
         parts = form(path).rsplit("/", depth)
@@ -155,14 +155,14 @@ def _end(form: Callable[[str], str], depth: int) -> Key:
 
 
 def _unique(paths: Sequence[str], key: Key) -> dict[str, int]:
-    """Index by key, without the keys that several paths share."""
+    """Return index by key, without the keys that several paths share."""
     keys = [key(path) for path in paths]
     count = Counter(keys)
     return {name: index for index, name in enumerate(keys) if name is not None and count[name] == 1}
 
 
 def _indices(keys: Sequence[tuple[str, str]]) -> dict[str, list[int]]:
-    """Which places have each key."""
+    """Return the places of each key."""
     found: dict[str, list[int]] = defaultdict(list)
     for index, own in enumerate(keys):
         for key in own:
@@ -171,24 +171,24 @@ def _indices(keys: Sequence[tuple[str, str]]) -> dict[str, list[int]]:
 
 
 def _loosest(name: str) -> tuple[str, str]:
-    """File names by which any of the rules could find this one: with and without its ending."""
+    """Return the file names by which any of the rules could find this one: with and without extension."""
     base = _caseless(name).rpartition("/")[2]
     return base, _without_ending(base)
 
 
 def _plain(name: str) -> str:
-    """The name as this program would have written it."""
+    """Return the name as this program would write it."""
     path = _GUARD.sub("", unicodedata.normalize("NFC", name.strip())).replace("\\", "/")
     return path.removeprefix("./")
 
 
 def _caseless(name: str) -> str:
-    # casefold() takes letters apart that NFC had joined
+    # casefold() separates letters that NFC has joined
     return unicodedata.normalize("NFC", _plain(name).casefold())
 
 
 def _without_ending(path: str) -> str:
-    """The path without the ending of its file name; ".003" is a clip's number and no ending."""
+    """Return the path without the extension of its file name; ".003" is a clip's number, not an extension."""
     stem, dot, ending = path.rpartition(".")
     is_ending = dot and stem and not stem.endswith("/") and "/" not in ending and any(map(str.isalpha, ending))
     return stem if is_ending else path

@@ -37,11 +37,11 @@ class Labels:
     Attributes:
         names: N clip names as the file has them, each once.
         values: float32 [N, 5] in [0, 1], trait order.
-        subjects: the person in each clip. Where the file does not say, the clip's own name: then nothing keeps two
-            clips of one person from lying on both sides of a split.
-        subjects_known: whether the file says who is in a clip.
-        neuroticism_inverted: whether neuroticism is 1 minus what the file says.
-        parts: the part of the official split that each clip is in; None where the file does not say.
+        subjects: the person in each clip. If the file does not say, the clip's own name: then two clips of one person
+            may be on both sides of a split.
+        subjects_known: whether the file names the person in each clip.
+        neuroticism_inverted: whether neuroticism is 1 minus the file's value.
+        parts: the part of the official split that each clip belongs to; None if the file does not say.
     """
 
     names: tuple[str, ...]
@@ -57,7 +57,7 @@ class Labels:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Table:
-    """What one file says: names, values float64 [N, 5], and what it says beside."""
+    """The contents of one file: names, values float64 [N, 5], and subjects and parts if it has them."""
 
     names: list[str]
     values: np.ndarray
@@ -66,25 +66,25 @@ class _Table:
 
 
 def read_labels(path: str | Path, *, invert_neuroticism: bool | None = None) -> Labels:
-    """Read a label file, whose ending says what it is, or the folder of First Impressions' annotation files.
+    """Read a label file, whose ending gives its format, or the folder of First Impressions' annotation files.
 
     `.csv` (`.tsv`, `.txt`), `.parquet`: a column `video_id` (or `name`, or `clip`), the five traits in any order, and
-    if possible `subject` and `split` (training, validation or test); other columns are ignored. Text is read as
-    `fusion.labels.text_tables` says; in a file that semicolons or tabs separate, a comma may be the decimal point.
+    optionally `subject` and `split` (training, validation or test); other columns are ignored. Text is read as
+    `fusion.labels.text_tables` describes; if semicolons or tabs separate its cells, a comma may be the decimal point.
     `.pkl`: First Impressions V2, whose subject is the YouTube id. A folder: all its `annotation_*.pkl`, flat or each in
-    a folder of its own; the file's name says the part of the official split.
+    a folder of its own; the file's name gives the part of the official split.
 
     Args:
         path: the file or the folder.
         invert_neuroticism: take 1 - x for neuroticism. None, the default, does so for First Impressions pickles only:
-            what they call "neuroticism" rises with the other four traits, that is, it is emotional stability, while
-            our column must mean what its name says to whoever reads the CSV. The error measures, correlations and R2
-            in use with that set do not change. Tables are taken at their word; pass True for a table made from First
-            Impressions, and False to keep the pickles' own direction.
+            their "neuroticism" rises with the other four traits, so it is emotional stability, while readers of our CSV
+            take the column by its name. The error measures, correlations and R2 in use with that data set do not
+            change. Tables are used as they are; pass True for a table made from First Impressions, and False to keep
+            the pickles' own direction.
 
     Raises:
-        LabelError: an unknown ending, an unreadable file, missing columns, no rows, values that are no number in
-            [0, 1], or names that appear twice, be it in two files.
+        LabelError: an unknown ending, an unreadable file, missing columns, no rows, values other than numbers in
+            [0, 1], or names that appear twice, even if in two files.
     """
     path = Path(path)
     files = annotation_files(path) if path.is_dir() else [path]
@@ -109,7 +109,7 @@ def read_labels(path: str | Path, *, invert_neuroticism: bool | None = None) -> 
 
 
 def _read(path: Path) -> _Table:
-    if not path.suffix and not path.exists():  # most likely a folder that was mistyped
+    if not path.suffix and not path.exists():  # most likely a mistyped folder
         raise LabelError(f"cannot read the labels {path}: there is no such file or folder")
     readers = {**dict.fromkeys(ENDINGS, _read_csv), ".parquet": _read_parquet, ".pkl": _read_pickle}
     reader = readers.get(path.suffix.lower())
@@ -128,11 +128,11 @@ def _read(path: Path) -> _Table:
 
 
 def _check(path: Path, names: Sequence[str], values: np.ndarray) -> None:
-    """Refuse names and values that cannot be meant."""
+    """Refuse impossible names and values."""
     _refuse_nameless(path, "row", [row for row, name in enumerate(names, start=1) if name == ""])
     double = [name for name, count in Counter(names).items() if count > 1]
     if double:
-        raise LabelError(f"{path}: keep one row of each clip; more than one have {some_of(double)}")
+        raise LabelError(f"{path}: keep one row of each clip; these have several: {some_of(double)}")
     outside = np.argwhere(~((values >= 0) & (values <= 1)))
     _refuse_values(path, (f"{names[row]}, {TRAITS[trait]}: {values[row, trait]:g}" for row, trait in outside))
 
@@ -144,7 +144,7 @@ def _refuse_nameless(path: Path, what: str, where: Sequence[int]) -> None:
 
 
 def _refuse_values(path: Path, wrong: Iterable[str]) -> None:
-    """Refuse a file with values that are no traits, each of which is given with its place."""
+    """Refuse a file with wrong values, each given with its place."""
     wrong = list(wrong)
     if wrong:
         more = f"; and {len(wrong) - _MOST_NAMED} more" if len(wrong) > _MOST_NAMED else ""
@@ -154,7 +154,7 @@ def _refuse_values(path: Path, wrong: Iterable[str]) -> None:
 
 
 def _joined(columns: Iterable[list[Any] | None]) -> tuple[Any, ...] | None:
-    """One column of all files, or None where a file lacks it."""
+    """Join one column of all files; return None if a file lacks it."""
     columns = list(columns)
     present = [column for column in columns if column is not None]
     return tuple(chain.from_iterable(present)) if len(present) == len(columns) else None
@@ -168,7 +168,7 @@ def _read_pickle(path: Path) -> _Table:
 
 @dataclass(frozen=True, slots=True)
 class _Columns:
-    """Where the clip name, the traits, the subject and the split stand; the last two may be missing."""
+    """The positions of the clip name, the traits, the subject and the split; the last two may be missing."""
 
     name: int
     traits: list[int]
@@ -177,7 +177,7 @@ class _Columns:
 
 
 def _columns(path: Path, header: Sequence[str]) -> _Columns:
-    """Find the columns; their names are compared without case."""
+    """Find the columns; case does not matter."""
     found = [name.strip().lower() for name in header]
     double = [name for name in _KNOWN if found.count(name) > 1]
     if double:
@@ -248,7 +248,7 @@ def _read_parquet(path: Path) -> _Table:
 def _table(
     path: Path, at: _Columns, names: list[str], values: np.ndarray, subjects: list[str], splits: list[str]
 ) -> _Table:
-    """Put a table's columns together; a column that is there must be filled."""
+    """Assemble a table; its columns of subjects and splits must be filled if they exist."""
     if at.subject is not None:
         lacking = [name for name, subject in zip(names, subjects, strict=True) if subject == ""]
         if lacking:
@@ -258,7 +258,7 @@ def _table(
     if len(parts) < len(named):
         odd = [name for name, part in zip(names, named, strict=True) if part is None]
         raise LabelError(
-            f"{path}: a split is one of {', '.join(PARTS)}; correct it, or rename that column; it is something else "
-            f"for {some_of(odd)}"
+            f"{path}: a split is one of {', '.join(PARTS)}; correct it, or rename that column; it is "
+            f"different for {some_of(odd)}"
         )
     return _Table(names, values, subjects if at.subject is not None else None, parts if at.split is not None else None)

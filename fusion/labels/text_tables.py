@@ -1,4 +1,4 @@
-"""Tables as people and spreadsheets save them: CSV in whatever encoding and with whatever separator they use."""
+"""Tables as people and spreadsheets save them: CSV in any common encoding and with any common separator."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from fusion.errors import LabelError
 ENDINGS = (".csv", ".tsv", ".txt")
 SEPARATORS = (",", ";", "\t")
 _MARKS = {codecs.BOM_UTF8: "utf-8-sig", codecs.BOM_UTF16_LE: "utf-16", codecs.BOM_UTF16_BE: "utf-16"}
-_SEPARATOR_LINE = re.compile(r'"?sep=([,;|\t])"?\r?\n?')  # Excel writes and reads it, in front of the header
+_SEPARATOR_LINE = re.compile(r'"?sep=([,;|\t])"?\r?\n?')  # Excel writes and reads this line above the header
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,9 +23,9 @@ class TextTable:
     """A table in memory.
 
     Attributes:
-        header: names of the columns as the file has them.
-        rows: cells of each row, as many as there are columns; rows without any text are left out.
-        lines: number of the line that each row ends in, from 1.
+        header: names of the columns, as in the file.
+        rows: cells of each row, one per column; rows without any text are left out.
+        lines: number of the line in which each row ends, from 1.
         separator: between cells.
     """
 
@@ -38,22 +38,22 @@ class TextTable:
 def read_text_table(path: Path, known: Collection[str]) -> TextTable:
     """Read a table whose cells are separated by commas, semicolons or tabs.
 
-    The header alone decides on the separator: it is the one that gives most of the known names, the comma where none
-    gives any. The encoding is UTF-8, with or without a byte order mark, UTF-16 (Excel's "Unicode text"), or else that
-    of Windows and Latin-1.
+    The header alone determines the separator: the one that yields most of the known names, or the comma if none yields
+    any. The encoding is UTF-8, with or without a byte order mark, UTF-16 (Excel's "Unicode text"), or else Windows-1252
+    or Latin-1.
 
     Args:
         path: of the file.
         known: names of columns in lower case, as the header may have them.
 
     Raises:
-        LabelError: the file is empty, no such table, or a row has more or fewer cells than the header.
+        LabelError: the file is empty or not such a table, or a row has more or fewer cells than the header.
         OSError: the file cannot be read.
     """
     with path.open("rb") as stream:
         start = stream.read(4)
     if start.startswith(b"PK\x03\x04"):
-        raise LabelError(f"{path} is a workbook or an archive and no text: save the table as CSV")
+        raise LabelError(f"{path} is a workbook or an archive, not text: save the table as CSV")
     try:
         for encoding in _encodings(start):
             try:
@@ -70,7 +70,7 @@ def _encodings(start: bytes) -> tuple[str, ...]:
     marked = next((name for mark, name in _MARKS.items() if start.startswith(mark)), None)
     if marked is not None:
         return (marked,)
-    if b"\0" in start:  # a header begins with letters of ASCII, every second byte of which is 0 in UTF-16
+    if b"\0" in start:  # a header begins with ASCII letters; in UTF-16 every second byte of these is 0
         return ("utf-16-be",) if start.startswith(b"\0") else ("utf-16-le",)
     return ("utf-8", "cp1252", "latin-1")
 

@@ -1,11 +1,11 @@
-"""The trait CSV: one row per video, scored or failed, for people with a spreadsheet and for programs.
+"""The trait CSV: one row per video, scored or not, for people with a spreadsheet and for programs.
 
 RFC 4180 with CRLF, UTF-8 without a byte order mark, one header line with the names of `storage.exports.columns`. Text
-stands in quotes, numbers and times do not, and an empty cell is empty.
+is quoted, numbers and times are not, and an empty cell is empty.
 
 Scores, bounds and facts of quality are float32, written as the shortest decimals that give the same float32; times
-are ISO 8601 in UTC, 2026-01-31T23:59:00Z. In a failed video's row the cells for numbers are empty, and so are all
-bounds of a model without a calibration.
+are ISO 8601 in UTC, 2026-01-31T23:59:00Z. Without a score the cells for numbers are empty, and so are all bounds if the
+model has no calibration.
 
 A spreadsheet runs a cell that begins with = + - @, a tab or a line break as a formula, even one in quotes. A program
 that splits lines at ; or at tabs begins a cell after each of them, and after each line break. So an apostrophe goes
@@ -37,7 +37,7 @@ import pyarrow as pa
 
 from storage.errors import MALFORMED, StoreError
 from storage.exports.columns import TIME, TraitColumn, trait_columns
-from storage.exports.rows import TraitRow, in_order_once
+from storage.exports.rows import Row, Unscored, in_order_once
 from storage.files.commit import commit_file
 from storage.files.paths import StorePath, local_copy, store_path
 from storage.tables.scores import Score
@@ -59,28 +59,29 @@ _GUARD = re.compile(GUARD)
 _STAMP = "%Y-%m-%dT%H:%M:%SZ"
 
 
-def write_trait_csv(path: str | StorePath, rows: Iterable[TraitRow], *, trait_names: Sequence[str]) -> int:
+def write_trait_csv(path: str | StorePath, rows: Iterable[Row], *, trait_names: Sequence[str], model: str) -> int:
     """Write the CSV with all columns, whole or not at all, holding one row at a time.
 
     Args:
         path: of the CSV; an older file there is replaced.
-        rows: in ascending order of video_id, each video once. `ScoreStore.read` and `FailureLog.current` have this
-            order; `heapq.merge(scored, failed, key=lambda row: row.video_id)` joins them.
+        rows: in ascending order of video_id, each video once.
         trait_names: names of the columns for the traits, in the trait order.
+        model: that the scores come from, NAME/VERSION.
 
     Returns:
         The number of rows.
 
     Raises:
-        ValueError: the rows are out of order, or a video comes twice, or there are not as many names as traits.
+        ValueError: the rows are out of order, a video occurs twice, or the number of names differs from that of the
+            traits.
         StoreError: the operating system refused.
     """
-    columns = trait_columns(trait_names)
+    columns = trait_columns(trait_names, model)
     with commit_file(store_path(path)) as temporary:
         return write_csv_rows(temporary, rows, columns)
 
 
-def write_csv_rows(path: Path, rows: Iterable[TraitRow], columns: Sequence[TraitColumn]) -> int:
+def write_csv_rows(path: Path, rows: Iterable[Row], columns: Sequence[TraitColumn]) -> int:
     """Write a local file with these columns; returns the number of rows. Raises as `write_trait_csv`."""
     cells = [(column.value, _CELLS[column.type]) for column in columns]
     count = 0
@@ -93,11 +94,11 @@ def write_csv_rows(path: Path, rows: Iterable[TraitRow], columns: Sequence[Trait
     return count
 
 
-def read_trait_csv(path: str | StorePath, *, trait_names: Sequence[str]) -> Iterator[TraitRow]:
-    """Read what `write_trait_csv` wrote, row by row.
+def read_trait_csv(path: str | StorePath, *, trait_names: Sequence[str]) -> Iterator[Row]:
+    """Read the result of `write_trait_csv`, row by row, without the name of the model.
 
     Raises:
-        StoreError: the file cannot be read or is no trait CSV with these traits.
+        StoreError: the file cannot be read or is not a trait CSV with these traits.
     """
     columns = trait_columns(trait_names)
     names = [column.name for column in columns]
@@ -113,16 +114,15 @@ def read_trait_csv(path: str | StorePath, *, trait_names: Sequence[str]) -> Iter
         raise StoreError(f"cannot read {path} as a trait CSV: {error}") from error
 
 
-def _row(cells: dict[str, Any], trait_names: Sequence[str]) -> TraitRow:
-    of_row = {name: cells[name] for name in ("video_id", "video_sha256", "status", "reason", "model", "features")}
+def _row(cells: dict[str, Any], trait_names: Sequence[str]) -> Row:
     if cells["status"] == "failed":
-        return TraitRow(**of_row, score=None)
+        return Unscored(cells["video_id"], cells["video_sha256"], cells["reason"], cells["features"])
     if cells["status"] != "scored":
         raise ValueError(f"a row has the status {cells['status']!r}")
     keys = dict(part.split(":") for part in cells["features"].split())
     low, high = (tuple(cells[f"{name}_{bound}"] for name in trait_names) for bound in ("low", "high"))
     of_score = {name: cells[name] for name in Score.__slots__ if name in cells}
-    score = Score(
+    return Score(
         **of_score,
         traits=tuple(cells[name] for name in trait_names),
         static_key=keys["static"],
@@ -130,7 +130,6 @@ def _row(cells: dict[str, Any], trait_names: Sequence[str]) -> TraitRow:
         low=None if None in low else low,
         high=None if None in high else high,
     )
-    return TraitRow(**of_row, score=score)
 
 
 def _value(column: TraitColumn, cell: str) -> Any:

@@ -1,4 +1,4 @@
-"""An export: a file of scores, and beside it what it holds and where that came from, as a Frictionless data package."""
+"""An export: a file of scores, described by a Frictionless data package beside it that states its origin."""
 
 from __future__ import annotations
 
@@ -14,45 +14,45 @@ import pyarrow as pa
 from storage.exports.columns import TIME, TraitColumn
 from storage.exports.csv import CSV_NOTE, GUARD, GUARD_REPLACEMENT, write_csv_rows
 from storage.exports.parquet import write_parquet_rows
-from storage.exports.rows import TraitRow
+from storage.exports.rows import Row
 from storage.files.commit import commit_file, remove_files
 from storage.files.paths import StorePath, store_path
 
 FORMATS = {".csv": write_csv_rows, ".parquet": write_parquet_rows}
 _MEDIA_TYPES = {".csv": "text/csv", ".parquet": "application/vnd.apache.parquet"}
 _TYPES = {pa.string(): "string", pa.float32(): "number", pa.int32(): "integer", TIME: "datetime"}
-# Version 1 of the specification, which all readers know.
+# Version 1 of the specification, as all readers know it.
 _DIALECT = {"delimiter": ",", "lineTerminator": "\r\n", "quoteChar": '"', "doubleQuote": True, "header": True}
 
 
 def package_path(path: str | StorePath) -> StorePath:
-    """Where the description of an export lies: traits.csv.datapackage.json beside traits.csv."""
+    """Return the path of an export's description: traits.csv.datapackage.json beside traits.csv."""
     target = store_path(path)
     return target.with_name(f"{target.name}.datapackage.json")
 
 
 def write_export(
     path: str | StorePath,
-    rows: Iterable[TraitRow],
+    rows: Iterable[Row],
     columns: Sequence[TraitColumn],
     about: Callable[[], Mapping[str, Any]],
 ) -> int:
     """Write an export and its description, in bounded memory.
 
-    Both are written in full under temporary names. Then an older description goes, the data take their place, and the
-    new description comes last: wherever this breaks off, no description lies beside data that it is not about.
+    Both are written in full under temporary names. Then an older description is removed, the data are put in place, and
+    the new description follows. If this is interrupted at any point, no description lies beside data of another export.
 
     Args:
         path: of the data, ending in one of `FORMATS`; older files there are replaced.
         rows: in ascending order of video_id, each video once.
         columns: of the file, in this order.
-        about: called when all rows are written; what the description says of the whole, such as its provenance.
+        about: called when all rows are written; returns what the description says of the whole, such as its origin.
 
     Returns:
         The number of rows.
 
     Raises:
-        ValueError: the rows are out of order, or a video comes twice.
+        ValueError: the rows are out of order, or a video occurs twice.
         StoreError: the operating system refused.
     """
     target, description = store_path(path), package_path(path)

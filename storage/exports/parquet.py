@@ -10,16 +10,16 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from storage.exports.columns import TraitColumn
-from storage.exports.rows import TraitRow, in_order_once
+from storage.exports.rows import Row, in_order_once
 
 ROWS_PER_GROUP = 32_768
 
 
-def write_parquet_rows(path: Path, rows: Iterable[TraitRow], columns: Sequence[TraitColumn]) -> int:
+def write_parquet_rows(path: Path, rows: Iterable[Row], columns: Sequence[TraitColumn]) -> int:
     """Write a local file with these columns, holding a group of rows at a time; returns the number of rows.
 
     Raises:
-        ValueError: the rows are out of order, or a video comes twice.
+        ValueError: the rows are out of order, or a video occurs twice.
     """
     schema = pa.schema(
         [pa.field(column.name, column.type, metadata={"description": column.description}) for column in columns]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 import zlib
 from collections.abc import Mapping
@@ -71,25 +70,18 @@ class VideoFeatures:
             object.__setattr__(video, name, value)
         return video
 
-    def checksum(self, version: int = 3) -> int:
+    def checksum(self) -> int:
         """Compute the CRC-32 of all numbers, bit for bit; the quality columns follow in order of their names.
 
         The vectors enter as the sums of their rows and of their columns: integer sums modulo 2**64, at least one of
-        which changes if any single number changes. A CRC of the vectors themselves, as in version 1, takes three times
-        as long (7 GB/s instead of 22 GB/s). Up to version 2 the checksum also covers the names and the shape, which the
-        shard's header protects with a checksum of its own.
+        which changes if any single number changes. A CRC of the vectors themselves takes three times as long (7 GB/s
+        instead of 22 GB/s). The names and the shape are left to the checksum of the shard's header.
         """
-        names = sorted(self.quality)
-        label = [self.video_id, self.video_sha256, self.vectors.shape, names]
-        crc = zlib.crc32(json.dumps(label).encode()) if version < 3 else 0
         vectors = np.ascontiguousarray(self.vectors)
-        if version > 1:
-            words = vectors.view(np.uint32 if vectors.shape[1] % 2 else np.uint64)
-            crc = zlib.crc32(np.add.reduce(words, axis=1, dtype=np.uint64), crc)
-            crc = zlib.crc32(np.add.reduce(words, axis=0, dtype=np.uint64), crc)
-        else:
-            crc = zlib.crc32(vectors.data, crc)
-        for array in (self.start_s, self.end_s, *(self.quality[name] for name in names)):
+        words = vectors.view(np.uint32 if vectors.shape[1] % 2 else np.uint64)
+        crc = zlib.crc32(np.add.reduce(words, axis=1, dtype=np.uint64))
+        crc = zlib.crc32(np.add.reduce(words, axis=0, dtype=np.uint64), crc)
+        for array in (self.start_s, self.end_s, *(self.quality[name] for name in sorted(self.quality))):
             crc = zlib.crc32(np.ascontiguousarray(array).data, crc)
         return crc
 

@@ -43,7 +43,6 @@ CHUNK_BYTES = 2**20
 
 _MAGIC = b"traitline"
 _HEADER_LINES_LIMIT = 2**30
-_FIRST_VERSION_WITH_PLACES = 3
 _PAIR_BYTES = 48  # upper limit for a chunk's place in the user block
 
 
@@ -79,9 +78,6 @@ class Hdf5Format:
 
     def read(self, path: StorePath, header: ShardHeader, positions: Sequence[int]) -> Iterator[VideoFeatures]:
         """Read by plain reads. Raises OSError, ValueError, KeyError or TypeError if the file is damaged."""
-        if header.version < _FIRST_VERSION_WITH_PLACES:
-            yield from self.read_through_library(path, header, positions)
-            return
         with path.open("rb") as stream:
             _read_lead(stream)
             places = json.loads(stream.readline(_HEADER_LINES_LIMIT))

@@ -24,12 +24,8 @@ from storage.shards.family import Family, canonical_json
 from storage.shards.features import VideoFeatures
 
 # Raised when a reader of the previous version would misread a file. Not part of the key, as the numbers are the same.
-# 1: float32, and a CRC-32 over each video's vectors. 2: a dtype, and a faster checksum. 3: unencoded vectors in larger
-# pieces, and a checksum over the numbers alone.
+# The versions before this one were never released.
 SHARD_VERSION = 3
-
-_FIRST_PLAIN_VERSION = 3
-_MOST_COMPRESSION = 100  # of vectors, in the versions that compressed them
 
 Dtype = Literal["float32", "float16"]
 
@@ -56,13 +52,11 @@ class ShardHeader:
         family: of all videos.
         videos: in the order of their rows.
         dtype: of the vectors in the file; readers receive float32.
-        version: of the shard.
     """
 
     family: Family
     videos: tuple[VideoEntry, ...]
     dtype: Dtype = "float32"
-    version: int = SHARD_VERSION
 
     @classmethod
     def of(cls, family: Family, videos: Sequence[VideoFeatures], dtype: Dtype = "float32") -> ShardHeader:
@@ -92,9 +86,13 @@ class ShardHeader:
 
     def to_text(self) -> str:
         """Return one line of JSON and a line with its SHA-256, for a format to store in the file."""
-        values: dict[str, Any] = {"family": self.family.to_dict(), "key": self.family.key, "videos": self.videos}
-        if self.version > 1:
-            values |= {"dtype": self.dtype, "shard_version": self.version}
+        values = {
+            "family": self.family.to_dict(),
+            "key": self.family.key,
+            "videos": self.videos,
+            "dtype": self.dtype,
+            "shard_version": SHARD_VERSION,
+        }
         line = canonical_json(values)
         return f"{line}\n{_sha256(line)}"
 
@@ -103,23 +101,27 @@ class ShardHeader:
         """Parse the result of `to_text`.
 
         Raises:
-            StoreError: a newer version of the program wrote it.
+            StoreError: another version of the program wrote it.
             ValueError, KeyError, TypeError: it is damaged, or not a header.
         """
         line, _, checksum = text.partition("\n")
         if checksum != _sha256(line):
             raise ValueError("the header does not match its own checksum")
         values = dict(json.loads(line))
-        version = values.get("shard_version", 1)
+        version = values["shard_version"]
         if version > SHARD_VERSION:
             raise StoreError(f"shard version {version} is newer than this program's ({SHARD_VERSION}): update it")
+        if version < SHARD_VERSION:
+            raise StoreError(
+                f"shard version {version} was never released: remove the shard and extract its videos again"
+            )
         family = _family(canonical_json(values["family"]))
         if values["key"] != family.key:
             raise ValueError(f"the header's key {values['key']} differs from that of its settings, {family.key}")
-        dtype: Any = values["dtype"] if version > 1 else "float32"
+        dtype = values["dtype"]
         if dtype not in ("float32", "float16"):
             raise ValueError(f"the header's dtype is {dtype!r}")
-        return cls(family, _entries(values["videos"]), dtype, version)
+        return cls(family, _entries(values["videos"]), dtype)
 
     def check_size(self, file_bytes: int) -> None:
         """Refuse a header that claims more rows than the file has room for, before memory is allocated for them.
@@ -127,8 +129,7 @@ class ShardHeader:
         Raises:
             ValueError: the header claims too many rows.
         """
-        most = file_bytes if self.version >= _FIRST_PLAIN_VERSION else _MOST_COMPRESSION * file_bytes
-        if self.rows * self.row_bytes > most:
+        if self.rows * self.row_bytes > file_bytes:
             raise ValueError(f"it claims {self.rows:,} rows, more than {file_bytes:,} bytes can hold")
 
 
@@ -200,7 +201,7 @@ def read_videos(
         for position, video in zip(positions, read(path, header, positions), strict=True):
             entry = header.videos[position]
             header.family.check(video)
-            if (video.tokens, video.checksum(header.version)) != (entry.tokens, entry.checksum):
+            if (video.tokens, video.checksum()) != (entry.tokens, entry.checksum):
                 raise ValueError(f"the rows of {entry.video_id} do not match their checksum")
             yield video
     except FileNotFoundError:

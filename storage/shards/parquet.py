@@ -108,10 +108,9 @@ class ParquetFormat:
         Leaves the labels to `check`, as the header repeats them. Raises OSError or ValueError if the file is damaged.
         """
         with _open(path, header) as file, path.open("rb") as stream:
-            vectors = _plain_vectors(file.metadata, header)
-            if vectors is None:
-                yield from self.read_through_library(path, header, positions)
-                return
+            # The footer also has the places of pages, but pyarrow kills the process if it reads those of a damaged one.
+            places = json.loads((file.metadata.metadata or {})[_PLACES_KEY])
+            vectors = Column(np.dtype(header.dtype), header.family.dim, places)
             first_rows = video_rows(header)
             for group_row, members, columns in _by_row_group(file, header, positions, first_rows, _numbers(header)):
                 own = read_vectors(vectors, stream, members, first_rows)
@@ -174,13 +173,6 @@ def _open(path: StorePath, header: ShardHeader) -> Iterator[pq.ParquetFile]:
         if file.metadata.num_rows != header.rows:
             raise ValueError(f"it has {file.metadata.num_rows} rows, but its header says {header.rows}")
         yield file
-
-
-def _plain_vectors(metadata: pq.FileMetaData, header: ShardHeader) -> Column | None:
-    """Return the place of the vectors, or None if the file does not name it, as files before version 3 do not."""
-    # The footer also has the places of pages, but pyarrow kills the process when it reads those of a damaged footer.
-    text = (metadata.metadata or {}).get(_PLACES_KEY)
-    return None if text is None else Column(np.dtype(header.dtype), header.family.dim, json.loads(text))
 
 
 def _numbers(header: ShardHeader) -> list[str]:

@@ -70,28 +70,32 @@ class FeatureStore:
         format: of new shards; shards of every known format are read.
         dtype: of the stored vectors, except those of "faces", which are positions in pixels and stay float32.
             float16 halves the bytes and rounds each number to 11 significant bits; see `VideoFeatures.rounded`.
+        confirm: called with the temporary file immediately before each shard is committed; an exception from it
+            prevents the commit.
 
     Raises:
         StoreError: the format is unknown, or the folder is not a store.
     """
 
-    def __init__(self, root: str | StorePath, format: FormatName = "parquet", dtype: Dtype = "float32") -> None:
+    def __init__(
+        self,
+        root: str | StorePath,
+        format: FormatName = "parquet",
+        dtype: Dtype = "float32",
+        confirm: Callable[[Path], None] | None = None,
+    ) -> None:
         self._format = format_named(format)
-        self._dtype = dtype
+        self._dtype, self._confirm = dtype, confirm
         self._features = open_store(root) / "features"
         self._indexes: dict[StorePath, _Index] = {}
         self._lock = threading.Lock()
 
-    def write(
-        self, family: Family, videos: Sequence[VideoFeatures], confirm: Callable[[Path], None] | None = None
-    ) -> str:
+    def write(self, family: Family, videos: Sequence[VideoFeatures]) -> str:
         """Commit features as one shard: as a whole and on disk on return, and absent if this raises.
 
         Args:
             family: the family of the features.
             videos: the contents of the shard.
-            confirm: called with the temporary file immediately before the rename; an exception from it prevents the
-                commit.
 
         Returns:
             The shard's id, unique across all machines.
@@ -108,8 +112,8 @@ class FeatureStore:
         path = new_part(self.folder(family), "shard", self._format.suffix)
         with commit_file(path) as temporary:
             self._format.write(temporary, header, videos)
-            if confirm is not None:
-                confirm(temporary)
+            if self._confirm is not None:
+                self._confirm(temporary)
         return path.stem.removeprefix("shard-")
 
     def done(self, family: Family) -> dict[str, str]:

@@ -1,4 +1,4 @@
-"""Videos that could not be used, with the reason: one row per failed video and attempt, in STORE/failures/."""
+"""Videos that could not be used, with the reason: one row for each failed attempt, in STORE/failures/."""
 
 from __future__ import annotations
 
@@ -28,14 +28,14 @@ class Failure:
     """One attempt at a video that failed.
 
     Args:
-        video_id: POSIX path of the file below the videos folder, with its extension.
-        video_sha256: SHA-256 of the file's bytes, in hex; empty where they could not be read.
+        video_id: POSIX path of the file relative to the videos folder, with its extension.
+        video_sha256: SHA-256 of the file's bytes, in hex; empty if they could not be read.
         key: of the feature family that the attempt was for.
         stage: part of extraction that refused the video: "decode", "faces" or "motion"; "extract" for a fault of the
             program.
         reason: short code in snake_case.
         message: one sentence for people.
-        attempts: how often this has been tried, this time included.
+        attempts: number of attempts so far, including this one.
     """
 
     video_id: str
@@ -48,7 +48,7 @@ class Failure:
 
 
 class LastFailure(NamedTuple):
-    """How often a video has failed, and the reason of the last time."""
+    """How often a video has failed, and the reason of the last failure."""
 
     attempts: int
     reason: str
@@ -58,29 +58,31 @@ _ATTEMPTS = attrgetter("attempts")
 
 
 class FailureLog:
-    """All failures of a store. What failed and succeeded later stays listed: see `still_refused`.
+    """All failures of a store, including those of videos that succeeded later: see `still_refused`.
 
     Args:
         root: the store's folder.
+        confirm: called before each commit, as by `FeatureStore`.
 
     Raises:
         StoreError: the folder is not a store.
     """
 
-    def __init__(self, root: str | StorePath) -> None:
+    def __init__(self, root: str | StorePath, confirm: Callable[[Path], None] | None = None) -> None:
+        self._confirm = confirm
         self._folder = open_store(root) / "failures"
         self._seen: set[StorePath] = set()
         self._last: dict[tuple[str, str, str], LastFailure] = {}
 
-    def add(self, rows: Sequence[Failure], confirm: Callable[[Path], None] | None = None) -> None:
-        """Commit failures, all or none; `confirm` is as for `FeatureStore.write`.
+    def add(self, rows: Sequence[Failure]) -> None:
+        """Commit failures, all or none.
 
         Raises:
             StoreError: the operating system refused.
         """
         if rows:
             table = pa.Table.from_pylist([asdict(row) for row in rows], schema=_SCHEMA)
-            add_rows(self._folder, "failures", table, confirm)
+            add_rows(self._folder, "failures", table, self._confirm)
 
     def current(self) -> list[Failure]:
         """Read the latest failure for each (video_id, video_sha256, key), sorted by these.
@@ -92,8 +94,16 @@ class FailureLog:
         latest = {(row["video_id"], row["video_sha256"], row["key"]): row for row in table.to_pylist()}
         return [Failure(**latest[which]) for which in sorted(latest)]
 
+    def refused(self, key: str) -> dict[tuple[str, str], Failure]:
+        """Read the latest failures for one key, by video_id and video_sha256, sorted by these.
+
+        Raises:
+            StoreError: as `current`.
+        """
+        return {(row.video_id, row.video_sha256): row for row in self.current() if row.key == key}
+
     def last(self, videos: Mapping[str, str], key: str) -> dict[str, LastFailure]:
-        """Find how often these videos have failed, and why they did last. What was read before is remembered.
+        """Find how often these videos have failed, and the last reason. Parts of the log are read once and remembered.
 
         Args:
             videos: video_id -> SHA-256 of its bytes.
@@ -133,7 +143,7 @@ class FailureLog:
 
 
 def check_failures(path: StorePath) -> None:
-    """Read all of one file of the log. Raises StoreError where it is damaged or too new."""
+    """Read a whole file of the log. Raises StoreError if it is damaged or too new."""
     _read(path)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass
@@ -19,31 +20,6 @@ from storage.tables.table import add_rows, column_values, latest_rows, read_part
 TRAIT_COUNT = 5
 _MOST_MS = 200 * 365 * 86_400_000  # of scored_at, since 1970
 _FIVE = pa.list_(pa.field("element", pa.float32(), nullable=False), TRAIT_COUNT)
-_SCHEMA = pa.schema(
-    [
-        pa.field(name, dtype, nullable=False)
-        for name, dtype in (
-            ("video_id", pa.string()),
-            ("video_sha256", pa.string()),
-            ("traits", _FIVE),
-            ("face_coverage", pa.float32()),
-            ("static_tokens", pa.int32()),
-            ("dynamic_tokens", pa.int32()),
-            ("static_key", pa.string()),
-            ("dynamic_key", pa.string()),
-            ("weights", pa.string()),
-            ("abstain", pa.string()),
-        )
-    ]
-    + [pa.field("low", _FIVE), pa.field("high", _FIVE), pa.field("scored_at", pa.timestamp("ms", tz="UTC"))]
-    + [
-        *(pa.field("face_gaps", pa.int32()), pa.field("longest_gap_s", pa.float32()), pa.field("people", pa.int32())),
-        *(pa.field(name, pa.float32()) for name in ("others_share", "confirmed_share", "decoded_share")),
-        pa.field("repeated_share", pa.float32()),
-    ]
-)
-_COUNTS = ("face_gaps", "people")
-_FLOATS = ("face_coverage", "longest_gap_s", "others_share", "confirmed_share", "decoded_share", "repeated_share")
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,6 +73,11 @@ class Score:
     decoded_share: float | None = None
     repeated_share: float | None = None
 
+    @property
+    def features(self) -> str:
+        """Keys of the features that the score came from."""
+        return f"static:{self.static_key} dynamic:{self.dynamic_key}"
+
     def __post_init__(self) -> None:
         if (self.low is None) != (self.high is None):
             raise ValueError(f"{self.video_id}: an interval needs both bounds")
@@ -121,6 +102,25 @@ class Score:
             raise ValueError(f"{self.video_id}: scores, bounds and quality facts must be finite numbers")
 
 
+_ARROW_TYPES: dict[Any, pa.DataType] = {
+    "str": pa.string(),
+    "int": pa.int32(),
+    "float": pa.float32(),
+    "tuple[float, ...]": _FIVE,
+    "datetime": pa.timestamp("ms", tz="UTC"),
+}
+
+
+def _column(field: dataclasses.Field[Any]) -> pa.Field[Any]:
+    kind = str(field.type)
+    return pa.field(field.name, _ARROW_TYPES[kind.removesuffix(" | None")], nullable=kind.endswith(" | None"))
+
+
+SCORE_SCHEMA = pa.schema([_column(field) for field in dataclasses.fields(Score)])
+_COUNTS = [field.name for field in SCORE_SCHEMA if field.type == pa.int32()]
+_FLOATS = [field.name for field in SCORE_SCHEMA if field.type == pa.float32()]
+
+
 class ScoreStore:
     """All scores of a store.
 
@@ -143,7 +143,7 @@ class ScoreStore:
         """
         values = [asdict(row) for row in rows]
         if values:
-            add_rows(self._folder(model, version), "scores", pa.Table.from_pylist(values, schema=_SCHEMA))
+            add_rows(self._folder(model, version), "scores", pa.Table.from_pylist(values, schema=SCORE_SCHEMA))
 
     def read(self, model: str, version: str) -> Iterator[Score]:
         """Read the latest score of each video, sorted by video_id; see `latest_rows` for the memory that this takes.
@@ -152,7 +152,7 @@ class ScoreStore:
             ValueError: `model` or `version` cannot be a folder's name.
             StoreError: a file is damaged or too new.
         """
-        for values in latest_rows(self._folder(model, version), "scores", _SCHEMA, _check):
+        for values in latest_rows(self._folder(model, version), "scores", SCORE_SCHEMA, _check):
             yield Score(**values)
 
     def feature_keys(self) -> set[str]:
@@ -165,7 +165,7 @@ class ScoreStore:
         folders: list[StorePath] = sorted(self._scores.glob("*/*"))
         for folder in folders:
             if folder.is_dir() and not folder.name.startswith("."):
-                keys |= column_values(folder, "scores", _SCHEMA, ("static_key", "dynamic_key"))
+                keys |= column_values(folder, "scores", SCORE_SCHEMA, ("static_key", "dynamic_key"))
         return keys
 
     def _folder(self, model: str, version: str) -> StorePath:
@@ -174,7 +174,7 @@ class ScoreStore:
 
 def check_scores(path: StorePath) -> None:
     """Read a whole file of scores. Raises StoreError if it is damaged or too new."""
-    read_part(path, _SCHEMA, _check)
+    read_part(path, SCORE_SCHEMA, _check)
 
 
 def _check(rows: pa.Table) -> None:

@@ -1,7 +1,7 @@
-"""Which bytes each video had when a run last looked at its file, in STORE/seen/.
+"""The digest of each video's file when a run last looked at it, in STORE/seen/.
 
-Features and refusals outlive the bytes that they are about. A file can change and later be changed back, and nothing
-new is extracted then; only this table says which of the features and refusals are about the file as it is.
+Features and refusals outlive the files that they belong to. A file can change and later be changed back without
+anything being extracted; only this table tells which features and refusals belong to the present file.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ class SeenVideos:
         return {row["video_id"]: row["video_sha256"] for row in rows.to_pylist()}
 
     def note(self, videos: Mapping[str, str]) -> None:
-        """Commit what a look at these videos found (video_id -> SHA-256); only what has changed is written.
+        """Commit the present digests of these videos (video_id -> SHA-256); only changes are written.
 
         Raises:
             StoreError: as `current`, or the operating system refused.
@@ -57,5 +57,5 @@ def _table(digests: Mapping[str, str]) -> pa.Table:
 
 
 def check_seen(path: StorePath) -> None:
-    """Read all of one part of the table. Raises StoreError if it is damaged or too new."""
+    """Read a whole part of the table. Raises StoreError if it is damaged or too new."""
     read_part(path, _SCHEMA)

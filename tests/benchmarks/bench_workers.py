@@ -95,7 +95,7 @@ def seconds_to_hand_out(shards: int, scratch: Path, **settings: object) -> float
 
     names = {
         "families_of": lambda _: FAMILIES,
-        "Extractor": lambda *_: DrawingExtractor(order),
+        "Extractor": lambda _config, _families, confirm: DrawingExtractor(order, confirm),
         "worker_maker": lambda *_: partial(draw_worker, order),
         "work_off": timed(extract_flow.work_off),
         "hand_out": timed(extract_flow.hand_out),

@@ -102,11 +102,8 @@ def refused_files(settings: RunConfig, reason: str | None) -> Archive:
     if settings.videos is None:
         raise UserError("which videos? give their folder with --videos DIR")
     families, store = families_of(settings), FeatureStore(settings.store.path)
-    refused = {
-        (failure.video_id, failure.video_sha256)
-        for failure in FailureLog(settings.store.path).current()
-        if failure.key == families.features and (reason is None or failure.reason == reason)
-    }
+    failures = FailureLog(settings.store.path).refused(families.features)
+    refused = {which for which, failure in failures.items() if reason is None or failure.reason == reason}
     refused -= set(store.done(families.static).items()) & set(store.done(families.dynamic).items())
     with console.console.status("Looking at the videos"):
         files = videos_of(settings)

@@ -10,11 +10,11 @@ import pytest
 
 from flows.archive.families import families_of
 from flows.archive.models import ModelReference
-from flows.archive.rows import trait_rows
+from flows.archive.rows import export_rows
 from flows.archive.videos import VideoFile, known_videos, videos_of
 from flows.config.load import load_config
 from flows.config.settings import RunConfig
-from storage import Failure, FailureLog, FeatureStore, Score, ScoreStore, VideoFeatures
+from storage import Failure, FailureLog, FeatureStore, Score, ScoreStore, Unscored, VideoFeatures
 from storage.maintenance.compaction import merge_shards, plan_merges
 from storage.maintenance.survey import still_refused
 from storage.tables.seen import SeenVideos
@@ -67,8 +67,9 @@ class Archive:
         """What the CSV says with the folder and without it, and what `failures list` says, of `a.mp4`."""
         kinds = []
         for videos in (videos_of(self.config), known_videos(self.config, self.families)):
-            rows = {row.video_id: row for row in trait_rows(self.config, self.families, videos, MODEL)}
-            kinds.append(rows["a.mp4"].reason or rows["a.mp4"].status)
+            rows = {row.video_id: row for row in export_rows(self.config.store.path, self.families, videos, MODEL)}
+            row = rows["a.mp4"]
+            kinds.append(row.reason if isinstance(row, Unscored) else "scored")
         root = self.config.store.path
         refused = still_refused(FailureLog(root), self.store, SeenVideos(root).current())
         (listed,) = {row.reason for row in refused if row.video_id == "a.mp4"} or {"scored"}
@@ -158,8 +159,8 @@ def test_in_a_store_of_before_the_files_were_noted_what_came_last_counts(archive
         step()
     (video,) = known_videos(archive.config, archive.families)
     assert video.sha256 == (bad if first == "features" else good).sha256
-    (row,) = trait_rows(archive.config, archive.families, [video], MODEL)
-    assert row.status == ("failed" if first == "features" else "scored")
+    (row,) = export_rows(archive.config.store.path, archive.families, [video], MODEL)
+    assert isinstance(row, Unscored if first == "features" else Score)
 
 
 def test_what_was_seen_is_written_once(archive):

@@ -31,7 +31,7 @@ from storage import (
     FeatureStore,
     Score,
     ScoreStore,
-    TraitRow,
+    Unscored,
     VideoFeatures,
     read_trait_csv,
     write_trait_csv,
@@ -122,12 +122,12 @@ def test_names_stay_apart_and_whole_from_the_folder_to_the_csv_and_back(folder, 
     failures = [Failure(name, digests[name], "k", "faces", "no_face", f"in {name}", 1) for name in WANTED[1::2]]
     ScoreStore(root).write("main", "1", scores)
     FailureLog(root).add(failures)
-    rows = [TraitRow.scored(score, "main/1") for score in ScoreStore(root).read("main", "1")]
-    rows += [TraitRow.failed(failure, "main/1") for failure in FailureLog(root).current()]
+    rows = list(ScoreStore(root).read("main", "1"))
+    rows += [Unscored(row.video_id, row.video_sha256, row.reason, row.key) for row in FailureLog(root).current()]
     rows.sort(key=lambda row: row.video_id)
     assert [row.video_id for row in rows] == WANTED
     path = tmp_path / "traits.csv"
-    write_trait_csv(path, rows, trait_names=TRAITS)
+    write_trait_csv(path, rows, trait_names=TRAITS, model="main/1")
     assert list(read_trait_csv(path, trait_names=TRAITS)) == rows
     with path.open(encoding="utf-8", newline="") as file:
         cells = [row[0] for row in csv.reader(file, strict=True)][1:]
@@ -246,9 +246,10 @@ def test_a_whole_run_scores_every_awkward_name_or_gives_its_reason(rendered, tmp
     rows = {row.video_id: row for row in read_trait_csv(out, trait_names=TRAITS)}
     scored = [*awkward, "caf\\xe9.mp4", "link.mp4"]
     assert sorted(rows) == sorted([clip.name for clip in clips] + scored + ["nowhere.mp4"])
-    assert {rows[name].status for name in scored} == {"scored"}
-    assert len({rows[name].score.traits for name in scored}) == 1  # the same bytes
-    assert (rows["nowhere.mp4"].status, rows["nowhere.mp4"].reason) == ("failed", "unreadable")
+    assert all(isinstance(rows[name], Score) for name in scored)
+    assert len({rows[name].traits for name in scored}) == 1  # the same bytes
+    assert isinstance(rows["nowhere.mp4"], Unscored)
+    assert rows["nowhere.mp4"].reason == "unreadable"
     # and commands that are told one of them find it
     of_store = ("--store", tmp_path / "store", "--weights", "random")
     page = traitline("report", *of_store, "--clips", "-rf.mp4", "--clips", "line\nbreak.mp4")

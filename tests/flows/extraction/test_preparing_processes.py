@@ -30,6 +30,6 @@ def test_no_process_starts_that_can_get_no_video(monkeypatch, tmp_path, cores, s
     monkeypatch.setattr(module, "PreparerPool", pool)
     extract = {"shard_size": shard_size, "processes": chosen}
     config = RunConfig(store={"path": tmp_path}, weights="random", extract=extract)
-    with pytest.raises(StartedError) as started, module.Extractor(config, None, videos):
+    with pytest.raises(StartedError) as started, module.Extractor(config, None, videos=videos):
         pass
     assert started.value.args == (expected,)

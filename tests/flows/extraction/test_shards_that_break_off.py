@@ -20,11 +20,11 @@ class Stumbling(DrawingExtractor):
 
     times, at = 0, ""
 
-    def extract(self, jobs, on_video, confirm, check):
+    def extract(self, jobs, on_video, check):
         if type(self).times and self.at in {job.video.video_id for job in jobs}:
             type(self).times -= 1
             raise RuntimeError("out of GPU memory")
-        return super().extract(jobs, on_video, confirm, check)
+        return super().extract(jobs, on_video, check)
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -37,7 +37,7 @@ def _api():
 def order(tmp_path, monkeypatch) -> Order:
     order = Order(str(tmp_path / "store"), str(tmp_path), videos=20, shard_size=4)
     monkeypatch.setattr(extract_flow, "families_of", lambda _: FAMILIES)
-    monkeypatch.setattr(extract_flow, "Extractor", lambda *_: Stumbling(order))
+    monkeypatch.setattr(extract_flow, "Extractor", lambda *given, videos: Stumbling(order, given[2]))
     monkeypatch.setattr(extract_flow, "extract_shard", extract_flow.extract_shard.with_options(retry_delay_seconds=0))
     return order
 

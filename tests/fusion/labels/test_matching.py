@@ -9,7 +9,7 @@ import pytest
 from fusion.labels.matching import match_labels
 from fusion.labels.read import Labels, read_labels
 from fusion.traits import TRAITS
-from storage import Score, TraitRow, write_trait_csv
+from storage import Score, write_trait_csv
 
 
 def labels_of(*names):
@@ -111,7 +111,7 @@ def test_ids_of_our_own_csv_find_their_videos(tmp_path):
     """Every name that the trait CSV has to write in another way, read again as a label file."""
     ids = sorted(["=1.mp4", "+1.mp4", "-1.mp4", "-(1).mp4", "@x.mp4", "'q'.mp4", "a;=1.mp4", "a, -1.mp4", "plain.mp4"])
     scores = [Score(name, "0" * 64, (0.5,) * 5, 0.9, 1, 1, "s", "d", "random") for name in ids]
-    write_trait_csv(tmp_path / "t.csv", [TraitRow.scored(score, "m/1") for score in scores], trait_names=TRAITS)
+    write_trait_csv(tmp_path / "t.csv", scores, trait_names=TRAITS, model="main/1")
     assert match_labels(read_labels(tmp_path / "t.csv"), ids).video_ids == tuple(ids)
 
 

@@ -17,7 +17,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fusion.labels.read import read_labels
-from storage import Failure, Score, StoreError, TraitRow, read_trait_csv, write_trait_csv
+from storage import Score, StoreError, Unscored, read_trait_csv, write_trait_csv
 from storage.exports.csv import GUARD, GUARD_REPLACEMENT
 
 TRAITS = ("openness", "conscientiousness", "extraversion", "agreeableness", "neuroticism")
@@ -29,18 +29,17 @@ HEADER += [f"{trait}_{bound}" for trait in TRAITS for bound in ("low", "high")]
 HEADER += ["video_sha256", "scored_at"]
 
 
-def scored(video_id: str, traits=(0.1, 0.25, -1.5, 1e-8, 3.0), coverage: float = 0.9) -> TraitRow:
-    score = Score(video_id, "0" * 64, traits, coverage, 16, 6, "aaaa", "bbbb", "random")
-    return TraitRow.scored(score, "main/1")
+def scored(video_id: str, traits=(0.1, 0.25, -1.5, 1e-8, 3.0), coverage: float = 0.9) -> Score:
+    return Score(video_id, "0" * 64, traits, coverage, 16, 6, "aaaa", "bbbb", "random")
 
 
-def failed(video_id: str, reason: str = "no_face") -> TraitRow:
-    return TraitRow.failed(Failure(video_id, "0" * 64, "aaaa", "faces", reason, "no face at all", 1), "main/1")
+def failed(video_id: str, reason: str = "no_face") -> Unscored:
+    return Unscored(video_id, "0" * 64, reason, "aaaa")
 
 
 def write(path: Path, rows) -> list[list[str]]:
     """Write rows; returns the cells as the csv module reads them."""
-    write_trait_csv(path, rows, trait_names=TRAITS)
+    write_trait_csv(path, rows, trait_names=TRAITS, model="main/1")
     with path.open(newline="", encoding="utf-8") as file:
         return list(csv.reader(file, strict=True))
 
@@ -58,7 +57,7 @@ def test_intervals_and_reasons_to_abstain_are_columns_and_come_back(tmp_path):
     low, high = (0.0, 0.125, -2.0, -0.5, 2.5), (0.25, 0.5, -1.0, 0.5, 3.5)
     score = Score("a.mp4", "0" * 64, (0.1, 0.25, -1.5, 1e-8, 3.0), 0.9, 16, 6, "aaaa", "bbbb", "random")
     score = dataclasses.replace(score, abstain="few_tokens wide_interval", low=low, high=high)
-    rows = [TraitRow.scored(score, "main/1"), scored("b.mp4")]
+    rows = [score, scored("b.mp4")]
     cells = write(tmp_path / "t.csv", rows)[1]
     assert dict(zip(HEADER, cells, strict=True)) | {
         "abstain": "few_tokens wide_interval",
@@ -72,8 +71,8 @@ def test_intervals_and_reasons_to_abstain_are_columns_and_come_back(tmp_path):
 
 def test_facts_of_quality_are_columns_and_come_back(tmp_path):
     facts = (2, 1.5, 3, 0.25, 0.875, 0.99, 0.5)
-    score = dataclasses.replace(scored("a.mp4").score, **dict(zip(QUALITY, facts, strict=True)))
-    rows = [TraitRow.scored(score, "main/1"), scored("b.mp4")]
+    score = dataclasses.replace(scored("a.mp4"), **dict(zip(QUALITY, facts, strict=True)))
+    rows = [score, scored("b.mp4")]
     cells = dict(zip(HEADER, write(tmp_path / "t.csv", rows)[1], strict=True))
     assert [cells[name] for name in QUALITY] == ["2", "1.5", "3", "0.25", "0.875", "0.99", "0.5"]
     assert list(read_trait_csv(tmp_path / "t.csv", trait_names=TRAITS)) == rows
@@ -81,7 +80,7 @@ def test_facts_of_quality_are_columns_and_come_back(tmp_path):
 
 def test_file_is_utf8_without_mark_and_every_line_ends_with_crlf(tmp_path):
     path = tmp_path / "t.csv"
-    assert write_trait_csv(path, [scored("Ünï ☃.mp4")], trait_names=TRAITS) == 1
+    assert write_trait_csv(path, [scored("Ünï ☃.mp4")], trait_names=TRAITS, model="main/1") == 1
     data = path.read_bytes()
     assert data.startswith(b"video_id,openness,")
     assert "Ünï ☃.mp4".encode() in data
@@ -201,8 +200,8 @@ def test_any_rows_come_back_and_the_csv_module_sees_the_same_cells(videos, reaso
     assert again == rows
     for row, line in zip(rows, cells[1:], strict=True):
         assert len(line) == len(HEADER)
-        if row.score is not None:
-            assert [np.float32(cell) for cell in line[1:6]] == [np.float32(value) for value in row.score.traits]
+        if isinstance(row, Score):
+            assert [np.float32(cell) for cell in line[1:6]] == [np.float32(value) for value in row.traits]
 
 
 @pytest.mark.parametrize("rows", [["b", "a"], ["a", "a"]])
@@ -211,21 +210,21 @@ def test_rows_out_of_order_and_doubled_are_refused_and_the_old_file_stays(tmp_pa
     write(path, [scored("old")])
     before = path.read_bytes()
     with pytest.raises(ValueError, match="in order of video_id, each once"):
-        write_trait_csv(path, map(scored, rows), trait_names=TRAITS)
+        write_trait_csv(path, map(scored, rows), trait_names=TRAITS, model="main/1")
     assert path.read_bytes() == before
     assert list(tmp_path.iterdir()) == [path]
 
 
 def test_row_with_other_traits_than_the_header_is_refused(tmp_path):
     with pytest.raises(ValueError, match="5 traits for 2 columns"):
-        write_trait_csv(tmp_path / "t.csv", [scored("a")], trait_names=TRAITS[:2])
+        write_trait_csv(tmp_path / "t.csv", [scored("a")], trait_names=TRAITS[:2], model="main/1")
     assert not (tmp_path / "t.csv").exists()
 
 
 def test_many_rows_take_no_more_memory_than_a_few(tmp_path):
     rows = (scored(f"{number:07d}.mp4") for number in range(30_000))
     tracemalloc.start()
-    assert write_trait_csv(tmp_path / "t.csv", rows, trait_names=TRAITS) == 30_000
+    assert write_trait_csv(tmp_path / "t.csv", rows, trait_names=TRAITS, model="main/1") == 30_000
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     assert peak < 1_000_000  # bytes; the file has nearly three times as many
@@ -253,5 +252,5 @@ def test_file_that_is_no_trait_csv_is_refused_by_name(tmp_path):
 def test_csv_that_cannot_be_written_says_so_in_one_line(tmp_path):
     (tmp_path / "t.csv").mkdir()
     with pytest.raises(StoreError, match=r"cannot write .*t\.csv") as caught:
-        write_trait_csv(tmp_path / "t.csv", [scored("a")], trait_names=TRAITS)
+        write_trait_csv(tmp_path / "t.csv", [scored("a")], trait_names=TRAITS, model="main/1")
     assert "\n" not in str(caught.value)

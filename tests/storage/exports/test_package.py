@@ -15,12 +15,12 @@ import pandas as pd
 import pytest
 from frictionless import Package
 
-from storage import Failure, Score, StoreError, TraitRow
+from storage import Score, StoreError, Unscored
 from storage.exports.columns import trait_columns
 from storage.exports.package import package_path, write_export
 
 TRAITS = ("openness", "conscientiousness", "extraversion", "agreeableness", "neuroticism")
-COLUMNS = trait_columns(TRAITS)
+COLUMNS = trait_columns(TRAITS, "main/1")
 TIME = datetime(2026, 1, 31, 23, 59, 1, tzinfo=UTC)
 FACTS = {
     **{"face_gaps": 1, "longest_gap_s": 0.4, "people": 2, "others_share": 0.5},
@@ -29,15 +29,14 @@ FACTS = {
 BOUNDS = {"low": (0.0, 0.1, 0.2, 0.3, 0.4), "high": (0.5, 0.6, 0.7, 0.8, 0.9)}
 
 
-def drawn_rows(count: int = 40) -> list[TraitRow]:
+def drawn_rows(count: int = 40) -> list[Score | Unscored]:
     """Rows of all kinds: with and without a score, bounds and a time, with names that a spreadsheet would run."""
     rng = np.random.default_rng(0)
     rows = []
     for number in range(count):
         name = f'{"-=@a"[number % 4]}{number:03d} ü,"\n.mp4'
         if number % 5 == 4:
-            failure = Failure(name, "", "static:aaaa dynamic:bbbb", "faces", "no_face", "none", 1)
-            rows.append(TraitRow.failed(failure, "main/1"))
+            rows.append(Unscored(name, "", "no_face", "static:aaaa dynamic:bbbb"))
             continue
         traits = tuple(rng.normal(0.5, 0.3, 5))
         score = Score(name, f"{number:064x}", traits, rng.random(), number, 6, "aaaa", "bbbb", "random")
@@ -45,7 +44,7 @@ def drawn_rows(count: int = 40) -> list[TraitRow]:
             score = dataclasses.replace(score, **FACTS)
         if number % 3:
             score = dataclasses.replace(score, **BOUNDS, scored_at=TIME, abstain="few_tokens")
-        rows.append(TraitRow.scored(score, "main/1"))
+        rows.append(score)
     return sorted(rows, key=lambda row: row.video_id)
 
 
@@ -71,12 +70,12 @@ def test_csv_and_its_data_package_pass_frictionless(tmp_path):
     assert "video_id" in guard["fields"]
     names = [re.sub(guard["pattern"], guard["replacement"], row["video_id"]) for row in rows]
     assert names == [row.video_id for row in truth]
-    assert [row["scored_at"] for row in rows] == [row.score and row.score.scored_at for row in truth]
+    assert [row["scored_at"] for row in rows] == [row.scored_at if isinstance(row, Score) else None for row in truth]
     for row, expected in zip(rows, truth, strict=True):
         assert (
             row["openness"] is None
-            if expected.score is None
-            else np.float32(row["openness"]) == np.float32(expected.score.traits[0])
+            if isinstance(expected, Unscored)
+            else np.float32(row["openness"]) == np.float32(expected.traits[0])
         )
 
 
@@ -124,7 +123,7 @@ def test_pandas_and_duckdb_read_the_same_from_both_formats(tmp_path):
     frame = pd.read_parquet(tmp_path / "t.parquet")
     assert list(frame["video_id"]) == [row.video_id for row in truth]  # exact, with no apostrophe
     assert frame["openness"].dtype == np.float32
-    expected = [row.score.traits for row in truth if row.score]
+    expected = [row.traits for row in truth if isinstance(row, Score)]
     assert frame[list(TRAITS)].dropna().to_numpy().tolist() == [list(traits) for traits in expected]
     # The one thing that a CSV has to say in another way is the name.
     both = [

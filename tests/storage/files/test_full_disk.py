@@ -18,7 +18,6 @@ from storage import (
     Score,
     ScoreStore,
     StoreError,
-    TraitRow,
     read_trait_csv,
     write_trait_csv,
 )
@@ -65,8 +64,8 @@ def writers(format: str, videos) -> dict[str, Callable[[Path], object]]:
             ScoreStore(root).write("main", "1", SCORES)
 
     def trait_csv(root: Path) -> None:
-        rows = (TraitRow.scored(score, "main/1") for score in SCORES)
-        write_trait_csv(root / "exports" / "traits.csv", rows, trait_names=TRAITS)
+        rows = SCORES
+        write_trait_csv(root / "exports" / "traits.csv", rows, trait_names=TRAITS, model="main/1")
 
     return {
         "shard": shard,
@@ -178,10 +177,10 @@ def test_run_goes_on_where_the_disk_was_full_once_there_is_room(small_disk, draw
 def test_csv_that_does_not_fit_leaves_the_older_one(small_disk):
     disk = small_disk(4 * PAGE)
     path = disk.folder / "traits.csv"
-    write_trait_csv(path, [TraitRow.scored(SCORES[0], "main/1")], trait_names=TRAITS)
+    write_trait_csv(path, [SCORES[0]], trait_names=TRAITS, model="main/1")
     older = path.read_bytes()
-    rows = [TraitRow.scored(dataclasses.replace(score, weights="w" * 100), "main/1") for score in SCORES]
+    rows = [dataclasses.replace(score, weights="w" * 100) for score in SCORES]
     with pytest.raises(StoreError, match=r"traits\.csv.*No space left on device"):
-        write_trait_csv(path, rows, trait_names=TRAITS)
+        write_trait_csv(path, rows, trait_names=TRAITS, model="main/1")
     assert path.read_bytes() == older
     assert list(disk.folder.iterdir()) == [path]

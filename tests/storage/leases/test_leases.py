@@ -206,17 +206,18 @@ def test_takeover_takes_away_what_the_holder_was_about_to_rename(open_leases, tm
 
 @pytest.mark.parametrize("root", ["local"], indirect=True)
 def test_shard_of_a_holder_that_slept_just_before_the_rename_never_appears(open_leases, tmp_path, draw, static):
-    holder, other, store = open_leases(), open_leases(), FeatureStore(tmp_path)
+    holder, other = open_leases(), open_leases()
     holder.claim(first(1))
 
     def fall_asleep(temporary: Path) -> None:
         holder.confirm(temporary)
         ClaimLog(tmp_path, KEY).end(1, "somebody")
         assert list(other.claim(first(1))) == ["a"]
-        FeatureStore(tmp_path).write(static, [draw("a")], confirm=other.confirm)
+        FeatureStore(tmp_path, confirm=other.confirm).write(static, [draw("a")])
 
+    store = FeatureStore(tmp_path, confirm=fall_asleep)
     with pytest.raises(StoreError, match=str(store.folder(static))):
-        store.write(static, [draw("a")], confirm=fall_asleep)
+        store.write(static, [draw("a")])
     assert len(store.shards(static)) == 1
     assert set(store.done(static)) == {"a"}
 

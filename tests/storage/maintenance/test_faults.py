@@ -26,7 +26,6 @@ from storage import (
     Score,
     ScoreStore,
     StoreError,
-    TraitRow,
     read_trait_csv,
     write_trait_csv,
 )
@@ -60,7 +59,7 @@ class Case:
 def families_case(format: str, draw, static) -> Case:
     def seen(root: Path) -> Any:
         store = FeatureStore(root)
-        return {video.video_id: (video.video_sha256, video.checksum(1)) for video in store.read(static)}
+        return {video.video_id: (video.video_sha256, video.checksum()) for video in store.read(static)}
 
     return Case(
         before=lambda _: None,
@@ -110,8 +109,8 @@ def cases(draw, static) -> dict[str, Case]:
             seen=lambda root: list(ScoreStore(root).read("main", "1")),
         ),
         "trait CSV": Case(
-            before=lambda root: write_trait_csv(root / "a.csv", [], trait_names=TRAITS),
-            work=lambda root: write_trait_csv(root / "a.csv", [TraitRow.scored(SCORE, "main/1")], trait_names=TRAITS),
+            before=lambda root: write_trait_csv(root / "a.csv", [], trait_names=TRAITS, model="main/1"),
+            work=lambda root: write_trait_csv(root / "a.csv", [SCORE], trait_names=TRAITS, model="main/1"),
             seen=lambda root: list(read_trait_csv(root / "a.csv", trait_names=TRAITS)),
         ),
         "merge": Case(before=two_shards, work=merge, seen=seen),

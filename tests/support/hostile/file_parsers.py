@@ -41,7 +41,7 @@ from storage import (
     Score,
     ScoreStore,
     StoreError,
-    TraitRow,
+    Unscored,
     VideoFeatures,
     read_trait_csv,
     write_trait_csv,
@@ -303,8 +303,9 @@ def _tables(folder: Path) -> list[Parser]:
     scan_videos(folder / "videos", folder / "digests.parquet")
     write_trait_csv(
         folder / "traits.csv",
-        [TraitRow.failed(failure, "m/1"), TraitRow.scored(score, "m/1")],
+        [Unscored(failure.video_id, failure.video_sha256, failure.reason, failure.key), score],
         trait_names=TRAITS,
+        model="main/1",
     )
     return [
         Parser(

@@ -16,7 +16,7 @@ import subprocess
 import sys
 import time
 import traceback
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -31,7 +31,7 @@ from flows.config.load import load_config
 from flows.config.settings import RunConfig
 from flows.extraction.commit import commit_shard
 from flows.extraction.jobs import Job, ShardReport
-from flows.extraction.worker import Worker
+from flows.extraction.worker import Worker, leases_for
 from flows.extraction.worklist import WorkList
 from flows.pipeline.extract import extract_shard, work_off
 from flows.session import console
@@ -120,10 +120,10 @@ def drawn_features(video: VideoFile, family: Family) -> VideoFeatures:
 class DrawingExtractor:
     """In the place of `flows.extraction.extractor.Extractor`: draws, but commits as that does."""
 
-    def __init__(self, order: Order) -> None:
+    def __init__(self, order: Order, confirm: Callable[[Path], None]) -> None:
         self._order = order
-        self._store = FeatureStore(order.store, order.format)
-        self._failures = FailureLog(order.store)
+        self._store = FeatureStore(order.store, order.format, confirm=confirm)
+        self._failures = FailureLog(order.store, confirm)
 
     def __enter__(self) -> DrawingExtractor:
         return self
@@ -131,7 +131,7 @@ class DrawingExtractor:
     def __exit__(self, *reason: object) -> None:
         pass
 
-    def extract(self, jobs: Sequence[Job], on_video, confirm, check) -> ShardReport:
+    def extract(self, jobs: Sequence[Job], on_video, check) -> ShardReport:
         good, failures, start = [], [], time.perf_counter()
         for job in jobs:
             check()
@@ -149,13 +149,15 @@ class DrawingExtractor:
             FAMILIES.static: [drawn_features(job.video, FAMILIES.static) for job in good if job.static],
             FAMILIES.dynamic: [drawn_features(job.video, FAMILIES.dynamic) for job in good if job.dynamic],
         }
-        commit_shard(self._store, self._failures, rows, failures, confirm)
+        commit_shard(self._store, self._failures, rows, failures)
         return ShardReport(len(good), len(failures), {"drawn": time.perf_counter() - start})
 
 
 def draw_worker(order: Order) -> Worker:
     """In the place of `flows.extraction.worker.build_worker`."""
-    return Worker(DrawingExtractor(order), order.config(), FAMILIES)
+    config = order.config()
+    held = leases_for(config, FAMILIES)
+    return Worker(DrawingExtractor(order, held.confirm), held, config, FAMILIES)
 
 
 def work(order: Order) -> None:
@@ -165,7 +167,8 @@ def work(order: Order) -> None:
         leases.this_process = lambda: replace(real, kernel=f"of {order.name}", host=order.name)
     Path(order.notes).mkdir(parents=True, exist_ok=True)
     console.console.file = order.report.with_suffix(".txt").open("w")
-    extractor = DrawingExtractor(order)
+    held = leases.Leases(order.store, FAMILIES.faces.key, beat_s=order.beat_s, timeout_s=order.timeout_s)
+    extractor = DrawingExtractor(order, held.confirm)
 
     def extract_claimed(jobs, held, stage, return_state):
         assert return_state
@@ -173,8 +176,7 @@ def work(order: Order) -> None:
 
     todo = WorkList(drawn_videos(order.videos), order.config(), FAMILIES)
     with ExitStack() as resources:
-        key = FAMILIES.faces.key
-        held = resources.enter_context(leases.Leases(order.store, key, beat_s=order.beat_s, timeout_s=order.timeout_s))
+        resources.enter_context(held)
         stage = resources.enter_context(console.stage("Extract", todo.count))
         states = work_off(todo, held, stage, extract_claimed, poll_s=min(0.05, order.beat_s))
     reports = [state.data for state in states]
