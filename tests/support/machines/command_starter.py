@@ -7,6 +7,7 @@ that reads the environment when it is imported (Prefect, TensorFlow) is loaded b
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import runpy
@@ -32,9 +33,7 @@ class CommandStarter:
         self._script, self._one_at_a_time = script, threading.Lock()
         self._control, theirs = socket.socketpair()
         command = [sys.executable, __file__, str(theirs.fileno()), str(script), *preload]
-        self._process = subprocess.Popen(
-            command, env=environment, stdin=subprocess.DEVNULL, pass_fds=[theirs.fileno()], start_new_session=False
-        )
+        self._process = subprocess.Popen(command, env=environment, stdin=subprocess.DEVNULL, pass_fds=[theirs.fileno()])
         theirs.close()
 
     def run(
@@ -79,6 +78,7 @@ def _line(control: socket.socket, begun: bytes = b"") -> bytes:
 def _serve(control: socket.socket, script: str, preload: Sequence[str]) -> None:
     for module in preload:
         import_module(module)
+    gc.freeze()  # what is collected is copied in every fork
     sys.path[0] = str(Path(script).parent)  # as if it had been started by its name
     while True:
         begun, descriptors, _, _ = socket.recv_fds(control, 65536, 2)
