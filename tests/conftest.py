@@ -31,7 +31,17 @@ if TYPE_CHECKING:
 
     from flows.demo.corpus import DemoCorpus
 
+# What takes the most time of importing the command, and of importing Prefect, which reads the environment itself.
+PRELOADED = ("flows.cli.app", "fsspec", "griffe", "httpx", "jsonschema", "pendulum", "starlette", "websockets")
+
 CORPUS = Path(os.environ.get("TRAITLINE_CORPUS", Path(__file__).parents[2] / "shared" / "corpus"))
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Tests of whole commands come first, for their files take longest."""
+    folders = Path(__file__).parent
+    order = {"system": 0, "flows": 1}
+    items.sort(key=lambda item: order.get(item.path.relative_to(folders).parts[0], 2))
 
 
 @pytest.fixture(scope="session")
@@ -202,7 +212,7 @@ def traitline(tmp_path_factory, prepared_prefect_home) -> Iterator[Callable[...,
         **dict.fromkeys(("http_proxy", "https_proxy", "all_proxy"), "http://127.0.0.1:9"),
         "no_proxy": "example.org",
     }
-    starter = CommandStarter(Path(sys.executable).with_name("traitline"), ["flows.cli.app"], environment)
+    starter = CommandStarter(Path(sys.executable).with_name("traitline"), PRELOADED, environment)
 
     def run(*arguments: str | Path, folder: Path = folder, **variables: str) -> subprocess.CompletedProcess[str]:
         return starter.run(
