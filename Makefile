@@ -8,9 +8,10 @@ BIN := $(VENV)/bin
 demo: $(VENV)/ready
 	$(BIN)/traitline demo
 
-# Two at a time, whole files, in the order in which they lie: the short ones come last, so that neither waits for long.
+# Two at a time, whole files, in the order that tests/conftest.py gives them: the short ones come last, so that neither
+# waits for long.
 test: lint
-	$(BIN)/pytest -n 2 --dist loadfile --no-loadscope-reorder -m "not slow and not gpu"
+	$(BIN)/pytest -n 2 --dist loadfile --no-loadscope-reorder --durations=10 -m "not slow and not gpu"
 
 test-slow: $(VENV)/ready
 	$(BIN)/pytest -m "slow and not gpu"

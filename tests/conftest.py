@@ -3,20 +3,24 @@ corpus, and the command as a person runs it."""
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import logging
 import os
 import secrets
+import shutil
 import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
 from asset_server import AssetServer
+from command_starter import CommandStarter
 from prefect_machine import PrefectServer, postgresql
 from small_disk import SmallDisk
 
@@ -27,7 +31,17 @@ if TYPE_CHECKING:
 
     from flows.demo.corpus import DemoCorpus
 
+# What takes the most time of importing the command, and of importing Prefect, which reads the environment itself.
+PRELOADED = ("flows.cli.app", "fsspec", "griffe", "httpx", "jsonschema", "pendulum", "starlette", "websockets")
+
 CORPUS = Path(os.environ.get("TRAITLINE_CORPUS", Path(__file__).parents[2] / "shared" / "corpus"))
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Tests of whole commands come first, for their files take longest."""
+    folders = Path(__file__).parent
+    order = {"system": 0, "flows": 1}
+    items.sort(key=lambda item: order.get(item.path.relative_to(folders).parts[0], 2))
 
 
 @pytest.fixture(scope="session")
@@ -129,11 +143,38 @@ def s3_folder(s3_server) -> str:
 
 
 @pytest.fixture(scope="session")
-def rendered(tmp_path_factory) -> DemoCorpus:
+def made_once(tmp_path_factory) -> Callable[[str], AbstractContextManager[Path]]:
+    """A folder that all processes of a session share, as `made_once(name)`; the first fills it, and the others wait."""
+    base = tmp_path_factory.getbasetemp()
+    shared = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
+
+    @contextmanager
+    def enter(name: str) -> Iterator[Path]:
+        with (shared / f"{name}.lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            yield shared / name
+
+    return enter
+
+
+@pytest.fixture(scope="session")
+def rendered(made_once) -> DemoCorpus:
     """The eight demo clips and their labels; tests must not change them."""
     from flows.demo.corpus import render_demo_corpus
 
-    return render_demo_corpus(tmp_path_factory.mktemp("demo"))
+    with made_once("demo") as folder:
+        return render_demo_corpus(folder)  # finds what another process has rendered
+
+
+@pytest.fixture(scope="session")
+def prepared_prefect_home(made_once) -> Path:
+    """Prefect's home with the tables of its database, whose making takes seconds; tests copy it."""
+    with made_once("prefect home") as home:
+        if not home.exists():
+            command = [str(Path(sys.executable).with_name("prefect")), "server", "database", "upgrade", "--yes"]
+            environment = {**os.environ, "PREFECT_HOME": str(home), "PREFECT_SERVER_ANALYTICS_ENABLED": "false"}
+            subprocess.run(command, env=environment, check=True, capture_output=True, timeout=300)
+        return home
 
 
 @pytest.fixture(scope="session")
@@ -160,22 +201,26 @@ def prefect_server(tmp_path_factory) -> Iterator[PrefectServer]:
 
 
 @pytest.fixture(scope="session")
-def traitline(tmp_path_factory) -> Callable[..., subprocess.CompletedProcess[str]]:
+def traitline(tmp_path_factory, prepared_prefect_home) -> Iterator[Callable[..., subprocess.CompletedProcess[str]]]:
     """Run `traitline ARGUMENTS` from an empty folder or the given one, with a Prefect home of the test session's."""
     folder = tmp_path_factory.mktemp("work")
     environment = {
         **os.environ,
-        "PREFECT_HOME": str(tmp_path_factory.mktemp("prefect")),
+        "PREFECT_HOME": str(shutil.copytree(prepared_prefect_home, tmp_path_factory.mktemp("prefect") / "home")),
         "COLUMNS": "200",
         # Nothing but this machine is to be reached, and that without these proxies: downloads fail at once.
         **dict.fromkeys(("http_proxy", "https_proxy", "all_proxy"), "http://127.0.0.1:9"),
         "no_proxy": "example.org",
     }
+    starter = CommandStarter(Path(sys.executable).with_name("traitline"), PRELOADED, environment)
 
     def run(*arguments: str | Path, folder: Path = folder, **variables: str) -> subprocess.CompletedProcess[str]:
-        command = [str(Path(sys.executable).with_name("traitline")), *map(str, arguments)]
-        return subprocess.run(
-            command, cwd=folder, env={**environment, **variables}, capture_output=True, text=True, timeout=600
+        return starter.run(
+            [str(argument) for argument in arguments],
+            folder=folder,
+            environment={**environment, **variables},
+            timeout_s=600,
         )
 
-    return run
+    yield run
+    starter.close()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -48,12 +49,15 @@ while True:
 
 
 @pytest.mark.parametrize(("stop", "name"), [(os.killpg, "SIGINT"), (os.kill, "SIGTERM")])
-def test_a_stopped_command_says_so_in_one_line_and_leaves_no_server_behind(rendered, tmp_path, stop, name):
+def test_a_stopped_command_says_so_in_one_line_and_leaves_no_server_behind(
+    rendered, tmp_path, prepared_prefect_home, stop, name
+):
+    home = shutil.copytree(prepared_prefect_home, tmp_path / "prefect")
     command = [
         str(Path(sys.executable).with_name("traitline")),
         *("extract", "--videos", str(rendered.videos), "--store", str(tmp_path / "store"), "--weights", "random"),
     ]
-    environment = {**os.environ, "PREFECT_HOME": str(tmp_path / "prefect")}
+    environment = {**os.environ, "PREFECT_HOME": str(home)}
     options = {"stderr": subprocess.PIPE, "text": True, "start_new_session": True}
     with subprocess.Popen(command, env=environment, **options) as process:
         log = wait_for_log(tmp_path / "store" / "runs", "Prefect server of this command")
@@ -83,14 +87,17 @@ def test_what_does_not_stop_is_ended_by_force_and_says_so(name):
 @pytest.mark.slow
 @pytest.mark.parametrize("runner", ["local", "processes", "dask"])
 @pytest.mark.parametrize(("stop", "name"), [(os.killpg, "SIGINT"), (os.kill, "SIGTERM")])
-def test_stopped_in_the_midst_of_its_shards_all_processes_end_within_30_s(rendered, tmp_path, runner, stop, name):
+def test_stopped_in_the_midst_of_its_shards_all_processes_end_within_30_s(
+    rendered, tmp_path, prepared_prefect_home, runner, stop, name
+):
+    home = shutil.copytree(prepared_prefect_home, tmp_path / "prefect")
     store = tmp_path / "store"
     command = [
         *(str(Path(sys.executable).with_name("traitline")), "extract", "--videos", str(rendered.videos)),
         *("--store", str(store), "--weights", "random"),
         *("--set", f"extract.runner={runner}", "--set", "extract.workers=2", "--set", "extract.shard_size=4"),
     ]
-    environment = {**os.environ, "PREFECT_HOME": str(tmp_path / "prefect"), "COLUMNS": "200"}
+    environment = {**os.environ, "PREFECT_HOME": str(home), "COLUMNS": "200"}
     options = {"stderr": subprocess.PIPE, "text": True, "start_new_session": True}
     with subprocess.Popen(command, env=environment, **options) as process:
         deadline = time.monotonic() + 180

@@ -1,0 +1,108 @@
+"""Starts a command of Python many times, each time as a fork of one process that has imported it.
+
+An interpreter that imports `traitline` takes a second of CPU time before the command does anything. A fork of one that
+has done so is a process of its own all the same: it has its own output, folder, environment and exit, and no library
+that reads the environment when it is imported (Prefect, TensorFlow) is loaded before the fork.
+"""
+
+from __future__ import annotations
+
+import gc
+import json
+import os
+import runpy
+import socket
+import subprocess
+import sys
+import threading
+from collections.abc import Mapping, Sequence
+from importlib import import_module
+from pathlib import Path
+
+
+class CommandStarter:
+    """Runs a script of Python as `subprocess.run` does, one run at a time.
+
+    Args:
+        script: to run, such as a console script.
+        preload: modules that are imported once.
+        environment: of the imports; each run is given its own.
+    """
+
+    def __init__(self, script: Path, preload: Sequence[str], environment: Mapping[str, str]) -> None:
+        self._script, self._one_at_a_time = script, threading.Lock()
+        self._control, theirs = socket.socketpair()
+        command = [sys.executable, __file__, str(theirs.fileno()), str(script), *preload]
+        self._process = subprocess.Popen(command, env=environment, stdin=subprocess.DEVNULL, pass_fds=[theirs.fileno()])
+        theirs.close()
+
+    def run(
+        self, arguments: Sequence[str], *, folder: Path, environment: Mapping[str, str], timeout_s: float
+    ) -> subprocess.CompletedProcess[str]:
+        """Run the script with arguments in a folder; return once its outputs are closed and it has ended."""
+        request = json.dumps({"arguments": arguments, "folder": str(folder), "environment": dict(environment)})
+        with self._one_at_a_time:
+            pipes = [os.pipe(), os.pipe()]
+            socket.send_fds(self._control, [f"{request}\n".encode()], [write for _, write in pipes])
+            for _, write in pipes:
+                os.close(write)
+            child = json.loads(_line(self._control))
+            limit = threading.Timer(timeout_s, os.kill, (child, 9))
+            limit.start()
+            with os.fdopen(pipes[0][0], "rb") as out, os.fdopen(pipes[1][0], "rb") as err:
+                errors: list[bytes] = []
+                reader = threading.Thread(target=lambda: errors.append(err.read()))
+                reader.start()
+                shown = out.read()
+                reader.join()
+            status = json.loads(_line(self._control))
+            limit.cancel()
+        command = [str(self._script), *arguments]
+        return subprocess.CompletedProcess(command, status, shown.decode(), errors[0].decode())
+
+    def close(self) -> None:
+        """End the process that is forked."""
+        self._control.close()
+        self._process.wait(30)
+
+
+def _line(control: socket.socket, begun: bytes = b"") -> bytes:
+    while not begun.endswith(b"\n"):
+        part = control.recv(65536)
+        if not part:
+            raise EOFError("the other end is gone")
+        begun += part
+    return begun
+
+
+def _serve(control: socket.socket, script: str, preload: Sequence[str]) -> None:
+    for module in preload:
+        import_module(module)
+    gc.freeze()  # what is collected is copied in every fork
+    sys.path[0] = str(Path(script).parent)  # as if it had been started by its name
+    while True:
+        begun, descriptors, _, _ = socket.recv_fds(control, 65536, 2)
+        if not begun:
+            return
+        request = json.loads(_line(control, begun))
+        child = os.fork()
+        if child == 0:
+            control.close()
+            for standard, descriptor in enumerate(descriptors, start=1):
+                os.dup2(descriptor, standard)
+                os.close(descriptor)
+            os.chdir(request["folder"])
+            os.environ.clear()
+            os.environ.update(request["environment"])
+            sys.argv = [script, *request["arguments"]]
+            runpy.run_path(script, run_name="__main__")
+            return
+        for descriptor in descriptors:
+            os.close(descriptor)
+        control.sendall(f"{child}\n".encode())
+        _, status = os.waitpid(child, 0)
+        control.sendall(f"{os.waitstatus_to_exitcode(status)}\n".encode())
+
+
+if __name__ == "__main__":
+    _serve(socket.socket(fileno=int(sys.argv[1])), sys.argv[2], sys.argv[3:])
