@@ -1,6 +1,6 @@
 """Prefect flows and the command line: what joins the three libraries."""
 
-import _datetime
+import _datetime  # type: ignore[import-not-found]  # a private module of CPython has no stub
 import ctypes
 
 # Times that Prefect reads are pydantic's. Those that are still there when the interpreter ends are freed through the C

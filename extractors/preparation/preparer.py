@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import KW_ONLY, dataclass
 from pathlib import Path
 
 import cv2
@@ -59,6 +59,7 @@ class Request:
 
     path: Path
     track: FaceTrack | None = None
+    _: KW_ONLY
     static: bool = False
     dynamic: bool = False
     windows: frozenset[int] | None = None

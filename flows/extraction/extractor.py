@@ -265,7 +265,14 @@ class Extractor:
             threads = self._config.optical_flow.threads or max(1, self._cores // sharing)
             job = intake.job
             intake.begin()
-            yield Request(job.video.path, intake.known, job.static, job.dynamic, threads, job.video.sha256)
+            yield Request(
+                job.video.path,
+                intake.known,
+                static=job.static,
+                dynamic=job.dynamic,
+                threads=threads,
+                sha256=job.video.sha256,
+            )
 
     def _known_tracks(self, jobs: Sequence[Job]) -> dict[str, FaceTrack]:
         sha256 = {job.video.video_id: job.video.sha256 for job in jobs}

@@ -102,7 +102,10 @@ def test_a_video_that_changes_between_scan_and_decoding_is_refused_as_changed(fa
         face_model, VideoSettings(), FaceSettings(), CropSettings(), OpticalFlowSettings(engine="cpu")
     )
     good = drawing.write("b.mp4", drawing.pictures(10))
-    requests = [Request(path, None, True, True, 1, sha256), Request(good, None, True, True, 1, sha256_of(good))]
+    requests = [
+        Request(video, None, static=True, dynamic=True, sha256=digest)
+        for video, digest in ((path, sha256), (good, sha256_of(good)))
+    ]
     with PreparerPool(settings, 1, stall_s=60) as pool:
         ends = [part for _, part in pool.prepare(requests) if isinstance(part, VideoError)]
     assert [end.reason for end in ends] == ["file_changed", "no_face"]
