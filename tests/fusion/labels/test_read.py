@@ -286,7 +286,7 @@ def test_what_spreadsheets_of_any_country_save_is_read(tmp_path, encoding, separ
     assert labels.values == pytest.approx(np.array(VALUES))
 
 
-@pytest.mark.parametrize("above", ["sep=;\r\n", '"sep=;"\r\n', "\r\n"])
+@pytest.mark.parametrize("above", ["sep=;\r\n", '"sep=;"\r\n', "\r\n", ";;;\r\n", '\r\n"";"" ;\r\n'])
 @pytest.mark.parametrize("between", ["", ";;;;;\r\n", "\r\n ; ;;;;;;\r\n"])
 def test_rows_of_separators_only_are_blank_and_lines_are_counted_all_the_same(tmp_path, above, between):
     text = text_of(";", above=above, between=between)
