@@ -148,10 +148,11 @@ def _line_of(path: Path, name: str) -> int | None:
     except (OSError, *_NOT_YAML):
         return None
     line = None
-    for part in name.split("."):
+    parts = name.split(".")
+    for place, part in enumerate(parts):
         pairs = node.value if isinstance(node, yaml.MappingNode) else []
-        # The last of several keys counts, as in the value that was read.
-        found = [(key, value) for key, value in pairs if key.value == part]
+        # The last of several keys counts, as in the value that was read. A key may be dotted by mistake.
+        found = [(key, value) for key, value in pairs if key.value in (part, ".".join(parts[place:]))]
         if not found:
             break
         key, node = found[-1]
@@ -170,6 +171,9 @@ def _mistake(details: dict[str, Any], origins: _Origins) -> str:
     name = ".".join(str(part) for part in details["loc"])
     origin = origins.of(name)
     if details["type"] == "extra_forbidden":
+        outer, _, last = str(details["loc"][-1]).rpartition(".")
+        if outer and name in _all_settings(RunConfig):
+            return f"unknown setting {name}{origin}: write {last} below its section {outer} there"
         question = _nearest_setting(name)
         section = _settings_in(".".join(str(part) for part in details["loc"][:-1]))
         return f"unknown setting {name}{origin}" + (question if question else f"; known there: {', '.join(section)}")

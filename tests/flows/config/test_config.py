@@ -126,6 +126,15 @@ def test_each_wrong_setting_is_named_with_what_gave_it_and_the_nearest_name(tmp_
     assert said.endswith("got 'Pretraned', did you mean pretrained?") or "did you mean pretrained?;" in said
 
 
+def test_a_dotted_name_in_a_settings_file_is_told_where_to_stand(tmp_path):
+    path = tmp_path / "run.yaml"
+    path.write_text("seed: 1\ntrain.epochs: 3\n")
+    said = message_of(path)
+    assert said == f"unknown setting train.epochs ({path}, line 2): write epochs below its section train there"
+    path.write_text("seed: 1\ntrain.epoch: 3\n")
+    assert message_of(path) == f"unknown setting train.epoch ({path}, line 2), did you mean train.epochs?"
+
+
 @pytest.mark.parametrize(
     ("layers", "words"),
     [
