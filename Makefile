@@ -31,7 +31,7 @@ lock:
 	$(LOCK) pyproject.toml --all-extras --universal --output-file requirements.lock
 	mkdir -p build && sed -n 's/ \\$$//; /^[a-z].*==/p' requirements.lock > build/pins.txt
 	$(LOCK) pyproject.toml $(CONTAINER) --output-file docker/cpu.lock
-	$(LOCK) pyproject.toml docker/gpu.in $(CONTAINER) --output-file docker/gpu.lock
+	$(LOCK) pyproject.toml docker/gpu.in $(CONTAINER) --extra gpu --output-file docker/gpu.lock
 
 clean:
 	rm -rf $(VENV) demo build

@@ -6,23 +6,43 @@ import functools
 import logging
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 import numpy as np
 from pydantic import BaseModel, Field
 
 from extractors.devices import usable_cores
+from extractors.optical_flow.gpu import NO_GPU, why_unusable
 from extractors.optical_flow.parameters import EXACT, FAST, SMALLEST_SIDE_PX, TVL1Parameters
+
+if TYPE_CHECKING:
+    from extractors.optical_flow.gpu.engine import GpuEngine
 
 logger = logging.getLogger(__name__)
 
-Engine = Literal["auto", "opencv", "cpu", "xla"]
+Engine = Literal["auto", "opencv", "cpu", "gpu"]
 Preset = Literal["exact", "fast"]
 
-# What Linux shows of a GPU: NVIDIA's driver, Windows' subsystem for Linux, AMD's driver.
-GPU_DEVICES = ("/dev/nvidia0", "/dev/dxg", "/dev/kfd")
+# What Linux shows of an NVIDIA GPU: the driver, also in containers, and Windows' subsystem for Linux.
+CUDA_DEVICES = ("/dev/nvidiactl", "/dev/dxg")
 # Part of the cache key: raise it when this code's numbers change.
 REVISION = 1
+
+
+class DeviceArray(Protocol):
+    """An array on whatever device, for `from_dlpack` of any array library."""
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Its shape."""
+
+    @property
+    def dtype(self) -> np.dtype:
+        """Its numbers' type."""
+
+    def __dlpack__(self, *, stream: int | None = None) -> object: ...
+
+    def __dlpack_device__(self) -> tuple[int, int]: ...
 
 
 class OpticalFlowSettings(BaseModel, frozen=True, extra="forbid"):
@@ -30,7 +50,7 @@ class OpticalFlowSettings(BaseModel, frozen=True, extra="forbid"):
 
     engine: Engine = Field(
         "auto",
-        description="What computes TV-L1: cpu (Numba), xla (GPU), opencv (slow), or auto: xla on a GPU, else cpu.",
+        description="What computes TV-L1: cpu (Numba), gpu (CUDA), opencv (slow); auto is gpu on a CUDA GPU, else cpu.",
     )
     preset: Preset = Field(
         "exact", description="exact has OpenCV's default parameters; fast is 1.7 times faster, 0.03 px off."
@@ -47,8 +67,8 @@ class OpticalFlowComputer:
     hundredths of a pixel.
 
     Args:
-        engine: "opencv", "cpu" (Numba), "xla" (Keras, compiled for a GPU), or "auto": "xla" where Keras's backend has
-            a GPU, else "cpu"; "opencv", with a warning, where Numba cannot run.
+        engine: "opencv", "cpu" (Numba), "gpu" (CUDA; needs `traitline[gpu]`), or "auto": "gpu" if there is a CUDA GPU,
+            else "cpu". An engine that cannot run here is replaced, with a warning: "gpu" by "cpu", "cpu" by "opencv".
         preset: "exact" (OpenCV's default parameters) or "fast" (pyramid step 0.5, 4 scales; its measured error stands
             beside `FAST` in `parameters`).
         threads: pairs computed at the same time on the CPU; None takes every core that this process may use.
@@ -78,7 +98,6 @@ class OpticalFlowComputer:
             self.parameters = FAST if preset == "fast" else EXACT
         else:
             self.parameters = parameters
-        self._compute = _build(self.engine, self.parameters, self.threads)
 
     @classmethod
     def from_settings(cls, settings: OpticalFlowSettings) -> OpticalFlowComputer:
@@ -89,7 +108,7 @@ class OpticalFlowComputer:
     def numerics(self) -> dict[str, Any]:
         """Everything that changes the numbers, for a cache key; JSON-able.
 
-        The "cpu" and "xla" engines are one implementation on two devices, and a device is no part of a key.
+        The "cpu" and "gpu" engines are one implementation on two kinds of device, and a key does not name the device.
         """
         implementation = "opencv" if self.engine == "opencv" else f"traitline-{REVISION}"
         return {"algorithm": "tvl1", "implementation": implementation, "parameters": self.parameters.model_dump()}
@@ -107,21 +126,76 @@ class OpticalFlowComputer:
         Raises:
             ValueError: the frames have another dtype, rank or too small a size.
         """
-        if gray.dtype != np.uint8 or gray.ndim != 3:
-            raise ValueError(f"gray must be uint8 [T, H, W]; got {gray.dtype} with shape {gray.shape}")
-        if gray.shape[0] < 1 or min(gray.shape[1:]) < SMALLEST_SIDE_PX:
-            raise ValueError(f"gray needs a frame and sides of at least {SMALLEST_SIDE_PX} px; got shape {gray.shape}")
+        _check_frames(gray, ndim=3)
         if gray.shape[0] == 1:
             return np.empty((0, *gray.shape[1:], 2), np.float32)
+        if self.engine == "gpu" and self._gpu.fits(*gray.shape[1:]):
+            return self._gpu.compute(gray)
         return self._compute(gray)
+
+    def compute_scaled(self, gray: np.ndarray, *, bound_px: float = 20.0) -> DeviceArray:
+        """Compute the optical flow of windows, clipped and scaled as `scale_for_i3d` does, and leave it where it is.
+
+        Args:
+            gray: uint8, (..., T, H, W): windows of T successive frames; T at least 2, H and W at least 16.
+            bound_px: displacement that becomes 1; larger ones are clipped.
+
+        Returns:
+            float32, (..., T - 1, H, W, 2), in [-1, 1]. With engine "gpu" the numbers stay on the GPU, ready to be read,
+            and `from_dlpack` of TensorFlow, JAX, PyTorch or CuPy takes them without a copy. Keep what this returns
+            until the work that reads it has finished. With other engines it is a NumPy array.
+
+        Raises:
+            ValueError: the frames have another dtype, rank or too small a size, or bound_px is not positive.
+        """
+        _check_frames(gray)
+        if gray.shape[-3] < 2:
+            raise ValueError(f"a window needs 2 frames; got shape {gray.shape}")
+        if not bound_px > 0:
+            raise ValueError(f"bound_px must be positive; got {bound_px}")
+        if self.engine == "gpu" and self._gpu.fits(*gray.shape[-2:]):
+            return self._gpu.compute_scaled(gray, bound_px)
+        windows = gray.reshape(-1, *gray.shape[-3:])
+        fields = np.stack([scale_for_i3d(self.compute(window), bound_px=bound_px) for window in windows])
+        return fields.reshape(*gray.shape[:-3], *fields.shape[1:])
+
+    @functools.cached_property
+    def _gpu(self) -> GpuEngine:
+        # A process that only asks for `numerics` takes no memory of the GPU.
+        from extractors.optical_flow.gpu.engine import GpuEngine
+
+        return GpuEngine(self.parameters)
+
+    @functools.cached_property
+    def _compute(self) -> Callable[[np.ndarray], np.ndarray]:
+        """The engine; with "gpu", the one for pictures that are too large for it."""
+        if self.engine != "gpu":
+            return _build(self.engine, self.parameters, self.threads)
+        logger.warning(
+            "pictures as large as these do not fit the gpu engine: their optical flow is computed on the CPU"
+        )
+        return _build(_available_engine("cpu"), self.parameters, self.threads)
 
     __call__ = compute
 
 
+def _check_frames(gray: np.ndarray, ndim: int | None = None) -> None:
+    if gray.dtype != np.uint8 or gray.ndim < 3 or (ndim is not None and gray.ndim != ndim):
+        raise ValueError(f"gray must be uint8 [T, H, W]; got {gray.dtype} with shape {gray.shape}")
+    if 0 in gray.shape or min(gray.shape[-2:]) < SMALLEST_SIDE_PX:
+        raise ValueError(f"gray needs a frame and sides of at least {SMALLEST_SIDE_PX} px; got shape {gray.shape}")
+
+
 def _available_engine(engine: Engine) -> Engine:
-    """Resolve "auto", and replace the CPU engine where Numba cannot be imported."""
-    if engine == "auto":
-        engine = "xla" if _gpu_usable() else "cpu"
+    """Resolve "auto", and replace an engine that cannot run here."""
+    if engine in ("auto", "gpu"):
+        # CUDA's libraries take a while to load: they are not asked if there is no device.
+        missing = why_unusable() if any(Path(device).exists() for device in CUDA_DEVICES) else NO_GPU
+        if not missing:
+            return "gpu"
+        if engine == "gpu" or missing != NO_GPU:
+            logger.warning("the gpu engine, by far the fastest, cannot run: %s; the CPU computes optical flow", missing)
+        engine = "cpu"
     if engine == "cpu":
         try:
             import extractors.optical_flow.cpu.engine  # noqa: F401
@@ -137,22 +211,9 @@ def _build(engine: Engine, parameters: TVL1Parameters, threads: int) -> Callable
         from extractors.optical_flow.cpu.engine import CpuEngine
 
         return CpuEngine(parameters, threads).compute
-    if engine == "xla":
-        from extractors.optical_flow.xla import tvl1_xla
-
-        return functools.partial(tvl1_xla, parameters=parameters)
     from extractors.optical_flow.opencv import tvl1_opencv
 
     return functools.partial(tvl1_opencv, parameters=parameters, threads=threads)
-
-
-def _gpu_usable() -> bool:
-    # Keras and its backend take seconds to load: do not even ask them where there is no GPU.
-    if not any(Path(device).exists() for device in GPU_DEVICES):
-        return False
-    from extractors.devices import has_gpu
-
-    return has_gpu()
 
 
 def scale_for_i3d(displacement_px: np.ndarray, *, bound_px: float = 20.0) -> np.ndarray:

@@ -34,3 +34,14 @@ EXACT = TVL1Parameters()
 # percentile 0.060 px); end-point error on Middlebury's Dimetrodon 0.182 (exact: 0.179), RubberWhale 0.164 (0.156) and
 # Venus 0.327 px (0.304).
 FAST = TVL1Parameters(step=0.5, scales=4)
+
+
+def pyramid_sizes(height: int, width: int, parameters: TVL1Parameters) -> list[tuple[int, int]]:
+    """Size (height, width) of every level of the pyramid, the finest first; no side falls under 16 pixels."""
+    sizes = [(height, width)]
+    for _ in range(1, parameters.scales):
+        coarser = (round(sizes[-1][0] * parameters.step), round(sizes[-1][1] * parameters.step))
+        if min(coarser) < SMALLEST_SIDE_PX:
+            break
+        sizes.append(coarser)
+    return sizes

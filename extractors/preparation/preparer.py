@@ -24,8 +24,8 @@ class PreparationSettings:
 
     Args:
         face_model: the face detector's file.
-        optical_flow: its engine is never "auto". With "xla", which belongs to the process that has the GPU, windows
-            come as grey frames; otherwise as optical flow.
+        optical_flow: its engine is never "auto". With "gpu", which belongs to the process that has the
+            GPU, windows come as grey frames; otherwise as optical flow.
         limits: what a video may cost.
     """
 
@@ -72,8 +72,8 @@ class Motion:
 
     Args:
         window: where it is.
-        fields: float32 [window.fields, 224, 224, 2] in [-1, 1], as `scale_for_i3d` gives them; or with engine "xla"
-            the grey frames to compute them from, uint8 [window.fields + 1, 224, 224].
+        fields: float32 [window.fields, 224, 224, 2] in [-1, 1], as `scale_for_i3d` gives them; or with
+            engine "gpu" the grey frames to compute them from, uint8 [window.fields + 1, 224, 224].
     """
 
     window: Window
@@ -131,7 +131,7 @@ class Preparer:
 
     def _motion(self, cut: CropWindow, threads: int, watch: Stopwatch) -> Motion:
         settings = self._settings.optical_flow
-        if settings.engine == "xla":
+        if settings.engine == "gpu":
             return Motion(cut.window, cut.grey)
         if threads not in self._computers:
             self._computers[threads] = OpticalFlowComputer.from_settings(

@@ -73,7 +73,7 @@ class ExtractSettings(BaseModel, frozen=True, extra="forbid"):
         None,
         ge=1,
         description="Child processes that prepare videos for the networks of a worker (count); by default one per core "
-        "that the worker may use.",
+        "that the worker may use, and no more than there are videos.",
     )
     stall_s: float = Field(
         120, gt=0, description="Seconds without progress after which preparing a video is broken off, reason timeout."

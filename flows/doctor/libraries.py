@@ -15,6 +15,7 @@ from pathlib import Path
 
 from flows.doctor.machine import Finding, why_not_writable
 
+NVIDIA_DRIVER = Path("/proc/driver/nvidia/version")
 LIMIT_S = 60
 ANSWER_S = 5
 _REINSTALL = "install the lock file into a new environment: pip install --require-hashes -r requirements.lock"
@@ -29,6 +30,11 @@ _TENSORFLOW = """
 import json, tensorflow as tf
 cards = [tf.config.experimental.get_device_details(card) for card in tf.config.list_physical_devices("GPU")]
 print(json.dumps([tf.__version__, [card.get("device_name", "GPU") for card in cards]]))
+"""
+_GPU_ENGINE = """
+import json
+from extractors.optical_flow.gpu import why_unusable
+print(json.dumps(why_unusable()))
 """
 _MEDIAPIPE = """
 import socket, sys
@@ -51,10 +57,10 @@ print(json.dumps([prefect.__version__, PREFECT_API_URL.value(), str(PREFECT_HOME
 
 
 def look_at_libraries() -> Iterator[Finding]:
-    """OpenCV, TensorFlow, MediaPipe with the network closed around it, and Prefect."""
+    """OpenCV, TensorFlow, CUDA, MediaPipe with the network closed around it, and Prefect."""
     with ThreadPoolExecutor() as pool:
-        answers = pool.map(_ask, (_TV_L1, _TENSORFLOW, _MEDIAPIPE, _PREFECT))
-        for look, answer in zip((_tv_l1, _tensorflow, _mediapipe, _prefect), answers, strict=True):
+        answers = pool.map(_ask, (_TV_L1, _TENSORFLOW, _GPU_ENGINE, _MEDIAPIPE, _PREFECT))
+        for look, answer in zip((_tv_l1, _tensorflow, _gpu_engine, _mediapipe, _prefect), answers, strict=True):
             yield from look(*answer)
 
 
@@ -73,11 +79,21 @@ def _tensorflow(answer: str, fault: str) -> Iterator[Finding]:
     yield Finding("TensorFlow", "ok", version)
     if cards:
         yield Finding("GPU", "ok", ", ".join(cards))
-    elif Path("/proc/driver/nvidia/version").exists():
+    elif NVIDIA_DRIVER.exists():
         cure = "pip install 'tensorflow[and-cuda]' in the same version; CUDA_VISIBLE_DEVICES may hide it too"
         yield Finding("GPU", "warning", "there is NVIDIA's driver, but TensorFlow sees no GPU", cure)
     else:
         yield Finding("GPU", "ok", "none; the networks run on the processors")
+
+
+def _gpu_engine(answer: str, fault: str) -> Iterator[Finding]:
+    if not NVIDIA_DRIVER.exists():
+        return
+    if missing := fault or json.loads(answer):
+        cure = "pip install 'traitline[gpu]'; without it, optical flow takes some 30 times as long"
+        yield Finding("TV-L1 on the GPU", "warning", missing, cure)
+    else:
+        yield Finding("TV-L1 on the GPU", "ok", "its kernels can be compiled and run")
 
 
 def _mediapipe(answer: str, fault: str) -> Iterator[Finding]:

@@ -126,10 +126,15 @@ class Extractor:
     the store.
 
     Use it as a context manager; the child processes must be ended.
+
+    Args:
+        config: of the run.
+        families: of the features to extract.
+        videos: how many there are to extract at most; None where that is not known.
     """
 
-    def __init__(self, config: RunConfig, families: Families) -> None:
-        self._config, self._families = config, families
+    def __init__(self, config: RunConfig, families: Families, videos: int | None = None) -> None:
+        self._config, self._families, self._videos = config, families, videos
         self._store = FeatureStore(config.store.path, config.store.format, config.store.dtype)
         self._failures = FailureLog(config.store.path)
         self._resources = ExitStack()
@@ -157,7 +162,7 @@ class Extractor:
             limits=config.limits,
         )
         self._cores = usable_cores()
-        self._processes = config.extract.processes or self._cores
+        self._processes = config.extract.processes or self._useful_processes()
         # First, so that they start while the networks are built.
         self._pool = resources.enter_context(PreparerPool(preparation, self._processes, config.extract.stall_s))
         self._static = StaticFeatureExtractor(
@@ -226,6 +231,11 @@ class Extractor:
             self._commit(intakes, confirm)
         failed = sum(intake.error is not None for intake in intakes)
         return ShardReport(extracted=len(intakes) - failed, failed=failed, seconds=dict(watch.seconds))
+
+    def _useful_processes(self) -> int:
+        """How many videos can be prepared at once: a process takes 170 MiB even if it never gets one."""
+        in_a_shard = self._config.extract.shard_size
+        return min(self._cores, in_a_shard if self._videos is None else min(in_a_shard, self._videos))
 
     def _requests(self, intakes: Sequence[_Intake]) -> Iterator[Request]:
         """What is asked of the child processes; the last videos of a shard share the cores that others leave idle."""

@@ -57,7 +57,7 @@ def extract(config: RunConfig, videos: Archive) -> ExtractReport:
         resources.enter_context(prefect_api())  # of the tasks that the shards are
         with console.console.status("Building the networks"):
             if config.extract.runner == "local":
-                extractor = resources.enter_context(Extractor(config, families))
+                extractor = resources.enter_context(Extractor(config, families, work.count))
             else:
                 runner = resources.enter_context(open_runner(config.extract, worker_maker(config, families)))
         # One log for all that is made from the same faces: their rows are shared.

@@ -18,6 +18,8 @@ import pytest
 from extractors.optical_flow.computer import OpticalFlowComputer
 from extractors.optical_flow.parameters import EXACT, TVL1Parameters
 
+GPU = pytest.param("gpu", marks=pytest.mark.gpu)
+
 
 def real_pairs(corpus: Path, side_px: int) -> list[np.ndarray]:
     """Pairs of successive frames, uint8 [2, side, side]: the speaker, or whatever is in the middle."""
@@ -79,27 +81,20 @@ def test_cpu_engine_agrees_with_opencv_on_forty_real_pairs(corpus):
     assert np.percentile(difference, 95) <= 0.05
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("engine", ["cpu", "xla"])
+@pytest.mark.parametrize("engine", [pytest.param("cpu", marks=pytest.mark.slow), GPU])
 def test_engine_agrees_with_opencv_on_forty_full_pairs(corpus, engine):
-    difference = difference_to_opencv(engine, real_pairs(corpus, side_px=224 if engine == "cpu" else 112))
+    difference = difference_to_opencv(engine, real_pairs(corpus, side_px=224))
     assert difference.mean() <= 0.02
     assert np.percentile(difference, 95) <= 0.05
 
 
-def test_xla_engine_agrees_with_opencv_on_small_real_pairs(corpus):
-    # Two levels and small crops: XLA takes seconds to compile each level, and a CPU is not what it is for.
-    difference = difference_to_opencv("xla", real_pairs(corpus, side_px=64), TVL1Parameters(scales=2))
-    assert difference.mean() <= 0.02
-    assert np.percentile(difference, 95) <= 0.05
-
-
+@pytest.mark.parametrize("engine", ["cpu", GPU])
 @pytest.mark.parametrize("name", ["Dimetrodon", "RubberWhale", "Venus"])
-def test_error_on_middlebury_is_that_of_opencv(corpus, name):
+def test_error_on_middlebury_is_that_of_opencv(corpus, name, engine):
     folder = corpus / "flow" / name
     reference = {"Dimetrodon": 0.179, "RubberWhale": 0.156, "Venus": 0.303}[name]  # OpenCV 4.13, defaults, pixels
-    assert middlebury_error(folder, "cpu") == pytest.approx(reference, abs=0.01)
-    assert middlebury_error(folder, "cpu", "fast") == pytest.approx(reference, abs=0.03)
+    assert middlebury_error(folder, engine) == pytest.approx(reference, abs=0.01)
+    assert middlebury_error(folder, engine, "fast") == pytest.approx(reference, abs=0.03)
 
 
 def test_opencvs_gold_field_is_matched(corpus):

@@ -9,12 +9,14 @@ import sys
 import numpy as np
 import pytest
 
+from extractors.optical_flow import computer
 from extractors.optical_flow.computer import OpticalFlowComputer, OpticalFlowSettings, loop_to, scale_for_i3d
+from extractors.optical_flow.gpu import NO_GPU
 from extractors.optical_flow.parameters import EXACT, FAST, TVL1Parameters
 
-ENGINES = ("opencv", "cpu", "xla")
-OWN_ENGINES = ("cpu", "xla")
-# XLA takes seconds to compile each size: all tests share one, and a pyramid of two levels.
+GPU = pytest.param("gpu", marks=pytest.mark.gpu)
+ENGINES = ("opencv", "cpu", GPU)
+OWN_ENGINES = ("cpu", GPU)
 SIDE = 64
 PARAMETERS = TVL1Parameters(scales=2)
 
@@ -81,7 +83,7 @@ def test_frames_that_do_not_change_have_exactly_no_motion(engine):
     assert not computer.compute(np.repeat(frames_moved_by(shift(0, 0))[:1], 2, axis=0)).any()
 
 
-@pytest.mark.parametrize("engine", ["opencv", "cpu", pytest.param("xla", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("engine", ["opencv", "cpu", GPU])
 def test_the_smallest_picture_gives_the_motion(engine):
     truth = shift(1, 0, 16, 33)
     field = OpticalFlowComputer(engine, parameters=PARAMETERS).compute(frames_moved_by(truth))
@@ -97,7 +99,7 @@ def test_pictures_wider_than_one_panel_of_memory_match_opencv(size):
     assert np.linalg.norm(field - reference, axis=-1).mean() < 0.01
 
 
-@pytest.mark.parametrize("engine", ["cpu", pytest.param("xla", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("engine", ["cpu", GPU])
 def test_levels_of_equal_size_match_opencv(engine):
     parameters = TVL1Parameters(step=0.98, scales=2)  # 16 x 0.98 is rounded to 16
     frames = frames_moved_by(shift(0.5, 0.2, 16, 16))
@@ -114,7 +116,7 @@ def test_order_in_memory_does_not_matter():
 
 
 @pytest.mark.parametrize("median", [1, 3])
-@pytest.mark.parametrize("engine", ["cpu", pytest.param("xla", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("engine", ["cpu", GPU])
 def test_other_median_filters_match_opencv(engine, median):
     parameters = TVL1Parameters(median=median, scales=1)
     frames = frames_moved_by(0.3 * zoom_and_turn())
@@ -158,7 +160,7 @@ def test_key_holds_what_changes_the_numbers_and_nothing_else():
     assert OpticalFlowComputer("cpu", parameters=EXACT).numerics == exact
     assert OpticalFlowComputer("cpu", preset="fast").numerics != exact
     assert OpticalFlowComputer("opencv").numerics != exact
-    assert OpticalFlowComputer("xla").numerics == exact  # the same numbers from another device
+    assert OpticalFlowComputer("gpu").numerics == exact  # the same numbers from another device
 
 
 def test_preset_fast_has_a_coarser_pyramid_and_parameters_replace_it():
@@ -174,6 +176,48 @@ def test_opencv_takes_over_with_a_warning_where_numba_is_missing(monkeypatch, ca
     with caplog.at_level(logging.WARNING, logger="extractors.optical_flow.computer"):
         assert OpticalFlowComputer("cpu").engine == "opencv"
     assert "OpenCV" in caplog.text
+
+
+@pytest.mark.parametrize("devices", [(), (__file__,)], ids=["none", "hidden"])
+def test_the_gpu_engine_is_replaced_with_a_warning_if_there_is_no_gpu(monkeypatch, caplog, devices):
+    monkeypatch.setattr(computer, "CUDA_DEVICES", devices)
+    monkeypatch.setattr(computer, "why_unusable", lambda: NO_GPU)
+    with caplog.at_level(logging.WARNING, logger="extractors.optical_flow"):
+        assert OpticalFlowComputer("auto").engine == "cpu"
+        assert not caplog.text
+        assert OpticalFlowComputer("gpu").engine == "cpu"
+    assert NO_GPU in caplog.text
+
+
+def test_a_gpu_without_cuda_core_is_left_idle_with_what_to_install(monkeypatch, caplog):
+    monkeypatch.setattr(computer, "CUDA_DEVICES", (__file__,))
+    monkeypatch.setitem(sys.modules, "cuda.core", None)
+    with caplog.at_level(logging.WARNING, logger="extractors.optical_flow"):
+        assert OpticalFlowComputer("auto").engine == "cpu"
+    assert "pip install 'traitline[gpu]'" in caplog.text
+
+
+def test_windows_are_computed_and_scaled_together():
+    windows = np.stack([frames_moved_by(shift(3, 0)), frames_moved_by(zoom_and_turn())])
+    computer = OpticalFlowComputer("cpu", parameters=PARAMETERS)
+    scaled = computer.compute_scaled(windows, bound_px=2)
+    expected = [scale_for_i3d(computer.compute(window), bound_px=2) for window in windows]
+    np.testing.assert_array_equal(np.from_dlpack(scaled), np.stack(expected))
+    np.testing.assert_array_equal(computer.compute_scaled(windows[0], bound_px=2), scaled[0])
+
+
+@pytest.mark.parametrize(
+    ("frames", "bound_px", "rule"),
+    [
+        (np.zeros((1, 32, 32), np.uint8), 20, "2 frames"),
+        (np.zeros((2, 32, 32), np.uint8), 0, "bound_px"),
+        (np.zeros((32, 32), np.uint8), 20, "uint8"),
+        (np.zeros((0, 2, 32, 32), np.uint8), 20, "a frame"),
+    ],
+)
+def test_unusable_windows_are_refused_with_the_rule(frames, bound_px, rule):
+    with pytest.raises(ValueError, match=rule):
+        OpticalFlowComputer("opencv").compute_scaled(frames, bound_px=bound_px)
 
 
 def test_displacements_are_clipped_and_scaled_for_i3d():

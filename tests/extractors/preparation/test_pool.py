@@ -117,7 +117,7 @@ def test_more_windows_than_slots_come_in_order(settings, corpus):
 
 def test_an_engine_of_the_parent_gets_grey_frames(settings, clip):
     grey = PreparationSettings(
-        settings.face_model, settings.video, settings.faces, settings.crops, OpticalFlowSettings(engine="xla")
+        settings.face_model, settings.video, settings.faces, settings.crops, OpticalFlowSettings(engine="gpu")
     )
     (parts,) = collect(grey, [request(clip)])
     motion = next(part for part in parts if isinstance(part, Motion))

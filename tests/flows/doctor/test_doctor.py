@@ -8,6 +8,8 @@ from pathlib import Path
 import pytest
 from small_disk import SmallDisk
 
+from flows import doctor_libraries
+
 OPENCV_WITHOUT_ITS_EXTRAS = """
 import sys
 here = sys.path.pop(sys.path.index(__file__.rpartition("/")[0]))
@@ -108,3 +110,19 @@ def test_a_disk_that_takes_nothing(disk, small_disk, tmp_path):
     assert ("Read-only" if disk == "read-only" else "full") in found["writing there"].found
     assert found["disk of the store"].level == "fault"  # 1 MB is not much
     assert not list(Path(mounted.folder).iterdir())
+
+
+@pytest.mark.parametrize(
+    ("why_unusable", "level", "found"),
+    [('""', "ok", "compiled"), ('"cuda-core is not installed (pip ...)"', "warning", "cuda-core is not installed")],
+)
+def test_a_gpu_that_optical_flow_cannot_use_is_told(monkeypatch, tmp_path, why_unusable, level, found):
+    monkeypatch.setattr(doctor_libraries, "NVIDIA_DRIVER", tmp_path)
+    (finding,) = doctor_libraries._gpu_engine(why_unusable, "")
+    assert finding.level == level
+    assert found in finding.found
+
+
+def test_nothing_is_told_of_a_gpu_where_there_is_none(monkeypatch, tmp_path):
+    monkeypatch.setattr(doctor_libraries, "NVIDIA_DRIVER", tmp_path / "none")
+    assert list(doctor_libraries._gpu_engine(*doctor_libraries._ask(doctor_libraries._GPU_ENGINE))) == []

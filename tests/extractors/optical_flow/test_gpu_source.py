@@ -1,0 +1,130 @@
+"""The gpu engine's kernels without a GPU: NVRTC compiles them, and a CPU runs them, thread by thread."""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import pytest
+import tvl1_on_cpu
+from tvl1_on_cpu import Kernels
+
+from extractors.optical_flow.cpu.engine import CpuEngine, _pyramid
+from extractors.optical_flow.gpu import program
+from extractors.optical_flow.gpu.program import compile_kernels
+from extractors.optical_flow.gpu.shapes import MARGIN_PX, Gpu, best_shape, shared_bytes
+from extractors.optical_flow.parameters import EXACT, TVL1Parameters, pyramid_sizes
+
+T4 = Gpu(multiprocessors=40, shared_bytes=64 * 1024)
+A100 = Gpu(multiprocessors=108, shared_bytes=163 * 1024)
+H100 = Gpu(multiprocessors=132, shared_bytes=227 * 1024)
+B200 = Gpu(multiprocessors=148, shared_bytes=227 * 1024)
+
+on_cpu = pytest.mark.skipif(bool(tvl1_on_cpu.missing()), reason=tvl1_on_cpu.missing())
+
+
+def drawn_clip(height: int, width: int, frames: int = 3) -> np.ndarray:
+    """A texture that drifts and bends: uint8 [frames, height, width]."""
+    y, x = np.mgrid[:height, :width].astype(float)
+    clip = []
+    for t in range(frames):
+        bent = x + 0.6 * t + 0.4 * t * np.sin(y / 9), y - 0.3 * t + 0.02 * t * x
+        clip.append(
+            128 + 40 * np.sin(bent[0] / 2.3) + 40 * np.cos(bent[1] / 3.1) + 30 * np.sin((bent[0] - bent[1]) / 5)
+        )
+    return np.clip(np.rint(clip), 0, 255).astype(np.uint8)
+
+
+@pytest.mark.parametrize(
+    ("architecture", "gpu", "median"), [("sm_80", A100, 3), ("sm_90", H100, 1), ("sm_100", B200, 3)]
+)
+def test_nvrtc_compiles_the_kernels_and_keeps_them(architecture, gpu, median, tmp_path):
+    finest, *_, coarsest = pyramid_sizes(224, 224, EXACT)
+
+    def compiled(size: tuple[int, int], median: int) -> bytes:
+        shape = best_shape(*size, gpu)
+        macros, registers = program.level_macros(*size, shape, median), shape.registers
+        return bytes(compile_kernels(program.LEVEL, macros, architecture, registers=registers, cache=tmp_path).code)
+
+    with ThreadPoolExecutor() as pool:
+        codes = list(pool.map(compiled, (finest, coarsest), (EXACT.median, median)))
+    assert all(code.startswith(b"\x7fELF") and b"solve_level" in code for code in codes)
+    pyramid = compile_kernels(program.PYRAMID, program.pyramid_macros(), architecture).code
+    assert all(name in pyramid for name in (b"to_float", b"shrink", b"difference", b"longest_first"))
+    assert set(codes) == {path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+
+
+def test_compiled_kernels_come_from_the_cache(tmp_path, monkeypatch):
+    def compiled() -> bytes:
+        return bytes(compile_kernels(program.PYRAMID, program.pyramid_macros(), "sm_90", cache=tmp_path).code)
+
+    first = compiled()
+    (file,) = (path for path in tmp_path.rglob("*") if path.is_file())
+    file.write_bytes(first + b"kept")
+    assert compiled() == first + b"kept"
+    changed = "// changed\n" + program.source(program.PYRAMID)
+    monkeypatch.setattr(program, "source", lambda files: changed)
+    assert not compiled().endswith(b"kept")
+
+
+def test_a_cache_that_cannot_be_written_is_said_and_does_without(tmp_path, caplog):
+    (tmp_path / "file").write_bytes(b"")
+    code = compile_kernels(program.PYRAMID, program.pyramid_macros(), "sm_90", cache=tmp_path / "file")
+    assert code.code.startswith(b"\x7fELF")
+    assert str(tmp_path / "file") in caplog.text
+
+
+@pytest.mark.parametrize("gpu", [T4, A100, H100, B200])
+def test_a_shape_covers_the_picture_within_the_limits_of_the_gpu(gpu):
+    assert best_shape(1080, 1920, gpu) is None
+    sizes = [(16, 16), (16, 400), (400, 16), (224, 224), *([] if gpu is T4 else [(16, 700), (256, 340), (480, 640)])]
+    for height, width in sizes:
+        shape = best_shape(height, width, gpu)
+        assert shape.rows * shape.warps * shape.group >= height > shape.rows * shape.warps * (shape.group - 1)
+        assert shape.group <= gpu.multiprocessors
+        assert shared_bytes(width, shape) <= gpu.shared_bytes
+        assert shape.registers * 32 * -(-shape.warps // 4) * 4 <= 65536
+
+
+@on_cpu
+@pytest.mark.parametrize(
+    ("size", "shapes", "parameters"),
+    [
+        (
+            (40, 48),
+            [(2, 4), (3, 2)],
+            TVL1Parameters(scales=2, warps=2, inner=9, outer=4),
+        ),  # several blocks; rows left over
+        (
+            (33, 71),
+            [(1, 6), (3, 9)],
+            TVL1Parameters(scales=2, warps=2, inner=9, outer=4, median=3),
+        ),  # a width that no warp divides
+        ((22, 40), [(3, 3)], TVL1Parameters(scales=1, warps=2, inner=9, median=1)),
+        ((16, 16), [(8, 2)], TVL1Parameters(scales=1, warps=2, inner=7, outer=3, epsilon=0)),
+    ],
+    ids=["median 5", "median 3", "median 1", "no early end"],
+)
+def test_kernels_on_a_cpu_give_the_numbers_of_the_cpu_engine(size, shapes, parameters, tmp_path):
+    frames = drawn_clip(*size)
+    kernels = Kernels(size, shapes, parameters, tmp_path)
+    levels = zip(*(_pyramid(frame, parameters) for frame in frames), strict=True)
+    for padded, level in zip(kernels.pyramid(frames), levels, strict=True):
+        margin = ((0, 0), (MARGIN_PX, MARGIN_PX), (MARGIN_PX, MARGIN_PX))
+        np.testing.assert_array_equal(padded, np.pad(np.stack(level), margin, mode="edge"))
+    fields = kernels.compute(frames)
+    difference = np.linalg.norm(fields - CpuEngine(parameters, 1).compute(frames), axis=-1)
+    assert difference.mean() < 0.002
+    assert np.percentile(difference, 95) < 0.005
+    # A missing barrier, or a read of memory that nobody has written, shows when threads run in another order.
+    np.testing.assert_array_equal(kernels.compute(frames, "backwards"), fields)
+    scaled = np.clip(fields, -0.3, 0.3) / np.float32(0.3)
+    np.testing.assert_array_equal(kernels.compute(frames, "shuffled", most_px=0.3), scaled)
+    still = np.repeat(frames[:1], 2, axis=0)
+    assert not kernels.compute(still).any()
+
+
+def test_the_engine_loads_where_there_is_no_driver():
+    from extractors.optical_flow.gpu.engine import GpuEngine
+
+    assert GpuEngine.compute
