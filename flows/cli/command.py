@@ -53,7 +53,13 @@ def run_plainly(body: Callable[[], None]) -> None:
         raise typer.Exit(stopping.EXIT_INTERRUPTED) from error
 
 
-def run_command(name: str, load: Callable[[], RunConfig], body: Callable[[RunConfig], None]) -> None:
+def run_command(
+    name: str,
+    load: Callable[[], RunConfig],
+    body: Callable[[RunConfig], None],
+    *,
+    if_stopped: str = "what is done is kept, and the same command goes on from there",
+) -> None:
     """Run one command of the command line.
 
     Everything that libraries write goes to STORE/runs/<time>-<name>.log; beside it lie the settings. On object storage,
@@ -63,6 +69,7 @@ def run_command(name: str, load: Callable[[], RunConfig], body: Callable[[RunCon
         name: of the command.
         load: reads the settings; its errors are shown as the command's.
         body: does the work.
+        if_stopped: what becomes of the work if a person stops the command.
 
     Raises:
         typer.Exit: with the exit status, if it is not 0.
@@ -75,10 +82,10 @@ def run_command(name: str, load: Callable[[], RunConfig], body: Callable[[RunCon
             console.silence_libraries(file)
         # A scheduler's stop is a person's Ctrl-C: what is open gets closed, Prefect's own server too.
         stopping.listen()
-        _run(config, body, log)
+        _run(config, body, log, if_stopped)
 
 
-def _run(config: RunConfig, body: Callable[[RunConfig], None], log: StorePath) -> None:
+def _run(config: RunConfig, body: Callable[[RunConfig], None], log: StorePath, if_stopped: str) -> None:
     try:
         with one_line_for_mistakes():
             body(config)
@@ -86,7 +93,7 @@ def _run(config: RunConfig, body: Callable[[RunConfig], None], log: StorePath) -
         raise
     except (KeyboardInterrupt, Exception) as error:
         if isinstance(error, KeyboardInterrupt) or stopping.asked():
-            console.complain("stopped; whole shards are kept, and the same command goes on from there")
+            console.complain(f"stopped; {if_stopped}")
             raise typer.Exit(stopping.EXIT_INTERRUPTED) from error
         # The last line of defence: the person sees one line, the log has it all.
         logging.getLogger(__name__).error("%s", traceback.format_exc())

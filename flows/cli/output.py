@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 def show_extraction(report: ExtractReport, videos: Archive) -> None:
     """Counts of videos and of what else was found, and where the time went."""
     rows: list[tuple[str, str | Text]] = [
-        ("extracted", f"{report.extracted:,}"),
+        ("now", f"{report.extracted:,}"),
         ("refused", f"{report.failed:,}" + (f": {in_words(report.reasons)}" if report.reasons else "")),
         ("in the store before", f"{report.cached:,}"),
     ]

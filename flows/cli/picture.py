@@ -94,7 +94,7 @@ def picture(
                     save_picture(body(settle_weights(settings, needs), **values), out)
                 console.say(f"Picture: {out}")
 
-            run_command(f"visualize-{name}", load, draw)
+            run_command(f"visualize-{name}", load, draw, if_stopped=f"{out} is not written")
 
         kinds = {"out": MOVING_OUT if moves else OUT, **{option: SETTINGS[option][1] for option in shared}}
         kinds |= {"config": CONFIG, "assignments": ASSIGNMENTS}

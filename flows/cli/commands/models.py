@@ -164,7 +164,7 @@ def export(
                 shutil.rmtree(folder, ignore_errors=True)
         console.say(f"{found} is in {out}, its card in {out / 'README.md'}")
 
-    run_command("models-export", load, body)
+    run_command("models-export", load, body, if_stopped=f"{out} is not written")
 
 
 def _flat(facts: Mapping[str, Any], prefix: str = "") -> list[tuple[str, str]]:

@@ -198,4 +198,9 @@ def finetune(
         console.say(f"Asset: {made.name}; --set static.weights={made.name} makes features with it, under their own key")
         files.check_whole()
 
-    run_command("finetune", lambda: load_for_store(config, flags=flags, assignments=assignments), body)
+    run_command(
+        "finetune",
+        lambda: load_for_store(config, flags=flags, assignments=assignments),
+        body,
+        if_stopped="no asset is made, and the same command starts from the beginning",
+    )
