@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 def show_extraction(report: ExtractReport, videos: Archive) -> None:
     """Counts of videos and of what else was found, and where the time went."""
     rows: list[tuple[str, str | Text]] = [
-        ("now", f"{report.extracted:,}"),
+        ("extracted", f"{report.extracted:,}"),
         ("refused", f"{report.failed:,}" + (f": {in_words(report.reasons)}" if report.reasons else "")),
         ("in the store before", f"{report.cached:,}"),
     ]
@@ -37,7 +37,7 @@ def show_extraction(report: ExtractReport, videos: Archive) -> None:
         rows.append(("passed over", one_line(counts(videos.passed_over))))
     if report.seconds:
         rows.append(("seconds of work", time_line(report.seconds)))
-    summary("Extracted", rows)
+    summary("Videos", rows)
 
 
 def show_run(config: RunConfig, report: RunReport, videos: Archive) -> None:

@@ -53,8 +53,8 @@ CSV_NOTE = (
     "An apostrophe stands in front of a text cell that a spreadsheet would run as a formula or that begins with an "
     "apostrophe, and in front of a = + - or @ behind a comma, semicolon, |, tab or line break within a cell; white "
     "space and characters without width before the = + - or @ change nothing. Cells that begin with - "
-    "and otherwise hold only letters, digits, spaces and _ - . / have none. formulaGuard has the regular expression that "
-    "finds these apostrophes, and the replacement that gives the exact text."
+    "and otherwise hold only letters, digits, spaces and _ - . / have none. formulaGuard has the regular expression "
+    "that finds these apostrophes, and the replacement that gives the exact text."
 )
 _STARTS_FORMULA = re.compile(rf"""['"{_TRIMMED}]*(?:{_OPERATOR}|[\t\r\n])|'""")
 _INNER_START = re.compile(rf"""([,;|\t\r\n]['"{_TRIMMED}]*)({_OPERATOR})""")
