@@ -16,24 +16,9 @@ import pyarrow.parquet as pq
 from flows.archive.folder import id_of
 from flows.session.errors import UserError
 from fusion.errors import one_line
+from fusion.labels.read import ID_COLUMNS
 
 LIST_ENDINGS = (".txt", ".csv", ".tsv", ".parquet")
-COLUMNS = (
-    "video_id",
-    "path",
-    "video",
-    "file",
-    "filename",
-    "file_name",
-    "filepath",
-    "file_path",
-    "video_path",
-    "video_name",
-    "name",
-    "clip",
-)
-"""Columns that may hold the paths, by preference; case does not matter."""
-
 _SEPARATORS = ",;\t"
 _MOST_NAMED = 10
 _BYTE_ORDER_MARKS = {b"\xff\xfe": "utf-16", b"\xfe\xff": "utf-16", b"\xef\xbb\xbf": "utf-8-sig"}
@@ -61,7 +46,7 @@ def videos_of_list(path: Path, root: Path) -> Listed:
     trait CSV puts in front of some names; each spelling also in the other Unicode forms of the same letters.
 
     Args:
-        path: .txt with a path in each line, or .csv, .tsv or .parquet with a column from `COLUMNS`.
+        path: .txt with a path in each line, or .csv, .tsv or .parquet with a column from `ID_COLUMNS`.
         root: folder that relative paths start from, and that contains absolute ones.
 
     Raises:
@@ -240,8 +225,8 @@ def _rows_of_parquet(path: Path) -> Iterator[tuple[int, str]]:
 
 def _column(names: list[str]) -> str | None:
     known = {name.strip().lower(): name for name in names}
-    return next((known[name] for name in COLUMNS if name in known), None)
+    return next((known[name] for name in ID_COLUMNS if name in known), None)
 
 
 def _no_column(path: Path, found: str) -> str:
-    return f"{path} has no column of paths ({', '.join(COLUMNS)}); its first line: {found[:200]!r}"
+    return f"{path} has no column of paths ({', '.join(ID_COLUMNS)}); its first line: {found[:200]!r}"

@@ -59,6 +59,7 @@ def command(
     *,
     makes_store: bool = False,
     checks_videos: bool = False,
+    if_stopped: str = "what is done is kept, and the same command goes on from there",
 ) -> Iterator[RunConfig]:
     """Load the settings and run the block as a command with a log.
 
@@ -70,6 +71,7 @@ def command(
         config, assignments, flags: see `load_config`.
         makes_store: whether the command may create the store; otherwise a missing store is an error.
         checks_videos: whether the videos that the settings name must exist before anything is written.
+        if_stopped: what becomes of the work if the user stops the command.
 
     Raises:
         typer.Exit: with the exit status, unless it is 0.
@@ -88,12 +90,12 @@ def command(
             console.silence_libraries(file)
         # A scheduler's SIGTERM is handled like Ctrl-C: open files are closed, and so is the command's Prefect server.
         stopping.listen()
-        with _errors_in_one_line(log):
+        with _errors_in_one_line(log, if_stopped):
             yield settings
 
 
 @contextmanager
-def _errors_in_one_line(log: StorePath) -> Iterator[None]:
+def _errors_in_one_line(log: StorePath, if_stopped: str) -> Iterator[None]:
     try:
         with one_line_for_mistakes():
             yield
@@ -101,7 +103,7 @@ def _errors_in_one_line(log: StorePath) -> Iterator[None]:
         raise
     except (KeyboardInterrupt, Exception) as error:
         if isinstance(error, KeyboardInterrupt) or stopping.asked():
-            console.complain("stopped; whole shards are kept, and the same command goes on from there")
+            console.complain(f"stopped; {if_stopped}")
             raise typer.Exit(stopping.EXIT_INTERRUPTED) from error
         # The last line of defence: the user sees one line, and the log has the traceback.
         logging.getLogger(__name__).error("%s", traceback.format_exc())

@@ -39,7 +39,7 @@ def show_extraction(report: ExtractReport, videos: Archive) -> None:
         rows.append(("passed over", one_line(counts(videos.passed_over))))
     if report.seconds:
         rows.append(("seconds of work", time_line(report.seconds)))
-    summary("Extracted", rows)
+    summary("Videos", rows)
 
 
 def show_run(config: RunConfig, report: RunReport, videos: Archive) -> None:

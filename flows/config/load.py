@@ -16,6 +16,7 @@ import yaml
 from pydantic import BaseModel, ValidationError
 
 from flows.config.settings import RunConfig
+from flows.config.yaml_text import RepeatedKeyError, parse_yaml
 from flows.session.errors import UserError, did_you_mean
 from storage.files.commit import commit_file
 from storage.files.paths import StorePath
@@ -65,13 +66,20 @@ def load_config(
         if not equals or not name.isprintable():
             raise UserError(f"--set takes NAME=VALUE, as in --set video.fps=25; got {assignment!r}")
         try:
-            origins.assign(tree, name.strip(), yaml.safe_load(text), "--set")
+            origins.assign(tree, name.strip(), parse_yaml(text), "--set")
+        except RepeatedKeyError as error:
+            raise UserError(f"--set {name}: {error}") from error
         except _NOT_YAML as error:
             raise UserError(f"--set {name}: {text!r} is not a value in YAML") from error
     try:
-        return RunConfig.model_validate(tree)
+        config = RunConfig.model_validate(tree)
     except ValidationError as error:
         raise UserError(" ".join(_explain(error, origins).split())) from error
+    if mistaken := list(_booleans_as_numbers(tree, config)):
+        raise UserError(
+            "; ".join(f"setting {name}{origins.of(name)}: a number is wanted; got {value}" for name, value in mistaken)
+        )
+    return config
 
 
 def dump_config(config: RunConfig) -> str:
@@ -81,9 +89,11 @@ def dump_config(config: RunConfig) -> str:
 
 def _read_yaml(path: Path) -> dict[str, Any]:
     try:
-        tree = yaml.safe_load(path.read_text(encoding="utf-8"))
+        tree = parse_yaml(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise UserError(f"cannot read the settings file {path}: {error.strerror}") from error
+    except RepeatedKeyError as error:
+        raise UserError(f"{path}: {error}") from error
     except _NOT_YAML as error:
         place = f", line {mark.line + 1}" if (mark := getattr(error, "problem_mark", None)) else ""
         reason = " ".join(str(getattr(error, "problem", None) or error).split())
@@ -93,6 +103,20 @@ def _read_yaml(path: Path) -> dict[str, Any]:
     if not isinstance(tree, dict):
         raise UserError(f"{path} must hold names and values, such as 'videos: clips'; see `traitline config show`")
     return tree
+
+
+def _booleans_as_numbers(given: Any, taken: Any, name: str = "") -> Iterator[tuple[str, bool]]:
+    """Names and values of settings that say yes or no where pydantic has made 1 or 0 of it."""
+    if isinstance(given, bool):
+        if not isinstance(taken, bool):
+            yield name, given
+    elif isinstance(given, dict):
+        for key, part in given.items():
+            inner = getattr(taken, key) if isinstance(taken, BaseModel) else taken[key]
+            yield from _booleans_as_numbers(part, inner, f"{name}.{key}" if name else key)
+    elif isinstance(given, list):
+        for place, (part, inner) in enumerate(zip(given, taken, strict=True)):
+            yield from _booleans_as_numbers(part, inner, f"{name}.{place}")
 
 
 @dataclass
@@ -148,13 +172,14 @@ def _line_of(path: Path, name: str) -> int | None:
     except (OSError, *_NOT_YAML):
         return None
     line = None
-    for part in name.split("."):
+    parts = name.split(".")
+    for place, part in enumerate(parts):
         pairs = node.value if isinstance(node, yaml.MappingNode) else []
-        # The last of several keys counts, as in the value that was read.
-        found = [(key, value) for key, value in pairs if key.value == part]
+        # A key may be dotted by mistake.
+        found = [(key, value) for key, value in pairs if key.value in (part, ".".join(parts[place:]))]
         if not found:
             break
-        key, node = found[-1]
+        key, node = found[0]
         line = key.start_mark.line + 1
     return line
 
@@ -170,6 +195,9 @@ def _mistake(details: dict[str, Any], origins: _Origins) -> str:
     name = ".".join(str(part) for part in details["loc"])
     origin = origins.of(name)
     if details["type"] == "extra_forbidden":
+        outer, _, last = str(details["loc"][-1]).rpartition(".")
+        if outer and name in _all_settings(RunConfig):
+            return f"unknown setting {name}{origin}: write {last} below its section {outer} there"
         question = _nearest_setting(name)
         section = _settings_in(".".join(str(part) for part in details["loc"][:-1]))
         return f"unknown setting {name}{origin}" + (question if question else f"; known there: {', '.join(section)}")

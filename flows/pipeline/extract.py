@@ -86,10 +86,10 @@ def extract(config: RunConfig, videos: Archive) -> ExtractReport:
     log.info("Extract: %d extracted, %d refused, %s", extracted, failed, found)
     keep_report(report, config)
     if work.refused > config.extract.max_failed_fraction * work.count:
+        limit = f", more than extract.max_failed_fraction allows ({config.extract.max_failed_fraction:g})"
         raise TooManyRefusedError(
-            f"{work.refused:,} of {console.counted(work.count, 'video')} refused ({in_words(reasons)}), more than "
-            f"extract.max_failed_fraction allows ({config.extract.max_failed_fraction:g}); "
-            f"{how_to_list(config.store.path)}"
+            f"{work.refused:,} of {console.counted(work.count, 'video')} refused ({in_words(reasons)})"
+            f"{limit if work.refused < work.count else ''}; {how_to_list(config.store.path)}"
         )
     return report
 

@@ -160,7 +160,8 @@ def _verdict(metadata: Mapping[str, Any]) -> str:
         return "without validation"
     loss = metadata["settings"]["loss"]
     clips = console.counted(metadata["validation_clips"], "clip")
+    which = "of unseen people" if metadata["subjects_known"] else "kept from training"
     return (
-        f"validation {loss} {metadata['validation_loss']:.4f} on {clips} of unseen people "
+        f"validation {loss} {metadata['validation_loss']:.4f} on {clips} {which} "
         f"(always saying the mean: {metadata['baseline_loss']:.4f})"
     )

@@ -34,6 +34,7 @@ from prefect.workers.base import BaseWorker
 from prefect.workers.process import ProcessWorker
 from pydantic import BaseModel, Field, TypeAdapter, ValidationError
 
+from flows.config.yaml_text import RepeatedKeyError, parse_yaml
 from flows.session.errors import UserError
 
 WATCH = "traitline: runs without a sign of life have crashed"
@@ -73,9 +74,11 @@ def read_entries(path: Path | None = None) -> list[Entry]:
     """
     source = files("flows.scheduling") / "prefect.yaml" if path is None else path
     try:
-        tree = yaml.safe_load(source.read_text(encoding="utf-8"))
+        tree = parse_yaml(source.read_text(encoding="utf-8"))
     except OSError as error:
         raise UserError(f"cannot read the deployments file {path}: {error.strerror}") from error
+    except RepeatedKeyError as error:
+        raise UserError(f"{path}: {error}") from error
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise UserError(f"{path} is not YAML: {getattr(error, 'problem', None) or error}") from error
     entries = tree.get("deployments") if isinstance(tree, dict) else None

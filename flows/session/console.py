@@ -226,3 +226,7 @@ def log_to_standard_error() -> None:
     logging.basicConfig(format=LOG_FORMAT, datefmt=LOG_TIME, level=logging.WARNING)
     for package in PACKAGES:
         logging.getLogger(package).setLevel(logging.INFO)
+    # Not by its level: Prefect says at the same one why a step is tried again.
+    logging.getLogger("prefect.task_runs").addFilter(
+        lambda record: not record.getMessage().startswith("Finished in state Completed(")
+    )

@@ -66,6 +66,8 @@ def check_server() -> None:
     from prefect.exceptions import PrefectHTTPStatusError
     from prefect.settings import PREFECT_CLIENT_MAX_RETRIES, temporary_settings
 
+    if not api.startswith(("http://", "https://")):
+        raise _unusable(api, "is not an address, as in http://127.0.0.1:4200/api")
     _connect_directly(api)
     limits = httpx.Timeout(ANSWER_LIMIT_S, connect=CONNECT_LIMIT_S)
     try:

@@ -85,5 +85,5 @@ def _see_it_through(main_thread: int) -> None:
         if _put_off.is_set():
             _put_off.clear()
             signal.pthread_kill(main_thread, signal.SIGTERM)
-    console.last_words("traitline: stopped by force; whole shards are kept, and the same command goes on from there")
+    console.last_words("traitline: stopped by force; what is done is kept, and nothing is half done")
     os._exit(EXIT_INTERRUPTED)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import chain
@@ -20,7 +20,12 @@ from fusion.labels.parts import PARTS, Part, part_named
 from fusion.labels.text_tables import ENDINGS, TextTable, read_text_table
 from fusion.traits import TRAITS
 
-ID_COLUMNS = ("video_id", "name", "clip")
+ID_COLUMNS = (
+    *("video_id", "path", "video", "file", "filename", "file_name", "filepath", "file_path", "video_path"),
+    *("video_name", "name", "clip"),
+)
+"""Columns that may say which video a row is about, by preference; upper and lower case are the same."""
+
 SUBJECT_COLUMN = "subject"
 SPLIT_COLUMN = "split"
 _KNOWN = (*ID_COLUMNS, *TRAITS, SUBJECT_COLUMN, SPLIT_COLUMN)
@@ -28,6 +33,8 @@ _NEUROTICISM = TRAITS.index("neuroticism")
 # Python's float() also takes "0_1", "nan" and digits of other scripts.
 _NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d+)?", re.ASCII | re.IGNORECASE)
 _MOST_NAMED = 5
+# Of questionnaires and ratings.
+_SCALES = ((1, 5), (1, 7), (0, 7), (1, 9), (0, 10), (0, 100), (-1, 1), (-3, 3))
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -57,18 +64,19 @@ class Labels:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Table:
-    """The contents of one file: names, values float64 [N, 5], and subjects and parts if it has them."""
+    """One file: names, values float64 [N, 5], subjects and parts if it has them, and the places of the rows."""
 
     names: list[str]
     values: np.ndarray
     subjects: list[str] | None
     parts: list[Part] | None
+    places: list[str]
 
 
 def read_labels(path: str | Path, *, invert_neuroticism: bool | None = None) -> Labels:
     """Read a label file, whose ending gives its format, or the folder of First Impressions' annotation files.
 
-    `.csv` (`.tsv`, `.txt`), `.parquet`: a column `video_id` (or `name`, or `clip`), the five traits in any order, and
+    `.csv` (`.tsv`, `.txt`), `.parquet`: a column of `ID_COLUMNS`, the five traits in any order, and
     optionally `subject` and `split` (training, validation or test); other columns are ignored. Text is read as
     `fusion.labels.text_tables` describes; if semicolons or tabs separate its cells, a comma may be the decimal point.
     `.pkl`: First Impressions V2, whose subject is the YouTube id. A folder: all its `annotation_*.pkl`, flat or each in
@@ -92,7 +100,12 @@ def read_labels(path: str | Path, *, invert_neuroticism: bool | None = None) -> 
     tables = [_read(file) for file in files]
     names = [name for table in tables for name in table.names]
     values = np.concatenate([table.values for table in tables])
-    _check(path, names, values)
+    places = [
+        f"{place} of {file.name}" if len(files) > 1 else place
+        for file, table in zip(files, tables, strict=True)
+        for place in table.places
+    ]
+    _check(path, names, values, places)
     if invert_neuroticism is None:
         invert_neuroticism = pickled
     if invert_neuroticism:
@@ -127,14 +140,49 @@ def _read(path: Path) -> _Table:
     return table
 
 
-def _check(path: Path, names: Sequence[str], values: np.ndarray) -> None:
+def _check(path: Path, names: Sequence[str], values: np.ndarray, places: Sequence[str]) -> None:
     """Refuse impossible names and values."""
     _refuse_nameless(path, "row", [row for row, name in enumerate(names, start=1) if name == ""])
+    unusable = [place for name, place in zip(names, places, strict=True) if "\0" in name]
+    if unusable:
+        raise LabelError(f"{path}: a clip's name holds a NUL character; correct it in {some_of(unusable)}")
     double = [name for name, count in Counter(names).items() if count > 1]
     if double:
-        raise LabelError(f"{path}: keep one row of each clip; these have several: {some_of(double)}")
+        where = defaultdict(list)
+        for name, place in zip(names, places, strict=True):
+            where[name].append(place)
+        words = [f"{some_of([name])} stands in {_together(where[name])}" for name in double]
+        more = f"; and {len(words) - _MOST_NAMED} more clips" if len(words) > _MOST_NAMED else ""
+        raise LabelError(f"{path}: {'; '.join(words[:_MOST_NAMED])}{more}; keep one row of each clip")
+    _refuse_scale(path, values)
     outside = np.argwhere(~((values >= 0) & (values <= 1)))
     _refuse_values(path, (f"{names[row]}, {TRAITS[trait]}: {values[row, trait]:g}" for row, trait in outside))
+
+
+def _together(places: Sequence[str]) -> str:
+    """Places in words: "lines 3 and 9", "line 3 and line 9 of b.csv"."""
+    kind = places[0].partition(" ")[0]
+    numbers = [place.removeprefix(f"{kind} ") for place in places]
+    if not all(number.isdecimal() for number in numbers):
+        return " and ".join(places)
+    return f"{kind}s {', '.join(numbers[:-1])} and {numbers[-1]}"
+
+
+def _refuse_scale(path: Path, values: np.ndarray) -> None:
+    """Refuse numbers on another scale, where most of them lie outside [0, 1]; NaN stands for what is no number."""
+    numbers = values[np.isfinite(values)]
+    if np.count_nonzero((numbers < 0) | (numbers > 1)) * 2 <= values.size:
+        return
+    low, high = numbers.min(), numbers.max()
+    if low == high:
+        return
+    # A file need not use the whole of its scale: of the usual ones the first that holds it is the likeliest.
+    bottom, top = next((scale for scale in _SCALES if scale[0] <= low and high <= scale[1]), (float(low), float(high)))
+    shifted = "x" if bottom == 0 else f"(x {'-' if bottom > 0 else '+'} {abs(bottom):g})"
+    raise LabelError(
+        f"{path}: values go from {low:g} to {high:g}; bring them to [0, 1], for instance {shifted} / {top - bottom:g} "
+        f"if their scale goes from {bottom:g} to {top:g}"
+    )
 
 
 def _refuse_nameless(path: Path, what: str, where: Sequence[int]) -> None:
@@ -163,7 +211,11 @@ def _joined(columns: Iterable[list[Any] | None]) -> tuple[Any, ...] | None:
 def _read_pickle(path: Path) -> _Table:
     names, values, subjects = read_first_impressions(path)
     part = part_of_file(path)
-    return _Table(names, values, subjects, None if part is None else [part] * len(names))
+    return _Table(names, values, subjects, None if part is None else [part] * len(names), _rows(len(names)))
+
+
+def _rows(count: int) -> list[str]:
+    return [f"row {number}" for number in range(1, count + 1)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -185,7 +237,7 @@ def _columns(path: Path, header: Sequence[str]) -> _Columns:
     ids = [name for name in ID_COLUMNS if name in found]
     missing = [trait for trait in TRAITS if trait not in found]
     if not ids:
-        missing.insert(0, " or ".join(ID_COLUMNS))
+        missing.insert(0, f"video_id (or {', '.join(ID_COLUMNS[1:])})")
     if missing:
         word = "column" if len(missing) == 1 else "columns"
         separators = "; columns are separated by commas, semicolons or tabs" if len(found) == 1 else ""
@@ -200,12 +252,16 @@ def _read_csv(path: Path) -> _Table:
     values = np.array([_numbers(table, row, at) for row in table.rows], np.float64).reshape(-1, len(TRAITS))
     nameless = [line for line, row in zip(table.lines, table.rows, strict=True) if not row[at.name].strip()]
     _refuse_nameless(path, "line", nameless)
+    percentages = sum(row[column].strip().endswith("%") for row in table.rows for column in at.traits)
+    if percentages * 2 > values.size:
+        raise LabelError(f"{path}: values are percentages; bring them to [0, 1]: divide by 100, without the % sign")
+    _refuse_scale(path, values)
     _refuse_values(path, _wrong_cells(table, at, values))
     names = [row[at.name] for row in table.rows]
     subjects, splits = (
         [] if column is None else [row[column].strip() for row in table.rows] for column in (at.subject, at.split)
     )
-    return _table(path, at, names, values, subjects, splits)
+    return _table(path, at, names, values, subjects, splits, [f"line {line}" for line in table.lines])
 
 
 def _numbers(table: TextTable, row: Sequence[str], at: _Columns) -> list[float]:
@@ -242,11 +298,17 @@ def _read_parquet(path: Path) -> _Table:
         raise
     except (pa.ArrowException, ValueError, TypeError) as error:
         raise LabelError(f"{path} is not a Parquet table of labels ({one_line(error)})") from error
-    return _table(path, at, names, values, subjects, splits)
+    return _table(path, at, names, values, subjects, splits, _rows(len(names)))
 
 
 def _table(
-    path: Path, at: _Columns, names: list[str], values: np.ndarray, subjects: list[str], splits: list[str]
+    path: Path,
+    at: _Columns,
+    names: list[str],
+    values: np.ndarray,
+    subjects: list[str],
+    splits: list[str],
+    places: list[str],
 ) -> _Table:
     """Assemble a table; its columns of subjects and splits must be filled if they exist."""
     if at.subject is not None:
@@ -261,4 +323,10 @@ def _table(
             f"{path}: a split is one of {', '.join(PARTS)}; correct it, or rename that column; it is "
             f"different for {some_of(odd)}"
         )
-    return _Table(names, values, subjects if at.subject is not None else None, parts if at.split is not None else None)
+    return _Table(
+        names,
+        values,
+        subjects if at.subject is not None else None,
+        parts if at.split is not None else None,
+        places,
+    )

@@ -78,9 +78,9 @@ def _encodings(start: bytes) -> tuple[str, ...]:
 def _read(path: Path, file: TextIO, known: Collection[str]) -> TextTable:
     first, above = file.readline(), 0
     stated = _SEPARATOR_LINE.fullmatch(first)
-    if stated is not None or not first.strip():
+    if stated is not None or _is_blank(first):
         first, above = file.readline(), 1
-        while first and not first.strip():
+        while first and _is_blank(first):
             first, above = file.readline(), above + 1
     if not first:
         raise LabelError(f"{path} is empty: it needs a header and one row per clip")
@@ -102,6 +102,11 @@ def _read(path: Path, file: TextIO, known: Collection[str]) -> TextTable:
         table.rows.append(row)
         table.lines.append(line)
     return table
+
+
+def _is_blank(line: str) -> bool:
+    """Whether a line has no text in any cell, as where a spreadsheet's table begins below its first row."""
+    return not line.strip(' "\r\n' + "".join(SEPARATORS))
 
 
 def _separator_of(header: str, known: Collection[str]) -> str:

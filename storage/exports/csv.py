@@ -8,10 +8,12 @@ are ISO 8601 in UTC, 2026-01-31T23:59:00Z. Without a score the cells for numbers
 model has no calibration.
 
 A spreadsheet runs a cell that begins with = + - @, a tab or a line break as a formula, even one in quotes. A program
-that splits lines at ; or at tabs begins a cell after each of them, and after each line break. So an apostrophe goes
+that splits lines at ; or | or tabs begins a cell after each of them, and after each line break. So an apostrophe goes
 
 - in front of a text cell that begins like a formula, or with an apostrophe of its own;
-- in front of a = + - or @ behind a comma, a semicolon, a tab or a line break within the cell.
+- in front of a = + - or @ behind a comma, a semicolon, a |, a tab or a line break within the cell.
+
+White space and characters without width before the = + - or @ change nothing, for some spreadsheets trim them.
 
 A cell that begins with - and otherwise holds only letters, digits, spaces and _ - . / stays as it is: 62 of the 6,000
 training clips of First Impressions have such names ("-AmMDnVl4s8.003.mp4"), and an analyst joins on them. Without a
@@ -43,16 +45,19 @@ from storage.files.paths import StorePath, local_copy, store_path
 from storage.tables.scores import Score
 
 _OPERATOR = "[=+\\-@\uff1d\uff0b\uff0d\uff20]"  # the last four are full-width forms
-GUARD = rf"""^'|([,;\t\r\n]['" ]*)'({_OPERATOR})"""
+# What spreadsheets trim, or do not show: white space of Unicode, and characters without width.
+_TRIMMED = "\x0b\x0c\x1c-\x1f \x85\xa0\xad\u1680\u180e\u2000-\u200f\u2028-\u202f\u205f-\u2064\u3000\ufeff"
+GUARD = rf"""^'|([,;|\t\r\n]['"{_TRIMMED}]*)'({_OPERATOR})"""
 GUARD_REPLACEMENT = r"\1\2"
 CSV_NOTE = (
     "An apostrophe stands in front of a text cell that a spreadsheet would run as a formula or that begins with an "
-    "apostrophe, and in front of a = + - or @ behind a comma, semicolon, tab or line break within a cell. Cells that "
-    "begin with - and otherwise hold only letters, digits, spaces and _ - . / have none. formulaGuard has the regular "
-    "expression that finds these apostrophes, and the replacement that gives the exact text."
+    "apostrophe, and in front of a = + - or @ behind a comma, semicolon, |, tab or line break within a cell; white "
+    "space and characters without width before the = + - or @ change nothing. Cells that begin with - "
+    "and otherwise hold only letters, digits, spaces and _ - . / have none. formulaGuard has the regular expression "
+    "that finds these apostrophes, and the replacement that gives the exact text."
 )
-_STARTS_FORMULA = re.compile(rf"""['" ]*(?:{_OPERATOR}|[\t\r\n])|'""")
-_INNER_START = re.compile(rf"""([,;\t\r\n]['" ]*)({_OPERATOR})""")
+_STARTS_FORMULA = re.compile(rf"""['"{_TRIMMED}]*(?:{_OPERATOR}|[\t\r\n])|'""")
+_INNER_START = re.compile(rf"""([,;|\t\r\n]['"{_TRIMMED}]*)({_OPERATOR})""")
 # Accents may be letters of their own.
 _PLAIN_NAME = re.compile(r"-[\w\u0300-\u036f ./-]*")
 _GUARD = re.compile(GUARD)

@@ -128,7 +128,7 @@ def export(
 ) -> None:
     """Export a model for programs that have neither Traitline nor Keras, with a card that says what it is."""
 
-    with command("models-export", flags={"store.path": store}):
+    with command("models-export", flags={"store.path": store}, if_stopped=f"{out} is not written"):
         from flows.archive.model_card import write_card
         from flows.archive.models import find_model
         from storage.models.serializer import ModelSerializer

@@ -310,7 +310,8 @@ def finetune(
     The store must hold the faces of the videos.
     """
     flags = {"videos": videos, "labels": labels, "store.path": store, "weights": weights}
-    with command("finetune", config, assignments, flags) as settings:
+    if_stopped = "no asset is made, and the same command starts from the beginning"
+    with command("finetune", config, assignments, flags, if_stopped=if_stopped) as settings:
         from flows.archive.families import settle_weights
         from flows.archive.videos import videos_of
         from flows.pipeline.finetune import finetune as finetune_static

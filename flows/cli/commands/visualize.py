@@ -85,7 +85,10 @@ def _drawing(
         if file is not None and not file.is_file():
             raise UserError(f"there is no file {file}")
         check_writable(out)
-    with command(f"visualize-{name}", config, assignments, flags, makes_store="model" not in flags) as settings:
+    makes_store, if_stopped = "model" not in flags, f"{out} is not written"
+    with command(
+        f"visualize-{name}", config, assignments, flags, makes_store=makes_store, if_stopped=if_stopped
+    ) as settings:
         from flows.archive.families import settle_weights
         from flows.visualize.files import picture_style
 

@@ -126,6 +126,15 @@ def test_each_wrong_setting_is_named_with_what_gave_it_and_the_nearest_name(tmp_
     assert said.endswith("got 'Pretraned', did you mean pretrained?") or "did you mean pretrained?;" in said
 
 
+def test_a_dotted_name_in_a_settings_file_is_told_where_to_stand(tmp_path):
+    path = tmp_path / "run.yaml"
+    path.write_text("seed: 1\ntrain.epochs: 3\n")
+    said = message_of(path)
+    assert said == f"unknown setting train.epochs ({path}, line 2): write epochs below its section train there"
+    path.write_text("seed: 1\ntrain.epoch: 3\n")
+    assert message_of(path) == f"unknown setting train.epoch ({path}, line 2), did you mean train.epochs?"
+
+
 @pytest.mark.parametrize(
     ("layers", "words"),
     [
@@ -173,3 +182,44 @@ def test_a_settings_file_that_stands_for_billions_of_words_is_named_at_once(tmp_
     rows = [f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 9 if n else ['x'] * 9)}]" for n in range(12)]
     path.write_text("\n".join(rows) + "\n")
     assert "unknown setting a0" in message_of(path)
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("train:\n  epochs: 3\nseed: 1\ntrain:\n  loss: mae\n", "train stands in lines 1 and 4; keep one"),
+        ("train:\n  epochs: 3\n  loss: mae\n  'epochs': 4\n", "epochs stands in lines 2 and 4; keep one"),
+        ("train: {epochs: 3, epochs: 4}\n", "epochs stands twice in line 1; keep one"),
+    ],
+)
+def test_a_section_or_a_setting_that_stands_twice_is_named_with_both_lines(tmp_path, text, words):
+    path = tmp_path / "run.yaml"
+    path.write_text(text)
+    assert message_of(path) == f"{path}: {words}"
+
+
+def test_a_setting_that_stands_twice_on_the_command_line_is_named():
+    assert message_of(assignments=["train={epochs: 3, epochs: 4}"]) == (
+        "--set train: epochs stands twice in line 1; keep one"
+    )
+
+
+def test_one_section_may_take_another_ones_settings_and_change_them(tmp_path):
+    path = tmp_path / "run.yaml"
+    path.write_text("train: &a\n  <<: {seed: 5, epochs: 1}\n  epochs: 3\nextract:\n  resources: {GPU: 1}\n")
+    config = load_config(path)
+    assert (config.train.seed, config.train.epochs) == (5, 3)
+
+
+@pytest.mark.parametrize("name", ["train.epochs", "train.learning_rate", "extract.workers", "extract.resources.GPU"])
+def test_yes_and_no_are_no_numbers(tmp_path, name):
+    path = tmp_path / "run.yaml"
+    *sections, last = name.split(".")
+    path.write_text("".join(f"{'  ' * depth}{part}:\n" for depth, part in enumerate(sections)) + f"    {last}: yes\n")
+    assert message_of(path) == f"setting {name} ({path}, line {len(sections) + 1}): a number is wanted; got True"
+    assert message_of(assignments=[f"{name}=true"]) == f"setting {name} (--set): a number is wanted; got True"
+
+
+def test_yes_and_no_stay_what_they_are_where_they_are_asked_for():
+    config = load_config(assignments=["extract.retry_failed=yes", "invert_neuroticism=no"])
+    assert (config.extract.retry_failed, config.invert_neuroticism) == (True, False)

@@ -119,3 +119,16 @@ def test_each_time_of_a_stage_is_labelled_and_none_is_guessed_from_nothing(width
     assert "so far, under a minute" in shown(width, 100, 99, 90, monkeypatch)
     assert "about 3 h" in shown(width, 1000, 10, 100, monkeypatch)
     assert not re.search(r"\d:\d\d", shown(width, 100, 40, 90, monkeypatch))
+
+
+def test_a_step_that_ends_well_is_no_line_of_the_log_and_one_that_is_tried_again_is():
+    code = (
+        "from flows.session import console; console.log_to_standard_error()\n"
+        "from prefect.logging.configuration import setup_logging; setup_logging()\n"
+        "from prefect.logging import get_logger; log = get_logger('prefect.task_runs')\n"
+        "log.info('Finished in state Completed()'); log.info('Retry 1/2'); log.error('Finished in state Failed()')"
+    )
+    said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stderr
+    assert "Completed()" not in said
+    assert "Retry 1/2" in said
+    assert "Failed()" in said

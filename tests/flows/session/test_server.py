@@ -153,8 +153,8 @@ def test_a_server_of_no_use_is_one_line_with_its_address_and_the_cure(status, bo
     [
         (f"{DEAD}/api", "refused"),
         ("http://user:secret@nobody.invalid:4200/api", "cannot be reached"),
-        ("nobody", "protocol"),
-        ("ftp://nobody/api", "protocol"),
+        ("nobody", "is not an address"),
+        ("ftp://nobody/api", "is not an address"),
         ("http://:::/api", "port"),
     ],
 )

@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from fusion.errors import LabelError
-from fusion.labels.read import read_labels
+from fusion.labels.read import ID_COLUMNS, read_labels
 from fusion.traits import TRAITS
 
 HEADER = "video_id,neuroticism,openness,conscientiousness,extraversion,agreeableness\n"
@@ -178,9 +178,13 @@ ROW = ",0.5,0.1,0.2,0.3,0.4\n"
         ("", "is empty"),
         (HEADER, "holds no labels"),
         ("video_id,openness\na.mp4,0.5\n", "lacks the columns conscientiousness, extraversion, agreeableness, neurot"),
-        (HEADER.replace("video_id", "file") + "a" + ROW, "lacks the column video_id or name or clip"),
+        (HEADER.replace("video_id", "what") + "a" + ROW, r"lacks the column video_id \(or path, video, file"),
         (HEADER.replace("openness", "neuroticism"), "column neuroticism appears more than once"),
-        (HEADER + "a" + ROW + "b" + ROW + "a" + ROW + "a" + ROW, "keep one row of each clip; .* a$"),
+        (HEADER + "a" + ROW + "b" + ROW + "a" + ROW + "a" + ROW, ": a stands in lines 2, 4 and 5; keep one row"),
+        (HEADER + "a\0b" + ROW, "NUL character; correct it in line 2$"),
+        (HEADER + "a,3,7,1,2,6\nb,4,4,4,4,4\n", r"from 1 to 7; bring .* for instance \(x - 1\) / 6 if"),
+        (HEADER + "a,30,70,1,2,0\nb,4,4,4,4,100\n", r"from 0 to 100; bring .* for instance x / 100 if"),
+        (HEADER + "a,30%,70 %,1%,2%,0%\n", "percentages; bring them .* divide by 100"),
         (
             HEADER + "a,1.5,0.1,0.2,0.3,0.4\nb,0,0,0,0,-0.1\nc" + ROW,
             r"in \[0, 1\]; .*line 2, column neuroticism: '1\.5'; line 3, column agreeab.*: '-0\.1'$",
@@ -245,7 +249,10 @@ def test_the_genuine_folder_is_read_as_6000_training_and_2000_validation_clips(c
 def test_a_clip_in_two_official_files_is_named(tmp_path):
     for part in ("training", "test"):
         (tmp_path / f"annotation_{part}.pkl").write_bytes(python2_pickle(first_impressions_table()))
-    with pytest.raises(LabelError, match=r"keep one row of each clip; .*-AmMDnVl4s8\.003\.mp4"):
+    with pytest.raises(
+        LabelError,
+        match=r"-AmMDnVl4s8\.003\.mp4 stands in row 1 of annotation_training\.pkl and row 1 of annotation_test",
+    ):
         read_labels(tmp_path)
 
 
@@ -286,7 +293,7 @@ def test_what_spreadsheets_of_any_country_save_is_read(tmp_path, encoding, separ
     assert labels.values == pytest.approx(np.array(VALUES))
 
 
-@pytest.mark.parametrize("above", ["sep=;\r\n", '"sep=;"\r\n', "\r\n"])
+@pytest.mark.parametrize("above", ["sep=;\r\n", '"sep=;"\r\n', "\r\n", ";;;\r\n", '\r\n"";"" ;\r\n'])
 @pytest.mark.parametrize("between", ["", ";;;;;\r\n", "\r\n ; ;;;;;;\r\n"])
 def test_rows_of_separators_only_are_blank_and_lines_are_counted_all_the_same(tmp_path, above, between):
     text = text_of(";", above=above, between=between)
@@ -326,3 +333,9 @@ def test_a_workbook_with_another_ending_is_named(tmp_path):
     (tmp_path / "a.csv").write_bytes(b"PK\x03\x04" + bytes(100))
     with pytest.raises(LabelError, match="save the table as CSV"):
         read_labels(tmp_path / "a.csv")
+
+
+@pytest.mark.parametrize("column", ID_COLUMNS)
+def test_labels_take_the_columns_that_lists_of_videos_take(tmp_path, column):
+    (tmp_path / "a.csv").write_text(HEADER.replace("video_id", column.upper()) + "a.mp4" + ROW)
+    assert read_labels(tmp_path / "a.csv").names == ("a.mp4",)
