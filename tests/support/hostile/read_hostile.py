@@ -24,9 +24,20 @@ def main(folder: Path) -> None:
     (folder / "good").mkdir()
     parsers = {parser.name: parser for parser in file_parsers(folder / "good")}
     place = folder / "place"
-    # Whatever is imported at the first good and the first bad file.
+    # Whatever is imported at the first good and the first bad file, codecs included.
+    encoded = ("a".encode("utf-16"), "a".encode("utf-16-le"), "a".encode("utf-16-be"), b"\xe9", b"\x81")
     for parser in parsers.values():
-        for data in (*parser.seeds, b"", b"\x80\x02", b"x: [", b"{", b"{}", parser.seeds[0][:-9], b"\xff" * 9):
+        for data in (
+            *parser.seeds,
+            b"",
+            b"\x80\x02",
+            b"x: [",
+            b"{",
+            b"{}",
+            parser.seeds[0][:-9],
+            b"\xff" * 9,
+            *encoded,
+        ):
             parser.try_on(place, data)
     events: list[str] | None = None
 
