@@ -26,7 +26,7 @@ from extractors.errors import Fault, VideoError
 from extractors.faces.crops import Window
 from extractors.faces.track import FaceTrack
 from extractors.networks import SIDE_PX
-from extractors.preparation.preparer import FaceCrop, Motion, Part, PreparationSettings, Request
+from extractors.preparation.preparer import FaceCrop, Frame, Motion, Part, PreparationSettings, Request
 from extractors.video.digests import FileWatch
 
 log = logging.getLogger(__name__)
@@ -170,7 +170,7 @@ class PreparerPool:
                 log.error("a fault of the program at %s:\n%s", task.request.path, message.trace)
                 child.task = None
                 yield task.number, message.refusal()
-            case FaceTrack() | FaceCrop() | Motion():
+            case FaceTrack() | Frame() | FaceCrop() | Motion():
                 yield task.number, message
 
     def _bury(self, child: _Child, task: _Task) -> Iterator[tuple[int, Again | VideoError]]:

@@ -36,7 +36,7 @@ class VideoReader:
             faces=config.faces,
             crops=config.crops,
             # With this engine the child sends grey frames. The callers need optical flow in pixels, and compute it.
-            optical_flow=config.optical_flow.model_copy(update={"engine": "xla"}),
+            optical_flow=config.optical_flow.model_copy(update={"engine": "gpu"}),
             limits=config.limits,
         )
         self._pool = PreparerPool(settings, 1, config.extract.stall_s)

@@ -48,7 +48,9 @@ def prepare(settings: PreparationSettings, path: Path) -> tuple[object, int, flo
     with PreparerPool(settings, 1, stall_s=60) as pool:
         for _, part in pool.prepare([Request(path, None, static=True, dynamic=True)]):
             end = part
-        (child,) = psutil.Process().children()
+        # The tests have other children, too: the process that starts commands.
+        children = psutil.Process().children()
+        (child,) = (child for child in children if "extractors.preparation.child" in " ".join(child.cmdline()))
         lines = Path(f"/proc/{child.pid}/status").read_text().splitlines()
     status = dict(line.split(":", 1) for line in lines)
     return end, int(status["Threads"]), int(status["VmData"].split()[0]) / 1024

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from small_disk import SmallDisk
 
-from flows import doctor_libraries
+from flows.doctor import libraries
 
 OPENCV_WITHOUT_ITS_EXTRAS = """
 import sys
@@ -117,12 +117,12 @@ def test_a_disk_that_takes_nothing(disk, small_disk, tmp_path):
     [('""', "ok", "compiled"), ('"cuda-core is not installed (pip ...)"', "warning", "cuda-core is not installed")],
 )
 def test_a_gpu_that_optical_flow_cannot_use_is_told(monkeypatch, tmp_path, why_unusable, level, found):
-    monkeypatch.setattr(doctor_libraries, "NVIDIA_DRIVER", tmp_path)
-    (finding,) = doctor_libraries._gpu_engine(why_unusable, "")
+    monkeypatch.setattr(libraries, "NVIDIA_DRIVER", tmp_path)
+    (finding,) = libraries._gpu_engine(why_unusable, "")
     assert finding.level == level
     assert found in finding.found
 
 
 def test_nothing_is_told_of_a_gpu_where_there_is_none(monkeypatch, tmp_path):
-    monkeypatch.setattr(doctor_libraries, "NVIDIA_DRIVER", tmp_path / "none")
-    assert list(doctor_libraries._gpu_engine(*doctor_libraries._ask(doctor_libraries._GPU_ENGINE))) == []
+    monkeypatch.setattr(libraries, "NVIDIA_DRIVER", tmp_path / "none")
+    assert list(libraries._gpu_engine(*libraries._ask(libraries._GPU_ENGINE))) == []
