@@ -94,6 +94,7 @@ def _serve(control: socket.socket, script: str, preload: Sequence[str]) -> None:
             os.chdir(request["folder"])
             os.environ.clear()
             os.environ.update(request["environment"])
+            sys.path[1:1] = filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep))
             sys.argv = [script, *request["arguments"]]
             runpy.run_path(script, run_name="__main__")
             return
