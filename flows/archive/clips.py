@@ -25,7 +25,6 @@ class CachedClip:
     """One video's tokens, and the other facts that its score states.
 
     Args:
-        tokens: what the model takes.
         sha256: digest of the video's bytes, in hex.
         quality: the known facts of `extractors.faces.quality.Quality`; features older than them have the face coverage
             only.
@@ -47,8 +46,6 @@ def read_clips(root: StorePath, families: Families, ready: Sequence[str]) -> Ite
     """Read the tokens of videos, each once, in the order of their shards; at most 1,024 are in memory at a time.
 
     Args:
-        root: the store's folder.
-        families: of the features.
         ready: from `ready_videos`.
     """
     store = FeatureStore(root)
@@ -64,8 +61,6 @@ class StoredClips:
     See `fusion.clips.sources.ClipSource`.
 
     Args:
-        root: the store's folder.
-        families: of the features.
         ready: N videos, from `ready_videos`; their positions are the clips' numbers.
     """
 

@@ -27,7 +27,6 @@ class Drift:
         previous: the earlier population in words: a model, or the videos of earlier runs.
         current: the later population.
         previous_videos, videos: number of scores in each.
-        traits: the comparison of each of the five.
     """
 
     previous: str
@@ -39,10 +38,6 @@ class Drift:
 
 def drifts_of(root: str | StorePath, model: ModelReference) -> list[Drift]:
     """Compare a model's scores with those of the last version that has any, and its last run's with earlier runs'.
-
-    Args:
-        root: the store's folder.
-        model: the model of the scores.
 
     Returns:
         At most one comparison of each kind, in this order; an empty list if there is nothing to compare.

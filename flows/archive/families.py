@@ -84,10 +84,6 @@ def families_of(config: RunConfig) -> Families:
 def stored_families(root: str | StorePath, metadata: Mapping[str, Any]) -> Families:
     """Return the families that a model was trained on, as the store describes them, whatever the present settings.
 
-    Args:
-        root: the store's folder.
-        metadata: of the model.
-
     Raises:
         UserError: the store no longer has these features.
     """

@@ -46,8 +46,6 @@ def write_card(
 
     Args:
         path: of the file, which is replaced if it exists.
-        model: the model.
-        metadata: of the model.
         files: names of the exported files.
         inputs: name, dtype, shape and meaning of each input.
     """

@@ -36,10 +36,6 @@ def trains(config: RunConfig) -> bool:
 def find_model(root: str | StorePath, reference: str) -> ModelReference:
     """Find a model by NAME (its latest version), NAME/3, NAME/latest or NAME/ALIAS.
 
-    Args:
-        root: the store's folder.
-        reference: as above.
-
     Raises:
         UserError: there is no such model; the message names the existing ones.
     """

@@ -44,7 +44,6 @@ def uncertainty_of(
     Args:
         config: thresholds and the seed.
         families: features that the model was trained on.
-        model: the model.
         held_out: N videos kept from training; without any, there are no intervals.
         labels: float32 [N, 5].
         subjects: the person in each.

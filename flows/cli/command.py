@@ -75,7 +75,6 @@ def command(
 
     Args:
         name: of the command, for the names of its log and settings.
-        config, assignments, flags: see `load_config`.
         makes_store: whether the command may create the store; otherwise a missing store is an error.
         check: looks for mistakes in the settings before anything is written.
         if_stopped: what becomes of the work if the user stops the command.

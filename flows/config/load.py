@@ -161,7 +161,6 @@ class _Origins:
     """Where each setting comes from, for error messages.
 
     Args:
-        path: of the settings file, if there is one.
         given: dotted name -> what gave it, for all that is laid over the file.
     """
 

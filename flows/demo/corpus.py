@@ -82,7 +82,6 @@ class DemoCorpus:
     """Where a rendered corpus lies.
 
     Attributes:
-        videos: folder of the clips.
         labels: CSV file with `video_id`, `subject` and the five traits.
     """
 
@@ -174,7 +173,6 @@ def clip_frames(clip: DemoClip, portrait: np.ndarray, *, seed: int) -> Iterator[
     The head moves through light that stays where it is, so colour comes before the motion and light after it.
 
     Args:
-        clip: what to render.
         portrait: uint8 RGB [512, 512, 3], `skimage.data.astronaut()`.
         seed: see `render_demo_corpus`; each clip draws from a stream of its own.
     """

@@ -82,9 +82,6 @@ def head_poses(motion: HeadMotion, *, frames: int, fps: float, rng: np.random.Ge
     first frame to the last; jitter is a sum of fast waves with random pitch, in both directions and in roll.
 
     Args:
-        motion: the dials.
-        frames: number of poses.
-        fps: frames per second.
         rng: decides where the waves start and how the jitter runs; drawn alike for every motion.
     """
     nod, shake, tilt, sway = rng.uniform(0, 2 * np.pi, 4).tolist()
@@ -137,7 +134,6 @@ class HeadWarp:
 
         Args:
             picture: [height, width, 3] of the size stated above, any type that OpenCV interpolates.
-            pose: of the head.
         """
         depth_px = BULGE_DEPTH * self._half_width
         right_px, down_px = depth_px * math.sin(pose.yaw), depth_px * math.sin(pose.pitch)

@@ -38,9 +38,7 @@ class Finding:
     """The result of one check.
 
     Args:
-        subject: what it is.
         level: fault: commands will fail; warning: they may, or be slow.
-        found: what was seen.
         cure: what to do; empty if all is well.
     """
 

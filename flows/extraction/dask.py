@@ -26,7 +26,6 @@ def extract_here(make: MakeWorker, jobs: Sequence[Job], stop: str, own_cluster: 
 
     Args:
         make: builds the worker if this process has none yet.
-        jobs: the shard.
         stop: name of the event, on Dask's scheduler, that stops the run.
         own_cluster: whether the run started the cluster itself.
 

@@ -93,7 +93,6 @@ class _Intake:
     """The results of one job so far.
 
     Args:
-        job: the job.
         known: the face track, from the store or from the child process.
         track: the face track's row for the store, if it was not there yet.
         static, dynamic: tokens, if they are wanted.
@@ -142,8 +141,6 @@ class Extractor:
     Use it as a context manager, which ends the child processes.
 
     Args:
-        config: of the run.
-        families: of the configuration.
         confirm: called before each commit, as by `FeatureStore`; an exception from it prevents the commit.
         videos: maximum number of videos to extract; None if it is unknown.
     """
@@ -212,7 +209,6 @@ class Extractor:
         """Extract one shard and commit it: faces, static tokens and dynamic tokens, and a row for each refused video.
 
         Args:
-            jobs: the shard's videos.
             on_video: called after each video with its id and whether it was accepted.
             check: called with each part of a video that arrives; an exception from it stops the shard.
         """
@@ -370,9 +366,6 @@ def commit_shard(
     those in the store.
 
     Args:
-        store: of the features.
-        log: of the failures.
-        rows: features by family.
         failures: all for the same features.
 
     Raises:

@@ -19,7 +19,6 @@ class Job:
     """One video and what it still needs.
 
     Args:
-        video: the file.
         static: whether its static tokens are missing.
         dynamic: whether its dynamic tokens are missing.
         attempts: number of earlier refusals with the same settings.

@@ -42,10 +42,6 @@ class Tally:
 class WorkerPool:
     """Extract shards in worker processes, one shard in each at a time. Use it as a context manager.
 
-    Args:
-        make: builds the worker in each process.
-        count: number of processes.
-
     Raises:
         Exception: on entering, the error that building the worker raised.
         WorkerDiedError: on entering, if a worker process ended.
@@ -74,10 +70,6 @@ class WorkerPool:
 
     def extract(self, jobs: list[Job], tally: Tally) -> ShardReport:
         """Extract a shard in the next free worker. Several threads may call this.
-
-        Args:
-            jobs: the shard.
-            tally: counts its videos.
 
         Raises:
             WorkerDiedError: the worker ended; a new one has taken its place.

@@ -86,12 +86,7 @@ class Worker:
             self._resources.close()
 
     def extract(self, jobs: Sequence[Job], on_video: OnVideo, check: Check | None = None) -> ShardReport:
-        """Extract and commit a shard, except videos that are done or refused by now, or that other runs work on.
-
-        Args:
-            jobs: the shard, as the work list chose it.
-            on_video, check: see `extract_and_commit`.
-        """
+        """Extract and commit a shard, except videos that are done or refused by now, or that other runs work on."""
         with self._busy:
             claimed = self._leases.claim(partial(self._lookup.still_needed, jobs))
             if not claimed:

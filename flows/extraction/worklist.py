@@ -17,12 +17,7 @@ from storage.tables.failures import FailureLog, LastFailure
 
 
 class Lookup:
-    """Looks up what videos still need. Each look reads only what was added to the store since the last one.
-
-    Args:
-        root: the store's folder.
-        families: of the configuration.
-    """
+    """Looks up what videos still need. Each look reads only what was added to the store since the last one."""
 
     def __init__(self, root: StorePath, families: Families) -> None:
         self._families = families
@@ -54,11 +49,6 @@ class WorkList:
     """Videos that lack features, looked up in the committed shards and the log of failures for each shard again.
 
     Each look reads only what was added to the store since the last one.
-
-    Args:
-        videos: of the run.
-        config: of the run.
-        families: of the configuration.
 
     Attributes:
         place: path of the store.

@@ -110,9 +110,7 @@ def work_off(
     """Claim and extract shard after shard, until all is done, even if by other runs.
 
     Args:
-        work: the videos to do.
         leases: open.
-        stage: shows the progress.
         extract_claimed: called with the jobs of a shard, `leases`, `stage` and return_state=True.
         poll_s: seconds between two looks while other runs hold the rest.
 
@@ -146,9 +144,7 @@ def hand_out(
     """Give shard after shard to workers, which claim them, until all is done, even if by other runs.
 
     Args:
-        work: the videos to do.
         leases: open; of this process, which claims nothing.
-        stage: shows the progress.
         runner: open.
         poll_s: seconds between two looks while all the rest is at work.
 

@@ -34,7 +34,6 @@ def finetune(config: RunConfig, videos: Sequence[VideoFile]) -> OwnAsset:
 
     Args:
         config: with labels; its weights are settled.
-        videos: of the folder.
 
     Raises:
         UserError: no labels, no labelled video with faces, or labels of fewer than two people; or training brought
@@ -97,11 +96,7 @@ def finetune(config: RunConfig, videos: Sequence[VideoFile]) -> OwnAsset:
 
 
 class _Faces:
-    """The face crops of videos whose face tracks are in the store.
-
-    Attributes:
-        tracks: by video.
-    """
+    """The face crops of videos whose face tracks are in the store."""
 
     def __init__(self, config: RunConfig, videos: Sequence[VideoFile]) -> None:
         self._files = {video.video_id: video for video in videos}

@@ -21,7 +21,6 @@ def check_settings(settings: RunConfig, *, with_files: bool = False, with_labels
     """Check everything that needs neither a look at every video nor a heavy library.
 
     Args:
-        settings: of the run.
         with_files: whether the run needs the videos' files.
         with_labels: whether it needs labels.
 

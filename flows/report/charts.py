@@ -27,7 +27,6 @@ def histogram(title: str, values: np.ndarray, edges: np.ndarray, unit: str, *, x
         title: what the numbers are.
         values: float [N], N >= 1.
         edges: float [bins + 1]; what lies outside counts for the outermost bins.
-        unit: of the numbers, as a label.
         x_ticks: at most so many steps on the axis.
     """
     counts, _ = np.histogram(np.clip(values, edges[0], edges[-1]), edges)
@@ -63,10 +62,7 @@ def against(title: str, description: str, points: Sequence[tuple[float, float]],
     """Draw points beside the line on which both numbers are equal.
 
     Args:
-        title: of the chart.
-        description: what it says.
         points: x and y; one or more.
-        labels: of both axes.
     """
     both = np.array(points)
     low, high = float(both.min()), float(both.max())
@@ -92,8 +88,6 @@ def intervals(
     """Draw measures with intervals, a row per name; the first kind has round points, the second square ones.
 
     Args:
-        title: of the chart.
-        label: of the measure.
         rows: name -> by kind the value, and the ends of its interval.
         marked: position of a dashed line; None draws none.
     """

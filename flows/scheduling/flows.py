@@ -1,7 +1,7 @@
-"""The flows that Prefect's deployments start, with parameters that make a form on its pages.
+"""The flows that deployments start. Prefect's pages show their parameters as a form.
 
-The steps themselves take objects. These take what a person can type: the path of a settings file, as the worker sees
-it, and the few settings that change from run to run; `flows/scheduling/prefect.yaml` names them.
+The steps of a run take objects; these flows take values that people can type: the path of a settings file on the
+worker, and the few settings that change from run to run. `flows/scheduling/prefect.yaml` lists the flows.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ FIRST_RETRY_S = 30.0
 
 Weights = Literal["pretrained", "random"]
 
-# Prefect's form takes its help from the docstrings.
+# The help texts of Prefect's form come from these docstrings.
 
 
 @flow(name="extract-archive")
@@ -58,7 +58,7 @@ def extract_archive(
         videos: Folder of videos, with its subfolders; or a list of them.
         store: Folder of the store, or s3://bucket/folder.
         weights: Weights of both feature networks; random ones are for trials only.
-        retry_failed: Try videos again that were refused before.
+        retry_failed: Retry videos that were refused before.
         overrides: Any other settings by their dotted names, as in {"extract.shard_size": 32}.
     """
     given = {"videos": videos, "store.path": store, "weights": weights, "extract.retry_failed": retry_failed or None}
@@ -191,7 +191,7 @@ def nightly(
     given = {"videos": videos, "store.path": store, "model": model, "out": out, "weights": weights}
 
     def body(config: RunConfig) -> None:
-        # It never trains: which model scores is for a person to decide.
+        # Never trains: a person decides which model scores.
         config, files = _prepared(config.model_copy(update={"labels": None}), with_files=True)
         chosen_model(config)  # fail before hours of extraction if there is none
         with gpu_slot():
@@ -208,7 +208,7 @@ def _settings(
 ) -> Callable[[], RunConfig]:
     def load() -> RunConfig:
         config = load_config(file, parameters=given, overrides=overrides)
-        check_videos(config)  # before a store is made for them
+        check_videos(config)  # before a store is created for them
         if store_exists:
             existing_store(config.store.path)
         return config
@@ -222,12 +222,12 @@ def _prepared(config: RunConfig, *, with_files: bool = False) -> tuple[RunConfig
 
 
 def _carry_out(name: str, load: Callable[[], RunConfig], body: Callable[[RunConfig], None]) -> State | None:
-    """Do the work; a user's mistake, or too many refused videos, becomes the state's message, in one line."""
+    """Run a flow's body. A user's mistake, or too many refused videos, becomes the message of a failed state."""
     stopping.remember()
     try:
         config = load()
         with local_log(keep_settings(config, name)) as log:
-            console.silence_libraries(log)  # what Prefect logs, its server has as well
+            console.silence_libraries(log)  # Prefect's server keeps what Prefect logs
             with tags(TAG):
                 _patiently(lambda: body(config))
     except Exception as error:
@@ -240,13 +240,13 @@ def _carry_out(name: str, load: Callable[[], RunConfig], body: Callable[[RunConf
 
 
 def _patiently(work: Callable[[], None]) -> None:
-    """Do idempotent work, and retry it if object storage cannot be reached, but for no other error."""
+    """Do idempotent work, and retry it only if object storage cannot be reached."""
     delay_s = FIRST_RETRY_S
     for _ in range(RETRIES):
         try:
             return work()
         except UnreachableError as error:
-            wait_s = delay_s * random.uniform(0.5, 1.5)  # workers that failed together do not come back together
+            wait_s = delay_s * random.uniform(0.5, 1.5)  # so that workers do not all retry at once
             console.say(f"{error}; trying again in {wait_s:.0f} s", style="yellow")
             time.sleep(wait_s)
             delay_s *= 4

@@ -179,7 +179,6 @@ def summary(title: str, rows: Sequence[tuple[str, str | Text]]) -> None:
     """Summarise the work: a box on a terminal, otherwise a line.
 
     Args:
-        title: of the box.
         rows: names and values; an empty name goes on with the one before.
     """
     line = f"{title}: {'; '.join(f'{name} {value}'.strip() for name, value in rows)}"

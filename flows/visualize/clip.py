@@ -32,7 +32,6 @@ class Face:
     """A face crop and its source.
 
     Args:
-        time_s: in the video.
         crop: uint8 RGB [224, 224, 3].
         frame: uint8 RGB [H, W, 3], upright.
         box: x, y, side of the crop in px of the frame.
@@ -121,7 +120,6 @@ def motion_maps(config: RunConfig, motion: Sequence[Motion], layers: Sequence[st
     Args:
         config: its weights are settled.
         motion: grey frames, from `motion_of`.
-        layers: names.
 
     Raises:
         extractors.errors.LayerError: the layer is unknown.

@@ -38,9 +38,6 @@ class SeenClip:
     """A model and its inputs from one clip.
 
     Args:
-        video_id: of the clip.
-        name: of the model.
-        model: itself.
         batch: one clip, as `fusion.clips.tokens.pad_batch` makes it.
         start_s: float64 [Td], of the motion tokens.
         end_s: float64 [Td].

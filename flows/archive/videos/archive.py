@@ -45,8 +45,7 @@ class VideoFile:
 
     Args:
         video_id: POSIX path relative to the videos folder, with its extension.
-        path: of the file.
-        sha256: SHA-256 of its bytes, in hex; empty if they cannot be read, as of a link that leads nowhere.
+        sha256: SHA-256 of its bytes, in hex; empty if they cannot be read, as behind a broken link.
     """
 
     video_id: str
@@ -62,8 +61,8 @@ class Archive(Sequence[VideoFile]):
 
     Args:
         videos: sorted by id.
-        unread: folders and links that may hold more videos and could not be read: id -> reason.
-        passed_over: number of files that are not videos, by kind.
+        unread: unreadable folders and links that may hold more videos: id -> reason.
+        passed_over: number of other files, by kind.
     """
 
     __slots__ = ("_videos", "passed_over", "unread")
@@ -93,8 +92,8 @@ class Archive(Sequence[VideoFile]):
         """Raise UserError if a part of the archive could not be read. Call it after everything else."""
         if self.unread:
             raise UserError(
-                f"the archive could not be read whole: {_named(self.unread)}; videos that were seen there before are "
-                "failed as unreadable, and others are missing from the results"
+                f"the archive could not be read completely: {_named(self.unread)}; videos that were seen there before "
+                "fail as unreadable, and others are missing from the results"
             )
 
 
@@ -104,7 +103,6 @@ def videos_of(settings: RunConfig, on_digest: Callable[[int, int], None] | None 
     The archive includes videos that an earlier run saw in a folder that is unreadable now, without a digest.
 
     Args:
-        settings: of the run.
         on_digest: called with (files digested, files in all).
 
     Raises:
@@ -179,8 +177,6 @@ def scan_videos(folder: Path, digests: StorePath, on_digest: Callable[[int, int]
     large archive does not read every byte again.
 
     Args:
-        folder: the videos folder.
-        digests: Parquet file that remembers digests between scans.
         on_digest: called with (files digested, files in all).
 
     Raises:
@@ -197,16 +193,16 @@ def _archive(
     if found.doubled:
         raise UserError(f"two files would both be the video {found.doubled[0]!r}: rename one of them")
     if not found.videos:
-        why = f"; cannot read {_named(found.unread)}" if found.unread else ""
+        unread = f"; cannot read {_named(found.unread)}" if found.unread else ""
         passed = f"; passed over: {counts(found.passed_over)}" if found.passed_over else ""
-        raise UserError(f"{place} holds no video files (.mp4, .mov, .avi and their like){why}{passed}; check the path")
+        raise UserError(f"{place} holds no video files (.mp4, .mov, .avi and similar){unread}{passed}; check the path")
     known = _read_digests(digests)
     remembered, videos = {}, []
     for number, (video_id, path) in enumerate(sorted(found.videos.items()), start=1):
         sha256 = ""
         with contextlib.suppress(OSError):  # extraction says why it cannot be read
             status = path.stat()
-            # A copy can keep the old modification time, but no program sets the time of the last status change.
+            # A copy can keep the old modification time, but no program can set the time of the last status change.
             state = (os.fsencode(path.absolute()), status.st_size, status.st_mtime_ns, status.st_ctime_ns)
             sha256 = remembered[state] = known.get(state) or sha256_of(path)
         videos.append(VideoFile(video_id, path, sha256))
@@ -233,9 +229,9 @@ def _say_found(found: Found) -> None:
     if found.unread:
         console.say(f"Cannot read {_named(found.unread)}", style="yellow")
     if found.linked_twice:
-        twice = some_of([f"{name} (leads to {real})" for name, real in sorted(found.linked_twice.items())])
+        twice = some_of([f"{name} (a link to {real})" for name, real in sorted(found.linked_twice.items())])
         count = console.counted(len(found.linked_twice), "linked folder")
-        console.say(f"Passed over {count}, because their targets are read under another name: {twice}")
+        console.say(f"Passed over {count} whose targets are read under another name: {twice}")
     if found.passed_over:
         console.say(console.one_line(f"Passed over: {counts(found.passed_over)}"))
 
@@ -288,7 +284,7 @@ def _read_digests(path: StorePath) -> dict[tuple[bytes, int, int, int], str]:
             return {}
         return {tuple(state): sha256 for *state, sha256 in zip(*table.to_pydict().values(), strict=True)}
     except (OSError, ValueError, pa.ArrowException):
-        return {}  # the file only saves reading: all videos are read again, and it is rewritten
+        return {}  # the file is only a cache: all videos are read again, and it is rewritten
 
 
 def _write_digests(path: StorePath, digests: dict[tuple[bytes, int, int, int], str]) -> None:

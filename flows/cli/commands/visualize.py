@@ -64,7 +64,6 @@ def _drawing(
     Args:
         ctx: of the command. Only commands that take a model need a store that exists; the others keep only their log in
             it.
-        out: file to write.
         needs: networks whose weights must be available.
         file: to draw, if it is not a video of the store.
         animates: whether `out` may be a GIF.
