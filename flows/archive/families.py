@@ -42,9 +42,8 @@ class Families:
 def families_of(config: RunConfig) -> Families:
     """Return the families of a configuration whose `weights` are settled (see `settle_weights`).
 
-    The key represents the numbers that a model sees, so float16 features have another key than float32 features. With
-    one key for both, a run with another `store.dtype` would add to the existing features, and models and scores would
-    come from a mixture that nothing records. The price is that float32 features are computed again for float16.
+    Float16 features have other keys than float32 features: with one key for both, models and scores could come from a
+    mixture that nothing records. The price is that float16 features are not made from existing float32 features.
     """
     weights = settled_weights(config.weights)
     faces = {
@@ -152,6 +151,19 @@ def static_weights(config: RunConfig) -> str:
 def asset_folder(assets: Path | None, name: str) -> Path | None:
     """Return the folder in which the user keeps this asset, if the setting `assets` names one for all of them."""
     return assets / name if assets is not None else None
+
+
+def face_model(assets: Path | None) -> Path:
+    """Return the file of the face detector.
+
+    Args:
+        assets: folder with the assets' folders, from the setting of this name.
+
+    Raises:
+        extractors.assets.AssetError: it cannot be found.
+    """
+    (file,) = catalog.known_assets()[FACE_ASSET].files
+    return catalog.resolve(FACE_ASSET, folder=asset_folder(assets, FACE_ASSET)) / file.name
 
 
 def _resolve(config: RunConfig, needs: Sequence[Part]) -> None:

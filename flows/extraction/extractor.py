@@ -11,7 +11,6 @@ from pathlib import Path
 import numpy as np
 
 from extractors import dynamic, static
-from extractors.assets import catalog
 from extractors.devices import usable_cores
 from extractors.dynamic.extractor import DynamicFeatureExtractor
 from extractors.errors import TRANSIENT, Fault, VideoError
@@ -19,10 +18,11 @@ from extractors.faces.quality import QUALITY, Quality
 from extractors.faces.track import FaceTrack
 from extractors.optical_flow.computer import OpticalFlowComputer, loop_to, scale_for_i3d
 from extractors.preparation.pool import Again, Finished, PreparerPool
-from extractors.preparation.preparer import FaceCrop, Motion, PreparationSettings, Request
+from extractors.preparation.preparer import FaceCrop, Motion, Request
 from extractors.preparation.stopwatch import Stopwatch
 from extractors.static.extractor import StaticFeatureExtractor
-from flows.archive.families import FACE_ASSET, Families, asset_folder, settled_weights, static_weights
+from flows.archive.families import Families, asset_folder, face_model, settled_weights, static_weights
+from flows.archive.reader import preparation_of
 from flows.archive.videos import VideoFile
 from flows.config.settings import RunConfig
 from flows.extraction.jobs import Job, ShardReport
@@ -135,8 +135,7 @@ def _facts(track: FaceTrack) -> dict[str, float]:
 
 
 class Extractor:
-    """Everything that a worker needs to extract shards, built once: child processes that prepare videos, both networks,
-    the store.
+    """Extracts shards with child processes that prepare videos, both networks and the store, all built once.
 
     Use it as a context manager, which ends the child processes.
 
@@ -169,17 +168,8 @@ class Extractor:
 
     def _build(self, resources: ExitStack) -> None:
         config = self._config
-        (model,) = catalog.known_assets()[FACE_ASSET].files
-        folder = catalog.resolve(FACE_ASSET, folder=asset_folder(config.assets, FACE_ASSET))
         self._optical_flow = OpticalFlowComputer.from_settings(config.optical_flow)
-        preparation = PreparationSettings(
-            face_model=folder / model.name,
-            video=config.video,
-            faces=config.faces,
-            crops=config.crops,
-            optical_flow=config.optical_flow.model_copy(update={"engine": self._optical_flow.engine}),
-            limits=config.limits,
-        )
+        preparation = preparation_of(config, face_model(config.assets), engine=self._optical_flow.engine)
         self._cores = usable_cores()
         self._processes = config.extract.processes or self._useful_processes()
         # First, so that the processes start while the networks are built.
@@ -249,7 +239,7 @@ class Extractor:
         return ShardReport(extracted=len(intakes) - failed, failed=failed, seconds=dict(watch.seconds))
 
     def _useful_processes(self) -> int:
-        """How many videos can be prepared at once: a process takes 170 MiB even if it never gets one."""
+        """Return how many videos can be prepared at once: even an idle process takes 170 MiB."""
         in_a_shard = self._config.extract.shard_size
         return min(self._cores, in_a_shard if self._videos is None else min(in_a_shard, self._videos))
 
@@ -288,7 +278,7 @@ class Extractor:
         return VideoFeatures(video.video_id, video.sha256, track.to_rows(), start_s, end_s, quality)
 
     def _with_optical_flow(self, motion: Motion, watch: Stopwatch) -> Motion:
-        """Compute it here if the child process sent grey frames because the engine runs in this process."""
+        """Compute the optical flow here if the child process sent grey frames."""
         if motion.fields.dtype != np.uint8:
             return motion
         with watch.measure("optical flow"):
@@ -346,8 +336,8 @@ class Extractor:
                     }
                     for family, features in finished.items():
                         rows[family].append(features)
-            # A face track is kept even if the video was refused at a later stage, for example for lack of motion, but
-            # not if it is unknown which bytes it was made from.
+            # Keep the face track of a video that was refused at a later stage, for example for lack of motion, unless
+            # it is unknown which bytes it was made from.
             if intake.track is not None and (intake.error is None or intake.error.reason not in TRANSIENT):
                 rows[families.faces].append(intake.track)
         failures = [self._failure(intake.job, intake.error) for intake in intakes if intake.error is not None]

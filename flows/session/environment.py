@@ -1,4 +1,4 @@
-"""What libraries read from the environment, set before they are imported."""
+"""Environment variables for libraries, set before they are imported."""
 
 from __future__ import annotations
 
@@ -22,15 +22,15 @@ _ENVIRONMENT = {
     "PREFECT_LOGGING_FORMATTERS_STANDARD_DATEFMT": console.LOG_TIME,
     "TF_CPP_MIN_LOG_LEVEL": "1",
     "KERAS_BACKEND": "tensorflow",
-    # Else TensorFlow takes a GPU's whole memory at once, and a second process on it gets none.
+    # Otherwise TensorFlow takes a GPU's whole memory at once, and a second process on it gets none.
     "TF_FORCE_GPU_ALLOW_GROWTH": "true",
 }
 
 
 def settle_environment() -> None:
-    """Set what libraries and child processes read from the environment; call it before libraries are imported.
+    """Set the variables that libraries and child processes read. Call it before libraries are imported.
 
-    What the user has set stays, but that traffic within this machine takes no proxy.
+    Variables that the user has set stay, except that connections within this machine bypass proxies.
     """
     for variable, value in _ENVIRONMENT.items():
         os.environ.setdefault(variable, value)
