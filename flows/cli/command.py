@@ -1,4 +1,4 @@
-"""One command from start to end: settings, quiet libraries, a log, errors in one line, the exit status."""
+"""The frame of every command: settings, log, one-line errors and the exit status."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ EXIT_BUG = 70  # EX_SOFTWARE of sysexits.h
 
 @contextmanager
 def one_line_for_mistakes() -> Iterator[None]:
-    """Show a user's mistake, or a full disk, as one line and end with its exit status, `typer.Exit`."""
+    """Show a user's mistake, or a full disk, as one line, and raise `typer.Exit` with its exit status."""
     try:
         yield
     except Exception as error:
@@ -66,18 +66,18 @@ def command(
     *,
     makes_store: bool = False,
     check: Callable[[RunConfig], object] | None = None,
-    if_stopped: str = "what is done is kept, and the same command goes on from there",
+    if_stopped: str = "finished work is kept, and the same command continues from there",
 ) -> Iterator[RunConfig]:
     """Load the settings and run the block as a command with a log.
 
-    Everything that libraries write goes to STORE/runs/<time>-<name>.log, beside the settings. On object storage, where
-    files cannot be appended to, the log appears when the command ends.
+    The output of libraries goes to STORE/runs/<time>-<name>.log, beside the settings. On object storage, where files
+    cannot be appended to, the log appears when the command ends.
 
     Args:
-        name: of the command, for the names of its log and settings.
+        name: of the command; part of the names of its log and settings.
         makes_store: whether the command may create the store; otherwise a missing store is an error.
-        check: looks for mistakes in the settings before anything is written.
-        if_stopped: what becomes of the work if the user stops the command.
+        check: called with the settings before anything is written; raises the user's mistakes.
+        if_stopped: said if the user stops the command.
 
     Raises:
         typer.Exit: with the exit status, unless it is 0.
@@ -92,7 +92,7 @@ def command(
     with local_log(log) as file:
         with one_line_for_mistakes():
             console.silence_libraries(file)
-        # A scheduler's SIGTERM is handled like Ctrl-C: open files are closed, and so is the command's Prefect server.
+        # Handle a scheduler's SIGTERM like Ctrl-C, so that open files and the command's Prefect server are closed.
         stopping.listen()
         with _errors_in_one_line(log, if_stopped):
             yield settings
@@ -109,8 +109,8 @@ def _errors_in_one_line(log: StorePath, if_stopped: str) -> Iterator[None]:
         if isinstance(error, KeyboardInterrupt) or stopping.asked():
             console.complain(f"stopped; {if_stopped}")
             raise typer.Exit(stopping.EXIT_INTERRUPTED) from error
-        # The last line of defence: the user sees one line, and the log has the traceback.
+        # The user sees one line; the log has the traceback.
         logging.getLogger(__name__).error("%s", traceback.format_exc())
         fault = console.one_line(f"{type(error).__name__}: {error}")
-        console.complain(f"a fault in the program ({fault}); see {log}")
+        console.complain(f"internal error ({fault}); see {log}")
         raise typer.Exit(EXIT_BUG) from error

@@ -70,15 +70,15 @@ def time_line(seconds: dict[str, float]) -> str:
     return ", ".join(parts)
 
 
-_FOLDED_LETTERS = 16  # on a line of a cell at least
+_FOLDED_LETTERS = 16  # minimum width of a folded column
 _UNITS = ("B", "kB", "MB", "GB", "TB")
 
 
 def show_table(table: Table) -> None:
-    """Print to the standard output, in full width unless a terminal limits it.
+    """Print a table to the standard output, in full width unless a terminal limits it.
 
-    No cell is truncated, because two names may differ only in their ends: text is folded, and numbers stay whole. If
-    even that is too wide for the screen, each row becomes a list of its cells.
+    No cell is truncated, because two names may differ only at their ends: text is folded, and numbers stay whole. If
+    that is still too wide for the screen, each row becomes a list of its cells.
     """
     output = Console(highlight=False, markup=False, emoji=False)  # as in flows.session.console
     needed = 1
@@ -98,7 +98,7 @@ def show_table(table: Table) -> None:
 
 
 def _as_lists(table: Table) -> Table:
-    """The same table with a line for each cell, and an empty line between rows."""
+    """Convert a table to one with a line for each cell, and an empty line between rows."""
     grid = Table.grid("", "", padding=(0, 2))
     grid.title, grid.title_justify, grid.caption, grid.caption_justify = table.title, "left", table.caption, "left"
     headings = [" ".join(str(column.header).split()) for column in table.columns]

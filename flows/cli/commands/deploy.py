@@ -23,15 +23,17 @@ if TYPE_CHECKING:
 
 FILE = Annotated[
     Path | None,
-    typer.Option("--file", help="Deployments in place of the program's own: a changed copy of its prefect.yaml."),
+    typer.Option("--file", help="Deployments to use instead of the built-in ones: a changed copy of prefect.yaml."),
 ]
 SETTINGS = Annotated[
     Path | None,
-    typer.Option("--config", "-c", help="Settings file in YAML that runs read, at the same path where they run."),
+    typer.Option("--config", "-c", help="Settings file in YAML for the runs, at this path on every worker."),
 ]
-CRON = Annotated[str | None, typer.Option(help="When `nightly` runs, as in '0 2 * * *'.")]
-TIMEZONE = Annotated[str | None, typer.Option(help="Time zone of --cron, as in Europe/Berlin; without one, UTC.")]
-GPU_SLOTS = Annotated[int, typer.Option(min=1, help="Runs that use GPUs at a time: the GPUs of all workers (count).")]
+CRON = Annotated[str | None, typer.Option(help="Schedule of `nightly`, as in '0 2 * * *'.")]
+TIMEZONE = Annotated[str | None, typer.Option(help="Time zone of --cron, as in Europe/Berlin; by default UTC.")]
+GPU_SLOTS = Annotated[
+    int, typer.Option(min=1, help="Runs that may use GPUs at a time: the GPUs of all workers (count).")
+]
 
 
 def deploy(
@@ -40,19 +42,18 @@ def deploy(
     timezone: TIMEZONE = None,
     gpu_slots: GPU_SLOTS = 1,
     kind: Annotated[
-        Literal["process", "docker"], typer.Option("--type", help="What the workers start: processes or containers.")
+        Literal["process", "docker"], typer.Option("--type", help="Whether workers start processes or containers.")
     ] = "process",
     image: Annotated[str, typer.Option(help="Image of containers.")] = "traitline:cpu",
     volumes: Annotated[
-        list[str] | None, typer.Option("--volume", metavar="HOST:CONTAINER", help="Folder that containers see.")
+        list[str] | None, typer.Option("--volume", metavar="HOST:CONTAINER", help="Folder to mount in containers.")
     ] = None,
     file: FILE = None,
 ) -> None:
-    """Put the deployments extract, train, rescore, export and nightly on Prefect's server, which PREFECT_API_URL names.
+    """Create or update the deployments extract, train, rescore, export and nightly on the server at PREFECT_API_URL.
 
-    Makes the work pool, `traitline` or `traitline-docker`, the slots for GPUs, and the watch for crashed runs too.
-    Repeat it after each change: existing deployments are updated. Then start workers, `traitline worker --gpu 0` for
-    each GPU.
+    Also creates the work pool, `traitline` or `traitline-docker`, the slots for GPUs, and an automation that marks
+    crashed runs. Repeat it after each change. Then start workers, such as `traitline worker --gpu 0`, one for each GPU.
     """
     with plain_command():
         _check(config, cron, timezone)
@@ -71,13 +72,13 @@ def serve(
     cron: CRON = None,
     timezone: TIMEZONE = None,
     gpu_slots: GPU_SLOTS = 1,
-    limit: Annotated[int, typer.Option(min=1, help="Runs at a time (count).")] = 1,
+    limit: Annotated[int, typer.Option(min=1, help="Maximum number of concurrent runs (count).")] = 1,
     file: FILE = None,
 ) -> None:
-    """Run the deployments on this machine, as scheduled or as asked, until stopped: `deploy` and `worker` in one.
+    """Serve the deployments on this machine, on schedule or on demand, until stopped: `deploy` and `worker` in one.
 
-    Without a PREFECT_API_URL it has a server of its own, with Prefect's pages, for as long as it goes on. Ctrl-C and
-    SIGTERM stop the runs at hand too: whole shards are kept, and the next run goes on from there.
+    Without a PREFECT_API_URL it starts a temporary server, with Prefect's pages. Ctrl-C and SIGTERM also stop the
+    current runs: finished shards are kept, and the next run continues from there.
     """
     with plain_command():
         _check(config, cron, timezone)
@@ -141,7 +142,7 @@ def _in_containers(entry: Entry, image: str, volumes: list[str] | None) -> Entry
 
 
 def _heartbeat_s(entries: list[Entry]) -> int:
-    """The longest time between two signs of life that any deployment asks for."""
+    """Return the longest heartbeat interval of any deployment, in seconds."""
     name = "PREFECT_FLOWS_HEARTBEAT_FREQUENCY"
     return max(int(entry.work_pool.job_variables.get("env", {}).get(name, 180)) for entry in entries)
 
@@ -159,17 +160,17 @@ def _in_words(schedule: Any) -> str:
 def worker(
     gpu: Annotated[
         str | None,
-        typer.Option(metavar="N", help="The one GPU that its runs see; without this, they see all."),
+        typer.Option(metavar="N", help="The only GPU that its runs see; by default they see all."),
     ] = None,
-    limit: Annotated[int, typer.Option(min=1, help="Runs at a time (count).")] = 1,
-    pool: Annotated[str, typer.Option(help="Work pool, as `traitline deploy` has made it.")] = "traitline",
+    limit: Annotated[int, typer.Option(min=1, help="Maximum number of concurrent runs (count).")] = 1,
+    pool: Annotated[str, typer.Option(help="Work pool, created by `traitline deploy`.")] = "traitline",
     healthcheck: Annotated[
-        bool, typer.Option("--healthcheck", help="Answer on port 8080 (/health) whether it still asks for work.")
+        bool, typer.Option("--healthcheck", help="Report on port 8080 (/health) whether it still polls for work.")
     ] = False,
 ) -> None:
-    """Take runs from a work pool of Prefect's server, which PREFECT_API_URL names, until stopped; start one per GPU.
+    """Execute runs of a work pool of the server at PREFECT_API_URL until stopped; start one worker per GPU.
 
-    SIGTERM and Ctrl-C stop the run at hand within half a minute: its whole shards are kept, and the next run goes on
+    SIGTERM and Ctrl-C stop the current run within half a minute: finished shards are kept, and the next run continues
     from there.
     """
     with plain_command():
@@ -183,7 +184,7 @@ def worker(
             try:
                 kind = client.read_work_pool(pool).type
             except ObjectNotFound as error:
-                raise UserError(f"there is no work pool {pool}; make it with `traitline deploy`") from error
+                raise UserError(f"there is no work pool {pool}; create it with `traitline deploy`") from error
         options, environment = [], dict(os.environ)
         if gpu is not None:
             environment["CUDA_VISIBLE_DEVICES"] = gpu

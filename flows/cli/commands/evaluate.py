@@ -62,7 +62,7 @@ def evaluate(
         console.say(f"Evaluate: {evaluation.results['seconds']:.1f} s; all figures are in {evaluation.path}")
 
 
-NAMED = 20  # dimensions to name, of those that are dead, constant or saturated
+NAMED = 20  # maximum number of dead, constant or saturated dimensions to list
 
 
 def evaluate_features(
@@ -70,15 +70,16 @@ def evaluate_features(
     labels: Annotated[Path | None, typer.Option(help="Labels with a column subject, the person.")] = None,
     store: STORE_PATH = None,
     videos: Annotated[
-        Path | None, typer.Option(help="Folder of the videos: also run the networks on some and look at every layer.")
+        Path | None,
+        typer.Option(help="Folder of the videos, to run the networks on some and examine every layer."),
     ] = None,
-    count: Annotated[int, typer.Option("--clips", min=1, help="How many videos to look at every layer with.")] = 4,
+    count: Annotated[int, typer.Option("--clips", min=1, help="Number of videos to examine every layer with.")] = 4,
     weights: WEIGHTS = None,
     picture: PICTURE = Picture.png,
     config: CONFIG = None,
     assignments: ASSIGNMENTS = None,
 ) -> None:
-    """Tell whether cached features know people apart, and which of their dimensions or layers are of no use.
+    """Measure whether cached features tell people apart, and which of their dimensions or layers are useless.
 
     Tables are printed; all figures and the pictures go to STORE/reports/features-TIME.
     """

@@ -1,4 +1,4 @@
-"""The commands `traitline failures ...`: videos that were refused, and another try at them."""
+"""The commands `traitline failures ...`: list refused videos, and retry them."""
 
 from __future__ import annotations
 
@@ -22,21 +22,21 @@ if TYPE_CHECKING:
     from flows.archive.videos import Archive
     from storage.tables.failures import Failure
 
-failures_app = typer.Typer(no_args_is_help=True, help="Videos that were refused, with their reasons.")
+failures_app = typer.Typer(no_args_is_help=True, help="List refused videos with their reasons, and retry them.")
 
-REASON = Annotated[str | None, typer.Option(help="Only those with this reason code, such as no_face.")]
+REASON = Annotated[str | None, typer.Option(help="Only failures with this reason code, such as no_face.")]
 
 
 @failures_app.command("list", epilog="Example: `traitline failures list --store store --reason no_face`")
 def list_failures(
     store: STORE = "store",
     reason: REASON = None,
-    limit: Annotated[int, typer.Option(min=0, help="Most failures to list; 0 for all.")] = 50,
+    limit: Annotated[int, typer.Option(min=0, help="Maximum number of failures to list; 0 for all.")] = 50,
     all_attempts: Annotated[
-        bool, typer.Option("--all", help="Every failed attempt, with any bytes and settings, oldest first.")
+        bool, typer.Option("--all", help="Every failed attempt, of all files and settings, oldest first.")
     ] = False,
 ) -> None:
-    """List videos whose last attempt was refused; videos extracted since are left out."""
+    """List videos whose last attempt failed, except those that were extracted since."""
     with plain_command():
         from storage.maintenance.survey import still_refused
         from storage.shards.store import FeatureStore
@@ -72,7 +72,7 @@ def retry(
     config: CONFIG = None,
     assignments: ASSIGNMENTS = None,
 ) -> None:
-    """Try only those videos again that were refused with the present settings."""
+    """Retry only the videos that were refused with the present settings."""
     options = given(ctx)
     options["flags"]["extract.retry_failed"] = True
     with command("retry", **options, check=_check) as settings:
@@ -97,7 +97,7 @@ def _check(settings: RunConfig) -> None:
 
 
 def refused_files(settings: RunConfig, reason: str | None) -> Archive:
-    """Files of the videos folder whose present bytes were refused with these settings, and have no features since.
+    """Return the videos whose present bytes were refused with these settings and have no features yet.
 
     Raises:
         UserError: the folder does not exist, or has no video in it.

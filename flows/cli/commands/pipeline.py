@@ -1,6 +1,6 @@
-"""The commands that do the steps of a run: `run`, `extract`, `train`, `score`, `export`, `report` and so on.
+"""The commands for the steps of a run: `run`, `extract`, `train`, `score`, `export`, `report` and so on.
 
-The steps are imported only once the settings have been found good.
+The steps are imported only after the settings have been checked.
 """
 
 from __future__ import annotations
@@ -76,7 +76,7 @@ def run(
     weights: WEIGHTS = None,
     assignments: ASSIGNMENTS = None,
 ) -> None:
-    """Do it all: extract features, train if there are labels, score, write the CSV and a report.
+    """Run all steps: extract features, train if there are labels, score, and write the CSV and a report.
 
     Without labels, or with --model, nothing is trained. Whatever the store already holds is not computed again.
     """
@@ -108,7 +108,7 @@ def extract(
     weights: WEIGHTS = None,
     assignments: ASSIGNMENTS = None,
 ) -> None:
-    """Extract the features of all videos that the store lacks."""
+    """Extract the features of all videos that are not in the store yet."""
     with _step(ctx, with_files=True) as (settings, files):
         from flows.pipeline.extract import extract as extract_flow
 
@@ -126,7 +126,7 @@ def train(
     weights: WEIGHTS = None,
     assignments: ASSIGNMENTS = None,
 ) -> None:
-    """Train a model on cached features; without --videos, on all that the store holds."""
+    """Train a model on cached features; without --videos, on those of the whole store."""
     with _step(ctx, with_labels=True) as (settings, files):
         from flows.pipeline.train import train as train_flow
 
@@ -144,7 +144,7 @@ def score(
     weights: WEIGHTS = None,
     assignments: ASSIGNMENTS = None,
 ) -> None:
-    """Score cached features that the model has not scored yet; without --videos, all that the store holds."""
+    """Score cached features that the model has not scored yet; without --videos, those of the whole store."""
     with _step(ctx) as (settings, files):
         from flows.archive.outcomes import model_for
 
@@ -162,10 +162,10 @@ def rescore(
     store: STORE_PATH = None,
     assignments: ASSIGNMENTS = None,
 ) -> None:
-    """Score all that the store holds with a model, from the cache, and say how the scores moved.
+    """Score the whole store with a model, from the cache, and show how the scores moved.
 
     Only videos that this version has not scored are scored; the scores of other versions stay. No video is opened and
-    no network weights are needed. The features are those that the model was trained on, whatever the settings say now.
+    no network weights are needed. The features are those that the model was trained on, whatever the settings say.
     """
     with command("rescore", **given(ctx)) as settings:
         from flows.archive.models import chosen_model
@@ -199,10 +199,10 @@ def export(
     weights: WEIGHTS = None,
     assignments: ASSIGNMENTS = None,
 ) -> None:
-    """Write the scores, one row per video; without --videos, for all that the store knows.
+    """Write the scores, one row per video; without --videos, for all videos that the store knows.
 
-    The extension of --out chooses the format: .csv or .parquet. FILE.datapackage.json beside it says what each column
-    means and where the scores came from. With --since or --until, only scored videos have rows; times need a zone.
+    The extension of --out chooses the format: .csv or .parquet. FILE.datapackage.json beside it describes each column
+    and the origin of the scores. With --since or --until, only scored videos have rows; times need a zone.
     """
     with _step(ctx) as (settings, files):
         from flows.archive.outcomes import model_for
@@ -227,14 +227,14 @@ def report(
         typer.Option(metavar="VIDEO_ID", help="Clip whose attention is drawn over time; can be repeated."),
     ] = None,
     frames: Annotated[
-        bool | None, typer.Option("--frames", help="Put small pictures of these clips, faces, into the page.")
+        bool | None, typer.Option("--frames", help="Put small frames of these clips, with faces, into the page.")
     ] = None,
     assignments: ASSIGNMENTS = None,
 ) -> None:
     """Write one self-contained HTML page about the scores of one model; it loads nothing from the network.
 
-    It shows what ran, which videos were refused and why, how the scores are spread, how far to trust them, the last
-    evaluation, and which moments of a few clips spoke for a trait. Pictures of people need --frames.
+    It shows what ran, which videos were refused and why, the distribution of the scores, how far to trust them, the
+    last evaluation, and which moments of a few clips affected a trait. Pictures of people need --frames.
     """
     with _step(ctx) as (settings, files):
         from flows.archive.outcomes import model_for
@@ -282,11 +282,11 @@ def finetune(
     config: CONFIG = None,
     assignments: ASSIGNMENTS = None,
 ) -> None:
-    """Train the unfrozen layers of the static network on your videos, and keep them as an asset for static.weights.
+    """Fine-tune the unfrozen layers of the static network on your videos, and keep it as an asset for static.weights.
 
-    The store must hold the faces of the videos.
+    The faces of the videos must be in the store.
     """
-    if_stopped = "no asset is made, and the same command starts from the beginning"
+    if_stopped = "no asset is made, and the same command starts again from the beginning"
 
     def check(settings: RunConfig) -> None:
         from flows.pipeline.prepare import check_settings

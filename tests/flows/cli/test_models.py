@@ -80,10 +80,10 @@ def test_show_says_what_it_is_and_what_it_must_not_be_used_for(root, traitline, 
 
 def test_alias_is_set_moved_and_removed(root, traitline):
     assert (
-        "traits/trial stands for traits/1" in traitline("models", "alias", "traits/1", "trial", "--store", root).stderr
+        "traits/trial refers to traits/1" in traitline("models", "alias", "traits/1", "trial", "--store", root).stderr
     )
     moved = traitline("models", "alias", "traits/2", "trial", "--store", root)
-    assert "traits/trial stands for traits/2, and no longer for traits/1" in moved.stderr
+    assert "traits/trial refers to traits/2, and no longer to traits/1" in moved.stderr
     assert "removed" in traitline("models", "alias", "traits", "trial", "--remove", "--store", root).stderr
     assert "trial" not in ModelSerializer(root).aliases("traits")
 
@@ -96,7 +96,7 @@ def test_alias_is_set_moved_and_removed(root, traitline):
         (("show", "../traits"), ("a model is named NAME",)),
         (("alias", "traits/1", "v2"), ("look like a version",)),
         (("alias", "traits/1", "nothing", "--remove"), ("no alias traits/nothing",)),
-        (("export", "traits/1", "--out", "."), ("is there already", "--out")),
+        (("export", "traits/1", "--out", "."), ("already exists", "--out")),
     ],
     ids=lambda value: " ".join(value),
 )
