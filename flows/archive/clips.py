@@ -1,4 +1,4 @@
-"""Cached tokens of videos, static and dynamic together, as the model takes them."""
+"""Cached tokens of videos, static and dynamic together, as the model's input."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class CachedClip:
 
 
 def ready_videos(root: StorePath, families: Families, wanted: Mapping[str, str]) -> list[str]:
-    """Find the videos that have both kinds of tokens, made from the bytes that are requested (video_id -> SHA-256)."""
+    """Return the videos that have both kinds of tokens of the wanted bytes (video_id -> SHA-256)."""
     store = FeatureStore(root)
     done = [store.done(family) for family in (families.static, families.dynamic)]
     return [video for video, sha256 in wanted.items() if all(known.get(video) == sha256 for known in done)]
@@ -56,7 +56,7 @@ def read_clips(root: StorePath, families: Families, ready: Sequence[str]) -> Ite
 
 
 class StoredClips:
-    """Tokens of videos for training, read from the store whenever they are requested.
+    """Tokens of videos for training, read from the store on demand.
 
     See `fusion.clips.sources.ClipSource`.
 

@@ -1,4 +1,4 @@
-"""The feature families of a configuration: the one place where settings become cache keys."""
+"""The feature families of a configuration: here settings become cache keys."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ FACE_ROW = ("x", "y", "width", "height", "score")
 
 @dataclass(frozen=True)
 class Families:
-    """The three families of one configuration; a family's settings include those of the families it is made from."""
+    """The three families of one configuration. A family's settings include those of the families it is made from."""
 
     faces: Family
     static: Family
@@ -35,7 +35,7 @@ class Families:
 
     @property
     def features(self) -> str:
-        """Keys of the features behind a score, as the trait CSV states them."""
+        """Return the keys of the features behind a score, as in the trait CSV."""
         return f"static:{self.static.key} dynamic:{self.dynamic.key}"
 
 
@@ -52,7 +52,7 @@ def families_of(config: RunConfig) -> Families:
         "detector": catalog.known_assets()[FACE_ASSET].digest,
     }
     crops = {"faces": faces, "crops": config.crops.model_dump(mode="json")}
-    # Rounding changes the numbers. Boxes of faces are never rounded, and float32 leaves the settings unchanged.
+    # Boxes of faces are never rounded. For float32 there is no entry, so that older stores stay valid.
     kept = {} if config.store.dtype == "float32" else {"kept_as": config.store.dtype}
     motion = {
         **OpticalFlowComputer.from_settings(config.optical_flow).numerics,
@@ -92,9 +92,9 @@ def stored_families(root: str | StorePath, metadata: Mapping[str, Any]) -> Famil
     except KeyError as error:
         raise UserError(
             f"{root} has no features static:{metadata['static_key']} dynamic:{metadata['dynamic_key']}, on which this "
-            "model was trained; run `traitline extract` with the settings of that time"
+            "model was trained; run `traitline extract` with the same settings as then"
         ) from error
-    # Facts were added over time. The oldest features have only the coverage, and their boxes have none.
+    # Facts were added over time. The oldest features have only the coverage, and their boxes have no facts.
     known = tuple(name for name in static.quality if name in QUALITY)
     facts = known if len(known) > 1 else ()
     faces = Family("faces", dim=len(FACE_ROW), settings=static.settings["faces"], quality=("detected", *facts))
@@ -102,10 +102,10 @@ def stored_families(root: str | StorePath, metadata: Mapping[str, Any]) -> Famil
 
 
 def settle_weights(config: RunConfig, needs: Sequence[Part] = PARTS) -> RunConfig:
-    """Replace `weights: auto` by the best that this machine can get, and check that the needed assets are present.
+    """Replace `weights: auto` by the best weights that are available, and check that the needed assets are present.
 
     Raises:
-        extractors.assets.AssetError: an asset cannot be found; the message says where to put it.
+        extractors.assets.AssetError: an asset is missing; the message says where to put it.
         UserError: a fine-tuned network and the other networks have different base weights.
     """
     settled = _without_auto(config)
@@ -121,7 +121,7 @@ def settle_weights(config: RunConfig, needs: Sequence[Part] = PARTS) -> RunConfi
 
 
 def _without_auto(config: RunConfig) -> RunConfig:
-    """Choose pretrained weights if all networks can get them, needed or not: together they determine the key."""
+    """Choose pretrained weights only if both networks have them: together they determine the key."""
     if config.weights != "auto":
         return config
     pretrained = config.model_copy(update={"weights": "pretrained"})
@@ -178,9 +178,9 @@ def _resolve(config: RunConfig, needs: Sequence[Part]) -> None:
         try:
             catalog.resolve(names[part], folder=asset_folder(config.assets, names[part]))
         except AssetError as error:
-            if part == "faces":  # needed whatever the weights are
+            if part == "faces":  # needed with any weights
                 raise
             raise AssetError(
-                f"{error}. To try everything without them, give --weights random, or --weights auto, which "
-                "`traitline demo` uses and which uses random ones if no others are available: such scores mean nothing"
+                f"{error}. For a trial without them, give --weights random; or --weights auto, as in `traitline demo`, "
+                "which falls back to random weights: such scores mean nothing"
             ) from error

@@ -1,4 +1,4 @@
-"""Finds the model of the store that a name or the settings refer to."""
+"""References to models of the store."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ def chosen_model(config: RunConfig) -> ModelReference:
     lacking = [name for name, kind in _FROM_TRAINING.items() if not isinstance(metadata.get(name), kind)]
     if lacking:
         raise UserError(
-            f"{model} does not come from `traitline train`: its metadata.json lacks {', '.join(lacking)}; name another "
+            f"{model} was not made by `traitline train`: its metadata.json lacks {', '.join(lacking)}; name another "
             "model with --model"
         )
     return model

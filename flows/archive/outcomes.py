@@ -27,9 +27,9 @@ class AllRefusedError(UserError):
 def export_rows(
     store: StorePath, families: Families, videos: Sequence[VideoFile], model: ModelReference
 ) -> Iterator[Row]:
-    """Yield one row per video, in the order of the videos, so that no video of the archive is missing from an export.
+    """Yield one row per video, in the order of the videos.
 
-    Scores are read in step with the videos, both in order of their ids, and are not kept.
+    Scores and videos are both sorted by id and read in step, so that neither is kept in memory.
     """
     refused = FailureLog(store).refused(families.features)
     scores = ScoreStore(store).read(model.name, model.version)

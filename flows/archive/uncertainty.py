@@ -1,4 +1,4 @@
-"""Calibration of a new model on people who were kept from its training."""
+"""Calibration of a new model on people who were held out from its training."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def uncertainty_of(
     Args:
         config: thresholds and the seed.
         families: features that the model was trained on.
-        held_out: N videos kept from training; without any, there are no intervals.
+        held_out: N videos held out from training; without any, there are no intervals.
         labels: float32 [N, 5].
         subjects: the person in each.
         centre: float [5], mean of the training labels.
@@ -74,7 +74,7 @@ def uncertainty_of(
 
 
 def stored_uncertainty(settings: UncertaintySettings, metadata: Mapping[str, Any]) -> Uncertainty:
-    """Read the uncertainty from a model's metadata; a model without it gets the thresholds of the settings."""
+    """Read the uncertainty from a model's metadata, or use the thresholds of the settings if it has none."""
     if "uncertainty" not in metadata:
         return Uncertainty(settings=settings, calibration=None)
     try:

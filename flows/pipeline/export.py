@@ -1,4 +1,4 @@
-"""The flow `export`: scores as CSV or Parquet, one row for every video of the archive, and a description."""
+"""The flow `export`: scores as CSV or Parquet, with one row per video of the archive, and a data package."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def export(config: RunConfig, videos: Archive, model: ModelReference) -> ExportR
         nonlocal undated
         for row in export_rows(config.store.path, families, videos, model):
             if config.export.bounded:
-                # Only scores have a time; a row without one is in no range of time.
+                # Only scores have a time.
                 if isinstance(row, Unscored):
                     continue
                 if row.scored_at is None:
@@ -91,7 +91,7 @@ def _about(
     return {
         "title": f"Apparent personality traits of {console.counted(videos, 'video')} by {model}",
         "description": f"Intended for {INTENDED}. {' '.join(limits(metadata))} "
-        "It has no licence of its own: those of the videos and of the labels bind its use.",
+        "It has no licence of its own: the licences of the videos and of the labels apply.",
         "created": datetime.now(UTC).isoformat(timespec="seconds").replace("+00:00", "Z"),
         "provenance": {
             "program": program_version(),

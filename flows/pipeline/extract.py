@@ -1,4 +1,4 @@
-"""The flow `extract`: features for every video of an archive without them, shard by shard."""
+"""The flow `extract`: the missing features of an archive, shard by shard."""
 
 from __future__ import annotations
 
@@ -43,10 +43,10 @@ def extract_shard(extractor: Extractor, jobs: list[Job], leases: Leases, stage: 
 
 @step("extract")
 def extract(config: RunConfig, videos: Archive) -> ExtractReport:
-    """Extract the features of all videos that lack them. Other runs may do a part; this run ends when all is done.
+    """Extract the features of all videos that lack them. This run ends when all is done, even if other runs do a part.
 
     Raises:
-        TooManyRefusedError: more videos were refused than the settings allow; all other features are committed.
+        TooManyRefusedError: more videos were refused than the settings allow. All features are committed.
     """
     settle_environment()
     families = families_of(config)
@@ -71,7 +71,7 @@ def extract(config: RunConfig, videos: Archive) -> ExtractReport:
             outcomes = hand_out(work, leases, stage, runner)
     shards: list[ShardReport] = []
     for outcome in outcomes:
-        # Only now: a failed shard must not prevent the others.
+        # Not before all are done: a failed shard must not prevent the others.
         if isinstance(outcome, BaseException):
             raise outcome
         shards.append(outcome)
@@ -95,7 +95,7 @@ def extract(config: RunConfig, videos: Archive) -> ExtractReport:
 
 
 def _known(config: RunConfig, families: Families, videos: Archive, work: WorkList) -> str:
-    """Say what the store knows of the videos if there is nothing to decode."""
+    """Say what the store knows about the videos if there is nothing to decode."""
     if not work.refused_before:
         return f"{console.counted(work.cached, 'video')} known to the store"
     reasons = in_words(refusal_reasons(config.store.path, families, videos))
@@ -107,12 +107,12 @@ def _known(config: RunConfig, families: Families, videos: Archive, work: WorkLis
 def work_off(
     work: WorkList, leases: Leases, stage: console.Stage, extract_claimed: Callable[..., State], *, poll_s: float = 2.0
 ) -> list[State]:
-    """Claim and extract shard after shard, until all is done, even if by other runs.
+    """Claim and extract shard after shard until all videos are done, by this run or others.
 
     Args:
         leases: open.
         extract_claimed: called with the jobs of a shard, `leases`, `stage` and return_state=True.
-        poll_s: seconds between two looks while other runs hold the rest.
+        poll_s: seconds between two looks at the store while other runs hold the remaining videos.
 
     Returns:
         The state of each shard that this run worked on.
@@ -141,18 +141,18 @@ def work_off(
 def hand_out(
     work: WorkList, leases: Leases, stage: console.Stage, runner: Runner, *, poll_s: float = 2.0
 ) -> list[ShardReport | BaseException]:
-    """Give shard after shard to workers, which claim them, until all is done, even if by other runs.
+    """Give shard after shard to workers, which claim them, until all videos are done, by this run or others.
 
     Args:
-        leases: open; of this process, which claims nothing.
+        leases: open; this process claims nothing itself.
         runner: open.
-        poll_s: seconds between two looks while all the rest is at work.
+        poll_s: seconds between two looks at the store while all remaining videos are in work.
 
     Returns:
         The report of each shard, or the error that it raised.
 
     Raises:
-        Exception: one of `USER_ERRORS`, raised by a shard; the others would raise it too.
+        Exception: one of `USER_ERRORS`, raised by a shard; other shards would raise it too.
     """
     outcomes: list[ShardReport | BaseException] = []
     at_work: dict[PrefectFuture[ShardReport], tuple[dict[str, Job], Tally]] = {}
@@ -193,14 +193,14 @@ def hand_out(
 def _outcome(future: PrefectFuture[ShardReport]) -> ShardReport | BaseException:
     try:
         return future.result(raise_on_failure=False)
-    except Exception as error:  # Dask gives up a task whose workers die repeatedly
+    except Exception as error:  # Dask gives up tasks whose workers die repeatedly
         return error
 
 
 def _wait_for(held: Counter[str], waited_for: Counter[str], poll_s: float) -> Counter[str]:
-    """Wait briefly for other runs, and say so if they differ from `waited_for`; return `held`."""
+    """Wait briefly for other runs, announce them if they differ from `waited_for`, and return `held`."""
     if held != waited_for:
         hosts = ", ".join(f"{count} on {host}" for host, count in sorted(held.items()))
-        console.say(f"Extract: waiting for videos that other runs work on: {hosts}")
+        console.say(f"Extract: waiting for videos of other runs: {hosts}")
     time.sleep(poll_s)
     return held

@@ -1,4 +1,4 @@
-"""The flow `run`: the whole way from videos to the trait CSV and the report."""
+"""The flow `run`: all steps, from videos to the trait CSV and the report."""
 
 from __future__ import annotations
 
@@ -38,10 +38,10 @@ class RunReport:
 
 @step("run")
 def run(config: RunConfig, videos: Archive) -> RunReport:
-    """Run all steps, and fail in the end if too many videos were refused.
+    """Run all steps.
 
     Raises:
-        UserError: there are neither labels nor a model; or too many videos were refused, after everything is done.
+        UserError: there are neither labels nor a model; or, after all steps, too many videos were refused.
     """
     report = all_steps(config, videos)
     report.check()
@@ -58,7 +58,7 @@ def all_steps(config: RunConfig, videos: Archive) -> RunReport:
     try:
         extraction = extract(config, videos)
     except TooManyRefusedError as error:
-        # What could be extracted is still worth scoring; the run as a whole fails at its end.
+        # The extracted features are still worth scoring; the run fails at its end.
         extraction, refusal = None, error
     try:
         model = train(config, videos) if trains(config) else chosen_model(config)

@@ -43,7 +43,7 @@ class RescoreReport:
 
 @step("score")
 def score(config: RunConfig, videos: Archive, model: ModelReference) -> int:
-    """Score the videos that have features and that this model version has not scored from these features.
+    """Score the videos that have features, except those that this model version has scored from these features.
 
     Returns:
         Number of videos scored now.
@@ -59,10 +59,9 @@ def score(config: RunConfig, videos: Archive, model: ModelReference) -> int:
 
 @step("rescore")
 def rescore(config: RunConfig, model: ModelReference) -> RescoreReport:
-    """Score everything in the store that this model version has not scored, from the features it was trained on.
+    """Score everything in the store that this model version has not scored, from the features that it was trained on.
 
-    This needs neither the videos nor the extractors' weights, and ignores the settings of extraction. Scores of other
-    versions stay.
+    Needs neither videos nor extractors' weights, and ignores the settings of extraction. Scores of other versions stay.
 
     Raises:
         UserError: the store has no such features.

@@ -113,9 +113,9 @@ def train(config: RunConfig, videos: Archive) -> ModelReference:
 
 
 def _work_folder(root: StorePath, recipe: str) -> Path:
-    """Return the folder of a training's checkpoint and TensorBoard logs: in a local store, else in the user's cache.
+    """Return the folder of a training's checkpoint and TensorBoard logs, in a local store or else in the user's cache.
 
-    The recipe is in the name, so only the same training resumes there; any other has a folder of its own.
+    Its name has the recipe, so that only the same training resumes there.
     """
     runs = root / "runs" if isinstance(root, Path) else platformdirs.user_cache_path("traitline") / "runs"
     return runs / f"training-{recipe[:16]}"
@@ -129,7 +129,7 @@ def _title(report: EpochReport) -> str:
 def _recipe(
     config: RunConfig, families: Families, matched: LabelledVideos, rows: Sequence[int], digests: Mapping[str, str]
 ) -> str:
-    """Compute the SHA-256 of everything that a model depends on, so that a second run has nothing to train."""
+    """Return the SHA-256 of everything that a model depends on, by which a second run finds the model."""
     clips = [
         (matched.video_ids[row], digests[matched.video_ids[row]], matched.subjects[row], matched.values[row].tolist())
         for row in rows
@@ -148,11 +148,11 @@ def _calibrated(uncertainty: Uncertainty) -> str:
     confidence, found = uncertainty.settings.confidence, uncertainty.calibration
     if found is None:
         return (
-            f"no {confidence:.0%} intervals: the labels show too few people to keep "
-            f"{least_people(confidence)} of them from training"
+            f"no {confidence:.0%} intervals: the labels have too few people to hold out "
+            f"{least_people(confidence)} of them"
         )
     clips, people = console.counted(found.clips, "clip"), console.counted(found.subjects, "person", "people")
-    return f"{confidence:.0%} intervals calibrated on {clips} of {people} kept from training"
+    return f"{confidence:.0%} intervals calibrated on {clips} of {people} held out from training"
 
 
 def _verdict(metadata: Mapping[str, Any]) -> str:
@@ -160,8 +160,8 @@ def _verdict(metadata: Mapping[str, Any]) -> str:
         return "without validation"
     loss = metadata["settings"]["loss"]
     clips = console.counted(metadata["validation_clips"], "clip")
-    which = "of unseen people" if metadata["subjects_known"] else "kept from training"
+    which = "of unseen people" if metadata["subjects_known"] else "held out from training"
     return (
         f"validation {loss} {metadata['validation_loss']:.4f} on {clips} {which} "
-        f"(always saying the mean: {metadata['baseline_loss']:.4f})"
+        f"(constant mean: {metadata['baseline_loss']:.4f})"
     )

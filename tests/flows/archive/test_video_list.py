@@ -147,11 +147,11 @@ def test_all_that_cannot_be_used_is_named_at_once_with_its_line(clips, tmp_path)
     with pytest.raises(UserError) as error:
         videos_of_list(clips / "list.csv", clips)
     for words in (
-        "line 3: '/etc/passwd' lies outside",
-        "line 4: '../x.mp4' lies outside",
+        "line 3: '/etc/passwd' is outside",
+        "line 4: '../x.mp4' is outside",
         "line 5: 'sub' is a folder",
         "line 6: no path",
-        "line 7: 'C:\\\\clips\\\\x.mp4' is a path of another machine",
+        "line 7: 'C:\\\\clips\\\\x.mp4' is a path of another system",
         "line 8: 'pipe.mp4' is not a file",
         "line 9: '.' is the folder itself",
         "--videos-root DIR",

@@ -111,7 +111,7 @@ def test_mistake_is_one_line(root, traitline, arguments, words):
 def test_a_model_folder_from_elsewhere_that_says_too_little_is_refused_by_name(tmp_path):
     save_version(tmp_path / "models" / "foreign" / "1", static_key="s", weights="random")
     config = load_config(flags={"store.path": tmp_path, "model": "foreign"})
-    with pytest.raises(UserError, match=r"foreign/1 does not come from .* lacks dynamic_key, settings; name another"):
+    with pytest.raises(UserError, match=r"foreign/1 was not made by .* lacks dynamic_key, settings; name another"):
         chosen_model(config)
 
 
