@@ -22,7 +22,7 @@ from storage.files.commit import commit_file
 from storage.files.paths import StorePath
 from storage.layout import open_store
 
-# What PyYAML raises for text that is not YAML, or whose values have a wrong tag (`!!int x`, `!!bool x`).
+# Raised by PyYAML for text that is not YAML, or for values with a wrong tag (`!!int x`, `!!bool x`).
 _NOT_YAML = (yaml.YAMLError, ValueError, KeyError, IndexError, AttributeError, TypeError, OverflowError, RecursionError)
 
 
@@ -34,14 +34,14 @@ _MERGE = "tag:yaml.org,2002:merge"
 
 
 class RepeatedKeyError(yaml.YAMLError):
-    """A key stands twice in one mapping; the message names it and both lines."""
+    """A key occurs twice in one mapping; the message names it and both lines."""
 
 
 class UniqueKeyLoader(yaml.SafeLoader):
-    """The safe loader, which refuses a key that stands twice in one mapping with a `RepeatedKeyError`."""
+    """The safe loader, except that it refuses repeated keys, of which PyYAML silently keeps the last."""
 
     def compose_mapping_node(self, anchor: Any) -> yaml.MappingNode:
-        """Compose a mapping; here, because merge keys (`<<`) may repeat what they bring in later on."""
+        """Compose a mapping, in which merge keys (`<<`) are not resolved yet: they may repeat keys."""
         node = super().compose_mapping_node(anchor)
         lines: dict[tuple[str, str], int] = {}
         for key, _ in node.value:
@@ -50,7 +50,7 @@ class UniqueKeyLoader(yaml.SafeLoader):
             first, line = lines.get((key.tag, key.value)), key.start_mark.line + 1
             if first is not None:
                 where = f"in lines {first} and {line}" if first != line else f"twice in line {line}"
-                raise RepeatedKeyError(f"{key.value} stands {where}; keep one")
+                raise RepeatedKeyError(f"{key.value} occurs {where}; keep one")
             lines[key.tag, key.value] = line
         return node
 
@@ -78,7 +78,7 @@ def load_config(
         assignments: "dotted.name=value" with the value in YAML.
 
     Raises:
-        UserError: the file cannot be read, or names or values are not known; names the origin of each, and the rule.
+        UserError: the file cannot be read, or a name or value is wrong; the message gives its origin and the rule.
     """
     tree = _read_tree(path) if path is not None else {}
     origins = _Origins(path, {})
@@ -105,13 +105,13 @@ def load_config(
         raise UserError(" ".join(_explain(error, origins).split())) from error
     if mistaken := list(_booleans_as_numbers(tree, config)):
         raise UserError(
-            "; ".join(f"setting {name}{origins.of(name)}: a number is wanted; got {value}" for name, value in mistaken)
+            "; ".join(f"setting {name}{origins.of(name)}: must be a number; got {value}" for name, value in mistaken)
         )
     return config
 
 
 def dump_config(config: RunConfig) -> str:
-    """The effective tree as commented YAML that `load_config` reads back."""
+    """Format the effective settings as commented YAML that `load_config` can read."""
     return "\n".join(_lines(config, "")) + "\n"
 
 
@@ -143,7 +143,7 @@ def _read_tree(path: Path) -> dict[str, Any]:
 
 
 def _booleans_as_numbers(given: Any, taken: Any, name: str = "") -> Iterator[tuple[str, bool]]:
-    """Names and values of settings that say yes or no where pydantic has made 1 or 0 of it."""
+    """Yield names and values of booleans that pydantic has converted to numbers."""
     if isinstance(given, bool):
         if not isinstance(taken, bool):
             yield name, given
@@ -161,17 +161,17 @@ class _Origins:
     """Where each setting comes from, for error messages.
 
     Args:
-        given: dotted name -> what gave it, for all that is laid over the file.
+        given: dotted name -> origin, for all values that override the file.
     """
 
     path: Path | None
     given: dict[str, str]
 
     def assign(self, tree: dict[str, Any], name: str, value: Any, origin: str) -> None:
-        """Set a value in the tree; settings that a whole section does not name keep their values.
+        """Set a value, or the given settings of a section, in the tree.
 
         Raises:
-            UserError: one of the sections that the name stands in is a value.
+            UserError: one of the enclosing sections is a value.
         """
         if isinstance(value, dict) and _settings_in(name):
             for inner, part in value.items():
@@ -192,7 +192,7 @@ class _Origins:
         self.given[name] = origin
 
     def of(self, name: str) -> str:
-        """The origin of this setting, or of those in this section, in brackets; empty if unknown."""
+        """Return the origin of this setting, or of the settings in this section, in brackets; empty if unknown."""
         inside = [by for known, by in self.given.items() if known.startswith(f"{name}.")]
         around = [by for known, by in self.given.items() if f"{name}.".startswith(f"{known}.")]
         found = list(dict.fromkeys(around[-1:] if around else inside))
@@ -202,7 +202,7 @@ class _Origins:
 
 
 def _line_of(path: Path, name: str) -> int | None:
-    """The line of the settings file in which this setting stands, or else the innermost section around it."""
+    """Return the line of this setting in the settings file, or that of the innermost enclosing section."""
     try:
         node = yaml.compose(path.read_text(encoding="utf-8"), Loader=yaml.SafeLoader)
     except (OSError, *_NOT_YAML):
@@ -244,7 +244,7 @@ def _mistake(details: dict[str, Any], origins: _Origins) -> str:
 
 
 def _nearest_setting(name: str) -> str:
-    """A question whether a setting of a like name was meant: there, or in another section."""
+    """Ask whether a setting with a similar name was meant, in the same section or in another one."""
     section, _, last = name.rpartition(".")
     there = did_you_mean(last, _settings_in(section))
     if there:
@@ -273,7 +273,7 @@ def _shown(value: Any) -> str:
     try:
         return _SHORT.repr(value)
     except ValueError:  # Python writes no number of more than 4,300 digits
-        return "a far too long number"
+        return "a number that is too long"
 
 
 def _lines(model: BaseModel, indent: str) -> list[str]:
@@ -294,17 +294,17 @@ def _summary(model: BaseModel) -> str:
 
 
 def existing_store(root: str | StorePath) -> StorePath:
-    """Find a store. Raises UserError if it does not exist, StoreError if the folder is not a store."""
+    """Return an existing store. Raises UserError if there is none, StoreError if the folder is not a store."""
     folder = open_store(root)
     if not folder.is_dir():
         raise UserError(
-            f"there is no store {root}; give its folder with --store DIR, or make one with `traitline extract`"
+            f"there is no store {root}; give its folder with --store DIR, or create one with `traitline extract`"
         )
     return folder
 
 
 def keep_settings(config: RunConfig, name: str) -> StorePath:
-    """Write the settings of a command to STORE/runs, and return the path of its log beside them."""
+    """Write a command's settings to STORE/runs, and return the path of its log, beside them."""
     folder = open_store(config.store.path) / "runs"
     stamp = datetime.now(UTC).strftime("%Y%m%dT%H%M%S%f")
     with commit_file(folder / f"{stamp}-{name}.yaml") as temporary:

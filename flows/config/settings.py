@@ -25,7 +25,7 @@ def _place(value: object) -> StorePath:
 
 
 Place = Annotated[StorePath, PlainValidator(_place), PlainSerializer(str)]
-"""Where something lies: a path on this machine, or an address on object storage."""
+"""A path on this machine, or an address on object storage."""
 
 Weights = Literal["pretrained", "random", "auto"]
 
@@ -42,13 +42,13 @@ class StoreSettings(BaseModel, frozen=True, extra="forbid"):
     )
     dtype: Literal["float32", "float16"] = Field(
         "float32",
-        description="Kept numbers of new static and dynamic features; float16 halves the bytes, changes a number by "
-        "at most 0.05 % of itself, and has keys of its own.",
+        description="Type of the numbers of new static and dynamic features; float16 halves the size, changes numbers "
+        "by at most 0.05 %, and has separate keys.",
     )
 
 
 class ExtractSettings(BaseModel, frozen=True, extra="forbid"):
-    """How the archive is worked through."""
+    """How the archive is processed."""
 
     runner: Literal["local", "processes", "dask"] = Field(
         "local",
@@ -59,13 +59,13 @@ class ExtractSettings(BaseModel, frozen=True, extra="forbid"):
         None,
         ge=1,
         description="Worker processes of runner processes, or of Dask's own cluster if there is no address (count); "
-        "by default one per GPU, or 2 without one.",
+        "by default one per GPU, or 2 without GPUs.",
     )
     address: str | None = Field(
-        None, description="Dask's scheduler, as in tcp://host:8786; without one, runner dask starts a cluster here."
+        None, description="Dask's scheduler, as in tcp://host:8786; without it, runner dask starts a cluster here."
     )
     resources: dict[str, float] = Field(
-        {}, description="What each shard takes of a Dask worker, as in {GPU: 1} for `dask worker --resources GPU=1`."
+        {}, description="Resources of a Dask worker for each shard, as in {GPU: 1} for `dask worker --resources GPU=1`."
     )
     shard_size: int = Field(64, ge=1, description="Videos per shard, which is the unit of commits (count).")
     retry_failed: bool = Field(False, description="Retry videos that were refused before with the same settings.")
@@ -76,10 +76,12 @@ class ExtractSettings(BaseModel, frozen=True, extra="forbid"):
         "that the worker may use, and no more than there are videos.",
     )
     stall_s: float = Field(
-        120, gt=0, description="Seconds without progress after which preparing a video is broken off, reason timeout."
+        120,
+        gt=0,
+        description="Seconds without progress after which preparing a video stops, with the reason timeout.",
     )
     max_failed_fraction: float = Field(
-        0.5, ge=0, le=1, description="The run fails when more than this share of the videos it worked on was refused."
+        0.5, ge=0, le=1, description="The run fails if more than this share of its videos is refused."
     )
 
 
@@ -106,25 +108,25 @@ class ExportSettings(BaseModel, frozen=True, extra="forbid"):
 
     @property
     def bounded(self) -> bool:
-        """Whether the export is limited to a range of time."""
+        """Return whether the export is limited to a range of time."""
         return self.since is not None or self.until is not None
 
     def holds(self, time: datetime) -> bool:
-        """Whether a time is in the range, whose end is excluded."""
+        """Return whether a time is in the range; its end is excluded."""
         return (self.since is None or time >= self.since) and (self.until is None or time < self.until)
 
 
 class ReportSettings(BaseModel, frozen=True, extra="forbid"):
-    """What the report shows of single clips."""
+    """What the report shows about single clips."""
 
     clips: tuple[str, ...] = Field(
         (),
-        description="Videos whose attention is drawn over time, by video_id; none named: the extremes of each trait.",
+        description="Videos whose attention is drawn over time, by video_id; by default the extremes of each trait.",
     )
     frames: bool = Field(
         False,
-        description="Put small pictures of these clips into the page, if their videos can be read. They show faces: "
-        "give such a page only to those who may see them.",
+        description="Put small frames of these clips into the page, if their videos can be read. They show faces: give "
+        "such a page only to people who may see them.",
     )
 
 
@@ -165,7 +167,7 @@ class RunConfig(BaseModel, frozen=True, extra="forbid"):
         "if available, else random.",
     )
     seed: int = Field(0, ge=0, lt=2**32, description="Seed of random network weights.")
-    assets: Path | None = Field(None, description="Folder with the assets' folders, in place of the usual search.")
+    assets: Path | None = Field(None, description="Folder with the assets' folders, instead of the usual places.")
     store: StoreSettings = StoreSettings()
     extract: ExtractSettings = ExtractSettings()
     limits: Limits = Limits()

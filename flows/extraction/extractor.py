@@ -1,4 +1,4 @@
-"""Extraction of one shard of videos, from files to committed features; `flows.pipeline.extract` makes it a flow."""
+"""Extraction of one shard of videos, from files to committed features."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ log = logging.getLogger(__name__)
 
 
 class _Batcher:
-    """Collects items of any number of videos and sends them through a network a batch at a time."""
+    """Collects items of any number of videos and runs a network on full batches."""
 
     def __init__(self, extract: Callable[[np.ndarray], np.ndarray], size: int, watch: Stopwatch, stage: str) -> None:
         self._extract, self._size, self._watch, self._stage = extract, size, watch, stage
@@ -53,12 +53,12 @@ class _Batcher:
         self._goals.append(goal)
 
     def flush_if_full(self) -> None:
-        """Process the queue if it fills a batch."""
+        """Run the network if the queue fills a batch."""
         if len(self._goals) == self._size:
             self.flush()
 
     def flush(self) -> None:
-        """Process the queue."""
+        """Run the network on the queue."""
         if self._batch is None or not self._goals:
             return
         goals, self._goals = self._goals, []
@@ -69,7 +69,7 @@ class _Batcher:
 
 @dataclass
 class _Tokens:
-    """Tokens of one video and family as they arrive; the vectors follow later than the rest, batch by batch."""
+    """Tokens of one video and family. Their vectors arrive later than the rest, batch by batch."""
 
     vectors: list[np.ndarray] = field(default_factory=list)
     start_s: list[float] = field(default_factory=list)
@@ -128,7 +128,7 @@ def _expected(track: FaceTrack | None, tokens: _Tokens | None) -> tuple[FaceTrac
 
 
 def _facts(track: FaceTrack) -> dict[str, float]:
-    """Return the facts about a video's material; tracks that are made or read here have them."""
+    """Return the quality facts of a video; all tracks that are made or read here have them."""
     if track.quality is None:
         raise RuntimeError("the face track has no facts of quality")
     return asdict(track.quality)
@@ -219,7 +219,7 @@ class Extractor:
                     if intake.error is None:
                         with intake.bearing_faults():
                             self._take(part, intake, static_batches, dynamic_batches)
-                    # Networks and GPUs work on several videos at a time: an error there is not the fault of one video.
+                    # A batch has several videos, so an error of a network is not the fault of one of them.
                     static_batches.flush_if_full()
                     dynamic_batches.flush_if_full()
                 case Again():
@@ -244,7 +244,7 @@ class Extractor:
         return min(self._cores, in_a_shard if self._videos is None else min(in_a_shard, self._videos))
 
     def _requests(self, intakes: Sequence[_Intake]) -> Iterator[Request]:
-        """Build the requests to the child processes; a shard's last videos share the cores that have become idle."""
+        """Yield requests to the child processes; the last videos of a shard share the idle cores."""
         for position, intake in enumerate(intakes):
             sharing = min(self._processes, len(intakes) - position)
             threads = self._config.optical_flow.threads or max(1, self._cores // sharing)
@@ -353,7 +353,7 @@ def commit_shard(
     """Commit a shard's features, family by family, then its failures, except those that the store has by now.
 
     Each family comes after those that it is made from, so that after an interruption the missing ones can be made from
-    those in the store.
+    the existing ones.
 
     Args:
         failures: all for the same features.

@@ -48,8 +48,8 @@ class ExtractReport:
 
     Args:
         extracted, failed: by this run.
-        cached: had their features before.
-        refused_before: refused before with the same settings, and not tried again.
+        cached: extracted before.
+        refused_before: refused before with the same settings, and not retried.
         seconds: by stage, of this run.
         by_others: extracted or refused by other runs in the meantime.
         reasons: of the refusals by this run, and by others in the meantime: code -> count.
@@ -76,7 +76,7 @@ def keep_report(report: ExtractReport, root: StorePath) -> None:
 
 
 def last_extraction(root: StorePath) -> ExtractReport | None:
-    """Read the report of the last extraction that had something to do, if any.
+    """Read the report of the last extraction that processed videos, if any.
 
     Raises:
         UserError: its file is damaged.

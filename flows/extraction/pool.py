@@ -1,6 +1,6 @@
-"""Worker processes on this machine: each builds its networks once and extracts shard after shard.
+"""Worker processes on this machine. Each builds its networks once and extracts shard after shard.
 
-A worker that dies, for example killed from outside, is replaced; the claim on its shard ends by itself.
+A worker that dies is replaced; the claim on its shard expires.
 """
 
 from __future__ import annotations
@@ -24,11 +24,11 @@ from flows.extraction.worker import MakeWorker
 
 
 class WorkerDiedError(Exception):
-    """A worker process ended during a shard; another one can take the shard over."""
+    """A worker process ended during a shard; another worker can take the shard over."""
 
 
 class PoolClosedError(Exception):
-    """The pool is closed and extracts nothing more."""
+    """The pool is closed."""
 
 
 @dataclass
@@ -134,7 +134,7 @@ class _Process:
             stdout=subprocess.DEVNULL,
         )
         theirs.close()
-        self._socket = ours  # also kept: only a socket can be shut down while another thread listens to it
+        self._socket = ours  # only a socket can be shut down while another thread listens to it
         self.connection = Connection(os.dup(ours.fileno()))
         self.connection.send_bytes(self._make)
 
@@ -147,18 +147,18 @@ class _Process:
             raise message
 
     def hear(self) -> Ready | VideoDone | ShardReport | Exception:
-        """Receive the worker's next message. Raises EOFError or ConnectionResetError if it has ended."""
+        """Receive the worker's next message. Raises EOFError or ConnectionResetError if the worker has ended."""
         message: Ready | VideoDone | ShardReport | Exception = self.connection.recv()
         return message
 
     def hang_up(self) -> None:
-        """Ask the worker to end, and wake up whoever listens to it."""
+        """Ask the worker to end, and wake up the thread that listens to it."""
         if self._process is not None:
-            with suppress(OSError):  # it has ended by itself
+            with suppress(OSError):  # it has already ended
                 self._socket.shutdown(socket.SHUT_RDWR)
 
     def stop(self) -> str:
-        """Wait for the worker's end, by force if necessary; return how it ended, in words."""
+        """Wait for the worker to end, or kill it; return in words how it ended."""
         if self._process is None:
             return "was never started"
         try:

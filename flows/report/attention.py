@@ -1,4 +1,4 @@
-"""Time lines of a few clips in the report: the model's attention, and the moments that affected a trait."""
+"""Time lines of a few clips in the report: attention, and the moments that affected a trait."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ class ShownClip:
 
 @dataclass(frozen=True, slots=True)
 class Attention:
-    """The clips that the report shows, or one line that says why there are none, and notes."""
+    """The clips that the report shows, or one line on why there are none, and notes."""
 
     clips: list[ShownClip]
     absent: str = ""

@@ -43,7 +43,7 @@ def render_report(config: RunConfig, families: Families, videos: Archive, model:
 
 
 def page_contents(config: RunConfig, families: Families, videos: Archive, model: ModelReference) -> dict[str, Any]:
-    """Return the contents of the page except its time and the attention, which needs TensorFlow."""
+    """Return the contents of the page, except its time and the attention, which needs TensorFlow."""
     failures = list(FailureLog(config.store.path).refused(families.features).values())
     summary = summarise(export_rows(config.store.path, families, videos, model), failures)
     serializer = ModelSerializer(config.store.path)

@@ -1,4 +1,4 @@
-"""The sections of the report: facts, tables and charts, from a summary and from stored results."""
+"""The sections of the report: tables and charts of a summary and of stored results."""
 
 from __future__ import annotations
 
@@ -36,11 +36,11 @@ def outcome(summary: Summary) -> Drawing:
     """Draw the outcome of all videos."""
     parts = [
         ("scored", len(summary.names) - summary.flagged),
-        ("scored, but better not used", summary.flagged),
+        ("scored but flagged", summary.flagged),
         ("refused", summary.refused),
         ("not yet extracted", summary.waiting),
     ]
-    return shares("What became of the videos", parts)
+    return shares("Outcome of the videos", parts)
 
 
 def flags(summary: Summary) -> Table:
@@ -61,8 +61,8 @@ def refusals(summary: Summary) -> Table:
         Column("stage"),
         Column("videos", "number"),
         Column("share", "number"),
-        Column("what was said of the first"),
-        Column("for example", "codes"),
+        Column("message of the first"),
+        Column("examples", "codes"),
     )
     return Table("refusals", "Videos that were refused, by reason", columns, rows)
 
@@ -84,7 +84,7 @@ def material(summary: Summary) -> Table:
         rows.append((name, fact.description, f"{len(known):,}", *figures))
     headings = ("videos", "least", "5 %", "median", "95 %", "greatest")
     columns = (Column("column", "code"), Column("meaning"), *(Column(heading, "number") for heading in headings))
-    return Table("material", "The material of the scored videos, as far as it is known", columns, rows)
+    return Table("material", "Quality of the scored videos, as far as it is known", columns, rows)
 
 
 def trait_charts(summary: Summary) -> list[Drawing]:
@@ -106,7 +106,7 @@ def trait_statistics(summary: Summary) -> Table:
         for place, trait in enumerate(TRAITS)
     ]
     headings = ("mean", "sd", "least", "5 %", "median", "95 %", "greatest", "outside 0 to 1")
-    caption = f"Scores of {counted(len(scores), 'video')}; labels lie in 0 to 1, scores are not cut to that range"
+    caption = f"Scores of {counted(len(scores), 'video')}; labels are in 0 to 1, scores are not clipped to that range"
     return Table("statistics", caption, (Column("trait"), *(Column(name, "number") for name in headings)), rows)
 
 
@@ -216,7 +216,7 @@ def _part(count: int, total: int) -> tuple[str, str]:
 
 
 def _token_chart(kind: str, counts: np.ndarray) -> Drawing:
-    """Draw numbers of tokens, each in the middle of its bar; many share about 20 bars."""
+    """Draw numbers of tokens, each at the centre of its bar, in about 20 bars at most."""
     low, high = int(counts.min()) - 1, int(counts.max()) + 1
     step = max(1, -(-(high - low + 1) // 20))
     edges = np.arange(low, high + step + 1, step) - 0.5

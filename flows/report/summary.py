@@ -1,4 +1,4 @@
-"""Summary of the videos for the report: one pass over them that keeps only numbers and names."""
+"""Summary of the videos for the report: one pass that keeps only numbers and names."""
 
 from __future__ import annotations
 
@@ -42,8 +42,8 @@ class Summary:
         widths: float32 [N, 5], of the intervals; None if a score has none.
         abstain: by video, codes with a space between.
         weights: number of scores by the weights of the feature networks.
-        refusals: by reason, without those that no run has come to.
-        waiting: videos that no run has come to.
+        refusals: by reason, without videos that no run has processed.
+        waiting: number of videos that no run has processed.
     """
 
     names: list[str]
@@ -86,7 +86,7 @@ def summarise(rows: Iterable[Row], failures: Sequence[Failure]) -> Summary:
 
     Args:
         rows: as for the trait CSV.
-        failures: of the same features, to say more of each reason.
+        failures: of the same features, for the stage and a message of each reason.
     """
     names, abstain = [], []
     numbers: list[tuple[float, ...]] = []
@@ -126,13 +126,13 @@ def summarise(rows: Iterable[Row], failures: Sequence[Failure]) -> Summary:
 
 
 def noteworthy(summary: Summary) -> list[tuple[int, str]]:
-    """Return rows worth a look with their reasons: all of a small archive, or the extremes; at most `MOST_VIDEOS`.
+    """Return noteworthy rows with their reasons: all of a small archive, or the extremes; at most `MOST_VIDEOS`.
 
     Returns:
         Row and reasons, in the order of the videos.
     """
     why: dict[int, list[str]] = {}
-    # of a small archive, only so many that the word says something
+    # of a small archive, so few that being extreme means something
     for row, reasons in extremes(summary, max(1, min(EXTREMES_PER_TRAIT, len(summary.names) // 20))):
         why.setdefault(row, []).extend(reasons)
     few = max(1, min(EXTREMES_OF_QUALITY, len(summary.names) // 10))

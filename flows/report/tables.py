@@ -41,7 +41,7 @@ class Table:
 
     @property
     def dense(self) -> bool:
-        """Return whether the table needs small letters to fit a screen of usual width."""
+        """Return whether the table needs small letters to fit an average screen."""
         columns = zip([column.heading for column in self.columns], *self.rows, strict=True)
         widest = [max(map(_least_letters, own)) for own in columns]
         return sum(widest) + LETTERS_BETWEEN * len(widest) > LETTERS_ACROSS
@@ -54,7 +54,7 @@ def _least_letters(cell: str | tuple[str, ...]) -> int:
 
 
 def of_screen(name: str, table: ScreenTable) -> Table:
-    """Convert the table that the terminal shows, so that both agree."""
+    """Convert a table of the terminal, so that both show the same."""
     cells = [[str(cell) for cell in column.cells] for column in table.columns]
     columns = [
         Column(str(column.header).replace("\n", ", "), "number" if all(map(_MEASURE.fullmatch, own)) else "text")

@@ -47,7 +47,7 @@ def list_models(store: STORE = "store") -> None:
 
         serializer = ModelSerializer(existing_store(store))
         table = Table("model", "aliases", "trained (UTC)", "labels", "weights")
-        for heading in ("clips", "validation loss", "always the mean"):
+        for heading in ("clips", "validation loss", "constant mean"):
             table.add_column(heading, justify="right")
         for name in serializer.names():
             aliases = serializer.aliases(name)

@@ -187,9 +187,9 @@ def test_a_settings_file_that_stands_for_billions_of_words_is_named_at_once(tmp_
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        ("train:\n  epochs: 3\nseed: 1\ntrain:\n  loss: mae\n", "train stands in lines 1 and 4; keep one"),
-        ("train:\n  epochs: 3\n  loss: mae\n  'epochs': 4\n", "epochs stands in lines 2 and 4; keep one"),
-        ("train: {epochs: 3, epochs: 4}\n", "epochs stands twice in line 1; keep one"),
+        ("train:\n  epochs: 3\nseed: 1\ntrain:\n  loss: mae\n", "train occurs in lines 1 and 4; keep one"),
+        ("train:\n  epochs: 3\n  loss: mae\n  'epochs': 4\n", "epochs occurs in lines 2 and 4; keep one"),
+        ("train: {epochs: 3, epochs: 4}\n", "epochs occurs twice in line 1; keep one"),
     ],
 )
 def test_a_section_or_a_setting_that_stands_twice_is_named_with_both_lines(tmp_path, text, words):
@@ -200,7 +200,7 @@ def test_a_section_or_a_setting_that_stands_twice_is_named_with_both_lines(tmp_p
 
 def test_a_setting_that_stands_twice_on_the_command_line_is_named():
     assert message_of(assignments=["train={epochs: 3, epochs: 4}"]) == (
-        "--set train: epochs stands twice in line 1; keep one"
+        "--set train: epochs occurs twice in line 1; keep one"
     )
 
 
@@ -216,8 +216,8 @@ def test_yes_and_no_are_no_numbers(tmp_path, name):
     path = tmp_path / "run.yaml"
     *sections, last = name.split(".")
     path.write_text("".join(f"{'  ' * depth}{part}:\n" for depth, part in enumerate(sections)) + f"    {last}: yes\n")
-    assert message_of(path) == f"setting {name} ({path}, line {len(sections) + 1}): a number is wanted; got True"
-    assert message_of(assignments=[f"{name}=true"]) == f"setting {name} (--set): a number is wanted; got True"
+    assert message_of(path) == f"setting {name} ({path}, line {len(sections) + 1}): must be a number; got True"
+    assert message_of(assignments=[f"{name}=true"]) == f"setting {name} (--set): must be a number; got True"
 
 
 def test_yes_and_no_stay_what_they_are_where_they_are_asked_for():
