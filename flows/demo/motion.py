@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
-# What a dial at 1 does, as the largest excursion from the resting pose.
+# The largest excursion from the resting pose, for a dial of 1.
 NOD_DEG = 15.0
 SHAKE_DEG = 17.0
 TILT_DEG = 14.0
@@ -23,7 +23,7 @@ SWAY_PX = 45.0
 JITTER_PX = 2.2
 JITTER_TILT_DEG = 0.6
 
-# Turns of the motion per second; people nod and shake at about 1 Hz, and sway more slowly.
+# Frequencies of the motions; people nod and shake at about 1 Hz, and sway more slowly.
 NOD_HZ = 1.0
 SHAKE_HZ = 0.9
 TILT_HZ = 0.5
@@ -41,7 +41,7 @@ MASK_REACH = 1.75
 
 @dataclass(frozen=True)
 class HeadMotion:
-    """How strongly a head makes each movement; every dial is in [0, 1], 0 is none."""
+    """Strengths of a head's movements; every dial is in [0, 1], and 0 is none."""
 
     nod: float = 0.0
     shake: float = 0.0
@@ -52,7 +52,7 @@ class HeadMotion:
 
     @property
     def amplitude(self) -> float:
-        """The strongest of the wilful movements, trembling aside, in [0, 1]."""
+        """Return the strongest movement except jitter, in [0, 1]."""
         return max(self.nod, self.shake, self.tilt, self.approach, self.sway)
 
 

@@ -44,7 +44,7 @@ class Face:
 
 
 def faces_of(config: RunConfig, path: Path) -> list[Face]:
-    """Cut out the faces that static tokens are made of; of a still picture, the square in its middle.
+    """Return the faces that static tokens are made of, or the middle square of a still picture.
 
     Raises:
         UserError: the file cannot be used.
@@ -135,7 +135,7 @@ def motion_maps(config: RunConfig, motion: Sequence[Motion], layers: Sequence[st
     for part in motion:
         optical_flow = computer.compute(part.fields)
         scaled = scale_for_i3d(optical_flow, bound_px=config.optical_flow.bound_px)
-        # as in extraction, a short last window is looped; only its own part is shown
+        # As in extraction, a short last window is looped; only its own part is shown.
         whole = loop_to(scaled, config.crops.window_fields)
         for layer, maps in layer_activations(network, whole[None], layers).items():
             steps = max(1, round(maps.shape[1] * len(scaled) / len(whole)))
@@ -145,7 +145,7 @@ def motion_maps(config: RunConfig, motion: Sequence[Motion], layers: Sequence[st
 
 
 def _planned(config: RunConfig, parts: Sequence[Part]) -> list[Window]:
-    """Return the windows that the child process planned: they follow from the track, which comes first."""
+    """Return the windows that the child process planned, which follow from the track."""
     (track,) = (part for part in parts if isinstance(part, FaceTrack))
     return plan_windows(track, config.crops)
 

@@ -96,8 +96,8 @@ def _known_as(name: str, known: Sequence[str]) -> str:
     (found,) = match_names([name], known) or (None,)
     if found is None:
         raise UserError(
-            f"the store has no features of {name}{did_you_mean(name, known)}; `traitline extract` puts them there, and "
-            "`traitline failures list` says which videos were refused"
+            f"the store has no features of {name}{did_you_mean(name, known)}; `traitline extract` makes them, and "
+            "`traitline failures list` shows refused videos"
         )
     return known[found]
 
@@ -105,7 +105,7 @@ def _known_as(name: str, known: Sequence[str]) -> str:
 def see_clips(
     root: StorePath, families: Families, name: ModelReference, video_ids: Sequence[str]
 ) -> dict[str, SeenClip]:
-    """Load a model and the cached features of a few videos, those that the store has.
+    """Load a model and the cached features of those videos that the store has.
 
     Raises:
         UserError: the model is not of this program's class.
@@ -128,10 +128,10 @@ def see_clips(
 
 
 def draw_trait_grad_cam(config: RunConfig, video_id: str, trait: str, layer: str, most: int) -> Figure:
-    """Lay Grad-CAM of a trait's score over the faces: above the places that raise it, below those that lower it.
+    """Draw Grad-CAM of a trait's score over the faces: regions that raise it above, regions that lower it below.
 
-    The score's gradient with respect to the static tokens goes on through ResNet-50 to the layer's maps. Motion
-    tokens are those of the store; faces are cut out of the video again.
+    The gradient of the score with respect to the static tokens is propagated through ResNet-50 to the layer's maps.
+    Motion tokens come from the store; faces are cut out of the video again.
 
     Raises:
         UserError: as `see_clip`; the video is not in the folder, or its faces differ from those in the store.
@@ -143,7 +143,7 @@ def draw_trait_grad_cam(config: RunConfig, video_id: str, trait: str, layer: str
 
     times = np.array([face.time_s for face in faces], np.float32)
     if len(faces) != len(clip.face_time_s) or np.abs(times - clip.face_time_s).max() > 1e-3:
-        raise UserError(f"{clip.video_id} has other faces now than when its features were made; extract it again")
+        raise UserError(f"the faces of {clip.video_id} have changed since its features were made; extract it again")
     gradient = face_gradient(clip.model, clip.batch, trait)[0]
     chosen = np.unique(np.linspace(0, len(faces) - 1, min(most, len(faces))).round().astype(int)).tolist()
     network = static_network(config).model
@@ -222,7 +222,7 @@ def video_file(config: RunConfig, video_id: str) -> Path:
     """
     folder = videos_folder(config)
     path = folder / video_id
-    # Ids in a store are not trusted, and must not lead out of the folder.
+    # Ids in a store are untrusted, and must not lead out of the folder.
     if PurePosixPath(video_id).is_absolute() or ".." in PurePosixPath(video_id).parts or not path.is_file():
         raise UserError(f"there is no {video_id} in {folder}")
     return path

@@ -50,7 +50,7 @@ def draw_static_layers(config: RunConfig, file: Path, layers: Sequence[str], cou
 
 
 def draw_cam(config: RunConfig, file: Path, features: Sequence[int] | None, count: int) -> Figure:
-    """Lay static features' class activation maps over the frame that the middle face was cut from.
+    """Draw class activation maps of static features over the frame of the middle face.
 
     Raises:
         UserError: the file cannot be used.
@@ -76,11 +76,11 @@ def draw_filters(config: RunConfig, layer: str, filters: Sequence[int] | None, c
     """Draw the inputs that excite filters of ResNet-50 most.
 
     Raises:
-        extractors.errors.LayerError: no such layer or filter, or it is silent.
+        extractors.errors.LayerError: no such layer or filter, or nothing activates it.
     """
     chosen = list(filters) if filters else list(range(count))
     found = maximise_filters(static_network(config).model, layer, chosen)
-    # the network takes blue, green, red
+    # The network takes blue, green, red.
     return plot_filters(
         [pattern[..., ::-1] for pattern in found],
         [f"filter {number}\n{len(pattern)} px" for number, pattern in zip(chosen, found, strict=True)],

@@ -43,18 +43,17 @@ def evaluate(
     """
     with command("evaluate", **given(ctx), makes_store=True, check=_check) as settings:
         from flows.archive.families import settle_weights
+        from flows.evaluation.evaluate import evaluate_clips
 
         if labels_only:
-            from flows.evaluation.evaluate import evaluate_clips
-
             evaluation = evaluate_clips(settings, groups, labels_only=True)
         else:
             if settings.weights == "auto":
                 settings = settle_weights(settings)
             check_server()
-            from flows.pipeline.evaluate import evaluate as evaluate_flow
+            from flows.pipeline.steps import step
 
-            evaluation = evaluate_flow(settings, groups)
+            evaluation = step("evaluate")(evaluate_clips)(settings, groups, labels_only=False)
         from flows.evaluation.tables import evaluation_tables
 
         for table in evaluation_tables(evaluation.results):
