@@ -14,7 +14,7 @@ from flows.session.console import counted
 from flows.session.errors import UserError
 from storage.exports.rows import Row, Unscored
 from storage.files.paths import StorePath
-from storage.tables.failures import FailureLog
+from storage.tables.failures import Failure, FailureLog
 from storage.tables.scores import ScoreStore
 
 NOT_EXTRACTED = "not_extracted"
@@ -47,13 +47,17 @@ def export_rows(
         yield Unscored(*which, reason, families.features)
 
 
-def refusal_reasons(root: StorePath, families: Families, videos: Iterable[VideoFile]) -> Counter[str]:
-    """Count, by reason, the videos whose present bytes were refused with these settings and have no features."""
+def refusals(root: StorePath, families: Families, videos: Iterable[VideoFile]) -> dict[VideoFile, Failure]:
+    """Return the videos whose present bytes were refused with these settings and have no features, with the reasons."""
     failures = FailureLog(root).refused(families.features)
-    refused = {video.video_id: video.sha256 for video in videos if (video.video_id, video.sha256) in failures}
-    for video_id in ready_videos(root, families, refused):
-        del refused[video_id]
-    return Counter(failures[which].reason for which in refused.items())
+    refused = [video for video in videos if (video.video_id, video.sha256) in failures]
+    ready = set(ready_videos(root, families, {video.video_id: video.sha256 for video in refused}))
+    return {video: failures[video.video_id, video.sha256] for video in refused if video.video_id not in ready}
+
+
+def refusal_reasons(root: StorePath, families: Families, videos: Iterable[VideoFile]) -> Counter[str]:
+    """Count the refusals of these videos by reason."""
+    return Counter(failure.reason for failure in refusals(root, families, videos).values())
 
 
 def in_words(reasons: Mapping[str, int]) -> str:

@@ -17,7 +17,7 @@ from flows.extraction.jobs import ExtractReport
 from flows.report.charts import against, histogram, intervals, shares, trait_edges
 from flows.report.drawing import Drawing
 from flows.report.summary import Summary, noteworthy
-from flows.report.tables import Column, Table, of_screen
+from flows.report.tables import Column, Table, numbers, of_screen
 from flows.session.console import counted
 from fusion.traits import TRAITS
 from fusion.uncertainty.intervals import Uncertainty
@@ -46,7 +46,7 @@ def outcome(summary: Summary) -> Drawing:
 def flags(summary: Summary) -> Table:
     """List the reasons to abstain."""
     rows = [(code, FLAGS.get(code, ""), *_part(count, len(summary.names))) for code, count in summary.flags().items()]
-    columns = (Column("reason", "code"), Column("meaning"), Column("videos", "number"), Column("share", "number"))
+    columns = (Column("reason", "code"), Column("meaning"), *numbers("videos", "share"))
     return Table("flags", "Scores that should not be used, by reason; one score may have several", columns, rows)
 
 
@@ -59,8 +59,7 @@ def refusals(summary: Summary) -> Table:
     columns = (
         Column("reason", "code"),
         Column("stage"),
-        Column("videos", "number"),
-        Column("share", "number"),
+        *numbers("videos", "share"),
         Column("message of the first"),
         Column("examples", "codes"),
     )
@@ -83,7 +82,7 @@ def material(summary: Summary) -> Table:
         figures = [f"{value:.4g}" for value in np.quantile(known, [0, 0.05, 0.5, 0.95, 1])] if len(known) else ["-"] * 5
         rows.append((name, fact.description, f"{len(known):,}", *figures))
     headings = ("videos", "least", "5 %", "median", "95 %", "greatest")
-    columns = (Column("column", "code"), Column("meaning"), *(Column(heading, "number") for heading in headings))
+    columns = (Column("column", "code"), Column("meaning"), *numbers(*headings))
     return Table("material", "Quality of the scored videos, as far as it is known", columns, rows)
 
 
@@ -100,14 +99,14 @@ def trait_statistics(summary: Summary) -> Table:
     """List mean, spread and quantiles of each trait."""
     scores = summary.scores.astype(np.float64)
     outside = ((scores < 0) | (scores > 1)).mean(axis=0)
-    numbers = [scores.mean(axis=0), scores.std(axis=0), *np.quantile(scores, [0, 0.05, 0.5, 0.95, 1], axis=0)]
+    measures = [scores.mean(axis=0), scores.std(axis=0), *np.quantile(scores, [0, 0.05, 0.5, 0.95, 1], axis=0)]
     rows = [
-        (trait, *(f"{values[place]:.3f}" for values in numbers), f"{outside[place]:.1%}")
+        (trait, *(f"{values[place]:.3f}" for values in measures), f"{outside[place]:.1%}")
         for place, trait in enumerate(TRAITS)
     ]
     headings = ("mean", "sd", "least", "5 %", "median", "95 %", "greatest", "outside 0 to 1")
     caption = f"Scores of {counted(len(scores), 'video')}; labels are in 0 to 1, scores are not clipped to that range"
-    return Table("statistics", caption, (Column("trait"), *(Column(name, "number") for name in headings)), rows)
+    return Table("statistics", caption, (Column("trait"), *numbers(*headings)), rows)
 
 
 def correlations(summary: Summary) -> Table | None:
@@ -119,7 +118,7 @@ def correlations(summary: Summary) -> Table | None:
         (trait, *(f"{value:.2f}" for value in values))
         for trait, values in zip(TRAITS, np.asarray(np.corrcoef(scores.T)).tolist(), strict=True)
     ]
-    columns = (Column("trait"), *(Column(trait, "number") for trait in TRAITS))
+    columns = (Column("trait"), *numbers(*TRAITS))
     return Table("correlations", "Pearson correlation between the scores of two traits", columns, rows)
 
 
@@ -139,8 +138,7 @@ def calibration(uncertainty: Uncertainty, summary: Summary) -> dict[str, Any] | 
         )
         for place, trait in enumerate(TRAITS)
     ]
-    headings = ("half width", "without any video", "ratio", "mean of these videos")
-    columns = (Column("trait"), *(Column(name, "number") for name in headings))
+    columns = (Column("trait"), *numbers("half width", "without any video", "ratio", "mean of these videos"))
     caption = f"Half widths of the {uncertainty.settings.confidence:.0%} intervals, on the scale of the labels"
     return {
         "found": found,
@@ -184,7 +182,7 @@ def stages(extraction: ExtractReport | None) -> Table | None:
         for name in STAGES
         if name in extraction.seconds
     ]
-    columns = (Column("stage"), Column("seconds of work", "number"), Column("share", "number"))
+    columns = (Column("stage"), *numbers("seconds of work", "share"))
     return Table("stages", "Seconds of work of all processes by stage; stages overlap", columns, rows)
 
 
@@ -200,9 +198,7 @@ def videos(summary: Summary) -> Table:
     columns = (
         Column("video", "code"),
         Column("why listed"),
-        *(Column(trait, "number") for trait in TRAITS),
-        Column("face coverage", "number"),
-        Column("interval width", "number"),
+        *numbers(*TRAITS, "face coverage", "interval width"),
         Column("flags"),
     )
     shown, total = len(rows), len(summary.names)

@@ -23,6 +23,11 @@ class Column:
     kind: Kind = "text"
 
 
+def numbers(*headings: str) -> tuple[Column, ...]:
+    """Return columns of numbers."""
+    return tuple(Column(heading, "number") for heading in headings)
+
+
 @dataclass(frozen=True, slots=True)
 class Table:
     """A table that readers can sort and filter.

@@ -103,17 +103,13 @@ def refused_files(settings: RunConfig, reason: str | None) -> Archive:
         UserError: the folder does not exist, or has no video in it.
     """
     from flows.archive.families import families_of
+    from flows.archive.outcomes import refusals
     from flows.archive.videos import Archive, videos_of
-    from storage.shards.store import FeatureStore
-    from storage.tables.failures import FailureLog
 
-    families, store = families_of(settings), FeatureStore(settings.store.path)
-    failures = FailureLog(settings.store.path).refused(families.features)
-    refused = {which for which, failure in failures.items() if reason is None or failure.reason == reason}
-    refused -= set(store.done(families.static).items()) & set(store.done(families.dynamic).items())
     with console.console.status("Looking at the videos"):
         files = videos_of(settings)
-    chosen = (file for file in files if (file.video_id, file.sha256) in refused)
+    refused = refusals(settings.store.path, families_of(settings), files)
+    chosen = (video for video, failure in refused.items() if reason is None or failure.reason == reason)
     return Archive(chosen, files.unread, files.passed_over)
 
 
