@@ -21,18 +21,9 @@ if TYPE_CHECKING:
 
 def show_extraction(report: ExtractReport, videos: Archive) -> None:
     """Print counts of videos and of other files found, and the time by stage."""
-    from flows.archive.outcomes import in_words
     from flows.archive.videos import counts
 
-    rows: list[tuple[str, str | Text]] = [
-        ("extracted", f"{report.extracted:,}"),
-        ("refused", f"{report.failed:,}" + (f": {in_words(report.reasons)}" if report.reasons else "")),
-        ("in the store before", f"{report.cached:,}"),
-    ]
-    if report.by_others:
-        rows.append(("done by other runs", f"{report.by_others:,}"))
-    if report.refused_before:
-        rows.append(("refused before", f"{report.refused_before:,} (see `traitline failures list`)"))
+    rows: list[tuple[str, str | Text]] = [*report.rows()]
     if videos.unread:
         rows.append(("not read", one_line(", ".join(sorted(videos.unread)))))
     if videos.passed_over:

@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 
 from pydantic import TypeAdapter
 
+from flows.archive.outcomes import in_words
 from flows.archive.videos import VideoFile
 from flows.session.errors import UserError
 from storage.files.commit import commit_file
@@ -62,6 +63,19 @@ class ExtractReport:
     seconds: dict[str, float]
     by_others: int = 0
     reasons: dict[str, int] = field(default_factory=dict)
+
+    def rows(self) -> list[tuple[str, str]]:
+        """Return the counts with their names, for a summary."""
+        rows = [
+            ("extracted", f"{self.extracted:,}"),
+            ("refused", f"{self.failed:,}" + (f": {in_words(self.reasons)}" if self.reasons else "")),
+            ("in the store before", f"{self.cached:,}"),
+        ]
+        if self.by_others:
+            rows.append(("done by other runs", f"{self.by_others:,}"))
+        if self.refused_before:
+            rows.append(("refused before", f"{self.refused_before:,} (see `traitline failures list`)"))
+        return rows
 
 
 class TooManyRefusedError(UserError):

@@ -25,7 +25,7 @@ def show_extraction(config: RunConfig, report: ExtractReport | None) -> None:
     """Publish counts of videos, if the extraction finished, and a table of the refused ones."""
     pages = Pages()
     if report is not None:
-        pages.markdown("extraction", _rows(_extracted(report)), "Extracted features")
+        pages.markdown("extraction", _rows(report.rows()), "Extracted features")
     _show_refused(pages, config)
 
 
@@ -55,7 +55,7 @@ def show_rescoring(report: RescoreReport) -> None:
 def show_run(config: RunConfig, report: RunReport) -> None:
     """Publish the results of a run from videos to the report, with a link to it."""
     pages = Pages()
-    rows = [] if report.extraction is None else _extracted(report.extraction)
+    rows = [] if report.extraction is None else report.extraction.rows()
     rows += [("model", str(report.model)), ("scored now", f"{report.scored_now:,}"), *_exported(report.export)]
     weights = [("weights", f"{config.weights}, a trial only" if config.weights == "random" else config.weights)]
     pages.markdown("summary", _rows([*rows, *weights, ("report", str(report.report))]), "Summary of the run")
@@ -75,17 +75,6 @@ def _show_refused(pages: Pages, config: RunConfig) -> None:
     if shown:
         part = f", the first {len(shown)} of {len(refused):,}" if len(shown) < len(refused) else ""
         pages.table("refused-videos", shown, f"Refused videos{part}")
-
-
-def _extracted(report: ExtractReport) -> list[tuple[str, str]]:
-    counts = {
-        "extracted": report.extracted,
-        "refused": report.failed,
-        "in the store before": report.cached,
-        "done by other runs": report.by_others,
-        "refused before": report.refused_before,
-    }
-    return [(name, f"{count:,}") for name, count in counts.items()]
 
 
 def _exported(report: ExportReport) -> list[tuple[str, str]]:
