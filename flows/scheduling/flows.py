@@ -77,7 +77,7 @@ def extract_archive(
             raise refusal
         files.check_whole()
 
-    return _carry_out("extract", _settings(settings, given, overrides), body)
+    return _carry_out("extract", body, settings, given, overrides, makes_store=True)
 
 
 @flow(name="train-model")
@@ -109,7 +109,7 @@ def train_model(
             announce_results.show_model(train(config, files))
         files.check_whole()
 
-    return _carry_out("train", _settings(settings, given, overrides, store_exists=True), body)
+    return _carry_out("train", body, settings, given, overrides)
 
 
 @flow(name="rescore-archive")
@@ -133,7 +133,7 @@ def rescore_archive(
             announce_results.show_rescoring(rescore(config, chosen_model(config)))
 
     given = {"store.path": store, "model": model}
-    return _carry_out("rescore", _settings(settings, given, overrides, store_exists=True), body)
+    return _carry_out("rescore", body, settings, given, overrides)
 
 
 @flow(name="export-scores")
@@ -164,7 +164,7 @@ def export_scores(
         announce_results.show_scores(export(config, files, chosen_model(config)))
         files.check_whole()
 
-    return _carry_out("export", _settings(settings, given, overrides, store_exists=True), body)
+    return _carry_out("export", body, settings, given, overrides)
 
 
 @flow(name="nightly")
@@ -200,20 +200,7 @@ def nightly(
         report.check()
         files.check_whole()
 
-    return _carry_out("nightly", _settings(settings, given, overrides, store_exists=True), body)
-
-
-def _settings(
-    file: Path | None, given: Mapping[str, Any], overrides: Mapping[str, Any] | None, *, store_exists: bool = False
-) -> Callable[[], RunConfig]:
-    def load() -> RunConfig:
-        config = load_config(file, parameters=given, overrides=overrides)
-        check_videos(config)  # before a store is created for them
-        if store_exists:
-            existing_store(config.store.path)
-        return config
-
-    return load
+    return _carry_out("nightly", body, settings, given, overrides)
 
 
 def _prepared(config: RunConfig, *, with_files: bool = False) -> tuple[RunConfig, Archive]:
@@ -221,11 +208,22 @@ def _prepared(config: RunConfig, *, with_files: bool = False) -> tuple[RunConfig
     return prepare(config, with_files=with_files)
 
 
-def _carry_out(name: str, load: Callable[[], RunConfig], body: Callable[[RunConfig], None]) -> State | None:
+def _carry_out(
+    name: str,
+    body: Callable[[RunConfig], None],
+    file: Path | None,
+    given: Mapping[str, Any],
+    overrides: Mapping[str, Any] | None,
+    *,
+    makes_store: bool = False,
+) -> State | None:
     """Run a flow's body. A user's mistake, or too many refused videos, becomes the message of a failed state."""
     stopping.remember()
     try:
-        config = load()
+        config = load_config(file, parameters=given, overrides=overrides)
+        check_videos(config)  # before a store is created for them
+        if not makes_store:
+            existing_store(config.store.path)
         with local_log(keep_settings(config, name)) as log:
             console.silence_libraries(log)  # Prefect's server keeps what Prefect logs
             with tags(TAG):

@@ -1,4 +1,8 @@
-"""Pictures of the feature networks on one file: layers, maps over the frame, filters, features over time."""
+"""Pictures of the feature networks on one file: layers, maps over the frame, filters, features over time.
+
+Every function raises UserError if the file cannot be used, and `extractors.errors.LayerError` if a layer, feature or
+filter is unknown or nothing activates it.
+"""
 
 from __future__ import annotations
 
@@ -29,12 +33,7 @@ LAST_MAPS = "conv5_block3_out"  # ResNet-50 averages these into its features
 
 
 def draw_static_layers(config: RunConfig, file: Path, layers: Sequence[str], count: int) -> Figure:
-    """Draw the strongest maps of layers of ResNet-50 on the middle face of a video, or on a picture.
-
-    Raises:
-        UserError: the file cannot be used.
-        extractors.errors.LayerError: the layer is unknown.
-    """
+    """Draw the strongest maps of layers of ResNet-50 on the middle face of a video, or on a picture."""
     face = _middle_face(config, file)
     network = static_network(config).model
     maps = {
@@ -50,12 +49,7 @@ def draw_static_layers(config: RunConfig, file: Path, layers: Sequence[str], cou
 
 
 def draw_cam(config: RunConfig, file: Path, features: Sequence[int] | None, count: int) -> Figure:
-    """Draw class activation maps of static features over the frame of the middle face.
-
-    Raises:
-        UserError: the file cannot be used.
-        extractors.errors.LayerError: the feature is unknown.
-    """
+    """Draw class activation maps of static features over the frame of the middle face."""
     face = _middle_face(config, file)
     network = static_network(config).model
     maps = layer_activations(network, prepared([face.crop]), [LAST_MAPS])[LAST_MAPS][0]
@@ -73,11 +67,7 @@ def draw_cam(config: RunConfig, file: Path, features: Sequence[int] | None, coun
 
 
 def draw_filters(config: RunConfig, layer: str, filters: Sequence[int] | None, count: int) -> Figure:
-    """Draw the inputs that excite filters of ResNet-50 most.
-
-    Raises:
-        extractors.errors.LayerError: no such layer or filter, or nothing activates it.
-    """
+    """Draw the inputs that excite filters of ResNet-50 most."""
     chosen = list(filters) if filters else list(range(count))
     found = maximise_filters(static_network(config).model, layer, chosen)
     # The network takes blue, green, red.
@@ -89,12 +79,7 @@ def draw_filters(config: RunConfig, layer: str, filters: Sequence[int] | None, c
 
 
 def draw_motion_layers(config: RunConfig, video: Path, layers: Sequence[str]) -> Figure:
-    """Draw the liveliest feature of layers of I3D through a video's first window.
-
-    Raises:
-        UserError: the video cannot be used.
-        extractors.errors.LayerError: the layer is unknown.
-    """
+    """Draw the liveliest feature of layers of I3D through a video's first window."""
     found = motion_maps(config, motion_of(config, video, [1]), list(dict.fromkeys(layers)))
     return plot_layers_over_time(
         {layer: windows[0] for layer, windows in found.items()},
@@ -113,12 +98,7 @@ def draw_evolution(
     *,
     moving: bool = False,
 ) -> Figure | FuncAnimation:
-    """Draw features of a layer of I3D over a video's first windows.
-
-    Raises:
-        UserError: the video cannot be used.
-        extractors.errors.LayerError: no such layer or feature.
-    """
+    """Draw features of a layer of I3D over a video's first windows."""
     found, chosen = _seen(config, video, layer, features, count, range(1, windows + 1))
     heading = heading_of(config.weights, f"Features of {layer} of I3D over time: {video.name}")
     return (animate_features if moving else plot_evolution)(found, chosen, heading=heading)
@@ -134,7 +114,7 @@ def draw_comparison(
     *,
     moving: bool = False,
 ) -> Figure | FuncAnimation:
-    """Draw heat maps of features side by side over one window, with the optical flow. Raises as `draw_evolution`."""
+    """Draw heat maps of features side by side over one window, with the optical flow."""
     found, chosen = _seen(config, video, layer, features, count, [window])
     heading = heading_of(config.weights, f"Where features of {layer} of I3D are active: {video.name}")
     if moving:
@@ -143,7 +123,7 @@ def draw_comparison(
 
 
 def draw_volume(config: RunConfig, video: Path, layer: str, feature: int | None, window: int) -> Figure:
-    """Draw one feature in space and time. Raises as `draw_evolution`."""
+    """Draw one feature in space and time."""
     found, (chosen,) = _seen(config, video, layer, None if feature is None else [feature], 1, [window])
     heading = heading_of(config.weights, f"Feature {chosen} of {layer} of I3D in space and time: {video.name}")
     return plot_volume(found[0], chosen, heading=heading)
