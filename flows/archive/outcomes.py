@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 from flows.archive.clips import ready_videos
 from flows.archive.families import Families, families_of
 from flows.archive.models import ModelReference, chosen_model
 from flows.archive.videos import VideoFile
 from flows.config.settings import RunConfig
-from flows.session.console import counted
+from flows.session.console import counted, tally
 from flows.session.errors import UserError
 from storage.exports.rows import Row, Unscored
 from storage.files.paths import StorePath
@@ -60,11 +60,6 @@ def refusal_reasons(root: StorePath, families: Families, videos: Iterable[VideoF
     return Counter(failure.reason for failure in refusals(root, families, videos).values())
 
 
-def in_words(reasons: Mapping[str, int]) -> str:
-    """Format the reasons with their counts, the most frequent first, as in "8 no_face, 2 truncated"."""
-    return ", ".join(f"{count:,} {reason}" for reason, count in Counter(reasons).most_common())
-
-
 def how_to_list(root: StorePath) -> str:
     """Return a hint at the command that lists refusals."""
     return f"`traitline failures list --store {root}` says why"
@@ -78,9 +73,9 @@ def without_features(root: StorePath, families: Families, videos: Sequence[Video
         return f"none of {count} has features that were made with these settings; run `traitline extract` first"
     if refused == len(videos):
         both = "the only video was" if refused == 1 else f"all {count} were"
-        return f"{both} refused ({in_words(reasons)}); {how_to_list(root)}"
+        return f"{both} refused ({tally(reasons)}); {how_to_list(root)}"
     return (
-        f"none of {count} has features: {refused:,} refused ({in_words(reasons)}), {len(videos) - refused:,} not "
+        f"none of {count} has features: {refused:,} refused ({tally(reasons)}), {len(videos) - refused:,} not "
         f"extracted yet; {how_to_list(root)}"
     )
 

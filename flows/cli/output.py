@@ -11,7 +11,7 @@ from rich.text import Text
 
 from extractors.preparation.stopwatch import STAGES
 from flows.config.settings import RunConfig
-from flows.session.console import one_line, summary
+from flows.session.console import one_line, summary, tally
 
 if TYPE_CHECKING:
     from flows.archive.videos import Archive
@@ -21,13 +21,12 @@ if TYPE_CHECKING:
 
 def show_extraction(report: ExtractReport, videos: Archive) -> None:
     """Print counts of videos and of other files found, and the time by stage."""
-    from flows.archive.videos import counts
 
     rows: list[tuple[str, str | Text]] = [*report.rows()]
     if videos.unread:
         rows.append(("not read", one_line(", ".join(sorted(videos.unread)))))
     if videos.passed_over:
-        rows.append(("passed over", one_line(counts(videos.passed_over))))
+        rows.append(("passed over", one_line(tally(videos.passed_over))))
     if report.seconds:
         rows.append(("seconds of work", time_line(report.seconds)))
     summary("Videos", rows)

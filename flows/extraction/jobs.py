@@ -8,8 +8,8 @@ from datetime import UTC, datetime
 
 from pydantic import TypeAdapter
 
-from flows.archive.outcomes import in_words
 from flows.archive.videos import VideoFile
+from flows.session.console import tally
 from flows.session.errors import UserError
 from storage.files.commit import commit_file
 from storage.files.paths import StorePath
@@ -68,7 +68,7 @@ class ExtractReport:
         """Return the counts with their names, for a summary."""
         rows = [
             ("extracted", f"{self.extracted:,}"),
-            ("refused", f"{self.failed:,}" + (f": {in_words(self.reasons)}" if self.reasons else "")),
+            ("refused", f"{self.failed:,}" + (f": {tally(self.reasons)}" if self.reasons else "")),
             ("in the store before", f"{self.cached:,}"),
         ]
         if self.by_others:

@@ -11,7 +11,7 @@ from typing import Any
 from flows.archive.families import Families, families_of
 from flows.archive.model_card import INTENDED, limits
 from flows.archive.models import ModelReference
-from flows.archive.outcomes import export_rows, how_to_list, in_words
+from flows.archive.outcomes import export_rows, how_to_list
 from flows.archive.videos import Archive
 from flows.config.settings import RunConfig
 from flows.pipeline.prepare import chosen_columns
@@ -66,7 +66,7 @@ def export(config: RunConfig, videos: Archive, model: ModelReference) -> ExportR
 
     write_export(path, chosen(), columns, lambda: _about(config, families, model, metadata, reasons, videos.unread))
     scored = reasons.pop("", 0)
-    others = f"; without a score: {in_words(reasons)}; {how_to_list(config.store.path)}" if reasons else ""
+    others = f"; without a score: {console.tally(reasons)}; {how_to_list(config.store.path)}" if reasons else ""
     console.say(f"Export: {console.counted(scored, 'video')} scored{others}")
     if undated:
         console.say(

@@ -15,7 +15,7 @@ from prefect import State
 from prefect.futures import PrefectFuture
 
 from flows.archive.families import Families, families_of
-from flows.archive.outcomes import how_to_list, in_words, refusal_reasons
+from flows.archive.outcomes import how_to_list, refusal_reasons
 from flows.archive.videos import Archive
 from flows.config.settings import RunConfig
 from flows.extraction.extractor import Extractor
@@ -88,7 +88,7 @@ def extract(config: RunConfig, videos: Archive) -> ExtractReport:
     if work.refused > config.extract.max_failed_fraction * work.count:
         limit = f", more than extract.max_failed_fraction allows ({config.extract.max_failed_fraction:g})"
         raise TooManyRefusedError(
-            f"{work.refused:,} of {console.counted(work.count, 'video')} refused ({in_words(reasons)})"
+            f"{work.refused:,} of {console.counted(work.count, 'video')} refused ({console.tally(reasons)})"
             f"{limit if work.refused < work.count else ''}; {how_to_list(config.store.path)}"
         )
     return report
@@ -98,7 +98,7 @@ def _known(config: RunConfig, families: Families, videos: Archive, work: WorkLis
     """Say what the store knows about the videos if there is nothing to decode."""
     if not work.refused_before:
         return f"{console.counted(work.cached, 'video')} known to the store"
-    reasons = in_words(refusal_reasons(config.store.path, families, videos))
+    reasons = console.tally(refusal_reasons(config.store.path, families, videos))
     refused = f"{console.counted(work.refused_before, 'video')} refused before ({reasons})"
     cached = f"{work.cached:,} known to the store, " if work.cached else ""
     return f"{cached}{refused}; {how_to_list(config.store.path)}"

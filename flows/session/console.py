@@ -6,7 +6,7 @@ import logging
 import os
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -42,6 +42,12 @@ def counted(count: int, noun: str, nouns: str | None = None) -> str:
     """Format a number with its noun, as in "1 video" and "1,000 videos"; `nouns` is an irregular plural."""
     several = nouns if nouns is not None else f"{noun}s"
     return f"{count:,} {noun if count == 1 else several}"
+
+
+def tally(counts: Mapping[str, int]) -> str:
+    """Format counts, the largest first, as in "8 no_face, 2 truncated"."""
+    ordered = sorted(counts.items(), key=lambda item: (-item[1], item[0]))
+    return ", ".join(f"{count:,} {name}" for name, count in ordered)
 
 
 def one_line(text: str) -> str:

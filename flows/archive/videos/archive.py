@@ -194,7 +194,7 @@ def _archive(
         raise UserError(f"two files would both be the video {found.doubled[0]!r}: rename one of them")
     if not found.videos:
         unread = f"; cannot read {_named(found.unread)}" if found.unread else ""
-        passed = f"; passed over: {counts(found.passed_over)}" if found.passed_over else ""
+        passed = f"; passed over: {console.tally(found.passed_over)}" if found.passed_over else ""
         raise UserError(f"{place} holds no video files (.mp4, .mov, .avi and similar){unread}{passed}; check the path")
     known = _read_digests(digests)
     remembered, videos = {}, []
@@ -213,13 +213,6 @@ def _archive(
     return Archive(videos, found.unread, found.passed_over)
 
 
-def counts(passed_over: Mapping[str, int]) -> str:
-    """Format what was passed over, the most frequent kind first, as in "12 .jpg, 3 .txt, 1 hidden"."""
-    return ", ".join(
-        f"{count:,} {kind}" for kind, count in sorted(passed_over.items(), key=lambda item: (-item[1], item[0]))
-    )
-
-
 def _named(reasons: Mapping[str, str]) -> str:
     names = [f"{name} ({reason})" for name, reason in sorted(reasons.items())]
     return some_of(names)
@@ -233,7 +226,7 @@ def _say_found(found: Found) -> None:
         count = console.counted(len(found.linked_twice), "linked folder")
         console.say(f"Passed over {count} whose targets are read under another name: {twice}")
     if found.passed_over:
-        console.say(console.one_line(f"Passed over: {counts(found.passed_over)}"))
+        console.say(console.one_line(f"Passed over: {console.tally(found.passed_over)}"))
 
 
 def _say_listed(path: Path, listed: Listed) -> None:

@@ -55,9 +55,8 @@ def list_failures(
             console.say("no failures" + (f" with the reason {reason}{did_you_mean(reason, known)}" if reason else ""))
             return
         show_table(_table(chosen[: limit if limit else None], with_time=all_attempts))
-        counts = Counter(failure.reason for _, failure in chosen).most_common()
-        reasons = ", ".join(f"{count:,} {code}" for code, count in counts)
-        console.say(f"{console.counted(len(chosen), 'failure')}: {reasons}")
+        reasons = Counter(failure.reason for _, failure in chosen)
+        console.say(f"{console.counted(len(chosen), 'failure')}: {console.tally(reasons)}")
         if limit and len(chosen) > limit:
             console.say(f"{limit:,} of them shown; --limit 0 shows all")
 
