@@ -75,7 +75,7 @@ def digest_of(path: Path) -> str:
     return hashlib.sha256("".join(lines).encode()).hexdigest()
 
 
-def say_unmatched(title: str, matched: LabelledVideos) -> None:
+def report_unmatched(title: str, matched: LabelledVideos) -> None:
     """Report videos without a label, and labels without a video.
 
     If all videos are labelled, labels without a video are reported only if they are few: people often use the labels of

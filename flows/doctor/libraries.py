@@ -56,7 +56,7 @@ print(json.dumps([prefect.__version__, PREFECT_API_URL.value(), str(PREFECT_HOME
 """
 
 
-def look_at_libraries() -> Iterator[Finding]:
+def check_libraries() -> Iterator[Finding]:
     """Check OpenCV, TensorFlow, CUDA, MediaPipe without a network, and Prefect."""
     with ThreadPoolExecutor() as pool:
         answers = pool.map(_ask, (_TV_L1, _TENSORFLOW, _GPU_ENGINE, _MEDIAPIPE, _PREFECT))

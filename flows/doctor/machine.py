@@ -48,7 +48,7 @@ class Finding:
     cure: str = ""
 
 
-def look_at_python() -> Iterator[Finding]:
+def check_python() -> Iterator[Finding]:
     """Check the interpreter and the versions of all required packages."""
     wanted = SpecifierSet(metadata("traitline")["Requires-Python"])
     if platform.python_version() in wanted:
@@ -77,7 +77,7 @@ def look_at_python() -> Iterator[Finding]:
         yield Finding("OpenCV's wheels", "fault", f"{', '.join(wheels)} overwrite each other", cure)
 
 
-def look_at_machine() -> Iterator[Finding]:
+def check_machine() -> Iterator[Finding]:
     """Check processors and memory for this process, and the disks for temporary files and downloads."""
     yield Finding("processors", "ok", f"{counted(usable_cores(), 'core')}, {platform.machine()}")
     memory = _memory_gb()
@@ -101,7 +101,7 @@ def look_at_machine() -> Iterator[Finding]:
             yield Finding(subject, level, f"{folder} cannot be written: {reason}", cure)
 
 
-def look_at_assets(config: RunConfig) -> Iterator[Finding]:
+def check_assets(config: RunConfig) -> Iterator[Finding]:
     """Check that the face detector and the networks' weights exist and are intact."""
     named = os.environ.get(catalog.ENVIRONMENT_VARIABLE)
     if named and not Path(named).is_dir():

@@ -17,7 +17,7 @@ from storage.layout import open_store
 SKEW_S = 5.0
 
 
-def look_at_store(root: str | StorePath) -> Iterator[Finding]:
+def check_store(root: str | StorePath) -> Iterator[Finding]:
     """Check that a store can be read, written, and shared by several runs. Leaves nothing behind."""
     try:
         folder = open_store(root)
@@ -28,10 +28,10 @@ def look_at_store(root: str | StorePath) -> Iterator[Finding]:
     yield Finding("store", "ok", f"{folder} can be read" if there else f"{folder} does not exist yet; a run creates it")
     if isinstance(folder, Path):
         yield disk("disk of the store", folder, "name another folder with --store DIR")
-    yield from _look_at_writing(folder)
+    yield from _check_writing(folder)
 
 
-def _look_at_writing(folder: StorePath) -> Iterator[Finding]:
+def _check_writing(folder: StorePath) -> Iterator[Finding]:
     place = folder
     while isinstance(place, Path) and not place.is_dir():
         place = place.absolute().parent

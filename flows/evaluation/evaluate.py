@@ -15,7 +15,7 @@ from typing import Any
 
 from flows.archive.clips import read_clips, ready_videos
 from flows.archive.families import Families, families_of
-from flows.archive.labels import digest_of, labels_of, nothing_labelled, say_unmatched
+from flows.archive.labels import digest_of, labels_of, nothing_labelled, report_unmatched
 from flows.archive.uncertainty import quality_of
 from flows.archive.videos import known_videos
 from flows.config.settings import RunConfig
@@ -152,7 +152,7 @@ def _cached(config: RunConfig) -> _Material:
     if not ready:
         cause = nothing_labelled(config, families, videos, labels, matched)
         raise UserError(f"{cause}; --labels-only evaluates what needs no features") from cause
-    say_unmatched("Evaluate", matched)
+    report_unmatched("Evaluate", matched)
     cached = {clip.tokens.video_id: clip for clip in read_clips(config.store.path, families, ready)}
     rows = [row for row, video_id in enumerate(matched.video_ids) if video_id in cached]
     in_order = [cached[matched.video_ids[row]] for row in rows]

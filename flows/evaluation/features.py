@@ -13,7 +13,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from flows.archive.families import Families, families_of
-from flows.archive.labels import labels_of, nothing_labelled, say_unmatched
+from flows.archive.labels import labels_of, nothing_labelled, report_unmatched
 from flows.archive.videos import known_videos
 from flows.config.settings import RunConfig
 from flows.session import console
@@ -71,7 +71,7 @@ def evaluate_families(config: RunConfig) -> dict[Kind, FamilyEvaluation]:
     wanted = {kind: [video for video in store.done(getattr(families, kind)) if video in person_of] for kind in kinds}
     if not all(wanted.values()):
         raise nothing_labelled(config, families, videos, labels, matched)
-    say_unmatched("Evaluate features", matched)
+    report_unmatched("Evaluate features", matched)
     with console.stage("Evaluate features", sum(map(len, wanted.values()))) as stage:
         return {
             kind: _evaluate(config, families, kind, wanted[kind], person_of, labels.subjects_known, stage)

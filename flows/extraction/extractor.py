@@ -111,7 +111,7 @@ class _Intake:
         self.static, self.dynamic = _Tokens() if self.job.static else None, _Tokens() if self.job.dynamic else None
 
     @contextmanager
-    def bearing_faults(self) -> Iterator[None]:
+    def isolating_faults(self) -> Iterator[None]:
         """Refuse only this video, and not its shard, if the block raises an exception."""
         try:
             yield
@@ -217,7 +217,7 @@ class Extractor:
                     if isinstance(part, Motion):
                         part = self._with_optical_flow(part, watch)
                     if intake.error is None:
-                        with intake.bearing_faults():
+                        with intake.isolating_faults():
                             self._take(part, intake, static_batches, dynamic_batches)
                     # A batch has several videos, so an error of a network is not the fault of one of them.
                     static_batches.flush_if_full()
@@ -328,7 +328,7 @@ class Extractor:
         rows: dict[Family, list[VideoFeatures]] = {families.faces: [], families.static: [], families.dynamic: []}
         for intake in intakes:
             if intake.error is None:
-                with intake.bearing_faults():
+                with intake.isolating_faults():
                     finished = {
                         family: tokens.finish(intake.job.video, family.quality)
                         for family, tokens in ((families.static, intake.static), (families.dynamic, intake.dynamic))

@@ -33,7 +33,7 @@ from storage.errors import UnreachableError
 CONNECT_S = 10
 
 
-def passes_by_itself(_task: Task[..., Any], _run: TaskRun, state: State) -> bool:
+def worth_retrying(_task: Task[..., Any], _run: TaskRun, state: State) -> bool:
     """Return whether to retry a shard. A store that refuses, for example for a full disk, will refuse again."""
     error = state.result(raise_on_failure=False)
     if stopping.asked() or isinstance(error, StopAskedError | PoolClosedError):
@@ -45,7 +45,7 @@ shard_task = task(
     retries=2,
     retry_delay_seconds=10,
     retry_jitter_factor=0.5,
-    retry_condition_fn=passes_by_itself,
+    retry_condition_fn=worth_retrying,
     cache_policy=NO_CACHE,
 )
 

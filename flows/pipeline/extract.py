@@ -65,10 +65,10 @@ def extract(config: RunConfig, videos: Archive) -> ExtractReport:
         resources.enter_context(leases)
         stage = resources.enter_context(console.stage("Extract", work.count, Pages().progress("Extract")))
         if config.extract.runner == "local":
-            states = work_off(work, leases, stage, partial[Any](extract_shard, extractor))
+            states = extract_locally(work, leases, stage, partial[Any](extract_shard, extractor))
             outcomes = [state.result(raise_on_failure=False) for state in states]
         else:
-            outcomes = hand_out(work, leases, stage, runner)
+            outcomes = extract_in_workers(work, leases, stage, runner)
     shards: list[ShardReport] = []
     for outcome in outcomes:
         # Not before all are done: a failed shard must not prevent the others.
@@ -104,7 +104,7 @@ def _known(config: RunConfig, families: Families, videos: Archive, work: WorkLis
     return f"{cached}{refused}; {how_to_list(config.store.path)}"
 
 
-def work_off(
+def extract_locally(
     work: WorkList, leases: Leases, stage: console.Stage, extract_claimed: Callable[..., State], *, poll_s: float = 2.0
 ) -> list[State]:
     """Claim and extract shard after shard until all videos are done, by this run or others.
@@ -138,7 +138,7 @@ def work_off(
             return states
 
 
-def hand_out(
+def extract_in_workers(
     work: WorkList, leases: Leases, stage: console.Stage, runner: Runner, *, poll_s: float = 2.0
 ) -> list[ShardReport | BaseException]:
     """Give shard after shard to workers, which claim them, until all videos are done, by this run or others.

@@ -13,7 +13,7 @@ import platformdirs
 
 from flows.archive.clips import StoredClips, ready_videos
 from flows.archive.families import Families, families_of
-from flows.archive.labels import digest_of, labels_of, nothing_labelled, say_unmatched
+from flows.archive.labels import digest_of, labels_of, nothing_labelled, report_unmatched
 from flows.archive.models import ModelReference
 from flows.archive.uncertainty import uncertainty_of
 from flows.archive.videos import Archive
@@ -100,7 +100,7 @@ def train(config: RunConfig, videos: Archive) -> ModelReference:
     checkpoint.unlink()
     console.say(f"Train: {model} from {console.counted(len(fit), 'clip')}, {_verdict(metadata)}")
     console.say(f"Train: {_calibrated(uncertainty)}")
-    say_unmatched("Train", matched)
+    report_unmatched("Train", matched)
     if not labels.subjects_known:
         console.say(
             "Train: the label file has no subject column, so clips of one person may be in both training and "

@@ -36,7 +36,7 @@ from pydantic import BaseModel, Field, TypeAdapter, ValidationError
 from flows.config.load import read_yaml
 from flows.session.errors import UserError
 
-WATCH = "traitline: runs without a sign of life have crashed"  # name of the automation on the server
+CRASH_AUTOMATION = "traitline: runs without a sign of life have crashed"  # name of the automation on the server
 TAG = "traitline"  # on all runs of the deployments, and on their steps
 SILENT_HEARTBEATS = 3
 HEARTBEAT = "prefect.flow-run.heartbeat"
@@ -160,7 +160,7 @@ def make_pool(name: str, kind: str) -> None:
         raise UserError(f"the work pool {name} has the type {found.type}, not {kind}; delete it or name another pool")
 
 
-def make_watch(heartbeat_s: int) -> None:
+def make_crash_automation(heartbeat_s: int) -> None:
     """Have the server mark a run as crashed, which frees its slots, when three heartbeats in a row are missing.
 
     Workers report runs whose process dies; this automation covers the loss of a worker or its machine.
@@ -169,7 +169,7 @@ def make_watch(heartbeat_s: int) -> None:
         heartbeat_s: seconds between two heartbeats of a run, PREFECT_FLOWS_HEARTBEAT_FREQUENCY.
     """
     wanted = AutomationCore(
-        name=WATCH,
+        name=CRASH_AUTOMATION,
         description="Created by `traitline deploy`: a run whose process and worker are gone does not stay Running.",
         trigger=EventTrigger(
             posture=Posture.Proactive,
@@ -185,7 +185,7 @@ def make_watch(heartbeat_s: int) -> None:
         actions=[ChangeFlowRunState(state=StateType.CRASHED, message="No heartbeat: the run's process is gone.")],
     )
     with get_client(sync_client=True) as client:
-        known = client.read_automations_by_name(WATCH)
+        known = client.read_automations_by_name(CRASH_AUTOMATION)
         if known:
             client.update_automation(known[0].id, wanted)
         else:

@@ -97,7 +97,7 @@ def serve(
 
 
 def _put_on_server(api: str, entries: list[Entry], kind: str, gpu_slots: int) -> None:
-    from flows.scheduling.deployments import build, make_pool, make_watch, server_at
+    from flows.scheduling.deployments import build, make_crash_automation, make_pool, server_at
     from flows.scheduling.gpu_slots import make_slots
 
     deployments = [build(entry) for entry in entries]
@@ -107,7 +107,7 @@ def _put_on_server(api: str, entries: list[Entry], kind: str, gpu_slots: int) ->
             console.say(f"work pool {name} ({kind})")
         make_slots(gpu_slots)
         console.say(f"GPU slots: {gpu_slots}")
-        make_watch(_heartbeat_s(entries))
+        make_crash_automation(_heartbeat_s(entries))
         for deployment in deployments:
             deployment.apply()
             console.say(f"deployment {deployment.full_name}{_when(deployment)}")

@@ -49,15 +49,15 @@ def doctor(
 
 
 def _findings(settings: RunConfig) -> Iterator[Finding]:
-    from flows.doctor.libraries import look_at_libraries
-    from flows.doctor.machine import look_at_assets, look_at_machine, look_at_python
-    from flows.doctor.store import look_at_store
+    from flows.doctor.libraries import check_libraries
+    from flows.doctor.machine import check_assets, check_machine, check_python
+    from flows.doctor.store import check_store
 
-    yield from look_at_python()
-    yield from look_at_machine()
-    yield from look_at_libraries()
-    yield from look_at_assets(settings)
-    yield from look_at_store(settings.store.path)
+    yield from check_python()
+    yield from check_machine()
+    yield from check_libraries()
+    yield from check_assets(settings)
+    yield from check_store(settings.store.path)
 
 
 def _show(findings: list[Finding]) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from flows.archive.families import families_of
-from flows.archive.labels import check_labels_meet, say_unmatched
+from flows.archive.labels import check_labels_meet, report_unmatched
 from flows.archive.outcomes import model_for
 from flows.archive.videos import Archive, VideoFile
 from flows.config.load import load_config
@@ -101,15 +101,15 @@ def test_labels_of_other_clips_are_shown_beside_the_videos(config):
 
 def test_labels_of_a_whole_data_set_beside_a_few_of_its_clips_are_no_cause_for_alarm(tmp_path, capsys):
     labels = read_labels(label(tmp_path, *(f"{number:04d}.mp4" for number in range(6000))))
-    say_unmatched("Train", match_labels(labels, [f"{number:04d}.mp4" for number in range(10)]))
+    report_unmatched("Train", match_labels(labels, [f"{number:04d}.mp4" for number in range(10)]))
     assert capsys.readouterr().err == ""
-    say_unmatched("Train", match_labels(labels, [*(f"{number:04d}.mp4" for number in range(9)), "new.mp4"]))
+    report_unmatched("Train", match_labels(labels, [*(f"{number:04d}.mp4" for number in range(9)), "new.mp4"]))
     said = capsys.readouterr().err
     assert (
         said
         == "Train: 1 of 10 videos has no label: new.mp4 (labels without a video: 0009.mp4, 0010.mp4 and 5989 more)\n"
     )
-    say_unmatched("Train", match_labels(labels, [f"{number:04d}.mp4" for number in range(5999)]))
+    report_unmatched("Train", match_labels(labels, [f"{number:04d}.mp4" for number in range(5999)]))
     assert capsys.readouterr().err == "Train: 1 label without a video: 5999.mp4\n"
 
 

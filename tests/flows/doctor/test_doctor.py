@@ -100,12 +100,12 @@ def test_folders_that_cannot_be_written_or_are_not_there(traitline, tmp_path):
 
 @pytest.mark.parametrize("disk", ["full", "read-only"])
 def test_a_disk_that_takes_nothing(disk, small_disk, tmp_path):
-    from flows.doctor.store import look_at_store
+    from flows.doctor.store import check_store
 
     mounted: SmallDisk = small_disk(1 << 20, files=1 if disk == "full" else 100)
     if disk == "read-only":
         mounted.make_read_only()
-    found = {finding.subject: finding for finding in look_at_store(mounted.folder)}
+    found = {finding.subject: finding for finding in check_store(mounted.folder)}
     assert found["writing there"].level == "fault"
     assert ("Read-only" if disk == "read-only" else "full") in found["writing there"].found
     assert found["disk of the store"].level == "fault"  # 1 MB is not much

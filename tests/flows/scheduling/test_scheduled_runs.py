@@ -17,7 +17,7 @@ from prefect_machine import BIN, ROOT, nightly_every, wait_for
 from flows.archive.families import families_of
 from flows.archive.videos import known_videos
 from flows.config.load import load_config
-from flows.scheduling.deployments import WATCH
+from flows.scheduling.deployments import CRASH_AUTOMATION
 from flows.scheduling.gpu_slots import GPU_LIMIT
 
 
@@ -71,7 +71,7 @@ def test_deploy_can_be_done_again_and_says_what_prefect_itself_reads_in_the_file
     prefect_server.traitline("deploy", "--gpu-slots", "3")
     assert said_of(prefect_server) == first
     assert prefect_server.ask(f"/v2/concurrency_limits/{GPU_LIMIT}")["limit"] == 3
-    assert [found["name"] for found in prefect_server.ask("/automations/filter", offset=0)].count(WATCH) == 1
+    assert [found["name"] for found in prefect_server.ask("/automations/filter", offset=0)].count(CRASH_AUTOMATION) == 1
     assert prefect_server.ask("/work_pools/traitline")["type"] == "process"
     command = [BIN / "prefect", "--no-prompt", "deploy", "--all"]
     subprocess.run(command, cwd=ROOT, env=prefect_server.environment, check=True, capture_output=True)
