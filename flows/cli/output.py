@@ -10,7 +10,6 @@ from rich.table import Table
 from rich.text import Text
 
 from extractors.preparation.stopwatch import STAGES
-from flows.config.settings import RunConfig
 from flows.session.console import one_line, summary, tally
 
 if TYPE_CHECKING:
@@ -32,21 +31,21 @@ def show_extraction(report: ExtractReport, videos: Archive) -> None:
     summary("Videos", rows)
 
 
-def show_run(config: RunConfig, report: RunReport, videos: Archive) -> None:
+def show_run(weights: str, report: RunReport, videos: Archive) -> None:
     """Summarise a run and say where its results are."""
     if report.extraction is not None:
         show_extraction(report.extraction, videos)
     count = report.export.scored + sum(report.export.reasons.values())
-    weights = Text(config.weights)
-    if config.weights == "random":
-        weights = Text.assemble((config.weights, "bold yellow"), ", a trial only")
+    shown = Text(weights)
+    if weights == "random":
+        shown = Text.assemble((weights, "bold yellow"), ", a trial only")
     summary(
         "Done",
         [
             ("model", str(report.model)),
             ("scored", f"{report.export.scored} of {count}, {report.scored_now} of them now"),
             *(("", f"{count} without a score: {reason}") for reason, count in report.export.reasons.items()),
-            ("weights", weights),
+            ("weights", shown),
             ("CSV", str(report.export.path)),
             ("report", str(report.report)),
         ],

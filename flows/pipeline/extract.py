@@ -30,6 +30,7 @@ from flows.session import console, stopping
 from flows.session.environment import settle_environment
 from flows.session.errors import USER_ERRORS
 from flows.session.server import prefect_api
+from storage.files.paths import StorePath
 from storage.leases.leases import Leases
 
 log = logging.getLogger(__name__)
@@ -52,7 +53,7 @@ def extract(config: RunConfig, videos: Archive) -> ExtractReport:
     families = families_of(config)
     work = WorkList(videos, config, families)
     if not work.count:
-        console.say(f"Extract: nothing to decode: {_known(config, families, videos, work)}")
+        console.say(f"Extract: nothing to decode: {_known(config.store.path, families, videos, work)}")
         return ExtractReport(0, 0, work.cached, work.refused_before, {})
     with ExitStack() as resources:
         resources.enter_context(prefect_api())  # shards are tasks
@@ -94,14 +95,14 @@ def extract(config: RunConfig, videos: Archive) -> ExtractReport:
     return report
 
 
-def _known(config: RunConfig, families: Families, videos: Archive, work: WorkList) -> str:
+def _known(root: StorePath, families: Families, videos: Archive, work: WorkList) -> str:
     """Say what the store knows about the videos if there is nothing to decode."""
     if not work.refused_before:
         return f"{console.counted(work.cached, 'video')} known to the store"
-    reasons = console.tally(refusal_reasons(config.store.path, families, videos))
+    reasons = console.tally(refusal_reasons(root, families, videos))
     refused = f"{console.counted(work.refused_before, 'video')} refused before ({reasons})"
     cached = f"{work.cached:,} known to the store, " if work.cached else ""
-    return f"{cached}{refused}; {how_to_list(config.store.path)}"
+    return f"{cached}{refused}; {how_to_list(root)}"
 
 
 def extract_locally(

@@ -13,6 +13,7 @@ from extractors import dynamic, static
 from extractors.dynamic.extractor import DynamicFeatureExtractor
 from extractors.errors import VideoError
 from extractors.faces.crops import Window, plan_windows
+from extractors.faces.settings import CropSettings
 from extractors.faces.track import FaceTrack
 from extractors.networks import SIDE_PX
 from extractors.optical_flow.computer import OpticalFlowComputer, loop_to, scale_for_i3d
@@ -59,7 +60,7 @@ def faces_of(config: RunConfig, path: Path) -> list[Face]:
             frames = reader.frames(path, [crop.frame for crop in crops])
     except VideoError as error:
         raise _unusable(path, error) from error
-    windows = _planned(config, parts)
+    windows = _planned(config.crops, parts)
     faces = []
     for crop in crops:
         box = next(window.box for window in windows if window.first_frame <= crop.frame <= window.last_frame)
@@ -94,7 +95,9 @@ def motion_of(config: RunConfig, path: Path, numbers: Sequence[int]) -> list[Mot
         raise _unusable(path, error) from error
     motion = [part for part in parts if isinstance(part, Motion)]
     if not motion:
-        raise UserError(f"{path} has {counted(len(_planned(config, parts)), 'window')} of motion; choose one of them")
+        raise UserError(
+            f"{path} has {counted(len(_planned(config.crops, parts)), 'window')} of motion; choose one of them"
+        )
     return motion
 
 
@@ -144,10 +147,10 @@ def motion_maps(config: RunConfig, motion: Sequence[Motion], layers: Sequence[st
     return found
 
 
-def _planned(config: RunConfig, parts: Sequence[Part]) -> list[Window]:
+def _planned(settings: CropSettings, parts: Sequence[Part]) -> list[Window]:
     """Return the windows that the child process planned, which follow from the track."""
     (track,) = (part for part in parts if isinstance(part, FaceTrack))
-    return plan_windows(track, config.crops)
+    return plan_windows(track, settings)
 
 
 def _middle(picture: np.ndarray) -> Face:

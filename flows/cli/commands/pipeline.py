@@ -95,7 +95,7 @@ def _run(settings: RunConfig, files: Archive) -> None:
         model_for(settings, files)
     from flows.pipeline.run import run as run_flow
 
-    show_run(settings, run_flow(settings, files), files)
+    show_run(settings.weights, run_flow(settings, files), files)
 
 
 @pipeline_app.command(epilog="Example: `traitline extract --videos clips --store store`")
