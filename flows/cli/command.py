@@ -82,7 +82,7 @@ def command(
     Raises:
         typer.Exit: with the exit status, unless it is 0.
     """
-    with one_line_for_mistakes():
+    with plain_command():
         settings = load_config(config, flags=flags, assignments=assignments)
         if check is not None:
             check(settings)

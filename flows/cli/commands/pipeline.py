@@ -42,7 +42,6 @@ def _step(
     """Check the settings and Prefect's server, list the videos, and run the block as a command.
 
     Args:
-        ctx: of the command.
         with_files: whether the step needs the videos' files; otherwise those that the store knows will do.
         with_labels: whether the step needs labels.
     """

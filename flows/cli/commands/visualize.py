@@ -61,9 +61,9 @@ def _drawing(
 ) -> Iterator[RunConfig]:
     """Check the arguments and run the block, which draws and saves, with settled weights.
 
+    Commands that take a model need an existing store; the others only keep their log in it.
+
     Args:
-        ctx: of the command. Only commands that take a model need a store that exists; the others keep only their log in
-            it.
         needs: networks whose weights must be available.
         file: to draw, if it is not a video of the store.
         animates: whether `out` may be a GIF.
