@@ -14,7 +14,7 @@ from extractors.assets.own import find_own
 from extractors.faces.quality import QUALITY
 from extractors.faces.track import FACE_ROW
 from extractors.optical_flow.computer import OpticalFlowComputer
-from flows.config.settings import RunConfig
+from flows.config.settings import RunConfig, Weights
 from flows.session.errors import UserError
 from storage.files.paths import StorePath
 from storage.shards.family import Family
@@ -46,7 +46,7 @@ def families_of(config: RunConfig) -> Families:
     one key for both, a run with another `store.dtype` would add to the existing features, and models and scores would
     come from a mixture that nothing records. The price is that float32 features are computed again for float16.
     """
-    weights = settled_weights(config)
+    weights = settled_weights(config.weights)
     faces = {
         "video": config.video.numerics,
         "faces": config.faces.numerics,
@@ -140,15 +140,15 @@ def _without_auto(config: RunConfig) -> RunConfig:
     return pretrained
 
 
-def settled_weights(config: RunConfig) -> Literal["pretrained", "random"]:
-    """Return the weights of a configuration that `settle_weights` has settled.
+def settled_weights(weights: Weights) -> Literal["pretrained", "random"]:
+    """Return weights that `settle_weights` has settled.
 
     Raises:
         ValueError: they are still "auto".
     """
-    if config.weights == "auto":
+    if weights == "auto":
         raise ValueError("weights must be settled first: see settle_weights")
-    return config.weights
+    return weights
 
 
 def static_weights(config: RunConfig) -> str:
@@ -156,9 +156,9 @@ def static_weights(config: RunConfig) -> str:
     return config.static.weights if config.static.weights is not None else config.weights
 
 
-def asset_folder(config: RunConfig, name: str) -> Path | None:
-    """Return the folder in which the user keeps this asset, if the settings name one."""
-    return config.assets / name if config.assets is not None else None
+def asset_folder(assets: Path | None, name: str) -> Path | None:
+    """Return the folder in which the user keeps this asset, if the setting `assets` names one for all of them."""
+    return assets / name if assets is not None else None
 
 
 def _resolve(config: RunConfig, needs: Sequence[Part]) -> None:
@@ -171,7 +171,7 @@ def _resolve(config: RunConfig, needs: Sequence[Part]) -> None:
         if part not in names:
             continue
         try:
-            catalog.resolve(names[part], folder=asset_folder(config, names[part]))
+            catalog.resolve(names[part], folder=asset_folder(config.assets, names[part]))
         except AssetError as error:
             if part == "faces":  # needed whatever the weights are
                 raise

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from flows.archive.families import Families, families_of
-from flows.archive.refusals import AllRefusedError, in_words, refusal_reasons, without_features
+from flows.archive.outcomes import AllRefusedError, in_words, refusal_reasons, without_features
 from flows.archive.videos import VideoFile
 from flows.config.settings import RunConfig
 from flows.session import console
@@ -49,14 +49,14 @@ def nothing_labelled(
 ) -> UserError:
     """Build the error for labels none of which belongs to a video with features; its message names the true cause."""
     wanted = set(matched.video_ids)
-    reasons = refusal_reasons(config, families, videos)
+    reasons = refusal_reasons(config.store.path, families, videos)
     if reasons.total() == len(videos):
-        return AllRefusedError(without_features(config, families, videos))
+        return AllRefusedError(without_features(config.store.path, families, videos))
     if not wanted:
         refused = f"{counted(reasons.total(), 'video')} refused ({in_words(reasons)}), and " if reasons else ""
         return UserError(refused + _no_match(config.labels, labels, [video.video_id for video in videos]))
     labelled = [video for video in videos if video.video_id in wanted]
-    return UserError(f"no labelled video has features: {without_features(config, families, labelled)}")
+    return UserError(f"no labelled video has features: {without_features(config.store.path, families, labelled)}")
 
 
 def _no_match(path: Path | None, labels: Labels, video_ids: Sequence[str]) -> str:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
+from flows.archive.families import Families
 from flows.config.settings import RunConfig
 from flows.session.errors import UserError, did_you_mean
 from storage.errors import StoreError, UnreachableError
@@ -72,6 +75,16 @@ def chosen_model(config: RunConfig) -> ModelReference:
             "model with --model"
         )
     return model
+
+
+def check_features(model: ModelReference, metadata: Mapping[str, Any], families: Families) -> None:
+    """Raise UserError if a model, given with its metadata, was trained on other features than these."""
+    if (metadata["static_key"], metadata["dynamic_key"]) != (families.static.key, families.dynamic.key):
+        raise UserError(
+            f"{model} was trained on features static:{metadata['static_key']} dynamic:{metadata['dynamic_key']}, but "
+            f"these settings give {families.features}; use the settings that it was trained with (weights: "
+            f"{metadata['weights']})"
+        )
 
 
 def _words(serializer: ModelSerializer, name: str) -> list[str]:

@@ -29,7 +29,7 @@ class VideoReader:
         face_model = None
         if finds_faces:
             (file,) = catalog.known_assets()[FACE_ASSET].files
-            face_model = catalog.resolve(FACE_ASSET, folder=asset_folder(config, FACE_ASSET)) / file.name
+            face_model = catalog.resolve(FACE_ASSET, folder=asset_folder(config.assets, FACE_ASSET)) / file.name
         settings = PreparationSettings(
             face_model=face_model,
             video=config.video,

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import logging
 import traceback
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import typer
 
+from flows.cli.options import SETTING_OF
 from flows.config.load import existing_store, keep_settings, load_config
 from flows.config.settings import RunConfig
 from flows.session import console, stopping
@@ -50,6 +51,12 @@ def plain_command() -> Iterator[None]:
         raise typer.Exit(stopping.EXIT_INTERRUPTED) from error
 
 
+def given(ctx: typer.Context) -> dict[str, Any]:
+    """Return the settings file, the assignments and the overriding options of a command, as `command` takes them."""
+    flags = {SETTING_OF[name]: value for name, value in ctx.params.items() if name in SETTING_OF}
+    return {"config": ctx.params["config"], "assignments": ctx.params["assignments"], "flags": flags}
+
+
 @contextmanager
 def command(
     name: str,
@@ -58,7 +65,7 @@ def command(
     flags: Mapping[str, Any] | None = None,
     *,
     makes_store: bool = False,
-    checks_videos: bool = False,
+    check: Callable[[RunConfig], object] | None = None,
     if_stopped: str = "what is done is kept, and the same command goes on from there",
 ) -> Iterator[RunConfig]:
     """Load the settings and run the block as a command with a log.
@@ -70,7 +77,7 @@ def command(
         name: of the command, for the names of its log and settings.
         config, assignments, flags: see `load_config`.
         makes_store: whether the command may create the store; otherwise a missing store is an error.
-        checks_videos: whether the videos that the settings name must exist before anything is written.
+        check: looks for mistakes in the settings before anything is written.
         if_stopped: what becomes of the work if the user stops the command.
 
     Raises:
@@ -78,10 +85,8 @@ def command(
     """
     with one_line_for_mistakes():
         settings = load_config(config, flags=flags, assignments=assignments)
-        if checks_videos:
-            from flows.archive.videos import check_videos
-
-            check_videos(settings)
+        if check is not None:
+            check(settings)
         if not makes_store:
             existing_store(settings.store.path)
         log = keep_settings(settings, name)

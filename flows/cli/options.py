@@ -30,6 +30,22 @@ OUT = Annotated[str | None, typer.Option(help="File to write, .csv or .parquet."
 MODEL = Annotated[str | None, typer.Option(help="The model: NAME, NAME/VERSION or NAME/ALIAS.")]
 WEIGHTS = Annotated[str | None, typer.Option(help="pretrained, random (for trials only) or auto.")]
 
+SETTING_OF = {
+    "videos": "videos",
+    "videos_root": "videos_root",
+    "labels": "labels",
+    "store": "store.path",
+    "out": "out",
+    "model": "model",
+    "weights": "weights",
+    "columns": "export.columns",
+    "since": "export.since",
+    "until": "export.until",
+    "clips": "report.clips",
+    "frames": "report.frames",
+}
+"""Parameters of commands that override a setting, with its name."""
+
 # For commands that read no settings.
 STORE = Annotated[str, typer.Option(help="Folder of the store, or s3://bucket/folder.")]
 

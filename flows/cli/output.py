@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 def show_extraction(report: ExtractReport, videos: Archive) -> None:
     """Print counts of videos and of other files found, and the time by stage."""
-    from flows.archive.refusals import in_words
+    from flows.archive.outcomes import in_words
     from flows.archive.videos import counts
 
     rows: list[tuple[str, str | Text]] = [

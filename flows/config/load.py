@@ -9,6 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from difflib import get_close_matches
+from importlib.resources.abc import Traversable
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,6 @@ import yaml
 from pydantic import BaseModel, ValidationError
 
 from flows.config.settings import RunConfig
-from flows.config.yaml_text import RepeatedKeyError, parse_yaml
 from flows.session.errors import UserError, did_you_mean
 from storage.files.commit import commit_file
 from storage.files.paths import StorePath
@@ -30,6 +30,34 @@ _NOT_YAML = (yaml.YAMLError, ValueError, KeyError, IndexError, AttributeError, T
 _SHORT = reprlib.Repr()
 _SHORT.maxstring = _SHORT.maxother = 200
 _MOST_NAMED = 5
+_MERGE = "tag:yaml.org,2002:merge"
+
+
+class RepeatedKeyError(yaml.YAMLError):
+    """A key stands twice in one mapping; the message names it and both lines."""
+
+
+class UniqueKeyLoader(yaml.SafeLoader):
+    """The safe loader, which refuses a key that stands twice in one mapping with a `RepeatedKeyError`."""
+
+    def compose_mapping_node(self, anchor: Any) -> yaml.MappingNode:
+        """Compose a mapping; here, because merge keys (`<<`) may repeat what they bring in later on."""
+        node = super().compose_mapping_node(anchor)
+        lines: dict[tuple[str, str], int] = {}
+        for key, _ in node.value:
+            if not isinstance(key, yaml.ScalarNode) or key.tag == _MERGE:
+                continue
+            first, line = lines.get((key.tag, key.value)), key.start_mark.line + 1
+            if first is not None:
+                where = f"in lines {first} and {line}" if first != line else f"twice in line {line}"
+                raise RepeatedKeyError(f"{key.value} stands {where}; keep one")
+            lines[key.tag, key.value] = line
+        return node
+
+
+def parse_yaml(text: str) -> Any:
+    """Read one document. Raises what `yaml.safe_load` raises, and RepeatedKeyError."""
+    return yaml.load(text, Loader=UniqueKeyLoader)  # noqa: S506 - a safe loader
 
 
 def load_config(
@@ -52,7 +80,7 @@ def load_config(
     Raises:
         UserError: the file cannot be read, or names or values are not known; names the origin of each, and the rule.
     """
-    tree = _read_yaml(path) if path is not None else {}
+    tree = _read_tree(path) if path is not None else {}
     origins = _Origins(path, {})
     for kind, values in (("parameter {}", parameters), ("--{}", flags)):
         for name, value in (values or {}).items():
@@ -87,17 +115,26 @@ def dump_config(config: RunConfig) -> str:
     return "\n".join(_lines(config, "")) + "\n"
 
 
-def _read_yaml(path: Path) -> dict[str, Any]:
+def read_yaml(path: Traversable, kind: str) -> Any:
+    """Read a YAML file of some kind.
+
+    Raises:
+        UserError: it cannot be read, is not YAML, or repeats a key.
+    """
     try:
-        tree = parse_yaml(path.read_text(encoding="utf-8"))
+        return parse_yaml(path.read_text(encoding="utf-8"))
     except OSError as error:
-        raise UserError(f"cannot read the settings file {path}: {error.strerror}") from error
+        raise UserError(f"cannot read the {kind} {path}: {error.strerror}") from error
     except RepeatedKeyError as error:
         raise UserError(f"{path}: {error}") from error
     except _NOT_YAML as error:
         place = f", line {mark.line + 1}" if (mark := getattr(error, "problem_mark", None)) else ""
         reason = " ".join(str(getattr(error, "problem", None) or error).split())
         raise UserError(f"{path}{place} is not YAML: {reason}") from error
+
+
+def _read_tree(path: Path) -> dict[str, Any]:
+    tree = read_yaml(path, "settings file")
     if tree is None:
         return {}
     if not isinstance(tree, dict):

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from datetime import datetime
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, Field, PlainSerializer, PlainValidator
+from pydantic import AwareDatetime, BaseModel, BeforeValidator, Field, PlainSerializer, PlainValidator, model_validator
 
 from extractors.dynamic.settings import DynamicSettings
 from extractors.faces.settings import CropSettings, FaceSettings
@@ -13,7 +14,6 @@ from extractors.optical_flow.parameters import OpticalFlowSettings
 from extractors.static.settings import FinetuneSettings, StaticSettings
 from extractors.video.limits import Limits
 from extractors.video.settings import VideoSettings
-from flows.config.export import ExportSettings
 from fusion.settings import EvaluateSettings, TrainSettings, UncertaintySettings
 from storage.files.paths import StorePath, store_path
 
@@ -26,6 +26,8 @@ def _place(value: object) -> StorePath:
 
 Place = Annotated[StorePath, PlainValidator(_place), PlainSerializer(str)]
 """Where something lies: a path on this machine, or an address on object storage."""
+
+Weights = Literal["pretrained", "random", "auto"]
 
 
 class StoreSettings(BaseModel, frozen=True, extra="forbid"):
@@ -81,6 +83,37 @@ class ExtractSettings(BaseModel, frozen=True, extra="forbid"):
     )
 
 
+def _names(value: object) -> object:
+    return [name.strip() for name in value.split(",")] if isinstance(value, str) else value
+
+
+class ExportSettings(BaseModel, frozen=True, extra="forbid"):
+    """Which scores and columns go into an export."""
+
+    columns: Annotated[tuple[str, ...], BeforeValidator(_names)] | None = Field(
+        None, min_length=1, description="Columns, in this order, as a list or with commas between; by default all."
+    )
+    since: AwareDatetime | None = Field(
+        None, description="Only scores from this time on: ISO 8601 with its zone, 2026-01-31T00:00+01:00."
+    )
+    until: AwareDatetime | None = Field(None, description="Only scores from before this time, likewise.")
+
+    @model_validator(mode="after")
+    def _has_length(self) -> ExportSettings:
+        if self.since is not None and self.until is not None and self.since >= self.until:
+            raise ValueError(f"since must come before until, not {self.since.isoformat()}, {self.until.isoformat()}")
+        return self
+
+    @property
+    def bounded(self) -> bool:
+        """Whether the export is limited to a range of time."""
+        return self.since is not None or self.until is not None
+
+    def holds(self, time: datetime) -> bool:
+        """Whether a time is in the range, whose end is excluded."""
+        return (self.since is None or time >= self.since) and (self.until is None or time < self.until)
+
+
 class ReportSettings(BaseModel, frozen=True, extra="forbid"):
     """What the report shows of single clips."""
 
@@ -126,7 +159,7 @@ class RunConfig(BaseModel, frozen=True, extra="forbid"):
     train_as: str = Field(
         "traits", pattern="^[A-Za-z0-9][A-Za-z0-9._-]*$", description="Name under which a trained model is kept."
     )
-    weights: Literal["pretrained", "random", "auto"] = Field(
+    weights: Weights = Field(
         "pretrained",
         description="Weights of both feature networks: pretrained; random (seeded, for trials only); auto: pretrained "
         "if available, else random.",

@@ -109,7 +109,7 @@ def look_at_assets(config: RunConfig) -> Iterator[Finding]:
         if asset.name == static.ASSET and config.static.weights is not None:
             wanted = False
         try:
-            folder = catalog.resolve(asset.name, folder=asset_folder(config, asset.name), download=False)
+            folder = catalog.resolve(asset.name, folder=asset_folder(config.assets, asset.name), download=False)
         except AssetError as error:
             if catalog.find(asset, config.assets) is not None:
                 yield Finding(asset.name, "fault", str(error), f"remove it, then traitline assets fetch {asset.name}")

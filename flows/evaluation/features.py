@@ -61,7 +61,7 @@ def evaluate_families(config: RunConfig) -> dict[Kind, FamilyEvaluation]:
     """
     path, labels = labels_of(config)
     families = families_of(config)
-    videos = known_videos(config, families)
+    videos = known_videos(config.store.path, families)
     matched = match_labels(labels, [video.video_id for video in videos])
     if not labels.subjects_known:
         console.say(f"Evaluate features: {path} does not say who is in a clip, so nothing is told about people")
@@ -149,7 +149,7 @@ def keep(root: StorePath, results: dict[str, Any], figures: dict[str, Figure], s
 def figures_of(config: RunConfig, evaluated: dict[Kind, FamilyEvaluation]) -> Iterator[tuple[str, Figure]]:
     """Yield all pictures with their names."""
     for kind, one in evaluated.items():
-        title = heading_of(config, TITLES[kind][0].upper() + TITLES[kind][1:])
+        title = heading_of(config.weights, TITLES[kind][0].upper() + TITLES[kind][1:])
         if one.identity is not None:
             yield f"{kind}-identity", plot_identity(one.identity, title)
         people = one.people if one.identity is not None else [""] * len(one.people)

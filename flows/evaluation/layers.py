@@ -53,12 +53,12 @@ def layer_activations(config: RunConfig, videos: Sequence[VideoFile], clips: int
                 crops.append(found[0])
                 windows.append(found[1])
                 stage.advance()
-        weights, folder = static_weights(config), asset_folder(config, config.static.weights or static.ASSET)
+        weights, folder = static_weights(config), asset_folder(config.assets, config.static.weights or static.ASSET)
         network = StaticFeatureExtractor(weights, seed=config.seed, asset_folder=folder)
         statistics = {"static": activation_statistics(network.model, map(_prepared, crops))}
         stage.advance()
-        folder = asset_folder(config, dynamic.ASSET)
-        motion = DynamicFeatureExtractor(settled_weights(config), seed=config.seed, asset_folder=folder)
+        folder = asset_folder(config.assets, dynamic.ASSET)
+        motion = DynamicFeatureExtractor(settled_weights(config.weights), seed=config.seed, asset_folder=folder)
         statistics["dynamic"] = activation_statistics(motion.model, windows)
         stage.advance()
     return statistics

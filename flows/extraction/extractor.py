@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -25,7 +25,6 @@ from extractors.static.extractor import StaticFeatureExtractor
 from flows.archive.families import FACE_ASSET, Families, asset_folder, settled_weights, static_weights
 from flows.archive.videos import VideoFile
 from flows.config.settings import RunConfig
-from flows.extraction.commit import commit_shard
 from flows.extraction.jobs import Job, ShardReport
 from storage.shards.family import Family
 from storage.shards.features import VideoFeatures
@@ -174,7 +173,7 @@ class Extractor:
     def _build(self, resources: ExitStack) -> None:
         config = self._config
         (model,) = catalog.known_assets()[FACE_ASSET].files
-        folder = catalog.resolve(FACE_ASSET, folder=asset_folder(config, FACE_ASSET))
+        folder = catalog.resolve(FACE_ASSET, folder=asset_folder(config.assets, FACE_ASSET))
         self._optical_flow = OpticalFlowComputer.from_settings(config.optical_flow)
         preparation = PreparationSettings(
             face_model=folder / model.name,
@@ -194,14 +193,14 @@ class Extractor:
             precision=config.static.precision,
             seed=config.seed,
             batch_size=config.static.batch_size,
-            asset_folder=asset_folder(config, config.static.weights or static.ASSET),
+            asset_folder=asset_folder(config.assets, config.static.weights or static.ASSET),
         )
         self._dynamic = DynamicFeatureExtractor(
-            settled_weights(config),
+            settled_weights(config.weights),
             precision=config.dynamic.precision,
             seed=config.seed,
             batch_size=config.dynamic.batch_size,
-            asset_folder=asset_folder(config, dynamic.ASSET),
+            asset_folder=asset_folder(config.assets, dynamic.ASSET),
         )
 
     def extract(
@@ -357,3 +356,34 @@ class Extractor:
                 rows[families.faces].append(intake.track)
         failures = [self._failure(intake.job, intake.error) for intake in intakes if intake.error is not None]
         commit_shard(self._store, self._failures, rows, failures)
+
+
+def commit_shard(
+    store: FeatureStore,
+    log: FailureLog,
+    rows: Mapping[Family, Sequence[VideoFeatures]],
+    failures: Sequence[Failure],
+) -> None:
+    """Commit a shard's features, family by family, then its failures, except those that the store has by now.
+
+    Each family comes after those that it is made from, so that after an interruption the missing ones can be made from
+    those in the store.
+
+    Args:
+        store: of the features.
+        log: of the failures.
+        rows: features by family.
+        failures: all for the same features.
+
+    Raises:
+        StoreError: the operating system refused. Earlier commits stay.
+    """
+    for family, videos in rows.items():
+        known = store.has(family, {video.video_id: video.video_sha256 for video in videos})
+        new = [video for video in videos if video.video_id not in known]
+        if new:
+            store.write(family, new)
+    if failures:
+        digests = {failure.video_id: failure.video_sha256 for failure in failures}
+        attempts = log.attempts(digests, failures[0].key)
+        log.add([failure for failure in failures if attempts.get(failure.video_id, 0) < failure.attempts])

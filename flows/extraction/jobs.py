@@ -9,7 +9,6 @@ from datetime import UTC, datetime
 from pydantic import TypeAdapter
 
 from flows.archive.videos import VideoFile
-from flows.config.settings import RunConfig
 from flows.session.errors import UserError
 from storage.files.commit import commit_file
 from storage.files.paths import StorePath
@@ -70,20 +69,20 @@ class TooManyRefusedError(UserError):
     """More videos were refused than the settings allow."""
 
 
-def keep_report(report: ExtractReport, config: RunConfig) -> None:
+def keep_report(report: ExtractReport, root: StorePath) -> None:
     """Write the report to STORE/runs."""
     stamp = datetime.now(UTC).strftime("%Y%m%dT%H%M%S%f")
-    with commit_file(config.store.path / "runs" / f"{stamp}-extract.json") as temporary:
+    with commit_file(root / "runs" / f"{stamp}-extract.json") as temporary:
         temporary.write_text(json.dumps(asdict(report), indent=2) + "\n", encoding="utf-8")
 
 
-def last_extraction(config: RunConfig) -> ExtractReport | None:
+def last_extraction(root: StorePath) -> ExtractReport | None:
     """Read the report of the last extraction that had something to do, if any.
 
     Raises:
         UserError: its file is damaged.
     """
-    reports: list[StorePath] = sorted((config.store.path / "runs").glob("*-extract.json"))
+    reports: list[StorePath] = sorted((root / "runs").glob("*-extract.json"))
     if not reports:
         return None
     try:

@@ -15,6 +15,7 @@ from flows.extraction.extractor import Extractor
 from flows.extraction.jobs import Job, ShardReport
 from flows.extraction.worklist import Lookup
 from storage.errors import StoreError
+from storage.files.paths import StorePath
 from storage.leases.leases import LeaseLostError, Leases
 
 log = logging.getLogger(__name__)
@@ -52,9 +53,9 @@ def extract_and_commit(
         return ShardReport(0, 0, {}, lost=True)
 
 
-def leases_for(config: RunConfig, families: Families) -> Leases:
+def leases_for(root: StorePath, families: Families) -> Leases:
     """Return the leases of a run, not open yet: one log for all features of the same faces, whose rows they share."""
-    return Leases(config.store.path, families.faces.key)
+    return Leases(root, families.faces.key)
 
 
 class Worker:
@@ -65,13 +66,11 @@ class Worker:
     Args:
         extractor: not open yet; it has its commits confirmed by `leases`.
         leases: not open yet.
-        config: of the run.
-        families: of the configuration.
+        lookup: tells which videos still need something.
     """
 
-    def __init__(self, extractor: Extractor, leases: Leases, config: RunConfig, families: Families) -> None:
-        self._extractor, self._leases = extractor, leases
-        self._lookup = Lookup(config, families)
+    def __init__(self, extractor: Extractor, leases: Leases, lookup: Lookup) -> None:
+        self._extractor, self._leases, self._lookup = extractor, leases, lookup
         self._resources = ExitStack()
         self._busy = threading.Lock()
 
@@ -113,5 +112,5 @@ def worker_maker(config: RunConfig, families: Families) -> MakeWorker:
 
 
 def _build(config: RunConfig, families: Families) -> Worker:
-    leases = leases_for(config, families)
-    return Worker(Extractor(config, families, leases.confirm), leases, config, families)
+    leases = leases_for(config.store.path, families)
+    return Worker(Extractor(config, families, leases.confirm), leases, Lookup(config.store.path, families))

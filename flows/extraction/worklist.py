@@ -10,6 +10,7 @@ from flows.archive.families import Families
 from flows.archive.videos import VideoFile
 from flows.config.settings import RunConfig
 from flows.extraction.jobs import Job
+from storage.files.paths import StorePath
 from storage.leases.claims import Claim
 from storage.shards.store import FeatureStore
 from storage.tables.failures import FailureLog, LastFailure
@@ -19,14 +20,14 @@ class Lookup:
     """Looks up what videos still need. Each look reads only what was added to the store since the last one.
 
     Args:
-        config: of the run.
+        root: the store's folder.
         families: of the configuration.
     """
 
-    def __init__(self, config: RunConfig, families: Families) -> None:
+    def __init__(self, root: StorePath, families: Families) -> None:
         self._families = families
-        self._store = FeatureStore(config.store.path)
-        self._failures = FailureLog(config.store.path)
+        self._store = FeatureStore(root)
+        self._failures = FailureLog(root)
 
     def jobs(self, videos: Sequence[VideoFile]) -> Iterator[Job]:
         """Yield what each video needs, which may be nothing."""
@@ -69,7 +70,7 @@ class WorkList:
     """
 
     def __init__(self, videos: Sequence[VideoFile], config: RunConfig, families: Families) -> None:
-        self._lookup, self._shard_size = Lookup(config, families), config.extract.shard_size
+        self._lookup, self._shard_size = Lookup(config.store.path, families), config.extract.shard_size
         self.place = config.store.path
         self._attempts_before: dict[str, int] = {}
         self._set_aside: set[str] = set()

@@ -11,8 +11,7 @@ from typing import Any
 from flows.archive.families import Families, families_of
 from flows.archive.model_card import INTENDED, limits
 from flows.archive.models import ModelReference
-from flows.archive.refusals import how_to_list, in_words
-from flows.archive.rows import export_rows
+from flows.archive.outcomes import export_rows, how_to_list, in_words
 from flows.archive.videos import Archive
 from flows.config.settings import RunConfig
 from flows.pipeline.prepare import chosen_columns

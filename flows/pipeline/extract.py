@@ -15,7 +15,7 @@ from prefect import State
 from prefect.futures import PrefectFuture
 
 from flows.archive.families import Families, families_of
-from flows.archive.refusals import how_to_list, in_words, refusal_reasons
+from flows.archive.outcomes import how_to_list, in_words, refusal_reasons
 from flows.archive.videos import Archive
 from flows.config.settings import RunConfig
 from flows.extraction.extractor import Extractor
@@ -24,7 +24,7 @@ from flows.extraction.pool import Tally
 from flows.extraction.runners import Runner, open_runner, shard_task
 from flows.extraction.worker import extract_and_commit, leases_for, worker_maker
 from flows.extraction.worklist import WorkList
-from flows.pipeline import announce
+from flows.pipeline.announce import Pages, shard_committed
 from flows.pipeline.steps import step
 from flows.session import console, stopping
 from flows.session.environment import settle_environment
@@ -57,13 +57,13 @@ def extract(config: RunConfig, videos: Archive) -> ExtractReport:
     with ExitStack() as resources:
         resources.enter_context(prefect_api())  # shards are tasks
         with console.console.status("Building the networks"):
-            leases = leases_for(config, families)
+            leases = leases_for(config.store.path, families)
             if config.extract.runner == "local":
                 extractor = resources.enter_context(Extractor(config, families, leases.confirm, videos=work.count))
             else:
                 runner = resources.enter_context(open_runner(config.extract, worker_maker(config, families)))
         resources.enter_context(leases)
-        stage = resources.enter_context(console.stage("Extract", work.count, announce.progress("Extract")))
+        stage = resources.enter_context(console.stage("Extract", work.count, Pages().progress("Extract")))
         if config.extract.runner == "local":
             states = work_off(work, leases, stage, partial[Any](extract_shard, extractor))
             outcomes = [state.result(raise_on_failure=False) for state in states]
@@ -80,11 +80,11 @@ def extract(config: RunConfig, videos: Archive) -> ExtractReport:
         seconds.update(shard.seconds)
     extracted, failed = sum(shard.extracted for shard in shards), sum(shard.failed for shard in shards)
     by_others = work.count - work.left - extracted - failed
-    reasons = refusal_reasons(config, families, [video for video in videos if video.video_id in work.todo])
+    reasons = refusal_reasons(config.store.path, families, [video for video in videos if video.video_id in work.todo])
     report = ExtractReport(extracted, failed, work.cached, work.refused_before, dict(seconds), by_others, dict(reasons))
     found = f"{work.cached} in the store before, {work.refused_before} refused before"
     log.info("Extract: %d extracted, %d refused, %s", extracted, failed, found)
-    keep_report(report, config)
+    keep_report(report, config.store.path)
     if work.refused > config.extract.max_failed_fraction * work.count:
         limit = f", more than extract.max_failed_fraction allows ({config.extract.max_failed_fraction:g})"
         raise TooManyRefusedError(
@@ -98,7 +98,7 @@ def _known(config: RunConfig, families: Families, videos: Archive, work: WorkLis
     """Say what the store knows of the videos if there is nothing to decode."""
     if not work.refused_before:
         return f"{console.counted(work.cached, 'video')} known to the store"
-    reasons = in_words(refusal_reasons(config, families, videos))
+    reasons = in_words(refusal_reasons(config.store.path, families, videos))
     refused = f"{console.counted(work.refused_before, 'video')} refused before ({reasons})"
     cached = f"{work.cached:,} known to the store, " if work.cached else ""
     return f"{cached}{refused}; {how_to_list(config.store.path)}"
@@ -133,7 +133,7 @@ def work_off(
                 work.set_aside(jobs)
             leases.release()
             if isinstance(report, ShardReport) and not report.lost:
-                announce.shard_committed(work.place, report.extracted, report.failed, report.seconds)
+                shard_committed(work.place, report.extracted, report.failed, report.seconds)
         elif held := work.held_by(leases.others()):
             waited_for = _wait_for(held, waited_for, poll_s)
         elif work.all_set_aside:
@@ -187,7 +187,7 @@ def hand_out(
                 if isinstance(outcome, BaseException):
                     work.set_aside(jobs)
                 elif not outcome.lost:
-                    announce.shard_committed(work.place, outcome.extracted, outcome.failed, outcome.seconds)
+                    shard_committed(work.place, outcome.extracted, outcome.failed, outcome.seconds)
         elif held := work.held_by(leases.others()):
             waited_for = _wait_for(held, waited_for, poll_s)
         elif work.all_set_aside:

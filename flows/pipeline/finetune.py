@@ -59,7 +59,7 @@ def finetune(config: RunConfig, videos: Sequence[VideoFile]) -> OwnAsset:
             static_weights(config),
             frozen_layers=config.static.frozen_layers,
             seed=config.seed,
-            asset_folder=asset_folder(config, config.static.weights or static.ASSET),
+            asset_folder=asset_folder(config.assets, config.static.weights or static.ASSET),
         )
     steps = len(rows) * (1 + config.finetune.epochs)
     with VideoReader(config) as reader, console.stage("Fine-tune", steps) as stage:

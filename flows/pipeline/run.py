@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from flows.archive.models import ModelReference, chosen_model, trains
-from flows.archive.refusals import AllRefusedError
+from flows.archive.outcomes import AllRefusedError
 from flows.archive.videos import Archive
 from flows.config.settings import RunConfig
 from flows.extraction.jobs import ExtractReport, TooManyRefusedError

@@ -18,13 +18,13 @@ from flows.archive.models import ModelReference
 from flows.archive.uncertainty import uncertainty_of
 from flows.archive.videos import Archive
 from flows.config.settings import RunConfig
-from flows.pipeline import announce
+from flows.pipeline.announce import Pages
 from flows.pipeline.steps import step
 from flows.session import console
 from fusion.labels.matching import LabelledVideos, match_labels
 from fusion.settings import WITHOUT_EFFECT
 from fusion.uncertainty.intervals import Uncertainty, hold_out_for_calibration, least_people
-from storage.files.paths import store_path
+from storage.files.paths import StorePath
 from storage.models.serializer import ModelSerializer
 
 if TYPE_CHECKING:
@@ -43,7 +43,8 @@ def train(config: RunConfig, videos: Archive) -> ModelReference:
     families = families_of(config)
     matched = match_labels(labels, [video.video_id for video in videos])
     digests = {video.video_id: video.sha256 for video in videos}
-    ready = set(ready_videos(config, families, {video_id: digests[video_id] for video_id in matched.video_ids}))
+    wanted = {video_id: digests[video_id] for video_id in matched.video_ids}
+    ready = set(ready_videos(config.store.path, families, wanted))
     rows = [row for row, video_id in enumerate(matched.video_ids) if video_id in ready]
     if not rows:
         raise nothing_labelled(config, families, videos, labels, matched)
@@ -61,13 +62,13 @@ def train(config: RunConfig, videos: Archive) -> ModelReference:
     )
     fit = [rows[place] for place in kept]
     held_out = [rows[place] for place in kept_out]
-    folder = _work_folder(config, recipe)
+    folder = _work_folder(config.store.path, recipe)
     checkpoint = folder / training.CHECKPOINT
     if checkpoint.exists():
         console.say(f"Train: resuming from {checkpoint}")
-    with console.stage("Train", config.train.epochs, announce.progress("Train")) as stage:
+    with console.stage("Train", config.train.epochs, Pages().progress("Train")) as stage:
         trained = training.train(
-            StoredClips(config, families, [matched.video_ids[row] for row in fit]),
+            StoredClips(config.store.path, families, [matched.video_ids[row] for row in fit]),
             matched.values[fit],
             [matched.subjects[row] for row in fit],
             config.train,
@@ -111,13 +112,12 @@ def train(config: RunConfig, videos: Archive) -> ModelReference:
     return model
 
 
-def _work_folder(config: RunConfig, recipe: str) -> Path:
+def _work_folder(root: StorePath, recipe: str) -> Path:
     """Return the folder of a training's checkpoint and TensorBoard logs: in a local store, else in the user's cache.
 
     The recipe is in the name, so only the same training resumes there; any other has a folder of its own.
     """
-    store = store_path(config.store.path)
-    runs = store / "runs" if isinstance(store, Path) else platformdirs.user_cache_path("traitline") / "runs"
+    runs = root / "runs" if isinstance(root, Path) else platformdirs.user_cache_path("traitline") / "runs"
     return runs / f"training-{recipe[:16]}"
 
 

@@ -11,7 +11,6 @@ from extractors.preparation.stopwatch import STAGES
 from flows.archive.drift import drift_table, drifts_of
 from flows.archive.families import Families
 from flows.archive.models import ModelReference
-from flows.config.settings import RunConfig
 from flows.evaluation.evaluate import latest_evaluation
 from flows.evaluation.tables import MEASURES, PROTOCOLS, evaluation_tables, every_figure
 from flows.extraction.jobs import ExtractReport
@@ -22,22 +21,14 @@ from flows.report.tables import Column, Table, of_screen
 from flows.session.console import counted
 from fusion.traits import TRAITS
 from fusion.uncertainty.intervals import Uncertainty
+from storage.files.paths import StorePath
+from storage.tables.scores import QUALITY_FACTS
 
 CORRELATION_NEEDS = 3
 FLAGS = {
     "face_coverage": "the face was seen in too few frames",
     "few_tokens": "too few face crops or windows of motion",
     "wide_interval": "the interval is as wide as without the video",
-}
-MATERIAL = {
-    "face_coverage": "share of frames with the main person's face",
-    "face_gaps": "runs of frames without it",
-    "longest_gap_s": "seconds of the longest of them",
-    "people": "faces seen together",
-    "others_share": "share of frames with somebody else's face",
-    "confirmed_share": "share of pictures of the face that a second detector confirms",
-    "decoded_share": "what could be decoded of what the file promises",
-    "repeated_share": "share of frames that repeat the one before",
 }
 
 
@@ -87,11 +78,10 @@ def coverage_charts(summary: Summary) -> list[Drawing]:
 def material(summary: Summary) -> Table:
     """List the quality of the scored videos."""
     rows = []
-    for name, meaning in MATERIAL.items():
-        values = summary.coverage if name == "face_coverage" else summary.facts[name]
-        known = values[~np.isnan(values)]
+    for name, fact in QUALITY_FACTS.items():
+        known = summary.facts[name][~np.isnan(summary.facts[name])]
         figures = [f"{value:.4g}" for value in np.quantile(known, [0, 0.05, 0.5, 0.95, 1])] if len(known) else ["-"] * 5
-        rows.append((name, meaning, f"{len(known):,}", *figures))
+        rows.append((name, fact.description, f"{len(known):,}", *figures))
     headings = ("videos", "least", "5 %", "median", "95 %", "greatest")
     columns = (Column("column", "code"), Column("meaning"), *(Column(heading, "number") for heading in headings))
     return Table("material", "The material of the scored videos, as far as it is known", columns, rows)
@@ -162,9 +152,9 @@ def calibration(uncertainty: Uncertainty, summary: Summary) -> dict[str, Any] | 
     }
 
 
-def evaluation(config: RunConfig, families: Families) -> dict[str, Any] | None:
+def evaluation(root: StorePath, families: Families) -> dict[str, Any] | None:
     """Describe the store's last evaluation; None without one."""
-    results = latest_evaluation(config)
+    results = latest_evaluation(root)
     if results is None:
         return None
     features = results["features"]
@@ -178,9 +168,9 @@ def evaluation(config: RunConfig, families: Families) -> dict[str, Any] | None:
     }
 
 
-def drifts(config: RunConfig, model: ModelReference) -> list[tuple[Table, str]]:
+def drifts(root: StorePath, model: ModelReference) -> list[tuple[Table, str]]:
     """Compare the model's scores with the previous version's, and its last run with earlier runs; with remarks."""
-    tables = [drift_table(drift) for drift in drifts_of(config.store.path, model)]
+    tables = [drift_table(drift) for drift in drifts_of(root, model)]
     return [(of_screen(f"drift-{place}", table), str(table.caption)) for place, table in enumerate(tables)]
 
 

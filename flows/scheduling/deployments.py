@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any, cast
 
 import httpx
-import yaml
 from prefect.automations import AutomationCore, ChangeFlowRunState, EventTrigger, Posture
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.actions import DeploymentScheduleCreate, WorkPoolCreate
@@ -34,7 +33,7 @@ from prefect.workers.base import BaseWorker
 from prefect.workers.process import ProcessWorker
 from pydantic import BaseModel, Field, TypeAdapter, ValidationError
 
-from flows.config.yaml_text import RepeatedKeyError, parse_yaml
+from flows.config.load import read_yaml
 from flows.session.errors import UserError
 
 WATCH = "traitline: runs without a sign of life have crashed"
@@ -73,23 +72,16 @@ def read_entries(path: Path | None = None) -> list[Entry]:
         UserError: it cannot be read, or has unknown entries.
     """
     source = files("flows.scheduling") / "prefect.yaml" if path is None else path
-    try:
-        tree = parse_yaml(source.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise UserError(f"cannot read the deployments file {path}: {error.strerror}") from error
-    except RepeatedKeyError as error:
-        raise UserError(f"{path}: {error}") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise UserError(f"{path} is not YAML: {getattr(error, 'problem', None) or error}") from error
+    tree = read_yaml(source, "deployments file")
     entries = tree.get("deployments") if isinstance(tree, dict) else None
     if not entries:
-        raise UserError(f"{path} names no deployments; copy them from the prefect.yaml of this project")
+        raise UserError(f"{source} names no deployments; copy them from the prefect.yaml of this project")
     try:
         return TypeAdapter(list[Entry]).validate_python(entries)
     except ValidationError as error:
         first = error.errors()[0]
         place = ".".join(str(part) for part in first["loc"])
-        raise UserError(f"{path}: deployments.{place}: {first['msg']}; got {first['input']!r}") from error
+        raise UserError(f"{source}: deployments.{place}: {first['msg']}; got {first['input']!r}") from error
 
 
 def build(entry: Entry) -> RunnerDeployment:

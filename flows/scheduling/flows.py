@@ -16,13 +16,13 @@ from prefect import State, flow, tags
 from prefect.states import Failed
 
 from flows.archive.models import chosen_model
-from flows.archive.videos import check_videos
+from flows.archive.videos import Archive, check_videos
 from flows.config.load import existing_store, keep_settings, load_config
 from flows.config.settings import RunConfig
 from flows.extraction.jobs import ExtractReport, TooManyRefusedError
 from flows.pipeline.export import export
 from flows.pipeline.extract import extract
-from flows.pipeline.prepare import prepare
+from flows.pipeline.prepare import check_settings, prepare
 from flows.pipeline.run import all_steps
 from flows.pipeline.score import rescore
 from flows.pipeline.train import train
@@ -66,7 +66,7 @@ def extract_archive(
     def body(config: RunConfig) -> None:
         report: ExtractReport | None = None
         refusal: TooManyRefusedError | None = None
-        config, files = prepare(config, with_files=True)
+        config, files = _prepared(config, with_files=True)
         with gpu_slot():
             try:
                 report = extract(config, files)
@@ -104,7 +104,7 @@ def train_model(
     given = {"labels": labels, "videos": videos, "store.path": store, "weights": weights, "train_as": train_as}
 
     def body(config: RunConfig) -> None:
-        config, files = prepare(config)
+        config, files = _prepared(config)
         with gpu_slot():
             announce_results.show_model(train(config, files))
         files.check_whole()
@@ -160,7 +160,7 @@ def export_scores(
     given = {"videos": videos, "store.path": store, "model": model, "out": out, "weights": weights}
 
     def body(config: RunConfig) -> None:
-        config, files = prepare(config)
+        config, files = _prepared(config)
         announce_results.show_scores(export(config, files, chosen_model(config)))
         files.check_whole()
 
@@ -192,7 +192,7 @@ def nightly(
 
     def body(config: RunConfig) -> None:
         # It never trains: which model scores is for a person to decide.
-        config, files = prepare(config.model_copy(update={"labels": None}), with_files=True)
+        config, files = _prepared(config.model_copy(update={"labels": None}), with_files=True)
         chosen_model(config)  # fail before hours of extraction if there is none
         with gpu_slot():
             report = all_steps(config, files)
@@ -214,6 +214,11 @@ def _settings(
         return config
 
     return load
+
+
+def _prepared(config: RunConfig, *, with_files: bool = False) -> tuple[RunConfig, Archive]:
+    check_settings(config, with_files=with_files)
+    return prepare(config, with_files=with_files)
 
 
 def _carry_out(name: str, load: Callable[[], RunConfig], body: Callable[[RunConfig], None]) -> State | None:

@@ -28,8 +28,8 @@ from types import ModuleType
 from typing import IO, cast
 from urllib.parse import urlsplit
 
+from flows.session.environment import PROXY_VARIABLES, bypass_proxies
 from flows.session.errors import UserError
-from flows.session.proxies import PROXY_VARIABLES, bypass_proxies
 
 log = logging.getLogger(__name__)
 

@@ -12,7 +12,6 @@ import matplotlib.style
 from matplotlib.animation import FuncAnimation, PillowWriter
 from matplotlib.figure import Figure
 
-from flows.config.settings import RunConfig
 from storage.files.commit import commit_file
 
 MOVING_DPI = 100
@@ -24,9 +23,9 @@ def picture_style() -> AbstractContextManager[None]:
     return matplotlib.style.context("flows.visualize.print")
 
 
-def heading_of(config: RunConfig, text: str) -> str:
+def heading_of(weights: str, text: str) -> str:
     """Return the heading of a picture, which states that weights are random if they are."""
-    return f"{text} (random\N{NO-BREAK SPACE}weights)" if config.weights == "random" else text
+    return f"{text} (random\N{NO-BREAK SPACE}weights)" if weights == "random" else text
 
 
 def is_moving(out: Path) -> bool:

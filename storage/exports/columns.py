@@ -9,7 +9,7 @@ from typing import Any
 import pyarrow as pa
 
 from storage.exports.rows import Row, Unscored
-from storage.tables.scores import SCORE_SCHEMA, TRAIT_COUNT, Score
+from storage.tables.scores import QUALITY_FACTS, SCORE_SCHEMA, TRAIT_COUNT, Fact, Score
 
 TIME = pa.timestamp("s", tz="UTC")
 _SCALE = "label scale, 0 to 1 for First Impressions"
@@ -127,47 +127,15 @@ def _part(name: str, place: int) -> Callable[[Row], float | None]:
     return value
 
 
-def _number(name: str, description: str, unit: str, minimum: float, maximum: float | None = None) -> TraitColumn:
+def _number(name: str, fact: Fact) -> TraitColumn:
     """Describe a number that a score holds under the same name."""
-    return TraitColumn(name, SCORE_SCHEMA.field(name).type, _of_score(name), description, unit, minimum, maximum)
+    field = SCORE_SCHEMA.field(name)
+    description = f"{fact.description}{_ADDED}" if field.nullable else fact.description
+    return TraitColumn(name, field.type, _of_score(name), description, fact.unit, fact.minimum, fact.maximum)
 
 
 _MATERIAL = (
-    _number("face_coverage", "Share of frames in which the main person's face was detected", "1", 0, 1),
-    _number("face_gaps", f"Runs of frames without it, including those at either end{_ADDED}", "count", 0),
-    _number("longest_gap_s", f"Duration of the longest of these runs{_ADDED}", "s", 0),
-    _number(
-        "people",
-        "Faces that are seen together in at least 5 % of the frames; people who are seen one after the other count as "
-        f"one{_ADDED}",
-        "count",
-        1,
-    ),
-    _number("others_share", f"Share of frames in which somebody else's face was detected{_ADDED}", "1", 0, 1),
-    _number(
-        "confirmed_share",
-        "Share of up to 16 pictures of the main person's face that a second, independent detector also recognised as a "
-        f"face{_ADDED}",
-        "1",
-        0,
-        1,
-    ),
-    _number(
-        "decoded_share",
-        "Frames that could be decoded over those that the file promises, or the same for its duration; empty if it "
-        f"promises nothing; what comes before the first key frame is not counted{_ADDED}",
-        "1",
-        0,
-        1,
-    ),
-    _number(
-        "repeated_share",
-        "Share of frames that repeat the one before because the file has no newer one: about 1 - frames per second / "
-        f"25 for slow sources, more if pictures are held; motion then comes in jumps{_ADDED}",
-        "1",
-        0,
-        1,
-    ),
-    _number("static_tokens", "Face crops that the model saw", "count", 0),
-    _number("dynamic_tokens", "Windows of motion that the model saw", "count", 0),
+    *(_number(name, fact) for name, fact in QUALITY_FACTS.items()),
+    _number("static_tokens", Fact("Face crops that the model saw", "count")),
+    _number("dynamic_tokens", Fact("Windows of motion that the model saw", "count")),
 )

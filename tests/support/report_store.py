@@ -49,7 +49,7 @@ def make_report_store(folder: Path) -> ReportStore:
     config = load_config(flags=flags, assignments=(*settings, *quick))
     families = families_of(config)
     _add_strange(folder / "strange", config, families)
-    videos = known_videos(config, families)
+    videos = known_videos(config.store.path, families)
     model = train.fn(config, videos)
     score.fn(config, videos, model)
     evaluate_clips(config, groups, labels_only=False)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import socket
-from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -56,11 +55,12 @@ def deploy(
     each GPU.
     """
     with plain_command():
+        _check(config, cron, timezone)
         check_server()
         from flows.scheduling.deployments import server_address
 
-        entries = _entries(file, config, cron, timezone)
         api = server_address()
+        entries = _entries(file, config, cron, timezone)
         if kind == "docker":
             entries = [_in_containers(entry, image, volumes) for entry in entries]
         _put_on_server(api, entries, kind, gpu_slots)
@@ -80,6 +80,7 @@ def serve(
     SIGTERM stop the runs at hand too: whole shards are kept, and the next run goes on from there.
     """
     with plain_command():
+        _check(config, cron, timezone)
         check_server()
         entries = _entries(file, config, cron, timezone)
         pool, *others = sorted({entry.work_pool.name for entry in entries})
@@ -111,24 +112,26 @@ def _put_on_server(api: str, entries: list[Entry], kind: str, gpu_slots: int) ->
             console.say(f"deployment {deployment.full_name}{_when(deployment)}")
 
 
-def _entries(file: Path | None, config: Path | None, cron: str | None, timezone: str | None) -> list[Entry]:
-    from flows.scheduling.deployments import read_entries
-
+def _check(config: Path | None, cron: str | None, timezone: str | None) -> None:
     if config is not None:
         load_config(config)  # report a mistake in it now, not at run time
     if timezone is not None and cron is None:
         raise UserError("--timezone belongs to --cron; give both")
-    return list(_changed(read_entries(file), config, cron, timezone))
 
 
-def _changed(entries: list[Entry], config: Path | None, cron: str | None, timezone: str | None) -> Iterator[Entry]:
-    for entry in entries:
+def _entries(file: Path | None, config: Path | None, cron: str | None, timezone: str | None) -> list[Entry]:
+    """Read the deployments, and apply the options to them."""
+    from flows.scheduling.deployments import read_entries
+
+    entries = []
+    for entry in read_entries(file):
         changes: dict[str, Any] = {}
         if config is not None:
             changes["parameters"] = {**entry.parameters, "settings": str(config.absolute())}
         if cron is not None and entry.name == "nightly":
             changes["schedules"] = ({"cron": cron, "timezone": timezone if timezone is not None else "UTC"},)
-        yield entry.model_copy(update=changes)
+        entries.append(entry.model_copy(update=changes))
+    return entries
 
 
 def _in_containers(entry: Entry, image: str, volumes: list[str] | None) -> Entry:

@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.table import Table
 
-from flows.cli.command import command, plain_command
+from flows.cli.command import command, given, plain_command
 from flows.cli.options import ASSIGNMENTS, CONFIG, STORE, STORE_PATH, VIDEOS, WEIGHTS
 from flows.cli.output import show_extraction, show_table
 from flows.config.load import existing_store
 from flows.config.settings import RunConfig
 from flows.session import console
-from flows.session.errors import UserError, did_you_mean
+from flows.session.errors import did_you_mean
 from flows.session.server import check_server
 
 if TYPE_CHECKING:
@@ -64,6 +64,7 @@ def list_failures(
 
 @failures_app.command(epilog="Example: `traitline failures retry --videos clips --store store --reason truncated`")
 def retry(
+    ctx: typer.Context,
     videos: VIDEOS,
     store: STORE_PATH = None,
     reason: REASON = None,
@@ -72,8 +73,9 @@ def retry(
     assignments: ASSIGNMENTS = None,
 ) -> None:
     """Try only those videos again that were refused with the present settings."""
-    flags = {"videos": videos, "store.path": store, "weights": weights, "extract.retry_failed": True}
-    with command("retry", config, assignments, flags) as settings:
+    options = given(ctx)
+    options["flags"]["extract.retry_failed"] = True
+    with command("retry", **options, check=_check) as settings:
         check_server()
         from flows.archive.families import settle_weights
 
@@ -88,6 +90,12 @@ def retry(
         files.check_whole()
 
 
+def _check(settings: RunConfig) -> None:
+    from flows.archive.videos import check_videos
+
+    check_videos(settings)
+
+
 def refused_files(settings: RunConfig, reason: str | None) -> Archive:
     """Files of the videos folder whose present bytes were refused with these settings, and have no features since.
 
@@ -99,8 +107,6 @@ def refused_files(settings: RunConfig, reason: str | None) -> Archive:
     from storage.shards.store import FeatureStore
     from storage.tables.failures import FailureLog
 
-    if settings.videos is None:
-        raise UserError("which videos? give their folder with --videos DIR")
     families, store = families_of(settings), FeatureStore(settings.store.path)
     failures = FailureLog(settings.store.path).refused(families.features)
     refused = {which for which, failure in failures.items() if reason is None or failure.reason == reason}

@@ -9,10 +9,12 @@ import numpy as np
 import pytest
 
 from extractors.assets.files import AssetError
+from extractors.faces.quality import QUALITY
 from flows.archive.clips import read_clips
 from flows.archive.families import families_of, settle_weights, stored_families
 from flows.config.load import load_config
 from storage import Family, FeatureStore, VideoFeatures
+from storage.tables.scores import QUALITY_FACTS
 
 
 def families(dtype: str):
@@ -73,13 +75,16 @@ def write_clip(root: Path, family: Family, quality: dict[str, float]) -> None:
 
 def test_facts_of_quality_reach_the_scores_and_what_is_not_known_is_left_out(tmp_path):
     found = families("float32")
-    facts = {"face_coverage": 0.5, "face_gaps": 2, "longest_gap_s": 1.5, "people": 3, "others_share": 0.25}
+    facts = dict.fromkeys(QUALITY, 0.5) | {"people": 3.0}
     for family in (found.static, found.dynamic):
-        write_clip(tmp_path, family, {**facts, "confirmed_share": 0.75, "decoded_share": np.nan, "repeated_share": 0.5})
+        write_clip(tmp_path, family, facts | {"decoded_share": np.nan})
     config = load_config(flags={"weights": "random", "store.path": tmp_path})
-    (clip,) = read_clips(config, found, ["a.mp4"])
-    assert clip.face_coverage == facts.pop("face_coverage")
-    assert clip.facts == {**facts, "confirmed_share": 0.75, "repeated_share": 0.5}
+    (clip,) = read_clips(config.store.path, found, ["a.mp4"])
+    assert clip.quality == {name: value for name, value in facts.items() if name != "decoded_share"}
+
+
+def test_scores_have_every_fact_of_quality_that_extraction_finds():
+    assert tuple(QUALITY_FACTS) == QUALITY
 
 
 def test_features_of_before_facts_were_kept_are_read_with_their_coverage_alone(tmp_path):
@@ -94,8 +99,8 @@ def test_features_of_before_facts_were_kept_are_read_with_their_coverage_alone(t
     stored = stored_families(tmp_path, {"static_key": static.key, "dynamic_key": dynamic.key})
     assert stored.faces.quality == ("detected",)
     config = load_config(flags={"weights": "random", "store.path": tmp_path})
-    (clip,) = read_clips(config, stored, ["a.mp4"])
-    assert (clip.face_coverage, clip.facts) == (0.5, {})
+    (clip,) = read_clips(config.store.path, stored, ["a.mp4"])
+    assert clip.quality == {"face_coverage": 0.5}
     assert FeatureStore(tmp_path).done(today.static) == {}
 
 

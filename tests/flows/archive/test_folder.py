@@ -16,8 +16,8 @@ import numpy as np
 import pytest
 
 from extractors.video.decoding import FORMATS, opened
-from flows.archive.folder import OTHER_ENDINGS, VIDEO_ENDINGS, find_videos
 from flows.archive.videos import videos_of
+from flows.archive.videos.folder import OTHER_ENDINGS, VIDEO_ENDINGS, find_videos
 from flows.config.load import load_config
 from flows.config.settings import RunConfig
 from flows.session.errors import UserError

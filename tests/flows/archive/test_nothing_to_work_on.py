@@ -9,7 +9,7 @@ import pytest
 
 from flows.archive.families import families_of
 from flows.archive.labels import check_labels_meet, say_unmatched
-from flows.archive.refusals import model_for
+from flows.archive.outcomes import model_for
 from flows.archive.videos import Archive, VideoFile
 from flows.config.load import load_config
 from flows.config.settings import RunConfig
@@ -124,7 +124,6 @@ def test_a_run_and_its_repetition_name_the_refused_videos_first(tmp_path, traitl
     lists = f"`traitline failures list --store {tmp_path / 's'}` says why"
     assert first.returncode == second.returncode == 1
     assert first.stderr.splitlines()[-1] == (f"traitline: 2 of 2 videos refused (2 not_a_video); {lists}")
-    assert second.stderr.splitlines() == [
-        f"Extract: nothing to decode: 2 videos refused before (2 not_a_video); {lists}",
-        f"traitline: all 2 videos were refused (2 not_a_video); {lists}",
-    ]
+    known, refusal = second.stderr.splitlines()
+    assert known.endswith(f"Extract: nothing to decode: 2 videos refused before (2 not_a_video); {lists}")
+    assert refusal == f"traitline: all 2 videos were refused (2 not_a_video); {lists}"

@@ -11,8 +11,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from flows.archive.video_list import videos_of_list
 from flows.archive.videos import scan_videos, videos_of
+from flows.archive.videos.listed import videos_of_list
 from flows.config.load import load_config
 from flows.config.settings import RunConfig
 from flows.session.errors import UserError

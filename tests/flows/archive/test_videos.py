@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 from prefect import Flow
 
-from flows.archive import videos as manifest
 from flows.archive.videos import Archive, VideoFile, scan_videos
+from flows.archive.videos import archive as manifest
 from flows.session.errors import UserError
 
 

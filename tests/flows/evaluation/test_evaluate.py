@@ -257,7 +257,7 @@ def test_intervals_and_the_abstain_flag_go_from_the_model_into_the_csv(folder):
     flags = {"labels": folder / "labels.csv", "store.path": folder / "store", "out": folder / "traits.csv"}
     settings = ("weights=random", "train.epochs=2", "uncertainty.calibration_fraction=0.3")
     config = load_config(flags=flags, assignments=(*settings, "uncertainty.min_static_tokens=3"))
-    videos = known_videos(config, families_of(config))
+    videos = known_videos(config.store.path, families_of(config))
     model = train.fn(config, videos)
     stored = ModelSerializer(config.store.path).metadata(model.name, model.version)
     kept = stored["uncertainty"]["calibration"]["subjects"]

@@ -33,7 +33,7 @@ def archive(tmp_path_factory):
     flags = {"weights": "random", "store.path": folder / "store", "labels": labels}
     for seed in (0, 1):
         config = load_config(flags=flags, assignments=["train.epochs=2", f"train.seed={seed}"])
-        videos = known_videos(config, families_of(config))
+        videos = known_videos(config.store.path, families_of(config))
         model = train.fn(config, videos)
         if seed == 0:
             score.fn(config, videos, model)
@@ -69,7 +69,7 @@ def test_the_report_shows_how_scores_moved(archive):
     config = load_config(flags={"store.path": archive, "weights": "random"})
     families = families_of(config)
     model = ModelReference("traits", "2")
-    page = render_report(config, families, known_videos(config, families), model, datetime.now(UTC))
+    page = render_report(config, families, known_videos(config.store.path, families), model, datetime.now(UTC))
     table = page[page.index('<table id="drift-0"') :].split("</table>")[0]
     assert "traits/2 beside traits/1" in table
     for version in ("1", "2"):

@@ -40,7 +40,7 @@ def archive(tmp_path_factory) -> Archive:
     labels, _ = draw_store(folder, people=10, clips_each=2)
     flags = {"store.path": folder / "store", "weights": "random"}
     config = load_config(flags=flags)
-    names = [video.video_id for video in known_videos(config, families_of(config))]
+    names = [video.video_id for video in known_videos(config.store.path, families_of(config))]
     for name in names:
         path = folder / "videos" / name
         path.parent.mkdir(parents=True, exist_ok=True)

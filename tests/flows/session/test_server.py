@@ -16,8 +16,8 @@ from prefect.settings import PREFECT_API_URL, temporary_settings
 from websockets.proxy import get_proxy
 from websockets.uri import parse_uri
 
+from flows.session.environment import PROXY_VARIABLES, bypass_proxies
 from flows.session.errors import UserError
-from flows.session.proxies import PROXY_VARIABLES, bypass_proxies
 from flows.session.server import check_server
 
 DEAD = "http://127.0.0.1:9"

@@ -29,10 +29,10 @@ from flows.archive.families import Families
 from flows.archive.videos import VideoFile
 from flows.config.load import load_config
 from flows.config.settings import RunConfig
-from flows.extraction.commit import commit_shard
+from flows.extraction.extractor import commit_shard
 from flows.extraction.jobs import Job, ShardReport
 from flows.extraction.worker import Worker, leases_for
-from flows.extraction.worklist import WorkList
+from flows.extraction.worklist import Lookup, WorkList
 from flows.pipeline.extract import extract_shard, work_off
 from flows.session import console
 from storage import Failure, FailureLog, Family, FeatureStore, VideoFeatures
@@ -156,8 +156,8 @@ class DrawingExtractor:
 def draw_worker(order: Order) -> Worker:
     """In the place of `flows.extraction.worker.build_worker`."""
     config = order.config()
-    held = leases_for(config, FAMILIES)
-    return Worker(DrawingExtractor(order, held.confirm), held, config, FAMILIES)
+    held = leases_for(config.store.path, FAMILIES)
+    return Worker(DrawingExtractor(order, held.confirm), held, Lookup(config.store.path, FAMILIES))
 
 
 def work(order: Order) -> None:

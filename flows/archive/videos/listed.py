@@ -13,7 +13,7 @@ from pathlib import Path, PureWindowsPath
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from flows.archive.folder import id_of
+from flows.archive.videos.folder import id_of
 from flows.session.errors import UserError
 from fusion.errors import one_line
 from fusion.labels.read import ID_COLUMNS

@@ -16,8 +16,8 @@ import pyarrow.parquet as pq
 
 from extractors.video.digests import sha256_of
 from flows.archive.families import Families
-from flows.archive.folder import Found, find_videos
-from flows.archive.video_list import LIST_ENDINGS, Listed, videos_of_list
+from flows.archive.videos.folder import Found, find_videos
+from flows.archive.videos.listed import LIST_ENDINGS, Listed, videos_of_list
 from flows.config.settings import RunConfig
 from flows.session import console
 from flows.session.errors import UserError
@@ -110,8 +110,8 @@ def videos_of(settings: RunConfig, on_digest: Callable[[int, int], None] | None 
     Raises:
         UserError: the settings name no videos; or as `check_videos`, `scan_videos` and `videos_of_list`.
     """
+    place = named_videos(settings)
     check_videos(settings)
-    place = _named_videos(settings)
     seen = SeenVideos(settings.store.path)
     if place.is_dir():
         found = find_videos(place)
@@ -159,13 +159,14 @@ def videos_folder(settings: RunConfig) -> Path:
     Raises:
         UserError: the settings name no videos.
     """
-    place = _named_videos(settings)
+    place = named_videos(settings)
     if place.is_dir():
         return place
     return settings.videos_root if settings.videos_root is not None else place.parent
 
 
-def _named_videos(settings: RunConfig) -> Path:
+def named_videos(settings: RunConfig) -> Path:
+    """Return the folder or list that the settings name. Raises UserError if they name none."""
     if settings.videos is None:
         raise UserError("which videos? give their folder with --videos DIR, or as 'videos: DIR' in the settings file")
     return settings.videos
@@ -250,7 +251,7 @@ def _say_listed(path: Path, listed: Listed) -> None:
         console.say(f"{path} names {count} that cannot be found, refused as unreadable: {names}", style="yellow")
 
 
-def known_videos(config: RunConfig, families: Families) -> Archive:
+def known_videos(root: StorePath, families: Families) -> Archive:
     """List the videos that a store has features of, or refused, with these settings, sorted by id.
 
     Each has the digest of its file when a run last saw it. In stores older than that record, the digest is that of the
@@ -259,18 +260,18 @@ def known_videos(config: RunConfig, families: Families) -> Archive:
     Raises:
         UserError: there are none.
     """
-    store = FeatureStore(config.store.path)
+    store = FeatureStore(root)
     digests = store.done(families.static)
     since = {video_id: stamp(shard) for video_id, shard in store.shard_of(families.static).items()}
-    for when, failure in FailureLog(config.store.path).attempts_in_order():
+    for when, failure in FailureLog(root).attempts_in_order():
         if failure.key == families.features and when > since.get(failure.video_id, ""):
             digests[failure.video_id] = failure.video_sha256
     if not digests:
         raise UserError(
-            f"{config.store.path} has no features that were made with these settings; run `traitline "
+            f"{root} has no features that were made with these settings; run `traitline "
             "extract` first, or give the settings (such as --weights) that it was filled with"
         )
-    seen = SeenVideos(config.store.path).current()
+    seen = SeenVideos(root).current()
     return Archive(
         VideoFile(video_id, Path(video_id), seen.get(video_id, sha256)) for video_id, sha256 in sorted(digests.items())
     )

@@ -1,9 +1,9 @@
-"""Why there is nothing to work on. Refusals and their reasons are reported before anything about labels."""
+"""The outcome of each video: its score, or why there is none. Refusals are reported before anything about labels."""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from flows.archive.clips import ready_videos
 from flows.archive.families import Families, families_of
@@ -12,19 +12,46 @@ from flows.archive.videos import VideoFile
 from flows.config.settings import RunConfig
 from flows.session.console import counted
 from flows.session.errors import UserError
+from storage.exports.rows import Row, Unscored
 from storage.files.paths import StorePath
 from storage.tables.failures import FailureLog
+from storage.tables.scores import ScoreStore
+
+NOT_EXTRACTED = "not_extracted"
 
 
 class AllRefusedError(UserError):
     """Every video was refused."""
 
 
-def refusal_reasons(config: RunConfig, families: Families, videos: Iterable[VideoFile]) -> Counter[str]:
+def export_rows(
+    store: StorePath, families: Families, videos: Sequence[VideoFile], model: ModelReference
+) -> Iterator[Row]:
+    """Yield one row per video, in the order of the videos, so that no video of the archive is missing from an export.
+
+    Scores are read in step with the videos, both in order of their ids, and are not kept.
+    """
+    refused = FailureLog(store).refused(families.features)
+    scores = ScoreStore(store).read(model.name, model.version)
+    score = next(scores, None)
+    for video in videos:
+        which = (video.video_id, video.sha256)
+        while score is not None and score.video_id < video.video_id:
+            score = next(scores, None)
+        if score is not None and (score.video_id, score.video_sha256) == which and score.features == families.features:
+            yield score
+            continue
+        reason = NOT_EXTRACTED if video.sha256 else "unreadable"
+        if which in refused:
+            reason = refused[which].reason
+        yield Unscored(*which, reason, families.features)
+
+
+def refusal_reasons(root: StorePath, families: Families, videos: Iterable[VideoFile]) -> Counter[str]:
     """Count, by reason, the videos whose present bytes were refused with these settings and have no features."""
-    failures = FailureLog(config.store.path).refused(families.features)
+    failures = FailureLog(root).refused(families.features)
     refused = {video.video_id: video.sha256 for video in videos if (video.video_id, video.sha256) in failures}
-    for video_id in ready_videos(config, families, refused):
+    for video_id in ready_videos(root, families, refused):
         del refused[video_id]
     return Counter(failures[which].reason for which in refused.items())
 
@@ -39,18 +66,18 @@ def how_to_list(root: StorePath) -> str:
     return f"`traitline failures list --store {root}` says why"
 
 
-def without_features(config: RunConfig, families: Families, videos: Sequence[VideoFile]) -> str:
+def without_features(root: StorePath, families: Families, videos: Sequence[VideoFile]) -> str:
     """Explain why none of these videos has features."""
-    reasons = refusal_reasons(config, families, videos)
+    reasons = refusal_reasons(root, families, videos)
     refused, count = reasons.total(), counted(len(videos), "video")
     if not refused:
         return f"none of {count} has features that were made with these settings; run `traitline extract` first"
     if refused == len(videos):
         both = "the only video was" if refused == 1 else f"all {count} were"
-        return f"{both} refused ({in_words(reasons)}); {how_to_list(config.store.path)}"
+        return f"{both} refused ({in_words(reasons)}); {how_to_list(root)}"
     return (
         f"none of {count} has features: {refused:,} refused ({in_words(reasons)}), {len(videos) - refused:,} not "
-        f"extracted yet; {how_to_list(config.store.path)}"
+        f"extracted yet; {how_to_list(root)}"
     )
 
 
@@ -65,6 +92,6 @@ def model_for(config: RunConfig, videos: Sequence[VideoFile]) -> ModelReference:
         return chosen_model(config)
     except UserError as error:
         families = families_of(config)
-        if refusal_reasons(config, families, videos).total() < len(videos):
+        if refusal_reasons(config.store.path, families, videos).total() < len(videos):
             raise
-        raise AllRefusedError(f"{without_features(config, families, videos)}; and {error}") from error
+        raise AllRefusedError(f"{without_features(config.store.path, families, videos)}; and {error}") from error
