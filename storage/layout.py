@@ -1,4 +1,4 @@
-"""The folders of a store, and the check that a folder is a store."""
+"""The folders of a store, and the check whether a folder is a store."""
 
 from __future__ import annotations
 

@@ -156,7 +156,7 @@ def _batches(
     generator: np.random.Generator,
     on_video: Callable[[], None],
 ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Give batches of crops, uint8 [n, side, side, 3], with the video of each; a thread reads ahead of the training."""
+    """Yield batches of crops, uint8 [n, side, side, 3], with the video of each crop; a thread reads ahead."""
     order = generator.permutation(np.asarray(videos))
     groups = [order[start : start + MIXED_VIDEOS] for start in range(0, len(order), MIXED_VIDEOS)]
 

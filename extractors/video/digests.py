@@ -7,7 +7,7 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 
-from extractors.errors import VideoError
+from extractors.errors import VideoError, undecodable
 
 _CHUNK_BYTES = 2**20
 
@@ -63,7 +63,7 @@ class FileWatch:
             if sha256 == self._sha256:
                 why = "its bytes differed for a while, or it was written to"
         message = f"{self._path.name} changed while it was read: {why}; the next run tries it again"
-        return VideoError("decode", "file_changed", message)
+        return undecodable("file_changed", message)
 
 
 def _state(path: Path) -> tuple[int, int, int] | None:

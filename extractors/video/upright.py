@@ -11,7 +11,7 @@ from av.video.frame import VideoFrame
 from av.video.reformatter import Colorspace, VideoReformatter
 from av.video.stream import VideoStream
 
-from extractors.errors import VideoError
+from extractors.errors import undecodable
 from extractors.memory import is_lack_of_memory
 from extractors.video.pixel_shape import PixelShape
 
@@ -133,7 +133,7 @@ class Canvas:
         except av.FFmpegError as error:
             if is_lack_of_memory(error):
                 raise
-            raise VideoError("decode", "unsupported", f"cannot convert {frame.format.name} pictures to RGB") from error
+            raise undecodable("unsupported", f"cannot convert {frame.format.name} pictures to RGB") from error
         width, height = self._size or (upright.width, upright.height)
         if (upright.width, upright.height) != (width, height):
             left, top = (width - upright.width) // 2, (height - upright.height) // 2

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from flows.archive.families import Families
 from flows.archive.models import ModelReference
 from flows.archive.videos import VideoFile
-from storage.exports.rows import Row, Unscored
+from storage.exports.columns import Row, Unscored
 from storage.files.paths import StorePath
 from storage.tables.failures import FailureLog
 from storage.tables.scores import ScoreStore

@@ -11,7 +11,7 @@ import numpy as np
 from extractors.faces.quality import QUALITY
 from flows.archive.rows import NOT_EXTRACTED
 from fusion.traits import TRAITS
-from storage.exports.rows import Row, Unscored
+from storage.exports.columns import Row, Unscored
 from storage.tables.failures import Failure
 
 EXAMPLES_PER_REASON = 5

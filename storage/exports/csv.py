@@ -38,8 +38,7 @@ import numpy as np
 import pyarrow as pa
 
 from storage.errors import MALFORMED, StoreError
-from storage.exports.columns import TIME, TraitColumn, trait_columns
-from storage.exports.rows import Row, Unscored, in_order_once
+from storage.exports.columns import TIME, Row, TraitColumn, Unscored, in_order_once, trait_columns
 from storage.files.commit import commit_file
 from storage.files.paths import StorePath, local_copy, store_path
 from storage.tables.scores import Score

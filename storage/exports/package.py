@@ -11,10 +11,9 @@ from typing import Any
 
 import pyarrow as pa
 
-from storage.exports.columns import TIME, TraitColumn
+from storage.exports.columns import TIME, Row, TraitColumn
 from storage.exports.csv import CSV_NOTE, GUARD, GUARD_REPLACEMENT, write_csv_rows
 from storage.exports.parquet import write_parquet_rows
-from storage.exports.rows import Row
 from storage.files.commit import commit_file, remove_files
 from storage.files.paths import StorePath, store_path
 

@@ -81,7 +81,8 @@ class Hdf5Format:
         with path.open("rb") as stream:
             _read_lead(stream)
             places = json.loads(stream.readline(_HEADER_LINES_LIMIT))
-            columns = {name: _plain_column(name, header, places[name]) for name in _names(header)}
+            kinds = {name: _shape_and_dtype(name, header) for name in _names(header)}
+            columns = {name: Column(dtype, width, places[name]) for name, ((_, width), dtype) in kinds.items()}
             vectors = columns.pop("vector")
             first_rows = video_rows(header)
             for first, last, members in blocks(positions, first_rows, BLOCK_BYTES // header.row_bytes):
@@ -127,11 +128,6 @@ def _places(dataset: h5py.Dataset) -> list[tuple[int, int]]:
     firsts = [info.chunk_offset[0] for info in infos]
     rows = np.diff([*firsts, len(dataset)]).tolist()
     return [(info.byte_offset, count) for info, count in zip(infos, rows, strict=True)]
-
-
-def _plain_column(name: str, header: ShardHeader, places: Sequence[tuple[int, int]]) -> Column:
-    (_, width), dtype = _shape_and_dtype(name, header)
-    return Column(dtype, width, places)
 
 
 def _named(rows: dict[str, np.ndarray], header: ShardHeader) -> dict[str, np.ndarray]:
