@@ -89,8 +89,7 @@ class Upright:
             frame, self.stored_width, self.stored_height, "rgb24", src_colorspace=_colorspace(frame), threads=1
         ).to_ndarray()
         turned = cv2.transpose(stored) if self.transposed else stored
-        if self.flip_x or self.flip_y:
-            turned = cv2.flip(turned, {(True, True): -1, (True, False): 1, (False, True): 0}[self.flip_x, self.flip_y])
+        turned = turned[:: -1 if self.flip_y else 1, :: -1 if self.flip_x else 1]
         # FFmpeg pads rows, and MediaPipe mistakes the padding for pixels.
         return np.ascontiguousarray(turned)
 

@@ -69,10 +69,10 @@ def plan_epoch(
 
 
 def read_batches(source: ClipSource, plan: EpochPlan, first: int = 0) -> Iterator[Batch]:
-    """Read the batches of a plan, starting with number `first`, ahead of their use in a separate thread.
+    """Read the batches of a plan from number `first` on; a separate thread reads ahead of their use.
 
-    Memory holds the clips in the shuffle buffer, one group, and `BATCHES_AHEAD` + 2 batches. Clips that only batches
-    before `first` need are not read.
+    Memory holds the clips in the shuffle buffer, one group, and `BATCHES_AHEAD` + 2 batches. Clips that only earlier
+    batches need are not read.
     """
     return ahead(_read_batches(source, plan, first))
 
@@ -92,7 +92,7 @@ def _read_batches(source: ClipSource, plan: EpochPlan, first: int) -> Iterator[B
 
 def ahead(items: Iterator[Item]) -> Iterator[Item]:
     """Produce items in a thread, up to `BATCHES_AHEAD` in advance; exceptions in the thread are raised here."""
-    # one item, or none at the end, or an error
+    # Each entry is one item, an empty list at the end, or an error.
     ready: queue.Queue[tuple[list[Item], BaseException | None]] = queue.Queue(BATCHES_AHEAD)
     stopped = threading.Event()
 

@@ -60,12 +60,12 @@ def find_damage(path: StorePath) -> str | None:
     Raises:
         storage.errors.UnreachableError: object storage cannot be reached.
     """
+    if is_model(path):
+        name, version = path.parent.parent.name, path.parent.name
+        return ModelSerializer(path.parent.parent.parent.parent).verify(name, version)
+    check, _ = _KINDS[_kind(path)]
     try:
-        if is_model(path):
-            _check_model(path.parent)
-        else:
-            check, _ = _KINDS[_kind(path)]
-            check(path)
+        check(path)
     except FileNotFoundError:
         return None  # merged or converted in the meantime
     except UnreachableError:
@@ -90,9 +90,6 @@ def quarantine(root: str | StorePath, path: StorePath) -> StorePath:
 
     Returns:
         The new path of the file.
-
-    Raises:
-        StoreError: the operating system refused.
     """
     store = open_store(root)
     target = store / "quarantine" / relative_name(path, store)
@@ -114,12 +111,6 @@ def _folders(parent: StorePath) -> list[StorePath]:
 
 def _kind(path: StorePath) -> str:
     return path.stem.partition("-")[0]
-
-
-def _check_model(folder: StorePath) -> None:
-    problem = ModelSerializer(folder.parent.parent.parent).verify(folder.parent.name, folder.name)
-    if problem is not None:
-        raise StoreError(problem)
 
 
 def _family_of_shards(folder: StorePath) -> Family | None:
