@@ -1,6 +1,6 @@
-"""Everything on disk: cached features, failures, models, scores and exported CSVs. Knows no video and no network.
+"""Everything on disk: cached features, failures, models, scores and exported CSVs.
 
-Names are loaded on first use: paths and errors are used without the libraries that tables and shards need.
+Names are loaded on first use, so that paths and errors can be used without the libraries that tables and shards need.
 """
 
 from importlib import import_module

@@ -35,7 +35,7 @@ def refusal(error: OSError) -> str:
 
 @contextlib.contextmanager
 def reporting(action: str) -> Iterator[None]:
-    """Turn an OSError in the block into a StoreError that says that this action is impossible, and why."""
+    """Turn an OSError in the block into a StoreError with the message "cannot ACTION: REASON"."""
     try:
         yield
     except OSError as error:

@@ -43,7 +43,7 @@ class Asset:
         name: also the name of its folder.
         title: short description.
         version: the publisher's version.
-        purpose: what Traitline needs it for.
+        purpose: its use in Traitline.
         licence: SPDX name, with a remark if necessary.
         licence_text: full text of the licence.
         files: at least one.

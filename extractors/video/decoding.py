@@ -43,7 +43,7 @@ FORMATS = (
 
 @dataclass(slots=True)
 class Tally:
-    """Counts of what was decoded from a file.
+    """Counts of the frames decoded from a file.
 
     Args:
         good: intact frames.
@@ -53,7 +53,7 @@ class Tally:
         others_s: end of the last packet of any other stream, by the file's clock.
         lead_s: time before the first key frame of a broadcast recording that begins in mid-stream; it depends on
             pictures that the file lacks.
-        share: decoded share of what the file promises, once known; NaN if it promises nothing.
+        share: decoded share of the promised frames or duration, once known; NaN if the file promises neither.
     """
 
     good: int = 0
@@ -179,11 +179,11 @@ def seconds(ticks: int, unit: Fraction | None) -> float:
 
 
 def _raise_unless_the_video_is_to_blame(error: av.FFmpegError, path: Path | str) -> None:
-    """Let disk errors pass, because the video may be good and a retry may help. A lack of memory is `too_large`."""
+    """Raise disk errors as they are, because the video may be good; lack of memory becomes too_large."""
     if isinstance(error, MemoryError):
         raise not_enough_for(path) from error
     if isinstance(error, OSError):
-        # FFmpeg reports "input/output error" for damaged files as well: reading the file tells whether the disk fails.
+        # FFmpeg reports "input/output error" for damaged files as well. Reading the whole file shows if the disk fails.
         sha256_of(Path(path))
 
 
@@ -214,7 +214,7 @@ class _Lead:
         if self._key_s is None or first.pts is None:
             return 0.0
         lead_s = self._key_s - self._start_s
-        decodes = seconds(first.pts, first.time_base) < self._key_s  # in whatever way
+        decodes = seconds(first.pts, first.time_base) < self._key_s
         return 0.0 if decodes or not 0 < lead_s <= LONGEST_LEAD_S else lead_s
 
 

@@ -1,4 +1,4 @@
-"""Video files as pictures on a regular time grid: upright, with square pixels, and no gap unnoticed."""
+"""Video files as pictures on a regular time grid: upright, with square pixels, and checked for gaps."""
 
 from __future__ import annotations
 

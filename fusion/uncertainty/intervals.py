@@ -191,19 +191,16 @@ def half_widths(calibration: Calibration, scores: np.ndarray, quality: ClipQuali
 
 
 def _quantile(errors: npt.NDArray[np.float64], people: Sequence[str], confidence: float) -> npt.NDArray[np.float64]:
-    """Return the lowest error that a weight of `confidence` does not exceed; a person's clips share 1 / (K + 1)."""
+    """Return the quantiles of errors [N, T]; the clips of a person weigh as much as one more, unseen person."""
     names, person_of_clip, counts = np.unique(np.asarray(people, str), return_inverse=True, return_counts=True)
     if len(names) < least_people(confidence):
         raise ValueError(
             f"intervals of {confidence:.0%} need at least {least_people(confidence)} people to calibrate on, "
             f"there are {len(names)}"
         )
-    weights = 1 / ((len(names) + 1) * counts[person_of_clip])
-    order = np.argsort(errors, axis=0)
-    reached = np.cumsum(weights[order], axis=0) >= confidence - 1e-9
-    ascending = np.take_along_axis(errors, order, axis=0)
-    quantiles: npt.NDArray[np.float64] = ascending[reached.argmax(axis=0), np.arange(errors.shape[1])]
-    return quantiles
+    weights = np.append(1 / counts[person_of_clip], 1.0)
+    with_unseen = np.vstack([errors, np.full(errors.shape[1], np.inf)])
+    return np.asarray(np.quantile(with_unseen, confidence - 1e-9, axis=0, method="inverted_cdf", weights=weights))
 
 
 def _features(scores: np.ndarray, quality: ClipQuality, centre: np.ndarray) -> np.ndarray:

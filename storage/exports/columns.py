@@ -53,7 +53,7 @@ class TraitColumn:
         name: in the header.
         type: string, float32, int32 or `TIME`.
         value: returns a row's value; None for an empty cell.
-        description: what it means, for people.
+        description: for people.
         unit: of the numbers.
         minimum, maximum: bounds of the numbers; None if there is no bound.
         values: all possible values, if there are few.
@@ -128,7 +128,7 @@ def trait_columns(trait_names: Sequence[str], model: str = "") -> tuple[TraitCol
         _text(
             "abstain",
             _of_score("abstain"),
-            "Why the score should not be used, as codes separated by spaces; empty if nothing speaks against it",
+            "Why the score should not be used, as codes separated by spaces; empty if there is no reason",
         ),
         *bounds,
         _text("video_sha256", lambda row: row.video_sha256, "SHA-256 of the video file's bytes, in hex"),
@@ -161,7 +161,7 @@ def _number(name: str, description: str, unit: str, minimum: float, maximum: flo
 
 _MATERIAL = (
     _number("face_coverage", "Share of frames in which the main person's face was detected", "1", 0, 1),
-    _number("face_gaps", f"Runs of frames without it, including those at either end{_ADDED}", "count", 0),
+    _number("face_gaps", f"Runs of frames without this face, including those at either end{_ADDED}", "count", 0),
     _number("longest_gap_s", f"Duration of the longest of these runs{_ADDED}", "s", 0),
     _number(
         "people",
@@ -182,7 +182,7 @@ _MATERIAL = (
     _number(
         "decoded_share",
         "Frames that could be decoded over those that the file promises, or the same for its duration; empty if it "
-        f"promises nothing; what comes before the first key frame is not counted{_ADDED}",
+        f"promises neither; frames before the first key frame do not count{_ADDED}",
         "1",
         0,
         1,

@@ -138,7 +138,7 @@ class ModelSerializer:
         path = self._version(name, version) / METADATA_FILE
         facts = _read_json(path)
         if facts.get("digest") != _digest(facts) or not isinstance(facts.get("files"), dict):
-            raise StoreError(f"{path} is damaged: it differs from what was saved here")
+            raise StoreError(f"{path} is damaged: it differs from the saved metadata")
         return facts
 
     def history(self, name: str, version: str) -> dict[str, list[float]]:

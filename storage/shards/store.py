@@ -3,10 +3,9 @@
     STORE/features/<family>/<key>/family.json                   the family's settings, in plain JSON
     STORE/features/<family>/<key>/shard-<time>-<random>.parquet or .h5
 
-Shards never change. If several hold the same video, the one whose name sorts last is valid, whichever bytes of the
-video they were made from; `storage.files.parts` explains why that is the newest one. Two shards whose names differ in
-the suffix alone hold the same features. Other programs get the same view of Parquet shards by the same rule, for
-instance DuckDB:
+Shards never change. If several hold the same video, even made from different files, the one whose name sorts last is
+valid; `storage.files.parts` explains why that is the newest one. Two shards whose names differ only in the suffix hold
+the same features. Other programs get the same view of Parquet shards by the same rule, for instance DuckDB:
 
     SELECT * FROM read_parquet('.../shard-*.parquet', filename = true)
     QUALIFY filename = max(filename) OVER (PARTITION BY video_id)
@@ -123,7 +122,7 @@ class FeatureStore:
             return dict(self._index(family).sha256_of)
 
     def has(self, family: Family, videos: Mapping[str, str]) -> set[str]:
-        """Return the ids of those videos, given as video_id -> SHA-256 of the file, whose features are of this file."""
+        """Return the ids of those videos (video_id -> SHA-256 of the file) that have features of exactly this file."""
         with self._lock:
             known = self._index(family).sha256_of
             return {video_id for video_id, sha256 in videos.items() if known.get(video_id) == sha256}
@@ -188,7 +187,7 @@ class FeatureStore:
         path = self.folder(family) / DESCRIPTION
         if path.exists():
             if read_family(path) != family:
-                raise StoreError(f"{path} describes other features than its folder's name says: move the folder away")
+                raise StoreError(f"{path} describes other features than its folder's name: move the folder away")
             return
         with commit_file(path) as temporary:
             text = json.dumps({"key": family.key, **family.to_dict()}, indent=2, ensure_ascii=False)
