@@ -48,7 +48,7 @@ class OpticalFlowSequenceLoader:
     Each source becomes one window. A source is one of
 
     - a .npy or .npz file, or an array: displacements [T, H, W, 2] or [1, T, H, W, 2]; an .npz holds only one array;
-    - a .flo file in Middlebury's format, which is one field, or a folder of such files, in the order of their names;
+    - a .flo file in Middlebury's format, which holds one field, or a folder of .flo files, in the order of their names;
       unknown motion counts as zero;
     - any other file: a video. Its frames at `fps` are scaled to a shorter side of 256 px, their central 224 x 224 is
       cut out, and the optical flow between them is computed. Faces are not detected: the pipeline does that in
@@ -214,7 +214,7 @@ def _read_flo(path: Path) -> np.ndarray:
 
 
 def _is_flo(file: Path) -> bool:
-    """Return whether a file has the size that its header states; OpenCV would allocate whatever it states."""
+    """Return whether a file has the size that its header states; OpenCV allocates that size unchecked."""
     with file.open("rb") as stream:
         width, height = np.frombuffer(stream.read(12).ljust(12, b"\0"), "<i4")[1:].tolist()
     return bool(width > 0 and height > 0 and file.stat().st_size == 12 + 8 * width * height)

@@ -25,9 +25,9 @@ BFLOAT16_FLAGS = frozenset({"avx512_bf16", "amx_bf16", "bf16"})
 def for_inference(model: keras.Model, precision: Precision = "float32") -> keras.Model:
     """Copy a network into a faster form that cannot be trained.
 
-    At inference BatchNorm scales and shifts each channel. Both are folded into the convolution before it, which saves
-    a pass over its output. With "bfloat16" weights and activations are rounded to 8 bits of
-    precision; averages and the output remain float32.
+    At inference, BatchNorm scales and shifts each channel. Folding both into the preceding convolution saves a pass
+    over its output. With "bfloat16", weights and activations are rounded to 8 bits of precision; averages and the
+    output remain float32.
 
     Args:
         model: functional; not changed. Each of its BatchNorms directly follows a convolution that has no activation and
