@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import errno
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from fractions import Fraction
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 
 import av
@@ -89,7 +89,7 @@ def opened(path: Path | str, limits: Limits = DEFAULT_LIMITS) -> Iterator[tuple[
     except av.FFmpegError as error:
         if error.errno in (errno.ELOOP, errno.ENAMETOOLONG, errno.ENOTDIR):
             raise VideoError("decode", "unreadable", f"cannot open {name}: {error.strerror}") from error
-        _raise_unless_the_video_is_to_blame(error, path)
+        _raise_unless_the_video_is_to_blame(error, path, _read_through)
         raise VideoError(
             "decode",
             "not_a_video",
@@ -184,15 +184,21 @@ def seconds(ticks: int, unit: Fraction | None) -> float:
     return float(ticks * unit) if unit is not None else 0.0
 
 
-def _raise_unless_the_video_is_to_blame(error: av.FFmpegError, path: Path | str) -> None:
+def _raise_unless_the_video_is_to_blame(
+    error: av.FFmpegError, path: Path | str, read_through: Callable[[Path | str], None]
+) -> None:
     """Let disk errors pass, because the video may be good and a retry may help. A lack of memory is `too_large`."""
     if isinstance(error, MemoryError):
         raise not_enough_for(path) from error
     if isinstance(error, OSError):
         # FFmpeg reports "input/output error" for damaged files as well: reading the file tells whether the disk fails.
-        with Path(path).open("rb") as stream:
-            while stream.read(_CHUNK_BYTES):
-                pass
+        read_through(path)
+
+
+def _read_through(path: Path | str) -> None:
+    with Path(path).open("rb") as stream:
+        while stream.read(_CHUNK_BYTES):
+            pass
 
 
 def _duration_s(frame: VideoFrame, stream: VideoStream) -> float:
@@ -231,6 +237,7 @@ def _whole_frames(container: InputContainer, stream: VideoStream, tally: Tally) 
     streams = [stream] if stream.duration is not None else list(container.streams)
     packets = container.demux(streams)
     order, lead = PacketOrder(stream), _Lead()
+    read_through_once = cache(_read_through)  # a damaged video may raise such an error for each of its packets
     while True:
         try:
             packet = next(packets, None)
@@ -248,7 +255,7 @@ def _whole_frames(container: InputContainer, stream: VideoStream, tally: Tally) 
             # The end: PyAV flushes the streams in order, and fails on those that appeared during the file.
             return
         except av.FFmpegError as error:
-            _raise_unless_the_video_is_to_blame(error, container.name.removeprefix("file:"))
+            _raise_unless_the_video_is_to_blame(error, container.name.removeprefix("file:"), read_through_once)
             tally.broken += tally.good > 0
             continue
         for frame in frames:
