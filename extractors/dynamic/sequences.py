@@ -148,14 +148,27 @@ class OpticalFlowSequenceLoader:
             yield np.stack(batch)
 
     def _computed(self, video: Path) -> np.ndarray:
-        frames = [_grey(picture) for picture in grid_frames(video, self.fps)]
+        frames = self._middle_frames(video)
         if len(frames) < 2:
             raise VideoError("motion", "too_short", f"{video.name} has only one frame, which shows no motion")
         if self._optical_flow is None:
             self._optical_flow = OpticalFlowComputer()
-        # One field lies between two frames: compute only the fields that `_adjusted` keeps.
-        kept = _trimmed(len(frames) - 1, self.fields)
-        return self._optical_flow.compute(np.stack(frames[kept.start : kept.stop + 1]))
+        return self._optical_flow.compute(np.stack(frames))
+
+    def _middle_frames(self, video: Path) -> list[np.ndarray]:
+        """Return the grey frames between which the fields lie that `_adjusted` keeps, or all if there are fewer.
+
+        Only its end tells how long a video is. A longer one is decoded once more up to the last of these frames, so
+        that memory does not grow with its length.
+        """
+        pictures = grid_frames(video, self.fps)
+        frames = [_grey(picture) for picture in islice(pictures, self.fields + 1)]
+        further = sum(1 for _ in pictures)
+        if not further:
+            return frames
+        kept = _trimmed(len(frames) + further - 1, self.fields)
+        pictures = grid_frames(video, self.fps, thresholds=None)
+        return [_grey(picture) for picture in islice(pictures, kept.start, kept.stop + 1)]
 
     def _in_range(self, motion: np.ndarray, values: str) -> np.ndarray:
         if values == "pixels":

@@ -86,8 +86,9 @@ def _norm_of_convolutions(model: keras.Model) -> dict[str, str]:
     from keras import layers
 
     convolution_of = {id(layer.output): layer for layer in model.layers if isinstance(layer, _convolutions())}
-    inputs = [layer.input for layer in model.layers if not isinstance(layer, layers.InputLayer)]
-    readers = Counter(id(tensor) for tensor in keras.tree.flatten([inputs, model.outputs]))
+    # A layer's own `input` is that of its first call only; operations that are no layers, such as "+", read as well.
+    calls = [call for operation in model.operations for call in operation._inbound_nodes]
+    readers = Counter(id(tensor) for tensor in [*model.outputs, *(x for call in calls for x in call.input_tensors)])
     norm_of = {}
     for norm in model.layers:
         if not isinstance(norm, layers.BatchNormalization):

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import errno
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from fractions import Fraction
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 
 import av
@@ -88,7 +88,7 @@ def opened(path: Path | str, limits: Limits = DEFAULT_LIMITS) -> Iterator[tuple[
     except av.FFmpegError as error:
         if error.errno in (errno.ELOOP, errno.ENAMETOOLONG, errno.ENOTDIR):
             raise undecodable("unreadable", f"cannot open {name}: {error.strerror}") from error
-        _raise_unless_the_video_is_to_blame(error, path)
+        _raise_unless_the_video_is_to_blame(error, path, sha256_of)
         size = Path(path).stat().st_size
         message = f"{name} ({size} bytes) cannot be read as a video: {error.strerror}"
         raise undecodable("not_a_video", message) from error
@@ -178,13 +178,15 @@ def seconds(ticks: int, unit: Fraction | None) -> float:
     return float(ticks * unit) if unit is not None else 0.0
 
 
-def _raise_unless_the_video_is_to_blame(error: av.FFmpegError, path: Path | str) -> None:
+def _raise_unless_the_video_is_to_blame(
+    error: av.FFmpegError, path: Path | str, read_through: Callable[[Path], object]
+) -> None:
     """Raise disk errors as they are, because the video may be good; lack of memory becomes too_large."""
     if isinstance(error, MemoryError):
         raise not_enough_for(path) from error
     if isinstance(error, OSError):
         # FFmpeg reports "input/output error" for damaged files as well. Reading the whole file shows if the disk fails.
-        sha256_of(Path(path))
+        read_through(Path(path))
 
 
 def _duration_s(frame: VideoFrame, stream: VideoStream) -> float:
@@ -223,6 +225,7 @@ def _whole_frames(container: InputContainer, stream: VideoStream, tally: Tally) 
     streams = [stream] if stream.duration is not None else list(container.streams)
     packets = container.demux(streams)
     order, lead = PacketOrder(stream), _Lead()
+    read_through_once = cache(sha256_of)  # a damaged video may raise such an error for each of its packets
     while True:
         try:
             packet = next(packets, None)
@@ -240,7 +243,7 @@ def _whole_frames(container: InputContainer, stream: VideoStream, tally: Tally) 
             # The end: PyAV flushes the streams in order, and fails on those that appeared during the file.
             return
         except av.FFmpegError as error:
-            _raise_unless_the_video_is_to_blame(error, container.name.removeprefix("file:"))
+            _raise_unless_the_video_is_to_blame(error, container.name.removeprefix("file:"), read_through_once)
             tally.broken += tally.good > 0
             continue
         for frame in frames:
