@@ -1,4 +1,4 @@
-"""Settings of training, separate from the code that needs Keras, which takes seconds to import."""
+"""Settings of training and evaluation, apart from code that imports Keras, which takes seconds."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class TrainSettings(BaseModel, frozen=True, extra="forbid"):
     form: Form = Field(
         "sequence",
         description="The model's view of a clip: 'sequence' (all its tokens, with their times) or 'vector' (the mean "
-        "of its tokens, which leaves attention nothing to choose from).",
+        "of its tokens, with which attention has no effect).",
     )
     epochs: int = Field(100, ge=1, description="Most passes over the training clips; early stopping may end sooner.")
     batch_size: int = Field(64, ge=1, description="Most clips per training step.")
@@ -74,7 +74,7 @@ class TrainSettings(BaseModel, frozen=True, extra="forbid"):
 
 
 class UncertaintySettings(BaseModel, frozen=True, extra="forbid"):
-    """The confidence of stated intervals, and the limits beyond which a score is flagged as unusable."""
+    """The confidence of intervals, and the limits beyond which a score is flagged as unusable."""
 
     confidence: float = Field(0.9, gt=0, lt=1, description="Share of clips whose label the intervals should contain.")
     calibration_fraction: float = Field(

@@ -33,6 +33,8 @@ if TYPE_CHECKING:
 
 # What takes the most time of importing the command, and of importing Prefect, which reads the environment itself.
 PRELOADED = ("flows.cli.app", "fsspec", "griffe", "httpx", "jsonschema", "pendulum", "starlette", "websockets")
+# Libraries that start threads when they are imported, of which a fork has none.
+WITHOUT_THREADS = {"OPENBLAS_NUM_THREADS": "1", "JE_ARROW_MALLOC_CONF": "background_thread:false"}
 
 CORPUS = Path(os.environ.get("TRAITLINE_CORPUS", Path(__file__).parents[2] / "shared" / "corpus"))
 
@@ -178,13 +180,17 @@ def prepared_prefect_home(made_once) -> Path:
 
 
 @pytest.fixture(scope="session")
-def report_store(tmp_path_factory) -> ReportStore:
+def report_store(made_once, tmp_path_factory) -> ReportStore:
     """A drawn store of which a report can be made; tests may add reports to it and must change nothing else."""
     # Not above: pytest reads this file while it captures nothing. Prefect, when imported, has absl's log handler close
     # the stream that it writes to, which is pytest's where another test file has imported TensorFlow before.
-    from report_store import make_report_store
+    from report_store import make_report_store, open_report_store
 
-    return make_report_store(tmp_path_factory.mktemp("report"))
+    folder = tmp_path_factory.mktemp("report") / "copy"
+    with made_once("report store") as made:
+        if not made.exists():
+            make_report_store(made)
+    return open_report_store(shutil.copytree(made, folder, copy_function=os.link))
 
 
 @pytest.fixture(scope="session")
@@ -212,10 +218,16 @@ def traitline(tmp_path_factory, prepared_prefect_home) -> Iterator[Callable[...,
         **dict.fromkeys(("http_proxy", "https_proxy", "all_proxy"), "http://127.0.0.1:9"),
         "no_proxy": "example.org",
     }
-    starter = CommandStarter(Path(sys.executable).with_name("traitline"), PRELOADED, environment)
+    starters: dict[bool, CommandStarter] = {}
 
     def run(*arguments: str | Path, folder: Path = folder, **variables: str) -> subprocess.CompletedProcess[str]:
-        return starter.run(
+        # Read when Python or Prefect begins, and not by what such a process has imported before.
+        read_early = any(name.startswith(("PYTHON", "PREFECT_")) for name in variables)
+        if read_early not in starters:
+            preload, more = (PRELOADED, {}) if read_early else (["imported_commands"], WITHOUT_THREADS)
+            script = Path(sys.executable).with_name("traitline")
+            starters[read_early] = CommandStarter(script, preload, {**environment, **more})
+        return starters[read_early].run(
             [str(argument) for argument in arguments],
             folder=folder,
             environment={**environment, **variables},
@@ -223,4 +235,5 @@ def traitline(tmp_path_factory, prepared_prefect_home) -> Iterator[Callable[...,
         )
 
     yield run
-    starter.close()
+    for starter in starters.values():
+        starter.close()

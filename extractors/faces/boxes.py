@@ -5,6 +5,9 @@ from __future__ import annotations
 import cv2
 import numpy as np
 
+# Numbers of a detection: x, y, width, height in px, score, x and y of the right eye and of the left eye in px.
+ROW = 9
+
 
 def overlaps(first: np.ndarray, second: np.ndarray) -> np.ndarray:
     """Return intersection over union of boxes (x, y, width, height, ... in the last axis), broadcast, 0 to 1."""

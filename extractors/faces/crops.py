@@ -61,8 +61,8 @@ class CropWindow:
 def plan_windows(track: FaceTrack, settings: CropSettings) -> list[Window]:
     """Divide the stretches with a known face into consecutive windows.
 
-    Neighbours share the frame between them. A stretch ends when the box is lost or jumps (a cut). Its last window needs
-    at least settings.min_fields fields.
+    Neighbours share the frame between them. A stretch ends at a cut, or when the box is lost or jumps. Its last window
+    needs at least settings.min_fields fields.
 
     Raises:
         VideoError: stage "motion", reason "too_short": no stretch is long enough.
@@ -142,13 +142,15 @@ def iter_crops(
 
 
 def _stretches(track: FaceTrack) -> list[tuple[int, int]]:
-    """Return (start, stop) of each run of frames with known boxes that do not jump."""
+    """Return (start, stop) of each run of frames of one shot with known boxes that do not jump."""
     known = np.concatenate([[False], track.tracked, [False]])
     starts = known[1:] & ~known[:-1]
     stops = ~known[1:] & known[:-1]
     with np.errstate(invalid="ignore"):
-        jumps = np.flatnonzero(overlaps(track.boxes[1:], track.boxes[:-1]) < SAME_PERSON_OVERLAP) + 1
-    starts[jumps] = stops[jumps] = True
+        jumps = overlaps(track.boxes[1:], track.boxes[:-1]) < SAME_PERSON_OVERLAP
+    breaks = jumps | (np.diff(track.shots) > 0) & known[1:-2] & known[2:-1]
+    starts[1:-1] |= breaks
+    stops[1:-1] |= breaks
     return list(zip(np.flatnonzero(starts).tolist(), np.flatnonzero(stops).tolist(), strict=True))
 
 

@@ -7,7 +7,7 @@ from types import TracebackType
 
 import numpy as np
 
-from extractors.faces.boxes import overlaps
+from extractors.faces.boxes import ROW, overlaps
 from extractors.faces.offline import OfflineThread
 from extractors.faces.settings import FaceSettings
 
@@ -81,8 +81,8 @@ class FaceDetector:
             image: uint8 RGB [height, width, 3].
 
         Returns:
-            float32 [n, 5]: x, y, width, height in px (a box may extend beyond the edge) and score, best first;
-            only scores of at least `min_score`.
+            float32 [n, 9]: x, y, width, height in px (a box may extend beyond the edge), score, then x, y of the right
+            eye and of the left eye in px, as the person names them; best first; only scores of at least `min_score`.
         """
         found = self._look(image)
         doubtful = (found[:, 4] < self._settings.sure_score) | (found[:, 2] < RELIABLE_SHARE * max(image.shape[:2]))
@@ -94,16 +94,21 @@ class FaceDetector:
     def _look(self, image: np.ndarray) -> np.ndarray:
         # MediaPipe ignores strides and mistakes the padding of rows for pixels.
         picture = self._image(image_format=self._rgb, data=np.ascontiguousarray(image))
+        height, width = image.shape[:2]
         rows = [
-            (box.origin_x, box.origin_y, box.width, box.height, detection.categories[0].score)
+            (
+                *(box.origin_x, box.origin_y, box.width, box.height, detection.categories[0].score),
+                # MediaPipe's first two key points, as shares of the picture.
+                *(at for point in detection.keypoints[:2] for at in (point.x * width, point.y * height)),
+            )
             for detection in self._thread.call(self._detector.detect, picture).detections
             for box in [detection.bounding_box]
         ]
-        faces = np.array(rows, dtype=np.float32).reshape(-1, 5)
+        faces = np.array(rows, dtype=np.float32).reshape(-1, ROW)
         return faces[np.argsort(-faces[:, 4], kind="stable")]
 
     def _second_look(self, image: np.ndarray, face: np.ndarray) -> np.ndarray:
-        """Return the best detection centred within the doubtful box, float32 [1, 5]; [0, 5] if there is none."""
+        """Return the best detection centred within the doubtful box, float32 [1, 9]; [0, 9] if there is none."""
         x, y, width, height = face[:4]
         centre_x, centre_y = x + width / 2, y + height / 2
         half = SECOND_LOOK_SIDES * max(width, height) / 2
@@ -111,7 +116,7 @@ class FaceDetector:
         part = image[top : int(np.ceil(centre_y + half)), left : int(np.ceil(centre_x + half))]
         if part.size == 0:
             return face[None][:0]
-        found: np.ndarray = self._look(part) + np.array([left, top, 0, 0, 0], dtype=np.float32)
+        found: np.ndarray = self._look(part) + np.array([left, top, 0, 0, 0, left, top, left, top], dtype=np.float32)
         off_x = np.abs(found[:, 0] + found[:, 2] / 2 - centre_x)
         off_y = np.abs(found[:, 1] + found[:, 3] / 2 - centre_y)
         centred: np.ndarray = found[(off_x < width / 2) & (off_y < height / 2)]
@@ -124,4 +129,4 @@ def _distinct(faces: np.ndarray) -> np.ndarray:
     for face in faces[np.argsort(-faces[:, 4], kind="stable")]:
         if not kept or overlaps(np.stack(kept), face).max() <= SAME_FACE_OVERLAP:
             kept.append(face)
-    return np.array(kept, dtype=np.float32).reshape(-1, 5)
+    return np.array(kept, dtype=np.float32).reshape(-1, ROW)

@@ -27,24 +27,29 @@ class Person:
 
     Args:
         frames: int [n], grid frames in ascending order.
-        faces: float32 [n, 5]: x, y, width, height in px, score.
+        faces: float32 [n, 9]: x, y, width, height in px, score, then x, y of the right and the left eye in px, NaN if
+            unknown.
     """
 
     frames: np.ndarray
     faces: np.ndarray
 
 
-def persons(detections: Sequence[np.ndarray], *, fps: float) -> list[Person]:
-    """Assign each frame's faces to the persons of the last MEMORY_S, best overlap first.
+def persons(detections: Sequence[np.ndarray], shots: np.ndarray, *, fps: float) -> list[Person]:
+    """Assign each frame's faces to the persons of the last MEMORY_S in the same shot, best overlap first.
 
     Args:
-        detections: for each grid frame float32 [n, 5]: x, y, width, height in px, score.
+        detections: for each grid frame float32 [n, 9], as in `Person`.
+        shots: int [frames], number of each frame's shot, non-decreasing.
         fps: grid frames per second.
     """
     memory = MEMORY_S * fps
     members: list[list[tuple[int, np.ndarray]]] = []
     recent: list[int] = []
+    shot_starts = np.diff(shots, prepend=-1) > 0
     for frame, faces in enumerate(detections):
+        if shot_starts[frame]:
+            recent = []
         recent = [person for person in recent if frame - members[person][-1][0] <= memory]
         owners: dict[int, int] = {}
         if recent and len(faces):

@@ -43,7 +43,7 @@ class FaceSamples:
         Args:
             frame: grid frame.
             picture: uint8 RGB [height, width, 3].
-            faces: float32 [n, 5]: x, y, width, height in px, score.
+            faces: float32 [n, 9]: x, y, width, height in px, score, eyes.
         """
         if not len(faces):
             return

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from pydantic import BaseModel, Field
+
+REVISION = 2  # part of the cache key: raise it if the faces or the crops of the same pictures change
 
 
 class FaceSettings(BaseModel, frozen=True, extra="forbid"):
@@ -65,6 +69,11 @@ class FaceSettings(BaseModel, frozen=True, extra="forbid"):
         description="Seconds for which the main person's face may be out of sight at a time; for longer, the video is "
         "refused (long_gap). null: no limit.",
     )
+
+    @property
+    def numerics(self) -> dict[str, Any]:
+        """All settings that change which faces are found, for a cache key; JSON-able."""
+        return {**self.model_dump(mode="json"), "revision": REVISION}
 
 
 class CropSettings(BaseModel, frozen=True, extra="forbid"):

@@ -19,6 +19,12 @@ from extractors.video.grid import grid_frames
 from extractors.video.limits import DEFAULT_LIMITS, Limits
 from extractors.video.settings import VideoSettings
 
+FACE_ROW = (
+    *("x", "y", "width", "height", "score"),
+    *("right_eye_x", "right_eye_y", "left_eye_x", "left_eye_y"),
+    "shot",
+)
+
 
 @dataclass(frozen=True)
 class FaceTrack:
@@ -27,11 +33,16 @@ class FaceTrack:
     Args:
         boxes: float32 [F, 4], x, y, width, height in px of the upright picture; NaN in frames without a known face.
         scores: float32 [F], detector's score, 0 to 1; 0 if the box is interpolated or unknown.
+        eyes: float32 [F, 4], x, y of the person's right eye, then of the left, in px of the upright picture; NaN where
+            they are unknown.
+        shots: int32 [F], number of the shot that each frame belongs to; begins with 0 and never decreases.
         quality: facts about the whole video; None if only the boxes matter.
     """
 
     boxes: np.ndarray
     scores: np.ndarray
+    eyes: np.ndarray
+    shots: np.ndarray
     quality: Quality | None = None
 
     @property
@@ -46,45 +57,49 @@ class FaceTrack:
         return float(np.mean(self.scores > 0)) if len(self.scores) else 0.0
 
     def to_rows(self) -> np.ndarray:
-        """Return float32 [F, 5]: boxes and scores side by side."""
-        return np.concatenate([self.boxes, self.scores[:, None]], axis=1)
+        """Return float32 [F, 10]: boxes, scores, eyes and shots side by side, as `FACE_ROW` names them."""
+        columns = (self.boxes, self.scores[:, None], self.eyes, self.shots[:, None])
+        return np.concatenate(columns, axis=1, dtype=np.float32)
 
     @classmethod
     def from_rows(cls, rows: np.ndarray, quality: Quality | None = None) -> FaceTrack:
         """Rebuild a track from the result of `to_rows` and the facts about the video.
 
         Raises:
-            ValueError: the rows are not [F, 5].
+            ValueError: the rows are not [F, 10].
         """
-        if rows.ndim != 2 or rows.shape[1] != 5:
-            raise ValueError(f"rows of a face track must be [frames, 5], not {list(rows.shape)}")
+        if rows.ndim != 2 or rows.shape[1] != len(FACE_ROW):
+            raise ValueError(f"rows of a face track must be [frames, {len(FACE_ROW)}], not {list(rows.shape)}")
         rows = rows.astype(np.float32, copy=False)
-        return cls(boxes=rows[:, :4], scores=rows[:, 4], quality=quality)
+        return cls(rows[:, :4], rows[:, 4], rows[:, 5:9], rows[:, 9].astype(np.int32), quality)
 
 
-def main_person(detections: Sequence[np.ndarray], *, fps: float, settings: FaceSettings) -> FaceTrack:
+def main_person(
+    detections: Sequence[np.ndarray], shots: np.ndarray, *, fps: float, settings: FaceSettings
+) -> FaceTrack:
     """Follow the person whose face is visible longest and largest; no other mixes in while that person is visible.
 
     Overlap from frame to frame joins detections into persons, and the main person is a sequence of persons that follow
     each other in time: just one, unless cuts move the picture. Gaps of up to settings.max_gap_s within one person
-    are interpolated linearly; boxes are then averaged over settings.smoothing_s, never across a cut.
+    are interpolated linearly; boxes and eyes are then averaged over settings.smoothing_s, never across a cut.
 
     Args:
-        detections: for each grid frame float32 [n, 5]: x, y, width, height in px, score.
+        detections: for each grid frame float32 [n, 9], as `FaceDetector.detect` returns them.
+        shots: int32 [F], number of each frame's shot.
         fps: grid frames per second.
         settings: max_gap_s and smoothing_s are used here.
     """
-    boxes = np.full((len(detections), 4), np.nan, dtype=np.float32)
+    boxes, eyes = np.full((2, len(detections), 4), np.nan, dtype=np.float32)
     scores = np.zeros(len(detections), dtype=np.float32)
     longest = 1 + int(settings.max_gap_s * fps + 1e-9)
     width = 2 * int(settings.smoothing_s * fps / 2) + 1
-    for person in main_sequence(persons(detections, fps=fps), fps=fps):
+    for person in main_sequence(persons(detections, shots, fps=fps), fps=fps):
         scores[person.frames] = person.faces[:, 4]
         for part in _parts(person, longest):
-            frames = np.arange(part.frames[0], part.frames[-1] + 1)
-            filled = np.stack([np.interp(frames, part.frames, column) for column in part.faces[:, :4].T], axis=1)
-            boxes[frames] = _smoothed(filled, width)
-    return FaceTrack(boxes, scores)
+            _fill(boxes, part.frames, part.faces[:, :4], width)
+            known = ~np.isnan(part.faces[:, 5:]).any(axis=1)
+            _fill(eyes, part.frames[known], part.faces[known, 5:], width)
+    return FaceTrack(boxes, scores, eyes, shots)
 
 
 class Detector(Protocol):
@@ -119,7 +134,8 @@ def track_faces(
             detections.append(detector.detect(picture))
         samples.offer(frame, picture, detections[-1])
         previous = picture
-    track = main_person(detections, fps=video_settings.fps, settings=face_settings)
+    shots = np.zeros(len(detections), np.int32)
+    track = main_person(detections, shots, fps=video_settings.fps, settings=face_settings)
     if track.coverage == 0.0:
         raise VideoError("faces", "no_face", f"no face in any frame ({len(detections)} looked at)")
     quality = quality_of(
@@ -141,6 +157,14 @@ def _parts(person: Person, longest: int) -> list[Person]:
         Person(frames, faces)
         for frames, faces in zip(np.split(person.frames, cuts), np.split(person.faces, cuts), strict=True)
     ]
+
+
+def _fill(target: np.ndarray, frames: np.ndarray, values: np.ndarray, width: int) -> None:
+    """Write [n, 4] at n frames, with straight lines between them, into [frames, 4]; then smooth what was written."""
+    if len(frames):
+        every = np.arange(frames[0], frames[-1] + 1)
+        lines = np.stack([np.interp(every, frames, column) for column in values.T], axis=1)
+        target[every] = _smoothed(lines, width)
 
 
 def _smoothed(boxes: np.ndarray, width: int) -> np.ndarray:

@@ -16,14 +16,14 @@ MOST_NAMES = 40  # of blocks that fit along the axis
 
 @dataclass(frozen=True, slots=True)
 class LayerActivations:
-    """One layer's output over all inputs.
+    """Statistics of one layer's output over all inputs.
 
     Attributes:
         layer: its name.
-        channels: how many it has.
-        mean, std, lowest, highest: over all channels, places and inputs.
+        channels: number of its channels.
+        mean, std, lowest, highest: over all channels, positions and inputs.
         zeros: share of outputs that are 0.
-        dead_channels: channels that were 0 at every place of every input.
+        dead_channels: number of channels that were 0 at every position of every input.
     """
 
     layer: str
@@ -37,7 +37,7 @@ class LayerActivations:
 
 
 def rectified_layers(model: keras.Model) -> list[str]:
-    """Return the names of the layers that end in a ReLU, whose channels can be silent."""
+    """Return the names of the layers that end in a ReLU, the only ones whose channels can be dead."""
     return [
         layer.name
         for layer in model.layers
@@ -48,15 +48,15 @@ def rectified_layers(model: keras.Model) -> list[str]:
 def activation_statistics(
     model: keras.Model, batches: Iterable[np.ndarray], layers: list[str] | None = None
 ) -> list[LayerActivations]:
-    """Measure the outputs of layers. A pass keeps five numbers per channel and no output.
+    """Measure the outputs of layers, keeping five numbers per input and channel.
 
     Args:
         model: functional, with one input.
-        batches: float32 arrays [n, ...] as the model takes them.
+        batches: the model's inputs, float32 [n, ...] each.
         layers: names of layers; by default those that end in a ReLU.
 
     Returns:
-        One for each layer, in the order given.
+        The statistics of each layer, in the order given.
 
     Raises:
         ValueError: no layers, no batches, or an unknown layer.
@@ -78,14 +78,11 @@ def activation_statistics(
 
 
 def plot_layer_statistics(layers: list[LayerActivations], title: str) -> Figure:
-    """Draw strength and share of zeros by layer, the first on the left, labelled by blocks of layers.
+    """Draw mean activation and share of zeros by layer, from the first on the left; ticks name blocks of layers.
 
     Args:
         layers: in the order of computation.
         title: heading.
-
-    Returns:
-        The figure. It belongs to no window and needs no display.
     """
     figure = Figure(figsize=(rcParams["figure.figsize"][0], 4.2), layout="constrained")
     figure.suptitle(title)
@@ -118,16 +115,16 @@ def plot_layer_statistics(layers: list[LayerActivations], title: str) -> Figure:
 
 
 def _channel_numbers(output: keras.KerasTensor) -> keras.KerasTensor:
-    """[N, ..., C] to [N, 5, C]: mean, mean square, lowest, highest, share of zeros."""
+    """Reduce [N, ..., C] to [N, 5, C]: mean, mean square, lowest, highest, share of zeros."""
     from keras import ops
 
-    places = tuple(range(1, len(output.shape) - 1))
+    positions = tuple(range(1, len(output.shape) - 1))
     numbers = [
-        ops.mean(output, axis=places),
-        ops.mean(ops.square(output), axis=places),
-        ops.min(output, axis=places),
-        ops.max(output, axis=places),
-        ops.mean(ops.cast(ops.equal(output, 0), "float32"), axis=places),
+        ops.mean(output, axis=positions),
+        ops.mean(ops.square(output), axis=positions),
+        ops.min(output, axis=positions),
+        ops.max(output, axis=positions),
+        ops.mean(ops.cast(ops.equal(output, 0), "float32"), axis=positions),
     ]
     return ops.stack(numbers, axis=1)
 

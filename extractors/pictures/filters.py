@@ -1,4 +1,4 @@
-"""The input that excites a filter most, found by gradient ascent."""
+"""The input that activates a filter most, found by gradient ascent."""
 
 from __future__ import annotations
 
@@ -13,8 +13,7 @@ from extractors.pictures.layers import find_layer
 if TYPE_CHECKING:
     import keras
 
-STARTS = 4
-"""Noises that a filter is tried on first: behind a ReLU a unit may be silent, and then it has no gradient."""
+STARTS = 4  # noise inputs to try: on some, the ReLU after the unit outputs 0, which has no gradient
 START_LENGTH = 0.1
 
 
@@ -28,25 +27,26 @@ def maximise_filters(
     steps: int = 40,
     seed: int = 0,
 ) -> list[np.ndarray]:
-    """Find the input of a given length (root of its sum of squares) that excites a filter's middle unit most.
+    """Find the input of a given length (root of the sum of squares) that activates a filter's middle unit most.
 
-    Each step adds the normalised gradient and brings the input back to its length. One unit, and not the mean of its
-    map, for the mean's gradient is flat on the first layer. There the result is the filter's own kernel.
+    Each step adds the normalised gradient and scales the input back to its length. The target is one unit rather than
+    the mean of the filter's map, whose gradient is constant on the first layer. There, the result is the filter's own
+    kernel.
 
     Args:
-        network: of inputs [N, side, side, C], any side.
-        layer: from `extractors.pictures.layers.map_layers`.
+        network: accepts inputs [N, side, side, C] of any side.
+        layer: one of `extractors.pictures.layers.map_layers`.
         filters: channels of the layer.
-        side_px: of the input; at least what the unit sees of it.
+        side_px: width and height of the input, at least those of the unit's receptive field.
         length: of the result, in the units of the network's input.
-        steps: of ascent.
-        seed: of the noise that ascent starts from.
+        steps: number of steps.
+        seed: of the noise that the ascent starts from.
 
     Returns:
-        One float32 [s, s, C] per filter, cut to the square that the unit sees; zero is the input's zero.
+        One float32 [s, s, C] per filter, cropped to the unit's receptive field; 0 is the input's zero.
 
     Raises:
-        LayerError: no such layer or filter, or the unit is silent on all noises tried.
+        LayerError: the layer or filter is unknown, or the unit has no gradient on any of the noise inputs.
 
     Sources:
         Erhan et al., "Visualizing Higher-Layer Features of a Deep Network", 2009.
@@ -67,9 +67,9 @@ def maximise_filters(
 def _ascend(head: keras.Model, layer: str, number: int, noises: np.ndarray, length: float, steps: int) -> np.ndarray:
     values, gradients = _climb(head, noises, number)
     if not gradients.any():
-        raise LayerError(f"filter {number} of {layer} is silent on all {len(noises)} noises tried; choose another")
+        raise LayerError(f"filter {number} of {layer} is silent on all {len(noises)} noise inputs; choose another")
     best = int(np.argmax(np.where(gradients.any(axis=(1, 2, 3)), values, -np.inf)))
-    # the start has done its work, which is to wake the unit: kept in full it would show in the result as noise
+    # The noise has activated the unit; at full strength it would remain visible in the result.
     picture = _of_length(noises[best : best + 1] * 0.1 + _of_length(gradients[best : best + 1], length), length)
     seen = gradients[best].any(axis=-1)
     for _ in range(steps):

@@ -1,6 +1,6 @@
-"""Pictures of what the static network sees: layer activations, filters, and maps laid over the frame.
+"""Pictures of the static network's features: activations, filters, and maps drawn over frames.
 
-Colours are viridis and inferno, which people with any kind of colour vision, and grey prints, can read.
+The colour maps, viridis and inferno, remain readable with any colour vision and in grey prints.
 """
 
 from __future__ import annotations
@@ -23,18 +23,20 @@ FRAMES_ACROSS = 4
 FILTERS_ACROSS = 8
 MAP_COLOURS = "inferno"
 MOST_OPAQUE = 0.75
-BAR_IN, NARROWEST_IN, TALLEST_IN = 0.9, 85 / 25.4, 3.2  # of the key, of a figure (one column), of a frame
+BAR_IN = 0.9  # width of the colour bar
+NARROWEST_IN = 85 / 25.4  # width of a figure, one column of a page
+TALLEST_IN = 3.2  # height of a frame
 
 
 def plot_activations(
     picture: np.ndarray, maps: Mapping[str, np.ndarray], channels: Mapping[str, Sequence[int]], *, heading: str
 ) -> Figure:
-    """Draw some feature maps of layers, each layer beside the picture.
+    """Draw feature maps, those of each layer beside the picture.
 
     Args:
         picture: uint8 RGB [H, W, 3].
         maps: layer -> float [h, w, C].
-        channels: layer -> which maps to draw, each in a panel scaled to its own range.
+        channels: layer -> the maps to draw, each scaled to its own range.
         heading: of the figure.
     """
     lines = [
@@ -71,9 +73,8 @@ def placed(relevance: np.ndarray, box: tuple[int, int, int], height: int, width:
 
     Args:
         relevance: float [h, w], of the crop.
-        box: x, y, side of the crop in px of the frame; may hang over its edges.
-        height: of the frame.
-        width: of the frame.
+        box: x, y and side of the crop in px of the frame; the crop may extend beyond the frame.
+        height, width: of the frame, in px.
 
     Returns:
         float32 [height, width], NaN outside the crop.
@@ -87,12 +88,12 @@ def placed(relevance: np.ndarray, box: tuple[int, int, int], height: int, width:
 
 
 def draw_overlay(axes: Axes, picture: np.ndarray, relevance: np.ndarray, largest: float) -> None:
-    """Draw a grey picture and over it a map of the same size, the more opaque the larger its values.
+    """Draw a map over a grey picture of the same size; larger values are more opaque.
 
     Args:
         axes: to draw in.
         picture: uint8 RGB [H, W, 3] or grey [H, W].
-        relevance: float [H, W]; NaN shows the picture alone.
+        relevance: float [H, W]; NaN leaves the picture uncovered.
         largest: value that gets the full colour.
     """
     grey = cv2.cvtColor(picture, cv2.COLOR_RGB2GRAY) if picture.ndim == 3 else picture
@@ -103,7 +104,7 @@ def draw_overlay(axes: Axes, picture: np.ndarray, relevance: np.ndarray, largest
     if not known.all() and known.any():
         rows, columns = np.flatnonzero(known.any(axis=1)), np.flatnonzero(known.any(axis=0))
         corners = [(columns[0], rows[0]), (columns[-1], rows[0]), (columns[-1], rows[-1]), (columns[0], rows[-1])]
-        axes.add_patch(_outline(corners))
+        axes.add_patch(Polygon(corners, closed=True, fill=False, edgecolor="white", linewidth=1.0))
     axes.set_axis_off()
 
 
@@ -116,15 +117,15 @@ def plot_overlays(
     unit: str,
     across: int = FRAMES_ACROSS,
 ) -> Figure:
-    """Draw maps over their pictures, all on one scale, so that pictures can be compared.
+    """Draw maps over their pictures on one common scale.
 
     Args:
         pictures: uint8 RGB [H, W, 3] each.
-        relevance: float [h, w] each, stretched over its picture; or [H, W] from `placed`.
-        titles: one each.
+        relevance: one map per picture, float [h, w], enlarged to the picture's size; or [H, W] from `placed`.
+        titles: one per picture.
         heading: of the figure.
-        unit: what the colours mean.
-        across: pictures in a row at most.
+        unit: label of the colour bar.
+        across: most pictures in a row.
     """
     if not len(pictures) == len(relevance) == len(titles) > 0:
         raise ValueError(f"got {len(pictures)} pictures, {len(relevance)} maps and {len(titles)} titles")
@@ -159,20 +160,25 @@ def overlay_colours() -> ListedColormap:
 
 
 def rounded(value: float) -> str:
-    """Format a number as a label: three digits, as in 0.0123, or a whole number from 1,000 on, as in 1,150."""
+    """Format a number as a label: three digits (0.0123), or a whole number from 1,000 upwards (1,150)."""
     return f"{value:,.0f}" if 1000 <= abs(value) < 1e6 else f"{value:.3g}"
 
 
 def plot_filters(patterns: Sequence[np.ndarray], titles: Sequence[str], *, heading: str) -> Figure:
-    """Draw the inputs that excite filters most, each scaled to its own range; grey stands for zero.
+    """Draw the inputs that activate filters most, each scaled to its own range; grey stands for zero.
 
     Args:
-        patterns: float [s, s, 3] in RGB order, or [s, s, C] of which each channel gets a grey panel.
-        titles: one each.
+        patterns: float [s, s, 3] in RGB order, or [s, s, C], each of whose channels gets a grey panel.
+        titles: one per pattern.
         heading: of the figure.
     """
-    panels = [panel for pattern in patterns for panel in _panels(pattern)]
-    names = [name for pattern, name in zip(patterns, titles, strict=True) for name in _names(pattern, name)]
+    panels: list[np.ndarray] = []
+    names: list[str] = []
+    for pattern, title in zip(patterns, titles, strict=True):
+        shown = np.clip(0.5 + pattern / (2 * max(float(np.abs(pattern).max()), 1e-12)), 0, 1)
+        coloured = pattern.shape[-1] == 3
+        panels += [shown] if coloured else list(np.moveaxis(shown, -1, 0))
+        names += [title] if coloured else [f"{title}, {channel}" for channel in range(pattern.shape[-1])]
     columns = min(FILTERS_ACROSS, len(panels))
     rows = math.ceil(len(panels) / columns)
     panel_in = min(rcParams["figure.figsize"][0] / columns, 1.2)
@@ -187,16 +193,3 @@ def plot_filters(patterns: Sequence[np.ndarray], titles: Sequence[str], *, headi
         axes.imshow(panel, cmap="gray", vmin=0, vmax=1, interpolation="nearest")
         axes.set_title(name)
     return figure
-
-
-def _panels(pattern: np.ndarray) -> list[np.ndarray]:
-    shown = np.clip(0.5 + pattern / (2 * max(float(np.abs(pattern).max()), 1e-12)), 0, 1)
-    return [shown] if pattern.shape[-1] == 3 else list(np.moveaxis(shown, -1, 0))
-
-
-def _names(pattern: np.ndarray, name: str) -> list[str]:
-    return [name] if pattern.shape[-1] == 3 else [f"{name}, {part}" for part in range(pattern.shape[-1])]
-
-
-def _outline(corners: list[tuple[int, int]]) -> Polygon:
-    return Polygon(corners, closed=True, fill=False, edgecolor="white", linewidth=1.0)

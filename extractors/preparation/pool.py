@@ -22,7 +22,7 @@ from multiprocessing.connection import Connection, wait
 
 import numpy as np
 
-from extractors.errors import Fault, VideoError
+from extractors.errors import Fault, VideoError, undecodable
 from extractors.faces.crops import Window
 from extractors.faces.track import FaceTrack
 from extractors.networks import SIDE_PX
@@ -138,7 +138,7 @@ class PreparerPool:
         return [(child, task) for child, task in busy if child.connection in ready or self._overdue(child, task)]
 
     def _overdue(self, child: _Child, task: _Task) -> str:
-        """Return why the child's video must be given up; empty if it need not be."""
+        """Return the reason for giving up the child's video; empty if there is none."""
         name, most = task.request.path.name, self._settings.limits.wall_s
         if time.monotonic() - task.began > most:
             return f"preparing {name} takes longer than limits.wall_s allows ({most:g} s)"
@@ -150,7 +150,7 @@ class PreparerPool:
     def _listen(self, child: _Child, task: _Task) -> Iterator[tuple[int, Part | Again | Finished | VideoError]]:
         if why := self._overdue(child, task):
             child.restart()
-            yield task.number, task.file.change() or VideoError("decode", "timeout", why)
+            yield task.number, task.file.change() or undecodable("timeout", why)
             return
         try:
             message = child.hear()
@@ -190,7 +190,7 @@ class PreparerPool:
             message = f"preparing {name} takes more memory than limits.memory_mb allows ({limits.memory_mb})"
         else:
             reason, message = "decoder_crashed", f"decoding {name} {_ended(status)}"
-        yield task.number, task.file.change() or VideoError("decode", reason, message)
+        yield task.number, task.file.change() or undecodable(reason, message)
 
 
 @dataclass(frozen=True)
@@ -276,7 +276,7 @@ class _Child:
         self._moved()
 
     def send(self, message: object) -> bool:
-        """Send a message; return whether it went out. `hear` reports a dead child."""
+        """Send a message; return whether it was sent. `hear` reports a dead child."""
         try:
             self.connection.send(message)
         except (BrokenPipeError, ConnectionResetError):
@@ -298,7 +298,7 @@ class _Child:
         return Motion(message.window, fields)
 
     def still_s(self) -> float:
-        """Return for how many seconds the child has made no progress."""
+        """Return the seconds since the child's last progress."""
         if int.from_bytes(self._memory[:8], sys.byteorder) != self._counted:
             self._moved()
         return time.monotonic() - self._since

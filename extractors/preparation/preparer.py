@@ -10,7 +10,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from extractors.errors import VideoError
+from extractors.errors import undecodable
 from extractors.faces.crops import CropWindow, Window, iter_crops, plan_static, plan_windows
 from extractors.faces.detector import FaceDetector
 from extractors.faces.settings import CropSettings, FaceSettings
@@ -187,11 +187,11 @@ class Preparer:
 def _still_picture(path: Path, limits: Limits) -> np.ndarray:
     picture = cv2.imread(str(path), cv2.IMREAD_COLOR_RGB)
     if picture is None:
-        raise VideoError("decode", "no_frames", f"{path.name} does not decode as a picture")
+        raise undecodable("no_frames", f"{path.name} does not decode as a picture")
     height, width = picture.shape[:2]
     if height * width > limits.pixels:
         message = f"{path.name} is {width} x {height}; limits.pixels allows {limits.pixels:,} pixels"
-        raise VideoError("decode", "too_large", message)
+        raise undecodable("too_large", message)
     return picture
 
 

@@ -12,6 +12,7 @@ from extractors.assets import catalog
 from extractors.assets.files import AssetError
 from extractors.assets.own import find_own
 from extractors.faces.quality import QUALITY
+from extractors.faces.track import FACE_ROW
 from extractors.optical_flow.computer import OpticalFlowComputer
 from flows.config.settings import RunConfig, Weights
 from flows.session.errors import UserError
@@ -22,7 +23,6 @@ from storage.shards.store import FeatureStore
 FACE_ASSET = "face_detector"
 Part = Literal["faces", "static", "dynamic"]
 PARTS: tuple[Part, ...] = ("faces", "static", "dynamic")
-FACE_ROW = ("x", "y", "width", "height", "score")
 
 
 @dataclass(frozen=True)
@@ -48,7 +48,7 @@ def families_of(config: RunConfig) -> Families:
     weights = settled_weights(config.weights)
     faces = {
         "video": config.video.numerics,
-        "faces": config.faces.model_dump(mode="json"),
+        "faces": config.faces.numerics,
         "detector": catalog.known_assets()[FACE_ASSET].digest,
     }
     crops = {"faces": faces, "crops": config.crops.model_dump(mode="json")}
@@ -97,7 +97,10 @@ def stored_families(root: str | StorePath, metadata: Mapping[str, Any]) -> Famil
     # Facts were added over time. The oldest features have only the coverage, and their boxes have no facts.
     known = tuple(name for name in static.quality if name in QUALITY)
     facts = known if len(known) > 1 else ()
-    faces = Family("faces", dim=len(FACE_ROW), settings=static.settings["faces"], quality=("detected", *facts))
+    settings = static.settings["faces"]
+    # Rows had no eyes and no shots at first.
+    dim = len(FACE_ROW) if "revision" in settings["faces"] else 5
+    faces = Family("faces", dim=dim, settings=settings, quality=("detected", *facts))
     return Families(faces, static, dynamic)
 
 

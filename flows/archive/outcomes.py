@@ -12,7 +12,7 @@ from flows.archive.videos import VideoFile
 from flows.config.settings import RunConfig
 from flows.session.console import counted, tally
 from flows.session.errors import UserError
-from storage.exports.rows import Row, Unscored
+from storage.exports.columns import Row, Unscored
 from storage.files.paths import StorePath
 from storage.tables.failures import Failure, FailureLog
 from storage.tables.scores import ScoreStore

@@ -17,8 +17,8 @@ from flows.config.settings import RunConfig
 from flows.pipeline.prepare import chosen_columns
 from flows.pipeline.steps import step
 from flows.session import console
+from storage.exports.columns import Row, Unscored
 from storage.exports.package import write_export
-from storage.exports.rows import Row, Unscored
 from storage.files.paths import StorePath
 from storage.models.provenance import program_version
 from storage.models.serializer import ModelSerializer

@@ -10,7 +10,7 @@ import numpy as np
 
 from flows.archive.outcomes import NOT_EXTRACTED
 from fusion.traits import TRAITS
-from storage.exports.rows import Row, Unscored
+from storage.exports.columns import Row, Unscored
 from storage.tables.failures import Failure
 from storage.tables.scores import QUALITY_FACTS
 

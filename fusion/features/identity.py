@@ -16,7 +16,8 @@ FEWEST_TOKENS = 8  # of each person in the sample; with fewer, hardly any pair w
 class Identity:
     """Similarities of tokens within and between people. A value is None if it has no pair.
 
-    Pairs consist of tokens of different clips: two tokens of one clip are similar whatever a network sees of a person.
+    Pairs consist of tokens of different clips, because tokens of one clip are similar even to a network that does not
+    see the person.
 
     Attributes:
         people: number of people.

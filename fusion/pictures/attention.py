@@ -1,4 +1,4 @@
-"""The attention of each face token to moments of motion, as numbers and as a picture."""
+"""The attention of face tokens to motion tokens, as numbers and as a picture."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def get_attention_weights(
         layer = model
         tokens = inputs if isinstance(inputs, dict) else dict(zip(("static", "dynamic"), inputs, strict=True))
     with warnings.catch_warnings():
-        # the vector form has one key, and its weight of 1 is correct
+        # In the vector form there is one key, whose weight of 1 is correct.
         warnings.filterwarnings("ignore", message="You are using a softmax over axis", category=UserWarning)
         _, weights = layer(**tokens, return_attention=True)
     numbers: np.ndarray = ops.convert_to_numpy(weights).astype(np.float32)
@@ -59,7 +59,7 @@ def plot_attention_map(
     title: str | None = None,
     save_path: str | Path | None = None,
 ) -> Figure:
-    """Draw the attention of one clip: one panel per head and one for their mean, faces down, motion across.
+    """Draw the attention of one clip: a panel per head and one for their mean; rows are faces, columns are motion.
 
     Args:
         weights: float [B, heads, Ts, Td] or, for one clip, [heads, Ts, Td]; in [0, 1], without padding.

@@ -1,8 +1,8 @@
 """Merging small shards while other processes read and write.
 
 The merged shard is committed and read back before its sources are removed, so that a reader finds every video at any
-time. As both hold the same rows, it does not matter which of them a reader uses, and it uses one. The order of the
-names decides which shard is valid for a video, so two rules prevent a merged shard from hiding newer rows:
+time, in one of two shards with the same rows. The order of the names decides which shard is valid for a video, so two
+rules prevent a merged shard from hiding newer rows:
 
 - It takes only rows that are valid now, and its name sorts directly after that of its newest source: after all its
   sources, and before every shard named later.
@@ -52,9 +52,6 @@ def plan_merges(
 
     Returns:
         Merges of at least two shards each.
-
-    Raises:
-        StoreError: a shard is damaged.
     """
     groups: dict[tuple[str, Dtype], list[list[tuple[StorePath, int, int]]]] = {}
     now = time.time()

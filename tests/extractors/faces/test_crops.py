@@ -7,6 +7,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+from face_tracks import track_of
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -24,7 +25,7 @@ def still_track(*lengths: int) -> FaceTrack:
     """Alternating runs of frames with (first, third, ...) and without (second, fourth, ...) a known box."""
     known = np.repeat(np.arange(len(lengths)) % 2 == 0, lengths)
     boxes = np.where(known[:, None], np.float32([100, 80, 60, 60]), np.float32(np.nan))
-    return FaceTrack(boxes, known.astype(np.float32))
+    return track_of(boxes)
 
 
 def ranges(windows: list[Window]) -> list[tuple[int, int]]:
@@ -63,10 +64,15 @@ def test_no_stretch_of_seventeen_frames_is_too_short(lengths, longest):
 def test_windows_do_not_reach_across_a_cut():
     boxes = np.tile(np.float32([100, 80, 60, 60]), (100, 1))
     boxes[40:] += [300, 0, 20, 20]
-    windows = plan_windows(FaceTrack(boxes, np.ones(100, np.float32)), DEFAULT)
+    windows = plan_windows(track_of(boxes), DEFAULT)
     assert ranges(windows) == [(0, 39), (40, 59)]
     assert windows[0].box == (85, 65, 90)
     assert windows[1].box == (380, 60, 120)
+
+
+def test_windows_end_at_each_cut_even_if_the_box_stays():
+    track = track_of(np.tile([100, 80, 60, 60], (100, 1)), shots=np.searchsorted([40, 50], np.arange(100), "right"))
+    assert ranges(plan_windows(track, DEFAULT)) == [(0, 39), (50, 49)]
 
 
 @settings(max_examples=60, deadline=None)
@@ -81,7 +87,7 @@ def test_every_field_lies_in_a_tracked_stretch_and_in_one_window_only(known, win
     boxes = np.where(tracked[:, None], np.float32([10, 10, 50, 50]), np.float32(np.nan))
     plan = CropSettings(window_fields=window, min_fields=least, static_tokens=tokens)
     try:
-        windows = plan_windows(FaceTrack(boxes, tracked.astype(np.float32)), plan)
+        windows = plan_windows(track_of(boxes), plan)
     except VideoError:
         windows = []
     fields = [field for w in windows for field in range(w.first_frame, w.first_frame + w.fields)]
@@ -125,7 +131,7 @@ def test_static_frames_are_the_middles_of_equal_shares(fields, tokens, expected)
 def test_the_box_is_still_and_holds_the_moving_face_with_margin():
     x = 100 + 40 * np.sin(np.arange(65) / 8)
     boxes = np.stack([x, np.full(65, 90.0), np.full(65, 60.0), np.full(65, 60.0)], axis=1).astype(np.float32)
-    (window,) = plan_windows(FaceTrack(boxes, np.ones(65, np.float32)), DEFAULT)
+    (window,) = plan_windows(track_of(boxes), DEFAULT)
     left, top, side = window.box
     assert left < x.min()
     assert left + side > x.max() + 60
@@ -137,7 +143,7 @@ def test_the_box_is_still_and_holds_the_moving_face_with_margin():
 def test_a_single_wild_box_does_not_widen_the_window():
     boxes = np.tile(np.float32([100, 80, 60, 60]), (65, 1))
     boxes[30] = [85, 65, 90, 90]
-    (window,) = plan_windows(FaceTrack(boxes, np.ones(65, np.float32)), DEFAULT)
+    (window,) = plan_windows(track_of(boxes), DEFAULT)
     assert window.box[2] <= 1.5 * 60 + 2
 
 

@@ -31,7 +31,7 @@ LANDMARKS = {
 
 def test_nothing_is_found_in_an_empty_picture(detector):
     found = detector.detect(np.zeros((120, 160, 3), np.uint8))
-    assert found.shape == (0, 5)
+    assert found.shape == (0, 9)
     assert found.dtype == np.float32
 
 
@@ -47,7 +47,7 @@ def test_pictures_of_any_width_and_memory_layout_give_the_same_box(detector, por
 
 @pytest.mark.parametrize("share", [0.25, 0.15, 0.10, 0.08])
 def test_small_faces_are_found_with_boxes_of_their_own_size(detector, portrait, share):
-    ((x, y, width, height, _),) = detector.detect(portrait).tolist()
+    ((x, y, width, height, *_),) = detector.detect(portrait).tolist()
     scale = share * 1280 / width
     small = cv2.resize(portrait, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
     canvas = np.full((720, 1280, 3), 110, np.uint8)
@@ -73,7 +73,7 @@ def test_boxes_lie_on_the_face_in_every_frame_as_an_independent_detector_sees_it
     witness = cv2.CascadeClassifier(cv2.data.haarcascades + "haarcascade_frontalface_alt2.xml")
     witnessed = 0
     for picture in grid_frames(corpus / "plain" / "single_face.mp4", 25.0):
-        ((x, y, width, height, score),) = detector.detect(picture)
+        ((x, y, width, height, score, *_),) = detector.detect(picture)
         assert score > 0.9
         seen = witness.detectMultiScale(cv2.cvtColor(picture, cv2.COLOR_RGB2GRAY), 1.05, 5, minSize=(80, 80))
         if len(seen) == 1:
@@ -89,7 +89,7 @@ def test_boxes_lie_on_the_face_in_every_frame_as_an_independent_detector_sees_it
 @pytest.mark.parametrize("frame", LANDMARKS)
 def test_boxes_hold_eyes_mouth_and_chin_as_a_person_sees_them(corpus, detector, frame):
     pictures = grid_frames(corpus / "plain" / "single_face.mp4", 25.0)
-    ((x, y, width, height, _),) = detector.detect(next(islice(pictures, frame, None)))
+    ((x, y, width, height, *_),) = detector.detect(next(islice(pictures, frame, None)))
     points = np.array(LANDMARKS[frame])
     assert (points[:3] > [x, y]).all()
     assert (points[:3] < [x + width, y + height]).all()

@@ -17,19 +17,21 @@ from extractors.video.grid import grid_frames
 from extractors.video.settings import VideoSettings
 
 SHARP = FaceSettings(smoothing_s=0)
-NOBODY = np.zeros((0, 5), np.float32)
+NOBODY = np.zeros((0, 9), np.float32)
 
 
 def face(x: float, y: float = 100.0, side: float = 80.0, score: float = 0.9) -> list[float]:
-    return [x, y, side, side, score]
+    eyes = [x + 0.3 * side, y + 0.4 * side, x + 0.7 * side, y + 0.4 * side]
+    return [x, y, side, side, score, *eyes]
 
 
 def frames(*per_frame: list[list[float]]) -> list[np.ndarray]:
-    return [np.array(faces, np.float32).reshape(-1, 5) for faces in per_frame]
+    return [np.array(faces, np.float32).reshape(-1, 9) for faces in per_frame]
 
 
-def follow(detections: list[np.ndarray], settings: FaceSettings = SHARP) -> FaceTrack:
-    return main_person(detections, fps=25.0, settings=settings)
+def follow(detections: list[np.ndarray], settings: FaceSettings = SHARP, shots: np.ndarray | None = None) -> FaceTrack:
+    shots = np.zeros(len(detections), np.int32) if shots is None else shots
+    return main_person(detections, shots, fps=25.0, settings=settings)
 
 
 @pytest.mark.parametrize(
@@ -103,6 +105,30 @@ def test_while_the_main_person_looks_away_nobody_else_takes_the_place():
     assert not track.tracked[60:110].any()
 
 
+def test_eyes_move_with_the_box_and_are_unknown_where_no_detection_has_them():
+    detections = frames(*[[face(100 + k)] for k in range(60)])
+    for k in (0, *range(30, 34), 59):
+        detections[k][:, 5:] = np.nan
+    track = follow(detections, FaceSettings(smoothing_s=0.4))
+    known = slice(1, 59)
+    assert track.eyes[known, 0] == pytest.approx(track.boxes[known, 0] + 24)
+    assert track.eyes[known, 3] == pytest.approx(np.full(58, 132))
+    assert np.isnan(track.eyes[[0, 59]]).all()
+    assert not np.isnan(track.boxes).any()
+
+
+def test_boxes_and_eyes_are_neither_filled_nor_smoothed_across_a_cut():
+    """The box stays within reach of the one before, so that only the cut tells that the face is another picture's."""
+    detections = frames(*[[face(100)]] * 40, *[[]] * 5, *[[face(120)]] * 40)
+    shots = np.arange(85) // 43
+    track = follow(detections, FaceSettings(smoothing_s=0.4), shots)
+    assert set(track.boxes[:40, 0].tolist()) == {100.0}
+    assert set(track.boxes[45:, 0].tolist()) == {120.0}
+    assert not track.tracked[40:45].any()
+    assert set(track.eyes[45:, 0].tolist()) == {144.0}
+    assert track.shots.tolist() == shots.tolist()
+
+
 def test_a_short_false_detection_elsewhere_is_not_followed():
     detections = frames(*[[face(100)]] * 50, *[[face(500)]] * 10, *[[]] * 40, *[[face(100)]] * 50)
     assert np.nanmax(follow(detections).boxes[:, 0]) == 100
@@ -146,12 +172,16 @@ def test_nobody_gives_an_empty_track():
 
 
 def test_rows_round_trip():
-    track = follow(frames(*[[face(100)]] * 5, *[[]] * 30, *[[face(120)]] * 5))
+    track = follow(frames(*[[face(100)]] * 5, *[[]] * 30, *[[face(120)]] * 5), shots=np.arange(40) // 20)
     back = FaceTrack.from_rows(track.to_rows())
     assert np.array_equal(back.boxes, track.boxes, equal_nan=True)
     assert np.array_equal(back.scores, track.scores)
-    assert track.to_rows().shape == (40, 5)
-    with pytest.raises(ValueError, match=r"\[frames, 5\]"):
+    assert np.array_equal(back.eyes, track.eyes, equal_nan=True)
+    assert np.array_equal(back.shots, track.shots)
+    assert back.shots.dtype == np.int32
+    assert track.to_rows().shape == (40, 10)
+    assert track.to_rows().dtype == np.float32
+    with pytest.raises(ValueError, match=r"\[frames, 10\]"):
         FaceTrack.from_rows(np.zeros((3, 4), np.float32))
 
 

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from face_tracks import track_of
 
 from extractors.errors import VideoError
 from extractors.faces.settings import CropSettings, FaceSettings
@@ -185,7 +186,7 @@ def test_a_child_that_hangs_is_given_up(settings, clip):
 
 
 def test_a_fault_of_the_program_costs_one_video_and_the_log_says_where_it_was(settings, clip, caplog):
-    track = FaceTrack(np.zeros((3, 2), np.float32), np.zeros(3, np.float32))
+    track = track_of(np.zeros((3, 2)))
     faulty, good = collect(settings, [request(clip, track=track), request(clip, dynamic=False)], processes=1)
     assert (faulty[-1].stage, faulty[-1].reason) == ("extract", "internal_error")
     assert "ValueError: " in faulty[-1].message

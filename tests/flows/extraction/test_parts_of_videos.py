@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from face_tracks import track_of
 
 from extractors.faces.crops import Window
 from extractors.faces.quality import QUALITY, Quality
@@ -47,7 +48,7 @@ class Mean:
 
 def track(quality: float) -> FaceTrack:
     facts = Quality(**dict.fromkeys(QUALITY, quality))
-    return FaceTrack(np.ones((FIELDS + 1, 4), np.float32), np.ones(FIELDS + 1, np.float32), facts)
+    return track_of(np.ones((FIELDS + 1, 4)), facts=facts)
 
 
 def crop(value: int, frame: int = 3) -> FaceCrop:

@@ -9,6 +9,7 @@ import av
 import cv2
 import numpy as np
 import pytest
+from face_tracks import track_of
 
 from extractors.errors import VideoError
 from extractors.faces.track import FaceTrack
@@ -53,9 +54,9 @@ def drawn_video(path: Path, frames: int = 20, side: int = 96) -> Path:
     return path
 
 
-def track_of(frames: int, side: int) -> FaceTrack:
+def track_in_the_middle(frames: int, side: int) -> FaceTrack:
     boxes = np.tile(np.array([side / 4, side / 4, side / 2, side / 2], np.float32), (frames, 1))
-    return FaceTrack(boxes, np.ones(frames, np.float32))
+    return track_of(boxes)
 
 
 def bomb(path: Path) -> Path:
@@ -93,7 +94,7 @@ def test_a_video_that_crashes_the_decoder_costs_one_message(tmp_path, face_model
 
 
 def test_layers_and_fine_tuning_read_within_limits_too(tmp_path):
-    path, track = drawn_video(tmp_path / "clip.avi", frames=20), track_of(20, 96)
+    path, track = drawn_video(tmp_path / "clip.avi", frames=20), track_in_the_middle(20, 96)
     faces = object.__new__(_Faces)  # its store is of no interest here
     faces._files, faces.tracks = {"clip.avi": VideoFile("clip.avi", path, "")}, {"clip.avi": track}
     config = config_of(tmp_path)
@@ -122,7 +123,7 @@ def test_only_the_windows_asked_for_come_and_the_reader_outlives_a_refusal(tmp_p
     config = load_config(
         flags={"store.path": tmp_path / "store", "weights": "random"}, assignments=["crops.window_fields=16"]
     )
-    path, track = drawn_video(tmp_path / "clip.avi", frames=50), track_of(50, 96)
+    path, track = drawn_video(tmp_path / "clip.avi", frames=50), track_in_the_middle(50, 96)
     with VideoReader(config) as reader:
         (part,) = reader.parts(Request(path, track, dynamic=True, windows=frozenset([1])))
         assert (part.window.first_frame, part.fields.shape, part.fields.dtype) == (16, (17, 224, 224), np.uint8)
