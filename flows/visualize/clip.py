@@ -110,6 +110,13 @@ def static_network(config: RunConfig) -> StaticFeatureExtractor:
     )
 
 
+def motion_network(config: RunConfig) -> DynamicFeatureExtractor:
+    """Build I3D with the weights of the settings, which are settled."""
+    return DynamicFeatureExtractor(
+        settled_weights(config.weights), seed=config.seed, asset_folder=asset_folder(config.assets, dynamic.ASSET)
+    )
+
+
 def prepared(crops: Sequence[np.ndarray]) -> np.ndarray:
     """Convert crops to the input of ResNet-50's model: float32 [N, 224, 224, 3]."""
     import keras
@@ -127,9 +134,7 @@ def motion_maps(config: RunConfig, motion: Sequence[Motion], layers: Sequence[st
     Raises:
         extractors.errors.LayerError: the layer is unknown.
     """
-    network = DynamicFeatureExtractor(
-        settled_weights(config.weights), seed=config.seed, asset_folder=asset_folder(config.assets, dynamic.ASSET)
-    ).model
+    network = motion_network(config).model
     found: dict[str, list[WindowMaps]] = {layer: [] for layer in layers}
     for layer in layers:
         find_layer(network, layer)  # fail before the optical flow, which is slow
