@@ -117,11 +117,11 @@ def motion_network(config: RunConfig) -> DynamicFeatureExtractor:
     )
 
 
-def prepared(crops: Sequence[np.ndarray]) -> np.ndarray:
+def prepared(crops: Sequence[np.ndarray] | np.ndarray) -> np.ndarray:
     """Convert crops to the input of ResNet-50's model: float32 [N, 224, 224, 3]."""
     import keras
 
-    return np.asarray(keras.applications.resnet.preprocess_input(np.stack(crops).astype(np.float32)))
+    return np.asarray(keras.applications.resnet.preprocess_input(np.asarray(crops, np.float32)))
 
 
 def motion_maps(config: RunConfig, motion: Sequence[Motion], layers: Sequence[str]) -> dict[str, list[WindowMaps]]:
