@@ -19,7 +19,7 @@ from typing import BinaryIO
 from extractors.assets.files import CHUNK_BYTES, LICENCE_NAME, Asset, AssetError, AssetFile, OnBytes, digest_of
 
 SUMS_NAME = "SHA256SUMS"
-MOST_TEXT_BYTES = 1 << 16  # in SHA256SUMS and in a licence
+MAX_TEXT_BYTES = 1 << 16  # in SHA256SUMS and in a licence
 
 
 def write_bundle(folders: Mapping[str, tuple[Asset, Path]], goal: Path, on_bytes: OnBytes) -> None:
@@ -139,7 +139,7 @@ def _check_header(header: tarfile.TarInfo, before: Sequence[tarfile.TarInfo], as
         raise AssetError(f"{header.name!r} comes twice")
     if file is not None and header.size != file.size:
         raise AssetError(f"{header.name!r} has {header.size:,} bytes, not the published {file.size:,}")
-    if file is None and not 0 <= header.size <= MOST_TEXT_BYTES:
+    if file is None and not 0 <= header.size <= MAX_TEXT_BYTES:
         raise AssetError(f"{header.name!r} has {header.size:,} bytes, more than a text in a bundle may have")
 
 

@@ -11,7 +11,7 @@ import numpy as np
 from matplotlib import rcParams
 from matplotlib.figure import Figure
 
-MOST_NAMES = 40  # of blocks that fit along the axis
+MAX_NAMES = 40  # of blocks that fit along the axis
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,7 +104,7 @@ def plot_layer_statistics(layers: list[LayerActivations], title: str) -> Figure:
     shown: list[int] = []
     for place in range(len(layers)):
         begins = place == 0 or blocks[place] != blocks[place - 1]
-        if begins and (not shown or place - shown[-1] >= len(layers) / MOST_NAMES):
+        if begins and (not shown or place - shown[-1] >= len(layers) / MAX_NAMES):
             shown.append(place)
     silence.set_xticks(shown, [blocks[place] for place in shown], rotation=90)
     for axes in (strength, silence):

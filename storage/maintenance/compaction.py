@@ -26,7 +26,7 @@ from storage.shards.header import Dtype, ShardHeader, gone, read_header, read_vi
 from storage.shards.store import FeatureStore
 
 TARGET_BYTES = 2**26  # of vectors in a merged shard
-MOST_VIDEOS = 2048  # in a merged shard: a reader of one video parses the list of all
+MAX_VIDEOS = 2048  # in a merged shard: a reader of one video parses the list of all
 SETTLED_S = 600.0
 
 
@@ -112,7 +112,7 @@ def _header_and_time(shard: StorePath) -> tuple[ShardHeader, float] | None:
 def _fits(run: list[tuple[StorePath, int, int]], size: int, videos: int, target_bytes: int) -> bool:
     return (
         sum(run_size for _, run_size, _ in run) + size <= target_bytes
-        and sum(run_videos for *_, run_videos in run) + videos <= MOST_VIDEOS
+        and sum(run_videos for *_, run_videos in run) + videos <= MAX_VIDEOS
     )
 
 
