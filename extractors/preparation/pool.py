@@ -48,7 +48,7 @@ ONE_THREAD = {f"{library}_NUM_THREADS": "1" for library in THREADED} | {"VECLIB_
 
 @dataclass(frozen=True)
 class Finished:
-    """All parts of a video have come; how long each stage took, in seconds."""
+    """All parts of a video have been sent; how long each stage took, in seconds."""
 
     seconds: dict[str, float]
 
@@ -104,7 +104,7 @@ class PreparerPool:
         self._running.close()
 
     def prepare(self, requests: Iterable[Request]) -> Iterator[tuple[int, Part | Again | Finished | VideoError]]:
-        """Yield the parts of all videos as they come; those of one video are in order.
+        """Yield the parts of all videos as they arrive; those of one video are in order.
 
         Args:
             requests: the videos; read one at a time, when a child is free.

@@ -1,4 +1,4 @@
-"""Decoding with FFmpeg: open a local file, decode its intact frames, and tell when each is shown."""
+"""Decoding with FFmpeg: open a local file, decode its intact frames, and compute when each is shown."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ from extractors.video.limits import DEFAULT_LIMITS, Limits
 from extractors.video.main_stream import main_video
 from extractors.video.packet_order import PacketOrder
 
-# A clock that goes back by more than this was restarted (joined broadcast recordings). Less is disorder, which spans no
-# more frames than a decoder holds back.
+# A clock that jumps back by more than this was restarted (joined broadcast recordings). A smaller jump is disorder,
+# which spans no more frames than a decoder holds back.
 RESTART_S, RESTART_FRAMES = 1.0, 16
 # Key frames are at most 10 s apart (250 frames with common encoders); a longer lead means missing video.
 MAX_LEAD_S = 10.0

@@ -1,4 +1,4 @@
-"""How well features tell people apart: similarity within and between people, and same-person discrimination."""
+"""How well features distinguish people: similarity within and between people, and same-person discrimination."""
 
 from __future__ import annotations
 

@@ -171,7 +171,7 @@ def _build(model_class: type[keras.Model], settings: Mapping[str, Any], weights:
         if type(value) is int and value > held:
             raise _RefusedError(f"its setting {name!r} is {value:,}, and it holds {held:,} numbers in all")
     try:
-        # First as a graph that is never run, because a hostile file's settings may ask for terabytes.
+        # First as a graph that is never run, because a hostile file's settings may require terabytes.
         with tf.Graph().as_default(), keras.StatelessScope(initialize_variables=False):
             numbers = sum(math.prod(variable.shape) for variable in model_class(**settings).weights)
         if numbers > held:
