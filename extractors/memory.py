@@ -18,7 +18,7 @@ import cv2
 from extractors.errors import VideoError, undecodable
 
 # Interval between checks, in which a process can fill some 100 MiB.
-_LOOK_S = 0.01
+_CHECK_INTERVAL_S = 0.01
 # Allocations fail this far beyond the limit: more than any step allocates between two checks.
 _MARGIN_BYTES = 2**30
 
@@ -48,7 +48,7 @@ class MemoryLimit:
 
     def _look(self) -> None:
         while True:
-            time.sleep(_LOOK_S)
+            time.sleep(_CHECK_INTERVAL_S)
             if _data_bytes() > self._most:
                 os._exit(self._status)
 

@@ -19,7 +19,7 @@ from typing import BinaryIO
 from extractors.assets.files import CHUNK_BYTES, LICENCE_NAME, Asset, AssetError, AssetFile, OnBytes, digest_of
 
 SUMS_NAME = "SHA256SUMS"
-MOST_TEXT_BYTES = 1 << 16  # in SHA256SUMS and in a licence
+MAX_TEXT_BYTES = 1 << 16  # in SHA256SUMS and in a licence
 
 
 def write_bundle(folders: Mapping[str, tuple[Asset, Path]], goal: Path, on_bytes: OnBytes) -> None:
@@ -123,7 +123,7 @@ def _members(stream: BinaryIO, assets: Mapping[str, Asset]) -> list[tarfile.TarI
         if wanted & present and not wanted <= present:
             raise AssetError(f"it lacks {', '.join(sorted(wanted - present))}")
     if len(members) < 2:
-        raise AssetError("there is nothing in it")
+        raise AssetError("it holds no asset")
     return members
 
 
@@ -131,16 +131,18 @@ def _check_header(header: tarfile.TarInfo, before: Sequence[tarfile.TarInfo], as
     if header.type not in (tarfile.REGTYPE, tarfile.AREGTYPE):
         raise AssetError(f"{header.name!r} is not a regular file")
     if (header.name == SUMS_NAME) == bool(before):
-        raise AssetError(f"{SUMS_NAME} must come first, and once")
+        raise AssetError(f"{SUMS_NAME} must be the first member, and occur once")
     file = _file_of(header.name, assets)
     if header.name != SUMS_NAME and file is None and header.name not in {f"{name}/{LICENCE_NAME}" for name in assets}:
         raise AssetError(f"{header.name!r} is not a file of an asset that this version knows")
     if any(member.name == header.name for member in before):
-        raise AssetError(f"{header.name!r} comes twice")
+        raise AssetError(f"{header.name!r} occurs twice")
     if file is not None and header.size != file.size:
         raise AssetError(f"{header.name!r} has {header.size:,} bytes, not the published {file.size:,}")
-    if file is None and not 0 <= header.size <= MOST_TEXT_BYTES:
-        raise AssetError(f"{header.name!r} has {header.size:,} bytes, more than a text in a bundle may have")
+    if file is None and not 0 <= header.size <= MAX_TEXT_BYTES:
+        raise AssetError(
+            f"{header.name!r} has {header.size:,} bytes, more than the {MAX_TEXT_BYTES:,} allowed for a text"
+        )
 
 
 def _file_of(name: str, assets: Mapping[str, Asset]) -> AssetFile | None:
@@ -157,7 +159,7 @@ def _sums(stream: BinaryIO, members: Sequence[tarfile.TarInfo]) -> dict[str, str
         digest, _, name = line.partition("  ")
         sums[name] = digest
     if set(sums) != {member.name for member in members[1:]}:
-        raise AssetError(f"{SUMS_NAME} lists other files than there are")
+        raise AssetError(f"{SUMS_NAME} lists other files than the bundle holds")
     return sums
 
 

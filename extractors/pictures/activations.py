@@ -11,7 +11,7 @@ import numpy as np
 from matplotlib import rcParams
 from matplotlib.figure import Figure
 
-MOST_NAMES = 40  # of blocks that fit along the axis
+MAX_NAMES = 40  # of blocks that fit along the axis
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,36 +45,22 @@ def rectified_layers(model: keras.Model) -> list[str]:
     ]
 
 
-def activation_statistics(
-    model: keras.Model, batches: Iterable[np.ndarray], layers: list[str] | None = None
-) -> list[LayerActivations]:
-    """Measure the outputs of layers, keeping five numbers per input and channel.
+def activation_statistics(model: keras.Model, batches: Iterable[np.ndarray]) -> list[LayerActivations]:
+    """Measure the outputs of `rectified_layers`, keeping five numbers per input and channel.
 
     Args:
         model: functional, with one input.
         batches: the model's inputs, float32 [n, ...] each.
-        layers: names of layers; by default those that end in a ReLU.
-
-    Returns:
-        The statistics of each layer, in the order given.
 
     Raises:
-        ValueError: no layers, no batches, or an unknown layer.
+        ValueError: there are no batches.
     """
-    names = rectified_layers(model) if layers is None else layers
-    if not names:
-        raise ValueError("name at least one layer")
-    probe = keras.Model(model.inputs, [_channel_numbers(model.get_layer(name).output) for name in names])
-    seen: list[list[np.ndarray]] = [[] for _ in names]
-    for batch in batches:
-        outputs = probe.predict_on_batch(batch)
-        for numbers, found in zip(seen, outputs if len(names) > 1 else [outputs], strict=True):
-            numbers.append(found)
-    if not seen[0]:
+    names = rectified_layers(model)
+    probe = keras.Model(model.inputs, {name: _channel_numbers(model.get_layer(name).output) for name in names})
+    seen = [probe.predict_on_batch(batch) for batch in batches]
+    if not seen:
         raise ValueError("no inputs to measure activations on")
-    return [
-        _summary(name, np.concatenate(numbers).astype(np.float64)) for name, numbers in zip(names, seen, strict=True)
-    ]
+    return [_summary(name, np.concatenate([numbers[name] for numbers in seen])) for name in names]
 
 
 def plot_layer_statistics(layers: list[LayerActivations], title: str) -> Figure:
@@ -88,7 +74,7 @@ def plot_layer_statistics(layers: list[LayerActivations], title: str) -> Figure:
     figure.suptitle(title)
     strength, silence = figure.subplots(2, 1, sharex=True)
     at = np.arange(len(layers))
-    mean, std = (np.array([getattr(layer, what) for layer in layers]) for what in ("mean", "std"))
+    mean, std = np.array([(layer.mean, layer.std) for layer in layers]).T
     spread = {"color": "#CFE3F1", "lw": 0, "label": "± standard deviation"}
     strength.fill_between(at, np.maximum(mean - std, 0), mean + std, **spread)
     strength.plot(at, mean, "o-", color="C0", ms=3, lw=1, label="mean")
@@ -104,7 +90,7 @@ def plot_layer_statistics(layers: list[LayerActivations], title: str) -> Figure:
     shown: list[int] = []
     for place in range(len(layers)):
         begins = place == 0 or blocks[place] != blocks[place - 1]
-        if begins and (not shown or place - shown[-1] >= len(layers) / MOST_NAMES):
+        if begins and (not shown or place - shown[-1] >= len(layers) / MAX_NAMES):
             shown.append(place)
     silence.set_xticks(shown, [blocks[place] for place in shown], rotation=90)
     for axes in (strength, silence):
@@ -130,7 +116,7 @@ def _channel_numbers(output: keras.KerasTensor) -> keras.KerasTensor:
 
 
 def _summary(name: str, numbers: np.ndarray) -> LayerActivations:
-    mean, square, lowest, highest, zeros = np.moveaxis(numbers, 1, 0)
+    mean, square, lowest, highest, zeros = np.moveaxis(numbers.astype(np.float64), 1, 0)
     return LayerActivations(
         layer=name,
         channels=numbers.shape[2],

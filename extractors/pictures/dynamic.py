@@ -19,6 +19,7 @@ from extractors.pictures.optical_flow import draw_arrows, draw_wheel, optical_fl
 from extractors.pictures.static import draw_overlay, enlarged, overlay_colours, rounded
 
 CLOUD_QUANTILE = 0.9
+MOMENTS_ACROSS = 6
 LABEL_SHARE = 1.35  # width of the column of labels, in panels
 LABEL_LETTERS = 18
 PANELS_ACROSS = 4  # of a moving picture
@@ -79,20 +80,17 @@ class WindowMaps:
         return min(parts - 1, int((time_s - self.start_s) / (self.end_s - self.start_s) * parts))
 
 
-def plot_layers_over_time(
-    windows: Mapping[str, WindowMaps], channels: Mapping[str, int], *, heading: str, columns: int = 6
-) -> Figure:
+def plot_layers_over_time(windows: Mapping[str, WindowMaps], channels: Mapping[str, int], *, heading: str) -> Figure:
     """Draw one feature per layer over a window: frames on top, then one row per layer, time from left to right.
 
     Args:
         windows: layer -> its maps; all of the same window.
         channels: layer -> the feature to draw.
         heading: of the figure.
-        columns: number of points in time, evenly spaced.
     """
     first = next(iter(windows.values()))
-    moments = first.moments(columns)
-    figure, grid = _table(1 + len(windows), columns, heading)
+    moments = first.moments(MOMENTS_ACROSS)
+    figure, grid = _table(1 + len(windows), MOMENTS_ACROSS, heading)
     _label(grid[0, 0], "frames")
     for axes, time_s in zip(grid[0, 1:], moments, strict=True):
         axes.imshow(first.frames[first.field_of(time_s)], cmap="gray", vmin=0, vmax=255)
@@ -125,7 +123,9 @@ def plot_evolution(windows: Sequence[WindowMaps], features: Sequence[int], *, he
     return figure
 
 
-def plot_comparison(window: WindowMaps, features: Sequence[int], *, heading: str, columns: int = 6) -> Figure:
+def plot_comparison(
+    window: WindowMaps, features: Sequence[int], *, heading: str, columns: int = MOMENTS_ACROSS
+) -> Figure:
     """Draw a row of frames, one of optical flow (colours and arrows), and one of heat maps per feature.
 
     Time runs from left to right. Each feature has its own scale.

@@ -8,26 +8,21 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from extractors.errors import LayerError
-from extractors.pictures.layers import find_layer
+from extractors.pictures.layers import check_channels, find_layer
 
 if TYPE_CHECKING:
     import keras
 
+LENGTH = 100.0  # of the input, in the units of the network's input
+STEPS = 40
 STARTS = 4  # noise inputs to try: on some, the ReLU after the unit outputs 0, which has no gradient
-START_LENGTH = 0.1
+START_LENGTH = 0.1 * LENGTH
 
 
 def maximise_filters(
-    network: keras.Model,
-    layer: str,
-    filters: Sequence[int],
-    *,
-    side_px: int = 96,
-    length: float = 100.0,
-    steps: int = 40,
-    seed: int = 0,
+    network: keras.Model, layer: str, filters: Sequence[int], *, side_px: int = 96
 ) -> list[np.ndarray]:
-    """Find the input of a given length (root of the sum of squares) that activates a filter's middle unit most.
+    """Find the input of length `LENGTH` (root of the sum of squares) that activates a filter's middle unit most.
 
     Each step adds the normalised gradient and scales the input back to its length. The target is one unit rather than
     the mean of the filter's map, whose gradient is constant on the first layer. There, the result is the filter's own
@@ -38,9 +33,6 @@ def maximise_filters(
         layer: one of `extractors.pictures.layers.map_layers`.
         filters: channels of the layer.
         side_px: width and height of the input, at least those of the unit's receptive field.
-        length: of the result, in the units of the network's input.
-        steps: number of steps.
-        seed: of the noise that the ascent starts from.
 
     Returns:
         One float32 [s, s, C] per filter, cropped to the unit's receptive field; 0 is the input's zero.
@@ -54,30 +46,26 @@ def maximise_filters(
     import keras
 
     head = keras.Model(network.input, find_layer(network, layer).output)
-    count = head.output.shape[-1]
-    for number in filters:
-        if not 0 <= number < count:
-            raise LayerError(f"{layer} has no filter {number}; known: 0 to {count - 1}")
-    rng = np.random.default_rng(seed)
+    check_channels(filters, head.output, layer)
+    rng = np.random.default_rng(0)
     noises = rng.normal(size=(STARTS, side_px, side_px, network.input.shape[-1])).astype(np.float32)
-    noises = _of_length(noises, START_LENGTH * length)
-    return [_ascend(head, layer, number, noises, length, steps) for number in filters]
+    return [_ascend(head, layer, number, _of_length(noises, START_LENGTH)) for number in filters]
 
 
-def _ascend(head: keras.Model, layer: str, number: int, noises: np.ndarray, length: float, steps: int) -> np.ndarray:
+def _ascend(head: keras.Model, layer: str, number: int, noises: np.ndarray) -> np.ndarray:
     values, gradients = _climb(head, noises, number)
     if not gradients.any():
         raise LayerError(f"filter {number} of {layer} is silent on all {len(noises)} noise inputs; choose another")
     best = int(np.argmax(np.where(gradients.any(axis=(1, 2, 3)), values, -np.inf)))
     # The noise has activated the unit; at full strength it would remain visible in the result.
-    picture = _of_length(noises[best : best + 1] * 0.1 + _of_length(gradients[best : best + 1], length), length)
+    picture = _of_length(noises[best : best + 1] * 0.1 + _of_length(gradients[best : best + 1], LENGTH), LENGTH)
     seen = gradients[best].any(axis=-1)
-    for _ in range(steps):
+    for _ in range(STEPS):
         _, gradient = _climb(head, picture, number)
         if not gradient.any():
             break
         seen |= gradient[0].any(axis=-1)
-        picture = _of_length(picture + _of_length(gradient, length), length)
+        picture = _of_length(picture + _of_length(gradient, LENGTH), LENGTH)
     return _cut_to(picture[0] * seen[..., None], seen)
 
 

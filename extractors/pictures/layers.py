@@ -121,7 +121,7 @@ def liveliest(maps: np.ndarray, count: int) -> list[int]:
     return list(map(int, np.argsort(-change, kind="stable")[:count]))
 
 
-def check_channels(channels: Sequence[int], maps: np.ndarray, layer: str) -> None:
+def check_channels(channels: Sequence[int], maps: np.ndarray | keras.KerasTensor, layer: str) -> None:
     """Raise LayerError unless maps [..., C] have these channels."""
     for channel in channels:
         if not 0 <= channel < maps.shape[-1]:

@@ -22,10 +22,10 @@ MAPS_ACROSS = 6
 FRAMES_ACROSS = 4
 FILTERS_ACROSS = 8
 MAP_COLOURS = "inferno"
-MOST_OPAQUE = 0.75
+MAX_OPACITY = 0.75
 BAR_IN = 0.9  # width of the colour bar
-NARROWEST_IN = 85 / 25.4  # width of a figure, one column of a page
-TALLEST_IN = 3.2  # height of a frame
+MIN_WIDTH_IN = 85 / 25.4  # width of a figure, one column of a page
+MAX_FRAME_IN = 3.2  # height of a frame
 
 
 def plot_activations(
@@ -99,7 +99,7 @@ def draw_overlay(axes: Axes, picture: np.ndarray, relevance: np.ndarray, largest
     grey = cv2.cvtColor(picture, cv2.COLOR_RGB2GRAY) if picture.ndim == 3 else picture
     axes.imshow(grey, cmap="gray", vmin=0, vmax=255)
     share = np.clip(np.nan_to_num(relevance) / (largest if largest > 0 else 1.0), 0, 1)
-    axes.imshow(share, cmap=MAP_COLOURS, vmin=0, vmax=1, alpha=MOST_OPAQUE * share)
+    axes.imshow(share, cmap=MAP_COLOURS, vmin=0, vmax=1, alpha=MAX_OPACITY * share)
     known = np.isfinite(relevance)
     if not known.all() and known.any():
         rows, columns = np.flatnonzero(known.any(axis=1)), np.flatnonzero(known.any(axis=0))
@@ -132,9 +132,9 @@ def plot_overlays(
     columns = min(across, len(pictures))
     rows = math.ceil(len(pictures) / columns)
     shape = pictures[0].shape[0] / pictures[0].shape[1]
-    panel_in = min((rcParams["figure.figsize"][0] - BAR_IN) / columns, TALLEST_IN / shape)
+    panel_in = min((rcParams["figure.figsize"][0] - BAR_IN) / columns, MAX_FRAME_IN / shape)
     height_in = (panel_in * shape + 0.25) * rows + 0.45
-    figure = Figure(figsize=(max(panel_in * columns + BAR_IN, NARROWEST_IN), height_in), layout="constrained")
+    figure = Figure(figsize=(max(panel_in * columns + BAR_IN, MIN_WIDTH_IN), height_in), layout="constrained")
     figure.suptitle(heading)
     grid = figure.subplots(rows, columns, squeeze=False).ravel()
     largest = max(float(np.nanmax(values, initial=0.0)) for values in relevance)
@@ -155,7 +155,7 @@ def plot_overlays(
 def overlay_colours() -> ListedColormap:
     """Return the colours of `draw_overlay` on middle grey, for its colour bar."""
     share = np.linspace(0, 1, 256)[:, None]
-    opaque = MOST_OPAQUE * share
+    opaque = MAX_OPACITY * share
     return ListedColormap(opaque * colormaps[MAP_COLOURS](share[:, 0])[:, :3] + (1 - opaque) * 0.5)
 
 
@@ -183,7 +183,7 @@ def plot_filters(patterns: Sequence[np.ndarray], titles: Sequence[str], *, headi
     rows = math.ceil(len(panels) / columns)
     panel_in = min(rcParams["figure.figsize"][0] / columns, 1.2)
     figure = Figure(
-        figsize=(max(panel_in * columns, NARROWEST_IN), (panel_in + 0.33) * rows + 0.3), layout="constrained"
+        figsize=(max(panel_in * columns, MIN_WIDTH_IN), (panel_in + 0.33) * rows + 0.3), layout="constrained"
     )
     figure.suptitle(heading)
     grid = figure.subplots(rows, columns, squeeze=False).ravel()

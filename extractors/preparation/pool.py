@@ -34,7 +34,7 @@ log = logging.getLogger(__name__)
 SLOTS = 2  # one window is computed while another waits for the network
 HEAD_BYTES = mmap.PAGESIZE  # in front of the slots: a counter of progress
 # How often a silent child is checked.
-LOOK_S = 1.0
+CHECK_INTERVAL_S = 1.0
 # Exit status of a child whose video exceeds its memory limit.
 OUT_OF_MEMORY = 71
 # A child that the system killed (out of memory, perhaps because of other programs) deserves a second try.
@@ -48,7 +48,7 @@ ONE_THREAD = {f"{library}_NUM_THREADS": "1" for library in THREADED} | {"VECLIB_
 
 @dataclass(frozen=True)
 class Finished:
-    """All parts of a video have come; how long each stage took, in seconds."""
+    """All parts of a video have been sent; how long each stage took, in seconds."""
 
     seconds: dict[str, float]
 
@@ -104,7 +104,7 @@ class PreparerPool:
         self._running.close()
 
     def prepare(self, requests: Iterable[Request]) -> Iterator[tuple[int, Part | Again | Finished | VideoError]]:
-        """Yield the parts of all videos as they come; those of one video are in order.
+        """Yield the parts of all videos as they arrive; those of one video are in order.
 
         Args:
             requests: the videos; read one at a time, when a child is free.
@@ -134,7 +134,7 @@ class PreparerPool:
     def _speaking(self) -> list[tuple[_Child, _Task]]:
         """Return the children that have sent something, have died or are overdue, with their tasks."""
         busy = [(child, child.task) for child in self._children if child.task is not None]
-        ready = wait([child.connection for child, _ in busy], timeout=LOOK_S)
+        ready = wait([child.connection for child, _ in busy], timeout=CHECK_INTERVAL_S)
         return [(child, task) for child, task in busy if child.connection in ready or self._overdue(child, task)]
 
     def _overdue(self, child: _Child, task: _Task) -> str:

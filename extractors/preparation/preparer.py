@@ -126,7 +126,7 @@ class Preparer:
         self._resources.close()
 
     def prepare(self, request: Request, watch: Stopwatch) -> Iterator[Part]:
-        """Yield a video's parts as they come: its track, unless it is known, then crops and windows in order.
+        """Yield a video's parts: its track, unless it is known, then crops and windows in order.
 
         Args:
             request: the video.

@@ -1,4 +1,4 @@
-"""Decoding with FFmpeg: open a local file, decode its intact frames, and tell when each is shown."""
+"""Decoding with FFmpeg: open a local file, decode its intact frames, and compute when each is shown."""
 
 from __future__ import annotations
 
@@ -26,11 +26,11 @@ from extractors.video.limits import DEFAULT_LIMITS, Limits
 from extractors.video.main_stream import main_video
 from extractors.video.packet_order import PacketOrder
 
-# A clock that goes back by more than this was restarted (joined broadcast recordings). Less is disorder, which spans no
-# more frames than a decoder holds back.
+# A clock that jumps back by more than this was restarted (joined broadcast recordings). A smaller jump is disorder,
+# which spans no more frames than a decoder holds back.
 RESTART_S, RESTART_FRAMES = 1.0, 16
 # Key frames are at most 10 s apart (250 frames with common encoders); a longer lead means missing video.
-LONGEST_LEAD_S = 10.0
+MAX_LEAD_S = 10.0
 # Only these, by FFmpeg's names, begin in mid-stream by design; in others, such packets are damage.
 BROADCASTS = ("mpegts", "mpeg")
 # FFmpeg detects formats by content, not by name. Playlists (HLS, concat, DASH, image patterns) would make it read other
@@ -217,7 +217,7 @@ class _Lead:
             return 0.0
         lead_s = self._key_s - self._start_s
         decodes = seconds(first.pts, first.time_base) < self._key_s
-        return 0.0 if decodes or not 0 < lead_s <= LONGEST_LEAD_S else lead_s
+        return 0.0 if decodes or not 0 < lead_s <= MAX_LEAD_S else lead_s
 
 
 def _whole_frames(container: InputContainer, stream: VideoStream, tally: Tally) -> Iterator[VideoFrame]:

@@ -16,7 +16,7 @@ from extractors.video.settings import VideoSettings
 from extractors.video.upright import Canvas
 
 # Containers such as Matroska round times to milliseconds; coarser ticks are the frame rate itself.
-COARSEST_ROUNDING_S = 0.001
+MAX_ROUNDING_S = 0.001
 EXACT_S = 1e-6
 
 DEFAULT_SETTINGS = VideoSettings()
@@ -67,7 +67,7 @@ def grid_frames(
         k = 0
         # The times of the first frame and of each later one may be off by half a tick.
         tick_s = seconds(1, stream.time_base)
-        tolerance_s = tick_s if EXACT_S <= tick_s <= COARSEST_ROUNDING_S else EXACT_S
+        tolerance_s = tick_s if EXACT_S <= tick_s <= MAX_ROUNDING_S else EXACT_S
         for frame, start_s, end_s in shown(pictures(container, stream, tally), stream):
             if thresholds is not None and end_s - start_s > thresholds.max_still_s:
                 allowed = f"(at most {thresholds.max_still_s:g} s allowed)"

@@ -1,1 +1,1 @@
-"""The quality of cached features: statistics of their dimensions, and how well they tell people apart."""
+"""The quality of cached features: statistics of their dimensions, and how well they distinguish people."""

@@ -73,7 +73,7 @@ class Components:
 
 
 class DimensionMeter:
-    """Accumulates sums over blocks of tokens: float64 [D, D] and a seeded sample of 4,096 tokens, however many come.
+    """Accumulates sums over blocks of tokens: float64 [D, D], and a seeded sample of 4,096 of any number of tokens.
 
     Args:
         dim: D.

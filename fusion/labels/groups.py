@@ -16,7 +16,7 @@ from fusion.labels.read import ID_COLUMNS, SPLIT_COLUMN, SUBJECT_COLUMN
 from fusion.labels.text_tables import ENDINGS, read_text_table
 from fusion.traits import TRAITS
 
-MOST_VALUES = 30
+MAX_VALUES = 30
 UNKNOWN = "(not given)"
 
 
@@ -59,10 +59,10 @@ def read_groups(path: Path, video_ids: Sequence[str], subjects: Sequence[str]) -
     groups = {}
     for name in groupings:
         values = columns[names[name]]
-        if len(set(values)) > MOST_VALUES:
+        if len(set(values)) > MAX_VALUES:
             raise LabelError(
                 f"{path}: column {name} has {len(set(values))} different values; merge them into at most "
-                f"{MOST_VALUES} groups, or leave the column out"
+                f"{MAX_VALUES} groups, or leave the column out"
             )
         groups[name] = np.array([UNKNOWN if row is None or values[row] == "" else values[row] for row in found])
     return groups

@@ -41,7 +41,7 @@ _KNOWN = (*ID_COLUMNS, *TRAITS, SUBJECT_COLUMN, SPLIT_COLUMN)
 _NEUROTICISM = TRAITS.index("neuroticism")
 # Python's float() also accepts "0_1", "nan" and digits of other scripts.
 _NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d+)?", re.ASCII | re.IGNORECASE)
-_MOST_NAMED = 5
+_MAX_NAMED = 5
 # The usual scales of questionnaires and ratings.
 _SCALES = ((1, 5), (1, 7), (0, 7), (1, 9), (0, 10), (0, 100), (-1, 1), (-3, 3))
 
@@ -160,8 +160,8 @@ def _check(path: Path, names: Sequence[str], values: np.ndarray, places: Sequenc
         for name, place in zip(names, places, strict=True):
             places_of[name].append(place)
         words = [f"{some_of([name])} is in {_together(places_of[name])}" for name in double]
-        more = f"; and {len(words) - _MOST_NAMED} more clips" if len(words) > _MOST_NAMED else ""
-        raise LabelError(f"{path}: {'; '.join(words[:_MOST_NAMED])}{more}; keep one row per clip")
+        more = f"; and {len(words) - _MAX_NAMED} more clips" if len(words) > _MAX_NAMED else ""
+        raise LabelError(f"{path}: {'; '.join(words[:_MAX_NAMED])}{more}; keep one row per clip")
     _refuse_scale(path, values)
     outside = np.argwhere(~((values >= 0) & (values <= 1)))
     _refuse_values(path, (f"{names[row]}, {TRAITS[trait]}: {values[row, trait]:g}" for row, trait in outside))
@@ -203,9 +203,9 @@ def _refuse_values(path: Path, wrong: Iterable[str]) -> None:
     """Refuse a file if it has wrong values, each given with its place."""
     wrong = list(wrong)
     if wrong:
-        more = f"; and {len(wrong) - _MOST_NAMED} more" if len(wrong) > _MOST_NAMED else ""
+        more = f"; and {len(wrong) - _MAX_NAMED} more" if len(wrong) > _MAX_NAMED else ""
         raise LabelError(
-            f"{path}: each trait must be a number in [0, 1]; correct or remove {'; '.join(wrong[:_MOST_NAMED])}{more}"
+            f"{path}: each trait must be a number in [0, 1]; correct or remove {'; '.join(wrong[:_MAX_NAMED])}{more}"
         )
 
 

@@ -15,7 +15,7 @@ from fusion.model.layers import CrossAttention
 from fusion.model.model import CompletePersonalityModel
 
 PANELS_ACROSS = 3
-MOST_TICKS = 4
+MAX_TICKS = 4
 
 
 def get_attention_weights(
@@ -109,5 +109,5 @@ def _label_ticks(axis: Any, time_s: np.ndarray | None, count: int) -> None:
     """Set a few ticks, so that the labels of a long clip do not overlap."""
     if time_s is not None and len(time_s) != count:
         raise ValueError(f"{count} tokens need {count} times, got {len(time_s)}")
-    shown = range(0, count, -(-count // MOST_TICKS))
+    shown = range(0, count, -(-count // MAX_TICKS))
     axis.set_ticks(shown, [f"{i + 1}" if time_s is None else f"{time_s[i]:.1f}" for i in shown])

@@ -26,9 +26,9 @@ from fusion.labels.split import split_by_subject
 from fusion.settings import UncertaintySettings
 
 # With at least this many held-out people, a third of them teach which clips are hard; otherwise all clips count alike.
-LEAST_PEOPLE_FOR_DIFFICULTY = 60
+MIN_PEOPLE_FOR_DIFFICULTY = 60
 # The interval of a hard clip is at most this many times as wide as the average one; that of an easy clip, 1 over it.
-WIDEST = 2.0
+MAX_DIFFICULTY = 2.0
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -167,7 +167,7 @@ def calibrate(
     scores, labels = scores.astype(np.float64), labels.astype(np.float64)
     difficulty = np.tile([0.0, 0, 0, 0, 1], (labels.shape[1], 1))
     rows = np.arange(len(scores))
-    if len(set(subjects)) >= max(LEAST_PEOPLE_FOR_DIFFICULTY, 2 * least_people(confidence)):
+    if len(set(subjects)) >= max(MIN_PEOPLE_FOR_DIFFICULTY, 2 * least_people(confidence)):
         # From other people than the widths, which would otherwise be measured on the data of this fit.
         rows, hard = split_by_subject(subjects, 1 / 3, seed)
         difficulty = _learn_difficulty(scores[hard], labels[hard], quality.take(hard), centre)
@@ -230,6 +230,6 @@ def _learn_difficulty(scores: np.ndarray, labels: np.ndarray, quality: ClipQuali
 def _expected_errors(
     scores: np.ndarray, quality: ClipQuality, centre: np.ndarray, difficulty: np.ndarray
 ) -> npt.NDArray[np.float64]:
-    """Return each clip's expected error relative to the average one: float64 [N, T], from 1 / WIDEST to WIDEST."""
+    """Return each clip's expected error relative to the average one: float64 [N, T], within 1 / 2 and 2."""
     expected: npt.NDArray[np.float64] = np.einsum("tnf,tf->nt", _features(scores, quality, centre), difficulty)
-    return np.clip(expected, 1 / WIDEST, WIDEST)
+    return np.clip(expected, 1 / MAX_DIFFICULTY, MAX_DIFFICULTY)

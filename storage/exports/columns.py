@@ -40,7 +40,7 @@ def in_order_once(rows: Iterable[Row]) -> Iterator[Row]:
     previous = None
     for row in rows:
         if previous is not None and row.video_id <= previous:
-            raise ValueError(f"rows must come in order of video_id, each once: {row.video_id!r} after {previous!r}")
+            raise ValueError(f"rows must be in order of video_id, each once: {row.video_id!r} after {previous!r}")
         previous = row.video_id
         yield row
 

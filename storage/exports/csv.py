@@ -50,8 +50,8 @@ _TRIMMED = "\x0b\x0c\x1c-\x1f \x85\xa0\xad\u1680\u180e\u2000-\u200f\u2028-\u202f
 GUARD = rf"""^'|([,;|\t\r\n]['"{_TRIMMED}]*)'({_OPERATOR})"""
 GUARD_REPLACEMENT = r"\1\2"
 CSV_NOTE = (
-    "An apostrophe stands in front of a text cell that a spreadsheet would run as a formula or that begins with an "
-    "apostrophe, and in front of a = + - or @ behind a comma, semicolon, |, tab or line break within a cell; white "
+    "An apostrophe precedes a text cell that a spreadsheet would run as a formula or that begins with an "
+    "apostrophe, and each = + - or @ that follows a comma, semicolon, |, tab or line break within a cell; white "
     "space and zero-width characters before the = + - or @ do not matter. Cells that begin with - and otherwise hold "
     "only letters, digits, spaces and _ - . / have none. formulaGuard has the regular expression that matches these "
     "apostrophes, and the replacement that gives the exact text."

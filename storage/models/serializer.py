@@ -14,7 +14,7 @@ from storage.errors import StoreError, UnreachableError
 from storage.files.commit import commit_file, commit_folder, remove_files
 from storage.files.paths import StorePath
 from storage.layout import open_store, path_name
-from storage.models.keras_file import LARGEST_FILE, read_model, write_model
+from storage.models.keras_file import MAX_FILE_BYTES, read_model, write_model
 from storage.models.provenance import library_versions, program_version
 
 if TYPE_CHECKING:
@@ -110,8 +110,8 @@ class ModelSerializer:
         metadata = self.metadata(name, version)
         if not path.is_file():
             raise StoreError(f"{path.parent} has no {MODEL_FILE}: only models saved as .keras can be loaded")
-        if path.stat().st_size > LARGEST_FILE:
-            raise StoreError(f"cannot load {path}: it has more than {LARGEST_FILE:,} bytes")
+        if path.stat().st_size > MAX_FILE_BYTES:
+            raise StoreError(f"cannot load {path}: it has more than {MAX_FILE_BYTES:,} bytes")
         data = path.read_bytes()
         if hashlib.sha256(data).hexdigest() != metadata["files"].get(MODEL_FILE):
             raise StoreError(f"{path} is not the file that was saved here: {METADATA_FILE} has another SHA-256")

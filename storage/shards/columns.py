@@ -70,13 +70,13 @@ class Column:
         return values
 
 
-def blocks(header: ShardHeader, positions: Sequence[int], most_rows: int) -> Iterator[tuple[int, int, list[int]]]:
-    """Group neighbouring videos into blocks of at most `most_rows` rows, but at least one video.
+def blocks(header: ShardHeader, positions: Sequence[int], max_rows: int) -> Iterator[tuple[int, int, list[int]]]:
+    """Group neighbouring videos into blocks of at most `max_rows` rows, but at least one video.
 
     Args:
         header: of the shard.
         positions: of the videos in `header.videos`, ascending.
-        most_rows: the limit.
+        max_rows: the limit.
 
     Yields:
         For each block its first row, the row after its last, and the positions of its videos.
@@ -84,7 +84,7 @@ def blocks(header: ShardHeader, positions: Sequence[int], most_rows: int) -> Ite
     first_rows = header.first_rows
     run: list[int] = []
     for position in positions:
-        if run and (position != run[-1] + 1 or first_rows[position + 1] - first_rows[run[0]] > most_rows):
+        if run and (position != run[-1] + 1 or first_rows[position + 1] - first_rows[run[0]] > max_rows):
             yield first_rows[run[0]], first_rows[run[-1] + 1], run
             run = []
         run.append(position)

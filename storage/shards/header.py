@@ -47,7 +47,7 @@ _tokens = itemgetter(VideoEntry._fields.index("tokens"))
 
 @dataclass(frozen=True)
 class ShardHeader:
-    """A shard's family and contents: enough to tell which videos are done without opening the columns.
+    """A shard's family and contents, which show the videos that are done without reading the columns.
 
     Args:
         family: of all videos.
