@@ -39,11 +39,26 @@ WITHOUT_THREADS = {"OPENBLAS_NUM_THREADS": "1", "JE_ARROW_MALLOC_CONF": "backgro
 CORPUS = Path(os.environ.get("TRAITLINE_CORPUS", Path(__file__).parents[2] / "shared" / "corpus"))
 
 
+# In this order, so that no process is left with a long one at the end. Tests of whole commands follow.
+LONGEST = (
+    *("storage/maintenance/test_faults.py", "flows/pipeline/test_run.py", "flows/scheduling/test_scheduled_runs.py"),
+    *("extractors/preparation/test_pool.py", "storage/models/test_serializer.py", "fusion/training/test_train.py"),
+    *("extractors/static/test_extractor.py", "fusion/training/test_resume.py", "fusion/model/test_export.py"),
+    *("storage/maintenance/test_maintenance.py", "extractors/preparation/test_limits.py"),
+    *("fusion/evaluation/test_baselines.py", "flows/report/test_page.py", "flows/extraction/test_runners.py"),
+)
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Tests of whole commands come first, for their files take longest."""
+    """Order the files: those that take longest come first."""
     folders = Path(__file__).parent
-    order = {"system": 0, "flows": 1}
-    items.sort(key=lambda item: order.get(item.path.relative_to(folders).parts[0], 2))
+    order = {name: place for place, name in enumerate((*LONGEST, "system", "flows"))}
+
+    def place(item: pytest.Item) -> int:
+        path = item.path.relative_to(folders)
+        return order.get(path.as_posix(), order.get(path.parts[0], len(order)))
+
+    items.sort(key=place)
 
 
 @pytest.fixture(scope="session")
@@ -177,6 +192,18 @@ def prepared_prefect_home(made_once) -> Path:
             environment = {**os.environ, "PREFECT_HOME": str(home), "PREFECT_SERVER_ANALYTICS_ENABLED": "false"}
             subprocess.run(command, env=environment, check=True, capture_output=True, timeout=300)
         return home
+
+
+@pytest.fixture(scope="module")
+def prefect_api(prepared_prefect_home, tmp_path_factory) -> Iterator[str]:
+    """The address of the Prefect server that a command starts for itself, which serves a whole file of tests."""
+    from prefect.settings import PREFECT_HOME, temporary_settings
+
+    from flows.session import server
+
+    home = shutil.copytree(prepared_prefect_home, tmp_path_factory.mktemp("prefect") / "home")
+    with temporary_settings({PREFECT_HOME: home}), server.prefect_api() as address:
+        yield address
 
 
 @pytest.fixture(scope="session")

@@ -22,7 +22,7 @@ from storage import FeatureStore, StoreError, VideoFeatures
 from storage.maintenance.compaction import merge_shards, plan_merges
 from storage.shards import store as feature_store
 
-CLIPS, SHARD = 320, 32
+CLIPS, SHARD = 192, 16
 
 
 @pytest.fixture
@@ -78,7 +78,7 @@ def test_a_store_is_listed_once_an_epoch_however_many_groups_are_read(stored, mo
     for family in (families.static, families.dynamic):
         (merge, *_) = plan_merges(store, family, settled_s=0)
         assert merge_shards(merge, store.shard_of(family))
-    assert [clip.video_id for clip in clips.read(np.array([7, 200]))] == [names[7], names[200]]
+    assert [clip.video_id for clip in clips.read(np.array([7, 150]))] == [names[7], names[150]]
 
 
 def test_features_that_went_away_meanwhile_are_named(stored):
@@ -100,7 +100,7 @@ def peak_mb(config: RunConfig, families: Families, names: list[str], settings: T
 
 def test_more_clips_than_memory_allows_are_never_all_in_memory(stored):
     config, families, names = stored
-    settings = TrainSettings(epochs=1, batch_size=4)
+    settings = TrainSettings(epochs=1, batch_size=8)
     train(StoredClips(config, families, names[:8]), np.full((8, 5), 0.5), names[:8], settings)  # what is loaded once
     all_mb = CLIPS * (16 * families.static.dim + 6 * families.dynamic.dim) * 4 / 2**20
     kept_mb = peak_mb(config, families, names, settings)
