@@ -235,7 +235,11 @@ def prefect_server(tmp_path_factory) -> Iterator[PrefectServer]:
 
 @pytest.fixture(scope="session")
 def traitline(tmp_path_factory, prepared_prefect_home) -> Iterator[Callable[..., subprocess.CompletedProcess[str]]]:
-    """Run `traitline ARGUMENTS` from an empty folder or the given one, with a Prefect home of the test session's."""
+    """Run `traitline ARGUMENTS` from an empty folder or the given one, with a Prefect home of the test session's.
+
+    The command is forked from a process that has imported all libraries, unless it is to import them itself (`afresh`)
+    or is given variables that are read when Python or Prefect begins.
+    """
     folder = tmp_path_factory.mktemp("work")
     environment = {
         **os.environ,
@@ -247,14 +251,15 @@ def traitline(tmp_path_factory, prepared_prefect_home) -> Iterator[Callable[...,
     }
     starters: dict[bool, CommandStarter] = {}
 
-    def run(*arguments: str | Path, folder: Path = folder, **variables: str) -> subprocess.CompletedProcess[str]:
-        # Read when Python or Prefect begins, and not by what such a process has imported before.
-        read_early = any(name.startswith(("PYTHON", "PREFECT_")) for name in variables)
-        if read_early not in starters:
-            preload, more = (PRELOADED, {}) if read_early else (["imported_commands"], WITHOUT_THREADS)
+    def run(
+        *arguments: str | Path, folder: Path = folder, afresh: bool = False, **variables: str
+    ) -> subprocess.CompletedProcess[str]:
+        afresh = afresh or any(name.startswith(("PYTHON", "PREFECT_")) for name in variables)
+        if afresh not in starters:
+            preload, more = (PRELOADED, {}) if afresh else (["imported_commands"], WITHOUT_THREADS)
             script = Path(sys.executable).with_name("traitline")
-            starters[read_early] = CommandStarter(script, preload, {**environment, **more})
-        return starters[read_early].run(
+            starters[afresh] = CommandStarter(script, preload, {**environment, **more})
+        return starters[afresh].run(
             [str(argument) for argument in arguments],
             folder=folder,
             environment={**environment, **variables},

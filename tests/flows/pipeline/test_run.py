@@ -42,7 +42,7 @@ def folder(rendered, tmp_path_factory) -> Path:
 @pytest.fixture(scope="module")
 def first_run(folder, rendered, traitline):
     """The first run: everything is new."""
-    return traitline(*arguments(folder, "first.csv"), "--labels", rendered.labels)
+    return traitline(*arguments(folder, "first.csv"), "--labels", rendered.labels, afresh=True)
 
 
 @pytest.fixture(scope="module")
