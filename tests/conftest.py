@@ -39,11 +39,26 @@ WITHOUT_THREADS = {"OPENBLAS_NUM_THREADS": "1", "JE_ARROW_MALLOC_CONF": "backgro
 CORPUS = Path(os.environ.get("TRAITLINE_CORPUS", Path(__file__).parents[2] / "shared" / "corpus"))
 
 
+# In this order, so that no process is left with a long one at the end. Tests of whole commands follow.
+LONGEST = (
+    *("storage/maintenance/test_faults.py", "flows/pipeline/test_run.py", "flows/scheduling/test_scheduled_runs.py"),
+    *("extractors/preparation/test_pool.py", "storage/models/test_serializer.py", "fusion/training/test_train.py"),
+    *("extractors/static/test_extractor.py", "fusion/training/test_resume.py", "fusion/model/test_export.py"),
+    *("storage/maintenance/test_maintenance.py", "extractors/preparation/test_limits.py"),
+    *("fusion/evaluation/test_baselines.py", "flows/report/test_page.py", "flows/extraction/test_runners.py"),
+)
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Tests of whole commands come first, for their files take longest."""
+    """Order the files: those that take longest come first."""
     folders = Path(__file__).parent
-    order = {"system": 0, "flows": 1}
-    items.sort(key=lambda item: order.get(item.path.relative_to(folders).parts[0], 2))
+    order = {name: place for place, name in enumerate((*LONGEST, "system", "flows"))}
+
+    def place(item: pytest.Item) -> int:
+        path = item.path.relative_to(folders)
+        return order.get(path.as_posix(), order.get(path.parts[0], len(order)))
+
+    items.sort(key=place)
 
 
 @pytest.fixture(scope="session")
@@ -179,6 +194,18 @@ def prepared_prefect_home(made_once) -> Path:
         return home
 
 
+@pytest.fixture(scope="module")
+def prefect_api(prepared_prefect_home, tmp_path_factory) -> Iterator[str]:
+    """The address of the Prefect server that a command starts for itself, which serves a whole file of tests."""
+    from prefect.settings import PREFECT_HOME, temporary_settings
+
+    from flows.session import server
+
+    home = shutil.copytree(prepared_prefect_home, tmp_path_factory.mktemp("prefect") / "home")
+    with temporary_settings({PREFECT_HOME: home}), server.prefect_api() as address:
+        yield address
+
+
 @pytest.fixture(scope="session")
 def report_store(made_once, tmp_path_factory) -> ReportStore:
     """A drawn store of which a report can be made; tests may add reports to it and must change nothing else."""
@@ -208,7 +235,11 @@ def prefect_server(tmp_path_factory) -> Iterator[PrefectServer]:
 
 @pytest.fixture(scope="session")
 def traitline(tmp_path_factory, prepared_prefect_home) -> Iterator[Callable[..., subprocess.CompletedProcess[str]]]:
-    """Run `traitline ARGUMENTS` from an empty folder or the given one, with a Prefect home of the test session's."""
+    """Run `traitline ARGUMENTS` from an empty folder or the given one, with a Prefect home of the test session's.
+
+    The command is forked from a process that has imported all libraries, unless it is to import them itself (`afresh`)
+    or is given variables that are read when Python or Prefect begins.
+    """
     folder = tmp_path_factory.mktemp("work")
     environment = {
         **os.environ,
@@ -220,14 +251,15 @@ def traitline(tmp_path_factory, prepared_prefect_home) -> Iterator[Callable[...,
     }
     starters: dict[bool, CommandStarter] = {}
 
-    def run(*arguments: str | Path, folder: Path = folder, **variables: str) -> subprocess.CompletedProcess[str]:
-        # Read when Python or Prefect begins, and not by what such a process has imported before.
-        read_early = any(name.startswith(("PYTHON", "PREFECT_")) for name in variables)
-        if read_early not in starters:
-            preload, more = (PRELOADED, {}) if read_early else (["imported_commands"], WITHOUT_THREADS)
+    def run(
+        *arguments: str | Path, folder: Path = folder, afresh: bool = False, **variables: str
+    ) -> subprocess.CompletedProcess[str]:
+        afresh = afresh or any(name.startswith(("PYTHON", "PREFECT_")) for name in variables)
+        if afresh not in starters:
+            preload, more = (PRELOADED, {}) if afresh else (["imported_commands"], WITHOUT_THREADS)
             script = Path(sys.executable).with_name("traitline")
-            starters[read_early] = CommandStarter(script, preload, {**environment, **more})
-        return starters[read_early].run(
+            starters[afresh] = CommandStarter(script, preload, {**environment, **more})
+        return starters[afresh].run(
             [str(argument) for argument in arguments],
             folder=folder,
             environment={**environment, **variables},

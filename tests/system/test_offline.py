@@ -88,6 +88,7 @@ def test_looking_at_the_assets_needs_no_network(offline, face_model):
 
 USE_MEDIAPIPE = """
 import sys
+sys.modules["tensorflow"] = None  # MediaPipe imports it to decorate its documentation, which takes seconds
 import numpy as np
 from extractors.faces.detector import FaceDetector
 with FaceDetector(sys.argv[1]) as detector:

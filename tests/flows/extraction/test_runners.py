@@ -27,15 +27,8 @@ from flows.session.errors import UserError
 from storage import FeatureStore
 from storage.leases.leases import Leases
 
+pytestmark = pytest.mark.usefixtures("prefect_api")
 SUPPORT = Path(__file__).parents[2] / "support" / "machines"
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _api() -> Iterator[None]:
-    from prefect.testing.utilities import prefect_test_harness
-
-    with prefect_test_harness():
-        yield
 
 
 @pytest.fixture

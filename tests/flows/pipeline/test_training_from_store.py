@@ -22,7 +22,7 @@ from storage import FeatureStore, StoreError, VideoFeatures
 from storage.maintenance.compaction import merge_shards, plan_merges
 from storage.shards import store as feature_store
 
-CLIPS, SHARD = 320, 32
+CLIPS, SHARD = 256, 16
 
 
 @pytest.fixture
@@ -100,7 +100,7 @@ def peak_mb(config: RunConfig, families: Families, names: list[str], settings: T
 
 def test_more_clips_than_memory_allows_are_never_all_in_memory(stored):
     config, families, names = stored
-    settings = TrainSettings(epochs=1, batch_size=4)
+    settings = TrainSettings(epochs=1, batch_size=8)
     train(
         StoredClips(config.store.path, families, names[:8]), np.full((8, 5), 0.5), names[:8], settings
     )  # what is loaded once

@@ -71,6 +71,12 @@ def answering() -> Iterator[Callable[..., Answering]]:
         server.shutdown()
 
 
+@pytest.fixture(autouse=True)
+def _connect_again_at_once(monkeypatch) -> None:
+    """Prefect's client tries four times, and waits ever longer in between."""
+    monkeypatch.setattr("httpcore._sync.connection.RETRIES_BACKOFF_FACTOR", 0.0)
+
+
 @pytest.fixture
 def proxies(monkeypatch) -> Callable[[dict[str, str]], None]:
     """Set these variables, and no others about proxies, as the environment of the test."""
