@@ -10,26 +10,10 @@ import numpy as np
 import pytest
 
 from extractors.errors import VideoError
-from extractors.faces.settings import CropSettings, FaceSettings
-from extractors.optical_flow.parameters import OpticalFlowSettings
 from extractors.preparation.pool import Finished, PreparerPool
 from extractors.preparation.preparer import PreparationSettings, Request
 from extractors.video.grid import grid_frames
 from extractors.video.limits import Limits
-from extractors.video.settings import VideoSettings
-
-
-@pytest.fixture
-def settings(face_model) -> PreparationSettings:
-    return PreparationSettings(
-        face_model, VideoSettings(), FaceSettings(), CropSettings(), OpticalFlowSettings(engine="cpu", preset="fast")
-    )
-
-
-@pytest.fixture
-def clip(corpus) -> Path:
-    """2.4 s of one person."""
-    return corpus / "plain" / "single_face.mp4"
 
 
 def motion_jpeg(path: Path, sizes: list[tuple[int, int]]) -> Path:

@@ -11,25 +11,15 @@ import cv2
 import numpy as np
 import pytest
 
-from extractors.faces.settings import CropSettings, FaceSettings
-from extractors.optical_flow.parameters import OpticalFlowSettings
 from extractors.preparation.pool import Finished, PreparerPool
 from extractors.preparation.preparer import FaceCrop, Motion, PreparationSettings, Preparer, Request
 from extractors.preparation.stopwatch import Stopwatch
 from extractors.video.grid import grid_frames
-from extractors.video.settings import VideoSettings
 
 TWO_HOURS_S = 7200
 # What time and memory may differ by between a video's beginning and its end.
 MOST_GROWTH_MB = 150
 FLAT = 1.5
-
-
-@pytest.fixture
-def settings(face_model) -> PreparationSettings:
-    return PreparationSettings(
-        face_model, VideoSettings(), FaceSettings(), CropSettings(), OpticalFlowSettings(engine="cpu", preset="fast")
-    )
 
 
 @pytest.fixture(scope="module")
