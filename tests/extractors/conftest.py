@@ -97,6 +97,12 @@ def drawing(tmp_path: Path) -> Drawing:
     return Drawing(tmp_path)
 
 
+@pytest.fixture(scope="session")
+def draw_in() -> type[Drawing]:
+    """For videos that many tests share: `draw_in(folder).write(...)`."""
+    return Drawing
+
+
 @pytest.fixture(scope="module")
 def detector(face_model: Path) -> Iterator[FaceDetector]:
     with FaceDetector(face_model) as detector:
