@@ -158,8 +158,8 @@ class OpticalFlowSequenceLoader:
     def _middle_frames(self, video: Path) -> list[np.ndarray]:
         """Return the grey frames between which the fields lie that `_adjusted` keeps, or all if there are fewer.
 
-        Only its end tells how long a video is. A longer one is decoded once more up to the last of these frames, so that
-        memory does not grow with its length.
+        Only its end tells how long a video is. A longer one is decoded once more up to the last of these frames, so
+        that memory does not grow with its length.
         """
         pictures = grid_frames(video, self.fps)
         frames = [_grey(picture) for picture in islice(pictures, self.fields + 1)]
