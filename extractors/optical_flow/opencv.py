@@ -14,7 +14,7 @@ def tvl1_opencv(frames: np.ndarray, parameters: TVL1Parameters, *, threads: int)
     """Compute the optical flow from each frame to the next with `cv2.optflow`.
 
     OpenCV releases the GIL. Its own threads gain little on one pair, so several pairs are computed at the same time.
-    Their number is a setting of the whole process, and is therefore left as it is.
+    The number of its own threads is a setting of the whole process, and is therefore left as it is.
 
     Args:
         frames: uint8, (T, H, W), grey; T at least 2, H and W at least 16.

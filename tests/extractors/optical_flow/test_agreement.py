@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 
 from extractors.optical_flow.computer import OpticalFlowComputer
-from extractors.optical_flow.parameters import EXACT, TVL1Parameters
+from extractors.optical_flow.parameters import EXACT, PRESETS, TVL1Parameters
 
 GPU = pytest.param("gpu", marks=pytest.mark.gpu)
 
@@ -64,7 +64,7 @@ def read_grey(*paths: Path) -> np.ndarray:
     return np.stack([cv2.imread(str(path), cv2.IMREAD_GRAYSCALE) for path in paths])
 
 
-def middlebury_error(folder: Path, engine: str, preset: str = "exact") -> float:
+def middlebury_error(folder: Path, engine: str, preset: str) -> float:
     """Mean end-point error over the pixels with measured motion, in pixels."""
     truth = read_flo(folder / "flow10.flo")
     field = OpticalFlowComputer(engine, preset).compute(read_grey(folder / "frame10.png", folder / "frame11.png"))[0]
@@ -89,6 +89,12 @@ def test_cpu_engine_agrees_with_opencv_on_real_pairs(corpus):
     assert np.percentile(difference, 95) <= 0.05
 
 
+def test_cpu_engine_agrees_with_opencv_with_every_preset(corpus):
+    pairs = real_pairs(corpus, side_px=96)[::6]
+    for parameters in PRESETS.values():
+        assert difference_to_opencv("cpu", pairs, parameters).mean() <= 0.02
+
+
 @pytest.mark.parametrize("engine", [pytest.param("cpu", marks=pytest.mark.slow), GPU])
 def test_engine_agrees_with_opencv_on_forty_full_pairs(corpus, engine):
     difference = difference_to_opencv(engine, real_pairs(recordings(corpus), side_px=224))
@@ -101,13 +107,14 @@ def test_engine_agrees_with_opencv_on_forty_full_pairs(corpus, engine):
 def test_error_on_middlebury_is_that_of_opencv(corpus, name, engine):
     folder = corpus / "flow" / name
     reference = {"Dimetrodon": 0.179, "RubberWhale": 0.156, "Venus": 0.303}[name]  # OpenCV 4.13, defaults, pixels
-    assert middlebury_error(folder, engine) == pytest.approx(reference, abs=0.01)
+    assert middlebury_error(folder, engine, "exact") == pytest.approx(reference, abs=0.01)
     assert middlebury_error(folder, engine, "fast") == pytest.approx(reference, abs=0.03)
+    assert middlebury_error(folder, engine, "large_motion") == pytest.approx(reference, abs=0.03)
 
 
 def test_opencvs_gold_field_is_matched(corpus):
     frames = read_grey(corpus / "flow" / "RubberWhale1.png", corpus / "flow" / "RubberWhale2.png")
-    field = OpticalFlowComputer("cpu").compute(frames)[0]
+    field = OpticalFlowComputer("cpu", "exact").compute(frames)[0]
     gold = read_flo(corpus / "flow" / "opencv_gold_rubberwhale_tvl1.flo")
     assert (np.linalg.norm(field - gold, axis=-1) <= 0.1).mean() >= 0.94
 
