@@ -200,7 +200,7 @@ def test_a_child_that_cannot_start_is_no_fault_of_any_video(settings, clip, tmp_
     broken = PreparationSettings(
         tmp_path / "missing.tflite", settings.video, settings.faces, settings.crops, settings.optical_flow
     )
-    with PreparerPool(broken, 1, stall_s=60) as pool, pytest.raises(RuntimeError, match="cannot start"):
+    with PreparerPool(broken, 1, stall_s=60) as pool, pytest.raises(RuntimeError, match=r"cannot start: .*missing"):
         list(pool.prepare([request(clip)]))
 
 
