@@ -55,8 +55,8 @@ class OpticalFlowComputer:
     Args:
         engine: "opencv", "cpu" (Numba), "gpu" (CUDA; needs `traitline[gpu]`), or "auto": "gpu" if there is a CUDA GPU,
             else "cpu". An engine that cannot run here is replaced, with a warning: "gpu" by "cpu", "cpu" by "opencv".
-        preset: "large_motion" (a pyramid down to 16 px, for motion of up to 20 px and more), "exact" (OpenCV's default
-            parameters, whose five scales lose motion beyond 10 px) or "fast" (two thirds of the time).
+        preset: "exact" (OpenCV's default parameters, whose five scales lose motion beyond 10 px), "large_motion" (the
+            same with a pyramid down to 16 px, for 20 px and more) or "fast" (pyramid step 0.5, 4 scales).
         threads: pairs computed at the same time on the CPU; None takes every core that this process may use.
         parameters: TV-L1 parameters in place of the preset's.
 
@@ -72,7 +72,7 @@ class OpticalFlowComputer:
     def __init__(
         self,
         engine: Engine = "auto",
-        preset: Preset = "large_motion",
+        preset: Preset = "exact",
         *,
         threads: int | None = None,
         parameters: TVL1Parameters | None = None,
