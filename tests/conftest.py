@@ -25,6 +25,7 @@ from prefect_machine import PrefectServer, postgresql
 from small_disk import SmallDisk
 
 from extractors.assets import catalog
+from extractors.faces.settings import FaceModels
 
 if TYPE_CHECKING:
     from report_store import ReportStore
@@ -56,6 +57,17 @@ def corpus() -> Path:
 def face_model() -> Path:
     """MediaPipe's face detection model, fetched once into the user's cache where it is not there yet."""
     return catalog.resolve("face_detector") / "face_detection_short_range.tflite"
+
+
+@pytest.fixture(scope="session")
+def face_models(face_model) -> FaceModels:
+    """All that finding faces needs, fetched like `face_model`; YuNet checks where its file is to be had."""
+    full_range = catalog.resolve("face_detector_full_range") / "face_detection_full_range.tflite"
+    landmarks = catalog.resolve("face_landmarks") / "face_landmark.tflite"
+    yunet = CORPUS.parent / "assets" / "face_detection_yunet_2023mar.onnx"
+    if yunet.is_file():
+        return FaceModels(face_model, full_range, yunet, "yunet")
+    return FaceModels(face_model, full_range, landmarks, "landmarks")
 
 
 @pytest.fixture
@@ -201,7 +213,9 @@ def prefect_server(tmp_path_factory) -> Iterator[PrefectServer]:
 
 
 @pytest.fixture(scope="session")
-def traitline(tmp_path_factory, prepared_prefect_home) -> Iterator[Callable[..., subprocess.CompletedProcess[str]]]:
+def traitline(
+    tmp_path_factory, prepared_prefect_home, face_models
+) -> Iterator[Callable[..., subprocess.CompletedProcess[str]]]:
     """Run `traitline ARGUMENTS` from an empty folder or the given one, with a Prefect home of the test session's."""
     folder = tmp_path_factory.mktemp("work")
     environment = {

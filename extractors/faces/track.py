@@ -12,7 +12,7 @@ import numpy as np
 from extractors.errors import VideoError
 from extractors.faces.persons import Person, main_sequence, persons
 from extractors.faces.quality import Quality, check_quality, quality_of
-from extractors.faces.second_opinion import FaceSamples, is_confirmed
+from extractors.faces.second_opinion import FaceSample, FaceSamples
 from extractors.faces.settings import FaceSettings
 from extractors.video.decoding import Tally
 from extractors.video.grid import grid_frames
@@ -108,6 +108,9 @@ class Detector(Protocol):
     def detect(self, image: np.ndarray) -> np.ndarray:
         """See `FaceDetector.detect`."""
 
+    def confirms(self, sample: FaceSample) -> bool:
+        """See `FaceDetector.confirms`."""
+
 
 def track_faces(
     path: Path | str,
@@ -141,7 +144,7 @@ def track_faces(
     quality = quality_of(
         track.scores,
         np.array([len(faces) for faces in detections]),
-        [is_confirmed(sample) for sample in samples.of(track.boxes, track.scores)],
+        [detector.confirms(sample) for sample in samples.of(track.boxes, track.scores)],
         fps=video_settings.fps,
         decoded_share=tally.share,
         repeated_share=repeated / len(detections),

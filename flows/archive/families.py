@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,15 +13,20 @@ from extractors.assets import catalog
 from extractors.assets.files import AssetError
 from extractors.assets.own import find_own
 from extractors.faces.quality import QUALITY
+from extractors.faces.settings import FaceModels
 from extractors.faces.track import FACE_ROW
 from extractors.optical_flow.computer import OpticalFlowComputer
 from flows.config.settings import RunConfig
+from flows.session import console
 from flows.session.errors import UserError
 from storage.files.paths import StorePath
 from storage.shards.family import Family
 from storage.shards.store import FeatureStore
 
-FACE_ASSET = "face_detector"
+log = logging.getLogger(__name__)
+
+FACE_ASSET, FULL_RANGE_ASSET = "face_detector", "face_detector_full_range"
+CHECK_ASSETS: dict[str, str] = {"yunet": "yunet", "landmarks": "face_landmarks"}
 Part = Literal["faces", "static", "dynamic"]
 PARTS: tuple[Part, ...] = ("faces", "static", "dynamic")
 
@@ -42,15 +48,18 @@ class Families:
 def families_of(config: RunConfig) -> Families:
     """Return the families of a configuration whose `weights` are settled (see `settle_weights`).
 
+    If `faces.check` is "auto", the check that this machine has counts.
+
     The key represents the numbers that a model sees, so float16 features have another key than float32 features. With
     one key for both, a run with another `store.dtype` would add to the existing features, and models and scores would
     come from a mixture that nothing records. The price is that float32 features are computed again for float16.
     """
     weights = settled_weights(config)
+    known = catalog.known_assets()
     faces = {
         "video": config.video.numerics,
-        "faces": config.faces.numerics,
-        "detector": catalog.known_assets()[FACE_ASSET].digest,
+        "faces": {**config.faces.numerics, "check": settled_check(config)},
+        "networks": {name: known[name].digest for name in face_assets(config)},
     }
     crops = {"faces": faces, "crops": config.crops.model_dump(mode="json")}
     # Rounding changes the numbers. Boxes of faces are never rounded, and float32 leaves the settings unchanged.
@@ -110,13 +119,15 @@ def stored_families(root: str | StorePath, metadata: Mapping[str, Any]) -> Famil
 
 
 def settle_weights(config: RunConfig, needs: Sequence[Part] = PARTS) -> RunConfig:
-    """Replace `weights: auto` by the best that this machine can get, and check that the needed assets are present.
+    """Replace `auto` by the best that this machine can get, and check that the needed assets are present.
+
+    This concerns `weights` and `faces.check`.
 
     Raises:
         extractors.assets.AssetError: an asset cannot be found; the message says where to put it.
         UserError: a fine-tuned network and the other networks have different base weights.
     """
-    settled = _without_auto(config)
+    settled = _with_check(_without_auto(config), needs)
     _resolve(settled, needs)
     if settled.static.weights is not None:
         base = find_own(settled.static.weights, settled.assets).base
@@ -140,6 +151,28 @@ def _without_auto(config: RunConfig) -> RunConfig:
     return pretrained
 
 
+def _with_check(config: RunConfig, needs: Sequence[Part]) -> RunConfig:
+    """Settle `faces.check: auto`, fetching YuNet if no check is on this machine, and say so if it cannot be had."""
+    if config.faces.check != "auto" or "faces" not in needs:
+        return config
+    check = settled_check(config)
+    yunet = catalog.known_assets()[CHECK_ASSETS["yunet"]]
+    if check == "yunet" and catalog.find(yunet, config.assets) is None:
+        try:
+            catalog.resolve(yunet.name, folder=asset_folder(config, yunet.name))
+        except AssetError as error:
+            log.info("%s", error)
+            check = "landmarks"
+    if check == "landmarks":
+        console.say(
+            "Faces: checked by the network for face landmarks, because YuNet is not available here: it takes more "
+            "things for faces, and knows fewer profiles. The features have keys of their own. `traitline assets "
+            "fetch yunet` gets YuNet; --set faces.check=landmarks chooses this check and silences this line.",
+            style="yellow",
+        )
+    return config.model_copy(update={"faces": config.faces.model_copy(update={"check": check})})
+
+
 def settled_weights(config: RunConfig) -> Literal["pretrained", "random"]:
     """Return the weights of a configuration that `settle_weights` has settled.
 
@@ -149,6 +182,44 @@ def settled_weights(config: RunConfig) -> Literal["pretrained", "random"]:
     if config.weights == "auto":
         raise ValueError("weights must be settled first: see settle_weights")
     return config.weights
+
+
+def settled_check(config: RunConfig) -> Literal["yunet", "landmarks"]:
+    """Return the check for false faces; for "auto" the one whose file is on this machine, preferably YuNet.
+
+    Without either it is YuNet, which other machines have that extract features with these settings.
+    """
+    if config.faces.check != "auto":
+        return config.faces.check
+    known = catalog.known_assets()
+    has_yunet, has_landmarks = (catalog.find(known[name], config.assets) is not None for name in CHECK_ASSETS.values())
+    return "landmarks" if has_landmarks and not has_yunet else "yunet"
+
+
+def face_assets(config: RunConfig) -> tuple[str, ...]:
+    """Return the names of the assets that finding faces needs."""
+    full_range = () if config.faces.model == "short" else (FULL_RANGE_ASSET,)
+    return (FACE_ASSET, *full_range, CHECK_ASSETS[settled_check(config)])
+
+
+def face_models(config: RunConfig) -> FaceModels:
+    """Return the files of the networks that find faces, each checked.
+
+    Raises:
+        extractors.assets.AssetError: one is damaged or unavailable.
+    """
+
+    def path(name: str) -> Path:
+        (file,) = catalog.known_assets()[name].files
+        return catalog.resolve(name, folder=asset_folder(config, name)) / file.name
+
+    check = settled_check(config)
+    return FaceModels(
+        path(FACE_ASSET),
+        None if config.faces.model == "short" else path(FULL_RANGE_ASSET),
+        path(CHECK_ASSETS[check]),
+        check,
+    )
 
 
 def static_weights(config: RunConfig) -> str:
@@ -162,20 +233,20 @@ def asset_folder(config: RunConfig, name: str) -> Path | None:
 
 
 def _resolve(config: RunConfig, needs: Sequence[Part]) -> None:
-    names = {"faces": FACE_ASSET}
+    names: dict[Part, tuple[str, ...]] = {"faces": face_assets(config)}
     if config.weights != "random":
-        names["dynamic"] = dynamic.ASSET
+        names["dynamic"] = (dynamic.ASSET,)
         if config.static.weights is None:
-            names["static"] = static.ASSET
+            names["static"] = (static.ASSET,)
     for part in needs:
-        if part not in names:
-            continue
-        try:
-            catalog.resolve(names[part], folder=asset_folder(config, names[part]))
-        except AssetError as error:
-            if part == "faces":  # needed whatever the weights are
-                raise
-            raise AssetError(
-                f"{error}. To try everything without them, give --weights random, or --weights auto, which "
-                "`traitline demo` uses and which uses random ones if no others are available: such scores mean nothing"
-            ) from error
+        for name in names.get(part, ()):
+            try:
+                catalog.resolve(name, folder=asset_folder(config, name))
+            except AssetError as error:
+                if part == "faces":  # needed whatever the weights are
+                    raise
+                raise AssetError(
+                    f"{error}. To try everything without them, give --weights random, or --weights auto, which "
+                    "`traitline demo` uses and which uses random ones if no others are available: such scores mean "
+                    "nothing"
+                ) from error

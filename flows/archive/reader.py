@@ -8,12 +8,11 @@ from pathlib import Path
 
 import numpy as np
 
-from extractors.assets import catalog
 from extractors.errors import VideoError
 from extractors.faces.track import FaceTrack
 from extractors.preparation.pool import Again, Finished, PreparerPool
 from extractors.preparation.preparer import FaceCrop, Frame, Motion, Part, PreparationSettings, Request
-from flows.archive.families import FACE_ASSET, asset_folder
+from flows.archive.families import face_models
 from flows.config.settings import RunConfig
 
 
@@ -22,16 +21,12 @@ class VideoReader:
 
     Args:
         config: its settings of faces, crops and limits apply.
-        finds_faces: whether `parts` is called without a track. This needs the face detector's file.
+        finds_faces: whether `parts` is called without a track. This needs the face detector's files.
     """
 
     def __init__(self, config: RunConfig, *, finds_faces: bool = False) -> None:
-        face_model = None
-        if finds_faces:
-            (file,) = catalog.known_assets()[FACE_ASSET].files
-            face_model = catalog.resolve(FACE_ASSET, folder=asset_folder(config, FACE_ASSET)) / file.name
         settings = PreparationSettings(
-            face_model=face_model,
+            face_models=face_models(config) if finds_faces else None,
             video=config.video,
             faces=config.faces,
             crops=config.crops,

@@ -11,7 +11,6 @@ from pathlib import Path
 import numpy as np
 
 from extractors import dynamic, static
-from extractors.assets import catalog
 from extractors.devices import usable_cores
 from extractors.dynamic.extractor import DynamicFeatureExtractor
 from extractors.errors import TRANSIENT, Fault, VideoError
@@ -22,7 +21,7 @@ from extractors.preparation.pool import Again, Finished, PreparerPool
 from extractors.preparation.preparer import FaceCrop, Motion, PreparationSettings, Request
 from extractors.preparation.stopwatch import Stopwatch
 from extractors.static.extractor import StaticFeatureExtractor
-from flows.archive.families import FACE_ASSET, Families, asset_folder, settled_weights, static_weights
+from flows.archive.families import Families, asset_folder, face_models, settled_weights, static_weights
 from flows.archive.videos import VideoFile
 from flows.config.settings import RunConfig
 from flows.extraction.commit import commit_shard
@@ -173,11 +172,9 @@ class Extractor:
 
     def _build(self, resources: ExitStack) -> None:
         config = self._config
-        (model,) = catalog.known_assets()[FACE_ASSET].files
-        folder = catalog.resolve(FACE_ASSET, folder=asset_folder(config, FACE_ASSET))
         self._optical_flow = OpticalFlowComputer.from_settings(config.optical_flow)
         preparation = PreparationSettings(
-            face_model=folder / model.name,
+            face_models=face_models(config),
             video=config.video,
             faces=config.faces,
             crops=config.crops,

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from extractors.faces.detector import FaceDetector
+from extractors.faces.settings import FaceModels
 from extractors.video.grid import grid_frames
 
 BITS = 9
@@ -92,8 +93,8 @@ def drawing(tmp_path: Path) -> Drawing:
 
 
 @pytest.fixture(scope="module")
-def detector(face_model: Path) -> Iterator[FaceDetector]:
-    with FaceDetector(face_model) as detector:
+def detector(face_models: FaceModels) -> Iterator[FaceDetector]:
+    with FaceDetector(face_models) as detector:
         yield detector
 
 

@@ -26,9 +26,9 @@ FLAT = 1.5
 
 
 @pytest.fixture
-def settings(face_model) -> PreparationSettings:
+def settings(face_models) -> PreparationSettings:
     return PreparationSettings(
-        face_model, VideoSettings(), FaceSettings(), CropSettings(), OpticalFlowSettings(engine="cpu", preset="fast")
+        face_models, VideoSettings(), FaceSettings(), CropSettings(), OpticalFlowSettings(engine="cpu", preset="fast")
     )
 
 

@@ -37,9 +37,9 @@ def cores(request, tmp_path, monkeypatch) -> int:
 
 
 @pytest.fixture
-def settings(face_model) -> PreparationSettings:
+def settings(face_models) -> PreparationSettings:
     return PreparationSettings(
-        face_model, VideoSettings(), FaceSettings(), CropSettings(), OpticalFlowSettings(engine="cpu", preset="fast")
+        face_models, VideoSettings(), FaceSettings(), CropSettings(), OpticalFlowSettings(engine="cpu", preset="fast")
     )
 
 

@@ -25,9 +25,9 @@ from extractors.video.settings import VideoSettings
 
 
 @pytest.fixture
-def settings(face_model) -> PreparationSettings:
+def settings(face_models) -> PreparationSettings:
     return PreparationSettings(
-        face_model, VideoSettings(), FaceSettings(), CropSettings(), OpticalFlowSettings(engine="cpu", preset="fast")
+        face_models, VideoSettings(), FaceSettings(), CropSettings(), OpticalFlowSettings(engine="cpu", preset="fast")
     )
 
 
@@ -119,7 +119,7 @@ def test_more_windows_than_slots_come_in_order(settings, corpus):
 
 def test_an_engine_of_the_parent_gets_grey_frames(settings, clip):
     grey = PreparationSettings(
-        settings.face_model, settings.video, settings.faces, settings.crops, OpticalFlowSettings(engine="gpu")
+        settings.face_models, settings.video, settings.faces, settings.crops, OpticalFlowSettings(engine="gpu")
     )
     (parts,) = collect(grey, [request(clip)])
     motion = next(part for part in parts if isinstance(part, Motion))
