@@ -108,7 +108,9 @@ def plan_static(track: FaceTrack, settings: CropSettings) -> list[StaticView]:
     Each equal share of these frames gives one: of those with nearly the share's best score, the one in the middle.
     """
     seen = np.flatnonzero((track.scores > 0) & track.tracked)
-    chosen = []
+    chosen: list[StaticView] = []
+    if not len(seen):
+        return chosen
     for share in np.array_split(seen, min(settings.static_tokens, len(seen))):
         scores = track.scores[share]
         good = np.flatnonzero(scores >= scores.max() - NEARLY)

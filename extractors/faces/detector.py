@@ -131,13 +131,10 @@ class FaceDetector:
         """Return the full-range network's candidates as the short-range network sees them from nearby."""
         assert self._full_range is not None
         found = self._full_range.look(image)
-        doubtful = found[:, 4] < self._settings.sure_score
-        again = []
-        for face in found[doubtful][:MAX_SECOND_LOOKS]:
-            closer = self._second_look(image, face)
-            # Unlike the short-range network, this one is sure of nothing but faces, and knows profiles.
-            again.append(closer if len(closer) and closer[0, 4] > face[4] else face[None])
-        return _distinct(np.concatenate([found[~doubtful], *again, found[doubtful][MAX_SECOND_LOOKS:]]))
+        doubtful = found[:, 4] < self._settings.min_score
+        # Of what scores more it is sure by itself: it takes nothing else for a face, and knows small ones and profiles.
+        again = [self._second_look(image, face) for face in found[doubtful][:MAX_SECOND_LOOKS]]
+        return _distinct(np.concatenate([found[~doubtful], *again]))
 
     def _look(self, image: np.ndarray) -> np.ndarray:
         # MediaPipe ignores strides and mistakes the padding of rows for pixels.

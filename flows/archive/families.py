@@ -40,6 +40,12 @@ class Families:
     dynamic: Family
 
     @property
+    def face_check(self) -> str | None:
+        """The second detector that confirmed the faces; None in features of before it could be chosen."""
+        check = self.faces.settings["faces"].get("check")
+        return None if check is None else str(check)
+
+    @property
     def features(self) -> str:
         """Keys of the features behind a score, as the trait CSV states them."""
         return f"static:{self.static.key} dynamic:{self.dynamic.key}"

@@ -134,6 +134,7 @@ def _rows(
             static_key=families.static.key,
             dynamic_key=families.dynamic.key,
             weights=weights,
+            face_check=families.face_check,
             scored_at=started,
             abstain=judged.abstain[row],
             low=None if judged.low is None else tuple(judged.low[row].tolist()),

@@ -89,6 +89,7 @@ def train(config: RunConfig, videos: Archive) -> ModelReference:
         "static_key": families.static.key,
         "dynamic_key": families.dynamic.key,
         "weights": config.weights,
+        "face_check": families.face_check,
         "labels": path.name,
         "labels_sha256": digest_of(path),
         "subjects_known": labels.subjects_known,

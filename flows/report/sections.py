@@ -35,7 +35,7 @@ MATERIAL = {
     "longest_gap_s": "seconds of the longest of them",
     "people": "faces seen together",
     "others_share": "share of frames with somebody else's face",
-    "confirmed_share": "share of pictures of the face that a second detector confirms",
+    "confirmed_share": "share of pictures of the face that the second detector confirms",
     "decoded_share": "what could be decoded of what the file promises",
     "repeated_share": "share of frames that repeat the one before",
 }

@@ -75,7 +75,7 @@ def faces_of(config: RunConfig, path: Path) -> list[Face]:
             frames = reader.frames(path, [crop.frame for crop in crops])
     except VideoError as error:
         raise _unusable(path, error) from error
-    views = {planned.frame: planned.view for planned in plan_static(_track(parts), config.crops)}
+    views = {planned.frame: planned.view for planned in plan_static(track_of(parts), config.crops)}
     return [Face(crop.frame / config.video.fps, crop.pixels, frames[crop.frame], views[crop.frame]) for crop in crops]
 
 
@@ -107,7 +107,7 @@ def motion_of(config: RunConfig, path: Path, numbers: Sequence[int]) -> list[Mot
         raise _unusable(path, error) from error
     motion = [part for part in parts if isinstance(part, Motion)]
     if not motion:
-        windows = plan_windows(_track(parts), config.crops)
+        windows = plan_windows(track_of(parts), config.crops)
         raise UserError(f"{path} has {counted(len(windows), 'window')} of motion; choose one of them")
     return [
         MotionWindow(
@@ -165,7 +165,7 @@ def motion_maps(
     return found
 
 
-def _track(parts: Sequence[Part]) -> FaceTrack:
+def track_of(parts: Sequence[Part]) -> FaceTrack:
     """Return the face track, which the child process sends first."""
     (track,) = (part for part in parts if isinstance(part, FaceTrack))
     return track

@@ -91,6 +91,12 @@ def trait_columns(trait_names: Sequence[str], model: str = "") -> tuple[TraitCol
             values=("pretrained", "random"),
         ),
         _text(
+            "face_check",
+            _of_score("face_check"),
+            f"Second detector, which gave confirmed_share: landmarks is less certain than yunet{_ADDED}",
+            values=("yunet", "landmarks"),
+        ),
+        _text(
             "abstain",
             _of_score("abstain"),
             "Why the score should not be used, as codes separated by spaces; empty if nothing speaks against it",

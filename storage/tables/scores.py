@@ -47,6 +47,7 @@ class Score:
         decoded_share: share of the promised video that could be decoded, 0 to 1.
         repeated_share: share of grid frames that repeat the one before, 0 to 1.
             These seven are None if unknown; shares and seconds are stored as float32.
+        face_check: the second detector, such as "yunet"; None in scores older than this field.
 
     Raises:
         ValueError: the number of traits or bounds is not five, only one bound is given, or a number is not finite.
@@ -72,6 +73,7 @@ class Score:
     confirmed_share: float | None = None
     decoded_share: float | None = None
     repeated_share: float | None = None
+    face_check: str | None = None
 
     @property
     def features(self) -> str:

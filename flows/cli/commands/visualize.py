@@ -103,6 +103,21 @@ def _save(picture: Figure | FuncAnimation, out: Path) -> None:
     save_picture(picture, out)
 
 
+@visualize_app.command(cls=CommandOnFiles, epilog="Example: `traitline visualize faces clip.mp4 --out faces.png`")
+def faces(
+    video: VIDEO,
+    out: PICTURE_FILE,
+    store: STORE_PATH = None,
+    config: CONFIG = None,
+    assignments: ASSIGNMENTS = None,
+) -> None:
+    """Contact sheet of a video: the face's box and eyes, the crops of motion, the static tokens, scores and cuts."""
+    with _drawing("faces", out, config, assignments, {"store.path": store}, needs=("faces",), file=video) as settings:
+        from flows.visualize.faces import draw_faces
+
+        _save(draw_faces(settings, video), out)
+
+
 @visualize_app.command(
     cls=CommandOnFiles,
     epilog="Example: `traitline visualize layers clip.mp4 --layer conv2_block3_out --out layers.png`",

@@ -133,7 +133,7 @@ def test_the_short_range_network_alone_drops_nobody_whom_it_finds_on_a_wall(face
         assert len(detector.detect(wall)) >= 9
 
 
-@pytest.mark.parametrize("share", [0.03, 0.045, 0.06])
+@pytest.mark.parametrize("share", [0.04, 0.05, 0.07])
 def test_people_far_away_are_found(detector, portrait, share):
     """A face of that share of the picture's width, which the short-range network does not see."""
     ((x, y, width, height, *_),) = detector.detect(portrait).tolist()
@@ -152,7 +152,7 @@ def test_the_eyes_are_where_a_person_sees_them(corpus, single, frame):
     ((*_, right_x, right_y, left_x, left_y),) = single.detect(next(islice(pictures, frame, None))).tolist()
     # Read off as the left and the right one in the picture, which are the person's right and left.
     for found, seen in zip([(right_x, right_y), (left_x, left_y)], LANDMARKS[frame], strict=False):
-        assert found == pytest.approx(seen, abs=7)
+        assert found == pytest.approx(seen, abs=9)
 
 
 @pytest.mark.parametrize("light", [0.0, 1.0], ids=["black", "white"])

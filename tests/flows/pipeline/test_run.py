@@ -20,7 +20,7 @@ HEADER = [
     *("openness", "conscientiousness", "extraversion", "agreeableness", "neuroticism"),
     *("face_coverage", "face_gaps", "longest_gap_s", "people", "others_share", "confirmed_share", "decoded_share"),
     "repeated_share",
-    *("static_tokens", "dynamic_tokens", "status", "reason", "model", "features", "weights"),
+    *("static_tokens", "dynamic_tokens", "status", "reason", "model", "features", "weights", "face_check"),
     *("abstain", *(f"{trait}_{bound}" for trait in TRAITS for bound in ("low", "high"))),
     *("video_sha256", "scored_at"),
 ]
