@@ -111,7 +111,8 @@ def plan_static(track: FaceTrack, settings: CropSettings) -> list[StaticView]:
     chosen: list[StaticView] = []
     if not len(seen):
         return chosen
-    for share in np.array_split(seen, min(settings.static_tokens, len(seen))):
+    count = min(settings.static_tokens, len(seen))
+    for share in np.split(seen, np.arange(1, count) * len(seen) // count):
         scores = track.scores[share]
         good = np.flatnonzero(scores >= scores.max() - NEARLY)
         frame = int(share[good[np.abs(good - (len(share) - 1) / 2).argmin()]])
