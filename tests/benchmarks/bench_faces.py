@@ -96,9 +96,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
                 counts.setdefault(folder, Counts()).add(shown, found, time.process_time() - start)
         for folder, count in counts.items():
             cost = 1000 * float(np.median(count.seconds))
-            print(
-                f"| {model} | {folder} | {count.pictures} | {count.shown} | {count.missed} | {count.false} | {cost:.1f} |"
-            )
+            cells = (model, folder, count.pictures, count.shown, count.missed, count.false, f"{cost:.1f}")
+            print("|", " | ".join(map(str, cells)), "|")
 
 
 if __name__ == "__main__":
