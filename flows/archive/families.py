@@ -135,6 +135,13 @@ def settle_weights(config: RunConfig, needs: Sequence[Part] = PARTS) -> RunConfi
     """
     settled = _with_check(_without_auto(config), needs)
     _resolve(settled, needs)
+    if (config.faces.check, settled.faces.check) == ("auto", "landmarks"):
+        console.say(
+            "Faces: checked by the network for face landmarks, because YuNet is not available here: it takes more "
+            "things for faces, and knows fewer profiles. The features have keys of their own. `traitline assets "
+            "fetch yunet` gets YuNet; --set faces.check=landmarks chooses this check and silences this line.",
+            style="yellow",
+        )
     if settled.static.weights is not None:
         base = find_own(settled.static.weights, settled.assets).base
         if base != settled.weights:
@@ -158,7 +165,7 @@ def _without_auto(config: RunConfig) -> RunConfig:
 
 
 def _with_check(config: RunConfig, needs: Sequence[Part]) -> RunConfig:
-    """Settle `faces.check: auto`, fetching YuNet if no check is on this machine, and say so if it cannot be had."""
+    """Settle `faces.check: auto`, fetching YuNet if no check is on this machine."""
     if config.faces.check != "auto" or "faces" not in needs:
         return config
     check = settled_check(config)
@@ -169,13 +176,6 @@ def _with_check(config: RunConfig, needs: Sequence[Part]) -> RunConfig:
         except AssetError as error:
             log.info("%s", error)
             check = "landmarks"
-    if check == "landmarks":
-        console.say(
-            "Faces: checked by the network for face landmarks, because YuNet is not available here: it takes more "
-            "things for faces, and knows fewer profiles. The features have keys of their own. `traitline assets "
-            "fetch yunet` gets YuNet; --set faces.check=landmarks chooses this check and silences this line.",
-            style="yellow",
-        )
     return config.model_copy(update={"faces": config.faces.model_copy(update={"check": check})})
 
 

@@ -385,9 +385,7 @@ def test_a_fade_from_black_gives_no_dark_crop(corpus, drawing, detector):
     faded = [(picture * min(1.0, k / 25)).astype(np.uint8) for k, picture in enumerate(pictures)]
     _, _, static = whole(drawing.write("a.mp4", faded, options=QUICK), detector)
     assert len(static) == 16
-    for face in static:
-        low, high = np.percentile(grey(face.pixels)[60:-60, 60:-60], [5, 95])
-        assert high - low > 20
+    assert min(face.frame for face in static) >= 6  # with a quarter of the light
 
 
 def test_windows_of_a_real_clip_show_its_frames(corpus, detector):

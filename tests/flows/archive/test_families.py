@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import hashlib
+import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from extractors.assets import catalog
 from extractors.assets.files import AssetError
 from flows.archive.clips import read_clips
+from flows.archive.families import face_models as face_models_of
 from flows.archive.families import families_of, settle_weights, stored_families
 from flows.config.load import load_config
 from storage import Family, FeatureStore, VideoFeatures
@@ -61,6 +64,44 @@ def test_thresholds_of_what_is_accepted_have_keys_of_their_own(setting):
     other = families_of(load_config(flags={"weights": "random"}, assignments=[f"faces.{setting}"]))
     for part in ("faces", "static", "dynamic"):
         assert getattr(plain, part).key != getattr(other, part).key
+
+
+def keys(*assignments: str, assets: Path | None = None) -> set[str]:
+    """The keys of the three families with these settings."""
+    found = families_of(load_config(flags={"weights": "random", "assets": assets}, assignments=assignments))
+    return {found.faces.key, found.static.key, found.dynamic.key}
+
+
+@pytest.mark.parametrize("setting", ["faces.model=short", "faces.model=full", "faces.check=landmarks"])
+def test_other_networks_for_faces_have_keys_of_their_own(setting):
+    assert keys(setting).isdisjoint(keys("faces.model=auto", "faces.check=yunet"))
+
+
+def test_the_check_of_faces_is_the_one_that_can_be_had_and_is_named(tmp_path, monkeypatch, face_models, capfd):
+    monkeypatch.setenv("https_proxy", "http://127.0.0.1:9")  # nothing is to be had
+    for name in ("face_detector", "face_detector_full_range", "face_landmarks"):
+        shutil.copytree(catalog.resolve(name), tmp_path / name)
+    config = load_config(flags={"weights": "random", "assets": tmp_path})
+    settled = settle_weights(config, ("faces",))
+    assert settled.faces.check == families_of(settled).face_check == families_of(config).face_check == "landmarks"
+    assert "landmarks, because YuNet is not available here" in " ".join(capfd.readouterr().err.split())
+    assert face_models_of(settled).check == tmp_path / "face_landmarks" / "face_landmark.tflite"
+    assert keys(assets=tmp_path) == keys("faces.check=landmarks")
+
+    asked = load_config(flags={"weights": "random", "assets": tmp_path}, assignments=["faces.check=yunet"])
+    with pytest.raises(AssetError, match=r"face_detection_yunet_2023mar\.onnx"):
+        settle_weights(asked, ("faces",))
+
+    (tmp_path / "yunet").mkdir()
+    file = tmp_path / "yunet" / "face_detection_yunet_2023mar.onnx"
+    file.write_bytes(b"damaged")
+    with pytest.raises(AssetError, match="yunet"):  # never the other check in its place
+        settle_weights(config, ("faces",))
+    if face_models.check_kind == "yunet":
+        shutil.copy(face_models.check, file)
+        assert settle_weights(config, ("faces",)).faces.check == "yunet"
+        assert "YuNet" not in capfd.readouterr().err
+        assert keys(assets=tmp_path) == keys("faces.check=yunet")
 
 
 def write_clip(root: Path, family: Family, quality: dict[str, float]) -> None:
