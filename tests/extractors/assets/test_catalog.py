@@ -65,7 +65,7 @@ def test_a_missing_asset_is_said_in_one_line_that_names_both_ways_to_get_it(decl
 
 
 def test_an_unknown_name_is_answered_with_the_known_ones():
-    with pytest.raises(AssetError, match="face_detector, face_detector_full_range, yunet, face_landmarks, resnet50"):
+    with pytest.raises(AssetError, match="face_detector, face_detector_full_range, face_landmarks, yunet, resnet50"):
         catalog.select(["i3d"])
 
 
