@@ -13,6 +13,7 @@ import numpy as np
 from extractors.errors import undecodable
 from extractors.faces.crops import CropWindow, Window, iter_crops, plan_static, plan_windows
 from extractors.faces.detector import FaceDetector
+from extractors.faces.recognizer import FaceRecognizer
 from extractors.faces.settings import CropSettings, FaceSettings
 from extractors.faces.track import FaceTrack, track_faces
 from extractors.optical_flow.computer import OpticalFlowComputer, scale_for_i3d
@@ -32,6 +33,7 @@ class PreparationSettings:
         optical_flow: its engine is never "auto". With "gpu", which runs in the process that has the GPU, windows
             come as grey frames; otherwise as optical flow.
         limits: the resources that a video may take.
+        recognizer: the face recognizer's file; without one, nobody is recognised after a cut.
     """
 
     face_model: Path | None
@@ -40,6 +42,7 @@ class PreparationSettings:
     crops: CropSettings
     optical_flow: OpticalFlowSettings
     limits: Limits = DEFAULT_LIMITS
+    recognizer: Path | None = None
 
 
 @dataclass(frozen=True)
@@ -115,6 +118,7 @@ class Preparer:
         self._settings, self._on_progress = settings, on_progress
         self._computers: dict[int, OpticalFlowComputer] = {}
         self._resources = ExitStack()
+        self._recognizer = FaceRecognizer(settings.recognizer) if settings.recognizer is not None else None
 
     def __enter__(self) -> Preparer:
         if self._settings.face_model is not None:
@@ -143,7 +147,9 @@ class Preparer:
             # The time outside the detector is the decoder's.
             with watch.measure("decode"):
                 detector = _MeasuredDetector(self._detector, watch, self._on_progress)
-                track = track_faces(request.path, detector, settings.video, settings.faces, settings.limits)
+                track = track_faces(
+                    request.path, detector, settings.video, settings.faces, settings.limits, self._recognizer
+                )
             yield track
         windows = plan_windows(track, settings.crops)
         static_frames = plan_static(windows, settings.crops) if request.static else []
