@@ -1,4 +1,4 @@
-"""Errors that are not bugs: an unusable video, and a machine that cannot do what the settings ask."""
+"""Errors that are not bugs: an unusable video, an unsuitable machine, an unknown layer."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ import traceback
 from dataclasses import dataclass
 
 TRANSIENT = frozenset({"file_changed", "unreadable"})
-"""Temporary reasons, which do not depend on the file's bytes: the next run tries such a video again."""
+"""Reasons that do not depend on the file's bytes: the next run tries the video again."""
 
 
 class VideoError(Exception):
-    """One video is unusable; it becomes a row with stage and reason, and the run continues.
+    """One video is unusable: it becomes a row with stage and reason, and the run continues.
 
     Args:
         stage: the stage that refused it: "decode", "faces" or "motion"; "extract" for a fault of the program.
@@ -27,6 +27,11 @@ class VideoError(Exception):
     def __reduce__(self) -> tuple[type[VideoError], tuple[str, str, str]]:
         # Pools send exceptions between processes; by default, __init__ would receive the joined text.
         return type(self), (self.stage, self.reason, self.message)
+
+
+def undecodable(reason: str, message: str) -> VideoError:
+    """Return the refusal of a video that cannot be decoded, stage "decode"."""
+    return VideoError("decode", reason, message)
 
 
 @dataclass(frozen=True)

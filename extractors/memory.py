@@ -15,10 +15,10 @@ from pathlib import Path
 
 import cv2
 
-from extractors.errors import VideoError
+from extractors.errors import VideoError, undecodable
 
-# Interval between checks. In this time a process can fill some 100 MiB.
-_LOOK_S = 0.01
+# Interval between checks, in which a process can fill some 100 MiB.
+_CHECK_INTERVAL_S = 0.01
 # Allocations fail this far beyond the limit: more than any step allocates between two checks.
 _MARGIN_BYTES = 2**30
 
@@ -41,22 +41,22 @@ class MemoryLimit:
         threading.Thread(target=self._look, name="memory limit", daemon=True).start()
 
     def allow(self, more_bytes: int) -> None:
-        """Let this process take this much more than it has now; its libraries hold what it has now."""
+        """Let this process allocate this much in addition to what it holds now."""
         most = _data_bytes() + more_bytes
         self._most = most
         limit_resource(resource.RLIMIT_DATA, most + _MARGIN_BYTES)
 
     def _look(self) -> None:
         while True:
-            time.sleep(_LOOK_S)
+            time.sleep(_CHECK_INTERVAL_S)
             if _data_bytes() > self._most:
                 os._exit(self._status)
 
 
-def limit_resource(what: int, most: int) -> None:
+def limit_resource(resource_id: int, most: int) -> None:
     """Set a soft limit of this process, as far as the hard limit allows."""
-    _, hard = resource.getrlimit(what)
-    resource.setrlimit(what, (most if hard == resource.RLIM_INFINITY else min(most, hard), hard))
+    _, hard = resource.getrlimit(resource_id)
+    resource.setrlimit(resource_id, (most if hard == resource.RLIM_INFINITY else min(most, hard), hard))
 
 
 def is_lack_of_memory(error: BaseException | None) -> bool:
@@ -74,7 +74,7 @@ def is_lack_of_memory(error: BaseException | None) -> bool:
 
 def not_enough_for(path: Path | str) -> VideoError:
     """Return the refusal of a video that lacks the memory to be decoded."""
-    return VideoError("decode", "too_large", f"there is not enough memory to decode {Path(path).name}")
+    return undecodable("too_large", f"there is not enough memory to decode {Path(path).name}")
 
 
 @contextmanager

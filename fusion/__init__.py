@@ -7,20 +7,13 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from fusion.model.layers import CrossAttention, FeatureFusionModule, PersonalityPredictionHead
-    from fusion.model.model import CompletePersonalityModel
-    from fusion.pictures.attention import get_attention_weights, plot_attention_map
-    from fusion.traits import TRAITS
-
-__all__ = [
-    "TRAITS",
-    "CompletePersonalityModel",
-    "CrossAttention",
-    "FeatureFusionModule",
-    "PersonalityPredictionHead",
-    "get_attention_weights",
-    "plot_attention_map",
-]
+    from fusion.model.layers import CrossAttention as CrossAttention
+    from fusion.model.layers import FeatureFusionModule as FeatureFusionModule
+    from fusion.model.layers import PersonalityPredictionHead as PersonalityPredictionHead
+    from fusion.model.model import CompletePersonalityModel as CompletePersonalityModel
+    from fusion.pictures.attention import get_attention_weights as get_attention_weights
+    from fusion.pictures.attention import plot_attention_map as plot_attention_map
+    from fusion.traits import TRAITS as TRAITS
 
 _MODULE_OF = {
     "TRAITS": "fusion.traits",
@@ -31,6 +24,7 @@ _MODULE_OF = {
     "get_attention_weights": "fusion.pictures.attention",
     "plot_attention_map": "fusion.pictures.attention",
 }
+__all__ = list(_MODULE_OF)
 
 
 def __getattr__(name: str) -> object:

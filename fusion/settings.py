@@ -1,4 +1,4 @@
-"""Settings of training, separate from the code that needs Keras, which takes seconds to import."""
+"""Settings of training and evaluation, apart from code that imports Keras, which takes seconds."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ class TrainSettings(BaseModel, frozen=True, extra="forbid"):
     form: Form = Field(
         "sequence",
         description="The model's view of a clip: 'sequence' (all its tokens, with their times) or 'vector' (the mean "
-        "of its tokens, which leaves attention nothing to choose from).",
+        "of its tokens, with which attention has no effect).",
     )
-    epochs: int = Field(100, ge=1, description="Most passes over the training clips; early stopping may end sooner.")
-    batch_size: int = Field(64, ge=1, description="Most clips per training step.")
+    epochs: int = Field(100, ge=1, description="Maximum passes over the training clips; early stopping may end sooner.")
+    batch_size: int = Field(64, ge=1, description="Maximum clips per training step (count).")
     learning_rate: float = Field(1e-3, gt=0, description="Largest step size of the Adam optimiser (no unit).")
     warmup_epochs: float = Field(
         1.0, ge=0, description="Epochs over which the step size rises linearly from 0 to learning_rate."
@@ -65,16 +65,16 @@ class TrainSettings(BaseModel, frozen=True, extra="forbid"):
     memory_mb: int = Field(
         1024,
         ge=1,
-        description="Most memory for features (MiB). A set that fits is read once; a larger one is read again in every "
-        "epoch, in shuffled order of neighbours, through a shuffle buffer of half this size.",
+        description="Maximum memory for features (MiB). A set that fits is read once; a larger one is read again in "
+        "every epoch, in shuffled order of neighbours, through a shuffle buffer of half this size.",
     )
     checkpoint_s: float = Field(
-        600, ge=0, description="Seconds between checkpoints within an epoch; there is one after each epoch too."
+        600, ge=0, description="Seconds between checkpoints within an epoch; another one follows each epoch."
     )
 
 
 class UncertaintySettings(BaseModel, frozen=True, extra="forbid"):
-    """The confidence of stated intervals, and the limits beyond which a score is flagged as unusable."""
+    """The confidence of intervals, and the limits beyond which a score is flagged as unusable."""
 
     confidence: float = Field(0.9, gt=0, lt=1, description="Share of clips whose label the intervals should contain.")
     calibration_fraction: float = Field(

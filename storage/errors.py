@@ -1,9 +1,11 @@
-"""Errors that say that a store, or the place that holds it, cannot be used as it is."""
+"""Errors of a store, and of the disk or object storage that holds it."""
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
+from collections.abc import Iterator
 
 # Errors that damaged or forged bytes raise, in addition to the parsers' own. MemoryError is not among them: it may be
 # the machine's fault, and sizes that a file claims are checked against its length before memory is allocated.
@@ -31,8 +33,17 @@ def refusal(error: OSError) -> str:
     return " ".join(str(error).split()) if error.strerror is None else error.strerror
 
 
+@contextlib.contextmanager
+def reporting(action: str) -> Iterator[None]:
+    """Turn an OSError in the block into a StoreError with the message "cannot ACTION: REASON"."""
+    try:
+        yield
+    except OSError as error:
+        raise StoreError(f"cannot {action}: {refusal(error)}") from error
+
+
 def damaged(path: object, error: Exception) -> StoreError:
-    """Build the error for a file that differs from every file that was once committed."""
+    """Return the error for a file whose bytes are not those that were committed."""
     return StoreError(
         f"{path} is damaged: {' '.join(str(error).split())}; `traitline store repair` moves it aside, and the next run "
         "recomputes it"

@@ -1,4 +1,4 @@
-"""The folders of a store, and the check that a folder is a store."""
+"""The folders of a store, and the check whether a folder is a store."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def open_store(root: str | StorePath) -> StorePath:
 
 
 def path_name(word: str, text: str) -> str:
-    """Return `text` if it can be one part of a path below the store; `word` says what it names, for the message.
+    """Return `text` if it can be one part of a path below the store; `word` names it in the message.
 
     Raises:
         ValueError: it contains characters other than letters, digits, dot, dash and underscore, or does not begin with

@@ -34,15 +34,32 @@ if TYPE_CHECKING:
 
 # What takes the most time of importing the command, and of importing Prefect, which reads the environment itself.
 PRELOADED = ("flows.cli.app", "fsspec", "griffe", "httpx", "jsonschema", "pendulum", "starlette", "websockets")
+# Libraries that start threads when they are imported, of which a fork has none.
+WITHOUT_THREADS = {"OPENBLAS_NUM_THREADS": "1", "JE_ARROW_MALLOC_CONF": "background_thread:false"}
 
 CORPUS = Path(os.environ.get("TRAITLINE_CORPUS", Path(__file__).parents[2] / "shared" / "corpus"))
 
 
+# In this order, so that no process is left with a long one at the end. Tests of whole commands follow.
+LONGEST = (
+    *("storage/maintenance/test_faults.py", "flows/pipeline/test_run.py", "flows/scheduling/test_scheduled_runs.py"),
+    *("extractors/preparation/test_pool.py", "storage/models/test_serializer.py", "fusion/training/test_train.py"),
+    *("extractors/static/test_extractor.py", "fusion/training/test_resume.py", "fusion/model/test_export.py"),
+    *("storage/maintenance/test_maintenance.py", "extractors/preparation/test_limits.py"),
+    *("fusion/evaluation/test_baselines.py", "flows/report/test_page.py", "flows/extraction/test_runners.py"),
+)
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Tests of whole commands come first, for their files take longest."""
+    """Order the files: those that take longest come first."""
     folders = Path(__file__).parent
-    order = {"system": 0, "flows": 1}
-    items.sort(key=lambda item: order.get(item.path.relative_to(folders).parts[0], 2))
+    order = {name: place for place, name in enumerate((*LONGEST, "system", "flows"))}
+
+    def place(item: pytest.Item) -> int:
+        path = item.path.relative_to(folders)
+        return order.get(path.as_posix(), order.get(path.parts[0], len(order)))
+
+    items.sort(key=place)
 
 
 @pytest.fixture(scope="session")
@@ -61,13 +78,12 @@ def face_model() -> Path:
 
 @pytest.fixture(scope="session")
 def face_models(face_model) -> FaceModels:
-    """All that finding faces needs, fetched like `face_model`; YuNet checks where its file is to be had."""
-    full_range = catalog.resolve("face_detector_full_range") / "face_detection_full_range.tflite"
-    landmarks = catalog.resolve("face_landmarks") / "face_landmark.tflite"
-    yunet = CORPUS.parent / "assets" / "face_detection_yunet_2023mar.onnx"
-    if yunet.is_file():
-        return FaceModels(face_model, full_range, yunet, "yunet")
-    return FaceModels(face_model, full_range, landmarks, "landmarks")
+    """The files of all networks that find and check faces, fetched like `face_model`."""
+    return FaceModels(
+        face_model,
+        catalog.resolve("face_detector_full_range") / "face_detection_full_range.tflite",
+        catalog.resolve("yunet") / "face_detection_yunet_2023mar_int8bq.onnx",
+    )
 
 
 @pytest.fixture
@@ -189,14 +205,30 @@ def prepared_prefect_home(made_once) -> Path:
         return home
 
 
+@pytest.fixture(scope="module")
+def prefect_api(prepared_prefect_home, tmp_path_factory) -> Iterator[str]:
+    """The address of the Prefect server that a command starts for itself, which serves a whole file of tests."""
+    from prefect.settings import PREFECT_HOME, temporary_settings
+
+    from flows.session import server
+
+    home = shutil.copytree(prepared_prefect_home, tmp_path_factory.mktemp("prefect") / "home")
+    with temporary_settings({PREFECT_HOME: home}), server.prefect_api() as address:
+        yield address
+
+
 @pytest.fixture(scope="session")
-def report_store(tmp_path_factory) -> ReportStore:
+def report_store(made_once, tmp_path_factory) -> ReportStore:
     """A drawn store of which a report can be made; tests may add reports to it and must change nothing else."""
     # Not above: pytest reads this file while it captures nothing. Prefect, when imported, has absl's log handler close
     # the stream that it writes to, which is pytest's where another test file has imported TensorFlow before.
-    from report_store import make_report_store
+    from report_store import make_report_store, open_report_store
 
-    return make_report_store(tmp_path_factory.mktemp("report"))
+    folder = tmp_path_factory.mktemp("report") / "copy"
+    with made_once("report store") as made:
+        if not made.exists():
+            make_report_store(made)
+    return open_report_store(shutil.copytree(made, folder, copy_function=os.link))
 
 
 @pytest.fixture(scope="session")
@@ -216,7 +248,11 @@ def prefect_server(tmp_path_factory) -> Iterator[PrefectServer]:
 def traitline(
     tmp_path_factory, prepared_prefect_home, face_models
 ) -> Iterator[Callable[..., subprocess.CompletedProcess[str]]]:
-    """Run `traitline ARGUMENTS` from an empty folder or the given one, with a Prefect home of the test session's."""
+    """Run `traitline ARGUMENTS` from an empty folder or the given one, with a Prefect home of the test session's.
+
+    The command is forked from a process that has imported all libraries, unless it is to import them itself (`afresh`)
+    or is given variables that are read when Python or Prefect begins.
+    """
     folder = tmp_path_factory.mktemp("work")
     environment = {
         **os.environ,
@@ -226,10 +262,17 @@ def traitline(
         **dict.fromkeys(("http_proxy", "https_proxy", "all_proxy"), "http://127.0.0.1:9"),
         "no_proxy": "example.org",
     }
-    starter = CommandStarter(Path(sys.executable).with_name("traitline"), PRELOADED, environment)
+    starters: dict[bool, CommandStarter] = {}
 
-    def run(*arguments: str | Path, folder: Path = folder, **variables: str) -> subprocess.CompletedProcess[str]:
-        return starter.run(
+    def run(
+        *arguments: str | Path, folder: Path = folder, afresh: bool = False, **variables: str
+    ) -> subprocess.CompletedProcess[str]:
+        afresh = afresh or any(name.startswith(("PYTHON", "PREFECT_")) for name in variables)
+        if afresh not in starters:
+            preload, more = (PRELOADED, {}) if afresh else (["imported_commands"], WITHOUT_THREADS)
+            script = Path(sys.executable).with_name("traitline")
+            starters[afresh] = CommandStarter(script, preload, {**environment, **more})
+        return starters[afresh].run(
             [str(argument) for argument in arguments],
             folder=folder,
             environment={**environment, **variables},
@@ -237,4 +280,5 @@ def traitline(
         )
 
     yield run
-    starter.close()
+    for starter in starters.values():
+        starter.close()

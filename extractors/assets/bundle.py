@@ -13,32 +13,13 @@ import os
 import tarfile
 import tempfile
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
-from extractors.assets.files import (
-    CHUNK_BYTES,
-    LICENCE_NAME,
-    Asset,
-    AssetError,
-    AssetFile,
-    OnBytes,
-    digest_of,
-    start_digest,
-)
+from extractors.assets.files import CHUNK_BYTES, LICENCE_NAME, Asset, AssetError, AssetFile, OnBytes, digest_of
 
 SUMS_NAME = "SHA256SUMS"
-MOST_TEXT_BYTES = 1 << 16  # in SHA256SUMS and in a licence
-
-
-@dataclass(frozen=True)
-class _Member:
-    """A regular file in a bundle: the offset and number of its bytes."""
-
-    name: str
-    offset: int
-    size: int
+MAX_TEXT_BYTES = 1 << 16  # in SHA256SUMS and in a licence
 
 
 def write_bundle(folders: Mapping[str, tuple[Asset, Path]], goal: Path, on_bytes: OnBytes) -> None:
@@ -114,24 +95,24 @@ def _plain(name: str, size: int) -> tarfile.TarInfo:
     return member
 
 
-def _members(stream: BinaryIO, assets: Mapping[str, Asset]) -> list[_Member]:
-    """Read only the headers, which must be like those of `write_bundle`.
+def _members(stream: BinaryIO, assets: Mapping[str, Asset]) -> list[tarfile.TarInfo]:
+    """Read and check only the headers.
 
     tarfile's own reader follows headers that a bundle does not have (long names, extended attributes, sparse files),
     however much memory they demand.
     """
-    members: list[_Member] = []
+    members: list[tarfile.TarInfo] = []
     end = stream.seek(0, os.SEEK_END)
     stream.seek(0)
     while True:
         try:
-            header = tarfile.TarInfo.frombuf(stream.read(tarfile.BLOCKSIZE), "utf-8", "strict")
+            member = tarfile.TarInfo.frombuf(stream.read(tarfile.BLOCKSIZE), "utf-8", "strict")
         except tarfile.EOFHeaderError:  # type: ignore[attr-defined]  # typeshed lacks it
             break
         except (tarfile.HeaderError, ValueError) as error:
             raise AssetError("it is not a bundle, or it is incomplete") from error
-        member = _Member(header.name, stream.tell(), header.size)
-        _check_header(header, members, assets)
+        member.offset_data = stream.tell()
+        _check_header(member, members, assets)
         members.append(member)
         blocks = -(-member.size // tarfile.BLOCKSIZE)
         if stream.seek(blocks * tarfile.BLOCKSIZE, os.SEEK_CUR) > end:
@@ -142,24 +123,26 @@ def _members(stream: BinaryIO, assets: Mapping[str, Asset]) -> list[_Member]:
         if wanted & present and not wanted <= present:
             raise AssetError(f"it lacks {', '.join(sorted(wanted - present))}")
     if len(members) < 2:
-        raise AssetError("there is nothing in it")
+        raise AssetError("it holds no asset")
     return members
 
 
-def _check_header(header: tarfile.TarInfo, before: Sequence[_Member], assets: Mapping[str, Asset]) -> None:
+def _check_header(header: tarfile.TarInfo, before: Sequence[tarfile.TarInfo], assets: Mapping[str, Asset]) -> None:
     if header.type not in (tarfile.REGTYPE, tarfile.AREGTYPE):
         raise AssetError(f"{header.name!r} is not a regular file")
     if (header.name == SUMS_NAME) == bool(before):
-        raise AssetError(f"{SUMS_NAME} must come first, and once")
+        raise AssetError(f"{SUMS_NAME} must be the first member, and occur once")
     file = _file_of(header.name, assets)
     if header.name != SUMS_NAME and file is None and header.name not in {f"{name}/{LICENCE_NAME}" for name in assets}:
         raise AssetError(f"{header.name!r} is not a file of an asset that this version knows")
     if any(member.name == header.name for member in before):
-        raise AssetError(f"{header.name!r} comes twice")
+        raise AssetError(f"{header.name!r} occurs twice")
     if file is not None and header.size != file.size:
         raise AssetError(f"{header.name!r} has {header.size:,} bytes, not the published {file.size:,}")
-    if file is None and not 0 <= header.size <= MOST_TEXT_BYTES:
-        raise AssetError(f"{header.name!r} has {header.size:,} bytes, more than a text in a bundle may have")
+    if file is None and not 0 <= header.size <= MAX_TEXT_BYTES:
+        raise AssetError(
+            f"{header.name!r} has {header.size:,} bytes, more than the {MAX_TEXT_BYTES:,} allowed for a text"
+        )
 
 
 def _file_of(name: str, assets: Mapping[str, Asset]) -> AssetFile | None:
@@ -168,42 +151,37 @@ def _file_of(name: str, assets: Mapping[str, Asset]) -> AssetFile | None:
     return next((file for file in asset.files if file.name == file_name), None) if asset is not None else None
 
 
-def _sums(stream: BinaryIO, members: Sequence[_Member]) -> dict[str, str]:
+def _sums(stream: BinaryIO, members: Sequence[tarfile.TarInfo]) -> dict[str, str]:
     """Read the first member: name -> SHA-256 of all the others."""
-    stream.seek(members[0].offset)
+    stream.seek(members[0].offset_data)
     sums = {}
     for line in stream.read(members[0].size).decode("utf-8", "replace").splitlines():
         digest, _, name = line.partition("  ")
         sums[name] = digest
     if set(sums) != {member.name for member in members[1:]}:
-        raise AssetError(f"{SUMS_NAME} lists other files than there are")
+        raise AssetError(f"{SUMS_NAME} lists other files than the bundle holds")
     return sums
 
 
 def _extract(
-    stream: BinaryIO, member: _Member, sha256: str, file: AssetFile | None, scratch: Path, on_bytes: OnBytes
+    stream: BinaryIO, member: tarfile.TarInfo, sha256: str, file: AssetFile | None, scratch: Path, on_bytes: OnBytes
 ) -> None:
     """Copy one member, and check it against both of its known digests."""
-    published = file.digest if file is not None else f"sha256:{sha256}"
-    algorithm = published.partition(":")[0]
-    digests = {f"sha256:{sha256}": start_digest("sha256", member.size), published: start_digest(algorithm, member.size)}
     path = scratch / member.name  # a name from assets.toml
     path.parent.mkdir(exist_ok=True)
-    stream.seek(member.offset)
+    stream.seek(member.offset_data)
     left = member.size
     with path.open("xb") as copy:
         while chunk := stream.read(min(left, CHUNK_BYTES)):
             left -= len(chunk)
             copy.write(chunk)
-            for digest in digests.values():
-                digest.update(chunk)
             if file is not None:
                 on_bytes(file, member.size - left)
         copy.flush()
         os.fsync(copy.fileno())
     if left:
         raise AssetError(f"it ends within {member.name!r}")
-    for wanted, digest in digests.items():
-        found = f"{wanted.partition(':')[0]}:{digest.hexdigest()}"
+    for wanted in {f"sha256:{sha256}", file.digest if file is not None else f"sha256:{sha256}"}:
+        found = digest_of(path, wanted.partition(":")[0])
         if found != wanted:
             raise AssetError(f"{member.name!r} has digest {found}, not {wanted}")

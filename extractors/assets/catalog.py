@@ -111,10 +111,7 @@ def resolve(name: str, *, folder: Path | None = None, download: bool = True) -> 
                 f"`traitline assets unpack BUNDLE --folder {folder.parent}` does"
             )
         return _checked(asset, folder)
-    found = find(asset)
-    if found is not None:
-        return _checked(asset, found[1])
-    if not download:
+    if not download and find(asset) is None:
         raise AssetError(f"{asset.title} is not on this machine. {_cure(asset)}")
     return fetch(asset)
 

@@ -26,7 +26,7 @@ from typing import BinaryIO
 from extractors.assets.files import CHUNK_BYTES, Asset, AssetError, AssetFile, OnBytes, find_damage
 
 TIMEOUT_S = 60  # without a single byte
-MOST_RESUMES = 20  # of one source in one download, each after some progress
+MAX_RESUMES = 20  # of one source in one download, each after some progress
 
 
 class _BrokenOffError(OSError):
@@ -110,14 +110,14 @@ def _first_line(error: Exception) -> str:
 
 def _download(url: str, partial: Path, file: AssetFile, on_bytes: OnBytes) -> None:
     """Complete a partial file; resume after each interruption that followed some progress."""
-    for _ in range(MOST_RESUMES):
+    for _ in range(MAX_RESUMES):
         before = _arrived(url, partial)[0]
         try:
             return _receive(url, partial, file, on_bytes)
         except _BrokenOffError:
             if _arrived(url, partial)[0] <= before:
                 raise
-    raise _BrokenOffError(f"broke off {MOST_RESUMES} times")
+    raise _BrokenOffError(f"broke off {MAX_RESUMES} times")
 
 
 def _arrived(url: str, partial: Path) -> tuple[int, str]:

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-CHUNK_BYTES = 1 << 20
+CHUNK_BYTES = 1 << 20  # of one read from a source
 LICENCE_NAME = "LICENCE.txt"  # beside the files of an asset that came from a bundle
 
 # Called with a file and the number of its bytes that have arrived.
@@ -43,7 +43,7 @@ class Asset:
         name: also the name of its folder.
         title: short description.
         version: the publisher's version.
-        purpose: what Traitline needs it for.
+        purpose: its use in Traitline.
         licence: SPDX name, with a remark if necessary.
         licence_text: full text of the licence.
         files: at least one.
@@ -75,18 +75,14 @@ class Asset:
 
 def digest_of(path: Path, algorithm: str) -> str:
     """Return the digest of a file in the notation of `assets.toml`, "<algorithm>:<hex>"."""
-    digest = start_digest(algorithm, path.stat().st_size)
+
+    def start() -> hashlib._Hash:
+        if algorithm == "git-blob-sha1":  # git hashes the size first
+            return hashlib.sha1(f"blob {path.stat().st_size}\0".encode(), usedforsecurity=False)
+        return hashlib.new(algorithm, usedforsecurity=False)
+
     with path.open("rb") as stream:
-        while chunk := stream.read(CHUNK_BYTES):
-            digest.update(chunk)
-    return f"{algorithm}:{digest.hexdigest()}"
-
-
-def start_digest(algorithm: str, size: int) -> hashlib._Hash:
-    """Begin a digest over `size` bytes; git's starts with that number."""
-    if algorithm == "git-blob-sha1":
-        return hashlib.sha1(f"blob {size}\0".encode(), usedforsecurity=False)
-    return hashlib.new(algorithm, usedforsecurity=False)
+        return f"{algorithm}:{hashlib.file_digest(stream, start).hexdigest()}"
 
 
 def find_damage(file: AssetFile, path: Path) -> str | None:

@@ -13,9 +13,9 @@ import tempfile
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
-from pydantic import ConfigDict, TypeAdapter, with_config
+from pydantic import ConfigDict, StringConstraints, TypeAdapter, with_config
 
 from extractors.assets.catalog import places
 from extractors.assets.files import Asset, AssetError, AssetFile, digest_of, find_damage
@@ -38,14 +38,14 @@ class OwnAsset:
     """
 
     name: str
-    base: str
+    base: Annotated[str, StringConstraints(pattern="^(pretrained|random)$")]
     size: int
-    digest: str
+    digest: Annotated[str, StringConstraints(pattern="^sha256:[0-9a-f]{64}$")]
     training: dict[str, Any]
 
     @property
     def asset(self) -> Asset:
-        """Its description as an `Asset`, like a published one."""
+        """The same as an `Asset`, like a published one."""
         file = AssetFile(WEIGHTS, self.digest, self.size)
         title = f"ResNet-50 fine-tuned from {self.base} weights"
         version = self.name.rpartition("-")[2]
@@ -151,7 +151,6 @@ def _read(path: Path) -> OwnAsset:
         own = _OWN_ASSET.validate_json(path.read_text(encoding="utf-8"), strict=True)
     except (OSError, ValueError) as error:
         raise AssetError(f"{path} does not describe a fine-tuned asset; copy its folder again") from error
-    well_formed = re.fullmatch("sha256:[0-9a-f]{64}", own.digest) and own.base in ("pretrained", "random")
-    if not well_formed or own.name != path.parent.name:
+    if own.name != path.parent.name:
         raise AssetError(f"{path} does not describe the fine-tuned asset {path.parent.name}; copy its folder again")
     return own

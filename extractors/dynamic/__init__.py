@@ -13,14 +13,7 @@ if TYPE_CHECKING:
     from extractors.dynamic.extractor import DynamicFeatureExtractor
     from extractors.dynamic.sequences import OpticalFlowSequenceLoader
 
-__all__ = [
-    "ASSET",
-    "FEATURES",
-    "REVISION",
-    "DynamicFeatureExtractor",
-    "DynamicSettings",
-    "OpticalFlowSequenceLoader",
-]
+__all__ = ["ASSET", "FEATURES", "REVISION", "DynamicFeatureExtractor", "DynamicSettings", "OpticalFlowSequenceLoader"]
 
 
 def __getattr__(name: str) -> object:

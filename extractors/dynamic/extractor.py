@@ -13,7 +13,7 @@ from extractors.networks import SIDE_PX, Precision
 from extractors.networks.batches import describe_in_batches
 from extractors.networks.inference import for_inference
 
-FEWEST_FIELDS = 9  # fewer leave less than two steps for the last pool, which spans two
+MIN_FIELDS = 9  # fewer leave less than two steps for the last pool, which spans two
 
 
 class DynamicFeatureExtractor:
@@ -72,8 +72,8 @@ class DynamicFeatureExtractor:
             raise ValueError(
                 f"windows must be float32 [N, T, {SIDE_PX}, {SIDE_PX}, 2]; got {windows.dtype} {windows.shape}"
             )
-        if windows.shape[1] < FEWEST_FIELDS:
-            raise ValueError(f"a window needs at least {FEWEST_FIELDS} fields of optical flow; got {windows.shape[1]}")
+        if windows.shape[1] < MIN_FIELDS:
+            raise ValueError(f"a window needs at least {MIN_FIELDS} fields of optical flow; got {windows.shape[1]}")
         if windows.size and not np.abs(windows).max() <= 1.0:
             raise ValueError("windows must lie in [-1, 1]; scale them with scale_for_i3d")
         if not len(windows):

@@ -124,15 +124,8 @@ def _initializer(seed: int, name: str) -> keras.initializers.Initializer:
 
 
 def _unit(x: keras.KerasTensor, name: str, filters: int, size: int, seed: int, strides: int = 1) -> keras.KerasTensor:
-    x = layers.Conv3D(
-        filters,
-        size,
-        strides=strides,
-        padding="same",
-        use_bias=False,
-        kernel_initializer=_initializer(seed, name),
-        name=name,
-    )(x)
+    start = _initializer(seed, name)
+    x = layers.Conv3D(filters, size, strides, "same", use_bias=False, kernel_initializer=start, name=name)(x)
     x = layers.BatchNormalization(scale=False, epsilon=1e-3, momentum=0.999, name=f"{name}.batch_norm")(x)
     return layers.ReLU(name=f"{name}.relu")(x)
 

@@ -48,7 +48,7 @@ class OpticalFlowSequenceLoader:
     Each source becomes one window. A source is one of
 
     - a .npy or .npz file, or an array: displacements [T, H, W, 2] or [1, T, H, W, 2]; an .npz holds only one array;
-    - a .flo file in Middlebury's format, which is one field, or a folder of such files, in the order of their names;
+    - a .flo file in Middlebury's format, which holds one field, or a folder of .flo files, in the order of their names;
       unknown motion counts as zero;
     - any other file: a video. Its frames at `fps` are scaled to a shorter side of 256 px, their central 224 x 224 is
       cut out, and the optical flow between them is computed. Faces are not detected: the pipeline does that in
@@ -148,14 +148,27 @@ class OpticalFlowSequenceLoader:
             yield np.stack(batch)
 
     def _computed(self, video: Path) -> np.ndarray:
-        frames = [_grey(picture) for picture in grid_frames(video, self.fps)]
+        frames = self._middle_frames(video)
         if len(frames) < 2:
             raise VideoError("motion", "too_short", f"{video.name} has only one frame, which shows no motion")
         if self._optical_flow is None:
             self._optical_flow = OpticalFlowComputer()
-        # One field lies between two frames: compute only the fields that `_adjusted` keeps.
-        kept = _trimmed(len(frames) - 1, self.fields)
-        return self._optical_flow.compute(np.stack(frames[kept.start : kept.stop + 1]))
+        return self._optical_flow.compute(np.stack(frames))
+
+    def _middle_frames(self, video: Path) -> list[np.ndarray]:
+        """Return the grey frames between which the fields lie that `_adjusted` keeps, or all if there are fewer.
+
+        Only its end tells how long a video is. A longer one is decoded once more up to the last of these frames, so
+        that memory does not grow with its length.
+        """
+        pictures = grid_frames(video, self.fps)
+        frames = [_grey(picture) for picture in islice(pictures, self.fields + 1)]
+        further = sum(1 for _ in pictures)
+        if not further:
+            return frames
+        kept = _trimmed(len(frames) + further - 1, self.fields)
+        pictures = grid_frames(video, self.fps, thresholds=None)
+        return [_grey(picture) for picture in islice(pictures, kept.start, kept.stop + 1)]
 
     def _in_range(self, motion: np.ndarray, values: str) -> np.ndarray:
         if values == "pixels":
@@ -214,7 +227,7 @@ def _read_flo(path: Path) -> np.ndarray:
 
 
 def _is_flo(file: Path) -> bool:
-    """Return whether a file has the size that its header states; OpenCV would allocate whatever it states."""
+    """Return whether a file has the size that its header states; OpenCV allocates that size unchecked."""
     with file.open("rb") as stream:
         width, height = np.frombuffer(stream.read(12).ljust(12, b"\0"), "<i4")[1:].tolist()
     return bool(width > 0 and height > 0 and file.stat().st_size == 12 + 8 * width * height)

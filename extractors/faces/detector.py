@@ -11,7 +11,7 @@ import numpy as np
 from extractors.faces.blazeface import FullRangeBlazeFace
 from extractors.faces.boxes import ROW, cut_square, overlaps
 from extractors.faces.offline import OfflineThread
-from extractors.faces.second_opinion import FaceSample, LandmarkPresence, YuNet
+from extractors.faces.second_opinion import FaceSample, YuNet
 from extractors.faces.settings import FaceModels, FaceSettings
 
 # MediaPipe scales the whole picture to 128 x 128 px. Measured on known faces pasted into 1280 x 720: boxes narrower
@@ -52,7 +52,7 @@ class FaceDetector:
             self._full_range = FullRangeBlazeFace(
                 models.full_range, min_score=settings.candidate_score, same_face_overlap=SAME_FACE_OVERLAP
             )
-        self._check = YuNet(models.check) if models.check_kind == "yunet" else LandmarkPresence(models.check)
+        self._check = YuNet(models.check)
         self._thread = OfflineThread()
         try:
             self._thread.call(self._start, models.short_range)

@@ -34,10 +34,20 @@ _ALLOW, _FAIL_WITH = 0x7FFF0000, 0x00050000
 
 
 class OfflineThread:
-    """Runs functions one after another in a separate thread without network access. Close it after use."""
+    """Runs functions one after another in a separate thread without network access. Close it after use.
+
+    Raises:
+        OSError: the kernel does not support this.
+    """
 
     def __init__(self) -> None:
-        self._thread = ThreadPoolExecutor(1, "offline", give_up_network)
+        self._thread = ThreadPoolExecutor(1, "offline")
+        # As an initializer of the thread it would turn a refusal by the kernel into a BrokenThreadPool.
+        try:
+            self.call(give_up_network)
+        except OSError:
+            self.close()
+            raise
 
     def call(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         """Run a function in the thread; return its result or raise its exception."""

@@ -1,13 +1,11 @@
 """A second opinion on detected faces, independent of the network that detected them.
 
 BlazeFace is certain about some digits in ovals, letters and globes. YuNet, another detector, hardly ever makes the same
-mistakes, and knows profiles. Where its file cannot be had, MediaPipe's network for face landmarks takes its place: it
-says whether there is a face to find landmarks in.
+mistakes, and knows profiles.
 """
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -27,8 +25,6 @@ SAME_FACE_OVERLAP = 0.3
 # Measured on 303 real faces and 370 false ones (docs/quality.md): faces in profile and half hidden ones had .81 or
 # more, the false ones at most .50, drawn faces and cats up to .8.
 YUNET_SCORE = 0.7
-LANDMARKS_SCORE = 0.5
-LANDMARKS_PX, LANDMARKS_OUTPUT = 192, "conv2d_31"
 
 
 @dataclass(frozen=True)
@@ -101,7 +97,7 @@ class YuNet:
     """Confirms faces with the detector YuNet.
 
     Args:
-        path: `face_detection_yunet_2023mar.onnx`.
+        path: `face_detection_yunet_2023mar_int8bq.onnx`.
 
     Sources:
         W. Wu, H. Peng, S. Yu, YuNet: a tiny millisecond-level face detector, 2023.
@@ -115,23 +111,3 @@ class YuNet:
         _, faces = self._detector.detect(cv2.cvtColor(sample.pixels, cv2.COLOR_RGB2BGR))
         box = np.array([BOX_PX / 2, BOX_PX / 2, BOX_PX, BOX_PX])
         return faces is not None and bool((overlaps(faces, box) >= SAME_FACE_OVERLAP).any())
-
-
-class LandmarkPresence:
-    """Confirms faces with MediaPipe's network for face landmarks, which says whether it was shown a face.
-
-    Args:
-        path: `face_landmark.tflite`.
-    """
-
-    def __init__(self, path: Path) -> None:
-        self._network = cv2.dnn.readNetFromTFLite(str(path))
-
-    def confirms(self, sample: FaceSample) -> bool:
-        """Return whether the network sees a face in a sample."""
-        # It was trained on views half as large again as BlazeFace's box.
-        edge = BOX_PX // 4
-        middle = cv2.resize(sample.pixels[edge:-edge, edge:-edge], (LANDMARKS_PX, LANDMARKS_PX))
-        self._network.setInput(cv2.dnn.blobFromImage(middle, 1 / 255))
-        logit = float(self._network.forward(LANDMARKS_OUTPUT).reshape(-1)[0])
-        return logit > math.log(LANDMARKS_SCORE / (1 - LANDMARKS_SCORE))

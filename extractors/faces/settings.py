@@ -19,12 +19,6 @@ class FaceSettings(BaseModel, frozen=True, extra="forbid"):
         description="BlazeFace's network: short, for faces up to two metres away; full, for faces up to five metres "
         "away, several times as slow; auto, full only for pictures in which short is sure of nobody or sees a crowd.",
     )
-    check: Literal["yunet", "landmarks", "auto"] = Field(
-        default="auto",
-        description="Second, independent detector, which must confirm the main person's face: yunet; landmarks, which "
-        "knows fewer profiles and takes more other things for faces; auto, yunet if its file can be had, else "
-        "landmarks.",
-    )
     candidate_score: float = Field(
         default=0.2,
         ge=0.0,
@@ -96,14 +90,12 @@ class FaceModels:
     Args:
         short_range: BlazeFace short range, `face_detection_short_range.tflite`.
         full_range: BlazeFace full range, `face_detection_full_range.tflite`; None if settings.model is "short".
-        check: `face_detection_yunet_2023mar.onnx` or `face_landmark.tflite`.
-        check_kind: which of them it is.
+        check: YuNet, `face_detection_yunet_2023mar_int8bq.onnx`.
     """
 
     short_range: Path
     full_range: Path | None
     check: Path
-    check_kind: Literal["yunet", "landmarks"]
 
 
 class CropSettings(BaseModel, frozen=True, extra="forbid"):

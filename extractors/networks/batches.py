@@ -1,4 +1,4 @@
-"""Batches that fit into a device's memory, found by trying."""
+"""Batches that fit into a device's memory, found by trial."""
 
 from __future__ import annotations
 

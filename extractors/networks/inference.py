@@ -25,9 +25,9 @@ BFLOAT16_FLAGS = frozenset({"avx512_bf16", "amx_bf16", "bf16"})
 def for_inference(model: keras.Model, precision: Precision = "float32") -> keras.Model:
     """Copy a network into a faster form that cannot be trained.
 
-    At inference BatchNorm scales and shifts each channel. Both are folded into the convolution before it, which saves
-    a pass over its output. With "bfloat16" weights and activations are rounded to 8 bits of
-    precision; averages and the output remain float32.
+    At inference, BatchNorm scales and shifts each channel. Folding both into the preceding convolution saves a pass
+    over its output. With "bfloat16", weights and activations are rounded to 8 bits of precision; averages and the
+    output remain float32.
 
     Args:
         model: functional; not changed. Each of its BatchNorms directly follows a convolution that has no activation and
@@ -86,8 +86,9 @@ def _norm_of_convolutions(model: keras.Model) -> dict[str, str]:
     from keras import layers
 
     convolution_of = {id(layer.output): layer for layer in model.layers if isinstance(layer, _convolutions())}
-    inputs = [layer.input for layer in model.layers if not isinstance(layer, layers.InputLayer)]
-    readers = Counter(id(tensor) for tensor in keras.tree.flatten([inputs, model.outputs]))
+    # A layer's own `input` is that of its first call only; operations that are no layers, such as "+", read as well.
+    calls = [call for operation in model.operations for call in operation._inbound_nodes]
+    readers = Counter(id(tensor) for tensor in [*model.outputs, *(x for call in calls for x in call.input_tensors)])
     norm_of = {}
     for norm in model.layers:
         if not isinstance(norm, layers.BatchNormalization):

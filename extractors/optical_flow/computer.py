@@ -13,8 +13,7 @@ import numpy as np
 from extractors.devices import has_cuda_device, usable_cores
 from extractors.optical_flow.gpu import NO_GPU, why_unusable
 from extractors.optical_flow.parameters import (
-    EXACT,
-    FAST,
+    PRESETS,
     SMALLEST_SIDE_PX,
     Engine,
     OpticalFlowSettings,
@@ -81,10 +80,7 @@ class OpticalFlowComputer:
         settings = OpticalFlowSettings(engine=engine, preset=preset, threads=threads, parameters=parameters)
         self.engine = _available_engine(settings.engine)
         self.threads = usable_cores() if threads is None else threads
-        if parameters is None:
-            self.parameters = FAST if preset == "fast" else EXACT
-        else:
-            self.parameters = parameters
+        self.parameters = PRESETS[preset] if parameters is None else parameters
 
     @classmethod
     def from_settings(cls, settings: OpticalFlowSettings) -> OpticalFlowComputer:

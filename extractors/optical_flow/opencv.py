@@ -13,7 +13,8 @@ from extractors.optical_flow.parameters import TVL1Parameters
 def tvl1_opencv(frames: np.ndarray, parameters: TVL1Parameters, *, threads: int) -> np.ndarray:
     """Compute the optical flow from each frame to the next with `cv2.optflow`.
 
-    OpenCV releases the GIL. Its own threads gain little on one pair, so that every pair gets one thread instead.
+    OpenCV releases the GIL. Its own threads gain little on one pair, so several pairs are computed at the same time.
+    The number of its own threads is a setting of the whole process, and is therefore left as it is.
 
     Args:
         frames: uint8, (T, H, W), grey; T at least 2, H and W at least 16.
@@ -46,11 +47,6 @@ def tvl1_opencv(frames: np.ndarray, parameters: TVL1Parameters, *, threads: int)
         for pair in waiting:
             displacement_px[pair] = solver.calc(frames[pair], frames[pair + 1], None)
 
-    threads_before = cv2.getNumThreads()
-    cv2.setNumThreads(1)
-    try:
-        with ThreadPoolExecutor(workers) as pool:
-            list(pool.map(take_pairs, range(workers)))
-    finally:
-        cv2.setNumThreads(threads_before)
+    with ThreadPoolExecutor(workers) as pool:
+        list(pool.map(take_pairs, range(workers)))
     return displacement_px

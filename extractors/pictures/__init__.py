@@ -1,1 +1,1 @@
-"""Pictures of what the feature networks see."""
+"""Pictures of the feature networks' inputs, layers and features."""

@@ -11,19 +11,19 @@ import numpy as np
 from matplotlib import rcParams
 from matplotlib.figure import Figure
 
-MOST_NAMES = 40  # of blocks that fit along the axis
+MAX_NAMES = 40  # of blocks that fit along the axis
 
 
 @dataclass(frozen=True, slots=True)
 class LayerActivations:
-    """One layer's output over all inputs.
+    """Statistics of one layer's output over all inputs.
 
     Attributes:
         layer: its name.
-        channels: how many it has.
-        mean, std, lowest, highest: over all channels, places and inputs.
+        channels: number of its channels.
+        mean, std, lowest, highest: over all channels, positions and inputs.
         zeros: share of outputs that are 0.
-        dead_channels: channels that were 0 at every place of every input.
+        dead_channels: number of channels that were 0 at every position of every input.
     """
 
     layer: str
@@ -37,7 +37,7 @@ class LayerActivations:
 
 
 def rectified_layers(model: keras.Model) -> list[str]:
-    """Return the names of the layers that end in a ReLU, whose channels can be silent."""
+    """Return the names of the layers that end in a ReLU, the only ones whose channels can be dead."""
     return [
         layer.name
         for layer in model.layers
@@ -45,53 +45,36 @@ def rectified_layers(model: keras.Model) -> list[str]:
     ]
 
 
-def activation_statistics(
-    model: keras.Model, batches: Iterable[np.ndarray], layers: list[str] | None = None
-) -> list[LayerActivations]:
-    """Measure the outputs of layers. A pass keeps five numbers per channel and no output.
+def activation_statistics(model: keras.Model, batches: Iterable[np.ndarray]) -> list[LayerActivations]:
+    """Measure the outputs of `rectified_layers`, keeping five numbers per input and channel.
 
     Args:
         model: functional, with one input.
-        batches: float32 arrays [n, ...] as the model takes them.
-        layers: names of layers; by default those that end in a ReLU.
-
-    Returns:
-        One for each layer, in the order given.
+        batches: the model's inputs, float32 [n, ...] each.
 
     Raises:
-        ValueError: no layers, no batches, or an unknown layer.
+        ValueError: there are no batches.
     """
-    names = rectified_layers(model) if layers is None else layers
-    if not names:
-        raise ValueError("name at least one layer")
-    probe = keras.Model(model.inputs, [_channel_numbers(model.get_layer(name).output) for name in names])
-    seen: list[list[np.ndarray]] = [[] for _ in names]
-    for batch in batches:
-        outputs = probe.predict_on_batch(batch)
-        for numbers, found in zip(seen, outputs if len(names) > 1 else [outputs], strict=True):
-            numbers.append(found)
-    if not seen[0]:
+    names = rectified_layers(model)
+    probe = keras.Model(model.inputs, {name: _channel_numbers(model.get_layer(name).output) for name in names})
+    seen = [probe.predict_on_batch(batch) for batch in batches]
+    if not seen:
         raise ValueError("no inputs to measure activations on")
-    return [
-        _summary(name, np.concatenate(numbers).astype(np.float64)) for name, numbers in zip(names, seen, strict=True)
-    ]
+    return [_summary(name, np.concatenate([numbers[name] for numbers in seen])) for name in names]
 
 
 def plot_layer_statistics(layers: list[LayerActivations], title: str) -> Figure:
-    """Draw strength and share of zeros by layer, the first on the left, labelled by blocks of layers.
+    """Draw mean activation and share of zeros by layer, from the first on the left; ticks name blocks of layers.
 
     Args:
         layers: in the order of computation.
         title: heading.
-
-    Returns:
-        The figure. It belongs to no window and needs no display.
     """
     figure = Figure(figsize=(rcParams["figure.figsize"][0], 4.2), layout="constrained")
     figure.suptitle(title)
     strength, silence = figure.subplots(2, 1, sharex=True)
     at = np.arange(len(layers))
-    mean, std = (np.array([getattr(layer, what) for layer in layers]) for what in ("mean", "std"))
+    mean, std = np.array([(layer.mean, layer.std) for layer in layers]).T
     spread = {"color": "#CFE3F1", "lw": 0, "label": "± standard deviation"}
     strength.fill_between(at, np.maximum(mean - std, 0), mean + std, **spread)
     strength.plot(at, mean, "o-", color="C0", ms=3, lw=1, label="mean")
@@ -107,7 +90,7 @@ def plot_layer_statistics(layers: list[LayerActivations], title: str) -> Figure:
     shown: list[int] = []
     for place in range(len(layers)):
         begins = place == 0 or blocks[place] != blocks[place - 1]
-        if begins and (not shown or place - shown[-1] >= len(layers) / MOST_NAMES):
+        if begins and (not shown or place - shown[-1] >= len(layers) / MAX_NAMES):
             shown.append(place)
     silence.set_xticks(shown, [blocks[place] for place in shown], rotation=90)
     for axes in (strength, silence):
@@ -118,22 +101,22 @@ def plot_layer_statistics(layers: list[LayerActivations], title: str) -> Figure:
 
 
 def _channel_numbers(output: keras.KerasTensor) -> keras.KerasTensor:
-    """[N, ..., C] to [N, 5, C]: mean, mean square, lowest, highest, share of zeros."""
+    """Reduce [N, ..., C] to [N, 5, C]: mean, mean square, lowest, highest, share of zeros."""
     from keras import ops
 
-    places = tuple(range(1, len(output.shape) - 1))
+    positions = tuple(range(1, len(output.shape) - 1))
     numbers = [
-        ops.mean(output, axis=places),
-        ops.mean(ops.square(output), axis=places),
-        ops.min(output, axis=places),
-        ops.max(output, axis=places),
-        ops.mean(ops.cast(ops.equal(output, 0), "float32"), axis=places),
+        ops.mean(output, axis=positions),
+        ops.mean(ops.square(output), axis=positions),
+        ops.min(output, axis=positions),
+        ops.max(output, axis=positions),
+        ops.mean(ops.cast(ops.equal(output, 0), "float32"), axis=positions),
     ]
     return ops.stack(numbers, axis=1)
 
 
 def _summary(name: str, numbers: np.ndarray) -> LayerActivations:
-    mean, square, lowest, highest, zeros = np.moveaxis(numbers, 1, 0)
+    mean, square, lowest, highest, zeros = np.moveaxis(numbers.astype(np.float64), 1, 0)
     return LayerActivations(
         layer=name,
         channels=numbers.shape[2],

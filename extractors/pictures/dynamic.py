@@ -1,11 +1,11 @@
-"""Pictures of what the dynamic network sees, over space and time."""
+"""Pictures of the dynamic network's features over space and time."""
 
 from __future__ import annotations
 
 import textwrap
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import cast
+from typing import Any, cast
 
 import numpy as np
 from matplotlib import rcParams
@@ -19,7 +19,8 @@ from extractors.pictures.optical_flow import draw_arrows, draw_wheel, optical_fl
 from extractors.pictures.static import draw_overlay, enlarged, overlay_colours, rounded
 
 CLOUD_QUANTILE = 0.9
-LABEL_SHARE = 1.35  # width of the column of labels, a moment's being 1
+MOMENTS_ACROSS = 6
+LABEL_SHARE = 1.35  # width of the column of labels, in panels
 LABEL_LETTERS = 18
 PANELS_ACROSS = 4  # of a moving picture
 LEGEND_ACROSS = 6
@@ -31,9 +32,8 @@ class WindowMaps:
     """Feature maps of one layer over one window of motion, with the window's frames and optical flow.
 
     Args:
-        maps: float [t, h, w, C].
-        start_s: of the window, in seconds of the video.
-        end_s: of the window.
+        maps: float [t, h, w, C]; t counts the layer's steps.
+        start_s, end_s: of the window, in seconds of the video.
         frames: uint8 grey [T + 1, H, W].
         optical_flow: float [T, H, W, 2].
     """
@@ -46,44 +46,51 @@ class WindowMaps:
 
     @property
     def time_s(self) -> np.ndarray:
-        """Return the middle of each of the layer's steps, float64 [t]."""
-        steps = len(self.maps)
-        return self.start_s + (np.arange(steps) + 0.5) / steps * (self.end_s - self.start_s)
+        """The middle of each step, float64 [t]."""
+        return self.moments(len(self.maps))
 
-    def field_at(self, step: int) -> int:
-        """Return the index of the optical-flow field, and of its first frame, in the middle of a step of the layer."""
-        return self.field_of(self.time_s[step])
+    @property
+    def field_time_s(self) -> np.ndarray:
+        """The middle of each optical-flow field, float64 [T]."""
+        return self.moments(len(self.optical_flow))
+
+    @property
+    def speed(self) -> np.ndarray:
+        """Length of the optical flow, float [T, H, W], in pixels per frame."""
+        return np.asarray(np.hypot(self.optical_flow[..., 0], self.optical_flow[..., 1]))
+
+    @property
+    def top_speed(self) -> float:
+        """The speed that gets the full colour; the few pixels that are faster must not make all others pale."""
+        return float(np.quantile(self.speed, 0.995))
+
+    def moments(self, count: int) -> np.ndarray:
+        """Return the middles of `count` equal parts of the window, float64 [count]."""
+        return self.start_s + (np.arange(count) + 0.5) / count * (self.end_s - self.start_s)
 
     def step_of(self, time_s: float) -> int:
-        """Return the layer's step at a time within the window."""
+        """Return the step at a time within the window."""
         return self._part(time_s, len(self.maps))
 
     def field_of(self, time_s: float) -> int:
-        """Return the index of the optical-flow field, and of the frame before it, at a time within the window."""
+        """Return the optical-flow field, which is also the frame before it, at a time within the window."""
         return self._part(time_s, len(self.optical_flow))
 
     def _part(self, time_s: float, parts: int) -> int:
         return min(parts - 1, int((time_s - self.start_s) / (self.end_s - self.start_s) * parts))
 
-    def mean(self, feature: int) -> np.ndarray:
-        """Return the mean over space of one feature, [t]."""
-        return np.asarray(self.maps[..., feature].mean(axis=(1, 2)))
 
-
-def plot_layers_over_time(
-    windows: Mapping[str, WindowMaps], channels: Mapping[str, int], *, heading: str, columns: int = 6
-) -> Figure:
-    """Draw one feature of each layer as it runs through a window: a row per layer, time across, frames on top.
+def plot_layers_over_time(windows: Mapping[str, WindowMaps], channels: Mapping[str, int], *, heading: str) -> Figure:
+    """Draw one feature per layer over a window: frames on top, then one row per layer, time from left to right.
 
     Args:
-        windows: layer -> its maps over one and the same window.
-        channels: layer -> which of its features.
+        windows: layer -> its maps; all of the same window.
+        channels: layer -> the feature to draw.
         heading: of the figure.
-        columns: points in time, evenly spread.
     """
     first = next(iter(windows.values()))
-    moments = first.start_s + (np.arange(columns) + 0.5) / columns * (first.end_s - first.start_s)
-    figure, grid = _table(1 + len(windows), columns, heading)
+    moments = first.moments(MOMENTS_ACROSS)
+    figure, grid = _table(1 + len(windows), MOMENTS_ACROSS, heading)
     _label(grid[0, 0], "frames")
     for axes, time_s in zip(grid[0, 1:], moments, strict=True):
         axes.imshow(first.frames[first.field_of(time_s)], cmap="gray", vmin=0, vmax=255)
@@ -100,16 +107,14 @@ def plot_layers_over_time(
 
 
 def plot_evolution(windows: Sequence[WindowMaps], features: Sequence[int], *, heading: str) -> Figure:
-    """Draw the mean over space of features against time, and below them the mean speed of the optical flow."""
-    figure = Figure(
-        figsize=(rcParams["figure.figsize"][0], 3.9 + 0.17 * ((len(features) - 1) // LEGEND_ACROSS)),
-        layout="constrained",
-    )
+    """Draw each feature's mean over space against time, and below it the mean speed of the optical flow."""
+    height_in = 3.9 + 0.17 * ((len(features) - 1) // LEGEND_ACROSS)
+    figure = Figure(figsize=(rcParams["figure.figsize"][0], height_in), layout="constrained")
     figure.suptitle(heading)
     above, below = figure.subplots(2, 1, sharex=True, height_ratios=(3, 1))
     _curves(above, windows, features)
     for window in windows:
-        below.plot(_field_times(window), _speeds(window), color="0.3", linewidth=1)
+        below.plot(window.field_time_s, window.speed.mean(axis=(1, 2)), color="0.3", linewidth=1)
     above.set_ylabel("mean activation")
     figure.legend(loc="outside lower center", ncols=LEGEND_ACROSS)
     below.set_ylabel("optical flow\n(px per frame)")
@@ -118,17 +123,18 @@ def plot_evolution(windows: Sequence[WindowMaps], features: Sequence[int], *, he
     return figure
 
 
-def plot_comparison(window: WindowMaps, features: Sequence[int], *, heading: str, columns: int = 6) -> Figure:
-    """Draw frames, optical flow and the heat maps of features below each other, time across.
+def plot_comparison(
+    window: WindowMaps, features: Sequence[int], *, heading: str, columns: int = MOMENTS_ACROSS
+) -> Figure:
+    """Draw a row of frames, one of optical flow (colours and arrows), and one of heat maps per feature.
 
-    The optical flow is Middlebury's colours with arrows, the wheel beside it; each feature has a scale of its own.
-    With one feature it is that feature's spatial heat maps.
+    Time runs from left to right. Each feature has its own scale.
     """
     steps = np.unique(np.linspace(0, len(window.maps) - 1, min(columns, len(window.maps))).round().astype(int))
     figure, grid = _table(2 + len(features), len(steps), heading)
-    longest = _longest(window)
+    longest = window.top_speed
     for column, step in enumerate(steps, start=1):
-        at = window.field_at(int(step))
+        at = window.field_of(window.time_s[step])
         grid[0, column].imshow(window.frames[at], cmap="gray", vmin=0, vmax=255)
         grid[0, column].set_title(f"{window.time_s[step]:.2f} s")
         grid[1, column].imshow(optical_flow_colours(window.optical_flow[at], longest))
@@ -144,9 +150,9 @@ def plot_comparison(window: WindowMaps, features: Sequence[int], *, heading: str
 
 
 def plot_volume(window: WindowMaps, feature: int, *, heading: str) -> Figure:
-    """Draw a feature in space and time as a cloud: the strongest tenth of its places, time running to the right.
+    """Draw the strongest tenth of a feature's values as points in space and time, time from left to right.
 
-    The larger and brighter a point, the stronger.
+    Stronger values are larger and brighter.
     """
     values = window.maps[..., feature]
     floor = max(float(np.quantile(values, CLOUD_QUANTILE)), float(values.min()))
@@ -170,7 +176,7 @@ def plot_volume(window: WindowMaps, feature: int, *, heading: str) -> Figure:
     height, width = values.shape[1:]
     axes.set(xlim=(window.start_s, window.end_s), ylim=(0, width), zlim=(0, height))
     axes.set_xlabel("time in the video (s)", labelpad=8)
-    # away from the corner, so that the labels do not overlap
+    # Ticks away from the corners, so that their labels do not overlap.
     axes.set_yticks([0.15 * width, 0.85 * width], labels=["left", "right"])
     axes.set_zticks([0.15 * height, 0.85 * height], labels=["bottom", "top"])
     axes.set_box_aspect((1.8, 1, 1), zoom=1.15)
@@ -201,7 +207,7 @@ def animate_features(
     curves.set_ylabel("mean activation")
     below.legend(loc="outside upper center", ncols=LEGEND_ACROSS)
     marker = curves.axvline(windows[0].start_s, color="black", linewidth=1)
-    longest = max(_longest(window) for window in windows)
+    longest = max(window.top_speed for window in windows)
     moments = [(window, at) for window in windows for at in _shown_fields(window, frames_per_s)]
 
     def draw(number: int) -> list[Axes]:
@@ -212,11 +218,10 @@ def animate_features(
         panels[0].imshow(optical_flow_colours(window.optical_flow[at], longest))
         draw_arrows(panels[0], window.optical_flow[at], longest)
         panels[0].set_title("optical flow")
-        step = window.step_of(_field_times(window)[at])
+        now = window.field_time_s[at]
         for place, (axes, feature) in enumerate(zip(panels[1:], features, strict=True)):
-            _heat(axes, window, feature, step)
+            _heat(axes, window, feature, window.step_of(now))
             axes.set_title(f"feature {feature}", color=f"C{place}")
-        now = _field_times(window)[at]
         marker.set_xdata([now, now])
         return list(panels)
 
@@ -251,38 +256,17 @@ def _curves(axes: Axes, windows: Sequence[WindowMaps], features: Sequence[int]) 
         dashes = LINES[place % len(LINES)]
         for number, window in enumerate(windows):
             name = f"feature {feature}" if number == 0 else None
-            axes.plot(
-                window.time_s,
-                window.mean(feature),
-                label=name,
-                color=f"C{place}",
-                linestyle=dashes,
-                marker="o",
-                markersize=2.5,
-            )
+            style: dict[str, Any] = {"color": f"C{place}", "linestyle": dashes, "marker": "o", "markersize": 2.5}
+            axes.plot(window.time_s, window.maps[..., feature].mean(axis=(1, 2)), label=name, **style)
 
 
 def _heat(axes: Axes, window: WindowMaps, feature: int, step: int) -> None:
     values = window.maps[..., feature]
-    frame = window.frames[window.field_at(step)]
+    frame = window.frames[window.field_of(window.time_s[step])]
     draw_overlay(axes, frame, enlarged(values[step], *frame.shape), float(values.max()))
-
-
-def _field_times(window: WindowMaps) -> np.ndarray:
-    fields = len(window.optical_flow)
-    return window.start_s + (np.arange(fields) + 0.5) / fields * (window.end_s - window.start_s)
 
 
 def _shown_fields(window: WindowMaps, frames_per_s: float) -> list[int]:
     count = max(1, round((window.end_s - window.start_s) * frames_per_s))
     shown = np.linspace(0, len(window.optical_flow) - 1, count).round().astype(int)
     return [int(at) for at in np.unique(shown)]
-
-
-def _speeds(window: WindowMaps) -> np.ndarray:
-    return np.asarray(np.hypot(window.optical_flow[..., 0], window.optical_flow[..., 1]).mean(axis=(1, 2)))
-
-
-def _longest(window: WindowMaps) -> float:
-    # a few outliers must not make all other pixels pale
-    return float(np.quantile(np.hypot(window.optical_flow[..., 0], window.optical_flow[..., 1]), 0.995))

@@ -1,4 +1,4 @@
-"""The input that excites a filter most, found by gradient ascent."""
+"""The input that activates a filter most, found by gradient ascent."""
 
 from __future__ import annotations
 
@@ -8,45 +8,37 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from extractors.errors import LayerError
-from extractors.pictures.layers import find_layer
+from extractors.pictures.layers import check_channels, find_layer
 
 if TYPE_CHECKING:
     import keras
 
-STARTS = 4
-"""Noises that a filter is tried on first: behind a ReLU a unit may be silent, and then it has no gradient."""
-START_LENGTH = 0.1
+LENGTH = 100.0  # of the input, in the units of the network's input
+STEPS = 40
+STARTS = 4  # noise inputs to try: on some, the ReLU after the unit outputs 0, which has no gradient
+START_LENGTH = 0.1 * LENGTH
 
 
 def maximise_filters(
-    network: keras.Model,
-    layer: str,
-    filters: Sequence[int],
-    *,
-    side_px: int = 96,
-    length: float = 100.0,
-    steps: int = 40,
-    seed: int = 0,
+    network: keras.Model, layer: str, filters: Sequence[int], *, side_px: int = 96
 ) -> list[np.ndarray]:
-    """Find the input of a given length (root of its sum of squares) that excites a filter's middle unit most.
+    """Find the input of length `LENGTH` (root of the sum of squares) that activates a filter's middle unit most.
 
-    Each step adds the normalised gradient and brings the input back to its length. One unit, and not the mean of its
-    map, for the mean's gradient is flat on the first layer. There the result is the filter's own kernel.
+    Each step adds the normalised gradient and scales the input back to its length. The target is one unit rather than
+    the mean of the filter's map, whose gradient is constant on the first layer. There, the result is the filter's own
+    kernel.
 
     Args:
-        network: of inputs [N, side, side, C], any side.
-        layer: from `extractors.pictures.layers.map_layers`.
+        network: accepts inputs [N, side, side, C] of any side.
+        layer: one of `extractors.pictures.layers.map_layers`.
         filters: channels of the layer.
-        side_px: of the input; at least what the unit sees of it.
-        length: of the result, in the units of the network's input.
-        steps: of ascent.
-        seed: of the noise that ascent starts from.
+        side_px: width and height of the input, at least those of the unit's receptive field.
 
     Returns:
-        One float32 [s, s, C] per filter, cut to the square that the unit sees; zero is the input's zero.
+        One float32 [s, s, C] per filter, cropped to the unit's receptive field; 0 is the input's zero.
 
     Raises:
-        LayerError: no such layer or filter, or the unit is silent on all noises tried.
+        LayerError: the layer or filter is unknown, or the unit has no gradient on any of the noise inputs.
 
     Sources:
         Erhan et al., "Visualizing Higher-Layer Features of a Deep Network", 2009.
@@ -54,30 +46,26 @@ def maximise_filters(
     import keras
 
     head = keras.Model(network.input, find_layer(network, layer).output)
-    count = head.output.shape[-1]
-    for number in filters:
-        if not 0 <= number < count:
-            raise LayerError(f"{layer} has no filter {number}; known: 0 to {count - 1}")
-    rng = np.random.default_rng(seed)
+    check_channels(filters, head.output, layer)
+    rng = np.random.default_rng(0)
     noises = rng.normal(size=(STARTS, side_px, side_px, network.input.shape[-1])).astype(np.float32)
-    noises = _of_length(noises, START_LENGTH * length)
-    return [_ascend(head, layer, number, noises, length, steps) for number in filters]
+    return [_ascend(head, layer, number, _of_length(noises, START_LENGTH)) for number in filters]
 
 
-def _ascend(head: keras.Model, layer: str, number: int, noises: np.ndarray, length: float, steps: int) -> np.ndarray:
+def _ascend(head: keras.Model, layer: str, number: int, noises: np.ndarray) -> np.ndarray:
     values, gradients = _climb(head, noises, number)
     if not gradients.any():
-        raise LayerError(f"filter {number} of {layer} is silent on all {len(noises)} noises tried; choose another")
+        raise LayerError(f"filter {number} of {layer} is silent on all {len(noises)} noise inputs; choose another")
     best = int(np.argmax(np.where(gradients.any(axis=(1, 2, 3)), values, -np.inf)))
-    # the start has done its work, which is to wake the unit: kept in full it would show in the result as noise
-    picture = _of_length(noises[best : best + 1] * 0.1 + _of_length(gradients[best : best + 1], length), length)
+    # The noise has activated the unit; at full strength it would remain visible in the result.
+    picture = _of_length(noises[best : best + 1] * 0.1 + _of_length(gradients[best : best + 1], LENGTH), LENGTH)
     seen = gradients[best].any(axis=-1)
-    for _ in range(steps):
+    for _ in range(STEPS):
         _, gradient = _climb(head, picture, number)
         if not gradient.any():
             break
         seen |= gradient[0].any(axis=-1)
-        picture = _of_length(picture + _of_length(gradient, length), length)
+        picture = _of_length(picture + _of_length(gradient, LENGTH), LENGTH)
     return _cut_to(picture[0] * seen[..., None], seen)
 
 

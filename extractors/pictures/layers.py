@@ -1,4 +1,4 @@
-"""The inside of a network: activations of its layers, class activation maps and Grad-CAM."""
+"""Activations of a network's layers, class activation maps and Grad-CAM."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 def map_layers(network: keras.Model) -> list[str]:
-    """Return the names of the layers that give feature maps ([N, h, w, C] or [N, t, h, w, C]), from the input on."""
+    """Return the names of the layers that output feature maps ([N, h, w, C] or [N, t, h, w, C]), input first."""
     from keras import layers
 
     return [
@@ -26,11 +26,7 @@ def map_layers(network: keras.Model) -> list[str]:
 
 
 def find_layer(network: keras.Model, name: str) -> keras.Layer:
-    """Find a layer that gives feature maps.
-
-    Raises:
-        LayerError: there is none of that name; names those that are like it, or all.
-    """
+    """Return a layer that outputs feature maps. Raises LayerError, with similar names, if there is no such layer."""
     known = map_layers(network)
     if name not in known:
         like = get_close_matches(name, known)
@@ -40,18 +36,18 @@ def find_layer(network: keras.Model, name: str) -> keras.Layer:
 
 
 def layer_activations(network: keras.Model, inputs: np.ndarray, names: Sequence[str]) -> dict[str, np.ndarray]:
-    """Return the feature maps of chosen layers, computed in one pass.
+    """Compute the feature maps of some layers in one pass.
 
     Args:
-        network: functional, of one input.
-        inputs: what it takes, [N, ...].
+        network: functional, with one input.
+        inputs: [N, ...].
         names: layers from `map_layers`.
 
     Returns:
-        Name -> float32 [N, h, w, C], or [N, t, h, w, C] of a network over time, in the order of the names.
+        Name -> float32 [N, h, w, C], or [N, t, h, w, C] if the network has a time axis, in the order of the names.
 
     Raises:
-        LayerError: the layer is unknown; the message names the known ones.
+        LayerError: a layer is unknown.
     """
     import keras
 
@@ -61,14 +57,14 @@ def layer_activations(network: keras.Model, inputs: np.ndarray, names: Sequence[
 
 
 def class_activation_map(maps: np.ndarray, weights: np.ndarray) -> np.ndarray:
-    """Weight the maps before a global average by a linear output's weights, to locate the source of that output.
+    """Show which positions contribute to a linear output: weight the maps before the global average by its weights.
 
     Args:
         maps: float [..., h, w, C], input of the global average.
         weights: float [C], of one output.
 
     Returns:
-        float32 [..., h, w]; its mean over h and w is the output without its bias. Negative places lower it.
+        float32 [..., h, w]; its mean over h and w is the output without its bias.
 
     Raises:
         ValueError: the number of weights differs from the number of maps.
@@ -82,20 +78,20 @@ def class_activation_map(maps: np.ndarray, weights: np.ndarray) -> np.ndarray:
 
 
 def grad_cam(network: keras.Model, inputs: np.ndarray, direction: np.ndarray, layer: str) -> np.ndarray:
-    """Locate an output in a layer's maps: their sum weighted by their mean gradients, with negative places set to 0.
+    """Show which positions of a layer increase an output: sum its maps, weighted by their mean gradients.
 
     Args:
         network: from inputs to features [N, D].
-        inputs: what it takes, [N, ...].
-        direction: float [D] or [N, D]. The output in question is the features' dot product with it: a feature by a
-            one at its place, or anything further on by its gradient with respect to the features.
-        layer: from `map_layers`.
+        inputs: [N, ...].
+        direction: float [D] or [N, D]. The output is the dot product of the features with it: a one-hot vector selects
+            one feature; the gradient of a later output with respect to the features stands for that output.
+        layer: one of `map_layers`.
 
     Returns:
-        float32 [N, h, w], or [N, t, h, w], not negative.
+        float32 [N, h, w] or [N, t, h, w]; negative sums are set to 0.
 
     Raises:
-        LayerError: the layer is unknown; the message names the known ones.
+        LayerError: the layer is unknown.
 
     Sources:
         Selvaraju et al., "Grad-CAM: Visual Explanations from Deep Networks via Gradient-based Localization", ICCV 2017.
@@ -120,13 +116,13 @@ def strongest(maps: np.ndarray, count: int) -> list[int]:
 
 
 def liveliest(maps: np.ndarray, count: int) -> list[int]:
-    """Return the channels whose mean over space varies most over time, most variable first: maps [t, h, w, C]."""
+    """Return the channels whose mean over space varies most over time, largest first: maps [t, h, w, C]."""
     change = maps.mean(axis=(1, 2)).std(axis=0)
     return list(map(int, np.argsort(-change, kind="stable")[:count]))
 
 
-def check_channels(channels: Sequence[int], maps: np.ndarray, layer: str) -> None:
-    """Check that maps [..., C] have these channels. Raises LayerError, which states the valid range."""
+def check_channels(channels: Sequence[int], maps: np.ndarray | keras.KerasTensor, layer: str) -> None:
+    """Raise LayerError unless maps [..., C] have these channels."""
     for channel in channels:
         if not 0 <= channel < maps.shape[-1]:
             raise LayerError(f"{layer} has no feature {channel}; known: 0 to {maps.shape[-1] - 1}")

@@ -1,11 +1,13 @@
-"""Optical flow as colours (hue is direction, strength of colour is speed) and as arrows."""
+"""Optical flow as colours (hue shows direction, saturation shows speed) and as arrows."""
 
 from __future__ import annotations
+
+from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
 
-# Hues from red over yellow, green, cyan, blue and magenta back to red, in so many steps each.
+# Number of hues from red to yellow, to green, cyan, blue, magenta, and back to red.
 HUE_STEPS = (15, 6, 4, 11, 13, 6)
 ARROWS_ACROSS = 9
 
@@ -20,7 +22,7 @@ def colour_wheel() -> np.ndarray:
     corners = np.array([[1, 0, 0], [1, 1, 0], [0, 1, 0], [0, 1, 1], [0, 0, 1], [1, 0, 1], [1, 0, 0]], float)
     parts = []
     for steps, start, end in zip(HUE_STEPS, corners[:-1], corners[1:], strict=True):
-        # the channel that changes does so in whole levels, as published
+        # The changing channel has whole levels, as published.
         level = np.floor(255 * np.arange(steps) / steps)[:, None]
         parts.append(np.where(end > start, level, np.where(end < start, 255 - level, 255 * start)))
     return np.concatenate(parts)
@@ -31,20 +33,17 @@ def optical_flow_colours(field: np.ndarray, largest: float | None = None) -> np.
 
     Args:
         field: float [..., H, W, 2], dx (rightwards) and dy (down).
-        largest: length that gets the full colour; longer ones are darkened. None takes the field's longest.
+        largest: length that gets the full colour, by default the field's largest; longer vectors are darker.
 
     Returns:
         uint8 RGB [..., H, W, 3].
-
-    Sources:
-        as `colour_wheel`.
     """
     length = np.hypot(field[..., 0], field[..., 1])
     if largest is None:
         largest = float(length.max(initial=0.0))
     radius = (length / (largest if largest > 0 else 1.0))[..., None]
     wheel = colour_wheel() / 255
-    # -0.0 and 0.0 lie on both sides of the cut of atan2; adding 0.0 makes both the latter
+    # atan2 maps -0.0 and 0.0 to opposite angles; adding 0.0 turns -0.0 into 0.0.
     angle = np.arctan2(-(field[..., 1] + 0.0), -(field[..., 0] + 0.0)) / np.pi
     place = (angle + 1) / 2 * (len(wheel) - 1)
     lower = np.floor(place).astype(int)
@@ -55,7 +54,7 @@ def optical_flow_colours(field: np.ndarray, largest: float | None = None) -> np.
 
 
 def draw_wheel(axes: Axes, largest: float) -> None:
-    """Draw the wheel itself as a legend; its rim is a speed of `largest` px per frame."""
+    """Draw the wheel as a legend; its rim stands for `largest` px per frame."""
     y, x = np.mgrid[-1:1:129j, -1:1:129j]
     disc = optical_flow_colours(np.stack([x, y], axis=-1), 1.0)
     disc[np.hypot(x, y) > 1] = 255
@@ -65,12 +64,12 @@ def draw_wheel(axes: Axes, largest: float) -> None:
 
 
 def draw_arrows(axes: Axes, field: np.ndarray, largest: float | None = None) -> None:
-    """Draw arrows over a picture of the same size, each the mean of its square; the longest spans its square.
+    """Draw arrows over a picture of the same size, each for the mean motion of a square.
 
     Args:
         axes: with a picture drawn by `imshow`.
         field: float [H, W, 2].
-        largest: length that spans a square; None takes the field's longest arrow.
+        largest: length that spans a square, by default that of the longest arrow.
     """
     step = max(1, field.shape[1] // ARROWS_ACROSS)
     rows, columns = field.shape[0] // step, field.shape[1] // step
@@ -81,20 +80,8 @@ def draw_arrows(axes: Axes, field: np.ndarray, largest: float | None = None) -> 
     y, x = np.mgrid[0:rows, 0:columns] * step + (step - 1) / 2
     moving = lengths > 0.05 * largest
     arrows = means[moving] * (step / largest if largest > 0 else 1.0)
-    # axes of pictures point down, and so does dy
-    axes.quiver(
-        x[moving],
-        y[moving],
-        arrows[:, 0],
-        arrows[:, 1],
-        angles="xy",
-        scale_units="xy",
-        scale=1,
-        # small heads, or slow motion shows nothing but heads
-        width=0.01,
-        headwidth=3.5,
-        headlength=3,
-        headaxislength=2.7,
-        minlength=0,
-        color="black",
-    )
+    # Small heads: with larger ones, short arrows would consist of nothing else.
+    heads: dict[str, Any] = {"width": 0.01, "headwidth": 3.5, "headlength": 3, "headaxislength": 2.7, "minlength": 0}
+    # With angles="xy", arrows follow the axes, which point down like dy.
+    scale: dict[str, Any] = {"angles": "xy", "scale_units": "xy", "scale": 1}
+    axes.quiver(x[moving], y[moving], arrows[:, 0], arrows[:, 1], color="black", **scale, **heads)

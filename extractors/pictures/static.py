@@ -1,6 +1,6 @@
-"""Pictures of what the static network sees: layer activations, filters, and maps laid over the frame.
+"""Pictures of the static network's features: activations, filters, and maps drawn over frames.
 
-Colours are viridis and inferno, which people with any kind of colour vision, and grey prints, can read.
+The colour maps, viridis and inferno, remain readable with any colour vision and in grey prints.
 """
 
 from __future__ import annotations
@@ -24,19 +24,21 @@ MAPS_ACROSS = 6
 FRAMES_ACROSS = 4
 FILTERS_ACROSS = 8
 MAP_COLOURS = "inferno"
-MOST_OPAQUE = 0.75
-BAR_IN, NARROWEST_IN, TALLEST_IN = 0.9, 85 / 25.4, 3.2  # of the key, of a figure (one column), of a frame
+MAX_OPACITY = 0.75
+BAR_IN = 0.9  # width of the colour bar
+MIN_WIDTH_IN = 85 / 25.4  # width of a figure, one column of a page
+MAX_FRAME_IN = 3.2  # height of a frame
 
 
 def plot_activations(
     picture: np.ndarray, maps: Mapping[str, np.ndarray], channels: Mapping[str, Sequence[int]], *, heading: str
 ) -> Figure:
-    """Draw some feature maps of layers, each layer beside the picture.
+    """Draw feature maps, those of each layer beside the picture.
 
     Args:
         picture: uint8 RGB [H, W, 3].
         maps: layer -> float [h, w, C].
-        channels: layer -> which maps to draw, each in a panel scaled to its own range.
+        channels: layer -> the maps to draw, each scaled to its own range.
         heading: of the figure.
     """
     lines = [
@@ -73,9 +75,8 @@ def placed(relevance: np.ndarray, view: View, height: int, width: int) -> np.nda
 
     Args:
         relevance: float [h, w], of the crop.
-        view: of the crop; may hang over the frame's edges.
-        height: of the frame.
-        width: of the frame.
+        view: of the crop; may extend beyond the frame.
+        height, width: of the frame, in px.
 
     Returns:
         float32 [height, width], NaN outside the crop.
@@ -88,22 +89,23 @@ def placed(relevance: np.ndarray, view: View, height: int, width: int) -> np.nda
 
 
 def draw_overlay(axes: Axes, picture: np.ndarray, relevance: np.ndarray, largest: float) -> None:
-    """Draw a grey picture and over it a map of the same size, the more opaque the larger its values.
+    """Draw a map over a grey picture of the same size; larger values are more opaque.
 
     Args:
         axes: to draw in.
         picture: uint8 RGB [H, W, 3] or grey [H, W].
-        relevance: float [H, W]; NaN shows the picture alone.
+        relevance: float [H, W]; NaN leaves the picture uncovered.
         largest: value that gets the full colour.
     """
     grey = cv2.cvtColor(picture, cv2.COLOR_RGB2GRAY) if picture.ndim == 3 else picture
     axes.imshow(grey, cmap="gray", vmin=0, vmax=255)
     share = np.clip(np.nan_to_num(relevance) / (largest if largest > 0 else 1.0), 0, 1)
-    axes.imshow(share, cmap=MAP_COLOURS, vmin=0, vmax=1, alpha=MOST_OPAQUE * share)
+    axes.imshow(share, cmap=MAP_COLOURS, vmin=0, vmax=1, alpha=MAX_OPACITY * share)
     known = np.isfinite(relevance)
     if not known.all() and known.any():
         places = np.argwhere(known)[:, ::-1].astype(np.float32)
-        axes.add_patch(_outline(cv2.boxPoints(cv2.minAreaRect(places)).tolist()))
+        corners = cv2.boxPoints(cv2.minAreaRect(places)).tolist()
+        axes.add_patch(Polygon(corners, closed=True, fill=False, edgecolor="white", linewidth=1.0))
     axes.set_axis_off()
 
 
@@ -116,24 +118,24 @@ def plot_overlays(
     unit: str,
     across: int = FRAMES_ACROSS,
 ) -> Figure:
-    """Draw maps over their pictures, all on one scale, so that pictures can be compared.
+    """Draw maps over their pictures on one common scale.
 
     Args:
         pictures: uint8 RGB [H, W, 3] each.
-        relevance: float [h, w] each, stretched over its picture; or [H, W] from `placed`.
-        titles: one each.
+        relevance: one map per picture, float [h, w], enlarged to the picture's size; or [H, W] from `placed`.
+        titles: one per picture.
         heading: of the figure.
-        unit: what the colours mean.
-        across: pictures in a row at most.
+        unit: label of the colour bar.
+        across: most pictures in a row.
     """
     if not len(pictures) == len(relevance) == len(titles) > 0:
         raise ValueError(f"got {len(pictures)} pictures, {len(relevance)} maps and {len(titles)} titles")
     columns = min(across, len(pictures))
     rows = math.ceil(len(pictures) / columns)
     shape = pictures[0].shape[0] / pictures[0].shape[1]
-    panel_in = min((rcParams["figure.figsize"][0] - BAR_IN) / columns, TALLEST_IN / shape)
+    panel_in = min((rcParams["figure.figsize"][0] - BAR_IN) / columns, MAX_FRAME_IN / shape)
     height_in = (panel_in * shape + 0.25) * rows + 0.45
-    figure = Figure(figsize=(max(panel_in * columns + BAR_IN, NARROWEST_IN), height_in), layout="constrained")
+    figure = Figure(figsize=(max(panel_in * columns + BAR_IN, MIN_WIDTH_IN), height_in), layout="constrained")
     figure.suptitle(heading)
     grid = figure.subplots(rows, columns, squeeze=False).ravel()
     largest = max(float(np.nanmax(values, initial=0.0)) for values in relevance)
@@ -154,30 +156,35 @@ def plot_overlays(
 def overlay_colours() -> ListedColormap:
     """Return the colours of `draw_overlay` on middle grey, for its colour bar."""
     share = np.linspace(0, 1, 256)[:, None]
-    opaque = MOST_OPAQUE * share
+    opaque = MAX_OPACITY * share
     return ListedColormap(opaque * colormaps[MAP_COLOURS](share[:, 0])[:, :3] + (1 - opaque) * 0.5)
 
 
 def rounded(value: float) -> str:
-    """Format a number as a label: three digits, as in 0.0123, or a whole number from 1,000 on, as in 1,150."""
+    """Format a number as a label: three digits (0.0123), or a whole number from 1,000 upwards (1,150)."""
     return f"{value:,.0f}" if 1000 <= abs(value) < 1e6 else f"{value:.3g}"
 
 
 def plot_filters(patterns: Sequence[np.ndarray], titles: Sequence[str], *, heading: str) -> Figure:
-    """Draw the inputs that excite filters most, each scaled to its own range; grey stands for zero.
+    """Draw the inputs that activate filters most, each scaled to its own range; grey stands for zero.
 
     Args:
-        patterns: float [s, s, 3] in RGB order, or [s, s, C] of which each channel gets a grey panel.
-        titles: one each.
+        patterns: float [s, s, 3] in RGB order, or [s, s, C], each of whose channels gets a grey panel.
+        titles: one per pattern.
         heading: of the figure.
     """
-    panels = [panel for pattern in patterns for panel in _panels(pattern)]
-    names = [name for pattern, name in zip(patterns, titles, strict=True) for name in _names(pattern, name)]
+    panels: list[np.ndarray] = []
+    names: list[str] = []
+    for pattern, title in zip(patterns, titles, strict=True):
+        shown = np.clip(0.5 + pattern / (2 * max(float(np.abs(pattern).max()), 1e-12)), 0, 1)
+        coloured = pattern.shape[-1] == 3
+        panels += [shown] if coloured else list(np.moveaxis(shown, -1, 0))
+        names += [title] if coloured else [f"{title}, {channel}" for channel in range(pattern.shape[-1])]
     columns = min(FILTERS_ACROSS, len(panels))
     rows = math.ceil(len(panels) / columns)
     panel_in = min(rcParams["figure.figsize"][0] / columns, 1.2)
     figure = Figure(
-        figsize=(max(panel_in * columns, NARROWEST_IN), (panel_in + 0.33) * rows + 0.3), layout="constrained"
+        figsize=(max(panel_in * columns, MIN_WIDTH_IN), (panel_in + 0.33) * rows + 0.3), layout="constrained"
     )
     figure.suptitle(heading)
     grid = figure.subplots(rows, columns, squeeze=False).ravel()
@@ -187,16 +194,3 @@ def plot_filters(patterns: Sequence[np.ndarray], titles: Sequence[str], *, headi
         axes.imshow(panel, cmap="gray", vmin=0, vmax=1, interpolation="nearest")
         axes.set_title(name)
     return figure
-
-
-def _panels(pattern: np.ndarray) -> list[np.ndarray]:
-    shown = np.clip(0.5 + pattern / (2 * max(float(np.abs(pattern).max()), 1e-12)), 0, 1)
-    return [shown] if pattern.shape[-1] == 3 else list(np.moveaxis(shown, -1, 0))
-
-
-def _names(pattern: np.ndarray, name: str) -> list[str]:
-    return [name] if pattern.shape[-1] == 3 else [f"{name}, {part}" for part in range(pattern.shape[-1])]
-
-
-def _outline(corners: Sequence[Sequence[float]]) -> Polygon:
-    return Polygon(corners, closed=True, fill=False, edgecolor="white", linewidth=1.0)

@@ -55,7 +55,7 @@ def serve(connection_fd: int, memory_fd: int) -> None:
             while True:
                 request = slots.next_request()
                 limit_resource(resource.RLIMIT_CPU, int(time.process_time() + settings.limits.cpu_s) + 1)
-                # Renewed for each video: caches that earlier videos filled, and threads, do not count against it.
+                # Set again for each video, so that caches filled by earlier videos do not count against it.
                 memory_limit.allow(settings.limits.memory_mb * 2**20 + request.threads * THREAD_BYTES)
                 _answer(preparer, request, slots, count)
     except (EOFError, BrokenPipeError, ConnectionResetError):
@@ -63,12 +63,12 @@ def serve(connection_fd: int, memory_fd: int) -> None:
 
 
 def _start_no_threads() -> None:
-    """Keep OpenCV and FFmpeg from starting threads by the number of cores; NumPy's are settled before it is imported.
+    """Keep OpenCV and FFmpeg from starting a thread per core; environment variables do the same for NumPy.
 
-    Each core has its own process. Here, two threads decode a clip no faster than one, and do a tenth more work.
+    Each core has its own process, in which two threads decode a clip no faster than one, with a tenth more work.
     """
     cv2.setNumThreads(1)
-    # PyAV has a setting for decoders only. This one applies to decoders, filters and converters alike.
+    # PyAV's own setting is for decoders only; this one also applies to filters and converters.
     ctypes.CDLL(av._core.__file__).av_cpu_force_count(1)
 
 

@@ -22,7 +22,7 @@ from multiprocessing.connection import Connection, wait
 
 import numpy as np
 
-from extractors.errors import Fault, VideoError
+from extractors.errors import Fault, VideoError, undecodable
 from extractors.faces.crops import Window
 from extractors.faces.track import FaceTrack
 from extractors.networks import SIDE_PX
@@ -34,7 +34,7 @@ log = logging.getLogger(__name__)
 SLOTS = 2  # one window is computed while another waits for the network
 HEAD_BYTES = mmap.PAGESIZE  # in front of the slots: a counter of progress
 # How often a silent child is checked.
-LOOK_S = 1.0
+CHECK_INTERVAL_S = 1.0
 # Exit status of a child whose video exceeds its memory limit.
 OUT_OF_MEMORY = 71
 # A child that the system killed (out of memory, perhaps because of other programs) deserves a second try.
@@ -48,7 +48,7 @@ ONE_THREAD = {f"{library}_NUM_THREADS": "1" for library in THREADED} | {"VECLIB_
 
 @dataclass(frozen=True)
 class Finished:
-    """All parts of a video have come; how long each stage took, in seconds."""
+    """All parts of a video have been sent; how long each stage took, in seconds."""
 
     seconds: dict[str, float]
 
@@ -104,7 +104,7 @@ class PreparerPool:
         self._running.close()
 
     def prepare(self, requests: Iterable[Request]) -> Iterator[tuple[int, Part | Again | Finished | VideoError]]:
-        """Yield the parts of all videos as they come; those of one video are in order.
+        """Yield the parts of all videos as they arrive; those of one video are in order.
 
         Args:
             requests: the videos; read one at a time, when a child is free.
@@ -134,11 +134,11 @@ class PreparerPool:
     def _speaking(self) -> list[tuple[_Child, _Task]]:
         """Return the children that have sent something, have died or are overdue, with their tasks."""
         busy = [(child, child.task) for child in self._children if child.task is not None]
-        ready = wait([child.connection for child, _ in busy], timeout=LOOK_S)
+        ready = wait([child.connection for child, _ in busy], timeout=CHECK_INTERVAL_S)
         return [(child, task) for child, task in busy if child.connection in ready or self._overdue(child, task)]
 
     def _overdue(self, child: _Child, task: _Task) -> str:
-        """Return why the child's video must be given up; empty if it need not be."""
+        """Return the reason for giving up the child's video; empty if there is none."""
         name, most = task.request.path.name, self._settings.limits.wall_s
         if time.monotonic() - task.began > most:
             return f"preparing {name} takes longer than limits.wall_s allows ({most:g} s)"
@@ -150,7 +150,7 @@ class PreparerPool:
     def _listen(self, child: _Child, task: _Task) -> Iterator[tuple[int, Part | Again | Finished | VideoError]]:
         if why := self._overdue(child, task):
             child.restart()
-            yield task.number, task.file.change() or VideoError("decode", "timeout", why)
+            yield task.number, task.file.change() or undecodable("timeout", why)
             return
         try:
             message = child.hear()
@@ -190,7 +190,7 @@ class PreparerPool:
             message = f"preparing {name} takes more memory than limits.memory_mb allows ({limits.memory_mb})"
         else:
             reason, message = "decoder_crashed", f"decoding {name} {_ended(status)}"
-        yield task.number, task.file.change() or VideoError("decode", reason, message)
+        yield task.number, task.file.change() or undecodable(reason, message)
 
 
 @dataclass(frozen=True)
@@ -276,7 +276,7 @@ class _Child:
         self._moved()
 
     def send(self, message: object) -> bool:
-        """Send a message; return whether it went out. `hear` reports a dead child."""
+        """Send a message; return whether it was sent. `hear` reports a dead child."""
         try:
             self.connection.send(message)
         except (BrokenPipeError, ConnectionResetError):
@@ -298,7 +298,7 @@ class _Child:
         return Motion(message.window, fields)
 
     def still_s(self) -> float:
-        """Return for how many seconds the child has made no progress."""
+        """Return the seconds since the child's last progress."""
         if int.from_bytes(self._memory[:8], sys.byteorder) != self._counted:
             self._moved()
         return time.monotonic() - self._since

@@ -10,9 +10,10 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from extractors.errors import VideoError
+from extractors.errors import undecodable
 from extractors.faces.crops import CropWindow, StaticCrop, Window, iter_crops, plan_static, plan_windows
 from extractors.faces.detector import FaceDetector
+from extractors.faces.recognizer import FaceRecognizer
 from extractors.faces.second_opinion import FaceSample
 from extractors.faces.settings import CropSettings, FaceModels, FaceSettings
 from extractors.faces.track import FaceTrack, track_faces
@@ -33,6 +34,7 @@ class PreparationSettings:
         optical_flow: its engine is never "auto". With "gpu", which runs in the process that has the GPU, windows
             come as grey frames; otherwise as optical flow.
         limits: the resources that a video may take.
+        recognizer: the face recognizer's file; without one, nobody is recognised after a cut.
     """
 
     face_models: FaceModels | None
@@ -41,6 +43,7 @@ class PreparationSettings:
     crops: CropSettings
     optical_flow: OpticalFlowSettings
     limits: Limits = DEFAULT_LIMITS
+    recognizer: Path | None = None
 
 
 @dataclass(frozen=True)
@@ -116,6 +119,7 @@ class Preparer:
         self._settings, self._on_progress = settings, on_progress
         self._computers: dict[int, OpticalFlowComputer] = {}
         self._resources = ExitStack()
+        self._recognizer = FaceRecognizer(settings.recognizer) if settings.recognizer is not None else None
 
     def __enter__(self) -> Preparer:
         if self._settings.face_models is not None:
@@ -127,7 +131,7 @@ class Preparer:
         self._resources.close()
 
     def prepare(self, request: Request, watch: Stopwatch) -> Iterator[Part]:
-        """Yield a video's parts as they come: its track, unless it is known, then crops and windows in order.
+        """Yield a video's parts: its track, unless it is known, then crops and windows in order.
 
         Args:
             request: the video.
@@ -144,7 +148,9 @@ class Preparer:
             # The time outside the detector is the decoder's.
             with watch.measure("decode"):
                 detector = _MeasuredDetector(self._detector, watch, self._on_progress)
-                track = track_faces(request.path, detector, settings.video, settings.faces, settings.limits)
+                track = track_faces(
+                    request.path, detector, settings.video, settings.faces, settings.limits, self._recognizer
+                )
             yield track
         windows = plan_windows(track, settings.crops)
         views = plan_static(track, settings.crops) if request.static else []
@@ -195,11 +201,11 @@ class Preparer:
 def _still_picture(path: Path, limits: Limits) -> np.ndarray:
     picture = cv2.imread(str(path), cv2.IMREAD_COLOR_RGB)
     if picture is None:
-        raise VideoError("decode", "no_frames", f"{path.name} does not decode as a picture")
+        raise undecodable("no_frames", f"{path.name} does not decode as a picture")
     height, width = picture.shape[:2]
     if height * width > limits.pixels:
         message = f"{path.name} is {width} x {height}; limits.pixels allows {limits.pixels:,} pixels"
-        raise VideoError("decode", "too_large", message)
+        raise undecodable("too_large", message)
     return picture
 
 

@@ -14,7 +14,7 @@ STAGES = ("decode", "faces", "optical flow", "ResNet-50", "I3D", "write")
 
 
 class Stopwatch:
-    """Adds up wall time by stage. Time in a nested stage counts for the nested stage only.
+    """Adds up wall time by stage. Time in a nested stage counts towards the nested stage only.
 
     Attributes:
         seconds: stage -> seconds so far.
@@ -27,7 +27,7 @@ class Stopwatch:
 
     @contextmanager
     def measure(self, stage: str) -> Iterator[None]:
-        """Count the time of the block for `stage`."""
+        """Count the time of the block towards `stage`."""
         self._book()
         self._running.append(stage)
         try:
@@ -42,7 +42,7 @@ class Stopwatch:
             self.seconds[stage] += more
 
     def iterate(self, stage: str, items: Iterable[Item]) -> Iterator[Item]:
-        """Yield items, and count the time that each takes to arrive for `stage`."""
+        """Yield items; count the time spent waiting for each towards `stage`."""
         waiting = iter(items)
         while True:
             with self.measure(stage):

@@ -36,7 +36,7 @@ class FinetuneReport:
         constant_error: of always predicting the training videos' mean.
         frozen_error: of the best linear head on the unchanged network (penalty chosen on the same videos).
         errors: after each epoch.
-        best_epoch: 1, 2, ...: the epoch whose weights the network has now; 0: no epoch was better, and it is unchanged.
+        best_epoch: epoch of the network's present weights, 1, 2, ...; 0 if no epoch was better and they are unchanged.
     """
 
     constant_error: float
@@ -74,13 +74,13 @@ def fine_tune(
     """
     import keras
 
-    _freeze_norms(model)
-    state = "frozen network"
-    features = {}
-    for video in (*training, *validation):
-        features[video] = _predict(model, read(video), settings.batch_size).mean(axis=0)
-        on_video(state)
-    head, frozen_error = _fit_head(features, labels, training, validation)
+    for layer in model.layers:
+        if isinstance(layer, keras.layers.BatchNormalization):
+            layer.trainable = False
+    tell = partial(on_video, "frozen network")
+    seen, held_out = (_predict(model, read, videos, settings, tell) for videos in (training, validation))
+    truth = labels[list(validation)]
+    head, frozen_error = _fit_head(seen, labels[list(training)], held_out, truth)
     crops = keras.Input((None, None, 3))
     network = keras.Model(crops, head(model(crops)))
     network.compile(keras.optimizers.Adam(settings.learning_rate), "mse", jit_compile=False)
@@ -92,7 +92,7 @@ def fine_tune(
         tell = partial(on_video, state)
         for batch, owners in _batches(read, training, settings, generator, tell):
             network.train_on_batch(_prepared(batch), labels[owners])
-        error = _validation_error(network, read, labels, validation, settings, tell)
+        error = float(np.mean((_predict(network, read, validation, settings, tell) - truth) ** 2))
         if error < min([frozen_error, *errors]):
             best_weights, best_epoch = model.get_weights(), epoch
         errors.append(error)
@@ -100,17 +100,8 @@ def fine_tune(
             break
     model.set_weights(best_weights)
     constant = labels[list(training)].mean(axis=0)
-    constant_error = float(np.mean((labels[list(validation)] - constant) ** 2))
+    constant_error = float(np.mean((truth - constant) ** 2))
     return FinetuneReport(constant_error, frozen_error, errors, best_epoch)
-
-
-def _freeze_norms(model: keras.Model) -> None:
-    """Freeze every BatchNorm; otherwise it would use each batch's statistics in training."""
-    import keras
-
-    for layer in model.layers:
-        if isinstance(layer, keras.layers.BatchNormalization):
-            layer.trainable = False
 
 
 def _prepared(crops: np.ndarray) -> np.ndarray:
@@ -120,27 +111,47 @@ def _prepared(crops: np.ndarray) -> np.ndarray:
     return prepared
 
 
-def _predict(network: keras.Model, crops: np.ndarray, batch_size: int) -> np.ndarray:
-    starts = range(0, len(crops), batch_size)
-    return np.concatenate([network.predict_on_batch(_prepared(crops[at : at + batch_size])) for at in starts])
+def _predict(
+    network: keras.Model,
+    read: Callable[[int], np.ndarray],
+    videos: Sequence[int],
+    settings: FinetuneSettings,
+    on_video: Callable[[], None],
+) -> np.ndarray:
+    """Return the network's outputs, averaged over each video's crops: [videos, outputs]."""
+    means = []
+    for video in videos:
+        crops = read(video)
+        batches = np.array_split(crops, range(settings.batch_size, len(crops), settings.batch_size))
+        means.append(np.concatenate([network.predict_on_batch(_prepared(batch)) for batch in batches]).mean(axis=0))
+        on_video()
+    return np.stack(means)
 
 
 def _fit_head(
-    features: dict[int, np.ndarray], labels: np.ndarray, training: Sequence[int], validation: Sequence[int]
+    seen: np.ndarray, labels: np.ndarray, held_out: np.ndarray, truth: np.ndarray
 ) -> tuple[keras.Model, float]:
-    """Fit a linear head by ridge regression, with the best penalty for the validation videos; return head and error."""
+    """Fit a linear head by ridge regression.
+
+    Args:
+        seen: features of the training videos, [n, D].
+        labels: of the same videos.
+        held_out: features of the validation videos, which choose the penalty.
+        truth: their labels.
+
+    Returns:
+        The head, and its error on the validation videos.
+    """
     import keras
     from sklearn.linear_model import Ridge
 
-    seen, held_out = (np.stack([features[video] for video in part]) for part in (training, validation))
     centre, scale = seen.mean(axis=0), seen.std(axis=0)
     scale = scale + 0.1 * scale.mean() + 1e-6  # features that hardly vary must not be amplified
     fits = []
     for penalty in RIDGE_PENALTIES:
-        ridge = Ridge(alpha=penalty).fit((seen - centre) / scale, labels[list(training)])
-        said = ridge.predict((held_out - centre) / scale).reshape(len(held_out), -1)
-        error = float(np.mean((said - labels[list(validation)]) ** 2))
-        fits.append((error, ridge))
+        ridge = Ridge(alpha=penalty).fit((seen - centre) / scale, labels)
+        predicted = ridge.predict((held_out - centre) / scale).reshape(truth.shape)
+        fits.append((float(np.mean((predicted - truth) ** 2)), ridge))
     best_error, best = min(fits, key=lambda fit: fit[0])
     dense = keras.layers.Dense(labels.shape[1])
     dense.build((None, len(centre)))
@@ -156,7 +167,7 @@ def _batches(
     generator: np.random.Generator,
     on_video: Callable[[], None],
 ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Give batches of crops, uint8 [n, side, side, 3], with the video of each; a thread reads ahead of the training."""
+    """Yield batches of crops, uint8 [n, side, side, 3], with the video of each crop; a thread reads ahead."""
     order = generator.permutation(np.asarray(videos))
     groups = [order[start : start + MIXED_VIDEOS] for start in range(0, len(order), MIXED_VIDEOS)]
 
@@ -179,20 +190,3 @@ def _batches(
                 yield batch, owners[chosen]
             for _ in group:
                 on_video()
-
-
-def _validation_error(
-    network: keras.Model,
-    read: Callable[[int], np.ndarray],
-    labels: np.ndarray,
-    videos: Sequence[int],
-    settings: FinetuneSettings,
-    on_video: Callable[[], None],
-) -> float:
-    """Return the mean squared error of predictions averaged over each video's crops."""
-    errors = []
-    for video in videos:
-        said = _predict(network, read(video), settings.batch_size).mean(axis=0)
-        errors.append(np.mean((said - labels[video]) ** 2))
-        on_video()
-    return float(np.mean(errors))

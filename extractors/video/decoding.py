@@ -1,14 +1,14 @@
-"""Decoding with FFmpeg: open a local file, decode its intact frames, and tell when each is shown."""
+"""Decoding with FFmpeg: open a local file, decode its intact frames, and compute when each is shown."""
 
 from __future__ import annotations
 
 import errno
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from fractions import Fraction
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 
 import av
@@ -18,18 +18,19 @@ from av.stream import Stream
 from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 
-from extractors.errors import VideoError
+from extractors.errors import undecodable
 from extractors.memory import not_enough_for, refusing_lack_of_memory
 from extractors.video.deinterlacing import deinterlaced
+from extractors.video.digests import sha256_of
 from extractors.video.limits import DEFAULT_LIMITS, Limits
 from extractors.video.main_stream import main_video
 from extractors.video.packet_order import PacketOrder
 
-# A clock that goes back by more than this was restarted (joined broadcast recordings). Less is disorder, which spans no
-# more frames than a decoder holds back.
+# A clock that jumps back by more than this was restarted (joined broadcast recordings). A smaller jump is disorder,
+# which spans no more frames than a decoder holds back.
 RESTART_S, RESTART_FRAMES = 1.0, 16
 # Key frames are at most 10 s apart (250 frames with common encoders); a longer lead means missing video.
-LONGEST_LEAD_S = 10.0
+MAX_LEAD_S = 10.0
 # Only these, by FFmpeg's names, begin in mid-stream by design; in others, such packets are damage.
 BROADCASTS = ("mpegts", "mpeg")
 # FFmpeg detects formats by content, not by name. Playlists (HLS, concat, DASH, image patterns) would make it read other
@@ -39,12 +40,10 @@ FORMATS = (
     "ivf,wtv,rm,m4v,h264,hevc,obu,mjpeg,jpeg_pipe,yuv4mpegpipe"
 )
 
-_CHUNK_BYTES = 2**20
-
 
 @dataclass(slots=True)
 class Tally:
-    """Counts of what was decoded from a file.
+    """Counts of the frames decoded from a file.
 
     Args:
         good: intact frames.
@@ -54,7 +53,7 @@ class Tally:
         others_s: end of the last packet of any other stream, by the file's clock.
         lead_s: time before the first key frame of a broadcast recording that begins in mid-stream; it depends on
             pictures that the file lacks.
-        share: decoded share of what the file promises, once known; NaN if it promises nothing.
+        share: decoded share of the promised frames or duration, once known; NaN if the file promises neither.
     """
 
     good: int = 0
@@ -85,30 +84,25 @@ def opened(path: Path | str, limits: Limits = DEFAULT_LIMITS) -> Iterator[tuple[
         reopen = partial(av.open, f"file:{path}", options=options, metadata_errors="replace")
         container = reopen()
     except (FileNotFoundError, PermissionError, IsADirectoryError) as error:
-        raise VideoError("decode", "unreadable", f"cannot open {name}: {error.strerror}") from error
+        raise undecodable("unreadable", f"cannot open {name}: {error.strerror}") from error
     except av.FFmpegError as error:
         if error.errno in (errno.ELOOP, errno.ENAMETOOLONG, errno.ENOTDIR):
-            raise VideoError("decode", "unreadable", f"cannot open {name}: {error.strerror}") from error
-        _raise_unless_the_video_is_to_blame(error, path)
-        raise VideoError(
-            "decode",
-            "not_a_video",
-            f"{name} ({Path(path).stat().st_size} bytes) cannot be read as a video: {error.strerror}",
-        ) from error
+            raise undecodable("unreadable", f"cannot open {name}: {error.strerror}") from error
+        _raise_unless_the_video_is_to_blame(error, path, sha256_of)
+        size = Path(path).stat().st_size
+        message = f"{name} ({size} bytes) cannot be read as a video: {error.strerror}"
+        raise undecodable("not_a_video", message) from error
     with refusing_lack_of_memory(path), container:
         stream = main_video(container, reopen)
         if stream is None:
-            raise VideoError("decode", "no_video", f"{name} has no video stream")
+            raise undecodable("no_video", f"{name} has no video stream")
         if stream.codec_context is None:
-            raise VideoError("decode", "unsupported", f"no decoder supports the video stream of {name}")
+            raise undecodable("unsupported", f"no decoder supports the video stream of {name}")
         codec = stream.codec_context
         if codec.width * codec.height > limits.pixels:
-            raise VideoError(
-                "decode",
-                "too_large",
-                f"{name} has pictures of {codec.width} x {codec.height} px, more than limits.pixels allows "
-                f"({limits.pixels:,})",
-            )
+            size_px = f"{codec.width} x {codec.height} px"
+            message = f"{name} has pictures of {size_px}, more than limits.pixels allows ({limits.pixels:,})"
+            raise undecodable("too_large", message)
         # Pictures may grow later; those that are too large then fail to decode.
         codec.options = {"max_pixels": str(limits.pixels)}
         # Frame threads decode ahead while the caller works on a frame.
@@ -184,15 +178,15 @@ def seconds(ticks: int, unit: Fraction | None) -> float:
     return float(ticks * unit) if unit is not None else 0.0
 
 
-def _raise_unless_the_video_is_to_blame(error: av.FFmpegError, path: Path | str) -> None:
-    """Let disk errors pass, because the video may be good and a retry may help. A lack of memory is `too_large`."""
+def _raise_unless_the_video_is_to_blame(
+    error: av.FFmpegError, path: Path | str, read_through: Callable[[Path], object]
+) -> None:
+    """Raise disk errors as they are, because the video may be good; lack of memory becomes too_large."""
     if isinstance(error, MemoryError):
         raise not_enough_for(path) from error
     if isinstance(error, OSError):
-        # FFmpeg reports "input/output error" for damaged files as well: reading the file tells whether the disk fails.
-        with Path(path).open("rb") as stream:
-            while stream.read(_CHUNK_BYTES):
-                pass
+        # FFmpeg reports "input/output error" for damaged files as well. Reading the whole file shows if the disk fails.
+        read_through(Path(path))
 
 
 def _duration_s(frame: VideoFrame, stream: VideoStream) -> float:
@@ -222,8 +216,8 @@ class _Lead:
         if self._key_s is None or first.pts is None:
             return 0.0
         lead_s = self._key_s - self._start_s
-        decodes = seconds(first.pts, first.time_base) < self._key_s  # in whatever way
-        return 0.0 if decodes or not 0 < lead_s <= LONGEST_LEAD_S else lead_s
+        decodes = seconds(first.pts, first.time_base) < self._key_s
+        return 0.0 if decodes or not 0 < lead_s <= MAX_LEAD_S else lead_s
 
 
 def _whole_frames(container: InputContainer, stream: VideoStream, tally: Tally) -> Iterator[VideoFrame]:
@@ -231,6 +225,7 @@ def _whole_frames(container: InputContainer, stream: VideoStream, tally: Tally) 
     streams = [stream] if stream.duration is not None else list(container.streams)
     packets = container.demux(streams)
     order, lead = PacketOrder(stream), _Lead()
+    read_through_once = cache(sha256_of)  # a damaged video may raise such an error for each of its packets
     while True:
         try:
             packet = next(packets, None)
@@ -248,7 +243,7 @@ def _whole_frames(container: InputContainer, stream: VideoStream, tally: Tally) 
             # The end: PyAV flushes the streams in order, and fails on those that appeared during the file.
             return
         except av.FFmpegError as error:
-            _raise_unless_the_video_is_to_blame(error, container.name.removeprefix("file:"))
+            _raise_unless_the_video_is_to_blame(error, container.name.removeprefix("file:"), read_through_once)
             tally.broken += tally.good > 0
             continue
         for frame in frames:

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import av
 from av.video.frame import VideoFrame
 
-from extractors.errors import VideoError
+from extractors.errors import undecodable
 from extractors.memory import is_lack_of_memory
 
 
@@ -71,9 +71,8 @@ class _Filter:
         if is_lack_of_memory(error):
             return error
         width, height, pixels = self._layout
-        return VideoError(
-            "decode", "unsupported", f"cannot deinterlace {pixels} pictures of {width} x {height} px: {error.strerror}"
-        )
+        message = f"cannot deinterlace {pixels} pictures of {width} x {height} px: {error.strerror}"
+        return undecodable("unsupported", message)
 
 
 def _layout(frame: VideoFrame) -> tuple[int, int, str]:

@@ -7,7 +7,7 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 
-from extractors.errors import VideoError
+from extractors.errors import VideoError, undecodable
 
 _CHUNK_BYTES = 2**20
 
@@ -30,9 +30,9 @@ def sha256_of(path: Path, on_chunk: Callable[[], None] = lambda: None) -> str:
 class FileWatch:
     """Detects whether a file's bytes differ from a digest at any time between the start and the end of the watch.
 
-    Bytes that differ at the end show in the digest, whatever the file's times are. Bytes that differed only for a while
-    show in the time of the last status change, which programs cannot set and which renaming updates as well. The inode
-    number is unsuitable: some network file systems change it from time to time.
+    Bytes that differ at the end are found by the digest. Bytes that differed only for a while are found by the time of
+    the last status change, which programs cannot set and which renaming updates as well. The inode number is
+    unsuitable: some network file systems change it from time to time.
 
     Args:
         path: the file.
@@ -63,11 +63,11 @@ class FileWatch:
             if sha256 == self._sha256:
                 why = "its bytes differed for a while, or it was written to"
         message = f"{self._path.name} changed while it was read: {why}; the next run tries it again"
-        return VideoError("decode", "file_changed", message)
+        return undecodable("file_changed", message)
 
 
 def _state(path: Path) -> tuple[int, int, int] | None:
-    """Return what changes with a file's bytes, or with the file behind a name; None if the file is missing."""
+    """Return size and times, which change with the bytes or when the file is replaced; None if it is missing."""
     try:
         found = os.stat(path)
     except OSError:

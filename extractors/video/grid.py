@@ -1,4 +1,4 @@
-"""Video files as pictures on a regular time grid: upright, with square pixels, and no gap unnoticed."""
+"""Video files as pictures on a regular time grid: upright, with square pixels, and checked for gaps."""
 
 from __future__ import annotations
 
@@ -9,16 +9,15 @@ from pathlib import Path
 import av
 import numpy as np
 
-from extractors.errors import VideoError
+from extractors.errors import undecodable
 from extractors.video.decoding import Tally, opened, pictures, promised_frames, promised_s, reached_s, seconds, shown
 from extractors.video.limits import DEFAULT_LIMITS, Limits
 from extractors.video.settings import VideoSettings
 from extractors.video.upright import Canvas
 
 # Containers such as Matroska round times to milliseconds; coarser ticks are the frame rate itself.
-COARSEST_ROUNDING_S = 0.001
+MAX_ROUNDING_S = 0.001
 EXACT_S = 1e-6
-
 
 DEFAULT_SETTINGS = VideoSettings()
 
@@ -68,21 +67,15 @@ def grid_frames(
         k = 0
         # The times of the first frame and of each later one may be off by half a tick.
         tick_s = seconds(1, stream.time_base)
-        tolerance_s = tick_s if EXACT_S <= tick_s <= COARSEST_ROUNDING_S else EXACT_S
+        tolerance_s = tick_s if EXACT_S <= tick_s <= MAX_ROUNDING_S else EXACT_S
         for frame, start_s, end_s in shown(pictures(container, stream, tally), stream):
             if thresholds is not None and end_s - start_s > thresholds.max_still_s:
-                raise VideoError(
-                    "decode",
-                    "timestamps",
-                    f"one frame, at {start_s:.1f} s, would be shown for {end_s - start_s:.1f} s "
-                    f"(at most {thresholds.max_still_s:g} s allowed)",
-                )
+                allowed = f"(at most {thresholds.max_still_s:g} s allowed)"
+                message = f"one frame, at {start_s:.1f} s, would be shown for {end_s - start_s:.1f} s {allowed}"
+                raise undecodable("timestamps", message)
             if max(tally.total, k) > limits.frames:
-                raise VideoError(
-                    "decode",
-                    "too_large",
-                    f"{Path(path).name} has more frames than limits.frames allows ({limits.frames:,})",
-                )
+                message = f"{Path(path).name} has more frames than limits.frames allows ({limits.frames:,})"
+                raise undecodable("too_large", message)
             upright = canvas.place(frame)
             tally.shown_s = end_s
             if k / fps >= end_s - tolerance_s:
@@ -92,7 +85,7 @@ def grid_frames(
                 yield picture
                 k += 1
         if k == 0:
-            raise _no_frames(path)
+            raise undecodable("no_frames", f"no frame of {Path(path).name} decodes")
         if thresholds is not None:
             _check_whole(container, stream, tally, thresholds)
 
@@ -115,10 +108,6 @@ def _largest(path: Path | str, limits: Limits) -> tuple[int, int] | None:
         return max(sizes, key=math.prod, default=None)
 
 
-def _no_frames(path: Path | str) -> VideoError:
-    return VideoError("decode", "no_frames", f"no frame of {Path(path).name} decodes")
-
-
 def _check_whole(
     container: av.container.InputContainer, stream: av.video.stream.VideoStream, tally: Tally, thresholds: VideoSettings
 ) -> None:
@@ -130,22 +119,12 @@ def _check_whole(
     elif duration_s > 0:
         tally.share = min(1.0, reached / duration_s)
     if reached < thresholds.min_decoded_share * duration_s:
-        raise VideoError(
-            "decode",
-            "truncated",
-            f"only {reached:.2f} s of {duration_s:.2f} s can be decoded "
-            f"(at least {thresholds.min_decoded_share:.0%} needed)",
-        )
+        needed = f"(at least {thresholds.min_decoded_share:.0%} needed)"
+        raise undecodable("truncated", f"only {reached:.2f} s of {duration_s:.2f} s can be decoded {needed}")
     # Broken frames count here; they have their own rule.
     if tally.total < thresholds.min_frames_share * frames:
-        raise VideoError(
-            "decode",
-            "truncated",
-            f"only {tally.total} of {frames} frames exist (at least {thresholds.min_frames_share:.0%} needed)",
-        )
+        needed = f"(at least {thresholds.min_frames_share:.0%} needed)"
+        raise undecodable("truncated", f"only {tally.total} of {frames} frames exist {needed}")
     if tally.broken > thresholds.max_broken_share * tally.total:
-        raise VideoError(
-            "decode",
-            "damaged",
-            f"{tally.broken} of {tally.total} frames are broken (at most {thresholds.max_broken_share:.0%} allowed)",
-        )
+        allowed = f"(at most {thresholds.max_broken_share:.0%} allowed)"
+        raise undecodable("damaged", f"{tally.broken} of {tally.total} frames are broken {allowed}")

@@ -14,7 +14,7 @@ from av.video.stream import VideoStream
 WITHOUT_PRESENTATION = ("avi", "asf")
 
 # Packets without a frame; no decoder holds back this many.
-_MOST_WAITING = 1024
+_MAX_WAITING = 1024
 
 
 class PacketOrder:
@@ -29,7 +29,7 @@ class PacketOrder:
 
     def __init__(self, stream: VideoStream) -> None:
         self._by_decoding = stream.container.format.name in WITHOUT_PRESENTATION
-        self._waiting: deque[_Stamp] | None = deque(maxlen=_MOST_WAITING)
+        self._waiting: deque[_Stamp] | None = deque(maxlen=_MAX_WAITING)
         self._lag: int | None = None
         self._delay: int | None = None
 

@@ -12,32 +12,22 @@ REVISION = 2  # part of the cache key: raise it if the pictures of a file change
 class VideoSettings(BaseModel, frozen=True, extra="forbid"):
     """How video is sampled, and how much of a file may be missing or broken."""
 
-    fps: float = Field(
-        default=25.0, gt=0.0, le=240.0, description="Frames per second of the grid on which every video is sampled."
-    )
+    fps: float = Field(25.0, gt=0, le=240, description="Frames per second of the grid on which videos are sampled.")
     min_decoded_share: float = Field(
-        default=0.95,
-        ge=0.0,
-        le=1.0,
-        description="Share of the duration promised by the file that must decode, else the video is refused.",
+        0.95, ge=0, le=1, description="Share of the promised duration that must decode, otherwise the video is refused."
     )
     min_frames_share: float = Field(
-        default=0.7,
-        ge=0.0,
-        le=1.0,
-        description="Share of the frames promised by the file that must decode, else the video is refused. Some "
-        "encoders promise a frame for each repetition of the one before.",
+        0.7,
+        ge=0,
+        le=1,
+        description="Share of the promised frames that must decode, otherwise the video is refused. Some encoders "
+        "promise a frame for each repetition of the previous one.",
     )
     max_broken_share: float = Field(
-        default=0.02,
-        ge=0.0,
-        le=1.0,
-        description="Share of frames that may be broken; the last good frame stands in for a broken one.",
+        0.02, ge=0, le=1, description="Share of frames that may be broken; the last good frame replaces a broken one."
     )
     max_still_s: float = Field(
-        default=10.0,
-        gt=0.0,
-        description="Seconds that one frame may be shown for; a longer time means lost video or broken timestamps.",
+        10.0, gt=0, description="Seconds that one frame may be shown; more means lost video or broken timestamps."
     )
 
     @property

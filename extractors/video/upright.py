@@ -11,7 +11,7 @@ from av.video.frame import VideoFrame
 from av.video.reformatter import Colorspace, VideoReformatter
 from av.video.stream import VideoStream
 
-from extractors.errors import VideoError
+from extractors.errors import undecodable
 from extractors.memory import is_lack_of_memory
 from extractors.video.pixel_shape import PixelShape
 
@@ -89,8 +89,7 @@ class Upright:
             frame, self.stored_width, self.stored_height, "rgb24", src_colorspace=_colorspace(frame), threads=1
         ).to_ndarray()
         turned = cv2.transpose(stored) if self.transposed else stored
-        if self.flip_x or self.flip_y:
-            turned = cv2.flip(turned, {(True, True): -1, (True, False): 1, (False, True): 0}[self.flip_x, self.flip_y])
+        turned = turned[:: -1 if self.flip_y else 1, :: -1 if self.flip_x else 1]
         # FFmpeg pads rows, and MediaPipe mistakes the padding for pixels.
         return np.ascontiguousarray(turned)
 
@@ -133,7 +132,7 @@ class Canvas:
         except av.FFmpegError as error:
             if is_lack_of_memory(error):
                 raise
-            raise VideoError("decode", "unsupported", f"cannot convert {frame.format.name} pictures to RGB") from error
+            raise undecodable("unsupported", f"cannot convert {frame.format.name} pictures to RGB") from error
         width, height = self._size or (upright.width, upright.height)
         if (upright.width, upright.height) != (width, height):
             left, top = (width - upright.width) // 2, (height - upright.height) // 2

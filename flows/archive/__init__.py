@@ -1,1 +1,1 @@
-"""What is known of an archive: its videos, clips, labels, families, models and scores."""
+"""An archive and what a store knows about it: videos, tokens, labels, families, models and scores."""

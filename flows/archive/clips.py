@@ -1,4 +1,4 @@
-"""Cached tokens of videos, static and dynamic together, as the model takes them."""
+"""Cached tokens of videos, static and dynamic together, as the model's input."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ import numpy as np
 
 from extractors.faces.quality import QUALITY
 from flows.archive.families import Families
-from flows.config.settings import RunConfig
 from fusion.clips.tokens import ClipTokens
 from storage.errors import StoreError
+from storage.files.paths import StorePath
 from storage.shards.features import VideoFeatures
 from storage.shards.store import FeatureStore
 
@@ -25,34 +25,30 @@ class CachedClip:
     """One video's tokens, and the other facts that its score states.
 
     Args:
-        tokens: what the model takes.
         sha256: digest of the video's bytes, in hex.
-        face_coverage: share of grid frames on which the main person's face was detected, 0 to 1.
-        facts: the other known facts of `extractors.faces.quality.Quality`; empty for features older than them.
+        quality: the known facts of `extractors.faces.quality.Quality`; features older than them have the face coverage
+            only.
     """
 
     tokens: ClipTokens
     sha256: str
-    face_coverage: float
-    facts: Mapping[str, float]
+    quality: Mapping[str, float]
 
 
-def ready_videos(config: RunConfig, families: Families, wanted: Mapping[str, str]) -> list[str]:
-    """Find the videos that have both kinds of tokens, made from the bytes that are requested (video_id -> SHA-256)."""
-    store = FeatureStore(config.store.path)
+def ready_videos(root: StorePath, families: Families, wanted: Mapping[str, str]) -> list[str]:
+    """Return the videos that have both kinds of tokens of the wanted bytes (video_id -> SHA-256)."""
+    store = FeatureStore(root)
     done = [store.done(family) for family in (families.static, families.dynamic)]
     return [video for video, sha256 in wanted.items() if all(known.get(video) == sha256 for known in done)]
 
 
-def read_clips(config: RunConfig, families: Families, ready: Sequence[str]) -> Iterator[CachedClip]:
+def read_clips(root: StorePath, families: Families, ready: Sequence[str]) -> Iterator[CachedClip]:
     """Read the tokens of videos, each once, in the order of their shards; at most 1,024 are in memory at a time.
 
     Args:
-        config: of the run; it names the store.
-        families: of the features.
         ready: from `ready_videos`.
     """
-    store = FeatureStore(config.store.path)
+    store = FeatureStore(root)
     shard_of = store.shard_of(families.static)
     known = sorted((video for video in ready if video in shard_of), key=lambda video: shard_of[video].stem)
     for first in range(0, len(known), VIDEOS_AT_A_TIME):
@@ -60,18 +56,16 @@ def read_clips(config: RunConfig, families: Families, ready: Sequence[str]) -> I
 
 
 class StoredClips:
-    """Tokens of videos for training, read from the store whenever they are requested.
+    """Tokens of videos for training, read from the store on demand.
 
     See `fusion.clips.sources.ClipSource`.
 
     Args:
-        config: of the run; it names the store.
-        families: of the features.
         ready: N videos, from `ready_videos`; their positions are the clips' numbers.
     """
 
-    def __init__(self, config: RunConfig, families: Families, ready: Sequence[str]) -> None:
-        self._store = FeatureStore(config.store.path)
+    def __init__(self, root: StorePath, families: Families, ready: Sequence[str]) -> None:
+        self._store = FeatureStore(root)
         self._families = families
         self._ready = ready
 
@@ -124,5 +118,5 @@ def _joined(store: FeatureStore, families: Families, videos: Sequence[str]) -> I
             ((dynamic.start_s + dynamic.end_s) / 2).astype(np.float32),
         )
         known = {name: float(static.quality[name][0]) for name in QUALITY if name in static.quality}
-        facts = {name: value for name, value in known.items() if not math.isnan(value)}
-        yield CachedClip(tokens, static.video_sha256, facts.pop("face_coverage"), facts)
+        quality = {name: value for name, value in known.items() if not math.isnan(value)}
+        yield CachedClip(tokens, static.video_sha256, quality)

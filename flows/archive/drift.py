@@ -1,4 +1,4 @@
-"""How scores have changed since the last model or the last run: the summary that people look at first."""
+"""How scores have changed since the previous model version and since earlier runs."""
 
 from __future__ import annotations
 
@@ -27,7 +27,6 @@ class Drift:
         previous: the earlier population in words: a model, or the videos of earlier runs.
         current: the later population.
         previous_videos, videos: number of scores in each.
-        traits: the comparison of each of the five.
     """
 
     previous: str
@@ -38,14 +37,10 @@ class Drift:
 
 
 def drifts_of(root: str | StorePath, model: ModelReference) -> list[Drift]:
-    """Compare a model's scores with those of the last version that has any, and its last run's with earlier runs'.
-
-    Args:
-        root: the store's folder.
-        model: the model of the scores.
+    """Compare a model's scores with those of the previous version that has any, and its last run's with earlier runs'.
 
     Returns:
-        At most one comparison of each kind, in this order; an empty list if there is nothing to compare.
+        At most one comparison of each kind, in this order.
     """
     store = ScoreStore(root)
     scores = _population(store.read(model.name, model.version))
@@ -85,17 +80,17 @@ def drift_table(drift: Drift) -> Table:
     )
     chance = psi_by_chance(drift.previous_videos, drift.videos)
     if chance >= PSI_SHIFT:
-        table.caption += f" With so few videos chance alone makes it about {chance:.1f}: look at the means and at KS."
+        table.caption += f" With so few videos chance alone gives about {chance:.1f}: look at the means and at KS."
     table.caption_justify = "left"
     return table
 
 
 @dataclass(frozen=True, eq=False)
 class _Population:
-    """Scores of one model, reduced to the needs of a comparison because archives have millions.
+    """Scores of one model, kept compactly because archives have millions.
 
     Args:
-        rows: place of each video, by its id and the digest of its bytes; other bytes make another video.
+        rows: index of each video, by its id and the digest of its bytes.
         traits: float32 [N, 5].
         scored_at: int64 [N], seconds since 1970; 0 if it was not recorded.
     """

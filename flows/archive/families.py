@@ -1,8 +1,7 @@
-"""The feature families of a configuration: the one place where settings become cache keys."""
+"""The feature families of a configuration: here settings become cache keys."""
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,59 +15,46 @@ from extractors.faces.quality import QUALITY
 from extractors.faces.settings import FaceModels
 from extractors.faces.track import FACE_ROW
 from extractors.optical_flow.computer import OpticalFlowComputer
-from flows.config.settings import RunConfig
-from flows.session import console
+from flows.config.settings import RunConfig, Weights
 from flows.session.errors import UserError
 from storage.files.paths import StorePath
 from storage.shards.family import Family
 from storage.shards.store import FeatureStore
 
-log = logging.getLogger(__name__)
-
-FACE_ASSET, FULL_RANGE_ASSET = "face_detector", "face_detector_full_range"
-CHECK_ASSETS: dict[str, str] = {"yunet": "yunet", "landmarks": "face_landmarks"}
+FACE_ASSET, FULL_RANGE_ASSET, CHECK_ASSET = "face_detector", "face_detector_full_range", "yunet"
 Part = Literal["faces", "static", "dynamic"]
 PARTS: tuple[Part, ...] = ("faces", "static", "dynamic")
 
 
 @dataclass(frozen=True)
 class Families:
-    """The three families of one configuration; a family's settings include those of the families it is made from."""
+    """The three families of one configuration. A family's settings include those of the families it is made from."""
 
     faces: Family
     static: Family
     dynamic: Family
 
     @property
-    def face_check(self) -> str | None:
-        """The second detector that confirmed the faces; None in features of before it could be chosen."""
-        check = self.faces.settings["faces"].get("check")
-        return None if check is None else str(check)
-
-    @property
     def features(self) -> str:
-        """Keys of the features behind a score, as the trait CSV states them."""
+        """Return the keys of the features behind a score, as in the trait CSV."""
         return f"static:{self.static.key} dynamic:{self.dynamic.key}"
 
 
 def families_of(config: RunConfig) -> Families:
     """Return the families of a configuration whose `weights` are settled (see `settle_weights`).
 
-    If `faces.check` is "auto", the check that this machine has counts.
-
-    The key represents the numbers that a model sees, so float16 features have another key than float32 features. With
-    one key for both, a run with another `store.dtype` would add to the existing features, and models and scores would
-    come from a mixture that nothing records. The price is that float32 features are computed again for float16.
+    Float16 features have other keys than float32 features: with one key for both, models and scores could come from a
+    mixture that nothing records. The price is that float16 features are not made from existing float32 features.
     """
-    weights = settled_weights(config)
+    weights = settled_weights(config.weights)
     known = catalog.known_assets()
     faces = {
         "video": config.video.numerics,
-        "faces": {**config.faces.numerics, "check": settled_check(config)},
+        "faces": config.faces.numerics,
         "networks": {name: known[name].digest for name in face_assets(config)},
     }
     crops = {"faces": faces, "crops": config.crops.model_dump(mode="json")}
-    # Rounding changes the numbers. Boxes of faces are never rounded, and float32 leaves the settings unchanged.
+    # Boxes of faces are never rounded. For float32 there is no entry, so that older stores stay valid.
     kept = {} if config.store.dtype == "float32" else {"kept_as": config.store.dtype}
     motion = {
         **OpticalFlowComputer.from_settings(config.optical_flow).numerics,
@@ -99,10 +85,6 @@ def families_of(config: RunConfig) -> Families:
 def stored_families(root: str | StorePath, metadata: Mapping[str, Any]) -> Families:
     """Return the families that a model was trained on, as the store describes them, whatever the present settings.
 
-    Args:
-        root: the store's folder.
-        metadata: of the model.
-
     Raises:
         UserError: the store no longer has these features.
     """
@@ -112,9 +94,9 @@ def stored_families(root: str | StorePath, metadata: Mapping[str, Any]) -> Famil
     except KeyError as error:
         raise UserError(
             f"{root} has no features static:{metadata['static_key']} dynamic:{metadata['dynamic_key']}, on which this "
-            "model was trained; run `traitline extract` with the settings of that time"
+            "model was trained; run `traitline extract` with the same settings as then"
         ) from error
-    # Facts were added over time. The oldest features have only the coverage, and their boxes have none.
+    # Facts were added over time. The oldest features have only the coverage, and their boxes have no facts.
     known = tuple(name for name in static.quality if name in QUALITY)
     facts = known if len(known) > 1 else ()
     settings = static.settings["faces"]
@@ -125,23 +107,14 @@ def stored_families(root: str | StorePath, metadata: Mapping[str, Any]) -> Famil
 
 
 def settle_weights(config: RunConfig, needs: Sequence[Part] = PARTS) -> RunConfig:
-    """Replace `auto` by the best that this machine can get, and check that the needed assets are present.
-
-    This concerns `weights` and `faces.check`.
+    """Replace `weights: auto` by the best weights that are available, and check that the needed assets are present.
 
     Raises:
-        extractors.assets.AssetError: an asset cannot be found; the message says where to put it.
+        extractors.assets.AssetError: an asset is missing; the message says where to put it.
         UserError: a fine-tuned network and the other networks have different base weights.
     """
-    settled = _with_check(_without_auto(config), needs)
+    settled = _without_auto(config)
     _resolve(settled, needs)
-    if (config.faces.check, settled.faces.check) == ("auto", "landmarks"):
-        console.say(
-            "Faces: checked by the network for face landmarks, because YuNet is not available here: it takes more "
-            "things for faces, and knows fewer profiles. The features have keys of their own. `traitline assets "
-            "fetch yunet` gets YuNet; --set faces.check=landmarks chooses this check and silences this line.",
-            style="yellow",
-        )
     if settled.static.weights is not None:
         base = find_own(settled.static.weights, settled.assets).base
         if base != settled.weights:
@@ -153,7 +126,7 @@ def settle_weights(config: RunConfig, needs: Sequence[Part] = PARTS) -> RunConfi
 
 
 def _without_auto(config: RunConfig) -> RunConfig:
-    """Choose pretrained weights if all networks can get them, needed or not: together they determine the key."""
+    """Choose pretrained weights only if both networks have them: together they determine the key."""
     if config.weights != "auto":
         return config
     pretrained = config.model_copy(update={"weights": "pretrained"})
@@ -164,68 +137,15 @@ def _without_auto(config: RunConfig) -> RunConfig:
     return pretrained
 
 
-def _with_check(config: RunConfig, needs: Sequence[Part]) -> RunConfig:
-    """Settle `faces.check: auto`, fetching YuNet if no check is on this machine."""
-    if config.faces.check != "auto" or "faces" not in needs:
-        return config
-    check = settled_check(config)
-    yunet = catalog.known_assets()[CHECK_ASSETS["yunet"]]
-    if check == "yunet" and catalog.find(yunet, config.assets) is None:
-        try:
-            catalog.resolve(yunet.name, folder=asset_folder(config, yunet.name))
-        except AssetError as error:
-            log.info("%s", error)
-            check = "landmarks"
-    return config.model_copy(update={"faces": config.faces.model_copy(update={"check": check})})
-
-
-def settled_weights(config: RunConfig) -> Literal["pretrained", "random"]:
-    """Return the weights of a configuration that `settle_weights` has settled.
+def settled_weights(weights: Weights) -> Literal["pretrained", "random"]:
+    """Return weights that `settle_weights` has settled.
 
     Raises:
         ValueError: they are still "auto".
     """
-    if config.weights == "auto":
+    if weights == "auto":
         raise ValueError("weights must be settled first: see settle_weights")
-    return config.weights
-
-
-def settled_check(config: RunConfig) -> Literal["yunet", "landmarks"]:
-    """Return the check for false faces; for "auto" the one whose file is on this machine, preferably YuNet.
-
-    Without either it is YuNet, which other machines have that extract features with these settings.
-    """
-    if config.faces.check != "auto":
-        return config.faces.check
-    known = catalog.known_assets()
-    has_yunet, has_landmarks = (catalog.find(known[name], config.assets) is not None for name in CHECK_ASSETS.values())
-    return "landmarks" if has_landmarks and not has_yunet else "yunet"
-
-
-def face_assets(config: RunConfig) -> tuple[str, ...]:
-    """Return the names of the assets that finding faces needs."""
-    full_range = () if config.faces.model == "short" else (FULL_RANGE_ASSET,)
-    return (FACE_ASSET, *full_range, CHECK_ASSETS[settled_check(config)])
-
-
-def face_models(config: RunConfig) -> FaceModels:
-    """Return the files of the networks that find faces, each checked.
-
-    Raises:
-        extractors.assets.AssetError: one is damaged or unavailable.
-    """
-
-    def path(name: str) -> Path:
-        (file,) = catalog.known_assets()[name].files
-        return catalog.resolve(name, folder=asset_folder(config, name)) / file.name
-
-    check = settled_check(config)
-    return FaceModels(
-        path(FACE_ASSET),
-        None if config.faces.model == "short" else path(FULL_RANGE_ASSET),
-        path(CHECK_ASSETS[check]),
-        check,
-    )
+    return weights
 
 
 def static_weights(config: RunConfig) -> str:
@@ -233,9 +153,29 @@ def static_weights(config: RunConfig) -> str:
     return config.static.weights if config.static.weights is not None else config.weights
 
 
-def asset_folder(config: RunConfig, name: str) -> Path | None:
-    """Return the folder in which the user keeps this asset, if the settings name one."""
-    return config.assets / name if config.assets is not None else None
+def asset_folder(assets: Path | None, name: str) -> Path | None:
+    """Return the folder in which the user keeps this asset, if the setting `assets` names one for all of them."""
+    return assets / name if assets is not None else None
+
+
+def face_assets(config: RunConfig) -> tuple[str, ...]:
+    """Return the names of the assets that finding faces needs."""
+    return (FACE_ASSET, CHECK_ASSET) if config.faces.model == "short" else (FACE_ASSET, FULL_RANGE_ASSET, CHECK_ASSET)
+
+
+def face_models(config: RunConfig) -> FaceModels:
+    """Return the files of the networks that find and check faces.
+
+    Raises:
+        extractors.assets.AssetError: one cannot be found.
+    """
+
+    def path(name: str) -> Path:
+        (file,) = catalog.known_assets()[name].files
+        return catalog.resolve(name, folder=asset_folder(config.assets, name)) / file.name
+
+    full_range = path(FULL_RANGE_ASSET) if FULL_RANGE_ASSET in face_assets(config) else None
+    return FaceModels(path(FACE_ASSET), full_range, path(CHECK_ASSET))
 
 
 def _resolve(config: RunConfig, needs: Sequence[Part]) -> None:
@@ -247,12 +187,11 @@ def _resolve(config: RunConfig, needs: Sequence[Part]) -> None:
     for part in needs:
         for name in names.get(part, ()):
             try:
-                catalog.resolve(name, folder=asset_folder(config, name))
+                catalog.resolve(name, folder=asset_folder(config.assets, name))
             except AssetError as error:
-                if part == "faces":  # needed whatever the weights are
+                if part == "faces":  # needed with any weights
                     raise
                 raise AssetError(
-                    f"{error}. To try everything without them, give --weights random, or --weights auto, which "
-                    "`traitline demo` uses and which uses random ones if no others are available: such scores mean "
-                    "nothing"
+                    f"{error}. For a trial without them, give --weights random; or --weights auto, as in `traitline "
+                    "demo`, which falls back to random weights: such scores mean nothing"
                 ) from error

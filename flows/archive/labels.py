@@ -1,4 +1,4 @@
-"""The label file of a run, and messages about labels and videos that do not match."""
+"""The labels of a run, and messages about labels and videos that do not match."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from flows.archive.families import Families, families_of
-from flows.archive.refusals import AllRefusedError, in_words, refusal_reasons, without_features
+from flows.archive.outcomes import AllRefusedError, refusal_reasons, without_features
 from flows.archive.videos import VideoFile
 from flows.config.settings import RunConfig
 from flows.session import console
@@ -20,7 +20,7 @@ from fusion.labels.read import Labels, read_labels
 
 
 def labels_of(config: RunConfig) -> tuple[Path, Labels]:
-    """Read the labels that the settings name. Return their path and the labels.
+    """Return the path and the contents of the labels that the settings name.
 
     Raises:
         UserError: none are named.
@@ -32,7 +32,7 @@ def labels_of(config: RunConfig) -> tuple[Path, Labels]:
 
 
 def check_labels_meet(config: RunConfig, videos: Sequence[VideoFile]) -> None:
-    """Check, before hours of work, that some label belongs to a video; the weights of `config` are settled.
+    """Check, before hours of work, that at least one label belongs to a video; the weights of `config` are settled.
 
     Raises:
         UserError: no label does.
@@ -47,16 +47,16 @@ def check_labels_meet(config: RunConfig, videos: Sequence[VideoFile]) -> None:
 def nothing_labelled(
     config: RunConfig, families: Families, videos: Sequence[VideoFile], labels: Labels, matched: LabelledVideos
 ) -> UserError:
-    """Build the error for labels none of which belongs to a video with features; its message names the true cause."""
+    """Build the error if no label belongs to a video with features; its message names the true cause."""
     wanted = set(matched.video_ids)
-    reasons = refusal_reasons(config, families, videos)
+    reasons = refusal_reasons(config.store.path, families, videos)
     if reasons.total() == len(videos):
-        return AllRefusedError(without_features(config, families, videos))
+        return AllRefusedError(without_features(config.store.path, families, videos))
     if not wanted:
-        refused = f"{counted(reasons.total(), 'video')} refused ({in_words(reasons)}), and " if reasons else ""
+        refused = f"{counted(reasons.total(), 'video')} refused ({console.tally(reasons)}), and " if reasons else ""
         return UserError(refused + _no_match(config.labels, labels, [video.video_id for video in videos]))
     labelled = [video for video in videos if video.video_id in wanted]
-    return UserError(f"no labelled video has features: {without_features(config, families, labelled)}")
+    return UserError(f"no labelled video has features: {without_features(config.store.path, families, labelled)}")
 
 
 def _no_match(path: Path | None, labels: Labels, video_ids: Sequence[str]) -> str:
@@ -75,11 +75,11 @@ def digest_of(path: Path) -> str:
     return hashlib.sha256("".join(lines).encode()).hexdigest()
 
 
-def say_unmatched(title: str, matched: LabelledVideos) -> None:
-    """Report videos without a label, and labels without a video if that may be a mistake.
+def report_unmatched(title: str, matched: LabelledVideos) -> None:
+    """Report videos without a label, and labels without a video.
 
-    Labels of a whole data set with a folder of some of its clips are not a mistake: if every video is labelled, labels
-    without a video are reported only if they are few.
+    If all videos are labelled, labels without a video are reported only if they are few: people often use the labels of
+    a whole data set for some of its clips.
     """
     found, unlabelled, unused = (len(names) for names in (matched.video_ids, matched.unlabelled, matched.unused))
     videos = counted(found + unlabelled + len(matched.ambiguous), "video")

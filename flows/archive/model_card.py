@@ -1,4 +1,4 @@
-"""Describes a trained model in words, for recipients of an exported one and for `traitline models show`."""
+"""Describes a trained model in words: limits of its use, and the model card of an export."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ INTENDED = (
 )
 NOT_FOR = (
     "decisions about people in employment, education, justice or health care",
-    "finding out who somebody is or how somebody really is: it was trained on the impressions of viewers, with all "
-    "their prejudice about age, sex, skin colour, clothing and speech",
-    "faces of people who do not know of it",
+    "finding out who somebody is or what somebody is really like: it was trained on the impressions of viewers, with "
+    "all their prejudices about age, sex, skin colour, clothing and speech",
+    "faces of people who do not know about it",
 )
-RANDOM = "the feature networks had RANDOM weights, so its scores show that everything works and mean nothing else"
+RANDOM = "the feature networks had RANDOM weights, so its scores only show that everything works"
 
 
 def limits(metadata: Mapping[str, Any]) -> list[str]:
@@ -29,9 +29,11 @@ def limits(metadata: Mapping[str, Any]) -> list[str]:
     if metadata.get("weights") == "random":
         found.insert(0, f"Not for anything but a trial: {RANDOM}.")
     if metadata.get("validation_loss") is None:
-        found.append("Nobody knows how well it does on people whom it has not seen: it was trained without validation.")
+        found.append("Its performance on unseen people is unknown: it was trained without validation.")
     if metadata.get("subjects_known") is False:
-        found.append("Its measures flatter it: the labels do not say who is in a clip, so people may be in both parts.")
+        found.append(
+            "Its measures are too good: the labels do not say who is in a clip, so people may be in both parts."
+        )
     return found + [f"Warning of its training: {warning}." for warning in metadata.get("warnings", ())]
 
 
@@ -46,8 +48,6 @@ def write_card(
 
     Args:
         path: of the file, which is replaced if it exists.
-        model: the model.
-        metadata: of the model.
         files: names of the exported files.
         inputs: name, dtype, shape and meaning of each input.
     """

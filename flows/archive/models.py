@@ -1,9 +1,12 @@
-"""Finds the model of the store that a name or the settings refer to."""
+"""References to models of the store."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
+from flows.archive.families import Families
 from flows.config.settings import RunConfig
 from flows.session.errors import UserError, did_you_mean
 from storage.errors import StoreError, UnreachableError
@@ -32,10 +35,6 @@ def trains(config: RunConfig) -> bool:
 
 def find_model(root: str | StorePath, reference: str) -> ModelReference:
     """Find a model by NAME (its latest version), NAME/3, NAME/latest or NAME/ALIAS.
-
-    Args:
-        root: the store's folder.
-        reference: as above.
 
     Raises:
         UserError: there is no such model; the message names the existing ones.
@@ -68,10 +67,20 @@ def chosen_model(config: RunConfig) -> ModelReference:
     lacking = [name for name, kind in _FROM_TRAINING.items() if not isinstance(metadata.get(name), kind)]
     if lacking:
         raise UserError(
-            f"{model} does not come from `traitline train`: its metadata.json lacks {', '.join(lacking)}; name another "
+            f"{model} was not made by `traitline train`: its metadata.json lacks {', '.join(lacking)}; name another "
             "model with --model"
         )
     return model
+
+
+def check_features(model: ModelReference, metadata: Mapping[str, Any], families: Families) -> None:
+    """Raise UserError if a model, given with its metadata, was trained on other features than these."""
+    if (metadata["static_key"], metadata["dynamic_key"]) != (families.static.key, families.dynamic.key):
+        raise UserError(
+            f"{model} was trained on features static:{metadata['static_key']} dynamic:{metadata['dynamic_key']}, but "
+            f"these settings give {families.features}; use the settings that it was trained with (weights: "
+            f"{metadata['weights']})"
+        )
 
 
 def _words(serializer: ModelSerializer, name: str) -> list[str]:

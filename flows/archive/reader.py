@@ -1,4 +1,4 @@
-"""Single videos read through a child process, so that no video can harm or hang the process that draws or trains."""
+"""Reads single videos in a child process, so that no video can crash or hang the process that draws or trains."""
 
 from __future__ import annotations
 
@@ -9,11 +9,30 @@ from pathlib import Path
 import numpy as np
 
 from extractors.errors import VideoError
+from extractors.faces.settings import FaceModels
 from extractors.faces.track import FaceTrack
 from extractors.preparation.pool import Again, Finished, PreparerPool
 from extractors.preparation.preparer import FaceCrop, Frame, Motion, Part, PreparationSettings, Request
 from flows.archive.families import face_models
 from flows.config.settings import RunConfig
+
+
+def preparation_of(config: RunConfig, models: FaceModels | None, *, engine: str) -> PreparationSettings:
+    """Return the settings for child processes that prepare videos.
+
+    Args:
+        config: the settings of the run.
+        models: files of the networks for faces; None if no faces are to be found.
+        engine: of the optical flow, not "auto".
+    """
+    return PreparationSettings(
+        face_models=models,
+        video=config.video,
+        faces=config.faces,
+        crops=config.crops,
+        optical_flow=config.optical_flow.model_copy(update={"engine": engine}),
+        limits=config.limits,
+    )
 
 
 class VideoReader:
@@ -25,15 +44,8 @@ class VideoReader:
     """
 
     def __init__(self, config: RunConfig, *, finds_faces: bool = False) -> None:
-        settings = PreparationSettings(
-            face_models=face_models(config) if finds_faces else None,
-            video=config.video,
-            faces=config.faces,
-            crops=config.crops,
-            # With this engine the child sends grey frames. The callers need optical flow in pixels, and compute it.
-            optical_flow=config.optical_flow.model_copy(update={"engine": "gpu"}),
-            limits=config.limits,
-        )
+        # With the engine "gpu" the child sends grey frames. The callers need optical flow in pixels, and compute it.
+        settings = preparation_of(config, face_models(config) if finds_faces else None, engine="gpu")
         self._pool = PreparerPool(settings, 1, config.extract.stall_s)
 
     def __enter__(self) -> VideoReader:

@@ -1,4 +1,4 @@
-"""Calibration of a new model on people who were kept from its training."""
+"""Calibration of a new model on people who were held out from its training."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from flows.archive.clips import VIDEOS_AT_A_TIME, CachedClip, read_clips
 from flows.archive.families import Families
 from flows.config.settings import RunConfig
 from flows.session.errors import UserError
+from fusion.settings import UncertaintySettings
 from fusion.uncertainty.intervals import ClipQuality, Uncertainty, calibrate
 from fusion.uncertainty.reliability import check_reliability
 
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
 def quality_of(clips: Sequence[CachedClip]) -> ClipQuality:
     """Return the quality of clips as arrays."""
     return ClipQuality(
-        np.array([clip.face_coverage for clip in clips]),
+        np.array([clip.quality["face_coverage"] for clip in clips]),
         np.array([len(clip.tokens.static) for clip in clips]),
         np.array([len(clip.tokens.dynamic) for clip in clips]),
     )
@@ -43,8 +44,7 @@ def uncertainty_of(
     Args:
         config: thresholds and the seed.
         families: features that the model was trained on.
-        model: the model.
-        held_out: N videos kept from training; without any, there are no intervals.
+        held_out: N videos held out from training; without any, there are no intervals.
         labels: float32 [N, 5].
         subjects: the person in each.
         centre: float [5], mean of the training labels.
@@ -54,7 +54,7 @@ def uncertainty_of(
     row_of = {video_id: row for row, video_id in enumerate(held_out)}
     scores = np.empty(labels.shape)
     quality = ClipQuality(*(np.empty(len(held_out)) for _ in range(3)))
-    for clips, some_scores in _scored(read_clips(config, families, held_out), model):
+    for clips, some_scores in _scored(read_clips(config.store.path, families, held_out), model):
         rows = [row_of[clip.tokens.video_id] for clip in clips]
         scores[rows] = some_scores
         found = quality_of(clips)
@@ -73,10 +73,10 @@ def uncertainty_of(
     return Uncertainty(settings=config.uncertainty, calibration=calibration, reliability=reliability)
 
 
-def stored_uncertainty(config: RunConfig, metadata: Mapping[str, Any]) -> Uncertainty:
-    """Read the uncertainty from a model's metadata; a model without it gets the thresholds of the settings."""
+def stored_uncertainty(settings: UncertaintySettings, metadata: Mapping[str, Any]) -> Uncertainty:
+    """Read the uncertainty from a model's metadata, or use the thresholds of the settings if it has none."""
     if "uncertainty" not in metadata:
-        return Uncertainty(settings=config.uncertainty, calibration=None)
+        return Uncertainty(settings=settings, calibration=None)
     try:
         return Uncertainty.model_validate(metadata["uncertainty"])
     except ValidationError as error:

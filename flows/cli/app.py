@@ -1,7 +1,4 @@
-"""The command `traitline`.
-
-Steps are imported only after the settings are validated: Prefect alone takes a second to import.
-"""
+"""The command `traitline`. Commands import heavy modules only after checking the settings."""
 
 from __future__ import annotations
 
@@ -34,7 +31,7 @@ app = typer.Typer(
     epilog="Example: `traitline run --videos clips --labels labels.csv --store store --out traits.csv`",
 )
 other_app = typer.Typer()
-config_app = typer.Typer(no_args_is_help=True, help="Look at the settings.")
+config_app = typer.Typer(no_args_is_help=True, help="Show the settings.")
 app.add_typer(pipeline_app)
 app.add_typer(other_app)
 app.add_typer(config_app, name="config")

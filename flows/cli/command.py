@@ -1,16 +1,17 @@
-"""One command from start to end: settings, quiet libraries, a log, errors in one line, the exit status."""
+"""The frame of every command: settings, log, one-line errors and the exit status."""
 
 from __future__ import annotations
 
 import logging
 import traceback
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import typer
 
+from flows.cli.options import SETTING_OF
 from flows.config.load import existing_store, keep_settings, load_config
 from flows.config.settings import RunConfig
 from flows.session import console, stopping
@@ -24,7 +25,7 @@ EXIT_BUG = 70  # EX_SOFTWARE of sysexits.h
 
 @contextmanager
 def one_line_for_mistakes() -> Iterator[None]:
-    """Show a user's mistake, or a full disk, as one line and end with its exit status, `typer.Exit`."""
+    """Show a user's mistake, or a full disk, as one line, and raise `typer.Exit` with its exit status."""
     try:
         yield
     except Exception as error:
@@ -50,6 +51,12 @@ def plain_command() -> Iterator[None]:
         raise typer.Exit(stopping.EXIT_INTERRUPTED) from error
 
 
+def given(ctx: typer.Context) -> dict[str, Any]:
+    """Return the settings file, the assignments and the overriding options of a command, as `command` takes them."""
+    flags = {SETTING_OF[name]: value for name, value in ctx.params.items() if name in SETTING_OF}
+    return {"config": ctx.params["config"], "assignments": ctx.params["assignments"], "flags": flags}
+
+
 @contextmanager
 def command(
     name: str,
@@ -58,37 +65,34 @@ def command(
     flags: Mapping[str, Any] | None = None,
     *,
     makes_store: bool = False,
-    checks_videos: bool = False,
-    if_stopped: str = "what is done is kept, and the same command goes on from there",
+    check: Callable[[RunConfig], object] | None = None,
+    if_stopped: str = "finished work is kept, and the same command continues from there",
 ) -> Iterator[RunConfig]:
     """Load the settings and run the block as a command with a log.
 
-    Everything that libraries write goes to STORE/runs/<time>-<name>.log, beside the settings. On object storage, where
-    files cannot be appended to, the log appears when the command ends.
+    The output of libraries goes to STORE/runs/<time>-<name>.log, beside the settings. On object storage, where files
+    cannot be appended to, the log appears when the command ends.
 
     Args:
-        name: of the command, for the names of its log and settings.
-        config, assignments, flags: see `load_config`.
+        name: of the command; part of the names of its log and settings.
         makes_store: whether the command may create the store; otherwise a missing store is an error.
-        checks_videos: whether the videos that the settings name must exist before anything is written.
-        if_stopped: what becomes of the work if the user stops the command.
+        check: called with the settings before anything is written; raises the user's mistakes.
+        if_stopped: said if the user stops the command.
 
     Raises:
         typer.Exit: with the exit status, unless it is 0.
     """
-    with one_line_for_mistakes():
+    with plain_command():
         settings = load_config(config, flags=flags, assignments=assignments)
-        if checks_videos:
-            from flows.archive.videos import check_videos
-
-            check_videos(settings)
+        if check is not None:
+            check(settings)
         if not makes_store:
             existing_store(settings.store.path)
         log = keep_settings(settings, name)
     with local_log(log) as file:
         with one_line_for_mistakes():
             console.silence_libraries(file)
-        # A scheduler's SIGTERM is handled like Ctrl-C: open files are closed, and so is the command's Prefect server.
+        # Handle a scheduler's SIGTERM like Ctrl-C, so that open files and the command's Prefect server are closed.
         stopping.listen()
         with _errors_in_one_line(log, if_stopped):
             yield settings
@@ -105,8 +109,8 @@ def _errors_in_one_line(log: StorePath, if_stopped: str) -> Iterator[None]:
         if isinstance(error, KeyboardInterrupt) or stopping.asked():
             console.complain(f"stopped; {if_stopped}")
             raise typer.Exit(stopping.EXIT_INTERRUPTED) from error
-        # The last line of defence: the user sees one line, and the log has the traceback.
+        # The user sees one line; the log has the traceback.
         logging.getLogger(__name__).error("%s", traceback.format_exc())
         fault = console.one_line(f"{type(error).__name__}: {error}")
-        console.complain(f"a fault in the program ({fault}); see {log}")
+        console.complain(f"internal error ({fault}); see {log}")
         raise typer.Exit(EXIT_BUG) from error

@@ -1,4 +1,4 @@
-"""Options that several commands share, and commands whose arguments are names of files."""
+"""Options that several commands share, and a command class for arguments that are names of files."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ ASSIGNMENTS = Annotated[
 # Each of these overrides one setting.
 VIDEOS = Annotated[
     Path | None,
-    typer.Option(help="Folder of videos, with its subfolders; or a list of them, .txt, .csv, .tsv or .parquet."),
+    typer.Option(help="Folder of videos, with its subfolders; or a list of them: .txt, .csv, .tsv or .parquet."),
 ]
 VIDEOS_ROOT = Annotated[
     Path | None, typer.Option(help="Folder that the paths in a list are relative to; by default the list's own.")
@@ -29,6 +29,22 @@ STORE_PATH = Annotated[str | None, typer.Option("--store", help="Folder of the s
 OUT = Annotated[str | None, typer.Option(help="File to write, .csv or .parquet.")]
 MODEL = Annotated[str | None, typer.Option(help="The model: NAME, NAME/VERSION or NAME/ALIAS.")]
 WEIGHTS = Annotated[str | None, typer.Option(help="pretrained, random (for trials only) or auto.")]
+
+SETTING_OF = {
+    "videos": "videos",
+    "videos_root": "videos_root",
+    "labels": "labels",
+    "store": "store.path",
+    "out": "out",
+    "model": "model",
+    "weights": "weights",
+    "columns": "export.columns",
+    "since": "export.since",
+    "until": "export.until",
+    "clips": "report.clips",
+    "frames": "report.frames",
+}
+"""Parameters of commands that override a setting, with its name."""
 
 # For commands that read no settings.
 STORE = Annotated[str, typer.Option(help="Folder of the store, or s3://bucket/folder.")]
@@ -45,14 +61,14 @@ PICTURE = Annotated[Picture, typer.Option("--format", help="Format of the pictur
 
 
 class CommandOnFiles(TyperCommand):
-    """A command whose arguments are names of videos or files, which can begin with a dash as options do.
+    """A command whose arguments are names of files, which may begin with a dash like options.
 
-    A word of one dash and more than one letter is a name, and so is a word of two dashes with a dot, such as
-    "--a0.mp4", unless it is an option. Real options have no dots in their names, so a mistyped one is still an error.
+    A word with one dash and several letters is a name, and so is a word with two dashes and a dot, such as "--a0.mp4".
+    Options have no dots in their names, so a mistyped option is still an error.
     """
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        """Put arguments behind `--`, after which no word is read as an option."""
+        """Move arguments behind `--`, so that none of them is read as an option."""
         options = {word: option for option in self.params if isinstance(option, TyperOption) for word in option.opts}
         chosen: list[str] = []
         arguments: list[str] = []

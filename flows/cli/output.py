@@ -10,8 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from extractors.preparation.stopwatch import STAGES
-from flows.config.settings import RunConfig
-from flows.session.console import one_line, summary
+from flows.session.console import one_line, summary, tally
 
 if TYPE_CHECKING:
     from flows.archive.videos import Archive
@@ -21,42 +20,32 @@ if TYPE_CHECKING:
 
 def show_extraction(report: ExtractReport, videos: Archive) -> None:
     """Print counts of videos and of other files found, and the time by stage."""
-    from flows.archive.refusals import in_words
-    from flows.archive.videos import counts
 
-    rows: list[tuple[str, str | Text]] = [
-        ("extracted", f"{report.extracted:,}"),
-        ("refused", f"{report.failed:,}" + (f": {in_words(report.reasons)}" if report.reasons else "")),
-        ("in the store before", f"{report.cached:,}"),
-    ]
-    if report.by_others:
-        rows.append(("done by other runs", f"{report.by_others:,}"))
-    if report.refused_before:
-        rows.append(("refused before", f"{report.refused_before:,} (see `traitline failures list`)"))
+    rows: list[tuple[str, str | Text]] = [*report.rows()]
     if videos.unread:
         rows.append(("not read", one_line(", ".join(sorted(videos.unread)))))
     if videos.passed_over:
-        rows.append(("passed over", one_line(counts(videos.passed_over))))
+        rows.append(("passed over", one_line(tally(videos.passed_over))))
     if report.seconds:
         rows.append(("seconds of work", time_line(report.seconds)))
     summary("Videos", rows)
 
 
-def show_run(config: RunConfig, report: RunReport, videos: Archive) -> None:
+def show_run(weights: str, report: RunReport, videos: Archive) -> None:
     """Summarise a run and say where its results are."""
     if report.extraction is not None:
         show_extraction(report.extraction, videos)
     count = report.export.scored + sum(report.export.reasons.values())
-    weights = Text(config.weights)
-    if config.weights == "random":
-        weights = Text.assemble((config.weights, "bold yellow"), ", a trial only")
+    shown = Text(weights)
+    if weights == "random":
+        shown = Text.assemble((weights, "bold yellow"), ", a trial only")
     summary(
         "Done",
         [
             ("model", str(report.model)),
             ("scored", f"{report.export.scored} of {count}, {report.scored_now} of them now"),
             *(("", f"{count} without a score: {reason}") for reason, count in report.export.reasons.items()),
-            ("weights", weights),
+            ("weights", shown),
             ("CSV", str(report.export.path)),
             ("report", str(report.report)),
         ],
@@ -70,15 +59,15 @@ def time_line(seconds: dict[str, float]) -> str:
     return ", ".join(parts)
 
 
-_FOLDED_LETTERS = 16  # on a line of a cell at least
+_FOLDED_LETTERS = 16  # minimum width of a folded column
 _UNITS = ("B", "kB", "MB", "GB", "TB")
 
 
 def show_table(table: Table) -> None:
-    """Print to the standard output, in full width unless a terminal limits it.
+    """Print a table to the standard output, in full width unless a terminal limits it.
 
-    No cell is truncated, because two names may differ only in their ends: text is folded, and numbers stay whole. If
-    even that is too wide for the screen, each row becomes a list of its cells.
+    No cell is truncated, because two names may differ only at their ends: text is folded, and numbers stay whole. If
+    that is still too wide for the screen, each row becomes a list of its cells.
     """
     output = Console(highlight=False, markup=False, emoji=False)  # as in flows.session.console
     needed = 1
@@ -98,7 +87,7 @@ def show_table(table: Table) -> None:
 
 
 def _as_lists(table: Table) -> Table:
-    """The same table with a line for each cell, and an empty line between rows."""
+    """Convert a table to one with a line for each cell, and an empty line between rows."""
     grid = Table.grid("", "", padding=(0, 2))
     grid.title, grid.title_justify, grid.caption, grid.caption_justify = table.title, "left", table.caption, "left"
     headings = [" ".join(str(column.header).split()) for column in table.columns]

@@ -9,6 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from difflib import get_close_matches
+from importlib.resources.abc import Traversable
 from pathlib import Path
 from typing import Any
 
@@ -16,13 +17,12 @@ import yaml
 from pydantic import BaseModel, ValidationError
 
 from flows.config.settings import RunConfig
-from flows.config.yaml_text import RepeatedKeyError, parse_yaml
 from flows.session.errors import UserError, did_you_mean
 from storage.files.commit import commit_file
 from storage.files.paths import StorePath
 from storage.layout import open_store
 
-# What PyYAML raises for text that is not YAML, or whose values have a wrong tag (`!!int x`, `!!bool x`).
+# Raised by PyYAML for text that is not YAML, or for values with a wrong tag (`!!int x`, `!!bool x`).
 _NOT_YAML = (yaml.YAMLError, ValueError, KeyError, IndexError, AttributeError, TypeError, OverflowError, RecursionError)
 
 
@@ -30,6 +30,34 @@ _NOT_YAML = (yaml.YAMLError, ValueError, KeyError, IndexError, AttributeError, T
 _SHORT = reprlib.Repr()
 _SHORT.maxstring = _SHORT.maxother = 200
 _MOST_NAMED = 5
+_MERGE = "tag:yaml.org,2002:merge"
+
+
+class RepeatedKeyError(yaml.YAMLError):
+    """A key occurs twice in one mapping; the message names it and both lines."""
+
+
+class UniqueKeyLoader(yaml.SafeLoader):
+    """The safe loader, except that it refuses repeated keys, of which PyYAML silently keeps the last."""
+
+    def compose_mapping_node(self, anchor: Any) -> yaml.MappingNode:
+        """Compose a mapping, in which merge keys (`<<`) are not resolved yet: they may repeat keys."""
+        node = super().compose_mapping_node(anchor)
+        lines: dict[tuple[str, str], int] = {}
+        for key, _ in node.value:
+            if not isinstance(key, yaml.ScalarNode) or key.tag == _MERGE:
+                continue
+            first, line = lines.get((key.tag, key.value)), key.start_mark.line + 1
+            if first is not None:
+                where = f"in lines {first} and {line}" if first != line else f"twice in line {line}"
+                raise RepeatedKeyError(f"{key.value} occurs {where}; keep one")
+            lines[key.tag, key.value] = line
+        return node
+
+
+def parse_yaml(text: str) -> Any:
+    """Read one document. Raises what `yaml.safe_load` raises, and RepeatedKeyError."""
+    return yaml.load(text, Loader=UniqueKeyLoader)  # noqa: S506 - a safe loader
 
 
 def load_config(
@@ -50,9 +78,9 @@ def load_config(
         assignments: "dotted.name=value" with the value in YAML.
 
     Raises:
-        UserError: the file cannot be read, or names or values are not known; names the origin of each, and the rule.
+        UserError: the file cannot be read, or a name or value is wrong; the message gives its origin and the rule.
     """
-    tree = _read_yaml(path) if path is not None else {}
+    tree = _read_tree(path) if path is not None else {}
     origins = _Origins(path, {})
     for kind, values in (("parameter {}", parameters), ("--{}", flags)):
         for name, value in (values or {}).items():
@@ -77,27 +105,36 @@ def load_config(
         raise UserError(" ".join(_explain(error, origins).split())) from error
     if mistaken := list(_booleans_as_numbers(tree, config)):
         raise UserError(
-            "; ".join(f"setting {name}{origins.of(name)}: a number is wanted; got {value}" for name, value in mistaken)
+            "; ".join(f"setting {name}{origins.of(name)}: must be a number; got {value}" for name, value in mistaken)
         )
     return config
 
 
 def dump_config(config: RunConfig) -> str:
-    """The effective tree as commented YAML that `load_config` reads back."""
+    """Format the effective settings as commented YAML that `load_config` can read."""
     return "\n".join(_lines(config, "")) + "\n"
 
 
-def _read_yaml(path: Path) -> dict[str, Any]:
+def read_yaml(path: Traversable, kind: str) -> Any:
+    """Read a YAML file of some kind.
+
+    Raises:
+        UserError: it cannot be read, is not YAML, or repeats a key.
+    """
     try:
-        tree = parse_yaml(path.read_text(encoding="utf-8"))
+        return parse_yaml(path.read_text(encoding="utf-8"))
     except OSError as error:
-        raise UserError(f"cannot read the settings file {path}: {error.strerror}") from error
+        raise UserError(f"cannot read the {kind} {path}: {error.strerror}") from error
     except RepeatedKeyError as error:
         raise UserError(f"{path}: {error}") from error
     except _NOT_YAML as error:
         place = f", line {mark.line + 1}" if (mark := getattr(error, "problem_mark", None)) else ""
         reason = " ".join(str(getattr(error, "problem", None) or error).split())
         raise UserError(f"{path}{place} is not YAML: {reason}") from error
+
+
+def _read_tree(path: Path) -> dict[str, Any]:
+    tree = read_yaml(path, "settings file")
     if tree is None:
         return {}
     if not isinstance(tree, dict):
@@ -106,7 +143,7 @@ def _read_yaml(path: Path) -> dict[str, Any]:
 
 
 def _booleans_as_numbers(given: Any, taken: Any, name: str = "") -> Iterator[tuple[str, bool]]:
-    """Names and values of settings that say yes or no where pydantic has made 1 or 0 of it."""
+    """Yield names and values of booleans that pydantic has converted to numbers."""
     if isinstance(given, bool):
         if not isinstance(taken, bool):
             yield name, given
@@ -124,18 +161,17 @@ class _Origins:
     """Where each setting comes from, for error messages.
 
     Args:
-        path: of the settings file, if there is one.
-        given: dotted name -> what gave it, for all that is laid over the file.
+        given: dotted name -> origin, for all values that override the file.
     """
 
     path: Path | None
     given: dict[str, str]
 
     def assign(self, tree: dict[str, Any], name: str, value: Any, origin: str) -> None:
-        """Set a value in the tree; settings that a whole section does not name keep their values.
+        """Set a value, or the given settings of a section, in the tree.
 
         Raises:
-            UserError: one of the sections that the name stands in is a value.
+            UserError: one of the enclosing sections is a value.
         """
         if isinstance(value, dict) and _settings_in(name):
             for inner, part in value.items():
@@ -156,7 +192,7 @@ class _Origins:
         self.given[name] = origin
 
     def of(self, name: str) -> str:
-        """The origin of this setting, or of those in this section, in brackets; empty if unknown."""
+        """Return the origin of this setting, or of the settings in this section, in brackets; empty if unknown."""
         inside = [by for known, by in self.given.items() if known.startswith(f"{name}.")]
         around = [by for known, by in self.given.items() if f"{name}.".startswith(f"{known}.")]
         found = list(dict.fromkeys(around[-1:] if around else inside))
@@ -166,7 +202,7 @@ class _Origins:
 
 
 def _line_of(path: Path, name: str) -> int | None:
-    """The line of the settings file in which this setting stands, or else the innermost section around it."""
+    """Return the line of this setting in the settings file, or that of the innermost enclosing section."""
     try:
         node = yaml.compose(path.read_text(encoding="utf-8"), Loader=yaml.SafeLoader)
     except (OSError, *_NOT_YAML):
@@ -208,7 +244,7 @@ def _mistake(details: dict[str, Any], origins: _Origins) -> str:
 
 
 def _nearest_setting(name: str) -> str:
-    """A question whether a setting of a like name was meant: there, or in another section."""
+    """Ask whether a setting with a similar name was meant, in the same section or in another one."""
     section, _, last = name.rpartition(".")
     there = did_you_mean(last, _settings_in(section))
     if there:
@@ -237,7 +273,7 @@ def _shown(value: Any) -> str:
     try:
         return _SHORT.repr(value)
     except ValueError:  # Python writes no number of more than 4,300 digits
-        return "a far too long number"
+        return "a number that is too long"
 
 
 def _lines(model: BaseModel, indent: str) -> list[str]:
@@ -258,17 +294,17 @@ def _summary(model: BaseModel) -> str:
 
 
 def existing_store(root: str | StorePath) -> StorePath:
-    """Find a store. Raises UserError if it does not exist, StoreError if the folder is not a store."""
+    """Return an existing store. Raises UserError if there is none, StoreError if the folder is not a store."""
     folder = open_store(root)
     if not folder.is_dir():
         raise UserError(
-            f"there is no store {root}; give its folder with --store DIR, or make one with `traitline extract`"
+            f"there is no store {root}; give its folder with --store DIR, or create one with `traitline extract`"
         )
     return folder
 
 
 def keep_settings(config: RunConfig, name: str) -> StorePath:
-    """Write the settings of a command to STORE/runs, and return the path of its log beside them."""
+    """Write a command's settings to STORE/runs, and return the path of its log, beside them."""
     folder = open_store(config.store.path) / "runs"
     stamp = datetime.now(UTC).strftime("%Y%m%dT%H%M%S%f")
     with commit_file(folder / f"{stamp}-{name}.yaml") as temporary:

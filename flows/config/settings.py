@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from datetime import datetime
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, Field, PlainSerializer, PlainValidator
+from pydantic import AwareDatetime, BaseModel, BeforeValidator, Field, PlainSerializer, PlainValidator, model_validator
 
 from extractors.dynamic.settings import DynamicSettings
 from extractors.faces.settings import CropSettings, FaceSettings
@@ -13,7 +14,6 @@ from extractors.optical_flow.parameters import OpticalFlowSettings
 from extractors.static.settings import FinetuneSettings, StaticSettings
 from extractors.video.limits import Limits
 from extractors.video.settings import VideoSettings
-from flows.config.export import ExportSettings
 from fusion.settings import EvaluateSettings, TrainSettings, UncertaintySettings
 from storage.files.paths import StorePath, store_path
 
@@ -25,7 +25,9 @@ def _place(value: object) -> StorePath:
 
 
 Place = Annotated[StorePath, PlainValidator(_place), PlainSerializer(str)]
-"""Where something lies: a path on this machine, or an address on object storage."""
+"""A path on this machine, or an address on object storage."""
+
+Weights = Literal["pretrained", "random", "auto"]
 
 
 class StoreSettings(BaseModel, frozen=True, extra="forbid"):
@@ -40,13 +42,13 @@ class StoreSettings(BaseModel, frozen=True, extra="forbid"):
     )
     dtype: Literal["float32", "float16"] = Field(
         "float32",
-        description="Kept numbers of new static and dynamic features; float16 halves the bytes, changes a number by "
-        "at most 0.05 % of itself, and has keys of its own.",
+        description="Type of the numbers of new static and dynamic features; float16 halves the size, changes numbers "
+        "by at most 0.05 %, and has separate keys.",
     )
 
 
 class ExtractSettings(BaseModel, frozen=True, extra="forbid"):
-    """How the archive is worked through."""
+    """How the archive is processed."""
 
     runner: Literal["local", "processes", "dask"] = Field(
         "local",
@@ -57,13 +59,13 @@ class ExtractSettings(BaseModel, frozen=True, extra="forbid"):
         None,
         ge=1,
         description="Worker processes of runner processes, or of Dask's own cluster if there is no address (count); "
-        "by default one per GPU, or 2 without one.",
+        "by default one per GPU, or 2 without GPUs.",
     )
     address: str | None = Field(
-        None, description="Dask's scheduler, as in tcp://host:8786; without one, runner dask starts a cluster here."
+        None, description="Dask's scheduler, as in tcp://host:8786; without it, runner dask starts a cluster here."
     )
     resources: dict[str, float] = Field(
-        {}, description="What each shard takes of a Dask worker, as in {GPU: 1} for `dask worker --resources GPU=1`."
+        {}, description="Resources of a Dask worker for each shard, as in {GPU: 1} for `dask worker --resources GPU=1`."
     )
     shard_size: int = Field(64, ge=1, description="Videos per shard, which is the unit of commits (count).")
     retry_failed: bool = Field(False, description="Retry videos that were refused before with the same settings.")
@@ -74,24 +76,57 @@ class ExtractSettings(BaseModel, frozen=True, extra="forbid"):
         "that the worker may use, and no more than there are videos.",
     )
     stall_s: float = Field(
-        120, gt=0, description="Seconds without progress after which preparing a video is broken off, reason timeout."
+        120,
+        gt=0,
+        description="Seconds without progress after which preparing a video stops, with the reason timeout.",
     )
     max_failed_fraction: float = Field(
-        0.5, ge=0, le=1, description="The run fails when more than this share of the videos it worked on was refused."
+        0.5, ge=0, le=1, description="The run fails if more than this share of its videos is refused."
     )
+
+
+def _names(value: object) -> object:
+    return [name.strip() for name in value.split(",")] if isinstance(value, str) else value
+
+
+class ExportSettings(BaseModel, frozen=True, extra="forbid"):
+    """Which scores and columns go into an export."""
+
+    columns: Annotated[tuple[str, ...], BeforeValidator(_names)] | None = Field(
+        None, min_length=1, description="Columns, in this order, as a list or with commas between; by default all."
+    )
+    since: AwareDatetime | None = Field(
+        None, description="Only scores from this time on: ISO 8601 with its zone, 2026-01-31T00:00+01:00."
+    )
+    until: AwareDatetime | None = Field(None, description="Only scores from before this time, likewise.")
+
+    @model_validator(mode="after")
+    def _has_length(self) -> ExportSettings:
+        if self.since is not None and self.until is not None and self.since >= self.until:
+            raise ValueError(f"since must come before until, not {self.since.isoformat()}, {self.until.isoformat()}")
+        return self
+
+    @property
+    def bounded(self) -> bool:
+        """Return whether the export is limited to a range of time."""
+        return self.since is not None or self.until is not None
+
+    def holds(self, time: datetime) -> bool:
+        """Return whether a time is in the range; its end is excluded."""
+        return (self.since is None or time >= self.since) and (self.until is None or time < self.until)
 
 
 class ReportSettings(BaseModel, frozen=True, extra="forbid"):
-    """What the report shows of single clips."""
+    """What the report shows about single clips."""
 
     clips: tuple[str, ...] = Field(
         (),
-        description="Videos whose attention is drawn over time, by video_id; none named: the extremes of each trait.",
+        description="Videos whose attention is drawn over time, by video_id; by default the extremes of each trait.",
     )
     frames: bool = Field(
         False,
-        description="Put small pictures of these clips into the page, if their videos can be read. They show faces: "
-        "give such a page only to those who may see them.",
+        description="Put small frames of these clips into the page, if their videos can be read. They show faces: give "
+        "such a page only to people who may see them.",
     )
 
 
@@ -126,13 +161,13 @@ class RunConfig(BaseModel, frozen=True, extra="forbid"):
     train_as: str = Field(
         "traits", pattern="^[A-Za-z0-9][A-Za-z0-9._-]*$", description="Name under which a trained model is kept."
     )
-    weights: Literal["pretrained", "random", "auto"] = Field(
+    weights: Weights = Field(
         "pretrained",
         description="Weights of both feature networks: pretrained; random (seeded, for trials only); auto: pretrained "
         "if available, else random.",
     )
     seed: int = Field(0, ge=0, lt=2**32, description="Seed of random network weights.")
-    assets: Path | None = Field(None, description="Folder with the assets' folders, in place of the usual search.")
+    assets: Path | None = Field(None, description="Folder with the assets' folders, instead of the usual places.")
     store: StoreSettings = StoreSettings()
     extract: ExtractSettings = ExtractSettings()
     limits: Limits = Limits()

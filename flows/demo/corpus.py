@@ -1,6 +1,6 @@
 """The demo corpus: eight short clips made from one public portrait, with labels that follow from the pictures.
 
-It lets anyone run the whole pipeline without data of their own. The labels say nothing about the person portrayed.
+With it, anyone can run the whole pipeline without own data. The labels say nothing about the person portrayed.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from storage.files.commit import TEMPORARY_PREFIX, commit_file
 FPS = 25
 FRAMES = 100
 WIDTH, HEIGHT = 640, 480
-# Raised with every change to the pictures, so that older corpora are rendered again.
+# Increased with every change of the pictures, so that older corpora are rendered again.
 RECIPE_VERSION = 1
 
 # Cut out of the 512 x 512 portrait and enlarged to the frame: head and shoulders, the face about 165 px wide.
@@ -40,7 +40,7 @@ ENCODERS = ("libx264", "mpeg4")
 
 
 class DemoCorpusError(UserError):
-    """The demo corpus cannot be made here; the message names the cure."""
+    """The demo corpus cannot be rendered here; the message names the cure."""
 
 
 @dataclass(frozen=True)
@@ -64,7 +64,7 @@ class Look:
 
 @dataclass(frozen=True)
 class DemoClip:
-    """All that decides a clip, but for the random start of its motion."""
+    """Everything that determines a clip, except the random start of its motion."""
 
     name: str
     subject: str
@@ -73,7 +73,7 @@ class DemoClip:
 
     @property
     def video_id(self) -> str:
-        """Name of the clip's file."""
+        """Return the name of the clip's file."""
         return f"{self.name}.mp4"
 
 
@@ -82,7 +82,6 @@ class DemoCorpus:
     """Where a rendered corpus lies.
 
     Attributes:
-        videos: folder of the clips.
         labels: CSV file with `video_id`, `subject` and the five traits.
     """
 
@@ -90,8 +89,7 @@ class DemoCorpus:
     labels: Path
 
 
-# Two clips to a "person". Pairs are such that whoever is held out for validation, all five traits still vary among the
-# six clips left to learn from.
+# Two clips per "person". Whoever is held out for validation, all five traits still vary among the other six clips.
 CLIPS = (
     DemoClip("still", "person-0", Look(0.7, 0.5, 0.5)),
     DemoClip("nod", "person-1", Look(0.9, 0.8, 0.7, 0.5, 200), HeadMotion(nod=0.9)),
@@ -132,7 +130,7 @@ def trait_values(clip: DemoClip) -> tuple[float, ...]:
 
 
 def render_demo_corpus(folder: Path, *, seed: int = 0) -> DemoCorpus:
-    """Render eight clips of 4 s and their labels, or find them rendered already.
+    """Render eight clips of 4 s and their labels, unless the folder already has them.
 
     The clips are 640 x 480, 100 frames at 25 fps, without sound, H.264 (MPEG-4 Part 2 if PyAV has no x264), made
     from the portrait of the astronaut Eileen Collins by NASA (public domain) that ships inside scikit-image: still,
@@ -140,14 +138,13 @@ def render_demo_corpus(folder: Path, *, seed: int = 0) -> DemoCorpus:
     person hold out one pair and learn from three. Labels follow `trait_values`.
 
     Args:
-        folder: created if missing; gets `videos/`, `labels.csv` and, last, `recipe.json`, which says what the corpus
-            was made from. A corpus whose recipe and files are as they should be is not rendered again.
+        folder: created if missing; gets `videos/`, `labels.csv` and finally `recipe.json`, by which a complete corpus
+            is recognised.
         seed: decides where in its course each motion starts and how the jitter runs. The same seed gives the same
             pictures; the labels are the same for every seed.
 
     Raises:
-        DemoCorpusError: scikit-image is missing, PyAV has no encoder that we can use, or the folder is not ours to
-            change.
+        DemoCorpusError: scikit-image is missing, PyAV has no suitable encoder, or the folder cannot be changed.
         storage.errors.StoreError: a file cannot be written.
     """
     corpus = DemoCorpus(videos=folder / "videos", labels=folder / "labels.csv")
@@ -174,7 +171,6 @@ def clip_frames(clip: DemoClip, portrait: np.ndarray, *, seed: int) -> Iterator[
     The head moves through light that stays where it is, so colour comes before the motion and light after it.
 
     Args:
-        clip: what to render.
         portrait: uint8 RGB [512, 512, 3], `skimage.data.astronaut()`.
         seed: see `render_demo_corpus`; each clip draws from a stream of its own.
     """
@@ -186,10 +182,10 @@ def clip_frames(clip: DemoClip, portrait: np.ndarray, *, seed: int) -> Iterator[
         face=_in_frame(NOSE),
         neck=_in_frame(NECK),
     )
-    # hashed by name, so that a clip's course does not depend on its place in the list
+    # Seeded by name, so that a clip does not depend on its position in the list.
     rng = np.random.default_rng([seed, *clip.name.encode()])
     for pose in head_poses(clip.motion, frames=FRAMES, fps=FPS, rng=rng):
-        # rounds, and cuts at 0 and 255
+        # This rounds, and clips to 0 and 255.
         yield cv2.multiply(warp(picture, pose), light, dtype=cv2.CV_8U)
 
 
@@ -201,7 +197,7 @@ def _in_frame(point: tuple[float, float]) -> tuple[float, float]:
 def _cut_out(portrait: np.ndarray) -> np.ndarray:
     """Head and shoulders, enlarged to the frame: float32 RGB [480, 640, 3]."""
     to_frame = np.array([[ZOOM, 0, -ZOOM * CUT_X], [0, ZOOM, -ZOOM * CUT_Y]], np.float32)
-    # the cut reaches a little above the portrait, into plain wall
+    # The cut reaches slightly beyond the top of the portrait, into plain wall.
     return cv2.warpAffine(
         portrait.astype(np.float32), to_frame, (WIDTH, HEIGHT), flags=cv2.INTER_CUBIC, borderMode=cv2.BORDER_REFLECT
     )
@@ -230,7 +226,7 @@ def _encode(path: Path, frames: Iterator[np.ndarray]) -> None:
     with av.open(str(path), "w", format="mp4") as container:
         stream = cast(av.VideoStream, container.add_stream(encoder, rate=FPS))
         stream.width, stream.height, stream.pix_fmt = WIDTH, HEIGHT, "yuv420p"
-        # the number of threads changes the encoder's choices, and it differs between machines
+        # The number of threads affects the encoder's choices, and differs between machines.
         stream.codec_context.thread_count = 1
         if encoder == "libx264":
             stream.options = {"crf": "21", "preset": "veryfast"}
@@ -267,7 +263,7 @@ def _is_complete(folder: Path, files: list[Path], recipe: dict[str, Any]) -> boo
 
 
 def _clear_traces(folder: Path, videos: Path) -> None:
-    """Remove the old recipe, which would vouch for a mixture of old and new clips, and what a killed run left."""
+    """Remove the old recipe, which would accept a mixture of old and new clips, and leftovers of a killed run."""
     try:
         (folder / "recipe.json").unlink(missing_ok=True)
         for leftover in videos.glob(f"{TEMPORARY_PREFIX}*"):

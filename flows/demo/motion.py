@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
-# What a dial at 1 does, as the largest excursion from the resting pose.
+# The largest excursion from the resting pose, for a dial of 1.
 NOD_DEG = 15.0
 SHAKE_DEG = 17.0
 TILT_DEG = 14.0
@@ -23,7 +23,7 @@ SWAY_PX = 45.0
 JITTER_PX = 2.2
 JITTER_TILT_DEG = 0.6
 
-# Turns of the motion per second; people nod and shake at about 1 Hz, and sway more slowly.
+# Frequencies of the motions; people nod and shake at about 1 Hz, and sway more slowly.
 NOD_HZ = 1.0
 SHAKE_HZ = 0.9
 TILT_HZ = 0.5
@@ -41,7 +41,7 @@ MASK_REACH = 1.75
 
 @dataclass(frozen=True)
 class HeadMotion:
-    """How strongly a head makes each movement; every dial is in [0, 1], 0 is none."""
+    """Strengths of a head's movements; every dial is in [0, 1], and 0 is none."""
 
     nod: float = 0.0
     shake: float = 0.0
@@ -52,7 +52,7 @@ class HeadMotion:
 
     @property
     def amplitude(self) -> float:
-        """The strongest of the wilful movements, trembling aside, in [0, 1]."""
+        """Return the strongest movement except jitter, in [0, 1]."""
         return max(self.nod, self.shake, self.tilt, self.approach, self.sway)
 
 
@@ -82,9 +82,6 @@ def head_poses(motion: HeadMotion, *, frames: int, fps: float, rng: np.random.Ge
     first frame to the last; jitter is a sum of fast waves with random pitch, in both directions and in roll.
 
     Args:
-        motion: the dials.
-        frames: number of poses.
-        fps: frames per second.
         rng: decides where the waves start and how the jitter runs; drawn alike for every motion.
     """
     nod, shake, tilt, sway = rng.uniform(0, 2 * np.pi, 4).tolist()
@@ -137,7 +134,6 @@ class HeadWarp:
 
         Args:
             picture: [height, width, 3] of the size stated above, any type that OpenCV interpolates.
-            pose: of the head.
         """
         depth_px = BULGE_DEPTH * self._half_width
         right_px, down_px = depth_px * math.sin(pose.yaw), depth_px * math.sin(pose.pitch)

@@ -1,1 +1,1 @@
-"""What `traitline doctor` looks at."""
+"""The checks of `traitline doctor`."""

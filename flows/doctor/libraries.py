@@ -1,4 +1,4 @@
-"""Libraries that depend on the machine, each checked in a process of its own: a crash there is a finding."""
+"""Checks of libraries that depend on the machine, each in its own process, because it may crash."""
 
 from __future__ import annotations
 
@@ -56,8 +56,8 @@ print(json.dumps([prefect.__version__, PREFECT_API_URL.value(), str(PREFECT_HOME
 """
 
 
-def look_at_libraries() -> Iterator[Finding]:
-    """OpenCV, TensorFlow, CUDA, MediaPipe with the network closed around it, and Prefect."""
+def check_libraries() -> Iterator[Finding]:
+    """Check OpenCV, TensorFlow, CUDA, MediaPipe without a network, and Prefect."""
     with ThreadPoolExecutor() as pool:
         answers = pool.map(_ask, (_TV_L1, _TENSORFLOW, _GPU_ENGINE, _MEDIAPIPE, _PREFECT))
         for look, answer in zip((_tv_l1, _tensorflow, _gpu_engine, _mediapipe, _prefect), answers, strict=True):
@@ -66,7 +66,7 @@ def look_at_libraries() -> Iterator[Finding]:
 
 def _tv_l1(answer: str, fault: str) -> Iterator[Finding]:
     if fault:
-        yield Finding("OpenCV's TV-L1", "fault", fault, f"opencv-contrib-python has it, no other wheel: {_REINSTALL}")
+        yield Finding("OpenCV's TV-L1", "fault", fault, f"only opencv-contrib-python has it: {_REINSTALL}")
     else:
         yield Finding("OpenCV's TV-L1", "ok", f"in OpenCV {answer}")
 
@@ -81,7 +81,7 @@ def _tensorflow(answer: str, fault: str) -> Iterator[Finding]:
         yield Finding("GPU", "ok", ", ".join(cards))
     elif NVIDIA_DRIVER.exists():
         cure = "pip install 'tensorflow[and-cuda]' in the same version; CUDA_VISIBLE_DEVICES may hide it too"
-        yield Finding("GPU", "warning", "there is NVIDIA's driver, but TensorFlow sees no GPU", cure)
+        yield Finding("GPU", "warning", "NVIDIA's driver is present, but TensorFlow sees no GPU", cure)
     else:
         yield Finding("GPU", "ok", "none; the networks run on the processors")
 
@@ -98,18 +98,18 @@ def _gpu_engine(answer: str, fault: str) -> Iterator[Finding]:
 
 def _mediapipe(answer: str, fault: str) -> Iterator[Finding]:
     if fault:
-        # Extraction refuses to start if this fails, rather than let MediaPipe call home.
+        # Extraction refuses to start if this fails, rather than let MediaPipe send reports.
         yield Finding(
             "MediaPipe",
             "fault",
             fault,
-            "it needs Debian's libegl1 and libgles2, and a container that lets it filter its calls (seccomp)",
+            "it needs Debian's libegl1 and libgles2, and a container that allows seccomp filters",
         )
     elif answer == "closed":
-        yield Finding("MediaPipe", "ok", "runs, and the kernel opens no network socket for it")
+        yield Finding("MediaPipe", "ok", "runs, and the kernel denies it network sockets")
     else:
-        cure = "block the machine's way out, or run on Linux (x86-64 or arm64)"
-        yield Finding("MediaPipe", "warning", "this system cannot keep it from reporting its use", cure)
+        cure = "block outgoing connections, or run on Linux (x86-64 or arm64)"
+        yield Finding("MediaPipe", "warning", "this system cannot stop it from sending usage reports", cure)
 
 
 def _prefect(answer: str, fault: str) -> Iterator[Finding]:
@@ -119,7 +119,7 @@ def _prefect(answer: str, fault: str) -> Iterator[Finding]:
     version, api, home = json.loads(answer)
     if api is None:
         if (reason := why_not_writable(Path(home))) is None:
-            yield Finding("Prefect", "ok", f"{version}; no PREFECT_API_URL, so that each command starts a server")
+            yield Finding("Prefect", "ok", f"{version}; without a PREFECT_API_URL, each command starts a server")
         else:
             found = f"its folder {home} cannot be written: {reason}"
             yield Finding("Prefect", "fault", found, "name another in PREFECT_HOME")
@@ -129,16 +129,16 @@ def _prefect(answer: str, fault: str) -> Iterator[Finding]:
             server = json.loads(reply.read())
     except (OSError, ValueError) as error:
         why = error.reason if isinstance(error, urllib.error.URLError) else error
-        yield Finding("Prefect", "fault", f"no answer from {api}: {why}", "start the server, or mend PREFECT_API_URL")
+        yield Finding("Prefect", "fault", f"no answer from {api}: {why}", "start it, or correct PREFECT_API_URL")
         return
     if server == version:
         yield Finding("Prefect", "ok", f"{version}, server at {api}")
     else:
-        yield Finding("Prefect", "warning", f"{version} here, {server} at {api}", "run one version on both")
+        yield Finding("Prefect", "warning", f"{version} here, {server} at {api}", "install the same version on both")
 
 
 def _ask(code: str) -> tuple[str, str]:
-    """Run the code; return the last line that it prints, and its fault, either of which may be empty."""
+    """Run code in a process; return the last line that it prints, and its fault; either may be empty."""
     environment = {**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3", "DO_NOT_TRACK": "1"}
     try:
         done = subprocess.run(

@@ -20,16 +20,16 @@ from extractors import static
 from extractors.assets import catalog
 from extractors.assets.files import AssetError
 from extractors.devices import usable_cores
-from flows.archive.families import CHECK_ASSETS, FACE_ASSET, FULL_RANGE_ASSET, asset_folder, face_assets
+from flows.archive.families import CHECK_ASSET, FACE_ASSET, FULL_RANGE_ASSET, asset_folder, face_assets
 from flows.config.settings import RunConfig
 from flows.session.console import counted
 
 Level = Literal["ok", "warning", "fault"]
 
 GB = 1e9
-# A full corpus of 10,000 clips of 15 s is 1.7 GB of features; a scheduled run must not meet a full disk at night.
+# The features of 10,000 clips of 15 s take 1.7 GB; a scheduled run must not meet a full disk at night.
 LITTLE_DISK_GB, NO_DISK_GB = 10, 1
-# Ten minutes of 720p took 2.3 GB over all processes; a second window on its way, and the system, need the rest.
+# Ten minutes of 720p took 2.3 GB in all processes; a second window in transfer, and the system, need the rest.
 LITTLE_MEMORY_GB = 4
 
 
@@ -38,10 +38,8 @@ class Finding:
     """The result of one check.
 
     Args:
-        subject: what it is.
-        level: fault: commands will fail; warning: they may, or be slow.
-        found: what was seen.
-        cure: what to do; empty if all is well.
+        level: "fault" if commands will fail, "warning" if they may fail or be slow.
+        cure: what to do; empty for "ok".
     """
 
     subject: str
@@ -50,13 +48,13 @@ class Finding:
     cure: str = ""
 
 
-def look_at_python() -> Iterator[Finding]:
-    """The interpreter, and every package that the program asks for."""
+def check_python() -> Iterator[Finding]:
+    """Check the interpreter and the versions of all required packages."""
     wanted = SpecifierSet(metadata("traitline")["Requires-Python"])
     if platform.python_version() in wanted:
         yield Finding("Python", "ok", f"{platform.python_version()}, {sys.executable}")
     else:
-        yield Finding("Python", "fault", platform.python_version(), f"make an environment with Python {wanted}")
+        yield Finding("Python", "fault", platform.python_version(), f"create an environment with Python {wanted}")
     faults = []
     for requirement in map(Requirement, requires("traitline") or ()):
         if requirement.marker is not None and not requirement.marker.evaluate({"extra": ""}):
@@ -75,20 +73,25 @@ def look_at_python() -> Iterator[Finding]:
         yield Finding("packages", "ok", f"traitline {version('traitline')}; all within their ranges")
     wheels = sorted({name for found in distributions() if (name := found.name.lower()).startswith("opencv-")})
     if len(wheels) > 1:
-        # They write into one folder, and which one wins is chance.
+        # They write into the same folder, so which one wins is random.
         yield Finding("OpenCV's wheels", "fault", f"{', '.join(wheels)} overwrite each other", cure)
 
 
-def look_at_machine() -> Iterator[Finding]:
-    """Processors and memory as far as this process may use them, and room for temporary files and downloads."""
+def check_machine() -> Iterator[Finding]:
+    """Check processors and memory for this process, and the disks for temporary files and downloads."""
     yield Finding("processors", "ok", f"{counted(usable_cores(), 'core')}, {platform.machine()}")
     memory = _memory_gb()
     if memory is not None:
-        cure = "free some, or expect runs to be killed" if memory < LITTLE_MEMORY_GB else ""
-        yield Finding("memory", "warning" if cure else "ok", f"{memory:.1f} GB to be had", cure)
+        cure = "free some memory, or runs may be killed" if memory < LITTLE_MEMORY_GB else ""
+        yield Finding("memory", "warning" if cure else "ok", f"{memory:.1f} GB available", cure)
     places: tuple[tuple[str, Path, Level, str], ...] = (
         ("temporary files", Path(tempfile.gettempdir()), "fault", "TMPDIR"),
-        ("cache of downloads", catalog.user_cache(), "warning", "XDG_CACHE_HOME"),  # all may be there already
+        (
+            "cache of downloads",
+            catalog.user_cache(),
+            "warning",
+            "XDG_CACHE_HOME",
+        ),  # perhaps nothing is missing
     )
     for subject, folder, level, variable in places:
         cure = f"name another folder in {variable}"
@@ -98,21 +101,21 @@ def look_at_machine() -> Iterator[Finding]:
             yield Finding(subject, level, f"{folder} cannot be written: {reason}", cure)
 
 
-def look_at_assets(config: RunConfig) -> Iterator[Finding]:
+def check_assets(config: RunConfig) -> Iterator[Finding]:
     """Check that the face detector and the networks' weights exist and are intact."""
     named = os.environ.get(catalog.ENVIRONMENT_VARIABLE)
     if named and not Path(named).is_dir():
-        cure = f"mend {catalog.ENVIRONMENT_VARIABLE}; until then, only the cache is looked into"
-        yield Finding("asset folder", "warning", f"{named} is not there", cure)
+        cure = f"correct {catalog.ENVIRONMENT_VARIABLE}; until then, only the cache is searched"
+        yield Finding("asset folder", "warning", f"{named} does not exist", cure)
     for asset in catalog.select([]):
-        if asset.name in (FACE_ASSET, FULL_RANGE_ASSET, *CHECK_ASSETS.values()):
+        if asset.name in (FACE_ASSET, FULL_RANGE_ASSET, CHECK_ASSET):
             wanted = asset.name in face_assets(config)
         else:
             wanted = config.weights == "pretrained"
         if asset.name == static.ASSET and config.static.weights is not None:
             wanted = False
         try:
-            folder = catalog.resolve(asset.name, folder=asset_folder(config, asset.name), download=False)
+            folder = catalog.resolve(asset.name, folder=asset_folder(config.assets, asset.name), download=False)
         except AssetError as error:
             if catalog.find(asset, config.assets) is not None:
                 yield Finding(asset.name, "fault", str(error), f"remove it, then traitline assets fetch {asset.name}")
@@ -126,17 +129,17 @@ def look_at_assets(config: RunConfig) -> Iterator[Finding]:
 
 
 def disk(subject: str, folder: Path, cure: str) -> Finding:
-    """Free room in the file system that a folder lies in, or will lie in."""
+    """Check the free space of the file system of a folder, which may not exist yet."""
     free = shutil.disk_usage(_nearest(folder)).free / GB
     if free >= LITTLE_DISK_GB:
         return Finding(subject, "ok", f"{free:,.0f} GB free in {folder}")
     level: Level = "fault" if free < NO_DISK_GB else "warning"
-    return Finding(subject, level, f"{free:.1f} GB free in {folder}", f"make room, or {cure}")
+    return Finding(subject, level, f"{free:.1f} GB free in {folder}", f"free some space, or {cure}")
 
 
 def why_not_writable(folder: Path) -> str | None:
-    """Why a folder, or the place where it will be created, is not writable; None if it is. Leaves nothing behind."""
-    # Checking permissions is not enough: the superuser has them all, and file systems refuse for other reasons.
+    """Return why a folder, which may not exist yet, is not writable; None if it is. Leaves nothing behind."""
+    # Permissions are not enough: the superuser has them all, and file systems refuse for other reasons.
     try:
         with tempfile.TemporaryFile(dir=_nearest(folder)):
             return None
@@ -145,12 +148,12 @@ def why_not_writable(folder: Path) -> str | None:
 
 
 def _nearest(folder: Path) -> Path:
-    """The folder itself, or its first parent that exists."""
+    """Return the folder itself, or its first existing parent."""
     return next(place for place in (folder.absolute(), *folder.absolute().parents) if place.exists())
 
 
 def _memory_gb() -> float | None:
-    """Memory that this process may still take, by the kernel and its container; None if neither says."""
+    """Return the memory that the kernel and the container still grant this process; None if unknown."""
     try:
         lines = dict(line.split(":", 1) for line in Path("/proc/meminfo").read_text().splitlines())
     except OSError:

@@ -1,4 +1,4 @@
-"""Checks of the place of a store."""
+"""Checks of a store's folder."""
 
 from __future__ import annotations
 
@@ -17,21 +17,21 @@ from storage.layout import open_store
 SKEW_S = 5.0
 
 
-def look_at_store(root: str | StorePath) -> Iterator[Finding]:
-    """Check that a store can be read, written and shared by several runs. Leaves nothing behind."""
+def check_store(root: str | StorePath) -> Iterator[Finding]:
+    """Check that a store can be read, written, and shared by several runs. Leaves nothing behind."""
     try:
         folder = open_store(root)
         there = folder.is_dir()
     except (StoreError, OSError) as error:
         yield Finding("store", "fault", str(error), "name another folder with --store DIR")
         return
-    yield Finding("store", "ok", f"{folder} can be read" if there else f"{folder} is not there yet; a run makes it")
+    yield Finding("store", "ok", f"{folder} can be read" if there else f"{folder} does not exist yet; a run creates it")
     if isinstance(folder, Path):
         yield disk("disk of the store", folder, "name another folder with --store DIR")
-    yield from _look_at_writing(folder)
+    yield from _check_writing(folder)
 
 
-def _look_at_writing(folder: StorePath) -> Iterator[Finding]:
+def _check_writing(folder: StorePath) -> Iterator[Finding]:
     place = folder
     while isinstance(place, Path) and not place.is_dir():
         place = place.absolute().parent
@@ -41,13 +41,18 @@ def _look_at_writing(folder: StorePath) -> Iterator[Finding]:
         skew = probe.stat().st_mtime - time.time()
         remove_files([probe])
     except (StoreError, OSError) as error:
-        cure = "give this user the right to write there; the file system needs hard links"
+        cure = "give this user write permission; the file system must support hard links"
         yield Finding("writing there", "fault", str(error), cure)
         return
     if created and not again:
-        yield Finding("writing there", "ok", "can be written, and shared by several runs")
+        yield Finding("writing there", "ok", "works, and several runs can share it")
     else:
         cure = "keep the store on another file system, or start one run at a time"
         yield Finding("writing there", "fault", "two runs could take the same work", cure)
     if abs(skew) > SKEW_S:
-        yield Finding("clock there", "warning", f"differs from this machine's by {skew:+.0f} s", "set both by NTP")
+        yield Finding(
+            "clock there",
+            "warning",
+            f"differs from this machine's by {skew:+.0f} s",
+            "synchronise both clocks with NTP",
+        )

@@ -15,7 +15,7 @@ from typing import Any
 
 from flows.archive.clips import read_clips, ready_videos
 from flows.archive.families import Families, families_of
-from flows.archive.labels import digest_of, labels_of, nothing_labelled, say_unmatched
+from flows.archive.labels import digest_of, labels_of, nothing_labelled, report_unmatched
 from flows.archive.uncertainty import quality_of
 from flows.archive.videos import known_videos
 from flows.config.settings import RunConfig
@@ -117,13 +117,13 @@ def evaluate_clips(config: RunConfig, groups: Path | None, *, labels_only: bool)
     return Evaluation(results, target)
 
 
-def latest_evaluation(config: RunConfig) -> dict[str, Any] | None:
+def latest_evaluation(root: StorePath) -> dict[str, Any] | None:
     """Return the results of the store's last evaluation with features, see `evaluate_clips`; None if there are none.
 
     Raises:
         UserError: an evaluation's file is damaged.
     """
-    found: list[StorePath] = list((config.store.path / "reports").glob("evaluation-*.json"))
+    found: list[StorePath] = list((root / "reports").glob("evaluation-*.json"))
     for path in sorted(found, key=str, reverse=True):
         try:
             results: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
@@ -145,15 +145,15 @@ def _cached(config: RunConfig) -> _Material:
     """Load all labelled clips that have features: about 150 KB each with the usual 16 + 6 tokens."""
     path, labels = labels_of(config)
     families = families_of(config)
-    videos = known_videos(config, families)
+    videos = known_videos(config.store.path, families)
     matched = match_labels(labels, [video.video_id for video in videos])
     digests = {video.video_id: video.sha256 for video in videos}
-    ready = ready_videos(config, families, {video_id: digests[video_id] for video_id in matched.video_ids})
+    ready = ready_videos(config.store.path, families, {video_id: digests[video_id] for video_id in matched.video_ids})
     if not ready:
         cause = nothing_labelled(config, families, videos, labels, matched)
         raise UserError(f"{cause}; --labels-only evaluates what needs no features") from cause
-    say_unmatched("Evaluate", matched)
-    cached = {clip.tokens.video_id: clip for clip in read_clips(config, families, ready)}
+    report_unmatched("Evaluate", matched)
+    cached = {clip.tokens.video_id: clip for clip in read_clips(config.store.path, families, ready)}
     rows = [row for row, video_id in enumerate(matched.video_ids) if video_id in cached]
     in_order = [cached[matched.video_ids[row]] for row in rows]
     clips = LabelledClips(

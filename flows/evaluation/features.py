@@ -13,7 +13,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from flows.archive.families import Families, families_of
-from flows.archive.labels import labels_of, nothing_labelled, say_unmatched
+from flows.archive.labels import labels_of, nothing_labelled, report_unmatched
 from flows.archive.videos import known_videos
 from flows.config.settings import RunConfig
 from flows.session import console
@@ -61,7 +61,7 @@ def evaluate_families(config: RunConfig) -> dict[Kind, FamilyEvaluation]:
     """
     path, labels = labels_of(config)
     families = families_of(config)
-    videos = known_videos(config, families)
+    videos = known_videos(config.store.path, families)
     matched = match_labels(labels, [video.video_id for video in videos])
     if not labels.subjects_known:
         console.say(f"Evaluate features: {path} does not say who is in a clip, so nothing is told about people")
@@ -71,7 +71,7 @@ def evaluate_families(config: RunConfig) -> dict[Kind, FamilyEvaluation]:
     wanted = {kind: [video for video in store.done(getattr(families, kind)) if video in person_of] for kind in kinds}
     if not all(wanted.values()):
         raise nothing_labelled(config, families, videos, labels, matched)
-    say_unmatched("Evaluate features", matched)
+    report_unmatched("Evaluate features", matched)
     with console.stage("Evaluate features", sum(map(len, wanted.values()))) as stage:
         return {
             kind: _evaluate(config, families, kind, wanted[kind], person_of, labels.subjects_known, stage)
@@ -149,7 +149,7 @@ def keep(root: StorePath, results: dict[str, Any], figures: dict[str, Figure], s
 def figures_of(config: RunConfig, evaluated: dict[Kind, FamilyEvaluation]) -> Iterator[tuple[str, Figure]]:
     """Yield all pictures with their names."""
     for kind, one in evaluated.items():
-        title = heading_of(config, TITLES[kind][0].upper() + TITLES[kind][1:])
+        title = heading_of(config.weights, TITLES[kind][0].upper() + TITLES[kind][1:])
         if one.identity is not None:
             yield f"{kind}-identity", plot_identity(one.identity, title)
         people = one.people if one.identity is not None else [""] * len(one.people)

@@ -7,20 +7,18 @@ from pathlib import Path
 
 import numpy as np
 
-from extractors import dynamic, static
-from extractors.dynamic.extractor import DynamicFeatureExtractor
 from extractors.errors import VideoError
 from extractors.faces.track import FaceTrack
 from extractors.optical_flow.computer import OpticalFlowComputer, loop_to, scale_for_i3d
 from extractors.pictures.activations import LayerActivations, activation_statistics
 from extractors.preparation.preparer import FaceCrop, Motion, Request
-from extractors.static.extractor import StaticFeatureExtractor
-from flows.archive.families import asset_folder, families_of, settled_weights, static_weights
+from flows.archive.families import families_of
 from flows.archive.reader import VideoReader
 from flows.archive.videos import VideoFile
 from flows.config.settings import RunConfig
 from flows.session import console
 from flows.session.errors import UserError
+from flows.visualize.clip import motion_network, prepared, static_network
 from storage.shards.store import FeatureStore
 
 
@@ -53,13 +51,9 @@ def layer_activations(config: RunConfig, videos: Sequence[VideoFile], clips: int
                 crops.append(found[0])
                 windows.append(found[1])
                 stage.advance()
-        weights, folder = static_weights(config), asset_folder(config, config.static.weights or static.ASSET)
-        network = StaticFeatureExtractor(weights, seed=config.seed, asset_folder=folder)
-        statistics = {"static": activation_statistics(network.model, map(_prepared, crops))}
+        statistics = {"static": activation_statistics(static_network(config).model, map(prepared, crops))}
         stage.advance()
-        folder = asset_folder(config, dynamic.ASSET)
-        motion = DynamicFeatureExtractor(settled_weights(config), seed=config.seed, asset_folder=folder)
-        statistics["dynamic"] = activation_statistics(motion.model, windows)
+        statistics["dynamic"] = activation_statistics(motion_network(config).model, windows)
         stage.advance()
     return statistics
 
@@ -76,9 +70,3 @@ def _inputs(config: RunConfig, reader: VideoReader, path: Path, track: FaceTrack
     fields = OpticalFlowComputer.from_settings(settings).compute(grey)
     window = loop_to(scale_for_i3d(fields, bound_px=settings.bound_px), config.crops.window_fields)
     return crops, window[None]
-
-
-def _prepared(crops: np.ndarray) -> np.ndarray:
-    from keras.applications.resnet import preprocess_input
-
-    return np.asarray(preprocess_input(crops.astype(np.float32)))

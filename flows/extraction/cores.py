@@ -23,7 +23,7 @@ def cores_of(number: int, count: int) -> set[int]:
 
 
 def is_restricted() -> bool:
-    """Tell whether this process is restricted to some of the machine's cores."""
+    """Return whether this process is restricted to some of the machine's cores."""
     return hasattr(os, "sched_getaffinity") and len(os.sched_getaffinity(0)) < (os.cpu_count() or 1)
 
 

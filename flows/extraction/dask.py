@@ -1,4 +1,4 @@
-"""A shard task in a Dask worker: the first one builds the networks, and later ones use them again."""
+"""Shard tasks in a Dask worker. The first one builds the networks, and later ones reuse them."""
 
 from __future__ import annotations
 
@@ -26,7 +26,6 @@ def extract_here(make: MakeWorker, jobs: Sequence[Job], stop: str, own_cluster: 
 
     Args:
         make: builds the worker if this process has none yet.
-        jobs: the shard.
         stop: name of the event, on Dask's scheduler, that stops the run.
         own_cluster: whether the run started the cluster itself.
 
@@ -49,19 +48,19 @@ def extract_here(make: MakeWorker, jobs: Sequence[Job], stop: str, own_cluster: 
 
 
 def release_worker(dask_worker: Any) -> None:
-    """Release the networks that a Dask worker holds, as soon as its present shard has ended."""
-    # In a thread: Dask calls this in the loop that also answers the shard when it asks whether to stop.
+    """Release the networks that a Dask worker holds, after its current shard."""
+    # In a thread, because Dask calls this in the event loop that also serves the shard's check for a stop.
     threading.Thread(target=_resident_of(dask_worker).close, daemon=True).start()
 
 
 def _resident_of(dask_worker: Any) -> _ResidentWorker:
-    """Return what a Dask worker keeps between shards. `setdefault` makes it once, whichever thread comes first."""
+    """Return what a Dask worker keeps between shards. `setdefault` is atomic, so threads share one object."""
     resident: _ResidentWorker = vars(dask_worker).setdefault("traitline", _ResidentWorker())
     return resident
 
 
 class _ResidentWorker:
-    """The worker in one Dask worker, built when a shard first asks for it."""
+    """The worker in one Dask worker, built for its first shard."""
 
     def __init__(self) -> None:
         self._made_by = b""
@@ -69,7 +68,7 @@ class _ResidentWorker:
         self._building = threading.Lock()
 
     def get(self, make: MakeWorker, own_cluster: bool) -> Worker:
-        """Return the worker that `make` builds. That of another run is closed first: there is memory for one."""
+        """Return the worker that `make` builds. A worker of another run is closed first, to free its memory."""
         made_by = pickle.dumps(make)
         with self._building:
             if self._worker is None or made_by != self._made_by:
@@ -97,5 +96,5 @@ def _settle(own_cluster: bool) -> None:
     me = get_worker().address
     hosts = {address: worker["host"] for address, worker in get_client().scheduler_info()["workers"].items()}
     here = sorted(address for address, host in hosts.items() if host == hosts[me])
-    if own_cluster or not cores.is_restricted():  # else whoever started the workers has distributed the cores
+    if own_cluster or not cores.is_restricted():  # otherwise the cores are already distributed
         cores.take_share(here.index(me), len(here))

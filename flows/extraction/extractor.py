@@ -1,9 +1,9 @@
-"""Extraction of one shard of videos, from files to committed features; `flows.pipeline.extract` makes it a flow."""
+"""Extraction of one shard of videos, from files to committed features."""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -18,13 +18,13 @@ from extractors.faces.quality import QUALITY, Quality
 from extractors.faces.track import FaceTrack
 from extractors.optical_flow.computer import OpticalFlowComputer, loop_to, scale_for_i3d
 from extractors.preparation.pool import Again, Finished, PreparerPool
-from extractors.preparation.preparer import FaceCrop, Motion, PreparationSettings, Request
+from extractors.preparation.preparer import FaceCrop, Motion, Request
 from extractors.preparation.stopwatch import Stopwatch
 from extractors.static.extractor import StaticFeatureExtractor
 from flows.archive.families import Families, asset_folder, face_models, settled_weights, static_weights
+from flows.archive.reader import preparation_of
 from flows.archive.videos import VideoFile
 from flows.config.settings import RunConfig
-from flows.extraction.commit import commit_shard
 from flows.extraction.jobs import Job, ShardReport
 from storage.shards.family import Family
 from storage.shards.features import VideoFeatures
@@ -35,7 +35,7 @@ log = logging.getLogger(__name__)
 
 
 class _Batcher:
-    """Collects items of any number of videos and sends them through a network a batch at a time."""
+    """Collects items of any number of videos and runs a network on full batches."""
 
     def __init__(self, extract: Callable[[np.ndarray], np.ndarray], size: int, watch: Stopwatch, stage: str) -> None:
         self._extract, self._size, self._watch, self._stage = extract, size, watch, stage
@@ -53,12 +53,12 @@ class _Batcher:
         self._goals.append(goal)
 
     def flush_if_full(self) -> None:
-        """Process the queue if it fills a batch."""
+        """Run the network if the queue fills a batch."""
         if len(self._goals) == self._size:
             self.flush()
 
     def flush(self) -> None:
-        """Process the queue."""
+        """Run the network on the queue."""
         if self._batch is None or not self._goals:
             return
         goals, self._goals = self._goals, []
@@ -69,7 +69,7 @@ class _Batcher:
 
 @dataclass
 class _Tokens:
-    """Tokens of one video and family as they arrive; the vectors follow later than the rest, batch by batch."""
+    """Tokens of one video and family. Their vectors arrive later than the rest, batch by batch."""
 
     vectors: list[np.ndarray] = field(default_factory=list)
     start_s: list[float] = field(default_factory=list)
@@ -93,7 +93,6 @@ class _Intake:
     """The results of one job so far.
 
     Args:
-        job: the job.
         known: the face track, from the store or from the child process.
         track: the face track's row for the store, if it was not there yet.
         static, dynamic: tokens, if they are wanted.
@@ -112,7 +111,7 @@ class _Intake:
         self.static, self.dynamic = _Tokens() if self.job.static else None, _Tokens() if self.job.dynamic else None
 
     @contextmanager
-    def bearing_faults(self) -> Iterator[None]:
+    def isolating_faults(self) -> Iterator[None]:
         """Refuse only this video, and not its shard, if the block raises an exception."""
         try:
             yield
@@ -129,21 +128,18 @@ def _expected(track: FaceTrack | None, tokens: _Tokens | None) -> tuple[FaceTrac
 
 
 def _facts(track: FaceTrack) -> dict[str, float]:
-    """Return the facts about a video's material; tracks that are made or read here have them."""
+    """Return the quality facts of a video; all tracks that are made or read here have them."""
     if track.quality is None:
         raise RuntimeError("the face track has no facts of quality")
     return asdict(track.quality)
 
 
 class Extractor:
-    """Everything that a worker needs to extract shards, built once: child processes that prepare videos, both networks,
-    the store.
+    """Extracts shards with child processes that prepare videos, both networks and the store, all built once.
 
     Use it as a context manager, which ends the child processes.
 
     Args:
-        config: of the run.
-        families: of the configuration.
         confirm: called before each commit, as by `FeatureStore`; an exception from it prevents the commit.
         videos: maximum number of videos to extract; None if it is unknown.
     """
@@ -173,14 +169,7 @@ class Extractor:
     def _build(self, resources: ExitStack) -> None:
         config = self._config
         self._optical_flow = OpticalFlowComputer.from_settings(config.optical_flow)
-        preparation = PreparationSettings(
-            face_models=face_models(config),
-            video=config.video,
-            faces=config.faces,
-            crops=config.crops,
-            optical_flow=config.optical_flow.model_copy(update={"engine": self._optical_flow.engine}),
-            limits=config.limits,
-        )
+        preparation = preparation_of(config, face_models(config), engine=self._optical_flow.engine)
         self._cores = usable_cores()
         self._processes = config.extract.processes or self._useful_processes()
         # First, so that the processes start while the networks are built.
@@ -191,14 +180,14 @@ class Extractor:
             precision=config.static.precision,
             seed=config.seed,
             batch_size=config.static.batch_size,
-            asset_folder=asset_folder(config, config.static.weights or static.ASSET),
+            asset_folder=asset_folder(config.assets, config.static.weights or static.ASSET),
         )
         self._dynamic = DynamicFeatureExtractor(
-            settled_weights(config),
+            settled_weights(config.weights),
             precision=config.dynamic.precision,
             seed=config.seed,
             batch_size=config.dynamic.batch_size,
-            asset_folder=asset_folder(config, dynamic.ASSET),
+            asset_folder=asset_folder(config.assets, dynamic.ASSET),
         )
 
     def extract(
@@ -210,7 +199,6 @@ class Extractor:
         """Extract one shard and commit it: faces, static tokens and dynamic tokens, and a row for each refused video.
 
         Args:
-            jobs: the shard's videos.
             on_video: called after each video with its id and whether it was accepted.
             check: called with each part of a video that arrives; an exception from it stops the shard.
         """
@@ -229,9 +217,9 @@ class Extractor:
                     if isinstance(part, Motion):
                         part = self._with_optical_flow(part, watch)
                     if intake.error is None:
-                        with intake.bearing_faults():
+                        with intake.isolating_faults():
                             self._take(part, intake, static_batches, dynamic_batches)
-                    # Networks and GPUs work on several videos at a time: an error there is not the fault of one video.
+                    # A batch has several videos, so an error of a network is not the fault of one of them.
                     static_batches.flush_if_full()
                     dynamic_batches.flush_if_full()
                 case Again():
@@ -251,12 +239,12 @@ class Extractor:
         return ShardReport(extracted=len(intakes) - failed, failed=failed, seconds=dict(watch.seconds))
 
     def _useful_processes(self) -> int:
-        """How many videos can be prepared at once: a process takes 170 MiB even if it never gets one."""
+        """Return how many videos can be prepared at once: even an idle process takes 170 MiB."""
         in_a_shard = self._config.extract.shard_size
         return min(self._cores, in_a_shard if self._videos is None else min(in_a_shard, self._videos))
 
     def _requests(self, intakes: Sequence[_Intake]) -> Iterator[Request]:
-        """Build the requests to the child processes; a shard's last videos share the cores that have become idle."""
+        """Yield requests to the child processes; the last videos of a shard share the idle cores."""
         for position, intake in enumerate(intakes):
             sharing = min(self._processes, len(intakes) - position)
             threads = self._config.optical_flow.threads or max(1, self._cores // sharing)
@@ -290,7 +278,7 @@ class Extractor:
         return VideoFeatures(video.video_id, video.sha256, track.to_rows(), start_s, end_s, quality)
 
     def _with_optical_flow(self, motion: Motion, watch: Stopwatch) -> Motion:
-        """Compute it here if the child process sent grey frames because the engine runs in this process."""
+        """Compute the optical flow here if the child process sent grey frames."""
         if motion.fields.dtype != np.uint8:
             return motion
         with watch.measure("optical flow"):
@@ -340,7 +328,7 @@ class Extractor:
         rows: dict[Family, list[VideoFeatures]] = {families.faces: [], families.static: [], families.dynamic: []}
         for intake in intakes:
             if intake.error is None:
-                with intake.bearing_faults():
+                with intake.isolating_faults():
                     finished = {
                         family: tokens.finish(intake.job.video, family.quality)
                         for family, tokens in ((families.static, intake.static), (families.dynamic, intake.dynamic))
@@ -348,9 +336,37 @@ class Extractor:
                     }
                     for family, features in finished.items():
                         rows[family].append(features)
-            # A face track is kept even if the video was refused at a later stage, for example for lack of motion, but
-            # not if it is unknown which bytes it was made from.
+            # Keep the face track of a video that was refused at a later stage, for example for lack of motion, unless
+            # it is unknown which bytes it was made from.
             if intake.track is not None and (intake.error is None or intake.error.reason not in TRANSIENT):
                 rows[families.faces].append(intake.track)
         failures = [self._failure(intake.job, intake.error) for intake in intakes if intake.error is not None]
         commit_shard(self._store, self._failures, rows, failures)
+
+
+def commit_shard(
+    store: FeatureStore,
+    log: FailureLog,
+    rows: Mapping[Family, Sequence[VideoFeatures]],
+    failures: Sequence[Failure],
+) -> None:
+    """Commit a shard's features, family by family, then its failures, except those that the store has by now.
+
+    Each family comes after those that it is made from, so that after an interruption the missing ones can be made from
+    the existing ones.
+
+    Args:
+        failures: all for the same features.
+
+    Raises:
+        StoreError: the operating system refused. Earlier commits stay.
+    """
+    for family, videos in rows.items():
+        known = store.has(family, {video.video_id: video.video_sha256 for video in videos})
+        new = [video for video in videos if video.video_id not in known]
+        if new:
+            store.write(family, new)
+    if failures:
+        digests = {failure.video_id: failure.video_sha256 for failure in failures}
+        attempts = log.attempts(digests, failures[0].key)
+        log.add([failure for failure in failures if attempts.get(failure.video_id, 0) < failure.attempts])

@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 from pydantic import TypeAdapter
 
 from flows.archive.videos import VideoFile
-from flows.config.settings import RunConfig
+from flows.session.console import tally
 from flows.session.errors import UserError
 from storage.files.commit import commit_file
 from storage.files.paths import StorePath
@@ -20,7 +20,6 @@ class Job:
     """One video and what it still needs.
 
     Args:
-        video: the file.
         static: whether its static tokens are missing.
         dynamic: whether its dynamic tokens are missing.
         attempts: number of earlier refusals with the same settings.
@@ -50,8 +49,8 @@ class ExtractReport:
 
     Args:
         extracted, failed: by this run.
-        cached: had their features before.
-        refused_before: refused before with the same settings, and not tried again.
+        cached: extracted before.
+        refused_before: refused before with the same settings, and not retried.
         seconds: by stage, of this run.
         by_others: extracted or refused by other runs in the meantime.
         reasons: of the refusals by this run, and by others in the meantime: code -> count.
@@ -65,25 +64,38 @@ class ExtractReport:
     by_others: int = 0
     reasons: dict[str, int] = field(default_factory=dict)
 
+    def rows(self) -> list[tuple[str, str]]:
+        """Return the counts with their names, for a summary."""
+        rows = [
+            ("extracted", f"{self.extracted:,}"),
+            ("refused", f"{self.failed:,}" + (f": {tally(self.reasons)}" if self.reasons else "")),
+            ("in the store before", f"{self.cached:,}"),
+        ]
+        if self.by_others:
+            rows.append(("done by other runs", f"{self.by_others:,}"))
+        if self.refused_before:
+            rows.append(("refused before", f"{self.refused_before:,} (see `traitline failures list`)"))
+        return rows
+
 
 class TooManyRefusedError(UserError):
     """More videos were refused than the settings allow."""
 
 
-def keep_report(report: ExtractReport, config: RunConfig) -> None:
+def keep_report(report: ExtractReport, root: StorePath) -> None:
     """Write the report to STORE/runs."""
     stamp = datetime.now(UTC).strftime("%Y%m%dT%H%M%S%f")
-    with commit_file(config.store.path / "runs" / f"{stamp}-extract.json") as temporary:
+    with commit_file(root / "runs" / f"{stamp}-extract.json") as temporary:
         temporary.write_text(json.dumps(asdict(report), indent=2) + "\n", encoding="utf-8")
 
 
-def last_extraction(config: RunConfig) -> ExtractReport | None:
-    """Read the report of the last extraction that had something to do, if any.
+def last_extraction(root: StorePath) -> ExtractReport | None:
+    """Read the report of the last extraction that processed videos, if any.
 
     Raises:
         UserError: its file is damaged.
     """
-    reports: list[StorePath] = sorted((config.store.path / "runs").glob("*-extract.json"))
+    reports: list[StorePath] = sorted((root / "runs").glob("*-extract.json"))
     if not reports:
         return None
     try:

@@ -1,6 +1,6 @@
-"""Worker processes on this machine: each builds its networks once and extracts shard after shard.
+"""Worker processes on this machine. Each builds its networks once and extracts shard after shard.
 
-A worker that dies, for example killed from outside, is replaced; the claim on its shard ends by itself.
+A worker that dies is replaced; the claim on its shard expires.
 """
 
 from __future__ import annotations
@@ -24,11 +24,11 @@ from flows.extraction.worker import MakeWorker
 
 
 class WorkerDiedError(Exception):
-    """A worker process ended during a shard; another one can take the shard over."""
+    """A worker process ended during a shard; another worker can take the shard over."""
 
 
 class PoolClosedError(Exception):
-    """The pool is closed and extracts nothing more."""
+    """The pool is closed."""
 
 
 @dataclass
@@ -41,10 +41,6 @@ class Tally:
 
 class WorkerPool:
     """Extract shards in worker processes, one shard in each at a time. Use it as a context manager.
-
-    Args:
-        make: builds the worker in each process.
-        count: number of processes.
 
     Raises:
         Exception: on entering, the error that building the worker raised.
@@ -74,10 +70,6 @@ class WorkerPool:
 
     def extract(self, jobs: list[Job], tally: Tally) -> ShardReport:
         """Extract a shard in the next free worker. Several threads may call this.
-
-        Args:
-            jobs: the shard.
-            tally: counts its videos.
 
         Raises:
             WorkerDiedError: the worker ended; a new one has taken its place.
@@ -142,7 +134,7 @@ class _Process:
             stdout=subprocess.DEVNULL,
         )
         theirs.close()
-        self._socket = ours  # also kept: only a socket can be shut down while another thread listens to it
+        self._socket = ours  # only a socket can be shut down while another thread listens to it
         self.connection = Connection(os.dup(ours.fileno()))
         self.connection.send_bytes(self._make)
 
@@ -155,18 +147,18 @@ class _Process:
             raise message
 
     def hear(self) -> Ready | VideoDone | ShardReport | Exception:
-        """Receive the worker's next message. Raises EOFError or ConnectionResetError if it has ended."""
+        """Receive the worker's next message. Raises EOFError or ConnectionResetError if the worker has ended."""
         message: Ready | VideoDone | ShardReport | Exception = self.connection.recv()
         return message
 
     def hang_up(self) -> None:
-        """Ask the worker to end, and wake up whoever listens to it."""
+        """Ask the worker to end, and wake up the thread that listens to it."""
         if self._process is not None:
-            with suppress(OSError):  # it has ended by itself
+            with suppress(OSError):  # it has already ended
                 self._socket.shutdown(socket.SHUT_RDWR)
 
     def stop(self) -> str:
-        """Wait for the worker's end, by force if necessary; return how it ended, in words."""
+        """Wait for the worker to end, or kill it; return in words how it ended."""
         if self._process is None:
             return "was never started"
         try:

@@ -17,7 +17,7 @@ from flows.extraction.worker import Worker
 from flows.session import console, stopping
 from flows.session.environment import settle_environment
 
-STOP_LIMIT_S = 15.0  # at most, from the parent's end or its request to the end of this process
+STOP_LIMIT_S = 15.0  # from the parent's end or request to the end of this process
 
 
 @dataclass(frozen=True)
@@ -27,7 +27,7 @@ class Ready:
 
 @dataclass(frozen=True)
 class VideoDone:
-    """Another video of the present shard is finished; `ok` if it was accepted."""
+    """Another video of the current shard is finished; `ok` if it was accepted."""
 
     ok: bool
 
@@ -37,7 +37,7 @@ def serve(connection_fd: int) -> None:
     settle_environment()
     console.log_to_standard_error()
     stopping.listen()
-    # Ctrl-C goes to the whole group of processes; the parent decides what happens to this one.
+    # Ctrl-C reaches the whole process group; the parent decides what happens to this process.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     connection = Connection(connection_fd)
     orders: queue.SimpleQueue[bytes] = queue.SimpleQueue()
@@ -51,14 +51,14 @@ def serve(connection_fd: int) -> None:
         except Exception as error:
             _tell(connection, error)
     except (KeyboardInterrupt, BrokenPipeError, ConnectionResetError):
-        pass  # the parent has ended, or needs nothing more
+        pass  # the parent has ended, or has closed the connection
     finally:
         # Threads of libraries can delay the interpreter's exit; the worker is closed, and nothing else is open.
         os._exit(0)
 
 
 def _listen(connection: Connection, orders: queue.SimpleQueue[bytes]) -> None:
-    """Queue the parent's messages; when it closes the connection, end this process, by force if necessary."""
+    """Queue the parent's messages. When it closes the connection, end this process, by force if necessary."""
     try:
         while True:
             orders.put(connection.recv_bytes())

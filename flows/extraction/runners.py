@@ -33,8 +33,8 @@ from storage.errors import UnreachableError
 CONNECT_S = 10
 
 
-def passes_by_itself(_task: Task[..., Any], _run: TaskRun, state: State) -> bool:
-    """Tell whether a shard is worth another attempt: a store that refuses (a full disk) will refuse again."""
+def worth_retrying(_task: Task[..., Any], _run: TaskRun, state: State) -> bool:
+    """Return whether to retry a shard. A store that refuses, for example for a full disk, will refuse again."""
     error = state.result(raise_on_failure=False)
     if stopping.asked() or isinstance(error, StopAskedError | PoolClosedError):
         return False
@@ -45,7 +45,7 @@ shard_task = task(
     retries=2,
     retry_delay_seconds=10,
     retry_jitter_factor=0.5,
-    retry_condition_fn=passes_by_itself,
+    retry_condition_fn=worth_retrying,
     cache_policy=NO_CACHE,
 )
 
@@ -67,8 +67,8 @@ class Runner:
     """Takes shards.
 
     Args:
-        capacity: returns how many shards it can work on at a time, at present.
-        submit: hands it a shard; the future's result is a `ShardReport`.
+        capacity: returns how many shards it can currently process at a time.
+        submit: submits a shard.
     """
 
     capacity: Callable[[], int]
@@ -77,7 +77,7 @@ class Runner:
 
 @contextmanager
 def open_runner(settings: ExtractSettings, make: MakeWorker) -> Iterator[Runner]:
-    """Open the runner that the settings name, other than "local"; closing it drops the shards at work.
+    """Open the runner that the settings name, other than "local". Closing it drops unfinished shards.
 
     Raises:
         UserError: the Dask cluster cannot be used.
@@ -108,7 +108,7 @@ def _on_dask(settings: ExtractSettings, make: MakeWorker) -> Iterator[Runner]:
         where: dict[str, Any] = {"address": settings.address, "client_kwargs": {"timeout": CONNECT_S}}
     else:
         count = settings.workers if settings.workers is not None else cores.default_workers()
-        # Dask's memory limit would kill workers for the memory of the networks; `limits.*` bound that of videos.
+        # Dask's memory limit would count the networks and kill workers; `limits.*` bound the memory of videos.
         local = {"n_workers": count, "threads_per_worker": 1, "memory_limit": 0, "dashboard_address": None}
         where = {
             "cluster_class": "distributed.LocalCluster",
@@ -133,7 +133,7 @@ def _on_dask(settings: ExtractSettings, make: MakeWorker) -> Iterator[Runner]:
         try:
             yield Runner(lambda: max(1, len(client.nthreads())), submit)
         finally:
-            with suppress(OSError):  # the scheduler has ended
+            with suppress(OSError):  # raised if the scheduler has ended
                 event = Event(stop, client=client)  # type: ignore[no-untyped-call]  # distributed has few annotations
                 event.set()  # type: ignore[no-untyped-call]  # likewise
                 if settings.address is not None:
@@ -145,7 +145,7 @@ def _check_prefect(hosts: Set[str]) -> None:
     api = urlsplit(PREFECT_API_URL.value()).hostname
     if api in ("127.0.0.1", "localhost") and not all(map(_is_here, hosts)):
         raise UserError(
-            "Dask's workers on other machines report to Prefect: name a server that they can reach with PREFECT_API_URL"
+            "Dask's workers on other machines report to Prefect: name a server that they can reach in PREFECT_API_URL"
         )
 
 
@@ -159,11 +159,11 @@ def _is_here(host: str) -> bool:
 
 
 def _check_resources(settings: ExtractSettings, offered: list[dict[str, float]]) -> None:
-    """Check that some worker can ever take a shard; a cluster without workers may still get some."""
+    """Check that some worker has the resources for a shard, unless the cluster has no workers yet."""
     wanted = settings.resources
     if offered and not any(all(has.get(name, 0) >= much for name, much in wanted.items()) for has in offered):
         words = " ".join(f"{name}={much:g}" for name, much in wanted.items())
         raise UserError(
             f"no worker of the Dask cluster has the resources {words} (extract.resources): "
-            f'start them with dask worker --resources "{words}"'
+            f'start workers with dask worker --resources "{words}"'
         )

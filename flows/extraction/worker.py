@@ -1,4 +1,4 @@
-"""A worker: everything that one process needs to extract shards, built once, and the claims that it works under."""
+"""A worker: an extractor, built once per process, and the claims on the videos that it extracts."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from flows.extraction.extractor import Extractor
 from flows.extraction.jobs import Job, ShardReport
 from flows.extraction.worklist import Lookup
 from storage.errors import StoreError
+from storage.files.paths import StorePath
 from storage.leases.leases import LeaseLostError, Leases
 
 log = logging.getLogger(__name__)
@@ -26,7 +27,7 @@ Check = Callable[[], None]
 def extract_and_commit(
     extractor: Extractor, jobs: Sequence[Job], leases: Leases, on_video: OnVideo, check: Check | None = None
 ) -> ShardReport:
-    """Extract and commit claimed videos, unless another run takes them over because it believes that this one died.
+    """Extract and commit claimed videos, unless another run takes them over because this one seems dead.
 
     Args:
         extractor: open.
@@ -45,33 +46,31 @@ def extract_and_commit(
         try:
             return extractor.extract(jobs, on_video, go_on)
         except StoreError:
-            leases.confirm()  # a run that takes over removes the file to be committed: not a fault of the store
+            leases.confirm()  # a run that takes over removes the file to be committed, which is no error of the store
             raise
     except LeaseLostError as error:
         log.warning("%s; its %d videos are left to another run", error, len(jobs))
         return ShardReport(0, 0, {}, lost=True)
 
 
-def leases_for(config: RunConfig, families: Families) -> Leases:
-    """Return the leases of a run, not open yet: one log for all features of the same faces, whose rows they share."""
-    return Leases(config.store.path, families.faces.key)
+def leases_for(root: StorePath, families: Families) -> Leases:
+    """Return the leases of a run, not open yet. Features of the same faces share leases, as they share face tracks."""
+    return Leases(root, families.faces.key)
 
 
 class Worker:
-    """Claims and extracts the shards that it is given, so that a shard given twice is done once.
+    """Claims and extracts shards, so that a shard that is submitted twice is extracted once.
 
-    Use it as a context manager. Several threads may ask for shards; they are done one after the other.
+    Use it as a context manager. Several threads may call it; shards are extracted one after the other.
 
     Args:
         extractor: not open yet; it has its commits confirmed by `leases`.
         leases: not open yet.
-        config: of the run.
-        families: of the configuration.
+        lookup: tells which videos still need something.
     """
 
-    def __init__(self, extractor: Extractor, leases: Leases, config: RunConfig, families: Families) -> None:
-        self._extractor, self._leases = extractor, leases
-        self._lookup = Lookup(config, families)
+    def __init__(self, extractor: Extractor, leases: Leases, lookup: Lookup) -> None:
+        self._extractor, self._leases, self._lookup = extractor, leases, lookup
         self._resources = ExitStack()
         self._busy = threading.Lock()
 
@@ -87,12 +86,7 @@ class Worker:
             self._resources.close()
 
     def extract(self, jobs: Sequence[Job], on_video: OnVideo, check: Check | None = None) -> ShardReport:
-        """Extract and commit a shard, except videos that are done or refused by now, or that other runs work on.
-
-        Args:
-            jobs: the shard, as the work list chose it.
-            on_video, check: see `extract_and_commit`.
-        """
+        """Extract and commit a shard, except videos that are done or refused by now, or claimed by other runs."""
         with self._busy:
             claimed = self._leases.claim(partial(self._lookup.still_needed, jobs))
             if not claimed:
@@ -104,14 +98,14 @@ class Worker:
 
 
 MakeWorker = Callable[[], Worker]
-"""Builds a worker in another process, so it must be picklable."""
+"""Builds a worker in another process; must be picklable."""
 
 
 def worker_maker(config: RunConfig, families: Families) -> MakeWorker:
-    """Return a function that builds workers with the real networks, which takes seconds."""
+    """Return a function that builds workers with the real networks."""
     return partial(_build, config, families)
 
 
 def _build(config: RunConfig, families: Families) -> Worker:
-    leases = leases_for(config, families)
-    return Worker(Extractor(config, families, leases.confirm), leases, config, families)
+    leases = leases_for(config.store.path, families)
+    return Worker(Extractor(config, families, leases.confirm), leases, Lookup(config.store.path, families))

@@ -10,26 +10,22 @@ from flows.archive.families import Families
 from flows.archive.videos import VideoFile
 from flows.config.settings import RunConfig
 from flows.extraction.jobs import Job
+from storage.files.paths import StorePath
 from storage.leases.claims import Claim
 from storage.shards.store import FeatureStore
 from storage.tables.failures import FailureLog, LastFailure
 
 
 class Lookup:
-    """Looks up what videos still need. Each look reads only what was added to the store since the last one.
+    """Looks up what videos still need. Each look reads only what was added to the store since the last one."""
 
-    Args:
-        config: of the run.
-        families: of the configuration.
-    """
-
-    def __init__(self, config: RunConfig, families: Families) -> None:
+    def __init__(self, root: StorePath, families: Families) -> None:
         self._families = families
-        self._store = FeatureStore(config.store.path)
-        self._failures = FailureLog(config.store.path)
+        self._store = FeatureStore(root)
+        self._failures = FailureLog(root)
 
     def jobs(self, videos: Sequence[VideoFile]) -> Iterator[Job]:
-        """Yield what each video needs, which may be nothing."""
+        """Yield a job for each video, which may need nothing."""
         digests = {video.video_id: video.sha256 for video in videos}
         static = self._store.has(self._families.static, digests)
         dynamic = self._store.has(self._families.dynamic, digests)
@@ -40,7 +36,7 @@ class Lookup:
             yield Job(video, **missing, attempts=last.attempts, reason=last.reason)
 
     def still_needed(self, jobs: Sequence[Job], claimed: Set[str]) -> dict[str, Job]:
-        """Return, by id, those of the chosen jobs that nobody has done, refused or claimed since."""
+        """Return, by id, the jobs that have not been done, refused or claimed since they were chosen."""
         now = zip(jobs, self.jobs([job.video for job in jobs]), strict=True)
         return {
             job.video.video_id: job
@@ -50,14 +46,9 @@ class Lookup:
 
 
 class WorkList:
-    """Videos that lack features, looked up in the committed shards and the log of failures for each shard again.
+    """Videos that lack features, looked up again in the store for each shard.
 
     Each look reads only what was added to the store since the last one.
-
-    Args:
-        videos: of the run.
-        config: of the run.
-        families: of the configuration.
 
     Attributes:
         place: path of the store.
@@ -69,7 +60,7 @@ class WorkList:
     """
 
     def __init__(self, videos: Sequence[VideoFile], config: RunConfig, families: Families) -> None:
-        self._lookup, self._shard_size = Lookup(config, families), config.extract.shard_size
+        self._lookup, self._shard_size = Lookup(config.store.path, families), config.extract.shard_size
         self.place = config.store.path
         self._attempts_before: dict[str, int] = {}
         self._set_aside: set[str] = set()
@@ -87,16 +78,16 @@ class WorkList:
 
     @property
     def todo(self) -> Set[str]:
-        """Ids of the videos to do at the start."""
+        """Return the ids of the videos to do at the start."""
         return self._attempts_before.keys()
 
     @property
     def left(self) -> int:
-        """Number of videos that nobody has done, as of the last look."""
+        """Return the number of videos that were not done at the last look."""
         return len(self._left)
 
     def choose(self, claimed: Set[str]) -> dict[str, Job]:
-        """Look at the store again, and choose the next shard.
+        """Look at the store, and choose the next shard.
 
         Args:
             claimed: ids of the videos that runs are working on.
@@ -110,7 +101,7 @@ class WorkList:
         size = self._shard_size
         while self._left and len(chosen) < self._shard_size:
             some = [self._left.popleft() for _ in range(min(size, len(self._left)))]
-            size *= 2  # others may have done very many of them: each round lists the store once
+            size *= 2  # other runs may have done many of them, and each round lists the store once
             for job in self._lookup.jobs(some):
                 video_id = job.video.video_id
                 if not job.static and not job.dynamic:
@@ -127,16 +118,16 @@ class WorkList:
         return chosen
 
     def set_aside(self, video_ids: Iterable[str]) -> None:
-        """Never choose these again, whatever the result: this run has done what it could."""
+        """Never choose these videos again: this run has tried them."""
         self._set_aside.update(video_ids)
 
     @property
     def all_set_aside(self) -> bool:
-        """Whether this run can do nothing more."""
+        """Return whether this run has tried all remaining videos."""
         return all(video.video_id in self._set_aside for video in self._left)
 
     def held_by(self, claims: Iterable[Claim]) -> Counter[str]:
-        """Count the remaining videos that other runs work on, by machine name."""
+        """Count the remaining videos that other runs have claimed, by machine name."""
         left = {video.video_id for video in self._left}
         held = Counter({claim.process.host: 0 for claim in claims})
         for claim in claims:
@@ -145,5 +136,5 @@ class WorkList:
 
 
 def _may_have_passed(job: Job) -> bool:
-    """Tell whether the cause of a refusal may have passed. A file that is still unreadable has no digest."""
+    """Return whether the cause of a refusal may have passed. A file that is still unreadable has no digest."""
     return job.reason in TRANSIENT and job.video.sha256 != ""

@@ -1,7 +1,7 @@
-"""Shows the progress and results of a run on Prefect's pages.
+"""Show the progress and results of a run on Prefect's pages.
 
-This is optional: if Prefect's server does not answer, or is the command's own and ends with it, nothing is announced,
-and no run fails or waits long because of it.
+Nothing is shown outside a flow run, on a server that ends with the command, or if the server does not answer. No run
+fails or waits long because of it.
 """
 
 from __future__ import annotations
@@ -32,33 +32,6 @@ _SILENCE_S = 300.0  # after a server that did not answer
 _PROGRESS_EVERY_S = 10.0
 
 
-def progress(title: str) -> Callable[[int, int, int], None] | None:
-    """Show the progress of a stage of this flow run.
-
-    Returns:
-        A function to call with counts (done, in all, failed) whenever they change; None outside a flow run.
-    """
-    run = _run_id()
-    if run is None:
-        return None
-    artifact: UUID | None = None
-    next_s = 0.0
-
-    def show(done: int, total: int, failed: int) -> None:
-        nonlocal artifact, next_s
-        if not total or (time.monotonic() < next_s and done < total):
-            return
-        next_s = time.monotonic() + _PROGRESS_EVERY_S
-        percent, text = 100 * done / total, f"{title}: {done:,} of {total:,}" + (f", {failed:,} failed" * bool(failed))
-        if artifact is None:
-            artifact = _create(run, "progress", f"{title.lower()}-progress", percent, text)
-        else:
-            known = artifact
-            _ask(lambda client: client.update_artifact(known, ArtifactUpdate(data=percent, description=text)))
-
-    return show
-
-
 def shard_committed(store: StorePath, extracted: int, failed: int, seconds: Mapping[str, float]) -> None:
     """Emit the event of a committed shard, with counts of videos and seconds of work by stage."""
     work_s = sum(seconds.values())
@@ -71,53 +44,78 @@ def shard_committed(store: StorePath, extracted: int, failed: int, seconds: Mapp
     emit_event(SHARD_COMMITTED, resource, payload={"extracted": extracted, "failed": failed, "seconds": dict(seconds)})
 
 
-def table(key: str, rows: Sequence[Mapping[str, Any]], description: str) -> None:
-    """Show a table with this flow run."""
-    if (run := _run_id()) is not None:
-        _create(run, "table", key, json.dumps([dict(row) for row in rows]), description)
+class Pages:
+    """The pages of the present flow run. After a server that did not answer in time, nothing is shown for a while."""
 
+    def __init__(self) -> None:
+        self._run = _run_id()
+        self._silent_until_s = 0.0
 
-def markdown(key: str, text: str, description: str) -> None:
-    """Show a text with this flow run."""
-    if (run := _run_id()) is not None:
-        _create(run, "markdown", key, text, description)
+    def progress(self, title: str) -> Callable[[int, int, int], None] | None:
+        """Show the progress of a stage.
 
+        Returns:
+            A function to call with counts (done, in all, failed) whenever they change; None outside a flow run.
+        """
+        if self._run is None:
+            return None
+        artifact: UUID | None = None
+        next_s = 0.0
 
-def link(key: str, path: StorePath, description: str) -> None:
-    """Show a link to a file of the store with this flow run."""
-    address = path.absolute().as_uri() if isinstance(path, Path) else str(path)
-    markdown(key, f"[{path.name}]({address})", description)
+        def show(done: int, total: int, failed: int) -> None:
+            nonlocal artifact, next_s
+            if not total or (time.monotonic() < next_s and done < total):
+                return
+            next_s = time.monotonic() + _PROGRESS_EVERY_S
+            percent, text = 100 * done / total, f"{title}: {done:,} of {total:,}"
+            if failed:
+                text += f", {failed:,} failed"
+            if artifact is None:
+                artifact = self._create("progress", f"{title.lower()}-progress", percent, text)
+            else:
+                known = artifact
+                self._ask(lambda client: client.update_artifact(known, ArtifactUpdate(data=percent, description=text)))
+
+        return show
+
+    def table(self, key: str, rows: Sequence[Mapping[str, Any]], description: str) -> None:
+        """Show a table."""
+        self._create("table", key, json.dumps([dict(row) for row in rows]), description)
+
+    def markdown(self, key: str, text: str, description: str) -> None:
+        """Show a text."""
+        self._create("markdown", key, text, description)
+
+    def link(self, key: str, path: StorePath, description: str) -> None:
+        """Show a link to a file of the store."""
+        address = path.absolute().as_uri() if isinstance(path, Path) else str(path)
+        self.markdown(key, f"[{path.name}]({address})", description)
+
+    def _create(self, kind: str, key: str, data: Any, description: str) -> UUID | None:
+        if self._run is None:
+            return None
+        artifact = ArtifactCreate(type=kind, key=key, data=data, description=description, flow_run_id=self._run)
+        created = self._ask(lambda client: client.create_artifact(artifact))
+        return None if created is None else created.id
+
+    def _ask(self, request: Callable[[SyncPrefectClient], Any]) -> Any:
+        if time.monotonic() < self._silent_until_s:
+            return None
+        try:
+            with (
+                temporary_settings({PREFECT_CLIENT_MAX_RETRIES: 0}),
+                get_client(httpx_settings={"timeout": _ANSWER_LIMIT_S}, sync_client=True) as client,
+            ):
+                return request(client)
+        except Exception as error:  # no such error is worth a run
+            log.warning("cannot show this on Prefect's pages: %s: %s", type(error).__name__, error)
+            self._silent_until_s = time.monotonic() + _SILENCE_S
+            return None
 
 
 def _run_id() -> UUID | None:
-    """Return the present flow run if its server outlives it: only then does Prefect send the run's log there too."""
+    """Return the id of the present flow run, if its server outlives it: Prefect then sends the run's log there too."""
     run = FlowRunContext.get()
     if run is None or run.flow_run is None or not PREFECT_LOGGING_TO_API_ENABLED.value():
         return None
     return run.flow_run.id
-
-
-def _create(run: UUID, kind: str, key: str, data: Any, description: str) -> UUID | None:
-    artifact = ArtifactCreate(type=kind, key=key, data=data, description=description, flow_run_id=run)
-    created = _ask(lambda client: client.create_artifact(artifact))
-    return None if created is None else created.id
-
-
-class _Server:
-    silent_until_s = 0.0
-
-
-def _ask(request: Callable[[SyncPrefectClient], Any]) -> Any:
-    """Ask the server. If it does not answer in time, return None and do not ask again for a while."""
-    if time.monotonic() < _Server.silent_until_s:
-        return None
-    try:
-        with (
-            temporary_settings({PREFECT_CLIENT_MAX_RETRIES: 0}),
-            get_client(httpx_settings={"timeout": _ANSWER_LIMIT_S}, sync_client=True) as client,
-        ):
-            return request(client)
-    except Exception as error:  # no such error is worth a run
-        log.warning("cannot show this on Prefect's pages: %s: %s", type(error).__name__, error)
-        _Server.silent_until_s = time.monotonic() + _SILENCE_S
-        return None

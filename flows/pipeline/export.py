@@ -1,4 +1,4 @@
-"""The flow `export`: scores as CSV or Parquet, one row for every video of the archive, and a description."""
+"""The flow `export`: scores as CSV or Parquet, with one row per video of the archive, and a data package."""
 
 from __future__ import annotations
 
@@ -11,15 +11,14 @@ from typing import Any
 from flows.archive.families import Families, families_of
 from flows.archive.model_card import INTENDED, limits
 from flows.archive.models import ModelReference
-from flows.archive.refusals import how_to_list, in_words
-from flows.archive.rows import export_rows
+from flows.archive.outcomes import export_rows, how_to_list
 from flows.archive.videos import Archive
 from flows.config.settings import RunConfig
 from flows.pipeline.prepare import chosen_columns
 from flows.pipeline.steps import step
 from flows.session import console
+from storage.exports.columns import Row, Unscored
 from storage.exports.package import write_export
-from storage.exports.rows import Row, Unscored
 from storage.files.paths import StorePath
 from storage.models.provenance import program_version
 from storage.models.serializer import ModelSerializer
@@ -54,7 +53,7 @@ def export(config: RunConfig, videos: Archive, model: ModelReference) -> ExportR
         nonlocal undated
         for row in export_rows(config.store.path, families, videos, model):
             if config.export.bounded:
-                # Only scores have a time; a row without one is in no range of time.
+                # Only scores have a time.
                 if isinstance(row, Unscored):
                     continue
                 if row.scored_at is None:
@@ -67,7 +66,7 @@ def export(config: RunConfig, videos: Archive, model: ModelReference) -> ExportR
 
     write_export(path, chosen(), columns, lambda: _about(config, families, model, metadata, reasons, videos.unread))
     scored = reasons.pop("", 0)
-    others = f"; without a score: {in_words(reasons)}; {how_to_list(config.store.path)}" if reasons else ""
+    others = f"; without a score: {console.tally(reasons)}; {how_to_list(config.store.path)}" if reasons else ""
     console.say(f"Export: {console.counted(scored, 'video')} scored{others}")
     if undated:
         console.say(
@@ -92,7 +91,7 @@ def _about(
     return {
         "title": f"Apparent personality traits of {console.counted(videos, 'video')} by {model}",
         "description": f"Intended for {INTENDED}. {' '.join(limits(metadata))} "
-        "It has no licence of its own: those of the videos and of the labels bind its use.",
+        "It has no licence of its own: the licences of the videos and of the labels apply.",
         "created": datetime.now(UTC).isoformat(timespec="seconds").replace("+00:00", "Z"),
         "provenance": {
             "program": program_version(),

@@ -1,4 +1,4 @@
-"""The flow `extract`: features for every video of an archive without them, shard by shard."""
+"""The flow `extract`: the missing features of an archive, shard by shard."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from prefect import State
 from prefect.futures import PrefectFuture
 
 from flows.archive.families import Families, families_of
-from flows.archive.refusals import how_to_list, in_words, refusal_reasons
+from flows.archive.outcomes import how_to_list, refusal_reasons
 from flows.archive.videos import Archive
 from flows.config.settings import RunConfig
 from flows.extraction.extractor import Extractor
@@ -24,12 +24,13 @@ from flows.extraction.pool import Tally
 from flows.extraction.runners import Runner, open_runner, shard_task
 from flows.extraction.worker import extract_and_commit, leases_for, worker_maker
 from flows.extraction.worklist import WorkList
-from flows.pipeline import announce
+from flows.pipeline.announce import Pages, shard_committed
 from flows.pipeline.steps import step
 from flows.session import console, stopping
 from flows.session.environment import settle_environment
 from flows.session.errors import USER_ERRORS
 from flows.session.server import prefect_api
+from storage.files.paths import StorePath
 from storage.leases.leases import Leases
 
 log = logging.getLogger(__name__)
@@ -43,35 +44,35 @@ def extract_shard(extractor: Extractor, jobs: list[Job], leases: Leases, stage: 
 
 @step("extract")
 def extract(config: RunConfig, videos: Archive) -> ExtractReport:
-    """Extract the features of all videos that lack them. Other runs may do a part; this run ends when all is done.
+    """Extract the features of all videos that lack them. This run ends when all is done, even if other runs do a part.
 
     Raises:
-        TooManyRefusedError: more videos were refused than the settings allow; all other features are committed.
+        TooManyRefusedError: more videos were refused than the settings allow. All features are committed.
     """
     settle_environment()
     families = families_of(config)
     work = WorkList(videos, config, families)
     if not work.count:
-        console.say(f"Extract: nothing to decode: {_known(config, families, videos, work)}")
+        console.say(f"Extract: nothing to decode: {_known(config.store.path, families, videos, work)}")
         return ExtractReport(0, 0, work.cached, work.refused_before, {})
     with ExitStack() as resources:
         resources.enter_context(prefect_api())  # shards are tasks
         with console.console.status("Building the networks"):
-            leases = leases_for(config, families)
+            leases = leases_for(config.store.path, families)
             if config.extract.runner == "local":
                 extractor = resources.enter_context(Extractor(config, families, leases.confirm, videos=work.count))
             else:
                 runner = resources.enter_context(open_runner(config.extract, worker_maker(config, families)))
         resources.enter_context(leases)
-        stage = resources.enter_context(console.stage("Extract", work.count, announce.progress("Extract")))
+        stage = resources.enter_context(console.stage("Extract", work.count, Pages().progress("Extract")))
         if config.extract.runner == "local":
-            states = work_off(work, leases, stage, partial[Any](extract_shard, extractor))
+            states = extract_locally(work, leases, stage, partial[Any](extract_shard, extractor))
             outcomes = [state.result(raise_on_failure=False) for state in states]
         else:
-            outcomes = hand_out(work, leases, stage, runner)
+            outcomes = extract_in_workers(work, leases, stage, runner)
     shards: list[ShardReport] = []
     for outcome in outcomes:
-        # Only now: a failed shard must not prevent the others.
+        # Not before all are done: a failed shard must not prevent the others.
         if isinstance(outcome, BaseException):
             raise outcome
         shards.append(outcome)
@@ -80,41 +81,39 @@ def extract(config: RunConfig, videos: Archive) -> ExtractReport:
         seconds.update(shard.seconds)
     extracted, failed = sum(shard.extracted for shard in shards), sum(shard.failed for shard in shards)
     by_others = work.count - work.left - extracted - failed
-    reasons = refusal_reasons(config, families, [video for video in videos if video.video_id in work.todo])
+    reasons = refusal_reasons(config.store.path, families, [video for video in videos if video.video_id in work.todo])
     report = ExtractReport(extracted, failed, work.cached, work.refused_before, dict(seconds), by_others, dict(reasons))
     found = f"{work.cached} in the store before, {work.refused_before} refused before"
     log.info("Extract: %d extracted, %d refused, %s", extracted, failed, found)
-    keep_report(report, config)
+    keep_report(report, config.store.path)
     if work.refused > config.extract.max_failed_fraction * work.count:
         limit = f", more than extract.max_failed_fraction allows ({config.extract.max_failed_fraction:g})"
         raise TooManyRefusedError(
-            f"{work.refused:,} of {console.counted(work.count, 'video')} refused ({in_words(reasons)})"
+            f"{work.refused:,} of {console.counted(work.count, 'video')} refused ({console.tally(reasons)})"
             f"{limit if work.refused < work.count else ''}; {how_to_list(config.store.path)}"
         )
     return report
 
 
-def _known(config: RunConfig, families: Families, videos: Archive, work: WorkList) -> str:
-    """Say what the store knows of the videos if there is nothing to decode."""
+def _known(root: StorePath, families: Families, videos: Archive, work: WorkList) -> str:
+    """Say what the store knows about the videos if there is nothing to decode."""
     if not work.refused_before:
         return f"{console.counted(work.cached, 'video')} known to the store"
-    reasons = in_words(refusal_reasons(config, families, videos))
+    reasons = console.tally(refusal_reasons(root, families, videos))
     refused = f"{console.counted(work.refused_before, 'video')} refused before ({reasons})"
     cached = f"{work.cached:,} known to the store, " if work.cached else ""
-    return f"{cached}{refused}; {how_to_list(config.store.path)}"
+    return f"{cached}{refused}; {how_to_list(root)}"
 
 
-def work_off(
+def extract_locally(
     work: WorkList, leases: Leases, stage: console.Stage, extract_claimed: Callable[..., State], *, poll_s: float = 2.0
 ) -> list[State]:
-    """Claim and extract shard after shard, until all is done, even if by other runs.
+    """Claim and extract shard after shard until all videos are done, by this run or others.
 
     Args:
-        work: the videos to do.
         leases: open.
-        stage: shows the progress.
         extract_claimed: called with the jobs of a shard, `leases`, `stage` and return_state=True.
-        poll_s: seconds between two looks while other runs hold the rest.
+        poll_s: seconds between two looks at the store while other runs hold the remaining videos.
 
     Returns:
         The state of each shard that this run worked on.
@@ -133,30 +132,28 @@ def work_off(
                 work.set_aside(jobs)
             leases.release()
             if isinstance(report, ShardReport) and not report.lost:
-                announce.shard_committed(work.place, report.extracted, report.failed, report.seconds)
+                shard_committed(work.place, report.extracted, report.failed, report.seconds)
         elif held := work.held_by(leases.others()):
             waited_for = _wait_for(held, waited_for, poll_s)
         elif work.all_set_aside:
             return states
 
 
-def hand_out(
+def extract_in_workers(
     work: WorkList, leases: Leases, stage: console.Stage, runner: Runner, *, poll_s: float = 2.0
 ) -> list[ShardReport | BaseException]:
-    """Give shard after shard to workers, which claim them, until all is done, even if by other runs.
+    """Give shard after shard to workers, which claim them, until all videos are done, by this run or others.
 
     Args:
-        work: the videos to do.
-        leases: open; of this process, which claims nothing.
-        stage: shows the progress.
+        leases: open; this process claims nothing itself.
         runner: open.
-        poll_s: seconds between two looks while all the rest is at work.
+        poll_s: seconds between two looks at the store while all remaining videos are in work.
 
     Returns:
         The report of each shard, or the error that it raised.
 
     Raises:
-        Exception: one of `USER_ERRORS`, raised by a shard; the others would raise it too.
+        Exception: one of `USER_ERRORS`, raised by a shard; other shards would raise it too.
     """
     outcomes: list[ShardReport | BaseException] = []
     at_work: dict[PrefectFuture[ShardReport], tuple[dict[str, Job], Tally]] = {}
@@ -187,7 +184,7 @@ def hand_out(
                 if isinstance(outcome, BaseException):
                     work.set_aside(jobs)
                 elif not outcome.lost:
-                    announce.shard_committed(work.place, outcome.extracted, outcome.failed, outcome.seconds)
+                    shard_committed(work.place, outcome.extracted, outcome.failed, outcome.seconds)
         elif held := work.held_by(leases.others()):
             waited_for = _wait_for(held, waited_for, poll_s)
         elif work.all_set_aside:
@@ -197,14 +194,14 @@ def hand_out(
 def _outcome(future: PrefectFuture[ShardReport]) -> ShardReport | BaseException:
     try:
         return future.result(raise_on_failure=False)
-    except Exception as error:  # Dask gives up a task whose workers die repeatedly
+    except Exception as error:  # Dask gives up tasks whose workers die repeatedly
         return error
 
 
 def _wait_for(held: Counter[str], waited_for: Counter[str], poll_s: float) -> Counter[str]:
-    """Wait briefly for other runs, and say so if they differ from `waited_for`; return `held`."""
+    """Wait briefly for other runs, announce them if they differ from `waited_for`, and return `held`."""
     if held != waited_for:
         hosts = ", ".join(f"{count} on {host}" for host, count in sorted(held.items()))
-        console.say(f"Extract: waiting for videos that other runs work on: {hosts}")
+        console.say(f"Extract: waiting for videos of other runs: {hosts}")
     time.sleep(poll_s)
     return held

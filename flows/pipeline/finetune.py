@@ -1,4 +1,4 @@
-"""Fine-tuning of the static network on the face crops of a videos folder. One process on one machine; no Prefect."""
+"""Fine-tuning of the static network on the face crops of a videos folder, in one process and without Prefect."""
 
 from __future__ import annotations
 
@@ -34,11 +34,10 @@ def finetune(config: RunConfig, videos: Sequence[VideoFile]) -> OwnAsset:
 
     Args:
         config: with labels; its weights are settled.
-        videos: of the folder.
 
     Raises:
-        UserError: no labels, no labelled video with faces, or labels of fewer than two people; or training brought
-            no improvement, and nothing is kept.
+        UserError: no labels, no labelled video with faces, or labels of fewer than two people; or no improvement by
+            training, and nothing is kept.
         fusion.errors.LabelError: the labels cannot be read.
     """
     if config.labels is None:
@@ -59,7 +58,7 @@ def finetune(config: RunConfig, videos: Sequence[VideoFile]) -> OwnAsset:
             static_weights(config),
             frozen_layers=config.static.frozen_layers,
             seed=config.seed,
-            asset_folder=asset_folder(config, config.static.weights or static.ASSET),
+            asset_folder=asset_folder(config.assets, config.static.weights or static.ASSET),
         )
     steps = len(rows) * (1 + config.finetune.epochs)
     with VideoReader(config) as reader, console.stage("Fine-tune", steps) as stage:
@@ -72,13 +71,13 @@ def finetune(config: RunConfig, videos: Sequence[VideoFile]) -> OwnAsset:
             config.finetune,
             lambda state: stage.advance(title=f"Fine-tune  {state}"),
         )
-    said = f"always the mean {report.constant_error:.5f}, network as it was {report.frozen_error:.5f}"
+    baselines = f"constant mean {report.constant_error:.5f}, before fine-tuning {report.frozen_error:.5f}"
     if not report.best_epoch:
         raise UserError(
-            f"fine-tuning did not lower the validation error ({said}); nothing is kept. More videos, a lower "
+            f"fine-tuning did not lower the validation error ({baselines}); nothing is kept. More videos, a lower "
             "finetune.learning_rate or a higher static.frozen_layers may help"
         )
-    console.say(f"Fine-tune: validation error {report.best_error:.5f} after epoch {report.best_epoch} ({said})")
+    console.say(f"Fine-tune: validation error {report.best_error:.5f} after epoch {report.best_epoch} ({baselines})")
     made_from = find_own(config.static.weights, config.assets) if config.static.weights is not None else None
     training_details = {
         "report": asdict(report),
@@ -97,11 +96,7 @@ def finetune(config: RunConfig, videos: Sequence[VideoFile]) -> OwnAsset:
 
 
 class _Faces:
-    """The face crops of videos whose face tracks are in the store.
-
-    Attributes:
-        tracks: by video.
-    """
+    """The face crops of videos whose face tracks are in the store."""
 
     def __init__(self, config: RunConfig, videos: Sequence[VideoFile]) -> None:
         self._files = {video.video_id: video for video in videos}

@@ -1,4 +1,4 @@
-"""Preparation of all flows: lists the videos, and fails early for what would end a run hours later."""
+"""Preparation of all flows: check the settings for what would end a run hours later, then list the videos."""
 
 from __future__ import annotations
 
@@ -6,9 +6,8 @@ import importlib.util
 
 from flows.archive.families import families_of, settle_weights
 from flows.archive.labels import labels_of
-from flows.archive.videos import Archive, known_videos, videos_of
-from flows.config.export import ExportSettings
-from flows.config.settings import RunConfig
+from flows.archive.videos import Archive, check_videos, known_videos, named_videos, videos_of
+from flows.config.settings import ExportSettings, RunConfig
 from flows.session import console
 from flows.session.errors import UserError, did_you_mean
 from fusion.traits import TRAITS
@@ -18,24 +17,39 @@ from storage.files.commit import check_writable
 from storage.files.paths import StorePath
 
 
+def check_settings(settings: RunConfig, *, with_files: bool = False, with_labels: bool = False) -> None:
+    """Check everything that needs neither a look at every video nor a heavy library.
+
+    Args:
+        with_files: whether the run needs the videos' files.
+        with_labels: whether it needs labels.
+
+    Raises:
+        UserError: needed videos or labels are not named, or the videos folder or list does not exist; an unknown
+            column; Dask is wanted and not installed.
+        fusion.errors.LabelError: the labels cannot be read.
+        StoreError: the output cannot be written.
+    """
+    if with_files:
+        named_videos(settings)
+    check_videos(settings)
+    if with_labels or settings.labels is not None:
+        labels_of(settings)
+    if settings.out is not None:
+        check_writable(settings.out)
+    chosen_columns(settings.export, settings.out)
+    if with_files and settings.extract.runner == "dask" and importlib.util.find_spec("prefect_dask") is None:
+        raise UserError("extract.runner dask needs packages that are not installed: pip install 'traitline[dask]'")
+
+
 def prepare(settings: RunConfig, *, with_files: bool = False) -> tuple[RunConfig, Archive]:
     """List the videos of the folder or list, or else those that the store knows, and settle `weights: auto`.
 
     With files, this also checks for the networks' weights. Features in the store can be used without them.
 
     Raises:
-        UserError: files are needed and no videos are named, or there are no videos.
+        UserError: there are no videos.
     """
-    if settings.videos is None and with_files:
-        raise UserError("which videos? give their folder with --videos DIR, or as 'videos: DIR' in the settings file")
-    # Fail now rather than hours later.
-    if settings.labels is not None:
-        labels_of(settings)
-    if settings.out is not None:
-        check_writable(settings.out)
-    chosen_columns(settings.export, settings.out)
-    if with_files:
-        _check_dask(settings)
     with console.console.status("Looking at the videos") as status:
         if settings.videos is not None:
             files = videos_of(settings, lambda done, total: status.update(f"Looking at the videos: {done} of {total}"))
@@ -49,7 +63,7 @@ def prepare(settings: RunConfig, *, with_files: bool = False) -> tuple[RunConfig
                 style="bold yellow",
             )
         if settings.videos is None:
-            files = known_videos(settings, families_of(settings))
+            files = known_videos(settings.store.path, families_of(settings))
     return settings, files
 
 
@@ -71,8 +85,3 @@ def chosen_columns(settings: ExportSettings, out: StorePath | None, model: str =
     if len(set(names)) < len(names):
         raise UserError(f"a column is named twice: {', '.join(names)}")
     return [known[name] for name in names]
-
-
-def _check_dask(settings: RunConfig) -> None:
-    if settings.extract.runner == "dask" and importlib.util.find_spec("prefect_dask") is None:
-        raise UserError("extract.runner dask needs packages that are not installed: pip install 'traitline[dask]'")

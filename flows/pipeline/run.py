@@ -1,11 +1,11 @@
-"""The flow `run`: the whole way from videos to the trait CSV and the report."""
+"""The flow `run`: all steps, from videos to the trait CSV and the report."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
 from flows.archive.models import ModelReference, chosen_model, trains
-from flows.archive.refusals import AllRefusedError
+from flows.archive.outcomes import AllRefusedError
 from flows.archive.videos import Archive
 from flows.config.settings import RunConfig
 from flows.extraction.jobs import ExtractReport, TooManyRefusedError
@@ -38,10 +38,10 @@ class RunReport:
 
 @step("run")
 def run(config: RunConfig, videos: Archive) -> RunReport:
-    """Run all steps, and fail in the end if too many videos were refused.
+    """Run all steps.
 
     Raises:
-        UserError: there are neither labels nor a model; or too many videos were refused, after everything is done.
+        UserError: there are neither labels nor a model; or, after all steps, too many videos were refused.
     """
     report = all_steps(config, videos)
     report.check()
@@ -58,7 +58,7 @@ def all_steps(config: RunConfig, videos: Archive) -> RunReport:
     try:
         extraction = extract(config, videos)
     except TooManyRefusedError as error:
-        # What could be extracted is still worth scoring; the run as a whole fails at its end.
+        # The extracted features are still worth scoring; the run fails at its end.
         extraction, refusal = None, error
     try:
         model = train(config, videos) if trains(config) else chosen_model(config)

@@ -14,12 +14,12 @@ import numpy as np
 from flows.archive.clips import CachedClip, read_clips, ready_videos
 from flows.archive.drift import Drift, drifts_of
 from flows.archive.families import Families, families_of, stored_families
-from flows.archive.models import ModelReference
-from flows.archive.refusals import without_features
+from flows.archive.models import ModelReference, check_features
+from flows.archive.outcomes import without_features
 from flows.archive.uncertainty import quality_of, stored_uncertainty
 from flows.archive.videos import Archive, known_videos
 from flows.config.settings import RunConfig
-from flows.pipeline import announce
+from flows.pipeline.announce import Pages
 from flows.pipeline.steps import step
 from flows.session import console
 from flows.session.errors import UserError
@@ -43,7 +43,7 @@ class RescoreReport:
 
 @step("score")
 def score(config: RunConfig, videos: Archive, model: ModelReference) -> int:
-    """Score the videos that have features and that this model version has not scored from these features.
+    """Score the videos that have features, except those that this model version has scored from these features.
 
     Returns:
         Number of videos scored now.
@@ -53,23 +53,22 @@ def score(config: RunConfig, videos: Archive, model: ModelReference) -> int:
     """
     families = families_of(config)
     metadata = ModelSerializer(config.store.path).metadata(model.name, model.version)
-    _check_features(metadata, families, model)
+    check_features(model, metadata, families)
     return _score(config, families, config.weights, videos, model)
 
 
 @step("rescore")
 def rescore(config: RunConfig, model: ModelReference) -> RescoreReport:
-    """Score everything in the store that this model version has not scored, from the features it was trained on.
+    """Score everything in the store that this model version has not scored, from the features that it was trained on.
 
-    This needs neither the videos nor the extractors' weights, and ignores the settings of extraction. Scores of other
-    versions stay.
+    Needs neither videos nor extractors' weights, and ignores the settings of extraction. Scores of other versions stay.
 
     Raises:
         UserError: the store has no such features.
     """
     metadata = ModelSerializer(config.store.path).metadata(model.name, model.version)
     families = stored_families(config.store.path, metadata)
-    count = _score(config, families, metadata["weights"], known_videos(config, families), model)
+    count = _score(config, families, metadata["weights"], known_videos(config.store.path, families), model)
     return RescoreReport(model, count, drifts_of(config.store.path, model))
 
 
@@ -82,12 +81,14 @@ def _score(config: RunConfig, families: Families, weights: str, videos: Archive,
         if (row.static_key, row.dynamic_key) == (families.static.key, families.dynamic.key)
     }
     wanted = {video.video_id: video.sha256 for video in videos if known.get(video.video_id) != video.sha256}
-    ready = ready_videos(config, families, wanted)
+    ready = ready_videos(config.store.path, families, wanted)
     if not ready:
         if any(known.get(video.video_id) == video.sha256 for video in videos):
             console.say(f"Score: {model} has already scored all videos with features; nothing to score")
         else:
-            console.say(f"Score: nothing to score: {without_features(config, families, videos)}", style="yellow")
+            console.say(
+                f"Score: nothing to score: {without_features(config.store.path, families, videos)}", style="yellow"
+            )
         return 0
     from fusion.model.model import CompletePersonalityModel  # registers the classes that a saved model is made of
     from fusion.model.scoring import predict
@@ -95,10 +96,10 @@ def _score(config: RunConfig, families: Families, weights: str, videos: Archive,
     network, metadata = ModelSerializer(config.store.path).load(model.name, model.version)
     if not isinstance(network, CompletePersonalityModel):
         raise UserError(f"{model} is a {type(network).__name__}, not a model of this program; name another")
-    uncertainty = stored_uncertainty(config, metadata)
+    uncertainty = stored_uncertainty(config.uncertainty, metadata)
     count = 0
-    clips = read_clips(config, families, ready)
-    with console.stage("Score", len(ready), announce.progress("Score")) as stage:
+    clips = read_clips(config.store.path, families, ready)
+    with console.stage("Score", len(ready), Pages().progress("Score")) as stage:
         while some := list(islice(clips, CLIPS_PER_COMMIT)):
             traits = predict(network, (clip.tokens for clip in some))
             judged = uncertainty.judge(traits, quality_of(some))
@@ -110,34 +111,23 @@ def _score(config: RunConfig, families: Families, weights: str, videos: Archive,
     return count
 
 
-def _check_features(metadata: Mapping[str, Any], families: Families, model: ModelReference) -> None:
-    trained_on = (metadata["static_key"], metadata["dynamic_key"])
-    if trained_on != (families.static.key, families.dynamic.key):
-        raise UserError(
-            f"{model} was trained on features static:{trained_on[0]} dynamic:{trained_on[1]}, but these settings give "
-            f"{families.features}; use the settings that it was trained with (weights: {metadata['weights']})"
-        )
-
-
 def _rows(
     clips: list[CachedClip], traits: np.ndarray, judged: Judged, families: Families, weights: str, started: datetime
 ) -> Iterator[Score]:
     for row, (clip, values) in enumerate(zip(clips, traits, strict=True)):
-        facts: Mapping[str, Any] = clip.facts  # counts too are floats there; `Score` converts them
+        quality: Mapping[str, Any] = clip.quality  # counts too are floats there; `Score` converts them
         yield Score(
             video_id=clip.tokens.video_id,
             video_sha256=clip.sha256,
             traits=tuple(values.tolist()),
-            face_coverage=clip.face_coverage,
             static_tokens=len(clip.tokens.static),
             dynamic_tokens=len(clip.tokens.dynamic),
             static_key=families.static.key,
             dynamic_key=families.dynamic.key,
             weights=weights,
-            face_check=families.face_check,
             scored_at=started,
             abstain=judged.abstain[row],
             low=None if judged.low is None else tuple(judged.low[row].tolist()),
             high=None if judged.high is None else tuple(judged.high[row].tolist()),
-            **facts,
+            **quality,
         )

@@ -1,4 +1,4 @@
-"""The steps of a run: flows on the user's Prefect server, and plain calls without one."""
+"""Steps of a run: Prefect flows if the user has a server, otherwise plain calls."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ R = TypeVar("R")
 
 
 class Step(Flow[P, R]):
-    """A flow that needs no server: without a Prefect API, calling it calls its function.
+    """A flow that calls its function directly if there is no Prefect API.
 
-    A server of our own would take seconds to start and end with the command, before anyone could open its pages.
+    A temporary server would take seconds to start, and end with the command before anyone could open its pages.
     """
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:  # type: ignore[override]  # no step returns its state
@@ -26,6 +26,5 @@ class Step(Flow[P, R]):
 
 
 def step(name: str) -> Callable[[Callable[P, R]], Step[P, R]]:
-    """Make a function a step. Prefect keeps only the names of its parameters' values; see
-    `flows.archive.videos.Archive`."""
+    """Turn a function into a step whose parameters Prefect does not validate; see `flows.archive.videos.Archive`."""
     return lambda function: Step(function, name=name, validate_parameters=False)

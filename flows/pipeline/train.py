@@ -13,18 +13,18 @@ import platformdirs
 
 from flows.archive.clips import StoredClips, ready_videos
 from flows.archive.families import Families, families_of
-from flows.archive.labels import digest_of, labels_of, nothing_labelled, say_unmatched
+from flows.archive.labels import digest_of, labels_of, nothing_labelled, report_unmatched
 from flows.archive.models import ModelReference
 from flows.archive.uncertainty import uncertainty_of
 from flows.archive.videos import Archive
 from flows.config.settings import RunConfig
-from flows.pipeline import announce
+from flows.pipeline.announce import Pages
 from flows.pipeline.steps import step
 from flows.session import console
 from fusion.labels.matching import LabelledVideos, match_labels
 from fusion.settings import WITHOUT_EFFECT
 from fusion.uncertainty.intervals import Uncertainty, hold_out_for_calibration, least_people
-from storage.files.paths import store_path
+from storage.files.paths import StorePath
 from storage.models.serializer import ModelSerializer
 
 if TYPE_CHECKING:
@@ -43,7 +43,8 @@ def train(config: RunConfig, videos: Archive) -> ModelReference:
     families = families_of(config)
     matched = match_labels(labels, [video.video_id for video in videos])
     digests = {video.video_id: video.sha256 for video in videos}
-    ready = set(ready_videos(config, families, {video_id: digests[video_id] for video_id in matched.video_ids}))
+    wanted = {video_id: digests[video_id] for video_id in matched.video_ids}
+    ready = set(ready_videos(config.store.path, families, wanted))
     rows = [row for row, video_id in enumerate(matched.video_ids) if video_id in ready]
     if not rows:
         raise nothing_labelled(config, families, videos, labels, matched)
@@ -61,13 +62,13 @@ def train(config: RunConfig, videos: Archive) -> ModelReference:
     )
     fit = [rows[place] for place in kept]
     held_out = [rows[place] for place in kept_out]
-    folder = _work_folder(config, recipe)
+    folder = _work_folder(config.store.path, recipe)
     checkpoint = folder / training.CHECKPOINT
     if checkpoint.exists():
         console.say(f"Train: resuming from {checkpoint}")
-    with console.stage("Train", config.train.epochs, announce.progress("Train")) as stage:
+    with console.stage("Train", config.train.epochs, Pages().progress("Train")) as stage:
         trained = training.train(
-            StoredClips(config, families, [matched.video_ids[row] for row in fit]),
+            StoredClips(config.store.path, families, [matched.video_ids[row] for row in fit]),
             matched.values[fit],
             [matched.subjects[row] for row in fit],
             config.train,
@@ -89,7 +90,6 @@ def train(config: RunConfig, videos: Archive) -> ModelReference:
         "static_key": families.static.key,
         "dynamic_key": families.dynamic.key,
         "weights": config.weights,
-        "face_check": families.face_check,
         "labels": path.name,
         "labels_sha256": digest_of(path),
         "subjects_known": labels.subjects_known,
@@ -100,7 +100,7 @@ def train(config: RunConfig, videos: Archive) -> ModelReference:
     checkpoint.unlink()
     console.say(f"Train: {model} from {console.counted(len(fit), 'clip')}, {_verdict(metadata)}")
     console.say(f"Train: {_calibrated(uncertainty)}")
-    say_unmatched("Train", matched)
+    report_unmatched("Train", matched)
     if not labels.subjects_known:
         console.say(
             "Train: the label file has no subject column, so clips of one person may be in both training and "
@@ -112,13 +112,12 @@ def train(config: RunConfig, videos: Archive) -> ModelReference:
     return model
 
 
-def _work_folder(config: RunConfig, recipe: str) -> Path:
-    """Return the folder of a training's checkpoint and TensorBoard logs: in a local store, else in the user's cache.
+def _work_folder(root: StorePath, recipe: str) -> Path:
+    """Return the folder of a training's checkpoint and TensorBoard logs, in a local store or else in the user's cache.
 
-    The recipe is in the name, so only the same training resumes there; any other has a folder of its own.
+    Its name has the recipe, so that only the same training resumes there.
     """
-    store = store_path(config.store.path)
-    runs = store / "runs" if isinstance(store, Path) else platformdirs.user_cache_path("traitline") / "runs"
+    runs = root / "runs" if isinstance(root, Path) else platformdirs.user_cache_path("traitline") / "runs"
     return runs / f"training-{recipe[:16]}"
 
 
@@ -130,7 +129,7 @@ def _title(report: EpochReport) -> str:
 def _recipe(
     config: RunConfig, families: Families, matched: LabelledVideos, rows: Sequence[int], digests: Mapping[str, str]
 ) -> str:
-    """Compute the SHA-256 of everything that a model depends on, so that a second run has nothing to train."""
+    """Return the SHA-256 of everything that a model depends on, by which a second run finds the model."""
     clips = [
         (matched.video_ids[row], digests[matched.video_ids[row]], matched.subjects[row], matched.values[row].tolist())
         for row in rows
@@ -149,11 +148,11 @@ def _calibrated(uncertainty: Uncertainty) -> str:
     confidence, found = uncertainty.settings.confidence, uncertainty.calibration
     if found is None:
         return (
-            f"no {confidence:.0%} intervals: the labels show too few people to keep "
-            f"{least_people(confidence)} of them from training"
+            f"no {confidence:.0%} intervals: the labels have too few people to hold out "
+            f"{least_people(confidence)} of them"
         )
     clips, people = console.counted(found.clips, "clip"), console.counted(found.subjects, "person", "people")
-    return f"{confidence:.0%} intervals calibrated on {clips} of {people} kept from training"
+    return f"{confidence:.0%} intervals calibrated on {clips} of {people} held out from training"
 
 
 def _verdict(metadata: Mapping[str, Any]) -> str:
@@ -161,8 +160,8 @@ def _verdict(metadata: Mapping[str, Any]) -> str:
         return "without validation"
     loss = metadata["settings"]["loss"]
     clips = console.counted(metadata["validation_clips"], "clip")
-    which = "of unseen people" if metadata["subjects_known"] else "kept from training"
+    which = "of unseen people" if metadata["subjects_known"] else "held out from training"
     return (
         f"validation {loss} {metadata['validation_loss']:.4f} on {clips} {which} "
-        f"(always saying the mean: {metadata['baseline_loss']:.4f})"
+        f"(constant mean: {metadata['baseline_loss']:.4f})"
     )

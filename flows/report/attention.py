@@ -1,8 +1,9 @@
-"""Time lines of a few clips in the report: the model's attention, and the moments that affected a trait."""
+"""Time lines of a few clips in the report: attention, and the moments that affected a trait."""
 
 from __future__ import annotations
 
 import base64
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -48,7 +49,7 @@ class ShownClip:
 
 @dataclass(frozen=True, slots=True)
 class Attention:
-    """The clips that the report shows, or one line that says why there are none, and notes."""
+    """The clips that the report shows, or one line on why there are none, and notes."""
 
     clips: list[ShownClip]
     absent: str = ""
@@ -65,14 +66,14 @@ def attention_of(
     """
     if config.report.frames and config.videos is None:
         raise UserError("frames are taken from the videos; give their folder with --videos DIR")
-    chosen = _chosen(config, summary)
+    chosen = _chosen(config.report.clips, summary)
     if form == "vector":
         return Attention([], "The model is in vector form: its attention has only one token to attend to.")
     if not chosen:
         return Attention([], "No video has a score.")
     from flows.visualize.model import see_clips  # TensorFlow takes seconds to import
 
-    seen = see_clips(config, families, model, sorted({summary.names[row] for row, _, _ in chosen}))
+    seen = see_clips(config.store.path, families, model, sorted({summary.names[row] for row, _, _ in chosen}))
     pictures: dict[str, list[Frame]] = {}
     shown, notes = [], []
     for row, trait, why in chosen:
@@ -92,13 +93,13 @@ def attention_of(
     return Attention(shown, "" if shown else "The features of these clips are no longer in the store.", tuple(notes))
 
 
-def _chosen(config: RunConfig, summary: Summary) -> list[tuple[int, str, str]]:
+def _chosen(clips: Sequence[str], summary: Summary) -> list[tuple[int, str, str]]:
     """Return row, trait and reason, in the order of the traits."""
-    if not config.report.clips:
+    if not clips:
         pairs = [(row, reason) for row, reasons in extremes(summary, 1) for reason in reasons]
         found = [(row, reason.split()[1], f"{reason.split()[0]}est {reason.split()[1]}") for row, reason in pairs]
         return sorted(found, key=lambda item: (TRAITS.index(item[1]), item[2]))
-    wanted = list(dict.fromkeys(config.report.clips))
+    wanted = list(dict.fromkeys(clips))
     row_of = {wanted[place]: row for row, place in match_names(wanted, summary.names).items()}
     unknown = [name for name in wanted if name not in row_of]
     if unknown:

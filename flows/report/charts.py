@@ -1,4 +1,4 @@
-"""The charts of the report. The description of each states its numbers in words."""
+"""The charts of the report. Each has a description that states its numbers in words."""
 
 from __future__ import annotations
 
@@ -26,9 +26,8 @@ def histogram(title: str, values: np.ndarray, edges: np.ndarray, unit: str, *, x
     Args:
         title: what the numbers are.
         values: float [N], N >= 1.
-        edges: float [bins + 1]; what lies outside counts for the outermost bins.
-        unit: of the numbers, as a label.
-        x_ticks: at most so many steps on the axis.
+        edges: float [bins + 1]; values outside count for the outermost bins.
+        x_ticks: maximum number of steps on the axis.
     """
     counts, _ = np.histogram(np.clip(values, edges[0], edges[-1]), edges)
     mean, middle = float(values.mean()), float(np.median(values))
@@ -63,16 +62,13 @@ def against(title: str, description: str, points: Sequence[tuple[float, float]],
     """Draw points beside the line on which both numbers are equal.
 
     Args:
-        title: of the chart.
-        description: what it says.
         points: x and y; one or more.
-        labels: of both axes.
     """
     both = np.array(points)
     low, high = float(both.min()), float(both.max())
     margin = max(0.05 * (high - low), 0.02)
     edges = (
-        max(0.0, low - margin) if low >= 0 else low - margin,  # what lies in 0 to 1 is shown within it
+        max(0.0, low - margin) if low >= 0 else low - margin,  # values in 0 to 1 get axes within that range
         min(1.0, high + margin) if high <= 1 else high + margin,
     )
     drawing = Drawing(title, description, SMALL[0], 210)
@@ -92,8 +88,6 @@ def intervals(
     """Draw measures with intervals, a row per name; the first kind has round points, the second square ones.
 
     Args:
-        title: of the chart.
-        label: of the measure.
         rows: name -> by kind the value, and the ends of its interval.
         marked: position of a dashed line; None draws none.
     """
@@ -145,22 +139,25 @@ def shares(title: str, parts: Sequence[tuple[str, int]]) -> Drawing:
 def time_line(title: str, line: TimeLine) -> Drawing:
     """Draw the attention to each moment (upper bars) and its effect on the trait (lower bars).
 
-    `fusion.pictures.timeline` draws the same for files. Its SVG cannot stand in the page: the content-security policy
-    refuses its inline styles, it does not follow the theme, and its bars have no tooltips."""
+    `fusion.pictures.timeline` draws the same for files. Its SVG is not used here because the content-security policy
+    refuses its inline styles, it does not follow the theme, and its bars have no tooltips.
+    """
     from fusion.pictures.timeline import SILENCE  # Matplotlib takes its time to import
 
     attention, spoken = line.by_moment(), line.spoken()
     most = int(attention.argmax())
-    loudest = int(np.abs(spoken).argmax())
-    limit = float(abs(spoken[loudest]))
-    heard = (
-        f"What spoke loudest {'for' if spoken[loudest] > 0 else 'against'} {line.trait} was from "
-        f"{line.start_s[loudest]:.1f} to {line.end_s[loudest]:.1f} s."
-    )
+    strongest = int(np.abs(spoken).argmax())
+    limit = float(abs(spoken[strongest]))
+    effect = f"{line.trait.capitalize()}: {SILENCE}."
+    if limit:
+        effect = (
+            f"The strongest effect {'for' if spoken[strongest] > 0 else 'against'} {line.trait} was from "
+            f"{line.start_s[strongest]:.1f} to {line.end_s[strongest]:.1f} s."
+        )
     drawing = Drawing(
         title,
         f"{counted(len(attention), 'window')} of motion. Most attention, {attention[most]:.0%}, from "
-        f"{line.start_s[most]:.1f} to {line.end_s[most]:.1f} s. {heard if limit else f'Of {line.trait}: {SILENCE}.'}",
+        f"{line.start_s[most]:.1f} to {line.end_s[most]:.1f} s. {effect}",
         PAIR_PX,
         236,
     )
@@ -170,20 +167,20 @@ def time_line(title: str, line: TimeLine) -> Drawing:
     lower.frame("time in the video (s)", "", x_ticks=8, y_ticks=0)
     drawing.line(LABELS_PX, upper.y(0), upper.x(end_s), upper.y(0), "axis")
     drawing.text(LABELS_PX - 6, upper.y(most_attention) + TEXT_PX / 2, f"{most_attention:.0%}", "end")
-    for voice in (limit, 0, -limit) if limit else (0,):
-        drawing.text(LABELS_PX - 6, lower.y(voice) + TEXT_PX / 3, f"{voice:+.2g}" if voice else "0", "end")
+    for value in (limit, 0, -limit) if limit else (0,):
+        drawing.text(LABELS_PX - 6, lower.y(value) + TEXT_PX / 3, f"{value:+.2g}" if value else "0", "end")
     if not limit:
         drawing.text(lower.x(end_s / 2), lower.y(0.5) + TEXT_PX / 3, SILENCE)
     drawing.text(2, 12, "attention, mean of heads", "start")
     drawing.text(2, 122, f"speaks for (+) or against (-) {line.trait}", "start")
-    for start, end, weight, voice in zip(line.start_s, line.end_s, attention, spoken, strict=True):
+    for start, end, weight, value in zip(line.start_s, line.end_s, attention, spoken, strict=True):
         when = f"{start:.1f} to {end:.1f} s"
         width = upper.x(end) - upper.x(start) - 2
         drawing.rect(upper.x(start), upper.y(weight), width, upper.y(0) - upper.y(weight), "fill-n", when)
-        top, floor = sorted((lower.y(voice), lower.y(0)))
-        style = "fill-a" if voice >= 0 else "fill-b"
-        if voice:
-            drawing.rect(lower.x(start), top, width, floor - top, style, f"{when}: {voice:+.2g}")
+        top, floor = sorted((lower.y(value), lower.y(0)))
+        style = "fill-a" if value >= 0 else "fill-b"
+        if value:
+            drawing.rect(lower.x(start), top, width, floor - top, style, f"{when}: {value:+.2g}")
     drawing.line(LABELS_PX, lower.y(0), lower.x(end_s), lower.y(0), "axis")
     return drawing
 
@@ -199,13 +196,13 @@ def learning_curve(history: Mapping[str, Sequence[float]], loss: str, baseline: 
     margin = max(0.06 * (high - low), 1e-6)
     epochs = len(history["loss"])
     words = [f"{counted(epochs, 'epoch')}: {'; '.join(words)}"]
-    words += [f"the mean {baseline:.4g}"] if baseline is not None else []
+    words += [f"constant mean {baseline:.4g}"] if baseline is not None else []
     drawing = Drawing("Loss by epoch", "; ".join(words) + ".", WIDE_PX, 240)
     axes = Axes(drawing, (1, max(epochs, 2)), (low - margin, high + margin), left=64, top=32)
     axes.frame("epoch", loss, x_ticks=min(8, max(epochs - 1, 1)), y_ticks=4)
     if baseline is not None:
         drawing.line(axes.x(1), axes.y(baseline), axes.x(axes.x_range[1]), axes.y(baseline), "mark")
-        drawing.text(axes.x(axes.x_range[1]), axes.y(baseline) - 5, "always the mean", "end")
+        drawing.text(axes.x(axes.x_range[1]), axes.y(baseline) - 5, "constant mean", "end")
     for place, (kind, values) in enumerate(kinds.items()):
         points = [(axes.x(epoch), axes.y(value)) for epoch, value in enumerate(values, start=1)]
         drawing.path(points, "line-b" if place else "line-a")

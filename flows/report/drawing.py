@@ -28,7 +28,6 @@ class Drawing:
     """A picture with its title and a description in words.
 
     Args:
-        title: name of the picture.
         description: the contents, for readers who do not see it.
         width: in CSS pixels, at which texts have their size.
         height: likewise.
@@ -76,7 +75,6 @@ class Axes:
     """The area of a drawing that has scales.
 
     Args:
-        drawing: to draw on.
         x_range: numbers at the left and at the right.
         y_range: numbers at the bottom and at the top.
         left, top, right, bottom: margins, in px.

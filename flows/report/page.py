@@ -16,7 +16,7 @@ from markupsafe import Markup
 from flows.archive.families import Families
 from flows.archive.model_card import INTENDED, limits
 from flows.archive.models import ModelReference
-from flows.archive.rows import export_rows
+from flows.archive.outcomes import export_rows
 from flows.archive.uncertainty import stored_uncertainty
 from flows.archive.videos import Archive
 from flows.config.load import dump_config
@@ -43,13 +43,13 @@ def render_report(config: RunConfig, families: Families, videos: Archive, model:
 
 
 def page_contents(config: RunConfig, families: Families, videos: Archive, model: ModelReference) -> dict[str, Any]:
-    """Return the contents of the page except its time and the attention, which needs TensorFlow."""
+    """Return the contents of the page, except its time and the attention, which needs TensorFlow."""
     failures = list(FailureLog(config.store.path).refused(families.features).values())
     summary = summarise(export_rows(config.store.path, families, videos, model), failures)
     serializer = ModelSerializer(config.store.path)
     metadata = serializer.metadata(model.name, model.version)
     history = serializer.history(model.name, model.version)
-    extraction = last_extraction(config)
+    extraction = last_extraction(config.store.path)
     return dict(
         version=installed_version("traitline"),
         model=model,
@@ -71,9 +71,9 @@ def page_contents(config: RunConfig, families: Families, videos: Archive, model:
         statistics=sections.trait_statistics(summary) if summary.names else None,
         correlations=sections.correlations(summary),
         videos=sections.videos(summary),
-        calibration=sections.calibration(stored_uncertainty(config, metadata), summary),
-        evaluation=sections.evaluation(config, families),
-        drifts=sections.drifts(config, model),
+        calibration=sections.calibration(stored_uncertainty(config.uncertainty, metadata), summary),
+        evaluation=sections.evaluation(config.store.path, families),
+        drifts=sections.drifts(config.store.path, model),
         history=learning_curve(history, metadata["settings"]["loss"], metadata["baseline_loss"]),
         extraction=extraction,
         stages=sections.stages(extraction),

@@ -1,4 +1,4 @@
-"""The sections of the report: facts, tables and charts, from a summary and from stored results."""
+"""The sections of the report: tables and charts of a summary and of stored results."""
 
 from __future__ import annotations
 
@@ -11,17 +11,18 @@ from extractors.preparation.stopwatch import STAGES
 from flows.archive.drift import drift_table, drifts_of
 from flows.archive.families import Families
 from flows.archive.models import ModelReference
-from flows.config.settings import RunConfig
 from flows.evaluation.evaluate import latest_evaluation
 from flows.evaluation.tables import MEASURES, PROTOCOLS, evaluation_tables, every_figure
 from flows.extraction.jobs import ExtractReport
 from flows.report.charts import against, histogram, intervals, shares, trait_edges
 from flows.report.drawing import Drawing
 from flows.report.summary import Summary, noteworthy
-from flows.report.tables import Column, Table, of_screen
+from flows.report.tables import Column, Table, numbers, of_screen
 from flows.session.console import counted
 from fusion.traits import TRAITS
 from fusion.uncertainty.intervals import Uncertainty
+from storage.files.paths import StorePath
+from storage.tables.scores import QUALITY_FACTS
 
 CORRELATION_NEEDS = 3
 FLAGS = {
@@ -29,33 +30,23 @@ FLAGS = {
     "few_tokens": "too few face crops or windows of motion",
     "wide_interval": "the interval is as wide as without the video",
 }
-MATERIAL = {
-    "face_coverage": "share of frames with the main person's face",
-    "face_gaps": "runs of frames without it",
-    "longest_gap_s": "seconds of the longest of them",
-    "people": "faces seen together",
-    "others_share": "share of frames with somebody else's face",
-    "confirmed_share": "share of pictures of the face that the second detector confirms",
-    "decoded_share": "what could be decoded of what the file promises",
-    "repeated_share": "share of frames that repeat the one before",
-}
 
 
 def outcome(summary: Summary) -> Drawing:
     """Draw the outcome of all videos."""
     parts = [
         ("scored", len(summary.names) - summary.flagged),
-        ("scored, but better not used", summary.flagged),
+        ("scored but flagged", summary.flagged),
         ("refused", summary.refused),
         ("not yet extracted", summary.waiting),
     ]
-    return shares("What became of the videos", parts)
+    return shares("Outcome of the videos", parts)
 
 
 def flags(summary: Summary) -> Table:
     """List the reasons to abstain."""
     rows = [(code, FLAGS.get(code, ""), *_part(count, len(summary.names))) for code, count in summary.flags().items()]
-    columns = (Column("reason", "code"), Column("meaning"), Column("videos", "number"), Column("share", "number"))
+    columns = (Column("reason", "code"), Column("meaning"), *numbers("videos", "share"))
     return Table("flags", "Scores that should not be used, by reason; one score may have several", columns, rows)
 
 
@@ -68,10 +59,9 @@ def refusals(summary: Summary) -> Table:
     columns = (
         Column("reason", "code"),
         Column("stage"),
-        Column("videos", "number"),
-        Column("share", "number"),
-        Column("what was said of the first"),
-        Column("for example", "codes"),
+        *numbers("videos", "share"),
+        Column("message of the first"),
+        Column("examples", "codes"),
     )
     return Table("refusals", "Videos that were refused, by reason", columns, rows)
 
@@ -87,14 +77,13 @@ def coverage_charts(summary: Summary) -> list[Drawing]:
 def material(summary: Summary) -> Table:
     """List the quality of the scored videos."""
     rows = []
-    for name, meaning in MATERIAL.items():
-        values = summary.coverage if name == "face_coverage" else summary.facts[name]
-        known = values[~np.isnan(values)]
+    for name, fact in QUALITY_FACTS.items():
+        known = summary.facts[name][~np.isnan(summary.facts[name])]
         figures = [f"{value:.4g}" for value in np.quantile(known, [0, 0.05, 0.5, 0.95, 1])] if len(known) else ["-"] * 5
-        rows.append((name, meaning, f"{len(known):,}", *figures))
+        rows.append((name, fact.description, f"{len(known):,}", *figures))
     headings = ("videos", "least", "5 %", "median", "95 %", "greatest")
-    columns = (Column("column", "code"), Column("meaning"), *(Column(heading, "number") for heading in headings))
-    return Table("material", "The material of the scored videos, as far as it is known", columns, rows)
+    columns = (Column("column", "code"), Column("meaning"), *numbers(*headings))
+    return Table("material", "Quality of the scored videos, as far as it is known", columns, rows)
 
 
 def trait_charts(summary: Summary) -> list[Drawing]:
@@ -110,14 +99,14 @@ def trait_statistics(summary: Summary) -> Table:
     """List mean, spread and quantiles of each trait."""
     scores = summary.scores.astype(np.float64)
     outside = ((scores < 0) | (scores > 1)).mean(axis=0)
-    numbers = [scores.mean(axis=0), scores.std(axis=0), *np.quantile(scores, [0, 0.05, 0.5, 0.95, 1], axis=0)]
+    measures = [scores.mean(axis=0), scores.std(axis=0), *np.quantile(scores, [0, 0.05, 0.5, 0.95, 1], axis=0)]
     rows = [
-        (trait, *(f"{values[place]:.3f}" for values in numbers), f"{outside[place]:.1%}")
+        (trait, *(f"{values[place]:.3f}" for values in measures), f"{outside[place]:.1%}")
         for place, trait in enumerate(TRAITS)
     ]
     headings = ("mean", "sd", "least", "5 %", "median", "95 %", "greatest", "outside 0 to 1")
-    caption = f"Scores of {counted(len(scores), 'video')}; labels lie in 0 to 1, scores are not cut to that range"
-    return Table("statistics", caption, (Column("trait"), *(Column(name, "number") for name in headings)), rows)
+    caption = f"Scores of {counted(len(scores), 'video')}; labels are in 0 to 1, scores are not clipped to that range"
+    return Table("statistics", caption, (Column("trait"), *numbers(*headings)), rows)
 
 
 def correlations(summary: Summary) -> Table | None:
@@ -129,7 +118,7 @@ def correlations(summary: Summary) -> Table | None:
         (trait, *(f"{value:.2f}" for value in values))
         for trait, values in zip(TRAITS, np.asarray(np.corrcoef(scores.T)).tolist(), strict=True)
     ]
-    columns = (Column("trait"), *(Column(trait, "number") for trait in TRAITS))
+    columns = (Column("trait"), *numbers(*TRAITS))
     return Table("correlations", "Pearson correlation between the scores of two traits", columns, rows)
 
 
@@ -149,8 +138,7 @@ def calibration(uncertainty: Uncertainty, summary: Summary) -> dict[str, Any] | 
         )
         for place, trait in enumerate(TRAITS)
     ]
-    headings = ("half width", "without any video", "ratio", "mean of these videos")
-    columns = (Column("trait"), *(Column(name, "number") for name in headings))
+    columns = (Column("trait"), *numbers("half width", "without any video", "ratio", "mean of these videos"))
     caption = f"Half widths of the {uncertainty.settings.confidence:.0%} intervals, on the scale of the labels"
     return {
         "found": found,
@@ -162,9 +150,9 @@ def calibration(uncertainty: Uncertainty, summary: Summary) -> dict[str, Any] | 
     }
 
 
-def evaluation(config: RunConfig, families: Families) -> dict[str, Any] | None:
+def evaluation(root: StorePath, families: Families) -> dict[str, Any] | None:
     """Describe the store's last evaluation; None without one."""
-    results = latest_evaluation(config)
+    results = latest_evaluation(root)
     if results is None:
         return None
     features = results["features"]
@@ -178,9 +166,9 @@ def evaluation(config: RunConfig, families: Families) -> dict[str, Any] | None:
     }
 
 
-def drifts(config: RunConfig, model: ModelReference) -> list[tuple[Table, str]]:
+def drifts(root: StorePath, model: ModelReference) -> list[tuple[Table, str]]:
     """Compare the model's scores with the previous version's, and its last run with earlier runs; with remarks."""
-    tables = [drift_table(drift) for drift in drifts_of(config.store.path, model)]
+    tables = [drift_table(drift) for drift in drifts_of(root, model)]
     return [(of_screen(f"drift-{place}", table), str(table.caption)) for place, table in enumerate(tables)]
 
 
@@ -194,7 +182,7 @@ def stages(extraction: ExtractReport | None) -> Table | None:
         for name in STAGES
         if name in extraction.seconds
     ]
-    columns = (Column("stage"), Column("seconds of work", "number"), Column("share", "number"))
+    columns = (Column("stage"), *numbers("seconds of work", "share"))
     return Table("stages", "Seconds of work of all processes by stage; stages overlap", columns, rows)
 
 
@@ -210,9 +198,7 @@ def videos(summary: Summary) -> Table:
     columns = (
         Column("video", "code"),
         Column("why listed"),
-        *(Column(trait, "number") for trait in TRAITS),
-        Column("face coverage", "number"),
-        Column("interval width", "number"),
+        *numbers(*TRAITS, "face coverage", "interval width"),
         Column("flags"),
     )
     shown, total = len(rows), len(summary.names)
@@ -226,7 +212,7 @@ def _part(count: int, total: int) -> tuple[str, str]:
 
 
 def _token_chart(kind: str, counts: np.ndarray) -> Drawing:
-    """Draw numbers of tokens, each in the middle of its bar; many share about 20 bars."""
+    """Draw numbers of tokens, each at the centre of its bar, in about 20 bars at most."""
     low, high = int(counts.min()) - 1, int(counts.max()) + 1
     step = max(1, -(-(high - low + 1) // 20))
     edges = np.arange(low, high + step + 1, step) - 0.5

@@ -1,4 +1,4 @@
-"""Summary of the videos for the report: one pass over them that keeps only numbers and names."""
+"""Summary of the videos for the report: one pass that keeps only numbers and names."""
 
 from __future__ import annotations
 
@@ -8,17 +8,16 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from extractors.faces.quality import QUALITY
-from flows.archive.rows import NOT_EXTRACTED
+from flows.archive.outcomes import NOT_EXTRACTED
 from fusion.traits import TRAITS
-from storage.exports.rows import Row, Unscored
+from storage.exports.columns import Row, Unscored
 from storage.tables.failures import Failure
+from storage.tables.scores import QUALITY_FACTS
 
 EXAMPLES_PER_REASON = 5
 MOST_VIDEOS = 200
 EXTREMES_PER_TRAIT = 8
 EXTREMES_OF_QUALITY = 40
-FACTS = tuple(name for name in QUALITY if name != "face_coverage")
 
 
 @dataclass
@@ -38,19 +37,17 @@ class Summary:
     Attributes:
         names: N video ids with a score.
         scores: float32 [N, 5].
-        coverage: float32 [N], face coverage.
-        facts: name -> float32 [N], the other facts of quality; NaN if unknown.
+        facts: name -> float32 [N], the quality facts; NaN if unknown.
         tokens: int32 [N, 2], face and motion tokens.
         widths: float32 [N, 5], of the intervals; None if a score has none.
         abstain: by video, codes with a space between.
         weights: number of scores by the weights of the feature networks.
-        refusals: by reason, without those that no run has come to.
-        waiting: videos that no run has come to.
+        refusals: by reason, without videos that no run has processed.
+        waiting: number of videos that no run has processed.
     """
 
     names: list[str]
     scores: np.ndarray
-    coverage: np.ndarray
     facts: dict[str, np.ndarray]
     tokens: np.ndarray
     widths: np.ndarray | None
@@ -58,6 +55,11 @@ class Summary:
     weights: Counter[str]
     refusals: dict[str, Refusals]
     waiting: int
+
+    @property
+    def coverage(self) -> np.ndarray:
+        """Return the face coverage of each video, float32 [N]."""
+        return self.facts["face_coverage"]
 
     @property
     def refused(self) -> int:
@@ -84,7 +86,7 @@ def summarise(rows: Iterable[Row], failures: Sequence[Failure]) -> Summary:
 
     Args:
         rows: as for the trait CSV.
-        failures: of the same features, to say more of each reason.
+        failures: of the same features, for the stage and a message of each reason.
     """
     names, abstain = [], []
     numbers: list[tuple[float, ...]] = []
@@ -101,20 +103,20 @@ def summarise(rows: Iterable[Row], failures: Sequence[Failure]) -> Summary:
             continue
         names.append(row.video_id)
         abstain.append(row.abstain)
-        numbers.append((*row.traits, row.face_coverage, row.static_tokens, row.dynamic_tokens))
-        facts.append(tuple(getattr(row, name) for name in FACTS))
+        numbers.append((*row.traits, row.static_tokens, row.dynamic_tokens))
+        facts.append(tuple(getattr(row, name) for name in QUALITY_FACTS))
         weights[row.weights] += 1
         if row.low is not None and row.high is not None:
             widths.append(tuple(high - low for low, high in zip(row.low, row.high, strict=True)))
-    table = np.array(numbers, np.float32).reshape(-1, len(TRAITS) + 3)
+    table = np.array(numbers, np.float32).reshape(-1, len(TRAITS) + 2)
+    known = np.array(facts, np.float32).reshape(-1, len(QUALITY_FACTS))
     waiting = refusals.pop(NOT_EXTRACTED, Refusals()).count
     _explain(refusals, failures)
     return Summary(
         names,
         table[:, : len(TRAITS)],
-        table[:, len(TRAITS)],
-        dict(zip(FACTS, np.array(facts, np.float32).reshape(-1, len(FACTS)).T, strict=True)),
-        table[:, len(TRAITS) + 1 :].astype(np.int32),
+        dict(zip(QUALITY_FACTS, known.T, strict=True)),
+        table[:, len(TRAITS) :].astype(np.int32),
         np.array(widths, np.float32) if widths and len(widths) == len(names) else None,
         abstain,
         weights,
@@ -124,13 +126,13 @@ def summarise(rows: Iterable[Row], failures: Sequence[Failure]) -> Summary:
 
 
 def noteworthy(summary: Summary) -> list[tuple[int, str]]:
-    """Return rows worth a look with their reasons: all of a small archive, or the extremes; at most `MOST_VIDEOS`.
+    """Return noteworthy rows with their reasons: all of a small archive, or the extremes; at most `MOST_VIDEOS`.
 
     Returns:
         Row and reasons, in the order of the videos.
     """
     why: dict[int, list[str]] = {}
-    # of a small archive, only so many that the word says something
+    # of a small archive, so few that being extreme means something
     for row, reasons in extremes(summary, max(1, min(EXTREMES_PER_TRAIT, len(summary.names) // 20))):
         why.setdefault(row, []).extend(reasons)
     few = max(1, min(EXTREMES_OF_QUALITY, len(summary.names) // 10))

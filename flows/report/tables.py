@@ -23,6 +23,11 @@ class Column:
     kind: Kind = "text"
 
 
+def numbers(*headings: str) -> tuple[Column, ...]:
+    """Return columns of numbers."""
+    return tuple(Column(heading, "number") for heading in headings)
+
+
 @dataclass(frozen=True, slots=True)
 class Table:
     """A table that readers can sort and filter.
@@ -41,7 +46,7 @@ class Table:
 
     @property
     def dense(self) -> bool:
-        """Return whether the table needs small letters to fit a screen of usual width."""
+        """Return whether the table needs small letters to fit an average screen."""
         columns = zip([column.heading for column in self.columns], *self.rows, strict=True)
         widest = [max(map(_least_letters, own)) for own in columns]
         return sum(widest) + LETTERS_BETWEEN * len(widest) > LETTERS_ACROSS
@@ -54,7 +59,7 @@ def _least_letters(cell: str | tuple[str, ...]) -> int:
 
 
 def of_screen(name: str, table: ScreenTable) -> Table:
-    """Convert the table that the terminal shows, so that both agree."""
+    """Convert a table of the terminal, so that both show the same."""
     cells = [[str(cell) for cell in column.cells] for column in table.columns]
     columns = [
         Column(str(column.header).replace("\n", ", "), "number" if all(map(_MEASURE.fullmatch, own)) else "text")

@@ -1,6 +1,6 @@
-"""What `prefect.yaml` says, as Prefect's deployments, and what they need on its server: pools, slots, a watch.
+"""Prefect deployments from `prefect.yaml`, and the work pools and the automation that they need on the server.
 
-Everything can be repeated at any time: existing objects are updated, and nothing else is touched.
+Every function is idempotent: it updates existing objects and touches no others.
 """
 
 from __future__ import annotations
@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any, cast
 
 import httpx
-import yaml
 from prefect.automations import AutomationCore, ChangeFlowRunState, EventTrigger, Posture
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.actions import DeploymentScheduleCreate, WorkPoolCreate
@@ -34,11 +33,11 @@ from prefect.workers.base import BaseWorker
 from prefect.workers.process import ProcessWorker
 from pydantic import BaseModel, Field, TypeAdapter, ValidationError
 
-from flows.config.yaml_text import RepeatedKeyError, parse_yaml
+from flows.config.load import read_yaml
 from flows.session.errors import UserError
 
-WATCH = "traitline: runs without a sign of life have crashed"
-TAG = "traitline"  # of all runs that deployments start, and of the steps in them
+CRASH_AUTOMATION = "traitline: runs without a sign of life have crashed"  # name of the automation on the server
+TAG = "traitline"  # on all runs of the deployments, and on their steps
 SILENT_HEARTBEATS = 3
 HEARTBEAT = "prefect.flow-run.heartbeat"
 _TIMING: TypeAdapter[SCHEDULE_TYPES] = TypeAdapter(SCHEDULE_TYPES)
@@ -46,7 +45,7 @@ ENDINGS = ("Completed", "Failed", "Crashed", "Cancelled", "Paused", "Suspended",
 
 
 class Pool(BaseModel, frozen=True, extra="forbid"):
-    """Where the runs of a deployment go, and with which variables."""
+    """The work pool of a deployment, with variables for its runs."""
 
     name: str
     work_queue_name: str | None = None
@@ -54,7 +53,7 @@ class Pool(BaseModel, frozen=True, extra="forbid"):
 
 
 class Entry(BaseModel, frozen=True, extra="forbid"):
-    """One deployment in `prefect.yaml`, in Prefect's own words."""
+    """One deployment of `prefect.yaml`, with Prefect's own keys."""
 
     name: str
     entrypoint: str
@@ -67,33 +66,26 @@ class Entry(BaseModel, frozen=True, extra="forbid"):
 
 
 def read_entries(path: Path | None = None) -> list[Entry]:
-    """Read the deployments of a file, by default of the one that is installed with this package.
+    """Read the deployments from a file, by default the one that is installed with this package.
 
     Raises:
-        UserError: it cannot be read, or has unknown entries.
+        UserError: the file cannot be read, names no deployments, or has unknown keys.
     """
     source = files("flows.scheduling") / "prefect.yaml" if path is None else path
-    try:
-        tree = parse_yaml(source.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise UserError(f"cannot read the deployments file {path}: {error.strerror}") from error
-    except RepeatedKeyError as error:
-        raise UserError(f"{path}: {error}") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise UserError(f"{path} is not YAML: {getattr(error, 'problem', None) or error}") from error
+    tree = read_yaml(source, "deployments file")
     entries = tree.get("deployments") if isinstance(tree, dict) else None
     if not entries:
-        raise UserError(f"{path} names no deployments; copy them from the prefect.yaml of this project")
+        raise UserError(f"{source} names no deployments; copy them from the prefect.yaml of this project")
     try:
         return TypeAdapter(list[Entry]).validate_python(entries)
     except ValidationError as error:
         first = error.errors()[0]
         place = ".".join(str(part) for part in first["loc"])
-        raise UserError(f"{path}: deployments.{place}: {first['msg']}; got {first['input']!r}") from error
+        raise UserError(f"{source}: deployments.{place}: {first['msg']}; got {first['input']!r}") from error
 
 
 def build(entry: Entry) -> RunnerDeployment:
-    """Make the deployment that an entry describes.
+    """Build the deployment that an entry describes.
 
     Raises:
         UserError: the flow does not exist or does not take these parameters, or the schedule is invalid.
@@ -101,7 +93,7 @@ def build(entry: Entry) -> RunnerDeployment:
     try:
         flow: Flow[..., Any] = load_flow_from_entrypoint(entry.entrypoint)
     except (ImportError, MissingFlowError, ValueError) as error:
-        raise UserError(f"deployment {entry.name}: there is no flow {entry.entrypoint}: {error}") from error
+        raise UserError(f"deployment {entry.name}: no flow {entry.entrypoint}: {error}") from error
     pool = entry.work_pool
     deployment = cast(
         RunnerDeployment,
@@ -117,13 +109,13 @@ def build(entry: Entry) -> RunnerDeployment:
             work_queue_name=pool.work_queue_name,
             job_variables=pool.job_variables,
         ),
-    )  # a coroutine in an event loop only
+    )  # a coroutine only inside an event loop
     deployment.entrypoint = entry.entrypoint
     return deployment
 
 
 def server_address() -> str:
-    """The address of Prefect's API; UserError if there is none."""
+    """Return the address of Prefect's API. Raises UserError if the user's settings name none."""
     api: str | None = PREFECT_API_URL.value()
     if not api:
         raise UserError(
@@ -135,7 +127,7 @@ def server_address() -> str:
 
 @contextmanager
 def server_at(api: str) -> Iterator[None]:
-    """Turn errors of a Prefect server that cannot be reached, or refuses, into a UserError of one line."""
+    """Raise a UserError of one line if Prefect's server cannot be reached or refuses a request."""
     try:
         yield
     except (httpx.HTTPError, PrefectHTTPStatusError, DeploymentApplyError, RuntimeError) as error:
@@ -143,20 +135,20 @@ def server_at(api: str) -> Iterator[None]:
             raise
         why = str(error).splitlines()[0]
         raise UserError(
-            f"Prefect's server at {api} cannot be asked ({why}); start one with `prefect server start`, or give its "
+            f"Prefect's server at {api} cannot be used ({why}); start one with `prefect server start`, or give its "
             "address in PREFECT_API_URL"
         ) from error
 
 
 def make_pool(name: str, kind: str) -> None:
-    """Create a work pool of a kind, unless it is there.
+    """Create a work pool of a type, unless it exists.
 
     Raises:
-        UserError: the package for such a pool is not installed, or the pool is of another kind.
+        UserError: the package for this type is not installed, or the existing pool has another type.
     """
     worker = ProcessWorker if kind == ProcessWorker.type else BaseWorker.get_worker_class_from_type(kind)
     if worker is None:
-        raise UserError(f"work pools of the type {kind} need prefect-{kind}: pip install 'traitline[{kind}]'")
+        raise UserError(f"work pools of type {kind} need prefect-{kind}: pip install 'traitline[{kind}]'")
     with get_client(sync_client=True) as client:
         try:
             found = client.read_work_pool(name)
@@ -165,24 +157,24 @@ def make_pool(name: str, kind: str) -> None:
             client.create_work_pool(WorkPoolCreate(name=name, type=kind, base_job_template=template))
             return
     if found.type != kind:
-        raise UserError(f"the work pool {name} is of the type {found.type}, not {kind}; delete it or name another")
+        raise UserError(f"the work pool {name} has the type {found.type}, not {kind}; delete it or name another pool")
 
 
-def make_watch(heartbeat_s: int) -> None:
-    """Have the server mark a run as crashed, which frees its slots, after three missing heartbeats in a row.
+def make_crash_automation(heartbeat_s: int) -> None:
+    """Have the server mark a run as crashed, which frees its slots, when three heartbeats in a row are missing.
 
-    A worker does so itself when a run's process dies; this covers the loss of the worker or its machine.
+    Workers report runs whose process dies; this automation covers the loss of a worker or its machine.
 
     Args:
         heartbeat_s: seconds between two heartbeats of a run, PREFECT_FLOWS_HEARTBEAT_FREQUENCY.
     """
     wanted = AutomationCore(
-        name=WATCH,
-        description="Made by `traitline deploy`: a run whose process and worker are gone does not stay Running.",
+        name=CRASH_AUTOMATION,
+        description="Created by `traitline deploy`: a run whose process and worker are gone does not stay Running.",
         trigger=EventTrigger(
             posture=Posture.Proactive,
             match={"prefect.resource.id": "prefect.flow-run.*"},
-            # Others' runs on the server may send theirs less often.
+            # Other runs on the server may send heartbeats less often.
             match_related={"prefect.resource.role": "tag", "prefect.resource.id": f"prefect.tag.{TAG}"},
             after={HEARTBEAT},
             expect={HEARTBEAT, *(f"prefect.flow-run.{ending}" for ending in ENDINGS)},
@@ -190,10 +182,10 @@ def make_watch(heartbeat_s: int) -> None:
             threshold=1,
             within=timedelta(seconds=SILENT_HEARTBEATS * heartbeat_s),
         ),
-        actions=[ChangeFlowRunState(state=StateType.CRASHED, message="No sign of life: its process is gone.")],
+        actions=[ChangeFlowRunState(state=StateType.CRASHED, message="No heartbeat: the run's process is gone.")],
     )
     with get_client(sync_client=True) as client:
-        known = client.read_automations_by_name(WATCH)
+        known = client.read_automations_by_name(CRASH_AUTOMATION)
         if known:
             client.update_automation(known[0].id, wanted)
         else:

@@ -1,7 +1,7 @@
-"""The flows that Prefect's deployments start, with parameters that make a form on its pages.
+"""The flows that deployments start. Prefect's pages show their parameters as a form.
 
-The steps themselves take objects. These take what a person can type: the path of a settings file, as the worker sees
-it, and the few settings that change from run to run; `flows/scheduling/prefect.yaml` names them.
+The steps of a run take objects; these flows take values that people can type: the path of a settings file on the
+worker, and the few settings that change from run to run. `flows/scheduling/prefect.yaml` lists the flows.
 """
 
 from __future__ import annotations
@@ -16,13 +16,13 @@ from prefect import State, flow, tags
 from prefect.states import Failed
 
 from flows.archive.models import chosen_model
-from flows.archive.videos import check_videos
+from flows.archive.videos import Archive, check_videos
 from flows.config.load import existing_store, keep_settings, load_config
 from flows.config.settings import RunConfig
 from flows.extraction.jobs import ExtractReport, TooManyRefusedError
 from flows.pipeline.export import export
 from flows.pipeline.extract import extract
-from flows.pipeline.prepare import prepare
+from flows.pipeline.prepare import check_settings, prepare
 from flows.pipeline.run import all_steps
 from flows.pipeline.score import rescore
 from flows.pipeline.train import train
@@ -39,7 +39,7 @@ FIRST_RETRY_S = 30.0
 
 Weights = Literal["pretrained", "random"]
 
-# Prefect's form takes its help from the docstrings.
+# The help texts of Prefect's form come from these docstrings.
 
 
 @flow(name="extract-archive")
@@ -58,7 +58,7 @@ def extract_archive(
         videos: Folder of videos, with its subfolders; or a list of them.
         store: Folder of the store, or s3://bucket/folder.
         weights: Weights of both feature networks; random ones are for trials only.
-        retry_failed: Try videos again that were refused before.
+        retry_failed: Retry videos that were refused before.
         overrides: Any other settings by their dotted names, as in {"extract.shard_size": 32}.
     """
     given = {"videos": videos, "store.path": store, "weights": weights, "extract.retry_failed": retry_failed or None}
@@ -66,7 +66,7 @@ def extract_archive(
     def body(config: RunConfig) -> None:
         report: ExtractReport | None = None
         refusal: TooManyRefusedError | None = None
-        config, files = prepare(config, with_files=True)
+        config, files = _prepared(config, with_files=True)
         with gpu_slot():
             try:
                 report = extract(config, files)
@@ -77,7 +77,7 @@ def extract_archive(
             raise refusal
         files.check_whole()
 
-    return _carry_out("extract", _settings(settings, given, overrides), body)
+    return _carry_out("extract", body, settings, given, overrides, makes_store=True)
 
 
 @flow(name="train-model")
@@ -104,12 +104,12 @@ def train_model(
     given = {"labels": labels, "videos": videos, "store.path": store, "weights": weights, "train_as": train_as}
 
     def body(config: RunConfig) -> None:
-        config, files = prepare(config)
+        config, files = _prepared(config)
         with gpu_slot():
             announce_results.show_model(train(config, files))
         files.check_whole()
 
-    return _carry_out("train", _settings(settings, given, overrides, store_exists=True), body)
+    return _carry_out("train", body, settings, given, overrides)
 
 
 @flow(name="rescore-archive")
@@ -133,7 +133,7 @@ def rescore_archive(
             announce_results.show_rescoring(rescore(config, chosen_model(config)))
 
     given = {"store.path": store, "model": model}
-    return _carry_out("rescore", _settings(settings, given, overrides, store_exists=True), body)
+    return _carry_out("rescore", body, settings, given, overrides)
 
 
 @flow(name="export-scores")
@@ -160,11 +160,11 @@ def export_scores(
     given = {"videos": videos, "store.path": store, "model": model, "out": out, "weights": weights}
 
     def body(config: RunConfig) -> None:
-        config, files = prepare(config)
+        config, files = _prepared(config)
         announce_results.show_scores(export(config, files, chosen_model(config)))
         files.check_whole()
 
-    return _carry_out("export", _settings(settings, given, overrides, store_exists=True), body)
+    return _carry_out("export", body, settings, given, overrides)
 
 
 @flow(name="nightly")
@@ -191,8 +191,8 @@ def nightly(
     given = {"videos": videos, "store.path": store, "model": model, "out": out, "weights": weights}
 
     def body(config: RunConfig) -> None:
-        # It never trains: which model scores is for a person to decide.
-        config, files = prepare(config.model_copy(update={"labels": None}), with_files=True)
+        # Never trains: a person decides which model scores.
+        config, files = _prepared(config.model_copy(update={"labels": None}), with_files=True)
         chosen_model(config)  # fail before hours of extraction if there is none
         with gpu_slot():
             report = all_steps(config, files)
@@ -200,29 +200,32 @@ def nightly(
         report.check()
         files.check_whole()
 
-    return _carry_out("nightly", _settings(settings, given, overrides, store_exists=True), body)
+    return _carry_out("nightly", body, settings, given, overrides)
 
 
-def _settings(
-    file: Path | None, given: Mapping[str, Any], overrides: Mapping[str, Any] | None, *, store_exists: bool = False
-) -> Callable[[], RunConfig]:
-    def load() -> RunConfig:
-        config = load_config(file, parameters=given, overrides=overrides)
-        check_videos(config)  # before a store is made for them
-        if store_exists:
-            existing_store(config.store.path)
-        return config
-
-    return load
+def _prepared(config: RunConfig, *, with_files: bool = False) -> tuple[RunConfig, Archive]:
+    check_settings(config, with_files=with_files)
+    return prepare(config, with_files=with_files)
 
 
-def _carry_out(name: str, load: Callable[[], RunConfig], body: Callable[[RunConfig], None]) -> State | None:
-    """Do the work; a user's mistake, or too many refused videos, becomes the state's message, in one line."""
+def _carry_out(
+    name: str,
+    body: Callable[[RunConfig], None],
+    file: Path | None,
+    given: Mapping[str, Any],
+    overrides: Mapping[str, Any] | None,
+    *,
+    makes_store: bool = False,
+) -> State | None:
+    """Run a flow's body. A user's mistake, or too many refused videos, becomes the message of a failed state."""
     stopping.remember()
     try:
-        config = load()
+        config = load_config(file, parameters=given, overrides=overrides)
+        check_videos(config)  # before a store is created for them
+        if not makes_store:
+            existing_store(config.store.path)
         with local_log(keep_settings(config, name)) as log:
-            console.silence_libraries(log)  # what Prefect logs, its server has as well
+            console.silence_libraries(log)  # Prefect's server keeps what Prefect logs
             with tags(TAG):
                 _patiently(lambda: body(config))
     except Exception as error:
@@ -235,13 +238,13 @@ def _carry_out(name: str, load: Callable[[], RunConfig], body: Callable[[RunConf
 
 
 def _patiently(work: Callable[[], None]) -> None:
-    """Do idempotent work, and retry it if object storage cannot be reached, but for no other error."""
+    """Do idempotent work, and retry it only if object storage cannot be reached."""
     delay_s = FIRST_RETRY_S
     for _ in range(RETRIES):
         try:
             return work()
         except UnreachableError as error:
-            wait_s = delay_s * random.uniform(0.5, 1.5)  # workers that failed together do not come back together
+            wait_s = delay_s * random.uniform(0.5, 1.5)  # so that workers do not all retry at once
             console.say(f"{error}; trying again in {wait_s:.0f} s", style="yellow")
             time.sleep(wait_s)
             delay_s *= 4

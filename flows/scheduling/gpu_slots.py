@@ -1,4 +1,4 @@
-"""Slots for GPUs on Prefect's server: however many workers there are, no more runs than GPUs use one."""
+"""Slots for GPUs on Prefect's server: they limit the runs that use GPUs at a time, whatever the number of workers."""
 
 from __future__ import annotations
 
@@ -13,20 +13,20 @@ from prefect.concurrency.sync import concurrency
 from flows.session.errors import UserError
 
 GPU_LIMIT = "traitline-gpu"
-LEASE_S = 60.0  # a run that died loses its slot then, as soon as the server looks
+LEASE_S = 60.0  # after which a dead run loses its slot
 
 
 def make_slots(slots: int) -> None:
-    """Create the limit, or bring it to so many slots; those that are taken stay taken."""
+    """Create the limit, or change its number of slots; held slots stay held."""
     with get_client(sync_client=True) as client:
         client.upsert_global_concurrency_limit_by_name(GPU_LIMIT, slots)
 
 
 @contextmanager
 def gpu_slot() -> Iterator[None]:
-    """Hold a slot while the block runs, if CUDA_VISIBLE_DEVICES gives the worker GPUs of its own.
+    """Hold a slot while the block runs, if CUDA_VISIBLE_DEVICES assigns GPUs to the worker.
 
-    A run whose server goes away meanwhile continues without a slot.
+    If the server goes away, the run continues without a slot.
 
     Raises:
         UserError: the limit does not exist.

@@ -1,8 +1,8 @@
-"""Prefect's worker as a child process that stops when it is told to, with its runs.
+"""Prefect's worker as a child process that stops promptly, together with its runs.
 
-Prefect's own takes no new runs once it gets a SIGTERM, and then waits for those at hand, for hours if need be, until
-the sender loses patience and kills it; a second SIGTERM makes it kill them without telling the server. Here the runs
-are told first: they drop the shard at hand and end in seconds, and the server learns of it.
+On SIGTERM, Prefect's worker takes no new runs but waits for the current ones, possibly for hours; a second SIGTERM
+makes it kill them without telling the server. Here the runs get the signal first: they drop the current shard and end
+within seconds, and the server learns of it.
 """
 
 from __future__ import annotations
@@ -18,22 +18,22 @@ import psutil
 
 from flows.session import console, stopping
 
-STOP_LIMIT_S = 18.0  # for the runs; all this has to be over in `stopping.LIMIT_S`
-GRACE_S = 3.0  # for the worker after them
-ANSWER_LIMIT_S = 3.0  # for the server
+STOP_LIMIT_S = 18.0  # for the runs; the three limits together must stay below `stopping.LIMIT_S`
+GRACE_S = 3.0  # then for the worker
+ANSWER_LIMIT_S = 3.0  # then for the server
 
 
 def work_until_stopped(pool: str, kind: str, limit: int, *options: str, environment: Mapping[str, str]) -> int:
-    """Run a worker until it ends, or SIGTERM or Ctrl-C ends it, by force in the end.
+    """Run a worker until it ends, or until SIGTERM or Ctrl-C stops it, by force if necessary.
 
     Args:
         pool, kind: the work pool and its type.
-        limit: runs at a time.
-        options: more of `prefect worker start`.
+        limit: maximum number of concurrent runs.
+        options: further options of `prefect worker start`.
         environment: of the worker and its runs.
 
     Returns:
-        Its exit status; 0 if it was stopped.
+        The exit status; 0 if it was stopped.
     """
     command = [sys.executable, "-m", "prefect", "worker", "start", "--pool", pool, "--type", kind]
     command += ["--limit", str(limit), "--install-policy", "never", *options]
@@ -53,19 +53,19 @@ def _stop(process: subprocess.Popen[bytes]) -> None:
     runs = _flow_runs(processes)
     _send(signal.SIGTERM, processes)
     psutil.wait_procs(processes, timeout=STOP_LIMIT_S)
-    runs |= _flow_runs(worker.children())  # what has not ended, and what the worker has begun meanwhile
+    runs |= _flow_runs(worker.children())  # runs that have not ended, or started in the meantime
     process.terminate()
     try:
         process.wait(GRACE_S)
-    except subprocess.TimeoutExpired:  # which is how Prefect's worker may end once its runs are gone
+    except subprocess.TimeoutExpired:  # Prefect's worker may hang once its runs are gone
         _send(signal.SIGKILL, worker.children(recursive=True))
         process.kill()
         process.wait()
-    _call_crashed(runs)
+    _mark_crashed(runs)
 
 
 def _flow_runs(processes: list[psutil.Process]) -> set[str]:
-    """The ids of the flow runs that these processes carry out."""
+    """Return the ids of the flow runs that these processes execute."""
     found = set()
     for process in processes:
         with suppress(psutil.Error):
@@ -74,7 +74,7 @@ def _flow_runs(processes: list[psutil.Process]) -> set[str]:
     return found
 
 
-def _call_crashed(runs: set[str]) -> None:
+def _mark_crashed(runs: set[str]) -> None:
     """Mark these runs as crashed, unless the worker or the runs themselves have reported their ends."""
     import httpx
     from prefect.client.orchestration import get_client
@@ -92,7 +92,7 @@ def _call_crashed(runs: set[str]) -> None:
                 if state is None or not state.is_final():
                     client.set_flow_run_state(run, Crashed(message="Its worker was told to stop."), force=True)
     except (httpx.HTTPError, PrefectHTTPStatusError) as error:
-        # The watch for signs of life will find out.
+        # The automation for missing heartbeats will notice.
         console.say(f"Prefect's server was not told: {console.one_line(str(error))}", style="yellow")
 
 

@@ -1,1 +1,1 @@
-"""What surrounds a run: environment, console, log, errors, signals."""
+"""The environment, console, log, errors and signals of a process."""

@@ -1,4 +1,4 @@
-"""Output for people: progress with time left, summaries, one line per error. Libraries write to the run's log."""
+"""Output for people: progress, summaries and errors. The output of libraries goes to the run's log."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import logging
 import os
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -25,32 +25,38 @@ from rich.text import Text
 
 log = logging.getLogger("flows")
 
-_EARLIEST_GUESS_S = 10.0  # into a stage; what comes before is often start-up
+_EARLIEST_GUESS_S = 10.0  # after the start of a stage, whose first seconds are often start-up
 _SHORTEST_BAR, _WORDS_BESIDE_BAR = 5, 70
 
-# Progress and errors go to the standard error as it was at the start, see `silence_libraries`.
-# Names of files may hold brackets and colons, which are neither markup nor emoji.
+# Progress and errors go to the original standard error, see `silence_libraries`.
+# Brackets and colons in file names are neither markup nor emoji.
 console = Console(stderr=True, highlight=False, markup=False, emoji=False)
 
 PACKAGES = ("extractors", "flows", "fusion", "storage")
 LOG_FORMAT = "%(asctime)s %(levelname)-7s %(name)s: %(message)s"
 LOG_TIME = "%Y-%m-%dT%H:%M:%S%z"
-LINE_EVERY_S = 60.0  # of progress, if there is no terminal to draw a bar on
+LINE_EVERY_S = 60.0  # between two lines of progress without a terminal
 
 
 def counted(count: int, noun: str, nouns: str | None = None) -> str:
-    """A number with its noun, as in "1 video" and "1,000 videos", or with the plural that is given."""
+    """Format a number with its noun, as in "1 video" and "1,000 videos"; `nouns` is an irregular plural."""
     several = nouns if nouns is not None else f"{noun}s"
     return f"{count:,} {noun if count == 1 else several}"
 
 
+def tally(counts: Mapping[str, int]) -> str:
+    """Format counts, the largest first, as in "8 no_face, 2 truncated"."""
+    ordered = sorted(counts.items(), key=lambda item: (-item[1], item[0]))
+    return ", ".join(f"{count:,} {name}" for name, count in ordered)
+
+
 def one_line(text: str) -> str:
-    """The same text, with what a screen would not show as it is (line breaks, a terminal's commands) as escapes."""
+    """Escape the characters of a text that are not printable, such as line breaks and terminal commands."""
     return "".join(letter if letter.isprintable() else letter.encode("unicode_escape").decode() for letter in text)
 
 
 def span(seconds: float) -> str:
-    """A time as people say it: "12 s", "3 min", "3 min 5 s", "2 h 5 min"."""
+    """Format a duration, as in "12 s", "3 min", "3 min 5 s" and "2 h 5 min"."""
     whole = int(seconds)
     if whole < 60:
         return f"{whole} s"
@@ -60,7 +66,7 @@ def span(seconds: float) -> str:
 
 
 class _Count(ProgressColumn):
-    """Counts of finished and of all, and of failed ones if there are any."""
+    """The numbers of finished and of all items, and of failed ones if there are any."""
 
     def render(self, task: Task) -> Text:
         text = Text(f"{int(task.completed):,} of {int(task.total or 0):,}", style="progress.download")
@@ -69,7 +75,7 @@ class _Count(ProgressColumn):
 
 
 class _Clock(ProgressColumn):
-    """Time taken so far, and an estimate of the time left once there is a basis for one."""
+    """The time taken so far, and an estimate of the time left once there is a basis for one."""
 
     max_refresh = 0.5
 
@@ -80,7 +86,7 @@ class _Clock(ProgressColumn):
         if task.finished:
             return Text(f"in {span(elapsed)}", style="progress.elapsed")
         left = self._left(task, elapsed)
-        so_far = span(elapsed if elapsed < 60 else elapsed // 60 * 60)  # seconds that flicker help nobody
+        so_far = span(elapsed if elapsed < 60 else elapsed // 60 * 60)  # without seconds, which would only flicker
         return Text(f"{so_far} so far{left}", style="progress.elapsed")
 
     @staticmethod
@@ -108,7 +114,7 @@ class Stage:
         self._next_line_s = time.monotonic() + LINE_EVERY_S
 
     def advance(self, *, ok: bool = True, title: str | None = None) -> None:
-        """One more is done."""
+        """Count one more finished item."""
         self._failed += not ok
         self._progress.update(self._task, advance=1, failed=self._failed)
         if title is not None:
@@ -116,13 +122,13 @@ class Stage:
         self._tell()
 
     def at(self, done: int, *, failed: int = 0, title: str | None = None) -> None:
-        """So many are done in all, and failed among them, whoever did them."""
+        """Set the numbers of finished items and of failed ones among them."""
         self._failed = failed
         self._progress.update(self._task, completed=done, failed=failed, description=title)
         self._tell()
 
     def close(self) -> None:
-        """Finish the bar, even if fewer steps were done than announced."""
+        """Finish the bar, even if fewer items were done than announced."""
         self._progress.update(self._task, total=self._progress.tasks[0].completed)
         if not console.is_terminal:
             self._say()
@@ -142,10 +148,9 @@ class Stage:
 
 @contextmanager
 def stage(title: str, total: int, on_change: Callable[[int, int, int], None] | None = None) -> Iterator[Stage]:
-    """Show a bar while the block runs; without a terminal, a line now and then, and one in the end.
+    """Show a progress bar while the block runs; without a terminal, a line every minute and at the end.
 
     Args:
-        title, total: name and number of the items.
         on_change: called with counts (done, in all, failed) whenever they change.
     """
     title_column = TextColumn("{task.description}", table_column=Column(ratio=1, max_width=38))
@@ -159,9 +164,9 @@ def stage(title: str, total: int, on_change: Callable[[int, int, int], None] | N
 
 
 def say(text: str, style: str = "") -> None:
-    """One line about the work, for the person at the screen, for a scheduler's log, and for the run's log.
+    """Print one line about the work, and add it to the run's log.
 
-    Lines of commands that have a log of their own begin with the time unless a terminal shows them.
+    Without a terminal, lines of commands that have a log begin with the time.
     """
     timed = _Output.is_of_run and not console.is_terminal
     console.print(f"{time.strftime(LOG_TIME)} {text}" if timed else text, style=style, soft_wrap=True)
@@ -176,12 +181,7 @@ def complain(text: str) -> None:
 
 
 def summary(title: str, rows: Sequence[tuple[str, str | Text]]) -> None:
-    """Summarise the work: a box on a terminal, otherwise a line.
-
-    Args:
-        title: of the box.
-        rows: names and values; an empty name goes on with the one before.
-    """
+    """Print a summary of names and values: a box on a terminal, otherwise a line. An empty name continues a value."""
     line = f"{title}: {'; '.join(f'{name} {value}'.strip() for name, value in rows)}"
     if not console.is_terminal:
         say(line)
@@ -198,16 +198,16 @@ class _Output:
 
 
 def last_words(text: str) -> None:
-    """Print a line before this process is ended by force, even if another thread holds the console."""
+    """Print a line just before this process is ended by force, even if another thread holds the console."""
     show_cursor = "\x1b[?25h" if console.is_terminal else ""
     with suppress(OSError):
         os.write(console.file.fileno(), f"{show_cursor}\n{text}\n".encode())
 
 
 def silence_libraries(log: Path) -> None:
-    """Send everything that libraries write to the standard error, C++ code and child processes too, to a log file.
+    """Redirect the standard error to a log file, for libraries, their C++ code and child processes.
 
-    It stays so until the process ends, for some libraries write last words at the interpreter's exit.
+    This lasts until the process ends, because some libraries still write at the interpreter's exit.
 
     Raises:
         OSError: the log cannot be opened.
@@ -222,11 +222,11 @@ def silence_libraries(log: Path) -> None:
 
 
 def log_to_standard_error() -> None:
-    """Log what this program does, and what libraries warn of, in lines with times, until Prefect takes logging over."""
+    """Log this program's messages and the warnings of libraries, with times, until Prefect configures logging."""
     logging.basicConfig(format=LOG_FORMAT, datefmt=LOG_TIME, level=logging.WARNING)
     for package in PACKAGES:
         logging.getLogger(package).setLevel(logging.INFO)
-    # Not by its level: Prefect says at the same one why a step is tried again.
+    # Not by its level: Prefect logs at the same level why it retries a task.
     logging.getLogger("prefect.task_runs").addFilter(
         lambda record: not record.getMessage().startswith("Finished in state Completed(")
     )

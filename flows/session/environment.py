@@ -1,11 +1,15 @@
-"""What libraries read from the environment, set before they are imported."""
+"""Environment variables for libraries, set before they are imported."""
 
 from __future__ import annotations
 
 import os
 
 from flows.session import console
-from flows.session.proxies import bypass_proxies
+
+PROXY_VARIABLES = frozenset(
+    spelled for name in ("http_proxy", "https_proxy", "all_proxy") for spelled in (name, name.upper())
+)
+LOOPBACK = ("localhost", "127.0.0.1", "::1")
 
 _ENVIRONMENT = {
     "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
@@ -18,16 +22,34 @@ _ENVIRONMENT = {
     "PREFECT_LOGGING_FORMATTERS_STANDARD_DATEFMT": console.LOG_TIME,
     "TF_CPP_MIN_LOG_LEVEL": "1",
     "KERAS_BACKEND": "tensorflow",
-    # Else TensorFlow takes a GPU's whole memory at once, and a second process on it gets none.
+    # Otherwise TensorFlow takes a GPU's whole memory at once, and a second process on it gets none.
     "TF_FORCE_GPU_ALLOW_GROWTH": "true",
 }
 
 
 def settle_environment() -> None:
-    """Set what libraries and child processes read from the environment; call it before libraries are imported.
+    """Set the variables that libraries and child processes read. Call it before libraries are imported.
 
-    What the user has set stays, but that traffic within this machine takes no proxy.
+    Variables that the user has set stay, except that connections within this machine bypass proxies.
     """
     for variable, value in _ENVIRONMENT.items():
         os.environ.setdefault(variable, value)
     bypass_proxies()
+
+
+def bypass_proxies(*hosts: str) -> None:
+    """Add hosts, and this machine by its usual names, to NO_PROXY, which child processes inherit.
+
+    Nothing changes if no proxy is set: a NO_PROXY alone would hide the system's own proxies from `urllib` on macOS.
+    """
+    if not PROXY_VARIABLES & os.environ.keys():
+        return
+    # If both spellings are set, the lower case counts for Python and curl.
+    value = os.environ.get("no_proxy", os.environ.get("NO_PROXY", ""))
+    names = [name.strip() for name in value.split(",") if name.strip()]
+    if "*" in names:
+        names = ["*"]
+    else:
+        names += [host for host in (*LOOPBACK, *hosts) if host not in names]
+    for variable in ("no_proxy", "NO_PROXY"):
+        os.environ[variable] = ",".join(dict.fromkeys(names))

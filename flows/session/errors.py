@@ -1,4 +1,4 @@
-"""Errors that a user can fix: one clear line and a non-zero exit, never a traceback."""
+"""Errors that a user can fix: they end a command with one line and a non-zero exit status, without a traceback."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ _MOST_COMPARED = 20_000
 
 
 class UserError(Exception):
-    """The run cannot go on as asked; the message is one line that names the cure."""
+    """A mistake of the user; the message is one line that names the cure."""
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:
-    """A question to add to a message about an unknown word; empty if no known word is similar.
+    """Return a question to append to a message about an unknown word; empty if no known word is similar.
 
-    Very long lists of known words, such as the videos of a large archive, are not searched: that would take minutes.
+    Long lists, such as the videos of a large archive, are not searched: that would take minutes.
     """
     by_lower = {name.lower(): name for name in known}
     near = get_close_matches(word.lower(), by_lower, n=1) if len(by_lower) <= _MOST_COMPARED else []
@@ -36,14 +36,14 @@ def mistake_in_words(error: Exception) -> str | None:
     """Describe a user's mistake, a full disk or a lost Prefect server in one line; None for other errors."""
     if isinstance(error, USER_ERRORS):
         return console.one_line(str(error))
-    httpx = sys.modules.get("httpx")  # which Prefect's client is made with
+    httpx = sys.modules.get("httpx")  # Prefect's client uses it
     if httpx is not None and any(isinstance(cause, httpx.HTTPError) for cause in (error, error.__cause__)):
         return (
-            f"Prefect's server has gone or refuses ({console.one_line(str(error))}); what is done is kept, and the "
-            "same command goes on from there"
+            f"Prefect's server has gone away or refuses a request ({console.one_line(str(error))}); finished work is "
+            "kept, and the same command continues from there"
         )
     if isinstance(error, OSError) and is_full(error):
-        # Libraries write beside the store too, into temporary folders and caches of their own.
+        # Libraries also write into temporary folders and caches.
         place = error.filename if error.filename is not None else "a temporary file"
         return f"cannot write {place}: {refusal(error)}"
     return None

@@ -15,7 +15,7 @@ from storage.errors import StoreError
 from storage.files.commit import commit_file
 from storage.files.paths import StorePath
 
-# TensorFlow, LiteRT and MediaPipe greet in C++, each process again, and heed no setting before they have started.
+# TensorFlow, LiteRT and MediaPipe print these lines from C++ in every process, before any setting takes effect.
 _GREETING = re.compile(
     rb"INFO: |I\d{4} \d\d:\d\d:|WARNING: (All log messages before absl::InitializeLog|Logging before InitGoogle)\(\)"
     rb"|W\d{4} .* inference_runner_litert\.cc:\d+\] Input tensor memory is not aligned"
@@ -25,9 +25,9 @@ _NO_GPU = re.compile(rb"E\d{4} .* cuda_\w+\.cc:\d+\] failed call to cuInit")
 
 @contextmanager
 def local_log(log: StorePath) -> Iterator[Path]:
-    """Give a file to append to while the block runs: the log itself, or one that is copied to it afterwards.
+    """Yield a file to append to: the log itself, or a local file that is copied to it when the block ends.
 
-    At the end, the greetings of C++ libraries are taken out; if the process is killed, they stay.
+    The greetings of C++ libraries are removed at the end; if the process is killed, they stay.
     """
     if isinstance(log, Path):
         try:

@@ -1,8 +1,8 @@
-"""Prefect's server: the one that the user's settings name, or one of our own if tasks need one.
+"""Prefect's server: the one that the user's settings name, or a temporary one for a command whose tasks need one.
 
-Prefect would start its own in the terminal's process group: Ctrl-C would stop it together with the command, which then
-waits minutes for an answer, and a command that is killed would leave it running. This one has a session of its own and
-ends when the pipe from its parent closes, however the parent ends.
+Prefect's own temporary server runs in the terminal's process group: Ctrl-C stops it together with the command, which
+then waits minutes for an answer, and a killed command leaves it running. The server started here has its own session,
+and ends when the pipe from its parent closes, however the parent ends.
 """
 
 from __future__ import annotations
@@ -28,12 +28,12 @@ from types import ModuleType
 from typing import IO, cast
 from urllib.parse import urlsplit
 
+from flows.session.environment import PROXY_VARIABLES, bypass_proxies
 from flows.session.errors import UserError
-from flows.session.proxies import PROXY_VARIABLES, bypass_proxies
 
 log = logging.getLogger(__name__)
 
-# On a new Prefect home the server makes its database first, which takes about 20 s on two cores.
+# On a new Prefect home the server first creates its database, which takes about 20 s on two cores.
 START_LIMIT_S = 180.0
 STOP_LIMIT_S = 10.0
 # Prefect's client tries four times to connect.
@@ -42,7 +42,7 @@ ANSWER_LIMIT_S = 10.0
 
 
 def named_server() -> str | None:
-    """Address of the Prefect API that the user's settings name; None if they name none.
+    """Return the address of the Prefect API that the user's settings name, or None.
 
     Raises:
         UserError: Prefect cannot read its settings.
@@ -51,11 +51,11 @@ def named_server() -> str | None:
 
 
 def check_server() -> None:
-    """Make sure that the Prefect server which the user's settings name answers, if they name one.
+    """Check that the Prefect server that the user's settings name answers; do nothing if they name none.
 
     Raises:
-        UserError: it does not, or is not one that this version of Prefect can talk to. The message gives the address,
-            where it comes from, and the cure.
+        UserError: it does not answer, or this version of Prefect cannot use it. The message names the address, its
+            origin, and the cure.
     """
     import httpx
 
@@ -80,7 +80,7 @@ def check_server() -> None:
         status = error.response.status_code
         if status in (401, 403):
             raise _unusable(
-                api, f"refuses us ({status}): give it the right PREFECT_API_AUTH_STRING or PREFECT_API_KEY"
+                api, f"refuses access ({status}): set the right PREFECT_API_AUTH_STRING or PREFECT_API_KEY"
             ) from error
         if status >= 500:
             raise _unusable(api, f"fails to answer ({status})") from error
@@ -96,17 +96,17 @@ def check_server() -> None:
     if not isinstance(version, str) or not re.match(r"\d+\.", version):
         raise _unusable(api, "is not a Prefect API, whose address ends in /api")
     if version.split(".")[0] != own.split(".")[0]:
-        raise _unusable(api, f"is of version {version}, and the client here of {own}: they must share the first number")
+        raise _unusable(api, f"has version {version}, and the client here {own}: their major versions must be equal")
 
 
 @contextmanager
 def prefect_api(*, for_people: bool = False) -> Iterator[str]:
-    """Make sure that there is a Prefect API while the block runs: the user's, or else a server of our own.
+    """Provide a Prefect API while the block runs: the user's, or else a temporary server.
 
     Args:
-        for_people: whether to serve Prefect's pages; the server of a single command does not.
+        for_people: whether a temporary server serves Prefect's pages.
 
-    Returns:
+    Yields:
         The address of the API.
 
     Raises:
@@ -121,7 +121,7 @@ def prefect_api(*, for_people: bool = False) -> Iterator[str]:
         api = f"http://127.0.0.1:{port}/api"
         _connect_directly(api)
         environment = {**os.environ, **settings.get_current_settings().to_environment_variables(exclude_unset=True)}
-        # Its pages ask this address.
+        # The pages send their requests to this address.
         environment |= {"PREFECT_UI_API_URL": api, "PREFECT_UI_ENABLED": str(int(for_people))}
         server = subprocess.Popen(
             [sys.executable, "-m", "flows.session.server", str(listening.fileno())],
@@ -131,13 +131,13 @@ def prefect_api(*, for_people: bool = False) -> Iterator[str]:
             start_new_session=True,
             pass_fds=[listening.fileno()],
         )
-    said: deque[str] = deque(maxlen=200)
+    last_lines: deque[str] = deque(maxlen=200)
     pipe, errors = cast(IO[bytes], server.stdin), cast(IO[bytes], server.stderr)
-    threading.Thread(target=_pass_on, args=(errors, said), daemon=True).start()
+    threading.Thread(target=_pass_on, args=(errors, last_lines), daemon=True).start()
     try:
-        _wait_until_healthy(server, port, said)
+        _wait_until_healthy(server, port, last_lines)
         log.info("Prefect server of this command: process %d at %s", server.pid, api)
-        # The run's log file has all messages; nobody will read them on a server that ends with the command.
+        # Nobody could read messages on a server that ends with the command; the run's log file has them all.
         with settings.temporary_settings(
             {settings.PREFECT_API_URL: api, settings.PREFECT_LOGGING_TO_API_ENABLED: for_people}
         ):
@@ -152,14 +152,14 @@ def prefect_api(*, for_people: bool = False) -> Iterator[str]:
 
 
 def _prefect_settings() -> ModuleType:
-    """The module `prefect.settings`, once Prefect has read them."""
+    """Return the module `prefect.settings` after Prefect has read its settings."""
     try:
-        import_module("prefect.context")  # reads them
+        import_module("prefect.context")  # reads the settings
         from prefect import settings
-    except (ValueError, OSError) as error:  # all that pydantic, TOML and dotenv raise are ValueErrors
+    except (ValueError, OSError) as error:  # pydantic, TOML and dotenv raise ValueErrors
         raise UserError(
-            f"Prefect cannot read its settings ({_why(error)}); look at the variables PREFECT_... of the environment, "
-            "and at .env, prefect.toml and the profiles.toml in PREFECT_HOME"
+            f"Prefect cannot read its settings ({_why(error)}); check the environment variables PREFECT_..., .env, "
+            "prefect.toml, and profiles.toml in PREFECT_HOME"
         ) from error
     return settings
 
@@ -179,8 +179,8 @@ def _first_line(error: Exception) -> str:
 
 def _unusable(api: str, reason: str) -> UserError:
     return UserError(
-        f"Prefect's server at {_without_password(api)} (PREFECT_API_URL {_origin()}) {reason}; mend the address, start "
-        "a server with `prefect server start`, or take the setting away: no command but deploy and worker needs one"
+        f"Prefect's server at {_without_password(api)} (PREFECT_API_URL {_origin()}) {reason}; correct the address, "
+        "start a server with `prefect server start`, or remove the setting: only deploy and worker need a server"
     )
 
 
@@ -189,7 +189,7 @@ def _without_password(address: str) -> str:
 
 
 def _origin() -> str:
-    """Where PREFECT_API_URL was set, in Prefect's order of precedence."""
+    """Say where PREFECT_API_URL is set, in Prefect's order of precedence."""
     name = "PREFECT_API_URL"
     if name in os.environ:
         return "in the environment"
@@ -210,7 +210,7 @@ def _origin() -> str:
 
 
 def _through_proxy(api: str) -> str:
-    """Which proxy of the environment lies on the way, in words; empty without one."""
+    """Name the proxy of the environment that requests to this address use; empty if they use none."""
     address = urlsplit(api)
     if address.hostname is None or urllib.request.proxy_bypass(address.hostname):
         return ""
@@ -220,7 +220,7 @@ def _through_proxy(api: str) -> str:
 
 
 def _connect_directly(api: str) -> None:
-    """If the server is on this machine, connect without proxies, even those that Prefect's client cannot use."""
+    """Bypass proxies if the server is on this machine, and drop those that Prefect's client cannot even parse."""
     import httpx
 
     host = urlsplit(api).hostname
@@ -232,8 +232,7 @@ def _connect_directly(api: str) -> None:
         try:
             httpx.HTTPTransport(proxy=address if "://" in address else f"http://{address}", verify=False).close()
         except (ImportError, ValueError, httpx.InvalidURL) as error:
-            # It would refuse to start for a proxy that it does not need.
-            log.info("%s is left aside: %s", variable, error)
+            log.info("ignoring %s: %s", variable, error)
             del os.environ[variable]
 
 
@@ -245,26 +244,26 @@ def _is_loopback(host: str) -> bool:
 
 
 def _listen() -> socket.socket:
-    """Open the server's socket, so that no other process can take its port before the server starts."""
+    """Open the server's socket here, so that no other process can take its port before the server starts."""
     try:
         listening = socket.create_server(("127.0.0.1", 0))
         socket.create_connection(listening.getsockname(), CONNECT_LIMIT_S).close()
         return listening
     except OSError as error:
         raise UserError(
-            f"this machine cannot talk to itself ({error}), and Prefect's server is to listen at 127.0.0.1: "
-            "bring up its loopback interface, or name a server in PREFECT_API_URL"
+            f"cannot connect to 127.0.0.1 ({error}), where Prefect's server listens: bring up the loopback interface, "
+            "or name a server in PREFECT_API_URL"
         ) from error
 
 
-def _pass_on(errors: IO[bytes], said: deque[str]) -> None:
-    """Copy what the server says to the standard error, and remember the end of it."""
+def _pass_on(errors: IO[bytes], last_lines: deque[str]) -> None:
+    """Copy the server's output to the standard error, and remember its last lines."""
     for line in errors:
         os.write(2, line)
-        said.append(line.decode(errors="replace"))
+        last_lines.append(line.decode(errors="replace"))
 
 
-def _wait_until_healthy(server: subprocess.Popen[bytes], port: int, said: deque[str]) -> None:
+def _wait_until_healthy(server: subprocess.Popen[bytes], port: int, last_lines: deque[str]) -> None:
     give_up_at = time.monotonic() + START_LIMIT_S
     while server.poll() is None and time.monotonic() < give_up_at:
         connection = http.client.HTTPConnection("127.0.0.1", port, timeout=2)
@@ -276,21 +275,21 @@ def _wait_until_healthy(server: subprocess.Popen[bytes], port: int, said: deque[
             time.sleep(0.1)
         finally:
             connection.close()
-    errors = re.findall(r"^[\w.]*(?:Error|Exception|NotFound|Denied)\w*: .+$", "".join(list(said)), re.MULTILINE)
-    reason = errors[-1] if errors else f"nothing heard for {START_LIMIT_S:g} s"
+    errors = re.findall(r"^[\w.]*(?:Error|Exception|NotFound|Denied)\w*: .+$", "".join(list(last_lines)), re.MULTILINE)
+    reason = errors[-1] if errors else f"no answer within {START_LIMIT_S:g} s"
     raise UserError(
-        f"Prefect's server does not start ({reason}); {_database()}, or a server of your own in PREFECT_API_URL"
+        f"Prefect's server does not start ({reason}); {_database()}, or name a running server in PREFECT_API_URL"
     )
 
 
 def _database() -> str:
-    """Where the database of a server of our own is, and how to choose another, in words."""
+    """Say where a temporary server keeps its database, and how to choose another place."""
     from prefect.settings import PREFECT_HOME, get_current_settings
 
     if (address := get_current_settings().server.database.connection_url) is None:
-        return f"its database lies in {PREFECT_HOME.value()}: name another folder in PREFECT_HOME"
+        return f"its database is in {PREFECT_HOME.value()}: name another folder in PREFECT_HOME"
     place = _without_password(address.get_secret_value())
-    return f"its database is {place}: name another in PREFECT_SERVER_DATABASE_CONNECTION_URL"
+    return f"its database is {place}: name another one in PREFECT_SERVER_DATABASE_CONNECTION_URL"
 
 
 def _serve(listening: socket.socket) -> None:

@@ -1,8 +1,8 @@
-"""Remember that Ctrl-C or a scheduler asked for a stop: the interrupted code may swallow it or report it as a fault.
+"""Remembers that Ctrl-C or a scheduler asked for a stop: the interrupted code may swallow the exception.
 
-A process that does not end within `LIMIT_S`, because something in it waits for ever, is ended by force. Nothing is lost
-by that, because every file is written whole or not at all. The state is the module's, as signal handlers are the
-process's.
+A process that does not end within `LIMIT_S`, because something in it blocks, is ended by force. This loses nothing,
+because every file is written completely or not at all. The state belongs to the module, as signal handlers belong to
+the process.
 """
 
 from __future__ import annotations
@@ -24,14 +24,14 @@ _put_off = threading.Event()
 
 
 def listen() -> None:
-    """Handle SIGINT and SIGTERM alike from now on: remember, and raise KeyboardInterrupt in the main thread."""
+    """From now on, remember SIGINT and SIGTERM, and raise KeyboardInterrupt in the main thread."""
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, _stop)
     _watch()
 
 
 def remember() -> None:
-    """Remember a SIGTERM from now on, and leave the rest to its present handler, such as that of Prefect's engine."""
+    """From now on, remember SIGTERM, and call its present handler, such as that of Prefect's engine."""
     handler = signal.getsignal(signal.SIGTERM)
 
     def note(number: int, frame: FrameType | None) -> None:
@@ -44,12 +44,12 @@ def remember() -> None:
 
 
 def asked() -> bool:
-    """Whether this process has been asked to stop."""
+    """Return whether this process has been asked to stop."""
     return _asked.is_set()
 
 
 def check() -> None:
-    """Raise KeyboardInterrupt if this process has been asked to stop, in case the first one was swallowed."""
+    """Raise KeyboardInterrupt if this process has been asked to stop; the first one may have been swallowed."""
     if _asked.is_set():
         raise KeyboardInterrupt
 
@@ -63,7 +63,7 @@ def _stop(number: int, frame: FrameType | None) -> None:
 
 
 def _imports(frame: FrameType | None) -> bool:
-    """Whether a module is being imported: an exception now would leave it half imported, and its locks taken."""
+    """Return whether an import is in progress: an exception would leave a module half imported, and locks held."""
     while frame is not None:
         if frame.f_code.co_filename.startswith("<frozen importlib"):
             return True
@@ -72,8 +72,8 @@ def _imports(frame: FrameType | None) -> bool:
 
 
 def _watch() -> None:
-    # Called in the main thread, as `signal.signal` is. Started before anybody asks, because the signal may come while
-    # the main thread holds a lock that starting a thread needs.
+    # Called in the main thread, like `signal.signal`. Started in advance, because the signal may arrive while the main
+    # thread holds a lock that starting a thread needs.
     threading.Thread(target=_see_it_through, args=(threading.get_ident(),), daemon=True).start()
 
 
@@ -85,5 +85,5 @@ def _see_it_through(main_thread: int) -> None:
         if _put_off.is_set():
             _put_off.clear()
             signal.pthread_kill(main_thread, signal.SIGTERM)
-    console.last_words("traitline: stopped by force; what is done is kept, and nothing is half done")
+    console.last_words("traitline: stopped by force; finished work is kept, and nothing is half done")
     os._exit(EXIT_INTERRUPTED)

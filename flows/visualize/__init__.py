@@ -1,1 +1,1 @@
-"""Pictures of what the networks and a model see of a clip."""
+"""Pictures of what the networks and a model see in a clip."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -33,7 +33,6 @@ class Face:
     """A face crop and its source.
 
     Args:
-        time_s: in the video.
         crop: uint8 RGB [224, 224, 3].
         frame: uint8 RGB [H, W, 3], upright.
         view: of the crop in the frame.
@@ -45,22 +44,8 @@ class Face:
     view: View
 
 
-@dataclass(frozen=True, eq=False)
-class MotionWindow:
-    """Optical flow and grey frames of one window, as in `WindowMaps`, before a network has seen it."""
-
-    start_s: float
-    end_s: float
-    frames: np.ndarray
-    optical_flow: np.ndarray
-
-    def with_maps(self, maps: np.ndarray) -> WindowMaps:
-        """Combine the window with a layer's maps [t, h, w, C]."""
-        return WindowMaps(maps, self.start_s, self.end_s, self.frames, self.optical_flow)
-
-
 def faces_of(config: RunConfig, path: Path) -> list[Face]:
-    """Cut out the faces that static tokens are made of; of a still picture, the square in its middle.
+    """Return the faces that static tokens are made of, or the middle square of a still picture.
 
     Raises:
         UserError: the file cannot be used.
@@ -92,13 +77,12 @@ def frames_at(config: RunConfig, path: Path, numbers: Collection[int]) -> dict[i
         raise _unusable(path, error) from error
 
 
-def motion_of(config: RunConfig, path: Path, numbers: Sequence[int]) -> list[MotionWindow]:
-    """Compute the optical flow of some windows of a video, counted from 1; numbers beyond its end are ignored.
+def motion_of(config: RunConfig, path: Path, numbers: Sequence[int]) -> list[Motion]:
+    """Read the grey frames of some windows of a video, counted from 1; numbers beyond its end are ignored.
 
     Raises:
         UserError: the file cannot be used, or has none of these windows.
     """
-    computer = OpticalFlowComputer.from_settings(config.optical_flow)
     wanted = frozenset(number - 1 for number in numbers)
     try:
         with VideoReader(config, finds_faces=True) as reader:
@@ -109,15 +93,7 @@ def motion_of(config: RunConfig, path: Path, numbers: Sequence[int]) -> list[Mot
     if not motion:
         windows = plan_windows(track_of(parts), config.crops)
         raise UserError(f"{path} has {counted(len(windows), 'window')} of motion; choose one of them")
-    return [
-        MotionWindow(
-            part.window.first_frame / config.video.fps,
-            part.window.last_frame / config.video.fps,
-            part.fields,
-            computer.compute(part.fields),
-        )
-        for part in motion
-    ]
+    return motion
 
 
 def static_network(config: RunConfig) -> StaticFeatureExtractor:
@@ -125,43 +101,49 @@ def static_network(config: RunConfig) -> StaticFeatureExtractor:
     return StaticFeatureExtractor(
         static_weights(config),
         seed=config.seed,
-        asset_folder=asset_folder(config, config.static.weights or static.ASSET),
+        asset_folder=asset_folder(config.assets, config.static.weights or static.ASSET),
     )
 
 
-def prepared(crops: Sequence[np.ndarray]) -> np.ndarray:
+def motion_network(config: RunConfig) -> DynamicFeatureExtractor:
+    """Build I3D with the weights of the settings, which are settled."""
+    return DynamicFeatureExtractor(
+        settled_weights(config.weights), seed=config.seed, asset_folder=asset_folder(config.assets, dynamic.ASSET)
+    )
+
+
+def prepared(crops: Sequence[np.ndarray] | np.ndarray) -> np.ndarray:
     """Convert crops to the input of ResNet-50's model: float32 [N, 224, 224, 3]."""
     import keras
 
-    return np.asarray(keras.applications.resnet.preprocess_input(np.stack(crops).astype(np.float32)))
+    return np.asarray(keras.applications.resnet.preprocess_input(np.asarray(crops, np.float32)))
 
 
-def motion_maps(
-    config: RunConfig, read: Callable[[], Sequence[MotionWindow]], layers: Sequence[str]
-) -> dict[str, list[WindowMaps]]:
-    """Return the feature maps of layers of I3D over each window: layer -> one per window.
+def motion_maps(config: RunConfig, motion: Sequence[Motion], layers: Sequence[str]) -> dict[str, list[WindowMaps]]:
+    """Compute the feature maps of layers of I3D over each window: layer -> one per window.
 
     Args:
         config: its weights are settled.
-        read: computes the windows; called after the check of the layers, because optical flow is slow.
-        layers: names.
+        motion: grey frames, from `motion_of`.
 
     Raises:
         extractors.errors.LayerError: the layer is unknown.
     """
-    network = DynamicFeatureExtractor(
-        settled_weights(config), seed=config.seed, asset_folder=asset_folder(config, dynamic.ASSET)
-    ).model
+    network = motion_network(config).model
     found: dict[str, list[WindowMaps]] = {layer: [] for layer in layers}
     for layer in layers:
-        find_layer(network, layer)
-    for window in read():
-        scaled = scale_for_i3d(window.optical_flow, bound_px=config.optical_flow.bound_px)
-        # as in extraction, a short last window is looped; only its own part is shown
+        find_layer(network, layer)  # fail before the optical flow, which is slow
+    computer = OpticalFlowComputer.from_settings(config.optical_flow)
+    fps = config.video.fps
+    for part in motion:
+        optical_flow = computer.compute(part.fields)
+        scaled = scale_for_i3d(optical_flow, bound_px=config.optical_flow.bound_px)
+        # As in extraction, a short last window is looped; only its own part is shown.
         whole = loop_to(scaled, config.crops.window_fields)
         for layer, maps in layer_activations(network, whole[None], layers).items():
             steps = max(1, round(maps.shape[1] * len(scaled) / len(whole)))
-            found[layer].append(window.with_maps(maps[0, :steps]))
+            start_s, end_s = part.window.first_frame / fps, part.window.last_frame / fps
+            found[layer].append(WindowMaps(maps[0, :steps], start_s, end_s, part.fields, optical_flow))
     return found
 
 

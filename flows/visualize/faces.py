@@ -15,7 +15,6 @@ from extractors.errors import VideoError
 from extractors.faces.crops import StaticView, Window, plan_static, plan_windows
 from extractors.faces.track import FaceTrack
 from extractors.preparation.preparer import FaceCrop, Request
-from flows.archive.families import settled_check
 from flows.archive.reader import VideoReader
 from flows.config.settings import RunConfig
 from flows.session.errors import UserError
@@ -48,7 +47,7 @@ def draw_faces(config: RunConfig, video: Path) -> Figure:
     rows = math.ceil(len(chosen) / ACROSS)
     height, width = frames[chosen[0].frame].shape[:2]
     figure = Figure(figsize=(rcParams["figure.figsize"][0], FRAME_IN * rows + LINE_IN + 0.5), layout="constrained")
-    figure.suptitle(_heading(config, video, track, width, height))
+    figure.suptitle(_heading(video, track, width, height))
     upper, lower = figure.subfigures(2, 1, height_ratios=[FRAME_IN * rows, LINE_IN])
     grid = upper.subplots(rows, 2 * ACROSS, squeeze=False, width_ratios=[max(width / height, 0.6), 1] * ACROSS).ravel()
     for axes in grid:
@@ -64,11 +63,10 @@ def draw_faces(config: RunConfig, video: Path) -> Figure:
     return figure
 
 
-def _heading(config: RunConfig, video: Path, track: FaceTrack, width: int, height: int) -> str:
+def _heading(video: Path, track: FaceTrack, width: int, height: int) -> str:
     heading = f"Faces in {video.name}: {width} x {height}, face in {track.coverage:.0%} of the frames"
     if track.quality is not None:
-        check = {"yunet": "YuNet", "landmarks": "the landmark network"}[settled_check(config)]
-        heading += f", {track.quality.people:.0f} at a time, {track.quality.confirmed_share:.0%} confirmed by {check}"
+        heading += f", {track.quality.people:.0f} at a time, {track.quality.confirmed_share:.0%} confirmed by YuNet"
     return heading
 
 

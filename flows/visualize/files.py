@@ -1,4 +1,4 @@
-"""The style of the commands' pictures, and their files: PNG, SVG, or GIF for what moves, by the suffix of the name."""
+"""The style of the pictures, and their files: PNG, SVG, or GIF for animations, by the suffix of the name."""
 
 from __future__ import annotations
 
@@ -12,7 +12,6 @@ import matplotlib.style
 from matplotlib.animation import FuncAnimation, PillowWriter
 from matplotlib.figure import Figure
 
-from flows.config.settings import RunConfig
 from storage.files.commit import commit_file
 
 MOVING_DPI = 100
@@ -20,13 +19,13 @@ LETTERS_PER_IN = 12.5  # of a heading
 
 
 def picture_style() -> AbstractContextManager[None]:
-    """Apply the style sheet. Matplotlib makes ticks when it saves a figure: draw and save in one such context."""
+    """Apply the style sheet. Draw and save in one such context: Matplotlib makes ticks when it saves a figure."""
     return matplotlib.style.context("flows.visualize.print")
 
 
-def heading_of(config: RunConfig, text: str) -> str:
-    """Return the heading of a picture, which states that weights are random if they are."""
-    return f"{text} (random\N{NO-BREAK SPACE}weights)" if config.weights == "random" else text
+def heading_of(weights: str, text: str) -> str:
+    """Return the heading of a picture, which says so if weights are random."""
+    return f"{text} (random\N{NO-BREAK SPACE}weights)" if weights == "random" else text
 
 
 def is_moving(out: Path) -> bool:
@@ -56,8 +55,8 @@ def save_picture(drawn: Figure | FuncAnimation, out: Path) -> None:
         figure.set_dpi(MOVING_DPI)
         finish(figure)
         figure.draw_without_rendering()
-        figure.set_layout_engine("none")  # so that nothing trembles while the picture moves
-        # Pillow takes the format from the suffix, and the temporary name has none
+        figure.set_layout_engine("none")  # so that the layout stays fixed in all frames
+        # Pillow takes the format from the suffix, and the temporary name has none.
         frames_per_s = 1000 / drawn._interval  # type: ignore[attr-defined]  # as above
         drawn.save(Path(folder) / "moving.gif", writer=PillowWriter(fps=frames_per_s))
         shutil.copyfile(Path(folder) / "moving.gif", temporary)

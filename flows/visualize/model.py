@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 from extractors.pictures.layers import grad_cam
 from extractors.pictures.static import FRAMES_ACROSS, placed, plot_overlays
 from flows.archive.families import Families, families_of
-from flows.archive.models import ModelReference, chosen_model
+from flows.archive.models import ModelReference, check_features, chosen_model
 from flows.archive.videos import videos_folder
 from flows.config.settings import RunConfig
 from flows.session.errors import UserError, did_you_mean
@@ -22,6 +22,7 @@ from flows.visualize.clip import faces_of, frames_at, prepared, static_network
 from flows.visualize.files import heading_of
 from fusion.clips.tokens import ClipTokens, pad_batch
 from fusion.labels.matching import match_names
+from storage.files.paths import StorePath
 from storage.models.serializer import ModelSerializer
 from storage.shards.store import FeatureStore
 
@@ -37,9 +38,6 @@ class SeenClip:
     """A model and its inputs from one clip.
 
     Args:
-        video_id: of the clip.
-        name: of the model.
-        model: itself.
         batch: one clip, as `fusion.clips.tokens.pad_batch` makes it.
         start_s: float64 [Td], of the motion tokens.
         end_s: float64 [Td].
@@ -63,67 +61,61 @@ class SeenClip:
         return np.asarray(self.batch["dynamic_time_s"][0])
 
     def attention(self) -> np.ndarray:
-        """Return the attention weights of the clip, [heads, Ts, Td].
-
-        Raises:
-            UserError: the model is in vector form, whose attention has a single token.
-        """
+        """Return the attention weights of the clip, [heads, Ts, Td]."""
         from fusion.pictures.attention import get_attention_weights
 
-        if self.model.form == "vector":
-            raise UserError(f"{self.name} is in vector form: its attention has one token to look at; name another")
         return np.asarray(get_attention_weights(self.model, self.batch)[0])
 
 
-def see_clip(config: RunConfig, video_id: str) -> SeenClip:
+def see_clip(config: RunConfig, video_id: str, *, for_attention: bool = True) -> SeenClip:
     """Load the chosen model and the cached features of one video.
 
     Args:
         config: with settled weights.
         video_id: as the store has it, or as labels may name it, see `fusion.labels.matching.match_names`.
+        for_attention: whether the model must attend to several tokens, which it does not in vector form.
 
     Raises:
-        UserError: no such model, or it was trained on other features; no features of that video in the store.
+        UserError: no such model, or it was trained on other features or has the wrong form; no features of that video
+            in the store.
     """
     name = chosen_model(config)
     families = families_of(config)
-    facts = ModelSerializer(config.store.path).metadata(name.name, name.version)
-    if (facts["static_key"], facts["dynamic_key"]) != (families.static.key, families.dynamic.key):
-        raise UserError(
-            f"{name} was trained on other features than these settings give; use the settings that it was trained "
-            f"with (weights: {facts['weights']})"
-        )
+    metadata = ModelSerializer(config.store.path).metadata(name.name, name.version)
+    check_features(name, metadata, families)
+    if for_attention and metadata["settings"].get("form") == "vector":
+        raise UserError(f"{name} is in vector form: its attention has only one token to attend to; name another")
     store = FeatureStore(config.store.path)
     known = store.done(families.static).keys() & store.done(families.dynamic).keys()
     if video_id not in known:
         video_id = _known_as(video_id, sorted(known))
-    return see_clips(config, families, name, [video_id])[video_id]
+    return see_clips(config.store.path, families, name, [video_id])[video_id]
 
 
 def _known_as(name: str, known: Sequence[str]) -> str:
     (found,) = match_names([name], known) or (None,)
     if found is None:
         raise UserError(
-            f"the store has no features of {name}{did_you_mean(name, known)}; `traitline extract` puts them there, and "
-            "`traitline failures list` says which videos were refused"
+            f"the store has no features of {name}{did_you_mean(name, known)}; `traitline extract` makes them, and "
+            "`traitline failures list` shows refused videos"
         )
     return known[found]
 
 
 def see_clips(
-    config: RunConfig, families: Families, name: ModelReference, video_ids: Sequence[str]
+    root: StorePath, families: Families, name: ModelReference, video_ids: Sequence[str]
 ) -> dict[str, SeenClip]:
-    """Load a model and the cached features of a few videos, those that the store has.
+    """Load a model and the cached features of those videos that the store has.
 
     Raises:
         UserError: the model is not of this program's class.
     """
     from fusion.model.model import CompletePersonalityModel
 
-    store = FeatureStore(config.store.path)
+    store = FeatureStore(root)
     static = {row.video_id: row for row in store.read(families.static, video_ids)}
     dynamic = {row.video_id: row for row in store.read(families.dynamic, video_ids)}
-    model, _ = ModelSerializer(config.store.path).load(name.name, name.version)
+    model, _ = ModelSerializer(root).load(name.name, name.version)
     if not isinstance(model, CompletePersonalityModel):
         raise UserError(f"{name} is a {type(model).__name__}, which this program does not use; name another")
     seen = {}
@@ -136,22 +128,22 @@ def see_clips(
 
 
 def draw_trait_grad_cam(config: RunConfig, video_id: str, trait: str, layer: str, most: int) -> Figure:
-    """Lay Grad-CAM of a trait's score over the faces: above the places that raise it, below those that lower it.
+    """Draw Grad-CAM of a trait's score over the faces: regions that raise it above, regions that lower it below.
 
-    The score's gradient with respect to the static tokens goes on through ResNet-50 to the layer's maps. Motion
-    tokens are those of the store; faces are cut out of the video again.
+    The gradient of the score with respect to the static tokens is propagated through ResNet-50 to the layer's maps.
+    Motion tokens come from the store; faces are cut out of the video again.
 
     Raises:
         UserError: as `see_clip`; the video is not in the folder, or its faces differ from those in the store.
         extractors.errors.LayerError: the layer is unknown.
     """
+    clip = see_clip(config, video_id, for_attention=False)
+    faces = faces_of(config, video_file(config, clip.video_id))
     from fusion.model.relevance import face_gradient
 
-    clip = see_clip(config, video_id)
-    faces = faces_of(config, video_file(config, clip.video_id))
     times = np.array([face.time_s for face in faces], np.float32)
     if len(faces) != len(clip.face_time_s) or np.abs(times - clip.face_time_s).max() > 1e-3:
-        raise UserError(f"{clip.video_id} has other faces now than when its features were made; extract it again")
+        raise UserError(f"the faces of {clip.video_id} have changed since its features were made; extract it again")
     gradient = face_gradient(clip.model, clip.batch, trait)[0]
     chosen = np.unique(np.linspace(0, len(faces) - 1, min(most, len(faces))).round().astype(int)).tolist()
     network = static_network(config).model
@@ -162,7 +154,7 @@ def draw_trait_grad_cam(config: RunConfig, video_id: str, trait: str, layer: str
         [face.frame for face in shown] * 2,
         [placed(values, face.view, *face.frame.shape[:2]) for values, face in zip(maps, shown * 2, strict=True)],
         [f"{face.time_s:.1f} s, {effect}" for effect in ("raises it", "lowers it") for face in shown],
-        heading=heading_of(config, f"What in the faces moves {trait}: {clip.video_id}, {clip.name}, {layer}"),
+        heading=heading_of(config.weights, f"What in the faces moves {trait}: {clip.video_id}, {clip.name}, {layer}"),
         unit="Grad-CAM",
         across=min(len(shown), FRAMES_ACROSS),
     )
@@ -170,32 +162,32 @@ def draw_trait_grad_cam(config: RunConfig, video_id: str, trait: str, layer: str
 
 def draw_attention_map(config: RunConfig, video_id: str) -> Figure:
     """Draw a panel per head. Raises UserError as `see_clip`, and for a model in vector form."""
+    clip = see_clip(config, video_id)
     from fusion.pictures.attention import plot_attention_map
 
-    clip = see_clip(config, video_id)
     return plot_attention_map(
         clip.attention(),
         static_time_s=clip.face_time_s,
         dynamic_time_s=clip.motion_time_s,
-        title=heading_of(config, f"Attention: {clip.video_id}, {clip.name}"),
+        title=heading_of(config.weights, f"Attention: {clip.video_id}, {clip.name}"),
     )
 
 
 def draw_heads(config: RunConfig, video_id: str) -> Figure:
     """Draw the heads' spread and distance. Raises UserError as `draw_attention_map`."""
+    clip = see_clip(config, video_id)
     from fusion.pictures.heads import plot_head_scores
 
-    clip = see_clip(config, video_id)
-    heading = heading_of(config, f"How sharp and how far heads look: {clip.video_id}, {clip.name}")
+    heading = heading_of(config.weights, f"How sharp and how far heads look: {clip.video_id}, {clip.name}")
     return plot_head_scores(clip.attention(), clip.face_time_s, clip.motion_time_s, heading=heading)
 
 
 def draw_relations(config: RunConfig, video_id: str) -> Figure:
     """Draw which face looks at which motion. Raises UserError as `draw_attention_map`."""
+    clip = see_clip(config, video_id)
     from fusion.pictures.heads import plot_token_relations
 
-    clip = see_clip(config, video_id)
-    heading = heading_of(config, f"Which motion each face looks at: {clip.video_id}, {clip.name}")
+    heading = heading_of(config.weights, f"Which motion each face looks at: {clip.video_id}, {clip.name}")
     return plot_token_relations(clip.attention(), clip.face_time_s, clip.motion_time_s, heading=heading)
 
 
@@ -205,11 +197,11 @@ def draw_time_line(config: RunConfig, video_id: str, trait: str, *, moving: bool
     Raises:
         UserError: as `see_clip`; the video is not in the folder or cannot be used; a model in vector form.
     """
+    clip = see_clip(config, video_id)
+    weights = clip.attention()
     from fusion.model.relevance import attention_relevance
     from fusion.pictures.timeline import TimeLine, animate_time_line, plot_time_line
 
-    clip = see_clip(config, video_id)
-    weights = clip.attention()
     relevance = attention_relevance(clip.model, clip.batch, trait)[0]
     line = TimeLine(weights, relevance, clip.start_s, clip.end_s, trait)
     length_s = float(clip.end_s.max())
@@ -218,7 +210,7 @@ def draw_time_line(config: RunConfig, video_id: str, trait: str, *, moving: bool
     found = frames_at(config, video_file(config, clip.video_id), wanted.tolist())
     times = np.array(list(found)) / config.video.fps
     draw = animate_time_line if moving else plot_time_line
-    heading = heading_of(config, f"Which moments spoke for {trait}: {clip.video_id}, {clip.name}")
+    heading = heading_of(config.weights, f"Which moments spoke for {trait}: {clip.video_id}, {clip.name}")
     return draw(line, list(found.values()), times, heading=heading)
 
 
@@ -228,11 +220,9 @@ def video_file(config: RunConfig, video_id: str) -> Path:
     Raises:
         UserError: the settings name no videos folder, or the video is not in it.
     """
-    if config.videos is None:
-        raise UserError("which videos? give their folder with --videos DIR")
     folder = videos_folder(config)
     path = folder / video_id
-    # Ids in a store are not trusted, and must not lead out of the folder.
+    # Ids in a store are untrusted, and must not lead out of the folder.
     if PurePosixPath(video_id).is_absolute() or ".." in PurePosixPath(video_id).parts or not path.is_file():
         raise UserError(f"there is no {video_id} in {folder}")
     return path

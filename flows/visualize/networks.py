@@ -1,4 +1,8 @@
-"""Pictures of the feature networks on one file: layers, maps over the frame, filters, features over time."""
+"""Pictures of the feature networks on one file: layers, maps over the frame, filters, features over time.
+
+Every function raises UserError if the file cannot be used, and `extractors.errors.LayerError` if a layer, feature or
+filter is unknown or nothing activates it.
+"""
 
 from __future__ import annotations
 
@@ -29,14 +33,9 @@ LAST_MAPS = "conv5_block3_out"  # ResNet-50 averages these into its features
 
 
 def draw_static_layers(config: RunConfig, file: Path, layers: Sequence[str], count: int) -> Figure:
-    """Draw the strongest maps of layers of ResNet-50 on the middle face of a video, or on a picture.
-
-    Raises:
-        UserError: the file cannot be used.
-        extractors.errors.LayerError: the layer is unknown.
-    """
-    network = static_network(config).model
+    """Draw the strongest maps of layers of ResNet-50 on the middle face of a video, or on a picture."""
     face = _middle_face(config, file)
+    network = static_network(config).model
     maps = {
         layer: found[0]
         for layer, found in layer_activations(network, prepared([face.crop]), list(dict.fromkeys(layers))).items()
@@ -45,19 +44,14 @@ def draw_static_layers(config: RunConfig, file: Path, layers: Sequence[str], cou
         face.crop,
         maps,
         {layer: strongest(values, count) for layer, values in maps.items()},
-        heading=heading_of(config, f"Strongest features of layers of ResNet-50: {_source(file, face)}"),
+        heading=heading_of(config.weights, f"Strongest features of layers of ResNet-50: {_source(file, face)}"),
     )
 
 
 def draw_cam(config: RunConfig, file: Path, features: Sequence[int] | None, count: int) -> Figure:
-    """Lay static features' class activation maps over the frame that the middle face was cut from.
-
-    Raises:
-        UserError: the file cannot be used.
-        extractors.errors.LayerError: the feature is unknown.
-    """
-    network = static_network(config).model
+    """Draw class activation maps of static features over the frame of the middle face."""
     face = _middle_face(config, file)
+    network = static_network(config).model
     maps = layer_activations(network, prepared([face.crop]), [LAST_MAPS])[LAST_MAPS][0]
     chosen = features if features else strongest(maps, count)
     check_channels(chosen, maps, LAST_MAPS)
@@ -67,39 +61,30 @@ def draw_cam(config: RunConfig, file: Path, features: Sequence[int] | None, coun
         [face.frame] * len(chosen),
         [placed(class_activation_map(maps, row), face.view, height, width) for row in weights],
         [f"feature {feature}" for feature in chosen],
-        heading=heading_of(config, f"Where static features come from: {_source(file, face)}"),
+        heading=heading_of(config.weights, f"Where static features come from: {_source(file, face)}"),
         unit="activation",
     )
 
 
 def draw_filters(config: RunConfig, layer: str, filters: Sequence[int] | None, count: int) -> Figure:
-    """Draw the inputs that excite filters of ResNet-50 most.
-
-    Raises:
-        extractors.errors.LayerError: no such layer or filter, or it is silent.
-    """
+    """Draw the inputs that excite filters of ResNet-50 most."""
     chosen = list(filters) if filters else list(range(count))
     found = maximise_filters(static_network(config).model, layer, chosen)
-    # the network takes blue, green, red
+    # The network takes blue, green, red.
     return plot_filters(
         [pattern[..., ::-1] for pattern in found],
         [f"filter {number}\n{len(pattern)} px" for number, pattern in zip(chosen, found, strict=True)],
-        heading=heading_of(config, f"What excites filters of {layer} of ResNet-50 most, with grey for zero"),
+        heading=heading_of(config.weights, f"What excites filters of {layer} of ResNet-50 most, with grey for zero"),
     )
 
 
 def draw_motion_layers(config: RunConfig, video: Path, layers: Sequence[str]) -> Figure:
-    """Draw the liveliest feature of layers of I3D through a video's first window.
-
-    Raises:
-        UserError: the video cannot be used.
-        extractors.errors.LayerError: the layer is unknown.
-    """
-    found = motion_maps(config, lambda: motion_of(config, video, [1]), list(dict.fromkeys(layers)))
+    """Draw the liveliest feature of layers of I3D through a video's first window."""
+    found = motion_maps(config, motion_of(config, video, [1]), list(dict.fromkeys(layers)))
     return plot_layers_over_time(
         {layer: windows[0] for layer, windows in found.items()},
         {layer: liveliest(windows[0].maps, 1)[0] for layer, windows in found.items()},
-        heading=heading_of(config, f"Liveliest feature of layers of I3D: {video.name}"),
+        heading=heading_of(config.weights, f"Liveliest feature of layers of I3D: {video.name}"),
     )
 
 
@@ -113,14 +98,9 @@ def draw_evolution(
     *,
     moving: bool = False,
 ) -> Figure | FuncAnimation:
-    """Draw features of a layer of I3D over a video's first windows.
-
-    Raises:
-        UserError: the video cannot be used.
-        extractors.errors.LayerError: no such layer or feature.
-    """
+    """Draw features of a layer of I3D over a video's first windows."""
     found, chosen = _seen(config, video, layer, features, count, range(1, windows + 1))
-    heading = heading_of(config, f"Features of {layer} of I3D over time: {video.name}")
+    heading = heading_of(config.weights, f"Features of {layer} of I3D over time: {video.name}")
     return (animate_features if moving else plot_evolution)(found, chosen, heading=heading)
 
 
@@ -134,25 +114,25 @@ def draw_comparison(
     *,
     moving: bool = False,
 ) -> Figure | FuncAnimation:
-    """Draw heat maps of features side by side over one window, with the optical flow. Raises as `draw_evolution`."""
+    """Draw heat maps of features side by side over one window, with the optical flow."""
     found, chosen = _seen(config, video, layer, features, count, [window])
-    heading = heading_of(config, f"Where features of {layer} of I3D are active: {video.name}")
+    heading = heading_of(config.weights, f"Where features of {layer} of I3D are active: {video.name}")
     if moving:
         return animate_features(found, chosen, heading=heading)
     return plot_comparison(found[0], chosen, heading=heading)
 
 
 def draw_volume(config: RunConfig, video: Path, layer: str, feature: int | None, window: int) -> Figure:
-    """Draw one feature in space and time. Raises as `draw_evolution`."""
+    """Draw one feature in space and time."""
     found, (chosen,) = _seen(config, video, layer, None if feature is None else [feature], 1, [window])
-    heading = heading_of(config, f"Feature {chosen} of {layer} of I3D in space and time: {video.name}")
+    heading = heading_of(config.weights, f"Feature {chosen} of {layer} of I3D in space and time: {video.name}")
     return plot_volume(found[0], chosen, heading=heading)
 
 
 def _seen(
     config: RunConfig, video: Path, layer: str, features: Sequence[int] | None, count: int, windows: Sequence[int]
 ) -> tuple[list[WindowMaps], list[int]]:
-    found = motion_maps(config, lambda: motion_of(config, video, windows), [layer])[layer]
+    found = motion_maps(config, motion_of(config, video, windows), [layer])[layer]
     whole = np.concatenate([window.maps for window in found])
     chosen = list(features) if features else liveliest(whole, count)
     check_channels(chosen, whole, layer)

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-import queue
-import threading
+from collections import deque
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import TypeVar, cast
 
 import numpy as np
 
 from fusion.clips.sources import ClipSource
 from fusion.clips.tokens import ClipTokens, pad_batch
 
-BATCHES_AHEAD = 2
+BATCHES_AHEAD = 3
 
 Item = TypeVar("Item")
 
@@ -69,10 +69,10 @@ def plan_epoch(
 
 
 def read_batches(source: ClipSource, plan: EpochPlan, first: int = 0) -> Iterator[Batch]:
-    """Read the batches of a plan, starting with number `first`, ahead of their use in a separate thread.
+    """Read the batches of a plan from number `first` on; a separate thread reads ahead of their use.
 
-    Memory holds the clips in the shuffle buffer, one group, and `BATCHES_AHEAD` + 2 batches. Clips that only batches
-    before `first` need are not read.
+    Memory holds the clips in the shuffle buffer, one group, and `BATCHES_AHEAD` + 1 batches. Clips that only earlier
+    batches need are not read.
     """
     return ahead(_read_batches(source, plan, first))
 
@@ -92,37 +92,12 @@ def _read_batches(source: ClipSource, plan: EpochPlan, first: int) -> Iterator[B
 
 def ahead(items: Iterator[Item]) -> Iterator[Item]:
     """Produce items in a thread, up to `BATCHES_AHEAD` in advance; exceptions in the thread are raised here."""
-    # one item, or none at the end, or an error
-    ready: queue.Queue[tuple[list[Item], BaseException | None]] = queue.Queue(BATCHES_AHEAD)
-    stopped = threading.Event()
-
-    def offer(one: list[Item], error: BaseException | None = None) -> None:
-        while not stopped.is_set():
-            try:
-                return ready.put((one, error), timeout=0.1)
-            except queue.Full:
-                continue
-
-    def work() -> None:
-        try:
-            for item in items:
-                offer([item])
-                if stopped.is_set():
-                    return
-            offer([])
-        except BaseException as error:  # raised in the thread that uses the items
-            offer([], error)
-
-    thread = threading.Thread(target=work, name="make batches", daemon=True)
-    thread.start()
+    reader = ThreadPoolExecutor(1, "make batches")
+    end = object()
+    waiting = deque(reader.submit(next, items, end) for _ in range(BATCHES_AHEAD))
     try:
-        while True:
-            one, error = ready.get()
-            if error is not None:
-                raise error
-            if not one:
-                return
-            yield one[0]
+        while (item := waiting.popleft().result()) is not end:
+            waiting.append(reader.submit(next, items, end))
+            yield cast("Item", item)
     finally:
-        stopped.set()
-        thread.join()
+        reader.shutdown(cancel_futures=True)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Protocol
 
 import numpy as np
@@ -24,21 +24,29 @@ class ClipSource(Protocol):
 
 
 class ClipsInMemory:
-    """Clips in a list."""
+    """Clips in memory, by number.
 
-    def __init__(self, clips: Sequence[ClipTokens]) -> None:
+    Args:
+        clips: in the order of their numbers, or by number.
+        groups: of the numbers; by default a single group.
+    """
+
+    def __init__(
+        self, clips: Sequence[ClipTokens] | Mapping[int, ClipTokens], groups: list[np.ndarray] | None = None
+    ) -> None:
         self._clips = clips
+        self._groups = [np.arange(len(clips))] if groups is None else groups
 
     def __len__(self) -> int:
         return len(self._clips)
 
     def groups(self) -> list[np.ndarray]:
-        """Return a single group with all clips."""
-        return [np.arange(len(self._clips))]
+        """Return the groups."""
+        return self._groups
 
     def read(self, rows: np.ndarray) -> list[ClipTokens]:
         """Look the clips up."""
-        return [self._clips[row] for row in rows]
+        return [self._clips[row] for row in rows.tolist()]
 
 
 class RowsOf:
@@ -75,14 +83,14 @@ def bytes_of(clip: ClipTokens) -> int:
 
 
 class KeptClips:
-    """Stores clips of a source by number up to a memory limit; once a clip exceeds it, stores none."""
+    """Keeps clips of a source, unless they exceed a memory limit; then it keeps none."""
 
     def __init__(self, limit_bytes: int) -> None:
         self._left = limit_bytes
         self._clips: dict[int, ClipTokens] | None = {}
 
     def pass_on(self, clips: Iterable[tuple[int, ClipTokens]]) -> Iterator[ClipTokens]:
-        """Store the clips and pass them on."""
+        """Keep the clips and pass them on."""
         for row, clip in clips:
             self._left -= bytes_of(clip)
             if self._left < 0:
@@ -92,24 +100,5 @@ class KeptClips:
             yield clip
 
     def instead_of(self, source: ClipSource) -> ClipSource:
-        """Return a source in memory if all clips went through `pass_on` and fitted; otherwise the source itself."""
-        if self._clips is None:
-            return source
-        return _Kept(source, self._clips)
-
-
-class _Kept:
-    """A source whose clips are in memory; groups and numbers are the source's, so that the order is the same."""
-
-    def __init__(self, source: ClipSource, clips: dict[int, ClipTokens]) -> None:
-        self._source = source
-        self._clips = clips
-
-    def __len__(self) -> int:
-        return len(self._source)
-
-    def groups(self) -> list[np.ndarray]:
-        return self._source.groups()
-
-    def read(self, rows: np.ndarray) -> list[ClipTokens]:
-        return [self._clips[row] for row in rows.tolist()]
+        """Return the same source in memory if all its clips passed and fitted; otherwise the source itself."""
+        return source if self._clips is None else ClipsInMemory(self._clips, source.groups())

@@ -1,1 +1,1 @@
-"""What cached features are worth: their dimensions, and whether they know people apart."""
+"""The quality of cached features: statistics of their dimensions, and how well they distinguish people."""

@@ -73,7 +73,7 @@ class Components:
 
 
 class DimensionMeter:
-    """Accumulates sums over blocks of tokens: float64 [D, D] and a seeded sample of 4,096 tokens, however many come.
+    """Accumulates sums over blocks of tokens: float64 [D, D], and a seeded sample of 4,096 of any number of tokens.
 
     Args:
         dim: D.
@@ -157,8 +157,8 @@ class DimensionMeter:
     def components(self, count: int) -> Components:
         """Return the directions of most variance, over all tokens.
 
-        scikit-learn's IncrementalPCA loses at each step whatever its components cannot represent; the full covariance
-        does not, and costs one matrix product per block instead of a decomposition.
+        The full covariance is exact and costs one matrix product per block. scikit-learn's IncrementalPCA decomposes
+        each block and loses the part that its components cannot represent.
 
         Args:
             count: number of axes to return.

@@ -1,4 +1,4 @@
-"""How well features tell people apart: similarity within and between people, and same-person discrimination."""
+"""How well features distinguish people: similarity within and between people, and same-person discrimination."""
 
 from __future__ import annotations
 
@@ -9,14 +9,15 @@ import numpy as np
 from sklearn.metrics import roc_auc_score
 
 SAMPLE_TOKENS = 2048  # makes about two million pairs
-FEWEST_TOKENS = 8  # of each person in the sample; with fewer, hardly any pair would show one person
+MIN_TOKENS = 8  # of each person in the sample; with fewer, hardly any pair would show one person
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Identity:
     """Similarities of tokens within and between people. A value is None if it has no pair.
 
-    Pairs consist of tokens of different clips: two tokens of one clip are similar whatever a network sees of a person.
+    Pairs consist of tokens of different clips, because tokens of one clip are similar even to a network that does not
+    see the person.
 
     Attributes:
         people: number of people.
@@ -65,8 +66,8 @@ class IdentityMeter:
         self._clips_of = clips_of
         several = [person for person, clips in clips_of.items() if clips > 1]
         rng = np.random.default_rng(seed)
-        chosen = rng.permutation(len(several))[: max(sample_tokens // FEWEST_TOKENS, 1)]
-        share = max(sample_tokens // max(len(chosen), 1), FEWEST_TOKENS)
+        chosen = rng.permutation(len(several))[: max(sample_tokens // MIN_TOKENS, 1)]
+        share = max(sample_tokens // max(len(chosen), 1), MIN_TOKENS)
         self._samples = {several[at]: _Sample(share, rng) for at in chosen}
         self._open: dict[str, _Sums] = {}
         self._left_out = self._clips = 0

@@ -36,7 +36,9 @@ def annotation_files(folder: Path) -> list[Path]:
             raise LabelError(f"{folder} holds {name} more than once ({paths[0]}, {paths[1]}): keep one")
         found += paths
     if not found:
-        raise LabelError(f"{folder} holds none of {', '.join(_FILES.values())}: name a file, or the folder of those")
+        raise LabelError(
+            f"{folder} holds none of {', '.join(_FILES.values())}: name one of these files, or their folder"
+        )
     return found
 
 

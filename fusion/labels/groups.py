@@ -16,7 +16,7 @@ from fusion.labels.read import ID_COLUMNS, SPLIT_COLUMN, SUBJECT_COLUMN
 from fusion.labels.text_tables import ENDINGS, read_text_table
 from fusion.traits import TRAITS
 
-MOST_VALUES = 30
+MAX_VALUES = 30
 UNKNOWN = "(not given)"
 
 
@@ -32,7 +32,7 @@ def read_groups(path: Path, video_ids: Sequence[str], subjects: Sequence[str]) -
         subjects: of the same clips.
 
     Returns:
-        Column name -> the group of each clip, str [N]; "(not given)" if the table does not say.
+        Column name -> the group of each clip, str [N]; "(not given)" if the table does not give it.
 
     Raises:
         LabelError: the file is not such a table, lists a clip or person twice, has no grouping, or has a column with
@@ -42,11 +42,11 @@ def read_groups(path: Path, video_ids: Sequence[str], subjects: Sequence[str]) -
     names = {name.strip().lower(): name for name in columns}
     key = next((name for name in (*ID_COLUMNS, SUBJECT_COLUMN) if name in names), None)
     if key is None:
-        raise LabelError(f"{path} lacks a column video_id or subject that says to whom its groups belong")
+        raise LabelError(f"{path} lacks a column video_id or subject, which says whose groups they are")
     rows = columns[names[key]]
     double = [name for name, count in Counter(rows).items() if count > 1]
     if double:
-        raise LabelError(f"{path}: keep one row for each {key}; more than one have {some_of(double)}")
+        raise LabelError(f"{path}: keep one row for each {key}; there are several for {some_of(double)}")
     if key == SUBJECT_COLUMN:
         row_of = {name: row for row, name in enumerate(rows)}
         found = [row_of.get(subject) for subject in subjects]
@@ -59,10 +59,10 @@ def read_groups(path: Path, video_ids: Sequence[str], subjects: Sequence[str]) -
     groups = {}
     for name in groupings:
         values = columns[names[name]]
-        if len(set(values)) > MOST_VALUES:
+        if len(set(values)) > MAX_VALUES:
             raise LabelError(
                 f"{path}: column {name} has {len(set(values))} different values; merge them into at most "
-                f"{MOST_VALUES} groups, or leave the column out"
+                f"{MAX_VALUES} groups, or leave the column out"
             )
         groups[name] = np.array([UNKNOWN if row is None or values[row] == "" else values[row] for row in found])
     return groups

@@ -1,4 +1,4 @@
-"""Matches labels and videos, as tables name clips more loosely than folders do."""
+"""Matching of labels and videos. Tables name clips more loosely than folders do."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import numpy as np
 from fusion.labels.parts import Part, part_of_path
 from fusion.labels.read import Labels
 
-# The trait CSV has apostrophes in front of text that a spreadsheet would run, also within a cell.
+# In the trait CSV, apostrophes precede text that a spreadsheet would run as a formula, also within a cell.
 _GUARD = re.compile("^'+|'+(?=[=+\\-@\uff1d\uff0b\uff0d\uff20])")
 
 
@@ -91,14 +91,14 @@ def match_names(names: Sequence[str], video_ids: Sequence[str]) -> dict[int, int
     found = {video: row_of_id[video_id] for video, video_id in enumerate(video_ids) if video_id in row_of_id}
     if len(found) in (len(video_ids), len(names)):
         return found
-    # Archives have millions of videos; for most of them the file names suffice.
+    # Archives have millions of videos; most of them can be matched by their file names alone.
     keys_of_row, keys_of_video = [_loosest(name) for name in names], [_loosest(name) for name in video_ids]
     rows_of_key, videos_of_key = _indices(keys_of_row), _indices(keys_of_video)
     shared: set[str] = set()
     for video, keys in enumerate(keys_of_video):
         if video in found:
             continue
-        # Two of each suffice to know that there are several: all files of an archive may have the same name.
+        # Two of each show that there are several; all files of an archive may have the same name.
         near = {row for key in keys for row in rows_of_key.get(key, ())[:2]}
         rivals = {other for row in near for key in keys_of_row[row] for other in videos_of_key.get(key, ())[:2]}
         if len(near) == len(rivals) == 1:
@@ -183,7 +183,7 @@ def _plain(name: str) -> str:
 
 
 def _caseless(name: str) -> str:
-    # casefold() separates letters that NFC has joined
+    # casefold() decomposes letters that NFC has composed.
     return unicodedata.normalize("NFC", _plain(name).casefold())
 
 

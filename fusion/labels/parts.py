@@ -1,4 +1,4 @@
-"""The parts of a split into training, validation and test, as label files and folders name them."""
+"""The parts of a split, training, validation and test, and their names in label files and folders."""
 
 from __future__ import annotations
 

@@ -1,9 +1,8 @@
 """Names and numbers from a pickle, without unpickling it.
 
-A pickle is a program. Even with nearly every import forbidden, Python's interpreter for it lets a file exhaust memory
-or time (numbers for its memo, keys whose hash takes forever) and pass forged dtype internals to NumPy. Therefore this
-module itself performs the few operations that tables of numbers need, on texts, numbers and dicts, and refuses all
-others.
+A pickle is a program. Even if nearly all imports are forbidden, Python's interpreter lets a file exhaust memory or time
+(memo indices, keys whose hash takes forever) and pass forged dtype internals to NumPy. Therefore this module itself
+performs the few operations that tables of numbers need, on texts, numbers and dicts, and refuses all others.
 """
 
 from __future__ import annotations
@@ -13,15 +12,6 @@ import struct
 from dataclasses import dataclass
 from typing import Any
 
-_LITERALS = frozenset(
-    (
-        *("BINFLOAT", "FLOAT", "BININT", "BININT1", "BININT2", "INT", "LONG", "LONG1"),
-        *("SHORT_BINSTRING", "BINSTRING", "STRING", "SHORT_BINUNICODE", "BINUNICODE", "UNICODE"),
-        *("SHORT_BINBYTES", "BINBYTES"),
-    )
-)
-_CONSTANTS = {"NONE": None, "NEWTRUE": True, "NEWFALSE": False}
-_TUPLES = {"EMPTY_TUPLE": 0, "TUPLE1": 1, "TUPLE2": 2, "TUPLE3": 3}
 _MARK = object()
 
 
@@ -62,40 +52,58 @@ def read_plain_pickle(content: bytes) -> Any:
 
 
 def _do(name: str, argument: Any, stack: list[Any], memo: dict[int, Any]) -> None:
-    if name in _LITERALS:
-        stack.append(argument)
-    elif name.endswith("PUT"):
-        memo[argument] = stack[-1]
-    elif name.endswith("GET"):
-        stack.append(memo[argument])
-    elif name in ("SETITEM", "SETITEMS"):
-        items = [stack.pop(), stack.pop()][::-1] if name == "SETITEM" else _since_mark(stack)
-        _set(stack[-1], items)
-    elif name == "MARK":
-        stack.append(_MARK)
-    elif name == "MEMOIZE":
-        memo[len(memo)] = stack[-1]
-    elif name in _CONSTANTS:
-        stack.append(_CONSTANTS[name])
-    elif name in ("EMPTY_DICT", "DICT"):
-        items = _since_mark(stack) if name == "DICT" else []
-        stack.append({})
-        _set(stack[-1], items)
-    elif name in _TUPLES or name == "TUPLE":
-        count = _TUPLES.get(name)
-        items = _since_mark(stack) if count is None else [stack.pop() for _ in range(count)][::-1]
-        stack.append(tuple(items))
-    elif name in ("GLOBAL", "STACK_GLOBAL"):
-        words = [stack.pop(), stack.pop()][::-1] if name == "STACK_GLOBAL" else [argument]
-        stack.append(_known(words))
-    elif name == "REDUCE":
-        arguments, function = stack.pop(), stack.pop()
-        stack.append(_call(function, arguments))
-    elif name == "BUILD":
-        state = stack.pop()
-        _set_order(stack[-1], state)
-    elif name not in ("PROTO", "FRAME", "STOP"):
-        raise ValueError(f"it holds more than names and numbers: {name}")
+    """Perform one operation of the pickle machine, as documented in `pickletools`."""
+    match name:
+        case "BININT" | "BININT1" | "BININT2" | "INT" | "LONG" | "LONG1" | "BINFLOAT" | "FLOAT":
+            stack.append(argument)
+        case "BINUNICODE" | "SHORT_BINUNICODE" | "UNICODE" | "BINSTRING" | "SHORT_BINSTRING" | "STRING":
+            stack.append(argument)
+        case "BINBYTES" | "SHORT_BINBYTES":
+            stack.append(argument)
+        case "NONE" | "NEWTRUE" | "NEWFALSE":
+            stack.append({"NONE": None, "NEWTRUE": True, "NEWFALSE": False}[name])
+        case "PUT" | "BINPUT" | "LONG_BINPUT":
+            memo[argument] = stack[-1]
+        case "MEMOIZE":
+            memo[len(memo)] = stack[-1]
+        case "GET" | "BINGET" | "LONG_BINGET":
+            stack.append(memo[argument])
+        case "MARK":
+            stack.append(_MARK)
+        case "EMPTY_DICT":
+            stack.append({})
+        case "DICT":
+            items = _since_mark(stack)
+            stack.append(_filled({}, items))
+        case "SETITEM":
+            items = _popped(stack, 2)
+            _filled(stack[-1], items)
+        case "SETITEMS":
+            items = _since_mark(stack)
+            _filled(stack[-1], items)
+        case "EMPTY_TUPLE":
+            stack.append(())
+        case "TUPLE1" | "TUPLE2" | "TUPLE3":
+            stack.append(tuple(_popped(stack, int(name[-1]))))
+        case "TUPLE":
+            stack.append(tuple(_since_mark(stack)))
+        case "GLOBAL":
+            stack.append(_known([argument]))
+        case "STACK_GLOBAL":
+            stack.append(_known(_popped(stack, 2)))
+        case "REDUCE":
+            stack.append(_call(*_popped(stack, 2)))
+        case "BUILD":
+            state = stack.pop()
+            _set_order(stack[-1], state)
+        case "PROTO" | "FRAME" | "STOP":
+            pass
+        case _:
+            raise ValueError(f"it holds more than names and numbers: {name}")
+
+
+def _popped(stack: list[Any], count: int) -> list[Any]:
+    return [stack.pop() for _ in range(count)][::-1]
 
 
 def _since_mark(stack: list[Any]) -> list[Any]:
@@ -105,12 +113,14 @@ def _since_mark(stack: list[Any]) -> list[Any]:
     return items[::-1]
 
 
-def _set(table: Any, items: list[Any]) -> None:
+def _filled(table: Any, items: list[Any]) -> dict[str, Any]:
+    """Add names and values, which alternate, to a table; return the table."""
     names, values = items[::2], items[1::2]
     # Text keys only: the hash of nested tuples can take forever.
     if type(table) is not dict or len(names) != len(values) or not all(type(name) is str for name in names):
         raise ValueError("it holds more than names and numbers: a table with keys other than text")
     table.update(zip(names, values, strict=True))
+    return table
 
 
 def _known(words: list[Any]) -> _Name:

@@ -6,7 +6,6 @@ import re
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -21,19 +20,29 @@ from fusion.labels.text_tables import ENDINGS, TextTable, read_text_table
 from fusion.traits import TRAITS
 
 ID_COLUMNS = (
-    *("video_id", "path", "video", "file", "filename", "file_name", "filepath", "file_path", "video_path"),
-    *("video_name", "name", "clip"),
+    "video_id",
+    "path",
+    "video",
+    "file",
+    "filename",
+    "file_name",
+    "filepath",
+    "file_path",
+    "video_path",
+    "video_name",
+    "name",
+    "clip",
 )
-"""Columns that may say which video a row is about, by preference; upper and lower case are the same."""
+"""Columns that may identify the video of a row, in order of preference; case does not matter."""
 
 SUBJECT_COLUMN = "subject"
 SPLIT_COLUMN = "split"
 _KNOWN = (*ID_COLUMNS, *TRAITS, SUBJECT_COLUMN, SPLIT_COLUMN)
 _NEUROTICISM = TRAITS.index("neuroticism")
-# Python's float() also takes "0_1", "nan" and digits of other scripts.
+# Python's float() also accepts "0_1", "nan" and digits of other scripts.
 _NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d+)?", re.ASCII | re.IGNORECASE)
-_MOST_NAMED = 5
-# Of questionnaires and ratings.
+_MAX_NAMED = 5
+# The usual scales of questionnaires and ratings.
 _SCALES = ((1, 5), (1, 7), (0, 7), (1, 9), (0, 10), (0, 100), (-1, 1), (-3, 3))
 
 
@@ -44,11 +53,11 @@ class Labels:
     Attributes:
         names: N clip names as the file has them, each once.
         values: float32 [N, 5] in [0, 1], trait order.
-        subjects: the person in each clip. If the file does not say, the clip's own name: then two clips of one person
-            may be on both sides of a split.
+        subjects: the person in each clip; if the file does not name them, the clip's own name, so that a split may put
+            clips of one person on both sides.
         subjects_known: whether the file names the person in each clip.
         neuroticism_inverted: whether neuroticism is 1 minus the file's value.
-        parts: the part of the official split that each clip belongs to; None if the file does not say.
+        parts: the part of the official split that each clip belongs to; None if the file does not give it.
     """
 
     names: tuple[str, ...]
@@ -64,7 +73,7 @@ class Labels:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Table:
-    """One file: names, values float64 [N, 5], subjects and parts if it has them, and the places of the rows."""
+    """One file: names, values float64 [N, 5], subjects and parts if any, and where each row is, as in "line 3"."""
 
     names: list[str]
     values: np.ndarray
@@ -74,25 +83,24 @@ class _Table:
 
 
 def read_labels(path: str | Path, *, invert_neuroticism: bool | None = None) -> Labels:
-    """Read a label file, whose ending gives its format, or the folder of First Impressions' annotation files.
+    """Read a label file, or the folder of First Impressions' annotation files.
 
-    `.csv` (`.tsv`, `.txt`), `.parquet`: a column of `ID_COLUMNS`, the five traits in any order, and
-    optionally `subject` and `split` (training, validation or test); other columns are ignored. Text is read as
-    `fusion.labels.text_tables` describes; if semicolons or tabs separate its cells, a comma may be the decimal point.
-    `.pkl`: First Impressions V2, whose subject is the YouTube id. A folder: all its `annotation_*.pkl`, flat or each in
-    a folder of its own; the file's name gives the part of the official split.
+    - `.csv` (`.tsv`, `.txt`) and `.parquet`: one of `ID_COLUMNS`, the five traits in any order, and optionally
+      `subject` and `split` (training, validation or test); other columns are ignored. `fusion.labels.text_tables`
+      describes the text formats; if semicolons or tabs separate the cells, the decimal separator may be a comma.
+    - `.pkl`: First Impressions V2, whose subject is the YouTube id.
+    - A folder: all its `annotation_*.pkl`, also in subfolders; the file's name gives the part of the official split.
 
     Args:
         path: the file or the folder.
-        invert_neuroticism: take 1 - x for neuroticism. None, the default, does so for First Impressions pickles only:
-            their "neuroticism" rises with the other four traits, so it is emotional stability, while readers of our CSV
-            take the column by its name. The error measures, correlations and R2 in use with that data set do not
-            change. Tables are used as they are; pass True for a table made from First Impressions, and False to keep
-            the pickles' own direction.
+        invert_neuroticism: use 1 - x for neuroticism. By default this is done for First Impressions pickles only: their
+            "neuroticism" rises with the other four traits, so it is emotional stability, but readers of the trait CSV
+            expect what the column's name says. The usual error measures, correlations and R2 do not change. Pass True
+            for a table made from First Impressions, and False to keep the pickles' own direction.
 
     Raises:
-        LabelError: an unknown ending, an unreadable file, missing columns, no rows, values other than numbers in
-            [0, 1], or names that appear twice, even if in two files.
+        LabelError: the format is unknown, the file cannot be read, columns are missing, there are no rows, values are
+            not numbers in [0, 1], or a name appears twice, even in two files.
     """
     path = Path(path)
     files = annotation_files(path) if path.is_dir() else [path]
@@ -141,26 +149,26 @@ def _read(path: Path) -> _Table:
 
 
 def _check(path: Path, names: Sequence[str], values: np.ndarray, places: Sequence[str]) -> None:
-    """Refuse impossible names and values."""
+    """Refuse invalid names and values."""
     _refuse_nameless(path, "row", [row for row, name in enumerate(names, start=1) if name == ""])
     unusable = [place for name, place in zip(names, places, strict=True) if "\0" in name]
     if unusable:
         raise LabelError(f"{path}: a clip's name holds a NUL character; correct it in {some_of(unusable)}")
     double = [name for name, count in Counter(names).items() if count > 1]
     if double:
-        where = defaultdict(list)
+        places_of = defaultdict(list)
         for name, place in zip(names, places, strict=True):
-            where[name].append(place)
-        words = [f"{some_of([name])} stands in {_together(where[name])}" for name in double]
-        more = f"; and {len(words) - _MOST_NAMED} more clips" if len(words) > _MOST_NAMED else ""
-        raise LabelError(f"{path}: {'; '.join(words[:_MOST_NAMED])}{more}; keep one row of each clip")
+            places_of[name].append(place)
+        words = [f"{some_of([name])} is in {_together(places_of[name])}" for name in double]
+        more = f"; and {len(words) - _MAX_NAMED} more clips" if len(words) > _MAX_NAMED else ""
+        raise LabelError(f"{path}: {'; '.join(words[:_MAX_NAMED])}{more}; keep one row per clip")
     _refuse_scale(path, values)
     outside = np.argwhere(~((values >= 0) & (values <= 1)))
     _refuse_values(path, (f"{names[row]}, {TRAITS[trait]}: {values[row, trait]:g}" for row, trait in outside))
 
 
 def _together(places: Sequence[str]) -> str:
-    """Places in words: "lines 3 and 9", "line 3 and line 9 of b.csv"."""
+    """Join places: "lines 3 and 9", or "line 3 and line 9 of b.csv"."""
     kind = places[0].partition(" ")[0]
     numbers = [place.removeprefix(f"{kind} ") for place in places]
     if not all(number.isdecimal() for number in numbers):
@@ -169,43 +177,46 @@ def _together(places: Sequence[str]) -> str:
 
 
 def _refuse_scale(path: Path, values: np.ndarray) -> None:
-    """Refuse numbers on another scale, where most of them lie outside [0, 1]; NaN stands for what is no number."""
+    """Refuse numbers on another scale, that is, most of them outside [0, 1]; NaN stands for a cell without a number."""
     numbers = values[np.isfinite(values)]
     if np.count_nonzero((numbers < 0) | (numbers > 1)) * 2 <= values.size:
         return
     low, high = numbers.min(), numbers.max()
     if low == high:
         return
-    # A file need not use the whole of its scale: of the usual ones the first that holds it is the likeliest.
+    # A file may not use its whole scale; guess the first of the usual scales that contains all numbers.
     bottom, top = next((scale for scale in _SCALES if scale[0] <= low and high <= scale[1]), (float(low), float(high)))
     shifted = "x" if bottom == 0 else f"(x {'-' if bottom > 0 else '+'} {abs(bottom):g})"
     raise LabelError(
-        f"{path}: values go from {low:g} to {high:g}; bring them to [0, 1], for instance {shifted} / {top - bottom:g} "
-        f"if their scale goes from {bottom:g} to {top:g}"
+        f"{path}: values range from {low:g} to {high:g}; bring them to [0, 1], for instance {shifted} / "
+        f"{top - bottom:g} if their scale ranges from {bottom:g} to {top:g}"
     )
 
 
-def _refuse_nameless(path: Path, what: str, where: Sequence[int]) -> None:
-    if where:
-        places = some_of([str(number) for number in where])
-        raise LabelError(f"{path}: a clip has no name: fill it in, or remove the row: {what} {places}")
+def _refuse_nameless(path: Path, word: str, numbers: Sequence[int]) -> None:
+    if numbers:
+        listed = some_of([str(number) for number in numbers])
+        raise LabelError(f"{path}: a clip has no name: fill it in, or remove the row: {word} {listed}")
 
 
 def _refuse_values(path: Path, wrong: Iterable[str]) -> None:
-    """Refuse a file with wrong values, each given with its place."""
+    """Refuse a file if it has wrong values, each given with its place."""
     wrong = list(wrong)
     if wrong:
-        more = f"; and {len(wrong) - _MOST_NAMED} more" if len(wrong) > _MOST_NAMED else ""
+        more = f"; and {len(wrong) - _MAX_NAMED} more" if len(wrong) > _MAX_NAMED else ""
         raise LabelError(
-            f"{path}: each trait must be a number in [0, 1]; correct or remove {'; '.join(wrong[:_MOST_NAMED])}{more}"
+            f"{path}: each trait must be a number in [0, 1]; correct or remove {'; '.join(wrong[:_MAX_NAMED])}{more}"
         )
 
 
 def _joined(columns: Iterable[list[Any] | None]) -> tuple[Any, ...] | None:
     """Join one column of all files; return None if a file lacks it."""
-    columns = list(columns)
-    present = [column for column in columns if column is not None]
-    return tuple(chain.from_iterable(present)) if len(present) == len(columns) else None
+    joined: list[Any] = []
+    for column in columns:
+        if column is None:
+            return None
+        joined += column
+    return tuple(joined)
 
 
 def _read_pickle(path: Path) -> _Table:
@@ -265,7 +276,7 @@ def _read_csv(path: Path) -> _Table:
 
 
 def _numbers(table: TextTable, row: Sequence[str], at: _Columns) -> list[float]:
-    """The traits of a row; NaN for what is no number."""
+    """Return the traits of a row; NaN for a cell without a number."""
     cells = [row[column].strip() for column in at.traits]
     if table.separator != ",":
         cells = [cell.replace(",", ".") for cell in cells]
@@ -310,7 +321,7 @@ def _table(
     splits: list[str],
     places: list[str],
 ) -> _Table:
-    """Assemble a table; its columns of subjects and splits must be filled if they exist."""
+    """Assemble a table; if it has subjects or splits, every row must have one."""
     if at.subject is not None:
         lacking = [name for name, subject in zip(names, subjects, strict=True) if subject == ""]
         if lacking:
@@ -320,8 +331,8 @@ def _table(
     if len(parts) < len(named):
         odd = [name for name, part in zip(names, named, strict=True) if part is None]
         raise LabelError(
-            f"{path}: a split is one of {', '.join(PARTS)}; correct it, or rename that column; it is "
-            f"different for {some_of(odd)}"
+            f"{path}: a split is one of {', '.join(PARTS)}; correct it, or rename that column; it is something else "
+            f"for {some_of(odd)}"
         )
     return _Table(
         names,

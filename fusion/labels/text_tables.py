@@ -1,12 +1,13 @@
-"""Tables as people and spreadsheets save them: CSV in any common encoding and with any common separator."""
+"""Tables saved by people and spreadsheets: CSV in any common encoding and with any common separator."""
 
 from __future__ import annotations
 
 import codecs
 import csv
 import re
-from collections.abc import Collection, Iterator
+from collections.abc import Collection
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import TextIO
 
@@ -38,13 +39,13 @@ class TextTable:
 def read_text_table(path: Path, known: Collection[str]) -> TextTable:
     """Read a table whose cells are separated by commas, semicolons or tabs.
 
-    The header alone determines the separator: the one that yields most of the known names, or the comma if none yields
+    The header alone determines the separator: the one that yields the most known names, or the comma if none yields
     any. The encoding is UTF-8, with or without a byte order mark, UTF-16 (Excel's "Unicode text"), or else Windows-1252
     or Latin-1.
 
     Args:
         path: of the file.
-        known: names of columns in lower case, as the header may have them.
+        known: expected names of columns, in lower case.
 
     Raises:
         LabelError: the file is empty or not such a table, or a row has more or fewer cells than the header.
@@ -85,7 +86,7 @@ def _read(path: Path, file: TextIO, known: Collection[str]) -> TextTable:
     if not first:
         raise LabelError(f"{path} is empty: it needs a header and one row per clip")
     separator = stated[1] if stated is not None else _separator_of(first, known)
-    reader = csv.reader(_chained(first, file), delimiter=separator, strict=True)
+    reader = csv.reader(chain([first], file), delimiter=separator, strict=True)
     header = next(reader)
     table = TextTable(header, [], [], separator)
     for row in reader:
@@ -96,16 +97,16 @@ def _read(path: Path, file: TextIO, known: Collection[str]) -> TextTable:
             row.pop()
         if len(row) != len(header):
             torn = separator == "," and len(row) > len(header)
-            advice = "; numbers are written 0.5, or 0,5 in a file separated by ; or tabs" if torn else ""
+            advice = "; write numbers as 0.5, or as 0,5 in a file separated by ; or tabs" if torn else ""
             cells = "1 cell" if len(row) == 1 else f"{len(row)} cells"
-            raise LabelError(f"{path}, line {line}: {cells} where the header has {len(header)}{advice}")
+            raise LabelError(f"{path}, line {line}: {cells}, but the header has {len(header)}{advice}")
         table.rows.append(row)
         table.lines.append(line)
     return table
 
 
 def _is_blank(line: str) -> bool:
-    """Whether a line has no text in any cell, as where a spreadsheet's table begins below its first row."""
+    """Return whether a line has only empty cells, like those above a table that begins below a sheet's first row."""
     return not line.strip(' "\r\n' + "".join(SEPARATORS))
 
 
@@ -115,8 +116,3 @@ def _separator_of(header: str, known: Collection[str]) -> str:
         return sum(name.strip().lower() in known for name in names)
 
     return max(SEPARATORS, key=found)
-
-
-def _chained(first: str, rest: TextIO) -> Iterator[str]:
-    yield first
-    yield from rest

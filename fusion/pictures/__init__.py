@@ -1,1 +1,1 @@
-"""Pictures of what a model sees and how it is wired."""
+"""Pictures of features, attention and architectures."""

@@ -1,4 +1,4 @@
-"""Pictures of networks side by side: their wiring and their costs."""
+"""Pictures that compare networks: their architectures and their costs."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ DARK = 0.6  # share of the work above which text is white
 
 
 def plot_architectures(architectures: Mapping[str, Architecture]) -> Figure:
-    """Draw networks side by side, input on top: a box for each block with its parameters and its work.
+    """Draw networks side by side, input on top, with a box for each block that states its parameters and operations.
 
-    A darker box contains more of its network's multiplications.
+    The darker a box, the larger its share of the network's multiplications.
 
     Args:
         architectures: title -> network, at least one.
@@ -40,7 +40,7 @@ def plot_architectures(architectures: Mapping[str, Architecture]) -> Figure:
     width_in = A3_IN if columns == COLUMNS else rcParams["figure.figsize"][0]
     height_in = sum(ROW_IN * height + TITLE_IN for height in heights) + 0.05
     figure = Figure(figsize=(width_in, height_in))
-    # constrained layout would include the text in the boxes' size; these axes fill the sheet
+    # Constrained layout would shrink the axes to make room for the text in the boxes.
     grid = figure.add_gridspec(
         len(rows),
         columns,
@@ -63,10 +63,7 @@ def plot_costs(names: Sequence[str], costs: Mapping[str, Sequence[float]]) -> Fi
 
     Args:
         names: of the networks.
-        costs: the kind of cost with its unit -> a positive number per network, or NaN if unknown.
-
-    Returns:
-        The figure.
+        costs: kind of cost, with its unit -> a positive number per network, or NaN if unknown.
     """
     figure = Figure(figsize=(rcParams["figure.figsize"][0], 0.25 * len(names) + 0.8), layout="constrained")
     figure.suptitle("What networks cost")

@@ -1,4 +1,4 @@
-"""The attention of each face token to moments of motion, as numbers and as a picture."""
+"""The attention of face tokens to motion tokens, as numbers and as a picture."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from fusion.model.layers import CrossAttention
 from fusion.model.model import CompletePersonalityModel
 
 PANELS_ACROSS = 3
-MOST_TICKS = 4
+MAX_TICKS = 4
 
 
 def get_attention_weights(
@@ -41,7 +41,7 @@ def get_attention_weights(
         layer = model
         tokens = inputs if isinstance(inputs, dict) else dict(zip(("static", "dynamic"), inputs, strict=True))
     with warnings.catch_warnings():
-        # the vector form has one key, and its weight of 1 is correct
+        # In the vector form there is one key, whose weight of 1 is correct.
         warnings.filterwarnings("ignore", message="You are using a softmax over axis", category=UserWarning)
         _, weights = layer(**tokens, return_attention=True)
     numbers: np.ndarray = ops.convert_to_numpy(weights).astype(np.float32)
@@ -59,7 +59,7 @@ def plot_attention_map(
     title: str | None = None,
     save_path: str | Path | None = None,
 ) -> Figure:
-    """Draw the attention of one clip: one panel per head and one for their mean, faces down, motion across.
+    """Draw the attention of one clip: a panel per head and one for their mean; rows are faces, columns are motion.
 
     Args:
         weights: float [B, heads, Ts, Td] or, for one clip, [heads, Ts, Td]; in [0, 1], without padding.
@@ -109,5 +109,5 @@ def _label_ticks(axis: Any, time_s: np.ndarray | None, count: int) -> None:
     """Set a few ticks, so that the labels of a long clip do not overlap."""
     if time_s is not None and len(time_s) != count:
         raise ValueError(f"{count} tokens need {count} times, got {len(time_s)}")
-    shown = range(0, count, -(-count // MOST_TICKS))
+    shown = range(0, count, -(-count // MAX_TICKS))
     axis.set_ticks(shown, [f"{i + 1}" if time_s is None else f"{time_s[i]:.1f}" for i in shown])

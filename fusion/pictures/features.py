@@ -1,4 +1,4 @@
-"""Pictures of features: separation of people, directions of variance, single dimensions."""
+"""Pictures of features: separation of people, principal components, single dimensions."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def plot_identity(identity: Identity, title: str) -> Figure:
     """Draw the similarity of tokens of the same person and of different people, over the sample's pairs.
 
     Args:
-        identity: with pairs of both kinds; otherwise the picture says that there are none.
+        identity: if it lacks one kind of pair, the picture says so.
         title: heading.
     """
     auc = "" if identity.auc is None else f", AUC {identity.auc:.3f}"

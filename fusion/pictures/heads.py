@@ -1,4 +1,4 @@
-"""Attention head by head: its spread, its distance in time, and the tokens it relates."""
+"""The attention of each head: its spread, its distance in time, and the tokens that it relates."""
 
 from __future__ import annotations
 

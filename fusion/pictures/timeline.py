@@ -1,4 +1,4 @@
-"""Attention over time beside the clip's frames: the moments the model looked at, and those that affected a trait."""
+"""Attention over time beside the clip's frames: the moments with attention, and those that affected a trait."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ SILENCE = "no moment speaks for it or against it"
 
 @dataclass(frozen=True, eq=False)
 class TimeLine:
-    """The contents of a time line.
+    """Attention to the motion tokens of one clip, and its effect on a trait.
 
     Args:
         weights: float [heads, Ts, Td], attention without padding.
@@ -66,7 +66,7 @@ class TimeLine:
         return np.where(np.abs(spoken) < ROUNDING, 0.0, spoken)
 
     def on_times(self, time_s: np.ndarray) -> np.ndarray:
-        """Return attention at points in time, [n]: of the window that contains each; mean of several, 0 of none."""
+        """Return the attention at points in time, [n]: the mean over the windows that contain a point, or 0."""
         time_s = np.asarray(time_s, np.float64)
         inside = (self.start_s <= time_s[:, None]) & (time_s[:, None] <= self.end_s)
         attention: np.ndarray = (inside * self.by_moment()).sum(axis=1) / np.maximum(inside.sum(axis=1), 1)
@@ -74,10 +74,10 @@ class TimeLine:
 
 
 def plot_time_line(line: TimeLine, frames: Sequence[np.ndarray], frame_time_s: np.ndarray, *, heading: str) -> Figure:
-    """Draw a strip of frames, whose borders show the attention at their moment, above the weights over time.
+    """Draw a strip of frames above the attention over time. A frame's border shows the attention at its time.
 
     Args:
-        line: contents.
+        line: the attention.
         frames: uint8 RGB [H, W, 3], in order of time.
         frame_time_s: time of each frame.
         heading: of the figure.
@@ -105,7 +105,7 @@ def plot_time_line(line: TimeLine, frames: Sequence[np.ndarray], frame_time_s: n
 def animate_time_line(
     line: TimeLine, frames: Sequence[np.ndarray], frame_time_s: np.ndarray, *, heading: str
 ) -> FuncAnimation:
-    """Play the frames above the weights, with a moving marker; the frame's border shows the attention at its moment."""
+    """Animate the frames above the attention over time, with a moving marker; see `plot_time_line`."""
     bars = 1 + (line.relevance is not None)
     figure = Figure(figsize=(MOVING_IN, 3.0 + BARS_IN * bars), layout="constrained")
     figure.suptitle(heading)

@@ -26,9 +26,9 @@ from fusion.labels.split import split_by_subject
 from fusion.settings import UncertaintySettings
 
 # With at least this many held-out people, a third of them teach which clips are hard; otherwise all clips count alike.
-LEAST_PEOPLE_FOR_DIFFICULTY = 60
+MIN_PEOPLE_FOR_DIFFICULTY = 60
 # The interval of a hard clip is at most this many times as wide as the average one; that of an easy clip, 1 over it.
-WIDEST = 2.0
+MAX_DIFFICULTY = 2.0
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -95,7 +95,7 @@ class Reliability(BaseModel, frozen=True, extra="forbid"):
 
 
 class Uncertainty(BaseModel, frozen=True, extra="forbid"):
-    """The part stored with a model: the thresholds, and the calibration if there were enough people for one."""
+    """Stored with a model: the thresholds, and the calibration if there were enough people for one."""
 
     settings: UncertaintySettings
     calibration: Calibration | None
@@ -167,44 +167,40 @@ def calibrate(
     scores, labels = scores.astype(np.float64), labels.astype(np.float64)
     difficulty = np.tile([0.0, 0, 0, 0, 1], (labels.shape[1], 1))
     rows = np.arange(len(scores))
-    if len(set(subjects)) >= max(LEAST_PEOPLE_FOR_DIFFICULTY, 2 * least_people(confidence)):
-        # on other people than the widths, otherwise difficulties would be fitted to the people they are measured on
+    if len(set(subjects)) >= max(MIN_PEOPLE_FOR_DIFFICULTY, 2 * least_people(confidence)):
+        # From other people than the widths, which would otherwise be measured on the data of this fit.
         rows, hard = split_by_subject(subjects, 1 / 3, seed)
         difficulty = _learn_difficulty(scores[hard], labels[hard], quality.take(hard), centre)
     people = [subjects[row] for row in rows.tolist()]
-    errors = np.abs(scores - labels)[rows]
-    blind = np.abs(labels - centre)[rows]
-    unit = Calibration(
-        half_width=(1.0,) * labels.shape[1],
+    errors, blind = np.abs(scores - labels)[rows], np.abs(labels - centre)[rows]
+    relative = errors / _expected_errors(scores[rows], quality.take(rows), centre, difficulty)
+    return Calibration(
+        half_width=tuple(_quantile(relative, people, confidence).tolist()),
         blind_half_width=tuple(_quantile(blind, people, confidence).tolist()),
         centre=tuple(np.asarray(centre, np.float64).tolist()),
         difficulty=tuple(tuple(row) for row in difficulty.tolist()),
         subjects=len(set(people)),
         clips=len(rows),
     )
-    half_width = _quantile(errors / _difficulty(unit, scores[rows], quality.take(rows)), people, confidence)
-    return unit.model_copy(update={"half_width": tuple(half_width.tolist())})
 
 
 def half_widths(calibration: Calibration, scores: np.ndarray, quality: ClipQuality) -> npt.NDArray[np.float64]:
     """Return half the width of each interval: float64 [N, T], for scores [N, T]."""
-    return np.array(calibration.half_width, np.float64) * _difficulty(calibration, scores, quality)
+    difficulty, centre = np.array(calibration.difficulty), np.array(calibration.centre)
+    return np.array(calibration.half_width, np.float64) * _expected_errors(scores, quality, centre, difficulty)
 
 
 def _quantile(errors: npt.NDArray[np.float64], people: Sequence[str], confidence: float) -> npt.NDArray[np.float64]:
-    """Return the lowest error that a weight of `confidence` does not exceed; a person's clips share 1 / (K + 1)."""
+    """Return the quantiles of errors [N, T]; the clips of a person weigh as much as one more, unseen person."""
     names, person_of_clip, counts = np.unique(np.asarray(people, str), return_inverse=True, return_counts=True)
     if len(names) < least_people(confidence):
         raise ValueError(
             f"intervals of {confidence:.0%} need at least {least_people(confidence)} people to calibrate on, "
             f"there are {len(names)}"
         )
-    weights = 1 / ((len(names) + 1) * counts[person_of_clip])
-    order = np.argsort(errors, axis=0)
-    reached = np.cumsum(weights[order], axis=0) >= confidence - 1e-9
-    ascending = np.take_along_axis(errors, order, axis=0)
-    quantiles: npt.NDArray[np.float64] = ascending[reached.argmax(axis=0), np.arange(errors.shape[1])]
-    return quantiles
+    weights = np.append(1 / counts[person_of_clip], 1.0)
+    with_unseen = np.vstack([errors, np.full(errors.shape[1], np.inf)])
+    return np.asarray(np.quantile(with_unseen, confidence - 1e-9, axis=0, method="inverted_cdf", weights=weights))
 
 
 def _features(scores: np.ndarray, quality: ClipQuality, centre: np.ndarray) -> np.ndarray:
@@ -224,15 +220,16 @@ def _learn_difficulty(scores: np.ndarray, labels: np.ndarray, quality: ClipQuali
 
         mean, spread = inputs.mean(axis=0), inputs.std(axis=0)
         spread = np.where(spread > 1e-9, spread, np.inf)  # ignores constant features
-        # a tenth of the clips as penalty: weak evidence leaves all clips alike
+        # With a tenth of the number of clips as penalty, weak evidence leaves all clips alike.
         fit = Ridge(alpha=0.1 * len(errors)).fit((inputs - mean) / spread, errors / max(errors.mean(), 1e-9))
         slopes = fit.coef_ / spread
         weights.append([*slopes, fit.intercept_ - slopes @ mean])
     return np.array(weights)
 
 
-def _difficulty(calibration: Calibration, scores: np.ndarray, quality: ClipQuality) -> npt.NDArray[np.float64]:
-    """Return each clip's expected error relative to the average one: float64 [N, T], from 1 / WIDEST to WIDEST."""
-    features = _features(scores, quality, np.array(calibration.centre))
-    expected: npt.NDArray[np.float64] = np.einsum("tnf,tf->nt", features, np.array(calibration.difficulty))
-    return np.clip(expected, 1 / WIDEST, WIDEST)
+def _expected_errors(
+    scores: np.ndarray, quality: ClipQuality, centre: np.ndarray, difficulty: np.ndarray
+) -> npt.NDArray[np.float64]:
+    """Return each clip's expected error relative to the average one: float64 [N, T], within 1 / 2 and 2."""
+    expected: npt.NDArray[np.float64] = np.einsum("tnf,tf->nt", _features(scores, quality, centre), difficulty)
+    return np.clip(expected, 1 / MAX_DIFFICULTY, MAX_DIFFICULTY)

@@ -54,13 +54,11 @@ def check_reliability(
     for level in levels:
         inside = np.zeros(scores.shape)
         for fit, tested in parts:
-            own = [subjects[row] for row in fit]
-            found = calibrate(
-                *(scores[fit], labels[fit], own, quality.take(fit)), centre=centre, confidence=level, seed=seed
-            )
+            own, material = [subjects[row] for row in fit], quality.take(fit)
+            found = calibrate(scores[fit], labels[fit], own, material, centre=centre, confidence=level, seed=seed)
             half_width = half_widths(found, scores[tested], quality.take(tested))
             inside[tested] = np.abs(scores[tested] - labels[tested]) <= half_width
-        # every person counts once, as in calibration
+        # Every person counts once, as in calibration.
         covered.append(tuple((inside / counts[person_of_clip, None]).sum(axis=0) / len(names)))
     bins = [np.array_split(np.argsort(column, kind="stable"), min(BINS, len(column))) for column in scores.T]
     return Reliability(

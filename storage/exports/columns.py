@@ -1,19 +1,48 @@
-"""The columns of an export: name, type, meaning and range of each, stated once for CSV, Parquet and data dictionary."""
+"""The rows of an export, one for each video, and its columns: name, type, meaning and range of each."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import pyarrow as pa
 
-from storage.exports.rows import Row, Unscored
-from storage.tables.scores import SCORE_SCHEMA, TRAIT_COUNT, Score
+from storage.tables.scores import QUALITY_FACTS, SCORE_SCHEMA, TRAIT_COUNT, Fact, Score
 
 TIME = pa.timestamp("s", tz="UTC")
 _SCALE = "label scale, 0 to 1 for First Impressions"
 _ADDED = "; empty in scores older than this column"
+
+
+@dataclass(frozen=True, slots=True)
+class Unscored:
+    """A video without a score.
+
+    Args:
+        video_id: POSIX path of the file relative to the videos folder, with its extension.
+        video_sha256: SHA-256 of the file's bytes, in hex; empty if they could not be read.
+        reason: why there is no score, as a code in snake_case.
+        features: keys of the features that a score would have come from.
+    """
+
+    video_id: str
+    video_sha256: str
+    reason: str
+    features: str
+
+
+Row = Score | Unscored
+
+
+def in_order_once(rows: Iterable[Row]) -> Iterator[Row]:
+    """Yield the rows again. Raises ValueError unless they ascend by video_id, with each video once."""
+    previous = None
+    for row in rows:
+        if previous is not None and row.video_id <= previous:
+            raise ValueError(f"rows must be in order of video_id, each once: {row.video_id!r} after {previous!r}")
+        previous = row.video_id
+        yield row
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,7 +53,7 @@ class TraitColumn:
         name: in the header.
         type: string, float32, int32 or `TIME`.
         value: returns a row's value; None for an empty cell.
-        description: what it means, for people.
+        description: for people.
         unit: of the numbers.
         minimum, maximum: bounds of the numbers; None if there is no bound.
         values: all possible values, if there are few.
@@ -80,8 +109,14 @@ def trait_columns(trait_names: Sequence[str], model: str = "") -> tuple[TraitCol
         _text("video_id", lambda row: row.video_id, "Path relative to the videos folder", filled=True),
         *traits,
         *_MATERIAL,
-        _text("status", _status, "Whether there is a score", values=("scored", "failed"), filled=True),
-        _text("reason", _reason, "Why there is no score, as a code; empty with a score"),
+        _text(
+            "status",
+            lambda row: "failed" if isinstance(row, Unscored) else "scored",
+            "Whether there is a score",
+            values=("scored", "failed"),
+            filled=True,
+        ),
+        _text("reason", lambda row: getattr(row, "reason", ""), "Why there is no score, as a code; empty with a score"),
         _text("model", lambda _: model, "Model that made the score, NAME/VERSION", filled=True),
         _text("features", lambda row: row.features, "Keys of the features that the score came from"),
         _text(
@@ -91,15 +126,9 @@ def trait_columns(trait_names: Sequence[str], model: str = "") -> tuple[TraitCol
             values=("pretrained", "random"),
         ),
         _text(
-            "face_check",
-            _of_score("face_check"),
-            f"Second detector, which gave confirmed_share: landmarks is less certain than yunet{_ADDED}",
-            values=("yunet", "landmarks"),
-        ),
-        _text(
             "abstain",
             _of_score("abstain"),
-            "Why the score should not be used, as codes separated by spaces; empty if nothing speaks against it",
+            "Why the score should not be used, as codes separated by spaces; empty if there is no reason",
         ),
         *bounds,
         _text("video_sha256", lambda row: row.video_sha256, "SHA-256 of the video file's bytes, in hex"),
@@ -111,14 +140,6 @@ def trait_columns(trait_names: Sequence[str], model: str = "") -> tuple[TraitCol
 
 def _text(name: str, value: Callable[[Row], Any], description: str, **rest: Any) -> TraitColumn:
     return TraitColumn(name, pa.string(), value, description, **rest)
-
-
-def _status(row: Row) -> str:
-    return "failed" if isinstance(row, Unscored) else "scored"
-
-
-def _reason(row: Row) -> str:
-    return row.reason if isinstance(row, Unscored) else ""
 
 
 def _of_score(name: str) -> Callable[[Row], Any]:
@@ -133,47 +154,15 @@ def _part(name: str, place: int) -> Callable[[Row], float | None]:
     return value
 
 
-def _number(name: str, description: str, unit: str, minimum: float, maximum: float | None = None) -> TraitColumn:
+def _number(name: str, fact: Fact) -> TraitColumn:
     """Describe a number that a score holds under the same name."""
-    return TraitColumn(name, SCORE_SCHEMA.field(name).type, _of_score(name), description, unit, minimum, maximum)
+    field = SCORE_SCHEMA.field(name)
+    description = f"{fact.description}{_ADDED}" if field.nullable else fact.description
+    return TraitColumn(name, field.type, _of_score(name), description, fact.unit, fact.minimum, fact.maximum)
 
 
 _MATERIAL = (
-    _number("face_coverage", "Share of frames in which the main person's face was detected", "1", 0, 1),
-    _number("face_gaps", f"Runs of frames without it, including those at either end{_ADDED}", "count", 0),
-    _number("longest_gap_s", f"Duration of the longest of these runs{_ADDED}", "s", 0),
-    _number(
-        "people",
-        "Faces that are seen together in at least 5 % of the frames; people who are seen one after the other count as "
-        f"one{_ADDED}",
-        "count",
-        1,
-    ),
-    _number("others_share", f"Share of frames in which somebody else's face was detected{_ADDED}", "1", 0, 1),
-    _number(
-        "confirmed_share",
-        "Share of up to 16 pictures of the main person's face that a second, independent detector also recognised as a "
-        f"face{_ADDED}",
-        "1",
-        0,
-        1,
-    ),
-    _number(
-        "decoded_share",
-        "Frames that could be decoded over those that the file promises, or the same for its duration; empty if it "
-        f"promises nothing; what comes before the first key frame is not counted{_ADDED}",
-        "1",
-        0,
-        1,
-    ),
-    _number(
-        "repeated_share",
-        "Share of frames that repeat the one before because the file has no newer one: about 1 - frames per second / "
-        f"25 for slow sources, more if pictures are held; motion then comes in jumps{_ADDED}",
-        "1",
-        0,
-        1,
-    ),
-    _number("static_tokens", "Face crops that the model saw", "count", 0),
-    _number("dynamic_tokens", "Windows of motion that the model saw", "count", 0),
+    *(_number(name, fact) for name, fact in QUALITY_FACTS.items()),
+    _number("static_tokens", Fact("Face crops that the model saw", "count")),
+    _number("dynamic_tokens", Fact("Windows of motion that the model saw", "count")),
 )

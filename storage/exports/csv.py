@@ -1,27 +1,28 @@
-"""The trait CSV: one row per video, scored or not, for people with a spreadsheet and for programs.
+"""The trait CSV: one row per video, scored or not, for spreadsheets and programs.
 
 RFC 4180 with CRLF, UTF-8 without a byte order mark, one header line with the names of `storage.exports.columns`. Text
-is quoted, numbers and times are not, and an empty cell is empty.
+is quoted; numbers, times and empty cells are not.
 
-Scores, bounds and facts of quality are float32, written as the shortest decimals that give the same float32; times
-are ISO 8601 in UTC, 2026-01-31T23:59:00Z. Without a score the cells for numbers are empty, and so are all bounds if the
+Scores, bounds and quality facts are float32, written as the shortest decimals that give the same float32; times are
+ISO 8601 in UTC, 2026-01-31T23:59:00Z. Without a score the cells for numbers are empty, and so are all bounds if the
 model has no calibration.
 
-A spreadsheet runs a cell that begins with = + - @, a tab or a line break as a formula, even one in quotes. A program
-that splits lines at ; or | or tabs begins a cell after each of them, and after each line break. So an apostrophe goes
+A spreadsheet runs a cell that begins with = + - @, a tab or a line break as a formula, even if it is quoted. A program
+that splits lines at ; or | or tabs begins a cell after each of them, and after each line break. Therefore an apostrophe
+is written
 
 - in front of a text cell that begins like a formula, or with an apostrophe of its own;
 - in front of a = + - or @ behind a comma, a semicolon, a |, a tab or a line break within the cell.
 
-White space and characters without width before the = + - or @ change nothing, for some spreadsheets trim them.
+White space and zero-width characters before the = + - or @ do not matter, because some spreadsheets trim them.
 
 A cell that begins with - and otherwise holds only letters, digits, spaces and _ - . / stays as it is: 62 of the 6,000
-training clips of First Impressions have such names ("-AmMDnVl4s8.003.mp4"), and an analyst joins on them. Without a
-parenthesis, a quote or another operator such a cell calls nothing; at worst a spreadsheet shows an error in its place.
+training clips of First Impressions have names like "-AmMDnVl4s8.003.mp4", and analysts join on them. Without a
+parenthesis, a quote or another operator, such a cell calls nothing; at worst a spreadsheet shows an error in its place.
 
-`GUARD` finds every such apostrophe, and no other: replacing what it finds by `GUARD_REPLACEMENT` gives the exact text,
-as `read_trait_csv` does. The pattern needs no look-around, so that DuckDB and Polars take it too.
-Cells for numbers stay as they are; a negative score is a number, not a formula.
+`GUARD` matches exactly these apostrophes: replacing its matches by `GUARD_REPLACEMENT`, as `read_trait_csv` does, gives
+the exact text. The pattern uses no look-around, which DuckDB and Polars do not support. Cells for numbers have no
+apostrophes; a negative score is a number, not a formula.
 """
 
 from __future__ import annotations
@@ -38,34 +39,33 @@ import numpy as np
 import pyarrow as pa
 
 from storage.errors import MALFORMED, StoreError
-from storage.exports.columns import TIME, TraitColumn, trait_columns
-from storage.exports.rows import Row, Unscored, in_order_once
+from storage.exports.columns import TIME, Row, TraitColumn, Unscored, in_order_once, trait_columns
 from storage.files.commit import commit_file
 from storage.files.paths import StorePath, local_copy, store_path
 from storage.tables.scores import Score
 
 _OPERATOR = "[=+\\-@\uff1d\uff0b\uff0d\uff20]"  # the last four are full-width forms
-# What spreadsheets trim, or do not show: white space of Unicode, and characters without width.
+# Characters that spreadsheets trim or do not show: Unicode's white space and zero-width characters.
 _TRIMMED = "\x0b\x0c\x1c-\x1f \x85\xa0\xad\u1680\u180e\u2000-\u200f\u2028-\u202f\u205f-\u2064\u3000\ufeff"
 GUARD = rf"""^'|([,;|\t\r\n]['"{_TRIMMED}]*)'({_OPERATOR})"""
 GUARD_REPLACEMENT = r"\1\2"
 CSV_NOTE = (
-    "An apostrophe stands in front of a text cell that a spreadsheet would run as a formula or that begins with an "
-    "apostrophe, and in front of a = + - or @ behind a comma, semicolon, |, tab or line break within a cell; white "
-    "space and characters without width before the = + - or @ change nothing. Cells that begin with - "
-    "and otherwise hold only letters, digits, spaces and _ - . / have none. formulaGuard has the regular expression "
-    "that finds these apostrophes, and the replacement that gives the exact text."
+    "An apostrophe precedes a text cell that a spreadsheet would run as a formula or that begins with an "
+    "apostrophe, and each = + - or @ that follows a comma, semicolon, |, tab or line break within a cell; white "
+    "space and zero-width characters before the = + - or @ do not matter. Cells that begin with - and otherwise hold "
+    "only letters, digits, spaces and _ - . / have none. formulaGuard has the regular expression that matches these "
+    "apostrophes, and the replacement that gives the exact text."
 )
 _STARTS_FORMULA = re.compile(rf"""['"{_TRIMMED}]*(?:{_OPERATOR}|[\t\r\n])|'""")
 _INNER_START = re.compile(rf"""([,;|\t\r\n]['"{_TRIMMED}]*)({_OPERATOR})""")
-# Accents may be letters of their own.
+# Accents may be separate, combining characters.
 _PLAIN_NAME = re.compile(r"-[\w\u0300-\u036f ./-]*")
 _GUARD = re.compile(GUARD)
 _STAMP = "%Y-%m-%dT%H:%M:%SZ"
 
 
 def write_trait_csv(path: str | StorePath, rows: Iterable[Row], *, trait_names: Sequence[str], model: str) -> int:
-    """Write the CSV with all columns, whole or not at all, holding one row at a time.
+    """Write the CSV with all columns, completely or not at all, holding one row at a time.
 
     Args:
         path: of the CSV; an older file there is replaced.

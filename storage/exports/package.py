@@ -11,10 +11,9 @@ from typing import Any
 
 import pyarrow as pa
 
-from storage.exports.columns import TIME, TraitColumn
+from storage.exports.columns import TIME, Row, TraitColumn
 from storage.exports.csv import CSV_NOTE, GUARD, GUARD_REPLACEMENT, write_csv_rows
 from storage.exports.parquet import write_parquet_rows
-from storage.exports.rows import Row
 from storage.files.commit import commit_file, remove_files
 from storage.files.paths import StorePath, store_path
 
@@ -40,13 +39,13 @@ def write_export(
     """Write an export and its description, in bounded memory.
 
     Both are written in full under temporary names. Then an older description is removed, the data are put in place, and
-    the new description follows. If this is interrupted at any point, no description lies beside data of another export.
+    the new description follows. An interruption at any point never leaves a description beside data of another export.
 
     Args:
         path: of the data, ending in one of `FORMATS`; older files there are replaced.
         rows: in ascending order of video_id, each video once.
         columns: of the file, in this order.
-        about: called when all rows are written; returns what the description says of the whole, such as its origin.
+        about: called when all rows are written; returns facts about the whole export, such as its origin.
 
     Returns:
         The number of rows.

@@ -9,8 +9,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from storage.exports.columns import TraitColumn
-from storage.exports.rows import Row, in_order_once
+from storage.exports.columns import Row, TraitColumn, in_order_once
 
 ROWS_PER_GROUP = 32_768
 

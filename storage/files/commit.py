@@ -1,9 +1,10 @@
 """Files and folders that appear as a whole or not at all, even if the writer is interrupted.
 
 The work happens under a temporary name in the same folder, so that the rename stays within one file system. A killed
-process leaves such a name behind; all readers ask for exact names and therefore never open it.
+process leaves its temporary file behind; readers ask for exact names and never open it.
 
-All functions also work on object storage, see `storage.files.remote_commit`.
+All functions also work on object storage, see `storage.files.remote_commit`. They raise StoreError if the operating
+system or the storage refuses (disk full, no permission, not reachable ...).
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ import shutil
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from storage.errors import StoreError, refusal
+from storage.errors import StoreError, refusal, reporting
 from storage.files import remote_commit
 from storage.files.paths import StorePath
 from storage.files.remote import RemotePath, delete
@@ -28,11 +29,8 @@ TEMPORARY_PREFIX = ".tmp-"
 def commit_file(target: StorePath) -> Iterator[Path]:
     """Provide a temporary path to write to; if the block succeeds, that file becomes `target`, replacing any older one.
 
-    After a failure `target` is unchanged. The one exception is the very last step: if the folder cannot be synced after
-    the rename, `target` is already in place, as a whole, but might not survive a power cut.
-
-    Raises:
-        StoreError: the operating system refused (disk full, no permission ...), within the block or here.
+    After a failure, also an OSError in the block, `target` is unchanged. The one exception is the very last step: if
+    the folder cannot be synced after the rename, `target` is already complete but might not survive a power cut.
     """
     if isinstance(target, RemotePath):
         with remote_commit.put_file(target) as temporary:
@@ -41,12 +39,11 @@ def commit_file(target: StorePath) -> Iterator[Path]:
     make_folder(target.parent)
     temporary = _temporary_path(target)
     try:
-        yield temporary
-        _sync(temporary)
-        os.replace(temporary, target)
-        _sync(target.parent)
-    except OSError as error:
-        raise StoreError(f"cannot write {target}: {refusal(error)}") from error
+        with reporting(f"write {target}"):
+            yield temporary
+            _sync(temporary)
+            os.replace(temporary, target)
+            _sync(target.parent)
     finally:
         with contextlib.suppress(OSError):
             temporary.unlink(missing_ok=True)
@@ -63,8 +60,7 @@ def commit_folder(target: StorePath, *, mark: str) -> Iterator[Path]:
         mark: name of a file that the folder will contain.
 
     Raises:
-        FileExistsError: `target` exists already, or another process is filling it; it is left alone.
-        StoreError: the operating system refused (disk full, no permission ...), within the block or here.
+        FileExistsError: `target` exists already, or another process is filling it; it stays unchanged.
     """
     if isinstance(target, RemotePath):
         with remote_commit.put_folder(target, mark) as temporary:
@@ -94,28 +90,25 @@ def create_file(target: StorePath, data: bytes) -> bool:
 
     Args:
         target: the file to create.
-        data: its bytes, which must differ from those of every other process that tries: on object storage an answer may
-            be lost, and then the bytes show whose file it is.
+        data: its bytes, which must differ from those of every other process that tries: if object storage's answer is
+            lost, the bytes show who created the file.
 
     Returns:
         Whether this call created the file; an existing file is unchanged.
-
-    Raises:
-        StoreError: the operating system refused.
     """
     if isinstance(target, RemotePath):
         return target.create(data)
     make_folder(target.parent)
     temporary = _temporary_path(target)
     try:
-        temporary.write_bytes(data)
-        _sync(temporary)
-        os.link(temporary, target)  # unlike a rename, never replaces
-        _sync(target.parent)
-    except FileExistsError:
-        return False
-    except OSError as error:
-        raise StoreError(f"cannot write {target}: {refusal(error)}") from error
+        with reporting(f"write {target}"):
+            temporary.write_bytes(data)
+            _sync(temporary)
+            try:
+                os.link(temporary, target)  # unlike a rename, never replaces
+            except FileExistsError:
+                return False
+            _sync(target.parent)
     finally:
         with contextlib.suppress(OSError):
             temporary.unlink(missing_ok=True)
@@ -123,11 +116,7 @@ def create_file(target: StorePath, data: bytes) -> bool:
 
 
 def remove_files(paths: Sequence[StorePath]) -> None:
-    """Remove files durably; files that are already gone are skipped.
-
-    Raises:
-        StoreError: the operating system refused.
-    """
+    """Remove files durably; files that are already gone are skipped."""
     delete([path for path in paths if isinstance(path, RemotePath)])
     local = [path for path in paths if isinstance(path, Path)]
     try:
@@ -144,7 +133,6 @@ def move_file(path: StorePath, target: StorePath) -> None:
 
     Raises:
         ValueError: only one of the paths is on object storage.
-        StoreError: the operating system refused.
     """
     if isinstance(path, RemotePath) and isinstance(target, RemotePath):
         remote_commit.move_file(path, target)
@@ -152,41 +140,33 @@ def move_file(path: StorePath, target: StorePath) -> None:
     if isinstance(path, RemotePath) or isinstance(target, RemotePath):
         raise ValueError(f"cannot move {path} to {target}: only one of them is on object storage")
     make_folder(target.parent)
-    try:
+    with reporting(f"move {path} to {target}"):
         os.rename(path, target)
         _sync(target.parent)
         _sync(path.parent)
-    except OSError as error:
-        raise StoreError(f"cannot move {path} to {target}: {refusal(error)}") from error
 
 
 def remove_folder(folder: StorePath) -> None:
     """Remove a folder and its contents: one rename hides it from every reader, then it is deleted.
 
     On object storage it is deleted file by file; if that is interrupted, it can be repeated.
-
-    Raises:
-        StoreError: the operating system refused.
     """
     if isinstance(folder, RemotePath):
         remote_commit.remove_folder(folder)
         return
     doomed = folder if folder.name.startswith(TEMPORARY_PREFIX) else _temporary_path(folder)
-    try:
+    with reporting(f"remove {folder}"):
         if doomed != folder:
             os.rename(folder, doomed)
             _sync(folder.parent)
         shutil.rmtree(doomed)
-    except OSError as error:
-        raise StoreError(f"cannot remove {folder}: {refusal(error)}") from error
 
 
 def check_writable(target: StorePath) -> None:
     """Check before the work whether `commit_file` will be allowed to write its result.
 
-    Raises:
-        StoreError: `target` is a folder, or its folder is not writable. For object storage this only checks that the
-            storage answers.
+    Raises StoreError if `target` is a folder or its folder is not writable. For object storage, this only checks that
+    the storage answers.
     """
     if isinstance(target, RemotePath):
         target.is_file()
@@ -201,21 +181,16 @@ def check_writable(target: StorePath) -> None:
 
 
 def make_folder(folder: Path) -> None:
-    """Create a folder and its missing parents, each synced into its own parent.
-
-    Raises:
-        StoreError: the operating system refused, or a file has that name.
-    """
-    try:
+    """Create a folder and its missing parents, each synced into its own parent."""
+    with reporting(f"make the folder {folder}"):
         if folder.is_dir():
             return
         make_folder(folder.parent)
-        folder.mkdir(exist_ok=True)
+        try:
+            folder.mkdir(exist_ok=True)
+        except FileExistsError as error:
+            raise StoreError(f"cannot make the folder {folder}: a file has that name") from error
         _sync(folder.parent)
-    except FileExistsError as error:
-        raise StoreError(f"cannot make the folder {folder}: a file with that name is in its place") from error
-    except OSError as error:
-        raise StoreError(f"cannot make the folder {folder}: {refusal(error)}") from error
 
 
 def _temporary_path(target: Path) -> Path:

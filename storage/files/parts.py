@@ -3,6 +3,8 @@
 A part is called <prefix>-<UTC time in microseconds>-<random>.<suffix>. If two parts of a folder concern the same video,
 the one whose name sorts last is valid. A new part's time is always later than that of every existing part, so that a
 machine with a slow clock cannot write a part that is superseded from the start.
+
+All functions raise StoreError if a folder exists but cannot be listed.
 """
 
 from __future__ import annotations
@@ -22,11 +24,7 @@ _NAME = re.compile(r"(?P<stem>(?P<prefix>[a-z]+)-(?P<stamp>\d{8}T\d{12})-[0-9a-f
 
 
 def list_parts(folder: StorePath, prefix: str, suffixes: Collection[str]) -> list[StorePath]:
-    """Return the committed parts of a folder, oldest first; other files, including temporary ones, are skipped.
-
-    Raises:
-        StoreError: the folder exists but cannot be listed.
-    """
+    """Return the committed parts of a folder, oldest first; other files, including temporary ones, are skipped."""
     names = _names(folder)
     # A listing may miss both a merged part that has just appeared and its sources, which have just been removed. The
     # merged part existed before they were removed, so the next listing shows it.
@@ -47,9 +45,6 @@ def part_after(part: StorePath) -> StorePath:
     """Return a free name that sorts after `part` and before all names added to the folder from now on.
 
     It has the same time; new parts are always later.
-
-    Raises:
-        StoreError: the folder cannot be listed, or there is no free name.
     """
     beginning, _, number = part.stem.rpartition("-")
     taken = {name.partition(".")[0] for name in _names(part.parent)}
@@ -61,11 +56,7 @@ def part_after(part: StorePath) -> StorePath:
 
 
 def new_part(folder: StorePath, prefix: str, suffix: str) -> StorePath:
-    """Return the path for the next part of a folder, later than all existing parts.
-
-    Raises:
-        StoreError: the folder exists but cannot be listed.
-    """
+    """Return the path for the next part of a folder, later than all existing parts."""
     now = datetime.now(UTC).replace(tzinfo=None)
     # Later parts exist only if another machine's clock is ahead, so the parts of a whole archive are not examined.
     matches = map(_NAME.fullmatch, _names_after(folder, f"{prefix}-{now.strftime(_STAMP)}"))

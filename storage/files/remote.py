@@ -1,4 +1,4 @@
-"""Files on object storage as paths, so that the rest of the package need not know where a store is.
+"""Files on object storage as paths, so that the rest of the package works with local and remote stores alike.
 
 `RemotePath` implements the part of `pathlib.Path` that this package uses. The differences:
 

@@ -14,18 +14,18 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
-from storage.errors import StoreError, refusal
+from storage.errors import StoreError, reporting
 from storage.files.remote import RemotePath, delete
 
 CLAIM = ".claim"
-"""Object that gives a folder to the process that fills it. Without the folder's mark, no other object in it counts."""
+"""Object that gives a folder to the process that fills it. Before the folder's mark exists, other objects are void."""
 
 
 @contextlib.contextmanager
 def put_file(target: RemotePath) -> Iterator[Path]:
     """Do what `storage.files.commit.commit_file` does."""
-    with _local_errors(target), tempfile.TemporaryDirectory(prefix="traitline-") as folder:
-        # Below folders of the same names, because a shard is checked against the names of its folders.
+    with reporting(f"write {target}"), tempfile.TemporaryDirectory(prefix="traitline-") as folder:
+        # Under the same folder names, because a shard is checked against the names of its folders.
         temporary = Path(folder, target.key)
         temporary.parent.mkdir(parents=True)
         yield temporary
@@ -34,12 +34,11 @@ def put_file(target: RemotePath) -> Iterator[Path]:
 
 @contextlib.contextmanager
 def put_folder(target: RemotePath, mark: str) -> Iterator[Path]:
-    """Do what `storage.files.commit.commit_folder` does: claim first, so that two processes cannot mix files; mark
-    last."""
+    """Do what `storage.files.commit.commit_folder` does: claim first, so that processes cannot mix files; mark last."""
     if not (target / CLAIM).create(secrets.token_bytes(16)):
         raise FileExistsError(errno.EEXIST, "already there", str(target))
     try:
-        with _local_errors(target), tempfile.TemporaryDirectory(prefix="traitline-") as folder:
+        with reporting(f"write {target}"), tempfile.TemporaryDirectory(prefix="traitline-") as folder:
             yield Path(folder)
             members = {path.relative_to(folder).as_posix(): path for path in Path(folder).rglob("*") if path.is_file()}
             for name in sorted(members, key=lambda name: (name == mark, name)):
@@ -66,11 +65,3 @@ def remove_folder(folder: RemotePath) -> None:
     # so that an interrupted removal can be repeated.
     delete(found[:-1])
     delete(found[-1:])
-
-
-@contextlib.contextmanager
-def _local_errors(target: RemotePath) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        raise StoreError(f"cannot write {target}: {refusal(error)}") from error

@@ -20,7 +20,7 @@ Stream = io.RawIOBase | io.BufferedIOBase
 class RangeReader(io.RawIOBase):
     """An object as a file: the first request also learns the size, and the last range read is kept.
 
-    A reader that begins with the end, where Parquet has its footer, gets size and end in one request.
+    A reader that begins at the end, as with Parquet's footer, gets the size and the end in one request.
     """
 
     def __init__(self, read_range: Callable[[Range], tuple[bytes, int, int]]) -> None:

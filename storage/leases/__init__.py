@@ -1,1 +1,1 @@
-"""Which process works on what."""
+"""Leases: each video is extracted by one process at a time."""

@@ -90,7 +90,7 @@ class Leases:
     def __exit__(self, *reason: object) -> None:
         self._closing.set()
         self._keeper.join()
-        with contextlib.suppress(StoreError):  # the claim then times out, and the block's own error is what users see
+        with contextlib.suppress(StoreError):  # the claim then times out, and users see the block's own error
             self.release()
 
     def claim(self, choose: Callable[[Set[str]], Mapping[str, Job]]) -> Mapping[str, Job]:
@@ -139,7 +139,7 @@ class Leases:
         return [claim for claim in self._look()[0] if claim.holder != self._holder]
 
     def check(self) -> None:
-        """Check whether it is worth going on, from what the keeping thread has found so far. Costs nothing.
+        """Check whether to continue, from the findings of the keeping thread so far. Costs nothing.
 
         Raises:
             LeaseLostError: another run has taken over.

@@ -1,1 +1,1 @@
-"""Looking at a store and keeping it in order."""
+"""Inspection and maintenance of a store."""

@@ -1,8 +1,8 @@
 """Merging small shards while other processes read and write.
 
 The merged shard is committed and read back before its sources are removed, so that a reader finds every video at any
-time. As both hold the same rows, it does not matter which of them a reader uses, and it uses one. The order of the
-names decides which shard is valid for a video, so two rules prevent a merged shard from hiding newer rows:
+time, in one of two shards with the same rows. The order of the names decides which shard is valid for a video, so two
+rules prevent a merged shard from hiding newer rows:
 
 - It takes only rows that are valid now, and its name sorts directly after that of its newest source: after all its
   sources, and before every shard named later.
@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from storage.files.commit import commit_file, remove_files
 from storage.files.parts import part_after
@@ -26,7 +26,7 @@ from storage.shards.header import Dtype, ShardHeader, gone, read_header, read_vi
 from storage.shards.store import FeatureStore
 
 TARGET_BYTES = 2**26  # of vectors in a merged shard
-MOST_VIDEOS = 2048  # in a merged shard: a reader of one video parses the list of all
+MAX_VIDEOS = 2048  # in a merged shard: a reader of one video parses the list of all
 SETTLED_S = 600.0
 
 
@@ -37,6 +37,15 @@ class Merge:
     family: Family
     dtype: Dtype
     sources: tuple[StorePath, ...]
+
+
+@dataclass(slots=True)
+class _Run:
+    """Neighbouring small shards, the bytes of their vectors, and the number of their videos."""
+
+    sources: list[StorePath] = field(default_factory=list)
+    size: int = 0
+    videos: int = 0
 
 
 def plan_merges(
@@ -52,11 +61,8 @@ def plan_merges(
 
     Returns:
         Merges of at least two shards each.
-
-    Raises:
-        StoreError: a shard is damaged.
     """
-    groups: dict[tuple[str, Dtype], list[list[tuple[StorePath, int, int]]]] = {}
+    runs_of: dict[tuple[str, Dtype], list[_Run]] = {}  # by format and dtype
     now = time.time()
     shards = store.shards(family)
     for shard, found in zip(shards, in_order(_header_and_time, shards), strict=True):
@@ -66,13 +72,14 @@ def plan_merges(
         size = header.rows * family.dim * (4 if header.dtype == "float32" else 2)
         if now - committed < settled_s or size >= target_bytes / 2:
             continue
-        runs = groups.setdefault((shard.suffix, header.dtype), [[]])
-        if runs[-1] and not _fits(runs[-1], size, len(header.videos), target_bytes):
-            runs.append([])
-        runs[-1].append((shard, size, len(header.videos)))
-    merges = [
-        Merge(family, dtype, tuple(shard for shard, *_ in run)) for (_, dtype), runs in groups.items() for run in runs
-    ]
+        runs = runs_of.setdefault((shard.suffix, header.dtype), [_Run()])
+        run = runs[-1]
+        if run.size + size > target_bytes or run.videos + len(header.videos) > MAX_VIDEOS:
+            runs.append(run := _Run())
+        run.sources.append(shard)
+        run.size += size
+        run.videos += len(header.videos)
+    merges = [Merge(family, dtype, tuple(run.sources)) for (_, dtype), runs in runs_of.items() for run in runs]
     return [merge for merge in merges if len(merge.sources) > 1]
 
 
@@ -110,13 +117,6 @@ def _header_and_time(shard: StorePath) -> tuple[ShardHeader, float] | None:
         return read_header(shard, format_of(shard)), shard.stat().st_mtime
     except FileNotFoundError:
         return None
-
-
-def _fits(run: list[tuple[StorePath, int, int]], size: int, videos: int, target_bytes: int) -> bool:
-    return (
-        sum(run_size for _, run_size, _ in run) + size <= target_bytes
-        and sum(run_videos for *_, run_videos in run) + videos <= MOST_VIDEOS
-    )
 
 
 def _shown_videos(merge: Merge, shard_of: Mapping[str, StorePath]) -> Iterator[VideoFeatures]:

@@ -1,4 +1,7 @@
-"""Finding and removing objects that nothing in a store refers to any more."""
+"""Finding and removing files that nothing in a store refers to any more.
+
+All functions raise StoreError if a file cannot be read or the operating system refuses.
+"""
 
 from __future__ import annotations
 
@@ -21,29 +24,26 @@ DAY_S = 86_400.0
 
 
 def unused_families(root: str | StorePath, *, idle_s: float = DAY_S) -> list[Family]:
-    """Return families that no model was trained on, no score was computed from, and no such family was made from.
+    """Return the families that no model and no score depends on, directly or through another family.
 
     Args:
         root: the store's folder.
         idle_s: families written to within this many seconds count as used, because a run may be filling them.
-
-    Raises:
-        StoreError: a file that may refer to a family cannot be read.
     """
     store = FeatureStore(root)
     keys = ScoreStore(root).feature_keys() | _keys_of_models(ModelSerializer(root))
     families = store.families()
     used = [family for family in families if family.key in keys]
-    # The settings of a family contain those of the family that it was made from.
+    # The settings of a family contain those of its source.
     sources = [family for family in families if any(_holds(user.settings, family.settings) for user in used)]
     kept = {family.key for family in used + sources}
-    return [
-        family for family in families if family.key not in kept and time.time() - _last_write(store, family) >= idle_s
-    ]
+    unused = [family for family in families if family.key not in kept]
+    # A folder's time changes whenever a shard is added or removed.
+    return [family for family in unused if time.time() - store.folder(family).stat().st_mtime >= idle_s]
 
 
 def remove_family(root: str | StorePath, family: Family) -> None:
-    """Remove all shards and the claims of a family. Raises StoreError if the operating system refuses."""
+    """Remove all shards and the claims of a family."""
     remove_folder(FeatureStore(root).folder(family))
     log = open_store(root) / "leases" / family.key
     if log.is_dir():
@@ -72,7 +72,7 @@ def _unfinished(store: StorePath) -> Iterator[StorePath]:
 
 
 def remove_leftover(path: StorePath) -> None:
-    """Remove one of `leftovers`. Raises StoreError if the operating system refuses."""
+    """Remove one of `leftovers`."""
     if path.is_dir():
         remove_folder(path)
     else:
@@ -88,8 +88,3 @@ def _holds(settings: Any, part: Mapping[str, Any]) -> bool:
     if settings == part:
         return True
     return isinstance(settings, Mapping) and any(_holds(value, part) for value in settings.values())
-
-
-def _last_write(store: FeatureStore, family: Family) -> float:
-    # A folder's time changes whenever a shard is added or removed.
-    return store.folder(family).stat().st_mtime

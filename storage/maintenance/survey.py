@@ -78,12 +78,11 @@ def _header_and_size(shard: StorePath) -> tuple[ShardHeader | None, int] | None:
 def still_refused(
     log: FailureLog, store: FeatureStore, seen: Mapping[str, str] = MappingProxyType({})
 ) -> list[Failure]:
-    """Find the videos whose last attempt failed, sorted by video: what a person has to look at.
+    """Return the last failure of each video that still needs attention, sorted by video.
 
-    Of a video that was seen, attempts at other bytes than it had then do not count. Beyond that a later attempt takes
-    an earlier one's place, whatever settings they were about: a video is left out if features of every kind that the
-    attempt was for have been committed since, and it is listed once, by its last failure. A video whose very bytes have
-    all features of the very settings is left out, too.
+    Attempts at other bytes than a video had when it was last seen do not count. A video is left out if its bytes have
+    all features that the attempt was for, or if features of each of these kinds, with any settings, were committed
+    after the attempt.
 
     Args:
         log: of the store.

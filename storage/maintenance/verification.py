@@ -6,6 +6,8 @@ the next run recomputes its contents. A damaged model stays in place, because no
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from storage.errors import StoreError, UnreachableError
 from storage.files.commit import move_file
 from storage.files.parts import list_parts
@@ -15,32 +17,24 @@ from storage.models.serializer import METADATA_FILE, ModelSerializer
 from storage.shards.family import Family
 from storage.shards.formats import SUFFIXES, check_shard, format_of
 from storage.shards.header import read_header
-from storage.shards.store import FeatureStore, read_family
+from storage.shards.store import DESCRIPTION, FeatureStore, read_family
 from storage.tables.failures import check_failures
 from storage.tables.scores import check_scores
 from storage.tables.seen import check_seen
 from storage.tables.table import SUFFIX
 
-DESCRIPTION = "family.json"
-
-_CHECKS = {
-    "family": read_family,
-    "shard": check_shard,
-    "failures": check_failures,
-    "scores": check_scores,
-    "seen": check_seen,
-}
-_LOST = {
-    "family": "it is rewritten from the shards",
-    "shard": "the next extraction recomputes its videos",
-    "failures": "the next extraction tries its videos again",
-    "scores": "the next scoring scores its videos again",
-    "seen": "the next run looks at its videos again",
+# The check of each kind of file, and what happens to the contents of one that was moved aside.
+_KINDS: dict[str, tuple[Callable[[StorePath], object], str]] = {
+    "family": (read_family, "it is rewritten from the shards"),
+    "shard": (check_shard, "the next extraction recomputes its videos"),
+    "failures": (check_failures, "the next extraction tries its videos again"),
+    "scores": (check_scores, "the next scoring scores its videos again"),
+    "seen": (check_seen, "the next run looks at its videos again"),
 }
 
 
 def store_files(root: str | StorePath) -> list[StorePath]:
-    """List all files that a store must not lose: families, shards, failures, scores, what was seen, models' metadata.
+    """List all files that a store must not lose: families, shards, tables and the metadata of models.
 
     Raises:
         StoreError: the folder is not a store.
@@ -61,16 +55,17 @@ def store_files(root: str | StorePath) -> list[StorePath]:
 
 
 def find_damage(path: StorePath) -> str | None:
-    """Read a whole file from `store_files`; return one line that describes the damage, or None.
+    """Read a whole file of `store_files`; return one line that describes the damage, or None.
 
     Raises:
         storage.errors.UnreachableError: object storage cannot be reached.
     """
+    if is_model(path):
+        name, version = path.parent.parent.name, path.parent.name
+        return ModelSerializer(path.parent.parent.parent.parent).verify(name, version)
+    check, _ = _KINDS[_kind(path)]
     try:
-        if is_model(path):
-            _check_model(path.parent)
-        else:
-            _CHECKS[_kind(path)](path)
+        check(path)
     except FileNotFoundError:
         return None  # merged or converted in the meantime
     except UnreachableError:
@@ -81,13 +76,13 @@ def find_damage(path: StorePath) -> str | None:
 
 
 def is_model(path: StorePath) -> bool:
-    """Return whether a file from `store_files` represents a model."""
+    """Return whether a file of `store_files` stands for a model."""
     return path.name == METADATA_FILE
 
 
 def what_is_lost(path: StorePath) -> str:
-    """Say in a few words what happens to the contents of a file that `quarantine` has moved aside."""
-    return _LOST[_kind(path)]
+    """Describe what happens to the contents of a file that `quarantine` has moved aside."""
+    return _KINDS[_kind(path)][1]
 
 
 def quarantine(root: str | StorePath, path: StorePath) -> StorePath:
@@ -95,9 +90,6 @@ def quarantine(root: str | StorePath, path: StorePath) -> StorePath:
 
     Returns:
         The new path of the file.
-
-    Raises:
-        StoreError: the operating system refused.
     """
     store = open_store(root)
     target = store / "quarantine" / relative_name(path, store)
@@ -119,12 +111,6 @@ def _folders(parent: StorePath) -> list[StorePath]:
 
 def _kind(path: StorePath) -> str:
     return path.stem.partition("-")[0]
-
-
-def _check_model(folder: StorePath) -> None:
-    problem = ModelSerializer(folder.parent.parent.parent).verify(folder.parent.name, folder.name)
-    if problem is not None:
-        raise StoreError(problem)
 
 
 def _family_of_shards(folder: StorePath) -> Family | None:

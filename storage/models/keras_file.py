@@ -34,14 +34,14 @@ if TYPE_CHECKING:
 PACKAGE = "traitline"
 """The name under which this program registers its classes with Keras."""
 
-LARGEST_FILE = 2**30  # bytes; a model of full size has 3 MB
-_LARGEST_TEXT = 2**16
+MAX_FILE_BYTES = 2**30  # bytes; a model of full size has 3 MB
+_MAX_TEXT_BYTES = 2**16
 _WEIGHTS = "model.weights.h5"
-_MEMBERS = {"config.json": _LARGEST_TEXT, "metadata.json": _LARGEST_TEXT, _WEIGHTS: LARGEST_FILE}
+_MEMBERS = {"config.json": _MAX_TEXT_BYTES, "metadata.json": _MAX_TEXT_BYTES, _WEIGHTS: MAX_FILE_BYTES}
 _OWN_NAME = re.compile(rf"{PACKAGE}>(\w+)", re.ASCII)
 _DTYPES = ("float16", "bfloat16", "float32", "float64", "mixed_float16", "mixed_bfloat16")
 _HDF5 = b"\x89HDF"
-_DEEPEST = 16  # nested groups; a link from a group to one above it would never end
+_MAX_DEPTH = 16  # nested groups; a link from a group to one above it would never end
 
 Layout = dict[str, tuple[tuple[int, ...], str]]
 
@@ -171,7 +171,7 @@ def _build(model_class: type[keras.Model], settings: Mapping[str, Any], weights:
         if type(value) is int and value > held:
             raise _RefusedError(f"its setting {name!r} is {value:,}, and it holds {held:,} numbers in all")
     try:
-        # First as a graph that is never run, because a hostile file's settings may ask for terabytes.
+        # First as a graph that is never run, because a hostile file's settings may require terabytes.
         with tf.Graph().as_default(), keras.StatelessScope(initialize_variables=False):
             numbers = sum(math.prod(variable.shape) for variable in model_class(**settings).weights)
         if numbers > held:
@@ -209,7 +209,7 @@ def _layout(weights: bytes) -> Layout:
 
 
 def _arrays(group: h5py.Group, prefix: str, file_bytes: int) -> Iterator[tuple[str, tuple[tuple[int, ...], str]]]:
-    if prefix.count("/") > _DEEPEST:
+    if prefix.count("/") > _MAX_DEPTH:
         raise _RefusedError("its weights are nested too deeply in groups")
     for name in group:
         path = f"{prefix}{name}"

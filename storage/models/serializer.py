@@ -14,7 +14,7 @@ from storage.errors import StoreError, UnreachableError
 from storage.files.commit import commit_file, commit_folder, remove_files
 from storage.files.paths import StorePath
 from storage.layout import open_store, path_name
-from storage.models.keras_file import LARGEST_FILE, read_model, write_model
+from storage.models.keras_file import MAX_FILE_BYTES, read_model, write_model
 from storage.models.provenance import library_versions, program_version
 
 if TYPE_CHECKING:
@@ -37,11 +37,11 @@ class ModelSerializer:
 
     Versions cannot be removed: scores name the model that they came from, and the number would be reused.
 
+    All methods raise ValueError if a name, version or alias cannot be a file's name, and StoreError if it does not
+    exist, a file is damaged, or the operating system refuses.
+
     Args:
         root: the store's folder.
-
-    Raises:
-        StoreError: the folder is not a store.
     """
 
     def __init__(self, root: str | StorePath) -> None:
@@ -68,13 +68,12 @@ class ModelSerializer:
 
         Raises:
             ValueError: the model, the name or the metadata do not meet these conditions.
-            StoreError: the operating system refused.
         """
         folder = self._models / path_name("model name", name)
         taken = [word for word in _ADDED if word in metadata]
         if taken:
             raise ValueError(f"metadata must leave {', '.join(taken)} to the store")
-        # Before anything is written: values that JSON cannot represent are the caller's mistake.
+        # Convert both to JSON before anything is written, to report the caller's mistakes early.
         measures = _json({measure: [float(value) for value in values] for measure, values in history.items()})
         _json(dict(metadata))
         number = max(self._numbers(name), default=0) + 1
@@ -104,29 +103,22 @@ class ModelSerializer:
             The model, and its metadata as `metadata` returns it.
 
         Raises:
-            ValueError: `name` or `version` cannot be a folder's name.
-            StoreError: the version does not exist, is damaged, is not a .keras file, or is not a file that this program
-                writes.
+            StoreError: also if the model is not a .keras file as this program writes it.
         """
         version = self.resolve(name, version)
         path = self._version(name, version) / MODEL_FILE
         metadata = self.metadata(name, version)
         if not path.is_file():
             raise StoreError(f"{path.parent} has no {MODEL_FILE}: only models saved as .keras can be loaded")
-        if path.stat().st_size > LARGEST_FILE:
-            raise StoreError(f"cannot load {path}: it has more than {LARGEST_FILE:,} bytes")
+        if path.stat().st_size > MAX_FILE_BYTES:
+            raise StoreError(f"cannot load {path}: it has more than {MAX_FILE_BYTES:,} bytes")
         data = path.read_bytes()
         if hashlib.sha256(data).hexdigest() != metadata["files"].get(MODEL_FILE):
             raise StoreError(f"{path} is not the file that was saved here: {METADATA_FILE} has another SHA-256")
         return read_model(data, path), metadata
 
     def resolve(self, name: str, word: str = LATEST) -> str:
-        """Return the version that a word refers to: a version itself, an alias or "latest".
-
-        Raises:
-            ValueError: `name` or `word` cannot be a folder's name.
-            StoreError: the word refers to no version.
-        """
+        """Return the version that a word refers to: a version itself, an alias or "latest"."""
         path_name("model version", word)
         versions = self.versions(name)
         if word == LATEST and versions:
@@ -142,28 +134,21 @@ class ModelSerializer:
         raise StoreError(f"no model {name}/{word} in {self._models}{known}")
 
     def metadata(self, name: str, version: str) -> dict[str, Any]:
-        """Read the metadata given to `save`, with what `save` added, without loading the model.
-
-        Raises:
-            ValueError: `name` or `version` cannot be a folder's name.
-            StoreError: the version does not exist, or its metadata is damaged.
-        """
+        """Read the metadata given to `save`, with the additions of `save`, without loading the model."""
         path = self._version(name, version) / METADATA_FILE
         facts = _read_json(path)
         if facts.get("digest") != _digest(facts) or not isinstance(facts.get("files"), dict):
-            raise StoreError(f"{path} is damaged: it differs from what was saved here")
+            raise StoreError(f"{path} is damaged: it differs from the saved metadata")
         return facts
 
     def history(self, name: str, version: str) -> dict[str, list[float]]:
-        """Read a version's measures, one value per epoch. Raises as `metadata` does."""
+        """Read a version's measures, one value per epoch."""
         return _read_json(self._version(name, version) / HISTORY_FILE)
 
     def verify(self, name: str, version: str) -> str | None:
         """Read all files of a version; return one line that describes the damage, or None.
 
-        Raises:
-            ValueError: `name` or `version` cannot be a folder's name.
-            storage.errors.UnreachableError: object storage cannot be reached.
+        Of the errors of a store, it raises only UnreachableError.
         """
         folder = self._version(name, version)
         try:
@@ -191,12 +176,7 @@ class ModelSerializer:
         return sorted(name for name in names if not name.startswith("."))
 
     def aliases(self, name: str) -> dict[str, str]:
-        """Return alias -> version, sorted by alias.
-
-        Raises:
-            ValueError: `name` cannot be a folder's name.
-            StoreError: an alias is damaged.
-        """
+        """Return alias -> version, sorted by alias."""
         folder = self._models / path_name("model name", name) / ALIASES
         words = sorted(path.stem for path in folder.glob("*.json") if not path.name.startswith("."))
         found = {word: self._alias(name, word) for word in words}
@@ -211,8 +191,7 @@ class ModelSerializer:
             The version.
 
         Raises:
-            ValueError: the alias cannot be a file's name, is "latest", or looks like a version.
-            StoreError: the version does not exist, or the operating system refused.
+            ValueError: also if the alias is "latest" or looks like a version.
         """
         path = self._alias_path(name, alias)
         version = self.resolve(name, version)
@@ -221,12 +200,7 @@ class ModelSerializer:
         return version
 
     def remove_alias(self, name: str, alias: str) -> None:
-        """Remove an alias; its version stays.
-
-        Raises:
-            ValueError: the word cannot be an alias.
-            StoreError: the alias does not exist, or the operating system refused.
-        """
+        """Remove an alias; its version stays."""
         path = self._alias_path(name, alias)
         if not path.is_file():
             raise StoreError(f"there is no alias {name}/{alias} in {self._models}")

@@ -7,7 +7,7 @@ long to return the same bytes, and cannot tell whether they are right: each vide
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import accumulate
@@ -70,25 +70,21 @@ class Column:
         return values
 
 
-def video_rows(header: ShardHeader) -> list[int]:
-    """Return the first row of each video, followed by the total number of rows."""
-    return [0, *accumulate(entry.tokens for entry in header.videos)]
-
-
-def blocks(positions: Sequence[int], first_rows: Sequence[int], most_rows: int) -> Iterator[tuple[int, int, list[int]]]:
-    """Group neighbouring videos into blocks of at most `most_rows` rows, but at least one video.
+def blocks(header: ShardHeader, positions: Sequence[int], max_rows: int) -> Iterator[tuple[int, int, list[int]]]:
+    """Group neighbouring videos into blocks of at most `max_rows` rows, but at least one video.
 
     Args:
-        positions: of the videos, ascending.
-        first_rows: the first row of each video, followed by the total number of rows.
-        most_rows: the limit.
+        header: of the shard.
+        positions: of the videos in `header.videos`, ascending.
+        max_rows: the limit.
 
     Yields:
         For each block its first row, the row after its last, and the positions of its videos.
     """
+    first_rows = header.first_rows
     run: list[int] = []
     for position in positions:
-        if run and (position != run[-1] + 1 or first_rows[position + 1] - first_rows[run[0]] > most_rows):
+        if run and (position != run[-1] + 1 or first_rows[position + 1] - first_rows[run[0]] > max_rows):
             yield first_rows[run[0]], first_rows[run[-1] + 1], run
             run = []
         run.append(position)
@@ -99,25 +95,24 @@ def blocks(positions: Sequence[int], first_rows: Sequence[int], most_rows: int) 
 def cut_into_videos(
     header: ShardHeader,
     positions: Sequence[int],
-    first_rows: Sequence[int],
     first: int,
     columns: Mapping[str, np.ndarray],
-    vectors: Iterable[np.ndarray],
+    vectors: Callable[[int, int], np.ndarray],
 ) -> Iterator[VideoFeatures]:
     """Assemble the videos at these positions, with read-only vectors.
 
     Args:
         header: of the shard.
         positions: of the videos in `header.videos`.
-        first_rows: of all videos of the shard.
         first: the row of the shard at which the columns begin.
         columns: "start_s", "end_s" and the quality columns, [rows]; the videos share their memory.
-        vectors: one array per video, any float dtype, [tokens, dim].
+        vectors: returns the vectors from one row of the shard up to another, any float dtype, [rows, dim].
     """
-    for position, own in zip(positions, vectors, strict=True):
+    for position in positions:
         entry = header.videos[position]
-        part = slice(first_rows[position] - first, first_rows[position + 1] - first)
-        own = own.astype(np.float32, copy=False)
+        begin, end = header.first_rows[position : position + 2]
+        part = slice(begin - first, end - first)
+        own = vectors(begin, end).astype(np.float32, copy=False)
         own.flags.writeable = False
         yield VideoFeatures.unchecked(
             video_id=entry.video_id,
@@ -129,20 +124,9 @@ def cut_into_videos(
         )
 
 
-def cut_vectors(
-    vectors: np.ndarray, positions: Sequence[int], first_rows: Sequence[int], first: int
-) -> Iterator[np.ndarray]:
-    """Yield each video's vectors as views of a block whose first row is `first`."""
-    for position in positions:
-        yield vectors[first_rows[position] - first : first_rows[position + 1] - first]
-
-
-def read_vectors(
-    column: Column, stream: Stream, positions: Sequence[int], first_rows: Sequence[int]
-) -> Iterator[np.ndarray]:
-    """Yield each video's vectors, read on demand into their own memory, so that keeping one video keeps no other."""
-    for position in positions:
-        yield column.read(stream, first_rows[position], first_rows[position + 1])
+def cut_vectors(block: np.ndarray, first: int, begin: int, end: int) -> np.ndarray:
+    """Return the vectors of some rows of a shard as a view of a block that begins at row `first`."""
+    return block[begin - first : end - first]
 
 
 def _fill(stream: Stream, buffer: memoryview) -> None:

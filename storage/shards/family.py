@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -110,7 +111,7 @@ def _plain(value: Any) -> Any:
         case None | bool() | str() | int():
             return value
         case float():
-            if value != value or value in (float("inf"), float("-inf")):
+            if not math.isfinite(value):
                 raise ValueError(f"settings must be finite numbers, not {value}")
             return int(value) if value.is_integer() else value
         case Mapping():

@@ -27,6 +27,7 @@ import io
 import json
 import os
 from collections.abc import Iterator, Sequence
+from functools import partial
 from pathlib import Path
 
 import h5py
@@ -35,7 +36,7 @@ from h5py import h5d, h5z
 
 from storage.files.paths import StorePath
 from storage.files.remote_reader import Stream
-from storage.shards.columns import BLOCK_BYTES, Column, blocks, cut_into_videos, cut_vectors, read_vectors, video_rows
+from storage.shards.columns import BLOCK_BYTES, Column, blocks, cut_into_videos, cut_vectors
 from storage.shards.features import VideoFeatures
 from storage.shards.header import ShardHeader
 
@@ -53,18 +54,20 @@ class Hdf5Format:
 
     def write(self, path: Path, header: ShardHeader, videos: Sequence[VideoFeatures]) -> None:
         """Write one shard file. Raises OSError if the disk refuses."""
-        columns = {name: np.concatenate([_column(video, name, header) for video in videos]) for name in _names(header)}
+        layout = _layout(header)
+        columns = {name: np.concatenate([_column(video, name, header) for video in videos]) for name in layout}
+        chunk_shapes = {name: (_chunk_rows(header, *layout[name]), layout[name][0]) for name in layout}
         text = header.to_text().encode()
-        chunks = sum(-(-header.rows // _chunk(name, header)[0]) for name in columns)
+        chunks = sum(-(-header.rows // rows) for rows, _ in chunk_shapes.values())
         lead_bytes = len(_MAGIC) + len(text) + _PAIR_BYTES * chunks + 128
         block = max(512, 1 << (lead_bytes - 1).bit_length())  # HDF5 looks at 512, 1024, 2048 ...
         image = io.BytesIO()
         places = {}
         with h5py.File(image, "w", libver=("v110", "v114"), userblock_size=block) as file:
             for name, values in columns.items():
-                # Cast beforehand: HDF5's own conversion to float16 is slow and was found to be inexact.
+                # NumPy does the conversion: HDF5's own conversion to float16 is slow and was found to be inexact.
                 data = values.astype(header.dtype, copy=False) if name == "vector" else values
-                dataset = file.create_dataset(name, data=data, chunks=_chunk(name, header), fletcher32=True)
+                dataset = file.create_dataset(name, data=data, chunks=chunk_shapes[name], fletcher32=True)
                 places[name] = _places(dataset)
         with image.getbuffer() as written, path.open("wb") as stream:
             lead = b"%s %d\n%s\n%s\n" % (_MAGIC, len(written), text, json.dumps(places).encode())
@@ -81,13 +84,12 @@ class Hdf5Format:
         with path.open("rb") as stream:
             _read_lead(stream)
             places = json.loads(stream.readline(_HEADER_LINES_LIMIT))
-            columns = {name: _plain_column(name, header, places[name]) for name in _names(header)}
-            vectors = columns.pop("vector")
-            first_rows = video_rows(header)
-            for first, last, members in blocks(positions, first_rows, BLOCK_BYTES // header.row_bytes):
+            columns = {name: Column(dtype, width, places[name]) for name, (width, dtype) in _layout(header).items()}
+            # Read each video's vectors into their own memory, so that keeping one video keeps no other.
+            vectors = partial(columns.pop("vector").read, stream)
+            for first, last, members in blocks(header, positions, BLOCK_BYTES // header.row_bytes):
                 rows = {name: column.read(stream, first, last) for name, column in columns.items()}
-                own = read_vectors(vectors, stream, members, first_rows)
-                yield from cut_into_videos(header, members, first_rows, first, _named(rows, header), own)
+                yield from cut_into_videos(header, members, first, _named(rows, header), vectors)
 
     def read_through_library(
         self, path: StorePath, header: ShardHeader, positions: Sequence[int]
@@ -97,11 +99,10 @@ class Hdf5Format:
         source = path if isinstance(path, Path) else io.BytesIO(path.read_bytes())
         with _hdf5(), h5py.File(source, "r", locking=False) as file:  # shards never change; some folders cannot lock
             _check_structure(file, header)
-            first_rows = video_rows(header)
-            for first, last, members in blocks(positions, first_rows, BLOCK_BYTES // header.row_bytes):
-                rows = {name: file[name][first:last] for name in _names(header)}
-                own = cut_vectors(rows["vector"], members, first_rows, first)
-                yield from cut_into_videos(header, members, first_rows, first, _named(rows, header), own)
+            for first, last, members in blocks(header, positions, BLOCK_BYTES // header.row_bytes):
+                rows = {name: file[name][first:last] for name in _layout(header)}
+                vectors = partial(cut_vectors, rows["vector"], first)
+                yield from cut_into_videos(header, members, first, _named(rows, header), vectors)
 
     def check(self, path: StorePath, header: ShardHeader) -> None:
         """Do nothing: the two ways of reading check the whole file."""
@@ -129,19 +130,18 @@ def _places(dataset: h5py.Dataset) -> list[tuple[int, int]]:
     return [(info.byte_offset, count) for info, count in zip(infos, rows, strict=True)]
 
 
-def _plain_column(name: str, header: ShardHeader, places: Sequence[tuple[int, int]]) -> Column:
-    (_, width), dtype = _shape_and_dtype(name, header)
-    return Column(dtype, width, places)
-
-
 def _named(rows: dict[str, np.ndarray], header: ShardHeader) -> dict[str, np.ndarray]:
     """Return the columns other than the vectors, under their own names."""
     quality = {name: rows["quality"][:, column] for column, name in enumerate(header.family.quality)}
     return {"start_s": rows["time"][:, 0], "end_s": rows["time"][:, 1], **quality}
 
 
-def _names(header: ShardHeader) -> tuple[str, ...]:
-    return ("vector", "time", "quality") if header.family.quality else ("vector", "time")
+def _layout(header: ShardHeader) -> dict[str, tuple[int, np.dtype]]:
+    """Return the width and dtype of each dataset."""
+    layout = {"vector": (header.family.dim, np.dtype(header.dtype)), "time": (2, np.dtype(np.float64))}
+    if header.family.quality:
+        layout["quality"] = (len(header.family.quality), np.dtype(np.float32))
+    return layout
 
 
 def _column(video: VideoFeatures, name: str, header: ShardHeader) -> np.ndarray:
@@ -153,25 +153,16 @@ def _column(video: VideoFeatures, name: str, header: ShardHeader) -> np.ndarray:
     return np.stack([video.quality[column] for column in header.family.quality], axis=1)
 
 
-def _shape_and_dtype(name: str, header: ShardHeader) -> tuple[tuple[int, int], np.dtype]:
-    match name:
-        case "vector":
-            return (header.rows, header.family.dim), np.dtype(header.dtype)
-        case "time":
-            return (header.rows, 2), np.dtype(np.float64)
-    return (header.rows, len(header.family.quality)), np.dtype(np.float32)
-
-
-def _chunk(name: str, header: ShardHeader) -> tuple[int, int]:
-    (rows, width), dtype = _shape_and_dtype(name, header)
-    return min(max(CHUNK_BYTES // (width * dtype.itemsize), 1), rows), width
+def _chunk_rows(header: ShardHeader, width: int, dtype: np.dtype) -> int:
+    return min(max(CHUNK_BYTES // (width * dtype.itemsize), 1), header.rows)
 
 
 def _check_structure(file: h5py.File, header: ShardHeader) -> None:
     """Check that a file has exactly the structure of a shard, before any data is read."""
-    if sorted(file) != sorted(_names(header)):
+    layout = _layout(header)
+    if sorted(file) != sorted(layout):
         raise ValueError(f"it holds {', '.join(file)}")
-    for name in _names(header):
+    for name, (width, dtype) in layout.items():
         if not isinstance(file.get(name, getlink=True), h5py.HardLink):
             raise ValueError(f"{name} is a link")
         dataset = file[name]
@@ -181,7 +172,7 @@ def _check_structure(file: h5py.File, header: ShardHeader) -> None:
         filters = [made.get_filter(number)[0] for number in range(made.get_nfilters())]
         if made.get_layout() != h5d.CHUNKED or filters != [h5z.FILTER_FLETCHER32]:
             raise ValueError(f"{name} is not stored in plain chunks with Fletcher32")
-        if (dataset.shape, dataset.dtype) != _shape_and_dtype(name, header):
+        if (dataset.shape, dataset.dtype) != ((header.rows, width), dtype):
             raise ValueError(f"{name} is {dataset.dtype} {dataset.shape}, which differs from the header")
 
 

@@ -11,7 +11,8 @@ import hashlib
 import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from functools import lru_cache, partial
+from functools import cached_property, lru_cache, partial
+from itertools import accumulate
 from operator import itemgetter
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, Protocol
@@ -46,7 +47,7 @@ _tokens = itemgetter(VideoEntry._fields.index("tokens"))
 
 @dataclass(frozen=True)
 class ShardHeader:
-    """A shard's family and contents: enough to tell which videos are done without opening the columns.
+    """A shard's family and contents, which show the videos that are done without reading the columns.
 
     Args:
         family: of all videos.
@@ -78,6 +79,11 @@ class ShardHeader:
     def rows(self) -> int:
         """Total number of tokens."""
         return sum(map(_tokens, self.videos))
+
+    @cached_property
+    def first_rows(self) -> list[int]:
+        """The first row of each video, followed by the total number of rows."""
+        return [0, *accumulate(map(_tokens, self.videos))]
 
     @property
     def row_bytes(self) -> int:

@@ -21,6 +21,7 @@ import contextlib
 import json
 import os
 from collections.abc import Iterator, Sequence
+from functools import partial
 from itertools import groupby
 from pathlib import Path
 from typing import Any, Literal, cast
@@ -30,7 +31,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from storage.files.paths import StorePath, parquet_source
-from storage.shards.columns import Column, cut_into_videos, cut_vectors, read_vectors, video_rows
+from storage.shards.columns import Column, cut_into_videos, cut_vectors
 from storage.shards.features import VideoFeatures
 from storage.shards.header import ShardHeader, VideoEntry
 
@@ -110,28 +111,25 @@ class ParquetFormat:
         with _open(path, header) as file, path.open("rb") as stream:
             # The footer also has the places of pages, but pyarrow kills the process if it reads those of a damaged one.
             places = json.loads((file.metadata.metadata or {})[_PLACES_KEY])
-            vectors = Column(np.dtype(header.dtype), header.family.dim, places)
-            first_rows = video_rows(header)
-            for group_row, members, columns in _by_row_group(file, header, positions, first_rows, _numbers(header)):
-                own = read_vectors(vectors, stream, members, first_rows)
-                yield from cut_into_videos(header, members, first_rows, group_row, columns, own)
+            # Read each video's vectors into their own memory, so that keeping one video keeps no other.
+            vectors = partial(Column(np.dtype(header.dtype), header.family.dim, places).read, stream)
+            for first, members, columns in _by_row_group(file, header, positions, _numbers(header)):
+                yield from cut_into_videos(header, members, first, columns, vectors)
 
     def read_through_library(
         self, path: StorePath, header: ShardHeader, positions: Sequence[int]
     ) -> Iterator[VideoFeatures]:
         """Read as other programs do, verifying page checksums, one row group at a time."""
-        first_rows = video_rows(header)
         names = [*_numbers(header), "vector"]
         with _open(path, header) as file:
-            for first, members, columns in _by_row_group(file, header, positions, first_rows, names):
+            for first, members, columns in _by_row_group(file, header, positions, names):
                 block = columns.pop("vector").reshape(-1, header.family.dim)
-                own = cut_vectors(block, members, first_rows, first)
-                yield from cut_into_videos(header, members, first_rows, first, columns, own)
+                yield from cut_into_videos(header, members, first, columns, partial(cut_vectors, block, first))
 
     def check(self, path: StorePath, header: ShardHeader) -> None:
         """Read the labels of all rows. Raises OSError or ValueError if they differ from the header."""
         with _open(path, header) as file:
-            group_rows, groups = _groups(file, video_rows(header))
+            group_rows, groups = _groups(file, header)
             for group in range(len(group_rows) - 1):
                 begin, end = np.searchsorted(groups, [group, group + 1])
                 rows = file.read_row_group(group, columns=_LABELS.names, use_threads=False)
@@ -180,10 +178,10 @@ def _numbers(header: ShardHeader) -> list[str]:
 
 
 def _by_row_group(
-    file: pq.ParquetFile, header: ShardHeader, positions: Sequence[int], first_rows: Sequence[int], names: list[str]
+    file: pq.ParquetFile, header: ShardHeader, positions: Sequence[int], names: list[str]
 ) -> Iterator[tuple[int, list[int], dict[str, np.ndarray]]]:
     """Read some columns of the row groups that hold these videos; yield first row, positions and flat columns."""
-    group_rows, groups = _groups(file, first_rows)
+    group_rows, groups = _groups(file, header)
     for group, members in groupby(positions, key=lambda position: int(groups[position])):
         rows = file.read_row_group(group, columns=names, use_threads=False)
         columns = {name: rows[name].combine_chunks() for name in names}
@@ -192,11 +190,11 @@ def _by_row_group(
         yield int(group_rows[group]), list(members), {name: column.to_numpy() for name, column in columns.items()}
 
 
-def _groups(file: pq.ParquetFile, first_rows: Sequence[int]) -> tuple[np.ndarray, np.ndarray]:
+def _groups(file: pq.ParquetFile, header: ShardHeader) -> tuple[np.ndarray, np.ndarray]:
     """Return the first row of each row group, followed by the number of all rows; and each video's row group."""
     sizes = [file.metadata.row_group(group).num_rows for group in range(file.num_row_groups)]
     group_rows = np.cumsum([0, *sizes])
-    return group_rows, np.searchsorted(group_rows, first_rows[:-1], side="right") - 1
+    return group_rows, np.searchsorted(group_rows, header.first_rows[:-1], side="right") - 1
 
 
 @contextlib.contextmanager
@@ -249,7 +247,7 @@ def _rows(header: ShardHeader, videos: Sequence[VideoFeatures]) -> pa.Table:
         **{name: [video.quality[name] for video in videos] for name in header.family.quality},
     }
     schema = _schema(header)
-    # Cast beforehand, because NumPy rounds to nearest.
+    # NumPy does the conversion, because it rounds to nearest.
     vectors = np.concatenate([video.vectors for video in videos]).astype(header.dtype, copy=False)
     flat = pa.array(vectors.ravel())
     vector = pa.FixedSizeListArray.from_arrays(flat, type=schema.field("vector").type)

@@ -1,12 +1,11 @@
-"""Features of videos on disk or object storage: the index of what is done, and the numbers themselves.
+"""Features of videos on disk or object storage, and the index of the videos that have them.
 
     STORE/features/<family>/<key>/family.json                   the family's settings, in plain JSON
     STORE/features/<family>/<key>/shard-<time>-<random>.parquet or .h5
 
-Shards never change. If several hold the same video, the one whose name sorts last is valid, whichever bytes of the
-video they were made from; `storage.files.parts` explains why that is the newest one. Two shards whose names differ in
-the suffix alone hold the same features. Other programs get the same view of Parquet shards by the same rule, for
-instance DuckDB:
+Shards never change. If several hold the same video, even made from different files, the one whose name sorts last is
+valid; `storage.files.parts` explains why that is the newest one. Two shards whose names differ only in the suffix hold
+the same features. Other programs get the same view of Parquet shards by the same rule, for instance DuckDB:
 
     SELECT * FROM read_parquet('.../shard-*.parquet', filename = true)
     QUALIFY filename = max(filename) OVER (PARTITION BY video_id)
@@ -31,6 +30,7 @@ from storage.shards.features import VideoFeatures
 from storage.shards.formats import SUFFIXES, FormatName, format_named, format_of
 from storage.shards.header import Dtype, ShardHeader, VideoEntry, read_header, read_videos
 
+DESCRIPTION = "family.json"
 _WHOLE_NUMBERS = "faces"  # boxes in pixels: float16 would move those beyond 2048 by a pixel
 
 
@@ -63,7 +63,8 @@ class FeatureStore:
     """Cached features of every family, in one store folder.
 
     Any number of processes may write and read at once. The store remembers the headers that it has read, so that the
-    next query costs only a listing of the folder and the headers of newer shards.
+    next query costs only a listing of the folder and the headers of newer shards. All methods raise StoreError if the
+    operating system refuses, or if a shard is damaged, too new or in the wrong folder.
 
     Args:
         root: the store's folder, local or on object storage. It need not exist before the first write.
@@ -103,7 +104,6 @@ class FeatureStore:
         Raises:
             ValueError: there are no videos, one does not belong to the family, occurs twice, or holds a number that is
                 too large for float16.
-            StoreError: the operating system refused, or the folder belongs to other settings.
         """
         dtype: Dtype = "float32" if family.name == _WHOLE_NUMBERS else self._dtype
         videos = [video.rounded(dtype) for video in videos]
@@ -117,30 +117,12 @@ class FeatureStore:
         return path.stem.removeprefix("shard-")
 
     def done(self, family: Family) -> dict[str, str]:
-        """Find which videos have features, from the headers of the committed shards alone.
-
-        Returns:
-            video_id -> SHA-256 of the file that the features were made from.
-
-        Raises:
-            StoreError: a shard is damaged, too new, or in the wrong folder.
-        """
+        """Return the videos that have features: video_id -> SHA-256 of the file that the features were made from."""
         with self._lock:
             return dict(self._index(family).sha256_of)
 
     def has(self, family: Family, videos: Mapping[str, str]) -> set[str]:
-        """Find which of these videos have features made from exactly these files.
-
-        Args:
-            family: the family of the features.
-            videos: video_id -> SHA-256 of the file's bytes.
-
-        Returns:
-            The ids of these videos.
-
-        Raises:
-            StoreError: as `done`.
-        """
+        """Return the ids of those videos (video_id -> SHA-256 of the file) that have features of exactly this file."""
         with self._lock:
             known = self._index(family).sha256_of
             return {video_id for video_id, sha256 in videos.items() if known.get(video_id) == sha256}
@@ -161,9 +143,6 @@ class FeatureStore:
         Yields:
             Videos in the store's order: by shard, oldest first. Few of them are in memory at a time. Their arrays are
             read-only.
-
-        Raises:
-            StoreError: a shard is damaged, too new, or in the wrong folder.
         """
         with self._lock:
             known = self._indexes.get(self.folder(family)) if as_known else None
@@ -185,12 +164,8 @@ class FeatureStore:
                 left = {video_id: shard_of[video_id] for video_id in left if video_id in shard_of}
 
     def families(self) -> list[Family]:
-        """Return the families in the store, sorted by name and key.
-
-        Raises:
-            StoreError: a family's description is damaged or too new.
-        """
-        paths = self._features.glob("*/*/family.json")
+        """Return the families in the store, sorted by name and key."""
+        paths = self._features.glob(f"*/*/{DESCRIPTION}")
         families = [read_family(path) for path in paths if not path.parent.name.startswith(".")]
         return sorted(families, key=lambda family: (family.name, family.key))
 
@@ -199,7 +174,7 @@ class FeatureStore:
         return list_parts(self.folder(family), "shard", SUFFIXES)
 
     def shard_of(self, family: Family) -> dict[str, StorePath]:
-        """Return, for each video, the shard that holds its valid rows. Raises as `done` does."""
+        """Return, for each video, the shard that holds its valid rows."""
         with self._lock:
             return dict(self._index(family).shard_of)
 
@@ -208,15 +183,11 @@ class FeatureStore:
         return self._features / family.name / family.key
 
     def describe(self, family: Family) -> None:
-        """Write the description of a family unless there is one.
-
-        Raises:
-            StoreError: the existing one is damaged or describes another family, or the operating system refused.
-        """
-        path = self.folder(family) / "family.json"
+        """Write the description of a family if there is none. Raises StoreError if there is one of another family."""
+        path = self.folder(family) / DESCRIPTION
         if path.exists():
             if read_family(path) != family:
-                raise StoreError(f"{path} describes other features than its folder's name says: move the folder away")
+                raise StoreError(f"{path} describes other features than its folder's name: move the folder away")
             return
         with commit_file(path) as temporary:
             text = json.dumps({"key": family.key, **family.to_dict()}, indent=2, ensure_ascii=False)
@@ -244,7 +215,7 @@ def _header(shard: StorePath) -> ShardHeader:
 
 
 def read_family(path: StorePath) -> Family:
-    """Read a family.json. Raises StoreError if it is damaged or too new."""
+    """Read a description of a family. Raises StoreError if it is damaged or too new."""
     try:
         values = json.loads(path.read_text(encoding="utf-8"))
         key = values.pop("key")

@@ -1,1 +1,1 @@
-"""Failures and scores: tables that only grow."""
+"""Append-only tables: failures, scores, and the files seen last."""

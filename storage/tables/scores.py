@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import dataclasses
 import math
 from collections.abc import Iterable, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field, fields
 from datetime import UTC, datetime
 from typing import Any
 
@@ -23,14 +22,31 @@ _FIVE = pa.list_(pa.field("element", pa.float32(), nullable=False), TRAIT_COUNT)
 
 
 @dataclass(frozen=True, slots=True)
+class Fact:
+    """What a quality fact of a score means: its description, its unit, and its bounds, None for no bound."""
+
+    description: str
+    unit: str
+    minimum: float = 0
+    maximum: float | None = None
+
+
+def _optional(fact: Fact) -> Any:
+    """Declare a fact that older scores lack."""
+    return field(default=None, metadata={"fact": fact})
+
+
+@dataclass(frozen=True, slots=True)
 class Score:
     """A model's prediction for one video.
+
+    Each field with a `Fact` is a quality fact, which states its own meaning; shares and seconds are stored as float32.
+    All but `face_coverage` are None if unknown.
 
     Args:
         video_id: POSIX path of the file relative to the videos folder, with its extension.
         video_sha256: SHA-256 of the file's bytes, in hex.
         traits: five finite numbers in the trait order; stored as float32.
-        face_coverage: share of frames with the main person's face, 0 to 1; stored as float32.
         static_tokens: number of static tokens that the model saw.
         dynamic_tokens: number of dynamic tokens that the model saw.
         static_key: key of the static features' family.
@@ -40,14 +56,6 @@ class Score:
         low: lower bounds of the traits' intervals, stored as float32; None if the model has no calibration.
         high: upper bounds, likewise.
         scored_at: start of the run that computed the score, stored to the second; None in scores older than this field.
-        face_gaps, longest_gap_s: how often the main person's face was lost, and the longest such gap in seconds.
-        people: number of faces seen together.
-        others_share: share of frames with another person's face, 0 to 1.
-        confirmed_share: share of the main person's pictures that a second detector also recognised as a face, 0 to 1.
-        decoded_share: share of the promised video that could be decoded, 0 to 1.
-        repeated_share: share of grid frames that repeat the one before, 0 to 1.
-            These seven are None if unknown; shares and seconds are stored as float32.
-        face_check: the second detector, such as "yunet"; None in scores older than this field.
 
     Raises:
         ValueError: the number of traits or bounds is not five, only one bound is given, or a number is not finite.
@@ -56,7 +64,9 @@ class Score:
     video_id: str
     video_sha256: str
     traits: tuple[float, ...]
-    face_coverage: float
+    face_coverage: float = field(
+        metadata={"fact": Fact("Share of frames in which the main person's face was detected", "1", maximum=1)}
+    )
     static_tokens: int
     dynamic_tokens: int
     static_key: str
@@ -66,14 +76,47 @@ class Score:
     low: tuple[float, ...] | None = None
     high: tuple[float, ...] | None = None
     scored_at: datetime | None = None
-    face_gaps: int | None = None
-    longest_gap_s: float | None = None
-    people: int | None = None
-    others_share: float | None = None
-    confirmed_share: float | None = None
-    decoded_share: float | None = None
-    repeated_share: float | None = None
-    face_check: str | None = None
+    face_gaps: int | None = _optional(
+        Fact("Runs of frames without the main person's face, including those at either end", "count")
+    )
+    longest_gap_s: float | None = _optional(
+        Fact("Duration of the longest run of frames without the main person's face", "s")
+    )
+    people: int | None = _optional(
+        Fact(
+            "Faces that appear together in at least 5 % of the frames; people who appear one after the other count as "
+            "one",
+            "count",
+            minimum=1,
+        )
+    )
+    others_share: float | None = _optional(
+        Fact("Share of frames in which somebody else's face was detected", "1", maximum=1)
+    )
+    confirmed_share: float | None = _optional(
+        Fact(
+            "Share of up to 16 pictures of the main person's face that a second, independent detector also recognised "
+            "as a face",
+            "1",
+            maximum=1,
+        )
+    )
+    decoded_share: float | None = _optional(
+        Fact(
+            "Decoded share of the frames that the file promises, or of its duration; empty if it promises neither; "
+            "frames before the first key frame do not count",
+            "1",
+            maximum=1,
+        )
+    )
+    repeated_share: float | None = _optional(
+        Fact(
+            "Share of frames that repeat the one before because the file has no newer one: about 1 - frames per second "
+            "/ 25 for slow sources, more if pictures are held; motion then comes in jumps",
+            "1",
+            maximum=1,
+        )
+    )
 
     @property
     def features(self) -> str:
@@ -113,14 +156,15 @@ _ARROW_TYPES: dict[Any, pa.DataType] = {
 }
 
 
-def _column(field: dataclasses.Field[Any]) -> pa.Field[Any]:
-    kind = str(field.type)
-    return pa.field(field.name, _ARROW_TYPES[kind.removesuffix(" | None")], nullable=kind.endswith(" | None"))
+def _column(name: str, kind: str) -> pa.Field[Any]:
+    return pa.field(name, _ARROW_TYPES[kind.removesuffix(" | None")], nullable=kind.endswith(" | None"))
 
 
-SCORE_SCHEMA = pa.schema([_column(field) for field in dataclasses.fields(Score)])
-_COUNTS = [field.name for field in SCORE_SCHEMA if field.type == pa.int32()]
-_FLOATS = [field.name for field in SCORE_SCHEMA if field.type == pa.float32()]
+SCORE_SCHEMA = pa.schema([_column(part.name, str(part.type)) for part in fields(Score)])
+_COUNTS = [column.name for column in SCORE_SCHEMA if column.type == pa.int32()]
+_FLOATS = [column.name for column in SCORE_SCHEMA if column.type == pa.float32()]
+QUALITY_FACTS: dict[str, Fact] = {part.name: part.metadata["fact"] for part in fields(Score) if part.metadata}
+"""The quality facts of a score, by name, in the order of the columns of an export."""
 
 
 class ScoreStore:

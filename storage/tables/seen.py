@@ -1,7 +1,7 @@
 """The digest of each video's file when a run last looked at it, in STORE/seen/.
 
-Features and refusals outlive the files that they belong to. A file can change and later be changed back without
-anything being extracted; only this table tells which features and refusals belong to the present file.
+Features and refusals outlive the files that they belong to. A file can change, and change back later, without being
+extracted; only this table tells which features and refusals belong to the present file.
 """
 
 from __future__ import annotations

@@ -80,8 +80,8 @@ def latest_rows(
         StoreError: as `read_rows`.
     """
     newest_first = list_parts(folder, prefix, {SUFFIX})[::-1]
-    # Neither the footer's statistics nor a single column will do: only a whole part can be checked, and on an unchecked
-    # damaged part pyarrow can crash or use up all memory.
+    # Read whole parts rather than the footer's statistics or one column: only a whole part can be checked, and pyarrow
+    # can crash or exhaust the memory on a damaged one.
     firsts = in_order(lambda path: pc.min(read_part(path, schema, check).column(0)).as_py(), newest_first)
     found = zip(newest_first, firsts, strict=True)
     parts = [_sorted_rows(path, schema, first) for path, first in found if first is not None]
@@ -145,10 +145,10 @@ def _sorted_rows(path: StorePath, schema: pa.Schema, first: str) -> Iterator[tup
 
 @contextlib.contextmanager
 def _open(path: StorePath, schema: pa.Schema) -> Iterator[pq.ParquetFile]:
-    """Open a part after checking that its metadata is what this program writes.
+    """Open a part after checking its metadata.
 
-    The check comes before any row is read: if one flipped bit makes a list of 5 numbers one of 300 million, pyarrow
-    allocates them all.
+    The check comes before any row is read, because pyarrow allocates any length that the metadata states: one flipped
+    bit can turn a list of 5 numbers into one of 300 million.
     """
     try:
         source = fetched(path)

@@ -104,7 +104,7 @@ def main() -> None:
         config = load_config(flags=flags)
         families = families_of(config)
         labels = fill_store(config, families, options.clips, tokens)
-        videos = known_videos(config, families)
+        videos = known_videos(config.store.path, families)
         config = load_config(flags=flags | {"labels": labels}, assignments=["train.epochs=1"])
         first = train.fn(config, videos)
         score.fn(config, videos, first)

@@ -165,8 +165,10 @@ class Bench:
     def __init__(self, folder: Path, clips: int) -> None:
         self._clips = clips
         self.config, self.families, self.names = fill_store(folder, clips)
-        self.memory = ClipsInMemory([clip.tokens for clip in read_clips(self.config, self.families, self.names)])
-        self.stored = StoredClips(self.config, self.families, self.names)
+        self.memory = ClipsInMemory(
+            [clip.tokens for clip in read_clips(self.config.store.path, self.families, self.names)]
+        )
+        self.stored = StoredClips(self.config.store.path, self.families, self.names)
         self.labels = np.random.default_rng(0).random((clips, 5)).astype(np.float32)
         self.stepper = Stepper(
             lambda: CompletePersonalityModel(STATIC[1], DYNAMIC[1]), TrainSettings(batch_size=BATCH), self.labels
@@ -205,7 +207,7 @@ class Bench:
         }
         if self.torch_step:
             found["step: PyTorch"] = self.steps(self.torch_step)
-        stored = (clip.tokens for clip in read_clips(self.config, self.families, self.names))
+        stored = (clip.tokens for clip in read_clips(self.config.store.path, self.families, self.names))
         found |= {
             "score: floor": EPOCH_CLIPS * products(False) / rate,
             "score, clips in memory": seconds(lambda: predict(model, self.memory.read(np.arange(self._clips)))) * whole,

@@ -97,8 +97,8 @@ def seconds_to_hand_out(shards: int, scratch: Path, **settings: object) -> float
         "families_of": lambda _: FAMILIES,
         "Extractor": lambda _config, _families, confirm: DrawingExtractor(order, confirm),
         "worker_maker": lambda *_: partial(draw_worker, order),
-        "work_off": timed(extract_flow.work_off),
-        "hand_out": timed(extract_flow.hand_out),
+        "extract_locally": timed(extract_flow.extract_locally),
+        "extract_in_workers": timed(extract_flow.extract_in_workers),
     }
     before = {name: getattr(extract_flow, name) for name in names}
     for name, value in names.items():

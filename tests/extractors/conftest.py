@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 from fractions import Fraction
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import av
 import numpy as np
@@ -14,6 +14,12 @@ import pytest
 from extractors.faces.detector import FaceDetector
 from extractors.faces.settings import FaceModels
 from extractors.video.grid import grid_frames
+
+if TYPE_CHECKING:
+    import keras
+
+    from extractors.dynamic.extractor import DynamicFeatureExtractor
+    from extractors.static.extractor import StaticFeatureExtractor
 
 BITS = 9
 BLOCK_PX = 16
@@ -92,10 +98,40 @@ def drawing(tmp_path: Path) -> Drawing:
     return Drawing(tmp_path)
 
 
+@pytest.fixture(scope="session")
+def draw_in() -> type[Drawing]:
+    """For videos that many tests share: `draw_in(folder).write(...)`."""
+    return Drawing
+
+
 @pytest.fixture(scope="module")
 def detector(face_models: FaceModels) -> Iterator[FaceDetector]:
     with FaceDetector(face_models) as detector:
         yield detector
+
+
+@pytest.fixture(scope="session")
+def i3d_extractor() -> DynamicFeatureExtractor:
+    """I3D with random weights of seed 3, built once for all tests; they put back what they change."""
+    from extractors.dynamic.extractor import DynamicFeatureExtractor
+
+    return DynamicFeatureExtractor("random", seed=3)
+
+
+@pytest.fixture(scope="session")
+def i3d_with_head() -> keras.Model:
+    """I3D with the classification head, built once for all tests; they may load any weights."""
+    from extractors.dynamic.i3d import CLASSES, build_i3d
+
+    return build_i3d(classes=CLASSES)
+
+
+@pytest.fixture(scope="session")
+def resnet_extractor() -> StaticFeatureExtractor:
+    """ResNet-50 with random weights of seed 3, built once for all tests; they put back what they change."""
+    from extractors.static.extractor import StaticFeatureExtractor
+
+    return StaticFeatureExtractor("random", seed=3)
 
 
 @pytest.fixture(scope="session")

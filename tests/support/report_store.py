@@ -35,10 +35,26 @@ class ReportStore:
     model: ModelReference
 
 
-def make_report_store(folder: Path) -> ReportStore:
-    """Draw 80 clips of 40 people, train on them, evaluate, and score them together with the two strange names."""
-    labels, groups = draw_store(folder, people=40, clips_each=2)
-    flags = {"labels": labels, "store.path": folder / "store"}
+def make_report_store(folder: Path) -> None:
+    """Draw 40 clips of 20 people, train on them, evaluate, and score them together with the two strange names."""
+    _, groups = draw_store(folder, people=20, clips_each=2)
+    config = _config(folder)
+    families = families_of(config)
+    _add_strange(folder / "strange", config, families)
+    videos = known_videos(config.store.path, families)
+    score.fn(config, videos, train.fn(config, videos))
+    evaluate_clips(config, groups, labels_only=False)
+
+
+def open_report_store(folder: Path) -> ReportStore:
+    """The store that `make_report_store` has made in this folder, or in one of which this is a copy."""
+    config = _config(folder)
+    families = families_of(config)
+    return ReportStore(config, families, known_videos(config.store.path, families), ModelReference("traits", "1"))
+
+
+def _config(folder: Path) -> RunConfig:
+    flags = {"labels": folder / "labels.csv", "store.path": folder / "store"}
     settings = ("weights=random", "train.epochs=2", "uncertainty.calibration_fraction=0.4")
     quick = (
         "evaluate.seeds=1",
@@ -46,14 +62,7 @@ def make_report_store(folder: Path) -> ReportStore:
         "evaluate.draws=100",
         "evaluate.only=[mean, ridge_static, token_form]",
     )
-    config = load_config(flags=flags, assignments=(*settings, *quick))
-    families = families_of(config)
-    _add_strange(folder / "strange", config, families)
-    videos = known_videos(config, families)
-    model = train.fn(config, videos)
-    score.fn(config, videos, model)
-    evaluate_clips(config, groups, labels_only=False)
-    return ReportStore(config, families, videos, model)
+    return load_config(flags=flags, assignments=(*settings, *quick))
 
 
 def _add_strange(folder: Path, config: RunConfig, families: Families) -> None:

@@ -25,11 +25,11 @@ HOLD_JSON = [
     *("metadata of a model", "alias of a model", "own asset"),
 ]
 SETTINGS = settings(
-    max_examples=200,
     deadline=None,
     derandomize=True,
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow, HealthCheck.data_too_large],
 )
+EXAMPLES = pytest.mark.parametrize("examples", [50, pytest.param(500, marks=pytest.mark.slow)])
 
 
 @pytest.fixture(scope="module")
@@ -49,11 +49,12 @@ def test_good_files_are_read(parsers, tmp_path, name):
     assert "" in good
 
 
+@EXAMPLES
 @pytest.mark.parametrize("name", NAMES)
-def test_changed_bytes_are_read_or_refused_in_one_line(parsers, tmp_path, name):
+def test_changed_bytes_are_read_or_refused_in_one_line(parsers, tmp_path, name, examples):
     parser = parsers[name]
 
-    @SETTINGS
+    @settings(SETTINGS, max_examples=examples)
     @given(changed_bytes(parser.seeds))
     def check(data: bytes) -> None:
         parser.try_on(tmp_path, data)
@@ -61,11 +62,12 @@ def test_changed_bytes_are_read_or_refused_in_one_line(parsers, tmp_path, name):
     check()
 
 
+@EXAMPLES
 @pytest.mark.parametrize("name", HOLD_JSON)
-def test_changed_contents_under_right_checksums_are_read_or_refused_in_one_line(parsers, tmp_path, name):
+def test_changed_contents_under_right_checksums_are_read_or_refused_in_one_line(parsers, tmp_path, name, examples):
     parser = parsers[name]
 
-    @SETTINGS
+    @settings(SETTINGS, max_examples=examples)
     @given(st.sampled_from(parser.trees).flatmap(changed_tree))
     def check(tree: object) -> None:
         parser.try_on(tmp_path, parser.seal(tree))

@@ -77,7 +77,7 @@ def test_refused_video_is_logged_and_listed_and_its_store_verified(tmp_path, s3_
 
 
 def test_mistakes_are_one_line(s3_server, s3_folder, traitline):
-    one_line(traitline("store", "ls", "--store", s3_folder, **s3_server), s3_folder, "there is no store")
+    one_line(traitline("store", "ls", "--store", s3_folder, **s3_server), s3_folder)
     one_line(traitline("store", "ls", "--store", "s3://nobody/store", **s3_server), "s3://nobody", "NoSuchBucket")
     nowhere = {**s3_server, "AWS_ENDPOINT_URL": "http://127.0.0.1:9"}
     one_line(traitline("store", "verify", "--store", s3_folder, **nowhere), "127.0.0.1:9", "AWS_ENDPOINT_URL")

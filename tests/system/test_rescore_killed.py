@@ -35,7 +35,7 @@ def test_nothing_is_lost_or_doubled(tmp_path):
     config = load_config(
         flags={"weights": "random", "store.path": tmp_path / "store", "labels": labels}, assignments=["train.epochs=1"]
     )
-    videos = known_videos(config, families_of(config))
+    videos = known_videos(config.store.path, families_of(config))
     model = train.fn(config, videos)
     folder = tmp_path / "store" / "scores" / model.name / model.version
     scores = ScoreStore(tmp_path / "store")

@@ -1,4 +1,4 @@
-"""The commands `traitline assets ...`: the files that are needed but not carried along. The work is in `extractors`."""
+"""The commands `traitline assets ...`: weights and other files that are not part of the package."""
 
 from __future__ import annotations
 
@@ -21,18 +21,20 @@ from flows.cli.output import show_table, size
 from flows.session import console
 from storage.files.commit import check_writable, commit_file
 
-assets_app = typer.Typer(no_args_is_help=True, help="Detector and network weights: look at them, fetch and carry them.")
+assets_app = typer.Typer(
+    no_args_is_help=True, help="List, fetch, verify and bundle the detector and the network weights."
+)
 
-NAMES = Annotated[list[str] | None, typer.Argument(metavar="[NAME]...", help="Names of assets; all without one.")]
+NAMES = Annotated[list[str] | None, typer.Argument(metavar="[NAME]...", help="Names of assets; by default all.")]
 FOLDER = Annotated[
     Path | None,
-    typer.Option(help="Folder with the assets' folders, in place of the usual ones; as in the setting `assets`."),
+    typer.Option(help="Folder with the assets' folders, instead of the usual places; as in the setting `assets`."),
 ]
 
 
 @assets_app.command("list", epilog="Example: `traitline assets list`")
 def list_assets(folder: FOLDER = None) -> None:
-    """List the assets with their licences, and where each was found."""
+    """List the assets with their licences and places."""
     with plain_command():
         table = Table("name", "version", "for", "size", "licence", "found", "what it is")
         known = catalog.select([])
@@ -48,7 +50,7 @@ def list_assets(folder: FOLDER = None) -> None:
 
 @assets_app.command(epilog="Example: `traitline assets fetch face_detector`")
 def fetch(names: NAMES = None) -> None:
-    """Download the assets that are not on this machine; interrupted downloads resume."""
+    """Download missing assets; interrupted downloads resume."""
     with plain_command():
         faults = []
         for asset in catalog.select(names if names is not None else []):
@@ -66,7 +68,7 @@ def fetch(names: NAMES = None) -> None:
 
 @assets_app.command(epilog="Example: `traitline assets verify`")
 def verify(names: NAMES = None, folder: FOLDER = None) -> None:
-    """Read every byte of the assets; the exit status is 1 if one is damaged or missing."""
+    """Check every byte of the assets; the exit status is 1 if one is damaged or missing."""
     with plain_command():
         sound = damaged = 0
         missing = []
@@ -105,9 +107,9 @@ def bundle(
 
 @assets_app.command(cls=CommandOnFiles, epilog="Example: `traitline assets unpack assets.tar`")
 def unpack(
-    bundle: Annotated[Path, typer.Argument(help="What `traitline assets bundle` wrote.")], folder: FOLDER = None
+    bundle: Annotated[Path, typer.Argument(help="Archive that `traitline assets bundle` wrote.")], folder: FOLDER = None
 ) -> None:
-    """Unpack a bundle into the folder that TRAITLINE_ASSETS names, otherwise into the user's cache."""
+    """Unpack a bundle into the folder that TRAITLINE_ASSETS names, or else into the user's cache."""
     with plain_command():
         _, goal = catalog.places(folder)[0]
         with _progress() as on_bytes:
@@ -126,14 +128,14 @@ def _chosen(names: list[str] | None, folder: Path | None) -> list[Asset]:
 
 @contextmanager
 def _progress() -> Iterator[OnBytes]:
-    """A bar for each file that moves, with its size and the time left."""
+    """Show a bar for each file in transfer, with its size and the time left."""
     columns = (TextColumn("{task.description}"), BarColumn(bar_width=30), DownloadColumn(), TransferSpeedColumn())
     progress = Progress(*columns, TimeRemainingColumn(), console=console.console)
     tasks = {}
 
     def on_bytes(file: AssetFile, done: int) -> None:
         if file not in tasks:
-            progress.start()  # only now: without a terminal, even a bar that was never drawn leaves an empty line
+            progress.start()  # not before: without a terminal, even an unused bar leaves an empty line
             tasks[file] = progress.add_task(file.name, total=file.size)
         progress.update(tasks[file], completed=done)
 

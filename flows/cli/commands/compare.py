@@ -26,18 +26,16 @@ if TYPE_CHECKING:
 
 def compare(
     networks: Annotated[list[str] | None, typer.Argument(help=f"Which: {', '.join(ENTRIES)}; by default all.")] = None,
-    layers: Annotated[bool, typer.Option("--layers", help="Also list every layer of each.")] = False,
-    measure: Annotated[
-        bool, typer.Option(help="Time them, and take their memory, each in a process of its own.")
-    ] = True,
+    layers: Annotated[bool, typer.Option("--layers", help="Also list every layer.")] = False,
+    measure: Annotated[bool, typer.Option(help="Measure time and memory, each network in its own process.")] = True,
     out: Annotated[
-        Path | None, typer.Option(help="Folder for pictures and compare.json; without it, none are kept.")
+        Path | None, typer.Option(help="Folder for pictures and compare.json; by default none are kept.")
     ] = None,
     picture: PICTURE = Picture.png,
 ) -> None:
     """Compare the networks: parameters, work, time, memory, and how they are wired."""
     with plain_command():
-        console.silence_libraries(Path(os.devnull))  # TensorFlow greets in five lines
+        console.silence_libraries(Path(os.devnull))  # TensorFlow prints five lines
         chosen = list(dict.fromkeys(networks or ENTRIES))
         unknown = [name for name in chosen if name not in ENTRIES]
         if unknown:

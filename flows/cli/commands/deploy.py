@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import socket
-from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -24,15 +23,17 @@ if TYPE_CHECKING:
 
 FILE = Annotated[
     Path | None,
-    typer.Option("--file", help="Deployments in place of the program's own: a changed copy of its prefect.yaml."),
+    typer.Option("--file", help="Deployments to use instead of the built-in ones: a changed copy of prefect.yaml."),
 ]
 SETTINGS = Annotated[
     Path | None,
-    typer.Option("--config", "-c", help="Settings file in YAML that runs read, at the same path where they run."),
+    typer.Option("--config", "-c", help="Settings file in YAML for the runs, at this path on every worker."),
 ]
-CRON = Annotated[str | None, typer.Option(help="When `nightly` runs, as in '0 2 * * *'.")]
-TIMEZONE = Annotated[str | None, typer.Option(help="Time zone of --cron, as in Europe/Berlin; without one, UTC.")]
-GPU_SLOTS = Annotated[int, typer.Option(min=1, help="Runs that use GPUs at a time: the GPUs of all workers (count).")]
+CRON = Annotated[str | None, typer.Option(help="Schedule of `nightly`, as in '0 2 * * *'.")]
+TIMEZONE = Annotated[str | None, typer.Option(help="Time zone of --cron, as in Europe/Berlin; by default UTC.")]
+GPU_SLOTS = Annotated[
+    int, typer.Option(min=1, help="Runs that may use GPUs at a time: the GPUs of all workers (count).")
+]
 
 
 def deploy(
@@ -41,26 +42,26 @@ def deploy(
     timezone: TIMEZONE = None,
     gpu_slots: GPU_SLOTS = 1,
     kind: Annotated[
-        Literal["process", "docker"], typer.Option("--type", help="What the workers start: processes or containers.")
+        Literal["process", "docker"], typer.Option("--type", help="Whether workers start processes or containers.")
     ] = "process",
     image: Annotated[str, typer.Option(help="Image of containers.")] = "traitline:cpu",
     volumes: Annotated[
-        list[str] | None, typer.Option("--volume", metavar="HOST:CONTAINER", help="Folder that containers see.")
+        list[str] | None, typer.Option("--volume", metavar="HOST:CONTAINER", help="Folder to mount in containers.")
     ] = None,
     file: FILE = None,
 ) -> None:
-    """Put the deployments extract, train, rescore, export and nightly on Prefect's server, which PREFECT_API_URL names.
+    """Create or update the deployments extract, train, rescore, export and nightly on the server at PREFECT_API_URL.
 
-    Makes the work pool, `traitline` or `traitline-docker`, the slots for GPUs, and the watch for crashed runs too.
-    Repeat it after each change: existing deployments are updated. Then start workers, `traitline worker --gpu 0` for
-    each GPU.
+    Also creates the work pool, `traitline` or `traitline-docker`, the slots for GPUs, and an automation that marks
+    crashed runs. Repeat it after each change. Then start workers, such as `traitline worker --gpu 0`, one for each GPU.
     """
     with plain_command():
+        _check(config, cron, timezone)
         check_server()
         from flows.scheduling.deployments import server_address
 
-        entries = _entries(file, config, cron, timezone)
         api = server_address()
+        entries = _entries(file, config, cron, timezone)
         if kind == "docker":
             entries = [_in_containers(entry, image, volumes) for entry in entries]
         _put_on_server(api, entries, kind, gpu_slots)
@@ -71,15 +72,16 @@ def serve(
     cron: CRON = None,
     timezone: TIMEZONE = None,
     gpu_slots: GPU_SLOTS = 1,
-    limit: Annotated[int, typer.Option(min=1, help="Runs at a time (count).")] = 1,
+    limit: Annotated[int, typer.Option(min=1, help="Maximum number of concurrent runs (count).")] = 1,
     file: FILE = None,
 ) -> None:
-    """Run the deployments on this machine, as scheduled or as asked, until stopped: `deploy` and `worker` in one.
+    """Serve the deployments on this machine, on schedule or on demand, until stopped: `deploy` and `worker` in one.
 
-    Without a PREFECT_API_URL it has a server of its own, with Prefect's pages, for as long as it goes on. Ctrl-C and
-    SIGTERM stop the runs at hand too: whole shards are kept, and the next run goes on from there.
+    Without a PREFECT_API_URL it starts a temporary server, with Prefect's pages. Ctrl-C and SIGTERM also stop the
+    current runs: finished shards are kept, and the next run continues from there.
     """
     with plain_command():
+        _check(config, cron, timezone)
         check_server()
         entries = _entries(file, config, cron, timezone)
         pool, *others = sorted({entry.work_pool.name for entry in entries})
@@ -95,7 +97,7 @@ def serve(
 
 
 def _put_on_server(api: str, entries: list[Entry], kind: str, gpu_slots: int) -> None:
-    from flows.scheduling.deployments import build, make_pool, make_watch, server_at
+    from flows.scheduling.deployments import build, make_crash_automation, make_pool, server_at
     from flows.scheduling.gpu_slots import make_slots
 
     deployments = [build(entry) for entry in entries]
@@ -105,30 +107,32 @@ def _put_on_server(api: str, entries: list[Entry], kind: str, gpu_slots: int) ->
             console.say(f"work pool {name} ({kind})")
         make_slots(gpu_slots)
         console.say(f"GPU slots: {gpu_slots}")
-        make_watch(_heartbeat_s(entries))
+        make_crash_automation(_heartbeat_s(entries))
         for deployment in deployments:
             deployment.apply()
             console.say(f"deployment {deployment.full_name}{_when(deployment)}")
 
 
-def _entries(file: Path | None, config: Path | None, cron: str | None, timezone: str | None) -> list[Entry]:
-    from flows.scheduling.deployments import read_entries
-
+def _check(config: Path | None, cron: str | None, timezone: str | None) -> None:
     if config is not None:
         load_config(config)  # report a mistake in it now, not at run time
     if timezone is not None and cron is None:
         raise UserError("--timezone belongs to --cron; give both")
-    return list(_changed(read_entries(file), config, cron, timezone))
 
 
-def _changed(entries: list[Entry], config: Path | None, cron: str | None, timezone: str | None) -> Iterator[Entry]:
-    for entry in entries:
+def _entries(file: Path | None, config: Path | None, cron: str | None, timezone: str | None) -> list[Entry]:
+    """Read the deployments, and apply the options to them."""
+    from flows.scheduling.deployments import read_entries
+
+    entries = []
+    for entry in read_entries(file):
         changes: dict[str, Any] = {}
         if config is not None:
             changes["parameters"] = {**entry.parameters, "settings": str(config.absolute())}
         if cron is not None and entry.name == "nightly":
             changes["schedules"] = ({"cron": cron, "timezone": timezone if timezone is not None else "UTC"},)
-        yield entry.model_copy(update=changes)
+        entries.append(entry.model_copy(update=changes))
+    return entries
 
 
 def _in_containers(entry: Entry, image: str, volumes: list[str] | None) -> Entry:
@@ -138,7 +142,7 @@ def _in_containers(entry: Entry, image: str, volumes: list[str] | None) -> Entry
 
 
 def _heartbeat_s(entries: list[Entry]) -> int:
-    """The longest time between two signs of life that any deployment asks for."""
+    """Return the longest heartbeat interval of any deployment, in seconds."""
     name = "PREFECT_FLOWS_HEARTBEAT_FREQUENCY"
     return max(int(entry.work_pool.job_variables.get("env", {}).get(name, 180)) for entry in entries)
 
@@ -156,17 +160,17 @@ def _in_words(schedule: Any) -> str:
 def worker(
     gpu: Annotated[
         str | None,
-        typer.Option(metavar="N", help="The one GPU that its runs see; without this, they see all."),
+        typer.Option(metavar="N", help="The only GPU that its runs see; by default they see all."),
     ] = None,
-    limit: Annotated[int, typer.Option(min=1, help="Runs at a time (count).")] = 1,
-    pool: Annotated[str, typer.Option(help="Work pool, as `traitline deploy` has made it.")] = "traitline",
+    limit: Annotated[int, typer.Option(min=1, help="Maximum number of concurrent runs (count).")] = 1,
+    pool: Annotated[str, typer.Option(help="Work pool, created by `traitline deploy`.")] = "traitline",
     healthcheck: Annotated[
-        bool, typer.Option("--healthcheck", help="Answer on port 8080 (/health) whether it still asks for work.")
+        bool, typer.Option("--healthcheck", help="Report on port 8080 (/health) whether it still polls for work.")
     ] = False,
 ) -> None:
-    """Take runs from a work pool of Prefect's server, which PREFECT_API_URL names, until stopped; start one per GPU.
+    """Execute runs of a work pool of the server at PREFECT_API_URL until stopped; start one worker per GPU.
 
-    SIGTERM and Ctrl-C stop the run at hand within half a minute: its whole shards are kept, and the next run goes on
+    SIGTERM and Ctrl-C stop the current run within half a minute: finished shards are kept, and the next run continues
     from there.
     """
     with plain_command():
@@ -180,7 +184,7 @@ def worker(
             try:
                 kind = client.read_work_pool(pool).type
             except ObjectNotFound as error:
-                raise UserError(f"there is no work pool {pool}; make it with `traitline deploy`") from error
+                raise UserError(f"there is no work pool {pool}; create it with `traitline deploy`") from error
         options, environment = [], dict(os.environ)
         if gpu is not None:
             environment["CUDA_VISIBLE_DEVICES"] = gpu

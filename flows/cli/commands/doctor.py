@@ -1,4 +1,4 @@
-"""The command `traitline doctor`. The work is in `flows.doctor`."""
+"""The command `traitline doctor`."""
 
 from __future__ import annotations
 
@@ -33,13 +33,13 @@ def doctor(
 ) -> None:
     """Check this machine and say how to fix each fault; the exit status is 1 if there is a fault.
 
-    Looks at Python, packages, processors, memory, disks, OpenCV's TV-L1, TensorFlow and its GPUs, MediaPipe, Prefect,
-    the assets and the store, with the settings of a run: give it the same --config.
+    Checks Python, packages, processors, memory, disks, OpenCV's TV-L1, TensorFlow and its GPUs, MediaPipe, Prefect, the
+    assets and the store. Give it the same --config as your runs.
     """
     with plain_command():
         settings = load_config(config, flags={"store.path": store, "weights": weights}, assignments=assignments)
-        with console.console.status("Looking at this machine"):
-            findings = list(_look(settings))
+        with console.console.status("Checking this machine"):
+            findings = list(_findings(settings))
         if as_json:
             print(json.dumps([asdict(finding) for finding in findings], indent=2))
         else:
@@ -48,16 +48,16 @@ def doctor(
             raise typer.Exit(EXIT_USER_ERROR)
 
 
-def _look(settings: RunConfig) -> Iterator[Finding]:
-    from flows.doctor.libraries import look_at_libraries
-    from flows.doctor.machine import look_at_assets, look_at_machine, look_at_python
-    from flows.doctor.store import look_at_store
+def _findings(settings: RunConfig) -> Iterator[Finding]:
+    from flows.doctor.libraries import check_libraries
+    from flows.doctor.machine import check_assets, check_machine, check_python
+    from flows.doctor.store import check_store
 
-    yield from look_at_python()
-    yield from look_at_machine()
-    yield from look_at_libraries()
-    yield from look_at_assets(settings)
-    yield from look_at_store(settings.store.path)
+    yield from check_python()
+    yield from check_machine()
+    yield from check_libraries()
+    yield from check_assets(settings)
+    yield from check_store(settings.store.path)
 
 
 def _show(findings: list[Finding]) -> None:
@@ -67,4 +67,4 @@ def _show(findings: list[Finding]) -> None:
     show_table(table)
     counts = {level: sum(finding.level == level for finding in findings) for level in ("fault", "warning")}
     faults, warnings = counts["fault"], counts["warning"]
-    console.say(f"Faults: {faults}; warnings: {warnings}" if faults or warnings else "All is well")
+    console.say(f"Faults: {faults}; warnings: {warnings}" if faults or warnings else "No faults found")

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.table import Table
 
-from flows.cli.command import command
+from flows.cli.command import command, given
 from flows.cli.options import ASSIGNMENTS, CONFIG, LABELS, PICTURE, STORE_PATH, WEIGHTS, Picture
 from flows.cli.output import show_table
 from flows.config.settings import RunConfig
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 
 def evaluate(
+    ctx: typer.Context,
     labels: LABELS = None,
     store: STORE_PATH = None,
     groups: Annotated[
@@ -40,23 +41,19 @@ def evaluate(
     Trains new models for every seed and fold; the models in the store do not change. Results go to STORE/reports as
     JSON.
     """
-    flags = {"labels": labels, "store.path": store, "weights": weights}
-    with command("evaluate", config, assignments, flags, makes_store=True) as settings:
+    with command("evaluate", **given(ctx), makes_store=True, check=_check) as settings:
         from flows.archive.families import settle_weights
-        from flows.archive.labels import labels_of
+        from flows.evaluation.evaluate import evaluate_clips
 
-        labels_of(settings)  # report wrong labels before the slow imports
         if labels_only:
-            from flows.evaluation.evaluate import evaluate_clips
-
             evaluation = evaluate_clips(settings, groups, labels_only=True)
         else:
             if settings.weights == "auto":
                 settings = settle_weights(settings)
             check_server()
-            from flows.pipeline.evaluate import evaluate as evaluate_flow
+            from flows.pipeline.steps import step
 
-            evaluation = evaluate_flow(settings, groups)
+            evaluation = step("evaluate")(evaluate_clips)(settings, groups, labels_only=False)
         from flows.evaluation.tables import evaluation_tables
 
         for table in evaluation_tables(evaluation.results):
@@ -64,31 +61,30 @@ def evaluate(
         console.say(f"Evaluate: {evaluation.results['seconds']:.1f} s; all figures are in {evaluation.path}")
 
 
-NAMED = 20  # dimensions to name, of those that are dead, constant or saturated
+NAMED = 20  # maximum number of dead, constant or saturated dimensions to list
 
 
 def evaluate_features(
+    ctx: typer.Context,
     labels: Annotated[Path | None, typer.Option(help="Labels with a column subject, the person.")] = None,
     store: STORE_PATH = None,
     videos: Annotated[
-        Path | None, typer.Option(help="Folder of the videos: also run the networks on some and look at every layer.")
+        Path | None,
+        typer.Option(help="Folder of the videos, to run the networks on some and examine every layer."),
     ] = None,
-    clips: Annotated[int, typer.Option(min=1, help="How many videos to look at every layer with.")] = 4,
+    count: Annotated[int, typer.Option("--clips", min=1, help="Number of videos to examine every layer with.")] = 4,
     weights: WEIGHTS = None,
     picture: PICTURE = Picture.png,
     config: CONFIG = None,
     assignments: ASSIGNMENTS = None,
 ) -> None:
-    """Tell whether cached features know people apart, and which of their dimensions or layers are of no use.
+    """Measure whether cached features tell people apart, and which of their dimensions or layers are useless.
 
     Tables are printed; all figures and the pictures go to STORE/reports/features-TIME.
     """
-    flags = {"labels": labels, "store.path": store, "videos": videos, "weights": weights}
-    with command("evaluate-features", config, assignments, flags) as settings:
+    with command("evaluate-features", **given(ctx), check=_check) as settings:
         from flows.archive.families import settle_weights
-        from flows.archive.labels import labels_of
 
-        labels_of(settings)  # report wrong labels before the slow imports
         if settings.weights == "auto" or settings.videos is not None:
             settings = settle_weights(settings)
         from flows.evaluation import features
@@ -97,7 +93,7 @@ def evaluate_features(
         evaluated = features.evaluate_families(settings)
         with picture_style():
             figures = dict(features.figures_of(settings, evaluated))
-            layers = {} if settings.videos is None else _layers(settings, clips, figures)
+            layers = {} if settings.videos is None else _layers(settings, count, figures)
             show_table(_identity_table(evaluated))
             show_table(_dimension_table(evaluated))
             for kind, found in layers.items():
@@ -108,16 +104,26 @@ def evaluate_features(
         console.say(f"Evaluate features: all figures and {console.counted(len(figures), 'picture')} are in {folder}")
 
 
-def _layers(settings: RunConfig, clips: int, figures: dict[str, Any]) -> dict[str, list[LayerActivations]]:
+def _check(settings: RunConfig) -> None:
+    from flows.archive.labels import labels_of
+    from flows.archive.videos import check_videos
+
+    labels_of(settings)
+    check_videos(settings)
+
+
+def _layers(settings: RunConfig, count: int, figures: dict[str, Any]) -> dict[str, list[LayerActivations]]:
     from extractors.pictures.activations import plot_layer_statistics
     from flows.archive.videos import videos_of
     from flows.evaluation.features import TITLES
     from flows.evaluation.layers import layer_activations
     from flows.visualize.files import heading_of
 
-    found = layer_activations(settings, videos_of(settings), clips)
+    found = layer_activations(settings, videos_of(settings), count)
     for kind, layers in found.items():
-        figures[f"{kind}-layers"] = plot_layer_statistics(layers, heading_of(settings, f"Layers behind {TITLES[kind]}"))
+        figures[f"{kind}-layers"] = plot_layer_statistics(
+            layers, heading_of(settings.weights, f"Layers behind {TITLES[kind]}")
+        )
     return found
 
 

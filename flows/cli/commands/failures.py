@@ -1,4 +1,4 @@
-"""The commands `traitline failures ...`: videos that were refused, and another try at them."""
+"""The commands `traitline failures ...`: list refused videos, and retry them."""
 
 from __future__ import annotations
 
@@ -9,34 +9,34 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.table import Table
 
-from flows.cli.command import command, plain_command
+from flows.cli.command import command, given, plain_command
 from flows.cli.options import ASSIGNMENTS, CONFIG, STORE, STORE_PATH, VIDEOS, WEIGHTS
 from flows.cli.output import show_extraction, show_table
 from flows.config.load import existing_store
 from flows.config.settings import RunConfig
 from flows.session import console
-from flows.session.errors import UserError, did_you_mean
+from flows.session.errors import did_you_mean
 from flows.session.server import check_server
 
 if TYPE_CHECKING:
     from flows.archive.videos import Archive
     from storage.tables.failures import Failure
 
-failures_app = typer.Typer(no_args_is_help=True, help="Videos that were refused, with their reasons.")
+failures_app = typer.Typer(no_args_is_help=True, help="List refused videos with their reasons, and retry them.")
 
-REASON = Annotated[str | None, typer.Option(help="Only those with this reason code, such as no_face.")]
+REASON = Annotated[str | None, typer.Option(help="Only failures with this reason code, such as no_face.")]
 
 
 @failures_app.command("list", epilog="Example: `traitline failures list --store store --reason no_face`")
 def list_failures(
     store: STORE = "store",
     reason: REASON = None,
-    limit: Annotated[int, typer.Option(min=0, help="Most failures to list; 0 for all.")] = 50,
+    limit: Annotated[int, typer.Option(min=0, help="Maximum number of failures to list; 0 for all.")] = 50,
     all_attempts: Annotated[
-        bool, typer.Option("--all", help="Every failed attempt, with any bytes and settings, oldest first.")
+        bool, typer.Option("--all", help="Every failed attempt, of all files and settings, oldest first.")
     ] = False,
 ) -> None:
-    """List videos whose last attempt was refused; videos extracted since are left out."""
+    """List videos whose last attempt failed, except those that were extracted since."""
     with plain_command():
         from storage.maintenance.survey import still_refused
         from storage.shards.store import FeatureStore
@@ -55,15 +55,15 @@ def list_failures(
             console.say("no failures" + (f" with the reason {reason}{did_you_mean(reason, known)}" if reason else ""))
             return
         show_table(_table(chosen[: limit if limit else None], with_time=all_attempts))
-        counts = Counter(failure.reason for _, failure in chosen).most_common()
-        reasons = ", ".join(f"{count:,} {code}" for code, count in counts)
-        console.say(f"{console.counted(len(chosen), 'failure')}: {reasons}")
+        reasons = Counter(failure.reason for _, failure in chosen)
+        console.say(f"{console.counted(len(chosen), 'failure')}: {console.tally(reasons)}")
         if limit and len(chosen) > limit:
             console.say(f"{limit:,} of them shown; --limit 0 shows all")
 
 
 @failures_app.command(epilog="Example: `traitline failures retry --videos clips --store store --reason truncated`")
 def retry(
+    ctx: typer.Context,
     videos: VIDEOS,
     store: STORE_PATH = None,
     reason: REASON = None,
@@ -71,9 +71,10 @@ def retry(
     config: CONFIG = None,
     assignments: ASSIGNMENTS = None,
 ) -> None:
-    """Try only those videos again that were refused with the present settings."""
-    flags = {"videos": videos, "store.path": store, "weights": weights, "extract.retry_failed": True}
-    with command("retry", config, assignments, flags) as settings:
+    """Retry only the videos that were refused with the present settings."""
+    options = given(ctx)
+    options["flags"]["extract.retry_failed"] = True
+    with command("retry", **options, check=_check) as settings:
         check_server()
         from flows.archive.families import settle_weights
 
@@ -88,26 +89,26 @@ def retry(
         files.check_whole()
 
 
+def _check(settings: RunConfig) -> None:
+    from flows.archive.videos import check_videos
+
+    check_videos(settings)
+
+
 def refused_files(settings: RunConfig, reason: str | None) -> Archive:
-    """Files of the videos folder whose present bytes were refused with these settings, and have no features since.
+    """Return the videos whose present bytes were refused with these settings and have no features yet.
 
     Raises:
         UserError: the folder does not exist, or has no video in it.
     """
     from flows.archive.families import families_of
+    from flows.archive.outcomes import refusals
     from flows.archive.videos import Archive, videos_of
-    from storage.shards.store import FeatureStore
-    from storage.tables.failures import FailureLog
 
-    if settings.videos is None:
-        raise UserError("which videos? give their folder with --videos DIR")
-    families, store = families_of(settings), FeatureStore(settings.store.path)
-    failures = FailureLog(settings.store.path).refused(families.features)
-    refused = {which for which, failure in failures.items() if reason is None or failure.reason == reason}
-    refused -= set(store.done(families.static).items()) & set(store.done(families.dynamic).items())
     with console.console.status("Looking at the videos"):
         files = videos_of(settings)
-    chosen = (file for file in files if (file.video_id, file.sha256) in refused)
+    refused = refusals(settings.store.path, families_of(settings), files)
+    chosen = (video for video, failure in refused.items() if reason is None or failure.reason == reason)
     return Archive(chosen, files.unread, files.passed_over)
 
 

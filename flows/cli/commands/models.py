@@ -1,4 +1,4 @@
-"""The commands `traitline models ...`: looking at trained models, naming them and handing them to other programs."""
+"""The commands `traitline models ...`: show trained models, give them aliases, and export them."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from flows.session import console
 from flows.session.errors import UserError
 
 models_app = typer.Typer(
-    no_args_is_help=True, help="Look at trained models, give them names, and hand them to other programs."
+    no_args_is_help=True, help="Show trained models, give them aliases, and export them to other programs."
 )
 
 MODEL = Annotated[str, typer.Argument(help="NAME (its latest version), NAME/3, NAME/latest or NAME/ALIAS.")]
@@ -41,13 +41,13 @@ class ExportFormat(StrEnum):
 
 @models_app.command("list", epilog="Example: `traitline models list --store store`")
 def list_models(store: STORE = "store") -> None:
-    """List all models of a store with what they were trained on and how well they do."""
+    """List all models of a store with their training data and validation loss."""
     with plain_command():
         from storage.models.serializer import ModelSerializer
 
         serializer = ModelSerializer(existing_store(store))
         table = Table("model", "aliases", "trained (UTC)", "labels", "weights")
-        for heading in ("clips", "validation loss", "always the mean"):
+        for heading in ("clips", "validation loss", "constant mean"):
             table.add_column(heading, justify="right")
         for name in serializer.names():
             aliases = serializer.aliases(name)
@@ -67,7 +67,7 @@ def list_models(store: STORE = "store") -> None:
 
 @models_app.command(epilog="Example: `traitline models show traits/production --store store`")
 def show(model: MODEL, store: STORE = "store") -> None:
-    """Show what a model was trained on, how well it does, and what it must not be used for."""
+    """Show a model's training data and performance, and what it must not be used for."""
     with plain_command():
         from flows.archive.model_card import INTENDED, limits
         from flows.archive.models import find_model
@@ -92,11 +92,11 @@ def show(model: MODEL, store: STORE = "store") -> None:
 )
 def alias(
     model: MODEL,
-    alias: Annotated[str, typer.Argument(help="A word that does not look like a version.")],
+    alias: Annotated[str, typer.Argument(help="An alias that does not look like a version.")],
     store: STORE = "store",
     remove: Annotated[bool, typer.Option("--remove", help="Remove the alias; the model stays.")] = False,
 ) -> None:
-    """Make NAME/ALIAS stand for a model, or for another one than before."""
+    """Make NAME/ALIAS refer to a model; an existing alias moves."""
     with plain_command():
         from flows.archive.models import find_model
         from storage.models.serializer import ModelSerializer
@@ -112,8 +112,8 @@ def alias(
             serializer.set_alias(found.name, alias, found.version)
         except ValueError as error:
             raise UserError(str(error)) from error
-        moved = f", and no longer for {found.name}/{before}" if before not in (None, found.version) else ""
-        console.say(f"{found.name}/{alias} stands for {found}{moved}")
+        moved = f", and no longer to {found.name}/{before}" if before not in (None, found.version) else ""
+        console.say(f"{found.name}/{alias} refers to {found}{moved}")
 
 
 @models_app.command(
@@ -122,12 +122,11 @@ def alias(
 )
 def export(
     model: MODEL,
-    out: Annotated[Path, typer.Option("--out", help="Folder to make: the model, and its card in README.md.")],
+    out: Annotated[Path, typer.Option("--out", help="Folder to create, with the model and its card in README.md.")],
     store: STORE = "store",
-    format: Annotated[ExportFormat, typer.Option("--format", help="For which programs.")] = ExportFormat.savedmodel,
+    format: Annotated[ExportFormat, typer.Option("--format", help="Format of the model.")] = ExportFormat.savedmodel,
 ) -> None:
-    """Export a model for programs that have neither Traitline nor Keras, with a card that says what it is."""
-
+    """Export a model, with a model card, for programs that have neither Traitline nor Keras."""
     with command("models-export", flags={"store.path": store}, if_stopped=f"{out} is not written"):
         from flows.archive.model_card import write_card
         from flows.archive.models import find_model
@@ -135,12 +134,12 @@ def export(
 
         found = find_model(store, model)
         if out.exists():
-            raise UserError(f"{out} is there already; name a new folder with --out")
+            raise UserError(f"{out} already exists; name a new folder with --out")
         with console.console.status(f"Exporting {found}"):
             from fusion.model import export as exporting  # registers the classes, too; Keras takes seconds to import
 
             network, facts = ModelSerializer(store).load(found.name, found.version)
-            # Made elsewhere and renamed, so that nobody finds half of it.
+            # Written elsewhere and renamed, so that the folder is never incomplete.
             out.absolute().parent.mkdir(parents=True, exist_ok=True)
             folder = Path(tempfile.mkdtemp(prefix=".tmp-", dir=out.absolute().parent))
             try:

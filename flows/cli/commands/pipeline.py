@@ -1,18 +1,18 @@
-"""The commands that do the steps of a run: `run`, `extract`, `train`, `score`, `export`, `report` and so on.
+"""The commands for the steps of a run: `run`, `extract`, `train`, `score`, `export`, `report` and so on.
 
-The steps are imported only once the settings have been found good.
+The steps are imported only after the settings have been checked.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from flows.cli.command import command
+from flows.cli.command import command, given
 from flows.cli.options import (
     ASSIGNMENTS,
     CONFIG,
@@ -29,28 +29,42 @@ from flows.config.settings import RunConfig
 from flows.session import console
 from flows.session.server import check_server
 
+if TYPE_CHECKING:
+    from flows.archive.videos import Archive
+
 pipeline_app = typer.Typer()
 
 
 @contextmanager
 def _step(
-    name: str,
-    config: Path | None,
-    assignments: Sequence[str] | None,
-    flags: Mapping[str, Any],
-    *,
-    makes_store: bool = False,
-) -> Iterator[RunConfig]:
-    """Run the block as a command that may need Prefect's server, and check the server before anything slow."""
-    with command(name, config, assignments, flags, makes_store=makes_store, checks_videos=True) as settings:
+    ctx: typer.Context, *, with_files: bool = False, with_labels: bool = False
+) -> Iterator[tuple[RunConfig, Archive]]:
+    """Check the settings and Prefect's server, list the videos, and run the block as a command.
+
+    Args:
+        with_files: whether the step needs the videos' files; otherwise those that the store knows will do.
+        with_labels: whether the step needs labels.
+    """
+
+    def check(settings: RunConfig) -> None:
+        from flows.pipeline.prepare import check_settings
+
+        check_settings(settings, with_files=with_files, with_labels=with_labels)
+
+    with command(str(ctx.info_name), **given(ctx), makes_store=with_files, check=check) as settings:
         check_server()
-        yield settings
+        from flows.pipeline.prepare import prepare
+
+        settings, files = prepare(settings, with_files=with_files)
+        yield settings, files
+        files.check_whole()
 
 
 @pipeline_app.command(
     epilog="Example: `traitline run --videos clips --labels labels.csv --store store --out traits.csv`"
 )
 def run(
+    ctx: typer.Context,
     config: CONFIG = None,
     videos: VIDEOS = None,
     videos_root: VIDEOS_ROOT = None,
@@ -61,42 +75,31 @@ def run(
     weights: WEIGHTS = None,
     assignments: ASSIGNMENTS = None,
 ) -> None:
-    """Do it all: extract features, train if there are labels, score, write the CSV and a report.
+    """Run all steps: extract features, train if there are labels, score, and write the CSV and a report.
 
     Without labels, or with --model, nothing is trained. Whatever the store already holds is not computed again.
     """
-    flags = {
-        "videos": videos,
-        "videos_root": videos_root,
-        "labels": labels,
-        "store.path": store,
-        "out": out,
-        "model": model,
-        "weights": weights,
-    }
-    with _step("run", config, assignments, flags, makes_store=True) as settings:
-        _run(settings)
+    with _step(ctx, with_files=True) as (settings, files):
+        _run(settings, files)
 
 
-def _run(settings: RunConfig) -> None:
+def _run(settings: RunConfig, files: Archive) -> None:
     from flows.archive.labels import check_labels_meet
     from flows.archive.models import trains
-    from flows.archive.refusals import model_for
-    from flows.pipeline.prepare import prepare
+    from flows.archive.outcomes import model_for
 
-    settings, files = prepare(settings, with_files=True)
     if trains(settings):
         check_labels_meet(settings, files)
     else:
         model_for(settings, files)
     from flows.pipeline.run import run as run_flow
 
-    show_run(settings, run_flow(settings, files), files)
-    files.check_whole()
+    show_run(settings.weights, run_flow(settings, files), files)
 
 
 @pipeline_app.command(epilog="Example: `traitline extract --videos clips --store store`")
 def extract(
+    ctx: typer.Context,
     config: CONFIG = None,
     videos: VIDEOS = None,
     videos_root: VIDEOS_ROOT = None,
@@ -104,20 +107,16 @@ def extract(
     weights: WEIGHTS = None,
     assignments: ASSIGNMENTS = None,
 ) -> None:
-    """Extract the features of all videos that the store lacks."""
-    flags = {"videos": videos, "videos_root": videos_root, "store.path": store, "weights": weights}
-    with _step("extract", config, assignments, flags, makes_store=True) as settings:
-        from flows.pipeline.prepare import prepare
-
-        settings, files = prepare(settings, with_files=True)
+    """Extract the features of all videos that are not in the store yet."""
+    with _step(ctx, with_files=True) as (settings, files):
         from flows.pipeline.extract import extract as extract_flow
 
         show_extraction(extract_flow(settings, files), files)
-        files.check_whole()
 
 
 @pipeline_app.command(epilog="Example: `traitline train --labels labels.csv --store store`")
 def train(
+    ctx: typer.Context,
     config: CONFIG = None,
     labels: LABELS = None,
     videos: VIDEOS = None,
@@ -126,20 +125,16 @@ def train(
     weights: WEIGHTS = None,
     assignments: ASSIGNMENTS = None,
 ) -> None:
-    """Train a model on cached features; without --videos, on all that the store holds."""
-    flags = {"labels": labels, "videos": videos, "videos_root": videos_root, "store.path": store, "weights": weights}
-    with _step("train", config, assignments, flags) as settings:
-        from flows.pipeline.prepare import prepare
-
-        settings, files = prepare(settings)
+    """Train a model on cached features; without --videos, on those of the whole store."""
+    with _step(ctx, with_labels=True) as (settings, files):
         from flows.pipeline.train import train as train_flow
 
         console.say(f"Model: {train_flow(settings, files)}")
-        files.check_whole()
 
 
 @pipeline_app.command(epilog="Example: `traitline score --store store --model traits/1`")
 def score(
+    ctx: typer.Context,
     config: CONFIG = None,
     model: MODEL = None,
     videos: VIDEOS = None,
@@ -148,33 +143,34 @@ def score(
     weights: WEIGHTS = None,
     assignments: ASSIGNMENTS = None,
 ) -> None:
-    """Score cached features that the model has not scored yet; without --videos, all that the store holds."""
-    flags = {"model": model, "videos": videos, "videos_root": videos_root, "store.path": store, "weights": weights}
-    with _step("score", config, assignments, flags) as settings:
-        from flows.archive.refusals import model_for
-        from flows.pipeline.prepare import prepare
+    """Score cached features that the model has not scored yet; without --videos, those of the whole store."""
+    with _step(ctx) as (settings, files):
+        from flows.archive.outcomes import model_for
 
-        settings, files = prepare(settings)
         chosen = model_for(settings, files)
         from flows.pipeline.score import score as score_flow
 
         console.say(f"Score: {console.counted(score_flow(settings, files, chosen), 'video')} scored with {chosen}")
-        files.check_whole()
 
 
 @pipeline_app.command(epilog="Example: `traitline rescore --store store --model traits/2`")
 def rescore(
-    config: CONFIG = None, model: MODEL = None, store: STORE_PATH = None, assignments: ASSIGNMENTS = None
+    ctx: typer.Context,
+    config: CONFIG = None,
+    model: MODEL = None,
+    store: STORE_PATH = None,
+    assignments: ASSIGNMENTS = None,
 ) -> None:
-    """Score all that the store holds with a model, from the cache, and say how the scores moved.
+    """Score the whole store with a model, from the cache, and show how the scores moved.
 
     Only videos that this version has not scored are scored; the scores of other versions stay. No video is opened and
-    no network weights are needed. The features are those that the model was trained on, whatever the settings say now.
+    no network weights are needed. The features are those that the model was trained on, whatever the settings say.
     """
-    with _step("rescore", config, assignments, {"model": model, "store.path": store}) as settings:
+    with command("rescore", **given(ctx)) as settings:
         from flows.archive.models import chosen_model
 
         chosen = chosen_model(settings)
+        check_server()
         from flows.archive.drift import drift_table
         from flows.pipeline.score import rescore as rescore_flow
 
@@ -189,6 +185,7 @@ def rescore(
     "--since 2026-01-31T00:00+01:00`"
 )
 def export(
+    ctx: typer.Context,
     config: CONFIG = None,
     out: OUT = None,
     model: MODEL = None,
@@ -201,36 +198,23 @@ def export(
     weights: WEIGHTS = None,
     assignments: ASSIGNMENTS = None,
 ) -> None:
-    """Write the scores, one row per video; without --videos, for all that the store knows.
+    """Write the scores, one row per video; without --videos, for all videos that the store knows.
 
-    The extension of --out chooses the format: .csv or .parquet. FILE.datapackage.json beside it says what each column
-    means and where the scores came from. With --since or --until, only scored videos have rows; times need a zone.
+    The extension of --out chooses the format: .csv or .parquet. FILE.datapackage.json beside it describes each column
+    and the origin of the scores. With --since or --until, only scored videos have rows; times need a zone.
     """
-    flags = {
-        "out": out,
-        "model": model,
-        "export.columns": columns,
-        "export.since": since,
-        "export.until": until,
-        "videos": videos,
-        "videos_root": videos_root,
-        "store.path": store,
-        "weights": weights,
-    }
-    with _step("export", config, assignments, flags) as settings:
-        from flows.archive.refusals import model_for
-        from flows.pipeline.prepare import prepare
+    with _step(ctx) as (settings, files):
+        from flows.archive.outcomes import model_for
 
-        settings, files = prepare(settings)
         chosen = model_for(settings, files)
         from flows.pipeline.export import export as export_flow
 
         console.say(f"Scores: {export_flow(settings, files, chosen).path}")
-        files.check_whole()
 
 
 @pipeline_app.command(epilog="Example: `traitline report --store store --clips a/1.mp4`")
 def report(
+    ctx: typer.Context,
     config: CONFIG = None,
     model: MODEL = None,
     videos: VIDEOS = None,
@@ -242,34 +226,22 @@ def report(
         typer.Option(metavar="VIDEO_ID", help="Clip whose attention is drawn over time; can be repeated."),
     ] = None,
     frames: Annotated[
-        bool | None, typer.Option("--frames", help="Put small pictures of these clips, faces, into the page.")
+        bool | None, typer.Option("--frames", help="Put small frames of these clips, with faces, into the page.")
     ] = None,
     assignments: ASSIGNMENTS = None,
 ) -> None:
     """Write one self-contained HTML page about the scores of one model; it loads nothing from the network.
 
-    It shows what ran, which videos were refused and why, how the scores are spread, how far to trust them, the last
-    evaluation, and which moments of a few clips spoke for a trait. Pictures of people need --frames.
+    It shows what ran, which videos were refused and why, the distribution of the scores, how far to trust them, the
+    last evaluation, and which moments of a few clips affected a trait. Pictures of people need --frames.
     """
-    flags = {
-        "model": model,
-        "videos": videos,
-        "videos_root": videos_root,
-        "store.path": store,
-        "weights": weights,
-        "report.clips": clips,
-        "report.frames": frames,
-    }
-    with _step("report", config, assignments, flags) as settings:
-        from flows.archive.refusals import model_for
-        from flows.pipeline.prepare import prepare
+    with _step(ctx) as (settings, files):
+        from flows.archive.outcomes import model_for
 
-        settings, files = prepare(settings)
         chosen = model_for(settings, files)
         from flows.pipeline.report import report as report_flow
 
         console.say(f"Report: {report_flow(settings, files, chosen)}")
-        files.check_whole()
 
 
 def demo(
@@ -294,10 +266,14 @@ def demo(
 
         with console.console.status("Rendering 8 clips"):
             render_demo_corpus(folder)
-        _run(settings)
+        from flows.pipeline.prepare import prepare
+
+        settings, files = prepare(settings, with_files=True)
+        _run(settings, files)
 
 
 def finetune(
+    ctx: typer.Context,
     videos: VIDEOS,
     labels: LABELS,
     store: STORE_PATH = None,
@@ -305,13 +281,18 @@ def finetune(
     config: CONFIG = None,
     assignments: ASSIGNMENTS = None,
 ) -> None:
-    """Train the unfrozen layers of the static network on your videos, and keep them as an asset for static.weights.
+    """Fine-tune the unfrozen layers of the static network on your videos, and keep it as an asset for static.weights.
 
-    The store must hold the faces of the videos.
+    The faces of the videos must be in the store.
     """
-    flags = {"videos": videos, "labels": labels, "store.path": store, "weights": weights}
-    if_stopped = "no asset is made, and the same command starts from the beginning"
-    with command("finetune", config, assignments, flags, if_stopped=if_stopped) as settings:
+    if_stopped = "no asset is made, and the same command starts again from the beginning"
+
+    def check(settings: RunConfig) -> None:
+        from flows.pipeline.prepare import check_settings
+
+        check_settings(settings, with_files=True, with_labels=True)
+
+    with command("finetune", **given(ctx), check=check, if_stopped=if_stopped) as settings:
         from flows.archive.families import settle_weights
         from flows.archive.videos import videos_of
         from flows.pipeline.finetune import finetune as finetune_static

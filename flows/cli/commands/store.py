@@ -1,4 +1,4 @@
-"""The commands `traitline store ...`: looking at a store and keeping it in order. The work is in `storage`."""
+"""The commands `traitline store ...`: inspect a store and maintain it."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ from flows.session import console
 if TYPE_CHECKING:
     from storage.files.paths import StorePath
 
-store_app = typer.Typer(no_args_is_help=True, help="Inspect a store and keep it in order.")
-YES = Annotated[bool, typer.Option("--yes", help="Remove it; without this, only say what would go.")]
+store_app = typer.Typer(no_args_is_help=True, help="Inspect a store and maintain it.")
+YES = Annotated[bool, typer.Option("--yes", help="Remove; without this, only show what would be removed.")]
 
 
 @store_app.command("ls", epilog="Example: `traitline store ls --store store`")
 def list_families(store: STORE = "store") -> None:
-    """List the families of features with their videos, rows and bytes."""
+    """List the families of features with their videos, rows and sizes."""
     with plain_command():
         from storage.maintenance.survey import survey
         from storage.shards.store import FeatureStore
@@ -47,7 +47,7 @@ def verify(store: STORE = "store") -> None:
     """Read all features, failures, scores and models, and name damaged files; the exit status is 1 if there are any."""
     with plain_command():
         if _find_damage(existing_store(store)):
-            console.say("`traitline store repair` moves damaged files that a run can make again aside")
+            console.say("`traitline store repair` moves damaged files aside if a run can make them again")
             raise typer.Exit(EXIT_USER_ERROR)
 
 
@@ -70,11 +70,9 @@ def repair(store: STORE = "store") -> None:
 @store_app.command(epilog="Example: `traitline store compact --store store`")
 def compact(
     store: STORE = "store",
-    settled_s: Annotated[
-        float, typer.Option(help="Leave shards alone that were written in the last so many seconds.")
-    ] = 600.0,
+    settled_s: Annotated[float, typer.Option(help="Skip shards that were written within this many seconds.")] = 600.0,
 ) -> None:
-    """Merge small shards into ones of about 64 MiB; runs and readers may go on meanwhile."""
+    """Merge small shards into shards of about 64 MiB; runs and readers may continue meanwhile."""
     with plain_command():
         from storage.maintenance import compaction
         from storage.shards.store import FeatureStore
@@ -96,9 +94,9 @@ def compact(
 def gc(
     store: STORE = "store",
     yes: YES = False,
-    days: Annotated[float, typer.Option(help="Leave alone what was written to in the last so many days.")] = 1.0,
+    days: Annotated[float, typer.Option(help="Skip whatever was written to within this many days.")] = 1.0,
 ) -> None:
-    """Remove features that no model or score uses, and temporary files of killed writers."""
+    """Remove features that no model or score uses, and temporary files of killed processes."""
     with plain_command():
         from storage.maintenance import garbage
         from storage.maintenance.survey import survey
@@ -106,7 +104,7 @@ def gc(
 
         features = FeatureStore(existing_store(store))
         idle_s = days * garbage.DAY_S
-        with console.console.status("Looking for what nothing refers to"):
+        with console.console.status("Looking for unused files"):
             families = [survey(features, family) for family in garbage.unused_families(store, idle_s=idle_s)]
             leftovers = garbage.leftovers(store, idle_s=idle_s)
         for found in families:
@@ -131,7 +129,7 @@ def convert(
     to: Annotated[Literal["parquet", "hdf5"], typer.Option("--to", help="parquet or hdf5.")],
     store: STORE = "store",
 ) -> None:
-    """Bring all shards into one format, without loss; runs and readers may go on meanwhile."""
+    """Convert all shards to one format, without loss; runs and readers may continue meanwhile."""
     with plain_command():
         from storage.maintenance import conversion
         from storage.shards.store import FeatureStore
@@ -147,7 +145,7 @@ def convert(
 
 
 def _find_damage(store: StorePath) -> list[StorePath]:
-    """Read everything, and report damage as it is found."""
+    """Read all files, and report damaged ones."""
     from storage.maintenance import verification
 
     paths = verification.store_files(store)
@@ -165,7 +163,7 @@ def _find_damage(store: StorePath) -> list[StorePath]:
 
 @contextmanager
 def _progress(title: str, total: int) -> Iterator[Callable[[], None]]:
-    """Show a bar, unless there is nothing to do."""
+    """Show a progress bar, unless there is nothing to do."""
     if not total:
         yield lambda: None
         return

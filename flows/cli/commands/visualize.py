@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from flows.cli.command import command, one_line_for_mistakes
+from flows.cli.command import command, given
 from flows.cli.options import ASSIGNMENTS, CONFIG, MODEL, STORE_PATH, VIDEOS, WEIGHTS, CommandOnFiles
 from flows.config.settings import RunConfig
 from flows.session import console
@@ -57,37 +57,34 @@ MOTION_LAYERS = ["Conv3d_1a_7x7.relu", "Conv3d_2c_3x3.relu", "Mixed_3c", "Mixed_
 
 @contextmanager
 def _drawing(
-    name: str,
-    out: Path,
-    config: Path | None,
-    assignments: Sequence[str] | None,
-    flags: Mapping[str, Any],
-    *,
-    needs: Sequence[Part] = (),
-    file: Path | None = None,
-    animates: bool = False,
+    ctx: typer.Context, out: Path, *, needs: Sequence[Part] = (), file: Path | None = None, animates: bool = False
 ) -> Iterator[RunConfig]:
     """Check the arguments and run the block, which draws and saves, with settled weights.
 
+    Commands that take a model need an existing store; the others only keep their log in it.
+
     Args:
-        name: of the command.
-        out: file to write.
-        config, assignments, flags: see `load_config`. Only commands that take a model need a store that exists; the
-            others use it for the log alone.
         needs: networks whose weights must be available.
         file: to draw, if it is not a video of the store.
         animates: whether `out` may be a GIF.
     """
-    with one_line_for_mistakes():
+
+    def check(settings: RunConfig) -> None:
         allowed = (".png", ".svg", ".gif") if animates else (".png", ".svg")
         if out.suffix.lower() not in allowed:
             raise UserError(f"--out must end in {' or '.join(allowed)}; got {out.name!r}")
         if file is not None and not file.is_file():
             raise UserError(f"there is no file {file}")
         check_writable(out)
-    makes_store, if_stopped = "model" not in flags, f"{out} is not written"
+        if "videos" in ctx.params:
+            from flows.archive.videos import check_videos, named_videos
+
+            named_videos(settings)
+            check_videos(settings)
+
+    makes_store, if_stopped = "model" not in ctx.params, f"{out} is not written"
     with command(
-        f"visualize-{name}", config, assignments, flags, makes_store=makes_store, if_stopped=if_stopped
+        f"visualize-{ctx.info_name}", **given(ctx), makes_store=makes_store, check=check, if_stopped=if_stopped
     ) as settings:
         from flows.archive.families import settle_weights
         from flows.visualize.files import picture_style
@@ -123,8 +120,9 @@ def faces(
     epilog="Example: `traitline visualize layers clip.mp4 --layer conv2_block3_out --out layers.png`",
 )
 def layers(
+    ctx: typer.Context,
     file: FILE,
-    out: PICTURE_FILE,
+    picture: PICTURE_FILE,
     layer: LAYERS = STATIC_LAYERS,
     count: COUNT = 6,
     store: STORE_PATH = None,
@@ -133,19 +131,19 @@ def layers(
     assignments: ASSIGNMENTS = None,
 ) -> None:
     """Activations of layers of ResNet-50 on the middle face of a video, or on a picture."""
-    flags = {"store.path": store, "weights": weights}
-    with _drawing("layers", out, config, assignments, flags, needs=("faces", "static"), file=file) as settings:
+    with _drawing(ctx, picture, needs=("faces", "static"), file=file) as settings:
         from flows.visualize.networks import draw_static_layers
 
-        _save(draw_static_layers(settings, file, layer, count), out)
+        _save(draw_static_layers(settings, file, layer, count), picture)
 
 
 @visualize_app.command(
     cls=CommandOnFiles, epilog="Example: `traitline visualize cam clip.mp4 --feature 120 --out cam.png`"
 )
 def cam(
+    ctx: typer.Context,
     file: FILE,
-    out: PICTURE_FILE,
+    picture: PICTURE_FILE,
     feature: FEATURES = None,
     count: COUNT = 4,
     store: STORE_PATH = None,
@@ -154,18 +152,18 @@ def cam(
     assignments: ASSIGNMENTS = None,
 ) -> None:
     """Where in the frame static features come from: class activation maps over the original picture."""
-    flags = {"store.path": store, "weights": weights}
-    with _drawing("cam", out, config, assignments, flags, needs=("faces", "static"), file=file) as settings:
+    with _drawing(ctx, picture, needs=("faces", "static"), file=file) as settings:
         from flows.visualize.networks import draw_cam
 
-        _save(draw_cam(settings, file, feature, count), out)
+        _save(draw_cam(settings, file, feature, count), picture)
 
 
 @visualize_app.command(
     cls=CommandOnFiles, epilog="Example: `traitline visualize filters --layer conv1_conv --out filters.png`"
 )
 def filters(
-    out: PICTURE_FILE,
+    ctx: typer.Context,
+    picture: PICTURE_FILE,
     layer: LAYER = "conv1_conv",
     feature: FEATURES = None,
     count: COUNT = 16,
@@ -175,11 +173,10 @@ def filters(
     assignments: ASSIGNMENTS = None,
 ) -> None:
     """What filters of ResNet-50 look for: the input that excites each most; without --feature, the first ones."""
-    flags = {"store.path": store, "weights": weights}
-    with _drawing("filters", out, config, assignments, flags, needs=("static",)) as settings:
+    with _drawing(ctx, picture, needs=("static",)) as settings:
         from flows.visualize.networks import draw_filters
 
-        _save(draw_filters(settings, layer, feature, count), out)
+        _save(draw_filters(settings, layer, feature, count), picture)
 
 
 @visualize_app.command(
@@ -188,8 +185,9 @@ def filters(
     epilog="Example: `traitline visualize motion-layers clip.mp4 --layer Mixed_4f --out layers.png`",
 )
 def motion_layers(
+    ctx: typer.Context,
     video: VIDEO,
-    out: PICTURE_FILE,
+    picture: PICTURE_FILE,
     layer: LAYERS = MOTION_LAYERS,
     store: STORE_PATH = None,
     weights: WEIGHTS = None,
@@ -197,11 +195,10 @@ def motion_layers(
     assignments: ASSIGNMENTS = None,
 ) -> None:
     """Activations of layers of I3D through the first window of motion, the liveliest feature of each."""
-    flags = {"store.path": store, "weights": weights}
-    with _drawing("motion-layers", out, config, assignments, flags, needs=("faces", "dynamic"), file=video) as settings:
+    with _drawing(ctx, picture, needs=("faces", "dynamic"), file=video) as settings:
         from flows.visualize.networks import draw_motion_layers
 
-        _save(draw_motion_layers(settings, video, layer), out)
+        _save(draw_motion_layers(settings, video, layer), picture)
 
 
 @visualize_app.command(
@@ -209,8 +206,9 @@ def motion_layers(
     epilog="Example: `traitline visualize evolution clip.mp4 --feature 3 --feature 20 --out evolution.gif`",
 )
 def evolution(
+    ctx: typer.Context,
     video: VIDEO,
-    out: MOVING_FILE,
+    picture: MOVING_FILE,
     layer: LAYER = "Mixed_4f",
     feature: FEATURES = None,
     count: COUNT = 3,
@@ -221,14 +219,11 @@ def evolution(
     assignments: ASSIGNMENTS = None,
 ) -> None:
     """Features of I3D over time, with the speed of the optical flow; a GIF also plays their heat maps."""
-    flags = {"store.path": store, "weights": weights}
-    with _drawing(
-        "evolution", out, config, assignments, flags, needs=("faces", "dynamic"), file=video, animates=True
-    ) as settings:
+    with _drawing(ctx, picture, needs=("faces", "dynamic"), file=video, animates=True) as settings:
         from flows.visualize.files import is_moving
         from flows.visualize.networks import draw_evolution
 
-        _save(draw_evolution(settings, video, layer, feature, count, windows, moving=is_moving(out)), out)
+        _save(draw_evolution(settings, video, layer, feature, count, windows, moving=is_moving(picture)), picture)
 
 
 @visualize_app.command(
@@ -237,8 +232,9 @@ def evolution(
     epilog="Example: `traitline visualize heat-maps clip.mp4 --layer Mixed_4f --feature 3 --out heat.png`",
 )
 def heat_maps(
+    ctx: typer.Context,
     video: VIDEO,
-    out: PICTURE_FILE,
+    picture: PICTURE_FILE,
     layer: LAYER = "Mixed_4f",
     feature: FEATURE = None,
     window: WINDOW = 1,
@@ -248,11 +244,10 @@ def heat_maps(
     assignments: ASSIGNMENTS = None,
 ) -> None:
     """Where in the face a feature of I3D is active, over time."""
-    flags = {"store.path": store, "weights": weights}
-    with _drawing("heat-maps", out, config, assignments, flags, needs=("faces", "dynamic"), file=video) as settings:
+    with _drawing(ctx, picture, needs=("faces", "dynamic"), file=video) as settings:
         from flows.visualize.networks import draw_comparison
 
-        _save(draw_comparison(settings, video, layer, None if feature is None else [feature], 1, window), out)
+        _save(draw_comparison(settings, video, layer, None if feature is None else [feature], 1, window), picture)
 
 
 @visualize_app.command(
@@ -261,8 +256,9 @@ def heat_maps(
     epilog="Example: `traitline visualize compare-features clip.mp4 --feature 3 --feature 20 --out compare.png`",
 )
 def compare_features(
+    ctx: typer.Context,
     video: VIDEO,
-    out: MOVING_FILE,
+    picture: MOVING_FILE,
     layer: LAYER = "Mixed_4f",
     feature: FEATURES = None,
     count: COUNT = 3,
@@ -273,22 +269,20 @@ def compare_features(
     assignments: ASSIGNMENTS = None,
 ) -> None:
     """Several features of I3D side by side over time, with the optical flow in colours and arrows; or as a GIF."""
-    flags = {"store.path": store, "weights": weights}
-    with _drawing(
-        "compare-features", out, config, assignments, flags, needs=("faces", "dynamic"), file=video, animates=True
-    ) as settings:
+    with _drawing(ctx, picture, needs=("faces", "dynamic"), file=video, animates=True) as settings:
         from flows.visualize.files import is_moving
         from flows.visualize.networks import draw_comparison
 
-        _save(draw_comparison(settings, video, layer, feature, count, window, moving=is_moving(out)), out)
+        _save(draw_comparison(settings, video, layer, feature, count, window, moving=is_moving(picture)), picture)
 
 
 @visualize_app.command(
     cls=CommandOnFiles, epilog="Example: `traitline visualize volume clip.mp4 --feature 3 --out volume.png`"
 )
 def volume(
+    ctx: typer.Context,
     video: VIDEO,
-    out: PICTURE_FILE,
+    picture: PICTURE_FILE,
     layer: LAYER = "Mixed_4f",
     feature: FEATURE = None,
     window: WINDOW = 1,
@@ -298,11 +292,10 @@ def volume(
     assignments: ASSIGNMENTS = None,
 ) -> None:
     """A feature of I3D in space and time, as a cloud in three dimensions."""
-    flags = {"store.path": store, "weights": weights}
-    with _drawing("volume", out, config, assignments, flags, needs=("faces", "dynamic"), file=video) as settings:
+    with _drawing(ctx, picture, needs=("faces", "dynamic"), file=video) as settings:
         from flows.visualize.networks import draw_volume
 
-        _save(draw_volume(settings, video, layer, feature, window), out)
+        _save(draw_volume(settings, video, layer, feature, window), picture)
 
 
 @visualize_app.command(
@@ -311,9 +304,10 @@ def volume(
     epilog="Example: `traitline visualize grad-cam clip.mp4 --videos clips --trait extraversion --out cam.png`",
 )
 def grad_cam(
+    ctx: typer.Context,
     video: VIDEO_ID,
     trait: TRAIT,
-    out: PICTURE_FILE,
+    picture: PICTURE_FILE,
     layer: LAYER = "conv5_block3_out",
     count: FACES = 4,
     videos: VIDEOS = None,
@@ -324,19 +318,19 @@ def grad_cam(
     assignments: ASSIGNMENTS = None,
 ) -> None:
     """What in the faces raises and what lowers a trait's score: Grad-CAM through the model and ResNet-50."""
-    flags = {"videos": videos, "model": model, "store.path": store, "weights": weights}
-    with _drawing("grad-cam", out, config, assignments, flags, needs=("faces", "static")) as settings:
+    with _drawing(ctx, picture, needs=("faces", "static")) as settings:
         from flows.visualize.model import draw_trait_grad_cam
 
-        _save(draw_trait_grad_cam(settings, video, trait.value, layer, count), out)
+        _save(draw_trait_grad_cam(settings, video, trait.value, layer, count), picture)
 
 
 @visualize_app.command(
     cls=CommandOnFiles, epilog="Example: `traitline visualize attention clip.mp4 --store store --out map.png`"
 )
 def attention(
+    ctx: typer.Context,
     video: VIDEO_ID,
-    out: PICTURE_FILE,
+    picture: PICTURE_FILE,
     model: MODEL = None,
     store: STORE_PATH = None,
     weights: WEIGHTS = None,
@@ -344,19 +338,19 @@ def attention(
     assignments: ASSIGNMENTS = None,
 ) -> None:
     """Attention of each head, and their mean: faces down, motion across."""
-    flags = {"model": model, "store.path": store, "weights": weights}
-    with _drawing("attention", out, config, assignments, flags) as settings:
+    with _drawing(ctx, picture) as settings:
         from flows.visualize.model import draw_attention_map
 
-        _save(draw_attention_map(settings, video), out)
+        _save(draw_attention_map(settings, video), picture)
 
 
 @visualize_app.command(
     cls=CommandOnFiles, epilog="Example: `traitline visualize heads clip.mp4 --store store --out heads.png`"
 )
 def heads(
+    ctx: typer.Context,
     video: VIDEO_ID,
-    out: PICTURE_FILE,
+    picture: PICTURE_FILE,
     model: MODEL = None,
     store: STORE_PATH = None,
     weights: WEIGHTS = None,
@@ -364,19 +358,19 @@ def heads(
     assignments: ASSIGNMENTS = None,
 ) -> None:
     """How sharp each head is, and how far in time it looks."""
-    flags = {"model": model, "store.path": store, "weights": weights}
-    with _drawing("heads", out, config, assignments, flags) as settings:
+    with _drawing(ctx, picture) as settings:
         from flows.visualize.model import draw_heads
 
-        _save(draw_heads(settings, video), out)
+        _save(draw_heads(settings, video), picture)
 
 
 @visualize_app.command(
     cls=CommandOnFiles, epilog="Example: `traitline visualize relations clip.mp4 --store store --out relations.png`"
 )
 def relations(
+    ctx: typer.Context,
     video: VIDEO_ID,
-    out: PICTURE_FILE,
+    picture: PICTURE_FILE,
     model: MODEL = None,
     store: STORE_PATH = None,
     weights: WEIGHTS = None,
@@ -384,11 +378,10 @@ def relations(
     assignments: ASSIGNMENTS = None,
 ) -> None:
     """Which motion each face looks at, head by head, as lines in time."""
-    flags = {"model": model, "store.path": store, "weights": weights}
-    with _drawing("relations", out, config, assignments, flags) as settings:
+    with _drawing(ctx, picture) as settings:
         from flows.visualize.model import draw_relations
 
-        _save(draw_relations(settings, video), out)
+        _save(draw_relations(settings, video), picture)
 
 
 @visualize_app.command(
@@ -396,9 +389,10 @@ def relations(
     epilog="Example: `traitline visualize timeline clip.mp4 --videos clips --trait openness --out line.gif`",
 )
 def timeline(
+    ctx: typer.Context,
     video: VIDEO_ID,
     trait: TRAIT,
-    out: MOVING_FILE,
+    picture: MOVING_FILE,
     videos: VIDEOS = None,
     model: MODEL = None,
     store: STORE_PATH = None,
@@ -407,9 +401,8 @@ def timeline(
     assignments: ASSIGNMENTS = None,
 ) -> None:
     """Which moments spoke for a trait: attention over the frames of the clip; a GIF plays it."""
-    flags = {"videos": videos, "model": model, "store.path": store, "weights": weights}
-    with _drawing("timeline", out, config, assignments, flags, animates=True) as settings:
+    with _drawing(ctx, picture, animates=True) as settings:
         from flows.visualize.files import is_moving
         from flows.visualize.model import draw_time_line
 
-        _save(draw_time_line(settings, video, trait.value, moving=is_moving(out)), out)
+        _save(draw_time_line(settings, video, trait.value, moving=is_moving(picture)), picture)

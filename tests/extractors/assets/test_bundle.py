@@ -198,7 +198,7 @@ def test_a_member_that_says_it_is_too_large_is_refused_before_a_byte_is_written(
         stream.write(header.tobuf(tarfile.GNU_FORMAT))
         if size == 1 << 30:
             stream.truncate(size + 4096)
-    assert_refused(bundle, goal, "bytes, (not the published|more than a text)")
+    assert_refused(bundle, goal, "bytes, (not the published|more than the 65,536)")
 
 
 def test_a_negative_size_is_refused(goal, tmp_path):
@@ -257,11 +257,11 @@ def test_no_flipped_bit_and_no_cut_goes_unnoticed(sources, goal, tmp_path):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda members: [*members, members[2]], "comes twice"),
-        (lambda members: [*members, members[0]], "SHA256SUMS must come first, and once"),
-        (lambda members: members[1:], "SHA256SUMS must come first, and once"),
-        (lambda members: members[:1], "there is nothing in it"),
-        (lambda members: [], "there is nothing in it"),
+        (lambda members: [*members, members[2]], "twice"),
+        (lambda members: [*members, members[0]], "SHA256SUMS .*once"),
+        (lambda members: members[1:], "SHA256SUMS .*once"),
+        (lambda members: members[:1], "no asset"),
+        (lambda members: [], "no asset"),
         (lambda members: [m for m in members if m[0].name != "net/index"], "it lacks net/index"),
         (lambda members: [member("SHA256SUMS", b"\xff\0 no sums"), *members[1:]], "lists other files"),
     ],

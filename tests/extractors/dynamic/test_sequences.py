@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import struct
+import tracemalloc
 import zipfile
 from pathlib import Path
 
@@ -10,6 +11,7 @@ import pytest
 
 from extractors.dynamic.sequences import OpticalFlowSequenceLoader
 from extractors.errors import VideoError
+from extractors.optical_flow.computer import OpticalFlowComputer
 
 
 def numbered(count: int, height: int = 224, width: int = 224) -> np.ndarray:
@@ -123,6 +125,17 @@ def test_only_the_middle_of_a_longer_video_is_computed(drawing):
     video = drawing.write("step.mp4", [still] * 3 + [moved] * 3)
     assert OpticalFlowSequenceLoader(fields=1).load(video).max() > 0.1
     assert OpticalFlowSequenceLoader(fields=1).load(drawing.write("still.mp4", [still] * 6)).max() < 0.01
+
+
+def test_memory_does_not_grow_with_the_length_of_a_video(drawing):
+    video = drawing.write("long.mp4", drawing.pictures(400, width=256, height=256), options={"preset": "ultrafast"})
+    loader = OpticalFlowSequenceLoader(fields=2, optical_flow=OpticalFlowComputer("cpu", threads=1))
+    loader.load(video)
+    tracemalloc.start()  # NumPy reports its arrays, and OpenCV allocates its pictures as such
+    loader.load(video)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 100 * 224 * 224  # of 400 grey frames
 
 
 def test_batches_keep_the_order_and_the_last_one_has_the_rest(tmp_path):

@@ -25,7 +25,7 @@ from extractors.faces.crops import (
     plan_windows,
 )
 from extractors.faces.levelling import EYES_SHARE, View, cut_view, view_of
-from extractors.faces.settings import CropSettings, FaceModels, FaceSettings
+from extractors.faces.settings import CropSettings, FaceSettings
 from extractors.faces.track import FaceTrack, track_faces
 from extractors.video.grid import grid_frames
 from extractors.video.settings import VideoSettings
@@ -327,12 +327,6 @@ def turned(picture: np.ndarray, angle: float) -> np.ndarray:
     return cv2.warpAffine(picture, place, (width, height), borderMode=cv2.BORDER_REPLICATE)
 
 
-def yunet_of(face_models: FaceModels) -> cv2.FaceDetectorYN:
-    if face_models.check_kind != "yunet":
-        pytest.skip("YuNet's file is not to be had")
-    return cv2.FaceDetectorYN.create(str(face_models.check), "", (224, 224), 0.6)
-
-
 # Compresses in no time, and hardly anything is lost.
 QUICK = {"preset": "ultrafast", "crf": "10"}
 CLIPS = ["-AmMDnVl4s8.003", "98fnGDVky00.005", "9KAqOrdiZ4I.002", "OWZ-qVZG14A.002", "xHb5_bc1JOA.000"]
@@ -341,7 +335,7 @@ CLIPS = ["-AmMDnVl4s8.003", "98fnGDVky00.005", "9KAqOrdiZ4I.002", "OWZ-qVZG14A.0
 @pytest.mark.parametrize("name", CLIPS)
 def test_static_crops_of_real_clips_are_level_of_one_size_and_whole(corpus, drawing, detector, face_models, name):
     """As another detector, which finds eyes, nose and mouth by itself, sees each of them."""
-    witness = yunet_of(face_models)
+    witness = cv2.FaceDetectorYN.create(str(face_models.check), "", (224, 224), 0.6)
     pictures = (
         turned(resized(picture, 640), 15 * math.sin(number / 8))
         for number, picture in enumerate(islice(grid_frames(corpus / "fi_v2" / f"{name}.mp4", 25.0), 50))

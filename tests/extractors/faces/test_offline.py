@@ -53,3 +53,12 @@ def test_what_a_function_returns_and_raises_comes_through(thread):
     assert thread.call(divmod, 7, 3) == (2, 1)
     with pytest.raises(ZeroDivisionError):
         thread.call(divmod, 7, 0)
+
+
+def test_a_kernel_that_refuses_is_reported_as_it_answered(monkeypatch):
+    """Without its instruction "return", the filter is one that the kernel refuses."""
+    monkeypatch.setattr("extractors.faces.offline._RETURN", 0xFFFF)
+    with pytest.raises(OSError, match="cannot cut MediaPipe off the network: Invalid argument") as caught:
+        OfflineThread()
+    assert caught.value.errno == errno.EINVAL
+    assert not any(thread.name.startswith("offline") for thread in threading.enumerate())

@@ -9,10 +9,9 @@ import cv2
 import numpy as np
 import pytest
 
-from extractors.assets import catalog
 from extractors.errors import VideoError
 from extractors.faces.detector import FaceDetector
-from extractors.faces.second_opinion import BOX_PX, SAMPLES, FaceSamples, LandmarkPresence, YuNet, sample_of
+from extractors.faces.second_opinion import BOX_PX, SAMPLES, FaceSamples, YuNet, sample_of
 from extractors.faces.settings import FaceModels, FaceSettings
 from extractors.faces.track import track_faces
 from extractors.video.grid import grid_frames
@@ -28,12 +27,8 @@ def gullible(face_models: FaceModels) -> Iterator[FaceDetector]:
         yield detector
 
 
-@pytest.fixture(scope="module", params=["yunet", "landmarks"])
-def check(request, face_models: FaceModels) -> YuNet | LandmarkPresence:
-    if request.param == "landmarks":
-        return LandmarkPresence(catalog.resolve("face_landmarks") / "face_landmark.tflite")
-    if face_models.check_kind != "yunet":
-        pytest.skip("YuNet's file is not to be had")
+@pytest.fixture(scope="module")
+def check(face_models: FaceModels) -> YuNet:
     return YuNet(face_models.check)
 
 
@@ -120,8 +115,6 @@ def test_tilted_dark_and_pale_faces_are_faces(portrait, detector, check, angle, 
 @pytest.mark.parametrize("kind", ["flat", "noise", "disc", "plate"])
 def test_what_is_no_face_is_not_confirmed(portrait, check, kind):
     picture, face = portrait
-    if kind == "plate" and isinstance(check, LandmarkPresence):
-        pytest.skip("the network for landmarks takes some barbell plates for faces, see docs/quality.md")
     x, y, width, height = face[:4].astype(int)
     middle, radius = (int(x + width // 2), int(y + height // 2)), int(width // 2)
     rng = np.random.default_rng(0)

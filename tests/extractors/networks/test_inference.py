@@ -66,6 +66,16 @@ def with_second_reader(x):
     return layers.Add()([layers.BatchNormalization(name="norm")(convolved), convolved])
 
 
+def with_second_reader_that_is_no_layer(x):
+    convolved = layers.Conv2D(4, 1)(x)
+    return layers.BatchNormalization(name="norm")(convolved) + convolved
+
+
+def with_second_reader_that_reads_other_layers_first(x):
+    relu, convolved = layers.ReLU(), layers.Conv2D(4, 1)(x)
+    return layers.Concatenate()([relu(x), relu(convolved), layers.BatchNormalization(name="norm")(convolved)])
+
+
 def with_convolution_used_twice(x):
     norm = layers.Conv2D(3, 1, name="norm")  # named as the fault to report
     return norm(layers.BatchNormalization()(norm(x)))
@@ -81,7 +91,15 @@ def with_norm_alone(x):
 
 @pytest.mark.parametrize(
     "faulty",
-    [with_own_activation, with_second_reader, with_convolution_used_twice, with_norm_over_rows, with_norm_alone],
+    [
+        with_own_activation,
+        with_second_reader,
+        with_second_reader_that_is_no_layer,
+        with_second_reader_that_reads_other_layers_first,
+        with_convolution_used_twice,
+        with_norm_over_rows,
+        with_norm_alone,
+    ],
 )
 def test_a_norm_that_cannot_be_folded_is_refused_by_name(faulty):
     picture = keras.Input((12, 12, 3))

@@ -5,14 +5,16 @@ from __future__ import annotations
 import json
 import logging
 import sys
+from typing import get_args
 
+import cv2
 import numpy as np
 import pytest
 
 from extractors.optical_flow import computer
 from extractors.optical_flow.computer import OpticalFlowComputer, loop_to, scale_for_i3d
 from extractors.optical_flow.gpu import NO_GPU
-from extractors.optical_flow.parameters import EXACT, FAST, OpticalFlowSettings, TVL1Parameters
+from extractors.optical_flow.parameters import EXACT, PRESETS, OpticalFlowSettings, Preset, TVL1Parameters
 
 GPU = pytest.param("gpu", marks=pytest.mark.gpu)
 ENGINES = ("opencv", "cpu", GPU)
@@ -21,23 +23,24 @@ SIDE = 64
 PARAMETERS = TVL1Parameters(scales=2)
 
 
-def drawn_texture(x: np.ndarray, y: np.ndarray) -> np.ndarray:
-    """A smooth texture that can be drawn at any real position: uint8."""
+def drawn_texture(x: np.ndarray, y: np.ndarray, longest_px: float = 30) -> np.ndarray:
+    """A smooth texture of waves of 6 to `longest_px` pixels that can be drawn at any real position: uint8."""
     rng = np.random.default_rng(0)
     value = np.zeros(np.broadcast(x, y).shape)
     for _ in range(40):
         angle, phase = rng.uniform(0, 2 * np.pi, 2)
-        frequency = 2 * np.pi / rng.uniform(6, 30)
+        frequency = 2 * np.pi / rng.uniform(6, longest_px)
         value += np.sin(frequency * (x * np.cos(angle) + y * np.sin(angle)) + phase)
     return np.clip(np.rint(128 + 18 * value), 0, 255).astype(np.uint8)
 
 
-def frames_moved_by(displacement_px: np.ndarray) -> np.ndarray:
+def frames_moved_by(displacement_px: np.ndarray, longest_px: float = 30) -> np.ndarray:
     """Two frames: the point at (x, y) in the first is at (x + dx, y + dy) in the second."""
     height, width = displacement_px.shape[:2]
     y, x = np.mgrid[:height, :width].astype(float)
     # Drawn backwards, so that the truth is exact: the second frame is the plain texture.
-    return np.stack([drawn_texture(x + displacement_px[..., 0], y + displacement_px[..., 1]), drawn_texture(x, y)])
+    moved = x + displacement_px[..., 0], y + displacement_px[..., 1]
+    return np.stack([drawn_texture(*moved, longest_px), drawn_texture(x, y, longest_px)])
 
 
 def end_point_error(field: np.ndarray, truth: np.ndarray, border: int = 8) -> float:
@@ -65,6 +68,32 @@ def test_drawn_motion_is_recovered(engine, truth):
     assert field.shape == (1, SIDE, SIDE, 2)
     assert field.dtype == np.float32
     assert end_point_error(field[0], truth) < 0.1
+
+
+LARGE_MOTIONS = {
+    "20 px right": shift(20, 0, 160, 160),
+    "20 px aslant": shift(-12, 16, 160, 160),
+    "zoom and turn by up to 22 px": 4 * zoom_and_turn(160, 160),
+}
+
+
+@pytest.mark.parametrize(
+    ("engine", "motion"),
+    [("opencv", "20 px aslant")]
+    + [("cpu", motion) for motion in LARGE_MOTIONS]
+    + [pytest.param("gpu", motion, marks=pytest.mark.gpu) for motion in LARGE_MOTIONS],
+)
+def test_large_motion_is_recovered_by_the_preset_for_it(engine, motion):
+    truth = LARGE_MOTIONS[motion]
+    frames = frames_moved_by(truth, longest_px=120)
+    assert end_point_error(OpticalFlowComputer(engine, "large_motion").compute(frames)[0], truth, border=24) < 0.2
+
+
+@pytest.mark.parametrize("motion", LARGE_MOTIONS)
+def test_the_preset_with_opencvs_five_scales_loses_large_motion(motion):
+    truth = LARGE_MOTIONS[motion]
+    frames = frames_moved_by(truth, longest_px=120)
+    assert end_point_error(OpticalFlowComputer("cpu", "exact").compute(frames)[0], truth, border=24) > 2
 
 
 @pytest.mark.parametrize("engine", OWN_ENGINES)
@@ -135,6 +164,27 @@ def test_result_does_not_depend_on_threads_nor_on_the_neighbours_in_the_batch(en
     np.testing.assert_array_equal(together, np.stack(alone))
 
 
+def test_opencvs_own_number_of_threads_stays_as_it_is():
+    """It belongs to the whole process, and may be set by others while optical flow is computed."""
+    set_meanwhile = []
+
+    class Frames(np.ndarray):
+        def __getitem__(self, pair):
+            if not set_meanwhile:
+                set_meanwhile.append(cv2.getNumThreads())
+                cv2.setNumThreads(3)
+            return np.asarray(self)[pair]
+
+    before = cv2.getNumThreads()
+    try:
+        cv2.setNumThreads(2)
+        OpticalFlowComputer("opencv", parameters=PARAMETERS).compute(frames_moved_by(shift(1, 0)).view(Frames))
+        assert set_meanwhile == [2]
+        assert cv2.getNumThreads() == 3
+    finally:
+        cv2.setNumThreads(before)
+
+
 def test_one_frame_has_no_motion_field():
     assert OpticalFlowComputer("cpu").compute(np.zeros((1, 20, 24), np.uint8)).shape == (0, 20, 24, 2)
 
@@ -154,17 +204,22 @@ def test_unusable_frames_are_refused_with_the_rule(frames, rule):
 
 
 def test_key_holds_what_changes_the_numbers_and_nothing_else():
-    exact = OpticalFlowComputer("cpu", threads=1).numerics
+    exact = OpticalFlowComputer("cpu", "exact", threads=1).numerics
     assert json.loads(json.dumps(exact)) == exact
-    assert OpticalFlowComputer("cpu", threads=2).numerics == exact
+    assert OpticalFlowComputer("cpu", "exact", threads=2).numerics == exact
     assert OpticalFlowComputer("cpu", parameters=EXACT).numerics == exact
-    assert OpticalFlowComputer("cpu", preset="fast").numerics != exact
-    assert OpticalFlowComputer("opencv").numerics != exact
-    assert OpticalFlowComputer("gpu").numerics == exact  # the same numbers from another device
+    assert OpticalFlowComputer("cpu", "fast").numerics != exact
+    assert OpticalFlowComputer("opencv", "exact").numerics != exact
+    assert OpticalFlowComputer("gpu", "exact").numerics == exact  # the same numbers from another device
 
 
-def test_preset_fast_has_a_coarser_pyramid_and_parameters_replace_it():
-    assert OpticalFlowComputer("opencv", preset="fast").parameters == FAST
+@pytest.mark.parametrize("preset", get_args(Preset))
+def test_every_preset_has_parameters_of_its_own(preset):
+    assert OpticalFlowComputer("opencv", preset).parameters == PRESETS[preset]
+    assert len({parameters.model_dump_json() for parameters in PRESETS.values()}) == len(get_args(Preset))
+
+
+def test_parameters_replace_a_preset():
     settings = OpticalFlowSettings(engine="opencv", preset="fast", parameters=TVL1Parameters(warps=2), threads=1)
     computer = OpticalFlowComputer.from_settings(settings)
     assert computer.parameters == TVL1Parameters(warps=2)

@@ -16,7 +16,7 @@ import pytest
 from extractors.errors import DeviceError
 from extractors.optical_flow.computer import OpticalFlowComputer, scale_for_i3d
 from extractors.optical_flow.gpu import why_unusable
-from extractors.optical_flow.parameters import EXACT, FAST, TVL1Parameters
+from extractors.optical_flow.parameters import EXACT, FAST, LARGE_MOTION, TVL1Parameters
 
 pytestmark = pytest.mark.gpu
 
@@ -69,6 +69,7 @@ def test_every_size_agrees_with_the_cpu(size):
     "parameters",
     [
         FAST,
+        LARGE_MOTION,
         TVL1Parameters(median=1),
         TVL1Parameters(median=3),
         TVL1Parameters(scales=1),

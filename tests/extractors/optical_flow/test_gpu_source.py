@@ -13,7 +13,7 @@ from extractors.optical_flow.cpu.engine import CpuEngine, _pyramid
 from extractors.optical_flow.gpu import program
 from extractors.optical_flow.gpu.program import compile_kernels
 from extractors.optical_flow.gpu.shapes import MARGIN_PX, Gpu, best_shape, shared_bytes
-from extractors.optical_flow.parameters import EXACT, TVL1Parameters, pyramid_sizes
+from extractors.optical_flow.parameters import EXACT, LARGE_MOTION, TVL1Parameters, pyramid_sizes
 
 T4 = Gpu(multiprocessors=40, shared_bytes=64 * 1024)
 A100 = Gpu(multiprocessors=108, shared_bytes=163 * 1024)
@@ -39,7 +39,7 @@ def drawn_clip(height: int, width: int, frames: int = 3) -> np.ndarray:
     ("architecture", "gpu", "median"), [("sm_80", A100, 3), ("sm_90", H100, 1), ("sm_100", B200, 3)]
 )
 def test_nvrtc_compiles_the_kernels_and_keeps_them(architecture, gpu, median, tmp_path):
-    finest, *_, coarsest = pyramid_sizes(224, 224, EXACT)
+    finest, *_, coarsest = pyramid_sizes(224, 224, LARGE_MOTION)
 
     def compiled(size: tuple[int, int], median: int) -> bytes:
         shape = best_shape(*size, gpu)
@@ -77,13 +77,29 @@ def test_a_cache_that_cannot_be_written_is_said_and_does_without(tmp_path, caplo
 @pytest.mark.parametrize("gpu", [T4, A100, H100, B200])
 def test_a_shape_covers_the_picture_within_the_limits_of_the_gpu(gpu):
     assert best_shape(1080, 1920, gpu) is None
-    sizes = [(16, 16), (16, 400), (400, 16), (224, 224), *([] if gpu is T4 else [(16, 700), (256, 340), (480, 640)])]
+    sizes = [
+        (16, 16),
+        (16, 400),
+        (400, 16),
+        *pyramid_sizes(224, 224, LARGE_MOTION),
+        *([] if gpu is T4 else [(16, 700), (256, 340), (480, 640)]),
+    ]
     for height, width in sizes:
         shape = best_shape(height, width, gpu)
         assert shape.rows * shape.warps * shape.group >= height > shape.rows * shape.warps * (shape.group - 1)
         assert shape.group <= gpu.multiprocessors
         assert shared_bytes(width, shape) <= gpu.shared_bytes
         assert shape.registers * 32 * -(-shape.warps // 4) * 4 <= 65536
+
+
+@pytest.mark.parametrize("size", [(224, 224), (16, 16), (17, 300), (255, 341), (480, 640), (97, 131)])
+@pytest.mark.parametrize("parameters", [EXACT, LARGE_MOTION], ids=["exact", "large motion"])
+def test_both_engines_have_the_same_levels(size, parameters):
+    levels = _pyramid(np.zeros(size, np.uint8), parameters)
+    assert [level.shape for level in levels] == pyramid_sizes(*size, parameters)
+    assert min(levels[-1].shape) >= 16
+    if parameters is LARGE_MOTION:
+        assert min(levels[-1].shape) * parameters.step < 16.5
 
 
 @on_cpu
@@ -101,9 +117,14 @@ def test_a_shape_covers_the_picture_within_the_limits_of_the_gpu(gpu):
             TVL1Parameters(scales=2, warps=2, inner=9, outer=4, median=3),
         ),  # a width that no warp divides
         ((22, 40), [(3, 3)], TVL1Parameters(scales=1, warps=2, inner=9, median=1)),
+        (
+            (36, 30),
+            [(4, 3), (3, 3), (2, 5)],
+            LARGE_MOTION.model_copy(update={"warps": 2, "inner": 9, "outer": 4}),
+        ),  # as many levels as there are
         ((16, 16), [(8, 2)], TVL1Parameters(scales=1, warps=2, inner=7, outer=3, epsilon=0)),
     ],
-    ids=["median 5", "median 3", "median 1", "no early end"],
+    ids=["median 5", "median 3", "median 1", "large motion", "no early end"],
 )
 def test_kernels_on_a_cpu_give_the_numbers_of_the_cpu_engine(size, shapes, parameters, tmp_path):
     frames = drawn_clip(*size)

@@ -35,15 +35,6 @@ def test_statistics_are_those_of_the_outputs_themselves_over_all_batches():
     np.testing.assert_allclose(strength.lines[0].get_ydata(), [layer.mean for layer in found])
 
 
-def test_chosen_layers_without_places_can_be_looked_at_too():
-    model = network()
-    inputs = np.ones((2, 8, 8, 3), np.float32)
-    (pool,) = activation_statistics(model, [inputs], ["pool"])
-    assert pool.mean == pytest.approx(float(model.predict(inputs, verbose=0).mean()), rel=1e-6)
-
-
 def test_nothing_to_look_at_is_refused():
-    with pytest.raises(ValueError, match="at least one layer"):
-        activation_statistics(network(), [], [])
     with pytest.raises(ValueError, match="no inputs"):
         activation_statistics(network(), [])

@@ -75,7 +75,7 @@ def test_an_unknown_layer_is_answered_with_those_like_it_or_all():
         layer_activations(small_network(), blobs(), ["sings"])
     with pytest.raises(LayerError, match=r"no layer 'x' with feature maps; known: signs, coarse$"):
         layer_activations(small_network(), blobs(), ["x"])
-    with pytest.raises(LayerError, match="no filter 2; known"):
+    with pytest.raises(LayerError, match=r"2; known: 0 to 1$"):
         maximise_filters(small_network(), "signs", [2])
 
 

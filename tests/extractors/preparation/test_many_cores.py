@@ -12,12 +12,9 @@ import psutil
 import pytest
 from many_cores import pretend_cores
 
-from extractors.faces.settings import CropSettings, FaceSettings
-from extractors.optical_flow.parameters import OpticalFlowSettings
 from extractors.preparation.pool import Finished, PreparerPool
 from extractors.preparation.preparer import PreparationSettings, Request
 from extractors.video.limits import Limits
-from extractors.video.settings import VideoSettings
 
 # Measured with mediapipe 1.2.2 on 1 to 64 cores: 11 threads and 420 MiB at most; without bounds on 64 cores, 216
 # threads and 14,193 MiB.
@@ -34,13 +31,6 @@ def cores(request, tmp_path, monkeypatch) -> int:
     for name, value in environment.items():
         monkeypatch.setenv(name, value)
     return request.param
-
-
-@pytest.fixture
-def settings(face_models) -> PreparationSettings:
-    return PreparationSettings(
-        face_models, VideoSettings(), FaceSettings(), CropSettings(), OpticalFlowSettings(engine="cpu", preset="fast")
-    )
 
 
 def prepare(settings: PreparationSettings, path: Path) -> tuple[object, int, float]:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import os
+import pickle
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -15,26 +17,19 @@ import pytest
 from face_tracks import track_of
 
 from extractors.errors import VideoError
-from extractors.faces.settings import CropSettings, FaceSettings
+from extractors.faces.settings import CropSettings
 from extractors.faces.track import FaceTrack
 from extractors.optical_flow.parameters import OpticalFlowSettings
-from extractors.preparation.pool import Finished, PreparerPool
-from extractors.preparation.preparer import FaceCrop, Motion, PreparationSettings, Preparer, Request
+from extractors.preparation.pool import SLOTS, Finished, PreparerPool
+from extractors.preparation.preparer import FaceCrop, Motion, Preparer, Request
 from extractors.preparation.stopwatch import Stopwatch
-from extractors.video.settings import VideoSettings
 
 
-@pytest.fixture
-def settings(face_models) -> PreparationSettings:
-    return PreparationSettings(
-        face_models, VideoSettings(), FaceSettings(), CropSettings(), OpticalFlowSettings(engine="cpu", preset="fast")
-    )
-
-
-@pytest.fixture
-def clip(corpus) -> Path:
-    """2.4 s of one person."""
-    return corpus / "plain" / "single_face.mp4"
+@pytest.fixture(scope="module")
+def pool(settings) -> Iterator[PreparerPool]:
+    """One child for many tests: whatever they do to it, the next one must be served."""
+    with PreparerPool(settings, 1, stall_s=60) as pool:
+        yield pool
 
 
 def request(path: Path, **changes: object) -> Request:
@@ -45,42 +40,34 @@ def copied(part: object) -> object:
     return Motion(part.window, part.fields.copy()) if isinstance(part, Motion) else part
 
 
-def collect(settings: PreparationSettings, requests: list[Request], processes: int = 2) -> list[list[object]]:
+def gathered(pool: PreparerPool, *requests: Request) -> list[list[object]]:
     """All parts of each request."""
     parts: list[list[object]] = [[] for _ in requests]
-    with PreparerPool(settings, processes, stall_s=60) as pool:
-        for number, part in pool.prepare(requests):
-            parts[number].append(copied(part))
+    for number, part in pool.prepare(requests):
+        parts[number].append(copied(part))
     return parts
 
 
-def children() -> set[int]:
-    listed = subprocess.run(
-        ["pgrep", "-P", str(os.getpid()), "-f", "preparation.child"], capture_output=True, text=True
-    )
-    return {int(word) for word in listed.stdout.split()}
+def child_of(pool: PreparerPool) -> int:
+    return pool._children[0]._process.pid
 
 
-def end_children(reason: signal.Signals) -> None:
-    """Kill the children, and wait until they are dead (zombies: the pool has not asked for them yet)."""
-    for child in children():
-        os.kill(child, reason)
-        os.waitid(os.P_PID, child, os.WEXITED | os.WNOWAIT)
+def end_child(pool: PreparerPool, reason: signal.Signals) -> None:
+    """Kill the child, and wait until it is dead (a zombie: the pool has not asked for it yet)."""
+    child = child_of(pool)
+    os.kill(child, reason)
+    os.waitid(os.P_PID, child, os.WEXITED | os.WNOWAIT)
 
 
-def disturb(
-    settings: PreparationSettings, clip: Path, harm: Callable[[int], None], stall_s: float = 60
-) -> list[object]:
-    """Prepare a clip while `harm` is done to its child process at each of its first parts."""
+def disturb(pool: PreparerPool, clip: Path, harm: Callable[[int], None]) -> list[object]:
+    """Prepare a clip while `harm` is done to the child process at the first part of each try."""
     parts = []
-    with PreparerPool(settings, 1, stall_s) as pool:
-        for _, part in pool.prepare([request(clip)]):
-            parts.append(part)
-            if isinstance(part, FaceTrack):
-                for child in children():
-                    harm(child)
-        # Whatever was done, the next video is prepared.
-        after = [part for _, part in pool.prepare([request(clip, dynamic=False)])]
+    for _, part in pool.prepare([request(clip)]):
+        parts.append(part)
+        if isinstance(part, FaceTrack):
+            harm(child_of(pool))
+    # Whatever was done, the next video is prepared.
+    (after,) = gathered(pool, request(clip, dynamic=False))
     assert isinstance(after[-1], Finished)
     return parts
 
@@ -91,75 +78,72 @@ def test_parts_are_those_of_the_same_code_without_child_processes(settings, clip
     with Preparer(settings, lambda: None) as preparer:
         for path in paths:
             alone.append(list(preparer.prepare(request(path), Stopwatch())))
-    for processes in (1, 3):
-        for expected, (*found, end) in zip(
-            alone, collect(settings, [request(p) for p in paths], processes), strict=True
-        ):
-            assert isinstance(end, Finished)
-            assert {"decode", "faces", "optical flow"} == set(end.seconds)
-            assert [type(part) for part in found] == [type(part) for part in expected]
-            for one, other in zip(found, expected, strict=True):
-                match one:
-                    case FaceTrack():
-                        np.testing.assert_array_equal(one.to_rows(), other.to_rows())
-                    case FaceCrop():
-                        assert one.frame == other.frame
-                        np.testing.assert_array_equal(one.pixels, other.pixels)
-                    case Motion():
-                        assert one.window == other.window
-                        np.testing.assert_array_equal(one.fields, other.fields)
+    with PreparerPool(settings, 2, stall_s=60) as pool:  # so that one child has two videos
+        results = gathered(pool, *map(request, paths))
+    for expected, (*found, end) in zip(alone, results, strict=True):
+        assert isinstance(end, Finished)
+        assert {"decode", "faces", "optical flow"} == set(end.seconds)
+        assert [type(part) for part in found] == [type(part) for part in expected]
+        for one, other in zip(found, expected, strict=True):
+            match one:
+                case FaceTrack():
+                    np.testing.assert_array_equal(one.to_rows(), other.to_rows())
+                case FaceCrop():
+                    assert one.frame == other.frame
+                    np.testing.assert_array_equal(one.pixels, other.pixels)
+                case Motion():
+                    assert one.window == other.window
+                    np.testing.assert_array_equal(one.fields, other.fields)
 
 
 def test_more_windows_than_slots_come_in_order(settings, corpus):
-    (parts,) = collect(settings, [request(corpus / "fi_v2" / "98fnGDVky00.005.mp4", static=False)])
+    short = replace(settings, crops=CropSettings(window_fields=9, min_fields=9))
+    with PreparerPool(short, 1, stall_s=60) as pool:
+        (parts,) = gathered(pool, request(corpus / "plain" / "single_face.mp4", static=False))
     windows = [part.window.index for part in parts if isinstance(part, Motion)]
     assert windows == list(range(6))
+    assert len(windows) > SLOTS
     assert not any(isinstance(part, FaceCrop) for part in parts)
 
 
 def test_an_engine_of_the_parent_gets_grey_frames(settings, clip):
-    grey = PreparationSettings(
-        settings.face_models, settings.video, settings.faces, settings.crops, OpticalFlowSettings(engine="gpu")
-    )
-    (parts,) = collect(grey, [request(clip)])
+    with PreparerPool(replace(settings, optical_flow=OpticalFlowSettings(engine="gpu")), 1, stall_s=60) as pool:
+        (parts,) = gathered(pool, request(clip))
     motion = next(part for part in parts if isinstance(part, Motion))
     assert motion.fields.dtype == np.uint8
     assert motion.fields.shape == (motion.window.fields + 1, 224, 224)
     assert motion.fields.std() > 10
 
 
-def test_a_known_track_is_not_looked_for_again(settings, clip):
-    (first,) = collect(settings, [request(clip)])
-    (second,) = collect(settings, [request(clip, track=first[0])])
+def test_a_known_track_is_not_looked_for_again(pool, clip):
+    (first,) = gathered(pool, request(clip))
+    (second,) = gathered(pool, request(clip, track=first[0]))
     assert not any(isinstance(part, FaceTrack) for part in second)
     assert "faces" not in second[-1].seconds
 
 
-def test_bad_videos_are_refused_with_their_reasons_among_good_ones(settings, clip, corpus):
+def test_bad_videos_are_refused_with_their_reasons_among_good_ones(pool, clip, corpus):
     paths = [corpus / "hard" / "empty.mp4", clip, corpus / "hard" / "crashes_decoder_qcif_rgb.avi", Path("missing.mp4")]
-    empty, good, crashing, missing = collect(settings, [request(path) for path in paths])
+    empty, good, crashing, missing = gathered(pool, *map(request, paths))
     assert (empty[-1].stage, empty[-1].reason) == ("decode", "not_a_video")
     assert isinstance(good[-1], Finished)
     assert isinstance(crashing[-1], VideoError)
     assert (missing[-1].stage, missing[-1].reason) == ("decode", "unreadable")
 
 
-def test_a_child_has_no_network(settings, clip):
-    with PreparerPool(settings, 1, stall_s=60) as pool:
-        parts = pool.prepare([request(clip, dynamic=False)])
-        next(parts)
-        (child,) = children()
-        status = Path(f"/proc/{child}/status").read_text()
+def test_a_child_has_no_network(pool, clip):
+    gathered(pool, request(clip, dynamic=False))
+    status = Path(f"/proc/{child_of(pool)}/status").read_text()
     assert "Seccomp:\t2\n" in status  # filtered; `OfflineThread`'s tests say what that filter does
 
 
-def test_a_crash_is_the_videos_fault_and_the_next_one_is_served(settings, clip):
-    parts = disturb(settings, clip, lambda child: os.kill(child, signal.SIGSEGV))
+def test_a_crash_is_the_videos_fault_and_the_next_one_is_served(pool, clip):
+    parts = disturb(pool, clip, lambda child: os.kill(child, signal.SIGSEGV))
     assert (parts[-1].stage, parts[-1].reason) == ("decode", "decoder_crashed")
     assert "SIGSEGV" in parts[-1].message
 
 
-def test_a_child_killed_from_outside_gets_a_second_try(settings, clip):
+def test_a_child_killed_from_outside_gets_a_second_try(pool, clip):
     killed = []
 
     def kill_once(child: int) -> None:
@@ -167,27 +151,28 @@ def test_a_child_killed_from_outside_gets_a_second_try(settings, clip):
             killed.append(child)
             os.kill(child, signal.SIGKILL)
 
-    parts = disturb(settings, clip, kill_once)
+    parts = disturb(pool, clip, kill_once)
     assert len(killed) == 1
     assert sum(isinstance(part, FaceTrack) for part in parts) == 2
     assert isinstance(parts[-1], Finished)
 
 
-def test_a_video_on_which_children_get_killed_again_and_again_is_refused(settings, clip):
-    parts = disturb(settings, clip, lambda child: os.kill(child, signal.SIGKILL))
+def test_a_video_on_which_children_get_killed_again_and_again_is_refused(pool, clip):
+    parts = disturb(pool, clip, lambda child: os.kill(child, signal.SIGKILL))
     assert parts[-1].reason == "decoder_crashed"
 
 
 def test_a_child_that_hangs_is_given_up(settings, clip):
     start = time.monotonic()
-    parts = disturb(settings, clip, lambda child: os.kill(child, signal.SIGSTOP), stall_s=3)
+    with PreparerPool(settings, 1, stall_s=3) as pool:
+        parts = disturb(pool, clip, lambda child: os.kill(child, signal.SIGSTOP))
     assert (parts[-1].stage, parts[-1].reason) == ("decode", "timeout")
     assert time.monotonic() - start < 30
 
 
-def test_a_fault_of_the_program_costs_one_video_and_the_log_says_where_it_was(settings, clip, caplog):
+def test_a_fault_of_the_program_costs_one_video_and_the_log_says_where_it_was(pool, clip, caplog):
     track = track_of(np.zeros((3, 2)))
-    faulty, good = collect(settings, [request(clip, track=track), request(clip, dynamic=False)], processes=1)
+    faulty, good = gathered(pool, request(clip, track=track), request(clip, dynamic=False))
     assert (faulty[-1].stage, faulty[-1].reason) == ("extract", "internal_error")
     assert "ValueError: " in faulty[-1].message
     assert "broadcast" in faulty[-1].message
@@ -197,10 +182,8 @@ def test_a_fault_of_the_program_costs_one_video_and_the_log_says_where_it_was(se
     assert clip.name in record.getMessage()
 
 
-def test_a_child_that_cannot_start_is_no_fault_of_any_video(settings, clip, tmp_path):
-    broken = PreparationSettings(
-        tmp_path / "missing.tflite", settings.video, settings.faces, settings.crops, settings.optical_flow
-    )
+def test_a_child_that_cannot_start_is_no_fault_of_any_video(settings, face_models, clip, tmp_path):
+    broken = replace(settings, face_models=replace(face_models, short_range=tmp_path / "missing.tflite"))
     with PreparerPool(broken, 1, stall_s=60) as pool, pytest.raises(RuntimeError, match="cannot start"):
         list(pool.prepare([request(clip)]))
 
@@ -223,27 +206,28 @@ def test_a_child_that_cannot_be_created_leaves_none_behind(settings, monkeypatch
 
 def test_a_child_that_died_before_its_first_video_could_not_start(settings, clip):
     with PreparerPool(settings, 1, stall_s=60) as pool:
-        end_children(signal.SIGABRT)
+        end_child(pool, signal.SIGABRT)
         with pytest.raises(RuntimeError, match=r"cannot start .*SIGABRT"):
             list(pool.prepare([request(clip)]))
 
 
-def test_the_death_of_an_idle_child_is_no_fault_of_the_next_video(settings, clip):
-    with PreparerPool(settings, 1, stall_s=60) as pool:
-        list(pool.prepare([request(clip, dynamic=False)]))
-        end_children(signal.SIGSEGV)
-        parts = [part for _, part in pool.prepare([request(clip, dynamic=False)])]
+def test_the_death_of_an_idle_child_is_no_fault_of_the_next_video(pool, clip):
+    gathered(pool, request(clip, dynamic=False))
+    end_child(pool, signal.SIGSEGV)
+    (parts,) = gathered(pool, request(clip, dynamic=False))
     assert isinstance(parts[-1], Finished)
 
 
 def test_no_child_outlives_the_pool_even_if_its_parent_is_killed(settings, clip):
-    collect(settings, [request(clip)])
-    assert not children()
+    with PreparerPool(settings, 1, stall_s=60) as pool:
+        child = child_of(pool)
+        gathered(pool, request(clip, dynamic=False))
+    assert not Path(f"/proc/{child}").exists()
     code = f"""
 import pickle, sys
 from extractors.preparation.pool import PreparerPool
-with PreparerPool(pickle.loads({__import__("pickle").dumps(settings)!r}), 2, 60) as pool:
-    for part in pool.prepare(pickle.loads({__import__("pickle").dumps([request(clip)] * 50)!r})):
+with PreparerPool(pickle.loads({pickle.dumps(settings)!r}), 2, 60) as pool:
+    for part in pool.prepare(pickle.loads({pickle.dumps([request(clip)] * 50)!r})):
         print("going", flush=True)
 """
     with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True) as process:

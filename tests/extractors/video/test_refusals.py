@@ -140,6 +140,22 @@ def test_a_disk_that_fails_is_not_the_videos_fault():
         list(grid_frames("/proc/self/mem", 25.0))
 
 
+def test_a_file_is_read_through_once_however_many_of_its_packets_look_like_a_failing_disk(drawing):
+    """FFmpeg reports a damaged head of a ProRes picture as "operation not permitted"."""
+    path = drawing.write("a.mov", drawing.pictures(20), codec="prores_ks", pix_fmt="yuv422p10le")
+    with av.open(str(path)) as container:
+        places = [packet.pos for packet in container.demux(video=0) if packet.size]
+    data = bytearray(path.read_bytes())
+    for place in places[1:]:
+        data[place + 20] = 0xFF  # coding of fields, colour and alpha
+    path.write_bytes(data)
+    tally = Tally()
+    opened_files = files_opened(lambda: list(grid_frames(path, 25.0, thresholds=None, tally=tally)), drawing.folder)
+    assert tally.good == 1
+    assert tally.broken >= 15
+    assert opened_files == ["open", "open"]  # by FFmpeg, and to read it through
+
+
 def test_a_stream_that_comes_up_on_the_way_is_passed_over(drawing):
     """One frame of a broadcast recording with the number of another stream, by a single flipped bit."""
     path = drawing.write("a.ts", drawing.pictures(100), options={"g": "1"})

@@ -10,7 +10,7 @@ import pytest
 
 from flows.archive.families import families_of
 from flows.archive.models import ModelReference
-from flows.archive.rows import export_rows
+from flows.archive.outcomes import export_rows
 from flows.archive.videos import VideoFile, known_videos, videos_of
 from flows.config.load import load_config
 from flows.config.settings import RunConfig
@@ -66,7 +66,7 @@ class Archive:
     def shown(self) -> Shown:
         """What the CSV says with the folder and without it, and what `failures list` says, of `a.mp4`."""
         kinds = []
-        for videos in (videos_of(self.config), known_videos(self.config, self.families)):
+        for videos in (videos_of(self.config), known_videos(self.config.store.path, self.families)):
             rows = {row.video_id: row for row in export_rows(self.config.store.path, self.families, videos, MODEL)}
             row = rows["a.mp4"]
             kinds.append(row.reason if isinstance(row, Unscored) else "scored")
@@ -157,7 +157,7 @@ def test_in_a_store_of_before_the_files_were_noted_what_came_last_counts(archive
     steps: list[Callable[[], None]] = [lambda: archive.extract(good), lambda: log.add([failure])]
     for step in steps if first == "features" else steps[::-1]:
         step()
-    (video,) = known_videos(archive.config, archive.families)
+    (video,) = known_videos(archive.config.store.path, archive.families)
     assert video.sha256 == (bad if first == "features" else good).sha256
     (row,) = export_rows(archive.config.store.path, archive.families, [video], MODEL)
     assert isinstance(row, Unscored if first == "features" else Score)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import shutil
 from pathlib import Path
 
 import numpy as np
@@ -11,11 +10,12 @@ import pytest
 
 from extractors.assets import catalog
 from extractors.assets.files import AssetError
+from extractors.faces.quality import QUALITY
 from flows.archive.clips import read_clips
-from flows.archive.families import face_models as face_models_of
 from flows.archive.families import families_of, settle_weights, stored_families
 from flows.config.load import load_config
 from storage import Family, FeatureStore, VideoFeatures
+from storage.tables.scores import QUALITY_FACTS
 
 
 def families(dtype: str):
@@ -66,42 +66,23 @@ def test_thresholds_of_what_is_accepted_have_keys_of_their_own(setting):
         assert getattr(plain, part).key != getattr(other, part).key
 
 
-def keys(*assignments: str, assets: Path | None = None) -> set[str]:
-    """The keys of the three families with these settings."""
-    found = families_of(load_config(flags={"weights": "random", "assets": assets}, assignments=assignments))
-    return {found.faces.key, found.static.key, found.dynamic.key}
+@pytest.mark.parametrize("model", ["short", "full"])
+def test_other_networks_for_faces_have_keys_of_their_own(model):
+    plain, other = (
+        families_of(load_config(flags={"weights": "random"}, assignments=[f"faces.model={name}"]))
+        for name in ("auto", model)
+    )
+    for part in ("faces", "static", "dynamic"):
+        assert getattr(plain, part).key != getattr(other, part).key
 
 
-@pytest.mark.parametrize("setting", ["faces.model=short", "faces.model=full", "faces.check=landmarks"])
-def test_other_networks_for_faces_have_keys_of_their_own(setting):
-    assert keys(setting).isdisjoint(keys("faces.model=auto", "faces.check=yunet"))
-
-
-def test_the_check_of_faces_is_the_one_that_can_be_had_and_is_named(tmp_path, monkeypatch, face_models, capfd):
-    monkeypatch.setenv("https_proxy", "http://127.0.0.1:9")  # nothing is to be had
-    for name in ("face_detector", "face_detector_full_range", "face_landmarks"):
-        shutil.copytree(catalog.resolve(name), tmp_path / name)
-    config = load_config(flags={"weights": "random", "assets": tmp_path})
-    settled = settle_weights(config, ("faces",))
-    assert settled.faces.check == families_of(settled).face_check == families_of(config).face_check == "landmarks"
-    assert "landmarks, because YuNet is not available here" in " ".join(capfd.readouterr().err.split())
-    assert face_models_of(settled).check == tmp_path / "face_landmarks" / "face_landmark.tflite"
-    assert keys(assets=tmp_path) == keys("faces.check=landmarks")
-
-    asked = load_config(flags={"weights": "random", "assets": tmp_path}, assignments=["faces.check=yunet"])
-    with pytest.raises(AssetError, match=r"face_detection_yunet_2023mar\.onnx"):
-        settle_weights(asked, ("faces",))
-
-    (tmp_path / "yunet").mkdir()
-    file = tmp_path / "yunet" / "face_detection_yunet_2023mar.onnx"
-    file.write_bytes(b"damaged")
-    with pytest.raises(AssetError, match="yunet"):  # never the other check in its place
-        settle_weights(config, ("faces",))
-    if face_models.check_kind == "yunet":
-        shutil.copy(face_models.check, file)
-        assert settle_weights(config, ("faces",)).faces.check == "yunet"
-        assert "YuNet" not in capfd.readouterr().err
-        assert keys(assets=tmp_path) == keys("faces.check=yunet")
+def test_the_networks_that_find_and_check_faces_are_in_the_keys_settings():
+    known = catalog.known_assets()
+    names = ("face_detector", "face_detector_full_range", "yunet")
+    expected = {name: known[name].digest for name in names}
+    found = families("float32")
+    assert found.faces.settings["networks"] == expected
+    assert found.static.settings["faces"]["networks"] == found.dynamic.settings["faces"]["networks"] == expected
 
 
 def write_clip(root: Path, family: Family, quality: dict[str, float]) -> None:
@@ -114,13 +95,16 @@ def write_clip(root: Path, family: Family, quality: dict[str, float]) -> None:
 
 def test_facts_of_quality_reach_the_scores_and_what_is_not_known_is_left_out(tmp_path):
     found = families("float32")
-    facts = {"face_coverage": 0.5, "face_gaps": 2, "longest_gap_s": 1.5, "people": 3, "others_share": 0.25}
+    facts = dict.fromkeys(QUALITY, 0.5) | {"people": 3.0}
     for family in (found.static, found.dynamic):
-        write_clip(tmp_path, family, {**facts, "confirmed_share": 0.75, "decoded_share": np.nan, "repeated_share": 0.5})
+        write_clip(tmp_path, family, facts | {"decoded_share": np.nan})
     config = load_config(flags={"weights": "random", "store.path": tmp_path})
-    (clip,) = read_clips(config, found, ["a.mp4"])
-    assert clip.face_coverage == facts.pop("face_coverage")
-    assert clip.facts == {**facts, "confirmed_share": 0.75, "repeated_share": 0.5}
+    (clip,) = read_clips(config.store.path, found, ["a.mp4"])
+    assert clip.quality == {name: value for name, value in facts.items() if name != "decoded_share"}
+
+
+def test_scores_have_every_fact_of_quality_that_extraction_finds():
+    assert tuple(QUALITY_FACTS) == QUALITY
 
 
 def test_features_of_before_facts_were_kept_are_read_with_their_coverage_alone(tmp_path):
@@ -135,8 +119,8 @@ def test_features_of_before_facts_were_kept_are_read_with_their_coverage_alone(t
     stored = stored_families(tmp_path, {"static_key": static.key, "dynamic_key": dynamic.key})
     assert stored.faces.quality == ("detected",)
     config = load_config(flags={"weights": "random", "store.path": tmp_path})
-    (clip,) = read_clips(config, stored, ["a.mp4"])
-    assert (clip.face_coverage, clip.facts) == (0.5, {})
+    (clip,) = read_clips(config.store.path, stored, ["a.mp4"])
+    assert clip.quality == {"face_coverage": 0.5}
     assert FeatureStore(tmp_path).done(today.static) == {}
 
 

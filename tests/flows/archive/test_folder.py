@@ -16,8 +16,8 @@ import numpy as np
 import pytest
 
 from extractors.video.decoding import FORMATS, opened
-from flows.archive.folder import OTHER_ENDINGS, VIDEO_ENDINGS, find_videos
 from flows.archive.videos import videos_of
+from flows.archive.videos.folder import OTHER_ENDINGS, VIDEO_ENDINGS, find_videos
 from flows.config.load import load_config
 from flows.config.settings import RunConfig
 from flows.session.errors import UserError
@@ -169,7 +169,7 @@ def test_a_link_that_leads_nowhere_is_a_row_or_named_as_a_folder_that_may_be_mis
         (folder / name).symlink_to(tmp_path / "not mounted" / name)
     archive = videos_of(settings_of(tmp_path))
     assert [(video.video_id, bool(video.sha256)) for video in archive] == [("a.mp4", True), ("gone.mp4", False)]
-    assert archive.unread == {"train": "a link that leads nowhere"}
+    assert archive.unread == {"train": "a broken link"}
     with pytest.raises(UserError, match="train"):
         archive.check_whole()
 
@@ -228,8 +228,8 @@ def test_a_folder_that_cannot_be_read_is_named_and_its_videos_of_before_stay_row
     before, without, reason, after, nothing = done.stdout.splitlines()
     assert before == after == "['a/a.mp4', 'ab/e.mp4', 'b/b.mp4', 'b/deep/d.mp4', 'c/c.mp4'] []"
     assert without == "['a/a.mp4', 'ab/e.mp4', 'c/c.mp4'] ['b/b.mp4', 'b/deep/d.mp4']"
-    assert "could not be read whole: b (Permission denied)" in reason
-    assert "their like); cannot read b (Permission denied)" in nothing
+    assert "could not be read completely: b (Permission denied)" in reason
+    assert "); cannot read b (Permission denied)" in nothing
 
 
 @pytest.mark.parametrize("number", ["EIO", "ESTALE", "ENOENT"])

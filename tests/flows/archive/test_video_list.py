@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import os
+import re
 import unicodedata
 from pathlib import Path
 
@@ -11,8 +12,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from flows.archive.video_list import videos_of_list
 from flows.archive.videos import scan_videos, videos_of
+from flows.archive.videos.listed import videos_of_list
 from flows.config.load import load_config
 from flows.config.settings import RunConfig
 from flows.session.errors import UserError
@@ -136,8 +137,8 @@ def test_missing_videos_are_rows_and_repeated_ones_are_taken_once_and_both_are_s
     ids = [(video.video_id, bool(video.sha256)) for video in archive]
     assert ids == [("-rf.mp4", True), ("gone.mp4", False), ("nowhere/x.mp4", False), ("sub/gone.mp4", False)]
     said = " ".join(capsys.readouterr().err.split())
-    assert "1 video more than once; each is taken once: -rf.mp4 (lines 2, 4)" in said
-    assert "3 videos that cannot be found, refused as unreadable: gone.mp4 (line 1), sub/gone.mp4 (line 3)" in said
+    for words in ("1 video ", "-rf.mp4 (lines 2, 4)", "3 videos ", "gone.mp4 (line 1), sub/gone.mp4 (line 3)"):
+        assert words in said
 
 
 def test_all_that_cannot_be_used_is_named_at_once_with_its_line(clips, tmp_path):
@@ -147,58 +148,59 @@ def test_all_that_cannot_be_used_is_named_at_once_with_its_line(clips, tmp_path)
     with pytest.raises(UserError) as error:
         videos_of_list(clips / "list.csv", clips)
     for words in (
-        "line 3: '/etc/passwd' lies outside",
-        "line 4: '../x.mp4' lies outside",
-        "line 5: 'sub' is a folder",
-        "line 6: no path",
-        "line 7: 'C:\\\\clips\\\\x.mp4' is a path of another machine",
-        "line 8: 'pipe.mp4' is not a file",
-        "line 9: '.' is the folder itself",
+        "line 3: '/etc/passwd' ",
+        "line 4: '../x.mp4' ",
+        "line 5: 'sub' ",
+        "line 6: ",
+        "line 7: 'C:\\\\clips\\\\x.mp4' ",
+        "line 8: 'pipe.mp4' ",
+        "line 9: '.' ",
         "--videos-root DIR",
     ):
         assert words in str(error.value)
     write_text(clips / "long.txt", ["-rf.mp4"] + ["../x.mp4"] * 1000)
-    with pytest.raises(UserError, match="and 990 more"):
+    with pytest.raises(UserError, match="990 more"):
         videos_of_list(clips / "long.txt", clips)
 
 
 @pytest.mark.parametrize(
     ("name", "data", "words"),
     [
-        ("empty.txt", b"", "names no videos: it is empty"),
-        ("blank.txt", b"\r\n \n", "names no videos: it is empty"),
-        ("empty.csv", b"", "names no videos: it is empty"),
-        ("head.csv", b"video_id\n", "names no videos: it is empty"),
-        ("other.csv", b"a,b\n1,2\n", "no column of paths"),
-        ("quote.csv", b'video_id\n"open\n', "cannot read the list"),
-        ("bad.parquet", b"PAR1 not", "cannot read the list"),
-        ("wrong.txt", b"x.mp4\ny.mp4\n", "none of the videos .* --videos-root DIR"),
+        ("empty.txt", b"", "empty"),
+        ("blank.txt", b"\r\n \n", "empty"),
+        ("empty.csv", b"", "empty"),
+        ("head.csv", b"video_id\n", "empty"),
+        ("other.csv", b"a,b\n1,2\n", "column.*video_id"),
+        ("quote.csv", b'video_id\n"open\n', "cannot read"),
+        ("bad.parquet", b"PAR1 not", "cannot read"),
+        ("wrong.txt", b"x.mp4\ny.mp4\n", "--videos-root DIR"),
     ],
 )
 def test_a_list_that_is_none_is_a_users_mistake(clips, name, data, words):
     (clips / name).write_bytes(data)
-    with pytest.raises(UserError, match=words):
+    with pytest.raises(UserError, match=words) as error:
         videos_of_list(clips / name, clips)
+    assert name in str(error.value)
 
 
 def test_a_parquet_list_with_other_columns_or_nulls_is_a_users_mistake(clips):
     pq.write_table(pa.table({"x": ["a.mp4"]}), clips / "x.parquet")
-    with pytest.raises(UserError, match="no column of paths"):
+    with pytest.raises(UserError, match=r"x\.parquet.*column.*video_id"):
         videos_of_list(clips / "x.parquet", clips)
     pq.write_table(pa.table({"path": ["-rf.mp4", None]}), clips / "null.parquet")
-    with pytest.raises(UserError, match="row 2: no path"):
+    with pytest.raises(UserError, match="row 2: "):
         videos_of_list(clips / "null.parquet", clips)
 
 
 @pytest.mark.parametrize("name", ["clip.mp4", "list.json", "list"])
 def test_a_file_that_is_no_list_is_named(tmp_path, name):
     (tmp_path / name).write_bytes(b"x.mp4")
-    with pytest.raises(UserError, match="neither a folder nor a list of videos"):
+    with pytest.raises(UserError, match=re.escape(str(tmp_path / name))):
         videos_of(settings_of(tmp_path / name, tmp_path))
 
 
 def test_a_root_beside_a_folder_is_refused(clips, tmp_path):
-    with pytest.raises(UserError, match="is a folder: its videos are relative to it"):
+    with pytest.raises(UserError, match="videos_root"):
         videos_of(settings_of(clips, tmp_path, videos_root=tmp_path))
 
 

@@ -2,13 +2,14 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 from pathlib import Path
 
 import pytest
 from prefect import Flow
 
-from flows.archive import videos as manifest
 from flows.archive.videos import Archive, VideoFile, scan_videos
+from flows.archive.videos import archive as manifest
 from flows.session.errors import UserError
 
 
@@ -70,7 +71,7 @@ def test_progress_counts_every_file(folder, tmp_path):
 @pytest.mark.parametrize("make", [lambda path: None, lambda path: path.mkdir(), lambda path: path.touch()])
 def test_no_folder_or_one_without_videos_is_a_users_mistake(tmp_path, make):
     make(tmp_path / "videos")
-    with pytest.raises(UserError, match="check the path"):
+    with pytest.raises(UserError, match=re.escape(str(tmp_path / "videos"))):
         scan_videos(tmp_path / "videos", tmp_path / "digests.parquet")
 
 

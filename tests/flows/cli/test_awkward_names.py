@@ -147,7 +147,7 @@ def test_two_files_of_one_id_are_refused_by_name(tmp_path):
     (tmp_path / "videos" / "caf\\xe9.mp4").touch()
     with open(os.fsencode(tmp_path / "videos") + b"/caf\xe9.mp4", "wb"):
         pass
-    with pytest.raises(UserError, match=r"two files would both be the video .*caf.*: rename one"):
+    with pytest.raises(UserError, match=r"caf.*xe9\.mp4"):
         scan_videos(tmp_path / "videos", tmp_path / "digests.parquet")
 
 
@@ -171,7 +171,7 @@ def test_an_id_in_a_store_leads_nobody_out_of_the_videos_folder(tmp_path, video_
     (tmp_path / "secret.mp4").touch()
     config = RunConfig(videos=tmp_path / "videos", store=StoreSettings(path=tmp_path / "store"))
     assert video_file(config, "a/..b.mp4").is_file()
-    with pytest.raises(UserError, match="there is no"):
+    with pytest.raises(UserError, match=r"secret\.mp4"):
         video_file(config, video_id.format(folder=tmp_path))
 
 

@@ -13,7 +13,6 @@ from flows.archive.videos import Archive
 from flows.cli import output
 from flows.cli.commands.failures import _table as failures_table
 from flows.cli.output import show_extraction, show_run, show_table
-from flows.config.settings import RunConfig
 from flows.extraction.jobs import ExtractReport
 from flows.pipeline.export import ExportReport
 from flows.pipeline.run import RunReport
@@ -90,7 +89,7 @@ def test_a_summary_shows_the_whole_path_of_its_results(width, monkeypatch, capsy
     ]
     exported = ExportReport(paths[0], 1, {"no_face": 1})
     report = RunReport(ExtractReport(1, 1, 0, 0, {"decode": 1.5}), ModelReference("traits", "1"), 1, exported, paths[1])
-    show_run(RunConfig(weights="random"), report, Archive(()))
+    show_run("random", report, Archive(()))
     lines = [line.strip("\u2502 ") for line in capsys.readouterr().err.splitlines()]
     assert "\u2026" not in "".join(lines)
     shown = "".join(line.removeprefix("CSV").removeprefix("report").strip() for line in lines)

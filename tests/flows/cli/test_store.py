@@ -136,7 +136,8 @@ def test_retry_takes_just_the_refused_videos_of_that_reason_whose_bytes_are_the_
 def test_retry_tries_again_and_counts_the_attempt(refused, traitline):
     result = traitline(
         *("failures", "retry", "--videos", refused.videos, "--store", refused.store.path),
-        *("--weights", "random", "--reason", "truncated", "--set", "extract.max_failed_fraction=1"),
+        *("--weights", "random", "--reason", "truncated"),
+        *("--set", "extract.max_failed_fraction=1", "--set", "extract.processes=1"),
     )
     assert result.returncode == 0, result.stderr
     attempts = {row.video_id: (row.reason, row.attempts) for row in FailureLog(refused.store.path).current()}

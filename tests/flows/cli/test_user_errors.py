@@ -50,7 +50,7 @@ def test_a_value_out_of_its_range(rendered, tmp_path, traitline):
 def test_a_settings_file_that_is_no_yaml(rendered, tmp_path, traitline):
     settings = tmp_path / "run.yaml"
     settings.write_text("video: [25\n")
-    check_one_line(traitline(*run_with(rendered, tmp_path, config=settings)), "run.yaml", "not YAML")
+    check_one_line(traitline(*run_with(rendered, tmp_path, config=settings)), "run.yaml", "YAML")
 
 
 def test_a_settings_file_that_is_not_there(rendered, tmp_path, traitline):
@@ -66,9 +66,9 @@ def test_labels_of_other_videos_are_refused_before_anything_is_extracted(rendere
     labels.write_text(",".join(("video_id", *TRAITS)) + "\nelsewhere.mp4,.5,.5,.5,.5,.5\n")
     check_one_line(
         traitline(*run_with(rendered, tmp_path, labels=labels)),
-        "none of 8 videos",
-        "(1 label, such as elsewhere.mp4)",
-        "file name",
+        "8 videos",
+        "1 label",
+        "elsewhere.mp4",
     )
     assert not (tmp_path / "store" / "features").exists()
 
@@ -76,11 +76,11 @@ def test_labels_of_other_videos_are_refused_before_anything_is_extracted(rendere
 def test_labels_without_the_traits_name_what_is_missing(rendered, tmp_path, traitline):
     labels = tmp_path / "labels.csv"
     labels.write_text("video_id,openness\na.mp4,.5\n")
-    check_one_line(traitline(*run_with(rendered, tmp_path, labels=labels)), "lacks the columns conscientiousness, ")
+    check_one_line(traitline(*run_with(rendered, tmp_path, labels=labels)), ", ".join(TRAITS[1:]))
 
 
 def test_a_label_path_without_an_ending_that_is_not_there(tmp_path, traitline):
-    check_one_line(traitline("evaluate", "--labels-only", "--labels", tmp_path / "no"), "no such file or folder")
+    check_one_line(traitline("evaluate", "--labels-only", "--labels", tmp_path / "no"), str(tmp_path / "no"))
 
 
 @pytest.mark.parametrize("command", ["train", "score", "export", "report"])
@@ -92,11 +92,11 @@ def test_what_uses_cached_features_asks_for_no_networks_weights(command, rendere
         TRAITLINE_ASSETS=str(face_model.parents[1]),
         XDG_CACHE_HOME=str(tmp_path / "cache"),
     )
-    check_one_line(result, "has no features", "--weights")
+    check_one_line(result, "features", "--weights")
 
 
 def test_what_uses_cached_features_makes_no_store(tmp_path, traitline):
-    check_one_line(traitline("score", "--store", tmp_path / "none"), "there is no store", "--store")
+    check_one_line(traitline("score", "--store", tmp_path / "none"), f"store {tmp_path / 'none'}", "--store")
     assert not (tmp_path / "none").exists()
 
 
@@ -115,7 +115,6 @@ def test_pretrained_weights_that_cannot_be_had(rendered, tmp_path, traitline, fa
     words = (
         "traitline assets unpack",
         str(face_model.parents[1]),
-        "is unavailable",
         "--weights random",
         "--weights auto",
     )
@@ -123,7 +122,7 @@ def test_pretrained_weights_that_cannot_be_had(rendered, tmp_path, traitline, fa
 
 
 def test_an_output_that_is_a_folder(rendered, tmp_path, traitline):
-    check_one_line(traitline(*run_with(rendered, tmp_path, out=tmp_path)), "it is a folder")
+    check_one_line(traitline(*run_with(rendered, tmp_path, out=tmp_path)), str(tmp_path), "folder")
 
 
 def test_neither_labels_nor_a_model(rendered, tmp_path, traitline):
@@ -137,7 +136,7 @@ def test_a_model_that_is_not_there(rendered, tmp_path, traitline):
 def test_a_store_that_is_another_folder(rendered, tmp_path, traitline):
     (tmp_path / "holiday").mkdir()
     (tmp_path / "holiday" / "beach.jpg").touch()
-    check_one_line(traitline(*run_with(rendered, tmp_path, store=tmp_path / "holiday")), "not a store")
+    check_one_line(traitline(*run_with(rendered, tmp_path, store=tmp_path / "holiday")), "holiday", "store")
 
 
 @pytest.mark.parametrize("command", ["train", "score", "export", "report"])

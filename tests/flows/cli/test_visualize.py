@@ -14,24 +14,20 @@ SMALL = ("--weights", "random", "--set", "crops.window_fields=16", "--set", "ext
 def test_a_picture_of_another_kind_is_refused_in_one_line(traitline, tmp_path):
     shown = traitline("visualize", "filters", "--out", tmp_path / "filters.jpg", "--store", tmp_path / "store")
     assert shown.returncode == 1
-    assert shown.stderr == "traitline: --out must end in .png or .svg; got 'filters.jpg'\n"
+    (line,) = shown.stderr.splitlines()
+    for words in ("traitline: ", "--out", ".png", ".svg", "'filters.jpg'"):
+        assert words in line
 
 
 @pytest.mark.parametrize(
     ("asked", "answered"),
     [
-        (
-            ("filters", "--layer", "conv1_con"),
-            "resnet50 has no layer 'conv1_con' with feature maps; did you mean ",
-        ),
-        (("volume", "nowhere.mp4"), "there is no file nowhere.mp4"),
-        (("volume", "text.mp4"), "text.mp4 cannot be used: text.mp4 (11 bytes) cannot be read as a video"),
-        (
-            ("attention", "clip.mp4", "--store", "nowhere"),
-            "there is no store nowhere; give its folder with",
-        ),
-        (("attention", "clip.mp4"), "there is no model traits in store"),
-        (("filters", "--out", "text.mp4/a.png"), "text.mp4 is not a writable folder"),
+        (("filters", "--layer", "conv1_con"), ["resnet50", "'conv1_con'", "conv1_conv"]),
+        (("volume", "nowhere.mp4"), ["nowhere.mp4"]),
+        (("volume", "text.mp4"), ["text.mp4 (11 bytes)"]),
+        (("attention", "clip.mp4", "--store", "nowhere"), ["store nowhere", "--store"]),
+        (("attention", "clip.mp4"), ["model traits"]),
+        (("filters", "--out", "text.mp4/a.png"), ["text.mp4 ", "folder"]),
     ],
 )
 def test_a_mistake_is_one_line_that_leaves_nothing(traitline, tmp_path, asked, answered):
@@ -41,7 +37,7 @@ def test_a_mistake_is_one_line_that_leaves_nothing(traitline, tmp_path, asked, a
     given = [part for name, value in options.items() if name not in asked for part in (name, value)]
     shown = traitline("visualize", *asked, *given, folder=tmp_path)
     assert shown.returncode == 1
-    assert answered in shown.stderr
+    assert all(words in shown.stderr for words in answered), shown.stderr
     assert shown.stderr.count("\n") == 1
     assert sorted(path.name for path in tmp_path.iterdir()) == ["store", "text.mp4"]
 
@@ -50,9 +46,9 @@ def test_only_the_weights_that_a_picture_needs_are_asked_for(traitline, tmp_path
     draw_store(tmp_path, people=1, clips_each=1)
     given = ("--out", tmp_path / "a.png", "--store", tmp_path / "store", "--set", f"assets={tmp_path / 'assets'}")
     shown = traitline("visualize", "filters", *given)
-    assert f"{tmp_path / 'assets' / 'resnet50_imagenet'} does not hold" in shown.stderr
+    assert str(tmp_path / "assets" / "resnet50_imagenet") in shown.stderr
     shown = traitline("visualize", "heads", "clip.mp4", *given)  # reads what the networks have made
-    assert "there is no model traits" in shown.stderr
+    assert "model traits" in shown.stderr
 
 
 @pytest.mark.slow
@@ -79,5 +75,5 @@ def test_a_real_clip_is_drawn_by_each_kind_of_tool(traitline, corpus, tmp_path):
     assert "<svg" in (tmp_path / "cam.svg").read_text()[:1000]
     shown = traitline("visualize", "volume", clip, "--layer", "none", "--out", tmp_path / "v.png", *store, *SMALL)
     assert shown.returncode == 1
-    assert "no layer 'none'" in shown.stderr
+    assert "'none'" in shown.stderr
     assert "Mixed_5c" in shown.stderr

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import re
+
 import pytest
 
 from flows.archive.families import families_of
@@ -94,18 +96,19 @@ def test_settings_that_change_numbers_change_just_the_keys_of_what_is_made_from_
 @pytest.mark.parametrize(
     ("assignment", "words"),
     [
-        ("video.fps", "NAME=VALUE"),
-        ("video=3", "video"),
-        ("video.fps=fast", "video.fps"),
-        ("nothing=1", "unknown setting nothing"),
-        ("seed.more=1", "seed"),
-        ("seed=[", "not a value"),
+        ("video.fps", ["video.fps", "NAME=VALUE"]),
+        ("video=3", ["video", "3"]),
+        ("video.fps=fast", ["video.fps", "'fast'"]),
+        ("nothing=1", ["nothing"]),
+        ("seed.more=1", ["seed"]),
+        ("seed=[", ["seed=["]),
     ],
 )
 def test_a_wrong_assignment_is_said_in_one_line(assignment, words):
-    with pytest.raises(UserError, match=words) as caught:
+    with pytest.raises(UserError) as caught:
         load_config(flags={"seed": 1}, assignments=[assignment])
     assert "\n" not in str(caught.value)
+    assert all(word in str(caught.value) for word in words)
 
 
 def message_of(path=None, **layers) -> str:
@@ -119,46 +122,48 @@ def test_each_wrong_setting_is_named_with_what_gave_it_and_the_nearest_name(tmp_
     path = tmp_path / "run.yaml"
     path.write_text("# settings\nseed: 1\nvideo:\n  fsp: 25\nstore:\n  path: s\n  format: parqet\n")
     said = message_of(path, assignments=["video.fbs=25"], flags={"weights": "Pretraned"})
-    assert f"unknown setting video.fsp ({path}, line 4), did you mean video.fps?" in said
-    assert "unknown setting video.fbs (--set), did you mean video.fps?" in said
-    assert f"setting store.format ({path}, line 7): input should be 'parquet' or 'hdf5'; got 'parqet', did" in said
-    assert "setting weights (--weights): " in said
-    assert said.endswith("got 'Pretraned', did you mean pretrained?") or "did you mean pretrained?;" in said
+    assert re.search(rf"video\.fsp \({path}, line 4\)[^;]*video\.fps", said)
+    assert re.search(r"video\.fbs \(--set\)[^;]*video\.fps", said)
+    assert re.search(rf"store\.format \({path}, line 7\)[^;]*'parquet' or 'hdf5'; got 'parqet'", said)
+    assert re.search(r"weights \(--weights\).*'Pretraned'.*pretrained", said)
 
 
 def test_a_dotted_name_in_a_settings_file_is_told_where_to_stand(tmp_path):
     path = tmp_path / "run.yaml"
     path.write_text("seed: 1\ntrain.epochs: 3\n")
     said = message_of(path)
-    assert said == f"unknown setting train.epochs ({path}, line 2): write epochs below its section train there"
+    assert f"train.epochs ({path}, line 2)" in said
+    assert "section train" in said
     path.write_text("seed: 1\ntrain.epoch: 3\n")
-    assert message_of(path) == f"unknown setting train.epoch ({path}, line 2), did you mean train.epochs?"
+    said = message_of(path)
+    assert f"train.epoch ({path}, line 2)" in said
+    assert "train.epochs" in said
 
 
 @pytest.mark.parametrize(
     ("layers", "words"),
     [
+        ({"overrides": {"extract.shard_sise": 32}}, ["extract.shard_sise (parameter overrides)", "extract.shard_size"]),
         (
-            {"overrides": {"extract.shard_sise": 32}},
-            "extract.shard_sise (parameter overrides), did you mean extract.sha",
+            {"overrides": {"extract": {"shard_sise": 3}}},
+            ["extract.shard_sise (parameter overrides)", "extract.shard_size"],
         ),
-        ({"overrides": {"extract": {"shard_sise": 32}}}, "extract.shard_sise (parameter overrides), did you mean"),
-        ({"overrides": {"shard_size": 32}}, "shard_size (parameter overrides), did you mean extract.shard_size?"),
-        ({"parameters": {"weights": "best"}}, "setting weights (parameter weights): input should be"),
-        ({"assignments": ["vidoes=clips"]}, "unknown setting vidoes (--set), did you mean videos?"),
-        ({"assignments": ["vidio.fps=3"]}, "unknown setting vidio (--set), did you mean video?"),
-        ({"assignments": ["train.loss=MSE"]}, "did you mean mse?"),
-        ({"assignments": ["optical_flow.tvl1=1"]}, "unknown setting optical_flow.tvl1 (--set); known there: engine"),
-        ({"flags": {"export.since": "2026-02-01T00:00Z", "export.until": "2026-01-01T00:00Z"}}, "(--since; --until)"),
-        ({"flags": {"store.path": 3}}, "setting store.path (--store): name a folder"),
-        ({"assignments": ["video=3", "video.fps=3"]}, "cannot have the value 3 (--set); --set sets video.fps"),
+        ({"overrides": {"shard_size": 32}}, ["shard_size (parameter overrides)", "extract.shard_size"]),
+        ({"parameters": {"weights": "best"}}, ["weights (parameter weights)", "'best'"]),
+        ({"assignments": ["vidoes=clips"]}, ["vidoes (--set)", "videos"]),
+        ({"assignments": ["vidio.fps=3"]}, ["vidio (--set)", "video"]),
+        ({"assignments": ["train.loss=MSE"]}, ["train.loss (--set)", "'MSE'", "mse"]),
+        ({"assignments": ["optical_flow.tvl1=1"]}, ["optical_flow.tvl1 (--set)", "engine"]),
+        ({"flags": {"export.since": "2026-02-01T00:00Z", "export.until": "2026-01-01T00:00Z"}}, ["(--since; --until)"]),
+        ({"flags": {"store.path": 3}}, ["store.path (--store)"]),
+        ({"assignments": ["video=3", "video.fps=3"]}, ["video", "3 (--set)", "video.fps"]),
     ],
 )
 def test_the_settings_file_is_not_blamed_for_what_stands_elsewhere(tmp_path, layers, words):
     path = tmp_path / "run.yaml"
     path.write_text("seed: 1\n")
     said = message_of(path, **layers)
-    assert words in said
+    assert all(word in said for word in words), said
     assert str(path) not in said
 
 
@@ -181,27 +186,29 @@ def test_a_settings_file_that_stands_for_billions_of_words_is_named_at_once(tmp_
     path = tmp_path / "run.yaml"
     rows = [f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 9 if n else ['x'] * 9)}]" for n in range(12)]
     path.write_text("\n".join(rows) + "\n")
-    assert "unknown setting a0" in message_of(path)
+    assert "a0" in message_of(path)
 
 
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        ("train:\n  epochs: 3\nseed: 1\ntrain:\n  loss: mae\n", "train stands in lines 1 and 4; keep one"),
-        ("train:\n  epochs: 3\n  loss: mae\n  'epochs': 4\n", "epochs stands in lines 2 and 4; keep one"),
-        ("train: {epochs: 3, epochs: 4}\n", "epochs stands twice in line 1; keep one"),
+        ("train:\n  epochs: 3\nseed: 1\ntrain:\n  loss: mae\n", r"\btrain\b.* 1 .*\b4\b"),
+        ("train:\n  epochs: 3\n  loss: mae\n  'epochs': 4\n", r"\bepochs\b.* 2 .*\b4\b"),
+        ("train: {epochs: 3, epochs: 4}\n", r"\bepochs\b.*\b1\b"),
     ],
 )
 def test_a_section_or_a_setting_that_stands_twice_is_named_with_both_lines(tmp_path, text, words):
     path = tmp_path / "run.yaml"
     path.write_text(text)
-    assert message_of(path) == f"{path}: {words}"
+    said = message_of(path)
+    assert said.startswith(f"{path}: ")
+    assert re.search(words, said.removeprefix(f"{path}: "))
 
 
 def test_a_setting_that_stands_twice_on_the_command_line_is_named():
-    assert message_of(assignments=["train={epochs: 3, epochs: 4}"]) == (
-        "--set train: epochs stands twice in line 1; keep one"
-    )
+    said = message_of(assignments=["train={epochs: 3, epochs: 4}"])
+    assert said.startswith("--set train: ")
+    assert "epochs" in said
 
 
 def test_one_section_may_take_another_ones_settings_and_change_them(tmp_path):
@@ -216,8 +223,13 @@ def test_yes_and_no_are_no_numbers(tmp_path, name):
     path = tmp_path / "run.yaml"
     *sections, last = name.split(".")
     path.write_text("".join(f"{'  ' * depth}{part}:\n" for depth, part in enumerate(sections)) + f"    {last}: yes\n")
-    assert message_of(path) == f"setting {name} ({path}, line {len(sections) + 1}): a number is wanted; got True"
-    assert message_of(assignments=[f"{name}=true"]) == f"setting {name} (--set): a number is wanted; got True"
+    for said, place in (
+        (message_of(path), f"{path}, line {len(sections) + 1}"),
+        (message_of(assignments=[f"{name}=true"]), "--set"),
+    ):
+        assert f"{name} ({place})" in said
+        assert "number" in said
+        assert said.endswith("got True")
 
 
 def test_yes_and_no_stay_what_they_are_where_they_are_asked_for():

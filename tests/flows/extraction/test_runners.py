@@ -27,15 +27,8 @@ from flows.session.errors import UserError
 from storage import FeatureStore
 from storage.leases.leases import Leases
 
+pytestmark = pytest.mark.usefixtures("prefect_api")
 SUPPORT = Path(__file__).parents[2] / "support" / "machines"
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _api() -> Iterator[None]:
-    from prefect.testing.utilities import prefect_test_harness
-
-    with prefect_test_harness():
-        yield
 
 
 @pytest.fixture
@@ -199,4 +192,4 @@ def test_missing_dask_is_one_line_before_anything_else_begins(tmp_path, monkeypa
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "prefect_dask" else real(name))
     flags = {"videos": tmp_path, "store.path": tmp_path / "store", "weights": "random", "extract.runner": "dask"}
     with pytest.raises(UserError, match=r"pip install 'traitline\[dask\]'"):
-        prepare.prepare(load_config(flags=flags), with_files=True)
+        prepare.check_settings(load_config(flags=flags), with_files=True)

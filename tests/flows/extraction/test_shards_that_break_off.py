@@ -5,14 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from prefect.testing.utilities import prefect_test_harness
 from worker_farm import FAMILIES, DrawingExtractor, Order, drawn_videos, refusal
 
 from flows.pipeline import extract as extract_flow
 from storage import FailureLog, FeatureStore, StoreError
 from storage.leases.leases import Leases
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("prefect_api")]
 
 
 class Stumbling(DrawingExtractor):
@@ -25,12 +24,6 @@ class Stumbling(DrawingExtractor):
             type(self).times -= 1
             raise RuntimeError("out of GPU memory")
         return super().extract(jobs, on_video, check)
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _api():
-    with prefect_test_harness():
-        yield
 
 
 @pytest.fixture

@@ -119,7 +119,7 @@ def test_scores_without_a_time_are_counted_where_a_range_leaves_them_out(store, 
         *("--columns", "neuroticism,video_id"),
     )
     assert result.returncode == 0, result.stderr
-    assert "left out 1 score whose" in result.stderr
+    assert "1 score " in result.stderr
     lines = out.read_text().splitlines()
     assert lines[0] == "neuroticism,video_id"
     assert len(lines) == 9
@@ -128,17 +128,17 @@ def test_scores_without_a_time_are_counted_where_a_range_leaves_them_out(store, 
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (["--columns", "video_id,charm"], "there is no column 'charm'; there are video_id, openness"),
-        (["--columns", "video_id,video_id"], "named twice"),
-        (["--since", "2026-01-01"], "timezone"),
-        (["--since", "2026-01-02T00:00Z", "--until", "2026-01-01T00:00Z"], "since must come before until"),
-        (["--out", "traits.xlsx"], "must end in .csv or .parquet"),
+        (["--columns", "video_id,charm"], ["'charm'", "video_id, openness"]),
+        (["--columns", "video_id,video_id"], ["column", "video_id"]),
+        (["--since", "2026-01-01"], ["--since", "timezone"]),
+        (["--since", "2026-01-02T00:00Z", "--until", "2026-01-01T00:00Z"], ["since", "until"]),
+        (["--out", "traits.xlsx"], ["traits.xlsx", ".csv", ".parquet"]),
     ],
 )
 def test_what_a_person_got_wrong_is_one_line(store, traitline, arguments, words):
     result = traitline("export", "--store", store, "--weights", "random", *arguments)
     assert result.returncode == 1
-    assert words in result.stderr
+    assert all(word in result.stderr for word in words), result.stderr
     assert len(result.stderr.strip().splitlines()) == 1
 
 

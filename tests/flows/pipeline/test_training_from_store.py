@@ -22,7 +22,7 @@ from storage import FeatureStore, StoreError, VideoFeatures
 from storage.maintenance.compaction import merge_shards, plan_merges
 from storage.shards import store as feature_store
 
-CLIPS, SHARD = 320, 32
+CLIPS, SHARD = 256, 16
 
 
 @pytest.fixture
@@ -53,7 +53,7 @@ def stored(tmp_path) -> tuple[RunConfig, Families, list[str]]:
 
 def test_a_group_holds_neighbours_of_a_shard_and_is_read_in_the_order_asked_for(stored):
     config, families, names = stored
-    clips = StoredClips(config, families, names[::-1])
+    clips = StoredClips(config.store.path, families, names[::-1])
     groups = clips.groups()
     assert [len(group) for group in groups] == [SHARD] * (CLIPS // SHARD)
     assert sorted(np.concatenate(groups).tolist()) == list(range(CLIPS))
@@ -69,7 +69,7 @@ def test_a_store_is_listed_once_an_epoch_however_many_groups_are_read(stored, mo
     listed = []
     list_parts = feature_store.list_parts
     monkeypatch.setattr(feature_store, "list_parts", lambda *of: listed.append(of[0]) or list_parts(*of))
-    clips = StoredClips(config, families, names)
+    clips = StoredClips(config.store.path, families, names)
     for group in clips.groups():
         clips.read(group)
     assert len(listed) == len(set(listed)) == 2  # static and dynamic
@@ -83,7 +83,7 @@ def test_a_store_is_listed_once_an_epoch_however_many_groups_are_read(stored, mo
 
 def test_features_that_went_away_meanwhile_are_named(stored):
     config, families, names = stored
-    clips = StoredClips(config, families, ["gone.mp4", *names])
+    clips = StoredClips(config.store.path, families, ["gone.mp4", *names])
     with pytest.raises(StoreError, match=r"features of gone\.mp4 were removed"):
         clips.read(np.array([0, 1]))
 
@@ -92,7 +92,7 @@ def peak_mb(config: RunConfig, families: Families, names: list[str], settings: T
     """Most memory that arrays took during a training."""
     labels = np.random.default_rng(0).random((CLIPS, 5)).astype(np.float32)
     tracemalloc.start()
-    train(StoredClips(config, families, names), labels, names, settings)
+    train(StoredClips(config.store.path, families, names), labels, names, settings)
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     return peak / 2**20
@@ -100,8 +100,10 @@ def peak_mb(config: RunConfig, families: Families, names: list[str], settings: T
 
 def test_more_clips_than_memory_allows_are_never_all_in_memory(stored):
     config, families, names = stored
-    settings = TrainSettings(epochs=1, batch_size=4)
-    train(StoredClips(config, families, names[:8]), np.full((8, 5), 0.5), names[:8], settings)  # what is loaded once
+    settings = TrainSettings(epochs=1, batch_size=8)
+    train(
+        StoredClips(config.store.path, families, names[:8]), np.full((8, 5), 0.5), names[:8], settings
+    )  # what is loaded once
     all_mb = CLIPS * (16 * families.static.dim + 6 * families.dynamic.dim) * 4 / 2**20
     kept_mb = peak_mb(config, families, names, settings)
     streamed_mb = peak_mb(config, families, names, settings.model_copy(update={"memory_mb": 1}))

@@ -170,7 +170,7 @@ def test_both_protocols_of_the_evaluation_stand_side_by_side_with_leakage_and_te
     assert found[("parts of the official split", "people in both")][1][0] == "training and validation"
     assert ("protocol", "baseline") in found
     assert ("protocol", "column") in found
-    assert "Random weights: these figures say nothing" in page
+    assert "Random weights: these figures do not describe" in page
 
 
 def test_no_picture_is_in_the_page_unless_asked_for(page):
@@ -282,7 +282,7 @@ def test_ticks_are_round_and_inside():
 def test_the_page_names_what_could_not_be_read(report_store):
     store = report_store
     page = render_report(store.config, store.families, store.videos, store.model, NOW)
-    assert "could be read" not in page
+    assert "could not be read" not in page
     videos = Archive(store.videos, {"b & c": "Permission denied"})
     page = render_report(store.config, store.families, videos, store.model, NOW)
     assert "<code>b &amp; c</code> (Permission denied)" in page

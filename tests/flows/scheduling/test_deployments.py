@@ -67,9 +67,10 @@ def test_a_form_refuses_a_word_that_is_no_choice():
 def test_a_mistake_in_a_run_is_its_state_in_one_line(tmp_path):
     state = flows.export_scores.fn(store=str(tmp_path / "nowhere"))
     assert state.is_failed()
-    assert state.message.startswith("there is no store")
+    assert str(tmp_path / "nowhere") in state.message
+    assert "\n" not in state.message
     state = flows.extract_archive.fn(store=str(tmp_path / "store"), overrides={"extract.sard_size": 3})
-    assert "unknown setting extract.sard_size" in state.message
+    assert "extract.sard_size" in state.message
     assert not (tmp_path / "store").exists()
 
 

@@ -129,7 +129,7 @@ def test_a_run_whose_worker_is_killed_too_does_not_stay_running_and_gives_its_sl
         assert nightly.server.state(run)["type"] == "RUNNING"
         state = nightly.server.ended(run)
         assert state["type"] == "CRASHED"
-        assert state["message"].startswith("No sign of life")
+        assert state["message"].startswith("No heartbeat")
         print(f"a run whose worker was killed is crashed after {time.monotonic() - killed_at:.0f} s")
         assert time.monotonic() - killed_at < 150
         nightly.completed_after(run)

@@ -16,8 +16,8 @@ from prefect.settings import PREFECT_API_URL, temporary_settings
 from websockets.proxy import get_proxy
 from websockets.uri import parse_uri
 
+from flows.session.environment import PROXY_VARIABLES, bypass_proxies
 from flows.session.errors import UserError
-from flows.session.proxies import PROXY_VARIABLES, bypass_proxies
 from flows.session.server import check_server
 
 DEAD = "http://127.0.0.1:9"
@@ -69,6 +69,12 @@ def answering() -> Iterator[Callable[..., Answering]]:
     yield start
     for server in servers:
         server.shutdown()
+
+
+@pytest.fixture(autouse=True)
+def _connect_again_at_once(monkeypatch) -> None:
+    """Prefect's client tries four times, and waits ever longer in between."""
+    monkeypatch.setattr("httpcore._sync.connection.RETRIES_BACKOFF_FACTOR", 0.0)
 
 
 @pytest.fixture

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from sklearn.metrics import r2_score
 
+from fusion.evaluation import baselines
 from fusion.evaluation.baselines import look_up_subject, mlp, ridge
 from fusion.evaluation.folds import leakage, official_split, subject_folds
 from fusion.evaluation.predictors import LabelledClips, all_predictors, chosen_predictors
@@ -95,12 +96,13 @@ def test_ridge_finds_a_linear_rule_whatever_the_scale_of_the_features():
     assert r2_score(truth, ridge(known, labels, people, asked)) > 0.95
 
 
-def test_mlp_finds_a_bent_rule_that_ridge_cannot_and_the_same_with_the_same_seed():
+def test_mlp_finds_a_bent_rule_that_ridge_cannot_and_the_same_with_the_same_seed(monkeypatch):
     known, labels, people, asked, truth = regression(lambda x: np.abs(x[:, 0]) - 0.8)
     known, asked = known[:, :6], asked[:, :6]
     found = mlp(known, labels, people, asked, seed=0)
     assert r2_score(truth, found) > 0.5
     assert r2_score(truth, ridge(known, labels, people, asked)) < 0.1
+    monkeypatch.setattr(baselines, "MLP_EPOCHS", 2)
     some = slice(0, 40)
     once, again, other = (mlp(known[some], labels[some], people[some], asked, seed=seed) for seed in (0, 0, 1))
     assert np.array_equal(once, again)

@@ -180,7 +180,7 @@ ROW = ",0.5,0.1,0.2,0.3,0.4\n"
         ("video_id,openness\na.mp4,0.5\n", "lacks the columns conscientiousness, extraversion, agreeableness, neurot"),
         (HEADER.replace("video_id", "what") + "a" + ROW, r"lacks the column video_id \(or path, video, file"),
         (HEADER.replace("openness", "neuroticism"), "column neuroticism appears more than once"),
-        (HEADER + "a" + ROW + "b" + ROW + "a" + ROW + "a" + ROW, ": a stands in lines 2, 4 and 5; keep one row"),
+        (HEADER + "a" + ROW + "b" + ROW + "a" + ROW + "a" + ROW, ": a .* lines 2, 4 and 5;"),
         (HEADER + "a\0b" + ROW, "NUL character; correct it in line 2$"),
         (HEADER + "a,3,7,1,2,6\nb,4,4,4,4,4\n", r"from 1 to 7; bring .* for instance \(x - 1\) / 6 if"),
         (HEADER + "a,30,70,1,2,0\nb,4,4,4,4,100\n", r"from 0 to 100; bring .* for instance x / 100 if"),
@@ -191,7 +191,7 @@ ROW = ",0.5,0.1,0.2,0.3,0.4\n"
         ),
         (HEADER + "a,nan,0.1,0.2,0.3,0.4\n", "line 2, column neuroticism: 'nan'$"),
         (HEADER + "a,,0.1,0.2,0.3,0.4\n", "line 2, column neuroticism: an empty cell$"),
-        (HEADER + "a,0.5,0.1\n", "line 2: 3 cells where the header has 6"),
+        (HEADER + "a,0.5,0.1\n", "line 2: 3 cells.* header.* 6"),
         (HEADER + ROW, "a clip has no name: .*: line 2$"),
     ],
 )
@@ -251,7 +251,7 @@ def test_a_clip_in_two_official_files_is_named(tmp_path):
         (tmp_path / f"annotation_{part}.pkl").write_bytes(python2_pickle(first_impressions_table()))
     with pytest.raises(
         LabelError,
-        match=r"-AmMDnVl4s8\.003\.mp4 stands in row 1 of annotation_training\.pkl and row 1 of annotation_test",
+        match=r"-AmMDnVl4s8\.003\.mp4 .* row 1 of annotation_training\.pkl and row 1 of annotation_test",
     ):
         read_labels(tmp_path)
 
@@ -319,7 +319,7 @@ def test_decimal_commas_between_commas_are_a_mistake_that_is_explained(tmp_path)
     with pytest.raises(LabelError, match=r"line 2, column openness: ' 0,5'"):
         read_labels(tmp_path / "a.csv")
     (tmp_path / "a.csv").write_text(HEADER + row.replace('"', ""))
-    with pytest.raises(LabelError, match=r"line 2: 11 cells where the header has 6; numbers are written 0\.5, or 0"):
+    with pytest.raises(LabelError, match=r"line 2: 11 cells.* header.* 6; .*0\.5, .*0,5"):
         read_labels(tmp_path / "a.csv")
 
 

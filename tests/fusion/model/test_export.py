@@ -21,26 +21,33 @@ BATCHES = [[(16, 6)], [(1, 1)], [(1, 1), (16, 6), (3, 40)], [(200, 2), (5, 100)]
 
 ALONE = """
 import sys
-sys.path = [path for path in sys.path if path not in ("", sys.argv[3])]
+*forms, root = sys.argv[1:]
+sys.path = [path for path in sys.path if path not in ("", root)]
 import numpy as np
 import tensorflow as tf
-scores = tf.saved_model.load(sys.argv[1]).signatures["serving_default"]
-batches = np.load(sys.argv[2])
-count = max(int(name.split("/")[0]) for name in batches) + 1
-found = {}
-for number in range(count):
-    inputs = {name.split("/")[1]: batches[name] for name in batches if name.split("/")[0] == str(number)}
-    found[str(number)] = scores(**{name: tf.constant(value) for name, value in inputs.items()})["traits"].numpy()
-assert not {"fusion", "storage", "flows", "extractors"} & set(sys.modules), "it was loaded with our code"
-np.savez(sys.argv[2], **found)
+for form in forms:
+    scores = tf.saved_model.load(form).signatures["serving_default"]
+    batches = np.load(form + ".npz")
+    count = max(int(name.split("/")[0]) for name in batches) + 1
+    found = {}
+    for number in range(count):
+        inputs = {name.split("/")[1]: batches[name] for name in batches if name.split("/")[0] == str(number)}
+        found[str(number)] = scores(**{name: tf.constant(value) for name, value in inputs.items()})["traits"].numpy()
+    assert not {"fusion", "storage", "flows", "extractors"} & set(sys.modules), "it was loaded with our code"
+    np.savez(form + ".npz", **found)
 """
+FORMS = ("sequence", "vector")
 
 
-@pytest.fixture(scope="module", params=["sequence", "vector"])
+@pytest.fixture(scope="module", params=FORMS)
 def model(request) -> CompletePersonalityModel:
+    return drawn_model(request.param)
+
+
+def drawn_model(form: str) -> CompletePersonalityModel:
     """As a trained one: statistics far from 0 and 1, and a batch norm that has moved."""
     keras.utils.set_random_seed(1)
-    model = CompletePersonalityModel(20, 10, fusion_dim=16, hidden_dim=8, form=request.param)
+    model = CompletePersonalityModel(20, 10, fusion_dim=16, hidden_dim=8, form=form)
     rng = np.random.default_rng(1)
     model.set_statistics(rng.normal(size=20), rng.uniform(0.1, 9, 20), rng.normal(size=10), rng.uniform(0.1, 9, 10))
     model.fusion.norm.moving_mean.assign(rng.normal(size=16))
@@ -74,14 +81,23 @@ def inputs_of(model: CompletePersonalityModel, clips: list[ClipTokens]) -> dict[
     return {name: batch[name] for name in model.input_signature()}
 
 
-def test_savedmodel_gives_our_scores_in_tensorflow_alone(tmp_path, model, clips):
-    export_savedmodel(model, tmp_path / "model")
-    named = {f"{i}/{k}": v for i, batch in enumerate(clips) for k, v in inputs_of(model, batch).items()}
-    np.savez(tmp_path / "batches.npz", **named)
-    program = [sys.executable, "-I", "-c", ALONE, "model", "batches.npz", str(Path(__file__).parents[3])]
-    done = subprocess.run(program, cwd=tmp_path, capture_output=True, text=True, timeout=120)
+@pytest.fixture(scope="module")
+def scored_alone(clips, tmp_path_factory) -> Path:
+    """Folder with each form's scores, from one process that has TensorFlow only."""
+    folder = tmp_path_factory.mktemp("alone")
+    for form in FORMS:
+        model = drawn_model(form)
+        export_savedmodel(model, folder / form)
+        named = {f"{i}/{k}": v for i, batch in enumerate(clips) for k, v in inputs_of(model, batch).items()}
+        np.savez(folder / f"{form}.npz", **named)
+    program = [sys.executable, "-I", "-c", ALONE, *FORMS, str(Path(__file__).parents[3])]
+    done = subprocess.run(program, cwd=folder, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr[-2000:]
-    found = np.load(tmp_path / "batches.npz")
+    return folder
+
+
+def test_savedmodel_gives_our_scores_in_tensorflow_alone(scored_alone, model, clips):
+    found = np.load(scored_alone / f"{model.form}.npz")
     compare("SavedModel", model, [(batch, found[str(number)]) for number, batch in enumerate(clips)])
 
 

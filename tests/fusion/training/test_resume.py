@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -115,7 +116,7 @@ class BrokenOffError(Exception):
     """What a test breaks a training off with."""
 
 
-@pytest.mark.parametrize("loss", ["mse", "nll"])
+@pytest.mark.parametrize("loss", [pytest.param("mse", marks=pytest.mark.slow), "nll"])  # nll has all that mse has
 def test_a_training_that_was_broken_off_ends_as_an_undisturbed_one(tmp_path, loss):
     settings = TrainSettings(epochs=3, batch_size=4, loss=loss)
     seen = []
@@ -140,20 +141,27 @@ def test_more_devices_than_there_are_are_refused():
         train(*small(), TrainSettings(devices=9))
 
 
-def test_the_checkpoint_of_another_training_is_refused(tmp_path):
-    train(*small(), TrainSettings(epochs=1), folder=tmp_path)
+@pytest.fixture(scope="module")
+def logged(tmp_path_factory):
+    """A training and the folder with its checkpoint and logs."""
+    folder = tmp_path_factory.mktemp("training")
+    return train(*small(), TrainSettings(epochs=3), folder=folder), folder
+
+
+def test_the_checkpoint_of_another_training_is_refused(logged, tmp_path):
+    shutil.copy(logged[1] / CHECKPOINT, tmp_path)
     with pytest.raises(TrainingError, match=CHECKPOINT):
-        train(*small(), TrainSettings(epochs=1, seed=1), folder=tmp_path)
+        train(*small(), TrainSettings(epochs=3, seed=1), folder=tmp_path)
     (tmp_path / CHECKPOINT).write_bytes(b"PK no more")
     with pytest.raises(TrainingError, match=CHECKPOINT):
-        train(*small(), TrainSettings(epochs=1), folder=tmp_path)
+        train(*small(), TrainSettings(epochs=3), folder=tmp_path)
 
 
-def test_logs_hold_every_measure_by_epoch(tmp_path):
+def test_logs_hold_every_measure_by_epoch(logged):
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-    trained = train(*small(), TrainSettings(epochs=3), folder=tmp_path)
-    events = EventAccumulator(str(tmp_path))
+    trained, folder = logged
+    events = EventAccumulator(str(folder))
     events.Reload()
     assert {"loss", "validation_loss", "learning_rate", "sd_ratio/openness"} <= set(events.Tags()["tensors"])
     logged = [float(tf.make_ndarray(event.tensor_proto)) for event in events.Tensors("loss")]

@@ -236,7 +236,7 @@ def test_shard_that_is_there_in_both_formats_is_shown_once(filled, static):
 @on_this_machine
 def test_readers_find_every_video_once_while_shards_are_merged_and_converted(open_store, root, draw, static):
     store = open_store(root)
-    names = {f"{number}.mp4" for number in range(60)}
+    names = {f"{number}.mp4" for number in range(24)}
     for name in sorted(names):
         store.write(static, [draw(name)])
     stop, faults = threading.Event(), []
@@ -251,7 +251,7 @@ def test_readers_find_every_video_once_while_shards_are_merged_and_converted(ope
     for reader in readers:
         reader.start()
     try:
-        for step in range(2, 40):
+        for step in range(2, 17):
             compact(store, static, target_bytes=3 * 8 * 4 * step)
             for shard in store.shards(static)[: step % 3]:
                 convert_shard(shard, "hdf5" if shard.suffix == ".parquet" else "parquet")
@@ -332,7 +332,7 @@ def test_names_of_models_are_those_with_a_version(tmp_path):
 
 def test_random_videos_survive_any_order_of_writing_merging_and_converting(open_store, tmp_path, draw, static):
     store, rng, truth = open_store(tmp_path), np.random.default_rng(0), {}
-    for step in range(60):
+    for step in range(30):
         name = f"{rng.integers(12)}.mp4"
         video = draw(name, content=str(step), tokens=int(rng.integers(1, 6)))
         store.write(static, [video])

@@ -5,9 +5,7 @@ from __future__ import annotations
 import io
 import json
 import re
-import signal
 import subprocess
-import sys
 import threading
 import time
 import zipfile
@@ -18,6 +16,8 @@ import h5py
 import keras
 import numpy as np
 import pytest
+from model_savers import start_saver
+from model_version import save_version
 
 from fusion import CompletePersonalityModel
 from storage import ModelSerializer, StoreError
@@ -136,10 +136,12 @@ def test_optimiser_is_left_out(tmp_path, model):
 
 def test_versions_count_up_as_numbers_and_latest_is_the_last(tmp_path, model):
     store = ModelSerializer(tmp_path)
-    assert [store.save(model, "main", {"n": n}, {}) for n in range(1, 12)] == [str(n) for n in range(1, 12)]
+    for n in range(1, 8):
+        save_version(tmp_path / "models" / "main" / str(n))
+    assert [store.save(model, "main", {"n": n}, {}) for n in range(8, 12)] == ["8", "9", "10", "11"]
     assert store.versions("main") == [str(n) for n in range(1, 12)]
     assert store.load("main")[1]["n"] == store.load("main", "latest")[1]["n"] == 11
-    assert store.load("main", "2")[1]["n"] == 2
+    assert store.load("main", "9")[1]["n"] == 9
     assert store.save(model, "other", {}, {}) == "1"
 
 
@@ -202,43 +204,21 @@ def test_an_alias_that_is_moved_without_end_is_always_one_of_its_versions(tmp_pa
     assert set(seen) == {"1", "2"}
 
 
-SAVER = """
-import os, sys
-import numpy as np
-from fusion import CompletePersonalityModel
-from storage import ModelSerializer
-model = CompletePersonalityModel(64, 64, form="vector")
-print("ready", flush=True)
-sys.stdin.readline()
-for root in sys.argv[2:]:
-    for _ in range(int(sys.argv[1])):
-        print(ModelSerializer(root).save(model, "main", {"process": os.getpid()}, {}), flush=True)
-"""
-
-
-def saver(count: int, *roots: Path | str) -> subprocess.Popen[str]:
-    command = [sys.executable, "-c", SAVER, str(count), *map(str, roots)]
-    process = subprocess.Popen(
-        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
-    )
-    assert process.stdout.readline() == "ready\n"
-    return process
-
-
 def test_two_trainers_at_once_get_a_version_each(tmp_path, s3_folder):
     roots = (tmp_path / "store", s3_folder)
-    processes = [saver(3, *roots) for _ in range(2)]
-    for process in processes:
-        process.stdin.write("\n")
-        process.stdin.flush()
-    printed = [process.communicate()[0].split() for process in processes]
+    savers = [start_saver(3, *roots) for _ in range(2)]
+    for _, connection in savers:
+        connection.send("go")
+    saved = {process.pid: [connection.recv() for _ in range(3 * len(roots))] for process, connection in savers}
+    for process, _ in savers:
+        process.join()
     for number, root in enumerate(roots):
         store = ModelSerializer(root)
-        of_process = {process.pid: p[3 * number :][:3] for process, p in zip(processes, printed, strict=True)}
+        of_process = {pid: versions[3 * number :][:3] for pid, versions in saved.items()}
         assert sorted(int(version) for versions in of_process.values() for version in versions) == [1, 2, 3, 4, 5, 6]
-        for process, versions in of_process.items():
+        for pid, versions in of_process.items():
             for version in versions:
-                assert store.metadata("main", version)["process"] == process
+                assert store.metadata("main", version)["process"] == pid
                 assert store.verify("main", version) is None
 
 
@@ -246,13 +226,12 @@ def test_two_trainers_at_once_get_a_version_each(tmp_path, s3_folder):
 def test_trainer_killed_at_any_time_leaves_no_half_version(tmp_path, kills):
     delays_s = np.random.default_rng(0).uniform(0, 1.0, kills)
     for delay_s in delays_s:
-        process = saver(1000, tmp_path)
-        process.stdin.write("\n")
-        process.stdin.flush()
-        process.stdout.readline()  # one is there
+        process, connection = start_saver(1000, tmp_path)
+        connection.send("go")
+        connection.recv()  # one is there
         time.sleep(delay_s)
-        process.send_signal(signal.SIGKILL)
-        process.communicate()
+        process.kill()
+        process.join()
     store = ModelSerializer(tmp_path)
     versions = store.versions("main")
     assert len(versions) >= len(delays_s)

@@ -21,8 +21,8 @@ from extractors.assets.catalog import read_table
 from extractors.assets.files import Asset, AssetError, AssetFile
 from extractors.assets.own import OwnAsset, find_own
 from extractors.dynamic.sequences import OpticalFlowSequenceLoader
-from flows.archive.video_list import videos_of_list
 from flows.archive.videos import scan_videos
+from flows.archive.videos.listed import videos_of_list
 from flows.config.load import load_config
 from flows.config.settings import RunConfig, StoreSettings
 from flows.evaluation.evaluate import latest_evaluation

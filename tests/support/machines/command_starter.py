@@ -1,8 +1,9 @@
 """Starts a command of Python many times, each time as a fork of one process that has imported it.
 
 An interpreter that imports `traitline` takes a second of CPU time before the command does anything. A fork of one that
-has done so is a process of its own all the same: it has its own output, folder, environment and exit, and no library
-that reads the environment when it is imported (Prefect, TensorFlow) is loaded before the fork.
+has done so is a process of its own all the same: it has its own output, folder, environment and exit. Libraries that
+read the environment when they are imported (Prefect, TensorFlow) may be loaded before the fork if what they read there
+is the same.
 """
 
 from __future__ import annotations
@@ -78,6 +79,9 @@ def _line(control: socket.socket, begun: bytes = b"") -> bytes:
 def _serve(control: socket.socket, script: str, preload: Sequence[str]) -> None:
     for module in preload:
         import_module(module)
+    threads = os.listdir("/proc/self/task")
+    if len(threads) > 1:  # a fork has none of them, and the locks that they hold for ever
+        raise RuntimeError(f"importing {', '.join(preload)} started {len(threads) - 1} threads")
     gc.freeze()  # what is collected is copied in every fork
     sys.path[0] = str(Path(script).parent)  # as if it had been started by its name
     while True:

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import ctypes
 import fcntl
+import functools
 import json
 import os
 import platform
@@ -61,40 +62,39 @@ class Result:
 
 def run(work: Callable[[], object], root: Path, *, fail_at: int = 0, error: int = 28) -> Result:
     """Do some work in a thread, in which the `fail_at`-th call (from 1) that concerns files below `root` fails."""
-    ours, theirs = socket.socketpair()
-    command = [
-        sys.executable,
-        "-I",
-        "-S",
-        __file__,
-        str(theirs.fileno()),
-        str(os.getpid()),
-        str(root),
-        str(fail_at),
-        str(error),
-    ]
-    with subprocess.Popen(command, pass_fds=[theirs.fileno()], stdout=subprocess.PIPE, text=True) as supervisor:
-        theirs.close()
-        raised: list[BaseException] = []
+    supervisor = _supervisor()
+    raised: list[BaseException] = []
+    watched = False
 
-        def supervised() -> None:
-            try:
-                listener = _listen()
-                socket.send_fds(ours, [b"l"], [listener])
-                ours.recv(1)
-                os.close(listener)
-                work()
-            except BaseException as error:
-                raised.append(error)
+    def supervised() -> None:
+        nonlocal watched
+        try:
+            listener = _listen()
+            task = json.dumps([str(root), fail_at, error])
+            socket.send_fds(supervisor, [task.encode()], [listener])
+            watched = supervisor.recv(1) == b"g"
+            os.close(listener)
+            work()
+        except BaseException as its_own:
+            raised.append(its_own)
 
-        thread = threading.Thread(target=supervised)
-        thread.start()
-        thread.join()
-        ours.close()
-        calls = json.loads(supervisor.stdout.read() or "null")
-    if calls is None:
+    thread = threading.Thread(target=supervised)
+    thread.start()
+    thread.join()
+    if not watched:
         raise raised[0] if raised else OSError("the supervisor ended early")
-    return Result(raised[0] if raised else None, calls)
+    with supervisor.makefile() as answers:
+        return Result(raised[0] if raised else None, json.loads(answers.readline()))
+
+
+@functools.cache
+def _supervisor() -> socket.socket:
+    """Start the process that supervises, once for all runs; it ends with this one."""
+    ours, theirs = socket.socketpair()
+    command = [sys.executable, "-I", "-S", __file__, str(theirs.fileno()), str(os.getpid())]
+    subprocess.Popen(command, pass_fds=[theirs.fileno()])
+    theirs.close()
+    return ours
 
 
 def _listen() -> int:
@@ -114,10 +114,20 @@ def _listen() -> int:
     return descriptor
 
 
-def _supervise(channel: socket.socket, process: int, root: str, fail_at: int, error: int) -> list[str]:
+def _serve(channel: socket.socket, process: int) -> None:
+    """Supervise one thread after the other, until the process is gone."""
+    while True:
+        task, listeners, _, _ = socket.recv_fds(channel, 65536, 1)
+        if not task:
+            return
+        channel.send(b"g")
+        calls = _supervise(listeners[0], process, *json.loads(task))
+        os.close(listeners[0])
+        channel.sendall(f"{json.dumps(calls)}\n".encode())
+
+
+def _supervise(listener: int, process: int, root: str, fail_at: int, error: int) -> list[str]:
     """Answer the kernel until the thread is gone."""
-    _, (listener,), _, _ = socket.recv_fds(channel, 1, 1)
-    channel.send(b"g")
     poll, calls = select.poll(), []
     poll.register(listener, select.POLLIN)
     while True:
@@ -163,7 +173,4 @@ def _text(thread: int, address: int) -> str:
 
 
 if __name__ == "__main__":
-    _descriptor, _process, _root, _fail_at, _error = sys.argv[1:]
-    print(
-        json.dumps(_supervise(socket.socket(fileno=int(_descriptor)), int(_process), _root, int(_fail_at), int(_error)))
-    )
+    _serve(socket.socket(fileno=int(sys.argv[1])), int(sys.argv[2]))

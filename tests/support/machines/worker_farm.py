@@ -29,11 +29,11 @@ from flows.archive.families import Families
 from flows.archive.videos import VideoFile
 from flows.config.load import load_config
 from flows.config.settings import RunConfig
-from flows.extraction.commit import commit_shard
+from flows.extraction.extractor import commit_shard
 from flows.extraction.jobs import Job, ShardReport
 from flows.extraction.worker import Worker, leases_for
-from flows.extraction.worklist import WorkList
-from flows.pipeline.extract import extract_shard, work_off
+from flows.extraction.worklist import Lookup, WorkList
+from flows.pipeline.extract import extract_locally, extract_shard
 from flows.session import console
 from storage import Failure, FailureLog, Family, FeatureStore, VideoFeatures
 from storage.files.paths import store_path
@@ -156,8 +156,8 @@ class DrawingExtractor:
 def draw_worker(order: Order) -> Worker:
     """In the place of `flows.extraction.worker.build_worker`."""
     config = order.config()
-    held = leases_for(config, FAMILIES)
-    return Worker(DrawingExtractor(order, held.confirm), held, config, FAMILIES)
+    held = leases_for(config.store.path, FAMILIES)
+    return Worker(DrawingExtractor(order, held.confirm), held, Lookup(config.store.path, FAMILIES))
 
 
 def work(order: Order) -> None:
@@ -178,7 +178,7 @@ def work(order: Order) -> None:
     with ExitStack() as resources:
         resources.enter_context(held)
         stage = resources.enter_context(console.stage("Extract", todo.count))
-        states = work_off(todo, held, stage, extract_claimed, poll_s=min(0.05, order.beat_s))
+        states = extract_locally(todo, held, stage, extract_claimed, poll_s=min(0.05, order.beat_s))
     reports = [state.data for state in states]
     done = {
         "extracted": sum(report.extracted for report in reports),

@@ -16,8 +16,8 @@ import pyarrow.parquet as pq
 
 from extractors.video.digests import sha256_of
 from flows.archive.families import Families
-from flows.archive.folder import Found, find_videos
-from flows.archive.video_list import LIST_ENDINGS, Listed, videos_of_list
+from flows.archive.videos.folder import Found, find_videos
+from flows.archive.videos.listed import LIST_ENDINGS, Listed, videos_of_list
 from flows.config.settings import RunConfig
 from flows.session import console
 from flows.session.errors import UserError
@@ -45,8 +45,7 @@ class VideoFile:
 
     Args:
         video_id: POSIX path relative to the videos folder, with its extension.
-        path: of the file.
-        sha256: SHA-256 of its bytes, in hex; empty if they cannot be read, as of a link that leads nowhere.
+        sha256: SHA-256 of its bytes, in hex; empty if they cannot be read, as behind a broken link.
     """
 
     video_id: str
@@ -62,8 +61,8 @@ class Archive(Sequence[VideoFile]):
 
     Args:
         videos: sorted by id.
-        unread: folders and links that may hold more videos and could not be read: id -> reason.
-        passed_over: number of files that are not videos, by kind.
+        unread: unreadable folders and links that may hold more videos: id -> reason.
+        passed_over: number of other files, by kind.
     """
 
     __slots__ = ("_videos", "passed_over", "unread")
@@ -93,8 +92,8 @@ class Archive(Sequence[VideoFile]):
         """Raise UserError if a part of the archive could not be read. Call it after everything else."""
         if self.unread:
             raise UserError(
-                f"the archive could not be read whole: {_named(self.unread)}; videos that were seen there before are "
-                "failed as unreadable, and others are missing from the results"
+                f"the archive could not be read completely: {_named(self.unread)}; videos that were seen there before "
+                "fail as unreadable, and others are missing from the results"
             )
 
 
@@ -104,14 +103,13 @@ def videos_of(settings: RunConfig, on_digest: Callable[[int, int], None] | None 
     The archive includes videos that an earlier run saw in a folder that is unreadable now, without a digest.
 
     Args:
-        settings: of the run.
         on_digest: called with (files digested, files in all).
 
     Raises:
         UserError: the settings name no videos; or as `check_videos`, `scan_videos` and `videos_of_list`.
     """
+    place = named_videos(settings)
     check_videos(settings)
-    place = _named_videos(settings)
     seen = SeenVideos(settings.store.path)
     if place.is_dir():
         found = find_videos(place)
@@ -159,13 +157,14 @@ def videos_folder(settings: RunConfig) -> Path:
     Raises:
         UserError: the settings name no videos.
     """
-    place = _named_videos(settings)
+    place = named_videos(settings)
     if place.is_dir():
         return place
     return settings.videos_root if settings.videos_root is not None else place.parent
 
 
-def _named_videos(settings: RunConfig) -> Path:
+def named_videos(settings: RunConfig) -> Path:
+    """Return the folder or list that the settings name. Raises UserError if they name none."""
     if settings.videos is None:
         raise UserError("which videos? give their folder with --videos DIR, or as 'videos: DIR' in the settings file")
     return settings.videos
@@ -178,8 +177,6 @@ def scan_videos(folder: Path, digests: StorePath, on_digest: Callable[[int, int]
     large archive does not read every byte again.
 
     Args:
-        folder: the videos folder.
-        digests: Parquet file that remembers digests between scans.
         on_digest: called with (files digested, files in all).
 
     Raises:
@@ -196,16 +193,16 @@ def _archive(
     if found.doubled:
         raise UserError(f"two files would both be the video {found.doubled[0]!r}: rename one of them")
     if not found.videos:
-        why = f"; cannot read {_named(found.unread)}" if found.unread else ""
-        passed = f"; passed over: {counts(found.passed_over)}" if found.passed_over else ""
-        raise UserError(f"{place} holds no video files (.mp4, .mov, .avi and their like){why}{passed}; check the path")
+        unread = f"; cannot read {_named(found.unread)}" if found.unread else ""
+        passed = f"; passed over: {console.tally(found.passed_over)}" if found.passed_over else ""
+        raise UserError(f"{place} holds no video files (.mp4, .mov, .avi and similar){unread}{passed}; check the path")
     known = _read_digests(digests)
     remembered, videos = {}, []
     for number, (video_id, path) in enumerate(sorted(found.videos.items()), start=1):
         sha256 = ""
         with contextlib.suppress(OSError):  # extraction says why it cannot be read
             status = path.stat()
-            # A copy can keep the old modification time, but no program sets the time of the last status change.
+            # A copy can keep the old modification time, but no program can set the time of the last status change.
             state = (os.fsencode(path.absolute()), status.st_size, status.st_mtime_ns, status.st_ctime_ns)
             sha256 = remembered[state] = known.get(state) or sha256_of(path)
         videos.append(VideoFile(video_id, path, sha256))
@@ -214,13 +211,6 @@ def _archive(
     if remembered.keys() - known.keys():
         _write_digests(digests, known | remembered)
     return Archive(videos, found.unread, found.passed_over)
-
-
-def counts(passed_over: Mapping[str, int]) -> str:
-    """Format what was passed over, the most frequent kind first, as in "12 .jpg, 3 .txt, 1 hidden"."""
-    return ", ".join(
-        f"{count:,} {kind}" for kind, count in sorted(passed_over.items(), key=lambda item: (-item[1], item[0]))
-    )
 
 
 def _named(reasons: Mapping[str, str]) -> str:
@@ -232,11 +222,11 @@ def _say_found(found: Found) -> None:
     if found.unread:
         console.say(f"Cannot read {_named(found.unread)}", style="yellow")
     if found.linked_twice:
-        twice = some_of([f"{name} (leads to {real})" for name, real in sorted(found.linked_twice.items())])
+        twice = some_of([f"{name} (a link to {real})" for name, real in sorted(found.linked_twice.items())])
         count = console.counted(len(found.linked_twice), "linked folder")
-        console.say(f"Passed over {count}, because their targets are read under another name: {twice}")
+        console.say(f"Passed over {count} whose targets are read under another name: {twice}")
     if found.passed_over:
-        console.say(console.one_line(f"Passed over: {counts(found.passed_over)}"))
+        console.say(console.one_line(f"Passed over: {console.tally(found.passed_over)}"))
 
 
 def _say_listed(path: Path, listed: Listed) -> None:
@@ -250,7 +240,7 @@ def _say_listed(path: Path, listed: Listed) -> None:
         console.say(f"{path} names {count} that cannot be found, refused as unreadable: {names}", style="yellow")
 
 
-def known_videos(config: RunConfig, families: Families) -> Archive:
+def known_videos(root: StorePath, families: Families) -> Archive:
     """List the videos that a store has features of, or refused, with these settings, sorted by id.
 
     Each has the digest of its file when a run last saw it. In stores older than that record, the digest is that of the
@@ -259,18 +249,18 @@ def known_videos(config: RunConfig, families: Families) -> Archive:
     Raises:
         UserError: there are none.
     """
-    store = FeatureStore(config.store.path)
+    store = FeatureStore(root)
     digests = store.done(families.static)
     since = {video_id: stamp(shard) for video_id, shard in store.shard_of(families.static).items()}
-    for when, failure in FailureLog(config.store.path).attempts_in_order():
+    for when, failure in FailureLog(root).attempts_in_order():
         if failure.key == families.features and when > since.get(failure.video_id, ""):
             digests[failure.video_id] = failure.video_sha256
     if not digests:
         raise UserError(
-            f"{config.store.path} has no features that were made with these settings; run `traitline "
+            f"{root} has no features that were made with these settings; run `traitline "
             "extract` first, or give the settings (such as --weights) that it was filled with"
         )
-    seen = SeenVideos(config.store.path).current()
+    seen = SeenVideos(root).current()
     return Archive(
         VideoFile(video_id, Path(video_id), seen.get(video_id, sha256)) for video_id, sha256 in sorted(digests.items())
     )
@@ -287,7 +277,7 @@ def _read_digests(path: StorePath) -> dict[tuple[bytes, int, int, int], str]:
             return {}
         return {tuple(state): sha256 for *state, sha256 in zip(*table.to_pydict().values(), strict=True)}
     except (OSError, ValueError, pa.ArrowException):
-        return {}  # the file only saves reading: all videos are read again, and it is rewritten
+        return {}  # the file is only a cache: all videos are read again, and it is rewritten
 
 
 def _write_digests(path: StorePath, digests: dict[tuple[bytes, int, int, int], str]) -> None:

@@ -1,4 +1,4 @@
-"""What lies below a videos folder: the videos, and by name or number whatever is not one."""
+"""Finds the videos in a folder, and counts or names everything else in it."""
 
 from __future__ import annotations
 
@@ -9,67 +9,50 @@ from dataclasses import dataclass, field
 from mimetypes import MimeTypes
 from pathlib import Path
 
-# Formats are FFmpeg's (see `extractors.video.decoding.FORMATS`); endings are those that FFmpeg registers for them, and
-# those that cameras, recorders and players give to the same formats.
-VIDEO_ENDINGS = frozenset(
-    {
-        *(
-            ".3g2",
-            ".3gp",
-            ".3gp2",
-            ".3gpp",
-            ".3gpp2",
-            ".f4v",
-            ".ismv",
-            ".m4v",
-            ".mj2",
-            ".mov",
-            ".mp4",
-            ".mp4v",
-            ".psp",
-            ".qt",
-        ),
-        *(".mk3d", ".mkv", ".webm"),
-        *(".amv", ".avi", ".divx", ".xvid"),
-        *(".m2t", ".m2ts", ".mts", ".tp", ".trp", ".ts"),
-        *(".evo", ".m1v", ".m2p", ".m2v", ".mod", ".mp2v", ".mpe", ".mpeg", ".mpg", ".mpv", ".tod", ".vob", ".vro"),
-        *(".asf", ".dvr-ms", ".wm", ".wmv", ".wtv"),
-        *(".ogm", ".ogv", ".ogx"),
-        *(".flv", ".dv", ".ivf", ".mxf", ".nut", ".rm", ".rmvb", ".y4m"),
-        *(".264", ".265", ".avc", ".h264", ".h265", ".h26l", ".hevc", ".mjpeg", ".mjpg", ".obu"),
-    }
-)
-# Sound and pictures in containers that hold videos as well, which `mimetypes` does not know in every Python.
-_SOUND_AND_PICTURES = frozenset(
-    {
-        *(".isma", ".m4a", ".m4b", ".m4p", ".mka", ".mks", ".oga", ".opus", ".ra", ".spx", ".weba", ".wma"),
-        *(".avif", ".cr3", ".heic", ".heif", ".jp2", ".jxl", ".mpo"),
-    }
-)
-# Downloads that are not finished: they begin like the video that they become.
+# Endings of the formats in `extractors.video.decoding.FORMATS`: those that FFmpeg registers, and those that cameras,
+# recorders and players use.
+_VIDEO = """
+    .3g2 .3gp .3gp2 .3gpp .3gpp2 .f4v .ismv .m4v .mj2 .mov .mp4 .mp4v .psp .qt
+    .mk3d .mkv .webm
+    .amv .avi .divx .xvid
+    .m2t .m2ts .mts .tp .trp .ts
+    .evo .m1v .m2p .m2v .mod .mp2v .mpe .mpeg .mpg .mpv .tod .vob .vro
+    .asf .dvr-ms .wm .wmv .wtv
+    .ogm .ogv .ogx
+    .flv .dv .ivf .mxf .nut .rm .rmvb .y4m
+    .264 .265 .avc .h264 .h265 .h26l .hevc .mjpeg .mjpg .obu
+"""
+VIDEO_ENDINGS = frozenset(_VIDEO.split())
+# Audio and images in containers that can also hold videos; not every Python's `mimetypes` knows them.
+_OTHER = """
+    .isma .m4a .m4b .m4p .mka .mks .oga .opus .ra .spx .weba .wma
+    .avif .cr3 .heic .heif .jp2 .jxl .mpo
+"""
+_AUDIO_AND_IMAGES = frozenset(_OTHER.split())
+# Unfinished downloads: they begin like the finished video.
 _UNFINISHED = frozenset({".crdownload", ".download", ".filepart", ".part", ".partial", ".tmp"})
-_OF_THE_DISK = frozenset({"lost+found", "$RECYCLE.BIN", "System Volume Information"})
+_SYSTEM_FOLDERS = frozenset({"lost+found", "$RECYCLE.BIN", "System Volume Information"})
 _TYPES = MimeTypes().types_map[True]  # Python's own table, the same on every machine
 OTHER_ENDINGS = (
-    _SOUND_AND_PICTURES
+    _AUDIO_AND_IMAGES
     | _UNFINISHED
     | {
         ending
         for ending, kind in _TYPES.items()
-        # 3GPP is listed as sound; .ogg is the sound or the video of Ogg.
+        # The table lists 3GPP as audio; .ogg can be audio or video.
         if ending not in VIDEO_ENDINGS
         and not kind.startswith("video/")
         and kind not in ("application/octet-stream", "audio/ogg")
     }
 )
 HEAD_BYTES = 512
-# The first bytes of the formats that have a signature.
+# Signatures at the beginning of files, for the formats that have one.
 _SIGNATURES = (
-    re.compile(rb"\0\0\0.ftyp(?!M4A|M4B|M4P|hei|hev|mif1|msf1|avi|crx)", re.DOTALL),  # neither sound nor a picture
+    re.compile(rb"\0\0\0.ftyp(?!M4A|M4B|M4P|hei|hev|mif1|msf1|avi|crx)", re.DOTALL),  # but no audio or image
     re.compile(rb"\0...(?:moov|wide|free|skip|pnot)|....mdat", re.DOTALL),
     re.compile(rb"\x1a\x45\xdf\xa3.*(?:matroska|webm)", re.DOTALL),
     re.compile(rb"RIFF....(?:AVI |AMV |CDXA)", re.DOTALL),
-    re.compile(rb"G.{187}G.{187}G|.{4}G.{191}G.{191}G", re.DOTALL),  # packets of 188 bytes, or with a time of 4 before
+    re.compile(rb"G.{187}G.{187}G|.{4}G.{191}G.{191}G", re.DOTALL),  # packets of 188 bytes, or of 192 with a timestamp
     re.compile(rb"\0\0\x01[\xba\xb3]"),
     re.compile(rb"FLV\x01"),
     re.compile(rb"\x30\x26\xb2\x75\x8e\x66\xcf\x11"),  # ASF
@@ -81,7 +64,7 @@ _SIGNATURES = (
     re.compile(rb"nut/multimedia container"),
     re.compile(rb"YUV4MPEG2 "),
 )
-NOWHERE = "a link that leads nowhere"
+BROKEN_LINK = "a broken link"
 
 
 @dataclass
@@ -90,11 +73,11 @@ class Found:
 
     Args:
         videos: by id; each is a file, or could not be examined.
-        unread: folders and broken links that may hold videos and cannot be read: id -> reason.
-        linked_twice: by id, linked folders that are not followed, and the folder that they lead to.
-        passed_over: number of files that are not videos, by ending; or "hidden", "unreadable" (with an ending that says
-            nothing), "special" (pipes, devices and sockets).
-        doubled: ids that two files would have.
+        unread: folders and broken links that cannot be read and may hold videos: id -> reason.
+        linked_twice: links to folders that are not followed: id -> target.
+        passed_over: number of other files, by ending; or "hidden", "unreadable" (with an unknown ending), "special"
+            (pipes, devices and sockets).
+        doubled: ids that two files would share.
     """
 
     videos: dict[str, Path] = field(default_factory=dict)
@@ -105,9 +88,9 @@ class Found:
 
 
 def id_of(path: str) -> str:
-    """Return the id of a file from its path relative to the videos folder, with / between its parts.
+    """Return the id of a file, given its path relative to the videos folder, with / between its parts.
 
-    A CSV cannot hold a name that is not UTF-8: its other bytes become visible escapes.
+    Bytes that are not UTF-8 become visible escapes, because a CSV cannot hold them.
     """
     return os.fsencode(path).decode("utf-8", "backslashreplace")
 
@@ -115,12 +98,12 @@ def id_of(path: str) -> str:
 def find_videos(folder: Path) -> Found:
     """Find the videos in a folder and its subfolders.
 
-    A file is a video if its ending says so, or if its ending says nothing and its first bytes are those of a video
-    format. Hidden files and folders are passed over.
+    A file is a video if it has the ending of a video format, or an unknown ending and the signature of a video format.
+    Hidden files and folders are passed over.
 
-    Links are followed. A linked file is a video with the link's own name. A folder is read once: with the name that
-    leads to it without a link if there is one, else with that of the outermost link. A link to a folder that holds the
-    link itself is never followed.
+    Links are followed. A linked file is a video with the name of the link. A folder is read only once: under its own
+    path if that is below the videos folder, otherwise under the outermost link to it. A link to a folder that contains
+    the link is never followed.
     """
     return _Search(folder).found
 
@@ -130,12 +113,12 @@ class _Search:
         self.found = Found()
         self._root = root = os.path.realpath(folder)
         self._read = {root}
-        # Path, real path and path relative to the videos folder, with a / behind.
+        # Path, real path, and path relative to the videos folder with a trailing slash.
         self._folders: list[tuple[str, str, str]] = [(os.fspath(folder), root, "")]
-        self._links: list[tuple[str, str, str]] = []  # real path, path relative to the videos folder, path
+        self._links: list[tuple[str, str, str]] = []  # real path, relative path, path
         self._walk()
         while self._links:
-            # A folder before those in it: `sorted` puts /disk/a before /disk/a/b.
+            # Sorted, so that a folder comes before its subfolders: /disk/a before /disk/a/b.
             links, self._links = sorted(self._links), []
             for real, relative, path in links:
                 if real in self._read:
@@ -156,14 +139,14 @@ class _Search:
                 self.found.unread[id_of(prefix.rstrip("/")) or "."] = error.strerror or type(error).__name__
 
     def _take(self, entry: os.DirEntry[str], parent: str, prefix: str) -> None:
-        if entry.name.startswith(".") or entry.name in _OF_THE_DISK:
+        if entry.name.startswith(".") or entry.name in _SYSTEM_FOLDERS:
             self.found.passed_over["hidden"] += 1
             return
-        why_lost = NOWHERE
+        why_lost = BROKEN_LINK
         try:
             is_file, is_folder = entry.is_file(), entry.is_dir()
-        except OSError as error:  # no right to look at it, or a link that leads round
-            is_file, is_folder, why_lost = False, False, error.strerror or NOWHERE
+        except OSError as error:  # no permission, or links in a circle
+            is_file, is_folder, why_lost = False, False, error.strerror or BROKEN_LINK
         if is_folder:
             self._take_folder(entry, parent, prefix)
         else:
@@ -190,13 +173,13 @@ class _Search:
         ending = os.path.splitext(entry.name)[1].lower()
         is_lost = not is_file and not os.path.exists(entry.path)
         if not is_file and not is_lost:
-            self.found.passed_over["special"] += 1  # to open a pipe or a device can take for ever
+            self.found.passed_over["special"] += 1  # opening a pipe or a device can block for ever
         elif ending in VIDEO_ENDINGS:
             self._add(relative, entry.path)
         elif ending in OTHER_ENDINGS:
             self.found.passed_over[ending] += 1
         elif is_lost:
-            self.found.unread[id_of(relative)] = why_lost  # it may be a folder on a disk that is not mounted
+            self.found.unread[id_of(relative)] = why_lost  # perhaps a folder on an unmounted disk
         else:
             try:
                 with open(entry.path, "rb", buffering=0) as file:
@@ -204,7 +187,7 @@ class _Search:
             except OSError:
                 self.found.passed_over["unreadable"] += 1
                 return
-            # Compared, not parsed: the decoder does that, in a process of its own.
+            # Only compared: parsing is left to the decoder in its own process.
             if any(signature.match(head) for signature in _SIGNATURES):
                 self._add(relative, entry.path)
             else:
@@ -217,5 +200,5 @@ class _Search:
         self.found.videos[video_id] = Path(path)
 
 
-def _holds(folder: str, place: str) -> bool:
-    return os.path.join(place, "").startswith(os.path.join(folder, ""))
+def _holds(folder: str, path: str) -> bool:
+    return os.path.join(path, "").startswith(os.path.join(folder, ""))

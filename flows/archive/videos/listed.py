@@ -1,4 +1,4 @@
-"""Lists of videos, in place of folders: a text file of paths, or a table with a column of paths."""
+"""Lists of videos: text files of paths, or tables with a column of paths."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from pathlib import Path, PureWindowsPath
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from flows.archive.folder import id_of
+from flows.archive.videos.folder import id_of
 from flows.session.errors import UserError
 from fusion.errors import one_line
 from fusion.labels.read import ID_COLUMNS
@@ -40,10 +40,10 @@ class Listed:
 
 
 def videos_of_list(path: Path, root: Path) -> Listed:
-    """Read a list of videos. Their ids are the same as when the folder `root` is read.
+    """Read a list of videos. They have the same ids as when the folder `root` is read.
 
     Each path is tried as written, then without surrounding spaces, with / for \\, and without the apostrophe that a
-    trait CSV puts in front of some names; each spelling also in the other Unicode forms of the same letters.
+    trait CSV puts in front of some names; each spelling also in other Unicode forms of the same letters.
 
     Args:
         path: .txt with a path in each line, or .csv, .tsv or .parquet with a column from `ID_COLUMNS`.
@@ -70,7 +70,7 @@ def videos_of_list(path: Path, root: Path) -> Listed:
                 listed.missing[video_id] = f"{word} {number}"
     if problems:
         more = f"; and {len(problems) - _MOST_NAMED} more" if len(problems) > _MOST_NAMED else ""
-        raise UserError(f"{path} names what cannot be used: {'; '.join(problems[:_MOST_NAMED])}{more}")
+        raise UserError(f"{path} has unusable entries: {'; '.join(problems[:_MOST_NAMED])}{more}")
     if not listed.videos:
         raise UserError(f"{path} names no videos: it is empty")
     if len(listed.missing) == len(listed.videos):
@@ -118,10 +118,10 @@ class _Search:
                 if os.path.exists(file) and not os.path.isfile(file):
                     raise ValueError(f"{text!r} is not a file")
                 return video_id, file
-            # Spelled as the folder would spell it.
+            # In the spelling of the folder.
             missing = video_id, file
         if PureWindowsPath(text).is_absolute():
-            raise ValueError(f"{text!r} is a path of another machine; write it relative to the videos' folder")
+            raise ValueError(f"{text!r} is a path of another system; make it relative to the videos folder")
         if missing is None:
             raise reasons[0]
         return missing
@@ -130,7 +130,7 @@ class _Search:
         path = self._relative(text)
         if path == os.pardir or path.startswith(os.pardir + os.sep) or os.path.isabs(path):
             raise ValueError(
-                f"{text!r} lies outside {self._root}; name the folder that holds all videos with --videos-root DIR"
+                f"{text!r} is outside {self._root}; name the folder that contains all videos with --videos-root DIR"
             )
         if path == os.curdir:
             raise ValueError(f"{text!r} is the folder itself")

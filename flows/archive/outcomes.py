@@ -1,0 +1,96 @@
+"""The outcome of each video: its score, or why there is none. Refusals are reported before anything about labels."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+
+from flows.archive.clips import ready_videos
+from flows.archive.families import Families, families_of
+from flows.archive.models import ModelReference, chosen_model
+from flows.archive.videos import VideoFile
+from flows.config.settings import RunConfig
+from flows.session.console import counted, tally
+from flows.session.errors import UserError
+from storage.exports.columns import Row, Unscored
+from storage.files.paths import StorePath
+from storage.tables.failures import Failure, FailureLog
+from storage.tables.scores import ScoreStore
+
+NOT_EXTRACTED = "not_extracted"
+
+
+class AllRefusedError(UserError):
+    """Every video was refused."""
+
+
+def export_rows(
+    store: StorePath, families: Families, videos: Sequence[VideoFile], model: ModelReference
+) -> Iterator[Row]:
+    """Yield one row per video, in the order of the videos.
+
+    Scores and videos are both sorted by id and read in step, so that neither is kept in memory.
+    """
+    refused = FailureLog(store).refused(families.features)
+    scores = ScoreStore(store).read(model.name, model.version)
+    score = next(scores, None)
+    for video in videos:
+        which = (video.video_id, video.sha256)
+        while score is not None and score.video_id < video.video_id:
+            score = next(scores, None)
+        if score is not None and (score.video_id, score.video_sha256) == which and score.features == families.features:
+            yield score
+            continue
+        reason = NOT_EXTRACTED if video.sha256 else "unreadable"
+        if which in refused:
+            reason = refused[which].reason
+        yield Unscored(*which, reason, families.features)
+
+
+def refusals(root: StorePath, families: Families, videos: Iterable[VideoFile]) -> dict[VideoFile, Failure]:
+    """Return the videos whose present bytes were refused with these settings and have no features, with the reasons."""
+    failures = FailureLog(root).refused(families.features)
+    refused = [video for video in videos if (video.video_id, video.sha256) in failures]
+    ready = set(ready_videos(root, families, {video.video_id: video.sha256 for video in refused}))
+    return {video: failures[video.video_id, video.sha256] for video in refused if video.video_id not in ready}
+
+
+def refusal_reasons(root: StorePath, families: Families, videos: Iterable[VideoFile]) -> Counter[str]:
+    """Count the refusals of these videos by reason."""
+    return Counter(failure.reason for failure in refusals(root, families, videos).values())
+
+
+def how_to_list(root: StorePath) -> str:
+    """Return a hint at the command that lists refusals."""
+    return f"`traitline failures list --store {root}` says why"
+
+
+def without_features(root: StorePath, families: Families, videos: Sequence[VideoFile]) -> str:
+    """Explain why none of these videos has features."""
+    reasons = refusal_reasons(root, families, videos)
+    refused, count = reasons.total(), counted(len(videos), "video")
+    if not refused:
+        return f"none of {count} has features that were made with these settings; run `traitline extract` first"
+    if refused == len(videos):
+        both = "the only video was" if refused == 1 else f"all {count} were"
+        return f"{both} refused ({tally(reasons)}); {how_to_list(root)}"
+    return (
+        f"none of {count} has features: {refused:,} refused ({tally(reasons)}), {len(videos) - refused:,} not "
+        f"extracted yet; {how_to_list(root)}"
+    )
+
+
+def model_for(config: RunConfig, videos: Sequence[VideoFile]) -> ModelReference:
+    """Find the model for scoring these videos, as `flows.archive.models.chosen_model` does.
+
+    Raises:
+        UserError: there is no such model. If all videos were refused, so that none could be trained, the message says
+            so first.
+    """
+    try:
+        return chosen_model(config)
+    except UserError as error:
+        families = families_of(config)
+        if refusal_reasons(config.store.path, families, videos).total() < len(videos):
+            raise
+        raise AllRefusedError(f"{without_features(config.store.path, families, videos)}; and {error}") from error
