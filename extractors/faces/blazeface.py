@@ -65,8 +65,7 @@ class FullRangeBlazeFace:
         candidates = candidates[np.argsort(-scores[candidates], kind="stable")]
         found = places.reshape(len(scores), -1)[candidates]
         sizes = found[:, BOX_NUMBERS][:, 2:] / LARGER
-        centres = found[:, BOX_NUMBERS][:, :2] + self._anchors[candidates]
-        centres[:, 1] += HIGHER * sizes[:, 1]
+        centres = found[:, BOX_NUMBERS][:, :2] + self._anchors[candidates] + sizes * (0, HIGHER)
         eyes = found[:, EYE_NUMBERS] + np.tile(self._anchors[candidates], 2)
         rows = np.column_stack([centres - sizes / 2, sizes, scores[candidates], eyes])
         faces = _merged(rows, self._same_face_overlap)

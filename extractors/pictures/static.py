@@ -84,8 +84,10 @@ def placed(relevance: np.ndarray, view: View, height: int, width: int) -> np.nda
     size = max(1, round(view.side))
     crop = enlarged(relevance, size, size)
     place = view.to_picture(size)
-    border = {"borderMode": cv2.BORDER_CONSTANT, "borderValue": float("nan")}
-    return cv2.warpAffine(crop, place, (width, height), flags=cv2.INTER_NEAREST, **border)
+    whole: np.ndarray = cv2.warpAffine(
+        crop, place, (width, height), flags=cv2.INTER_NEAREST, borderMode=cv2.BORDER_CONSTANT, borderValue=math.nan
+    )
+    return whole
 
 
 def draw_overlay(axes: Axes, picture: np.ndarray, relevance: np.ndarray, largest: float) -> None:

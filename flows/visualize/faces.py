@@ -48,7 +48,7 @@ def draw_faces(config: RunConfig, video: Path) -> Figure:
     height, width = frames[chosen[0].frame].shape[:2]
     figure = Figure(figsize=(rcParams["figure.figsize"][0], FRAME_IN * rows + LINE_IN + 0.5), layout="constrained")
     figure.suptitle(_heading(video, track, width, height))
-    upper, lower = figure.subfigures(2, 1, height_ratios=[FRAME_IN * rows, LINE_IN])
+    upper, lower = figure.subfigures(2, 1, squeeze=False, height_ratios=[FRAME_IN * rows, LINE_IN]).ravel()
     grid = upper.subplots(rows, 2 * ACROSS, squeeze=False, width_ratios=[max(width / height, 0.6), 1] * ACROSS).ravel()
     for axes in grid:
         axes.set_axis_off()
@@ -56,6 +56,8 @@ def draw_faces(config: RunConfig, video: Path) -> Figure:
         frame, token = grid[2 * place], grid[2 * place + 1]
         frame.imshow(frames[crop.frame])
         _draw_places(frame, track, views[crop.frame], windows)
+        frame.set_xlim(0, width)
+        frame.set_ylim(height, 0)
         frame.set_title(f"{crop.frame / config.video.fps:.1f} s")
         token.imshow(crop.pixels)
         token.set_title(f"{track.scores[crop.frame]:.2f}")
@@ -72,7 +74,6 @@ def _heading(video: Path, track: FaceTrack, width: int, height: int) -> str:
 
 def _draw_places(axes: Axes, track: FaceTrack, planned: StaticView, windows: list[Window]) -> None:
     """Draw the box, the eyes, the window's crop and the static crop over the frame."""
-    height, width = axes.images[0].get_array().shape[:2]
     x, y, box_width, box_height = track.boxes[planned.frame].tolist()
     axes.add_patch(Rectangle((x, y), box_width, box_height, fill=False, edgecolor=BOX))
     eyes = track.eyes[planned.frame]
@@ -83,8 +84,6 @@ def _draw_places(axes: Axes, track: FaceTrack, planned: StaticView, windows: lis
             axes.add_patch(Rectangle((left, top), side, side, fill=False, edgecolor=MOTION, linestyle="--"))
             break
     axes.add_patch(Polygon(planned.view.corners, fill=False, edgecolor=STATIC))
-    axes.set_xlim(0, width)
-    axes.set_ylim(height, 0)
 
 
 def _draw_line(axes: Axes, config: RunConfig, track: FaceTrack, static: list[int], windows: list[Window]) -> None:

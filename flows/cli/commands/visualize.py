@@ -102,17 +102,18 @@ def _save(picture: Figure | FuncAnimation, out: Path) -> None:
 
 @visualize_app.command(cls=CommandOnFiles, epilog="Example: `traitline visualize faces clip.mp4 --out faces.png`")
 def faces(
+    ctx: typer.Context,
     video: VIDEO,
-    out: PICTURE_FILE,
+    picture: PICTURE_FILE,
     store: STORE_PATH = None,
     config: CONFIG = None,
     assignments: ASSIGNMENTS = None,
 ) -> None:
     """Contact sheet of a video: the face's box and eyes, the crops of motion, the static tokens, scores and cuts."""
-    with _drawing("faces", out, config, assignments, {"store.path": store}, needs=("faces",), file=video) as settings:
+    with _drawing(ctx, picture, needs=("faces",), file=video) as settings:
         from flows.visualize.faces import draw_faces
 
-        _save(draw_faces(settings, video), out)
+        _save(draw_faces(settings, video), picture)
 
 
 @visualize_app.command(
