@@ -70,9 +70,15 @@ def corpus() -> Path:
 
 
 @pytest.fixture(scope="session")
-def face_model() -> Path:
+def face_model(face_recognizer) -> Path:
     """MediaPipe's face detection model, fetched once into the user's cache where it is not there yet."""
     return catalog.resolve("face_detector") / "face_detection_short_range.tflite"
+
+
+@pytest.fixture(scope="session")
+def face_recognizer() -> Path:
+    """SFace, fetched once into the user's cache where it is not there yet; what finds faces needs it too."""
+    return catalog.resolve("face_recognizer") / "face_recognition_sface_2021dec_int8bq.onnx"
 
 
 @pytest.fixture

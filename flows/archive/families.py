@@ -20,7 +20,7 @@ from storage.files.paths import StorePath
 from storage.shards.family import Family
 from storage.shards.store import FeatureStore
 
-FACE_ASSET = "face_detector"
+FACE_ASSET, RECOGNIZER_ASSET = "face_detector", "face_recognizer"
 Part = Literal["faces", "static", "dynamic"]
 PARTS: tuple[Part, ...] = ("faces", "static", "dynamic")
 
@@ -50,6 +50,7 @@ def families_of(config: RunConfig) -> Families:
         "video": config.video.numerics,
         "faces": config.faces.numerics,
         "detector": catalog.known_assets()[FACE_ASSET].digest,
+        "recognizer": catalog.known_assets()[RECOGNIZER_ASSET].digest,
     }
     crops = {"faces": faces, "crops": config.crops.model_dump(mode="json")}
     # Boxes of faces are never rounded. For float32 there is no entry, so that older stores stay valid.
@@ -165,21 +166,28 @@ def face_model(assets: Path | None) -> Path:
     Raises:
         extractors.assets.AssetError: it cannot be found.
     """
-    (file,) = catalog.known_assets()[FACE_ASSET].files
-    return catalog.resolve(FACE_ASSET, folder=asset_folder(assets, FACE_ASSET)) / file.name
+    return _only_file(FACE_ASSET, assets)
+
+
+def face_recognizer(assets: Path | None) -> Path:
+    """Return the file of the face recognizer; arguments and errors as `face_model`."""
+    return _only_file(RECOGNIZER_ASSET, assets)
+
+
+def _only_file(name: str, assets: Path | None) -> Path:
+    (file,) = catalog.known_assets()[name].files
+    return catalog.resolve(name, folder=asset_folder(assets, name)) / file.name
 
 
 def _resolve(config: RunConfig, needs: Sequence[Part]) -> None:
-    names = {"faces": FACE_ASSET}
+    names: dict[Part, tuple[str, ...]] = {"faces": (FACE_ASSET, RECOGNIZER_ASSET)}
     if config.weights != "random":
-        names["dynamic"] = dynamic.ASSET
+        names["dynamic"] = (dynamic.ASSET,)
         if config.static.weights is None:
-            names["static"] = static.ASSET
-    for part in needs:
-        if part not in names:
-            continue
+            names["static"] = (static.ASSET,)
+    for name, part in ((name, part) for part in needs for name in names.get(part, ())):
         try:
-            catalog.resolve(names[part], folder=asset_folder(config.assets, names[part]))
+            catalog.resolve(name, folder=asset_folder(config.assets, name))
         except AssetError as error:
             if part == "faces":  # needed with any weights
                 raise

@@ -12,7 +12,7 @@ from extractors.errors import VideoError
 from extractors.faces.track import FaceTrack
 from extractors.preparation.pool import Again, Finished, PreparerPool
 from extractors.preparation.preparer import FaceCrop, Frame, Motion, Part, PreparationSettings, Request
-from flows.archive.families import face_model
+from flows.archive.families import face_model, face_recognizer
 from flows.config.settings import RunConfig
 
 
@@ -31,6 +31,7 @@ def preparation_of(config: RunConfig, face_model: Path | None, *, engine: str) -
         crops=config.crops,
         optical_flow=config.optical_flow.model_copy(update={"engine": engine}),
         limits=config.limits,
+        recognizer=None if face_model is None else face_recognizer(config.assets),
     )
 
 
