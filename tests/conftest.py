@@ -77,13 +77,20 @@ def face_model() -> Path:
 
 
 @pytest.fixture(scope="session")
-def face_models(face_model) -> FaceModels:
-    """The files of all networks that find and check faces, fetched like `face_model`."""
+def face_models(face_model, face_recognizer) -> FaceModels:
+    """The files of all networks that find, check and recognise faces, fetched like `face_model`."""
     return FaceModels(
         face_model,
         catalog.resolve("face_detector_full_range") / "face_detection_full_range.tflite",
         catalog.resolve("yunet") / "face_detection_yunet_2023mar_int8bq.onnx",
+        face_recognizer,
     )
+
+
+@pytest.fixture(scope="session")
+def face_recognizer() -> Path:
+    """SFace, fetched once into the user's cache where it is not there yet."""
+    return catalog.resolve("face_recognizer") / "face_recognition_sface_2021dec_int8bq.onnx"
 
 
 @pytest.fixture

@@ -86,7 +86,7 @@ def people(found: Sequence[Tracklet], vectors: np.ndarray) -> list[list[Tracklet
 
     Args:
         found: tracklets.
-        vectors: float32 [tracklets, d], of length 1, by `extractors.faces.recognizer`; NaN if there is none, so that the
+        vectors: float32 [tracklets, d], of length 1, by `extractors.faces.recognizer`. NaN if there is none: then the
             tracklet counts as a person.
 
     Returns:

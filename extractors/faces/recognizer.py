@@ -14,8 +14,8 @@ import numpy as np
 from extractors.faces.boxes import cut_square, overlaps, resized
 from extractors.faces.persons import SAME_PERSON_OVERLAP, Tracklet
 
-# The network's input, and where both eyes lie in it: the medians of MediaPipe's eyes in pictures that were aligned by five
-# points, as those that the network was trained on.
+# The network's input, and where both eyes lie in it: the medians of MediaPipe's eyes in pictures that were aligned by
+# five points, as those that the network was trained on.
 SIDE_PX = 112
 EYES_PX = ((38.2, 55.6), (75.3, 55.6))
 # Side of what is cut out first, in sides of the box and in px.

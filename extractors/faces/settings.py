@@ -85,17 +85,19 @@ class FaceSettings(BaseModel, frozen=True, extra="forbid"):
 
 @dataclass(frozen=True)
 class FaceModels:
-    """Files of the networks that find faces and check them.
+    """Files of the networks that find faces, check them, and recognise people after a cut.
 
     Args:
         short_range: BlazeFace short range, `face_detection_short_range.tflite`.
         full_range: BlazeFace full range, `face_detection_full_range.tflite`; None if settings.model is "short".
         check: YuNet, `face_detection_yunet_2023mar_int8bq.onnx`.
+        recognizer: SFace, `face_recognition_sface_2021dec_int8bq.onnx`.
     """
 
     short_range: Path
     full_range: Path | None
     check: Path
+    recognizer: Path
 
 
 class CropSettings(BaseModel, frozen=True, extra="forbid"):

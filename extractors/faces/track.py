@@ -37,8 +37,8 @@ class FaceTrack:
         scores: float32 [F], detector's score, 0 to 1; 0 if the box is interpolated or unknown.
         eyes: float32 [F, 4], x, y of the person's right eye, then of the left, in px of the upright picture; NaN where
             they are unknown.
-        shots: int32 [F], number of the shot that each frame belongs to; begins with 0 and never decreases. Each frame of
-            a dissolve has a number of its own.
+        shots: int32 [F], number of each frame's shot; begins with 0 and never decreases. Each frame of a dissolve has a
+            number of its own.
         quality: facts about the whole video; None if only the boxes matter.
     """
 

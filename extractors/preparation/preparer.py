@@ -34,7 +34,6 @@ class PreparationSettings:
         optical_flow: its engine is never "auto". With "gpu", which runs in the process that has the GPU, windows
             come as grey frames; otherwise as optical flow.
         limits: the resources that a video may take.
-        recognizer: the face recognizer's file; without one, nobody is recognised after a cut.
     """
 
     face_models: FaceModels | None
@@ -43,7 +42,6 @@ class PreparationSettings:
     crops: CropSettings
     optical_flow: OpticalFlowSettings
     limits: Limits = DEFAULT_LIMITS
-    recognizer: Path | None = None
 
 
 @dataclass(frozen=True)
@@ -119,12 +117,12 @@ class Preparer:
         self._settings, self._on_progress = settings, on_progress
         self._computers: dict[int, OpticalFlowComputer] = {}
         self._resources = ExitStack()
-        self._recognizer = FaceRecognizer(settings.recognizer) if settings.recognizer is not None else None
 
     def __enter__(self) -> Preparer:
         if self._settings.face_models is not None:
             detector = FaceDetector(self._settings.face_models, self._settings.faces)
             self._detector = self._resources.enter_context(detector)
+            self._recognizer = FaceRecognizer(self._settings.face_models.recognizer)
         return self
 
     def __exit__(self, *reason: object) -> None:

@@ -1,9 +1,9 @@
 """The shots of a video: where one recording ends and the next begins, found while the frames go by.
 
 A cut is a step from one frame to the next that is far larger than the steps around it. Fast turns of the head, pans and
-shaking cameras have neighbouring steps of the same size, and so has a flash, which comes and goes. A step is measured in
-the whole picture, for cuts to another scene, and in the surroundings of the face, for jump cuts within a scene, which often
-move nothing but the head. Light counts little, because contrast is evened out first.
+shaking cameras have neighbouring steps of the same size, and so has a flash, which comes and goes. A step is measured
+in the whole picture, for cuts to another scene, and around the face, for jump cuts within a scene, which often move
+nothing but the head. Light counts little, because contrast is evened out first.
 
 A dissolve has no such step. It is recognised by its middle, a mixture of the pictures at both ends.
 """
@@ -31,8 +31,9 @@ NOISE = np.array([0.03, 0.03, 0.08, 0.08])
 UNKNOWN = np.full(4, np.nan)
 # A camera that is pushed moves the whole picture by up to this share of its side; such a step is measured without it.
 PUSH = 0.1
-# Unlikeness of two pictures: rarely below 1.1 for unrelated ones, rarely above 0.65 for neighbours within a shot. A step to
-# an unrelated picture is a cut even if there is another one nearby: it is compared with the CLOSE steps around it only.
+# Unlikeness of two pictures: rarely below 1.1 for unrelated ones, rarely above 0.65 for neighbours within a shot. A
+# step to an unrelated picture is compared with the CLOSE steps around it only, so that cuts may follow each other
+# quickly.
 UNRELATED, CLOSE, CLOSE_REACH, CLOSE_RATIO = 0.75, 2, 12, 1.6
 # Too few steps are known within so many frames of either end.
 EDGE = 3
@@ -227,8 +228,8 @@ def _step(before: _Look, now: _Look, face: np.ndarray | None) -> np.ndarray:
     """Measure the step between two pictures.
 
     Returns:
-        float64 [4]: the difference of the scenes as they are, and after undoing a push of the camera; likewise that of the
-        surroundings of the face, NaN without one.
+        float64 [4]: the difference of the scenes as they are, and after undoing a push of the camera; likewise that of
+        the surroundings of the face, NaN without one.
     """
     shift = np.zeros(2)
     scene = pushed_scene = float(np.abs(now.even - before.even).mean())

@@ -21,7 +21,8 @@ from storage.files.paths import StorePath
 from storage.shards.family import Family
 from storage.shards.store import FeatureStore
 
-FACE_ASSET, FULL_RANGE_ASSET, CHECK_ASSET = "face_detector", "face_detector_full_range", "yunet"
+FACE_ASSET, FULL_RANGE_ASSET = "face_detector", "face_detector_full_range"
+CHECK_ASSET, RECOGNIZER_ASSET = "yunet", "face_recognizer"
 Part = Literal["faces", "static", "dynamic"]
 PARTS: tuple[Part, ...] = ("faces", "static", "dynamic")
 
@@ -160,11 +161,12 @@ def asset_folder(assets: Path | None, name: str) -> Path | None:
 
 def face_assets(config: RunConfig) -> tuple[str, ...]:
     """Return the names of the assets that finding faces needs."""
-    return (FACE_ASSET, CHECK_ASSET) if config.faces.model == "short" else (FACE_ASSET, FULL_RANGE_ASSET, CHECK_ASSET)
+    full_range = () if config.faces.model == "short" else (FULL_RANGE_ASSET,)
+    return (FACE_ASSET, *full_range, CHECK_ASSET, RECOGNIZER_ASSET)
 
 
 def face_models(config: RunConfig) -> FaceModels:
-    """Return the files of the networks that find and check faces.
+    """Return the files of the networks that find, check and recognise faces.
 
     Raises:
         extractors.assets.AssetError: one cannot be found.
@@ -175,7 +177,7 @@ def face_models(config: RunConfig) -> FaceModels:
         return catalog.resolve(name, folder=asset_folder(config.assets, name)) / file.name
 
     full_range = path(FULL_RANGE_ASSET) if FULL_RANGE_ASSET in face_assets(config) else None
-    return FaceModels(path(FACE_ASSET), full_range, path(CHECK_ASSET))
+    return FaceModels(path(FACE_ASSET), full_range, path(CHECK_ASSET), path(RECOGNIZER_ASSET))
 
 
 def _resolve(config: RunConfig, needs: Sequence[Part]) -> None:

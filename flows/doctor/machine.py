@@ -20,7 +20,14 @@ from extractors import static
 from extractors.assets import catalog
 from extractors.assets.files import AssetError
 from extractors.devices import usable_cores
-from flows.archive.families import CHECK_ASSET, FACE_ASSET, FULL_RANGE_ASSET, asset_folder, face_assets
+from flows.archive.families import (
+    CHECK_ASSET,
+    FACE_ASSET,
+    FULL_RANGE_ASSET,
+    RECOGNIZER_ASSET,
+    asset_folder,
+    face_assets,
+)
 from flows.config.settings import RunConfig
 from flows.session.console import counted
 
@@ -108,7 +115,7 @@ def check_assets(config: RunConfig) -> Iterator[Finding]:
         cure = f"correct {catalog.ENVIRONMENT_VARIABLE}; until then, only the cache is searched"
         yield Finding("asset folder", "warning", f"{named} does not exist", cure)
     for asset in catalog.select([]):
-        if asset.name in (FACE_ASSET, FULL_RANGE_ASSET, CHECK_ASSET):
+        if asset.name in (FACE_ASSET, FULL_RANGE_ASSET, CHECK_ASSET, RECOGNIZER_ASSET):
             wanted = asset.name in face_assets(config)
         else:
             wanted = config.weights == "pretrained"

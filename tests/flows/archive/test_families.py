@@ -78,7 +78,7 @@ def test_other_networks_for_faces_have_keys_of_their_own(model):
 
 def test_the_networks_that_find_and_check_faces_are_in_the_keys_settings():
     known = catalog.known_assets()
-    names = ("face_detector", "face_detector_full_range", "yunet")
+    names = ("face_detector", "face_detector_full_range", "yunet", "face_recognizer")
     expected = {name: known[name].digest for name in names}
     found = families("float32")
     assert found.faces.settings["networks"] == expected
