@@ -11,7 +11,7 @@ import numpy as np
 from extractors.faces.blazeface import FullRangeBlazeFace
 from extractors.faces.boxes import ROW, cut_square, overlaps
 from extractors.faces.offline import OfflineThread
-from extractors.faces.second_opinion import FaceSample, YuNet
+from extractors.faces.second_opinion import YuNet
 from extractors.faces.settings import FaceModels, FaceSettings
 
 # MediaPipe scales the whole picture to 128 x 128 px. Measured on known faces pasted into 1280 x 720: boxes narrower
@@ -109,7 +109,7 @@ class FaceDetector:
         faces = faces[faces[:, 4] >= self._settings.min_score]
         return faces[[_is_visible(image, face) for face in faces]]
 
-    def confirms(self, sample: FaceSample) -> bool:
+    def confirms(self, sample: np.ndarray) -> bool:
         """Return whether the second detector takes a detected face for a face, too."""
         return self._check.confirms(sample)
 

@@ -27,22 +27,14 @@ SAME_FACE_OVERLAP = 0.3
 YUNET_SCORE = 0.7
 
 
-@dataclass(frozen=True)
-class FaceSample:
-    """A small picture of a detected face.
-
-    Args:
-        pixels: uint8 RGB [128, 128, 3], levelled by the eyes, with the box in the middle.
-    """
-
-    pixels: np.ndarray
-
-
 @dataclass
 class FaceSamples:
-    """Samples of the faces in a video, spread evenly over the frames with faces, in bounded memory."""
+    """Samples of the faces in a video, spread evenly over the frames with faces, in bounded memory.
 
-    _kept: list[tuple[int, list[tuple[np.ndarray, FaceSample]]]] = field(default_factory=list)
+    A sample is a small picture, uint8 RGB [128, 128, 3], levelled by the eyes, with the face's box in its middle.
+    """
+
+    _kept: list[tuple[int, list[tuple[np.ndarray, np.ndarray]]]] = field(default_factory=list)
     _every: int = 1
     _seen: int = 0
 
@@ -63,7 +55,7 @@ class FaceSamples:
                 self._kept, self._every = self._kept[::2], 2 * self._every
         self._seen += 1
 
-    def of(self, boxes: np.ndarray, scores: np.ndarray) -> list[FaceSample]:
+    def of(self, boxes: np.ndarray, scores: np.ndarray) -> list[np.ndarray]:
         """Return up to `SAMPLES` samples of one person, spread evenly.
 
         Args:
@@ -82,15 +74,15 @@ class FaceSamples:
         return [own[(2 * place + 1) * len(own) // (2 * count)] for place in range(count)]
 
 
-def sample_of(picture: np.ndarray, face: np.ndarray) -> FaceSample:
-    """Cut a detected face out of a picture.
+def sample_of(picture: np.ndarray, face: np.ndarray) -> np.ndarray:
+    """Return the sample of a detected face.
 
     Args:
         picture: uint8 RGB [height, width, 3].
         face: float32 [9]: x, y, width, height in px, score, eyes.
     """
     view = view_of(face[:4], face[5:], 1.0)
-    return FaceSample(cut_view(picture, replace(view, side=2 * float(face[2:4].max())), 2 * BOX_PX))
+    return cut_view(picture, replace(view, side=2 * float(face[2:4].max())), 2 * BOX_PX)
 
 
 class YuNet:
@@ -106,8 +98,8 @@ class YuNet:
     def __init__(self, path: Path) -> None:
         self._detector = cv2.FaceDetectorYN.create(str(path), "", (2 * BOX_PX, 2 * BOX_PX), YUNET_SCORE)
 
-    def confirms(self, sample: FaceSample) -> bool:
+    def confirms(self, sample: np.ndarray) -> bool:
         """Return whether YuNet detects a face in the box of a sample."""
-        _, faces = self._detector.detect(cv2.cvtColor(sample.pixels, cv2.COLOR_RGB2BGR))
+        _, faces = self._detector.detect(cv2.cvtColor(sample, cv2.COLOR_RGB2BGR))
         box = np.array([BOX_PX / 2, BOX_PX / 2, BOX_PX, BOX_PX])
         return faces is not None and bool((overlaps(faces, box) >= SAME_FACE_OVERLAP).any())

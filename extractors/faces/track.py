@@ -13,7 +13,7 @@ from extractors.errors import VideoError
 from extractors.faces.persons import Tracklet, people, tracklets
 from extractors.faces.quality import Quality, check_quality, quality_of
 from extractors.faces.recognizer import FEATURES, FaceLooks
-from extractors.faces.second_opinion import FaceSample, FaceSamples
+from extractors.faces.second_opinion import FaceSamples
 from extractors.faces.settings import FaceSettings
 from extractors.video.decoding import Tally
 from extractors.video.grid import grid_frames
@@ -108,7 +108,7 @@ class Detector(Protocol):
     def detect(self, image: np.ndarray) -> np.ndarray:
         """See `FaceDetector.detect`."""
 
-    def confirms(self, sample: FaceSample) -> bool:
+    def confirms(self, sample: np.ndarray) -> bool:
         """See `FaceDetector.confirms`."""
 
 

@@ -14,7 +14,6 @@ from extractors.errors import undecodable
 from extractors.faces.crops import CropWindow, StaticCrop, Window, iter_crops, plan_static, plan_windows
 from extractors.faces.detector import FaceDetector
 from extractors.faces.recognizer import FaceRecognizer
-from extractors.faces.second_opinion import FaceSample
 from extractors.faces.settings import CropSettings, FaceModels, FaceSettings
 from extractors.faces.track import FaceTrack, track_faces
 from extractors.optical_flow.computer import OpticalFlowComputer, scale_for_i3d
@@ -218,6 +217,6 @@ class _MeasuredDetector:
         with self._watch.measure("faces"):
             return self._detector.detect(image)
 
-    def confirms(self, sample: FaceSample) -> bool:
+    def confirms(self, sample: np.ndarray) -> bool:
         with self._watch.measure("faces"):
             return self._detector.confirms(sample)

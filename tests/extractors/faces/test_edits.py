@@ -20,7 +20,6 @@ from extractors.errors import VideoError
 from extractors.faces.crops import plan_static, plan_windows
 from extractors.faces.detector import FaceDetector
 from extractors.faces.recognizer import FEATURES, FaceRecognizer
-from extractors.faces.second_opinion import FaceSample
 from extractors.faces.settings import CropSettings, FaceSettings
 from extractors.faces.track import FaceTrack, track_faces
 from extractors.video.grid import grid_frames
@@ -121,7 +120,7 @@ class ColourDetector:
                     faces.append((x, y, width, height, 0.95 if name == "red" else 0.9, *eyes))
         return np.array(faces, np.float32).reshape(-1, 9)
 
-    def confirms(self, sample: FaceSample) -> bool:
+    def confirms(self, sample: np.ndarray) -> bool:
         return False
 
 

@@ -142,9 +142,7 @@ def test_samples_are_few_and_spread_over_the_frames_with_a_face(frames):
         samples.offer(frame, shade, face if frame % 3 == 0 else face[:0])
     scores = np.zeros(3 * frames, np.float32)
     scores[seen] = 0.9
-    found = [
-        int(sample.pixels[BOX_PX, BOX_PX, 0]) for sample in samples.of(np.tile(face[:, :4], (3 * frames, 1)), scores)
-    ]
+    found = [int(sample[BOX_PX, BOX_PX, 0]) for sample in samples.of(np.tile(face[:, :4], (3 * frames, 1)), scores)]
     assert len(found) == min(frames, SAMPLES)
     assert len(samples._kept) < 2 * SAMPLES
     even = 255 * (np.arange(len(found)) + 0.5) / len(found)
@@ -159,6 +157,6 @@ def test_samples_are_of_the_person_asked_for():
     samples.offer(0, picture, faces)
     for face, shade in zip(faces, (200, 50), strict=True):
         (sample,) = samples.of(face[None, :4], np.array([0.9], np.float32))
-        assert (sample.pixels[BOX_PX, BOX_PX] == shade).all()
+        assert (sample[BOX_PX, BOX_PX] == shade).all()
     assert samples.of(faces[:1, :4], np.zeros(1, np.float32)) == []
     assert samples.of(np.array([[130, 30, 40, 40]], np.float32), np.ones(1, np.float32)) == []
