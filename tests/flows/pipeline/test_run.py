@@ -21,7 +21,16 @@ FLAGS = {"weights": "random", "optical_flow.preset": "fast"}
 HEADER = [
     "video_id",
     *("openness", "conscientiousness", "extraversion", "agreeableness", "neuroticism"),
-    *("face_coverage", "face_gaps", "longest_gap_s", "people", "others_share", "confirmed_share", "decoded_share"),
+    *(
+        "face_coverage",
+        "face_gaps",
+        "longest_gap_s",
+        "people",
+        "others_share",
+        "cuts",
+        "confirmed_share",
+        "decoded_share",
+    ),
     "repeated_share",
     *("static_tokens", "dynamic_tokens", "status", "reason", "model", "features", "weights"),
     *("abstain", *(f"{trait}_{bound}" for trait in TRAITS for bound in ("low", "high"))),

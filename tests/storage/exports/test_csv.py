@@ -22,7 +22,7 @@ from storage import Score, StoreError, Unscored, read_trait_csv, write_trait_csv
 from storage.exports.csv import GUARD, GUARD_REPLACEMENT
 
 TRAITS = ("openness", "conscientiousness", "extraversion", "agreeableness", "neuroticism")
-QUALITY = ["face_gaps", "longest_gap_s", "people", "others_share", "confirmed_share", "decoded_share"]
+QUALITY = ["face_gaps", "longest_gap_s", "people", "others_share", "cuts", "confirmed_share", "decoded_share"]
 QUALITY += ["repeated_share"]
 HEADER = ["video_id", *TRAITS, "face_coverage", *QUALITY, "static_tokens", "dynamic_tokens"]
 HEADER += ["status", "reason", "model", "features", "weights", "abstain"]
@@ -48,8 +48,8 @@ def write(path: Path, rows) -> list[list[str]]:
 def test_scored_and_failed_videos_are_rows_under_the_header(tmp_path):
     header, failure, score = write(tmp_path / "t.csv", [failed("a.mp4"), scored("b.mp4")])
     assert header == HEADER
-    assert failure == ["a.mp4", *[""] * 15, "failed", "no_face", "main/1", "aaaa", *[""] * 12, "0" * 64, ""]
-    numbers = ["0.1", "0.25", "-1.5", "1e-08", "3.0", "0.9", *[""] * 7, "16", "6"]
+    assert failure == ["a.mp4", *[""] * 16, "failed", "no_face", "main/1", "aaaa", *[""] * 12, "0" * 64, ""]
+    numbers = ["0.1", "0.25", "-1.5", "1e-08", "3.0", "0.9", *[""] * 8, "16", "6"]
     keys = ["main/1", "static:aaaa dynamic:bbbb", "random"]
     assert score == ["b.mp4", *numbers, "scored", "", *keys, *[""] * 11, "0" * 64, ""]
 
@@ -71,11 +71,11 @@ def test_intervals_and_reasons_to_abstain_are_columns_and_come_back(tmp_path):
 
 
 def test_facts_of_quality_are_columns_and_come_back(tmp_path):
-    facts = (2, 1.5, 3, 0.25, 0.875, 0.99, 0.5)
+    facts = (2, 1.5, 3, 0.25, 4, 0.875, 0.99, 0.5)
     score = dataclasses.replace(scored("a.mp4"), **dict(zip(QUALITY, facts, strict=True)))
     rows = [score, scored("b.mp4")]
     cells = dict(zip(HEADER, write(tmp_path / "t.csv", rows)[1], strict=True))
-    assert [cells[name] for name in QUALITY] == ["2", "1.5", "3", "0.25", "0.875", "0.99", "0.5"]
+    assert [cells[name] for name in QUALITY] == ["2", "1.5", "3", "0.25", "4", "0.875", "0.99", "0.5"]
     assert list(read_trait_csv(tmp_path / "t.csv", trait_names=TRAITS)) == rows
 
 
