@@ -105,9 +105,13 @@ def plan_windows(track: FaceTrack, settings: CropSettings) -> list[Window]:
 def plan_static(track: FaceTrack, settings: CropSettings) -> list[StaticView]:
     """Choose up to settings.static_tokens frames in which the face was detected, spread evenly over them all.
 
+    Stretches of a single frame, of which dissolves consist, are left out.
     Each equal share of these frames gives one: of those with nearly the share's best score, the one in the middle.
     """
-    seen = np.flatnonzero((track.scores > 0) & track.tracked)
+    steady = np.zeros(len(track.scores), bool)
+    for start, stop in _stretches(track):
+        steady[start:stop] = stop - start > 1
+    seen = np.flatnonzero(steady & (track.scores > 0))
     chosen: list[StaticView] = []
     if not len(seen):
         return chosen
