@@ -105,8 +105,8 @@ def plan_windows(track: FaceTrack, settings: CropSettings) -> list[Window]:
 def plan_static(track: FaceTrack, settings: CropSettings) -> list[StaticView]:
     """Choose up to settings.static_tokens frames in which the face was detected, spread evenly over them all.
 
-    Stretches of a single frame, of which dissolves consist, are left out.
     Each equal share of these frames gives one: of those with nearly the share's best score, the one in the middle.
+    Stretches of a single frame, of which dissolves consist, are left out.
     """
     steady = np.zeros(len(track.scores), bool)
     for start, stop in _stretches(track):
