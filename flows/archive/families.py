@@ -185,13 +185,14 @@ def _resolve(config: RunConfig, needs: Sequence[Part]) -> None:
         names["dynamic"] = (dynamic.ASSET,)
         if config.static.weights is None:
             names["static"] = (static.ASSET,)
-    for name, part in ((name, part) for part in needs for name in names.get(part, ())):
-        try:
-            catalog.resolve(name, folder=asset_folder(config.assets, name))
-        except AssetError as error:
-            if part == "faces":  # needed with any weights
-                raise
-            raise AssetError(
-                f"{error}. For a trial without them, give --weights random; or --weights auto, as in `traitline demo`, "
-                "which falls back to random weights: such scores mean nothing"
-            ) from error
+    for part in needs:
+        for name in names.get(part, ()):
+            try:
+                catalog.resolve(name, folder=asset_folder(config.assets, name))
+            except AssetError as error:
+                if part == "faces":  # needed with any weights
+                    raise
+                raise AssetError(
+                    f"{error}. For a trial without them, give --weights random; or --weights auto, as in "
+                    "`traitline demo`, which falls back to random weights: such scores mean nothing"
+                ) from error
