@@ -13,7 +13,7 @@ from extractors.errors import VideoError
 from extractors.faces.persons import Tracklet, people, tracklets
 from extractors.faces.quality import Quality, check_quality, quality_of
 from extractors.faces.recognizer import FEATURES, FaceLooks
-from extractors.faces.second_opinion import FaceSamples, is_confirmed
+from extractors.faces.second_opinion import FaceSamples
 from extractors.faces.settings import FaceSettings
 from extractors.video.decoding import Tally
 from extractors.video.grid import grid_frames
@@ -108,6 +108,9 @@ class Detector(Protocol):
     def detect(self, image: np.ndarray) -> np.ndarray:
         """See `FaceDetector.detect`."""
 
+    def confirms(self, sample: np.ndarray) -> bool:
+        """See `FaceDetector.confirms`."""
+
 
 class Recognizer(Protocol):
     """Describes faces by who they belong to, as `extractors.faces.recognizer.FaceRecognizer` does."""
@@ -164,7 +167,7 @@ def track_faces(
     quality = quality_of(
         track.scores,
         np.array([len(faces) for faces in detections]),
-        [is_confirmed(sample) for sample in samples.of(track.boxes, track.scores)],
+        [detector.confirms(sample) for sample in samples.of(track.boxes, track.scores)],
         fps=video_settings.fps,
         frames_by_person=[sum(len(one.frames) for one in person) for person in everyone],
         cuts=shots.cuts,

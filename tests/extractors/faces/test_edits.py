@@ -120,6 +120,9 @@ class ColourDetector:
                     faces.append((x, y, width, height, 0.95 if name == "red" else 0.9, *eyes))
         return np.array(faces, np.float32).reshape(-1, 9)
 
+    def confirms(self, sample: np.ndarray) -> bool:
+        return False
+
 
 class ColourRecognizer:
     """Describes faces by the colour of their cheeks."""

@@ -74,7 +74,7 @@ def test_every_layer_of_both_networks_is_looked_at(traitline, rendered, tmp_path
 
 @pytest.mark.slow
 @pytest.mark.parametrize("weights", ["pretrained", "random"])
-def test_photographs_of_one_person_are_more_alike_than_those_of_different_people(corpus, face_model, weights):
+def test_photographs_of_one_person_are_more_alike_than_those_of_different_people(corpus, face_models, weights):
     try:
         network = StaticFeatureExtractor(weights)
     except AssetError as error:
@@ -82,7 +82,7 @@ def test_photographs_of_one_person_are_more_alike_than_those_of_different_people
     pictures = sorted((corpus / "stills").glob("*/*.jpg"))
     if not pictures:
         pytest.skip("no photographs in the corpus")
-    with FaceDetector(face_model) as detector:
+    with FaceDetector(face_models) as detector:
         crops = [_face(detector, cv2.cvtColor(cv2.imread(str(path)), cv2.COLOR_BGR2RGB)) for path in pictures]
     people = [path.parent.name for path in pictures]
     meter = IdentityMeter(Counter(people))
