@@ -105,13 +105,10 @@ def plan_windows(track: FaceTrack, settings: CropSettings) -> list[Window]:
 def plan_static(track: FaceTrack, settings: CropSettings) -> list[StaticView]:
     """Choose up to settings.static_tokens frames in which the face was detected, spread evenly over them all.
 
-    Each equal share of these frames gives one: of those with nearly the share's best score, the one in the middle.
-    Stretches of a single frame, of which dissolves consist, are left out.
+    Frames of a dissolve show two pictures at once and are left out. Each equal share of the other frames gives one: of
+    those with nearly the share's best score, the one in the middle.
     """
-    steady = np.zeros(len(track.scores), bool)
-    for start, stop in _stretches(track):
-        steady[start:stop] = stop - start > 1
-    seen = np.flatnonzero(steady & (track.scores > 0))
+    seen = np.flatnonzero((track.scores > 0) & track.tracked & ~track.mixed)
     chosen: list[StaticView] = []
     if not len(seen):
         return chosen

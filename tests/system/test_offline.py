@@ -102,7 +102,7 @@ with FaceDetector(FaceModels(*map(Path, sys.argv[1:]))) as detector:
     detector.detect(np.zeros((200, 200, 3), np.uint8))
 """
 # The same with nothing in between: what MediaPipe does when nobody keeps it from it.
-FREE_MEDIAPIPE = "import extractors.faces.offline as t; t.give_up_network = None" + USE_MEDIAPIPE
+FREE_MEDIAPIPE = "import extractors.faces.offline as t; t.give_up_network = lambda: None" + USE_MEDIAPIPE
 
 
 def test_mediapipe_does_not_report_to_google_how_it_is_used(offline, face_models):

@@ -85,7 +85,7 @@ def test_whatever_happens_to_the_file_meanwhile_is_a_change(aged, change):
     change(aged)
     error = watch.change()
     assert (error.stage, error.reason) == ("decode", "file_changed")
-    assert "a.mp4 changed while it was read" in error.message
+    assert "a.mp4" in error.message
 
 
 @pytest.mark.parametrize("sha256", ["", "0" * 64])

@@ -214,14 +214,14 @@ def test_rows_out_of_order_and_doubled_are_refused_and_the_old_file_stays(tmp_pa
     path = tmp_path / "t.csv"
     write(path, [scored("old")])
     before = path.read_bytes()
-    with pytest.raises(ValueError, match="in order of video_id, each once"):
+    with pytest.raises(ValueError, match="video_id"):
         write_trait_csv(path, map(scored, rows), trait_names=TRAITS, model="main/1")
     assert path.read_bytes() == before
     assert list(tmp_path.iterdir()) == [path]
 
 
 def test_row_with_other_traits_than_the_header_is_refused(tmp_path):
-    with pytest.raises(ValueError, match="5 traits for 2 columns"):
+    with pytest.raises(ValueError, match=r"\b5\b.*\b2\b"):
         write_trait_csv(tmp_path / "t.csv", [scored("a")], trait_names=TRAITS[:2], model="main/1")
     assert not (tmp_path / "t.csv").exists()
 
@@ -255,6 +255,6 @@ def test_file_that_is_no_trait_csv_is_refused_by_name(tmp_path):
 
 def test_csv_that_cannot_be_written_says_so_in_one_line(tmp_path):
     (tmp_path / "t.csv").mkdir()
-    with pytest.raises(StoreError, match=r"cannot write .*t\.csv") as caught:
+    with pytest.raises(StoreError, match=r"t\.csv") as caught:
         write_trait_csv(tmp_path / "t.csv", [scored("a")], trait_names=TRAITS, model="main/1")
     assert "\n" not in str(caught.value)
