@@ -8,6 +8,7 @@ from pydantic import BaseModel, Field
 
 Form = Literal["sequence", "vector"]
 LossName = Literal["mse", "mae", "ccc", "nll"]
+Kind = Literal["bilinear", "specified"]
 
 # Settings that determine where training runs and how safely, but not what the model learns.
 WITHOUT_EFFECT = ("devices", "checkpoint_s")
@@ -16,6 +17,15 @@ WITHOUT_EFFECT = ("devices", "checkpoint_s")
 class TrainSettings(BaseModel, frozen=True, extra="forbid"):
     """How the model is trained."""
 
+    kind: Kind = Field(
+        "bilinear",
+        description="The model: 'bilinear' (linear in the mean tokens and in products of face and motion at the same "
+        "moment, fitted in closed form; of the settings below, only form, folds, seed and memory_mb affect it) or "
+        "'specified' (the specified cross-attention network, trained by gradient descent).",
+    )
+    folds: int = Field(
+        5, ge=2, description="Parts of the people that a bilinear model's own quality is measured on in turn (count)."
+    )
     form: Form = Field(
         "sequence",
         description="The model's view of a clip: 'sequence' (all its tokens, with their times) or 'vector' (the mean "

@@ -104,19 +104,25 @@ class CompletePersonalityModel(keras.Model):
             for kind in ("static", "dynamic")
         }
 
+    def attention(self, tokens: dict[str, Any]) -> Any:
+        """Return the attention weights [B, heads, Ts, Td] of `token_inputs`."""
+        return self.cross_attention(**tokens, return_attention=True)[1]
+
+    def scores_for(self, tokens: dict[str, Any], attention: Any) -> Any:
+        """Score tokens, of `token_inputs`, with given attention weights: [B, 5]."""
+        layer, mask = self.cross_attention, tokens.get("static_mask")
+        query = layer.query_tokens(tokens["static"], mask, tokens.get("static_time_s"))
+        key = layer.key_tokens(tokens["dynamic"], tokens.get("dynamic_mask"), tokens.get("dynamic_time_s"))
+        pooled = self.fusion(layer.fused_by(query, key, attention), token_mask=mask, training=False)
+        return self.head(pooled)
+
     def input_signature(self) -> dict[str, tf.TensorSpec]:
         """Return the model's inputs by name: tokens, their masks, and their times if its form has times.
 
         B, Ts and Td are variable: "static" float32 [B, Ts, Ds], "static_mask" bool [B, Ts], "static_time_s" float32
         [B, Ts]; "dynamic" float32 [B, Td, Dd] and so on. True marks a real token. Padding has no effect.
         """
-        inputs = {}
-        for kind, dim in (("static", self.static_dim), ("dynamic", self.dynamic_dim)):
-            inputs[kind] = tf.TensorSpec([None, None, dim], tf.float32, name=kind)
-            inputs[f"{kind}_mask"] = tf.TensorSpec([None, None], tf.bool, name=f"{kind}_mask")
-            if self.form == "sequence":
-                inputs[f"{kind}_time_s"] = tf.TensorSpec([None, None], tf.float32, name=f"{kind}_time_s")
-        return inputs
+        return token_signature(self.static_dim, self.dynamic_dim, self.form)
 
     def set_statistics(
         self, static_mean: np.ndarray, static_std: np.ndarray, dynamic_mean: np.ndarray, dynamic_std: np.ndarray
@@ -154,3 +160,14 @@ class CompletePersonalityModel(keras.Model):
             "hidden_dim": self.hidden_dim,
             "form": self.form,
         }
+
+
+def token_signature(static_dim: int, dynamic_dim: int, form: Form) -> dict[str, tf.TensorSpec]:
+    """Return the inputs of a model by name, see `CompletePersonalityModel.input_signature`."""
+    inputs = {}
+    for kind, dim in (("static", static_dim), ("dynamic", dynamic_dim)):
+        inputs[kind] = tf.TensorSpec([None, None, dim], tf.float32, name=kind)
+        inputs[f"{kind}_mask"] = tf.TensorSpec([None, None], tf.bool, name=f"{kind}_mask")
+        if form == "sequence":
+            inputs[f"{kind}_time_s"] = tf.TensorSpec([None, None], tf.float32, name=f"{kind}_time_s")
+    return inputs
