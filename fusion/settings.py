@@ -10,8 +10,8 @@ Form = Literal["sequence", "vector"]
 LossName = Literal["mse", "mae", "ccc", "nll"]
 Kind = Literal["bilinear", "specified"]
 
-# Settings that determine where training runs and how safely, but not what the model learns.
-WITHOUT_EFFECT = ("devices", "checkpoint_s")
+# Settings that determine where training runs, how safely, and what becomes of a model, but not what it learns.
+WITHOUT_EFFECT = ("devices", "checkpoint_s", "keep_useless")
 
 
 class TrainSettings(BaseModel, frozen=True, extra="forbid"):
@@ -25,6 +25,11 @@ class TrainSettings(BaseModel, frozen=True, extra="forbid"):
     )
     folds: int = Field(
         5, ge=2, description="Parts of the people that a bilinear model's own quality is measured on in turn (count)."
+    )
+    keep_useless: bool = Field(
+        False,
+        description="Keep a model that is no better than the mean of the labels on people whom it has not seen. Its "
+        "card, its report and each of its scores then say so.",
     )
     form: Form = Field(
         "sequence",
@@ -91,8 +96,9 @@ class UncertaintySettings(BaseModel, frozen=True, extra="forbid"):
         0.1,
         ge=0,
         lt=1,
-        description="Share of the clips held out from training, by whole subjects, to calibrate intervals; none are "
-        "held out if they would show too few people for the confidence (9 for 0.9).",
+        description="Share of the clips held out from the training of a specified model, by whole subjects, to "
+        "calibrate intervals and to measure its quality; none are held out if they would show too few people for the "
+        "confidence (9 for 0.9). A bilinear model holds out each fold in turn.",
     )
     min_face_coverage: float = Field(
         0.5,

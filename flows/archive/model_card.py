@@ -9,6 +9,7 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from flows.archive.models import ModelReference
+from flows.archive.model_quality import doubts, figures
 
 INTENDED = (
     "research on how people perceive others in short face videos: it predicts *apparent* personality, what viewers "
@@ -28,8 +29,10 @@ def limits(metadata: Mapping[str, Any]) -> list[str]:
     found = [f"Not for {purpose}." for purpose in NOT_FOR]
     if metadata.get("weights") == "random":
         found.insert(0, f"Not for anything but a trial: {RANDOM}.")
-    if metadata.get("validation_loss") is None:
-        found.append("Nobody knows how well it does on people whom it has not seen: it was trained without validation.")
+    unseen = metadata.get("unseen")
+    if unseen is None:
+        found.append("Nobody knows how well it does on people whom it has not seen: that was not measured.")
+    found += [f"{doubt[0].upper()}{doubt[1:]}." for doubt in doubts(unseen)]
     if metadata.get("subjects_known") is False:
         found.append("Its measures flatter it: the labels do not say who is in a clip, so people may be in both parts.")
     return found + [f"Warning of its training: {warning}." for warning in metadata.get("warnings", ())]
@@ -60,6 +63,12 @@ def write_card(
     )
     template = environment.get_template("model_card.md.j2")
     text = template.render(
-        model=model, metadata=metadata, files=files, inputs=inputs, intended=INTENDED, limits=limits(metadata)
+        model=model,
+        metadata=metadata,
+        files=files,
+        inputs=inputs,
+        intended=INTENDED,
+        limits=limits(metadata),
+        figures=figures(metadata["unseen"]) if metadata.get("unseen") else [],
     )
     path.write_text(text, encoding="utf-8")

@@ -9,18 +9,22 @@ from importlib.metadata import version as installed_version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import platformdirs
 
 from flows.archive.clips import StoredClips, ready_videos
 from flows.archive.families import Families, families_of
 from flows.archive.labels import digest_of, labels_of, nothing_labelled, say_unmatched
 from flows.archive.models import ModelReference
-from flows.archive.uncertainty import uncertainty_of
+from flows.archive.model_quality import doubts, gain_in_words, verdict
+from flows.archive.uncertainty import read_quality, uncertainty_of
 from flows.archive.videos import Archive
 from flows.config.settings import RunConfig
 from flows.pipeline import announce
 from flows.pipeline.steps import step
 from flows.session import console
+from fusion.errors import TrainingError
+from fusion.evaluation.unseen import measure_unseen
 from fusion.labels.matching import LabelledVideos, match_labels
 from fusion.settings import WITHOUT_EFFECT
 from fusion.uncertainty.intervals import Uncertainty, hold_out_for_calibration, least_people
@@ -56,16 +60,17 @@ def train(config: RunConfig, videos: Archive) -> ModelReference:
             return ModelReference(name, known)
     from fusion.training import train as training  # Keras takes seconds to import
 
-    kept, kept_out = hold_out_for_calibration(
-        [matched.subjects[row] for row in rows], config.uncertainty, config.train.seed
-    )
+    subjects = [matched.subjects[row] for row in rows]
+    kept, kept_out = np.arange(len(rows)), np.zeros(0, int)
+    if config.train.kind == "specified":
+        kept, kept_out = hold_out_for_calibration(subjects, config.uncertainty, config.train.seed)
     fit = [rows[place] for place in kept]
-    held_out = [rows[place] for place in kept_out]
     folder = _work_folder(config, recipe)
     checkpoint = folder / training.CHECKPOINT
     if checkpoint.exists():
         console.say(f"Train: resuming from {checkpoint}")
-    with console.stage("Train", config.train.epochs, announce.progress("Train")) as stage:
+    steps = config.train.epochs if config.train.kind == "specified" else 1
+    with console.stage("Train", steps, announce.progress("Train")) as stage:
         trained = training.train(
             StoredClips(config, families, [matched.video_ids[row] for row in fit]),
             matched.values[fit],
@@ -74,15 +79,10 @@ def train(config: RunConfig, videos: Archive) -> ModelReference:
             on_epoch=lambda report: stage.at(report.epoch, title=_title(report)),
             folder=folder,
         )
-    uncertainty = uncertainty_of(
-        config,
-        families,
-        trained.model,
-        [matched.video_ids[row] for row in held_out],
-        matched.values[held_out],
-        [matched.subjects[row] for row in held_out],
-        matched.values[fit].mean(axis=0),
-    )
+    centre = matched.values[fit].mean(axis=0)
+    asked = kept if trained.out_of_fold is not None else kept_out
+    names, labels_asked = [matched.video_ids[rows[place]] for place in asked], matched.values[[rows[p] for p in asked]]
+    people = [subjects[place] for place in asked]
     metadata = {
         **trained.metadata,
         "recipe": recipe,
@@ -93,11 +93,38 @@ def train(config: RunConfig, videos: Archive) -> ModelReference:
         "labels_sha256": digest_of(path),
         "subjects_known": labels.subjects_known,
         "neuroticism_inverted": labels.neuroticism_inverted,
-        "uncertainty": uncertainty.model_dump(mode="json"),
+        "unseen": None,
     }
-    model = ModelReference(name, serializer.save(trained.model, name, metadata, trained.history))
-    checkpoint.unlink()
-    console.say(f"Train: {model} from {console.counted(len(fit), 'clip')}, {_verdict(metadata)}")
+
+    def save(uncertainty: Uncertainty) -> ModelReference:
+        facts = {**metadata, "uncertainty": uncertainty.model_dump(mode="json")}
+        return ModelReference(name, serializer.save(trained.model, name, facts, trained.history))
+
+    uncertainty = Uncertainty(settings=config.uncertainty, calibration=None)
+    try:
+        if len(set(people)) > 1:
+            out_of_fold = trained.out_of_fold
+            quality, scores = read_quality(config, families, names, trained.model if out_of_fold is None else None)
+            mean, folds = np.tile(centre, (len(asked), 1)), np.zeros(len(asked), int)
+            if out_of_fold is not None:
+                scores, mean, folds = out_of_fold.scores, out_of_fold.mean, out_of_fold.folds
+            unseen = measure_unseen(scores, labels_asked, people, mean=mean, folds=folds)
+            metadata["unseen"] = unseen
+            uncertainty = uncertainty.model_copy(update={"useless": unseen["better_than_mean"] is False})
+            if uncertainty.useless and not config.train.keep_useless:
+                raise _refusal(unseen)
+            uncertainty = uncertainty_of(
+                config, scores, labels_asked, people, quality, centre=centre, useless=uncertainty.useless
+            )
+    except TrainingError:
+        raise
+    except Exception:
+        model = save(uncertainty)  # a trained model is not lost to an error in what is said of it
+        console.say(f"Train: {model} is kept without intervals, because of the error below", style="yellow")
+        raise
+    model = save(uncertainty)
+    checkpoint.unlink(missing_ok=True)
+    console.say(f"Train: {model} from {console.counted(len(fit), 'clip')}, {verdict(metadata)}")
     console.say(f"Train: {_calibrated(uncertainty)}")
     say_unmatched("Train", matched)
     if not labels.subjects_known:
@@ -106,9 +133,17 @@ def train(config: RunConfig, videos: Archive) -> ModelReference:
             "validation, which flatters the model",
             style="yellow",
         )
-    for warning in metadata["warnings"]:
+    for warning in (*metadata["warnings"], *doubts(metadata["unseen"])):
         console.say(f"Train: {warning}", style="yellow")
     return model
+
+
+def _refusal(unseen: Mapping[str, Any]) -> TrainingError:
+    return TrainingError(
+        f"the model is no better than always saying the mean of the labels: {gain_in_words(unseen)}; nothing is kept. "
+        "More labelled people or other features may help; train.keep_useless=true keeps such a model, and everything "
+        "made with it says so"
+    )
 
 
 def _work_folder(config: RunConfig, recipe: str) -> Path:
@@ -148,20 +183,8 @@ def _calibrated(uncertainty: Uncertainty) -> str:
     confidence, found = uncertainty.settings.confidence, uncertainty.calibration
     if found is None:
         return (
-            f"no {confidence:.0%} intervals: the labels show too few people to keep "
-            f"{least_people(confidence)} of them from training"
+            f"no {confidence:.0%} intervals: the labels show too few people to score "
+            f"{least_people(confidence)} of them unseen"
         )
     clips, people = console.counted(found.clips, "clip"), console.counted(found.subjects, "person", "people")
-    return f"{confidence:.0%} intervals calibrated on {clips} of {people} kept from training"
-
-
-def _verdict(metadata: Mapping[str, Any]) -> str:
-    if metadata["validation_loss"] is None:
-        return "without validation"
-    loss = metadata["settings"]["loss"]
-    clips = console.counted(metadata["validation_clips"], "clip")
-    which = "of unseen people" if metadata["subjects_known"] else "kept from training"
-    return (
-        f"validation {loss} {metadata['validation_loss']:.4f} on {clips} {which} "
-        f"(always saying the mean: {metadata['baseline_loss']:.4f})"
-    )
+    return f"{confidence:.0%} intervals calibrated on {clips} of {people} whom the scoring model had not seen"

@@ -28,6 +28,7 @@ FLAGS = {
     "face_coverage": "the face was seen in too few frames",
     "few_tokens": "too few face crops or windows of motion",
     "wide_interval": "the interval is as wide as without the video",
+    "useless_model": "the model is no better than the mean of the labels",
 }
 MATERIAL = {
     "face_coverage": "share of frames with the main person's face",
@@ -131,6 +132,19 @@ def correlations(summary: Summary) -> Table | None:
     ]
     columns = (Column("trait"), *(Column(trait, "number") for trait in TRAITS))
     return Table("correlations", "Pearson correlation between the scores of two traits", columns, rows)
+
+
+def quality(unseen: Mapping[str, Any] | None) -> dict[str, Any] | None:
+    """List the model's measures on people whom it has not seen; None if they were not measured."""
+    if unseen is None:
+        return None
+    columns = (Column("trait"), *(Column(name, "number") for name in MEASURES.values()))
+    caption = (
+        f"Measures on {counted(unseen['clips'], 'clip')} of {counted(unseen['people'], 'person', 'people')} whom the "
+        "scoring model had not seen, with 95 % intervals over people"
+    )
+    table = Table("quality", caption, columns, [tuple(row) for row in model_quality.figures(unseen)])
+    return {"table": table, "gain": model_quality.gain_in_words(unseen)}
 
 
 def calibration(uncertainty: Uncertainty, summary: Summary) -> dict[str, Any] | None:

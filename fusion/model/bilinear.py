@@ -20,10 +20,10 @@ KINDS = ("static", "dynamic")
 class BilinearPersonalityModel(keras.Model):
     """Scores that are sums of what faces show on average, what motion shows on average, and what both show together.
 
-    For the last part, tokens are centred within their clip and projected on a few components. Each face token attends to
-    the motion tokens near it in time, with weights that fall like a Gaussian of the distance; every product of a face
-    component and a motion component, averaged over the faces of a clip, has a coefficient for each trait. What stays the
-    same in a clip is only in the means, so both parts are separate.
+    For the last part, tokens are centred within their clip and projected on a few components. Each face token attends
+    to the motion tokens near it in time, with weights that fall like a Gaussian of the distance; every product of a
+    face component and a motion component, averaged over the faces of a clip, has a coefficient for each trait. What
+    stays the same in a clip is only in the means, so the parts are separate.
 
     All of it is linear in the coefficients, which `fusion.training.bilinear` computes in closed form. Nothing is drawn:
     a fresh model scores 0.

@@ -20,9 +20,9 @@ import tensorflow as tf
 from keras import ops
 
 from fusion.clips.tokens import ClipTokens
-from fusion.model.layers import CrossAttention, Standardisation, masked_mean, time_encoding
 from fusion.model.bilinear import BilinearPersonalityModel
 from fusion.model.kinds import PersonalityModel
+from fusion.model.layers import CrossAttention, Standardisation, masked_mean, time_encoding
 from fusion.model.model import CompletePersonalityModel
 
 KINDS = ("static", "dynamic")

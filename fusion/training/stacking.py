@@ -1,9 +1,9 @@
 """Linear models of a clip's features, stacked by what they say of people whom they have not seen.
 
-Every part is a path of linear maps, one for each of its penalties, fitted on the other folds. For each trait, the scores
-of the fold left out choose the penalty of every part and the part's weight, from 0 to 1: a part that does not help gets
-a weight near 0. The scores of a fold that say how good the stack is come from penalties and weights that the other folds
-chose, so the choice does not flatter it.
+Every part is a path of linear maps, one for each of its penalties, fitted on all folds but one. Scores of the folds
+left out choose, for each trait, the penalty of every part and its weight, from 0 to 1; a part that does not help gets 0.
+The scores of a fold that say how good the stack is come from penalties and weights that the other folds chose, so the
+choice does not flatter it.
 
 Sources:
     Breiman 1996, "Stacked regressions", Machine Learning 24.
@@ -21,9 +21,9 @@ from scipy.optimize import lsq_linear
 RIDGE_PENALTIES = 10.0 ** np.arange(4, -2.1, -0.5)
 LOW_RANK_PENALTIES = (1.0, 0.3, 0.1, 0.03)
 SWEEPS = 8
-# A part that does not make the stack this much better gets no weight: parts that each fit a little noise lose more than
-# a weak signal wins.
-LEAST_STANDARD_ERRORS = 1.0
+# A further part that does not make the stack this much better gets no weight: parts that each fit a little noise lose
+# more than a weak signal wins.
+LEAST_STANDARD_ERRORS = 2.0
 ROUNDING = 1e-6  # relative to the largest eigenvalue, of float32 sums
 
 Fit = Callable[[np.ndarray, np.ndarray], np.ndarray]
@@ -183,7 +183,7 @@ def _scores_out_of_fold(part: Part, labels: np.ndarray, folds: np.ndarray) -> np
 def _choose(scores: Sequence[np.ndarray], labels: np.ndarray, people: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Choose a penalty and a weight for each part and trait, both [parts, T], by scores [P, n, T] of some clips.
 
-    Parts are taken one after the other, the one that helps most first, as long as one helps by more than chance.
+    Parts are taken one after the other, the one that helps most first, as long as one more helps by more than chance.
     """
     penalties = np.array([np.square(found - labels).mean(axis=1).argmin(axis=0) for found in scores])
     chosen = np.array([_by_trait(found, best) for found, best in zip(scores, penalties, strict=True)])
@@ -198,7 +198,7 @@ def _choose(scores: Sequence[np.ndarray], labels: np.ndarray, people: np.ndarray
             gain = (error - np.square(labels - np.einsum("pnt,pt->nt", chosen, tried))) / unit
             found[part] = (gain.sum(), _standard_errors(gain.mean(axis=1), people), tried)
         best = max(found, key=lambda part: found[part][0])
-        if found[best][1] <= LEAST_STANDARD_ERRORS:
+        if found[best][1] <= (LEAST_STANDARD_ERRORS if taken else 0.0):
             break
         taken.append(best)
         weights = found[best][2]
@@ -214,7 +214,7 @@ def _weigh(scores: np.ndarray, labels: np.ndarray, parts: list[int]) -> np.ndarr
 
 
 def _standard_errors(values: np.ndarray, people: np.ndarray) -> float:
-    """Return how many standard errors the sum of values [n] is above 0, where clips of one person are not independent."""
+    """Return by how many standard errors the sum of values [n] is above 0; clips of one person count as one draw."""
     of_person = np.bincount(people, values)
     of_person = of_person[np.bincount(people) > 0]
     return float(of_person.sum() / max(np.sqrt(np.square(of_person).sum()), 1e-12))

@@ -90,8 +90,9 @@ def train(
 ) -> Trained:
     """Train a model: the bilinear one in closed form, or the specified one with Adam.
 
-    Of the specified model, the weights of the epoch with the lowest validation loss are kept. Its training sets the global seeds of Python, NumPy and Keras (`keras.utils.set_random_seed`); the same clips and settings on
-    the same machine give the same model, even if the training was interrupted and resumed from its checkpoint.
+    A specified model keeps the weights of the epoch with the lowest validation loss. Its training sets the global seeds
+    of Python, NumPy and Keras (`keras.utils.set_random_seed`); the same clips and settings on the same machine give the
+    same model, even if the training was interrupted and resumed from its checkpoint.
 
     Args:
         clips: N >= 2 clips with the same token dimensions: in memory, or a source that reads them again in every epoch.
@@ -103,14 +104,16 @@ def train(
             its own checkpoint there resumes from it.
 
     Returns:
-        The model, which computes in float32, its history, and metadata: "traits", "static_dim", "dynamic_dim",
-        "settings"; counts ("train_clips", "validation_clips", "train_subjects", "validation_subjects"), "epochs_run"
-        and "best_epoch" (from 1); "train_loss", "validation_loss" and "baseline_loss" (of always predicting the
-        training mean, on the validation clips), all measured by the chosen loss without dropout; "noise_sd" by trait
-        (of the residuals in training, including dropout's noise, for "nll"; None for other losses); "sd_ratio" by
-        trait (standard deviation of the predictions over that of the labels, on the validation clips; None if the
-        labels do not vary) and "warnings". Without validation clips "validation_loss" and "baseline_loss" are None and
-        sd_ratio is computed on the training clips.
+        The model, which computes in float32, its history, and metadata. Of both kinds: "traits", "static_dim",
+        "dynamic_dim", "settings", "train_clips", "train_subjects", "sd_ratio" by trait (standard deviation of the
+        scores over that of the labels; None if the labels do not vary) and "warnings".
+        Of a bilinear model, sd_ratio is that of the scores out of fold, and "parts" has the weight of each part of the
+        stack by trait.
+        Of a specified model, "validation_clips", "validation_subjects", "epochs_run" and "best_epoch" (from 1);
+        "train_loss", "validation_loss" and "baseline_loss" (of always predicting the training mean, on the validation
+        clips), all measured by the chosen loss without dropout; "noise_sd" by trait (of the residuals in training,
+        including dropout's noise, for "nll"; None for other losses); sd_ratio is that on the validation clips. Without
+        them "validation_loss" and "baseline_loss" are None and sd_ratio is computed on the training clips.
 
     Raises:
         TrainingError: there are fewer than two clips, a loss is no longer finite, a requested device does not exist, or

@@ -1,15 +1,16 @@
-"""The error of a score, and when not to use it: split-conformal intervals and an abstain flag.
+"""The error of a score, and when not to use it: conformal intervals and an abstain flag.
 
 Clips of one person are not exchangeable with those of another, so the units of calibration are people, not clips: each
-of K people held out from training weighs 1 / (K + 1), shared by this person's clips. The guarantee: for one clip drawn
-from a person whom neither training nor calibration saw, and who comes from the same population as the K, the interval
-of a trait contains the label with at least the stated probability, on average over the draws of the K people and of the
-new one. Nothing is guaranteed for a group of people separately, for all five traits at once, or for people of another
+of K people whom the scoring model has not seen weighs 1 / (K + 1), shared by this person's clips. The guarantee: for one
+clip drawn from a person whom neither training nor calibration saw, and who comes from the same population as the K, the
+interval of a trait contains the label with at least the stated probability, on average over the draws of the K people
+and of the new one. Nothing is guaranteed for a group of people separately, for all five traits at once, or for people of another
 population: `traitline evaluate --groups` measures the coverage in each group.
 
 Sources:
     Lee, Barber and Willett 2023, "Distribution-free inference with hierarchical data" (HCP).
     Lei et al. 2018, "Distribution-free predictive inference for regression" (locally weighted residuals).
+    Vovk 2015, "Cross-conformal predictors" (scores out of fold).
 """
 
 from __future__ import annotations
@@ -22,13 +23,19 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import BaseModel
 
-from fusion.labels.split import split_by_subject
+from fusion.labels.split import folds_by_subject, split_by_subject
 from fusion.settings import UncertaintySettings
 
-# With at least this many held-out people, a third of them teach which clips are hard; otherwise all clips count alike.
+# With fewer people, intervals are equally wide for all clips: the guarantee is then exact, and what is hard is a guess.
 LEAST_PEOPLE_FOR_DIFFICULTY = 60
+DIFFICULTY_FOLDS = 5
+# Which clips are hard is learned as if this many people with equally hard clips had been seen before.
+PRIOR_PEOPLE = 20
 # The interval of a hard clip is at most this many times as wide as the average one; that of an easy clip, 1 over it.
 WIDEST = 2.0
+
+
+Difficulty = tuple[tuple[float, ...], ...]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -52,7 +59,8 @@ class Calibration(BaseModel, frozen=True, extra="forbid"):
         blind_half_width: of the interval around `centre` that uses no video.
         centre: mean of the training labels.
         difficulty: [T][5] error by distance from the centre, missing face coverage, 1 / static tokens, 1 / dynamic
-            tokens, and constant, relative to the average error; if it was not learned, 0 except for a constant of 1.
+            tokens, and constant, relative to the average error.
+        adaptive: whether the widths follow the difficulty; otherwise only the decision to abstain does.
         subjects: number of people that the widths come from.
         clips: number of their clips.
     """
@@ -60,7 +68,8 @@ class Calibration(BaseModel, frozen=True, extra="forbid"):
     half_width: tuple[float, ...]
     blind_half_width: tuple[float, ...]
     centre: tuple[float, ...]
-    difficulty: tuple[tuple[float, ...], ...]
+    difficulty: Difficulty
+    adaptive: bool = True
     subjects: int
     clips: int
 
@@ -95,26 +104,38 @@ class Reliability(BaseModel, frozen=True, extra="forbid"):
 
 
 class Uncertainty(BaseModel, frozen=True, extra="forbid"):
-    """The part stored with a model: the thresholds, and the calibration if there were enough people for one."""
+    """The part stored with a model: the thresholds, and the calibration if there were enough people for one.
+
+    Attributes:
+        settings: the thresholds.
+        calibration: of the intervals.
+        reliability: how well they hold.
+        useless: whether the model is no better than the mean of the labels on people whom it has not seen.
+    """
 
     settings: UncertaintySettings
     calibration: Calibration | None
     reliability: Reliability | None = None
+    useless: bool = False
 
     def judge(self, scores: np.ndarray, quality: ClipQuality) -> Judged:
-        """Return the intervals of scores [N, T], and reasons to abstain: face_coverage, few_tokens, wide_interval."""
+        """Return the intervals of scores [N, T], and the reasons to abstain.
+
+        These are face_coverage, few_tokens, wide_interval and, for all scores of a useless model, useless_model.
+        """
         low = high = None
         wide = np.zeros(len(scores), bool)
         if self.calibration is not None:
             half_width = half_widths(self.calibration, scores, quality)
             low, high = scores - half_width, scores + half_width
-            wide = (half_width / self.calibration.blind_half_width).mean(axis=1) > self.settings.max_width_ratio
+            wide = relative_widths(self.calibration, scores, quality) > self.settings.max_width_ratio
         few = quality.static_tokens < self.settings.min_static_tokens
         few |= quality.dynamic_tokens < self.settings.min_dynamic_tokens
         reasons = {
             "face_coverage": quality.face_coverage < self.settings.min_face_coverage,
             "few_tokens": few,
             "wide_interval": wide,
+            "useless_model": np.full(len(scores), self.useless),
         }
         abstain = [" ".join(name for name in reasons if reasons[name][row]) for row in range(len(scores))]
         return Judged(low, high, abstain)
@@ -152,43 +173,50 @@ def calibrate(
 ) -> Calibration:
     """Compute the width of intervals from clips of people whom the model has not seen.
 
+    Scores may come from several models, each of which has not seen the people it scored, as long as the one that the
+    intervals are for is made like them (cross-conformal prediction): it has learned from more people, so that its
+    errors are, if anything, smaller.
+
     Args:
-        scores: float [N, T] of the clips held out.
+        scores: float [N, T].
         labels: float [N, T].
         subjects: the person in each, at least `least_people` of them.
         quality: of the same clips.
         centre: float [T], mean of the training labels.
         confidence: share of labels that the intervals should contain, in (0, 1).
-        seed: of the draw of those people who teach which clips are hard.
+        seed: of the folds in which the difficulty of each person's clips is learned from other people.
 
     Raises:
         ValueError: there are too few people.
     """
     scores, labels = scores.astype(np.float64), labels.astype(np.float64)
-    difficulty = np.tile([0.0, 0, 0, 0, 1], (labels.shape[1], 1))
-    rows = np.arange(len(scores))
-    if len(set(subjects)) >= max(LEAST_PEOPLE_FOR_DIFFICULTY, 2 * least_people(confidence)):
-        # on other people than the widths, otherwise difficulties would be fitted to the people they are measured on
-        rows, hard = split_by_subject(subjects, 1 / 3, seed)
-        difficulty = _learn_difficulty(scores[hard], labels[hard], quality.take(hard), centre)
-    people = [subjects[row] for row in rows.tolist()]
-    errors = np.abs(scores - labels)[rows]
-    blind = np.abs(labels - centre)[rows]
-    unit = Calibration(
-        half_width=(1.0,) * labels.shape[1],
-        blind_half_width=tuple(_quantile(blind, people, confidence).tolist()),
+    errors, blind = np.abs(scores - labels), np.abs(labels - centre)
+    adaptive = len(set(subjects)) >= LEAST_PEOPLE_FOR_DIFFICULTY
+    relative = errors
+    if adaptive:
+        relative = errors / _difficulty_of_others(errors, scores, subjects, quality, centre, seed)
+    return Calibration(
+        half_width=tuple(_quantile(relative, subjects, confidence).tolist()),
+        blind_half_width=tuple(_quantile(blind, subjects, confidence).tolist()),
         centre=tuple(np.asarray(centre, np.float64).tolist()),
-        difficulty=tuple(tuple(row) for row in difficulty.tolist()),
-        subjects=len(set(people)),
-        clips=len(rows),
+        difficulty=_learn_difficulty(errors, scores, subjects, quality, centre),
+        adaptive=adaptive,
+        subjects=len(set(subjects)),
+        clips=len(scores),
     )
-    half_width = _quantile(errors / _difficulty(unit, scores[rows], quality.take(rows)), people, confidence)
-    return unit.model_copy(update={"half_width": tuple(half_width.tolist())})
 
 
 def half_widths(calibration: Calibration, scores: np.ndarray, quality: ClipQuality) -> npt.NDArray[np.float64]:
     """Return half the width of each interval: float64 [N, T], for scores [N, T]."""
-    return np.array(calibration.half_width, np.float64) * _difficulty(calibration, scores, quality)
+    half_width = np.broadcast_to(np.array(calibration.half_width, np.float64), scores.shape)
+    return half_width * _difficulty_by(calibration, scores, quality) if calibration.adaptive else half_width
+
+
+def relative_widths(calibration: Calibration, scores: np.ndarray, quality: ClipQuality) -> npt.NDArray[np.float64]:
+    """Return how wide intervals of the clips' difficulty are beside those without any video, mean over traits: [N]."""
+    ratio = np.array(calibration.half_width) / np.array(calibration.blind_half_width)
+    widths: npt.NDArray[np.float64] = (ratio * _difficulty_by(calibration, scores, quality)).mean(axis=1)
+    return widths
 
 
 def _quantile(errors: npt.NDArray[np.float64], people: Sequence[str], confidence: float) -> npt.NDArray[np.float64]:
@@ -214,25 +242,45 @@ def _features(scores: np.ndarray, quality: ClipQuality, centre: np.ndarray) -> n
     return np.stack([np.column_stack([np.abs(scores[:, t] - centre[t]), alike, np.ones(len(scores))]) for t in traits])
 
 
-def _learn_difficulty(scores: np.ndarray, labels: np.ndarray, quality: ClipQuality, centre: np.ndarray) -> np.ndarray:
-    """Fit a ridge regression of relative errors on standardised features; return weights [T, 5] of the raw features."""
-    weights = []
-    for trait, features in enumerate(_features(scores, quality, centre)):
-        errors = np.abs(scores - labels)[:, trait]
-        inputs = features[:, :-1]
-        from sklearn.linear_model import Ridge  # takes a second to import
+def _difficulty_of_others(
+    errors: np.ndarray, scores: np.ndarray, subjects: Sequence[str], quality: ClipQuality, centre: np.ndarray, seed: int
+) -> np.ndarray:
+    """Return each clip's difficulty, [N, T], as learned from other people: its own would fit its error."""
+    found = np.empty(errors.shape)
+    folds = folds_by_subject(subjects, DIFFICULTY_FOLDS, seed)
+    for fold in range(folds.max() + 1):
+        out, rest = np.flatnonzero(folds == fold), np.flatnonzero(folds != fold)
+        others = [subjects[row] for row in rest.tolist()]
+        weights = _learn_difficulty(errors[rest], scores[rest], others, quality.take(rest), centre)
+        found[out] = _difficulty(weights, scores[out], quality.take(out), centre)
+    return found
 
+
+def _learn_difficulty(
+    errors: np.ndarray, scores: np.ndarray, subjects: Sequence[str], quality: ClipQuality, centre: np.ndarray
+) -> Difficulty:
+    """Fit a ridge regression of relative errors on standardised features; return the weights of the raw features."""
+    from sklearn.linear_model import Ridge  # takes a second to import
+
+    weights = []
+    penalty = PRIOR_PEOPLE * len(errors) / len(set(subjects))
+    for trait, features in enumerate(_features(scores, quality, centre)):
+        inputs, targets = features[:, :-1], errors[:, trait]
         mean, spread = inputs.mean(axis=0), inputs.std(axis=0)
         spread = np.where(spread > 1e-9, spread, np.inf)  # ignores constant features
-        # a tenth of the clips as penalty: weak evidence leaves all clips alike
-        fit = Ridge(alpha=0.1 * len(errors)).fit((inputs - mean) / spread, errors / max(errors.mean(), 1e-9))
+        fit = Ridge(alpha=penalty).fit((inputs - mean) / spread, targets / max(targets.mean(), 1e-9))
         slopes = fit.coef_ / spread
-        weights.append([*slopes, fit.intercept_ - slopes @ mean])
-    return np.array(weights)
+        weights.append((*slopes.tolist(), float(fit.intercept_ - slopes @ mean)))
+    return tuple(weights)
 
 
-def _difficulty(calibration: Calibration, scores: np.ndarray, quality: ClipQuality) -> npt.NDArray[np.float64]:
+def _difficulty_by(calibration: Calibration, scores: np.ndarray, quality: ClipQuality) -> npt.NDArray[np.float64]:
+    return _difficulty(calibration.difficulty, scores, quality, np.array(calibration.centre))
+
+
+def _difficulty(
+    weights: Difficulty, scores: np.ndarray, quality: ClipQuality, centre: np.ndarray
+) -> npt.NDArray[np.float64]:
     """Return each clip's expected error relative to the average one: float64 [N, T], from 1 / WIDEST to WIDEST."""
-    features = _features(scores, quality, np.array(calibration.centre))
-    expected: npt.NDArray[np.float64] = np.einsum("tnf,tf->nt", features, np.array(calibration.difficulty))
+    expected: npt.NDArray[np.float64] = np.einsum("tnf,tf->nt", _features(scores, quality, centre), np.array(weights))
     return np.clip(expected, 1 / WIDEST, WIDEST)
