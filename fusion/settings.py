@@ -87,6 +87,11 @@ class TrainSettings(BaseModel, frozen=True, extra="forbid"):
         600, ge=0, description="Seconds between checkpoints within an epoch; there is one after each epoch too."
     )
 
+    @property
+    def steps(self) -> int:
+        """Number of steps of progress that a training shows at most."""
+        return self.epochs if self.kind == "specified" else 1
+
 
 class UncertaintySettings(BaseModel, frozen=True, extra="forbid"):
     """The confidence of stated intervals, and the limits beyond which a score is flagged as unusable."""

@@ -8,8 +8,8 @@ from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from flows.archive.models import ModelReference
 from flows.archive.model_quality import doubts, figures
+from flows.archive.models import ModelReference
 
 INTENDED = (
     "research on how people perceive others in short face videos: it predicts *apparent* personality, what viewers "

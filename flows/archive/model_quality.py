@@ -10,12 +10,11 @@ from flows.session.console import counted
 MEASURES = {"one_minus_mae": "1-MAE", "r2": "R2", "ccc": "CCC"}
 
 
-def verdict(metadata: Mapping[str, Any]) -> str:
+def verdict(unseen: Mapping[str, Any] | None, subjects_known: bool) -> str:
     """Return the quality of a model in one line."""
-    unseen = metadata.get("unseen")
     if unseen is None:
         return "without a measure of its quality on people whom it has not seen"
-    which = "of unseen people" if metadata["subjects_known"] else "not trained on"
+    which = "of unseen people" if subjects_known else "not trained on"
     figures = ", ".join(f"{title} {in_words(unseen[name]['mean'])}" for name, title in MEASURES.items())
     return f"{figures} on {counted(unseen['clips'], 'clip')} {which}"
 

@@ -78,9 +78,9 @@ def uncertainty_of(
     uncertainty = Uncertainty(settings=config.uncertainty, calibration=None, useless=useless)
     if len(set(subjects)) < least_people(config.uncertainty.confidence):
         return uncertainty
-    own = {"centre": centre, "seed": config.train.seed}
-    calibration = calibrate(scores, labels, subjects, quality, confidence=config.uncertainty.confidence, **own)
-    reliability = check_reliability(scores, labels, subjects, quality, **own)
+    confidence, seed = config.uncertainty.confidence, config.train.seed
+    calibration = calibrate(scores, labels, subjects, quality, centre=centre, confidence=confidence, seed=seed)
+    reliability = check_reliability(scores, labels, subjects, quality, centre=centre, seed=seed)
     return uncertainty.model_copy(update={"calibration": calibration, "reliability": reliability})
 
 

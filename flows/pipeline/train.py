@@ -15,8 +15,8 @@ import platformdirs
 from flows.archive.clips import StoredClips, ready_videos
 from flows.archive.families import Families, families_of
 from flows.archive.labels import digest_of, labels_of, nothing_labelled, say_unmatched
+from flows.archive.model_quality import doubts, verdict
 from flows.archive.models import ModelReference
-from flows.archive.model_quality import doubts, gain_in_words, verdict
 from flows.archive.uncertainty import read_quality, uncertainty_of
 from flows.archive.videos import Archive
 from flows.config.settings import RunConfig
@@ -32,7 +32,7 @@ from storage.files.paths import store_path
 from storage.models.serializer import ModelSerializer
 
 if TYPE_CHECKING:
-    from fusion.training.loop import EpochReport
+    from fusion.training.train import EpochReport, Trained
 
 
 @step("train")
@@ -60,17 +60,12 @@ def train(config: RunConfig, videos: Archive) -> ModelReference:
             return ModelReference(name, known)
     from fusion.training import train as training  # Keras takes seconds to import
 
-    subjects = [matched.subjects[row] for row in rows]
-    kept, kept_out = np.arange(len(rows)), np.zeros(0, int)
-    if config.train.kind == "specified":
-        kept, kept_out = hold_out_for_calibration(subjects, config.uncertainty, config.train.seed)
-    fit = [rows[place] for place in kept]
+    fit, held_out = _parts(config, matched, rows)
     folder = _work_folder(config, recipe)
     checkpoint = folder / training.CHECKPOINT
     if checkpoint.exists():
         console.say(f"Train: resuming from {checkpoint}")
-    steps = config.train.epochs if config.train.kind == "specified" else 1
-    with console.stage("Train", steps, announce.progress("Train")) as stage:
+    with console.stage("Train", config.train.steps, announce.progress("Train")) as stage:
         trained = training.train(
             StoredClips(config, families, [matched.video_ids[row] for row in fit]),
             matched.values[fit],
@@ -79,11 +74,7 @@ def train(config: RunConfig, videos: Archive) -> ModelReference:
             on_epoch=lambda report: stage.at(report.epoch, title=_title(report)),
             folder=folder,
         )
-    centre = matched.values[fit].mean(axis=0)
-    asked = kept if trained.out_of_fold is not None else kept_out
-    names, labels_asked = [matched.video_ids[rows[place]] for place in asked], matched.values[[rows[p] for p in asked]]
-    people = [subjects[place] for place in asked]
-    metadata = {
+    facts = {
         **trained.metadata,
         "recipe": recipe,
         "static_key": families.static.key,
@@ -93,38 +84,26 @@ def train(config: RunConfig, videos: Archive) -> ModelReference:
         "labels_sha256": digest_of(path),
         "subjects_known": labels.subjects_known,
         "neuroticism_inverted": labels.neuroticism_inverted,
-        "unseen": None,
     }
 
-    def save(uncertainty: Uncertainty) -> ModelReference:
-        facts = {**metadata, "uncertainty": uncertainty.model_dump(mode="json")}
-        return ModelReference(name, serializer.save(trained.model, name, facts, trained.history))
+    def save(unseen: Mapping[str, Any] | None, uncertainty: Uncertainty) -> ModelReference:
+        own = {**facts, "unseen": unseen, "uncertainty": uncertainty.model_dump(mode="json")}
+        return ModelReference(name, serializer.save(trained.model, name, own, trained.history))
 
-    uncertainty = Uncertainty(settings=config.uncertainty, calibration=None)
     try:
-        if len(set(people)) > 1:
-            out_of_fold = trained.out_of_fold
-            quality, scores = read_quality(config, families, names, trained.model if out_of_fold is None else None)
-            mean, folds = np.tile(centre, (len(asked), 1)), np.zeros(len(asked), int)
-            if out_of_fold is not None:
-                scores, mean, folds = out_of_fold.scores, out_of_fold.mean, out_of_fold.folds
-            unseen = measure_unseen(scores, labels_asked, people, mean=mean, folds=folds)
-            metadata["unseen"] = unseen
-            uncertainty = uncertainty.model_copy(update={"useless": unseen["better_than_mean"] is False})
-            if uncertainty.useless and not config.train.keep_useless:
-                raise _refusal(unseen)
-            uncertainty = uncertainty_of(
-                config, scores, labels_asked, people, quality, centre=centre, useless=uncertainty.useless
-            )
-    except TrainingError:
-        raise
+        unseen, uncertainty = _judge(config, families, matched, trained, fit, held_out)
     except Exception:
-        model = save(uncertainty)  # a trained model is not lost to an error in what is said of it
-        console.say(f"Train: {model} is kept without intervals, because of the error below", style="yellow")
+        model = save(None, Uncertainty(settings=config.uncertainty, calibration=None))
+        console.say(f"Train: {model} is kept, but an error ended the measurement of its quality", style="yellow")
         raise
-    model = save(uncertainty)
+    if unseen is not None and uncertainty.useless and not config.train.keep_useless:
+        raise TrainingError(
+            f"{doubts(unseen)[0]}; nothing is kept. More labelled people or other features may help; "
+            "train.keep_useless=true keeps such a model, and everything made with it says so"
+        )
+    model = save(unseen, uncertainty)
     checkpoint.unlink(missing_ok=True)
-    console.say(f"Train: {model} from {console.counted(len(fit), 'clip')}, {verdict(metadata)}")
+    console.say(f"Train: {model} from {console.counted(len(fit), 'clip')}, {verdict(unseen, labels.subjects_known)}")
     console.say(f"Train: {_calibrated(uncertainty)}")
     say_unmatched("Train", matched)
     if not labels.subjects_known:
@@ -133,17 +112,45 @@ def train(config: RunConfig, videos: Archive) -> ModelReference:
             "validation, which flatters the model",
             style="yellow",
         )
-    for warning in (*metadata["warnings"], *doubts(metadata["unseen"])):
+    for warning in (*trained.metadata["warnings"], *doubts(unseen)):
         console.say(f"Train: {warning}", style="yellow")
     return model
 
 
-def _refusal(unseen: Mapping[str, Any]) -> TrainingError:
-    return TrainingError(
-        f"the model is no better than always saying the mean of the labels: {gain_in_words(unseen)}; nothing is kept. "
-        "More labelled people or other features may help; train.keep_useless=true keeps such a model, and everything "
-        "made with it says so"
-    )
+def _parts(config: RunConfig, matched: LabelledVideos, rows: list[int]) -> tuple[list[int], list[int]]:
+    """Return the rows to train on and those to hold out. A bilinear model holds out its folds itself, in turn."""
+    if config.train.kind == "bilinear":
+        return rows, []
+    subjects = [matched.subjects[row] for row in rows]
+    fit, held_out = hold_out_for_calibration(subjects, config.uncertainty, config.train.seed)
+    return [rows[place] for place in fit], [rows[place] for place in held_out]
+
+
+def _judge(
+    config: RunConfig,
+    families: Families,
+    matched: LabelledVideos,
+    trained: Trained,
+    fit: list[int],
+    held_out: list[int],
+) -> tuple[dict[str, Any] | None, Uncertainty]:
+    """Measure a model on people whom it has not seen, and calibrate it on them; None and no calibration without any."""
+    own = trained.out_of_fold
+    rows = held_out if own is None else fit
+    subjects, labels = [matched.subjects[row] for row in rows], matched.values[rows]
+    if len(set(subjects)) < 2:
+        return None, Uncertainty(settings=config.uncertainty, calibration=None)
+    centre = matched.values[fit].mean(axis=0)
+    videos = [matched.video_ids[row] for row in rows]
+    if own is None:
+        quality, scores = read_quality(config, families, videos, trained.model)
+        mean = np.tile(centre, (len(rows), 1))
+    else:
+        quality, _ = read_quality(config, families, videos)
+        scores, mean = own.scores, own.mean
+    unseen = measure_unseen(scores, labels, subjects, mean=mean)
+    useless = unseen["better_than_mean"] is False
+    return unseen, uncertainty_of(config, scores, labels, subjects, quality, centre=centre, useless=useless)
 
 
 def _work_folder(config: RunConfig, recipe: str) -> Path:

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from extractors.preparation.stopwatch import STAGES
+from flows.archive import model_quality
 from flows.archive.drift import drift_table, drifts_of
 from flows.archive.families import Families
 from flows.archive.models import ModelReference
@@ -138,7 +139,7 @@ def quality(unseen: Mapping[str, Any] | None) -> dict[str, Any] | None:
     """List the model's measures on people whom it has not seen; None if they were not measured."""
     if unseen is None:
         return None
-    columns = (Column("trait"), *(Column(name, "number") for name in MEASURES.values()))
+    columns = (Column("trait"), *(Column(name, "number") for name in model_quality.MEASURES.values()))
     caption = (
         f"Measures on {counted(unseen['clips'], 'clip')} of {counted(unseen['people'], 'person', 'people')} whom the "
         "scoring model had not seen, with 95 % intervals over people"

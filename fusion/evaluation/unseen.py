@@ -19,7 +19,7 @@ LEAST_PEOPLE = 20  # fewer do not tell a useless model from a useful one
 
 
 def measure_unseen(
-    scores: np.ndarray, labels: np.ndarray, subjects: Sequence[str], *, mean: np.ndarray, folds: np.ndarray
+    scores: np.ndarray, labels: np.ndarray, subjects: Sequence[str], *, mean: np.ndarray
 ) -> dict[str, Any]:
     """Measure scores of clips by models that have not seen their people.
 
@@ -28,7 +28,6 @@ def measure_unseen(
         labels: float [N, 5].
         subjects: the person in each clip, at least two people.
         mean: float [N, 5], the mean label of the clips that the model of each clip has learned from.
-        folds: int [N]; clips of one fold were scored by one model, and measures are means over the folds.
 
     Returns:
         JSON values: "clips", "people"; of each of SHOWN, by trait and for the "mean" of the traits, its "value" with
@@ -36,7 +35,7 @@ def measure_unseen(
         of the mean's squared error that the scores save, mean over traits, with the ends of its 90 % interval; and
         "better_than_mean", whether that lies above 0; None if fewer than LEAST_PEOPLE people leave it open.
     """
-    measured = SubjectDraws(subjects, folds).measure(np.asarray(scores)[None], labels)
+    measured = SubjectDraws(subjects).measure(np.asarray(scores)[None], labels)
     interval = measured.interval()
     found: dict[str, Any] = {"clips": len(scores), "people": len(set(subjects))}
     for name in SHOWN:

@@ -65,11 +65,13 @@ def fit_bilinear(
     rows = np.concatenate(source.groups()).tolist()
     survey = _survey(zip(rows, kept.pass_on(clips_of(source)), strict=True), len(source), settings)
     source = kept.instead_of(source)
+    sides = (survey.components["static"].shape[1], survey.components["dynamic"].shape[1])
     model = BilinearPersonalityModel(
-        *(survey.means[kind].shape[1] for kind in KINDS),
-        *(survey.components[kind].shape[1] for kind in KINDS),
-        moment_s=survey.moment_s,
-        form=settings.form,
+        survey.means["static"].shape[1],
+        survey.means["dynamic"].shape[1],
+        *sides,
+        survey.moment_s,
+        settings.form,
     )
     means = {kind: _standard_axes(survey.means[kind]) for kind in KINDS}
     axes = {kind: (survey.means[kind] @ means[kind]).astype(np.float32) for kind in KINDS}
@@ -78,8 +80,7 @@ def fit_bilinear(
         Part("face means", axes["static"], ridge_path),
         Part("motion means", axes["dynamic"], ridge_path),
     ]
-    sides = tuple(survey.components[kind].shape[1] for kind in KINDS)
-    few = tuple(min(side, RIDGE_COMPONENTS) for side in sides)
+    few = (min(sides[0], RIDGE_COMPONENTS), min(sides[1], RIDGE_COMPONENTS))
     if settings.form == "sequence":
         for kind in KINDS:
             getattr(model, f"{kind}_projection").kernel.assign(survey.components[kind])

@@ -1,9 +1,9 @@
 """Linear models of a clip's features, stacked by what they say of people whom they have not seen.
 
 Every part is a path of linear maps, one for each of its penalties, fitted on all folds but one. Scores of the folds
-left out choose, for each trait, the penalty of every part and its weight, from 0 to 1; a part that does not help gets 0.
-The scores of a fold that say how good the stack is come from penalties and weights that the other folds chose, so the
-choice does not flatter it.
+left out choose, for each trait, the penalty of every part and its weight, from 0 to 1; a part that does not help gets
+0. The scores of a fold that say how good the stack is come from penalties and weights that the other folds chose, so
+the choice does not flatter it.
 
 Sources:
     Breiman 1996, "Stacked regressions", Machine Learning 24.
@@ -131,7 +131,8 @@ def _solve(products: np.ndarray, other: np.ndarray, labels: np.ndarray, penalty:
 
 
 def _unit(directions: np.ndarray) -> np.ndarray:
-    return directions / np.maximum(np.linalg.norm(directions, axis=1, keepdims=True), 1e-12)
+    unit: np.ndarray = directions / np.maximum(np.linalg.norm(directions, axis=1, keepdims=True), 1e-12)
+    return unit
 
 
 def stack(parts: Sequence[Part], labels: np.ndarray, people: np.ndarray, folds: np.ndarray) -> Stack:
@@ -222,4 +223,5 @@ def _standard_errors(values: np.ndarray, people: np.ndarray) -> float:
 
 def _by_trait(values: np.ndarray, penalties: np.ndarray) -> np.ndarray:
     """Select [n, T] from [P, n, T], with a penalty for each trait."""
-    return np.take_along_axis(values, penalties[None, None], axis=0)[0]
+    chosen: np.ndarray = np.take_along_axis(values, penalties[None, None], axis=0)[0]
+    return chosen

@@ -1,11 +1,11 @@
 """The error of a score, and when not to use it: conformal intervals and an abstain flag.
 
 Clips of one person are not exchangeable with those of another, so the units of calibration are people, not clips: each
-of K people whom the scoring model has not seen weighs 1 / (K + 1), shared by this person's clips. The guarantee: for one
-clip drawn from a person whom neither training nor calibration saw, and who comes from the same population as the K, the
-interval of a trait contains the label with at least the stated probability, on average over the draws of the K people
-and of the new one. Nothing is guaranteed for a group of people separately, for all five traits at once, or for people of another
-population: `traitline evaluate --groups` measures the coverage in each group.
+of K people whom the scoring model has not seen weighs 1 / (K + 1), shared by this person's clips. The guarantee: for
+one clip drawn from a person whom neither training nor calibration saw, and who comes from the same population as the K,
+the interval of a trait contains the label with at least the stated probability, on average over the draws of the K
+people and of the new one. Nothing is guaranteed for a group of people separately, for all five traits at once, or for
+people of another population: `traitline evaluate --groups` measures the coverage in each group.
 
 Sources:
     Lee, Barber and Willett 2023, "Distribution-free inference with hierarchical data" (HCP).

@@ -1,8 +1,8 @@
 """Drawn clips whose tokens vary like those of real networks, and traits planted in them in several ways.
 
 Tokens are the ReLU of a few latent numbers, mixed, plus noise: most of their numbers are redundant, as in pooled
-features of ResNet-50 and I3D. A latent number is the sum of a part that a person keeps, one that a clip keeps, and one of its
-moment. Every world adds noise to its signal so that a known share of the labels' variance can be explained.
+features of ResNet-50 and I3D. A latent number is the sum of a part that a person keeps, one that a clip keeps, and one
+of its moment. Every world adds noise to its signal so that a known share of the labels' variance can be explained.
 """
 
 from __future__ import annotations

@@ -72,15 +72,15 @@ def show(model: MODEL, store: STORE = "store") -> None:
     """Show what a model was trained on, how well it does, and what it must not be used for."""
     with plain_command():
         from flows.archive.model_card import INTENDED, limits
-        from flows.archive.models import find_model
         from flows.archive.model_quality import MEASURES, figures, gain_in_words
+        from flows.archive.models import find_model
         from storage.models.serializer import ModelSerializer
 
         found = find_model(existing_store(store), model)
         facts = ModelSerializer(store).metadata(found.name, found.version)
-        unseen = facts.pop("unseen", None)
+        unseen = facts.get("unseen")
         table = Table("fact", "value", title=str(found), title_justify="left")
-        for fact, value in _flat(facts):
+        for fact, value in _flat({fact: value for fact, value in facts.items() if fact != "unseen"}):
             table.add_row(fact, value)
         show_table(table)
         if unseen is not None:

@@ -32,7 +32,10 @@ def archive(tmp_path_factory):
     labels, _ = draw_store(folder, people=20, clips_each=3)
     flags = {"weights": "random", "store.path": folder / "store", "labels": labels}
     for seed in (0, 1):
-        config = load_config(flags=flags, assignments=["train.epochs=2", f"train.seed={seed}"])
+        config = load_config(
+            flags=flags,
+            assignments=["train.kind=specified", "train.epochs=2", "train.keep_useless=true", f"train.seed={seed}"],
+        )
         videos = known_videos(config, families_of(config))
         model = train.fn(config, videos)
         if seed == 0:

@@ -19,7 +19,9 @@ from fusion.settings import TrainSettings
 from fusion.training.loop import CHECKPOINT
 from fusion.training.train import train
 
-SETTINGS = TrainSettings(epochs=4, batch_size=8, checkpoint_s=0, loss="nll", schedule="plateau", plateau_epochs=1)
+SETTINGS = TrainSettings(
+    kind="specified", epochs=4, batch_size=8, checkpoint_s=0, loss="nll", schedule="plateau", plateau_epochs=1
+)
 
 # A process of its own, because only a process can be killed. Says each epoch's losses and, at the end, the scores.
 CHILD = """
@@ -44,7 +46,7 @@ class Slow(ClipsInMemory):
         return super().read(rows)
 
 data = planted_clips(60, seed=0, static_tokens=4, dynamic_tokens=2, dim=4)
-settings = TrainSettings(**settings, devices=devices)
+settings = TrainSettings(kind="specified", **settings, devices=devices)
 if pause_s:  # more than fits, so that clips are read one by one
     data.clips[:] = [type(c)(c.video_id, c.static.repeat(1300, 1), c.static_time_s, c.dynamic, c.dynamic_time_s)
                      for c in data.clips]
@@ -117,7 +119,7 @@ class BrokenOffError(Exception):
 
 @pytest.mark.parametrize("loss", ["mse", "nll"])
 def test_a_training_that_was_broken_off_ends_as_an_undisturbed_one(tmp_path, loss):
-    settings = TrainSettings(epochs=3, batch_size=4, loss=loss)
+    settings = TrainSettings(kind="specified", epochs=3, batch_size=4, loss=loss)
     seen = []
 
     def stop(report):
@@ -137,22 +139,22 @@ def test_a_training_that_was_broken_off_ends_as_an_undisturbed_one(tmp_path, los
 
 def test_more_devices_than_there_are_are_refused():
     with pytest.raises(TrainingError, match=r"train\.devices.*\b9\b.*\b1\b"):
-        train(*small(), TrainSettings(devices=9))
+        train(*small(), TrainSettings(kind="specified", devices=9))
 
 
 def test_the_checkpoint_of_another_training_is_refused(tmp_path):
-    train(*small(), TrainSettings(epochs=1), folder=tmp_path)
+    train(*small(), TrainSettings(kind="specified", epochs=1), folder=tmp_path)
     with pytest.raises(TrainingError, match=CHECKPOINT):
-        train(*small(), TrainSettings(epochs=1, seed=1), folder=tmp_path)
+        train(*small(), TrainSettings(kind="specified", epochs=1, seed=1), folder=tmp_path)
     (tmp_path / CHECKPOINT).write_bytes(b"PK no more")
     with pytest.raises(TrainingError, match=CHECKPOINT):
-        train(*small(), TrainSettings(epochs=1), folder=tmp_path)
+        train(*small(), TrainSettings(kind="specified", epochs=1), folder=tmp_path)
 
 
 def test_logs_hold_every_measure_by_epoch(tmp_path):
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-    trained = train(*small(), TrainSettings(epochs=3), folder=tmp_path)
+    trained = train(*small(), TrainSettings(kind="specified", epochs=3), folder=tmp_path)
     events = EventAccumulator(str(tmp_path))
     events.Reload()
     assert {"loss", "validation_loss", "learning_rate", "sd_ratio/openness"} <= set(events.Tags()["tensors"])
@@ -163,7 +165,7 @@ def test_logs_hold_every_measure_by_epoch(tmp_path):
 
 def test_steps_in_bfloat16_learn_and_leave_a_float32_model():
     data, unseen = (planted_clips(200, seed=seed, static_tokens=2, dynamic_tokens=1, dim=4) for seed in (0, 1))
-    settings = TrainSettings(precision="bfloat16", epochs=25, batch_size=16, loss="ccc")
+    settings = TrainSettings(kind="specified", precision="bfloat16", epochs=25, batch_size=16, loss="ccc")
     trained = train(data.clips, data.labels, data.subjects, settings)
     scores = predict(trained.model, unseen.clips)
     assert trained.model.dtype_policy.name == "float32"
@@ -176,7 +178,9 @@ def test_the_likelihood_finds_how_noisy_each_trait_is():
     data = planted_clips(1000, seed=0, static_tokens=2, dynamic_tokens=1, dim=4)
     noise_sd = np.array([0.05, 0.1, 0.2, 0.1, 0.3])
     noise = np.random.default_rng(0).normal(size=data.labels.shape) * noise_sd
-    trained = train(data.clips, data.labels + noise, data.subjects, TrainSettings(epochs=12, loss="nll"))
+    trained = train(
+        data.clips, data.labels + noise, data.subjects, TrainSettings(kind="specified", epochs=12, loss="nll")
+    )
     found = np.array(list(trained.metadata["noise_sd"].values()))
     assert found / np.hypot(noise_sd, 0.04) == pytest.approx(1, abs=0.25)  # dropout's noise is in it
     assert trained.metadata["validation_loss"] < trained.metadata["baseline_loss"]
