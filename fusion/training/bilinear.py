@@ -135,7 +135,11 @@ def _survey(clips: Iterable[tuple[int, ClipTokens]], count: int, settings: Train
 
 
 def _components(covariance: np.ndarray) -> np.ndarray:
-    """Return the principal components [D, K] of a covariance, scaled to a variance of 1."""
+    """Return the principal components [D, K] of a covariance, each divided by the square root of its deviation.
+
+    A component with a quarter of another's variance then counts half as much: with a variance of 1 for all, those that
+    are noise would count as much as the others, and without scaling, only the first few would count.
+    """
     from scipy.linalg import eigh
 
     dim = len(covariance)
@@ -144,7 +148,7 @@ def _components(covariance: np.ndarray) -> np.ndarray:
     values, vectors = values[::-1], vectors[:, ::-1]
     # a component without variance, as of clips of one token each, is 0
     real = values > ROUNDING * max(values[0], 1e-12)
-    return np.where(real, vectors / np.sqrt(np.where(real, values, 1.0)), 0.0).astype(np.float32)
+    return np.where(real, vectors / np.where(real, values, 1.0) ** 0.25, 0.0).astype(np.float32)
 
 
 def _standard_axes(means: np.ndarray) -> np.ndarray:

@@ -22,6 +22,7 @@ from flows.session.errors import UserError
 from storage.models.serializer import ModelSerializer
 from storage.tables.scores import ScoreStore
 
+SPECIFIED = ("train.kind=specified", "train.epochs=2", "train.keep_useless=true")
 EMPTY = {"TRAITLINE_ASSETS": "/nowhere", "XDG_CACHE_HOME": "/nowhere"}
 
 
@@ -34,7 +35,7 @@ def archive(tmp_path_factory):
     for seed in (0, 1):
         config = load_config(
             flags=flags,
-            assignments=["train.kind=specified", "train.epochs=2", "train.keep_useless=true", f"train.seed={seed}"],
+            assignments=[*SPECIFIED, f"train.seed={seed}"],
         )
         videos = known_videos(config, families_of(config))
         model = train.fn(config, videos)
