@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import keras
@@ -18,8 +19,8 @@ class CompletePersonalityModel(keras.Model):
     """Cross-attention of faces over motion, fusion, and five linear outputs in trait order.
 
     With static_dim=512 and dynamic_dim=256 it has 371,717 parameters, 371,461 of them trainable (the other 256 are
-    BatchNorm's moving statistics); with 2048 and 1024 it has 666,629. Standardisation statistics are state of the
-    layers and not counted.
+    BatchNorm's moving statistics); with 2048 and 1024 it has 666,629. The statistics that standardise its inputs are
+    weights too once they are set, and are not counted.
 
     With one static and one dynamic vector the softmax has a single key, so every attention weight is 1 and the query
     and key projections are never trained; attention only makes sense for sequences.
@@ -37,6 +38,7 @@ class CompletePersonalityModel(keras.Model):
         dropout_rate: float = 0.3,
         hidden_dim: int = 64,
         form: Form = "sequence",
+        standardised: bool = False,
         **kwargs: Any,
     ) -> None:
         """Create the model with the specification's dimensions.
@@ -50,6 +52,7 @@ class CompletePersonalityModel(keras.Model):
             hidden_dim: length of the head's hidden layer.
             form: "sequence" attends over the given tokens; "vector" first averages each clip's tokens and drops their
                 times, so that a vector model scores token clips unchanged.
+            standardised: whether the model has statistics that standardise its inputs, see `set_statistics`.
 
         Raises:
             ValueError: the form is unknown.
@@ -67,7 +70,7 @@ class CompletePersonalityModel(keras.Model):
         self.form = form
         sub = {"dtype": self.dtype_policy}
         self.cross_attention = CrossAttention(
-            static_dim, dynamic_dim, fusion_dim, num_heads, name="cross_attention", **sub
+            static_dim, dynamic_dim, fusion_dim, num_heads, standardised, name="cross_attention", **sub
         )
         self.fusion = FeatureFusionModule(fusion_dim, dropout_rate, name="fusion", **sub)
         self.head = PersonalityPredictionHead(hidden_dim, name="head", **sub)
@@ -144,8 +147,14 @@ class CompletePersonalityModel(keras.Model):
         super().load_weights(*args, **kwargs)
         self._forget_functions()
 
+    def count_params(self) -> int:
+        """Return the number of weights of the specification, without the statistics."""
+        layer = self.cross_attention
+        statistics = (*layer.static_standardisation.weights, *layer.dynamic_standardisation.weights)
+        return int(super().count_params()) - sum(math.prod(weight.shape) for weight in statistics)
+
     def _forget_functions(self) -> None:
-        # functions traced earlier contain the old statistics as constants
+        # functions that were traced without statistics do not know them
         self.train_function = self.test_function = self.predict_function = self.scoring_function = None
 
     def get_config(self) -> dict[str, Any]:
@@ -159,6 +168,7 @@ class CompletePersonalityModel(keras.Model):
             "dropout_rate": self.dropout_rate,
             "hidden_dim": self.hidden_dim,
             "form": self.form,
+            "standardised": self.cross_attention.static_standardisation.standardised,
         }
 
 

@@ -110,7 +110,7 @@ def _specified_scores(model: CompletePersonalityModel, batch: dict[str, tf.Tenso
 def _project(model: CompletePersonalityModel, batch: dict[str, tf.Tensor], kind: str) -> tuple[tf.Tensor, tf.Tensor]:
     """Project tokens to [B, T, fusion_dim], with times added or pooled, as the form requires; and the mask [B, T]."""
     projection = getattr(model.cross_attention, f"{kind}_projection")
-    rows = ops.matmul(batch[kind], projection.kernel / _standardisation(model, kind).std[:, None]) + projection.bias
+    rows = ops.matmul(batch[kind], _standardisation(model, kind).folded(projection.kernel)) + projection.bias
     tokens, mask = tf.gather(rows, batch[f"{kind}_row"]), batch[f"{kind}_mask"]
     if model.form == "vector":  # the projection of the mean is the mean of the projections
         pooled = ops.expand_dims(masked_mean(tokens, mask), 1)

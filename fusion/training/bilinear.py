@@ -26,7 +26,7 @@ from fusion.traits import TRAITS
 MEAN_COMPONENTS = 256
 COMPONENTS = 48
 RIDGE_COMPONENTS = 24  # of each kind: ridge regression on 48 * 48 products takes minutes
-# Their tokens estimate the scatter; more make no difference to 48 components.
+# Their tokens estimate the scatter: thousands of tokens for 48 components.
 SURVEYED_CLIPS = 1500
 CLIPS_AT_A_TIME = 64
 

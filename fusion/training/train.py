@@ -247,13 +247,6 @@ def _kept(trained: CompletePersonalityModel) -> CompletePersonalityModel:
     config = trained.get_config()
     del config["dtype"], config["name"]
     model: CompletePersonalityModel = CompletePersonalityModel.from_config(config)
-    attention = trained.cross_attention
-    model.set_statistics(
-        attention.static_standardisation.mean,
-        attention.static_standardisation.std,
-        attention.dynamic_standardisation.mean,
-        attention.dynamic_standardisation.std,
-    )
     model.set_weights(trained.get_weights())
     return model
 
