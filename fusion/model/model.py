@@ -151,7 +151,8 @@ class CompletePersonalityModel(keras.Model):
         """Return the number of weights of the specification, without the statistics."""
         layer = self.cross_attention
         statistics = (*layer.static_standardisation.weights, *layer.dynamic_standardisation.weights)
-        return int(super().count_params()) - sum(math.prod(weight.shape) for weight in statistics)
+        every: int = super().count_params()
+        return every - sum(math.prod(weight.shape) for weight in statistics)
 
     def _forget_functions(self) -> None:
         # functions that were traced without statistics do not know them

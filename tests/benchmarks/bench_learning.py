@@ -53,10 +53,14 @@ def ridge_scores(known: np.ndarray, labels: np.ndarray, people: np.ndarray, aske
 
     def path(rows: np.ndarray, wanted: np.ndarray, targets: np.ndarray) -> Iterator[np.ndarray]:
         centre, mean = rows.mean(axis=0), targets.mean(axis=0)
-        left, singular, right = np.linalg.svd(rows - centre, full_matrices=False)
-        projected, answers = (wanted - centre) @ right.T, left.T @ (targets - mean)
-        for penalty in PENALTIES * np.mean(singular**2):
-            yield projected @ (answers * (singular / (singular**2 + penalty))[:, None]) + mean
+        if len(rows) < rows.shape[1]:
+            _, singular, right = np.linalg.svd(rows - centre, full_matrices=False)
+            squares, axes = singular**2, right.T
+        else:
+            squares, axes = np.linalg.eigh((rows - centre).T @ (rows - centre))
+        projected, answers = (wanted - centre) @ axes, axes.T @ ((rows - centre).T @ (targets - mean))
+        for penalty in PENALTIES * np.mean(squares):
+            yield projected @ (answers / (squares + penalty)[:, None]) + mean
 
     errors = np.zeros((len(PENALTIES), labels.shape[1]))
     for fit, out in GroupKFold(3, shuffle=True, random_state=0).split(known, groups=people):

@@ -29,8 +29,9 @@ def r2(scores: np.ndarray, labels: np.ndarray) -> float:
     return float(np.mean(1 - np.mean((scores - labels) ** 2, axis=0) / labels.var(axis=0)))
 
 
-def learn(world: str, known: Recordings = KNOWN, unseen: Recordings = UNSEEN, **settings) -> tuple[Trained, np.ndarray,
-np.ndarray]:
+def learn(
+    world: str, known: Recordings = KNOWN, unseen: Recordings = UNSEEN, **settings
+) -> tuple[Trained, np.ndarray, np.ndarray]:
     """The training, and the labels of both parts."""
     labels, truth = draw_labels(WORLDS[world], [known, unseen], seed=0)
     return train(known.clips(), labels, known.subjects(), TrainSettings(**settings)), labels, truth

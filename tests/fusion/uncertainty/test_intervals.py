@@ -150,11 +150,11 @@ def test_what_is_stored_with_a_model_comes_back_as_it_was():
     assert Uncertainty.model_validate(json.loads(json.dumps(uncertainty.model_dump(mode="json")))) == uncertainty
 
 
-@pytest.mark.parametrize("people", [9, 30, 100])
-def test_coverage_of_one_clip_of_one_more_person_is_88_to_92_percent(people):
+@pytest.mark.parametrize(("people", "times"), [(9, 200), (30, 100), (100, 40)])
+def test_coverage_of_one_clip_of_one_more_person_is_88_to_92_percent(people, times):
     rng = np.random.default_rng(people)
     inside = []
-    for _ in range(300):
+    for _ in range(times):
         own = people_with_clips(rng, people + 60)
         new = np.array([int(name[1:]) >= people for name in own[2]])
         first = np.flatnonzero(new & ~np.array([False, *(np.array(own[2][1:]) == np.array(own[2][:-1]))]))
@@ -184,7 +184,7 @@ def test_few_people_do_not_make_abstention_a_matter_of_all_or_none():
     labels = rng.normal(0.5, 0.1, (120, 5))
     coverage = rng.uniform(0.5, 1, 120)
     quality = ClipQuality(coverage, np.full(120, 16), np.full(120, 6))
-    scores = labels + rng.normal(size=labels.shape) * (0.25 * (1.4 - coverage))[:, None]
+    scores = labels + rng.normal(size=labels.shape) * (0.16 * (1.4 - coverage))[:, None]
     uncertainty = calibrated(scores, labels, [f"p{clip // 3}" for clip in range(120)], quality)
     wide = np.array([reason == "wide_interval" for reason in uncertainty.judge(scores, quality).abstain])
     assert 0.1 < wide.mean() < 0.9
