@@ -13,7 +13,9 @@ import pytest
 
 from fusion import TRAITS, CompletePersonalityModel
 from fusion.clips.tokens import ClipTokens, pad_batch
+from fusion.model.bilinear import BilinearPersonalityModel
 from fusion.model.export import export_onnx, export_savedmodel
+from fusion.model.kinds import PersonalityModel
 from fusion.model.scoring import predict
 
 # Tokens of each clip of a batch, static and dynamic.
@@ -36,10 +38,15 @@ np.savez(sys.argv[2], **found)
 """
 
 
-@pytest.fixture(scope="module", params=["sequence", "vector"])
-def model(request) -> CompletePersonalityModel:
+@pytest.fixture(scope="module", params=["sequence", "vector", "bilinear"])
+def model(request) -> PersonalityModel:
     """As a trained one: statistics far from 0 and 1, and a batch norm that has moved."""
     keras.utils.set_random_seed(1)
+    if request.param == "bilinear":
+        linear = BilinearPersonalityModel(20, 10, 4, 3, moment_s=20.0)
+        drawn = np.random.default_rng(1)
+        linear.set_weights([drawn.normal(0, 0.1, weight.shape) for weight in linear.weights])
+        return linear
     model = CompletePersonalityModel(20, 10, fusion_dim=16, hidden_dim=8, form=request.param)
     rng = np.random.default_rng(1)
     model.set_statistics(rng.normal(size=20), rng.uniform(0.1, 9, 20), rng.normal(size=10), rng.uniform(0.1, 9, 10))
@@ -66,7 +73,7 @@ def clips() -> list[list[ClipTokens]]:
     ]
 
 
-def inputs_of(model: CompletePersonalityModel, clips: list[ClipTokens]) -> dict[str, np.ndarray]:
+def inputs_of(model: PersonalityModel, clips: list[ClipTokens]) -> dict[str, np.ndarray]:
     """A padded batch as any program would make it, with rubbish in the padding."""
     batch = pad_batch(clips)
     for kind in ("static", "dynamic"):
