@@ -19,11 +19,9 @@ from fusion.clips.sources import ClipSource, KeptClips, clips_of
 from fusion.clips.tokens import ClipTokens, pad_batch
 from fusion.model.bilinear import KINDS, BilinearPersonalityModel
 from fusion.settings import TrainSettings
-from fusion.training.stacking import Part, Stack, low_rank_path, principal_axes, ridge_path, stack
+from fusion.training.stacking import Part, Stack, low_rank_path, ridge_path, stack
 from fusion.traits import TRAITS
 
-# Of the means of each kind of token, in ridge regressions: on drawn clips, all components were no better.
-MEAN_COMPONENTS = 256
 COMPONENTS = 48
 RIDGE_COMPONENTS = 24  # of each kind: ridge regression on 48 * 48 products takes minutes
 # Their tokens estimate the scatter: thousands of tokens for 48 components.
@@ -73,12 +71,12 @@ def fit_bilinear(
         survey.moment_s,
         settings.form,
     )
-    means = {kind: _standard_axes(survey.means[kind]) for kind in KINDS}
-    axes = {kind: (survey.means[kind] @ means[kind]).astype(np.float32) for kind in KINDS}
+    spread = {kind: _spread(survey.means[kind]) for kind in KINDS}
+    means = {kind: (survey.means[kind] / spread[kind]).astype(np.float32) for kind in KINDS}
     parts = [
-        Part("both means", np.hstack(list(axes.values())), ridge_path),
-        Part("face means", axes["static"], ridge_path),
-        Part("motion means", axes["dynamic"], ridge_path),
+        Part("both means", np.hstack(list(means.values())), ridge_path),
+        Part("face means", means["static"], ridge_path),
+        Part("motion means", means["dynamic"], ridge_path),
     ]
     few = (min(sides[0], RIDGE_COMPONENTS), min(sides[1], RIDGE_COMPONENTS))
     if settings.form == "sequence":
@@ -92,9 +90,9 @@ def fit_bilinear(
         ]
     fitted = stack(parts, labels, people, folds)
     both, face, motion, *simultaneous = fitted.kernels
-    split = axes["static"].shape[1]
-    model.static_scores.kernel.assign(means["static"] @ (both[:split] + face))
-    model.dynamic_scores.kernel.assign(means["dynamic"] @ (both[split:] + motion))
+    split = len(face)
+    model.static_scores.kernel.assign((both[:split] + face) / spread["static"][:, None])
+    model.dynamic_scores.kernel.assign((both[split:] + motion) / spread["dynamic"][:, None])
     model.static_scores.bias.assign(fitted.bias)
     if simultaneous:
         kernel = simultaneous[1].reshape(*sides, -1)
@@ -151,13 +149,10 @@ def _components(covariance: np.ndarray) -> np.ndarray:
     return np.where(real, vectors / np.where(real, values, 1.0) ** 0.25, 0.0).astype(np.float32)
 
 
-def _standard_axes(means: np.ndarray) -> np.ndarray:
-    """Return the first principal axes [D, r] of standardised mean tokens [N, D], for raw ones."""
-    centre, spread = means.mean(axis=0), means.std(axis=0)
-    spread = np.where(spread > ROUNDING * np.abs(centre), spread, np.inf)
-    _, axes = principal_axes((means - centre) / spread)
-    kept: np.ndarray = axes[:, :MEAN_COMPONENTS] / spread[:, None]
-    return kept
+def _spread(means: np.ndarray) -> np.ndarray:
+    """Return the standard deviation of each number of mean tokens [N, D]; infinity for one that is constant."""
+    spread = means.std(axis=0)
+    return np.where(spread > ROUNDING * np.abs(means.mean(axis=0)), spread, np.inf)
 
 
 def _products(model: BilinearPersonalityModel, source: ClipSource) -> np.ndarray:
