@@ -8,14 +8,29 @@ from pydantic import BaseModel, Field
 
 Form = Literal["sequence", "vector"]
 LossName = Literal["mse", "mae", "ccc", "nll"]
+Kind = Literal["bilinear", "specified"]
 
-# Settings that determine where training runs and how safely, but not what the model learns.
-WITHOUT_EFFECT = ("devices", "checkpoint_s")
+# Settings that determine where training runs, how safely, and what becomes of a model, but not what it learns.
+WITHOUT_EFFECT = ("devices", "checkpoint_s", "keep_useless")
 
 
 class TrainSettings(BaseModel, frozen=True, extra="forbid"):
     """How the model is trained."""
 
+    kind: Kind = Field(
+        "bilinear",
+        description="The model: 'bilinear' (linear in the mean tokens and in products of face and motion at the same "
+        "moment, fitted in closed form; of the settings below, only form, folds, seed and memory_mb affect it) or "
+        "'specified' (the specified cross-attention network, trained by gradient descent).",
+    )
+    folds: int = Field(
+        5, ge=2, description="Parts of the people that a bilinear model's own quality is measured on in turn (count)."
+    )
+    keep_useless: bool = Field(
+        False,
+        description="Keep a model that is no better than the mean of the labels on people whom it has not seen. Its "
+        "card, its report and each of its scores then say so.",
+    )
     form: Form = Field(
         "sequence",
         description="The model's view of a clip: 'sequence' (all its tokens, with their times) or 'vector' (the mean "
@@ -72,6 +87,11 @@ class TrainSettings(BaseModel, frozen=True, extra="forbid"):
         600, ge=0, description="Seconds between checkpoints within an epoch; another one follows each epoch."
     )
 
+    @property
+    def steps(self) -> int:
+        """Number of steps of progress that a training shows at most."""
+        return self.epochs if self.kind == "specified" else 1
+
 
 class UncertaintySettings(BaseModel, frozen=True, extra="forbid"):
     """The confidence of intervals, and the limits beyond which a score is flagged as unusable."""
@@ -81,8 +101,9 @@ class UncertaintySettings(BaseModel, frozen=True, extra="forbid"):
         0.1,
         ge=0,
         lt=1,
-        description="Share of the clips held out from training, by whole subjects, to calibrate intervals; none are "
-        "held out if they would show too few people for the confidence (9 for 0.9).",
+        description="Share of the clips held out from the training of a specified model, by whole subjects, to "
+        "calibrate intervals and to measure its quality; none are held out if they would show too few people for the "
+        "confidence (9 for 0.9). A bilinear model holds out each fold in turn.",
     )
     min_face_coverage: float = Field(
         0.5,

@@ -8,6 +8,7 @@ from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
+from flows.archive.model_quality import doubts, figures
 from flows.archive.models import ModelReference
 
 INTENDED = (
@@ -28,8 +29,10 @@ def limits(metadata: Mapping[str, Any]) -> list[str]:
     found = [f"Not for {purpose}." for purpose in NOT_FOR]
     if metadata.get("weights") == "random":
         found.insert(0, f"Not for anything but a trial: {RANDOM}.")
-    if metadata.get("validation_loss") is None:
-        found.append("Its performance on unseen people is unknown: it was trained without validation.")
+    unseen = metadata.get("unseen")
+    if unseen is None:
+        found.append("Nobody knows how well it does on people whom it has not seen: that was not measured.")
+    found += [f"{doubt[0].upper()}{doubt[1:]}." for doubt in doubts(unseen)]
     if metadata.get("subjects_known") is False:
         found.append(
             "Its measures are too good: the labels do not say who is in a clip, so people may be in both parts."
@@ -60,6 +63,12 @@ def write_card(
     )
     template = environment.get_template("model_card.md.j2")
     text = template.render(
-        model=model, metadata=metadata, files=files, inputs=inputs, intended=INTENDED, limits=limits(metadata)
+        model=model,
+        metadata=metadata,
+        files=files,
+        inputs=inputs,
+        intended=INTENDED,
+        limits=limits(metadata),
+        figures=figures(metadata["unseen"]) if metadata.get("unseen") else [],
     )
     path.write_text(text, encoding="utf-8")

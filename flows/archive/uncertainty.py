@@ -1,8 +1,8 @@
-"""Calibration of a new model on people who were held out from its training."""
+"""Calibration of a new model on people whom it has not seen."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
@@ -14,11 +14,13 @@ from flows.archive.families import Families
 from flows.config.settings import RunConfig
 from flows.session.errors import UserError
 from fusion.settings import UncertaintySettings
-from fusion.uncertainty.intervals import ClipQuality, Uncertainty, calibrate
+from fusion.traits import TRAITS
+from fusion.uncertainty.intervals import ClipQuality, Uncertainty, calibrate, least_people
 from fusion.uncertainty.reliability import check_reliability
+from storage.files.paths import StorePath
 
 if TYPE_CHECKING:
-    from fusion.model.model import CompletePersonalityModel
+    from fusion.model.kinds import PersonalityModel
 
 
 def quality_of(clips: Sequence[CachedClip]) -> ClipQuality:
@@ -30,47 +32,58 @@ def quality_of(clips: Sequence[CachedClip]) -> ClipQuality:
     )
 
 
+def read_quality(
+    root: StorePath, families: Families, videos: Sequence[str], model: PersonalityModel | None = None
+) -> tuple[ClipQuality, np.ndarray]:
+    """Read the quality of N videos, and score them.
+
+    Returns:
+        The quality, and scores float64 [N, 5], NaN without a model; both in the order of the videos.
+    """
+    row_of = {video_id: row for row, video_id in enumerate(videos)}
+    scores = np.full((len(videos), len(TRAITS)), np.nan)
+    quality = ClipQuality(*(np.empty(len(videos)) for _ in range(3)))
+    clips = read_clips(root, families, videos)
+    while some := list(islice(clips, VIDEOS_AT_A_TIME)):
+        rows = [row_of[clip.tokens.video_id] for clip in some]
+        found = quality_of(some)
+        for name in ("face_coverage", "static_tokens", "dynamic_tokens"):
+            getattr(quality, name)[rows] = getattr(found, name)
+        if model is not None:
+            from fusion.model.scoring import predict  # Keras takes seconds to import
+
+            scores[rows] = predict(model, (clip.tokens for clip in some))
+    return quality, scores
+
+
 def uncertainty_of(
     config: RunConfig,
-    families: Families,
-    model: CompletePersonalityModel,
-    held_out: Sequence[str],
+    scores: np.ndarray,
     labels: np.ndarray,
     subjects: Sequence[str],
+    quality: ClipQuality,
+    *,
     centre: np.ndarray,
+    useless: bool,
 ) -> Uncertainty:
-    """Calibrate a model on videos of people whom it has not seen, and check its reliability on them.
+    """Calibrate a model on scores of people whom it has not seen, and check its reliability on them.
 
     Args:
         config: thresholds and the seed.
-        families: features that the model was trained on.
-        held_out: N videos held out from training; without any, there are no intervals.
+        scores: float64 [N, 5].
         labels: float32 [N, 5].
-        subjects: the person in each.
+        subjects: the person in each clip; too few of them give no intervals.
+        quality: of the same clips.
         centre: float [5], mean of the training labels.
+        useless: whether the model is no better than the mean.
     """
-    if not held_out:
-        return Uncertainty(settings=config.uncertainty, calibration=None)
-    row_of = {video_id: row for row, video_id in enumerate(held_out)}
-    scores = np.empty(labels.shape)
-    quality = ClipQuality(*(np.empty(len(held_out)) for _ in range(3)))
-    for clips, some_scores in _scored(read_clips(config.store.path, families, held_out), model):
-        rows = [row_of[clip.tokens.video_id] for clip in clips]
-        scores[rows] = some_scores
-        found = quality_of(clips)
-        for name in ("face_coverage", "static_tokens", "dynamic_tokens"):
-            getattr(quality, name)[rows] = getattr(found, name)
-    calibration = calibrate(
-        scores,
-        labels,
-        subjects,
-        quality,
-        centre=centre,
-        confidence=config.uncertainty.confidence,
-        seed=config.train.seed,
-    )
-    reliability = check_reliability(scores, labels, subjects, quality, centre=centre, seed=config.train.seed)
-    return Uncertainty(settings=config.uncertainty, calibration=calibration, reliability=reliability)
+    uncertainty = Uncertainty(settings=config.uncertainty, calibration=None, useless=useless)
+    if len(set(subjects)) < least_people(config.uncertainty.confidence):
+        return uncertainty
+    confidence, seed = config.uncertainty.confidence, config.train.seed
+    calibration = calibrate(scores, labels, subjects, quality, centre=centre, confidence=confidence, seed=seed)
+    reliability = check_reliability(scores, labels, subjects, quality, centre=centre, seed=seed)
+    return uncertainty.model_copy(update={"calibration": calibration, "reliability": reliability})
 
 
 def stored_uncertainty(settings: UncertaintySettings, metadata: Mapping[str, Any]) -> Uncertainty:
@@ -81,12 +94,3 @@ def stored_uncertainty(settings: UncertaintySettings, metadata: Mapping[str, Any
         return Uncertainty.model_validate(metadata["uncertainty"])
     except ValidationError as error:
         raise UserError("the calibration in the model's metadata.json is damaged; train the model again") from error
-
-
-def _scored(
-    clips: Iterator[CachedClip], model: CompletePersonalityModel
-) -> Iterator[tuple[list[CachedClip], np.ndarray]]:
-    from fusion.model.scoring import predict  # Keras takes seconds to import
-
-    while some := list(islice(clips, VIDEOS_AT_A_TIME)):
-        yield some, predict(model, (clip.tokens for clip in some))

@@ -90,11 +90,11 @@ def _score(config: RunConfig, families: Families, weights: str, videos: Archive,
                 f"Score: nothing to score: {without_features(config.store.path, families, videos)}", style="yellow"
             )
         return 0
-    from fusion.model.model import CompletePersonalityModel  # registers the classes that a saved model is made of
+    from fusion.model.kinds import PersonalityModel  # registers the classes that a saved model is made of
     from fusion.model.scoring import predict
 
     network, metadata = ModelSerializer(config.store.path).load(model.name, model.version)
-    if not isinstance(network, CompletePersonalityModel):
+    if not isinstance(network, PersonalityModel):
         raise UserError(f"{model} is a {type(network).__name__}, not a model of this program; name another")
     uncertainty = stored_uncertainty(config.uncertainty, metadata)
     count = 0

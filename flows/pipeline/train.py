@@ -9,18 +9,22 @@ from importlib.metadata import version as installed_version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import platformdirs
 
 from flows.archive.clips import StoredClips, ready_videos
 from flows.archive.families import Families, families_of
 from flows.archive.labels import digest_of, labels_of, nothing_labelled, report_unmatched
+from flows.archive.model_quality import doubts, verdict
 from flows.archive.models import ModelReference
-from flows.archive.uncertainty import uncertainty_of
+from flows.archive.uncertainty import read_quality, uncertainty_of
 from flows.archive.videos import Archive
 from flows.config.settings import RunConfig
 from flows.pipeline.announce import Pages
 from flows.pipeline.steps import step
 from flows.session import console
+from fusion.errors import TrainingError
+from fusion.evaluation.unseen import measure_unseen
 from fusion.labels.matching import LabelledVideos, match_labels
 from fusion.settings import WITHOUT_EFFECT
 from fusion.uncertainty.intervals import Uncertainty, hold_out_for_calibration, least_people
@@ -28,7 +32,7 @@ from storage.files.paths import StorePath
 from storage.models.serializer import ModelSerializer
 
 if TYPE_CHECKING:
-    from fusion.training.loop import EpochReport
+    from fusion.training.train import EpochReport, Trained
 
 
 @step("train")
@@ -57,16 +61,12 @@ def train(config: RunConfig, videos: Archive) -> ModelReference:
             return ModelReference(name, known)
     from fusion.training import train as training  # Keras takes seconds to import
 
-    kept, kept_out = hold_out_for_calibration(
-        [matched.subjects[row] for row in rows], config.uncertainty, config.train.seed
-    )
-    fit = [rows[place] for place in kept]
-    held_out = [rows[place] for place in kept_out]
+    fit, held_out = _parts(config, matched, rows)
     folder = _work_folder(config.store.path, recipe)
     checkpoint = folder / training.CHECKPOINT
     if checkpoint.exists():
         console.say(f"Train: resuming from {checkpoint}")
-    with console.stage("Train", config.train.epochs, Pages().progress("Train")) as stage:
+    with console.stage("Train", config.train.steps, Pages().progress("Train")) as stage:
         trained = training.train(
             StoredClips(config.store.path, families, [matched.video_ids[row] for row in fit]),
             matched.values[fit],
@@ -75,16 +75,7 @@ def train(config: RunConfig, videos: Archive) -> ModelReference:
             on_epoch=lambda report: stage.at(report.epoch, title=_title(report)),
             folder=folder,
         )
-    uncertainty = uncertainty_of(
-        config,
-        families,
-        trained.model,
-        [matched.video_ids[row] for row in held_out],
-        matched.values[held_out],
-        [matched.subjects[row] for row in held_out],
-        matched.values[fit].mean(axis=0),
-    )
-    metadata = {
+    facts = {
         **trained.metadata,
         "recipe": recipe,
         "static_key": families.static.key,
@@ -94,11 +85,26 @@ def train(config: RunConfig, videos: Archive) -> ModelReference:
         "labels_sha256": digest_of(path),
         "subjects_known": labels.subjects_known,
         "neuroticism_inverted": labels.neuroticism_inverted,
-        "uncertainty": uncertainty.model_dump(mode="json"),
     }
-    model = ModelReference(name, serializer.save(trained.model, name, metadata, trained.history))
-    checkpoint.unlink()
-    console.say(f"Train: {model} from {console.counted(len(fit), 'clip')}, {_verdict(metadata)}")
+
+    def save(unseen: Mapping[str, Any] | None, uncertainty: Uncertainty) -> ModelReference:
+        own = {**facts, "unseen": unseen, "uncertainty": uncertainty.model_dump(mode="json")}
+        return ModelReference(name, serializer.save(trained.model, name, own, trained.history))
+
+    try:
+        unseen, uncertainty = _judge(config, families, matched, trained, fit, held_out)
+    except Exception:
+        model = save(None, Uncertainty(settings=config.uncertainty, calibration=None))
+        console.say(f"Train: {model} is kept, but an error ended the measurement of its quality", style="yellow")
+        raise
+    if unseen is not None and uncertainty.useless and not config.train.keep_useless:
+        raise TrainingError(
+            f"{doubts(unseen)[0]}; nothing is kept. More labelled people or other features may help; "
+            "train.keep_useless=true keeps such a model, and everything made with it says so"
+        )
+    model = save(unseen, uncertainty)
+    checkpoint.unlink(missing_ok=True)
+    console.say(f"Train: {model} from {console.counted(len(fit), 'clip')}, {verdict(unseen, labels.subjects_known)}")
     console.say(f"Train: {_calibrated(uncertainty)}")
     report_unmatched("Train", matched)
     if not labels.subjects_known:
@@ -107,13 +113,49 @@ def train(config: RunConfig, videos: Archive) -> ModelReference:
             "validation, which flatters the model",
             style="yellow",
         )
-    for warning in metadata["warnings"]:
+    for warning in (*trained.metadata["warnings"], *doubts(unseen)):
         console.say(f"Train: {warning}", style="yellow")
     return model
 
 
+def _parts(config: RunConfig, matched: LabelledVideos, rows: list[int]) -> tuple[list[int], list[int]]:
+    """Return the rows to train on and those to hold out. A bilinear model holds out its folds itself, in turn."""
+    if config.train.kind == "bilinear":
+        return rows, []
+    subjects = [matched.subjects[row] for row in rows]
+    fit, held_out = hold_out_for_calibration(subjects, config.uncertainty, config.train.seed)
+    return [rows[place] for place in fit], [rows[place] for place in held_out]
+
+
+def _judge(
+    config: RunConfig,
+    families: Families,
+    matched: LabelledVideos,
+    trained: Trained,
+    fit: list[int],
+    held_out: list[int],
+) -> tuple[dict[str, Any] | None, Uncertainty]:
+    """Measure a model on people whom it has not seen, and calibrate it on them; None and no calibration without any."""
+    own = trained.out_of_fold
+    rows = held_out if own is None else fit
+    subjects, labels = [matched.subjects[row] for row in rows], matched.values[rows]
+    if len(set(subjects)) < 2:
+        return None, Uncertainty(settings=config.uncertainty, calibration=None)
+    centre = matched.values[fit].mean(axis=0)
+    videos = [matched.video_ids[row] for row in rows]
+    if own is None:
+        quality, scores = read_quality(config.store.path, families, videos, trained.model)
+        mean = np.tile(centre, (len(rows), 1))
+    else:
+        quality, _ = read_quality(config.store.path, families, videos)
+        scores, mean = own.scores, own.mean
+    unseen = measure_unseen(scores, labels, subjects, mean=mean)
+    useless = unseen["better_than_mean"] is False
+    return unseen, uncertainty_of(config, scores, labels, subjects, quality, centre=centre, useless=useless)
+
+
 def _work_folder(root: StorePath, recipe: str) -> Path:
-    """Return the folder of a training's checkpoint and TensorBoard logs, in a local store or else in the user's cache.
+    """Return the folder of a training's checkpoint and TensorBoard logs: in a local store, else in the user's cache.
 
     Its name has the recipe, so that only the same training resumes there.
     """
@@ -148,20 +190,8 @@ def _calibrated(uncertainty: Uncertainty) -> str:
     confidence, found = uncertainty.settings.confidence, uncertainty.calibration
     if found is None:
         return (
-            f"no {confidence:.0%} intervals: the labels have too few people to hold out "
-            f"{least_people(confidence)} of them"
+            f"no {confidence:.0%} intervals: the labels show too few people to score "
+            f"{least_people(confidence)} of them unseen"
         )
     clips, people = console.counted(found.clips, "clip"), console.counted(found.subjects, "person", "people")
-    return f"{confidence:.0%} intervals calibrated on {clips} of {people} held out from training"
-
-
-def _verdict(metadata: Mapping[str, Any]) -> str:
-    if metadata["validation_loss"] is None:
-        return "without validation"
-    loss = metadata["settings"]["loss"]
-    clips = console.counted(metadata["validation_clips"], "clip")
-    which = "of unseen people" if metadata["subjects_known"] else "held out from training"
-    return (
-        f"validation {loss} {metadata['validation_loss']:.4f} on {clips} {which} "
-        f"(constant mean: {metadata['baseline_loss']:.4f})"
-    )
+    return f"{confidence:.0%} intervals calibrated on {clips} of {people} whom the scoring model had not seen"

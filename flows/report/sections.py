@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from extractors.preparation.stopwatch import STAGES
+from flows.archive import model_quality
 from flows.archive.drift import drift_table, drifts_of
 from flows.archive.families import Families
 from flows.archive.models import ModelReference
@@ -29,6 +30,7 @@ FLAGS = {
     "face_coverage": "the face was seen in too few frames",
     "few_tokens": "too few face crops or windows of motion",
     "wide_interval": "the interval is as wide as without the video",
+    "useless_model": "the model is no better than the mean of the labels",
 }
 
 
@@ -120,6 +122,19 @@ def correlations(summary: Summary) -> Table | None:
     ]
     columns = (Column("trait"), *numbers(*TRAITS))
     return Table("correlations", "Pearson correlation between the scores of two traits", columns, rows)
+
+
+def quality(unseen: Mapping[str, Any] | None) -> dict[str, Any] | None:
+    """List the model's measures on people whom it has not seen; None if they were not measured."""
+    if unseen is None:
+        return None
+    columns = (Column("trait"), *(Column(name, "number") for name in model_quality.MEASURES.values()))
+    caption = (
+        f"Measures on {counted(unseen['clips'], 'clip')} of {counted(unseen['people'], 'person', 'people')} whom the "
+        "scoring model had not seen, with 95 % intervals over people"
+    )
+    table = Table("quality", caption, columns, [tuple(row) for row in model_quality.figures(unseen)])
+    return {"table": table, "gain": model_quality.gain_in_words(unseen)}
 
 
 def calibration(uncertainty: Uncertainty, summary: Summary) -> dict[str, Any] | None:

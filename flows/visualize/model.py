@@ -27,7 +27,7 @@ from storage.models.serializer import ModelSerializer
 from storage.shards.store import FeatureStore
 
 if TYPE_CHECKING:
-    from fusion.model.model import CompletePersonalityModel
+    from fusion.model.kinds import PersonalityModel
 
 STRIP_FRAMES = 9
 MOVING_FRAMES_PER_S = 5.0
@@ -45,7 +45,7 @@ class SeenClip:
 
     video_id: str
     name: ModelReference
-    model: CompletePersonalityModel
+    model: PersonalityModel
     batch: dict[str, np.ndarray]
     start_s: np.ndarray
     end_s: np.ndarray
@@ -110,13 +110,13 @@ def see_clips(
     Raises:
         UserError: the model is not of this program's class.
     """
-    from fusion.model.model import CompletePersonalityModel
+    from fusion.model.kinds import PersonalityModel
 
     store = FeatureStore(root)
     static = {row.video_id: row for row in store.read(families.static, video_ids)}
     dynamic = {row.video_id: row for row in store.read(families.dynamic, video_ids)}
     model, _ = ModelSerializer(root).load(name.name, name.version)
-    if not isinstance(model, CompletePersonalityModel):
+    if not isinstance(model, PersonalityModel):
         raise UserError(f"{name} is a {type(model).__name__}, which this program does not use; name another")
     seen = {}
     for video_id in static.keys() & dynamic.keys():

@@ -16,7 +16,13 @@ from fusion.evaluation import baselines
 from fusion.evaluation.folds import Fold
 from fusion.labels.parts import Part
 from fusion.settings import Form, TrainSettings, UncertaintySettings
-from fusion.uncertainty.intervals import ClipQuality, Uncertainty, calibrate, hold_out_for_calibration
+from fusion.uncertainty.intervals import (
+    ClipQuality,
+    Uncertainty,
+    calibrate,
+    hold_out_for_calibration,
+    least_people,
+)
 
 Kind = Literal["baseline", "model", "ablation", "control"]
 TokenKind = Literal["static", "dynamic"]
@@ -177,7 +183,7 @@ def _network(
     fold: Fold,
     seed: int,
 ) -> Prediction:
-    """Train as `traitline train` does, with people held out for calibration; `change` applies to both sides."""
+    """Train as `traitline train` does, and calibrate on people not seen; `change` applies to both sides."""
     from fusion.model.scoring import predict
     from fusion.training import train as training  # Keras takes seconds to import
 
@@ -186,14 +192,20 @@ def _network(
     train_clips = change([clips.tokens[row] for row in fold.train], seed)
     test_clips = change([clips.tokens[row] for row in fold.test], seed)
     labels, people = clips.labels[fold.train], clips.subjects_of(fold.train)
-    fit, held_out = hold_out_for_calibration(people, uncertainty, seed)
+    fit, held_out = np.arange(len(people)), np.zeros(0, int)
+    if train.kind == "specified":
+        fit, held_out = hold_out_for_calibration(people, uncertainty, seed)
     settings = train.model_copy(update={"seed": seed})
     trained = training.train([train_clips[row] for row in fit], labels[fit], [people[row] for row in fit], settings)
     scores = predict(trained.model, test_clips)
-    if not len(held_out):
+    if trained.out_of_fold is not None:
+        held_out, known = fit, trained.out_of_fold.scores
+    else:
+        known = predict(trained.model, (train_clips[row] for row in held_out))
+    if len({people[row] for row in held_out}) < least_people(uncertainty.confidence):
         return Prediction(scores)
     calibration = calibrate(
-        predict(trained.model, (train_clips[row] for row in held_out)),
+        known,
         labels[held_out],
         [people[row] for row in held_out],
         clips.quality.take(fold.train[held_out]),

@@ -30,3 +30,21 @@ def split_by_subject(subjects: Sequence[str], validation_fraction: float, seed: 
     subject_count = 1 + int(np.argmin(np.abs(held_out - validation_fraction * len(subject_of_clip))))
     in_validation = np.isin(subject_of_clip, drawn[:subject_count])
     return np.flatnonzero(~in_validation), np.flatnonzero(in_validation)
+
+
+def folds_by_subject(subjects: Sequence[str], count: int, seed: int) -> np.ndarray:
+    """Return the fold of each clip, int [N] from 0; no subject is in two folds, and none is empty.
+
+    Args:
+        subjects: the person in each of N clips, at least two people.
+        count: number of folds; at most the number of people is used.
+        seed: of the draw.
+    """
+    from sklearn.model_selection import GroupKFold  # takes a second to import
+
+    groups = np.asarray(subjects, str)
+    folds = np.zeros(len(groups), int)
+    splits = GroupKFold(min(count, len(np.unique(groups))), shuffle=True, random_state=seed)
+    for number, (_, held_out) in enumerate(splits.split(groups, groups=groups)):
+        folds[held_out] = number
+    return folds

@@ -15,7 +15,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from fusion.model.model import CompletePersonalityModel
+from fusion.model.kinds import PersonalityModel
 
 KINDS = ("static", "dynamic")
 OUTPUT = "traits"
@@ -24,7 +24,7 @@ OUTPUT = "traits"
 ONNX_OPSET = 18
 
 
-def export_savedmodel(model: CompletePersonalityModel, folder: Path) -> None:
+def export_savedmodel(model: PersonalityModel, folder: Path) -> None:
     """Write a TensorFlow SavedModel: `serving_default` takes `model.input_signature()` and returns `traits`.
 
     Args:
@@ -37,7 +37,7 @@ def export_savedmodel(model: CompletePersonalityModel, folder: Path) -> None:
     archive.write_out(str(folder), verbose=False)
 
 
-def export_onnx(model: CompletePersonalityModel, path: Path) -> None:
+def export_onnx(model: PersonalityModel, path: Path) -> None:
     """Write an ONNX file that takes `model.input_signature()` and returns `traits`, float32 [B, 5].
 
     Args:
@@ -57,7 +57,7 @@ def export_onnx(model: CompletePersonalityModel, path: Path) -> None:
     onnx.save(graph, path)
 
 
-def _to_onnx(model: CompletePersonalityModel) -> Any:
+def _to_onnx(model: PersonalityModel) -> Any:
     # The conversion writes a lot of noise to standard error, and importing it makes two modules warn.
     logger = logging.getLogger("tf2onnx")
     level = logger.level
@@ -92,7 +92,7 @@ def _clear_padding(graph: Any) -> None:
         graph.node.insert(0, node)
 
 
-def _scores(model: CompletePersonalityModel) -> Callable[..., dict[str, tf.Tensor]]:
+def _scores(model: PersonalityModel) -> Callable[..., dict[str, tf.Tensor]]:
     inputs = model.input_signature()
 
     def scores(*values: tf.Tensor) -> dict[str, tf.Tensor]:

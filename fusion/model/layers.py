@@ -1,7 +1,7 @@
 """The layers of the model, over vectors [B, D] (one token per clip) or sequences [B, T, D]; True marks a real token.
 
-Only the specified projections, attention, norms and dense layers have weights. Time encoding and standardisation are
-parameter-free, so that the parameter counts match the specification.
+The specified projections, attention, norms and dense layers have weights, and so has standardisation once it has
+statistics; time encoding has none.
 """
 
 from __future__ import annotations
@@ -56,18 +56,34 @@ def masked_mean(tokens: Any, mask: Any | None) -> Any:
 class Standardisation(keras.layers.Layer):
     """Scales features to mean 0 and standard deviation 1 by fixed statistics of the training set.
 
-    The statistics are state, not weights: they are saved and loaded with the layer (in `.keras` and `.weights.h5`), but
-    neither trained nor counted as parameters. Before `set_statistics` is called, the layer changes nothing. A copy
-    built from the config alone starts without statistics, as it starts without trained weights.
+    Without statistics, the layer changes nothing and has no weights. `set_statistics` adds them as weights that are not
+    trained.
     """
 
-    def __init__(self, dim: int, **kwargs: Any) -> None:
-        """Create the layer for feature vectors of length `dim`."""
+    def __init__(self, dim: int, standardised: bool = False, **kwargs: Any) -> None:
+        """Create the layer for feature vectors of length `dim`; `standardised` says whether it has statistics."""
         super().__init__(autocast=False, **kwargs)
         self.dim = dim
-        self.mean = np.zeros(dim, np.float32)
-        self.std = np.ones(dim, np.float32)
+        self.standardised = False
         self.built = True
+        if standardised:
+            self._add_statistics()
+
+    def _add_statistics(self) -> None:
+        own = {"shape": (self.dim,), "trainable": False, "dtype": "float32"}
+        self._mean = self.add_weight(name="mean", initializer="zeros", **own)
+        self._std = self.add_weight(name="std", initializer="ones", **own)
+        self.standardised = True
+
+    @property
+    def mean(self) -> np.ndarray:
+        """Mean of the training set, float32 [dim]."""
+        return ops.convert_to_numpy(self._mean) if self.standardised else np.zeros(self.dim, np.float32)
+
+    @property
+    def std(self) -> np.ndarray:
+        """Standard deviation of the training set, float32 [dim]."""
+        return ops.convert_to_numpy(self._std) if self.standardised else np.ones(self.dim, np.float32)
 
     def set_statistics(self, mean: np.ndarray, std: np.ndarray) -> None:
         """Set mean and standard deviation, each [dim]; the deviations must be positive.
@@ -80,28 +96,41 @@ class Standardisation(keras.layers.Layer):
             raise ValueError(f"statistics must be [{self.dim}], got {mean.shape} and {std.shape}")
         if not (np.isfinite(mean).all() and np.isfinite(std).all() and (std > 0).all()):
             raise ValueError("statistics must be finite and standard deviations positive")
-        self.mean, self.std = mean, std
+        if not self.standardised:
+            self._add_statistics()
+        self._mean.assign(mean)
+        self._std.assign(std)
+
+    def centred(self, features: Any) -> Any:
+        """Subtract the mean from features [..., dim], float32."""
+        features = ops.cast(features, "float32")
+        return features - self._mean if self.standardised else features
+
+    def folded(self, kernel: Any) -> Any:
+        """Divide the rows of a kernel [dim, D] by the deviations, so that it takes features that are only centred."""
+        return kernel / ops.expand_dims(self._std, 1) if self.standardised else kernel
 
     def call(self, features: Any) -> Any:
         """Standardise features [..., dim] into the same shape, float32."""
-        return (ops.cast(features, "float32") - self.mean) / self.std
+        return self.centred(features) / self._std if self.standardised else self.centred(features)
 
     def compute_output_shape(self, features_shape: tuple[int | None, ...]) -> tuple[int | None, ...]:
         """Return the same shape."""
         return features_shape
 
     def save_own_variables(self, store: Any) -> None:
-        """Store the statistics; Keras calls this when it saves the model or its weights."""
-        store["mean"] = self.mean
-        store["std"] = self.std
+        """Store the statistics, those of a layer without any too; Keras calls this when it saves the model."""
+        store["mean"], store["std"] = self.mean, self.std
 
     def load_own_variables(self, store: Any) -> None:
-        """Restore the statistics; Keras calls this when it loads the model or its weights."""
-        self.set_statistics(np.array(store["mean"]), np.array(store["std"]))
+        """Check and restore the statistics; Keras calls this when it loads the model or its weights."""
+        mean, std = np.array(store["mean"]), np.array(store["std"])
+        if self.standardised or mean.any() or (std != 1).any():
+            self.set_statistics(mean, std)
 
     def get_config(self) -> dict[str, Any]:
         """Return every constructor argument."""
-        return {**super().get_config(), "dim": self.dim}
+        return {**super().get_config(), "dim": self.dim, "standardised": self.standardised}
 
 
 @keras.saving.register_keras_serializable(package="traitline")
@@ -119,11 +148,17 @@ class CrossAttention(keras.layers.Layer):
     """
 
     def __init__(
-        self, static_dim: int = 512, dynamic_dim: int = 256, fusion_dim: int = 128, num_heads: int = 4, **kwargs: Any
+        self,
+        static_dim: int = 512,
+        dynamic_dim: int = 256,
+        fusion_dim: int = 128,
+        num_heads: int = 4,
+        standardised: bool = False,
+        **kwargs: Any,
     ) -> None:
         """Create the layer from the lengths of both kinds of token and of the fused token, and the number of heads.
 
-        `fusion_dim` is also the length of a head's key.
+        `fusion_dim` is also the length of a head's key; `standardised` says whether the layer has statistics.
 
         Raises:
             ValueError: fusion_dim is odd (a time encoding pairs a sine with a cosine).
@@ -137,8 +172,8 @@ class CrossAttention(keras.layers.Layer):
         self.fusion_dim = fusion_dim
         self.num_heads = num_heads
         sub = {"dtype": self.dtype_policy}
-        self.static_standardisation = Standardisation(static_dim, name="static_standardisation")
-        self.dynamic_standardisation = Standardisation(dynamic_dim, name="dynamic_standardisation")
+        self.static_standardisation = Standardisation(static_dim, standardised, name="static_standardisation")
+        self.dynamic_standardisation = Standardisation(dynamic_dim, standardised, name="dynamic_standardisation")
         self.static_projection = keras.layers.Dense(fusion_dim, name="static_projection", **sub)
         self.dynamic_projection = keras.layers.Dense(fusion_dim, name="dynamic_projection", **sub)
         self.attention = keras.layers.MultiHeadAttention(num_heads, key_dim=fusion_dim, name="attention", **sub)
@@ -225,8 +260,7 @@ class CrossAttention(keras.layers.Layer):
         # The division is applied to the kernel and the mask after the product: passes over the features, which are
         # eight to sixteen times as long as tokens, took as long as the product itself.
         with keras.name_scope(projection.name):  # attributes the work to the layer that has the weights
-            kernel = projection.kernel / standardisation.std[:, None]
-            centred = ops.cast(features, "float32") - standardisation.mean
+            kernel, centred = standardisation.folded(projection.kernel), standardisation.centred(features)
             tokens = ops.matmul(ops.cast(centred, self.compute_dtype), ops.cast(kernel, self.compute_dtype))
             tokens = tokens + ops.cast(projection.bias, self.compute_dtype)
         if mask is not None:
@@ -244,6 +278,7 @@ class CrossAttention(keras.layers.Layer):
             "dynamic_dim": self.dynamic_dim,
             "fusion_dim": self.fusion_dim,
             "num_heads": self.num_heads,
+            "standardised": self.static_standardisation.standardised,
         }
 
 

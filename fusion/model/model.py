@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import keras
@@ -18,8 +19,8 @@ class CompletePersonalityModel(keras.Model):
     """Cross-attention of faces over motion, fusion, and five linear outputs in trait order.
 
     With static_dim=512 and dynamic_dim=256 it has 371,717 parameters, 371,461 of them trainable (the other 256 are
-    BatchNorm's moving statistics); with 2048 and 1024 it has 666,629. Standardisation statistics are state of the
-    layers and not counted.
+    BatchNorm's moving statistics); with 2048 and 1024 it has 666,629. The statistics that standardise its inputs are
+    weights too once they are set, and are not counted.
 
     With one static and one dynamic vector the softmax has a single key, so every attention weight is 1 and the query
     and key projections are never trained; attention only makes sense for sequences.
@@ -37,6 +38,7 @@ class CompletePersonalityModel(keras.Model):
         dropout_rate: float = 0.3,
         hidden_dim: int = 64,
         form: Form = "sequence",
+        standardised: bool = False,
         **kwargs: Any,
     ) -> None:
         """Create the model with the specification's dimensions.
@@ -50,6 +52,7 @@ class CompletePersonalityModel(keras.Model):
             hidden_dim: length of the head's hidden layer.
             form: "sequence" attends over the given tokens; "vector" first averages each clip's tokens and drops their
                 times, so that a vector model scores token clips unchanged.
+            standardised: whether the model has statistics that standardise its inputs, see `set_statistics`.
 
         Raises:
             ValueError: the form is unknown.
@@ -67,7 +70,7 @@ class CompletePersonalityModel(keras.Model):
         self.form = form
         sub = {"dtype": self.dtype_policy}
         self.cross_attention = CrossAttention(
-            static_dim, dynamic_dim, fusion_dim, num_heads, name="cross_attention", **sub
+            static_dim, dynamic_dim, fusion_dim, num_heads, standardised, name="cross_attention", **sub
         )
         self.fusion = FeatureFusionModule(fusion_dim, dropout_rate, name="fusion", **sub)
         self.head = PersonalityPredictionHead(hidden_dim, name="head", **sub)
@@ -104,19 +107,25 @@ class CompletePersonalityModel(keras.Model):
             for kind in ("static", "dynamic")
         }
 
+    def attention(self, tokens: dict[str, Any]) -> Any:
+        """Return the attention weights [B, heads, Ts, Td] of `token_inputs`."""
+        return self.cross_attention(**tokens, return_attention=True)[1]
+
+    def scores_for(self, tokens: dict[str, Any], attention: Any) -> Any:
+        """Score tokens, of `token_inputs`, with given attention weights: [B, 5]."""
+        layer, mask = self.cross_attention, tokens.get("static_mask")
+        query = layer.query_tokens(tokens["static"], mask, tokens.get("static_time_s"))
+        key = layer.key_tokens(tokens["dynamic"], tokens.get("dynamic_mask"), tokens.get("dynamic_time_s"))
+        pooled = self.fusion(layer.fused_by(query, key, attention), token_mask=mask, training=False)
+        return self.head(pooled)
+
     def input_signature(self) -> dict[str, tf.TensorSpec]:
         """Return the model's inputs by name: tokens, their masks, and their times if its form has times.
 
         B, Ts and Td are variable: "static" float32 [B, Ts, Ds], "static_mask" bool [B, Ts], "static_time_s" float32
         [B, Ts]; "dynamic" float32 [B, Td, Dd] and so on. True marks a real token. Padding has no effect.
         """
-        inputs = {}
-        for kind, dim in (("static", self.static_dim), ("dynamic", self.dynamic_dim)):
-            inputs[kind] = tf.TensorSpec([None, None, dim], tf.float32, name=kind)
-            inputs[f"{kind}_mask"] = tf.TensorSpec([None, None], tf.bool, name=f"{kind}_mask")
-            if self.form == "sequence":
-                inputs[f"{kind}_time_s"] = tf.TensorSpec([None, None], tf.float32, name=f"{kind}_time_s")
-        return inputs
+        return token_signature(self.static_dim, self.dynamic_dim, self.form)
 
     def set_statistics(
         self, static_mean: np.ndarray, static_std: np.ndarray, dynamic_mean: np.ndarray, dynamic_std: np.ndarray
@@ -138,8 +147,15 @@ class CompletePersonalityModel(keras.Model):
         super().load_weights(*args, **kwargs)
         self._forget_functions()
 
+    def count_params(self) -> int:
+        """Return the number of weights of the specification, without the statistics."""
+        layer = self.cross_attention
+        statistics = (*layer.static_standardisation.weights, *layer.dynamic_standardisation.weights)
+        every: int = super().count_params()
+        return every - sum(int(math.prod(weight.shape)) for weight in statistics)
+
     def _forget_functions(self) -> None:
-        # functions traced earlier contain the old statistics as constants
+        # functions that were traced without statistics do not know them
         self.train_function = self.test_function = self.predict_function = self.scoring_function = None
 
     def get_config(self) -> dict[str, Any]:
@@ -153,4 +169,16 @@ class CompletePersonalityModel(keras.Model):
             "dropout_rate": self.dropout_rate,
             "hidden_dim": self.hidden_dim,
             "form": self.form,
+            "standardised": self.cross_attention.static_standardisation.standardised,
         }
+
+
+def token_signature(static_dim: int, dynamic_dim: int, form: Form) -> dict[str, tf.TensorSpec]:
+    """Return the inputs of a model by name, see `CompletePersonalityModel.input_signature`."""
+    inputs = {}
+    for kind, dim in (("static", static_dim), ("dynamic", dynamic_dim)):
+        inputs[kind] = tf.TensorSpec([None, None, dim], tf.float32, name=kind)
+        inputs[f"{kind}_mask"] = tf.TensorSpec([None, None], tf.bool, name=f"{kind}_mask")
+        if form == "sequence":
+            inputs[f"{kind}_time_s"] = tf.TensorSpec([None, None], tf.float32, name=f"{kind}_time_s")
+    return inputs

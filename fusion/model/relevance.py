@@ -9,11 +9,11 @@ import numpy as np
 import tensorflow as tf
 from keras import ops
 
-from fusion.model.model import CompletePersonalityModel
+from fusion.model.kinds import PersonalityModel
 from fusion.traits import TRAITS
 
 
-def face_gradient(model: CompletePersonalityModel, inputs: Mapping[str, Any], trait: str) -> np.ndarray:
+def face_gradient(model: PersonalityModel, inputs: Mapping[str, Any], trait: str) -> np.ndarray:
     """Compute the gradient of a trait score with respect to every face token.
 
     Args:
@@ -35,7 +35,7 @@ def face_gradient(model: CompletePersonalityModel, inputs: Mapping[str, Any], tr
     return gradient
 
 
-def attention_relevance(model: CompletePersonalityModel, inputs: Mapping[str, Any], trait: str) -> np.ndarray:
+def attention_relevance(model: PersonalityModel, inputs: Mapping[str, Any], trait: str) -> np.ndarray:
     """Compute how much more attention to each motion token would raise a trait score.
 
     This is the gradient of the score with respect to the logarithm of each attention weight before the softmax:
@@ -55,15 +55,10 @@ def attention_relevance(model: CompletePersonalityModel, inputs: Mapping[str, An
         ValueError: the trait is unknown.
     """
     tokens = model.token_inputs(dict(inputs))
-    layer = model.cross_attention
-    _, weights = layer(**tokens, return_attention=True)
-    query = layer.query_tokens(tokens["static"], tokens.get("static_mask"), tokens.get("static_time_s"))
-    key = layer.key_tokens(tokens["dynamic"], tokens.get("dynamic_mask"), tokens.get("dynamic_time_s"))
-    weights = tf.convert_to_tensor(weights)
+    weights = tf.convert_to_tensor(model.attention(tokens))
     with tf.GradientTape() as tape:
         tape.watch(weights)
-        pooled = model.fusion(layer.fused_by(query, key, weights), token_mask=tokens.get("static_mask"), training=False)
-        score = tf.reduce_sum(model.head(pooled)[:, _place(trait)])
+        score = tf.reduce_sum(model.scores_for(tokens, weights)[:, _place(trait)])
     gradient = tape.gradient(score, weights)
     relevance: np.ndarray = (weights * (gradient - ops.sum(weights * gradient, axis=-1, keepdims=True))).numpy()
     return relevance.astype(np.float32)

@@ -8,7 +8,7 @@ import numpy as np
 
 from fusion.clips.batches import ahead
 from fusion.clips.tokens import ClipTokens
-from fusion.model.model import CompletePersonalityModel
+from fusion.model.kinds import PersonalityModel
 from fusion.model.scoring_graph import compiled, lay_out
 from fusion.traits import TRAITS
 
@@ -18,7 +18,7 @@ BATCH_CLIPS = 128
 BATCH_TOKENS = 8192
 
 
-def predict(model: CompletePersonalityModel, clips: Iterable[ClipTokens], batch_size: int = BATCH_CLIPS) -> np.ndarray:
+def predict(model: PersonalityModel, clips: Iterable[ClipTokens], batch_size: int = BATCH_CLIPS) -> np.ndarray:
     """Score clips in batches; a few batches are in memory at a time if `clips` is a generator, which a separate thread
     runs.
 

@@ -1,7 +1,8 @@
-"""The model as scoring runs it: the same results as its own call, with fewer products and fewer passes over memory.
+"""The models as scoring runs them: the same results as their own calls, with fewer products and passes over memory.
 
-- The tokens of a batch are concatenated, so the wide projections see no padding; only projected tokens, a sixteenth as
-  long, are padded.
+The tokens of a batch are concatenated, so the wide projections see no padding; only projected tokens, a sixteenth as
+long or shorter, are padded. The specified model does more:
+
 - Inputs arrive centred, because copying them into the batch subtracts the mean; the division is applied to the kernels.
 - Static tokens pass through no product of the attention except the two with the keys and the answers: with
   q = x Wq + bq and k = y Wk + bk, a head's q . k is x . (k Wqᵀ) + k . bq, and its part of the output is weights (v Wo).
@@ -19,6 +20,8 @@ import tensorflow as tf
 from keras import ops
 
 from fusion.clips.tokens import ClipTokens
+from fusion.model.bilinear import BilinearPersonalityModel
+from fusion.model.kinds import PersonalityModel
 from fusion.model.layers import CrossAttention, Standardisation, masked_mean, time_encoding
 from fusion.model.model import CompletePersonalityModel
 
@@ -27,8 +30,8 @@ ALIGNMENT_BYTES = 64  # TensorFlow shares memory that begins at a multiple of th
 _MASKED_LOGIT = -1e9  # a logit that the softmax turns into 0
 
 
-def lay_out(clips: Sequence[ClipTokens], model: CompletePersonalityModel) -> dict[str, tf.Tensor]:
-    """Concatenate the tokens of clips, centred by the model's statistics.
+def lay_out(clips: Sequence[ClipTokens], model: PersonalityModel) -> dict[str, tf.Tensor]:
+    """Concatenate the tokens of clips, centred by the statistics of a specified model.
 
     Args:
         clips: one or more.
@@ -46,17 +49,16 @@ def lay_out(clips: Sequence[ClipTokens], model: CompletePersonalityModel) -> dic
         raise ValueError("a batch needs at least one clip")
     batch: dict[str, tf.Tensor] = {}
     for kind in KINDS:
-        standardisation = _standardisation(model, kind)
+        dim = _dim(model, kind)
+        centre = _standardisation(model, kind).mean if isinstance(model, CompletePersonalityModel) else np.float32(0)
         vectors = [getattr(clip, kind) for clip in clips]
         lengths = np.array([len(rows) for rows in vectors])
         ends = np.cumsum(lengths)
-        flat = _aligned((ends[-1], standardisation.dim))
+        flat = _aligned((ends[-1], dim))
         for clip, rows, end in zip(clips, vectors, ends.tolist(), strict=True):
-            if rows.shape[1] != standardisation.dim:
-                raise ValueError(
-                    f"{clip.video_id}: {kind} tokens have {rows.shape[1]} numbers, the model's {standardisation.dim}"
-                )
-            np.subtract(rows, standardisation.mean, out=flat[end - len(rows) : end])
+            if rows.shape[1] != dim:
+                raise ValueError(f"{clip.video_id}: {kind} tokens have {rows.shape[1]} numbers, the model's {dim}")
+            np.subtract(rows, centre, out=flat[end - len(rows) : end])
         place = np.arange(lengths.max())
         mask = place < lengths[:, None]
         time_s = np.zeros(mask.shape, np.float32)
@@ -67,20 +69,21 @@ def lay_out(clips: Sequence[ClipTokens], model: CompletePersonalityModel) -> dic
     return batch
 
 
-def compiled(model: CompletePersonalityModel) -> tf.types.experimental.PolymorphicFunction:
+def compiled(model: PersonalityModel) -> tf.types.experimental.PolymorphicFunction:
     """Return the graph that scores the batches of `lay_out`, in all shapes; it is built once per model."""
     if model.scoring_function is None:
-        model.scoring_function = tf.function(partial(_scores, model), input_signature=[_signature(model)])
+        scores = _specified_scores if isinstance(model, CompletePersonalityModel) else _bilinear_scores
+        model.scoring_function = tf.function(partial(scores, model), input_signature=[_signature(model)])
     return model.scoring_function
 
 
-def _signature(model: CompletePersonalityModel) -> dict[str, tf.TensorSpec]:
+def _signature(model: PersonalityModel) -> dict[str, tf.TensorSpec]:
     """Return the shapes and types of the batches that `lay_out` makes."""
     return {
         name: tf.TensorSpec(shape, dtype)
         for kind in KINDS
         for name, shape, dtype in (
-            (kind, (None, _standardisation(model, kind).dim), tf.float32),
+            (kind, (None, _dim(model, kind)), tf.float32),
             (f"{kind}_row", (None, None), tf.int32),
             (f"{kind}_mask", (None, None), tf.bool),
             (f"{kind}_time_s", (None, None), tf.float32),
@@ -88,7 +91,14 @@ def _signature(model: CompletePersonalityModel) -> dict[str, tf.TensorSpec]:
     }
 
 
-def _scores(model: CompletePersonalityModel, batch: dict[str, tf.Tensor]) -> tf.Tensor:
+def _bilinear_scores(model: BilinearPersonalityModel, batch: dict[str, tf.Tensor]) -> tf.Tensor:
+    """Compute scores [B, 5] from a batch of `lay_out`, as `_specified_scores`."""
+    rows = {kind: ops.matmul(batch[kind], model.kernel_of(kind)) for kind in KINDS}
+    projected = {**batch, **{kind: tf.gather(rows[kind], batch[f"{kind}_row"]) for kind in KINDS}}
+    return model.scores_of_projected(projected, model.attention(projected))
+
+
+def _specified_scores(model: CompletePersonalityModel, batch: dict[str, tf.Tensor]) -> tf.Tensor:
     """Compute scores [B, 5] from a batch of `lay_out`; they equal `model(...)` up to the rounding of float32 sums."""
     layer = model.cross_attention
     static, static_mask = _project(model, batch, "static")
@@ -100,7 +110,7 @@ def _scores(model: CompletePersonalityModel, batch: dict[str, tf.Tensor]) -> tf.
 def _project(model: CompletePersonalityModel, batch: dict[str, tf.Tensor], kind: str) -> tuple[tf.Tensor, tf.Tensor]:
     """Project tokens to [B, T, fusion_dim], with times added or pooled, as the form requires; and the mask [B, T]."""
     projection = getattr(model.cross_attention, f"{kind}_projection")
-    rows = ops.matmul(batch[kind], projection.kernel / _standardisation(model, kind).std[:, None]) + projection.bias
+    rows = ops.matmul(batch[kind], _standardisation(model, kind).folded(projection.kernel)) + projection.bias
     tokens, mask = tf.gather(rows, batch[f"{kind}_row"]), batch[f"{kind}_mask"]
     if model.form == "vector":  # the projection of the mean is the mean of the projections
         pooled = ops.expand_dims(masked_mean(tokens, mask), 1)
@@ -128,6 +138,11 @@ def _attend(layer: CrossAttention, static: tf.Tensor, dynamic: tf.Tensor, mask: 
     similar = tf.matmul(static, keys, transpose_b=True) + ops.reshape(logits, (count, 1, token_count * heads))
     weights = tf.nn.softmax(tf.reshape(similar, (count, -1, token_count, heads)), axis=2)
     return ops.matmul(ops.reshape(weights, (count, -1, token_count * heads)), answers) + answer_bias
+
+
+def _dim(model: PersonalityModel, kind: str) -> int:
+    dim: int = getattr(model, f"{kind}_dim")
+    return dim
 
 
 def _standardisation(model: CompletePersonalityModel, kind: str) -> Standardisation:

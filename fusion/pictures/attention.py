@@ -11,15 +11,15 @@ from keras import ops
 from matplotlib import rcParams
 from matplotlib.figure import Figure
 
+from fusion.model.kinds import PersonalityModel
 from fusion.model.layers import CrossAttention
-from fusion.model.model import CompletePersonalityModel
 
 PANELS_ACROSS = 3
 MAX_TICKS = 4
 
 
 def get_attention_weights(
-    model: CompletePersonalityModel | CrossAttention, inputs: Any, dynamic: Any | None = None
+    model: PersonalityModel | CrossAttention, inputs: Any, dynamic: Any | None = None
 ) -> np.ndarray:
     """Return how much each static token attends to each dynamic token, per head.
 
@@ -31,19 +31,25 @@ def get_attention_weights(
 
     Returns:
         float32 [B, heads, Ts, Td]. The row of a real static token sums to 1 over the real dynamic tokens and is 0 at
-        padding; the rows of padding are 0. For vectors, Ts = Td = 1 and every weight is 1.
+        padding; the rows of padding are 0. For vectors, Ts = Td = 1 and every weight is 1. A bilinear model has one
+        head, whose weights follow from the times.
+
+    Raises:
+        ValueError: a bilinear model is in vector form, or the inputs have no times.
     """
     if dynamic is not None:
         inputs = (inputs, dynamic)
-    if isinstance(model, CompletePersonalityModel):
-        tokens, layer = model.token_inputs(inputs), model.cross_attention
-    else:
-        layer = model
-        tokens = inputs if isinstance(inputs, dict) else dict(zip(("static", "dynamic"), inputs, strict=True))
     with warnings.catch_warnings():
         # In the vector form there is one key, whose weight of 1 is correct.
         warnings.filterwarnings("ignore", message="You are using a softmax over axis", category=UserWarning)
-        _, weights = layer(**tokens, return_attention=True)
+        if isinstance(model, CrossAttention):
+            tokens = inputs if isinstance(inputs, dict) else dict(zip(("static", "dynamic"), inputs, strict=True))
+            _, weights = model(**tokens, return_attention=True)
+        else:
+            tokens = model.token_inputs(inputs)
+            weights = model.attention(tokens)
+    if weights is None:
+        raise ValueError("a bilinear model attends by time: it needs static_time_s and dynamic_time_s, and token form")
     numbers: np.ndarray = ops.convert_to_numpy(weights).astype(np.float32)
     if tokens.get("static_mask") is not None:
         numbers = numbers * ops.convert_to_numpy(tokens["static_mask"])[:, None, :, None]
@@ -62,12 +68,11 @@ def plot_attention_map(
     """Draw the attention of one clip: a panel per head and one for their mean; rows are faces, columns are motion.
 
     Args:
-        weights: float [B, heads, Ts, Td] or, for one clip, [heads, Ts, Td]; in [0, 1], without padding.
-        clip: index of the clip in the batch.
-        static_time_s: [Ts], row labels in seconds; None numbers the rows.
-        dynamic_time_s: [Td], column labels in seconds; None numbers the columns.
-        title: heading of the figure.
-        save_path: if given, also write the figure to this file, in the format of its suffix.
+        weights: float [B, heads, Ts, Td] or, for one clip, [heads, Ts, Td]; in [0, 1], without padding. clip: index of
+        the clip in the batch. static_time_s: [Ts], row labels in seconds; None numbers the rows. dynamic_time_s: [Td],
+        column labels in seconds; None numbers the columns. title: heading of the figure. save_path: if given, also
+        write the figure to this file, in the format of its suffix, in a folder that is made if
+            needed.
 
     Returns:
         The figure. It belongs to no window and needs no display.
@@ -101,6 +106,7 @@ def plot_attention_map(
     figure.supylabel("face token" if static_time_s is None else "face at (s)")
     figure.colorbar(images[-1], ax=list(grid.ravel()), label="attention weight", aspect=30)
     if save_path is not None:
+        Path(save_path).parent.mkdir(parents=True, exist_ok=True)
         figure.savefig(save_path)
     return figure
 

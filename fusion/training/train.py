@@ -17,9 +17,11 @@ from fusion.clips.moments import Moments
 from fusion.clips.sources import ClipsInMemory, ClipSource, KeptClips, RowsOf, bytes_of, clips_of
 from fusion.clips.tokens import ClipTokens
 from fusion.errors import TrainingError
-from fusion.labels.split import split_by_subject
+from fusion.labels.split import folds_by_subject, split_by_subject
+from fusion.model.kinds import PersonalityModel
 from fusion.model.model import CompletePersonalityModel
 from fusion.settings import WITHOUT_EFFECT, TrainSettings
+from fusion.training.bilinear import fit_bilinear
 from fusion.training.loop import CHECKPOINT, EpochReport, LabelledSource, TrainingLoop, sd_ratio
 from fusion.training.losses import loss_of
 from fusion.training.step import Stepper
@@ -33,19 +35,37 @@ log = logging.getLogger(__name__)
 COLLAPSE_SD_RATIO = 0.2
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
+class OutOfFold:
+    """Scores of the training clips by models that have not seen their people.
+
+    Attributes:
+        scores: float64 [N, 5].
+        mean: float64 [N, 5], the mean label of the clips that such a model has learned from.
+        folds: int [N], the fold of each clip; clips of one fold were scored by the same model.
+    """
+
+    scores: np.ndarray
+    mean: np.ndarray
+    folds: np.ndarray
+
+
+@dataclass(frozen=True, slots=True, eq=False)
 class Trained:
     """A trained model, its losses by epoch, and JSON-compatible facts about its training.
 
     Attributes:
-        model: with the weights of the best epoch (of the last one, without validation).
+        model: a specified one has the weights of the best epoch (of the last one, without validation).
         history: "loss" and, with validation, "validation_loss": one number per epoch; "loss" is taken with dropout on.
+            Empty for a bilinear model.
         metadata: see `train`.
+        out_of_fold: for a bilinear model of at least two people; else None.
     """
 
-    model: CompletePersonalityModel
+    model: PersonalityModel
     history: dict[str, list[float]]
     metadata: dict[str, Any]
+    out_of_fold: OutOfFold | None = None
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -68,10 +88,11 @@ def train(
     *,
     folder: Path | None = None,
 ) -> Trained:
-    """Train the specified model with Adam, keeping the weights of the epoch with the lowest validation loss.
+    """Train a model: the bilinear one in closed form, or the specified one with Adam.
 
-    Sets the global seeds of Python, NumPy and Keras (`keras.utils.set_random_seed`); the same clips and settings on
-    the same machine give the same model, even if the training was interrupted and resumed from its checkpoint.
+    A specified model keeps the weights of the epoch with the lowest validation loss. Its training sets the global seeds
+    of Python, NumPy and Keras (`keras.utils.set_random_seed`); the same clips and settings on the same machine give the
+    same model, even if the training was interrupted and resumed from its checkpoint.
 
     Args:
         clips: N >= 2 clips with the same token dimensions: in memory, or a source that reads them again in every epoch.
@@ -83,14 +104,16 @@ def train(
             its own checkpoint there resumes from it.
 
     Returns:
-        The model, which computes in float32, its history, and metadata: "traits", "static_dim", "dynamic_dim",
-        "settings"; counts ("train_clips", "validation_clips", "train_subjects", "validation_subjects"), "epochs_run"
-        and "best_epoch" (from 1); "train_loss", "validation_loss" and "baseline_loss" (of always predicting the
-        training mean, on the validation clips), all measured by the chosen loss without dropout; "noise_sd" by trait
-        (of the residuals in training, including dropout's noise, for "nll"; None for other losses); "sd_ratio" by
-        trait (standard deviation of the predictions over that of the labels, on the validation clips; None if the
-        labels do not vary) and "warnings". Without validation clips "validation_loss" and "baseline_loss" are None and
-        sd_ratio is computed on the training clips.
+        The model, which computes in float32, its history, and metadata. Of both kinds: "traits", "static_dim",
+        "dynamic_dim", "settings", "train_clips", "train_subjects", "sd_ratio" by trait (standard deviation of the
+        scores over that of the labels; None if the labels do not vary) and "warnings".
+        Of a bilinear model, sd_ratio is that of the scores out of fold, and "parts" has the weight of each part of the
+        stack by trait.
+        Of a specified model, "validation_clips", "validation_subjects", "epochs_run" and "best_epoch" (from 1);
+        "train_loss", "validation_loss" and "baseline_loss" (of always predicting the training mean, on the validation
+        clips), all measured by the chosen loss without dropout; "noise_sd" by trait (of the residuals in training,
+        including dropout's noise, for "nll"; None for other losses); sd_ratio is that on the validation clips. Without
+        them "validation_loss" and "baseline_loss" are None and sd_ratio is computed on the training clips.
 
     Raises:
         TrainingError: there are fewer than two clips, a loss is no longer finite, a requested device does not exist, or
@@ -108,6 +131,8 @@ def train(
         raise ValueError(f"{len(clips)} clips need {len(clips)} subjects, got {len(subjects)}")
 
     source: ClipSource = ClipsInMemory(clips) if isinstance(clips, Sequence) else clips
+    if settings.kind == "bilinear":
+        return _train_bilinear(source, labels, subjects, settings)
     train_rows, validation_rows = split_by_subject(subjects, settings.validation_fraction, settings.seed)
     survey = _survey(RowsOf(source, train_rows), RowsOf(source, validation_rows), settings)
     keras.utils.set_random_seed(settings.seed)
@@ -140,6 +165,42 @@ def train(
         **_verdict(model, settings, training, validation, log_variance, labels[train_rows]),
     }
     return Trained(model, history, metadata)
+
+
+def _train_bilinear(
+    source: ClipSource, labels: np.ndarray, subjects: Sequence[str], settings: TrainSettings
+) -> Trained:
+    names, people = np.unique(np.asarray(subjects, str), return_inverse=True)
+    warnings = []
+    if len(names) < 2:
+        warnings.append(
+            "all clips show the same subject, so clips of that subject have chosen the penalties, and the model's "
+            "quality on other people is unknown"
+        )
+        people = np.arange(len(labels))
+    folds = folds_by_subject(people.astype(str).tolist(), settings.folds, settings.seed)
+    fitted = fit_bilinear(source, labels, people, folds, settings)
+    found = fitted.stack
+    ratios = sd_ratio(found.out_of_fold, labels)
+    warnings += _collapsed(ratios)
+    for warning in warnings:
+        log.warning("%s", warning)
+    metadata = {
+        "traits": list(TRAITS),
+        "static_dim": fitted.model.static_dim,
+        "dynamic_dim": fitted.model.dynamic_dim,
+        "settings": settings.model_dump(mode="json"),
+        "train_clips": len(labels),
+        "train_subjects": len(names),
+        "parts": {
+            part: dict(zip(TRAITS, weights.tolist(), strict=True))
+            for part, weights in zip(fitted.parts, found.weights, strict=True)
+        },
+        "sd_ratio": ratios,
+        "warnings": warnings,
+    }
+    out_of_fold = OutOfFold(found.out_of_fold, found.mean_out_of_fold, folds) if len(names) > 1 else None
+    return Trained(fitted.model, {}, metadata, out_of_fold)
 
 
 def _survey(train: ClipSource, validation: ClipSource, settings: TrainSettings) -> _Survey:
@@ -186,13 +247,6 @@ def _kept(trained: CompletePersonalityModel) -> CompletePersonalityModel:
     config = trained.get_config()
     del config["dtype"], config["name"]
     model: CompletePersonalityModel = CompletePersonalityModel.from_config(config)
-    attention = trained.cross_attention
-    model.set_statistics(
-        attention.static_standardisation.mean,
-        attention.static_standardisation.std,
-        attention.dynamic_standardisation.mean,
-        attention.dynamic_standardisation.std,
-    )
     model.set_weights(trained.get_weights())
     return model
 
@@ -240,13 +294,17 @@ def _warnings(settings: TrainSettings, validation: LabelledSource | None, ratios
             "all clips show the same subject, so there is no validation and no early stopping: "
             f"the model of the last of {settings.epochs} epochs is kept, and its quality on other people is unknown"
         )
+    return warnings + _collapsed(ratios)
+
+
+def _collapsed(ratios: dict[str, float | None]) -> list[str]:
     collapsed = [trait for trait, ratio in ratios.items() if ratio is not None and ratio < COLLAPSE_SD_RATIO]
-    if collapsed:
-        warnings.append(
-            f"predictions of {', '.join(collapsed)} hardly vary (under {COLLAPSE_SD_RATIO:.0%} of the labels' standard "
-            "deviation): the model predicts nearly the same for every clip"
-        )
-    return warnings
+    if not collapsed:
+        return []
+    return [
+        f"predictions of {', '.join(collapsed)} hardly vary (under {COLLAPSE_SD_RATIO:.0%} of the labels' standard "
+        "deviation): the model predicts nearly the same for every clip"
+    ]
 
 
 def _identity(labels: np.ndarray, subjects: Sequence[str], settings: TrainSettings) -> str:

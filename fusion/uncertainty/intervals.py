@@ -1,15 +1,18 @@
-"""The error of a score, and when not to use it: split-conformal intervals and an abstain flag.
+"""The error of a score, and when not to use it: conformal intervals and an abstain flag.
 
-Clips of one person are not exchangeable with those of another, so the units of calibration are people, not clips: each
-of K people held out from training weighs 1 / (K + 1), shared by this person's clips. The guarantee: for one clip drawn
-from a person whom neither training nor calibration saw, and who comes from the same population as the K, the interval
-of a trait contains the label with at least the stated probability, on average over the draws of the K people and of the
-new one. Nothing is guaranteed for a group of people separately, for all five traits at once, or for people of another
-population: `traitline evaluate --groups` measures the coverage in each group.
+Clips of one person are not exchangeable with those of another, so the units of calibration are people, not clips: one
+clip is drawn of each of K people whom the scoring model has not seen, and the width is the conformal quantile of these
+K errors, averaged over many draws. For one clip of one more person from the same population, the interval of a trait
+then contains the label with the stated probability, on average over the draws of the K people and of the new one. A
+single draw guarantees that; its average over draws is tested with drawn people, 9, 30 and 100. Nothing is said of a
+group of people separately, of all five traits at once, or of people of another population: `traitline evaluate
+--groups` measures the coverage in each group.
 
 Sources:
-    Lee, Barber and Willett 2023, "Distribution-free inference with hierarchical data" (HCP).
+    Dunn, Wasserman and Ramdas 2022, "Distribution-free prediction sets for two-layer hierarchical models", JASA 118
+    (repeated subsampling).
     Lei et al. 2018, "Distribution-free predictive inference for regression" (locally weighted residuals).
+    Vovk 2015, "Cross-conformal predictors" (scores out of fold).
 """
 
 from __future__ import annotations
@@ -22,13 +25,20 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import BaseModel
 
-from fusion.labels.split import split_by_subject
+from fusion.labels.split import folds_by_subject, split_by_subject
 from fusion.settings import UncertaintySettings
 
-# With at least this many held-out people, a third of them teach which clips are hard; otherwise all clips count alike.
+# With fewer people, intervals are equally wide for all clips: the guarantee is then exact, and what is hard is a guess.
 MIN_PEOPLE_FOR_DIFFICULTY = 60
+DIFFICULTY_FOLDS = 5
+CLIP_DRAWS = 100
+# Which clips are hard is learned as if this many people with equally hard clips had been seen before.
+PRIOR_PEOPLE = 20
 # The interval of a hard clip is at most this many times as wide as the average one; that of an easy clip, 1 over it.
 MAX_DIFFICULTY = 2.0
+
+
+Difficulty = tuple[tuple[float, ...], ...]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -52,7 +62,8 @@ class Calibration(BaseModel, frozen=True, extra="forbid"):
         blind_half_width: of the interval around `centre` that uses no video.
         centre: mean of the training labels.
         difficulty: [T][5] error by distance from the centre, missing face coverage, 1 / static tokens, 1 / dynamic
-            tokens, and constant, relative to the average error; if it was not learned, 0 except for a constant of 1.
+            tokens, and constant, relative to the average error.
+        adaptive: whether the widths follow the difficulty; otherwise only the decision to abstain does.
         subjects: number of people that the widths come from.
         clips: number of their clips.
     """
@@ -60,7 +71,8 @@ class Calibration(BaseModel, frozen=True, extra="forbid"):
     half_width: tuple[float, ...]
     blind_half_width: tuple[float, ...]
     centre: tuple[float, ...]
-    difficulty: tuple[tuple[float, ...], ...]
+    difficulty: Difficulty
+    adaptive: bool = True
     subjects: int
     clips: int
 
@@ -95,26 +107,38 @@ class Reliability(BaseModel, frozen=True, extra="forbid"):
 
 
 class Uncertainty(BaseModel, frozen=True, extra="forbid"):
-    """Stored with a model: the thresholds, and the calibration if there were enough people for one."""
+    """The part stored with a model: the thresholds, and the calibration if there were enough people for one.
+
+    Attributes:
+        settings: the thresholds.
+        calibration: of the intervals.
+        reliability: how well they hold.
+        useless: whether the model is no better than the mean of the labels on people whom it has not seen.
+    """
 
     settings: UncertaintySettings
     calibration: Calibration | None
     reliability: Reliability | None = None
+    useless: bool = False
 
     def judge(self, scores: np.ndarray, quality: ClipQuality) -> Judged:
-        """Return the intervals of scores [N, T], and reasons to abstain: face_coverage, few_tokens, wide_interval."""
+        """Return the intervals of scores [N, T], and the reasons to abstain.
+
+        These are face_coverage, few_tokens, wide_interval and, for all scores of a useless model, useless_model.
+        """
         low = high = None
         wide = np.zeros(len(scores), bool)
         if self.calibration is not None:
             half_width = half_widths(self.calibration, scores, quality)
             low, high = scores - half_width, scores + half_width
-            wide = (half_width / self.calibration.blind_half_width).mean(axis=1) > self.settings.max_width_ratio
+            wide = relative_widths(self.calibration, scores, quality) > self.settings.max_width_ratio
         few = quality.static_tokens < self.settings.min_static_tokens
         few |= quality.dynamic_tokens < self.settings.min_dynamic_tokens
         reasons = {
             "face_coverage": quality.face_coverage < self.settings.min_face_coverage,
             "few_tokens": few,
             "wide_interval": wide,
+            "useless_model": np.full(len(scores), self.useless),
         }
         abstain = [" ".join(name for name in reasons if reasons[name][row]) for row in range(len(scores))]
         return Judged(low, high, abstain)
@@ -152,55 +176,71 @@ def calibrate(
 ) -> Calibration:
     """Compute the width of intervals from clips of people whom the model has not seen.
 
+    Scores may come from several models, each of which has not seen the people it scored, as long as the one that the
+    intervals are for is made like them (cross-conformal prediction): it has learned from more people, so that its
+    errors are, if anything, smaller.
+
     Args:
-        scores: float [N, T] of the clips held out.
+        scores: float [N, T].
         labels: float [N, T].
         subjects: the person in each, at least `least_people` of them.
         quality: of the same clips.
         centre: float [T], mean of the training labels.
         confidence: share of labels that the intervals should contain, in (0, 1).
-        seed: of the draw of those people who teach which clips are hard.
+        seed: of the draws of clips, and of the folds in which difficulty is learned from other people.
 
     Raises:
         ValueError: there are too few people.
     """
     scores, labels = scores.astype(np.float64), labels.astype(np.float64)
-    difficulty = np.tile([0.0, 0, 0, 0, 1], (labels.shape[1], 1))
-    rows = np.arange(len(scores))
-    if len(set(subjects)) >= max(MIN_PEOPLE_FOR_DIFFICULTY, 2 * least_people(confidence)):
-        # From other people than the widths, which would otherwise be measured on the data of this fit.
-        rows, hard = split_by_subject(subjects, 1 / 3, seed)
-        difficulty = _learn_difficulty(scores[hard], labels[hard], quality.take(hard), centre)
-    people = [subjects[row] for row in rows.tolist()]
-    errors, blind = np.abs(scores - labels)[rows], np.abs(labels - centre)[rows]
-    relative = errors / _expected_errors(scores[rows], quality.take(rows), centre, difficulty)
+    errors, blind = np.abs(scores - labels), np.abs(labels - centre)
+    adaptive = len(set(subjects)) >= MIN_PEOPLE_FOR_DIFFICULTY
+    relative = errors
+    if adaptive:
+        relative = errors / _difficulty_of_others(errors, scores, subjects, quality, centre, seed)
     return Calibration(
-        half_width=tuple(_quantile(relative, people, confidence).tolist()),
-        blind_half_width=tuple(_quantile(blind, people, confidence).tolist()),
+        half_width=tuple(_quantile(relative, subjects, confidence, seed).tolist()),
+        blind_half_width=tuple(_quantile(blind, subjects, confidence, seed).tolist()),
         centre=tuple(np.asarray(centre, np.float64).tolist()),
-        difficulty=tuple(tuple(row) for row in difficulty.tolist()),
-        subjects=len(set(people)),
-        clips=len(rows),
+        difficulty=_learn_difficulty(errors, scores, subjects, quality, centre),
+        adaptive=adaptive,
+        subjects=len(set(subjects)),
+        clips=len(scores),
     )
 
 
 def half_widths(calibration: Calibration, scores: np.ndarray, quality: ClipQuality) -> npt.NDArray[np.float64]:
     """Return half the width of each interval: float64 [N, T], for scores [N, T]."""
-    difficulty, centre = np.array(calibration.difficulty), np.array(calibration.centre)
-    return np.array(calibration.half_width, np.float64) * _expected_errors(scores, quality, centre, difficulty)
+    half_width = np.broadcast_to(np.array(calibration.half_width, np.float64), scores.shape)
+    return half_width * _difficulty_by(calibration, scores, quality) if calibration.adaptive else half_width
 
 
-def _quantile(errors: npt.NDArray[np.float64], people: Sequence[str], confidence: float) -> npt.NDArray[np.float64]:
-    """Return the quantiles of errors [N, T]; the clips of a person weigh as much as one more, unseen person."""
-    names, person_of_clip, counts = np.unique(np.asarray(people, str), return_inverse=True, return_counts=True)
-    if len(names) < least_people(confidence):
+def relative_widths(calibration: Calibration, scores: np.ndarray, quality: ClipQuality) -> npt.NDArray[np.float64]:
+    """Return how wide intervals of the clips' difficulty are beside those without any video, mean over traits: [N]."""
+    ratio = np.array(calibration.half_width) / np.array(calibration.blind_half_width)
+    widths: npt.NDArray[np.float64] = (ratio * _difficulty_by(calibration, scores, quality)).mean(axis=1)
+    return widths
+
+
+def _quantile(
+    errors: npt.NDArray[np.float64], subjects: Sequence[str], confidence: float, seed: int
+) -> npt.NDArray[np.float64]:
+    """Return the conformal quantile [T] of errors [N, T] of one clip of each person, mean over draws of these clips."""
+    _, person, counts = np.unique(np.asarray(subjects, str), return_inverse=True, return_counts=True)
+    if len(counts) < least_people(confidence):
         raise ValueError(
             f"intervals of {confidence:.0%} need at least {least_people(confidence)} people to calibrate on, "
-            f"there are {len(names)}"
+            f"there are {len(counts)}"
         )
-    weights = np.append(1 / counts[person_of_clip], 1.0)
-    with_unseen = np.vstack([errors, np.full(errors.shape[1], np.inf)])
-    return np.asarray(np.quantile(with_unseen, confidence - 1e-9, axis=0, method="inverted_cdf", weights=weights))
+    by_person = errors[np.argsort(person, kind="stable")]
+    starts = np.cumsum(counts) - counts
+    rank = math.ceil(confidence * (len(counts) + 1) - 1e-9)
+    rng = np.random.default_rng(seed)
+    drawn = [by_person[starts + rng.integers(counts)] for _ in range(1 if counts.max() == 1 else CLIP_DRAWS)]
+    quantiles: npt.NDArray[np.float64] = np.mean(
+        [np.partition(one, rank - 1, axis=0)[rank - 1] for one in drawn], axis=0
+    )
+    return quantiles
 
 
 def _features(scores: np.ndarray, quality: ClipQuality, centre: np.ndarray) -> np.ndarray:
@@ -210,26 +250,45 @@ def _features(scores: np.ndarray, quality: ClipQuality, centre: np.ndarray) -> n
     return np.stack([np.column_stack([np.abs(scores[:, t] - centre[t]), alike, np.ones(len(scores))]) for t in traits])
 
 
-def _learn_difficulty(scores: np.ndarray, labels: np.ndarray, quality: ClipQuality, centre: np.ndarray) -> np.ndarray:
-    """Fit a ridge regression of relative errors on standardised features; return weights [T, 5] of the raw features."""
-    weights = []
-    for trait, features in enumerate(_features(scores, quality, centre)):
-        errors = np.abs(scores - labels)[:, trait]
-        inputs = features[:, :-1]
-        from sklearn.linear_model import Ridge  # takes a second to import
+def _difficulty_of_others(
+    errors: np.ndarray, scores: np.ndarray, subjects: Sequence[str], quality: ClipQuality, centre: np.ndarray, seed: int
+) -> np.ndarray:
+    """Return each clip's difficulty, [N, T], as learned from other people: its own would fit its error."""
+    found = np.empty(errors.shape)
+    folds = folds_by_subject(subjects, DIFFICULTY_FOLDS, seed)
+    for fold in range(folds.max() + 1):
+        out, rest = np.flatnonzero(folds == fold), np.flatnonzero(folds != fold)
+        others = [subjects[row] for row in rest.tolist()]
+        weights = _learn_difficulty(errors[rest], scores[rest], others, quality.take(rest), centre)
+        found[out] = _difficulty(weights, scores[out], quality.take(out), centre)
+    return found
 
+
+def _learn_difficulty(
+    errors: np.ndarray, scores: np.ndarray, subjects: Sequence[str], quality: ClipQuality, centre: np.ndarray
+) -> Difficulty:
+    """Fit a ridge regression of relative errors on standardised features; return the weights of the raw features."""
+    from sklearn.linear_model import Ridge  # takes a second to import
+
+    weights = []
+    penalty = PRIOR_PEOPLE * len(errors) / len(set(subjects))
+    for trait, features in enumerate(_features(scores, quality, centre)):
+        inputs, targets = features[:, :-1], errors[:, trait]
         mean, spread = inputs.mean(axis=0), inputs.std(axis=0)
         spread = np.where(spread > 1e-9, spread, np.inf)  # ignores constant features
-        # With a tenth of the number of clips as penalty, weak evidence leaves all clips alike.
-        fit = Ridge(alpha=0.1 * len(errors)).fit((inputs - mean) / spread, errors / max(errors.mean(), 1e-9))
+        fit = Ridge(alpha=penalty).fit((inputs - mean) / spread, targets / max(targets.mean(), 1e-9))
         slopes = fit.coef_ / spread
-        weights.append([*slopes, fit.intercept_ - slopes @ mean])
-    return np.array(weights)
+        weights.append((*slopes.tolist(), float(fit.intercept_ - slopes @ mean)))
+    return tuple(weights)
 
 
-def _expected_errors(
-    scores: np.ndarray, quality: ClipQuality, centre: np.ndarray, difficulty: np.ndarray
+def _difficulty_by(calibration: Calibration, scores: np.ndarray, quality: ClipQuality) -> npt.NDArray[np.float64]:
+    return _difficulty(calibration.difficulty, scores, quality, np.array(calibration.centre))
+
+
+def _difficulty(
+    weights: Difficulty, scores: np.ndarray, quality: ClipQuality, centre: np.ndarray
 ) -> npt.NDArray[np.float64]:
-    """Return each clip's expected error relative to the average one: float64 [N, T], within 1 / 2 and 2."""
-    expected: npt.NDArray[np.float64] = np.einsum("tnf,tf->nt", _features(scores, quality, centre), difficulty)
+    """Return each clip's expected error relative to the average one: float64 [N, T], within a factor of 2."""
+    expected: npt.NDArray[np.float64] = np.einsum("tnf,tf->nt", _features(scores, quality, centre), np.array(weights))
     return np.clip(expected, 1 / MAX_DIFFICULTY, MAX_DIFFICULTY)

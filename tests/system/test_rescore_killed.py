@@ -33,7 +33,8 @@ def start(folder: Path) -> subprocess.Popen:
 def test_nothing_is_lost_or_doubled(tmp_path):
     labels, _ = draw_store(tmp_path, people=PEOPLE, clips_each=CLIPS_EACH)
     config = load_config(
-        flags={"weights": "random", "store.path": tmp_path / "store", "labels": labels}, assignments=["train.epochs=1"]
+        flags={"weights": "random", "store.path": tmp_path / "store", "labels": labels},
+        assignments=["train.keep_useless=true"],
     )
     videos = known_videos(config.store.path, families_of(config))
     model = train.fn(config, videos)

@@ -43,11 +43,12 @@ class ExportFormat(StrEnum):
 def list_models(store: STORE = "store") -> None:
     """List all models of a store with their training data and validation loss."""
     with plain_command():
+        from flows.archive.model_quality import MEASURES, in_words
         from storage.models.serializer import ModelSerializer
 
         serializer = ModelSerializer(existing_store(store))
         table = Table("model", "aliases", "trained (UTC)", "labels", "weights")
-        for heading in ("clips", "validation loss", "constant mean"):
+        for heading in ("clips", *MEASURES.values()):
             table.add_column(heading, justify="right")
         for name in serializer.names():
             aliases = serializer.aliases(name)
@@ -56,10 +57,11 @@ def list_models(store: STORE = "store") -> None:
                 facts = serializer.metadata(name, version)
                 words = [alias for alias, target in aliases.items() if target == version]
                 words += ["latest"] if version == versions[-1] else []
-                losses = [_number(facts.get(loss)) for loss in ("validation_loss", "baseline_loss")]
+                unseen = facts.get("unseen") or {}
+                figures = [in_words(unseen[name]["mean"]) if name in unseen else "" for name in MEASURES]
                 clips = f"{facts.get('train_clips', 0) + facts.get('validation_clips', 0):,}"
                 texts = [str(facts.get(fact, "")) for fact in ("created_utc", "labels", "weights")]
-                table.add_row(f"{name}/{version}", ", ".join(words), *texts, clips, *losses)
+                table.add_row(f"{name}/{version}", ", ".join(words), *texts, clips, *figures)
         if not table.rows:
             raise UserError(f"there are no models in {store}; train one with `traitline train`")
         show_table(table)
@@ -70,15 +72,23 @@ def show(model: MODEL, store: STORE = "store") -> None:
     """Show a model's training data and performance, and what it must not be used for."""
     with plain_command():
         from flows.archive.model_card import INTENDED, limits
+        from flows.archive.model_quality import MEASURES, figures, gain_in_words
         from flows.archive.models import find_model
         from storage.models.serializer import ModelSerializer
 
         found = find_model(existing_store(store), model)
         facts = ModelSerializer(store).metadata(found.name, found.version)
+        unseen = facts.get("unseen")
         table = Table("fact", "value", title=str(found), title_justify="left")
-        for fact, value in _flat(facts):
+        for fact, value in _flat({fact: value for fact, value in facts.items() if fact != "unseen"}):
             table.add_row(fact, value)
         show_table(table)
+        if unseen is not None:
+            quality = Table("on people whom it has not seen", *MEASURES.values(), title_justify="left")
+            for row in figures(unseen):
+                quality.add_row(*row)
+            show_table(quality)
+            console.say(f"{gain_in_words(unseen).capitalize()}")
         words = Table("use", title_justify="left")
         words.add_row(f"For {INTENDED}.")
         for limit in limits(facts):

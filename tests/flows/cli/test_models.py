@@ -12,6 +12,7 @@ from flows.config.load import load_config
 from flows.session.errors import UserError
 from fusion import TRAITS
 from fusion.clips.tokens import ClipTokens, pad_batch
+from fusion.evaluation.unseen import measure_unseen
 from fusion.model.scoring import predict
 from fusion.settings import TrainSettings
 from fusion.training.train import train
@@ -39,7 +40,7 @@ def root(tmp_path_factory, clips):
     """A store with two versions of a model; tests must not add any."""
     store = tmp_path_factory.mktemp("models") / "store"
     labels = np.random.default_rng(1).random((6, 5)).astype(np.float32)
-    trained = train(clips, labels, list("aabbcc"), TrainSettings(epochs=1))
+    trained = train(clips, labels, list("aabbcc"), TrainSettings(kind="specified", epochs=1))
     facts = {
         "recipe": "r",
         "static_key": "5" * 16,
@@ -49,6 +50,7 @@ def root(tmp_path_factory, clips):
         "labels_sha256": "1" * 64,
         "subjects_known": True,
         "neuroticism_inverted": False,
+        "unseen": measure_unseen(labels[::-1], labels, list("aabbcc"), mean=np.full_like(labels, 0.5)),
     }
     for _ in range(2):
         ModelSerializer(store).save(trained.model, "traits", {**trained.metadata, **facts}, trained.history)
@@ -63,8 +65,8 @@ def test_list_shows_every_version_with_its_names_and_measures(root, traitline):
     assert len(rows) == 2
     assert "production" in rows[0]
     assert "latest" in rows[1]
-    loss = ModelSerializer(root).metadata("traits", "1")["validation_loss"]
-    assert all("people.csv" in row and "random" in row and f"{loss:.4g}" in row for row in rows)
+    found = ModelSerializer(root).metadata("traits", "1")["unseen"]["ccc"]["mean"]["value"]
+    assert all("people.csv" in row and "random" in row and f"{found:.3f}" in row for row in rows)
 
 
 @pytest.mark.parametrize("name", ["traits", "traits/1", "traits/latest", "traits/production"])
@@ -72,7 +74,8 @@ def test_show_says_what_it_is_and_what_it_must_not_be_used_for(root, traitline, 
     ModelSerializer(root).set_alias("traits", "production", "1")
     result = traitline("models", "show", name, "--store", root)
     assert result.returncode == 0, result.stderr
-    for words in ("labels_sha256", "1" * 64, "libraries.keras", "program.version", "validation_loss", "employment"):
+    known = ("labels_sha256", "1" * 64, "libraries.keras", "program.version", "validation_loss")
+    for words in (*known, "employment", "1-MAE"):
         assert words in result.stdout
     assert "RANDOM" in result.stdout
     assert f"traits/{1 if name.endswith(('1', 'production')) else 2}" in result.stdout

@@ -22,6 +22,7 @@ from flows.session.errors import UserError
 from storage.models.serializer import ModelSerializer
 from storage.tables.scores import ScoreStore
 
+SPECIFIED = ("train.kind=specified", "train.epochs=2", "train.keep_useless=true")
 EMPTY = {"TRAITLINE_ASSETS": "/nowhere", "XDG_CACHE_HOME": "/nowhere"}
 
 
@@ -32,7 +33,10 @@ def archive(tmp_path_factory):
     labels, _ = draw_store(folder, people=20, clips_each=3)
     flags = {"weights": "random", "store.path": folder / "store", "labels": labels}
     for seed in (0, 1):
-        config = load_config(flags=flags, assignments=["train.epochs=2", f"train.seed={seed}"])
+        config = load_config(
+            flags=flags,
+            assignments=[*SPECIFIED, f"train.seed={seed}"],
+        )
         videos = known_videos(config.store.path, families_of(config))
         model = train.fn(config, videos)
         if seed == 0:

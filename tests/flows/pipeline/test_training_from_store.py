@@ -35,7 +35,7 @@ def stored(tmp_path) -> tuple[RunConfig, Families, list[str]]:
         rows.writerow(["video_id", "subject", *TRAITS])
         rows.writerows([name, name, *rng.uniform(0.3, 0.7, 5).round(4)] for name in names)
     flags = {"weights": "random", "store.path": tmp_path / "store", "labels": tmp_path / "labels.csv"}
-    config = load_config(flags=flags, assignments=["train.epochs=2"])
+    config = load_config(flags=flags, assignments=["train.kind=specified", "train.epochs=2", "train.keep_useless=true"])
     families = families_of(config)
     store = FeatureStore(config.store.path)
     for family, tokens in ((families.static, 16), (families.dynamic, 6)):
@@ -100,7 +100,7 @@ def peak_mb(config: RunConfig, families: Families, names: list[str], settings: T
 
 def test_more_clips_than_memory_allows_are_never_all_in_memory(stored):
     config, families, names = stored
-    settings = TrainSettings(epochs=1, batch_size=8)
+    settings = TrainSettings(kind="specified", epochs=1, batch_size=8)
     train(
         StoredClips(config.store.path, families, names[:8]), np.full((8, 5), 0.5), names[:8], settings
     )  # what is loaded once

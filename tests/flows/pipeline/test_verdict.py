@@ -2,14 +2,30 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 
-from flows.pipeline.train import _verdict
+from flows.archive.model_quality import doubts, verdict
+from fusion.evaluation.unseen import measure_unseen
+
+PEOPLE = [f"p{clip // 2}" for clip in range(80)]
 
 
-@pytest.mark.parametrize(
-    ("known", "words"), [(True, "5 clips of unseen people"), (False, "5 clips held out from training")]
-)
+def measured(gain: float, people: int = 40) -> dict:
+    """Scores that are the labels with noise, or only noise."""
+    rng = np.random.default_rng(0)
+    labels = rng.normal(0.5, 0.15, (2 * people, 5))
+    scores = 0.5 + gain * (labels - 0.5) + 0.05 * rng.normal(size=labels.shape)
+    return measure_unseen(scores, labels, PEOPLE[: 2 * people], mean=np.full_like(labels, 0.5))
+
+
+@pytest.mark.parametrize(("known", "words"), [(True, "80 clips of unseen people"), (False, "80 clips not trained on")])
 def test_people_are_called_unseen_only_if_the_labels_say_who_is_in_a_clip(known, words):
-    facts = {"validation_loss": 0.02, "baseline_loss": 0.03, "validation_clips": 5, "subjects_known": known}
-    assert f"on {words} (" in _verdict({**facts, "settings": {"loss": "mse"}})
+    assert verdict(measured(0.5), known).endswith(words)
+
+
+def test_a_model_is_doubted_unless_people_show_that_it_beats_the_mean():
+    assert doubts(measured(0.5)) == []
+    assert "no better than" in doubts(measured(0.0))[0]
+    assert "too few people" in doubts(measured(0.0, people=10))[0]
+    assert doubts(measured(0.5, people=10)) == []

@@ -13,7 +13,10 @@ import pytest
 
 from fusion import TRAITS, CompletePersonalityModel
 from fusion.clips.tokens import ClipTokens, pad_batch
+from fusion.model.bilinear import BilinearPersonalityModel
 from fusion.model.export import export_onnx, export_savedmodel
+from fusion.model.kinds import PersonalityModel
+from fusion.model.kinds import PersonalityModel
 from fusion.model.scoring import predict
 
 # Tokens of each clip of a batch, static and dynamic.
@@ -36,17 +39,27 @@ for form in forms:
     assert not {"fusion", "storage", "flows", "extractors"} & set(sys.modules), "it was loaded with our code"
     np.savez(form + ".npz", **found)
 """
-FORMS = ("sequence", "vector")
+FORMS = ("sequence", "vector", "bilinear")
 
 
 @pytest.fixture(scope="module", params=FORMS)
-def model(request) -> CompletePersonalityModel:
-    return drawn_model(request.param)
+def form(request) -> str:
+    return request.param
 
 
-def drawn_model(form: str) -> CompletePersonalityModel:
+@pytest.fixture(scope="module")
+def model(form) -> PersonalityModel:
+    return drawn_model(form)
+
+
+def drawn_model(form: str) -> PersonalityModel:
     """As a trained one: statistics far from 0 and 1, and a batch norm that has moved."""
     keras.utils.set_random_seed(1)
+    if form == "bilinear":
+        linear = BilinearPersonalityModel(20, 10, 4, 3, moment_s=20.0)
+        drawn = np.random.default_rng(1)
+        linear.set_weights([drawn.normal(0, 0.1, weight.shape) for weight in linear.weights])
+        return linear
     model = CompletePersonalityModel(20, 10, fusion_dim=16, hidden_dim=8, form=form)
     rng = np.random.default_rng(1)
     model.set_statistics(rng.normal(size=20), rng.uniform(0.1, 9, 20), rng.normal(size=10), rng.uniform(0.1, 9, 10))
@@ -73,7 +86,7 @@ def clips() -> list[list[ClipTokens]]:
     ]
 
 
-def inputs_of(model: CompletePersonalityModel, clips: list[ClipTokens]) -> dict[str, np.ndarray]:
+def inputs_of(model: PersonalityModel, clips: list[ClipTokens]) -> dict[str, np.ndarray]:
     """A padded batch as any program would make it, with rubbish in the padding."""
     batch = pad_batch(clips)
     for kind in ("static", "dynamic"):
@@ -96,8 +109,8 @@ def scored_alone(clips, tmp_path_factory) -> Path:
     return folder
 
 
-def test_savedmodel_gives_our_scores_in_tensorflow_alone(scored_alone, model, clips):
-    found = np.load(scored_alone / f"{model.form}.npz")
+def test_savedmodel_gives_our_scores_in_tensorflow_alone(scored_alone, form, model, clips):
+    found = np.load(scored_alone / f"{form}.npz")
     compare("SavedModel", model, [(batch, found[str(number)]) for number, batch in enumerate(clips)])
 
 
@@ -114,7 +127,7 @@ def test_onnx_gives_our_scores_in_onnx_runtime(tmp_path, model, clips, capfd):
     compare("ONNX", model, [(batch, session.run(["traits"], inputs_of(model, batch))[0]) for batch in clips])
 
 
-def compare(name: str, model: CompletePersonalityModel, results: list[tuple[list[ClipTokens], np.ndarray]]) -> None:
+def compare(name: str, model: PersonalityModel, results: list[tuple[list[ClipTokens], np.ndarray]]) -> None:
     worst = spread = 0.0
     for clips, found in results:
         ours = predict(model, clips)

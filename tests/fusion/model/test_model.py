@@ -177,6 +177,13 @@ def test_a_saved_model_loads_with_identical_scores_statistics_and_form(tmp_path)
         assert np.array_equal(loaded(inputs).numpy(), model(inputs).numpy())
 
 
+def test_a_copy_from_config_and_weights_has_the_statistics():
+    model = small_model()
+    copy = CompletePersonalityModel.from_config(model.get_config())
+    copy.set_weights(model.get_weights())
+    assert np.array_equal(copy(tokens()).numpy(), model(tokens()).numpy())
+
+
 def test_saved_weights_carry_the_standardisation(tmp_path):
     model, other = small_model(), small_model(seed=5)
     model.save_weights(tmp_path / "model.weights.h5")
@@ -195,7 +202,7 @@ def test_new_statistics_reach_functions_that_were_compiled_before():
 @pytest.mark.parametrize(
     ("layer_class", "arguments"),
     [
-        (Standardisation, {"dim": 7}),
+        (Standardisation, {"dim": 7, "standardised": True}),
         (CrossAttention, {"static_dim": 10, "dynamic_dim": 6, "fusion_dim": 8, "num_heads": 3}),
         (FeatureFusionModule, {"fusion_dim": 10, "dropout_rate": 0.1}),
         (PersonalityPredictionHead, {"hidden_dim": 9}),

@@ -33,12 +33,12 @@ class Size:
 
 
 # "under 0.2" needs 8 motion tokens: their mean alone has an R2 of 1/8, of 4 it has 1/4
-FULL = Size(20_000, 4000, {}, TrainSettings(epochs=6, validation_fraction=0.1))
+FULL = Size(20_000, 4000, {}, TrainSettings(kind="specified", epochs=6, validation_fraction=0.1))
 QUICK = Size(
     3000,
     1000,
     {"static_tokens": 4, "dynamic_tokens": 4, "dim": 4},
-    TrainSettings(epochs=6, validation_fraction=0.1, batch_size=32, learning_rate=3e-3),
+    TrainSettings(kind="specified", epochs=6, validation_fraction=0.1, batch_size=32, learning_rate=3e-3),
 )
 
 
@@ -130,7 +130,9 @@ def test_attention_finds_the_planted_moment_and_baselines_cannot():
 def test_the_token_form_learns_the_interaction_whatever_the_seed(seed):
     known, unseen = draw(FULL, seed)
     settings = FULL.settings.model_copy(update={"seed": seed})
-    start = train(known.clips[:200], known.labels[:200], known.subjects[:200], TrainSettings(epochs=1)).model
+    start = train(
+        known.clips[:200], known.labels[:200], known.subjects[:200], TrainSettings(kind="specified", epochs=1)
+    ).model
     model = train(known.clips, known.labels, known.subjects, settings).model
     found = r2(predict(model, unseen.clips), unseen.labels)
     baselines = pooled_baselines(known, unseen)

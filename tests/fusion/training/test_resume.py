@@ -20,7 +20,9 @@ from fusion.settings import TrainSettings
 from fusion.training.loop import CHECKPOINT
 from fusion.training.train import train
 
-SETTINGS = TrainSettings(epochs=4, batch_size=8, checkpoint_s=0, loss="nll", schedule="plateau", plateau_epochs=1)
+SETTINGS = TrainSettings(
+    kind="specified", epochs=4, batch_size=8, checkpoint_s=0, loss="nll", schedule="plateau", plateau_epochs=1
+)
 
 # A process of its own, because only a process can be killed. Says each epoch's losses and, at the end, the scores.
 CHILD = """
@@ -45,7 +47,7 @@ class Slow(ClipsInMemory):
         return super().read(rows)
 
 data = planted_clips(60, seed=0, static_tokens=4, dynamic_tokens=2, dim=4)
-settings = TrainSettings(**settings, devices=devices)
+settings = TrainSettings(kind="specified", **settings, devices=devices)
 if pause_s:  # more than fits, so that clips are read one by one
     data.clips[:] = [type(c)(c.video_id, c.static.repeat(1300, 1), c.static_time_s, c.dynamic, c.dynamic_time_s)
                      for c in data.clips]
@@ -118,7 +120,7 @@ class BrokenOffError(Exception):
 
 @pytest.mark.parametrize("loss", [pytest.param("mse", marks=pytest.mark.slow), "nll"])  # nll has all that mse has
 def test_a_training_that_was_broken_off_ends_as_an_undisturbed_one(tmp_path, loss):
-    settings = TrainSettings(epochs=3, batch_size=4, loss=loss)
+    settings = TrainSettings(kind="specified", epochs=3, batch_size=4, loss=loss)
     seen = []
 
     def stop(report):
@@ -138,23 +140,23 @@ def test_a_training_that_was_broken_off_ends_as_an_undisturbed_one(tmp_path, los
 
 def test_more_devices_than_there_are_are_refused():
     with pytest.raises(TrainingError, match=r"train\.devices.*\b9\b.*\b1\b"):
-        train(*small(), TrainSettings(devices=9))
+        train(*small(), TrainSettings(kind="specified", devices=9))
 
 
 @pytest.fixture(scope="module")
 def logged(tmp_path_factory):
     """A training and the folder with its checkpoint and logs."""
     folder = tmp_path_factory.mktemp("training")
-    return train(*small(), TrainSettings(epochs=3), folder=folder), folder
+    return train(*small(), TrainSettings(kind="specified", epochs=3), folder=folder), folder
 
 
 def test_the_checkpoint_of_another_training_is_refused(logged, tmp_path):
     shutil.copy(logged[1] / CHECKPOINT, tmp_path)
     with pytest.raises(TrainingError, match=CHECKPOINT):
-        train(*small(), TrainSettings(epochs=3, seed=1), folder=tmp_path)
+        train(*small(), TrainSettings(kind="specified", epochs=3, seed=1), folder=tmp_path)
     (tmp_path / CHECKPOINT).write_bytes(b"PK no more")
     with pytest.raises(TrainingError, match=CHECKPOINT):
-        train(*small(), TrainSettings(epochs=3), folder=tmp_path)
+        train(*small(), TrainSettings(kind="specified", epochs=3), folder=tmp_path)
 
 
 def test_logs_hold_every_measure_by_epoch(logged):
@@ -171,7 +173,7 @@ def test_logs_hold_every_measure_by_epoch(logged):
 
 def test_steps_in_bfloat16_learn_and_leave_a_float32_model():
     data, unseen = (planted_clips(200, seed=seed, static_tokens=2, dynamic_tokens=1, dim=4) for seed in (0, 1))
-    settings = TrainSettings(precision="bfloat16", epochs=25, batch_size=16, loss="ccc")
+    settings = TrainSettings(kind="specified", precision="bfloat16", epochs=25, batch_size=16, loss="ccc")
     trained = train(data.clips, data.labels, data.subjects, settings)
     scores = predict(trained.model, unseen.clips)
     assert trained.model.dtype_policy.name == "float32"
@@ -184,7 +186,9 @@ def test_the_likelihood_finds_how_noisy_each_trait_is():
     data = planted_clips(1000, seed=0, static_tokens=2, dynamic_tokens=1, dim=4)
     noise_sd = np.array([0.05, 0.1, 0.2, 0.1, 0.3])
     noise = np.random.default_rng(0).normal(size=data.labels.shape) * noise_sd
-    trained = train(data.clips, data.labels + noise, data.subjects, TrainSettings(epochs=12, loss="nll"))
+    trained = train(
+        data.clips, data.labels + noise, data.subjects, TrainSettings(kind="specified", epochs=12, loss="nll")
+    )
     found = np.array(list(trained.metadata["noise_sd"].values()))
     assert found / np.hypot(noise_sd, 0.04) == pytest.approx(1, abs=0.25)  # dropout's noise is in it
     assert trained.metadata["validation_loss"] < trained.metadata["baseline_loss"]

@@ -45,7 +45,8 @@ def planted(count, *, seed=0, skill=1.0):
 
 
 FIELDS = ("static", "static_time_s", "dynamic", "dynamic_time_s")
-SHORT = TrainSettings(epochs=25, patience=25)
+SPECIFIED = TrainSettings(kind="specified")
+SHORT = SPECIFIED.model_copy(update={"epochs": 25, "patience": 25})
 
 
 @pytest.mark.parametrize(("form", "loss"), [("sequence", "mse"), ("vector", "mae")])
@@ -62,13 +63,13 @@ def test_planted_traits_are_learned_on_people_never_seen(form, loss):
 def test_a_model_that_says_the_same_of_everybody_raises_the_alarm(caplog):
     clips, labels, subjects = planted(20)
     alike = [ClipTokens(clip.video_id, *(getattr(clips[0], name) for name in FIELDS)) for clip in clips]
-    facts = train(alike, labels, subjects, TrainSettings(epochs=2)).metadata
+    facts = train(alike, labels, subjects, TrainSettings(kind="specified", epochs=2)).metadata
     assert max(facts["sd_ratio"].values()) < 1e-3
     assert facts["warnings"] == [record.getMessage() for record in caplog.records]
     assert ", ".join(TRAITS) in facts["warnings"][0]
 
 
-STOPPED = TrainSettings(epochs=40, patience=3)
+STOPPED = TrainSettings(kind="specified", epochs=40, patience=3)
 
 
 @pytest.fixture(scope="module")
@@ -123,7 +124,7 @@ def test_a_trained_model_survives_saving_exactly(stopped, tmp_path):
 
 def test_one_subject_trains_without_validation_and_says_so():
     clips, labels, _ = planted(6)
-    trained = train(clips, labels, ["one"] * 6, TrainSettings(epochs=2))
+    trained = train(clips, labels, ["one"] * 6, TrainSettings(kind="specified", epochs=2))
     assert "same subject" in trained.metadata["warnings"][0]
     assert trained.metadata["validation_clips"] == 0
     assert trained.metadata["validation_loss"] is None
@@ -134,7 +135,7 @@ def test_one_subject_trains_without_validation_and_says_so():
 
 def test_two_clips_of_two_people_are_enough_to_run():
     clips, labels, _ = planted(2)
-    trained = train(clips, labels, ["one", "two"], TrainSettings(epochs=2))
+    trained = train(clips, labels, ["one", "two"], TrainSettings(kind="specified", epochs=2))
     assert trained.metadata["train_clips"] == trained.metadata["validation_clips"] == 1
     assert np.isfinite(predict(trained.model, clips)).all()
 
@@ -153,7 +154,7 @@ def test_labels_that_do_not_fit_the_clips_are_refused():
 
 def test_a_step_size_that_explodes_is_reported():
     with pytest.raises(TrainingError, match=r"learning_rate.*1e\+30"):
-        train(*planted(20), TrainSettings(epochs=20, learning_rate=1e30))
+        train(*planted(20), TrainSettings(kind="specified", epochs=20, learning_rate=1e30))
 
 
 def test_settings_refuse_what_makes_no_sense():
@@ -179,7 +180,7 @@ def full_size():
             )
         )
     labels = np.clip(rng.normal(0.55, 0.15, size=(40, 5)), 0, 1)
-    model = train(clips, labels, [clip.video_id for clip in clips], TrainSettings(epochs=4)).model
+    model = train(clips, labels, [clip.video_id for clip in clips], TrainSettings(kind="specified", epochs=4)).model
     return model, clips, np.concatenate([predict(model, [clip]) for clip in clips])
 
 

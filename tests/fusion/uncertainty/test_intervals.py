@@ -148,3 +148,44 @@ def test_why_to_abstain_is_told_by_face_tokens_and_width():
 def test_what_is_stored_with_a_model_comes_back_as_it_was():
     uncertainty = calibrated(*people_with_clips(np.random.default_rng(0), 100))
     assert Uncertainty.model_validate(json.loads(json.dumps(uncertainty.model_dump(mode="json")))) == uncertainty
+
+
+@pytest.mark.parametrize(("people", "times"), [(9, 200), (30, 100), (100, 40)])
+def test_coverage_of_one_clip_of_one_more_person_is_88_to_92_percent(people, times):
+    rng = np.random.default_rng(people)
+    inside = []
+    for _ in range(times):
+        own = people_with_clips(rng, people + 60)
+        new = np.array([int(name[1:]) >= people for name in own[2]])
+        first = np.flatnonzero(new & ~np.array([False, *(np.array(own[2][1:]) == np.array(own[2][:-1]))]))
+        known, asked = (
+            (own[0][rows], own[1][rows], [own[2][row] for row in rows], own[3].take(rows))
+            for rows in (np.flatnonzero(~new), first)
+        )
+        judged = calibrated(*known).judge(asked[0], asked[3])
+        inside.append(((judged.low <= asked[1]) & (asked[1] <= judged.high)).mean())
+    print(f"\n{people} people: {np.mean(inside):.4f}")
+    assert 0.88 < np.mean(inside) < 0.92
+
+
+def test_hosts_with_most_of_the_clips_can_be_calibrated_on_whatever_the_seed():
+    rng = np.random.default_rng(0)
+    subjects = [f"host{clip // 150}" for clip in range(750)] + [f"guest{clip}" for clip in range(80)]
+    labels = rng.uniform(0.2, 0.8, (len(subjects), 5))
+    quality = ClipQuality(rng.uniform(0.4, 1, 830), rng.integers(6, 17, 830), rng.integers(1, 7, 830))
+    for seed in range(20):
+        found = calibrate(labels, labels, subjects, quality, centre=CENTRE, confidence=0.9, seed=seed)
+        assert found.subjects == 85
+
+
+def test_few_people_do_not_make_abstention_a_matter_of_all_or_none():
+    """Errors as large as without the video, but for clips of which more is seen."""
+    rng = np.random.default_rng(0)
+    labels = rng.normal(0.5, 0.1, (120, 5))
+    coverage = rng.uniform(0.5, 1, 120)
+    quality = ClipQuality(coverage, np.full(120, 16), np.full(120, 6))
+    scores = labels + rng.normal(size=labels.shape) * (0.16 * (1.4 - coverage))[:, None]
+    uncertainty = calibrated(scores, labels, [f"p{clip // 3}" for clip in range(120)], quality)
+    wide = np.array([reason == "wide_interval" for reason in uncertainty.judge(scores, quality).abstain])
+    assert 0.1 < wide.mean() < 0.9
+    assert coverage[wide].mean() < coverage[~wide].mean() - 0.1

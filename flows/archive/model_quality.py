@@ -1,0 +1,50 @@
+"""What the quality of a model on unseen people is called in sentences and tables."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from flows.session.console import counted
+
+MEASURES = {"one_minus_mae": "1-MAE", "r2": "R2", "ccc": "CCC"}
+
+
+def verdict(unseen: Mapping[str, Any] | None, subjects_known: bool) -> str:
+    """Return the quality of a model in one line."""
+    if unseen is None:
+        return "without a measure of its quality on people whom it has not seen"
+    which = "of unseen people" if subjects_known else "not trained on"
+    figures = ", ".join(f"{title} {in_words(unseen[name]['mean'])}" for name, title in MEASURES.items())
+    return f"{figures} on {counted(unseen['clips'], 'clip')} {which}"
+
+
+def in_words(cell: Mapping[str, float | None]) -> str:
+    """Return a value and its interval, as in "0.412 (0.380 to 0.440)"; "-" if it is not defined."""
+    value, low, high = (cell[name] for name in ("value", "low", "high"))
+    if value is None:
+        return "-"
+    return f"{value:.3f}" if low is None or high is None else f"{value:.3f} ({low:.3f} to {high:.3f})"
+
+
+def gain_in_words(unseen: Mapping[str, Any]) -> str:
+    """Return how much of the mean's squared error the scores save."""
+    saved, people = in_words(unseen["gain"]), counted(unseen["people"], "person", "people")
+    return f"on {people} whom it has not seen, it saves {saved} of the mean's squared error"
+
+
+def doubts(unseen: Mapping[str, Any] | None) -> list[str]:
+    """Return a sentence, without its end, if a model is not known to be better than the mean of the labels."""
+    if unseen is None or unseen["better_than_mean"]:
+        return []
+    if unseen["better_than_mean"] is None:
+        return [
+            f"too few people to know whether the model is better than always saying the mean: {gain_in_words(unseen)}"
+        ]
+    return [f"the model is no better than always saying the mean of the labels: {gain_in_words(unseen)}"]
+
+
+def figures(unseen: Mapping[str, Any]) -> Sequence[Sequence[str]]:
+    """Return rows of trait, 1-MAE, R2 and CCC, with the mean of the traits first."""
+    names = ["mean", *(name for name in unseen["r2"] if name != "mean")]
+    return [[name, *(in_words(unseen[measure][name]) for measure in MEASURES)] for name in names]
