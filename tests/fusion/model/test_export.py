@@ -16,7 +16,6 @@ from fusion.clips.tokens import ClipTokens, pad_batch
 from fusion.model.bilinear import BilinearPersonalityModel
 from fusion.model.export import export_onnx, export_savedmodel
 from fusion.model.kinds import PersonalityModel
-from fusion.model.kinds import PersonalityModel
 from fusion.model.scoring import predict
 
 # Tokens of each clip of a batch, static and dynamic.
