@@ -151,10 +151,8 @@ def _ridge(
 
 def _principal(inputs: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Return squared singular values [r], right vectors [D, r] and left vectors [N, r] of centred inputs [N, D]."""
-    from scipy.linalg import eigh
-
     wide = inputs.shape[1] > len(inputs)
-    values, vectors = eigh(inputs @ inputs.T if wide else inputs.T @ inputs)
+    values, vectors = np.linalg.eigh(inputs @ inputs.T if wide else inputs.T @ inputs)
     real = values > ROUNDING * max(values[-1], 1e-12)
     values, vectors = values[real].astype(np.float64), vectors[:, real].astype(np.float64)
     other = (inputs.T if wide else inputs) @ vectors / np.sqrt(values)
