@@ -193,10 +193,10 @@ def _recipe(config: RunConfig, families: Families, videos: Sequence[tuple[str, s
 
 def _protocols(config: RunConfig, clips: LabelledClips) -> dict[str, list[Partition]]:
     official = official_split(clips.parts)
-    folds: list[Partition] = [
-        subject_folds(clips.subjects, config.evaluate.folds, seed) for seed in range(config.evaluate.seeds)
-    ]
-    return ({"official": [[official]]} if official is not None else {}) | {"subject_folds": folds}
+    protocols: dict[str, list[Partition]] = {} if official is None else {"official": [[official]]}
+    seeds = range(config.evaluate.seeds)
+    protocols["subject_folds"] = [subject_folds(clips.subjects, config.evaluate.folds, seed) for seed in seeds]
+    return protocols
 
 
 @contextmanager
