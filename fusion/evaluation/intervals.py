@@ -85,7 +85,7 @@ def standard_error(by_seed: np.ndarray, without: np.ndarray, *, test_share: floa
     On one split (`test_share` 0), the trained predictors are given, up to their seeds, and the people vary. In repeated
     cross-validation, people of one fold are also in the training part of all others, and the repetitions share all
     people. The corrected resampled variance accounts for that: without it, a difference between two equally good
-    methods is found significant at 5 % in 8 to 13 % of data sets of up to 30 people.
+    methods is found significant at 5 % in 7 to 14 % of drawn data sets of up to 30 people.
 
     Args:
         by_seed: float [R, ...], the statistic in each repetition.
