@@ -25,6 +25,7 @@ from prefect_machine import PrefectServer, postgresql
 from small_disk import SmallDisk
 
 from extractors.assets import catalog
+from extractors.faces.settings import FaceModels
 
 if TYPE_CHECKING:
     from report_store import ReportStore
@@ -73,6 +74,23 @@ def corpus() -> Path:
 def face_model() -> Path:
     """MediaPipe's face detection model, fetched once into the user's cache where it is not there yet."""
     return catalog.resolve("face_detector") / "face_detection_short_range.tflite"
+
+
+@pytest.fixture(scope="session")
+def face_models(face_model, face_recognizer) -> FaceModels:
+    """The files of all networks that find, check and recognise faces, fetched like `face_model`."""
+    return FaceModels(
+        face_model,
+        catalog.resolve("face_detector_full_range") / "face_detection_full_range.tflite",
+        catalog.resolve("yunet") / "face_detection_yunet_2023mar_int8bq.onnx",
+        face_recognizer,
+    )
+
+
+@pytest.fixture(scope="session")
+def face_recognizer() -> Path:
+    """SFace, fetched once into the user's cache where it is not there yet."""
+    return catalog.resolve("face_recognizer") / "face_recognition_sface_2021dec_int8bq.onnx"
 
 
 @pytest.fixture
@@ -234,7 +252,9 @@ def prefect_server(tmp_path_factory) -> Iterator[PrefectServer]:
 
 
 @pytest.fixture(scope="session")
-def traitline(tmp_path_factory, prepared_prefect_home) -> Iterator[Callable[..., subprocess.CompletedProcess[str]]]:
+def traitline(
+    tmp_path_factory, prepared_prefect_home, face_models
+) -> Iterator[Callable[..., subprocess.CompletedProcess[str]]]:
     """Run `traitline ARGUMENTS` from an empty folder or the given one, with a Prefect home of the test session's.
 
     The command is forked from a process that has imported all libraries, unless it is to import them itself (`afresh`)

@@ -1,8 +1,12 @@
-"""Square crops of the face for the two networks: grey runs for optical flow, single colour pictures for ResNet-50."""
+"""Square crops of the face for the two networks.
+
+Grey runs for optical flow are cut by one box each, so that only the face moves; a single colour picture for ResNet-50
+is level and follows its own frame.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,6 +15,7 @@ import numpy as np
 
 from extractors.errors import VideoError
 from extractors.faces.boxes import cut_square, overlaps, resized
+from extractors.faces.levelling import View, cut_view, view_of
 from extractors.faces.persons import SAME_PERSON_OVERLAP
 from extractors.faces.settings import CropSettings
 from extractors.faces.track import FaceTrack
@@ -18,6 +23,8 @@ from extractors.networks import SIDE_PX
 from extractors.video.grid import grid_frames
 from extractors.video.limits import DEFAULT_LIMITS, Limits
 
+# Detector's scores that differ by less say nothing about which picture is better.
+NEARLY = 0.03
 # The window's box covers this share of its face boxes on each side; a few wild boxes must not widen it.
 COVERED = (2.0, 98.0)
 
@@ -46,16 +53,26 @@ class Window:
 
 @dataclass(frozen=True)
 class CropWindow:
-    """The crops of one window.
-
-    Args:
-        grey: uint8 [fields + 1, size, size].
-        static: (grid frame, uint8 RGB [size, size, 3]) for each static frame of the video in this window.
-    """
+    """The grey crops of one window, uint8 [fields + 1, size, size]."""
 
     window: Window
     grey: np.ndarray
-    static: list[tuple[int, np.ndarray]]
+
+
+@dataclass(frozen=True)
+class StaticView:
+    """The place of a static crop: a grid frame, and the view of the face in it."""
+
+    frame: int
+    view: View
+
+
+@dataclass(frozen=True)
+class StaticCrop:
+    """A static crop, uint8 RGB [size, size, 3], of one grid frame."""
+
+    frame: int
+    pixels: np.ndarray
 
 
 def plan_windows(track: FaceTrack, settings: CropSettings) -> list[Window]:
@@ -85,58 +102,68 @@ def plan_windows(track: FaceTrack, settings: CropSettings) -> list[Window]:
     return windows
 
 
-def plan_static(windows: Sequence[Window], settings: CropSettings) -> list[int]:
-    """Choose settings.static_tokens grid frames, spread evenly over all windows, or all frames if there are fewer.
+def plan_static(track: FaceTrack, settings: CropSettings) -> list[StaticView]:
+    """Choose up to settings.static_tokens frames in which the face was detected, spread evenly over them all.
 
-    Each is the middle of an equal share, so that the video's first frame is never chosen.
+    Frames of a dissolve show two pictures at once and are left out. Each equal share of the other frames gives one: of
+    those with nearly the share's best score, the one in the middle.
     """
-    frames = np.unique(np.concatenate([np.arange(w.first_frame, w.last_frame + 1) for w in windows]))
-    count = min(settings.static_tokens, len(frames))
-    chosen: list[int] = frames[(2 * np.arange(count) + 1) * len(frames) // (2 * count)].tolist()
+    seen = np.flatnonzero((track.scores > 0) & track.tracked & ~track.mixed)
+    chosen: list[StaticView] = []
+    if not len(seen):
+        return chosen
+    count = min(settings.static_tokens, len(seen))
+    for share in np.split(seen, np.arange(1, count) * len(seen) // count):
+        scores = track.scores[share]
+        good = np.flatnonzero(scores >= scores.max() - NEARLY)
+        frame = int(share[good[np.abs(good - (len(share) - 1) / 2).argmin()]])
+        chosen.append(StaticView(frame, view_of(track.boxes[frame], track.eyes[frame], settings.margin)))
     return chosen
 
 
 def iter_crops(
     path: Path | str,
     windows: Sequence[Window],
-    static_frames: Sequence[int],
+    views: Sequence[StaticView],
     *,
     fps: float,
     size_px: int = SIDE_PX,
     limits: Limits = DEFAULT_LIMITS,
-) -> Iterator[CropWindow]:
-    """Decode a video again and cut out its windows, one in memory at a time.
+    on_frame: Callable[[], None] = lambda: None,
+) -> Iterator[CropWindow | StaticCrop]:
+    """Decode a video again and cut out its windows and static crops, one window in memory at a time.
 
     Args:
         path: the video that the windows were planned on.
         windows: from `plan_windows`, in order.
-        static_frames: from `plan_static`; each is cut with the box of the first window that contains it.
+        views: from `plan_static`, in order.
         fps: grid frames per second, as in the first pass.
         size_px: width and height of the crops.
         limits: bounds on the size and number of the video's pictures.
+        on_frame: called for each frame.
 
     Raises:
-        VideoError: stage "decode", reason "changed": the video ends before its windows do.
+        VideoError: stage "decode", reason "changed": the video ends before its windows or views do.
     """
-    waiting = list(reversed(windows))
-    static = set(static_frames)
+    waiting, views_ahead = list(reversed(windows)), list(reversed(views))
+    if not waiting and not views_ahead:
+        return
     for frame, picture in enumerate(grid_frames(path, fps, thresholds=None, limits=limits)):
+        on_frame()
+        if views_ahead and frame == views_ahead[-1].frame:
+            yield StaticCrop(frame, cut_view(picture, views_ahead.pop().view, size_px))
         # Runs twice for a frame that ends one window and begins the next.
         while waiting and frame >= waiting[-1].first_frame:
             window = waiting[-1]
             if frame == window.first_frame:
                 grey = np.empty((window.fields + 1, size_px, size_px), np.uint8)
-                colour: list[tuple[int, np.ndarray]] = []
             face = cut_square(picture, window.box)
             grey[frame - window.first_frame] = resized(cv2.cvtColor(face, cv2.COLOR_RGB2GRAY), size_px)
-            if frame in static:
-                static.remove(frame)
-                colour.append((frame, resized(face, size_px)))
             if frame < window.last_frame:
                 break
             waiting.pop()
-            yield CropWindow(window, grey, colour)
-        if not waiting:
+            yield CropWindow(window, grey)
+        if not waiting and not views_ahead:
             return
     raise VideoError("decode", "changed", f"{Path(path).name} has fewer frames than when its face was tracked")
 

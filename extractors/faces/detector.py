@@ -1,25 +1,34 @@
-"""Faces in single pictures, detected by MediaPipe's BlazeFace (short range), with a second look at doubtful ones."""
+"""Faces in single pictures, detected by MediaPipe's BlazeFace, with a second look at doubtful ones."""
 
 from __future__ import annotations
 
 from pathlib import Path
 from types import TracebackType
 
+import cv2
 import numpy as np
 
-from extractors.faces.boxes import ROW, overlaps
+from extractors.faces.blazeface import FullRangeBlazeFace
+from extractors.faces.boxes import ROW, cut_square, overlaps
 from extractors.faces.offline import OfflineThread
-from extractors.faces.settings import FaceSettings
+from extractors.faces.second_opinion import YuNet
+from extractors.faces.settings import FaceModels, FaceSettings
 
 # MediaPipe scales the whole picture to 128 x 128 px. Measured on known faces pasted into 1280 x 720: boxes narrower
 # than this share of the longer side are up to twice as wide as the face.
 RELIABLE_SHARE = 0.15
 # Side of the area of the second look, in sides of the doubtful box: real faces scored highest at 2.5.
 SECOND_LOOK_SIDES = 2.5
-# Limits the cost of pictures full of weak candidates (foliage, lettering).
-MAX_SECOND_LOOKS = 4
+# Limits the cost of pictures full of weak candidates (foliage, lettering): a second look takes 1 to 2 ms.
+MAX_SECOND_LOOKS = 12
+# The full-range network takes as long as four second looks, and sees a crowd better.
+MANY_DOUBTFUL = 4
+# What the short-range network takes for a face with less than this is often a group of small faces, or a body.
+WEAK_SCORE = 0.5
 SAME_FACE_OVERLAP = 0.3
-
+# The middle 90 % of a face's pixels span at least this much of 255 grey levels, or nothing can be seen of it: the
+# detector finds faces in frames that a fade has left nearly black or white. Faces of dim recordings span over 70.
+MIN_CONTRAST = 32
 
 DEFAULTS = FaceSettings()
 
@@ -30,20 +39,28 @@ class FaceDetector:
     MediaPipe runs in a thread without a network, see `extractors.faces.offline`.
 
     Args:
-        model_path: BlazeFace short range, `face_detection_short_range.tflite`.
-        settings: candidate_score, sure_score and min_score are used here.
+        models: the files of the networks; `full_range` may be None with settings.model "short".
+        settings: model, candidate_score, sure_score and min_score are used here.
     """
 
-    def __init__(self, model_path: Path | str, settings: FaceSettings = DEFAULTS) -> None:
+    def __init__(self, models: FaceModels, settings: FaceSettings = DEFAULTS) -> None:
         self._settings = settings
+        self._full_range: FullRangeBlazeFace | None = None
+        if settings.model != "short":
+            if models.full_range is None:
+                raise ValueError(f"faces.model {settings.model} needs the file of the full-range network")
+            self._full_range = FullRangeBlazeFace(
+                models.full_range, min_score=settings.candidate_score, same_face_overlap=SAME_FACE_OVERLAP
+            )
+        self._check = YuNet(models.check)
         self._thread = OfflineThread()
         try:
-            self._thread.call(self._start, model_path)
+            self._thread.call(self._start, models.short_range)
         except BaseException:
             self._thread.close()
             raise
 
-    def _start(self, model_path: Path | str) -> None:
+    def _start(self, model_path: Path) -> None:
         # Importing MediaPipe takes seconds, and many programs that read these settings detect no faces.
         import mediapipe
         from mediapipe.tasks.python import BaseOptions, vision
@@ -75,21 +92,49 @@ class FaceDetector:
         """Find the faces in one picture.
 
         A face that is small or scores below `sure_score` gets a second look in an enlarged area around it: this finds
-        small faces, corrects their boxes, and drops most false detections.
+        small faces, corrects their boxes, and drops most false detections. With settings.model "auto", the full-range
+        network finds the candidates of pictures in which the short-range network is sure of nobody, or sees a crowd.
 
         Args:
             image: uint8 RGB [height, width, 3].
 
         Returns:
             float32 [n, 9]: x, y, width, height in px (a box may extend beyond the edge), score, then x, y of the right
-            eye and of the left eye in px, as the person names them; best first; only scores of at least `min_score`.
+            eye and of the left eye in px, as the person names them; best first; only scores of at least `min_score`,
+            and no faces that are nearly black or white.
         """
+        faces = self._faces_nearby(image) if self._settings.model != "full" else None
+        if faces is None:
+            faces = self._faces_far_away(image)
+        faces = faces[faces[:, 4] >= self._settings.min_score]
+        return faces[[_is_visible(image, face) for face in faces]]
+
+    def confirms(self, sample: np.ndarray) -> bool:
+        """Return whether the second detector takes a detected face for a face, too."""
+        return self._check.confirms(sample)
+
+    def _faces_nearby(self, image: np.ndarray) -> np.ndarray | None:
+        """Return what the short-range network finds; None if the full-range network should look instead."""
         found = self._look(image)
-        doubtful = (found[:, 4] < self._settings.sure_score) | (found[:, 2] < RELIABLE_SHARE * max(image.shape[:2]))
-        if doubtful.any():
-            again = [self._second_look(image, face) for face in found[doubtful][:MAX_SECOND_LOOKS]]
-            found = _distinct(np.concatenate([found[~doubtful], *again]))
-        return found[found[:, 4] >= self._settings.min_score]
+        small = found[:, 2] < RELIABLE_SHARE * max(image.shape[:2])
+        doubtful = (found[:, 4] < self._settings.sure_score) | small
+        if self._full_range is not None and (
+            not len(found) or found[0, 4] < WEAK_SCORE or doubtful.sum() > MANY_DOUBTFUL
+        ):
+            return None
+        again = [self._second_look(image, face) for face in found[doubtful][:MAX_SECOND_LOOKS]]
+        faces = _distinct(np.concatenate([found[~doubtful], *again, found[doubtful][MAX_SECOND_LOOKS:]]))
+        unsure = not len(faces) or faces[0, 4] < self._settings.sure_score
+        return None if self._full_range is not None and unsure else faces
+
+    def _faces_far_away(self, image: np.ndarray) -> np.ndarray:
+        """Return the full-range network's candidates as the short-range network sees them from nearby."""
+        assert self._full_range is not None
+        found = self._full_range.look(image)
+        doubtful = found[:, 4] < self._settings.min_score
+        # Of what scores more it is sure by itself: it takes nothing else for a face, and knows small ones and profiles.
+        again = [self._second_look(image, face) for face in found[doubtful][:MAX_SECOND_LOOKS]]
+        return _distinct(np.concatenate([found[~doubtful], *again]))
 
     def _look(self, image: np.ndarray) -> np.ndarray:
         # MediaPipe ignores strides and mistakes the padding of rows for pixels.
@@ -130,3 +175,12 @@ def _distinct(faces: np.ndarray) -> np.ndarray:
         if not kept or overlaps(np.stack(kept), face).max() <= SAME_FACE_OVERLAP:
             kept.append(face)
     return np.array(kept, dtype=np.float32).reshape(-1, ROW)
+
+
+def _is_visible(image: np.ndarray, face: np.ndarray) -> bool:
+    """Return whether the pixels of a face's box have contrast."""
+    x, y, width, height = face[:4].tolist()
+    part = cut_square(image, (round(x), round(y), max(1, round(max(width, height)))))
+    step = max(1, part.shape[0] // 32)
+    low, high = np.percentile(cv2.cvtColor(np.ascontiguousarray(part[::step, ::step]), cv2.COLOR_RGB2GRAY), [5, 95])
+    return bool(high - low >= MIN_CONTRAST)

@@ -1,8 +1,8 @@
-"""Grouping of detections into persons, and the choice of the main person."""
+"""Grouping of detections into tracklets, and of tracklets into people."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,16 +14,15 @@ from extractors.faces.boxes import overlaps
 SAME_PERSON_OVERLAP = 0.3
 # A person who is lost (hand before the face, looking away) and found in the same place is the same person.
 MEMORY_S = 3.0
-# A change to a box elsewhere must show a face as large as the video's main one for at least this long.
-JUMP_S = 1.0
-# The time for the choice grows with the square of this: hours of cuts have some thousand real persons, hours of foliage
-# have hundreds of thousands of false ones.
-MAX_PERSONS = 4000
+# Cosine from which two faces count as one person's: OpenCV's figure for SFace, measured on LFW.
+SAME_PERSON_COSINE = 0.363
+# Bounds on the time that grouping takes: hours of cuts have some thousand tracklets, hours of foliage many more.
+MAX_TRACKLETS, MAX_PEOPLE = 4000, 100
 
 
 @dataclass(frozen=True)
-class Person:
-    """Detections of one person.
+class Tracklet:
+    """Detections of one person in one shot.
 
     Args:
         frames: int [n], grid frames in ascending order.
@@ -34,12 +33,21 @@ class Person:
     frames: np.ndarray
     faces: np.ndarray
 
+    @property
+    def seen(self) -> float:
+        """How much of the person is seen: the sum of score times side of the face, in px."""
+        return float(np.sum(self.faces[:, 4] * np.sqrt(self.faces[:, 2] * self.faces[:, 3])))
 
-def persons(detections: Sequence[np.ndarray], shots: np.ndarray, *, fps: float) -> list[Person]:
-    """Assign each frame's faces to the persons of the last MEMORY_S in the same shot, best overlap first.
+    def detections(self) -> Iterator[tuple[int, list[float]]]:
+        """Yield frame and face of each detection."""
+        yield from zip(self.frames.tolist(), self.faces.tolist(), strict=True)
+
+
+def tracklets(detections: Sequence[np.ndarray], shots: np.ndarray, *, fps: float) -> list[Tracklet]:
+    """Assign each frame's faces to the tracklets of the last MEMORY_S in the same shot, best overlap first.
 
     Args:
-        detections: for each grid frame float32 [n, 9], as in `Person`.
+        detections: for each grid frame float32 [n, 9], as in `Tracklet`.
         shots: int [frames], number of each frame's shot, non-decreasing.
         fps: grid frames per second.
     """
@@ -50,10 +58,10 @@ def persons(detections: Sequence[np.ndarray], shots: np.ndarray, *, fps: float) 
     for frame, faces in enumerate(detections):
         if shot_starts[frame]:
             recent = []
-        recent = [person for person in recent if frame - members[person][-1][0] <= memory]
+        recent = [number for number in recent if frame - members[number][-1][0] <= memory]
         owners: dict[int, int] = {}
         if recent and len(faces):
-            last = np.stack([members[person][-1][1] for person in recent])
+            last = np.stack([members[number][-1][1] for number in recent])
             shared = overlaps(last[:, None], faces[None])
             while shared.max() >= SAME_PERSON_OVERLAP:
                 best = divmod(int(shared.argmax()), len(faces))
@@ -66,47 +74,69 @@ def persons(detections: Sequence[np.ndarray], shots: np.ndarray, *, fps: float) 
                 members.append([])
             members[owners[column]].append((frame, face))
     return [
-        Person(np.array([frame for frame, _ in member]), np.stack([face for _, face in member])) for member in members
+        Tracklet(np.array([frame for frame, _ in member]), np.stack([face for _, face in member])) for member in members
     ]
 
 
-def main_sequence(everyone: Sequence[Person], *, fps: float) -> list[Person]:
-    """Choose persons who follow each other without overlap in time, so that the most face is visible.
+def people(found: Sequence[Tracklet], vectors: np.ndarray) -> list[list[Tracklet]]:
+    """Group tracklets by person. Those of one person are alike, and never two of them are in one frame.
 
-    A face counts score times side; each change to a person elsewhere costs JUMP_S of the main face. Two persons who are
-    visible at the same time are different people, so at most one of them is chosen.
+    Tracklets that show the most come first, and join the person whom they are most like; then people who are alike are
+    joined.
+
+    Args:
+        found: tracklets.
+        vectors: float32 [tracklets, d], of length 1, by `extractors.faces.recognizer`. NaN if there is none: then the
+            tracklet counts as a person.
 
     Returns:
-        The chosen persons in order of time; empty if there is nobody.
+        The tracklets of each person, in the order of time; who is seen most comes first.
     """
-    if not everyone:
-        return []
-    sides = [np.sqrt(person.faces[:, 2] * person.faces[:, 3]) for person in everyone]
-    seen = np.array([float(np.sum(person.faces[:, 4] * side)) for person, side in zip(everyone, sides, strict=True)])
-    worth = seen / float(np.median(sides[int(seen.argmax())]))
-    most = np.argsort(-worth, kind="stable")[:MAX_PERSONS].tolist()
-    order = sorted(most, key=lambda index: int(everyone[index].frames[-1]))
-    everyone, worth = [everyone[index] for index in order], worth[order]
-    first = np.array([person.frames[0] for person in everyone])
-    last = np.array([person.frames[-1] for person in everyone])
-    first_faces = np.stack([person.faces[0] for person in everyone])
-    last_faces = np.stack([person.faces[-1] for person in everyone])
+    amounts = [tracklet.seen for tracklet in found]
+    order = np.argsort(-np.array(amounts), kind="stable").tolist()
+    groups: list[_Group] = []
+    for number in order[:MAX_TRACKLETS]:
+        single = _Group([number], set(found[number].frames.tolist()), amounts[number] * vectors[number])
+        best = max(groups, key=single.likeness, default=None) if single.is_known else None
+        if best is not None and single.likeness(best) >= SAME_PERSON_COSINE:
+            best.take(single)
+        else:
+            groups.append(single)
+    known = [group for group in groups if group.is_known][:MAX_PEOPLE]
+    while len(known) > 1:
+        likeness, first, second = max(
+            (one.likeness(other), place, after)
+            for place, one in enumerate(known)
+            for after, other in enumerate(known[place + 1 :], place + 1)
+        )
+        if likeness < SAME_PERSON_COSINE:
+            break
+        known[first].take(known[second])
+        groups.remove(known.pop(second))
+    groups.sort(key=lambda group: -sum(amounts[number] for number in group.members))
+    return [sorted((found[number] for number in group.members), key=lambda one: int(one.frames[0])) for group in groups]
 
-    # Longest path through persons ordered by their end: best[j] is the most that a sequence ending with j earns.
-    best = worth.copy()
-    before = np.full(len(everyone), -1)
-    for j in range(len(everyone)):
-        earlier = int(np.searchsorted(last[:j], first[j]))
-        if earlier == 0:
-            continue
-        earned = best[:earlier] - JUMP_S * fps * (1.0 - overlaps(last_faces[:earlier], first_faces[j]))
-        i = int(earned.argmax())
-        if earned[i] > 0:
-            best[j] += earned[i]
-            before[j] = i
-    chosen = []
-    j = int(best.argmax())
-    while j >= 0:
-        chosen.append(everyone[j])
-        j = int(before[j])
-    return chosen[::-1]
+
+@dataclass(eq=False)
+class _Group:
+    """Tracklets of one person: their numbers, all their frames, and the sum of their vectors by how much they show."""
+
+    members: list[int]
+    frames: set[int]
+    vector: np.ndarray
+
+    @property
+    def is_known(self) -> bool:
+        return not bool(np.isnan(self.vector).any())
+
+    def likeness(self, other: _Group) -> float:
+        """Return the cosine between both; -1 if they are different people because they are seen together."""
+        if not self.frames.isdisjoint(other.frames) or not other.is_known:
+            return -1.0
+        return float(self.vector @ other.vector / (np.linalg.norm(self.vector) * np.linalg.norm(other.vector)))
+
+    def take(self, other: _Group) -> None:
+        """Add the other's tracklets."""
+        self.members += other.members
+        self.frames |= other.frames
+        self.vector = self.vector + other.vector

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from itertools import pairwise
@@ -12,7 +11,7 @@ import numpy as np
 from extractors.errors import VideoError
 from extractors.faces.settings import FaceSettings
 
-# Faces that appear together in a smaller share of the frames are passers-by or false detections.
+# Faces that are seen in a smaller share of the frames are passers-by or false detections.
 PEOPLE_SHARE = 0.05
 
 
@@ -24,9 +23,9 @@ class Quality:
         face_coverage: share of grid frames in which the main person's face was detected, 0 to 1.
         face_gaps: runs of grid frames without it, including those at both ends (count).
         longest_gap_s: duration of the longest such run, in seconds.
-        people: faces that appear together in at least 5 % of the grid frames (count). People who appear one after the
-            other are not distinguished.
+        people: people whose face was detected in at least 5 % of the grid frames, at least 1 (count).
         others_share: share of grid frames with the face of somebody else, 0 to 1.
+        cuts: changes from one shot to the next (count).
         confirmed_share: share of the sampled pictures of the main person that a second, independent detector confirms
             as a face, 0 to 1.
         decoded_share: decoded share of the frames that the file promises, or of its duration if it promises no frames,
@@ -39,6 +38,7 @@ class Quality:
     longest_gap_s: float
     people: float
     others_share: float
+    cuts: float
     confirmed_share: float
     decoded_share: float
     repeated_share: float
@@ -53,6 +53,8 @@ def quality_of(
     confirmed: Sequence[bool],
     *,
     fps: float,
+    frames_by_person: Sequence[int],
+    cuts: int,
     decoded_share: float,
     repeated_share: float,
 ) -> Quality:
@@ -63,19 +65,20 @@ def quality_of(
         faces: int [F], number of all faces in each grid frame.
         confirmed: whether the second detector confirms each sampled picture of the main person.
         fps: grid frames per second.
-        decoded_share, repeated_share: see `Quality`.
+        frames_by_person: number of frames in which each person's face was detected.
+        cuts, decoded_share, repeated_share: see `Quality`.
     """
     seen = scores > 0
     # A gap lies between two neighbouring frames with the face, one of which may be imagined at each end.
     marks = [-1, *np.flatnonzero(seen).tolist(), len(seen)]
     gaps = [after - before - 1 for before, after in pairwise(marks) if after - before > 1]
-    together = np.sort(faces)[::-1]
     return Quality(
         face_coverage=float(seen.mean()),
         face_gaps=len(gaps),
         longest_gap_s=max(gaps, default=0) / fps,
-        people=float(max(1, together[min(len(together) - 1, math.ceil(PEOPLE_SHARE * len(together)) - 1)])),
+        people=max(1, sum(count >= PEOPLE_SHARE * len(seen) for count in frames_by_person)),
         others_share=float((faces - seen > 0).mean()),
+        cuts=cuts,
         confirmed_share=float(np.mean(confirmed)) if len(confirmed) else 0.0,
         decoded_share=decoded_share,
         repeated_share=repeated_share,

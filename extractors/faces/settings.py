@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
 
 from pydantic import BaseModel, Field
 
@@ -12,6 +14,11 @@ REVISION = 2  # part of the cache key: raise it if the faces or the crops of the
 class FaceSettings(BaseModel, frozen=True, extra="forbid"):
     """Which detections count as a face, and how much of a video must show the main person's."""
 
+    model: Literal["short", "full", "auto"] = Field(
+        default="auto",
+        description="BlazeFace's network: short, for faces up to two metres away; full, for faces up to five metres "
+        "away, several times as slow; auto, full only for pictures in which short is sure of nobody or sees a crowd.",
+    )
     candidate_score: float = Field(
         default=0.2,
         ge=0.0,
@@ -74,6 +81,23 @@ class FaceSettings(BaseModel, frozen=True, extra="forbid"):
     def numerics(self) -> dict[str, Any]:
         """All settings that change which faces are found, for a cache key; JSON-able."""
         return {**self.model_dump(mode="json"), "revision": REVISION}
+
+
+@dataclass(frozen=True)
+class FaceModels:
+    """Files of the networks that find faces, check them, and recognise people after a cut.
+
+    Args:
+        short_range: BlazeFace short range, `face_detection_short_range.tflite`.
+        full_range: BlazeFace full range, `face_detection_full_range.tflite`; None if settings.model is "short".
+        check: YuNet, `face_detection_yunet_2023mar_int8bq.onnx`.
+        recognizer: SFace, `face_recognition_sface_2021dec_int8bq.onnx`.
+    """
+
+    short_range: Path
+    full_range: Path | None
+    check: Path
+    recognizer: Path
 
 
 class CropSettings(BaseModel, frozen=True, extra="forbid"):

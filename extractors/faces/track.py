@@ -10,14 +10,16 @@ from typing import Protocol
 import numpy as np
 
 from extractors.errors import VideoError
-from extractors.faces.persons import Person, main_sequence, persons
+from extractors.faces.persons import Tracklet, people, tracklets
 from extractors.faces.quality import Quality, check_quality, quality_of
-from extractors.faces.second_opinion import FaceSamples, is_confirmed
+from extractors.faces.recognizer import FEATURES, FaceLooks
+from extractors.faces.second_opinion import FaceSamples
 from extractors.faces.settings import FaceSettings
 from extractors.video.decoding import Tally
 from extractors.video.grid import grid_frames
 from extractors.video.limits import DEFAULT_LIMITS, Limits
 from extractors.video.settings import VideoSettings
+from extractors.video.shots import ShotDetector, Shots
 
 FACE_ROW = (
     *("x", "y", "width", "height", "score"),
@@ -35,7 +37,8 @@ class FaceTrack:
         scores: float32 [F], detector's score, 0 to 1; 0 if the box is interpolated or unknown.
         eyes: float32 [F, 4], x, y of the person's right eye, then of the left, in px of the upright picture; NaN where
             they are unknown.
-        shots: int32 [F], number of the shot that each frame belongs to; begins with 0 and never decreases.
+        shots: int32 [F], number of each frame's shot; begins with 0 and never decreases. Each frame of a dissolve has a
+            number of its own.
         quality: facts about the whole video; None if only the boxes matter.
     """
 
@@ -50,6 +53,12 @@ class FaceTrack:
         """Bool [F]: True if the box is known, by detection or interpolation."""
         unknown: np.ndarray = np.isnan(self.boxes[:, 0])
         return ~unknown
+
+    @property
+    def mixed(self) -> np.ndarray:
+        """Bool [F]: True in frames of a dissolve, which are shots of one frame."""
+        alone: np.ndarray = (np.bincount(self.shots)[self.shots] == 1) & (self.shots > 0)
+        return alone
 
     @property
     def coverage(self) -> float:
@@ -74,32 +83,29 @@ class FaceTrack:
         return cls(rows[:, :4], rows[:, 4], rows[:, 5:9], rows[:, 9].astype(np.int32), quality)
 
 
-def main_person(
-    detections: Sequence[np.ndarray], shots: np.ndarray, *, fps: float, settings: FaceSettings
-) -> FaceTrack:
-    """Follow the person whose face is visible longest and largest; no other mixes in while that person is visible.
+def follow(person: Sequence[Tracklet], shots: Shots, *, fps: float, settings: FaceSettings) -> FaceTrack:
+    """Follow one person through a video.
 
-    Overlap from frame to frame joins detections into persons, and the main person is a sequence of persons that follow
-    each other in time: just one, unless cuts move the picture. Gaps of up to settings.max_gap_s within one person
-    are interpolated linearly; boxes and eyes are then averaged over settings.smoothing_s, never across a cut.
+    Gaps of up to settings.max_gap_s within a tracklet are interpolated linearly; boxes and eyes are then averaged over
+    settings.smoothing_s. Neither crosses a cut.
 
     Args:
-        detections: for each grid frame float32 [n, 9], as `FaceDetector.detect` returns them.
-        shots: int32 [F], number of each frame's shot.
+        person: the person's tracklets.
+        shots: of the video.
         fps: grid frames per second.
         settings: max_gap_s and smoothing_s are used here.
     """
-    boxes, eyes = np.full((2, len(detections), 4), np.nan, dtype=np.float32)
-    scores = np.zeros(len(detections), dtype=np.float32)
+    boxes, eyes = np.full((2, len(shots.numbers), 4), np.nan, dtype=np.float32)
+    scores = np.zeros(len(shots.numbers), dtype=np.float32)
     longest = 1 + int(settings.max_gap_s * fps + 1e-9)
     width = 2 * int(settings.smoothing_s * fps / 2) + 1
-    for person in main_sequence(persons(detections, shots, fps=fps), fps=fps):
-        scores[person.frames] = person.faces[:, 4]
-        for part in _parts(person, longest):
+    for tracklet in person:
+        scores[tracklet.frames] = tracklet.faces[:, 4]
+        for part in _parts(tracklet, longest):
             _fill(boxes, part.frames, part.faces[:, :4], width)
             known = ~np.isnan(part.faces[:, 5:]).any(axis=1)
             _fill(eyes, part.frames[known], part.faces[known, 5:], width)
-    return FaceTrack(boxes, scores, eyes, shots)
+    return FaceTrack(boxes, scores, eyes, shots.separate)
 
 
 class Detector(Protocol):
@@ -108,6 +114,16 @@ class Detector(Protocol):
     def detect(self, image: np.ndarray) -> np.ndarray:
         """See `FaceDetector.detect`."""
 
+    def confirms(self, sample: np.ndarray) -> bool:
+        """See `FaceDetector.confirms`."""
+
+
+class Recognizer(Protocol):
+    """Describes faces by who they belong to, as `extractors.faces.recognizer.FaceRecognizer` does."""
+
+    def describe(self, faces: list[np.ndarray]) -> np.ndarray:
+        """See `FaceRecognizer.describe`."""
+
 
 def track_faces(
     path: Path | str,
@@ -115,15 +131,27 @@ def track_faces(
     video_settings: VideoSettings,
     face_settings: FaceSettings,
     limits: Limits = DEFAULT_LIMITS,
+    recognizer: Recognizer | None = None,
 ) -> FaceTrack:
     """Decode a video once, follow its main person, and refuse it if its quality is too low.
+
+    The main person is the one whose face is seen longest and largest.
+
+    Args:
+        path: a local file.
+        detector: finds faces.
+        video_settings: how the video is sampled, and how much of it may be missing.
+        face_settings: how gaps are filled, and which videos are refused.
+        limits: the resources that the video may take.
+        recognizer: tells which faces in different shots, or lost and found elsewhere, are one person's. Without one,
+            each of them counts as somebody else's.
 
     Raises:
         VideoError: stage "decode" as in `grid_frames`; stage "faces", reason "no_face" if no face is found at all,
             and those of `check_quality`.
     """
     detections: list[np.ndarray] = []
-    samples, tally = FaceSamples(), Tally()
+    samples, looks, cutter, tally = FaceSamples(), FaceLooks(), ShotDetector(), Tally()
     previous, repeated = None, 0
     frames = grid_frames(path, video_settings.fps, thresholds=video_settings, limits=limits, tally=tally)
     for frame, picture in enumerate(frames):
@@ -133,16 +161,22 @@ def track_faces(
         else:
             detections.append(detector.detect(picture))
         samples.offer(frame, picture, detections[-1])
+        looks.offer(frame, picture, detections[-1])
+        cutter.add(picture, detections[-1])
         previous = picture
-    shots = np.zeros(len(detections), np.int32)
-    track = main_person(detections, shots, fps=video_settings.fps, settings=face_settings)
-    if track.coverage == 0.0:
+    shots = cutter.shots()
+    found = tracklets(detections, shots.numbers, fps=video_settings.fps)
+    if not found:
         raise VideoError("faces", "no_face", f"no face in any frame ({len(detections)} looked at)")
+    everyone = people(found, _vectors(found, looks, recognizer))
+    track = follow(everyone[0], shots, fps=video_settings.fps, settings=face_settings)
     quality = quality_of(
         track.scores,
         np.array([len(faces) for faces in detections]),
-        [is_confirmed(sample) for sample in samples.of(track.boxes, track.scores)],
+        [detector.confirms(sample) for sample in samples.of(track.boxes, track.scores)],
         fps=video_settings.fps,
+        frames_by_person=[sum(len(one.frames) for one in person) for person in everyone],
+        cuts=shots.cuts,
         decoded_share=tally.share,
         repeated_share=repeated / len(detections),
     )
@@ -150,12 +184,22 @@ def track_faces(
     return replace(track, quality=quality)
 
 
-def _parts(person: Person, longest: int) -> list[Person]:
-    """Split a person at gaps of more than `longest` frames between two detections."""
-    cuts = np.flatnonzero(np.diff(person.frames) > longest) + 1
+def _vectors(found: list[Tracklet], looks: FaceLooks, recognizer: Recognizer | None) -> np.ndarray:
+    """Describe tracklets, float32 [n, 128]; NaN where nothing is known. A single one needs no description."""
+    vectors = np.full((len(found), FEATURES), np.nan, np.float32)
+    if recognizer is not None and len(found) > 1:
+        for number, faces in enumerate(looks.of(found)):
+            if faces:
+                vectors[number] = recognizer.describe(faces)
+    return vectors
+
+
+def _parts(tracklet: Tracklet, longest: int) -> list[Tracklet]:
+    """Split a tracklet at gaps of more than `longest` frames between two detections."""
+    cuts = np.flatnonzero(np.diff(tracklet.frames) > longest) + 1
     return [
-        Person(frames, faces)
-        for frames, faces in zip(np.split(person.frames, cuts), np.split(person.faces, cuts), strict=True)
+        Tracklet(frames, faces)
+        for frames, faces in zip(np.split(tracklet.frames, cuts), np.split(tracklet.faces, cuts), strict=True)
     ]
 
 

@@ -126,7 +126,8 @@ def _without_norms(model: keras.Model, precision: Precision, norm_of: Mapping[st
         if isinstance(layer, _convolutions()):
             settings["kernel_initializer"] = "zeros"  # drawing weights takes time
             settings["use_bias"] = layer.use_bias or layer.name in norm_of
-        if not isinstance(layer, layers.InputLayer):
+        # Operations that are no layers, such as "+", compute in the precision of what they read.
+        if isinstance(layer, keras.Layer) and not isinstance(layer, layers.InputLayer):
             settings["dtype"] = "float32" if isinstance(layer, averages) else precision
         return type(layer).from_config(settings)
 

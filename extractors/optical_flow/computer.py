@@ -55,8 +55,8 @@ class OpticalFlowComputer:
     Args:
         engine: "opencv", "cpu" (Numba), "gpu" (CUDA; needs `traitline[gpu]`), or "auto": "gpu" if there is a CUDA GPU,
             else "cpu". An engine that cannot run here is replaced, with a warning: "gpu" by "cpu", "cpu" by "opencv".
-        preset: "exact" (OpenCV's default parameters) or "fast" (pyramid step 0.5, 4 scales; its measured error stands
-            beside `FAST` in `parameters`).
+        preset: "exact" (OpenCV's default parameters, whose five scales lose motion beyond 10 px), "large_motion" (the
+            same with a pyramid down to 16 px, for 20 px and more) or "fast" (pyramid step 0.5, 4 scales).
         threads: pairs computed at the same time on the CPU; None takes every core that this process may use.
         parameters: TV-L1 parameters in place of the preset's.
 

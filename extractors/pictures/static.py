@@ -18,6 +18,8 @@ from matplotlib.colors import ListedColormap, Normalize
 from matplotlib.figure import Figure
 from matplotlib.patches import Polygon
 
+from extractors.faces.levelling import View
+
 MAPS_ACROSS = 6
 FRAMES_ACROSS = 4
 FILTERS_ACROSS = 8
@@ -68,22 +70,23 @@ def enlarged(relevance: np.ndarray, height: int, width: int) -> np.ndarray:
     return cv2.resize(relevance.astype(np.float32), (width, height), interpolation=cv2.INTER_LINEAR)
 
 
-def placed(relevance: np.ndarray, box: tuple[int, int, int], height: int, width: int) -> np.ndarray:
+def placed(relevance: np.ndarray, view: View, height: int, width: int) -> np.ndarray:
     """Place a face crop's map at the crop's position in its frame.
 
     Args:
         relevance: float [h, w], of the crop.
-        box: x, y and side of the crop in px of the frame; the crop may extend beyond the frame.
+        view: of the crop; may extend beyond the frame.
         height, width: of the frame, in px.
 
     Returns:
         float32 [height, width], NaN outside the crop.
     """
-    x, y, side = box
-    whole = np.full((height, width), np.nan, np.float32)
-    top, bottom = max(0, y), max(0, min(height, y + side))
-    left, right = max(0, x), max(0, min(width, x + side))
-    whole[top:bottom, left:right] = enlarged(relevance, side, side)[top - y : bottom - y, left - x : right - x]
+    size = max(1, round(view.side))
+    crop = enlarged(relevance, size, size)
+    place = view.to_picture(size)
+    whole: np.ndarray = cv2.warpAffine(
+        crop, place, (width, height), flags=cv2.INTER_NEAREST, borderMode=cv2.BORDER_CONSTANT, borderValue=math.nan
+    )
     return whole
 
 
@@ -102,8 +105,8 @@ def draw_overlay(axes: Axes, picture: np.ndarray, relevance: np.ndarray, largest
     axes.imshow(share, cmap=MAP_COLOURS, vmin=0, vmax=1, alpha=MAX_OPACITY * share)
     known = np.isfinite(relevance)
     if not known.all() and known.any():
-        rows, columns = np.flatnonzero(known.any(axis=1)), np.flatnonzero(known.any(axis=0))
-        corners = [(columns[0], rows[0]), (columns[-1], rows[0]), (columns[-1], rows[-1]), (columns[0], rows[-1])]
+        places = np.argwhere(known)[:, ::-1].astype(np.float32)
+        corners = cv2.boxPoints(cv2.minAreaRect(places)).tolist()
         axes.add_patch(Polygon(corners, closed=True, fill=False, edgecolor="white", linewidth=1.0))
     axes.set_axis_off()
 

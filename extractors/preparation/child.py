@@ -11,6 +11,7 @@ import signal
 import sys
 import time
 from collections.abc import Callable
+from contextlib import ExitStack
 from multiprocessing.connection import Connection
 
 import av
@@ -34,8 +35,6 @@ def serve(connection_fd: int, memory_fd: int) -> None:
     # Ctrl-C reaches the whole process group; the parent decides when this process ends.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     faulthandler.enable()
-    # Decoders read untrusted files; neither they nor MediaPipe need a network.
-    give_up_network()
     _start_no_threads()
     # MediaPipe imports TensorFlow only to decorate its documentation, which takes seconds and hundreds of megabytes.
     sys.modules["tensorflow"] = None  # type: ignore[assignment]
@@ -49,7 +48,14 @@ def serve(connection_fd: int, memory_fd: int) -> None:
             progress[0] += 1
 
         slots = _Slots(connection, memory, slot_bytes(settings))
-        with Preparer(settings, count) as preparer:
+        with ExitStack() as resources:
+            try:
+                # Decoders read untrusted files; neither they nor MediaPipe need a network.
+                give_up_network()
+                preparer = resources.enter_context(Preparer(settings, count))
+            except Exception as error:
+                connection.send(Fault.of(error))
+                raise
             connection.send(Ready())
             memory_limit = MemoryLimit(OUT_OF_MEMORY)
             while True:

@@ -166,6 +166,8 @@ class PreparerPool:
             case Finished() | VideoError():
                 child.task = None
                 yield task.number, message
+            case Fault() if not child.ready:
+                raise RuntimeError(f"a process that prepares videos cannot start: {message.summary}")
             case Fault():
                 log.error("a fault of the program at %s:\n%s", task.request.path, message.trace)
                 child.task = None
@@ -286,7 +288,7 @@ class _Child:
     def hear(self) -> object:
         """Return the child's next message. Raises EOFError or OSError if it is dead."""
         message = self.connection.recv()
-        self.ready = True
+        self.ready = self.ready or isinstance(message, Ready)
         self._moved()
         return message
 

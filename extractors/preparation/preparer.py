@@ -11,9 +11,10 @@ import cv2
 import numpy as np
 
 from extractors.errors import undecodable
-from extractors.faces.crops import CropWindow, Window, iter_crops, plan_static, plan_windows
+from extractors.faces.crops import CropWindow, StaticCrop, Window, iter_crops, plan_static, plan_windows
 from extractors.faces.detector import FaceDetector
-from extractors.faces.settings import CropSettings, FaceSettings
+from extractors.faces.recognizer import FaceRecognizer
+from extractors.faces.settings import CropSettings, FaceModels, FaceSettings
 from extractors.faces.track import FaceTrack, track_faces
 from extractors.optical_flow.computer import OpticalFlowComputer, scale_for_i3d
 from extractors.optical_flow.parameters import OpticalFlowSettings
@@ -28,13 +29,13 @@ class PreparationSettings:
     """All settings that preparation depends on.
 
     Args:
-        face_model: the face detector's file; None if every request has a track or asks for frames.
+        face_models: the face detector's files; None if every request has a track or asks for frames.
         optical_flow: its engine is never "auto". With "gpu", which runs in the process that has the GPU, windows
             come as grey frames; otherwise as optical flow.
         limits: the resources that a video may take.
     """
 
-    face_model: Path | None
+    face_models: FaceModels | None
     video: VideoSettings
     faces: FaceSettings
     crops: CropSettings
@@ -108,7 +109,7 @@ class Preparer:
 
     Args:
         settings: how to prepare videos.
-        on_progress: called for each picture in which faces are detected, and for each window.
+        on_progress: called for each picture in which faces are detected or from which crops are cut.
     """
 
     def __init__(self, settings: PreparationSettings, on_progress: Callable[[], None]) -> None:
@@ -117,9 +118,10 @@ class Preparer:
         self._resources = ExitStack()
 
     def __enter__(self) -> Preparer:
-        if self._settings.face_model is not None:
-            detector = FaceDetector(self._settings.face_model, self._settings.faces)
+        if self._settings.face_models is not None:
+            detector = FaceDetector(self._settings.face_models, self._settings.faces)
             self._detector = self._resources.enter_context(detector)
+            self._recognizer = FaceRecognizer(self._settings.face_models.recognizer)
         return self
 
     def __exit__(self, *reason: object) -> None:
@@ -143,17 +145,26 @@ class Preparer:
             # The time outside the detector is the decoder's.
             with watch.measure("decode"):
                 detector = _MeasuredDetector(self._detector, watch, self._on_progress)
-                track = track_faces(request.path, detector, settings.video, settings.faces, settings.limits)
+                track = track_faces(
+                    request.path, detector, settings.video, settings.faces, settings.limits, self._recognizer
+                )
             yield track
         windows = plan_windows(track, settings.crops)
-        static_frames = plan_static(windows, settings.crops) if request.static else []
-        moving = [window for window in windows if request.windows is None or window.index in request.windows]
-        wanted = windows if request.static else moving
-        crops = iter_crops(request.path, wanted, static_frames, fps=settings.video.fps, limits=settings.limits)
+        views = plan_static(track, settings.crops) if request.static else []
+        wanted = request.windows
+        moving = [window for window in windows if request.dynamic and (wanted is None or window.index in wanted)]
+        crops = iter_crops(
+            request.path,
+            moving,
+            views,
+            fps=settings.video.fps,
+            limits=settings.limits,
+            on_frame=self._on_progress,
+        )
         for cut in watch.iterate("decode", crops):
-            self._on_progress()
-            yield from (FaceCrop(frame, pixels) for frame, pixels in cut.static)
-            if request.dynamic and cut.window in moving:
+            if isinstance(cut, StaticCrop):
+                yield FaceCrop(cut.frame, cut.pixels)
+            else:
                 yield self._motion(cut, request.threads, watch)
 
     def _frames(self, request: Request) -> Iterator[Frame]:
@@ -205,3 +216,7 @@ class _MeasuredDetector:
         self._on_progress()
         with self._watch.measure("faces"):
             return self._detector.detect(image)
+
+    def confirms(self, sample: np.ndarray) -> bool:
+        with self._watch.measure("faces"):
+            return self._detector.confirms(sample)

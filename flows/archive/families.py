@@ -12,6 +12,7 @@ from extractors.assets import catalog
 from extractors.assets.files import AssetError
 from extractors.assets.own import find_own
 from extractors.faces.quality import QUALITY
+from extractors.faces.settings import FaceModels
 from extractors.faces.track import FACE_ROW
 from extractors.optical_flow.computer import OpticalFlowComputer
 from flows.config.settings import RunConfig, Weights
@@ -20,7 +21,8 @@ from storage.files.paths import StorePath
 from storage.shards.family import Family
 from storage.shards.store import FeatureStore
 
-FACE_ASSET = "face_detector"
+FACE_ASSET, FULL_RANGE_ASSET = "face_detector", "face_detector_full_range"
+CHECK_ASSET, RECOGNIZER_ASSET = "yunet", "face_recognizer"
 Part = Literal["faces", "static", "dynamic"]
 PARTS: tuple[Part, ...] = ("faces", "static", "dynamic")
 
@@ -46,10 +48,11 @@ def families_of(config: RunConfig) -> Families:
     mixture that nothing records. The price is that float16 features are not made from existing float32 features.
     """
     weights = settled_weights(config.weights)
+    known = catalog.known_assets()
     faces = {
         "video": config.video.numerics,
         "faces": config.faces.numerics,
-        "detector": catalog.known_assets()[FACE_ASSET].digest,
+        "networks": {name: known[name].digest for name in face_assets(config)},
     }
     crops = {"faces": faces, "crops": config.crops.model_dump(mode="json")}
     # Boxes of faces are never rounded. For float32 there is no entry, so that older stores stay valid.
@@ -156,34 +159,41 @@ def asset_folder(assets: Path | None, name: str) -> Path | None:
     return assets / name if assets is not None else None
 
 
-def face_model(assets: Path | None) -> Path:
-    """Return the file of the face detector.
+def face_assets(config: RunConfig) -> tuple[str, ...]:
+    """Return the names of the assets that finding faces needs."""
+    full_range = () if config.faces.model == "short" else (FULL_RANGE_ASSET,)
+    return (FACE_ASSET, *full_range, CHECK_ASSET, RECOGNIZER_ASSET)
 
-    Args:
-        assets: folder with the assets' folders, from the setting of this name.
+
+def face_models(config: RunConfig) -> FaceModels:
+    """Return the files of the networks that find, check and recognise faces.
 
     Raises:
-        extractors.assets.AssetError: it cannot be found.
+        extractors.assets.AssetError: one cannot be found.
     """
-    (file,) = catalog.known_assets()[FACE_ASSET].files
-    return catalog.resolve(FACE_ASSET, folder=asset_folder(assets, FACE_ASSET)) / file.name
+
+    def path(name: str) -> Path:
+        (file,) = catalog.known_assets()[name].files
+        return catalog.resolve(name, folder=asset_folder(config.assets, name)) / file.name
+
+    full_range = path(FULL_RANGE_ASSET) if FULL_RANGE_ASSET in face_assets(config) else None
+    return FaceModels(path(FACE_ASSET), full_range, path(CHECK_ASSET), path(RECOGNIZER_ASSET))
 
 
 def _resolve(config: RunConfig, needs: Sequence[Part]) -> None:
-    names = {"faces": FACE_ASSET}
+    names: dict[Part, tuple[str, ...]] = {"faces": face_assets(config)}
     if config.weights != "random":
-        names["dynamic"] = dynamic.ASSET
+        names["dynamic"] = (dynamic.ASSET,)
         if config.static.weights is None:
-            names["static"] = static.ASSET
+            names["static"] = (static.ASSET,)
     for part in needs:
-        if part not in names:
-            continue
-        try:
-            catalog.resolve(names[part], folder=asset_folder(config.assets, names[part]))
-        except AssetError as error:
-            if part == "faces":  # needed with any weights
-                raise
-            raise AssetError(
-                f"{error}. For a trial without them, give --weights random; or --weights auto, as in `traitline demo`, "
-                "which falls back to random weights: such scores mean nothing"
-            ) from error
+        for name in names.get(part, ()):
+            try:
+                catalog.resolve(name, folder=asset_folder(config.assets, name))
+            except AssetError as error:
+                if part == "faces":  # needed with any weights
+                    raise
+                raise AssetError(
+                    f"{error}. For a trial without them, give --weights random; or --weights auto, as in `traitline "
+                    "demo`, which falls back to random weights: such scores mean nothing"
+                ) from error

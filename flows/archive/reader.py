@@ -9,23 +9,24 @@ from pathlib import Path
 import numpy as np
 
 from extractors.errors import VideoError
+from extractors.faces.settings import FaceModels
 from extractors.faces.track import FaceTrack
 from extractors.preparation.pool import Again, Finished, PreparerPool
 from extractors.preparation.preparer import FaceCrop, Frame, Motion, Part, PreparationSettings, Request
-from flows.archive.families import face_model
+from flows.archive.families import face_models
 from flows.config.settings import RunConfig
 
 
-def preparation_of(config: RunConfig, face_model: Path | None, *, engine: str) -> PreparationSettings:
+def preparation_of(config: RunConfig, models: FaceModels | None, *, engine: str) -> PreparationSettings:
     """Return the settings for child processes that prepare videos.
 
     Args:
         config: the settings of the run.
-        face_model: file of the face detector; None if no faces are to be found.
+        models: files of the networks for faces; None if no faces are to be found.
         engine: of the optical flow, not "auto".
     """
     return PreparationSettings(
-        face_model=face_model,
+        face_models=models,
         video=config.video,
         faces=config.faces,
         crops=config.crops,
@@ -39,12 +40,12 @@ class VideoReader:
 
     Args:
         config: its settings of faces, crops and limits apply.
-        finds_faces: whether `parts` is called without a track. This needs the face detector's file.
+        finds_faces: whether `parts` is called without a track. This needs the face detector's files.
     """
 
     def __init__(self, config: RunConfig, *, finds_faces: bool = False) -> None:
         # With the engine "gpu" the child sends grey frames. The callers need optical flow in pixels, and compute it.
-        settings = preparation_of(config, face_model(config.assets) if finds_faces else None, engine="gpu")
+        settings = preparation_of(config, face_models(config) if finds_faces else None, engine="gpu")
         self._pool = PreparerPool(settings, 1, config.extract.stall_s)
 
     def __enter__(self) -> VideoReader:

@@ -20,7 +20,14 @@ from extractors import static
 from extractors.assets import catalog
 from extractors.assets.files import AssetError
 from extractors.devices import usable_cores
-from flows.archive.families import FACE_ASSET, asset_folder
+from flows.archive.families import (
+    CHECK_ASSET,
+    FACE_ASSET,
+    FULL_RANGE_ASSET,
+    RECOGNIZER_ASSET,
+    asset_folder,
+    face_assets,
+)
 from flows.config.settings import RunConfig
 from flows.session.console import counted
 
@@ -108,7 +115,10 @@ def check_assets(config: RunConfig) -> Iterator[Finding]:
         cure = f"correct {catalog.ENVIRONMENT_VARIABLE}; until then, only the cache is searched"
         yield Finding("asset folder", "warning", f"{named} does not exist", cure)
     for asset in catalog.select([]):
-        wanted = asset.name == FACE_ASSET or config.weights == "pretrained"
+        if asset.name in (FACE_ASSET, FULL_RANGE_ASSET, CHECK_ASSET, RECOGNIZER_ASSET):
+            wanted = asset.name in face_assets(config)
+        else:
+            wanted = config.weights == "pretrained"
         if asset.name == static.ASSET and config.static.weights is not None:
             wanted = False
         try:

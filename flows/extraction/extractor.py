@@ -21,7 +21,7 @@ from extractors.preparation.pool import Again, Finished, PreparerPool
 from extractors.preparation.preparer import FaceCrop, Motion, Request
 from extractors.preparation.stopwatch import Stopwatch
 from extractors.static.extractor import StaticFeatureExtractor
-from flows.archive.families import Families, asset_folder, face_model, settled_weights, static_weights
+from flows.archive.families import Families, asset_folder, face_models, settled_weights, static_weights
 from flows.archive.reader import preparation_of
 from flows.archive.videos import VideoFile
 from flows.config.settings import RunConfig
@@ -169,7 +169,7 @@ class Extractor:
     def _build(self, resources: ExitStack) -> None:
         config = self._config
         self._optical_flow = OpticalFlowComputer.from_settings(config.optical_flow)
-        preparation = preparation_of(config, face_model(config.assets), engine=self._optical_flow.engine)
+        preparation = preparation_of(config, face_models(config), engine=self._optical_flow.engine)
         self._cores = usable_cores()
         self._processes = config.extract.processes or self._useful_processes()
         # First, so that the processes start while the networks are built.

@@ -12,8 +12,8 @@ import numpy as np
 from extractors import dynamic, static
 from extractors.dynamic.extractor import DynamicFeatureExtractor
 from extractors.errors import VideoError
-from extractors.faces.crops import Window, plan_windows
-from extractors.faces.settings import CropSettings
+from extractors.faces.crops import plan_static, plan_windows
+from extractors.faces.levelling import View
 from extractors.faces.track import FaceTrack
 from extractors.networks import SIDE_PX
 from extractors.optical_flow.computer import OpticalFlowComputer, loop_to, scale_for_i3d
@@ -35,13 +35,13 @@ class Face:
     Args:
         crop: uint8 RGB [224, 224, 3].
         frame: uint8 RGB [H, W, 3], upright.
-        box: x, y, side of the crop in px of the frame.
+        view: of the crop in the frame.
     """
 
     time_s: float
     crop: np.ndarray
     frame: np.ndarray
-    box: tuple[int, int, int]
+    view: View
 
 
 def faces_of(config: RunConfig, path: Path) -> list[Face]:
@@ -60,12 +60,8 @@ def faces_of(config: RunConfig, path: Path) -> list[Face]:
             frames = reader.frames(path, [crop.frame for crop in crops])
     except VideoError as error:
         raise _unusable(path, error) from error
-    windows = _planned(config.crops, parts)
-    faces = []
-    for crop in crops:
-        box = next(window.box for window in windows if window.first_frame <= crop.frame <= window.last_frame)
-        faces.append(Face(crop.frame / config.video.fps, crop.pixels, frames[crop.frame], box))
-    return faces
+    views = {planned.frame: planned.view for planned in plan_static(track_of(parts), config.crops)}
+    return [Face(crop.frame / config.video.fps, crop.pixels, frames[crop.frame], views[crop.frame]) for crop in crops]
 
 
 def frames_at(config: RunConfig, path: Path, numbers: Collection[int]) -> dict[int, np.ndarray]:
@@ -95,9 +91,8 @@ def motion_of(config: RunConfig, path: Path, numbers: Sequence[int]) -> list[Mot
         raise _unusable(path, error) from error
     motion = [part for part in parts if isinstance(part, Motion)]
     if not motion:
-        raise UserError(
-            f"{path} has {counted(len(_planned(config.crops, parts)), 'window')} of motion; choose one of them"
-        )
+        windows = plan_windows(track_of(parts), config.crops)
+        raise UserError(f"{path} has {counted(len(windows), 'window')} of motion; choose one of them")
     return motion
 
 
@@ -152,10 +147,10 @@ def motion_maps(config: RunConfig, motion: Sequence[Motion], layers: Sequence[st
     return found
 
 
-def _planned(settings: CropSettings, parts: Sequence[Part]) -> list[Window]:
-    """Return the windows that the child process planned, which follow from the track."""
+def track_of(parts: Sequence[Part]) -> FaceTrack:
+    """Return the face track, which the child process sends first."""
     (track,) = (part for part in parts if isinstance(part, FaceTrack))
-    return plan_windows(track, settings)
+    return track
 
 
 def _middle(picture: np.ndarray) -> Face:
@@ -163,7 +158,7 @@ def _middle(picture: np.ndarray) -> Face:
     side = min(height, width)
     x, y = (width - side) // 2, (height - side) // 2
     crop = cv2.resize(picture[y : y + side, x : x + side], (SIDE_PX, SIDE_PX), interpolation=cv2.INTER_AREA)
-    return Face(0.0, crop, picture, (x, y, side))
+    return Face(0.0, crop, picture, View(x + side / 2, y + side / 2, side, 0.0))
 
 
 def _unusable(path: Path, error: VideoError) -> UserError:

@@ -152,7 +152,7 @@ def draw_trait_grad_cam(config: RunConfig, video_id: str, trait: str, layer: str
     shown = [faces[row] for row in chosen]
     return plot_overlays(
         [face.frame for face in shown] * 2,
-        [placed(values, face.box, *face.frame.shape[:2]) for values, face in zip(maps, shown * 2, strict=True)],
+        [placed(values, face.view, *face.frame.shape[:2]) for values, face in zip(maps, shown * 2, strict=True)],
         [f"{face.time_s:.1f} s, {effect}" for effect in ("raises it", "lowers it") for face in shown],
         heading=heading_of(config.weights, f"What in the faces moves {trait}: {clip.video_id}, {clip.name}, {layer}"),
         unit="Grad-CAM",

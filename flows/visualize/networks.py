@@ -59,7 +59,7 @@ def draw_cam(config: RunConfig, file: Path, features: Sequence[int] | None, coun
     height, width = face.frame.shape[:2]
     return plot_overlays(
         [face.frame] * len(chosen),
-        [placed(class_activation_map(maps, row), face.box, height, width) for row in weights],
+        [placed(class_activation_map(maps, row), face.view, height, width) for row in weights],
         [f"feature {feature}" for feature in chosen],
         heading=heading_of(config.weights, f"Where static features come from: {_source(file, face)}"),
         unit="activation",

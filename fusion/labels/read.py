@@ -150,7 +150,9 @@ def _read(path: Path) -> _Table:
 
 def _check(path: Path, names: Sequence[str], values: np.ndarray, places: Sequence[str]) -> None:
     """Refuse invalid names and values."""
-    _refuse_nameless(path, "row", [row for row, name in enumerate(names, start=1) if name == ""])
+    nameless = [place for name, place in zip(names, places, strict=True) if not name.strip()]
+    if nameless:
+        raise LabelError(f"{path}: a clip has no name: fill it in, or remove the row: {some_of(nameless)}")
     unusable = [place for name, place in zip(names, places, strict=True) if "\0" in name]
     if unusable:
         raise LabelError(f"{path}: a clip's name holds a NUL character; correct it in {some_of(unusable)}")
@@ -191,12 +193,6 @@ def _refuse_scale(path: Path, values: np.ndarray) -> None:
         f"{path}: values range from {low:g} to {high:g}; bring them to [0, 1], for instance {shifted} / "
         f"{top - bottom:g} if their scale ranges from {bottom:g} to {top:g}"
     )
-
-
-def _refuse_nameless(path: Path, word: str, numbers: Sequence[int]) -> None:
-    if numbers:
-        listed = some_of([str(number) for number in numbers])
-        raise LabelError(f"{path}: a clip has no name: fill it in, or remove the row: {word} {listed}")
 
 
 def _refuse_values(path: Path, wrong: Iterable[str]) -> None:
@@ -261,8 +257,6 @@ def _read_csv(path: Path) -> _Table:
     table = read_text_table(path, _KNOWN)
     at = _columns(path, table.header)
     values = np.array([_numbers(table, row, at) for row in table.rows], np.float64).reshape(-1, len(TRAITS))
-    nameless = [line for line, row in zip(table.lines, table.rows, strict=True) if not row[at.name].strip()]
-    _refuse_nameless(path, "line", nameless)
     percentages = sum(row[column].strip().endswith("%") for row in table.rows for column in at.traits)
     if percentages * 2 > values.size:
         raise LabelError(f"{path}: values are percentages; bring them to [0, 1]: divide by 100, without the % sign")

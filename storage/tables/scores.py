@@ -84,8 +84,7 @@ class Score:
     )
     people: int | None = _optional(
         Fact(
-            "Faces that appear together in at least 5 % of the frames; people who appear one after the other count as "
-            "one",
+            "People whose face was detected in at least 5 % of the frames, together or one after the other",
             "count",
             minimum=1,
         )
@@ -93,6 +92,7 @@ class Score:
     others_share: float | None = _optional(
         Fact("Share of frames in which somebody else's face was detected", "1", maximum=1)
     )
+    cuts: int | None = _optional(Fact("Changes from one shot to the next: hard cuts, jump cuts and dissolves", "count"))
     confirmed_share: float | None = _optional(
         Fact(
             "Share of up to 16 pictures of the main person's face that a second, independent detector also recognised "

@@ -24,12 +24,11 @@ from many_cores import pretend_cores
 from rich.console import Console
 from rich.table import Table
 
-from extractors.assets import catalog
 from extractors.devices import usable_cores
 from extractors.preparation.pool import PreparerPool
 from extractors.preparation.preparer import PreparationSettings, Request
 from extractors.video.digests import sha256_of
-from flows.archive.families import FACE_ASSET
+from flows.archive.families import face_models
 from flows.config.load import load_config
 
 STATUS = ("Threads", "VmData", "VmRSS")
@@ -59,9 +58,8 @@ def main() -> None:
     parser.add_argument("--cores", type=int, nargs="*", default=[16, 64, 256], help="cores to pretend (counts)")
     arguments = parser.parse_args()
     config = load_config(flags={"weights": "random"})
-    (model,) = catalog.known_assets()[FACE_ASSET].files
     settings = PreparationSettings(
-        catalog.resolve(FACE_ASSET) / model.name,
+        face_models(config),
         config.video,
         config.faces,
         config.crops,

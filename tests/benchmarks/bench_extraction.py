@@ -29,7 +29,6 @@ from bench_optical_flow import DEFAULT_CORPUS
 from rich.console import Console
 from rich.table import Table
 
-from extractors.assets import catalog
 from extractors.devices import usable_cores, visible_gpus
 from extractors.optical_flow.computer import OpticalFlowComputer
 from extractors.preparation.pool import PreparerPool
@@ -37,7 +36,7 @@ from extractors.preparation.preparer import PreparationSettings, Preparer, Reque
 from extractors.preparation.stopwatch import STAGES, Stopwatch
 from extractors.video.decoding import opened, promised_s
 from extractors.video.digests import sha256_of
-from flows.archive.families import FACE_ASSET, families_of
+from flows.archive.families import face_models, families_of
 from flows.archive.videos import VideoFile
 from flows.config.load import load_config
 from flows.demo.corpus import render_demo_corpus
@@ -117,12 +116,9 @@ def measure(
 def compare_child(video: Path, repeats: int) -> dict[str, list[tuple[float, float]]]:
     """(wall, processor time of all processes) in seconds of preparing a video, by where that is done and repeat."""
     config = load_config(flags={"weights": "random"})
-    (model,) = catalog.known_assets()[FACE_ASSET].files
     engine = OpticalFlowComputer.from_settings(config.optical_flow).engine
     optical_flow = config.optical_flow.model_copy(update={"engine": engine})
-    settings = PreparationSettings(
-        catalog.resolve(FACE_ASSET) / model.name, config.video, config.faces, config.crops, optical_flow
-    )
+    settings = PreparationSettings(face_models(config), config.video, config.faces, config.crops, optical_flow)
     request = Request(video, None, static=True, dynamic=True)
     with PreparerPool(settings, 1, stall_s=600) as pool, Preparer(settings, lambda: None) as preparer:
         ways: dict[str, Callable[[], Iterator[object]]] = {

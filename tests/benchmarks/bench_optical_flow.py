@@ -62,14 +62,16 @@ def contestants(cores: int, pool: ProcessPoolExecutor, has_gpu: bool) -> dict[st
 
     engines = {
         f"opencv, {cores} processes of 1 thread": opencv_processes,
-        "opencv, 1 thread": OpticalFlowComputer("opencv", threads=1).compute,
-        "cpu, 1 thread": OpticalFlowComputer("cpu", threads=1).compute,
-        f"cpu, {cores} threads": OpticalFlowComputer("cpu", threads=cores).compute,
-        f"cpu, {cores} threads, fast": OpticalFlowComputer("cpu", "fast", threads=cores).compute,
+        "opencv, 1 thread": OpticalFlowComputer("opencv", "exact", threads=1).compute,
+        "cpu, 1 thread": OpticalFlowComputer("cpu", "exact", threads=1).compute,
+        f"cpu, {cores} threads": OpticalFlowComputer("cpu", "exact", threads=cores).compute,
     }
+    for preset in ("fast", "large_motion"):
+        engines[f"cpu, {cores} threads, {preset}"] = OpticalFlowComputer("cpu", preset, threads=cores).compute
     if has_gpu:
-        engines["gpu"] = OpticalFlowComputer("gpu").compute
-        engines["gpu, fast"] = OpticalFlowComputer("gpu", "fast").compute
+        engines["gpu"] = OpticalFlowComputer("gpu", "exact").compute
+        for preset in ("fast", "large_motion"):
+            engines[f"gpu, {preset}"] = OpticalFlowComputer("gpu", preset).compute
     return engines
 
 
@@ -94,7 +96,7 @@ def print_gpu_table(runs: list[np.ndarray]) -> None:
     """Pairs a second of the gpu engine: NumPy in and out, and with the fields left on the GPU."""
     print(f"\n{'gpu engine, pairs/s':34} {'NumPy out':>11} {'stay on GPU':>11}")
     rows = [(f"{pairs} pairs", "exact", pairs, SIDE_PX) for pairs in (1, 64, 256, 379, 1024)]
-    rows += [("256 pairs, fast", "fast", 256, SIDE_PX)]
+    rows += [(f"256 pairs, {preset}", preset, 256, SIDE_PX) for preset in ("fast", "large_motion")]
     rows += [(f"256 pairs of {side}x{side} px", "exact", 256, side) for side in (112, 160, 320)]
     batches = {name: forwards_and_backwards(runs[0], pairs) for name, _, pairs, _ in rows}
     rows += [("256 pairs, 4 of them cuts", "exact", 256, SIDE_PX)]

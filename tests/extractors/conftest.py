@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from extractors.faces.detector import FaceDetector
+from extractors.faces.settings import FaceModels
 from extractors.video.grid import grid_frames
 
 if TYPE_CHECKING:
@@ -104,8 +105,8 @@ def draw_in() -> type[Drawing]:
 
 
 @pytest.fixture(scope="module")
-def detector(face_model: Path) -> Iterator[FaceDetector]:
-    with FaceDetector(face_model) as detector:
+def detector(face_models: FaceModels) -> Iterator[FaceDetector]:
+    with FaceDetector(face_models) as detector:
         yield detector
 
 

@@ -36,8 +36,8 @@ class ReportStore:
 
 
 def make_report_store(folder: Path) -> None:
-    """Draw 40 clips of 20 people, train on them, evaluate, and score them together with the two strange names."""
-    _, groups = draw_store(folder, people=20, clips_each=2)
+    """Draw 50 clips of 25 people, train on them, evaluate, and score them together with the two strange names."""
+    _, groups = draw_store(folder, people=25, clips_each=2)
     config = _config(folder)
     families = families_of(config)
     _add_strange(folder / "strange", config, families)

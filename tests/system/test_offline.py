@@ -8,6 +8,7 @@ import os
 import shutil
 import subprocess
 import sys
+from dataclasses import astuple
 from pathlib import Path
 
 import pytest
@@ -76,13 +77,17 @@ def test_an_attempt_to_get_out_is_counted_whoever_makes_it(offline):
     assert tried > 0
 
 
-def test_looking_at_the_assets_needs_no_network(offline, face_model):
+def test_looking_at_the_assets_needs_no_network(offline, face_model, tmp_path):
+    shutil.copytree(face_model.parent, tmp_path / "face_detector")
     shown, tried = offline(
-        Path(sys.executable).with_name("traitline"), "assets", "verify", TRAITLINE_ASSETS=str(face_model.parents[1])
+        *(Path(sys.executable).with_name("traitline"), "assets", "verify"),
+        TRAITLINE_ASSETS=str(tmp_path),
+        XDG_CACHE_HOME=str(tmp_path / "cache"),
     )
     assert shown.returncode == 1, shown.stderr  # it has the face detector alone
     assert "1 file read, 0 damaged" in shown.stderr
-    assert "missing, or in part: resnet50_imagenet, i3d_flow_imagenet." in shown.stderr
+    missing = ("face_detector_full_range", "yunet", "face_recognizer", "resnet50_imagenet", "i3d_flow_imagenet")
+    assert f"missing, or in part: {', '.join(missing)}." in shown.stderr
     assert tried == 0
 
 
@@ -90,19 +95,22 @@ USE_MEDIAPIPE = """
 import sys
 sys.modules["tensorflow"] = None  # MediaPipe imports it to decorate its documentation, which takes seconds
 import numpy as np
+from pathlib import Path
 from extractors.faces.detector import FaceDetector
-with FaceDetector(sys.argv[1]) as detector:
+from extractors.faces.settings import FaceModels
+with FaceDetector(FaceModels(*map(Path, sys.argv[1:]))) as detector:
     detector.detect(np.zeros((200, 200, 3), np.uint8))
 """
 # The same with nothing in between: what MediaPipe does when nobody keeps it from it.
-FREE_MEDIAPIPE = "import extractors.faces.offline as t; t.give_up_network = None" + USE_MEDIAPIPE
+FREE_MEDIAPIPE = "import extractors.faces.offline as t; t.give_up_network = lambda: None" + USE_MEDIAPIPE
 
 
-def test_mediapipe_does_not_report_to_google_how_it_is_used(offline, face_model):
-    shown, tried = offline(sys.executable, "-c", USE_MEDIAPIPE, face_model)
+def test_mediapipe_does_not_report_to_google_how_it_is_used(offline, face_models):
+    models = astuple(face_models)
+    shown, tried = offline(sys.executable, "-c", USE_MEDIAPIPE, *models)
     assert shown.returncode == 0, shown.stderr
     assert tried == 0
-    _, tried = offline(sys.executable, "-c", FREE_MEDIAPIPE, face_model)
+    _, tried = offline(sys.executable, "-c", FREE_MEDIAPIPE, *models)
     if not tried:
         pytest.skip("this version of MediaPipe does not try, so that nothing is shown by its not getting out")
 

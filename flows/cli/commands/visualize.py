@@ -100,6 +100,22 @@ def _save(picture: Figure | FuncAnimation, out: Path) -> None:
     save_picture(picture, out)
 
 
+@visualize_app.command(cls=CommandOnFiles, epilog="Example: `traitline visualize faces clip.mp4 --out faces.png`")
+def faces(
+    ctx: typer.Context,
+    video: VIDEO,
+    picture: PICTURE_FILE,
+    store: STORE_PATH = None,
+    config: CONFIG = None,
+    assignments: ASSIGNMENTS = None,
+) -> None:
+    """Contact sheet of a video: the face's box and eyes, the crops of motion, the static tokens, scores and cuts."""
+    with _drawing(ctx, picture, needs=("faces",), file=video) as settings:
+        from flows.visualize.faces import draw_faces
+
+        _save(draw_faces(settings, video), picture)
+
+
 @visualize_app.command(
     cls=CommandOnFiles,
     epilog="Example: `traitline visualize layers clip.mp4 --layer conv2_block3_out --out layers.png`",

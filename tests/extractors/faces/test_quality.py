@@ -11,14 +11,23 @@ from extractors.errors import VideoError
 from extractors.faces.quality import Quality, check_quality, quality_of
 from extractors.faces.settings import FaceSettings
 
-GOOD = Quality(1.0, 0, 0.0, 1, 0.0, 1.0, 1.0, 0.0)
+GOOD = Quality(1.0, 0, 0.0, 1, 0.0, 0, 1.0, 1.0, 0.0)
 
 
-def measure(seen: str, faces: str | None = None, confirmed: tuple[bool, ...] = (True,)) -> Quality:
+def measure(
+    seen: str, faces: str | None = None, by_person: tuple[int, ...] = (1,), confirmed: tuple[bool, ...] = (True,)
+) -> Quality:
     """One letter for each frame: "x" if the main person is visible; number of all faces."""
     scores = np.array([0.9 * (letter == "x") for letter in seen], np.float32)
     counts = [int(letter == "x") for letter in seen] if faces is None else [int(digit) for digit in faces]
-    return quality_of(scores, np.array(counts), confirmed, fps=5.0, decoded_share=1.0, repeated_share=0.0)
+    return quality_of(
+        *(scores, np.array(counts), confirmed),
+        fps=5.0,
+        frames_by_person=by_person,
+        cuts=2,
+        decoded_share=1.0,
+        repeated_share=0.0,
+    )
 
 
 @pytest.mark.parametrize(
@@ -39,23 +48,33 @@ def test_gaps_are_runs_of_frames_without_the_face_at_either_end_too(seen, covera
 
 
 @pytest.mark.parametrize(
-    ("seen", "faces", "people", "others"),
+    ("seen", "faces", "others"),
     [
-        ("x" * 20, "1" * 20, 1, 0.0),
-        ("x" * 20, "2" * 20, 2, 1.0),
-        ("x" * 20, "1" * 19 + "4", 4, 0.05),  # 5 % of the frames
-        ("x" * 40, "1" * 39 + "4", 1, 0.025),  # less: a passer-by
-        ("x" * 10 + "." * 10, "1" * 20, 1, 0.5),  # somebody else takes over
-        ("x" * 10 + "." * 10, "3" * 5 + "1" * 5 + "0" * 10, 3, 0.25),
-        ("x", "2", 2, 1.0),
+        ("x" * 20, "1" * 20, 0.0),
+        ("x" * 20, "2" * 20, 1.0),
+        ("x" * 20, "1" * 19 + "4", 0.05),
+        ("x" * 10 + "." * 10, "1" * 20, 0.5),  # somebody else takes over
+        ("x" * 10 + "." * 10, "3" * 5 + "1" * 5 + "0" * 10, 0.25),
     ],
 )
-def test_people_are_those_seen_together_and_others_those_beside_or_instead_of_the_main_person(
-    seen, faces, people, others
-):
+def test_others_are_those_beside_or_instead_of_the_main_person(seen, faces, others):
     found = measure(seen, faces)
-    assert found.people == people
     assert found.others_share == pytest.approx(others)
+    assert found.cuts == 2
+
+
+@pytest.mark.parametrize(
+    ("by_person", "people"),
+    [
+        ((40,), 1),
+        ((20, 20), 2),  # one after the other, or together: both are people
+        ((40, 40, 3), 3),
+        ((40, 2, 1), 2),  # 5 % of the frames and less: a passer-by
+        ((1,), 1),
+    ],
+)
+def test_people_are_those_who_are_seen_in_a_twentieth_of_the_frames(by_person, people):
+    assert measure("x" * 40, by_person=by_person).people == people
 
 
 def test_what_could_not_be_looked_at_is_not_confirmed():

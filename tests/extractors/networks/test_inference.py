@@ -50,6 +50,15 @@ def test_folding_changes_no_result(use_bias, scale, center):
     np.testing.assert_allclose(folded.predict_on_batch(pictures(4)), model.predict_on_batch(pictures(4)), rtol=1e-5)
 
 
+def test_operations_that_are_no_layers_are_kept():
+    picture = keras.Input((12, 12, 3))
+    x = layers.BatchNormalization(epsilon=0.5)(layers.Conv2D(3, 1)(picture))
+    model = keras.Model(picture, layers.GlobalAveragePooling2D()(keras.ops.relu(x) + 2 * picture))
+    np.testing.assert_allclose(
+        for_inference(model).predict_on_batch(pictures(4)), model.predict_on_batch(pictures(4)), rtol=1e-4, atol=1e-6
+    )
+
+
 def test_the_network_given_is_not_changed():
     model = small_network(use_bias=True, scale=True)
     before = model.get_weights()

@@ -15,9 +15,9 @@ from extractors.video.settings import VideoSettings
 
 
 @pytest.fixture(scope="session")
-def settings(face_model) -> PreparationSettings:
+def settings(face_models) -> PreparationSettings:
     return PreparationSettings(
-        face_model, VideoSettings(), FaceSettings(), CropSettings(), OpticalFlowSettings(engine="cpu", preset="fast")
+        face_models, VideoSettings(), FaceSettings(), CropSettings(), OpticalFlowSettings(engine="cpu", preset="fast")
     )
 
 

@@ -14,7 +14,7 @@ import pytest
 from video_mutants import MUTATIONS, write_mutants
 
 from extractors.errors import VideoError
-from extractors.faces.settings import CropSettings, FaceSettings
+from extractors.faces.settings import CropSettings, FaceModels, FaceSettings
 from extractors.optical_flow.parameters import OpticalFlowSettings
 from extractors.preparation.pool import Finished, PreparerPool
 from extractors.preparation.preparer import PreparationSettings, Request
@@ -45,10 +45,10 @@ def remuxed(source: Path, goal: Path, **options: str) -> Path:
     return goal
 
 
-def prepare_all(face_model: Path, paths: list[Path]) -> list[Finished | VideoError]:
+def prepare_all(face_models: FaceModels, paths: list[Path]) -> list[Finished | VideoError]:
     """How each video ended; two processes prepare them."""
     settings = PreparationSettings(
-        *(face_model, VideoSettings(fps=FPS), FaceSettings(), CropSettings()),
+        *(face_models, VideoSettings(fps=FPS), FaceSettings(), CropSettings()),
         OpticalFlowSettings(engine="cpu", preset="fast"),
         LIMITS,
     )
@@ -70,12 +70,12 @@ def grid_points(path: Path) -> tuple[int, float]:
     return sum(1 for _ in grid_frames(path, FPS, limits=LIMITS)), promised
 
 
-def check(face_model: Path, sources: list[Path], folder: Path, count: int) -> Counter[str]:
+def check(face_models: FaceModels, sources: list[Path], folder: Path, count: int) -> Counter[str]:
     """Prepare so many mutants between two good videos; returns how often each ending came."""
     folder.mkdir()
     mutants = [path for path, _, _ in write_mutants(sources, folder, count)]
-    *ends, last = prepare_all(face_model, [*mutants, sources[0]])
-    (alone,) = prepare_all(face_model, [sources[0]])
+    *ends, last = prepare_all(face_models, [*mutants, sources[0]])
+    (alone,) = prepare_all(face_models, [sources[0]])
     assert describe(last) == describe(alone)  # whatever came before
     endings: Counter[str] = Counter()
     for path, end in zip(mutants, ends, strict=True):
@@ -94,19 +94,19 @@ def describe(end: Finished | VideoError) -> str:
     return f"{end.stage}: {end.reason}" if isinstance(end, VideoError) else "prepared"
 
 
-def test_mutants_of_drawn_videos_are_refused_or_whole(drawing, face_model, tmp_path):
+def test_mutants_of_drawn_videos_are_refused_or_whole(drawing, face_models, tmp_path):
     sources = [
         drawing.write("a.mp4", drawing.pictures(40), options={"g": "10"}, container_options={"movflags": "+faststart"}),
         drawing.write("b.mkv", drawing.pictures(40), options={"g": "10"}),
         drawing.write("c.ts", drawing.pictures(40), codec="mpeg2video"),
     ]
-    endings = check(face_model, sources, tmp_path / "mutants", 2 * len(MUTATIONS) * len(sources))
+    endings = check(face_models, sources, tmp_path / "mutants", 2 * len(MUTATIONS) * len(sources))
     assert endings["faces: no_face"] > 0  # decoded
     assert len(endings) >= 4, endings
 
 
 @pytest.mark.slow
-def test_512_mutants_of_real_videos_are_refused_or_whole(corpus, face_model, tmp_path):
+def test_512_mutants_of_real_videos_are_refused_or_whole(corpus, face_models, tmp_path):
     fragments = {"movflags": "frag_keyframe+empty_moov+default_base_moof"}
     face = corpus / "plain" / "single_face.mp4"
     sources = [
@@ -116,7 +116,7 @@ def test_512_mutants_of_real_videos_are_refused_or_whole(corpus, face_model, tmp
         remuxed(face, tmp_path / "fragments.mp4", **fragments),
         remuxed(face, tmp_path / "broadcast.ts"),
     ]
-    endings = check(face_model, sources, tmp_path / "mutants", 4 * len(MUTATIONS) * len(sources))
+    endings = check(face_models, sources, tmp_path / "mutants", 4 * len(MUTATIONS) * len(sources))
     assert endings.total() == 512
     assert endings["prepared"] > 50
     assert len(endings) >= 8

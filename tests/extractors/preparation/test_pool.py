@@ -182,9 +182,9 @@ def test_a_fault_of_the_program_costs_one_video_and_the_log_says_where_it_was(po
     assert clip.name in record.getMessage()
 
 
-def test_a_child_that_cannot_start_is_no_fault_of_any_video(settings, clip, tmp_path):
-    broken = replace(settings, face_model=tmp_path / "missing.tflite")
-    with PreparerPool(broken, 1, stall_s=60) as pool, pytest.raises(RuntimeError, match="cannot start"):
+def test_a_child_that_cannot_start_is_no_fault_of_any_video(settings, face_models, clip, tmp_path):
+    broken = replace(settings, face_models=replace(face_models, short_range=tmp_path / "missing.tflite"))
+    with PreparerPool(broken, 1, stall_s=60) as pool, pytest.raises(RuntimeError, match=r"cannot start: .*missing"):
         list(pool.prepare([request(clip)]))
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from extractors.assets import catalog
 from extractors.assets.files import AssetError
 from extractors.faces.quality import QUALITY
 from flows.archive.clips import read_clips
@@ -63,6 +64,25 @@ def test_thresholds_of_what_is_accepted_have_keys_of_their_own(setting):
     other = families_of(load_config(flags={"weights": "random"}, assignments=[f"faces.{setting}"]))
     for part in ("faces", "static", "dynamic"):
         assert getattr(plain, part).key != getattr(other, part).key
+
+
+@pytest.mark.parametrize("model", ["short", "full"])
+def test_other_networks_for_faces_have_keys_of_their_own(model):
+    plain, other = (
+        families_of(load_config(flags={"weights": "random"}, assignments=[f"faces.model={name}"]))
+        for name in ("auto", model)
+    )
+    for part in ("faces", "static", "dynamic"):
+        assert getattr(plain, part).key != getattr(other, part).key
+
+
+def test_the_networks_that_find_and_check_faces_are_in_the_keys_settings():
+    known = catalog.known_assets()
+    names = ("face_detector", "face_detector_full_range", "yunet", "face_recognizer")
+    expected = {name: known[name].digest for name in names}
+    found = families("float32")
+    assert found.faces.settings["networks"] == expected
+    assert found.static.settings["faces"]["networks"] == found.dynamic.settings["faces"]["networks"] == expected
 
 
 def write_clip(root: Path, family: Family, quality: dict[str, float]) -> None:

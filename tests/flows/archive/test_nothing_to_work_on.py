@@ -93,7 +93,8 @@ def test_labelled_videos_without_features_are_counted_by_cause(config):
     from flows.pipeline.train import train
 
     said = message_of(lambda: train.fn(config, archive(5)))
-    assert says_all_refused(said, config)
+    assert "all 3 videos" in said
+    assert "(2 no_face, 1 truncated)" in said
     more = config.model_copy(update={"labels": label(config.labels.parent, *(f"{n}.mp4" for n in range(5)))})
     said = message_of(lambda: train.fn(more, archive(5)))
     for words in ("5 videos", "3 refused (2 no_face, 1 truncated)", "2 not extracted"):
@@ -136,5 +137,5 @@ def test_a_run_and_its_repetition_name_the_refused_videos_first(tmp_path, traitl
         (first.stderr.splitlines()[-1], "traitline: "),
         *zip(second.stderr.splitlines(), ("Extract: ", "traitline: "), strict=True),
     ):
-        assert said.startswith(start)
+        assert start in said  # behind the time where there is no terminal
         assert all(words in said for words in ("2 videos", "(2 not_a_video)", lists))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 
 import pytest
@@ -117,8 +118,8 @@ def test_a_run_that_misses_an_asset_says_how_to_get_it(traitline, rendered, face
     (line,) = shown.stderr.strip().splitlines()
     assert "face_detection_short_range.tflite" in line
     assert "`traitline assets unpack BUNDLE --folder" in line
-    (tmp_path / "mine" / "face_detector").mkdir(parents=True)
-    (tmp_path / "mine" / "face_detector" / face_model.name).write_bytes(face_model.read_bytes())
+    for name in ("face_detector", "face_detector_full_range", "yunet", "face_recognizer"):
+        shutil.copytree(face_model.parents[1] / name, tmp_path / "mine" / name)
     folders = {"TRAITLINE_ASSETS": str(tmp_path / "mine"), "XDG_CACHE_HOME": str(tmp_path / "empty")}
     shown = traitline("extract", *places, "--weights", "pretrained", **folders)
     assert shown.returncode == 1

@@ -101,7 +101,7 @@ def test_settings_that_change_numbers_change_just_the_keys_of_what_is_made_from_
         ("video.fps=fast", ["video.fps", "'fast'"]),
         ("nothing=1", ["nothing"]),
         ("seed.more=1", ["seed"]),
-        ("seed=[", ["seed=["]),
+        ("seed=[", ["--set seed", "'['"]),
     ],
 )
 def test_a_wrong_assignment_is_said_in_one_line(assignment, words):

@@ -18,7 +18,8 @@ def test_a_fine_tuned_network_makes_features_of_its_own_and_is_refused_once_tamp
 ):
     """Random weights learn nothing in tiny steps; what is shown is the way from labels to features and their key."""
     assets, store = tmp_path / "assets", tmp_path / "store"
-    shutil.copytree(face_model.parent, assets / "face_detector")
+    for name in ("face_detector", "face_detector_full_range", "yunet", "face_recognizer"):
+        shutil.copytree(face_model.parents[1] / name, assets / name)
     places = ["--videos", rendered.videos, "--store", store, "--weights", "random", "--set", f"assets={assets}"]
     shown = traitline("finetune", *places, "--labels", rendered.labels)
     assert shown.returncode == 1

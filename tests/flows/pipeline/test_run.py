@@ -21,7 +21,16 @@ FLAGS = {"weights": "random", "optical_flow.preset": "fast"}
 HEADER = [
     "video_id",
     *("openness", "conscientiousness", "extraversion", "agreeableness", "neuroticism"),
-    *("face_coverage", "face_gaps", "longest_gap_s", "people", "others_share", "confirmed_share", "decoded_share"),
+    *(
+        "face_coverage",
+        "face_gaps",
+        "longest_gap_s",
+        "people",
+        "others_share",
+        "cuts",
+        "confirmed_share",
+        "decoded_share",
+    ),
     "repeated_share",
     *("static_tokens", "dynamic_tokens", "status", "reason", "model", "features", "weights"),
     *("abstain", *(f"{trait}_{bound}" for trait in TRAITS for bound in ("low", "high"))),
@@ -130,7 +139,7 @@ def test_a_second_run_decodes_nothing_and_says_so(first_run, folder, rendered, t
     second = traitline(*arguments(folder, "second.csv"), "--labels", rendered.labels)
     assert second.returncode == 0, second.stderr
     for step in ("Extract", "Train", "Score"):
-        assert re.search(rf"^{step}: ", second.stderr, re.MULTILINE)
+        assert re.search(rf"^(\S+ )?{step}: ", second.stderr, re.MULTILINE)
     assert results(folder) == before
     assert (folder / "second.csv").read_bytes() == (folder / "first.csv").read_bytes()
 

@@ -23,7 +23,7 @@ TRAITS = ("openness", "conscientiousness", "extraversion", "agreeableness", "neu
 COLUMNS = trait_columns(TRAITS, "main/1")
 TIME = datetime(2026, 1, 31, 23, 59, 1, tzinfo=UTC)
 FACTS = {
-    **{"face_gaps": 1, "longest_gap_s": 0.4, "people": 2, "others_share": 0.5},
+    **{"face_gaps": 1, "longest_gap_s": 0.4, "people": 2, "others_share": 0.5, "cuts": 3},
     **{"confirmed_share": 1.0, "decoded_share": 0.9, "repeated_share": 0.25},
 }
 BOUNDS = {"low": (0.0, 0.1, 0.2, 0.3, 0.4), "high": (0.5, 0.6, 0.7, 0.8, 0.9)}
@@ -109,7 +109,7 @@ def test_every_column_is_described_and_every_part_of_a_score_is_a_column(tmp_pat
     described = {field["name"]: field for field in fields}
     assert {name: described[name]["type"] for name in FACTS} == {
         **dict.fromkeys(FACTS, "number"),
-        **{"face_gaps": "integer", "people": "integer"},
+        **{"face_gaps": "integer", "people": "integer", "cuts": "integer"},
     }
     assert described["longest_gap_s"]["unit"] == "s"
     elsewhere = {"traits", "low", "high", "static_key", "dynamic_key"}  # under the traits' names, and in `features`

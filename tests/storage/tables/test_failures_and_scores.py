@@ -90,7 +90,7 @@ def test_intervals_and_reasons_to_abstain_come_back_beside_scores_without_them(t
 
 
 FACTS = {
-    **{"face_gaps": 3, "longest_gap_s": 1.28, "people": 2, "others_share": 0.1},
+    **{"face_gaps": 3, "longest_gap_s": 1.28, "people": 2, "others_share": 0.1, "cuts": 4},
     **{"confirmed_share": 0.75, "decoded_share": 0.998, "repeated_share": 0.25},
 }
 
