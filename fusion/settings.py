@@ -131,9 +131,13 @@ class UncertaintySettings(BaseModel, frozen=True, extra="forbid"):
 class EvaluateSettings(BaseModel, frozen=True, extra="forbid"):
     """How `traitline evaluate` compares the model with baselines, ablations and controls."""
 
-    seeds: int = Field(5, ge=1, description="Trainings of each random predictor, with seeds 0, 1, ... (count).")
+    seeds: int = Field(
+        5,
+        ge=1,
+        description="Repetitions, with seeds 0, 1, ...: each divides the people into other folds, and trains every "
+        "random predictor from other weights (count).",
+    )
     folds: int = Field(5, ge=2, description="Subject-disjoint folds (count).")
-    draws: int = Field(1000, ge=100, description="Bootstrap samples of the subjects behind each interval (count).")
     only: tuple[str, ...] = Field(
-        (), description="Names of the predictors to evaluate, such as ridge_both or token_form; empty: all of them."
+        (), description="Names of the predictors to evaluate, such as ridge_both or bilinear; empty: all of them."
     )

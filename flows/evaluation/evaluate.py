@@ -22,9 +22,9 @@ from flows.config.settings import RunConfig
 from flows.evaluation.kept import KeptPredictions
 from flows.session import console
 from flows.session.errors import UserError
-from fusion.evaluation.folds import Fold, official_split, shared_subjects, subject_folds
+from fusion.evaluation.folds import official_split, shared_subjects, subject_folds
 from fusion.evaluation.predictors import LabelledClips, Predictor, all_predictors, chosen_predictors, timed_prediction
-from fusion.evaluation.protocol import evaluate_protocol, runs
+from fusion.evaluation.protocol import Partition, evaluate_protocols, runs
 from fusion.labels.groups import read_groups
 from fusion.labels.matching import match_labels
 from fusion.labels.read import Labels
@@ -32,7 +32,7 @@ from fusion.settings import WITHOUT_EFFECT
 from storage.files.commit import commit_file
 from storage.files.paths import StorePath
 
-SCHEMA = 1
+SCHEMA = 2
 _LIBRARIES = ("numpy", "scipy", "scikit-learn", "keras", "tensorflow")
 
 
@@ -71,7 +71,7 @@ def evaluate_clips(config: RunConfig, groups: Path | None, *, labels_only: bool)
         predictor has those of its trainings, whenever they were), "labels_only";
         "labels" (name, digest, clips, subjects, whether subjects are known and neuroticism inverted), "features" (keys,
         weights; null for labels only), "settings", "shared_subjects" (of official parts), and "protocols": "official"
-        and "subject_folds", each as from `fusion.evaluation.protocol.evaluate_protocol`.
+        and "subject_folds", as from `fusion.evaluation.protocol.evaluate_protocols`.
 
     Raises:
         UserError: no labels, none that belong to a video with features, or an empty protocol.
@@ -88,10 +88,7 @@ def evaluate_clips(config: RunConfig, groups: Path | None, *, labels_only: bool)
     kept = None if labels_only else KeptPredictions(config.store.path / "runs" / f"evaluation-{material.recipe[:16]}")
     predict = timed_prediction if kept is None else kept.predict
     with _progress(protocols, predictors, config, kept) as on_step:
-        measured = {
-            name: evaluate_protocol(clips, folds, predictors, config.evaluate, on_step, predict)
-            for name, folds in protocols.items()
-        }
+        measured = evaluate_protocols(clips, protocols, predictors, config.evaluate.seeds, on_step, predict)
     results = {
         "schema": SCHEMA,
         "created_utc": started.isoformat(timespec="seconds"),
@@ -182,6 +179,7 @@ def _label_facts(labels: Labels) -> dict[str, Any]:
 def _recipe(config: RunConfig, families: Families, videos: Sequence[tuple[str, str]], clips: LabelledClips) -> str:
     """Return the SHA-256 of all that a prediction depends on, except the predictor, the fold and the seed."""
     made_from = [
+        SCHEMA,
         _versions(),
         families.features,
         config.train.model_dump(mode="json", exclude={*WITHOUT_EFFECT, "seed"}),
@@ -193,17 +191,19 @@ def _recipe(config: RunConfig, families: Families, videos: Sequence[tuple[str, s
     return hashlib.sha256(json.dumps(made_from, sort_keys=True).encode()).hexdigest()
 
 
-def _protocols(config: RunConfig, clips: LabelledClips) -> dict[str, list[Fold]]:
+def _protocols(config: RunConfig, clips: LabelledClips) -> dict[str, list[Partition]]:
     official = official_split(clips.parts)
-    folds = subject_folds(clips.subjects, config.evaluate.folds)
-    return ({"official": [official]} if official is not None else {}) | {"subject_folds": folds}
+    protocols: dict[str, list[Partition]] = {} if official is None else {"official": [[official]]}
+    seeds = range(config.evaluate.seeds)
+    protocols["subject_folds"] = [subject_folds(clips.subjects, config.evaluate.folds, seed) for seed in seeds]
+    return protocols
 
 
 @contextmanager
 def _progress(
-    protocols: dict[str, list[Fold]], predictors: list[Predictor], config: RunConfig, kept: KeptPredictions | None
+    protocols: dict[str, list[Partition]], predictors: list[Predictor], config: RunConfig, kept: KeptPredictions | None
 ) -> Iterator[Any]:
-    todo = [run for folds in protocols.values() for run in runs(folds, predictors, config.evaluate)]
+    todo = [run for partitions in protocols.values() for run in runs(partitions, predictors, config.evaluate.seeds)]
     if kept is not None and (done := kept.count(todo)):
         console.say(
             f"Evaluate: {done:,} of {console.counted(len(todo), 'training')} are done already, in {kept.folder}"

@@ -3,7 +3,7 @@
     STORE/runs/evaluation-<recipe>/<predictor>-seed<seed>-<fold>.npz
 
 The recipe stands for clips, labels, features and settings, the fold for which clips are on which side. Groups, the
-numbers of seeds and draws and the choice of predictors are in neither: after a change of these, only missing
+number of seeds and the choice of predictors are in neither: after a change of these, only missing
 predictions are computed.
 """
 

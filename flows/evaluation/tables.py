@@ -65,7 +65,7 @@ def _shared(results: dict[str, Any]) -> Table:
 
 def _side_by_side(results: dict[str, Any], measures: tuple[str, ...]) -> Table:
     seeds = max(row["seeds"] for protocol in results["protocols"].values() for row in protocol["predictors"])
-    over = "traits" if seeds == 1 else f"traits and {seeds} seeds"
+    over = "traits" if seeds == 1 else f"traits and {seeds} repetitions"
     title = f"Mean over {over}, with 95 % intervals over people"
     table = Table("predictor", "kind", title=title, title_justify="left")
     for measure in measures:
@@ -106,10 +106,17 @@ def _with_intervals(results: dict[str, Any], title: str, *, only_model: bool) ->
 
 def _tests(results: dict[str, Any]) -> Table:
     title = (
-        "The model against each baseline, person by person (Wilcoxon; Holm over baselines, by trait over traits too)"
+        "The model against each baseline: gain, mean over people, with its 95 % interval (one-sided t; Holm over "
+        "protocols and baselines, by trait over traits too; a baseline with the scores of another is not counted)"
     )
     table = Table("protocol", "baseline", title=title, title_justify="left")
-    for heading in ("gain in 1-MAE", "p", "p (Holm)", *(f"{letter}\np (Holm)" for letter in _TRAIT_LETTERS[:-1])):
+    for heading in (
+        "gain in 1-MAE",
+        "people better",
+        "p",
+        "p (Holm)",
+        *(f"{letter}\np (Holm)" for letter in _TRAIT_LETTERS[:-1]),
+    ):
         table.add_column(heading, justify="right")
     for protocol, found in results["protocols"].items():
         of_baseline: dict[str, dict[str, Any]] = {}
@@ -119,7 +126,8 @@ def _tests(results: dict[str, Any]) -> Table:
             mean = tests["mean"]
             p_values = [mean["p"], mean["p_holm"], *(tests[name]["p_holm"] for name in COLUMNS[:-1])]
             cells = (f"{value:.2g}" for value in p_values)
-            table.add_row(PROTOCOLS[protocol], baseline, _with_interval(mean), *cells)
+            name = f"{baseline} (as {mean['copy_of']})" if mean["copy_of"] else baseline
+            table.add_row(PROTOCOLS[protocol], name, _with_interval(mean), f"{mean['people_better']:.0%}", *cells)
     return table
 
 

@@ -1,6 +1,6 @@
 """The agreement of scores with labels: six measures, all computed from a few sums over clips.
 
-Sums are additive over subjects, so that a bootstrap draw costs one row of a matrix product and no pass over the clips.
+Sums are additive over people, so that the measures without one of them cost no pass over the clips.
 """
 
 from __future__ import annotations

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
+from functools import cached_property, partial
 from typing import Literal
 
 import numpy as np
@@ -15,7 +15,7 @@ from fusion.errors import TrainingError
 from fusion.evaluation import baselines
 from fusion.evaluation.folds import Fold
 from fusion.labels.parts import Part
-from fusion.settings import Form, TrainSettings, UncertaintySettings
+from fusion.settings import TrainSettings, UncertaintySettings
 from fusion.uncertainty.intervals import (
     ClipQuality,
     Uncertainty,
@@ -26,10 +26,11 @@ from fusion.uncertainty.intervals import (
 
 Kind = Literal["baseline", "model", "ablation", "control"]
 TokenKind = Literal["static", "dynamic"]
+KINDS: tuple[TokenKind, ...] = ("static", "dynamic")
 Change = Callable[[list[ClipTokens], int], list[ClipTokens]]
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(frozen=True, eq=False)
 class LabelledClips:
     """N labelled clips.
 
@@ -53,11 +54,12 @@ class LabelledClips:
         """Return the people in some clips."""
         return [self.subjects[row] for row in rows]
 
-    def pooled(self, kind: TokenKind) -> np.ndarray:
-        """Return the mean token of each clip, float32 [N, D]. Raises ValueError if only labels are available."""
+    @cached_property
+    def pooled(self) -> dict[TokenKind, np.ndarray]:
+        """The mean token of each kind in each clip, float32 [N, D]. Raises ValueError if only labels are available."""
         if self.tokens is None:
             raise ValueError("clips without tokens cannot be pooled")
-        return np.stack([getattr(clip, kind).mean(axis=0) for clip in self.tokens])
+        return {kind: np.stack([getattr(clip, kind).mean(axis=0) for clip in self.tokens]) for kind in KINDS}
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -98,30 +100,36 @@ class Predictor:
 
 
 def all_predictors(train: TrainSettings, uncertainty: UncertaintySettings) -> list[Predictor]:
-    """Return all predictors; the one of kind "model" has the form that the settings train."""
+    """Return all predictors; the one of kind "model" is what the settings train."""
 
     def baseline(name: str, predict: Predict, *, seeded: bool = False, needs_tokens: bool = False) -> Predictor:
         return Predictor(name, "baseline", seeded, needs_tokens, predict)
 
-    def network(name: str, kind: Kind, form: Form, change: Change = _unchanged) -> Predictor:
-        settings = train.model_copy(update={"form": form})
-        return Predictor(name, kind, True, True, partial(_network, settings, uncertainty, change))
+    def trained(name: str, kind: Kind, settings: TrainSettings, change: Change = _unchanged) -> Predictor:
+        return Predictor(name, kind, True, True, partial(_trained, settings, uncertainty, change))
 
-    forms: dict[str, Form] = {"token_form": "sequence", "vector_form": "vector"}
+    models = {
+        "bilinear": train.model_copy(update={"kind": "bilinear"}),
+        "token_form": train.model_copy(update={"kind": "specified", "form": "sequence"}),
+        "vector_form": train.model_copy(update={"kind": "specified", "form": "vector"}),
+    }
+    own = "bilinear" if train.kind == "bilinear" else "token_form" if train.form == "sequence" else "vector_form"
     return [
         baseline("mean", partial(_constant, np.mean)),
         baseline("median", partial(_constant, np.median)),
         baseline("subject_lookup", partial(_look_up, 0.0)),
         baseline("subject_lookup_shrunk", partial(_look_up, 1.0)),
-        baseline("ridge_static", partial(_ridge, ("static",)), needs_tokens=True),
-        baseline("ridge_dynamic", partial(_ridge, ("dynamic",)), needs_tokens=True),
-        baseline("ridge_both", partial(_ridge, ("static", "dynamic")), needs_tokens=True),
-        baseline("mlp_both", _mlp, seeded=True, needs_tokens=True),
-        *(network(name, "model" if form == train.form else "ablation", form) for name, form in forms.items()),
-        network("static_only", "ablation", train.form, partial(_blanked, "dynamic")),
-        network("dynamic_only", "ablation", train.form, partial(_blanked, "static")),
-        network("optical_flow_shuffled", "control", train.form, partial(_shuffled, "dynamic")),
-        network("faces_shuffled", "control", train.form, partial(_shuffled, "static")),
+        baseline("ridge_static", partial(_pooled, baselines.ridge, ("static",)), needs_tokens=True),
+        baseline("ridge_dynamic", partial(_pooled, baselines.ridge, ("dynamic",)), needs_tokens=True),
+        baseline("ridge_both", partial(_pooled, baselines.ridge, KINDS), needs_tokens=True),
+        baseline("pca_ridge_both", partial(_pooled, baselines.pca_ridge, KINDS), needs_tokens=True),
+        baseline("kernel_ridge_both", partial(_pooled, baselines.kernel_ridge, KINDS), needs_tokens=True),
+        baseline("mlp_both", partial(_pooled, baselines.mlp, KINDS), seeded=True, needs_tokens=True),
+        *(trained(name, "model" if name == own else "ablation", settings) for name, settings in models.items()),
+        trained("static_only", "ablation", train, partial(_blanked, "dynamic")),
+        trained("dynamic_only", "ablation", train, partial(_blanked, "static")),
+        trained("optical_flow_shuffled", "control", train, partial(_shuffled, "dynamic")),
+        trained("faces_shuffled", "control", train, partial(_shuffled, "static")),
     ]
 
 
@@ -158,24 +166,15 @@ def _look_up(shrinkage: float, clips: LabelledClips, fold: Fold, seed: int) -> P
     return Prediction(baselines.look_up_subject(clips.labels[fold.train], people, test_people, shrinkage=shrinkage))
 
 
-def _pooled(kinds: Sequence[TokenKind], clips: LabelledClips, fold: Fold) -> tuple[np.ndarray, np.ndarray]:
-    features = np.hstack([clips.pooled(kind) for kind in kinds])
-    return features[fold.train], features[fold.test]
+def _pooled(
+    regression: baselines.Regression, kinds: Sequence[TokenKind], clips: LabelledClips, fold: Fold, seed: int
+) -> Prediction:
+    features = np.hstack([clips.pooled[kind] for kind in kinds])
+    people = clips.subjects_of(fold.train)
+    return Prediction(regression(features[fold.train], clips.labels[fold.train], people, features[fold.test], seed))
 
 
-def _ridge(kinds: Sequence[TokenKind], clips: LabelledClips, fold: Fold, seed: int) -> Prediction:
-    features, test_features = _pooled(kinds, clips, fold)
-    labels, people = clips.labels[fold.train], clips.subjects_of(fold.train)
-    return Prediction(baselines.ridge(features, labels, people, test_features))
-
-
-def _mlp(clips: LabelledClips, fold: Fold, seed: int) -> Prediction:
-    features, test_features = _pooled(("static", "dynamic"), clips, fold)
-    labels, people = clips.labels[fold.train], clips.subjects_of(fold.train)
-    return Prediction(baselines.mlp(features, labels, people, test_features, seed=seed))
-
-
-def _network(
+def _trained(
     train: TrainSettings,
     uncertainty: UncertaintySettings,
     change: Change,

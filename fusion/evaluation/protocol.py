@@ -1,24 +1,27 @@
-"""All predictors on one protocol, measured on the same clips with the same draws of subjects."""
+"""All predictors on the same clips, in repeated trainings, with intervals and tests over people."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from fusion.evaluation.bootstrap import SubjectDraws, percentile_interval
 from fusion.evaluation.folds import Fold, leakage
+from fusion.evaluation.intervals import measure, person_means, share_interval
 from fusion.evaluation.metrics import METRICS, with_mean
 from fusion.evaluation.predictors import LabelledClips, Prediction, Predictor, timed_prediction
-from fusion.evaluation.significance import holm, paired_p_values
-from fusion.settings import EvaluateSettings
+from fusion.evaluation.significance import gain, holm
 from fusion.traits import TRAITS
 
 COLUMNS = (*TRAITS, "mean")
 EVERYBODY = ("all", "all")
+
+Partition = Sequence[Fold]
+"""Folds of which no two test the same clip; an official split is a partition of one fold."""
+Predict = Callable[[Predictor, LabelledClips, Fold, int], Prediction]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -27,9 +30,9 @@ class Outcome:
 
     Attributes:
         predictor: the predictor.
-        scores: float64 [seeds, M, 5].
-        covered: bool [seeds, M, 5], whether the interval contains the label; None without intervals.
-        seconds: time for training and scoring, over all folds and seeds.
+        scores: float64 [R, M, 5], of R repetitions.
+        covered: bool [R, M, 5], whether the interval contains the label; None without intervals.
+        seconds: time for training and scoring, over all folds and repetitions.
     """
 
     predictor: Predictor
@@ -38,80 +41,116 @@ class Outcome:
     seconds: float
 
 
-def evaluate_protocol(
+@dataclass(frozen=True, slots=True, eq=False)
+class _Tested:
+    """The M test clips of a protocol, and how they were divided.
+
+    Attributes:
+        labels: float [M, 5].
+        subjects: the person in each.
+        groups: name of a grouping -> the group of each, str [M].
+        folds: int [partitions, M], the fold of each clip.
+        test_share: share of the people that a training is tested on; 0 for a single split.
+    """
+
+    labels: np.ndarray
+    subjects: list[str]
+    groups: dict[str, np.ndarray]
+    folds: np.ndarray
+    test_share: float
+
+
+def evaluate_protocols(
     clips: LabelledClips,
-    folds: Sequence[Fold],
+    protocols: Mapping[str, Sequence[Partition]],
     predictors: Sequence[Predictor],
-    settings: EvaluateSettings,
+    seeds: int,
     on_step: Callable[[str], None],
-    predict: Callable[[Predictor, LabelledClips, Fold, int], Prediction] = timed_prediction,
-) -> dict[str, Any]:
-    """Train and evaluate all predictors on the folds of one protocol.
+    predict: Predict = timed_prediction,
+) -> dict[str, dict[str, Any]]:
+    """Train and evaluate all predictors in every protocol.
 
     Args:
         clips: labelled clips.
-        folds: one for an official split, several for folds; no clip is a test clip of two folds.
+        protocols: name -> partitions that test the same clips: one for an official split, `seeds` for folds.
         predictors: to evaluate.
-        settings: number of seeds and draws.
+        seeds: number of trainings of each predictor that depends on its seed.
         on_step: called with the predictor's name after each of the `runs`.
         predict: performs one of the `runs`, or returns a remembered result; the result must be the same each time.
 
     Returns:
-        JSON values, NaN as None: "folds", "train_clips" (mean over folds) and "leakage"; "predictors" with "name",
-        "kind", "seeds", "seconds" and "metrics" (metric -> trait or "mean" -> "value", "low", "high", and "by_seed" if
-        there are several seeds); "tests" of the model against each baseline; "slices" by column and group with "clips",
-        "subjects" and "metrics" by predictor; and "coverage" of the model's intervals, overall and by group.
+        JSON values by protocol, NaN as None: "folds", "partitions", "train_clips" (mean over folds) and "leakage";
+        "predictors" with "name", "kind", "seeds" (number of repetitions), "seconds" and "metrics" (metric -> trait or
+        "mean" -> "value", "low", "high", and "by_seed" if there are several repetitions); "tests" of the model against
+        each baseline, see `_tests`; "slices" by column and group with "clips", "subjects" and "metrics" by predictor;
+        and "coverage" of the model's intervals, overall and by group.
     """
-    outcomes = [_outcome(clips, folds, predictor, settings.seeds, on_step, predict) for predictor in predictors]
-    rows = np.concatenate([fold.test for fold in folds])
-    fold_of_row = np.repeat(np.arange(len(folds)), [len(fold.test) for fold in folds])
-    labels, subjects = clips.labels[rows], clips.subjects_of(rows)
-    draws = SubjectDraws(subjects, fold_of_row, draws=settings.draws)
-    groups = {name: values[rows] for name, values in clips.groups.items()}
-    return {
-        "folds": len(folds),
-        "train_clips": round(float(np.mean([len(fold.train) for fold in folds]))),
-        "leakage": _total_leakage(folds, clips.subjects),
-        "predictors": [_described(outcome, draws, labels) for outcome in outcomes],
-        "tests": _tests(outcomes, draws, labels, subjects),
-        "slices": _slices(outcomes, labels, subjects, groups, settings.draws),
-        "coverage": _coverage(outcomes, subjects, groups, settings.draws),
-    }
+    found = {}
+    for name, partitions in protocols.items():
+        outcomes = [_outcome(clips, partitions, predictor, seeds, on_step, predict) for predictor in predictors]
+        tested = _tested(clips, partitions)
+        folds = [fold for partition in partitions for fold in partition]
+        found[name] = {
+            "folds": len(partitions[0]),
+            "partitions": len(partitions),
+            "train_clips": round(float(np.mean([len(fold.train) for fold in folds]))),
+            "leakage": _total_leakage(partitions[0], clips.subjects),
+            "predictors": [_described(outcome, tested) for outcome in outcomes],
+            "tests": _tests(outcomes, tested),
+            "slices": _slices(outcomes, tested),
+            "coverage": _coverage(outcomes, tested),
+        }
+    _correct(found)
+    return found
 
 
 def runs(
-    folds: Sequence[Fold], predictors: Sequence[Predictor], settings: EvaluateSettings
+    partitions: Sequence[Partition], predictors: Sequence[Predictor], seeds: int
 ) -> Iterator[tuple[Predictor, Fold, int]]:
-    """Yield the trainings that `evaluate_protocol` performs: predictor, fold and seed."""
+    """Yield the trainings that `evaluate_protocols` performs in a protocol: predictor, fold and seed."""
     for predictor in predictors:
-        for seed in _seeds(predictor, settings.seeds):
-            yield from ((predictor, fold, seed) for fold in folds)
+        for seed, partition in _repetitions(partitions, predictor, seeds):
+            yield from ((predictor, fold, seed) for fold in partition)
 
 
-def _seeds(predictor: Predictor, seeds: int) -> range:
-    return range(seeds if predictor.seeded else 1)
+def _repetitions(partitions: Sequence[Partition], predictor: Predictor, seeds: int) -> Iterator[tuple[int, Partition]]:
+    """Yield seeds and partitions: the same partition for all predictors, so that they can be compared."""
+    for seed in range(max(len(partitions), seeds if predictor.seeded else 1)):
+        yield seed, partitions[seed % len(partitions)]
+
+
+def _tested(clips: LabelledClips, partitions: Sequence[Partition]) -> _Tested:
+    rows = np.sort(np.concatenate([fold.test for fold in partitions[0]]))
+    folds = np.empty((len(partitions), len(rows)), int)
+    for number, partition in enumerate(partitions):
+        for place, fold in enumerate(partition):
+            folds[number, np.searchsorted(rows, fold.test)] = place
+    count = len(partitions[0])
+    groups = {name: values[rows] for name, values in clips.groups.items()}
+    return _Tested(clips.labels[rows], clips.subjects_of(rows), groups, folds, 1 / count if count > 1 else 0.0)
 
 
 def _outcome(
     clips: LabelledClips,
-    folds: Sequence[Fold],
+    partitions: Sequence[Partition],
     predictor: Predictor,
     seeds: int,
     on_step: Callable[[str], None],
-    predict: Callable[[Predictor, LabelledClips, Fold, int], Prediction],
+    predict: Predict,
 ) -> Outcome:
     scores, covered, seconds = [], [], 0.0
-    for seed in _seeds(predictor, seeds):
+    for seed, partition in _repetitions(partitions, predictor, seeds):
         predictions = []
-        for fold in folds:
+        for fold in partition:
             predictions.append(predict(predictor, clips, fold, seed))
             on_step(predictor.name)
         seconds += sum(prediction.seconds for prediction in predictions)
-        scores.append(np.concatenate([prediction.scores for prediction in predictions]))
+        order = np.argsort(np.concatenate([fold.test for fold in partition]))
+        scores.append(np.concatenate([prediction.scores for prediction in predictions])[order])
         if all(prediction.low is not None for prediction in predictions):
-            labels = [clips.labels[fold.test] for fold in folds]
+            labels = [clips.labels[fold.test] for fold in partition]
             inside = [(p.low <= own) & (own <= p.high) for p, own in zip(predictions, labels, strict=True)]
-            covered.append(np.concatenate(inside))
+            covered.append(np.concatenate(inside)[order])
     whole = np.stack(covered) if len(covered) == len(scores) else None
     return Outcome(predictor, np.stack(scores).astype(np.float64), whole, seconds)
 
@@ -124,73 +163,88 @@ def _total_leakage(folds: Sequence[Fold], subjects: Sequence[str]) -> dict[str, 
     return total
 
 
-def _described(outcome: Outcome, draws: SubjectDraws, labels: np.ndarray) -> dict[str, Any]:
-    predictor = outcome.predictor
+def _described(outcome: Outcome, tested: _Tested) -> dict[str, Any]:
+    predictor, scores = outcome.predictor, outcome.scores
+    folds = np.resize(tested.folds, (len(scores), len(tested.labels)))
     return {
         "name": predictor.name,
         "kind": predictor.kind,
-        "seeds": len(outcome.scores),
+        "seeds": len(scores),
         "seconds": round(outcome.seconds, 3),
-        "metrics": _metrics(outcome, draws, labels),
+        "metrics": _metrics(scores, tested.labels, tested.subjects, folds, tested.test_share),
     }
 
 
-def _metrics(outcome: Outcome, draws: SubjectDraws, labels: np.ndarray) -> dict[str, dict[str, Any]]:
-    measured = draws.measure(outcome.scores, labels)
-    low, high = measured.interval()
+def _metrics(
+    scores: np.ndarray, labels: np.ndarray, subjects: Sequence[str], folds: np.ndarray | None, test_share: float
+) -> dict[str, dict[str, Any]]:
+    measured = measure(scores, labels, subjects, folds, test_share=test_share)
+    low, high = measured.interval
     table: dict[str, dict[str, Any]] = {}
     for row, metric in enumerate(METRICS):
         table[metric] = {}
         for column, name in enumerate(COLUMNS):
             at = (row, column)
             cell = _cell(measured.value[at], low[at], high[at])
-            if len(outcome.scores) > 1:
+            if len(scores) > 1:
                 cell["by_seed"] = [_number(value) for value in measured.by_seed[:, row, column]]
             table[metric][name] = cell
     return table
 
 
-def _tests(
-    outcomes: Sequence[Outcome], draws: SubjectDraws, labels: np.ndarray, subjects: Sequence[str]
-) -> list[dict[str, Any]]:
-    """Compare the model with each baseline: gain in 1 - MAE, its interval, and p adjusted over baselines by Holm."""
+def _tests(outcomes: Sequence[Outcome], tested: _Tested) -> list[dict[str, Any]]:
+    """Compare the model with each baseline.
+
+    Returns:
+        "baseline", "trait", and the gain with its interval and one-sided p, see `fusion.evaluation.significance.Gain`;
+        "copy_of": the name of an earlier baseline with the same scores, or None.
+    """
     model = next((outcome for outcome in outcomes if outcome.predictor.kind == "model"), None)
     baselines = [outcome for outcome in outcomes if outcome.predictor.kind == "baseline"]
-    if model is None or not baselines:
+    if model is None:
         return []
-    p_values = np.stack([paired_p_values(model.scores, other.scores, labels, subjects) for other in baselines])
-    # the mean over traits is one question per baseline; by trait, all baselines and traits form one family
-    corrected = np.column_stack([holm(p_values[:, :-1].ravel()).reshape(-1, len(TRAITS)), holm(p_values[:, -1])])
-    own = draws.measure(model.scores, labels)
     tests = []
     for number, other in enumerate(baselines):
-        theirs = draws.measure(other.scores, labels)
-        gain, (low, high) = own.value[0] - theirs.value[0], percentile_interval(own.draws[:, 0] - theirs.draws[:, 0])
+        same = (one.predictor.name for one in baselines[:number] if _alike(one.scores, other.scores))
+        copy_of = next(same, None)
+        found = gain(model.scores, other.scores, tested.labels, tested.subjects, test_share=tested.test_share)
         tests += [
             {
                 "baseline": other.predictor.name,
+                "copy_of": copy_of,
                 "trait": name,
-                **_cell(gain[column], low[column], high[column]),
-                "p": _number(p_values[number, column]),
-                "p_holm": _number(corrected[number, column]),
+                **_cell(found.value[column], found.low[column], found.high[column]),
+                "p": float(found.p[column]),
+                "people_better": float(found.people_better[column]),
             }
             for column, name in enumerate(COLUMNS)
         ]
     return tests
 
 
-def _slices(
-    outcomes: Sequence[Outcome],
-    labels: np.ndarray,
-    subjects: Sequence[str],
-    groups: dict[str, np.ndarray],
-    draws: int,
-) -> list[dict[str, Any]]:
+def _alike(scores: np.ndarray, others: np.ndarray) -> bool:
+    return scores.shape == others.shape and np.allclose(scores, others, rtol=0, atol=1e-9)
+
+
+def _correct(protocols: Mapping[str, dict[str, Any]]) -> None:
+    """Add "p_holm" to the tests of all protocols; a copy of a baseline is no further test and has its figure.
+
+    The means over traits are one family, with a test for each protocol and baseline; all traits are a second one.
+    """
+    tests = [(name, test) for name, protocol in protocols.items() for test in protocol["tests"]]
+    for family in (COLUMNS[:-1], COLUMNS[-1:]):
+        some = [(name, test) for name, test in tests if test["trait"] in family]
+        p_values = {(name, test["baseline"], test["trait"]): test["p"] for name, test in some if not test["copy_of"]}
+        adjusted = dict(zip(p_values, holm(np.array(list(p_values.values()))).tolist(), strict=True))
+        for name, test in some:
+            test["p_holm"] = adjusted[name, test["copy_of"] or test["baseline"], test["trait"]]
+
+
+def _slices(outcomes: Sequence[Outcome], tested: _Tested) -> list[dict[str, Any]]:
     """Measure every predictor in every group, over all folds together because a fold's share may be very small."""
     slices = []
-    for (column, group), rows in _group_rows(groups).items():
-        people = [subjects[row] for row in rows]
-        drawn = SubjectDraws(people, draws=draws)
+    for (column, group), rows in _group_rows(tested.groups).items():
+        people = [tested.subjects[row] for row in rows]
         slices.append(
             {
                 "column": column,
@@ -199,7 +253,7 @@ def _slices(
                 "subjects": len(set(people)),
                 "metrics": {
                     outcome.predictor.name: _metrics(
-                        Outcome(outcome.predictor, outcome.scores[:, rows], None, 0.0), drawn, labels[rows]
+                        outcome.scores[:, rows], tested.labels[rows], people, None, tested.test_share
                     )
                     for outcome in outcomes
                 },
@@ -208,22 +262,20 @@ def _slices(
     return slices
 
 
-def _coverage(
-    outcomes: Sequence[Outcome], subjects: Sequence[str], groups: dict[str, np.ndarray], draws: int
-) -> list[dict[str, Any]]:
+def _coverage(outcomes: Sequence[Outcome], tested: _Tested) -> list[dict[str, Any]]:
     """Return the share of labels inside the model's intervals, overall and by group; every person counts once."""
     model = next((outcome for outcome in outcomes if outcome.predictor.kind == "model"), None)
     if model is None or model.covered is None:
         return []
     hits = model.covered.mean(axis=0)
     found = []
-    for (column, group), rows in {EVERYBODY: np.arange(len(subjects)), **_group_rows(groups)}.items():
-        people = [subjects[row] for row in rows]
-        value, drawn = SubjectDraws(people, draws=draws).mean_over_people(hits[rows])
-        value, (low, high) = with_mean(value), percentile_interval(with_mean(drawn))
+    for (column, group), rows in {EVERYBODY: np.arange(len(hits)), **_group_rows(tested.groups)}.items():
+        of_people = person_means(hits[rows], [tested.subjects[row] for row in rows])
+        value = with_mean(of_people.mean(axis=0))
+        low, high = share_interval(value, len(of_people))
         cells = {name: _cell(value[at], low[at], high[at]) for at, name in enumerate(COLUMNS)}
         found.append(
-            {"column": column, "group": group, "clips": len(rows), "subjects": len(set(people)), "traits": cells}
+            {"column": column, "group": group, "clips": len(rows), "subjects": len(of_people), "traits": cells}
         )
     return found
 

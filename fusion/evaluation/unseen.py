@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from fusion.evaluation.bootstrap import SubjectDraws
+from fusion.evaluation.intervals import measure
 from fusion.evaluation.metrics import METRICS
 from fusion.traits import TRAITS
 
@@ -35,8 +35,8 @@ def measure_unseen(
         of the mean's squared error that the scores save, mean over traits, with the ends of its 90 % interval; and
         "better_than_mean", whether that lies above 0; None if fewer than LEAST_PEOPLE people leave it open.
     """
-    measured = SubjectDraws(subjects).measure(np.asarray(scores)[None], labels)
-    interval = measured.interval()
+    measured = measure(np.asarray(scores)[None], labels, subjects)
+    interval = measured.interval
     found: dict[str, Any] = {"clips": len(scores), "people": len(set(subjects))}
     for name in SHOWN:
         place = METRICS.index(name)

@@ -59,7 +59,6 @@ def _config(folder: Path) -> RunConfig:
     quick = (
         "evaluate.seeds=1",
         "evaluate.folds=2",
-        "evaluate.draws=100",
         "evaluate.only=[mean, ridge_static, token_form]",
     )
     return load_config(flags=flags, assignments=(*settings, *quick))

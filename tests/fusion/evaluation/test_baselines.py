@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from sklearn.metrics import r2_score
+from sklearn.linear_model import Ridge
+from sklearn.metrics import make_scorer, r2_score
+from sklearn.model_selection import GridSearchCV, LeaveOneGroupOut
+from sklearn.preprocessing import StandardScaler
 
 from fusion.evaluation import baselines
-from fusion.evaluation.baselines import look_up_subject, mlp, ridge
+from fusion.evaluation.baselines import kernel_ridge, look_up_subject, mlp, pca_ridge, ridge
 from fusion.evaluation.folds import leakage, official_split, subject_folds
 from fusion.evaluation.predictors import LabelledClips, all_predictors, chosen_predictors
-from fusion.evaluation.protocol import COLUMNS, evaluate_protocol
+from fusion.evaluation.protocol import COLUMNS, evaluate_protocols
 from fusion.labels.read import read_labels
-from fusion.settings import EvaluateSettings, TrainSettings, UncertaintySettings
+from fusion.settings import TrainSettings, UncertaintySettings
 
 
 @pytest.fixture(scope="module")
@@ -25,12 +28,9 @@ def genuine(corpus) -> LabelledClips:
 def genuine_results(genuine):
     known = all_predictors(TrainSettings(), UncertaintySettings())
     predictors = chosen_predictors(known, (), with_tokens=False)
-    protocols = {"official": [official_split(genuine.parts)], "folds": subject_folds(genuine.subjects, 5)}
-    settings = EvaluateSettings()
-    return {
-        name: evaluate_protocol(genuine, folds, predictors, settings, lambda name: None)
-        for name, folds in protocols.items()
-    }
+    folds = [subject_folds(genuine.subjects, 5, seed) for seed in range(5)]
+    protocols = {"official": [[official_split(genuine.parts)]], "folds": folds}
+    return evaluate_protocols(genuine, protocols, predictors, 5, lambda name: None)
 
 
 def values(results, name, metric):
@@ -93,19 +93,21 @@ def regression(rule, *, noise_labels=False):
 
 def test_ridge_finds_a_linear_rule_whatever_the_scale_of_the_features():
     known, labels, people, asked, truth = regression(lambda x: x[:, 0] - x[:, 29])
-    assert r2_score(truth, ridge(known, labels, people, asked)) > 0.95
+    for fit in (ridge, pca_ridge):
+        assert r2_score(truth, fit(known, labels, people, asked, 0)) > 0.95
 
 
 def test_mlp_finds_a_bent_rule_that_ridge_cannot_and_the_same_with_the_same_seed(monkeypatch):
     known, labels, people, asked, truth = regression(lambda x: np.abs(x[:, 0]) - 0.8)
     known, asked = known[:, :3], asked[:, :3]
     monkeypatch.setattr(baselines, "MLP_EPOCHS", 15)
-    found = mlp(known, labels, people, asked, seed=0)
+    found = mlp(known, labels, people, asked, 0)
     assert r2_score(truth, found) > 0.5
-    assert r2_score(truth, ridge(known, labels, people, asked)) < 0.1
+    assert r2_score(truth, ridge(known, labels, people, asked, 0)) < 0.1
+    assert r2_score(truth, kernel_ridge(known, labels, people, asked, 0)) > 0.5
     monkeypatch.setattr(baselines, "MLP_EPOCHS", 2)
     some = slice(0, 40)
-    once, again, other = (mlp(known[some], labels[some], people[some], asked, seed=seed) for seed in (0, 0, 1))
+    once, again, other = (mlp(known[some], labels[some], people[some], asked, seed) for seed in (0, 0, 1))
     assert np.array_equal(once, again)
     assert not np.array_equal(once, other)
 
@@ -113,13 +115,58 @@ def test_mlp_finds_a_bent_rule_that_ridge_cannot_and_the_same_with_the_same_seed
 def test_no_regression_explains_pure_noise(monkeypatch):
     monkeypatch.setattr(baselines, "MLP_EPOCHS", 15)
     known, labels, people, asked, truth = regression(lambda x: x[:, 0], noise_labels=True)
-    for scores in (ridge(known, labels, people, asked), mlp(known, labels, people, asked, seed=0)):
-        assert r2_score(truth, scores) < 0.02
+    for fit in (ridge, pca_ridge, kernel_ridge, mlp):
+        assert r2_score(truth, fit(known, labels, people, asked, 0)) < 0.02
+
+
+def test_the_penalty_is_what_the_search_over_refits_without_each_person_finds():
+    """scikit-learn refits for every penalty and person; the closed form has one decomposition."""
+    rng = np.random.default_rng(0)
+    for clips, dim in ((60, 12), (40, 70)):
+        features = rng.normal(size=(clips, dim)) @ rng.normal(size=(dim, dim))
+        people = rng.integers(0, 9, clips).astype(str)
+        strength = np.array([0.1, 0.5, 3.0])
+        labels = features[:, :3] / features[:, :3].std(axis=0) * strength + rng.normal(size=(clips, 3))
+        scaled = StandardScaler().fit_transform(features)
+        values = np.square(np.linalg.svd(scaled, compute_uv=False))
+        unit = values[values > 1e-6 * values.max()].mean()
+        asked = rng.normal(size=(5, dim))
+        found = ridge(features, labels, list(people), asked, 0)
+        for trait in range(3):
+            search = GridSearchCV(
+                Ridge(),
+                {"alpha": baselines.RIDGE_PENALTIES * unit},
+                scoring=make_scorer(lambda truth, score: -np.square(truth - score).sum()),
+                cv=LeaveOneGroupOut(),
+            )
+            search.fit(scaled, labels[:, trait], groups=people)
+            expected = search.predict((asked - features.mean(axis=0)) / features.std(axis=0))
+            assert found[:, trait] == pytest.approx(expected, rel=1e-6, abs=1e-6)
+
+
+def test_penalties_are_chosen_for_people_who_are_not_known_from_other_clips():
+    """Features that tell people apart explain all of a known person's label, and nothing of others."""
+    rng = np.random.default_rng(0)
+    face, label = rng.normal(size=(40, 60)), rng.normal(0.5, 0.1, (40, 1))
+    person = np.repeat(np.arange(40), 5)
+    features, labels = face[person] + 0.01 * rng.normal(size=(200, 60)), np.tile(label[person], 5)
+    scores = ridge(features, labels, person.astype(str).tolist(), rng.normal(size=(500, 60)), 0)
+    assert scores.std() < 0.5 * labels.std()
+    by_clips = ridge(features, labels, np.arange(200).astype(str).tolist(), rng.normal(size=(500, 60)), 0)
+    assert by_clips.std() > 1.5 * scores.std()
+
+
+@pytest.mark.parametrize("fit", [ridge, pca_ridge, kernel_ridge])
+def test_a_single_clip_and_constant_features_give_the_mean(fit):
+    asked = np.zeros((2, 4), np.float32)
+    assert fit(np.ones((1, 4), np.float32), np.full((1, 5), 0.3), ["p"], asked, 0) == pytest.approx(0.3)
+    labels = np.array([[0.2] * 5, [0.4] * 5, [0.9] * 5])
+    assert fit(np.ones((3, 4), np.float32), labels, ["a", "a", "b"], asked + 1, 0) == pytest.approx(0.5)
 
 
 def test_ridge_with_one_person_in_training_still_answers():
     known, labels, _, asked, truth = regression(lambda x: x[:, 0])
-    assert r2_score(truth, ridge(known, labels, ["p"] * 400, asked)) > 0.9
+    assert r2_score(truth, ridge(known, labels, ["p"] * 400, asked, 0)) > 0.9
 
 
 def test_folds_judge_every_clip_once_and_never_a_known_person():

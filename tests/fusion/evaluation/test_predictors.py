@@ -9,8 +9,8 @@ from fusion.clips.tokens import ClipTokens
 from fusion.errors import TrainingError
 from fusion.evaluation.folds import subject_folds
 from fusion.evaluation.predictors import LabelledClips, _blanked, _shuffled, all_predictors, chosen_predictors
-from fusion.evaluation.protocol import evaluate_protocol, runs
-from fusion.settings import EvaluateSettings, TrainSettings, UncertaintySettings
+from fusion.evaluation.protocol import evaluate_protocols, runs
+from fusion.settings import TrainSettings, UncertaintySettings
 from fusion.uncertainty.intervals import ClipQuality
 
 
@@ -56,7 +56,7 @@ def test_the_trained_form_is_the_model_and_the_other_an_ablation():
     for form, model in (("sequence", "token_form"), ("vector", "vector_form")):
         known = all_predictors(TrainSettings(form=form), UncertaintySettings())
         assert [predictor.name for predictor in known if predictor.kind == "model"] == [model]
-        assert len({predictor.name for predictor in known}) == len(known) == 14
+        assert len({predictor.name for predictor in known}) == len(known) == 16
 
 
 def test_unknown_predictors_are_refused_by_name():
@@ -86,10 +86,9 @@ def test_on_pure_noise_no_predictor_shows_skill():
     clips = LabelledClips(labels, subjects, (None,) * count, {}, tokens, quality)
     known = all_predictors(TrainSettings(epochs=15), UncertaintySettings())
     predictors = chosen_predictors(known, ("ridge_both", "mlp_both", "token_form", "vector_form"), with_tokens=True)
-    folds, seen = subject_folds(subjects, 2), []
-    settings = EvaluateSettings(seeds=5, draws=500)
-    results = evaluate_protocol(clips, folds, predictors, settings, seen.append)
-    assert seen == [predictor.name for predictor, _, _ in runs(folds, predictors, settings)]
+    partitions, seen = [subject_folds(subjects, 2, seed) for seed in range(5)], []
+    results = evaluate_protocols(clips, {"folds": partitions}, predictors, 5, seen.append)["folds"]
+    assert seen == [predictor.name for predictor, _, _ in runs(partitions, predictors, 5)]
     for row in results["predictors"]:
         ccc, r2 = (row["metrics"][metric]["mean"] for metric in ("ccc", "r2"))
         print(f"\n{row['name']}: CCC {ccc['value']:.3f} [{ccc['low']:.3f}, {ccc['high']:.3f}], R2 {r2['value']:.3f}")

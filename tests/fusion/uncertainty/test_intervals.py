@@ -7,7 +7,7 @@ import json
 import numpy as np
 import pytest
 
-from fusion.evaluation.bootstrap import SubjectDraws
+from fusion.evaluation.intervals import person_means
 from fusion.settings import UncertaintySettings
 from fusion.uncertainty.intervals import ClipQuality, Uncertainty, calibrate, hold_out_for_calibration, least_people
 
@@ -39,7 +39,7 @@ def coverage_of(uncertainty, scores, labels, subjects, quality):
     """Share of labels inside their intervals, every person counting once: [5]."""
     judged = uncertainty.judge(scores, quality)
     inside = (judged.low <= labels) & (labels <= judged.high)
-    return SubjectDraws(subjects, draws=1).mean_over_people(inside)[0]
+    return person_means(inside, subjects).mean(axis=0)
 
 
 def calibrated(scores, labels, subjects, quality, confidence=0.9):

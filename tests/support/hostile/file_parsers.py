@@ -24,7 +24,7 @@ from extractors.dynamic.sequences import OpticalFlowSequenceLoader
 from flows.archive.videos import scan_videos
 from flows.archive.videos.listed import videos_of_list
 from flows.config.load import load_config
-from flows.evaluation.evaluate import latest_evaluation
+from flows.evaluation.evaluate import SCHEMA, latest_evaluation
 from flows.session.errors import UserError
 from fusion.errors import LabelError, TrainingError
 from fusion.labels.groups import read_groups
@@ -378,7 +378,7 @@ def _small_files(folder: Path) -> list[Parser]:
         (place / "features").mkdir(exist_ok=True)
         return ClaimLog(place, KEY).stop_commit(1)
 
-    evaluation = {"schema": 1, "labels_only": False, "protocols": {}}
+    evaluation = {"schema": SCHEMA, "labels_only": False, "protocols": {}}
     metadata = {"files": {"model.keras": "0" * 64}, "settings": {"form": "token"}, "weights": "random"}
 
     def seal_metadata(tree: Tree) -> bytes:
