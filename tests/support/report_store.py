@@ -59,7 +59,7 @@ def _config(folder: Path) -> RunConfig:
     quick = (
         "evaluate.seeds=1",
         "evaluate.folds=2",
-        "evaluate.only=[mean, ridge_static, token_form]",
+        "evaluate.only=[mean, ridge_static, bilinear]",
     )
     return load_config(flags=flags, assignments=(*settings, *quick))
 

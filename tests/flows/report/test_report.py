@@ -157,12 +157,12 @@ def test_both_protocols_of_the_evaluation_stand_side_by_side_with_leakage_and_te
     assert [row[0] for row in found[("protocol", "folds")][1:]] == ["official split", "unseen people"]
     predictors = found[("predictor", "kind")]
     assert {"RMSE, official split", "RMSE, unseen people"} <= set(predictors[0])
-    assert {row[0] for row in predictors[1:]} == {"mean", "ridge_static", "token_form"}
+    assert {row[0] for row in predictors[1:]} == {"mean", "ridge_static", "bilinear"}
     every = found[("predictor", "measure")]
     measures = ("1-MAE", "RMSE", "R2", "Pearson", "CCC", "sd ratio")
     assert {tuple(row[:3]) for row in every[1:]} == {
         (predictor, measure, protocol)
-        for predictor in ("mean", "ridge_static", "token_form")
+        for predictor in ("mean", "ridge_static", "bilinear")
         for measure in measures
         for protocol in ("official split", "unseen people")
     }

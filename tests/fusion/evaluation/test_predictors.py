@@ -52,11 +52,18 @@ def test_a_blanked_kind_is_the_same_in_every_clip(kind):
         assert not getattr(clip, f"{kind}_time_s").any()
 
 
-def test_the_trained_form_is_the_model_and_the_other_an_ablation():
-    for form, model in (("sequence", "token_form"), ("vector", "vector_form")):
-        known = all_predictors(TrainSettings(form=form), UncertaintySettings())
-        assert [predictor.name for predictor in known if predictor.kind == "model"] == [model]
-        assert len({predictor.name for predictor in known}) == len(known) == 16
+@pytest.mark.parametrize(
+    ("settings", "model"),
+    [
+        (TrainSettings(), "bilinear"),
+        (TrainSettings(kind="specified"), "token_form"),
+        (TrainSettings(kind="specified", form="vector"), "vector_form"),
+    ],
+)
+def test_what_the_settings_train_is_the_model_and_the_others_are_ablations(settings, model):
+    known = all_predictors(settings, UncertaintySettings())
+    assert [predictor.name for predictor in known if predictor.kind == "model"] == [model]
+    assert len({predictor.name for predictor in known}) == len(known) == 17
 
 
 def test_unknown_predictors_are_refused_by_name():
