@@ -105,9 +105,10 @@ def plan_windows(track: FaceTrack, settings: CropSettings) -> list[Window]:
 def plan_static(track: FaceTrack, settings: CropSettings) -> list[StaticView]:
     """Choose up to settings.static_tokens frames in which the face was detected, spread evenly over them all.
 
-    Each equal share of these frames gives one: of those with nearly the share's best score, the one in the middle.
+    Frames of a dissolve show two pictures at once and are left out. Each equal share of the other frames gives one: of
+    those with nearly the share's best score, the one in the middle.
     """
-    seen = np.flatnonzero((track.scores > 0) & track.tracked)
+    seen = np.flatnonzero((track.scores > 0) & track.tracked & ~track.mixed)
     chosen: list[StaticView] = []
     if not len(seen):
         return chosen

@@ -105,7 +105,7 @@ class FaceLooks:
                 looks[owner].append(look)
         return [
             [
-                cv2.imdecode(look.picture, cv2.IMREAD_COLOR)
+                np.asarray(cv2.imdecode(look.picture, cv2.IMREAD_COLOR))
                 for look in sorted(some, key=lambda one: -one.quality)[:SAMPLES]
             ]
             for some in looks

@@ -55,6 +55,12 @@ class FaceTrack:
         return ~unknown
 
     @property
+    def mixed(self) -> np.ndarray:
+        """Bool [F]: True in frames of a dissolve, which are shots of one frame."""
+        alone: np.ndarray = (np.bincount(self.shots)[self.shots] == 1) & (self.shots > 0)
+        return alone
+
+    @property
     def coverage(self) -> float:
         """Share of grid frames in which the main person's face was detected, 0 to 1."""
         return float(np.mean(self.scores > 0)) if len(self.scores) else 0.0

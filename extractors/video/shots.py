@@ -258,4 +258,5 @@ def _unlikeness(first: _Look, second: _Look) -> float:
 
 def _largest(sizes: np.ndarray) -> np.ndarray:
     """Return the largest of some steps, [n, 4], by each measure, at least NOISE."""
-    return np.nan_to_num(np.concatenate([sizes, NOISE[None]])).max(axis=0)
+    largest: np.ndarray = np.nan_to_num(np.concatenate([sizes, NOISE[None]])).max(axis=0)
+    return largest

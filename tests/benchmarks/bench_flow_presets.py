@@ -1,6 +1,6 @@
 """What each preset of optical flow is good for: error on drawn motion, agreement and consistency on real clips, cost.
 
-Run it as `python tests/benchmarks/bench_flow_presets.py --face-model FILE [--corpus DIR]`. It prints the tables of
+Run it as `python tests/benchmarks/bench_flow_presets.py [--corpus DIR]`. It prints the tables of
 docs/optical-flow.md. Faces come from the recordings under `fi_v2` and `plain`, cut out as the pipeline does.
 """
 
@@ -26,6 +26,8 @@ from extractors.preparation.preparer import Motion, PreparationSettings, Prepare
 from extractors.preparation.stopwatch import Stopwatch
 from extractors.video.grid import grid_frames
 from extractors.video.settings import VideoSettings
+from flows.archive.families import face_models
+from flows.config.load import load_config
 
 DEFAULT_CORPUS = Path(os.environ.get("TRAITLINE_CORPUS", Path(__file__).parents[3] / "shared" / "corpus"))
 LARGEST_PX = (1, 2, 5, 10, 15, 20)
@@ -51,10 +53,10 @@ class Face:
         return cv2.remap(self.still, *(np.float32(m) for m in maps), cv2.INTER_CUBIC, borderMode=cv2.BORDER_REFLECT)
 
 
-def faces(corpus: Path, model: Path) -> Iterator[Face]:
+def faces(corpus: Path) -> Iterator[Face]:
     """Every clip's face, cut out as the pipeline does."""
     settings = PreparationSettings(
-        model, VideoSettings(), FaceSettings(), CropSettings(), OpticalFlowSettings(engine="gpu")
+        face_models(load_config()), VideoSettings(), FaceSettings(), CropSettings(), OpticalFlowSettings(engine="gpu")
     )
     with Preparer(settings, lambda: None) as preparer:
         for video in (*sorted(corpus.glob("fi_v2/*.mp4")), *sorted(corpus.glob("plain/*.m*"))):
@@ -260,12 +262,11 @@ def main() -> None:
     """Print the tables."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--corpus", type=Path, default=DEFAULT_CORPUS, help="folder of recordings")
-    parser.add_argument("--face-model", type=Path, required=True, help="MediaPipe's face detection model")
     parser.add_argument("--times", type=int, default=8, help="drawn pairs of each kind and displacement")
     arguments: Any = parser.parse_args()
     cv2.setNumThreads(1)
     computers = {preset: OpticalFlowComputer("cpu", preset, threads=1) for preset in get_args(Preset)}
-    known = list(faces(arguments.corpus, arguments.face_model))
+    known = list(faces(arguments.corpus))
     for computer in computers.values():
         computer.compute(known[0].windows[0][:2])  # compiles, takes memory
     print(f"{len(known)} clips")

@@ -10,7 +10,7 @@ import tensorflow as tf
 
 from extractors.assets.files import AssetError
 from extractors.dynamic import i3d
-from extractors.dynamic.extractor import FEWEST_FIELDS, DynamicFeatureExtractor
+from extractors.dynamic.extractor import MIN_FIELDS, DynamicFeatureExtractor
 
 
 @pytest.fixture
@@ -23,7 +23,7 @@ def network(i3d_with_head) -> keras.Model:
     return i3d_with_head
 
 
-def smooth_motion(count: int, fields: int = FEWEST_FIELDS) -> np.ndarray:
+def smooth_motion(count: int, fields: int = MIN_FIELDS) -> np.ndarray:
     """Windows of a slow, wide motion in [-1, 1], each window another one."""
     generator = np.random.default_rng(0)
     coarse = generator.uniform(-0.4, 0.4, (count, fields, 8, 8, 2)).astype(np.float32)

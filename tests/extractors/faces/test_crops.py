@@ -118,7 +118,7 @@ def test_every_field_lies_in_a_tracked_stretch_and_in_one_window_only(known, win
 @settings(max_examples=60, deadline=None)
 @given(
     known=st.lists(
-        st.tuples(st.sampled_from(["seen", "imagined", "lost"]), st.integers(1, 90)), min_size=1, max_size=8
+        st.tuples(st.sampled_from(["seen", "imagined", "lost"]), st.integers(2, 90)), min_size=1, max_size=8
     ),
     tokens=st.integers(1, 40),
 )
@@ -143,6 +143,14 @@ def test_static_frames_are_detected_ones_spread_evenly_over_them(known, tokens):
 def test_static_frames_are_the_middles_of_equal_shares(frames, tokens, expected):
     planned = plan_static(still_track(frames), CropSettings(static_tokens=tokens))
     assert [one.frame for one in planned] == expected
+
+
+def test_frames_of_a_dissolve_are_no_static_frames():
+    shots = np.concatenate([np.zeros(20), np.arange(1, 11), np.full(20, 11)])  # each of its frames is a shot of its own
+    track = track_of(still_track(50).boxes, shots=shots)
+    frames = [one.frame for one in plan_static(track, DEFAULT)]
+    assert len(frames) == 16
+    assert not set(frames) & set(range(20, 30))
 
 
 def test_static_frames_have_their_share_s_best_scores():

@@ -96,9 +96,10 @@ def check(edit: Edit, track: FaceTrack, *, slack: int = 0) -> None:
     longest = [stop - start - 1 for start, stop in pairwise(edges) if own[start]]
     lost = CROPS.min_fields + (len(edit.mixed) // max(1, len(edit.cuts)) + 4 if edit.mixed else 0)
     assert sum(window.fields for window in windows) >= sum(max(0, fields - lost) for fields in longest)
-    for frame in plan_static(windows, CROPS):
-        assert own[frame]
-        assert frame not in edit.mixed
+    static = [view.frame for view in plan_static(track, CROPS)]
+    assert len(static) == CROPS.static_tokens
+    assert own[static].all()
+    assert not set(static) & set(edit.mixed)
 
 
 # Drawn faces

@@ -12,6 +12,7 @@ import cv2
 import numpy as np
 import pytest
 
+from extractors.faces.levelling import view_of
 from extractors.faces.settings import CropSettings
 from extractors.preparation.pool import Finished, PreparerPool
 from extractors.preparation.preparer import FaceCrop, Motion, PreparationSettings, Preparer, Request
@@ -101,10 +102,11 @@ def test_a_face_in_8k_is_tracked_and_cut_out(settings, portrait, tmp_path):
     assert 1000 < y < 1000 + face_px
     # The crop shows what the same part of the portrait shows.
     crop = next(part.pixels for part in parts if isinstance(part, FaceCrop))
-    window = next(part.window for part in parts if isinstance(part, Motion))
-    left, top, side = (np.array(window.box) - [3000, 1000, 0]) * 400 / face_px
-    inside = portrait[int(top) : int(top + side), int(left) : int(left + side)]
-    truth = cv2.resize(inside, (224, 224), interpolation=cv2.INTER_CUBIC).astype(float)
+    view = view_of(track.boxes[0], track.eyes[0], short.crops.margin)
+    corners = (view.corners[:3] - [3000, 1000]) * 400 / face_px
+    place = cv2.getAffineTransform(np.float32([[0, 0], [224, 0], [224, 224]]), corners.astype(np.float32))
+    flags = cv2.INTER_CUBIC | cv2.WARP_INVERSE_MAP
+    truth = cv2.warpAffine(portrait, place, (224, 224), flags=flags, borderMode=cv2.BORDER_REPLICATE).astype(float)
     assert np.corrcoef(crop.ravel(), truth.ravel())[0, 1] > 0.97
 
 

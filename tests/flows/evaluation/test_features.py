@@ -12,6 +12,8 @@ from drawn_store import draw_store
 
 from extractors.assets.files import AssetError
 from extractors.faces.detector import FaceDetector
+from extractors.faces.levelling import cut_view, view_of
+from extractors.faces.settings import CropSettings
 from extractors.pictures.activations import activation_statistics
 from extractors.static.extractor import StaticFeatureExtractor
 from flows.archive.families import families_of
@@ -98,11 +100,6 @@ def test_photographs_of_one_person_are_more_alike_than_those_of_different_people
 
 
 def _face(detector: FaceDetector, picture: np.ndarray) -> np.ndarray:
-    """The best face, half as large again as its box, uint8 RGB [224, 224, 3]."""
-    found = detector.detect(picture)
-    whole = (0, 0, picture.shape[1], picture.shape[0])
-    x, y, width, height = map(float, found[0, :4] if len(found) else whole)
-    side = 1.5 * max(width, height)
-    left, top = x + width / 2 - side / 2, y + height / 2 - side / 2
-    place = np.array([[224 / side, 0, -left * 224 / side], [0, 224 / side, -top * 224 / side]])
-    return cv2.warpAffine(picture, place, (224, 224), flags=cv2.INTER_AREA, borderMode=cv2.BORDER_REPLICATE)
+    """The best face, uint8 RGB [224, 224, 3]."""
+    best = detector.detect(picture)[0]
+    return cut_view(picture, view_of(best[:4], best[5:], CropSettings().margin), 224)

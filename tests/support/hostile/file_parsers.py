@@ -24,7 +24,6 @@ from extractors.dynamic.sequences import OpticalFlowSequenceLoader
 from flows.archive.videos import scan_videos
 from flows.archive.videos.listed import videos_of_list
 from flows.config.load import load_config
-from flows.config.settings import RunConfig, StoreSettings
 from flows.evaluation.evaluate import latest_evaluation
 from flows.session.errors import UserError
 from fusion.errors import LabelError, TrainingError
@@ -394,7 +393,7 @@ def _small_files(folder: Path) -> list[Parser]:
         return serializer.metadata("m", serializer.resolve("m", "latest"))
 
     def evaluations(place: Path) -> object:
-        return latest_evaluation(RunConfig(store=StoreSettings(path=place)))
+        return latest_evaluation(place)
 
     def alias(place: Path) -> object:
         (place / "models/m/1").mkdir(parents=True, exist_ok=True)
