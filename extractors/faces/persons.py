@@ -14,8 +14,9 @@ from extractors.faces.boxes import overlaps
 SAME_PERSON_OVERLAP = 0.3
 # A person who is lost (hand before the face, looking away) and found in the same place is the same person.
 MEMORY_S = 3.0
-# Cosine from which two faces count as one person's: OpenCV's figure for SFace, measured on LFW.
-SAME_PERSON_COSINE = 0.363
+# Cosine from which two faces count as one person's. OpenCV's .363 for SFace takes one man for another in photographs,
+# which reach .46; pieces of one person's video have .68 or more (docs/quality.md).
+SAME_PERSON_COSINE = 0.5
 # Bounds on the time that grouping takes: hours of cuts have some thousand tracklets, hours of foliage many more.
 MAX_TRACKLETS, MAX_PEOPLE = 4000, 100
 
@@ -43,29 +44,28 @@ class Tracklet:
         yield from zip(self.frames.tolist(), self.faces.tolist(), strict=True)
 
 
-def tracklets(detections: Sequence[np.ndarray], shots: np.ndarray, *, fps: float) -> list[Tracklet]:
-    """Assign each frame's faces to the tracklets of the last MEMORY_S in the same shot, best overlap first.
+def tracklets(detections: Sequence[np.ndarray], parts: np.ndarray, *, fps: float) -> list[Tracklet]:
+    """Assign each frame's faces to the tracklets of the last MEMORY_S in the same part, best overlap first.
 
     Args:
         detections: for each grid frame float32 [n, 9], as in `Tracklet`.
-        shots: int [frames], number of each frame's shot, non-decreasing.
+        parts: int [frames], number of the part of the video that each frame belongs to: a shot, or a few frames that
+            interrupt one.
         fps: grid frames per second.
     """
     memory = MEMORY_S * fps
     members: list[list[tuple[int, np.ndarray]]] = []
     recent: list[int] = []
-    shot_starts = np.diff(shots, prepend=-1) > 0
     for frame, faces in enumerate(detections):
-        if shot_starts[frame]:
-            recent = []
         recent = [number for number in recent if frame - members[number][-1][0] <= memory]
+        near = [number for number in recent if parts[members[number][-1][0]] == parts[frame]]
         owners: dict[int, int] = {}
-        if recent and len(faces):
-            last = np.stack([members[number][-1][1] for number in recent])
+        if near and len(faces):
+            last = np.stack([members[number][-1][1] for number in near])
             shared = overlaps(last[:, None], faces[None])
             while shared.max() >= SAME_PERSON_OVERLAP:
                 best = divmod(int(shared.argmax()), len(faces))
-                owners[best[1]] = recent[best[0]]
+                owners[best[1]] = near[best[0]]
                 shared[best[0], :] = shared[:, best[1]] = -1.0
         for column, face in enumerate(faces):
             if column not in owners:

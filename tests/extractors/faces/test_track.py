@@ -40,7 +40,7 @@ def main_person(
 ) -> FaceTrack:
     """Follow the main person; `who` names the person of each tracklet, as a perfect recognizer does."""
     numbers = np.zeros(len(detections), np.int32) if shots is None else shots.astype(np.int32)
-    cut = Shots(numbers, np.zeros(len(detections), bool))
+    cut = Shots(numbers, *np.zeros((2, len(detections)), bool))
     found = tracklets(detections, cut.numbers, fps=25.0)
     vectors = np.full((len(found), 8), np.nan) if who is None else np.eye(8)[[who(tracklet) for tracklet in found]]
     return follow(next(iter(people(found, vectors)), []), cut, fps=25.0, settings=settings)
