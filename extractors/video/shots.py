@@ -65,7 +65,7 @@ class Shots:
 
     @property
     def separate(self) -> np.ndarray:
-        """The numbers with one of its own for each mixed or covered frame, int32 [F]: nothing continues through them."""
+        """The numbers with one of its own for each mixed or covered frame, int32 [F]: nothing continues there."""
         alone = self.mixed | self.covered
         after_alone = np.concatenate([[False], alone[:-1]])
         starts = (np.diff(self.numbers, prepend=0) > 0) | alone | after_alone
