@@ -17,6 +17,8 @@ MEMORY_S = 3.0
 # Cosine from which two faces count as one person's. OpenCV's .363 for SFace takes one man for another in photographs,
 # which reach .46; pieces of one person's video have .68 or more (docs/quality.md).
 SAME_PERSON_COSINE = 0.5
+# Faces narrower than this, in px, show too little for that; two people's reach .36 there.
+SMALL_PX, SAME_SMALL_COSINE = 48, 0.363
 # Bounds on the time that grouping takes: hours of cuts have some thousand tracklets, hours of foliage many more.
 MAX_TRACKLETS, MAX_PEOPLE = 4000, 100
 
@@ -96,21 +98,21 @@ def people(found: Sequence[Tracklet], vectors: np.ndarray) -> list[list[Tracklet
     order = np.argsort(-np.array(amounts), kind="stable").tolist()
     groups: list[_Group] = []
     for number in order[:MAX_TRACKLETS]:
-        single = _Group([number], set(found[number].frames.tolist()), amounts[number] * vectors[number])
-        best = max(groups, key=single.likeness, default=None) if single.is_known else None
-        if best is not None and single.likeness(best) >= SAME_PERSON_COSINE:
-            best.take(single)
+        width = float(np.median(found[number].faces[:, 2]))
+        single = _Group([number], set(found[number].frames.tolist()), amounts[number] * vectors[number], width)
+        alike = [group for group in groups if single.is_known and single.is_like(group)]
+        if alike:
+            max(alike, key=single.likeness).take(single)
         else:
             groups.append(single)
     known = [group for group in groups if group.is_known][:MAX_PEOPLE]
-    while len(known) > 1:
-        likeness, first, second = max(
-            (one.likeness(other), place, after)
-            for place, one in enumerate(known)
-            for after, other in enumerate(known[place + 1 :], place + 1)
-        )
-        if likeness < SAME_PERSON_COSINE:
-            break
+    while pairs := [
+        (one.likeness(other), place, after)
+        for place, one in enumerate(known)
+        for after, other in enumerate(known[place + 1 :], place + 1)
+        if one.is_like(other)
+    ]:
+        _, first, second = max(pairs)
         known[first].take(known[second])
         groups.remove(known.pop(second))
     groups.sort(key=lambda group: -sum(amounts[number] for number in group.members))
@@ -119,11 +121,19 @@ def people(found: Sequence[Tracklet], vectors: np.ndarray) -> list[list[Tracklet
 
 @dataclass(eq=False)
 class _Group:
-    """Tracklets of one person: their numbers, all their frames, and the sum of their vectors by how much they show."""
+    """Tracklets of one person.
+
+    Args:
+        members: their numbers.
+        frames: all their frames.
+        vector: the sum of their vectors by how much they show.
+        width: of the face in the tracklet where it is largest, in px.
+    """
 
     members: list[int]
     frames: set[int]
     vector: np.ndarray
+    width: float
 
     @property
     def is_known(self) -> bool:
@@ -135,8 +145,14 @@ class _Group:
             return -1.0
         return float(self.vector @ other.vector / (np.linalg.norm(self.vector) * np.linalg.norm(other.vector)))
 
+    def is_like(self, other: _Group) -> bool:
+        """Return whether both are alike enough to be one person."""
+        small = min(self.width, other.width) < SMALL_PX
+        return self.likeness(other) >= (SAME_SMALL_COSINE if small else SAME_PERSON_COSINE)
+
     def take(self, other: _Group) -> None:
         """Add the other's tracklets."""
         self.members += other.members
         self.frames |= other.frames
         self.vector = self.vector + other.vector
+        self.width = max(self.width, other.width)

@@ -215,7 +215,11 @@ class ShotDetector:
             left = self._recent[-2 - back]
             if self._unrelated[now - back] and not left.is_blank and _unlikeness(left, self._recent[-1]) < BACK:
                 self._unrelated[now - back : now + 1] = [False] * (back + 1)
-                self._covered[now - back : now] = [True] * back
+                # Where every step is large, the camera shakes, and nothing covers the picture.
+                earlier = np.array(self._steps[max(0, now - back - NEIGHBOURS) : now - back]).reshape(-1, len(NOISE))
+                there_and_back = np.minimum(self._steps[now - back], self._steps[now]) / _largest(earlier)
+                if len(earlier) > EDGE and (there_and_back[:2] > SCENE_RATIO).all():
+                    self._covered[now - back : now] = [True] * back
 
     def _look_for_dissolve(self) -> None:
         if len(self._recent) <= DISSOLVE or _unlikeness(self._recent[0], self._recent[-1]) <= UNRELATED:

@@ -215,3 +215,9 @@ def test_a_recording_that_goes_from_titles_to_a_man_has_one_cut(corpus):
     for picture in grid_frames(corpus / "hard" / "noface_then_face_vfr.mov", 25.0):
         detector.add(picture, NOBODY)
     assert (np.flatnonzero(np.diff(detector.shots().numbers)) + 1).tolist() == [99]
+
+
+def test_nothing_interrupts_a_shot_whose_camera_shakes():
+    still = scene(0, 100)
+    pictures = [zoomed(p, 1.3, x=30 * np.sin(k * 0.76)) for k, p in enumerate(still)]
+    assert not shots_of(pictures).covered.any()
