@@ -100,19 +100,20 @@ def people(found: Sequence[Tracklet], vectors: np.ndarray) -> list[list[Tracklet
     for number in order[:MAX_TRACKLETS]:
         width = float(np.median(found[number].faces[:, 2]))
         single = _Group([number], set(found[number].frames.tolist()), amounts[number] * vectors[number], width)
-        alike = [group for group in groups if single.is_known and single.is_like(group)]
-        if alike:
-            max(alike, key=single.likeness).take(single)
+        best = max(groups, key=single.likeness, default=None) if single.is_known else None
+        if best is not None and single.likeness(best) > 0:
+            best.take(single)
         else:
             groups.append(single)
     known = [group for group in groups if group.is_known][:MAX_PEOPLE]
-    while pairs := [
-        (one.likeness(other), place, after)
-        for place, one in enumerate(known)
-        for after, other in enumerate(known[place + 1 :], place + 1)
-        if one.is_like(other)
-    ]:
-        _, first, second = max(pairs)
+    while len(known) > 1:
+        likeness, first, second = max(
+            (one.likeness(other), place, after)
+            for place, one in enumerate(known)
+            for after, other in enumerate(known[place + 1 :], place + 1)
+        )
+        if likeness <= 0:
+            break
         known[first].take(known[second])
         groups.remove(known.pop(second))
     groups.sort(key=lambda group: -sum(amounts[number] for number in group.members))
@@ -140,15 +141,12 @@ class _Group:
         return not bool(np.isnan(self.vector).any())
 
     def likeness(self, other: _Group) -> float:
-        """Return the cosine between both; -1 if they are different people because they are seen together."""
+        """Return the cosine between both; -1 if they are different people: seen together, or not alike enough."""
         if not self.frames.isdisjoint(other.frames) or not other.is_known:
             return -1.0
-        return float(self.vector @ other.vector / (np.linalg.norm(self.vector) * np.linalg.norm(other.vector)))
-
-    def is_like(self, other: _Group) -> bool:
-        """Return whether both are alike enough to be one person."""
+        cosine = float(self.vector @ other.vector / (np.linalg.norm(self.vector) * np.linalg.norm(other.vector)))
         small = min(self.width, other.width) < SMALL_PX
-        return self.likeness(other) >= (SAME_SMALL_COSINE if small else SAME_PERSON_COSINE)
+        return cosine if cosine >= (SAME_SMALL_COSINE if small else SAME_PERSON_COSINE) else -1.0
 
     def take(self, other: _Group) -> None:
         """Add the other's tracklets."""
