@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import threading
+import weakref
 from pathlib import Path
 from types import TracebackType
 
@@ -34,7 +36,7 @@ DEFAULTS = FaceSettings()
 
 
 class FaceDetector:
-    """Detects all faces in a picture. Use it as a context manager: MediaPipe must be closed before Python ends.
+    """Detects all faces in a picture. Use it as a context manager; it is closed at the latest when Python ends.
 
     MediaPipe runs in a thread without a network, see `extractors.faces.offline`.
 
@@ -59,6 +61,17 @@ class FaceDetector:
         except BaseException:
             self._thread.close()
             raise
+        self._is_open = True
+        # MediaPipe cannot be closed once Python has stopped its threads, which comes before `atexit`: this is how
+        # concurrent.futures joins its own. A weak reference lets detectors that are no longer used go.
+        detector = weakref.ref(self)
+
+        def close() -> None:
+            still_used = detector()
+            if still_used is not None:
+                still_used.close()
+
+        threading._register_atexit(close)  # type: ignore[attr-defined]
 
     def _start(self, model_path: Path) -> None:
         # Importing MediaPipe takes seconds, and many programs that read these settings detect no faces.
@@ -84,7 +97,10 @@ class FaceDetector:
         self.close()
 
     def close(self) -> None:
-        """Release MediaPipe's threads and memory."""
+        """Release MediaPipe's threads and memory; nothing happens the second time."""
+        if not self._is_open:
+            return
+        self._is_open = False
         self._thread.call(self._detector.close)
         self._thread.close()
 

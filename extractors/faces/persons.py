@@ -14,8 +14,11 @@ from extractors.faces.boxes import overlaps
 SAME_PERSON_OVERLAP = 0.3
 # A person who is lost (hand before the face, looking away) and found in the same place is the same person.
 MEMORY_S = 3.0
-# Cosine from which two faces count as one person's: OpenCV's figure for SFace, measured on LFW.
-SAME_PERSON_COSINE = 0.363
+# Cosine from which two faces count as one person's. OpenCV's .363 for SFace takes one man for another in photographs,
+# which reach .46; pieces of one person's video have .68 or more (docs/quality.md).
+SAME_PERSON_COSINE = 0.5
+# Faces narrower than this, in px, show too little for that; two people's reach .36 there.
+SMALL_PX, SAME_SMALL_COSINE = 48, 0.363
 # Bounds on the time that grouping takes: hours of cuts have some thousand tracklets, hours of foliage many more.
 MAX_TRACKLETS, MAX_PEOPLE = 4000, 100
 
@@ -43,29 +46,28 @@ class Tracklet:
         yield from zip(self.frames.tolist(), self.faces.tolist(), strict=True)
 
 
-def tracklets(detections: Sequence[np.ndarray], shots: np.ndarray, *, fps: float) -> list[Tracklet]:
-    """Assign each frame's faces to the tracklets of the last MEMORY_S in the same shot, best overlap first.
+def tracklets(detections: Sequence[np.ndarray], parts: np.ndarray, *, fps: float) -> list[Tracklet]:
+    """Assign each frame's faces to the tracklets of the last MEMORY_S in the same part, best overlap first.
 
     Args:
         detections: for each grid frame float32 [n, 9], as in `Tracklet`.
-        shots: int [frames], number of each frame's shot, non-decreasing.
+        parts: int [frames], number of the part of the video that each frame belongs to: a shot, or a few frames that
+            interrupt one.
         fps: grid frames per second.
     """
     memory = MEMORY_S * fps
     members: list[list[tuple[int, np.ndarray]]] = []
     recent: list[int] = []
-    shot_starts = np.diff(shots, prepend=-1) > 0
     for frame, faces in enumerate(detections):
-        if shot_starts[frame]:
-            recent = []
         recent = [number for number in recent if frame - members[number][-1][0] <= memory]
+        near = [number for number in recent if parts[members[number][-1][0]] == parts[frame]]
         owners: dict[int, int] = {}
-        if recent and len(faces):
-            last = np.stack([members[number][-1][1] for number in recent])
+        if near and len(faces):
+            last = np.stack([members[number][-1][1] for number in near])
             shared = overlaps(last[:, None], faces[None])
             while shared.max() >= SAME_PERSON_OVERLAP:
                 best = divmod(int(shared.argmax()), len(faces))
-                owners[best[1]] = recent[best[0]]
+                owners[best[1]] = near[best[0]]
                 shared[best[0], :] = shared[:, best[1]] = -1.0
         for column, face in enumerate(faces):
             if column not in owners:
@@ -96,9 +98,10 @@ def people(found: Sequence[Tracklet], vectors: np.ndarray) -> list[list[Tracklet
     order = np.argsort(-np.array(amounts), kind="stable").tolist()
     groups: list[_Group] = []
     for number in order[:MAX_TRACKLETS]:
-        single = _Group([number], set(found[number].frames.tolist()), amounts[number] * vectors[number])
+        width = float(np.median(found[number].faces[:, 2]))
+        single = _Group([number], set(found[number].frames.tolist()), amounts[number] * vectors[number], width)
         best = max(groups, key=single.likeness, default=None) if single.is_known else None
-        if best is not None and single.likeness(best) >= SAME_PERSON_COSINE:
+        if best is not None and single.likeness(best) > 0:
             best.take(single)
         else:
             groups.append(single)
@@ -109,7 +112,7 @@ def people(found: Sequence[Tracklet], vectors: np.ndarray) -> list[list[Tracklet
             for place, one in enumerate(known)
             for after, other in enumerate(known[place + 1 :], place + 1)
         )
-        if likeness < SAME_PERSON_COSINE:
+        if likeness <= 0:
             break
         known[first].take(known[second])
         groups.remove(known.pop(second))
@@ -119,24 +122,35 @@ def people(found: Sequence[Tracklet], vectors: np.ndarray) -> list[list[Tracklet
 
 @dataclass(eq=False)
 class _Group:
-    """Tracklets of one person: their numbers, all their frames, and the sum of their vectors by how much they show."""
+    """Tracklets of one person.
+
+    Args:
+        members: their numbers.
+        frames: all their frames.
+        vector: the sum of their vectors by how much they show.
+        width: of the face in the tracklet where it is largest, in px.
+    """
 
     members: list[int]
     frames: set[int]
     vector: np.ndarray
+    width: float
 
     @property
     def is_known(self) -> bool:
         return not bool(np.isnan(self.vector).any())
 
     def likeness(self, other: _Group) -> float:
-        """Return the cosine between both; -1 if they are different people because they are seen together."""
+        """Return the cosine between both; -1 if they are different people: seen together, or not alike enough."""
         if not self.frames.isdisjoint(other.frames) or not other.is_known:
             return -1.0
-        return float(self.vector @ other.vector / (np.linalg.norm(self.vector) * np.linalg.norm(other.vector)))
+        cosine = float(self.vector @ other.vector / (np.linalg.norm(self.vector) * np.linalg.norm(other.vector)))
+        small = min(self.width, other.width) < SMALL_PX
+        return cosine if cosine >= (SAME_SMALL_COSINE if small else SAME_PERSON_COSINE) else -1.0
 
     def take(self, other: _Group) -> None:
         """Add the other's tracklets."""
         self.members += other.members
         self.frames |= other.frames
         self.vector = self.vector + other.vector
+        self.width = max(self.width, other.width)

@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, Field
 
-REVISION = 2  # part of the cache key: raise it if the faces or the crops of the same pictures change
+REVISION = 3  # part of the cache key: raise it if the faces or the crops of the same pictures change
 
 
 class FaceSettings(BaseModel, frozen=True, extra="forbid"):

@@ -37,8 +37,8 @@ class FaceTrack:
         scores: float32 [F], detector's score, 0 to 1; 0 if the box is interpolated or unknown.
         eyes: float32 [F, 4], x, y of the person's right eye, then of the left, in px of the upright picture; NaN where
             they are unknown.
-        shots: int32 [F], number of each frame's shot; begins with 0 and never decreases. Each frame of a dissolve has a
-            number of its own.
+        shots: int32 [F], number of each frame's shot; begins with 0 and never decreases. Each frame of a dissolve, each
+            blank one and each that interrupts a shot has a number of its own.
         quality: facts about the whole video; None if only the boxes matter.
     """
 
@@ -56,7 +56,7 @@ class FaceTrack:
 
     @property
     def mixed(self) -> np.ndarray:
-        """Bool [F]: True in frames of a dissolve, which are shots of one frame."""
+        """Bool [F]: True in frames that `Shots` calls mixed or covered, which are shots of one frame."""
         alone: np.ndarray = (np.bincount(self.shots)[self.shots] == 1) & (self.shots > 0)
         return alone
 
@@ -165,7 +165,7 @@ def track_faces(
         cutter.add(picture, detections[-1])
         previous = picture
     shots = cutter.shots()
-    found = tracklets(detections, shots.numbers, fps=video_settings.fps)
+    found = tracklets(detections, shots.parts, fps=video_settings.fps)
     if not found:
         raise VideoError("faces", "no_face", f"no face in any frame ({len(detections)} looked at)")
     everyone = people(found, _vectors(found, looks, recognizer))

@@ -38,6 +38,7 @@ UNRELATED, CLOSE, CLOSE_REACH, CLOSE_RATIO = 0.75, 2, 12, 1.6
 # Too few steps are known within so many frames of either end.
 EDGE = 3
 # A picture that comes back, as similar as this, within so many frames was only covered, by a flash or a broken frame.
+# After more blank frames than that, a new shot begins even with a similar picture.
 BACK, COVERED = 0.5, 6
 # Grey levels of spread below which a picture shows nothing: black, white, faded out.
 BLANK = 6.0
@@ -54,19 +55,32 @@ class Shots:
         numbers: int32 [F], number of the shot of each frame, beginning with 0, non-decreasing. In a dissolve, the new
             shot begins with the middle frame.
         mixed: bool [F], True for the frames of dissolves, which show two shots.
+        covered: bool [F], True for frames that show something else than their shot: blank ones, and those of an
+            unrelated picture after which the shot soon continues.
     """
 
     numbers: np.ndarray
     mixed: np.ndarray
+    covered: np.ndarray
 
     @property
     def separate(self) -> np.ndarray:
-        """The numbers with one of its own for each frame of a dissolve, int32 [F]: nothing continues through them."""
-        after_mixed = np.concatenate([[False], self.mixed[:-1]])
-        starts = (np.diff(self.numbers, prepend=0) > 0) | self.mixed | after_mixed
+        """The numbers with one of its own for each mixed or covered frame, int32 [F]: nothing continues there."""
+        alone = self.mixed | self.covered
+        after_alone = np.concatenate([[False], alone[:-1]])
+        starts = (np.diff(self.numbers, prepend=0) > 0) | alone | after_alone
         if len(starts):
             starts[0] = False
         return np.cumsum(starts).astype(np.int32)
+
+    @property
+    def parts(self) -> np.ndarray:
+        """The numbers with another for each run of covered frames, int32 [F]: a shot goes on with its number after one.
+
+        Numbers of covered runs are larger than those of shots.
+        """
+        runs = np.cumsum(np.diff(self.covered, prepend=False) & self.covered)
+        return np.where(self.covered, self.cuts + runs, self.numbers).astype(np.int32)
 
     @property
     def cuts(self) -> int:
@@ -129,8 +143,10 @@ class ShotDetector:
         self._steps: list[np.ndarray] = []  # to each frame from the one before, as `_step` measures them
         self._unrelated: list[bool] = []
         self._mixed: list[tuple[int, int]] = []
+        self._covered: list[bool] = []
         self._last: tuple[np.ndarray, _Look, np.ndarray | None] | None = None
         self._shown: _Look | None = None  # the last picture that showed something
+        self._blank = 0  # frames since then
         self._recent: deque[_Look] = deque(maxlen=DISSOLVE + 1)
 
     def add(self, picture: np.ndarray, faces: np.ndarray) -> None:
@@ -150,12 +166,16 @@ class ShotDetector:
                 _, before, face_before = self._last
                 if not before.is_blank:
                     step = _step(before, look, face_before if face_before is not None else face)
-                unrelated = _unlikeness(self._shown, look) > UNRELATED
-        if not look.is_blank:
-            self._shown = look
+                unrelated = self._blank > COVERED or _unlikeness(self._shown, look) > UNRELATED
+        if look.is_blank:
+            self._blank += 1
+        else:
+            self._shown, self._blank = look, 0
         self._last = (picture, look, face)
         self._steps.append(step)
         self._unrelated.append(unrelated)
+        # A face in a dim or even scene is something to see.
+        self._covered.append(look.is_blank and face is None)
         self._recent.append(look)
         self._forget_what_was_only_covered()
         self._look_for_dissolve()
@@ -186,7 +206,7 @@ class ShotDetector:
         for first, end in edges.tolist():
             starts[first : end + 1] = False
             starts[(first + end) // 2] = True
-        return Shots(np.cumsum(starts).astype(np.int32), mixed)
+        return Shots(np.cumsum(starts).astype(np.int32), mixed, np.array(self._covered, bool) & ~mixed)
 
     def _forget_what_was_only_covered(self) -> None:
         """Take back the steps to unrelated pictures that led away from what is seen again now."""
@@ -195,6 +215,11 @@ class ShotDetector:
             left = self._recent[-2 - back]
             if self._unrelated[now - back] and not left.is_blank and _unlikeness(left, self._recent[-1]) < BACK:
                 self._unrelated[now - back : now + 1] = [False] * (back + 1)
+                # Where every step is large, the camera shakes, and nothing covers the picture.
+                earlier = np.array(self._steps[max(0, now - back - NEIGHBOURS) : now - back]).reshape(-1, len(NOISE))
+                there_and_back = np.minimum(self._steps[now - back], self._steps[now]) / _largest(earlier)
+                if len(earlier) > EDGE and (there_and_back[:2] > SCENE_RATIO).all():
+                    self._covered[now - back : now] = [True] * back
 
     def _look_for_dissolve(self) -> None:
         if len(self._recent) <= DISSOLVE or _unlikeness(self._recent[0], self._recent[-1]) <= UNRELATED:

@@ -68,7 +68,8 @@ def draw_faces(config: RunConfig, video: Path) -> Figure:
 def _heading(video: Path, track: FaceTrack, width: int, height: int) -> str:
     heading = f"Faces in {video.name}: {width} x {height}, face in {track.coverage:.0%} of the frames"
     if track.quality is not None:
-        heading += f", {track.quality.people:.0f} at a time, {track.quality.confirmed_share:.0%} confirmed by YuNet"
+        heading += f", people: {track.quality.people:.0f}, cuts: {track.quality.cuts:.0f}"
+        heading += f", {track.quality.confirmed_share:.0%} confirmed by YuNet"
     return heading
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
@@ -198,3 +200,16 @@ def test_detection_does_not_depend_on_earlier_pictures(detector, portrait):
 def test_settings_refuse_scores_out_of_range():
     with pytest.raises(ValueError, match="less than or equal to 1"):
         FaceSettings(min_score=1.5)
+
+
+def test_a_detector_that_nobody_closed_is_quiet_when_python_ends(face_models: FaceModels):
+    program = f"""
+from pathlib import PosixPath
+from extractors.faces.detector import FaceDetector
+from extractors.faces.settings import FaceModels
+detector = FaceDetector({face_models!r})
+"""
+    ended = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=120)
+    assert ended.returncode == 0
+    assert "Exception ignored" not in ended.stderr
+    assert "Traceback" not in ended.stderr

@@ -192,6 +192,35 @@ def test_a_drawn_cut_away_and_back(follow_drawn):
     check(edit, follow_drawn(edit))
 
 
+@pytest.mark.parametrize("frames", [3, 4, 6])
+def test_a_drawn_glance_at_another_person_belongs_to_no_window(follow_drawn, frames):
+    red, blue = drawn("red", 120, seed=0), drawn("blue", frames, seed=1)
+    track = follow_drawn(Edit().add("red", red[:60]).add("blue", blue).add("red", red[60 + frames :]))
+    away = set(range(60, 60 + frames))
+    assert (track.scores > 0).mean() == pytest.approx(1 - frames / 120)
+    assert track.quality is not None
+    assert track.quality.others_share == pytest.approx(frames / 120)
+    windows = plan_windows(track, CROPS)
+    assert sum(window.fields for window in windows) >= 120 - frames - 2 - CROPS.min_fields
+    assert not any(away & set(range(window.first_frame, window.last_frame + 1)) for window in windows)
+    assert not away & {view.frame for view in plan_static(track, CROPS)}
+
+
+@pytest.mark.parametrize("level", [0, 128, 255])
+@pytest.mark.parametrize("frames", [2, 5, 20])
+def test_drawn_blank_frames_belong_to_no_window(follow_drawn, frames, level):
+    red = drawn("red", 120, seed=0)
+    edit = Edit(red[:60] + [np.full_like(red[0], level)] * frames + red[60 + frames :])
+    track = follow_drawn(edit)
+    blank = set(range(60, 60 + frames))
+    assert track.quality is not None
+    assert track.quality.cuts == (frames > 6)
+    assert track.quality.people == 1
+    windows = plan_windows(track, CROPS)
+    assert not any(blank & set(range(window.first_frame, window.last_frame + 1)) for window in windows)
+    assert {60 - 1, 60 + frames} <= {at for window in windows for at in (window.first_frame, window.last_frame)}
+
+
 def test_of_two_drawn_people_who_talk_in_turns_one_is_followed(follow_drawn):
     red, blue = drawn("red", 250, seed=0, x=100), drawn("blue", 250, seed=1, x=200)
     edit = Edit()

@@ -40,7 +40,7 @@ def main_person(
 ) -> FaceTrack:
     """Follow the main person; `who` names the person of each tracklet, as a perfect recognizer does."""
     numbers = np.zeros(len(detections), np.int32) if shots is None else shots.astype(np.int32)
-    cut = Shots(numbers, np.zeros(len(detections), bool))
+    cut = Shots(numbers, *np.zeros((2, len(detections)), bool))
     found = tracklets(detections, cut.numbers, fps=25.0)
     vectors = np.full((len(found), 8), np.nan) if who is None else np.eye(8)[[who(tracklet) for tracklet in found]]
     return follow(next(iter(people(found, vectors)), []), cut, fps=25.0, settings=settings)
@@ -184,6 +184,19 @@ def test_people_who_are_seen_together_are_different_however_much_alike():
     detections = frames(*[[face(100), face(400)]] * 100)
     track = main_person(detections, who=lambda one: 0)
     assert set(track.boxes[:, 0].tolist()) in ({100.0}, {400.0})
+
+
+@pytest.mark.parametrize(("cosine", "side", "count"), [(0.45, 80, 2), (0.45, 33, 1), (0.35, 33, 2), (0.55, 80, 1)])
+def test_large_faces_must_be_more_alike_than_small_ones_to_be_one_person(cosine, side, count):
+    found = tracklets(frames(*[[face(0, side=80)]] * 10, *[[face(300, side=side)]] * 10), np.zeros(20), fps=25.0)
+    vectors = np.array([[1, 0], [cosine, np.sqrt(1 - cosine**2)]])
+    assert len(people(found, vectors)) == count
+
+
+def test_a_part_that_interrupts_a_shot_has_a_tracklet_of_its_own_and_the_shot_goes_on():
+    parts = np.array([0] * 10 + [1] * 4 + [0] * 10)
+    found = tracklets(frames(*[[face(0)]] * 24), parts, fps=25.0)
+    assert [one.frames.tolist() for one in found] == [[*range(10), *range(14, 24)], [10, 11, 12, 13]]
 
 
 def test_two_people_who_cross_a_frame_are_told_apart_by_overlap():

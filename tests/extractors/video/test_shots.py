@@ -124,11 +124,44 @@ def test_light_that_is_switched_off_is_no_cut():
 
 
 @pytest.mark.parametrize("frames", [5, 12, 25])
-def test_fading_in_and_out_is_no_cut_and_a_dip_to_black_within_a_shot_neither(frames):
+def test_fading_in_and_out_is_no_cut_and_a_short_dip_to_black_within_a_shot_neither(frames):
     faded = [(p * min(1, k / frames, (99 - k) / frames)).astype(np.uint8) for k, p in enumerate(scene(0, 100))]
     assert cuts(faded) == []
     dipped = [(p * min(1, abs(k - 50) / frames)).astype(np.uint8) for k, p in enumerate(scene(0, 100))]
-    assert cuts(dipped) == []
+    blank = shots_of(dipped).covered
+    assert blank[50]
+    assert len(cuts(dipped)) == (blank.sum() > 6)
+
+
+@pytest.mark.parametrize("level", [0, 128, 255])
+@pytest.mark.parametrize("frames", [1, 2, 5, 7, 20])
+def test_nothing_continues_through_blank_frames_and_after_many_begins_another_shot(level, frames):
+    pictures = list(scene(0, 100))
+    pictures[40 : 40 + frames] = [np.full_like(pictures[0], level)] * frames
+    found = shots_of(pictures)
+    assert np.flatnonzero(found.covered).tolist() == list(range(40, 40 + frames))
+    assert np.flatnonzero(np.diff(found.separate)).tolist() == list(range(39, 40 + frames))
+    assert cuts(pictures) == ([40 + frames] if frames > 6 else [])
+
+
+@pytest.mark.parametrize("frames", [3, 4, 6])
+def test_a_glance_at_another_scene_interrupts_a_shot(frames):
+    pictures = [*scene(0, 40), *scene(1, frames), *scene(0, 90)[40:]]
+    found = shots_of(pictures)
+    assert found.cuts in (0, 2)
+    away = np.arange(40, 40 + frames)
+    parts = found.parts
+    assert len(np.unique(found.separate[[39, *away, away[-1] + 1]])) >= 3
+    assert not set(parts[away]) & set(np.delete(parts, away))
+    if found.cuts == 0:
+        assert np.flatnonzero(found.covered).tolist() == away.tolist()
+        assert len(set(np.delete(parts, away))) == 1
+
+
+def test_dim_pictures_with_a_face_are_not_blank():
+    dim = [(p * 0.1).astype(np.uint8) for p in scene(0, 60)]
+    assert shots_of(dim).covered.all()
+    assert not shots_of(dim, np.array([[120, 50, 80, 80]], np.float32)).covered.any()
 
 
 @pytest.mark.parametrize("frames", [5, 12])
@@ -182,3 +215,9 @@ def test_a_recording_that_goes_from_titles_to_a_man_has_one_cut(corpus):
     for picture in grid_frames(corpus / "hard" / "noface_then_face_vfr.mov", 25.0):
         detector.add(picture, NOBODY)
     assert (np.flatnonzero(np.diff(detector.shots().numbers)) + 1).tolist() == [99]
+
+
+def test_nothing_interrupts_a_shot_whose_camera_shakes():
+    still = scene(0, 100)
+    pictures = [zoomed(p, 1.3, x=30 * np.sin(k * 0.76)) for k, p in enumerate(still)]
+    assert not shots_of(pictures).covered.any()

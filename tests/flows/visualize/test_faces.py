@@ -54,6 +54,7 @@ def test_scores_are_drawn_over_the_whole_clip(sheet):
     assert np.nanmin(score.get_ydata()) > 0.7
     assert len(static.get_xdata()) == 4
     assert "100%" in sheet.get_suptitle()
+    assert "people: 1, cuts: 0, 100% confirmed" in sheet.get_suptitle()
 
 
 def test_a_video_without_a_face_is_one_sentence(tmp_path):
