@@ -75,6 +75,8 @@ def train(config: RunConfig, videos: Archive) -> ModelReference:
             on_epoch=lambda report: stage.at(report.epoch, title=_title(report)),
             folder=folder,
         )
+        if config.train.kind == "bilinear":
+            stage.at(config.train.steps)
     facts = {
         **trained.metadata,
         "recipe": recipe,
