@@ -152,13 +152,8 @@ def train(
     model = _kept(stepper.model)
     log_variance = keras.ops.convert_to_numpy(stepper.log_variance)
     metadata = {
-        "traits": list(TRAITS),
-        "static_dim": model.static_dim,
-        "dynamic_dim": model.dynamic_dim,
-        "settings": settings.model_dump(mode="json"),
-        "train_clips": len(train_rows),
+        **_facts(model, settings, [subjects[row] for row in train_rows]),
         "validation_clips": len(validation_rows),
-        "train_subjects": len({subjects[row] for row in train_rows}),
         "validation_subjects": len({subjects[row] for row in validation_rows}),
         "epochs_run": len(history["loss"]),
         "best_epoch": 1 + int(np.argmin(history["validation_loss"])) if validation else len(history["loss"]),
@@ -186,12 +181,7 @@ def _train_bilinear(
     for warning in warnings:
         log.warning("%s", warning)
     metadata = {
-        "traits": list(TRAITS),
-        "static_dim": fitted.model.static_dim,
-        "dynamic_dim": fitted.model.dynamic_dim,
-        "settings": settings.model_dump(mode="json"),
-        "train_clips": len(labels),
-        "train_subjects": len(names),
+        **_facts(fitted.model, settings, subjects),
         "parts": {
             part: dict(zip(TRAITS, weights.tolist(), strict=True))
             for part, weights in zip(fitted.parts, found.weights, strict=True)
@@ -201,6 +191,18 @@ def _train_bilinear(
     }
     out_of_fold = OutOfFold(found.out_of_fold, found.mean_out_of_fold, folds) if len(names) > 1 else None
     return Trained(fitted.model, {}, metadata, out_of_fold)
+
+
+def _facts(model: PersonalityModel, settings: TrainSettings, subjects: Sequence[str]) -> dict[str, Any]:
+    """Return the metadata of both kinds of model; `subjects` has the person in each clip that was trained on."""
+    return {
+        "traits": list(TRAITS),
+        "static_dim": model.static_dim,
+        "dynamic_dim": model.dynamic_dim,
+        "settings": settings.model_dump(mode="json"),
+        "train_clips": len(subjects),
+        "train_subjects": len(set(subjects)),
+    }
 
 
 def _survey(train: ClipSource, validation: ClipSource, settings: TrainSettings) -> _Survey:
