@@ -15,7 +15,7 @@ from flows.config.load import load_config
 from flows.config.settings import RunConfig
 from flows.pipeline.train import train as train_flow
 from fusion.settings import TrainSettings
-from fusion.training.loop import CHECKPOINT
+from fusion.training.checkpoint import CHECKPOINT
 from fusion.training.train import train
 from fusion.traits import TRAITS
 from storage import FeatureStore, StoreError, VideoFeatures

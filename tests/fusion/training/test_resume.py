@@ -17,11 +17,11 @@ from planted import planted_clips
 from fusion.errors import TrainingError
 from fusion.model.scoring import predict
 from fusion.settings import TrainSettings
-from fusion.training.loop import CHECKPOINT
+from fusion.training.checkpoint import CHECKPOINT
 from fusion.training.train import train
 
 SETTINGS = TrainSettings(
-    kind="specified", epochs=4, batch_size=8, checkpoint_s=0, loss="nll", schedule="plateau", plateau_epochs=1
+    kind="specified", epochs=4, batch_size=8, loss="nll", schedule="plateau", plateau_epochs=1
 )
 
 # A process of its own, because only a process can be killed. Says each epoch's losses and, at the end, the scores.
