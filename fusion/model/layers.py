@@ -13,6 +13,7 @@ import keras
 import numpy as np
 from keras import ops
 
+from fusion.model.inputs import NAMES, check_inputs
 from fusion.traits import TRAITS
 
 # Tokens come every second (faces) or every 2.56 s (windows of 64 fields at 25 fps), in clips of seconds to tens of
@@ -189,6 +190,17 @@ class CrossAttention(keras.layers.Layer):
         self.attention.query_dense.kernel.assign(start)
         self.attention.key_dense.kernel.assign(start)
         self.built = True
+
+    def __call__(self, static: Any, dynamic: Any, *args: Any, **kwargs: Any) -> Any:
+        """Check the shapes, then do as `call`.
+
+        Raises:
+            fusion.errors.InputError: an input fits neither the layer nor the others.
+        """
+        others = dict(zip(("static_mask", "dynamic_mask", "static_time_s", "dynamic_time_s"), args, strict=False))
+        others |= {name: value for name, value in kwargs.items() if name in NAMES}
+        check_inputs({"static": static, "dynamic": dynamic, **others}, self.static_dim, self.dynamic_dim)
+        return super().__call__(static, dynamic, *args, **kwargs)
 
     def call(
         self,

@@ -164,6 +164,8 @@ def read_checkpoint(path: Path, identity: str) -> Progress | None:
         state = [arrays[f"state{index}"] for index in range(state_count)]
         best = [arrays[f"best{index}"] for index in range(len(arrays) - state_count)]
         progress = Progress(**facts, state=state, best=best)
+        if not all(np.isfinite(list(measures.values())).all() for measures in progress.epochs):
+            raise ValueError("a loss is not finite")
     except FileNotFoundError:
         return None
     except _MALFORMED as error:
