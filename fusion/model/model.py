@@ -156,8 +156,8 @@ class CompletePersonalityModel(CheckedModel):
     def summary(self, *args: Any, **kwargs: Any) -> None:
         """Print the layers as Keras does, with their output shapes for any number of clips and tokens."""
         if not self.head._inbound_nodes:  # Keras takes the shapes from a call with symbolic tensors
-            inputs = self.input_signature().items()
-            self.call({name: keras.KerasTensor(spec.shape, spec.dtype.name) for name, spec in inputs})
+            axes = (None, None) if self.form == "sequence" else (None,)
+            self.call((keras.KerasTensor((*axes, self.static_dim)), keras.KerasTensor((*axes, self.dynamic_dim))))
         super().summary(*args, **kwargs)
 
     def _forget_functions(self) -> None:

@@ -193,7 +193,7 @@ def schedule_of(settings: TrainSettings, steps_per_epoch: int) -> float | keras.
     warm_up = max(round(settings.warmup_epochs * steps_per_epoch), 1)
     return keras.optimizers.schedules.CosineDecay(
         settings.learning_rate / warm_up,  # of the first step: with 0 it would change nothing
-        decay_steps=max(settings.epochs * steps_per_epoch - warm_up, 1),
+        decay_steps=max(settings.epochs * steps_per_epoch - warm_up + 1, 1),  # 0 after the last step
         alpha=1.0 if settings.schedule == "constant" else 0.0,
         warmup_target=settings.learning_rate if warm_up > 1 else None,
         warmup_steps=warm_up - 1,
@@ -304,7 +304,7 @@ class _Validation(callbacks.Callback):
     def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
         """Measure; raise TrainingError if a loss is not finite."""
         logs = {} if logs is None else logs
-        logs["learning_rate"] = float(self.model.optimizer.learning_rate)
+        logs["learning_rate"] = float(ops.convert_to_numpy(self.model.optimizer.learning_rate))
         if self._validation is not None:
             scores, labels = self._validation.scored_by(self.model, self._settings.batch_size)
             logs["val_loss"] = float(loss_of(self._settings.loss, scores, labels, self._loss.log_variance))

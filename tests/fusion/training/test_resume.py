@@ -22,9 +22,7 @@ from fusion.training.checkpoint import CHECKPOINT
 from fusion.training.fit import HISTORY_TABLE
 from fusion.training.train import train
 
-SETTINGS = TrainSettings(
-    kind="specified", epochs=4, batch_size=8, loss="nll", schedule="plateau", plateau_epochs=1
-)
+SETTINGS = TrainSettings(kind="specified", epochs=4, batch_size=8, loss="nll", schedule="plateau", plateau_epochs=1)
 
 # A process of its own, because only a process can be killed. Says each epoch's losses and, at the end, the scores.
 CHILD = """
