@@ -1,8 +1,8 @@
 """The state of a training after each epoch, from which it resumes as if it had never stopped.
 
-Keras' `BackupAndRestore` does not suffice for that: it saves neither the seeds of dropout nor the best weights and the
-counters of `EarlyStopping` and `ReduceLROnPlateau`, and a kill between its two files leaves weights of one epoch with
-the number of another.
+Keras' `BackupAndRestore` cannot do this. It saves neither the seeds of dropout nor the state of `EarlyStopping` and
+`ReduceLROnPlateau`, and because it writes two files, a kill between them pairs the weights of one epoch with the number
+of another.
 """
 
 from __future__ import annotations
@@ -59,15 +59,15 @@ class Progress:
 class Checkpoint(keras.callbacks.Callback):
     """Saves a training at the end of each epoch, and restores it at its beginning.
 
-    It must follow the other callbacks. Those to `replay` have no state but what follows from the logs of the epochs:
-    on a resumed training they see these again.
+    It must follow the other callbacks. The state of those in `replay` is a function of the logs of past epochs, which
+    they receive again when a training resumes.
 
     Args:
         path: the file; None saves nothing.
         identity: of the training: a digest of everything that must be unchanged to resume.
         variables: everything that steps change.
         stopping: has the best weights; None without validation.
-        replay: all callbacks that continue from past epochs.
+        replay: callbacks to bring up to date when a training resumes.
 
     Raises:
         TrainingError: the file belongs to another training, or is damaged.
@@ -90,7 +90,7 @@ class Checkpoint(keras.callbacks.Callback):
         self.progress = (None if path is None else read_checkpoint(path, identity)) or Progress()
 
     def on_train_begin(self, logs: dict[str, float] | None = None) -> None:
-        """Restore the training, unless it is new."""
+        """Restore the training, if there is a checkpoint."""
         if not self.progress.history:
             return
         for epoch, measures in enumerate(self.progress.epochs):
@@ -105,7 +105,7 @@ class Checkpoint(keras.callbacks.Callback):
             self._stopping.best_weights = self.progress.best
 
     def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
-        """Add the epoch to the history, and save the training."""
+        """Append the logs to the history and save the training."""
         progress = self.progress
         for name, value in (logs or {}).items():
             progress.history.setdefault(name, []).append(float(value))

@@ -1,17 +1,19 @@
-"""The training of the specified network by Keras' `Model.fit`.
+"""Training the specified network with Keras' `Model.fit`.
 
-Keras runs the epochs and the steps: Adam with `global_clipnorm`, `CosineDecay` with warm-up, `ReduceLROnPlateau`,
-`EarlyStopping` with the best weights, `CSVLogger`, `TensorBoard`. Written here is what it lacks:
+Keras runs the epochs and the steps, with its own `Adam` (`global_clipnorm`), `CosineDecay` with warm-up,
+`ReduceLROnPlateau`, `EarlyStopping` with the best weights, `CSVLogger` and `TensorBoard`. This package adds what Keras
+lacks:
 
-- `_Epochs` streams clips from a store through a bounded shuffle buffer, in an order that depends on the seed and the
-  epoch alone. A `PyDataset` cannot: Keras takes the shape of all its batches from the first two, and its clips differ
-  in length; and it reads ahead without a bound (18 batches where 4 were enough).
-- `BatchLoss` (`fusion.training.losses`): "ccc" and "nll" have no value for a single clip.
-- `_Validation` computes the loss of all validation clips at once (Keras averages the losses of batches, which is
-  another number for "ccc") and the spread of the scores, which shows a collapse.
-- `_WarmUp` for the schedule "plateau", since `ReduceLROnPlateau` works with no schedule that has one.
-- `_SharedAdam` clips the gradient of the whole batch; Keras clips each device's part of it.
-- `fusion.training.checkpoint.Checkpoint` resumes exactly.
+- `_Epochs` streams clips from a store through a bounded shuffle buffer, in an order that depends only on the seed and
+  the epoch. It is a `tf.data.Dataset`, because a `PyDataset` fails here: Keras infers the shape of every batch from the
+  first two (keras-team/keras#19748), but the longest clip differs from batch to batch; and Keras reads ahead as far as
+  it likes (18 batches in a trial) unless several threads read, which then cost 0.1 s per epoch.
+- `BatchLoss` in `fusion.training.losses`: "ccc" has no value for a single clip, and "nll" has a state.
+- `_Validation` computes the loss over all validation clips at once. Keras averages over batches, which gives a
+  different "ccc". It also measures the spread of the scores, which reveals a collapsed model.
+- `_WarmUp` for the schedule "plateau", because `ReduceLROnPlateau` cannot be combined with a schedule.
+- `_SharedAdam` clips the gradient of the whole batch. Keras clips the part that each device computes.
+- `Checkpoint` in `fusion.training.checkpoint` resumes exactly.
 """
 
 from __future__ import annotations
@@ -60,7 +62,8 @@ class LabelledSource:
     @property
     def own_labels(self) -> np.ndarray:
         """The labels of the source's clips, [N, 5], in the source's order."""
-        return self.labels[np.concatenate(self.clips.groups())]
+        found: np.ndarray = self.labels[np.concatenate(self.clips.groups())]
+        return found
 
     def scored_by(self, model: keras.Model, batch_size: int) -> tuple[np.ndarray, np.ndarray]:
         """Return scores and labels of all clips, each [N, 5], in the source's order."""
@@ -93,7 +96,7 @@ def fit(
     identity: str,
     on_epoch: Callable[[EpochReport], None] | None = None,
 ) -> Fitted:
-    """Train a model, or go on with its training.
+    """Train a model, or resume its training.
 
     Args:
         build: builds the model in its initial state.
@@ -101,7 +104,7 @@ def fit(
         train: clips to learn from.
         validation: clips to evaluate each epoch on; None disables validation and the early end.
         buffer_clips: size of the shuffle buffer.
-        folder: for the checkpoint, `history.csv` and TensorBoard's logs; created if missing. None keeps none of them.
+        folder: for the checkpoint, `history.csv` and TensorBoard's logs; created if missing. None writes no files.
         identity: of the training, see `Checkpoint`.
         on_epoch: called after each epoch.
 
@@ -112,14 +115,14 @@ def fit(
     with strategy.scope():
         model = build()
         model.fusion.norm.synchronized = strategy.num_replicas_in_sync > 1
-        # Before its first step, Keras would average the parts of a batch, of different sizes, to find the model's
-        # shapes, which are known. Steps take the strategy from the scope.
+        # With a strategy of its own, the model would first average the devices' parts of a batch to infer its shapes,
+        # which fails if the parts differ in size. The steps use the strategy of the scope.
         model._distribute_strategy = None
         loss = BatchLoss(settings.loss, train.own_labels)
         epochs = _Epochs(train, model.input_signature(), settings, buffer_clips)
         optimizer = _optimizer(settings, len(epochs), loss_of_the_mean(settings.loss, train.own_labels))
         optimizer.build(model.trainable_variables)
-        model.compile(optimizer, loss, jit_compile=False)  # XLA would compile each length of clips anew
+        model.compile(optimizer, loss, jit_compile=False)  # XLA would compile again for every new length of clips
 
         stopping = plateau = None
         if validation is not None:
@@ -152,7 +155,7 @@ def fit(
                 callbacks=[epochs, *steps, judge, *replayed, *logs, checkpoint, _report(settings, on_epoch)],
             )
         except tf.errors.OpError:
-            if epochs.error is not None:  # TensorFlow knows only its text
+            if epochs.error is not None:  # TensorFlow only keeps its text
                 raise epochs.error from None
             raise
     found = checkpoint.progress.history
@@ -184,15 +187,15 @@ def sd_ratio(scores: np.ndarray, labels: np.ndarray) -> dict[str, Any]:
 
 
 def schedule_of(settings: TrainSettings, steps_per_epoch: int) -> float | keras.optimizers.schedules.CosineDecay:
-    """Return the step size by step: a linear warm-up, then half a cosine or, for "constant", its start for ever.
+    """Return the schedule of the step size: a linear warm-up, then half a cosine or, for "constant", no change.
 
-    For "plateau" it is a number, which `_WarmUp` and `ReduceLROnPlateau` change.
+    For "plateau", return the largest step size, which `_WarmUp` and `ReduceLROnPlateau` modify.
     """
     if settings.schedule == "plateau":
         return settings.learning_rate
     warm_up = max(round(settings.warmup_epochs * steps_per_epoch), 1)
     return keras.optimizers.schedules.CosineDecay(
-        settings.learning_rate / warm_up,  # of the first step: with 0 it would change nothing
+        settings.learning_rate / warm_up,  # the first step; a step of size 0 would be wasted
         decay_steps=max(settings.epochs * steps_per_epoch - warm_up + 1, 1),  # 0 after the last step
         alpha=1.0 if settings.schedule == "constant" else 0.0,
         warmup_target=settings.learning_rate if warm_up > 1 else None,
@@ -201,10 +204,10 @@ def schedule_of(settings: TrainSettings, steps_per_epoch: int) -> float | keras.
 
 
 class _SharedAdam(keras.optimizers.Adam):
-    """Adam that clips the gradient of the whole batch, although each device has computed a part of it."""
+    """Adam that clips the gradient of the whole batch, also if several devices compute its parts."""
 
     def apply(self, grads: list[Any], trainable_variables: Any = None) -> None:
-        """Update the variables, from the gradients of this device's part."""
+        """Update the variables with the gradients of this device's part of the batch."""
         replica = tf.distribute.get_replica_context()
         if replica.num_replicas_in_sync > 1:
             whole = replica.all_reduce(tf.distribute.ReduceOp.SUM, grads)
@@ -213,7 +216,7 @@ class _SharedAdam(keras.optimizers.Adam):
 
 
 def _optimizer(settings: TrainSettings, steps_per_epoch: int, unit: float) -> keras.optimizers.Optimizer:
-    """Return Adam for a loss that is `unit` where training starts; its steps do not depend on the labels' scale."""
+    """Return Adam for a loss that starts at `unit`, with steps that do not depend on the scale of the labels."""
     replicas = tf.distribute.get_strategy().num_replicas_in_sync
     return _SharedAdam(
         schedule_of(settings, steps_per_epoch),
@@ -224,10 +227,10 @@ def _optimizer(settings: TrainSettings, steps_per_epoch: int, unit: float) -> ke
 
 
 class _Epochs(callbacks.Callback):
-    """The batches of one epoch after the other, and as a callback it learns which epoch it is.
+    """The batches of each epoch. As a callback, it learns which epoch begins.
 
     Attributes:
-        error: the exception that ended the reading; TensorFlow raises another one.
+        error: the exception that reading raised; `fit` raises TensorFlow's own instead.
     """
 
     def __init__(
@@ -239,7 +242,7 @@ class _Epochs(callbacks.Callback):
         self._settings = settings
         self._buffer_clips = buffer_clips
         self._epoch = 0
-        # several devices begin to read another epoch, which nobody uses, after each one
+        # with several devices, TensorFlow starts to read a further epoch, which it discards, at the end of each epoch
         self._reading = threading.Lock()
         self.error: Exception | None = None
 
@@ -247,11 +250,11 @@ class _Epochs(callbacks.Callback):
         return -(-len(self._source.own_labels) // self._settings.batch_size)
 
     def on_epoch_begin(self, epoch: int, logs: dict[str, float] | None = None) -> None:
-        """Read this epoch next."""
+        """Choose the epoch to read next."""
         self._epoch = epoch
 
     def dataset(self) -> tf.data.Dataset:
-        """Return pairs of the model's inputs and labels [B, 5]; a thread reads `BATCHES_AHEAD` + 1 of them ahead."""
+        """Return pairs of inputs and labels [B, 5]; a thread reads up to `BATCHES_AHEAD` + 1 of them in advance."""
         labels = tf.TensorSpec((None, len(TRAITS)), tf.float32)
         batches = tf.data.Dataset.from_generator(self._read, output_signature=(self._inputs, labels))
         return batches.apply(tf.data.experimental.assert_cardinality(len(self))).prefetch(BATCHES_AHEAD)
@@ -282,7 +285,7 @@ class _WarmUp(callbacks.Callback):
         self._epoch = 0
 
     def on_epoch_begin(self, epoch: int, logs: dict[str, float] | None = None) -> None:
-        """Note the epoch."""
+        """Remember the epoch."""
         self._epoch = epoch
 
     def on_train_batch_begin(self, batch: int, logs: dict[str, float] | None = None) -> None:
@@ -293,7 +296,7 @@ class _WarmUp(callbacks.Callback):
 
 
 class _Validation(callbacks.Callback):
-    """Adds to the logs of an epoch: `learning_rate`, and with validation `val_loss` and `val_sd_ratio/` by trait."""
+    """Adds `learning_rate` to the logs of an epoch and, with validation, `val_loss` and `val_sd_ratio/<trait>`."""
 
     def __init__(self, validation: LabelledSource | None, settings: TrainSettings, loss: BatchLoss) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""Losses to minimise, each a mean over clips and traits, in the unit of the labels (mae), its square (mse) or none."""
+"""Losses to minimise, each a mean over clips and traits, in the unit of the labels (mae), its square (mse) or without unit."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ SMALLEST_VARIANCE = 1e-12
 class BatchLoss(keras.losses.Loss):
     """The loss of a whole batch, for `compile`.
 
-    Keras averages the losses of single clips, over the part of a batch that a device has. "ccc" has no value for a
-    single clip, and "nll" has a state. Every device here computes the loss of the whole batch and returns its share, so
-    that their gradients add up to the gradient.
+    Keras expects a loss per clip and averages those of each device's part of the batch. But "ccc" is undefined for a
+    single clip, and "nll" has a state. Here every device computes the loss of the whole batch and returns its share, so
+    that the gradients of all devices add up to the gradient of that loss.
 
     Attributes:
-        log_variance: variable [5], of the Gaussian of "nll", which each call moves towards the squared residuals;
-            initially that of the labels, since the model starts by predicting their mean.
+        log_variance: variable float32 [5], of the Gaussian of "nll". Each call moves it towards the squared residuals;
+            initially it is that of the labels, because the model starts by predicting their mean.
     """
 
     def __init__(self, name: LossName, labels: np.ndarray) -> None:
@@ -89,7 +89,7 @@ def loss_of(name: LossName, scores: Any, labels: Any, log_variance: Any | None =
 
 
 def loss_of_the_mean(name: LossName, labels: np.ndarray) -> float:
-    """Return the loss of always predicting the labels' mean, where training starts. 1 for "nll", which can be 0.
+    """Return the loss of always predicting the labels' mean, at which training starts. 1 for "nll", which can be 0.
 
     Never 0, even if the labels are all equal.
     """
