@@ -4,10 +4,10 @@ Keras runs the epochs and the steps, with its own `Adam` (`global_clipnorm`), `C
 `ReduceLROnPlateau`, `EarlyStopping` with the best weights, `CSVLogger` and `TensorBoard`. This package adds what Keras
 lacks:
 
-- `_Epochs` streams clips from a store through a bounded shuffle buffer, in an order that depends only on the seed and
+- `EpochBatches` streams clips from a store through a bounded shuffle buffer, in an order that depends only on the seed and
   the epoch. It is a `tf.data.Dataset`, because a `PyDataset` fails here: Keras infers the shape of every batch from the
-  first two (keras-team/keras#19748), but the longest clip differs from batch to batch; and Keras reads ahead as far as
-  it likes (18 batches in a trial) unless several threads read, which then cost 0.1 s per epoch.
+  first two (keras-team/keras#19748), but the longest clip differs from batch to batch; and the number of batches that
+  Keras reads ahead has no fixed bound (it was 18 in a trial), so memory would have none.
 - `BatchLoss` in `fusion.training.losses`: "ccc" has no value for a single clip, and "nll" has a state.
 - `_Validation` computes the loss over all validation clips at once. Keras averages over batches, which gives a
   different "ccc". It also measures the spread of the scores, which reveals a collapsed model.
@@ -119,7 +119,7 @@ def fit(
         # which fails if the parts differ in size. The steps use the strategy of the scope.
         model._distribute_strategy = None
         loss = BatchLoss(settings.loss, train.own_labels)
-        epochs = _Epochs(train, model.input_signature(), settings, buffer_clips)
+        epochs = EpochBatches(train, model.input_signature(), settings, buffer_clips)
         optimizer = _optimizer(settings, len(epochs), loss_of_the_mean(settings.loss, train.own_labels))
         optimizer.build(model.trainable_variables)
         model.compile(optimizer, loss, jit_compile=False)  # XLA would compile again for every new length of clips
@@ -151,7 +151,7 @@ def fit(
                 epochs=settings.epochs,
                 initial_epoch=done,
                 verbose=0,
-                shuffle=False,  # `_Epochs` does
+                shuffle=False,  # `EpochBatches` does
                 callbacks=[epochs, *steps, judge, *replayed, *logs, checkpoint, _report(settings, on_epoch)],
             )
         except tf.errors.OpError:
@@ -226,7 +226,7 @@ def _optimizer(settings: TrainSettings, steps_per_epoch: int, unit: float) -> ke
     )
 
 
-class _Epochs(callbacks.Callback):
+class EpochBatches(callbacks.Callback):
     """The batches of each epoch. As a callback, it learns which epoch begins.
 
     Attributes:
@@ -236,6 +236,7 @@ class _Epochs(callbacks.Callback):
     def __init__(
         self, source: LabelledSource, inputs: dict[str, tf.TensorSpec], settings: TrainSettings, buffer_clips: int
     ) -> None:
+        """Create the batches of a source; `inputs` are the names and shapes of the model's inputs."""
         super().__init__()
         self._source = source
         self._inputs = inputs
@@ -247,6 +248,7 @@ class _Epochs(callbacks.Callback):
         self.error: Exception | None = None
 
     def __len__(self) -> int:
+        """Return the number of batches in an epoch."""
         return -(-len(self._source.own_labels) // self._settings.batch_size)
 
     def on_epoch_begin(self, epoch: int, logs: dict[str, float] | None = None) -> None:

@@ -1,4 +1,4 @@
-"""Losses to minimise, each a mean over clips and traits, in the unit of the labels (mae), its square (mse) or without unit."""
+"""Losses to minimise: means over clips and traits, in the unit of the labels (mae), its square (mse) or no unit."""
 
 from __future__ import annotations
 

@@ -100,8 +100,8 @@ def train(
         subjects: the person in each clip; no person is in both training and validation.
         settings: how to train.
         on_epoch: called after each epoch.
-        folder: on this machine, for `checkpoint.npz` and TensorBoard's logs; None keeps neither. A training that finds
-            its own checkpoint there resumes from it.
+        folder: on this machine, for `checkpoint.npz`, `history.csv` and TensorBoard's logs; None writes no files. A
+            training that finds its own checkpoint there resumes from it.
 
     Returns:
         The model, which computes in float32, its history, and metadata. Of both kinds: "traits", "static_dim",
