@@ -11,7 +11,7 @@ LossName = Literal["mse", "mae", "ccc", "nll"]
 Kind = Literal["bilinear", "specified"]
 
 # Settings that determine where training runs, how safely, and what becomes of a model, but not what it learns.
-WITHOUT_EFFECT = ("devices", "checkpoint_s", "keep_useless")
+WITHOUT_EFFECT = ("devices", "keep_useless")
 
 
 class TrainSettings(BaseModel, frozen=True, extra="forbid"):
@@ -82,9 +82,6 @@ class TrainSettings(BaseModel, frozen=True, extra="forbid"):
         ge=1,
         description="Maximum memory for features (MiB). A set that fits is read once; a larger one is read again in "
         "every epoch, in shuffled order of neighbours, through a shuffle buffer of half this size.",
-    )
-    checkpoint_s: float = Field(
-        600, ge=0, description="Seconds between checkpoints within an epoch; another one follows each epoch."
     )
 
     @property
