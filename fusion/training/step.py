@@ -66,8 +66,12 @@ class Stepper:
             )
             self._learned = list(self.model.trainable_variables)
             self._optimizer = keras.optimizers.Adam(
-                settings.learning_rate, global_clipnorm=settings.clip_norm / self._replicas
+                settings.learning_rate,
+                weight_decay=settings.weight_decay if settings.weight_decay > 0 else None,
+                global_clipnorm=settings.clip_norm / self._replicas,
             )
+            if settings.weight_decay > 0:
+                self._optimizer.exclude_from_weight_decay(var_names=["bias", "gamma", "beta"])
             self._optimizer.build(self._learned)
         labels_like = tf.TensorSpec((None, labels.shape[1]), tf.float32)
         self._inputs = self.model.input_signature()
