@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import pytest
 from drawn_store import draw_store
-from typer.testing import CliRunner
 
 from flows.archive.families import families_of
 from flows.archive.model_card import limits, write_card
 from flows.archive.model_quality import search_in_words
 from flows.archive.models import ModelReference
 from flows.archive.videos import known_videos
-from flows.cli.app import app
 from flows.config.load import load_config
 from flows.config.settings import RunConfig
 from flows.pipeline.train import train
@@ -55,21 +53,22 @@ def test_a_model_states_its_search_and_is_measured_on_people_without_a_part_in_i
     assert facts["uncertainty"]["calibration"]["subjects"] == PEOPLE
 
 
-def test_show_card_and_report_give_the_figures_of_the_search(config, searched, tmp_path):
+def test_show_card_and_report_give_the_figures_of_the_search(config, searched, tmp_path, traitline):
     model, facts = searched
-    shown = CliRunner(env={"COLUMNS": "200"}).invoke(app, ["models", "show", str(model), "--store", str(config.store.path)])
+    shown = traitline("models", "show", model, "--store", config.store.path)
+    assert shown.returncode == 0
     card = tmp_path / "card.md"
     write_card(card, model, facts, ["model.onnx"], [])
     section = sections.search(facts["search"])
     r2 = f"{facts['search']['unseen']['given']['r2']['value']:.3f}"
     result = search_in_words(facts["search"])
-    for text in (shown.output, card.read_text(), str(section)):
+    for text in (shown.stdout + shown.stderr, card.read_text(), str(section)):
         text = " ".join(text.split())
         assert r2 in text
         assert result[1:] in text
 
 
-def test_the_same_search_is_not_repeated_and_a_damaged_part_is(config, searched, capsys):
+def test_the_same_search_is_not_repeated_and_a_damaged_part_is(config, searched):
     model, facts = searched
     assert trained(config)[0] == model
     (folder,) = config.store.path.glob("runs/search-*")
@@ -89,16 +88,13 @@ def test_a_width_other_than_the_specified_one_is_stated():
     assert not any("specified network" in limit for limit in limits({"settings": {"kind": "specified", "width": 128}}))
 
 
-@pytest.mark.parametrize(
-    ("options", "said"),
-    [
-        (["--search", "1"], "(--search): input should be greater than or equal to 2; got 1"),
-        (["--search", "2", "--set", "train.form=vector"], "vector form leaves nothing to search"),
-        (["--search", "2", "--set", "search.only=[dropout_rate]"], "leaves nothing to search in a bilinear model"),
-    ],
-)
-def test_a_search_that_cannot_be_is_one_line(config, options, said):
-    store = ["--store", str(config.store.path), "--labels", str(config.labels), "--weights", "random"]
-    done = CliRunner().invoke(app, ["train", *store, *options])
-    assert done.exit_code == 1
-    assert not list(config.store.path.glob("runs/*-train.*"))
+def test_fewer_than_two_trials_and_nothing_to_choose_are_one_line_each(config, traitline):
+    command = ("train", "--store", config.store.path, "--labels", config.labels, "--weights", "random", "--search")
+    for words, said in (
+        (("1",), "(--search): input should be greater than or equal to 2; got 1"),
+        (("2", "--set", "train.form=vector"), "vector form leaves nothing to search"),
+    ):
+        done = traitline(*command, *words)
+        assert done.returncode == 1
+        assert said in " ".join(done.stderr.split())
+        assert done.stderr.count("traitline:") == 1

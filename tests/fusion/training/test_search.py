@@ -9,7 +9,7 @@ from fusion.clips.sources import ClipsInMemory
 from fusion.clips.tokens import ClipTokens
 from fusion.errors import TrainingError
 from fusion.settings import TrainSettings
-from fusion.training.search import Found, search
+from fusion.training.search import Found, TrialReport, search
 from fusion.training.space import SPACE, Choice, Range, SearchSettings
 from fusion.training.train import OutOfFold
 
@@ -76,11 +76,9 @@ def test_of_noise_the_best_trial_looks_useful_and_the_search_does_not():
     best, nested = [], []
     for seed in range(4):
         clips, labels, subjects = drawn(24, signal=False, seed=seed, each=1)
-        seen: list[float] = []
-        found = searched(
-            clips, labels, subjects, given, options, told=lambda report: report.search == 1 and seen.append(report.best)
-        )
-        best.append(max(seen))
+        reports: list[TrialReport] = []
+        found = searched(clips, labels, subjects, given, options, told=reports.append)
+        best.append(max(report.best for report in reports if report.search == 1))
         nested.append(gain(found.searched, labels))
     print("best trials", np.round(best, 3), "nested", np.round(nested, 3))
     assert np.mean(nested) < 0.02
