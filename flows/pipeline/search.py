@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import logging
 import time
 from collections.abc import Callable, Sequence
@@ -18,7 +20,7 @@ from flows.pipeline.announce import Pages
 from flows.session import console
 from fusion.clips.sources import ClipsInMemory, ClipSource, KeptClips, clips_of
 from fusion.evaluation.unseen import measure_unseen
-from fusion.settings import TrainSettings
+from fusion.settings import WITHOUT_EFFECT, TrainSettings
 from storage.files.commit import commit_file
 from storage.files.paths import StorePath
 
@@ -59,7 +61,7 @@ def search_settings(
         videos: N videos with features.
         labels: float32 [N, 5].
         subjects: the person in each.
-        identity: digest of videos, features and labels.
+        identity: SHA-256 of videos, features and labels.
 
     Returns:
         What to train with. Its facts are "trials", "folds", "trainings" (the most that it could take), "space" (values
@@ -75,8 +77,8 @@ def search_settings(
 
     options, train = config.search, config.train
     trainings = options.most_trainings(train.kind)
-    folder = config.store.path / "runs" / f"search-{identity[:16]}"
-    there = {path.name for path in folder.iterdir()} if folder.is_dir() else set()
+    folder = config.store.path / "runs" / f"search-{_key(config, identity)[:16]}"
+    there = {path.name for path in folder.iterdir() if path.name[0] != "."} if folder.is_dir() else set()
     each = f" x {options.inner_folds} inner folds" if options.parts(train.kind) > 1 else ""
     console.say(
         f"Search: {options.trials} trials{each} x {1 + options.folds} searches, among everyone and without each of "
@@ -93,6 +95,17 @@ def search_settings(
         select = _selection(config, families, videos)
         found = search(select, labels, subjects, train, options, keep, show)
     return _judged(config, found, labels, subjects)
+
+
+def _key(config: RunConfig, identity: str) -> str:
+    """Return the SHA-256 of everything that a search depends on, but for its length: a longer one continues it."""
+    facts = [
+        identity,
+        config.train.model_dump(mode="json", exclude=set(WITHOUT_EFFECT)),
+        config.search.model_dump(mode="json", exclude={"trials"}),
+        {name: str(values) for name, values in config.search.space(config.train).items()},
+    ]
+    return hashlib.sha256(json.dumps(facts).encode()).hexdigest()
 
 
 class _Kept:

@@ -87,7 +87,7 @@ def search(
         subjects: the person in each clip.
         settings: those given: the first trial of every search, which only a better one replaces.
         options: of the search, with a number of trials.
-        keep: for these clips, labels and subjects.
+        keep: for these clips, labels, subjects, settings and options, but for the number of trials.
         on_trial: called before each trial.
 
     Raises:

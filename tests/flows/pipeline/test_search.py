@@ -55,7 +55,7 @@ def test_a_model_states_its_search_and_is_measured_on_people_without_a_part_in_i
 
 def test_show_card_and_report_give_the_figures_of_the_search(config, searched, tmp_path, traitline):
     model, facts = searched
-    shown = traitline("models", "show", model, "--store", config.store.path)
+    shown = traitline("models", "show", str(model), "--store", config.store.path)
     assert shown.returncode == 0
     card = tmp_path / "card.md"
     write_card(card, model, facts, ["model.onnx"], [])
