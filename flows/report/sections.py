@@ -137,6 +137,16 @@ def quality(unseen: Mapping[str, Any] | None) -> dict[str, Any] | None:
     return {"table": table, "gain": model_quality.gain_in_words(unseen)}
 
 
+def search(found: Mapping[str, Any] | None) -> dict[str, Any] | None:
+    """Compare the settings that a search chose with those given; None if there was no search."""
+    if found is None:
+        return None
+    columns = (Column("settings"), *(Column(name, "number") for name in model_quality.MEASURES.values()))
+    caption = "Mean over traits on people who had no part in the choice of settings, with 95 % intervals over people"
+    rows = [tuple(row) for row in model_quality.search_figures(found)]
+    return {"table": Table("search", caption, columns, rows), "result": model_quality.search_in_words(found)}
+
+
 def calibration(uncertainty: Uncertainty, summary: Summary) -> dict[str, Any] | None:
     """Describe the widths of intervals and their coverage on unseen people; None without a calibration."""
     found = uncertainty.calibration
