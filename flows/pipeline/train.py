@@ -25,7 +25,7 @@ from flows.pipeline.announce import Pages
 from flows.pipeline.steps import step
 from flows.session import console
 from fusion.errors import TrainingError
-from fusion.evaluation.unseen import measure_unseen
+from fusion.evaluation.unseen import measure_unseen, sample_of
 from fusion.labels.matching import LabelledVideos, match_labels
 from fusion.settings import WITHOUT_EFFECT
 from fusion.uncertainty.intervals import Uncertainty, hold_out_for_calibration, least_people
@@ -165,7 +165,7 @@ def _judge(
     else:
         quality, _ = read_quality(config.store.path, families, videos)
         scores, mean = own.scores, own.mean
-    unseen = measure_unseen(scores, labels, subjects, mean=mean)
+    unseen = {**measure_unseen(scores, labels, subjects, mean=mean), "sample": sample_of(scores, labels)}
     useless = unseen["better_than_mean"] is False
     return unseen, uncertainty_of(config, scores, labels, subjects, quality, centre=centre, useless=useless)
 
