@@ -16,10 +16,12 @@ from typing import Literal
 from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
 
-from extractors import static
+from extractors import dynamic, static
 from extractors.assets import catalog
 from extractors.assets.files import AssetError
 from extractors.devices import usable_cores
+from extractors.dynamic.settings import I3D
+from extractors.static.settings import RESNET50
 from flows.archive.families import (
     CHECK_ASSET,
     FACE_ASSET,
@@ -119,7 +121,9 @@ def check_assets(config: RunConfig) -> Iterator[Finding]:
             wanted = asset.name in face_assets(config)
         else:
             wanted = config.weights == "pretrained"
-        if asset.name == static.ASSET and config.static.weights is not None:
+        if asset.name == static.ASSET and (config.static.base_model != RESNET50 or config.static.weights is not None):
+            wanted = False
+        if asset.name == dynamic.ASSET and config.dynamic.base_model != I3D:
             wanted = False
         try:
             folder = catalog.resolve(asset.name, folder=asset_folder(config.assets, asset.name), download=False)
