@@ -10,6 +10,7 @@ Sources:
 from __future__ import annotations
 
 import os
+import tomllib
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -40,8 +41,7 @@ class Application:
         preprocessing: of its input; those with "0-255" have layers for it.
         dim: numbers in its pooled output.
         weights: where the weights without head lie, below `SOURCE`.
-        digest: of them, as Keras states it.
-        file: name that Keras keeps them under, if it differs from the last part of `weights`.
+        digest: of them, as Keras states it, "<algorithm>:<hex>".
     """
 
     constructor: str
@@ -49,12 +49,11 @@ class Application:
     dim: int
     weights: str
     digest: str
-    file: str = ""
 
     @property
     def file_name(self) -> str:
         """The name that Keras keeps the weights under."""
-        return self.file or self.weights.rpartition("/")[2]
+        return self.weights.rpartition("/")[2]
 
 
 @dataclass(frozen=True)
@@ -126,14 +125,15 @@ class ApplicationBackbone:
 
         self.fetch()
         constructor = getattr(keras.applications, self._known.constructor)
+        form = {"include_top": False, "pooling": "avg", "input_shape": (SIDE_PX, SIDE_PX, 3)}
         if self.weights == "random":
-            model = constructor(include_top=False, weights=None, pooling="avg")
+            model = constructor(**form, weights=None)
             draw_weights(model, self.seed)
         elif self.weights == "pretrained":
             # The constructor itself must load them: for some weights it adds a layer to the network.
-            model = constructor(include_top=False, weights="imagenet", pooling="avg")
+            model = constructor(**form, weights="imagenet")
         else:
-            model = constructor(include_top=False, weights=None, pooling="avg")
+            model = constructor(**form, weights=None)
             if self._digest_of(self.weights) != self.numerics["digest"]:
                 raise AssetError(f"{self.weights} has changed while it was in use; run the command again")
             try:
@@ -180,6 +180,10 @@ def draw_weights(model: keras.Model, seed: int) -> None:
         variable.assign(generator.normal(0.0, np.sqrt(2.0 / inputs), shape).astype(np.float32))
 
 
-# The table: filled from a record of what each constructor asks Keras to download.
-_KNOWN: tuple[Application, ...] = ()
-APPLICATIONS = {known.constructor.lower(): known for known in _KNOWN}
+def _table() -> dict[str, Application]:
+    table = tomllib.loads((Path(__file__).parent / "applications.toml").read_text(encoding="utf-8"))
+    return {name: Application(**entry) for name, entry in table.items()}
+
+
+APPLICATIONS = _table()
+"""The networks by name, which is that of their constructor in lower case."""
