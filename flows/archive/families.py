@@ -28,6 +28,7 @@ from storage.shards.store import FeatureStore
 FACE_ASSET, FULL_RANGE_ASSET = "face_detector", "face_detector_full_range"
 CHECK_ASSET, RECOGNIZER_ASSET = "yunet", "face_recognizer"
 Part = Literal["faces", "static", "dynamic"]
+Kind = Literal["static", "dynamic"]
 PARTS: tuple[Part, ...] = ("faces", "static", "dynamic")
 
 
@@ -82,7 +83,7 @@ def families_of(config: RunConfig) -> Families:
     )
 
 
-def backbones_of(config: RunConfig) -> dict[Literal["static", "dynamic"], Backbone]:
+def backbones_of(config: RunConfig) -> dict[Kind, Backbone]:
     """Return the networks of a configuration whose `weights` are settled, by family, not built yet.
 
     Raises:
@@ -101,16 +102,18 @@ def networks_of(config: RunConfig) -> dict[str, dict[str, Any]]:
     return {kind: {"name": network.name, "dim": network.dim, **network.numerics} for kind, network in networks}
 
 
-def check_same_networks(config: RunConfig, families: Families) -> None:
-    """Check, on a worker's machine, that networks in files are those that the keys stand for.
+def check_same_networks(networks: Mapping[Kind, Backbone], families: Families) -> None:
+    """Check that networks are those that keys from elsewhere stand for: workers may have other files of the same name.
 
     Raises:
         UserError: one differs.
     """
-    here = families_of(config)
-    for kind, name in (("static", config.static.base_model), ("dynamic", config.dynamic.base_model)):
-        if getattr(here, kind) != getattr(families, kind):
-            raise UserError(f"{name} is another network here than where the run began; copy it to this machine")
+    kinds: tuple[tuple[Kind, Family], ...] = (("static", families.static), ("dynamic", families.dynamic))
+    for kind, family in kinds:
+        if networks[kind].numerics != family.settings[kind]:
+            raise UserError(
+                f"{networks[kind].name} is another network here than where the run began; copy it to this machine"
+            )
 
 
 def stored_families(root: str | StorePath, metadata: Mapping[str, Any]) -> Families:

@@ -171,8 +171,8 @@ class Extractor:
         self._processes = config.extract.processes or self._useful_processes()
         # First, so that the processes start while the networks are built.
         self._pool = resources.enter_context(PreparerPool(preparation, self._processes, config.extract.stall_s))
-        check_same_networks(config, self._families)
         networks = backbones_of(config)
+        check_same_networks(networks, self._families)
         self._static, self._dynamic = networks["static"].build(), networks["dynamic"].build()
 
     def extract(
@@ -188,10 +188,9 @@ class Extractor:
             check: called with each part of a video that arrives; an exception from it stops the shard.
         """
         watch = Stopwatch()
-        static_batches, dynamic_batches = (
-            _Batcher(network.extract, settings.batch_size, watch, Path(settings.base_model).name)
-            for network, settings in ((self._static, self._config.static), (self._dynamic, self._config.dynamic))
-        )
+        sizes = self._config.static.batch_size, self._config.dynamic.batch_size
+        static_batches = _Batcher(self._static.extract, sizes[0], watch, "static network")
+        dynamic_batches = _Batcher(self._dynamic.extract, sizes[1], watch, "dynamic network")
         with watch.measure("write"):
             known = self._known_tracks(jobs)
         intakes = [_Intake(job, known.get(job.video.video_id)) for job in jobs]
