@@ -18,6 +18,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import h5py
 import numpy as np
 
 from extractors.networks.network_file import MAX_FILE_BYTES, FileRefusedError, Run, Shape, Signature
@@ -50,7 +51,6 @@ _LAYERS = frozenset(
 _MODELS = {("keras.src.models.functional", "Functional"), ("keras", "Functional"), ("keras", "Model")}
 _MODELS |= {("keras", "Sequential"), ("keras.models", "Sequential"), ("keras.src.models.sequential", "Sequential")}
 _VALUES = ("keras.initializers", "keras.regularizers", "keras.constraints", "keras.dtype_policies", "keras")
-_VALUE_BASES = ("Initializer", "Regularizer", "Constraint", "DTypePolicy")
 _OPERATIONS = ("keras.src.ops.numpy", "keras.src.ops.nn", "keras.src.ops.math", "keras.src.ops.core")
 _NOT_OPERATIONS = frozenset({"Map", "Scan", "Cond", "WhileLoop", "ForiLoop", "SwitchOp", "CustomGradient", "While"})
 
@@ -82,7 +82,10 @@ def open_network(data: bytes, output: str) -> Run:
     network.jit_compile = False
 
     def run(batch: np.ndarray) -> np.ndarray:
-        return np.asarray(network.predict_on_batch(batch))
+        try:
+            return np.asarray(network.predict_on_batch(batch))
+        except Exception as error:  # Keras raises whatever a layer's settings lead to
+            raise FileRefusedError(f"it cannot be run ({_first_line(error)})") from error
 
     return run
 
@@ -121,6 +124,11 @@ def _load(data: bytes) -> keras.Model:
             path = Path(folder, _WEIGHTS)
             path.write_bytes(weights)
             model.load_weights(path)
+            again = Path(folder, f"again-{_WEIGHTS}")
+            model.save_weights(again)
+            # Keras leaves layers that it finds no weights for as they were drawn.
+            if (lacking := _lacking(path, again)) is not None:
+                raise FileRefusedError(f"it lacks the weights {lacking}")
     except FileRefusedError:
         raise
     except Exception as error:  # Keras raises whatever a layer's settings lead to
@@ -135,6 +143,20 @@ def _built(tree: dict[str, Any]) -> keras.Model:
     if not isinstance(model, keras.Model) or not getattr(model, "outputs", None):
         raise FileRefusedError("it is not a functional or sequential model whose input has a shape")
     return model
+
+
+def _lacking(given: Path, loaded: Path) -> str | None:
+    """Return the name of a loaded array that is not in the given file, with these numbers; None without any."""
+    with h5py.File(given, "r") as before, h5py.File(loaded, "r") as after:
+        names: list[str] = []
+        after.visititems(lambda name, item: names.append(name) if isinstance(item, h5py.Dataset) else None)
+        for name in names:
+            numbers = after[name][()]
+            if name not in before or not np.array_equal(
+                before[name][()].astype(numbers.dtype), numbers, equal_nan=True
+            ):
+                return name
+    return None
 
 
 def _unpack(data: bytes) -> dict[str, bytes]:
@@ -157,19 +179,21 @@ def _unpack(data: bytes) -> dict[str, bytes]:
 
 def _check(tree: Any) -> None:
     """Refuse every object but plain layers, their plain values, and what would compile the model."""
-    if not isinstance(tree, dict) or (tree.get("module"), tree.get("class_name")) not in _MODELS:
+    if not isinstance(tree, dict) or (str(tree.get("module")), str(tree.get("class_name"))) not in _MODELS:
         raise FileRefusedError("it is not a functional or sequential model: save one, with all its layers built in")
     for part in _parts(tree):
         part.pop("compile_config", None)
         if {"class_name", "module", "registered_name"} & part.keys():
             name, module = part.get("class_name"), part.get("module")
-            if not (isinstance(name, str) and _is_plain(module, name)):
-                raise FileRefusedError(f"it has a part that is not a plain layer of Keras: {module}.{name!r:.80}")
+            if not (isinstance(name, str) and _is_plain(str(module), name)):
+                raise FileRefusedError(
+                    f"it has a part that is not a plain layer of Keras: {name!r:.80} of {module!r:.80}"
+                )
             if part.get("registered_name") not in (None, name):
                 raise FileRefusedError(f"it has a part that is registered elsewhere: {part['registered_name']!r:.80}")
 
 
-def _is_plain(module: Any, name: str) -> bool:
+def _is_plain(module: str, name: str) -> bool:
     import importlib
 
     import keras

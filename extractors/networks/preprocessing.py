@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Literal, get_args
 
-import cv2
 import numpy as np
 
 Preprocessing = Literal["imagenet-torch", "imagenet-caffe", "minus1-1", "0-1", "0-255"]
@@ -46,6 +45,8 @@ def scaled(pictures: np.ndarray, side: int) -> np.ndarray:
     """Scale square pictures, uint8 [N, S, S, 3], to another side in pixels."""
     if pictures.shape[1] == side:
         return pictures
+    import cv2  # the settings, which import this file, do not need it
+
     # Averaging areas prevents aliasing; when enlarging, it would only repeat pixels.
     interpolation = cv2.INTER_AREA if side < pictures.shape[1] else cv2.INTER_CUBIC
     return np.stack([cv2.resize(picture, (side, side), interpolation=interpolation) for picture in pictures])

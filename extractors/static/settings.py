@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, Final, Literal
 
@@ -76,7 +77,9 @@ class StaticSettings(BaseModel, frozen=True, extra="forbid"):
     def _fits(self) -> StaticSettings:
         name, of_file = self.base_model, is_network_file(self.base_model)
         if not of_file and name not in _DIMS:
-            raise ValueError(f"base_model {name!r} is neither a file, .onnx or .keras, nor one of {', '.join(_DIMS)}")
+            near = get_close_matches(name, _DIMS, n=1)
+            hint = f", did you mean {near[0]}?" if near else f"; there are {', '.join(_DIMS)}"
+            raise ValueError(f"base_model {name!r} is neither a file, .onnx or .keras, nor a known network{hint}")
         if of_file and self.preprocessing is None:
             raise ValueError(f"preprocessing must say what {name} takes: {', '.join(PREPROCESSINGS)}")
         if not of_file:

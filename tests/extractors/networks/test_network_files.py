@@ -388,7 +388,12 @@ def test_files_that_are_no_usable_keras_networks_are_refused(tmp_path):
                     archive.writestr(name, data)
         return goal.getvalue()
 
+    less = tmp_path / "less.weights.h5"
+    less.write_bytes(members["model.weights.h5"])
+    with h5py.File(less, "r+") as file:
+        file.move("layers/conv2d", "layers/elsewhere")
     cases = {
+        "lacks the weights|does not accept": packed(**{"model.weights.h5": less.read_bytes()}),
         "damaged": b"no network",
         "must hold": packed(**{"../../evil.txt": b"x"}),
         "compressed": packed(zipfile.ZIP_DEFLATED),
@@ -433,8 +438,8 @@ def test_a_file_that_changes_between_key_and_use_is_refused(tmp_path, monkeypatc
     ("settings", "reason"),
     [
         ({"base_model": "net.onnx"}, "preprocessing must say"),
-        ({"base_model": "resnet5"}, "neither a file.*resnet50"),
-        ({"base_model": "net.pt"}, "neither a file"),
+        ({"base_model": "resnet5"}, "neither a file.*did you mean resnet50"),
+        ({"base_model": "net.pt"}, "neither a file.*there are resnet50, resnet101"),
         ({"preprocessing": "0-1"}, "for networks in files"),
         ({"input_side": 112}, "for networks in files"),
         ({"output_dim": 512}, "2048 numbers"),

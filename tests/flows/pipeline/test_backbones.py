@@ -200,6 +200,15 @@ def test_models_of_several_backbones_of_one_store_know_theirs(archive, traitline
     assert "The dynamic network is i3d, 1024 numbers a token." in text
 
 
+def test_the_default_model_is_trained_on_tokens_of_few_numbers(archive, traitline):
+    settings = ["--set", "static.base_model=own net.onnx", "--set", "static.preprocessing=0-1"]
+    name = ["--set", "train_as=few", "--set", "train.keep_useless=true"]
+    common = ["--store", "store", "--weights", "random", "--labels", "labels.csv"]
+    trained = traitline("train", *common, *name, *settings, folder=archive)
+    assert trained.returncode == 0, trained.stderr
+    assert "few/1 from 60 clips" in trained.stderr
+
+
 def test_a_model_scores_again_without_the_file_of_its_network(archive, traitline):
     (archive / "own net.onnx").rename(archive / "elsewhere.onnx")
     try:
