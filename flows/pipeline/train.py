@@ -14,7 +14,7 @@ import numpy as np
 import platformdirs
 
 from flows.archive.clips import StoredClips, ready_videos
-from flows.archive.families import Families, families_of
+from flows.archive.families import Families, families_of, networks_of
 from flows.archive.labels import digest_of, labels_of, nothing_labelled, report_unmatched
 from flows.archive.model_quality import doubts, search_in_words, verdict
 from flows.archive.models import ModelReference
@@ -96,6 +96,7 @@ def train(config: RunConfig, videos: Archive) -> ModelReference:
         "recipe": recipe,
         "static_key": families.static.key,
         "dynamic_key": families.dynamic.key,
+        "networks": networks_of(config),
         "weights": config.weights,
         "labels": path.name,
         "labels_sha256": digest_of(path),
