@@ -4,10 +4,10 @@ Keras runs the epochs and the steps, with its own `Adam` (`global_clipnorm`), `C
 `ReduceLROnPlateau`, `EarlyStopping` with the best weights, `CSVLogger` and `TensorBoard`. This package adds what Keras
 lacks:
 
-- `EpochBatches` streams clips from a store through a bounded shuffle buffer, in an order that depends only on the seed and
-  the epoch. It is a `tf.data.Dataset`, because a `PyDataset` fails here: Keras infers the shape of every batch from the
-  first two (keras-team/keras#19748), but the longest clip differs from batch to batch; and the number of batches that
-  Keras reads ahead has no fixed bound (it was 18 in a trial), so memory would have none.
+- `EpochBatches` streams clips from a store through a bounded shuffle buffer, in an order that depends only on the seed
+  and the epoch. It is a `tf.data.Dataset`, because a `PyDataset` fails here: Keras infers the shape of every batch from
+  the first two (keras-team/keras#19748), but the longest clip differs from batch to batch; and the number of batches
+  that Keras reads ahead has no fixed bound (it was 18 in a trial), so memory would have none.
 - `BatchLoss` in `fusion.training.losses`: "ccc" has no value for a single clip, and "nll" has a state.
 - `_Validation` computes the loss over all validation clips at once. Keras averages over batches, which gives a
   different "ccc". It also measures the spread of the scores, which reveals a collapsed model.
