@@ -218,12 +218,16 @@ class _SharedAdam(keras.optimizers.Adam):
 def _optimizer(settings: TrainSettings, steps_per_epoch: int, unit: float) -> keras.optimizers.Optimizer:
     """Return Adam for a loss that starts at `unit`, with steps that do not depend on the scale of the labels."""
     replicas = tf.distribute.get_strategy().num_replicas_in_sync
-    return _SharedAdam(
+    adam = _SharedAdam(
         schedule_of(settings, steps_per_epoch),
+        weight_decay=settings.weight_decay or None,
         epsilon=1e-7 * unit,
         global_clipnorm=settings.clip_norm * unit / replicas,
         name="adam",
     )
+    if settings.weight_decay:
+        adam.exclude_from_weight_decay(var_names=["bias", "gamma", "beta"])
+    return adam
 
 
 class EpochBatches(callbacks.Callback):

@@ -229,6 +229,7 @@ def _start(survey: _Survey, labels: np.ndarray, settings: TrainSettings) -> Comp
     model = CompletePersonalityModel(
         len(static[0]),
         len(dynamic[0]),
+        settings.width,
         dropout_rate=settings.dropout_rate,
         form=settings.form,
         dtype="mixed_bfloat16" if settings.precision == "bfloat16" else "float32",
