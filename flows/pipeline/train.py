@@ -151,7 +151,8 @@ def _judge(
     else:
         quality, _ = read_quality(config.store.path, families, videos)
         scores, mean = own.scores, own.mean
-    unseen = measure_unseen(scores, labels, subjects, mean=mean)
+    folds = None if own is None else own.folds
+    unseen = measure_unseen(scores, labels, subjects, mean=mean, folds=folds)
     useless = unseen["better_than_mean"] is False
     return unseen, uncertainty_of(config, scores, labels, subjects, quality, centre=centre, useless=useless)
 
