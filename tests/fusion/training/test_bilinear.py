@@ -205,7 +205,7 @@ def test_components_that_are_noise_hardly_count():
 @pytest.mark.parametrize("dim", [10, 80])
 def test_ridge_path_is_ridge_regression(dim):
     rng = np.random.default_rng(0)
-    features, labels = rng.normal(size=(40, dim)), rng.normal(size=(15, 5))
+    features, labels = rng.normal(size=(40, dim)), rng.normal(size=(40, 5))
     features -= features.mean(axis=0)
     labels -= labels.mean(axis=0)
     unit = np.sum(features**2) / min(features.shape)
