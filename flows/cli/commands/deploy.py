@@ -14,7 +14,7 @@ from flows.config.load import load_config
 from flows.scheduling.worker import work_until_stopped
 from flows.session import console
 from flows.session.errors import UserError
-from flows.session.server import check_server, prefect_api
+from flows.session.server import check_server, client_variables, prefect_api
 
 if TYPE_CHECKING:
     from prefect.deployments.runner import RunnerDeployment
@@ -89,8 +89,8 @@ def serve(
             raise UserError(f"deployments of several work pools ({', '.join([pool, *others])}) cannot be served by one")
         with prefect_api(for_people=True) as api:
             _put_on_server(api, entries, "process", gpu_slots)
-            console.say(f"Serving; Prefect's pages are at {api.removesuffix('/api')}")
-            environment = {**os.environ, "PREFECT_API_URL": api}
+            console.say(f"Serving the deployments at {api.removesuffix('/api')}")
+            environment = {**os.environ, **client_variables()}
             status = work_until_stopped(pool, "process", limit, environment=environment)
         if status:
             raise typer.Exit(status)
