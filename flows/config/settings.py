@@ -138,6 +138,12 @@ class ReportSettings(BaseModel, frozen=True, extra="forbid"):
         description="Put small frames of these clips into the page, if their videos can be read. They show faces: give "
         "such a page only to people who may see them.",
     )
+    base_url: str | None = Field(
+        None,
+        pattern="^https?://[^@?#]+$",
+        description="Address at which a web server of yours serves the folder STORE/reports, as in "
+        "https://host/reports. Prefect's pages then link to the report.",
+    )
 
 
 class RunConfig(BaseModel, frozen=True, extra="forbid"):

@@ -10,7 +10,6 @@ import json
 import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 from uuid import UUID
 
@@ -86,10 +85,9 @@ class Pages:
         """Show a text."""
         self._create("markdown", key, text, description)
 
-    def link(self, key: str, path: StorePath, description: str) -> None:
-        """Show a link to a file of the store."""
-        address = path.absolute().as_uri() if isinstance(path, Path) else str(path)
-        self.markdown(key, f"[{path.name}]({address})", description)
+    def link(self, key: str, address: str, description: str) -> None:
+        """Show a link to a page on a web server; browsers open no files from Prefect's pages."""
+        self.markdown(key, f"[{address.rpartition('/')[2]}]({address})", description)
 
     def _create(self, kind: str, key: str, data: Any, description: str) -> UUID | None:
         if self._run is None:

@@ -189,11 +189,11 @@ def say(text: str, style: str = "") -> None:
     log.info("%s", text)
 
 
-def complain(text: str) -> None:
-    """Print why the command fails or stops early, always as `traitline: ...`."""
+def complain(text: str, *, logged: bool = True) -> None:
+    """Print why the command fails or stops early, always as `traitline: ...`; add it to the run's log if `logged`."""
     text = masked(text)
     console.print(f"traitline: {text}", style="red", soft_wrap=True)
-    if _Output.is_of_run:
+    if logged and _Output.is_of_run:
         log.error("%s", text)
 
 

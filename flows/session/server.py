@@ -153,6 +153,7 @@ def prefect_api(*, for_people: bool = False) -> Iterator[str]:
             stderr=subprocess.PIPE,
             start_new_session=True,
             pass_fds=[listening.fileno()],
+            umask=0o077,
         )
     last_lines: deque[str] = deque(maxlen=200)
     pipe, errors = cast(IO[bytes], server.stdin), cast(IO[bytes], server.stderr)
@@ -344,7 +345,7 @@ def _database() -> str:
 def create_app() -> FastAPI:
     """Create Prefect's server as an application that answers only requests for known hosts.
 
-    A web page can have its own host's name resolve to this machine ("DNS rebinding"); its requests then carry that name.
+    A web page can have the name of its own host resolve to this machine (DNS rebinding); its requests carry that name.
     TRAITLINE_SERVER_HOSTS lists the known hosts, with commas between; by default those of the loopback interface.
     """
     from prefect.server.api.server import create_app as create_prefect_app

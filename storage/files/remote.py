@@ -93,8 +93,8 @@ class RemotePath:
             raise StoreError(f"cannot use {shown}: name a local folder, or an address that begins with {known}")
         if not is_plain:
             raise StoreError(
-                f"cannot use {shown}: it holds more than a bucket and a folder; write {scheme}://BUCKET/FOLDER, and set "
-                f"credentials in the environment, such as {CREDENTIALS[scheme]}"
+                f"cannot use {shown}: it holds more than a bucket and a folder; write {scheme}://BUCKET/FOLDER, and "
+                f"set credentials in the environment, such as {CREDENTIALS[scheme]}"
             )
         if not bucket:
             raise StoreError(f"cannot use {address}: it names no bucket; write {scheme}://BUCKET/FOLDER")
