@@ -113,7 +113,12 @@ def _on_dask(settings: ExtractSettings, make: MakeWorker) -> Iterator[Runner]:
     else:
         count = settings.workers if settings.workers is not None else cores.default_workers()
         # Dask's memory limit would count the networks and kill workers; `limits.*` bound the memory of videos.
-        local = {"n_workers": count, "threads_per_worker": 1, "memory_limit": 0, "dashboard_address": None}
+        local: dict[str, Any] = {
+            "n_workers": count,
+            "threads_per_worker": 1,
+            "memory_limit": 0,
+            "dashboard_address": None,
+        }
         # Dask runs the code of whoever connects; with TLS, only processes that have this cluster's own certificate can.
         local |= {"security": True, "resources": settings.resources}
         where = {"cluster_class": "distributed.LocalCluster", "cluster_kwargs": local}
@@ -154,7 +159,7 @@ def _certificates(settings: ExtractSettings, address: str) -> Any:
         raise UserError("extract.tls_ca_file and extract.tls_cert belong together; give both")
     if missing := [file for file in named.values() if not Path(file).is_file()]:
         raise UserError(f"there is no certificate {missing[0]} (extract.tls_...)")
-    security = Security(**named)  # type: ignore[no-untyped-call]  # distributed has few annotations
+    security: Any = Security(**named)  # type: ignore[no-untyped-call]  # distributed has few annotations
     if address.startswith("tls://") and security.tls_ca_file is None:
         raise UserError(f"{address} asks for certificates: name them in extract.tls_ca_file, tls_cert and tls_key")
     return security

@@ -25,6 +25,7 @@ from storage.files.paths import StorePath
 log = logging.getLogger(__name__)
 
 SHARD_COMMITTED = "traitline.shard.committed"
+NOTHING_NEW = "traitline.run.nothing-new"
 
 _ANSWER_LIMIT_S = 5.0
 _SILENCE_S = 300.0  # after a server that did not answer
@@ -36,11 +37,19 @@ def shard_committed(store: StorePath, extracted: int, failed: int, seconds: Mapp
     work_s = sum(seconds.values())
     videos = counted(extracted, "video")
     log.info("shard committed: %s extracted, %d refused, %.1f s of work", videos, failed, work_s)
+    _emit(SHARD_COMMITTED, store, {"extracted": extracted, "failed": failed, "seconds": dict(seconds)})
+
+
+def nothing_new(store: StorePath) -> None:
+    """Emit the event of a run that finds no video that it has not seen before."""
+    _emit(NOTHING_NEW, store, {})
+
+
+def _emit(event: str, store: StorePath, payload: dict[str, Any]) -> None:
     if _run_id() is None:
         return
     resource = {"prefect.resource.id": f"traitline.store.{store}", "prefect.resource.name": str(store)}
-    # Prefect sends events from a thread of its own.
-    emit_event(SHARD_COMMITTED, resource, payload={"extracted": extracted, "failed": failed, "seconds": dict(seconds)})
+    emit_event(event, resource, payload=payload)  # Prefect sends events from a thread of its own
 
 
 class Pages:

@@ -11,7 +11,7 @@ from flows.archive.families import families_of
 from flows.archive.models import ModelReference
 from flows.config.settings import RunConfig
 from flows.extraction.jobs import ExtractReport
-from flows.pipeline.announce import Pages
+from flows.pipeline.announce import Pages, nothing_new
 from flows.pipeline.export import ExportReport
 from flows.pipeline.run import RunReport
 from flows.pipeline.score import RescoreReport
@@ -29,6 +29,7 @@ def show_extraction(config: RunConfig, report: ExtractReport | None) -> None:
     pages = Pages()
     if report is not None:
         pages.markdown("extraction", _rows(report.rows()), "Extracted features")
+        _tell_if_empty(config, report)
     _show_refused(pages, config)
 
 
@@ -72,6 +73,13 @@ def show_run(config: RunConfig, report: RunReport) -> None:
     if (served_at := config.report.base_url) is not None:
         pages.link("report", f"{served_at.rstrip('/')}/{quote(report.report.name)}", "Report")
     _show_refused(pages, config)
+    if report.extraction is not None:
+        _tell_if_empty(config, report.extraction)
+
+
+def _tell_if_empty(config: RunConfig, report: ExtractReport) -> None:
+    if report.is_empty:
+        nothing_new(config.store.path)
 
 
 def _show_refused(pages: Pages, config: RunConfig) -> None:

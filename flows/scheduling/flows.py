@@ -12,7 +12,7 @@ import re
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Final, Literal
 
 from prefect import State, flow, tags
 from prefect.states import Failed
@@ -41,7 +41,7 @@ from storage.errors import UnreachableError
 RETRIES = 3
 FIRST_RETRY_S = 30.0
 
-AS_SET = "as in the settings"
+AS_SET: Final = "as in the settings"
 Weights = Literal["as in the settings", "pretrained", "random"]
 
 _OPTION = re.compile(r"--([a-z]+(?:-[a-z]+)*)(?: (?:DIR|FILE)\b)?")
