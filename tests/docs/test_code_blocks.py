@@ -1,7 +1,7 @@
 """Every code block of the documentation runs, as a reader would paste it.
 
 The blocks of a page run in order, in one folder that holds a small archive: `clips`, `labels.csv`, `groups.csv`,
-`store`, and `demo` as `traitline demo` leaves it. This machine may lack the pretrained weights, so that commands that
+`store`, a network `faces.onnx`, and `demo` as `traitline demo` leaves it. This machine may lack the pretrained weights, so that commands that
 take `--weights` get `--weights random` unless the block names some. A block that cannot run here has a line
 `<!-- not run: REASON -->` before it.
 """
@@ -24,6 +24,7 @@ import pytest
 import typer.main
 import yaml
 from clips import cut_clip
+from drawn_networks import patch_network
 from drawn_store import draw_store
 from markdown_it import MarkdownIt
 
@@ -34,7 +35,9 @@ from flows.config.settings import RunConfig
 ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "SECURITY.md", *sorted((ROOT / "docs").rglob("*.md"))]
 NOT_RUN = re.compile(r"<!-- not run: (.+) -->")
-SLOW = {"docs/how-to/pictures.md", "docs/how-to/fine-tuning.md"}  # networks run forwards and backwards for minutes
+SLOW = {
+    f"docs/how-to/{name}.md" for name in ("backbones", "fine-tuning", "pictures")
+}  # networks run forwards and backwards for minutes
 MOST_NOT_RUN = 12
 
 # Stands for the command on the PATH of a shell: sends its arguments to the test, which runs them.
@@ -138,6 +141,7 @@ def archive(made_once, rendered, traitline) -> Path:
             ):
                 done = traitline(*command, folder=partial)
                 assert done.returncode == 0, done.stderr
+            patch_network(partial / "faces.onnx")
             (partial / "demo").mkdir()
             shutil.copytree(partial / "clips", partial / "demo" / "videos", copy_function=os.link)
             shutil.copytree(partial / "store", partial / "demo" / "store", copy_function=os.link)
