@@ -2,7 +2,8 @@
 
 Clips of one person resemble each other, so the units are people, not clips. Measures are brought onto a scale on which
 they are nearly normal, and one person with many clips counts as fewer degrees of freedom: on the raw scale and with one
-degree for every person, nominal 95 % intervals of few people hold less. Docs page `docs/evaluation.md` has the figures.
+degree for every person, nominal 95 % intervals of few people hold less. `docs/explanation/evaluation.md` has the
+figures.
 
 Sources:
     Efron and Tibshirani 1993, "An introduction to the bootstrap", chapter 11 (jackknife).
