@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
-import tempfile
 from collections.abc import Mapping
 from enum import StrEnum
 from pathlib import Path
@@ -18,6 +16,7 @@ from flows.cli.output import show_table
 from flows.config.load import existing_store
 from flows.session import console
 from flows.session.errors import UserError
+from storage.files.commit import commit_folder
 
 models_app = typer.Typer(
     no_args_is_help=True, help="Show trained models, give them aliases, and export them to other programs."
@@ -72,7 +71,7 @@ def show(model: MODEL, store: STORE = "store") -> None:
     """Show a model's training data and performance, and what it must not be used for."""
     with plain_command():
         from flows.archive.model_card import INTENDED, limits
-        from flows.archive.model_quality import MEASURES, figures, gain_in_words
+        from flows.archive.model_quality import MEASURES, figures, gain_in_words, search_figures, search_in_words
         from flows.archive.models import find_model
         from storage.models.serializer import ModelSerializer
 
@@ -80,7 +79,7 @@ def show(model: MODEL, store: STORE = "store") -> None:
         facts = ModelSerializer(store).metadata(found.name, found.version)
         unseen = facts.get("unseen")
         table = Table("fact", "value", title=str(found), title_justify="left")
-        for fact, value in _flat({fact: value for fact, value in facts.items() if fact != "unseen"}):
+        for fact, value in _flat({fact: value for fact, value in facts.items() if fact not in ("unseen", "search")}):
             table.add_row(fact, value)
         show_table(table)
         if unseen is not None:
@@ -89,6 +88,12 @@ def show(model: MODEL, store: STORE = "store") -> None:
                 quality.add_row(*row)
             show_table(quality)
             console.say(f"{gain_in_words(unseen).capitalize()}")
+        if (search := facts.get("search")) is not None:
+            compared = Table("mean over traits, on people who had no part in the choice", *MEASURES.values())
+            for row in search_figures(search):
+                compared.add_row(*row)
+            show_table(compared)
+            console.say(f"Search: {search_in_words(search)}")
         words = Table("use", title_justify="left")
         words.add_row(f"For {INTENDED}.")
         for limit in limits(facts):
@@ -149,10 +154,7 @@ def export(
             from fusion.model import export as exporting  # registers the classes, too; Keras takes seconds to import
 
             network, facts = ModelSerializer(store).load(found.name, found.version)
-            # Written elsewhere and renamed, so that the folder is never incomplete.
-            out.absolute().parent.mkdir(parents=True, exist_ok=True)
-            folder = Path(tempfile.mkdtemp(prefix=".tmp-", dir=out.absolute().parent))
-            try:
+            with commit_folder(out, mark="README.md") as folder:
                 if format is ExportFormat.onnx:
                     files = ["model.onnx"]
                     exporting.export_onnx(network, folder / files[0])
@@ -164,10 +166,6 @@ def export(
                     for name, spec in network.input_signature().items()
                 ]
                 write_card(folder / "README.md", found, facts, files, inputs)
-                folder.chmod(0o755)
-                folder.rename(out)
-            finally:
-                shutil.rmtree(folder, ignore_errors=True)
         console.say(f"{found} is in {out}, its card in {out / 'README.md'}")
 
 
