@@ -32,7 +32,7 @@ from fusion.settings import WITHOUT_EFFECT
 from storage.files.commit import commit_file
 from storage.files.paths import StorePath
 
-SCHEMA = 2
+SCHEMA = 3
 _LIBRARIES = ("numpy", "scipy", "scikit-learn", "keras", "tensorflow")
 
 

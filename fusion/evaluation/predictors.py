@@ -69,12 +69,15 @@ class Prediction:
     Attributes:
         scores, low, high: as above.
         seconds: time for training and scoring.
+        fitted_share: share of the fold's training clips that weights were fitted to. The specified network holds out
+            the others to decide when training stops, and to calibrate intervals.
     """
 
     scores: np.ndarray
     low: np.ndarray | None = None
     high: np.ndarray | None = None
     seconds: float = 0.0
+    fitted_share: float = 1.0
 
 
 Predict = Callable[[LabelledClips, Fold, int], Prediction]
@@ -201,8 +204,9 @@ def _trained(
         held_out, known = fit, trained.out_of_fold.scores
     else:
         known = predict(trained.model, (train_clips[row] for row in held_out))
+    fitted_share = trained.metadata["train_clips"] / len(people)
     if len({people[row] for row in held_out}) < least_people(uncertainty.confidence):
-        return Prediction(scores)
+        return Prediction(scores, fitted_share=fitted_share)
     calibration = calibrate(
         known,
         labels[held_out],
@@ -213,7 +217,7 @@ def _trained(
         seed=seed,
     )
     judged = Uncertainty(settings=uncertainty, calibration=calibration).judge(scores, clips.quality.take(fold.test))
-    return Prediction(scores, judged.low, judged.high)
+    return Prediction(scores, judged.low, judged.high, fitted_share=fitted_share)
 
 
 def _unchanged(clips: list[ClipTokens], seed: int) -> list[ClipTokens]:
