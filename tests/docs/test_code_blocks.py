@@ -1,9 +1,9 @@
 """Every code block of the documentation runs, as a reader would paste it.
 
 The blocks of a page run in order, in one folder that holds a small archive: `clips`, `labels.csv`, `groups.csv`,
-`store`, a network `faces.onnx`, and `demo` as `traitline demo` leaves it. This machine may lack the pretrained weights, so that commands that
-take `--weights` get `--weights random` unless the block names some. A block that cannot run here has a line
-`<!-- not run: REASON -->` before it.
+`store`, a network `faces.onnx`, and `demo` as `traitline demo` leaves it. This machine may lack the pretrained weights:
+commands that take `--weights` get `--weights random` unless the block names some. A block that cannot run here has a
+line `<!-- not run: REASON -->` before it.
 """
 
 from __future__ import annotations
