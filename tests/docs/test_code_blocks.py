@@ -186,3 +186,11 @@ def test_settings_that_pages_name_exist():
                 for word in name.split("."):
                     assert word in value, f"{page}: {name}"
                     value = value[word]
+
+
+def test_files_that_pages_name_exist():
+    for page in PAGES:
+        text = page.read_text("utf-8")
+        for name in re.findall(r"((?:[a-z_]+/)*(?:test|bench|fuzz)_\w+\.py)", text):
+            folder = ROOT if name.startswith("tests/") else ROOT / "tests"
+            assert (folder / name).is_file() or any(folder.rglob(name)), f"{page}: {name}"

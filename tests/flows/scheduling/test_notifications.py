@@ -1,4 +1,4 @@
-"""The recipe of `docs/how-to/notifications.md` on a real server: a failed run and one that finds nothing new send mail."""
+"""The script of `docs/how-to/notifications.md` on a real server: runs that fail or find nothing new send mail."""
 
 from __future__ import annotations
 
