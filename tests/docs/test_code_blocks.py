@@ -1,9 +1,9 @@
 """Every code block of the documentation runs, as a reader would paste it.
 
 The blocks of a page run in order, in one folder that holds a small archive: `clips`, `labels.csv`, `groups.csv`,
-`store`, a network `faces.onnx`, and `demo` as `traitline demo` leaves it. This machine may lack the pretrained weights,
-so that commands that take `--weights` get `--weights random` unless the block names some. A block that cannot run here
-has a line `<!-- not run: REASON -->` before it.
+`store`, a network `faces.onnx`, and `demo` as `traitline demo` leaves it. This machine may lack the pretrained weights:
+commands that take `--weights` get `--weights random` unless the block names some. A block that cannot run here has a
+line `<!-- not run: REASON -->` before it.
 """
 
 from __future__ import annotations
@@ -186,3 +186,13 @@ def test_settings_that_pages_name_exist():
                 for word in name.split("."):
                     assert word in value, f"{page}: {name}"
                     value = value[word]
+
+
+def test_files_that_pages_name_exist():
+    for page in PAGES:
+        text = page.read_text("utf-8")
+        for name in re.findall(r"((?:[a-z_]+/)*(?:test|bench|fuzz)_\w+\.py)", text):
+            if name.startswith("scripts/"):  # of the specification
+                continue
+            folder = ROOT if name.startswith("tests/") else ROOT / "tests"
+            assert (folder / name).is_file() or any(folder.rglob(name)), f"{page}: {name}"

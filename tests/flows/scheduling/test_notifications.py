@@ -1,4 +1,4 @@
-"""The recipe of `docs/how-to/notifications.md` on a real server: a failed run and one that finds nothing new send mail."""
+"""The script of `docs/how-to/notifications.md` on a real server: runs that fail or find nothing new send mail."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def mail_server() -> Iterator[MailServer]:
 
 
 def test_failed_runs_and_runs_that_find_nothing_new_send_mail(prefect_server, mail_server, tmp_path):
-    (code,) = re.findall(r"```python\n(.*?)```", (ROOT / "docs" / "how-to" / "notifications.md").read_text(), re.DOTALL)
+    (code,) = re.findall(r"```python\n(.*?)```", (ROOT / "docs/how-to/notifications.md").read_text(), re.DOTALL)
     address = f"mailto://127.0.0.1:{mail_server.server_address[1]}?from=lab@example.org&to=me@example.org&mode=insecure"
     for _ in range(2):  # doing it again changes nothing
         command = [sys.executable, "-c", code, address]
