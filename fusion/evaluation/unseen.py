@@ -15,6 +15,7 @@ from fusion.traits import TRAITS
 SHOWN = ("one_minus_mae", "r2", "ccc")
 # Both ends of an interval of 90 %: a model that is useless looks better than the mean in one case out of twenty.
 GAIN_LEVEL = 0.9
+MOST_SHOWN = 300  # points of a scatter
 # Fewer do not tell a useless model from a useful one: with 20, an R2 of .2 is found in 6 of 10 drawn data sets.
 LEAST_PEOPLE = 30
 
@@ -57,6 +58,13 @@ def measure_unseen(
     gain = _gain(scores, labels, subjects, mean, test_share)
     better = gain["low"] is not None and gain["low"] > 0
     return {**found, "gain": gain, "better_than_mean": better if better or found["people"] >= LEAST_PEOPLE else None}
+
+
+def sample_of(scores: np.ndarray, labels: np.ndarray, *, seed: int = 0) -> dict[str, list[list[float]]]:
+    """Draw at most MOST_SHOWN clips for a scatter: JSON values "scores" and "labels", each [5][clips]."""
+    rows = np.sort(np.random.default_rng(seed).permutation(len(scores))[:MOST_SHOWN])
+    parts = {"scores": scores, "labels": labels}
+    return {name: np.asarray(values, np.float64)[rows].T.round(3).tolist() for name, values in parts.items()}
 
 
 def _gain(
