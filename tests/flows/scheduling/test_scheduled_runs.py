@@ -117,7 +117,7 @@ def test_a_schedule_fires_by_itself_and_ends_in_a_csv(prefect_server, archive, t
 
 
 def assert_logs_of_a_mistake(prefect_server, run: str) -> None:
-    """No traceback of Prefect's engine in the Logs of a run or its step, and the mistake there once, without options."""
+    """No traceback of the engine in the Logs of a run and its step, and the mistake there once, without options."""
     step = {"parent_task_run_id": {"is_null_": False}, "name": {"like_": "train "}}
     runs = [run, *(found["id"] for found in prefect_server.ask("/flow_runs/filter", flow_runs=step))]
     assert len(runs) == 2
