@@ -86,7 +86,7 @@ def test_pages_open_from_the_disk_and_can_be_searched(site):
         browser = driver.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox", "--disable-gpu"])
         page, asked, errors = browser.new_page(), [], []
         page.on("request", lambda request: asked.append(request.url))
-        page.on("pageerror", errors.append)
+        page.on("pageerror", lambda error: errors.append(error))
         page.goto((site / "how-to" / "labels.html").as_uri())
         page.fill("input.md-search__input", "emotional stability")
         page.wait_for_selector(".md-search-result__item:has-text('Neuroticism in First Impressions')")
