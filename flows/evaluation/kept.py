@@ -2,8 +2,8 @@
 
     STORE/runs/evaluation-<recipe>/<predictor>-seed<seed>-<fold>.npz
 
-The recipe stands for clips, labels, features and settings, the fold for which clips are on which side. Groups, the
-number of seeds and the choice of predictors are in neither: after a change of these, only missing
+The recipe is a digest of clips, labels, features and settings; the fold is a digest of which clips are on which side.
+Neither depends on groups, the number of seeds or the choice of predictors: after a change of these, only missing
 predictions are computed.
 """
 
@@ -28,7 +28,7 @@ log = logging.getLogger(__name__)
 class KeptPredictions:
     """Predictions in a folder that belongs to one set of clips, labels, features and settings.
 
-    Any number of evaluations may use it at once; at worst both make the same.
+    Several evaluations may use it at once; at worst, both compute the same prediction.
     """
 
     def __init__(self, folder: StorePath) -> None:

@@ -1,4 +1,4 @@
-"""The predictors to compare: baselines, the model, its ablations, and controls that must not work."""
+"""The predictors to compare: baselines, the model, its ablations, and controls that must show no skill."""
 
 from __future__ import annotations
 
@@ -64,10 +64,11 @@ class LabelledClips:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Prediction:
-    """Scores of a fold's test clips, float [M, 5], and the bounds of their intervals, if the predictor has any.
+    """What a predictor says of the M test clips of a fold.
 
     Attributes:
-        scores, low, high: as above.
+        scores: float [M, 5].
+        low, high: float [M, 5], the bounds of their intervals; None if the predictor has none.
         seconds: time for training and scoring.
         fitted_share: share of the fold's training clips that weights were fitted to. The specified network holds out
             the others to decide when training stops, and to calibrate intervals.

@@ -1,4 +1,4 @@
-"""How good a trained model is on people whom it has not seen, in the figures that are shown of it everywhere."""
+"""The quality of a trained model on people whom it has not seen: the figures that every page and command shows."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def measure_unseen(
         JSON values: "clips", "people"; of each of SHOWN, by trait and for the "mean" of the traits, its "value" with
         the ends "low" and "high" of its 95 % interval over people, None if a measure is not defined; "gain", the share
         of the mean's squared error that the scores save, mean over traits, with the ends of its 90 % interval; and
-        "better_than_mean", whether that lies above 0; None if fewer than LEAST_PEOPLE people leave it open.
+        "better_than_mean", whether that lies above 0; None if it does not and there are fewer than LEAST_PEOPLE people.
     """
     test_share = 0.0 if folds is None else 1 / len(np.unique(folds))
     measured = measure(np.asarray(scores)[None], labels, subjects, mean[None], test_share=test_share)

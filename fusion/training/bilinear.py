@@ -25,6 +25,7 @@ from fusion.traits import TRAITS
 # Their tokens estimate the scatter: thousands of tokens for 48 components.
 SURVEYED_CLIPS = 1500
 CLIPS_AT_A_TIME = 64
+NOISE_FROM = 48  # later components of the tokens of our networks are mostly noise
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -141,15 +142,16 @@ def _components(covariance: np.ndarray, count: int) -> np.ndarray:
 
     Divided by the square root of its deviation, a component with a quarter of another's variance counts half as much:
     with a variance of 1 for all, those that are noise would count as much as the others, and without scaling, only the
-    first few would count. The variance of the first component that is left out is taken for noise in all of them, and
-    the square root of the remaining share of the variance is a further factor. It stands for a choice of their number:
-    of 48 components, those beyond 24 real ones hardly count.
+    first few would count. The variance of the first component that is left out, not before NOISE_FROM, is taken for
+    noise in all of them, and the square root of the remaining share of the variance is a further factor. It stands for
+    a choice of their number: of 48 components, those beyond 24 real ones hardly count.
     """
     from scipy.linalg import eigh
 
     dim = len(covariance)
-    values, vectors = eigh(covariance, subset_by_index=(max(dim - count - 1, 0), dim - 1))
-    noise = max(float(values[0]), 0.0) if dim > count else 0.0
+    left_out = max(count, NOISE_FROM)
+    values, vectors = eigh(covariance, subset_by_index=(max(dim - left_out - 1, 0), dim - 1))
+    noise = max(float(values[0]), 0.0) if dim > left_out else 0.0
     values, vectors = values[::-1][:count], vectors[:, ::-1][:, :count]
     # a component without variance, as of clips of one token each, is 0
     real = values - noise > ROUNDING * max(values[0], 1e-12)

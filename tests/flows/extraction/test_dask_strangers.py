@@ -8,16 +8,19 @@ from functools import partial
 from pathlib import Path
 
 import pytest
+import worker_farm
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 from distributed import LocalCluster, Security
+from store_truth import assert_store_is_right
 from stranger import as_stranger, needs_root
-from worker_farm import Order, draw_worker
+from worker_farm import FAMILIES, Order, draw_worker, drawn_videos
 
 from flows.config.settings import ExtractSettings
 from flows.extraction import runners
+from flows.pipeline import extract as extract_flow
 from flows.session.errors import UserError
 
 pytestmark = pytest.mark.usefixtures("prefect_api")
@@ -68,6 +71,19 @@ def test_another_account_runs_no_code_in_the_cluster_that_a_run_starts(make):
             refused = as_stranger(SHAKE_HANDS, *ports, imports="import socket, ssl")
     assert said.split() == ["TypeError", "FatalCommClosedError"]  # without a certificate, and with another
     assert refused.split() == ["SSLError"] * 2
+
+
+def test_the_cluster_that_a_run_starts_does_its_work(tmp_path, monkeypatch):
+    """Its workers have the cluster's certificate, and the password of the command's Prefect server."""
+    order = Order(str(tmp_path / "store"), str(tmp_path), videos=8, shard_size=4, video_s=0.0)
+    monkeypatch.setattr(extract_flow, "families_of", lambda _: FAMILIES)
+    monkeypatch.setattr(extract_flow, "worker_maker", lambda *_: partial(draw_worker, order))
+    monkeypatch.setenv("PYTHONPATH", str(Path(worker_farm.__file__).parent))
+    config = order.config()
+    dask = config.extract.model_copy(update={"runner": "dask", "workers": 1})
+    report = extract_flow.extract(config.model_copy(update={"extract": dask}), drawn_videos(order.videos))
+    assert report.extracted + report.failed == order.videos
+    assert_store_is_right(order)
 
 
 @needs_root

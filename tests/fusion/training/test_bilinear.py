@@ -197,7 +197,7 @@ def test_components_that_are_noise_hardly_count():
     rng = np.random.default_rng(0)
     mixture = rng.normal(size=(10, 120))
     tokens = rng.normal(size=(20_000, 10)) @ mixture + rng.normal(size=(20_000, 120))
-    lengths = np.linalg.norm(_components(np.cov(tokens.T)), axis=0)
+    lengths = np.linalg.norm(_components(np.cov(tokens.T), 48), axis=0)
     spread = lengths * np.sqrt(np.linalg.eigvalsh(np.cov(tokens.T))[::-1][:48])
     assert spread[10:].max() < 0.2 * spread[:10].min()
 
