@@ -38,7 +38,7 @@ NOT_RUN = re.compile(r"<!-- not run: (.+) -->")
 # Networks run forwards and backwards for minutes, or features are extracted again.
 SLOW = {f"docs/how-to/{name}.md" for name in ("backbones", "fine-tuning", "pictures", "rejected-videos")}
 SLOW.add("docs/explanation/optical-flow.md")
-MOST_NOT_RUN = 16
+MOST_NOT_RUN = 18
 
 # Stands for the command on the PATH of a shell: sends its arguments to the test, which runs them.
 COMMAND = """#!{python} -SE
