@@ -119,12 +119,8 @@ def test_tokens_are_those_of_the_crops_worked_out_in_numpy(extracted, folder, re
 
 def joined_with(folder: Path) -> RunConfig:
     """Settings under which a static token has the numbers of eight.onnx, then those of five.onnx."""
-    return config_with(
-        folder,
-        "eight.onnx",
-        **{"static.also": [{"base_model": str(folder / "five.onnx"), "preprocessing": "0-1"}]},
-        **more,
-    )
+    five = {"base_model": str(folder / "five.onnx"), "preprocessing": "0-1"}
+    return config_with(folder, "eight.onnx", **{"static.also": [five]})
 
 
 def test_tokens_of_joined_networks_are_those_of_each_side_by_side(extracted, folder):
