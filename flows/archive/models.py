@@ -65,14 +65,18 @@ def chosen_model(config: RunConfig) -> ModelReference:
         StoreError: its metadata are damaged.
     """
     model = find_model(config.store.path, config.train_as if config.model is None else config.model)
-    metadata = ModelSerializer(config.store.path).metadata(model.name, model.version)
+    check_origin(model, ModelSerializer(config.store.path).metadata(model.name, model.version))
+    return model
+
+
+def check_origin(model: object, metadata: Mapping[str, Any]) -> None:
+    """Raise UserError if a model, given with its metadata, was not made by `traitline train`."""
     lacking = [name for name, kind in _FROM_TRAINING.items() if not isinstance(metadata.get(name), kind)]
     if lacking:
         raise UserError(
             f"{model} was not made by `traitline train`: its metadata.json lacks {', '.join(lacking)}; name another "
-            "model with --model"
+            "model"
         )
-    return model
 
 
 def check_features(
