@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-PACKAGES = ("extractors", "fusion", "storage")
+PACKAGES = ("extractors", "flows", "fusion", "storage")
 FACES = (*PACKAGES, "extractors.dynamic", "extractors.optical_flow", "extractors.static")
 HEAVY = ("av", "cv2", "keras", "matplotlib", "mediapipe", "numba", "pandas", "prefect", "pyarrow", "tensorflow")
 DOCUMENTED = re.findall(r"^::: (\S+)", (Path(__file__).parents[2] / "docs/reference/api.md").read_text(), re.MULTILINE)
