@@ -1,4 +1,5 @@
 from .clips.tokens import ClipTokens as ClipTokens
+from .clips.tokens import pad_batch as pad_batch
 from .errors import InputError as InputError
 from .model.layers import CrossAttention as CrossAttention
 from .model.layers import FeatureFusionModule as FeatureFusionModule
