@@ -193,7 +193,7 @@ def _choose(scores: Sequence[np.ndarray], labels: np.ndarray, people: np.ndarray
     prior = PRIOR_PEOPLE / len(np.unique(people))
     errors = (_with_others(np.square(found - labels).mean(axis=1) / unit, prior) for found in scores)
     penalties = np.array([error.argmin(axis=0) for error in errors])
-    chosen = np.array([_by_trait(found, best) for found, best in zip(scores, penalties, strict=True)])
+    chosen = np.array([_by_trait(found, best) for found, best in zip(scores, penalties, strict=True)], np.float64)
     weights = np.zeros(penalties.shape)
     moments = _with_others(np.einsum("pnt,nt->pt", chosen, labels) / unit, prior)
     gram = _with_others(np.einsum("pnt,qnt->pqt", chosen, chosen) / unit, prior)
@@ -224,8 +224,9 @@ def _weigh(gram: np.ndarray, moments: np.ndarray, parts: list[int]) -> np.ndarra
     weights = np.zeros(moments.shape)
     for trait in range(moments.shape[1]):
         own = gram[np.ix_(parts, parts, [trait])][..., 0]
-        root = np.linalg.cholesky(own + 1e-9 * max(np.trace(own), 1e-9) * np.eye(len(parts)))
-        weights[parts, trait] = lsq_linear(root.T, np.linalg.solve(root, moments[parts, trait]), (0, 1)).x
+        values, axes = np.linalg.eigh(own)  # parts that say the same make the smallest 0, or less by rounding
+        root = np.sqrt(np.maximum(values, 1e-9 * max(float(values[-1]), 1e-9)))
+        weights[parts, trait] = lsq_linear(root[:, None] * axes.T, axes.T @ moments[parts, trait] / root, (0, 1)).x
     return weights
 
 

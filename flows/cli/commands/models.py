@@ -199,6 +199,8 @@ def import_model(
 def _flat(facts: Mapping[str, Any], prefix: str = "") -> list[tuple[str, str]]:
     rows = []
     for name, value in facts.items():
+        if isinstance(value, list) and any(isinstance(one, Mapping) for one in value):
+            value = {str(place): one for place, one in enumerate(value, start=1)}
         if isinstance(value, Mapping):
             rows += _flat(value, f"{prefix}{name}.")
         elif isinstance(value, list):

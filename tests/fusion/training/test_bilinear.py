@@ -233,3 +233,14 @@ def test_the_interaction_at_full_width_is_learned_from_a_thousand_clips(camera, 
     found = r2(predict(trained.model, unseen.clips()), truth)
     print(f"\n1,000 clips of full width, {camera}: R2 {found:.3f}")
     assert found > least
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_parts_that_say_the_same_are_stacked(seed):
+    rng = np.random.default_rng(seed)
+    features, person = rng.normal(size=(60, 4)).astype(np.float32), np.repeat(np.arange(12), 5)
+    labels = features @ rng.normal(size=(4, 5)) + rng.normal(size=(60, 5))
+    folds = folds_by_subject(person.astype(str).tolist(), 4, 0)
+    parts = [Part("the same, but for rounding", np.roll(features, by, axis=1), ridge_path) for by in range(4)]
+    found = stack(parts, labels, person, folds)
+    assert np.square(found.out_of_fold - labels).mean() < 0.6 * labels.var()
