@@ -136,7 +136,8 @@ def stored_families(root: str | StorePath, metadata: Mapping[str, Any]) -> Famil
     except KeyError as error:
         raise UserError(
             f"{root} has no features static:{metadata['static_key']} dynamic:{metadata['dynamic_key']}, on which this "
-            "model was trained; run `traitline extract` with the same settings as then"
+            "model was trained; run `traitline extract` with the same settings as then (weights: "
+            f"{metadata['weights']})"
         ) from error
     # Facts were added over time. The oldest features have only the coverage, and their boxes have no facts.
     known = tuple(name for name in static.quality if name in QUALITY)

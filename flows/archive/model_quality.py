@@ -10,6 +10,11 @@ from flows.session.console import counted
 MEASURES = {"one_minus_mae": "1-MAE", "r2": "R2", "ccc": "CCC"}
 
 
+def clips_in_words(metadata: Mapping[str, Any]) -> str:
+    """Return the number of clips that training used."""
+    return f"{metadata.get('train_clips', 0) + metadata.get('validation_clips', 0):,}"
+
+
 def verdict(unseen: Mapping[str, Any] | None, subjects_known: bool) -> str:
     """Return the quality of a model in one line."""
     if unseen is None:
