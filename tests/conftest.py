@@ -21,7 +21,7 @@ import numpy as np
 import pytest
 from asset_server import AssetServer
 from command_starter import CommandStarter
-from prefect_machine import PrefectServer, postgresql
+from prefect_machine import PrefectServer, named_server, postgresql
 from small_disk import SmallDisk
 
 from extractors.assets import catalog
@@ -216,6 +216,16 @@ def rendered(made_once) -> DemoCorpus:
 
 
 @pytest.fixture(scope="session")
+def short_clips(made_once) -> DemoCorpus:
+    """The demo clips and their labels, a second of each; tests must not change them."""
+    from flows.demo import corpus
+
+    with made_once("short clips") as folder, pytest.MonkeyPatch.context() as patch:
+        patch.setattr(corpus, "FRAMES", 32)
+        return corpus.render_demo_corpus(folder)
+
+
+@pytest.fixture(scope="session")
 def prepared_prefect_home(made_once) -> Path:
     """Prefect's home with the tables of its database, whose making takes seconds; tests copy it."""
     with made_once("prefect home") as home:
@@ -226,16 +236,22 @@ def prepared_prefect_home(made_once) -> Path:
         return home
 
 
-@pytest.fixture(scope="module")
-def prefect_api(prepared_prefect_home, tmp_path_factory) -> Iterator[str]:
-    """The address of the Prefect server that a command starts for itself, which serves a whole file of tests."""
-    from prefect.settings import PREFECT_HOME, temporary_settings
+@pytest.fixture(scope="session")
+def own_server(prepared_prefect_home, tmp_path_factory) -> Iterator[PrefectServer]:
+    """A Prefect server for all commands and flows of the process, as starting one takes seconds of CPU time."""
+    folder = tmp_path_factory.mktemp("prefect")
+    home = shutil.copytree(prepared_prefect_home, folder / "home")
+    server = PrefectServer(folder, f"sqlite+aiosqlite:///{home}/prefect.db")
+    server.start()
+    yield server
+    server.stop()
 
-    from flows.session import server
 
-    home = shutil.copytree(prepared_prefect_home, tmp_path_factory.mktemp("prefect") / "home")
-    with temporary_settings({PREFECT_HOME: home}), server.prefect_api() as address:
-        yield address
+@pytest.fixture
+def prefect_api(own_server) -> Iterator[str]:
+    """The address of a Prefect server, which the test's own settings name as well."""
+    with named_server(own_server.api):
+        yield own_server.api
 
 
 @pytest.fixture(scope="session")
@@ -267,12 +283,13 @@ def prefect_server(tmp_path_factory) -> Iterator[PrefectServer]:
 
 @pytest.fixture(scope="session")
 def traitline(
-    tmp_path_factory, prepared_prefect_home, face_models
+    tmp_path_factory, prepared_prefect_home, face_models, own_server
 ) -> Iterator[Callable[..., subprocess.CompletedProcess[str]]]:
     """Run `traitline ARGUMENTS` from an empty folder or the given one, with a Prefect home of the test session's.
 
-    The command is forked from a process that has imported all libraries, unless it is to import them itself (`afresh`)
-    or is given variables that are read when Python or Prefect begins.
+    The command is forked from a process that has imported all libraries, and uses the Prefect server of this process in
+    place of a temporary one, unless it is to do all that itself (`afresh`) or is given variables that are read when
+    Python or Prefect begins.
     """
     folder = tmp_path_factory.mktemp("work")
     environment = {
@@ -290,7 +307,8 @@ def traitline(
     ) -> subprocess.CompletedProcess[str]:
         afresh = afresh or any(name.startswith(("PYTHON", "PREFECT_")) for name in variables)
         if afresh not in starters:
-            preload, more = (PRELOADED, {}) if afresh else (["imported_commands"], WITHOUT_THREADS)
+            forked = {**WITHOUT_THREADS, "API_OF_TESTS": own_server.api}
+            preload, more = (PRELOADED, {}) if afresh else (["imported_commands"], forked)
             script = Path(sys.executable).with_name("traitline")
             starters[afresh] = CommandStarter(script, preload, {**environment, **more})
         return starters[afresh].run(

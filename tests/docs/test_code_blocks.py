@@ -125,7 +125,7 @@ def shell(traitline, tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def archive(made_once, rendered, traitline) -> Path:
+def archive(made_once, short_clips, traitline) -> Path:
     """The folder in which pages begin; tests get a copy."""
     with made_once("documented archive") as folder:
         if not folder.exists():
@@ -133,7 +133,7 @@ def archive(made_once, rendered, traitline) -> Path:
             (partial / "clips").mkdir(parents=True)
             labels, _ = draw_store(partial, people=12, clips_each=2)
             for name in ("mixed", "nod", "still"):
-                cut_clip(rendered.videos / f"{name}.mp4", partial / "clips" / f"{name}.mp4", 30)
+                cut_clip(short_clips.videos / f"{name}.mp4", partial / "clips" / f"{name}.mp4", 30)
             with labels.open("a") as file:
                 file.writelines(f"{name}.mp4,{name},training,.5,.4,.6,.7,.3\n" for name in ("mixed", "nod", "still"))
             trial = ("--labels", "labels.csv", "--store", "store", "--weights", "random")

@@ -50,12 +50,12 @@ while True:
 
 @pytest.mark.parametrize(("stop", "name"), [(os.killpg, "SIGINT"), (os.kill, "SIGTERM")])
 def test_a_stopped_command_says_so_in_one_line_and_leaves_no_server_behind(
-    rendered, tmp_path, prepared_prefect_home, stop, name
+    short_clips, tmp_path, prepared_prefect_home, stop, name
 ):
     home = shutil.copytree(prepared_prefect_home, tmp_path / "prefect")
     command = [
         str(Path(sys.executable).with_name("traitline")),
-        *("extract", "--videos", str(rendered.videos), "--store", str(tmp_path / "store"), "--weights", "random"),
+        *("extract", "--videos", str(short_clips.videos), "--store", str(tmp_path / "store"), "--weights", "random"),
     ]
     environment = {**os.environ, "PREFECT_HOME": str(home)}
     options = {"stderr": subprocess.PIPE, "text": True, "start_new_session": True}

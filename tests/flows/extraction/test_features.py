@@ -10,10 +10,10 @@ from flows import RunConfig, extract_features
 from storage import FeatureStore
 
 
-def test_the_features_of_a_video_are_those_that_extract_keeps(rendered, traitline, tmp_path):
+def test_the_features_of_a_video_are_those_that_extract_keeps(short_clips, traitline, tmp_path):
     (tmp_path / "clips").mkdir()
     clip = tmp_path / "clips" / "nod.mp4"
-    cut_clip(rendered.videos / "nod.mp4", clip, 30)
+    cut_clip(short_clips.videos / "nod.mp4", clip, 30)
     text, missing = tmp_path / "text.mp4", tmp_path / "missing.mp4"
     text.write_text("no video")
     found = dict(extract_features([clip, text, missing], RunConfig(weights="random")))

@@ -50,9 +50,9 @@ def files_and_folders(*places: Path) -> tuple[list[Path], list[Path]]:
 
 
 @pytest.fixture
-def clips(rendered, public) -> Path:
+def clips(short_clips, public) -> Path:
     (public / "clips").mkdir()
-    shutil.copy(rendered.videos / "still.mp4", public / "clips")
+    shutil.copy(short_clips.videos / "still.mp4", public / "clips")
     return public / "clips"
 
 
