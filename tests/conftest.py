@@ -22,6 +22,7 @@ import pytest
 from asset_server import AssetServer
 from command_starter import CommandStarter
 from prefect_machine import PrefectServer, named_server, postgresql
+from slow_cases import SLOW_CASES
 from small_disk import SmallDisk
 
 from extractors.assets import catalog
@@ -43,16 +44,22 @@ CORPUS = Path(os.environ.get("TRAITLINE_CORPUS", Path(__file__).parents[2] / "sh
 
 # In this order, so that no process is left with a long one at the end. Tests of whole commands follow.
 LONGEST = (
-    *("flows/pipeline/test_run.py", "flows/scheduling/test_scheduled_runs.py", "fusion/training/test_bilinear.py"),
-    *("flows/extraction/test_runners.py", "extractors/static/test_extractor.py", "extractors/preparation/test_pool.py"),
-    *("flows/report/test_page.py", "extractors/preparation/test_limits.py", "fusion/training/test_train.py"),
-    *("extractors/faces/test_edits.py", "storage/models/test_serializer.py", "fusion/training/test_resume.py"),
+    *("flows/scheduling/test_scheduled_runs.py", "flows/pipeline/test_run.py", "docs/test_code_blocks.py"),
+    *("flows/pipeline/test_backbones.py", "fusion/training/test_search.py", "flows/extraction/test_runners.py"),
+    *("system/test_interrupt.py", "extractors/preparation/test_pool.py", "flows/report/test_page.py"),
+    *("flows/scheduling/test_notifications.py", "fusion/training/test_train.py", "flows/session/test_server.py"),
+    *("extractors/static/test_extractor.py", "extractors/faces/test_edits.py", "fusion/training/test_resume.py"),
+    *("extractors/preparation/test_limits.py", "storage/models/test_serializer.py", "fusion/training/test_bilinear.py"),
     *("fusion/evaluation/test_baselines.py", "fusion/model/test_export.py", "storage/maintenance/test_faults.py"),
 )
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Order the files: those that take longest come first."""
+    """Mark the slow cases, and order the files: those that take longest come first."""
+    reasons = {f"tests/{case}": reason for reason, cases in SLOW_CASES.items() for case in cases}
+    for item in items:
+        if item.nodeid in reasons:
+            item.add_marker(pytest.mark.slow(reason=reasons[item.nodeid]))
     folders = Path(__file__).parent
     order = {name: place for place, name in enumerate((*LONGEST, "system", "flows"))}
 
@@ -223,6 +230,20 @@ def short_clips(made_once) -> DemoCorpus:
     with made_once("short clips") as folder, pytest.MonkeyPatch.context() as patch:
         patch.setattr(corpus, "FRAMES", 32)
         return corpus.render_demo_corpus(folder)
+
+
+@pytest.fixture(scope="session")
+def small_networks(tmp_path_factory) -> tuple[str, ...]:
+    """Settings that name drawn networks, for tests of all that happens around networks: the usual ones take seconds."""
+    from drawn_networks import motion_network, patch_network
+
+    folder = tmp_path_factory.mktemp("networks")
+    patch_network(folder / "static.onnx")
+    motion_network(folder / "motion.onnx")
+    return (
+        *(f"static.base_model={folder / 'static.onnx'}", "static.preprocessing=0-1"),
+        *(f"dynamic.base_model={folder / 'motion.onnx'}", "optical_flow.preset=fast", "extract.processes=1"),
+    )
 
 
 @pytest.fixture(scope="session")

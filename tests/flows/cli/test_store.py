@@ -100,9 +100,10 @@ def test_store_that_is_not_there_is_one_line(tmp_path, traitline, command):
 
 
 @pytest.fixture
-def refused(tmp_path):
+def refused(tmp_path, small_networks):
     """Three refused videos, of which one has been extracted since."""
-    config = load_config(flags={"store.path": tmp_path / "store", "weights": "random", "videos": tmp_path / "clips"})
+    flags = {"store.path": tmp_path / "store", "weights": "random", "videos": tmp_path / "clips"}
+    config = load_config(flags=flags, assignments=small_networks)
     families = families_of(config)
     config.videos.mkdir()
     for name, reason in (("a.mp4", "no_face"), ("b.mp4", "truncated"), ("c.mp4", "no_face")):
@@ -133,11 +134,11 @@ def test_retry_takes_just_the_refused_videos_of_that_reason_whose_bytes_are_the_
     assert not refused_files(refused, "no_face")
 
 
-def test_retry_tries_again_and_counts_the_attempt(refused, traitline):
+def test_retry_tries_again_and_counts_the_attempt(refused, small_networks, traitline):
     result = traitline(
         *("failures", "retry", "--videos", refused.videos, "--store", refused.store.path),
         *("--weights", "random", "--reason", "truncated"),
-        *("--set", "extract.max_failed_fraction=1", "--set", "extract.processes=1"),
+        *(part for setting in ("extract.max_failed_fraction=1", *small_networks) for part in ("--set", setting)),
     )
     assert result.returncode == 0, result.stderr
     attempts = {row.video_id: (row.reason, row.attempts) for row in FailureLog(refused.store.path).current()}

@@ -8,8 +8,8 @@ from fusion.traits import TRAITS
 
 
 def run_with(short_clips, tmp_path, **changes: object) -> list[object]:
-    options = {"videos": short_clips.videos, "labels": short_clips.labels, "store": tmp_path / "store", "weights": "random"}
-    options |= changes
+    options = {"videos": short_clips.videos, "labels": short_clips.labels}
+    options |= {"store": tmp_path / "store", "weights": "random", **changes}
     return ["run", *(part for name, value in options.items() if value for part in (f"--{name}", value))]
 
 
