@@ -66,7 +66,7 @@ class Column(Generic[R]):
 
     name: str
     type: pa.DataType
-    value: Callable[[Row], Any]
+    value: Callable[[R], Any]
     description: str
     unit: str | None = None
     minimum: float | None = None

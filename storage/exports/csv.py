@@ -136,7 +136,7 @@ def _row(cells: dict[str, Any], trait_names: Sequence[str]) -> Row:
     )
 
 
-def _cells(values: pa.ChunkedArray, text: Callable[[Any], str]) -> list[str]:
+def _cells(values: pa.ChunkedArray[Any], text: Callable[[Any], str]) -> list[str]:
     return ["" if value is None else text(value) for value in values.to_pylist()]
 
 
