@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -37,6 +38,19 @@ def relative_name(path: StorePath, folder: StorePath) -> str:
     if isinstance(path, Path) and isinstance(folder, Path):
         return path.relative_to(folder).as_posix()
     raise ValueError(f"{path} is not below {folder}: only one of them is on object storage")
+
+
+def fingerprints(folder: StorePath) -> dict[str, object]:
+    """List a folder: name -> a value that changes whenever the file is rewritten. Empty if there is no folder."""
+    if isinstance(folder, RemotePath):
+        return folder.fingerprints()
+    found: dict[str, object] = {}
+    with contextlib.suppress(FileNotFoundError), os.scandir(folder) as entries:
+        for entry in entries:
+            with contextlib.suppress(FileNotFoundError):
+                status = entry.stat(follow_symlinks=False)
+                found[entry.name] = (status.st_mtime_ns, status.st_ino)
+    return found
 
 
 def fetched(path: StorePath) -> StorePath:

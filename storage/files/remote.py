@@ -185,9 +185,9 @@ class RemotePath:
             if PurePosixPath(name) != self._key:  # some programs put an object that represents the folder
                 yield self / name.rpartition("/")[2]
 
-    def names_after(self, name: str) -> list[str]:
-        """Return the names of the objects below a folder that sort after `name`. One request per 1000 of them."""
-        return [PurePosixPath(entry["path"]).name for entry in self._below(str(self._key / name))]
+    def fingerprints(self) -> dict[str, object]:
+        """Do what `storage.files.paths.fingerprints` does. One request per 1000 objects."""
+        return {PurePosixPath(entry["path"]).name: (entry["last_modified"], entry["e_tag"]) for entry in self._below()}
 
     def glob(self, pattern: str) -> Iterator[RemotePath]:
         """Yield the objects and folders that match, part by part; parts without a wildcard are not listed."""
@@ -277,6 +277,12 @@ class RemotePath:
         """Return the same path with the object's bytes in memory, so that reading it takes no more requests."""
         return RemotePath(self._client, self._bucket, self._key, self.read_bytes())
 
+    def delta_options(self) -> dict[str, str]:
+        """Return the options with which delta-rs uses the same storage: it reads the same environment variables."""
+        seconds = {name: f"{int(value.total_seconds())}s" for name, value in _CLIENT.items() if name != "allow_http"}
+        retry = {"max_retries": str(_RETRY["max_retries"]), "retry_timeout": "30s"}
+        return {"allow_http": "true", "conditional_put": "etag", **seconds, **retry}
+
     @property
     def key(self) -> str:
         """The object's name within its bucket."""
@@ -289,9 +295,9 @@ class RemotePath:
     def _at(self, key: PurePosixPath) -> RemotePath:
         return RemotePath(self._client, self._bucket, key)
 
-    def _below(self, after: str | None = None) -> Iterator[dict[str, Any]]:
+    def _below(self) -> Iterator[dict[str, Any]]:
         with asking(self):
-            for entries in self._client.list(self._prefix, offset=after, chunk_size=LISTED_AT_ONCE):
+            for entries in self._client.list(self._prefix, chunk_size=LISTED_AT_ONCE):
                 yield from entries
 
 

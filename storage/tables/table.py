@@ -1,186 +1,396 @@
-"""Small tables that only ever grow: each addition is one Parquet part, and the newest part is valid."""
+"""Tables with atomic commits: Delta Lake, through delta-rs, in a folder on this machine or on object storage.
+
+A commit appears as a whole or not at all, in an order that all readers agree on. Appends never conflict with each
+other; a change or removal of rows conflicts with another one of the same data files, and is then tried again on the new
+state until it succeeds. Every table has two more columns than its schema:
+
+- `version`: the version of the table that the writer had seen, plus one. Of two rows about the same thing, the one with
+  the higher version is newer. No clock is involved, so it does not matter whether the machines' clocks agree.
+- `row_checksum`: of the row's other values, verified whenever whole rows are read. Neither Delta Lake nor the Parquet
+  files of delta-rs have checksums.
+"""
 
 from __future__ import annotations
 
 import contextlib
-import hashlib
-import heapq
-import io
+import functools
+import json
 import os
-from collections.abc import Callable, Iterator, Sequence
+import random
+import re
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+from urllib.parse import unquote
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
-from storage.errors import StoreError, damaged
-from storage.files.commit import commit_file
-from storage.files.parts import list_parts, new_part
-from storage.files.paths import StorePath, fetched, in_order, parquet_source
+from storage.errors import StoreError, damaged, refusal
+from storage.files.commit import make_folder, sync
+from storage.files.paths import StorePath
+from storage.files.remote import RemotePath
+from storage.files.remote_errors import unreachable
 
-TABLE_VERSION = 1
-_VERSION_KEY = b"traitline_table_version"
-_CHECKSUM_KEY = b"traitline_rows_sha256"  # absent in older parts; Parquet's own checksums leave out its footer
-SUFFIX = ".parquet"
+if TYPE_CHECKING:
+    from deltalake import DeltaTable
 
-Check = Callable[[pa.Table], None]
-"""Raises ValueError if the rows of a part hold impossible values."""
+COMPACT_EVERY = 256  # commits; each adds a small file per partition
+TARGET_BYTES = 2**24  # of a data file after compaction
+ROWS_IN_MEMORY = 2**18  # while rows are read in order
+_SAMPLE_EVERY = 256  # rows
+_PAUSE_S = 0.05
+_LONGEST_PAUSE_S = 2.0
+_OWN: list[pa.Field[Any]] = [
+    pa.field("version", pa.int64(), nullable=False),
+    pa.field("row_checksum", pa.int64(), nullable=False),
+]
 
-_MOST_ROWS_PER_BYTE = 4  # no two rows are the same, so compression cannot do better
 
-
-def add_rows(
-    folder: StorePath, prefix: str, rows: pa.Table, confirm: Callable[[Path], None] | None = None
-) -> StorePath:
-    """Commit rows as one part, as a whole; return its path.
+class Table:
+    """A table of a store, which the first append creates. All methods raise StoreError if the storage refuses.
 
     Args:
-        folder: of the parts.
-        prefix: of their names.
-        rows: to add.
-        confirm: called with the temporary file immediately before the rename; an exception from it prevents the commit.
-
-    Raises:
-        StoreError: the operating system refused.
-    """
-    path = new_part(folder, prefix, SUFFIX)
-    about = {_VERSION_KEY: str(TABLE_VERSION), _CHECKSUM_KEY: _checksum(rows)}
-    versioned = rows.replace_schema_metadata(about)
-    with commit_file(path) as temporary:
-        pq.write_table(versioned, temporary, compression="zstd", write_page_checksum=True)
-        if confirm is not None:
-            confirm(temporary)
-    return path
-
-
-def read_rows(folder: StorePath, prefix: str, schema: pa.Schema) -> pa.Table:
-    """Read the rows of all parts, oldest part first, with the part's number as an additional last column `part`.
-
-    Raises:
-        StoreError: a part is damaged, has other columns, or was written by a newer version of the program.
-    """
-    tables = []
-    for number, rows in enumerate(in_order(lambda path: read_part(path, schema), list_parts(folder, prefix, {SUFFIX}))):
-        tables.append(rows.append_column(pa.field("part", pa.int64(), nullable=False), pa.array([number] * len(rows))))
-    whole = schema.append(pa.field("part", pa.int64(), nullable=False))
-    return pa.concat_tables(tables) if tables else whole.empty_table()
-
-
-def latest_rows(
-    folder: StorePath, prefix: str, schema: pa.Schema, check: Check | None = None
-) -> Iterator[dict[str, Any]]:
-    """Read the newest row for each value of the first column, a text, in ascending order of that column.
-
-    A part is in memory only while the merge is within its range of values. The parts of one run have consecutive
-    ranges, so the number of parts in memory is the number of runs that added to the same range.
-
-    Raises:
-        StoreError: as `read_rows`.
-    """
-    newest_first = list_parts(folder, prefix, {SUFFIX})[::-1]
-    # Read whole parts rather than the footer's statistics or one column: only a whole part can be checked, and pyarrow
-    # can crash or exhaust the memory on a damaged one.
-    firsts = in_order(lambda path: pc.min(read_part(path, schema, check).column(0)).as_py(), newest_first)
-    found = zip(newest_first, firsts, strict=True)
-    parts = [_sorted_rows(path, schema, first) for path, first in found if first is not None]
-    previous = None
-    # Of equal values, `merge` yields those of the first iterator first.
-    for value, row in heapq.merge(*parts, key=lambda pair: pair[0]):
-        if row is not None and value != previous:
-            previous = value
-            yield row
-
-
-def read_part(path: StorePath, schema: pa.Schema, check: Check | None = None) -> pa.Table:
-    """Read all rows of one part.
-
-    Raises:
-        StoreError: it is damaged or does not pass the check, has other columns, or was written by a newer version of
-            the program.
-    """
-    with _open(path, schema) as file:
-        rows = file.read()
-        checksum = (rows.schema.metadata or {}).get(_CHECKSUM_KEY)
-        if checksum is not None and checksum.decode("ascii", "replace") != _checksum(rows):
-            raise ValueError("its rows do not match their checksum")
-        for field in schema:
-            if field.name not in rows.schema.names:
-                rows = rows.append_column(field, pa.nulls(len(rows), field.type))
-        rows = rows.select(schema.names)
-        rows.validate(full=True)  # pyarrow reads invalid UTF-8 as text
-        if check is not None:
-            check(rows)
-    return rows
-
-
-def column_values(folder: StorePath, prefix: str, schema: pa.Schema, columns: Sequence[str]) -> set[str]:
-    """Return all distinct values of some text columns, with few rows in memory at a time.
-
-    Raises:
-        StoreError: a part is damaged or was written by a newer version of the program.
+        folder: of the table.
+        schema: of the rows; times in microseconds, as Delta Lake has them.
+        partition_by: a text column by whose values the data files are kept apart.
+        indexed: columns whose ranges the log keeps for each data file, so that queries skip files.
     """
 
-    def read(path: StorePath) -> set[str]:
-        values: set[str] = set()
-        with _open(path, schema) as file:
-            for batch in file.iter_batches(columns=list(columns)):
-                for column in batch.columns:
-                    values.update(value for value in column.unique().to_pylist() if value is not None)
-        return values
+    def __init__(
+        self, folder: StorePath, schema: pa.Schema, *, indexed: Sequence[str], partition_by: str | None = None
+    ) -> None:
+        self._folder, self._indexed = folder, indexed
+        self._schema = pa.schema([*schema, *_OWN])
+        self._partition_by = [partition_by] if partition_by is not None else []
+        self._delta: DeltaTable | None = None
+        self._lock = threading.Lock()
 
-    return set().union(*in_order(read, list_parts(folder, prefix, {SUFFIX})))
+    @property
+    def folder(self) -> StorePath:
+        """The table's folder."""
+        return self._folder
+
+    def version(self) -> int:
+        """Return the number of the latest commit; -1 if there is no table yet."""
+        delta = self._latest()
+        return -1 if delta is None else delta.version()
+
+    def append(self, rows: pa.Table) -> None:
+        """Commit rows with the columns of the schema: all or none, and on disk on return."""
+        if not len(rows):
+            return
+        from deltalake import write_deltalake
+
+        def commit(delta: DeltaTable) -> None:
+            versions = pa.array(np.full(len(rows), delta.version() + 1, np.int64))
+            checked = rows.append_column(_OWN[0], versions)
+            checked = checked.append_column(_OWN[1], pa.array(row_checksums(checked)))
+            checked = checked.cast(self._schema)
+            write_deltalake(delta, checked, mode="append", commit_properties=_commit_properties())
+
+        make = self._latest() is None
+        delta = self._commit("write", commit, create=make)
+        if delta.version() % COMPACT_EVERY == 0:
+            with contextlib.suppress(StoreError):  # which is no fault of this append
+                self.compact()
+
+    def scan(self, where: str | None = None, columns: Sequence[str] | None = None) -> Iterator[pa.RecordBatch]:
+        """Yield the rows for which a condition in SQL holds, in no particular order, as of one version.
+
+        Args:
+            where: see `is_one_of` and `literal`; None for all rows.
+            columns: to read; whole rows are checked against their checksums.
+        """
+        delta = self._latest()
+        if delta is None:
+            return
+        names = list(columns) if columns is not None else self._schema.names
+        schema = pa.schema([self._schema.field(name) for name in names])
+        with self._explained("read"):
+            batches = pa.RecordBatchReader.from_stream(delta.scan(columns=names, predicate=where))
+            for batch in batches:
+                checked = batch.cast(schema)
+                checked.validate(full=True)  # Arrow reads invalid UTF-8 as text
+                if columns is None and not np.array_equal(
+                    row_checksums(checked.drop_columns("row_checksum")), checked["row_checksum"].to_numpy()
+                ):
+                    raise ValueError("its rows do not match their checksums")
+                yield checked
+
+    def newest(self, by: str, where: str | None = None) -> Iterator[pa.Table]:
+        """Yield the newest row for each value of a text column, in ascending order of that column, in parts.
+
+        About `ROWS_IN_MEMORY` rows are in memory at a time.
+        """
+        sample = [pa.array([], pa.string())]
+        total = 0
+        for batch in self.scan(where, [by]):
+            first = -total % _SAMPLE_EVERY
+            sample.append(batch.column(0).take(pa.array(range(first, len(batch), _SAMPLE_EVERY), pa.int64())))
+            total += len(batch)
+        ascending = pa.concat_arrays(sample).sort()
+        edges = [edge.as_py() for edge in ascending[:: ROWS_IN_MEMORY // _SAMPLE_EVERY]][1:]
+        bounds = [None, *dict.fromkeys(edges), None]
+        for low, high in pairwise(bounds):
+            conditions = [] if where is None else [where]
+            conditions += [] if low is None else [f"{by} >= {literal(low)}"]
+            conditions += [] if high is None else [f"{by} < {literal(high)}"]
+            rows = pa.Table.from_batches(self.scan(" AND ".join(conditions) or None), self._schema)
+            if len(rows):
+                yield _newest(rows, by)
+
+    def delete(self, where: str) -> int:
+        """Remove the rows for which a condition in SQL holds; return their number. Old versions keep them for now."""
+        count = 0
+
+        def commit(delta: DeltaTable) -> None:
+            nonlocal count
+            count = delta.delete(where, commit_properties=_commit_properties())["num_deleted_rows"] or 0
+
+        if self._latest() is not None:
+            self._commit("remove rows from", commit)
+        return count
+
+    def update(self, where: str, values: Mapping[str, str]) -> int:
+        """Change the rows for which a condition holds, in one commit; return their number.
+
+        Args:
+            where: condition in SQL.
+            values: column -> expression in SQL; must include `row_checksum`.
+        """
+        count = 0
+
+        def commit(delta: DeltaTable) -> None:
+            nonlocal count
+            found = delta.update(predicate=where, updates=dict(values), commit_properties=_commit_properties())
+            count = found["num_updated_rows"]
+
+        if self._latest() is not None:
+            self._commit("change", commit)
+        return count
+
+    def compact(self) -> None:
+        """Merge small data files. Readers and writers may continue meanwhile."""
+        from deltalake.exceptions import CommitFailedError
+
+        delta = self._latest()
+        if delta is None:
+            return
+        with self._explained("compact"), contextlib.suppress(CommitFailedError):  # somebody else has just done it
+            delta.optimize.compact(target_size=TARGET_BYTES)
+
+    def vacuum(self, retention_s: float) -> int:
+        """Remove data files that no version of the last `retention_s` seconds uses; return their number."""
+        delta = self._latest()
+        if delta is None:
+            return 0
+        with self._explained("clean"):
+            hours = -int(-retention_s // 3600)
+            removed = delta.vacuum(hours, dry_run=False, enforce_retention_duration=False, full=True)
+            delta.create_checkpoint()
+            delta.cleanup_metadata()
+        return len(removed)
+
+    def check(self) -> int:
+        """Read everything; return the number of rows. Raises StoreError if anything is damaged or missing."""
+        delta = self._latest()
+        if delta is None:
+            return 0
+        count = sum(map(len, self.scan()))
+        with self._explained("read"):
+            promised = sum(pa.table(delta.get_add_actions(flatten=True))["num_records"].to_pylist())
+            if promised != count:
+                raise ValueError(f"it has {count:,} rows, not {promised:,}")
+        return count
+
+    def _latest(self) -> DeltaTable | None:
+        """Return the table as of the latest commit; None if there is none."""
+        from deltalake import DeltaTable
+        from deltalake.exceptions import TableNotFoundError
+
+        with self._lock, self._explained("read"):
+            try:
+                if self._delta is None:
+                    options = self._folder.delta_options() if isinstance(self._folder, RemotePath) else None
+                    self._delta = DeltaTable(str(self._folder), storage_options=options)
+                else:
+                    self._delta.update_incremental()
+            except TableNotFoundError:
+                return None
+            return self._delta
+
+    def _create(self) -> None:
+        from deltalake import DeltaTable
+
+        options = self._folder.delta_options() if isinstance(self._folder, RemotePath) else None
+        if isinstance(self._folder, Path):
+            make_folder(self._folder / "_delta_log")
+        configuration = {
+            "delta.checkpointInterval": "100",
+            "delta.dataSkippingStatsColumns": ",".join(self._indexed),
+        }
+        try:
+            with self._explained("make"):
+                DeltaTable.create(
+                    str(self._folder),
+                    self._schema,
+                    mode="ignore",
+                    partition_by=self._partition_by,
+                    configuration=configuration,
+                    storage_options=options,
+                )
+        except StoreError:
+            if self._latest() is None:  # or else another process has created it just now
+                raise
+
+    def _commit(self, action: str, commit: Callable[[DeltaTable], None], *, create: bool = False) -> DeltaTable:
+        """Commit on the latest version, again and again until no other commit interferes."""
+        from deltalake.exceptions import CommitFailedError
+
+        if create:
+            self._create()
+        pause_s = _PAUSE_S
+        while True:
+            delta = self._latest()
+            if delta is None:
+                raise StoreError(f"cannot {action} {self._folder}: it has just been removed; run the command again")
+            try:
+                with self._lock, self._explained(action):
+                    commit(delta)
+                    if isinstance(self._folder, Path):
+                        _sync_commit(self._folder, delta.version())
+                    return delta
+            except CommitFailedError:
+                time.sleep(random.uniform(0, pause_s))
+                pause_s = min(2 * pause_s, _LONGEST_PAUSE_S)
+
+    @contextlib.contextmanager
+    def _explained(self, action: str) -> Iterator[None]:
+        """Turn the library's errors into those of a store, except that there is no table, and conflicts."""
+        from deltalake.exceptions import CommitFailedError, TableNotFoundError
+
+        try:
+            yield
+        except (StoreError, GeneratorExit, KeyboardInterrupt, SystemExit):
+            raise
+        except BaseException as error:  # a panic of Rust is no Exception
+            if isinstance(error, TableNotFoundError) or (isinstance(error, CommitFailedError) and _may_pass(error)):
+                raise
+            if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
+                raise
+            raise _explanation(self._folder, action, error) from error
 
 
-def _sorted_rows(path: StorePath, schema: pa.Schema, first: str) -> Iterator[tuple[str, dict[str, Any] | None]]:
-    yield first, None  # reserves the part's place in the merge; the part is read when the merge reaches it
-    rows, by = read_part(path, schema), schema.names[0]
-    rows = rows.append_column("row", pa.array(range(len(rows)), pa.int64()))
-    rows = rows.sort_by([(by, "ascending"), ("row", "descending")]).drop_columns("row")
-    for batch in rows.to_batches(max_chunksize=1024):
-        for row in batch.to_pylist():
-            yield row[by], row
+def is_one_of(column: str, values: Iterable[str]) -> str:
+    """Return the condition that a text column has one of some values, at least one."""
+    ascending = sorted(set(values))
+    inside = ",".join(map(literal, ascending))
+    # The bounds let the library skip files; it does not look for the bounds of a long list itself.
+    return f"{column} BETWEEN {literal(ascending[0])} AND {literal(ascending[-1])} AND {column} IN ({inside})"
 
 
-@contextlib.contextmanager
-def _open(path: StorePath, schema: pa.Schema) -> Iterator[pq.ParquetFile]:
-    """Open a part after checking its metadata.
+def literal(text: str) -> str:
+    """Return a text as a literal of SQL."""
+    return "'" + text.replace("'", "''") + "'"
 
-    The check comes before any row is read, because pyarrow allocates any length that the metadata states: one flipped
-    bit can turn a list of 5 numbers into one of 300 million.
+
+def row_checksums(rows: pa.Table | pa.RecordBatch) -> np.ndarray:
+    """Compute a checksum of each row, int64 [N], which changes if any single value, number or character changes.
+
+    Each value enters with an odd factor modulo 2**64, so that no single change can cancel out.
     """
-    try:
-        source = fetched(path)
-        with pq.ParquetFile(parquet_source(source), page_checksum_verification=True) as file:
-            version = int((file.schema_arrow.metadata or {}).get(_VERSION_KEY, b"0"))
-            if version > TABLE_VERSION:
-                raise StoreError(f"cannot read {path}: its version {version} is newer than this program's: update it")
-            _check_columns(path, file.schema_arrow, schema)
-            rows = file.metadata.num_rows
-            with source.open("rb") as stream:
-                size = stream.seek(0, os.SEEK_END)
-            if rows > _MOST_ROWS_PER_BYTE * size:
-                raise ValueError(f"it claims {rows:,} rows, more than a file of its size can hold")
-            yield file
-    except (OSError, ValueError, pa.ArrowException) as error:
-        raise damaged(path, error) from error
+    total = np.zeros(len(rows), np.uint64)
+    for number, name in enumerate(rows.schema.names):
+        column = rows.column(name)
+        for array in [column.combine_chunks()] if isinstance(column, pa.ChunkedArray) else [column]:
+            words = _words(array) * _powers(0x9E3779B97F4A7C15, 64)[number]
+            missing = array.is_null().to_numpy(zero_copy_only=False).astype(np.uint64)
+            total += words + missing * _powers(0xC2B2AE3D27D4EB4F, 64)[number]
+    return total.view(np.int64)
 
 
-def _check_columns(path: StorePath, found: pa.Schema, schema: pa.Schema) -> None:
-    """Compare the schemas before any row is read; columns added later may be null, and are absent in older parts."""
-    fields = {field.name: field for field in found}
-    present = [field for field in schema if field.name in fields]
-    lacking = [field for field in schema if field.name not in fields]
-    same = len(found) == len(present) and all(field.equals(fields[field.name]) for field in present)
-    if not same or not all(field.nullable for field in lacking):
-        raise StoreError(f"cannot read {path}: its columns differ from those that this program writes; move it away")
+def _words(array: pa.Array[Any]) -> np.ndarray:
+    """Return one uint64 for each value."""
+    kind = array.type
+    if pa.types.is_string(kind) or pa.types.is_list(kind):
+        if len(array) == 0:
+            return np.zeros(0, np.uint64)
+        offsets = np.frombuffer(array.buffers()[1], np.int32)[array.offset : array.offset + len(array) + 1]
+        first, last = int(offsets[0]), int(offsets[-1])
+        if pa.types.is_list(kind):
+            values = _words(array.values[first:last])
+        else:
+            data = array.buffers()[2]
+            values = np.frombuffer(data, np.uint8)[first:last].astype(np.uint64) if data is not None else _NOTHING
+        starts, lengths = offsets[:-1] - first, np.diff(offsets)
+        place = np.arange(last - first) - np.repeat(starts, lengths)
+        weighted = (values + np.uint64(1)) * _powers(0xD6E8FEB86659FD93, int(lengths.max()) + 1)[place]
+        sums = np.concatenate([_NOTHING, np.zeros(1, np.uint64), np.cumsum(weighted, dtype=np.uint64)])
+        return sums[offsets[1:] - first] - sums[starts]
+    if pa.types.is_timestamp(kind):
+        array = array.cast(pa.int64())
+    values = pc.fill_null(array, pa.scalar(0, array.type)).to_numpy(zero_copy_only=False)
+    if values.dtype == np.float32:
+        return np.ascontiguousarray(values).view(np.uint32).astype(np.uint64)
+    return values.astype(np.int64).view(np.uint64)
 
 
-def _checksum(rows: pa.Table) -> str:
-    """Return the SHA-256 of the rows as one Arrow record batch without metadata, which equal rows always share."""
-    sink = io.BytesIO()
-    plain = rows.replace_schema_metadata(None).combine_chunks()
-    with pa.ipc.new_stream(sink, plain.schema) as writer:
-        writer.write_table(plain)
-    return hashlib.sha256(sink.getbuffer()).hexdigest()
+_NOTHING = np.zeros(0, np.uint64)
+
+
+@functools.lru_cache(maxsize=16)
+def _powers_up_to(base: int, count: int) -> np.ndarray:
+    return np.cumprod(np.full(count, base, np.uint64), dtype=np.uint64)
+
+
+def _powers(base: int, count: int) -> np.ndarray:
+    return _powers_up_to(base, 1 << max(count - 1, 1).bit_length())
+
+
+def _newest(rows: pa.Table, by: str) -> pa.Table:
+    """Sort rows by a text column, and keep the newest of each value."""
+    ascending = rows.take(
+        pc.sort_indices(rows, sort_keys=[(by, "ascending"), ("version", "ascending"), ("row_checksum", "ascending")])
+    )
+    values = ascending[by]
+    if len(values) < 2:
+        return ascending
+    is_last = pc.not_equal(values[:-1], values[1:]).to_numpy()
+    return ascending.filter(pa.array(np.append(is_last, True)))
+
+
+def _sync_commit(folder: Path, version: int) -> None:
+    """Sync the data files of a commit, then the commit itself."""
+    entry = folder / "_delta_log" / f"{version:020d}.json"
+    files = [json.loads(line).get("add") for line in entry.read_text(encoding="utf-8").splitlines()]
+    data = [folder / unquote(file["path"]) for file in files if file is not None]
+    for path in [*data, *{path.parent for path in data}, entry, entry.parent]:
+        sync(path)
+
+
+@functools.cache
+def _commit_properties() -> Any:
+    from deltalake import CommitProperties
+
+    return CommitProperties(max_commit_retries=100)
+
+
+def _may_pass(error: Exception) -> bool:
+    """Return whether a commit failed because of another one, so that it may succeed on the new state."""
+    return re.search("concurrent|already exists|retries|conflict", str(error)) is not None
+
+
+def _explanation(folder: StorePath, action: str, error: BaseException) -> StoreError:
+    text = str(error)
+    number = re.search(r"\(os error (\d+)\)|\bcode: (\d+),", text)
+    if number is not None:
+        code = int(number[1] or number[2])
+        return StoreError(f"cannot {action} {folder}: {refusal(OSError(code, os.strerror(code)))}")
+    if isinstance(folder, RemotePath) and re.search("Generic .* error|error sending request|timed out", text):
+        return unreachable(folder, error)
+    return damaged(folder, error)

@@ -1,0 +1,232 @@
+"""The manifest: which shard and rows hold the features of each video. What it does not name does not exist for readers.
+
+A table of a store, in STORE/manifest, with one row per family and video; see `storage.tables.table` for commits. A
+video whose file changed has two rows until `traitline store compact`: readers use the newest.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+import pyarrow as pa
+
+from storage.files.paths import StorePath
+from storage.tables.table import Table, is_one_of, literal, row_checksums
+
+FOLDER = "manifest"
+FEW = 4096  # videos that are named in a query; the rows of more are found by reading the whole family
+_FIELDS: list[pa.Field[Any]] = [
+    *(pa.field(name, pa.string(), nullable=False) for name in ("family", "video_id", "video_sha256", "shard")),
+    pa.field("first_row", pa.int64(), nullable=False),
+    pa.field("rows", pa.int32(), nullable=False),
+    pa.field("checksum", pa.int64(), nullable=False),
+    pa.field("run", pa.string(), nullable=False),
+]
+SCHEMA = pa.schema(_FIELDS)
+
+
+class Row(NamedTuple):
+    """Where the features of one video are.
+
+    Args:
+        family: key of the family.
+        video_id: POSIX path of the video relative to the videos folder.
+        video_sha256: SHA-256 of the video's bytes, in hex.
+        shard: name of the file in the family's folder.
+        first_row: of the video in the shard.
+        rows: number of its rows, one per token.
+        checksum: see `storage.shards.features.VideoFeatures.checksum`.
+        run: random name of the process that computed them.
+    """
+
+    family: str
+    video_id: str
+    video_sha256: str
+    shard: str
+    first_row: int
+    rows: int
+    checksum: int
+    run: str
+
+
+class Manifest:
+    """The manifest of a store.
+
+    Args:
+        root: the store.
+    """
+
+    def __init__(self, root: StorePath) -> None:
+        self.table = Table(root / FOLDER, SCHEMA, indexed=("video_id", "shard"), partition_by="family")
+
+    def add(self, rows: Sequence[Row]) -> None:
+        """Commit rows, all or none."""
+        self.table.append(_table(rows))
+
+    def families(self) -> set[str]:
+        """Return the keys of all families that have rows."""
+        keys: set[str] = set()
+        for batch in self.table.scan(columns=["family"]):
+            keys.update(batch.column(0).unique().to_pylist())
+        return keys
+
+    def rows(self, key: str, videos: Collection[str] | None = None) -> Iterator[pa.RecordBatch]:
+        """Yield the whole rows of a family, superseded ones too, checked against their checksums."""
+        return self.table.scan(_where(key, videos))
+
+    def places(self, key: str, videos: Collection[str] | None = None) -> Places:
+        """Return the newest place of each video of a family, or of some videos at least."""
+        columns = ["video_id", "video_sha256", "shard", "version"]
+        return Places.of(self.table.scan(_where(key, videos), columns))
+
+    def move(self, key: str, shards: Collection[str], to: Mapping[tuple[str, str], Row]) -> int:
+        """Let rows name another shard, in one commit; nobody sees the videos twice or not at all.
+
+        Args:
+            key: of the family.
+            shards: names of the present shards.
+            to: the new rows, by video_id and present shard; they differ from the present ones in the place only. Rows
+                of these shards that are not among them are removed.
+
+        Returns:
+            The number of rows; fewer than `to` if another process moved or removed some of them before.
+        """
+        where = f"{_where(key, None)} AND {is_one_of('shard', shards)}"
+        rows = (row for batch in self.table.scan(where) for row in batch.to_pylist())
+        present = {(row["video_id"], row["shard"]): row["version"] for row in rows}
+        known = {which: row for which, row in to.items() if which in present}
+        gone = present.keys() - known.keys()
+        if gone:
+            videos = is_one_of("concat(video_id, '/', shard)", (f"{video}/{shard}" for video, shard in gone))
+            self.table.delete(f"{where} AND {videos}")
+        if not known:
+            return 0
+        versions = pa.array([present[which] for which in known], pa.int64())
+        checksums = row_checksums(_table(list(known.values())).append_column("version", versions))
+        pairs = [(literal(f"{video}/{shard}"), row) for (video, shard), row in known.items()]
+        checks = [(name, int(checksum)) for (name, _), checksum in zip(pairs, checksums, strict=True)]
+        return self.table.update(
+            where,
+            {
+                "shard": _case((name, literal(row.shard)) for name, row in pairs),
+                "first_row": _case((name, str(row.first_row)) for name, row in pairs),
+                "row_checksum": _case((name, f"CAST({literal(str(value))} AS BIGINT)") for name, value in checks),
+            },
+        )
+
+    def remove_shards(self, key: str, shards: Collection[str]) -> int:
+        """Remove all rows of some shards; return their number."""
+        return self.table.delete(f"{_where(key, None)} AND {is_one_of('shard', shards)}")
+
+    def remove_family(self, key: str) -> int:
+        """Remove all rows of a family; return their number."""
+        return self.table.delete(_where(key, None))
+
+
+@dataclass(frozen=True, eq=False)
+class Places:
+    """The shard of each video of a family, at 20 bytes a video.
+
+    Videos and digests are kept as 64-bit hashes with a random key. That two of ten million videos share a hash has a
+    probability of 3e-6; to be mixed up, their files would have to be equal too.
+
+    Args:
+        names: of the shards, oldest first.
+        videos: int64 [N], hashes of video ids, ascending.
+        digests: int64 [N], hashes of their digests.
+        shards: int32 [N], positions in `names`.
+    """
+
+    names: Sequence[str]
+    videos: np.ndarray
+    digests: np.ndarray
+    shards: np.ndarray
+
+    @classmethod
+    def of(cls, batches: Iterator[pa.RecordBatch]) -> Places:
+        """Keep the newest row of each video."""
+        codes: dict[str, int] = {}
+        parts: list[tuple[np.ndarray, ...]] = []
+        for batch in batches:
+            names = batch["shard"].dictionary_encode()
+            own = np.array([codes.setdefault(name, len(codes)) for name in names.dictionary.to_pylist()], np.int32)
+            shards = own[names.indices.to_numpy()]
+            videos, digests = hashes(batch["video_id"]), hashes(batch["video_sha256"])
+            parts.append((videos, digests, shards, batch["version"].to_numpy()))
+        if not parts:
+            nothing = np.zeros(0, np.int64)
+            return cls([], nothing, nothing, nothing.astype(np.int32))
+        videos, digests, shards, versions = (np.concatenate(arrays) for arrays in zip(*parts, strict=True))
+        parts.clear()
+        names = sorted(codes)
+        rank = np.empty(len(names), np.int32)
+        rank[[codes[name] for name in names]] = np.arange(len(names), dtype=np.int32)
+        shards = rank[shards]
+        order = np.argsort(videos, kind="stable")
+        again = videos[order][1:] == videos[order][:-1]
+        if again.any():
+            order = np.lexsort((shards, versions, videos))
+            again = videos[order][1:] == videos[order][:-1]
+            order = order[~np.append(again, False)]
+        return cls(names, videos[order], digests[order], shards[order])
+
+    def __len__(self) -> int:
+        return len(self.videos)
+
+    def shard_of(self, videos: np.ndarray) -> np.ndarray:
+        """Return the position in `names` of each video's shard, int32; -1 if it has none.
+
+        Args:
+            videos: int64, from `hashes`.
+        """
+        where = self._where(videos)
+        return np.where(where >= 0, self.shards[where] if len(self) else -1, -1).astype(np.int32)
+
+    def has(self, videos: np.ndarray, digests: np.ndarray) -> np.ndarray:
+        """Return whether each video has features of exactly the file with this digest, bool.
+
+        Args:
+            videos, digests: int64, from `hashes`.
+        """
+        where = self._where(videos)
+        if not len(self):
+            return np.zeros(len(videos), bool)
+        return (where >= 0) & (self.digests[where] == digests)
+
+    def by_shard(self, videos: np.ndarray | None = None) -> dict[str, np.ndarray]:
+        """Return the hashes of the videos in each shard, oldest shard first; only those among `videos`, if given."""
+        chosen = np.arange(len(self)) if videos is None else np.unique(self._where(videos))
+        chosen = chosen[chosen >= 0]
+        chosen = chosen[np.argsort(self.shards[chosen], kind="stable")]
+        numbers, starts = np.unique(self.shards[chosen], return_index=True)
+        parts = np.split(self.videos[chosen], starts[1:])
+        return {self.names[number]: part for number, part in zip(numbers, parts, strict=False)}
+
+    def _where(self, videos: np.ndarray) -> np.ndarray:
+        if not len(self):
+            return np.full(len(videos), -1)
+        place = np.minimum(np.searchsorted(self.videos, videos), len(self) - 1)
+        return np.where(self.videos[place] == videos, place, -1)
+
+
+def hashes(texts: Collection[str] | pa.Array[Any]) -> np.ndarray:
+    """Return a 64-bit hash of each text, int64; the same only within this process."""
+    values = texts.to_pylist() if isinstance(texts, pa.Array) else texts
+    return np.fromiter(map(hash, values), np.int64, len(values))
+
+
+def _where(key: str, videos: Collection[str] | None) -> str:
+    own = f"family = {literal(key)}"
+    return own if videos is None or not 0 < len(videos) <= FEW else f"{own} AND {is_one_of('video_id', videos)}"
+
+
+def _table(rows: Sequence[Row]) -> pa.Table:
+    return pa.Table.from_pylist([row._asdict() for row in rows], schema=SCHEMA)
+
+
+def _case(branches: Any) -> str:
+    cases = " ".join(f"WHEN {name} THEN {value}" for name, value in branches)
+    return f"CASE concat(video_id, '/', shard) {cases} END"
