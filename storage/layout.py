@@ -7,7 +7,19 @@ import re
 from storage.errors import StoreError
 from storage.files.paths import StorePath, store_path
 
-SUBFOLDERS = ("manifest", "features", "failures", "seen", "leases", "models", "scores", "exports", "reports", "runs", "quarantine")
+SUBFOLDERS = (
+    "manifest",
+    "features",
+    "failures",
+    "seen",
+    "leases",
+    "models",
+    "scores",
+    "exports",
+    "reports",
+    "runs",
+    "quarantine",
+)
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 

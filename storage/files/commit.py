@@ -146,6 +146,15 @@ def move_file(path: StorePath, target: StorePath) -> None:
         sync(path.parent)
 
 
+def move_folder(folder: StorePath, target: StorePath) -> None:
+    """Move a folder durably; on object storage object by object, so that an interrupted move can be repeated."""
+    if isinstance(folder, RemotePath):
+        for path in sorted(folder.rglob("*")):
+            move_file(path, target / str(path.relative_to(folder)))
+        return
+    move_file(folder, target)
+
+
 def remove_folder(folder: StorePath) -> None:
     """Remove a folder and its contents: one rename hides it from every reader, then it is deleted.
 

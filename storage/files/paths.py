@@ -8,7 +8,7 @@ import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import BinaryIO, TypeVar, cast
+from typing import BinaryIO, NamedTuple, TypeVar, cast
 
 from storage.files.remote import RemotePath
 
@@ -40,16 +40,30 @@ def relative_name(path: StorePath, folder: StorePath) -> str:
     raise ValueError(f"{path} is not below {folder}: only one of them is on object storage")
 
 
-def fingerprints(folder: StorePath) -> dict[str, object]:
-    """List a folder: name -> a value that changes whenever the file is rewritten. Empty if there is no folder."""
+class Entry(NamedTuple):
+    """A file or object in a listing.
+
+    Args:
+        size: in bytes.
+        modified: seconds since 1970, by the clock of the storage.
+        mark: changes whenever the file is rewritten.
+    """
+
+    size: int
+    modified: float
+    mark: object
+
+
+def listing(folder: StorePath) -> dict[str, Entry]:
+    """List the files of a folder by name; empty if there is no folder. One request per 1000 objects."""
     if isinstance(folder, RemotePath):
-        return folder.fingerprints()
-    found: dict[str, object] = {}
+        return {name: Entry(*values) for name, values in folder.listing()}
+    found: dict[str, Entry] = {}
     with contextlib.suppress(FileNotFoundError), os.scandir(folder) as entries:
         for entry in entries:
             with contextlib.suppress(FileNotFoundError):
                 status = entry.stat(follow_symlinks=False)
-                found[entry.name] = (status.st_mtime_ns, status.st_ino)
+                found[entry.name] = Entry(status.st_size, status.st_mtime, (status.st_mtime_ns, status.st_ino))
     return found
 
 

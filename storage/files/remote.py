@@ -185,9 +185,12 @@ class RemotePath:
             if PurePosixPath(name) != self._key:  # some programs put an object that represents the folder
                 yield self / name.rpartition("/")[2]
 
-    def fingerprints(self) -> dict[str, object]:
-        """Do what `storage.files.paths.fingerprints` does. One request per 1000 objects."""
-        return {PurePosixPath(entry["path"]).name: (entry["last_modified"], entry["e_tag"]) for entry in self._below()}
+    def listing(self) -> Iterator[tuple[str, tuple[int, float, object]]]:
+        """Yield the name, size, time and entity tag of each object directly in a folder. One request per 1000."""
+        with asking(self):
+            for entry in self._client.list_with_delimiter(self._prefix)["objects"]:
+                values = (entry["size"], entry["last_modified"].timestamp(), entry["e_tag"])
+                yield PurePosixPath(entry["path"]).name, values
 
     def glob(self, pattern: str) -> Iterator[RemotePath]:
         """Yield the objects and folders that match, part by part; parts without a wildcard are not listed."""

@@ -21,7 +21,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from storage.errors import StoreError
 from storage.files.commit import commit_file, create_file, remove_files
-from storage.files.paths import StorePath, fingerprints
+from storage.files.paths import StorePath, listing
 from storage.layout import open_store, path_name
 from storage.leases.processes import ProcessIdentity
 
@@ -51,7 +51,7 @@ class Listing:
     """The files of the log at one moment, by the numbers of their claims.
 
     Args:
-        beats: of each claim with a sign of life a value that differs from the one before, see `fingerprints`.
+        beats: of each claim with a sign of life a value that differs from the one before, from the listing.
     """
 
     claims: frozenset[int] = frozenset()
@@ -103,13 +103,13 @@ class ClaimLog:
     def list(self) -> Listing:
         """List the files of the log. One request per 1000 of them on object storage."""
         try:
-            found = [(_NAME.fullmatch(name), value) for name, value in fingerprints(self._folder).items()]
+            found = [(_NAME.fullmatch(name), entry.mark) for name, entry in listing(self._folder).items()]
         except OSError as error:
             raise StoreError(f"cannot read the folder {self._folder}: {error.strerror}") from error
         of_kind: dict[str, dict[int, object]] = {kind: {} for kind in _KINDS}
-        for match, value in found:
+        for match, mark in found:
             if match is not None:
-                of_kind[match["kind"]][int(match["number"])] = value
+                of_kind[match["kind"]][int(match["number"])] = mark
         return Listing(frozenset(of_kind["json"]), of_kind["beat"], frozenset(of_kind["end"]))
 
     def read(self, numbers: Iterable[int]) -> Sequence[Claim]:

@@ -257,7 +257,9 @@ def read_family(path: StorePath) -> Family:
         values = json.loads(path.read_text(encoding="utf-8"))
         key, version = values.pop("key"), values.pop("shard_version")
         if version > SHARD_VERSION:
-            raise NewerVersionError(f"cannot read {path}: its version {version} is newer than this program's: update it")
+            raise NewerVersionError(
+                f"cannot read {path}: its version {version} is newer than this program's: update it"
+            )
         family = Family.from_dict(values)
         if family.key != key:
             raise ValueError(f"its key {key} differs from that of its settings, {family.key}")

@@ -154,7 +154,9 @@ class FailureLog:
         rows = [row for batch in self.table.scan() for row in batch.to_pylist()]
         rows.sort(key=lambda row: (row["version"], row["video_id"], row["attempts"]))
         return [
-            Attempt(Failure(**{name: row[name] for name in Failure.__slots__}), row["failed_at"], row["manifest_version"])
+            Attempt(
+                Failure(**{name: row[name] for name in Failure.__slots__}), row["failed_at"], row["manifest_version"]
+            )
             for row in rows
         ]
 

@@ -66,20 +66,27 @@ class Manifest:
         """Commit rows, all or none."""
         self.table.append(_table(rows))
 
-    def families(self) -> set[str]:
-        """Return the keys of all families that have rows."""
-        keys: set[str] = set()
-        for batch in self.table.scan(columns=["family"]):
-            keys.update(batch.column(0).unique().to_pylist())
-        return keys
+    def shards(self) -> set[tuple[str, str]]:
+        """Return the key of the family and the name of each shard that any row names, superseded rows too."""
+        found: set[tuple[str, str]] = set()
+        for batch in self.table.scan(columns=["family", "shard"]):
+            pairs = pa.Table.from_batches([batch]).group_by(["family", "shard"]).aggregate([])
+            found.update(zip(pairs["family"].to_pylist(), pairs["shard"].to_pylist(), strict=True))
+        return found
 
-    def rows(self, key: str, videos: Collection[str] | None = None) -> Iterator[pa.RecordBatch]:
-        """Yield the whole rows of a family, superseded ones too, checked against their checksums."""
-        return self.table.scan(_where(key, videos))
+    def rows_of(self, key: str, shards: Collection[str]) -> list[tuple[int, Row]]:
+        """Return the rows of some shards of a family, superseded ones too, each with its version."""
+        where = f"{_where(key, None)} AND {is_one_of('shard', shards)}"
+        return [_row(values) for batch in self.table.scan(where) for values in batch.to_pylist()]
+
+    def rows_about(self, key: str, videos: Collection[str]) -> list[tuple[int, Row]]:
+        """Return the rows of some videos of a family, superseded ones too, each with its version."""
+        rows = (values for batch in self.table.scan(_where(key, videos)) for values in batch.to_pylist())
+        return [_row(values) for values in rows if values["video_id"] in videos]
 
     def places(self, key: str, videos: Collection[str] | None = None) -> Places:
         """Return the newest place of each video of a family, or of some videos at least."""
-        columns = ["video_id", "video_sha256", "shard", "version"]
+        columns = ["video_id", "video_sha256", "shard", "rows", "version"]
         return Places.of(self.table.scan(_where(key, videos), columns))
 
     def move(self, key: str, shards: Collection[str], to: Mapping[tuple[str, str], Row]) -> int:
@@ -95,8 +102,7 @@ class Manifest:
             The number of rows; fewer than `to` if another process moved or removed some of them before.
         """
         where = f"{_where(key, None)} AND {is_one_of('shard', shards)}"
-        rows = (row for batch in self.table.scan(where) for row in batch.to_pylist())
-        present = {(row["video_id"], row["shard"]): row["version"] for row in rows}
+        present = {(row.video_id, row.shard): version for version, row in self.rows_of(key, shards)}
         known = {which: row for which, row in to.items() if which in present}
         gone = present.keys() - known.keys()
         if gone:
@@ -128,7 +134,7 @@ class Manifest:
 
 @dataclass(frozen=True, eq=False)
 class Places:
-    """The shard of each video of a family, at 20 bytes a video.
+    """The shard of each video of a family, at 24 bytes a video.
 
     Videos and digests are kept as 64-bit hashes with a random key. That two of ten million videos share a hash has a
     probability of 3e-6; to be mixed up, their files would have to be equal too.
@@ -138,12 +144,16 @@ class Places:
         videos: int64 [N], hashes of video ids, ascending.
         digests: int64 [N], hashes of their digests.
         shards: int32 [N], positions in `names`.
+        rows: int32 [N], numbers of rows.
+        held_rows: int64, rows of each shard that the manifest names, superseded ones too.
     """
 
     names: Sequence[str]
     videos: np.ndarray
     digests: np.ndarray
     shards: np.ndarray
+    rows: np.ndarray
+    held_rows: np.ndarray
 
     @classmethod
     def of(cls, batches: Iterator[pa.RecordBatch]) -> Places:
@@ -155,23 +165,24 @@ class Places:
             own = np.array([codes.setdefault(name, len(codes)) for name in names.dictionary.to_pylist()], np.int32)
             shards = own[names.indices.to_numpy()]
             videos, digests = hashes(batch["video_id"]), hashes(batch["video_sha256"])
-            parts.append((videos, digests, shards, batch["version"].to_numpy()))
+            parts.append((videos, digests, shards, batch["rows"].to_numpy(), batch["version"].to_numpy()))
         if not parts:
             nothing = np.zeros(0, np.int64)
-            return cls([], nothing, nothing, nothing.astype(np.int32))
-        videos, digests, shards, versions = (np.concatenate(arrays) for arrays in zip(*parts, strict=True))
+            return cls([], nothing, nothing, nothing.astype(np.int32), nothing.astype(np.int32), nothing)
+        videos, digests, shards, rows, versions = (np.concatenate(arrays) for arrays in zip(*parts, strict=True))
         parts.clear()
         names = sorted(codes)
         rank = np.empty(len(names), np.int32)
         rank[[codes[name] for name in names]] = np.arange(len(names), dtype=np.int32)
         shards = rank[shards]
+        held_rows = np.bincount(shards, weights=rows, minlength=len(names)).astype(np.int64)
         order = np.argsort(videos, kind="stable")
         again = videos[order][1:] == videos[order][:-1]
         if again.any():
             order = np.lexsort((shards, versions, videos))
             again = videos[order][1:] == videos[order][:-1]
             order = order[~np.append(again, False)]
-        return cls(names, videos[order], digests[order], shards[order])
+        return cls(names, videos[order], digests[order], shards[order], rows[order], held_rows)
 
     def __len__(self) -> int:
         return len(self.videos)
@@ -205,6 +216,10 @@ class Places:
         parts = np.split(self.videos[chosen], starts[1:])
         return {self.names[number]: part for number, part in zip(numbers, parts, strict=False)}
 
+    def live_rows(self) -> np.ndarray:
+        """Return for each shard the number of rows that readers see, int64."""
+        return np.bincount(self.shards, weights=self.rows, minlength=len(self.names)).astype(np.int64)
+
     def _where(self, videos: np.ndarray) -> np.ndarray:
         if not len(self):
             return np.full(len(videos), -1)
@@ -225,6 +240,10 @@ def _where(key: str, videos: Collection[str] | None) -> str:
 
 def _table(rows: Sequence[Row]) -> pa.Table:
     return pa.Table.from_pylist([row._asdict() for row in rows], schema=SCHEMA)
+
+
+def _row(values: Mapping[str, Any]) -> tuple[int, Row]:
+    return values["version"], Row(**{name: values[name] for name in Row._fields})
 
 
 def _case(branches: Any) -> str:
