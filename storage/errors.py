@@ -59,7 +59,7 @@ def reading(path: object) -> Iterator[None]:
 
     Raises:
         FileNotFoundError: it is gone; `filename` is `path`. A stale handle of a network file system counts as gone.
-        UnreachableError: the operating system refuses (permission, input or output ...), which says nothing of the file.
+        UnreachableError: the operating system refuses (permission, input or output ...); the file need not be damaged.
         DamagedError: a parser or a checksum finds that its bytes are wrong.
     """
     try:

@@ -6,7 +6,6 @@ import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, field
-from pathlib import Path
 
 import numpy as np
 
@@ -148,7 +147,7 @@ class Extractor:
         self,
         config: RunConfig,
         families: Families,
-        confirm: Callable[[Path], None] | None = None,
+        confirm: Callable[[], None] | None = None,
         *,
         videos: int | None = None,
     ) -> None:
@@ -350,22 +349,21 @@ def commit_shard(
     rows: Mapping[Family, Sequence[VideoFeatures]],
     failures: Sequence[Failure],
 ) -> None:
-    """Commit a shard's features, family by family, then its failures, except those that the store has by now.
-
-    Each family comes after those that it is made from, so that after an interruption the missing ones can be made from
-    the existing ones.
+    """Commit a shard's features in one commit, then its failures, except those that the store has by now.
 
     Args:
         failures: all for the same features.
 
     Raises:
-        StoreError: the operating system refused. Earlier commits stay.
+        StoreError: the operating system refused. Features that were committed stay.
     """
+    new = {}
     for family, videos in rows.items():
         known = store.has(family, {video.video_id: video.video_sha256 for video in videos})
-        new = [video for video in videos if video.video_id not in known]
-        if new:
-            store.write(family, new)
+        if lacking := [video for video in videos if video.video_id not in known]:
+            new[family] = lacking
+    if new:
+        store.write_all(new)
     if failures:
         digests = {failure.video_id: failure.video_sha256 for failure in failures}
         attempts = log.attempts(digests, failures[0].key)

@@ -22,7 +22,7 @@ from datetime import timedelta
 from fnmatch import fnmatchcase
 from functools import total_ordering
 from pathlib import Path, PurePosixPath
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 from obstore.exceptions import BaseError
 from obstore.store import from_url
@@ -40,12 +40,12 @@ LISTED_AT_ONCE = 1000  # names in one answer, which shows a single moment
 _ENDPOINTS = ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL", "AWS_ENDPOINT")
 # A server that is down is reported after 6 s (if it refuses) or half a minute (if it is silent); a server that is busy
 # for a moment gets more time. The limit for a whole request is for a slow line, not for a silent one.
-_CLIENT: ClientConfig = {
-    "allow_http": True,  # only if the address says http
+_TIMES = {
     "connect_timeout": timedelta(seconds=5),
     "read_timeout": timedelta(seconds=20),
     "timeout": timedelta(minutes=10),
 }
+_CLIENT = cast("ClientConfig", {"allow_http": True, **_TIMES})  # http only if the address says so
 _RETRY: RetryConfig = {
     "max_retries": 6,
     "retry_timeout": timedelta(seconds=30),
@@ -282,9 +282,9 @@ class RemotePath:
 
     def delta_options(self) -> dict[str, str]:
         """Return the options with which delta-rs uses the same storage: it reads the same environment variables."""
-        seconds = {name: f"{int(value.total_seconds())}s" for name, value in _CLIENT.items() if name != "allow_http"}
+        times = {name: f"{value.total_seconds():.0f}s" for name, value in _TIMES.items()}
         retry = {"max_retries": str(_RETRY["max_retries"]), "retry_timeout": "30s"}
-        return {"allow_http": "true", "conditional_put": "etag", **seconds, **retry}
+        return {"allow_http": "true", "conditional_put": "etag", **times, **retry}
 
     @property
     def key(self) -> str:

@@ -1,8 +1,8 @@
-"""Replacing shards by others with the same features, while other processes read and write: merged, or of another format.
+"""Replacing shards by others with the same features, merged or of another format, while processes read and write.
 
 The new shard is written and read back first. Then one commit of the manifest lets the rows name it, so that a reader
-finds every video at any time, once. Rows that are superseded go in the same step. Of two processes that replace the same
-shard, the second finds no rows left to change, and removes its own shard.
+finds every video at any time, once. Rows that are superseded go in the same step. Of two processes that replace the
+same shard, the second finds no rows left to change, and removes its own shard.
 """
 
 from __future__ import annotations

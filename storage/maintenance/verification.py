@@ -9,8 +9,10 @@ it, so the next run recomputes its contents. A damaged model stays in place, bec
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from typing import Literal
 
 from storage.errors import DamagedError, NewerVersionError, StoreError, UnreachableError
@@ -62,15 +64,13 @@ def parts(root: str | StorePath) -> list[Part]:
     """
     store = FeatureStore(root)
     found = [*_tables(store), *_descriptions(store)]
-    try:
+    with contextlib.suppress(DamagedError):  # the manifest itself is among the parts
         found += _shards(store)
-    except DamagedError:
-        pass  # the manifest itself is among the parts
     models = ModelSerializer(store.root)
     for name in models.names():
         for version in models.versions(name):
             path = store.root / "models" / name / version / METADATA_FILE
-            found.append(Part(path, lambda name=name, version=version: _check_model(models, name, version), None))
+            found.append(Part(path, partial(_check_model, models, name, version), None))
     return found
 
 
@@ -133,7 +133,8 @@ def _tables(store: FeatureStore) -> Iterator[Part]:
 
 
 def _descriptions(store: FeatureStore) -> Iterator[Part]:
-    for path in sorted(store.root.glob(f"features/*/*/{DESCRIPTION}")):
+    paths: list[StorePath] = sorted(store.root.glob(f"features/*/*/{DESCRIPTION}"))
+    for path in paths:
 
         def repair(_: Trouble, path: StorePath = path) -> str:
             aside = _put_aside(store, path)
@@ -142,7 +143,7 @@ def _descriptions(store: FeatureStore) -> Iterator[Part]:
                 FeatureStore(store.root).describe(family)
             return f"moved to {aside}; it is rewritten from the shards"
 
-        yield Part(path, lambda path=path: read_family(path), repair)
+        yield Part(path, partial(read_family, path), repair)
 
 
 def _shards(store: FeatureStore) -> Iterator[Part]:

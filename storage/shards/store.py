@@ -37,8 +37,8 @@ _WHOLE_NUMBERS = "faces"  # boxes in pixels: float16 would move those beyond 204
 class FeatureStore:
     """Cached features of every family, in one store folder.
 
-    Any number of processes may write and read at once. Methods raise StoreError if the storage refuses, or if a shard is
-    damaged, too new or gone.
+    Any number of processes may write and read at once. Methods raise StoreError if the storage refuses, or if a shard
+    is damaged, too new or gone.
 
     Args:
         root: the store's folder, local or on object storage. It need not exist before the first write.
@@ -129,8 +129,8 @@ class FeatureStore:
     def has_each(self, family: Family, video_ids: Sequence[str], digests: Sequence[str]) -> np.ndarray:
         """Return for each video whether it has features of exactly the file with this digest, bool [N].
 
-        Up to `FEW` videos are looked up where the manifest keeps their names; for more it is read as a whole, at 20 bytes
-        of memory for each video of the family.
+        Up to `FEW` videos are looked up where the manifest keeps their names; for more, it is read as a whole, at 24
+        bytes of memory for each video of the family.
         """
         if not len(video_ids):
             return np.zeros(0, bool)
@@ -169,8 +169,8 @@ class FeatureStore:
                 if name in moved:
                     raise StoreError(
                         f"{self.folder(family) / name} is gone, and with it the {family.name} features of "
-                        f"{len(moved[name]):,} videos; `traitline store repair` takes them off the list, and the next run "
-                        "extracts them"
+                        f"{len(moved[name]):,} videos; `traitline store repair` takes them off the list, and the next "
+                        "run extracts them"
                     ) from error
                 for other, videos in moved.items():
                     if other not in pending:
@@ -180,7 +180,7 @@ class FeatureStore:
                         pending[other] = np.concatenate([pending[other], videos])
 
     def shard_numbers(self, family: Family, video_ids: Sequence[str]) -> np.ndarray:
-        """Return for each video a number of its shard, int32 [N], ascending with their age; -1 if it has no features."""
+        """Return the number of each video's shard, int32 [N], from the oldest up; -1 if it has no features."""
         if not len(video_ids):
             return np.zeros(0, np.int32)
         return self._places(family, video_ids, as_known=True).shard_of(hashes(video_ids))

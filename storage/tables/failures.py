@@ -164,8 +164,12 @@ class FailureLog:
         latest: dict[tuple[str, str, str], Failure] = {}
         for batch in self.table.scan(where):
             for values in batch.to_pylist():
-                row = Failure(**{name: values[name] for name in Failure.__slots__})
+                row = _failure(values)
                 which = (row.video_id, row.video_sha256, row.key)
                 if which not in latest or row.attempts >= latest[which].attempts:
                     latest[which] = row
         return [latest[which] for which in sorted(latest)]
+
+
+def _failure(values: Mapping[str, Any]) -> Failure:
+    return Failure(**{name: values[name] for name in Failure.__slots__})

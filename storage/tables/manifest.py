@@ -14,7 +14,8 @@ import numpy as np
 import pyarrow as pa
 
 from storage.files.paths import StorePath
-from storage.tables.table import Table, is_one_of, literal, row_checksums
+from storage.tables.checksums import row_checksums
+from storage.tables.table import Table, is_one_of, literal
 
 FOLDER = "manifest"
 FEW = 4096  # videos that are named in a query; the rows of more are found by reading the whole family
@@ -71,7 +72,7 @@ class Manifest:
         found: set[tuple[str, str]] = set()
         for batch in self.table.scan(columns=["family", "shard"]):
             pairs = pa.Table.from_batches([batch]).group_by(["family", "shard"]).aggregate([])
-            found.update(zip(pairs["family"].to_pylist(), pairs["shard"].to_pylist(), strict=True))
+            found.update((row["family"], row["shard"]) for row in pairs.to_pylist())
         return found
 
     def rows_of(self, key: str, shards: Collection[str]) -> list[tuple[int, Row]]:
@@ -161,9 +162,9 @@ class Places:
         codes: dict[str, int] = {}
         parts: list[tuple[np.ndarray, ...]] = []
         for batch in batches:
-            names = batch["shard"].dictionary_encode()
-            own = np.array([codes.setdefault(name, len(codes)) for name in names.dictionary.to_pylist()], np.int32)
-            shards = own[names.indices.to_numpy()]
+            encoded: Any = batch["shard"].dictionary_encode()
+            own = np.array([codes.setdefault(name, len(codes)) for name in encoded.dictionary.to_pylist()], np.int32)
+            shards = own[encoded.indices.to_numpy()]
             videos, digests = hashes(batch["video_id"]), hashes(batch["video_sha256"])
             parts.append((videos, digests, shards, batch["rows"].to_numpy(), batch["version"].to_numpy()))
         if not parts:

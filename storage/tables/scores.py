@@ -210,8 +210,7 @@ class ScoreStore:
         keys: set[str] = set()
         for table in self.tables():
             for batch in table.scan(columns=["static_key", "dynamic_key"]):
-                for column in batch.columns:
-                    keys.update(column.unique().to_pylist())
+                keys.update(str(key) for column in batch.columns for key in column.unique().to_pylist())
         return keys
 
     def tables(self) -> list[Table]:

@@ -35,6 +35,7 @@ from storage.files.commit import make_folder, sync
 from storage.files.paths import StorePath
 from storage.files.remote import RemotePath
 from storage.files.remote_errors import unreachable
+from storage.tables.checksums import row_checksums
 
 if TYPE_CHECKING:
     from deltalake import DeltaTable
@@ -43,6 +44,7 @@ COMPACT_EVERY = 256  # commits; each adds a small file per partition
 TARGET_BYTES = 2**24  # of a data file after compaction
 ROWS_IN_MEMORY = 2**18  # while rows are read in order
 _SAMPLE_EVERY = 256  # rows
+_ACTIONS = {"add", "remove", "commitInfo", "metaData", "protocol", "txn", "cdc", "domainMetadata"}
 _PAUSE_S = 0.05
 _LONGEST_PAUSE_S = 2.0
 _OWN: list[pa.Field[Any]] = [
@@ -127,22 +129,26 @@ class Table:
 
         About `ROWS_IN_MEMORY` rows are in memory at a time.
         """
-        sample = [pa.array([], pa.string())]
+        sample: list[pa.Array[Any]] = [pa.array([], pa.string())]
         total = 0
         for batch in self.scan(where, [by]):
             first = -total % _SAMPLE_EVERY
             sample.append(batch.column(0).take(pa.array(range(first, len(batch), _SAMPLE_EVERY), pa.int64())))
             total += len(batch)
-        ascending = pa.concat_arrays(sample).sort()
-        edges = [edge.as_py() for edge in ascending[:: ROWS_IN_MEMORY // _SAMPLE_EVERY]][1:]
+        ascending = sorted(pa.concat_arrays(sample).to_pylist())
+        edges = ascending[:: ROWS_IN_MEMORY // _SAMPLE_EVERY][1:]
         bounds = [None, *dict.fromkeys(edges), None]
+        left = total
         for low, high in pairwise(bounds):
             conditions = [] if where is None else [where]
             conditions += [] if low is None else [f"{by} >= {literal(low)}"]
             conditions += [] if high is None else [f"{by} < {literal(high)}"]
             rows = pa.Table.from_batches(self.scan(" AND ".join(conditions) or None), self._schema)
+            left -= len(rows)
             if len(rows):
                 yield _newest(rows, by)
+        if left > 0:  # rows may have been added since, but none can have gone
+            raise damaged(self._folder, ValueError("its log hides some of its rows"))
 
     def delete(self, where: str) -> int:
         """Remove the rows for which a condition in SQL holds; return their number. Old versions keep them for now."""
@@ -203,9 +209,13 @@ class Table:
             return 0
         count = sum(map(len, self.scan()))
         with self._explained("read"):
-            promised = sum(pa.table(delta.get_add_actions(flatten=True))["num_records"].to_pylist())
+            promised = sum(row["num_records"] for row in pa.table(delta.get_add_actions(flatten=True)).to_pylist())
             if promised != count:
                 raise ValueError(f"it has {count:,} rows, not {promised:,}")
+            for path in sorted((self._folder / "_delta_log").glob("*.json")):
+                for line in path.read_text(encoding="utf-8").splitlines():
+                    if not json.loads(line).keys() <= _ACTIONS:  # which other readers pass over
+                        raise ValueError(f"{path.name} has an entry of an unknown kind")
         return count
 
     def _latest(self) -> DeltaTable | None:
@@ -297,59 +307,6 @@ def is_one_of(column: str, values: Iterable[str]) -> str:
 def literal(text: str) -> str:
     """Return a text as a literal of SQL."""
     return "'" + text.replace("'", "''") + "'"
-
-
-def row_checksums(rows: pa.Table | pa.RecordBatch) -> np.ndarray:
-    """Compute a checksum of each row, int64 [N], which changes if any single value, number or character changes.
-
-    Each value enters with an odd factor modulo 2**64, so that no single change can cancel out.
-    """
-    total = np.zeros(len(rows), np.uint64)
-    for number, name in enumerate(rows.schema.names):
-        column = rows.column(name)
-        for array in [column.combine_chunks()] if isinstance(column, pa.ChunkedArray) else [column]:
-            words = _words(array) * _powers(0x9E3779B97F4A7C15, 64)[number]
-            missing = array.is_null().to_numpy(zero_copy_only=False).astype(np.uint64)
-            total += words + missing * _powers(0xC2B2AE3D27D4EB4F, 64)[number]
-    return total.view(np.int64)
-
-
-def _words(array: pa.Array[Any]) -> np.ndarray:
-    """Return one uint64 for each value."""
-    kind = array.type
-    if pa.types.is_string(kind) or pa.types.is_list(kind):
-        if len(array) == 0:
-            return np.zeros(0, np.uint64)
-        offsets = np.frombuffer(array.buffers()[1], np.int32)[array.offset : array.offset + len(array) + 1]
-        first, last = int(offsets[0]), int(offsets[-1])
-        if pa.types.is_list(kind):
-            values = _words(array.values[first:last])
-        else:
-            data = array.buffers()[2]
-            values = np.frombuffer(data, np.uint8)[first:last].astype(np.uint64) if data is not None else _NOTHING
-        starts, lengths = offsets[:-1] - first, np.diff(offsets)
-        place = np.arange(last - first) - np.repeat(starts, lengths)
-        weighted = (values + np.uint64(1)) * _powers(0xD6E8FEB86659FD93, int(lengths.max()) + 1)[place]
-        sums = np.concatenate([_NOTHING, np.zeros(1, np.uint64), np.cumsum(weighted, dtype=np.uint64)])
-        return sums[offsets[1:] - first] - sums[starts]
-    if pa.types.is_timestamp(kind):
-        array = array.cast(pa.int64())
-    values = pc.fill_null(array, pa.scalar(0, array.type)).to_numpy(zero_copy_only=False)
-    if values.dtype == np.float32:
-        return np.ascontiguousarray(values).view(np.uint32).astype(np.uint64)
-    return values.astype(np.int64).view(np.uint64)
-
-
-_NOTHING = np.zeros(0, np.uint64)
-
-
-@functools.lru_cache(maxsize=16)
-def _powers_up_to(base: int, count: int) -> np.ndarray:
-    return np.cumprod(np.full(count, base, np.uint64), dtype=np.uint64)
-
-
-def _powers(base: int, count: int) -> np.ndarray:
-    return _powers_up_to(base, 1 << max(count - 1, 1).bit_length())
 
 
 def _newest(rows: pa.Table, by: str) -> pa.Table:

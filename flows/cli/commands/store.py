@@ -17,6 +17,7 @@ from flows.session import console
 
 if TYPE_CHECKING:
     from storage.files.paths import StorePath
+    from storage.maintenance.verification import Problem
 
 store_app = typer.Typer(no_args_is_help=True, help="Inspect a store and maintain it.")
 YES = Annotated[bool, typer.Option("--yes", help="Remove; without this, only show what would be removed.")]
@@ -30,64 +31,62 @@ def list_families(store: STORE = "store") -> None:
         from storage.shards.store import FeatureStore
 
         features = FeatureStore(existing_store(store))
-        table = Table("family", "key", "kept as")
-        for heading in ("shards", "unreadable", "videos", "rows", "size"):
+        table = Table("family", "key", "format")
+        for heading in ("shards", "missing", "videos", "rows", "size"):
             table.add_column(heading, justify="right")
         with console.console.status("Counting"):
             for family in features.families():
                 found = survey(features, family)
-                numbers = (found.shards, found.unreadable, found.videos, found.rows)
-                kinds = ", ".join(found.kinds)
-                table.add_row(family.name, family.key, kinds, *(f"{count:,}" for count in numbers), size(found.bytes))
+                numbers = (found.shards, found.missing, found.videos, found.rows)
+                formats = ", ".join(found.formats)
+                table.add_row(family.name, family.key, formats, *(f"{count:,}" for count in numbers), size(found.bytes))
         show_table(table)
 
 
 @store_app.command(epilog="Example: `traitline store verify --store store`")
 def verify(store: STORE = "store") -> None:
-    """Read all features, failures, scores and models, and name damaged files; the exit status is 1 if there are any."""
+    """Read all features, tables and models, and name what is damaged, gone or unreadable; then exit with status 1."""
     with plain_command():
-        if _find_damage(existing_store(store)):
+        if _find_problems(existing_store(store)):
             console.say("`traitline store repair` moves damaged files aside if a run can make them again")
             raise typer.Exit(EXIT_USER_ERROR)
 
 
 @store_app.command(epilog="Example: `traitline store repair --store store`")
 def repair(store: STORE = "store") -> None:
-    """Move damaged shards, failures and scores to STORE/quarantine, so that the next run makes only those again.
+    """Move damaged shards and tables to STORE/quarantine, so that the next run makes only those again.
 
-    Damaged models are named and stay in place: train them again, or restore a copy.
+    Files that cannot be read at present, and those of newer versions, stay in place. So do damaged models: train them
+    again, or restore a copy.
     """
     with plain_command():
         from storage.maintenance import verification
 
-        for path in _find_damage(existing_store(store)):
-            if verification.is_model(path):
-                console.say(f"left in place: {path.parent}; train the model again, or put a copy there")
-            else:
-                console.say(f"moved to {verification.quarantine(store, path)}; {verification.what_is_lost(path)}")
+        for problem in _find_problems(existing_store(store)):
+            console.say(verification.repair(problem))
 
 
 @store_app.command(epilog="Example: `traitline store compact --store store`")
-def compact(
-    store: STORE = "store",
-    settled_s: Annotated[float, typer.Option(help="Skip shards that were written within this many seconds.")] = 600.0,
-) -> None:
-    """Merge small shards into shards of about 64 MiB; runs and readers may continue meanwhile."""
+def compact(store: STORE = "store") -> None:
+    """Merge small shards into shards of about 64 MiB, and drop what newer features have superseded.
+
+    Runs and readers may continue meanwhile.
+    """
     with plain_command():
-        from storage.maintenance import compaction
+        from storage.maintenance import rewriting
         from storage.shards.store import FeatureStore
 
         features = FeatureStore(existing_store(store))
         for family in features.families():
             with console.console.status(f"Looking at {family.name}"):
-                merges = compaction.plan_merges(features, family, settled_s=settled_s)
-                shard_of = features.shard_of(family) if merges else {}
+                merges = rewriting.plan_merges(features, family)
             with _progress(f"Merge {family.name}", len(merges)) as advance:
-                for merge in merges:
-                    compaction.merge_shards(merge, shard_of)
+                for sources in merges:
+                    rewriting.rewrite(features, family, sources)
                     advance()
-            sources = sum(len(merge.sources) for merge in merges)
-            console.say(f"{family.name} {family.key}: {console.counted(sources, 'shard')} merged into {len(merges)}")
+            count = console.counted(sum(map(len, merges)), "shard")
+            console.say(f"{family.name} {family.key}: {count} merged into {len(merges)}")
+        features.manifest.table.compact()
 
 
 @store_app.command(epilog="Example: `traitline store gc --store store --yes`")
@@ -96,7 +95,7 @@ def gc(
     yes: YES = False,
     days: Annotated[float, typer.Option(help="Skip whatever was written to within this many days.")] = 1.0,
 ) -> None:
-    """Remove features that no model or score uses, and temporary files of killed processes."""
+    """Remove features that no model, score or running extraction uses, and files of killed processes."""
     with plain_command():
         from storage.maintenance import garbage
         from storage.maintenance.survey import survey
@@ -114,10 +113,12 @@ def gc(
             if yes:
                 garbage.remove_family(store, found.family)
         if leftovers:
-            files = console.counted(len(leftovers), "temporary file")
-            console.say(f"{'removing' if yes else 'left behind'}: {files} of killed writers")
-        for path in leftovers if yes else ():
-            garbage.remove_leftover(path)
+            files = console.counted(len(leftovers), "file")
+            console.say(f"{'removing' if yes else 'left behind'}: {files} of killed processes")
+        if yes:
+            for path in leftovers:
+                garbage.remove_leftover(path)
+            garbage.clean_tables(store, idle_s=idle_s)
         if not families and not leftovers:
             console.say("nothing to remove")
         elif not yes:
@@ -131,34 +132,34 @@ def convert(
 ) -> None:
     """Convert all shards to one format, without loss; runs and readers may continue meanwhile."""
     with plain_command():
-        from storage.maintenance import conversion
+        from storage.maintenance import rewriting
         from storage.shards.store import FeatureStore
 
         features = FeatureStore(existing_store(store))
         for family in features.families():
-            shards = conversion.shards_to_convert(features, family, to)
+            shards = rewriting.shards_to_convert(features, family, to)
             with _progress(f"Convert {family.name}", len(shards)) as advance:
                 for shard in shards:
-                    conversion.convert_shard(shard, to)
+                    rewriting.rewrite(features, family, [shard], to)
                     advance()
             console.say(f"{family.name} {family.key}: {console.counted(len(shards), 'shard')} converted to {to}")
 
 
-def _find_damage(store: StorePath) -> list[StorePath]:
-    """Read all files, and report damaged ones."""
+def _find_problems(store: StorePath) -> list[Problem]:
+    """Read everything, and report what is wrong."""
     from storage.maintenance import verification
 
-    paths = verification.store_files(store)
-    damaged = []
-    with console.stage("Verify", len(paths)) as stage:
-        for path in paths:
-            problem = verification.find_damage(path)
+    parts = verification.parts(store)
+    problems = []
+    with console.stage("Verify", len(parts)) as stage:
+        for part in parts:
+            problem = verification.find_problem(part)
             stage.advance(ok=problem is None)
             if problem is not None:
-                console.say(problem, style="red")
-                damaged.append(path)
-    console.say(f"{console.counted(len(paths), 'file')} read, {len(damaged)} damaged")
-    return damaged
+                console.say(problem.message, style="red")
+                problems.append(problem)
+    console.say(f"{console.counted(len(parts), 'part')} read, {len(problems)} damaged, gone or unreadable")
+    return problems
 
 
 @contextmanager

@@ -19,16 +19,16 @@ import numpy as np
 import pytest
 from model_version import save_version
 from s3_line import Line
+from storage.files.parts import list_parts, new_part
+from storage.maintenance.compaction import merge_shards, plan_merges
+from storage.maintenance.conversion import convert_shard
 
 from storage import Failure, FailureLog, Family, FeatureStore, ModelSerializer, StoreError, VideoFeatures
 from storage.errors import UnreachableError
 from storage.files import remote
 from storage.files.commit import check_writable, commit_file, commit_folder, create_file, move_file
-from storage.files.parts import list_parts, new_part
 from storage.files.paths import relative_name, store_path
 from storage.layout import open_store
-from storage.maintenance.compaction import merge_shards, plan_merges
-from storage.maintenance.conversion import convert_shard
 from storage.maintenance.garbage import leftovers, remove_leftover
 from storage.maintenance.survey import survey
 from storage.maintenance.verification import find_damage, store_files

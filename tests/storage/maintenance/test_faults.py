@@ -17,6 +17,8 @@ from typing import Any
 
 import pytest
 import system_calls
+from storage.maintenance.compaction import merge_shards, plan_merges
+from storage.maintenance.conversion import convert_shard, shards_to_convert
 
 from storage import (
     Failure,
@@ -29,8 +31,6 @@ from storage import (
     read_trait_csv,
     write_trait_csv,
 )
-from storage.maintenance.compaction import merge_shards, plan_merges
-from storage.maintenance.conversion import convert_shard, shards_to_convert
 from storage.maintenance.verification import quarantine
 
 if _reason := system_calls.supported():

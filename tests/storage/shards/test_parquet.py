@@ -12,6 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from storage import Family, FeatureStore, StoreError
+from storage.errors import NewerVersionError
 from storage.shards.formats import check_shard
 from storage.shards.parquet import HEADER_KEY, ROW_GROUP_BYTES
 
@@ -110,25 +111,16 @@ def test_shard_whose_header_contradicts_itself_is_refused_by_name(tmp_path, draw
     FeatureStore(tmp_path).write(static, [draw("a.mp4"), draw("b.mp4")])
     path = shards(tmp_path, static)[0]
     rewrite(path, header=header)
-    for question in (FeatureStore(tmp_path).done, lambda family: list(FeatureStore(tmp_path).read(family))):
-        with pytest.raises(StoreError, match=path.name):
-            question(static)
+    with pytest.raises(StoreError, match=path.name):
+        list(FeatureStore(tmp_path).read(static))
 
 
 def test_shard_of_a_newer_version_is_refused_as_such(tmp_path, draw, static):
     FeatureStore(tmp_path).write(static, [draw("a.mp4")])
     path = shards(tmp_path, static)[0]
-    rewrite(path, header=lambda text: resealed(text.replace('"shard_version":3', '"shard_version":4')))
-    with pytest.raises(StoreError, match=rf"{path.name}: shard version 4 .*\b3\b"):
-        FeatureStore(tmp_path).done(static)
-
-
-def test_shard_of_a_newer_schema_is_refused_as_such(tmp_path, draw, static):
-    FeatureStore(tmp_path).write(static, [draw("a.mp4")])
-    path = shards(tmp_path, static)[0]
-    rewrite(path, header=lambda text: resealed(text.replace('"schema_version":1', '"schema_version":2')))
-    with pytest.raises(StoreError, match=rf"{path.name}: schema version 2 .*\b1\b"):
-        FeatureStore(tmp_path).done(static)
+    rewrite(path, header=lambda text: resealed(text.replace('"shard_version":4', '"shard_version":5')))
+    with pytest.raises(NewerVersionError, match=rf"{path.name}: shard version 5 .*\b4\b"):
+        list(FeatureStore(tmp_path).read(static))
 
 
 def test_foreign_parquet_file_is_refused_by_name(tmp_path, draw, static):
@@ -136,7 +128,7 @@ def test_foreign_parquet_file_is_refused_by_name(tmp_path, draw, static):
     path = shards(tmp_path, static)[0]
     pq.write_table(pq.read_table(path), path)
     with pytest.raises(StoreError, match=path.name):
-        FeatureStore(tmp_path).done(static)
+        list(FeatureStore(tmp_path).read(static))
 
 
 def test_duckdb_reads_the_shards_as_they_lie(tmp_path, draw, static):
@@ -163,8 +155,9 @@ def test_duckdb_reads_the_shards_as_they_lie(tmp_path, draw, static):
 
 def test_long_footer_is_read_whole(tmp_path, draw, static):
     videos = [draw(f"{'long name ' * 20}{number}.mp4", tokens=1) for number in range(400)]
-    FeatureStore(tmp_path).write(static, videos)
-    assert list(FeatureStore(tmp_path).done(static)) == [video.video_id for video in videos]
+    store = FeatureStore(tmp_path)
+    store.write(static, videos)
+    assert [video.video_id for video in store.read(static)] == [video.video_id for video in videos]
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float16"])
