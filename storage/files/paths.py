@@ -91,9 +91,9 @@ def local_copy(path: StorePath) -> Iterator[Path]:
         yield copy
 
 
-def in_order(function: Callable[[Item], Result], items: Sequence[Item]) -> Iterator[Result]:
-    """Like `map`, but with many remote paths in flight at once, because most of the time goes into waiting."""
-    if not (items and isinstance(items[0], RemotePath)):
+def in_order(function: Callable[[Item], Result], items: Sequence[Item], folder: StorePath) -> Iterator[Result]:
+    """Like `map`, but with many requests in flight at once if the folder is remote, as most of the time is waiting."""
+    if isinstance(folder, Path) or len(items) < 2:
         yield from map(function, items)
         return
     with ThreadPoolExecutor(_REQUESTS) as pool:

@@ -116,9 +116,9 @@ class FeatureStore:
         """Return the videos that have features: video_id -> SHA-256 of the file that the features were made from."""
         columns = ["video_id", "video_sha256", "version", "shard"]
         newest: dict[str, tuple[int, str, str]] = {}
-        for batch in self.manifest.table.scan(f"family = '{family.key}'", columns):
-            for video_id, digest, *order in zip(*(column.to_pylist() for column in batch.columns), strict=True):
-                newest[video_id] = max((*order, digest), newest.get(video_id, (-1, "", "")))
+        for rows in self.manifest.table.scan({"family": [family.key]}, columns):
+            for video_id, digest, version, shard in zip(*rows.to_pydict().values(), strict=True):
+                newest[video_id] = max((version, shard, digest), newest.get(video_id, (-1, "", "")))
         return {video_id: digest for video_id, (_, _, digest) in newest.items()}
 
     def has(self, family: Family, videos: Mapping[str, str]) -> set[str]:

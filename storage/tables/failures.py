@@ -12,7 +12,7 @@ import pyarrow as pa
 from storage.files.paths import StorePath
 from storage.layout import open_store
 from storage.tables.manifest import FEW, Manifest
-from storage.tables.table import Table, is_one_of, literal
+from storage.tables.table import Table, Where
 
 FOLDER = "failures"
 _TEXTS = ("video_id", "video_sha256", "key", "stage", "reason", "message")
@@ -84,7 +84,7 @@ class FailureLog:
     def __init__(self, root: str | StorePath, confirm: Callable[[], None] | None = None) -> None:
         self._confirm = confirm
         store = open_store(root)
-        self.table = Table(store / FOLDER, SCHEMA, indexed=("video_id", "key"))
+        self.table = Table(store / FOLDER, SCHEMA, indexed=("key",))
         self._manifest = Manifest(store).table
 
     def add(self, rows: Sequence[Failure]) -> None:
@@ -115,7 +115,7 @@ class FailureLog:
         Raises:
             StoreError: as `current`.
         """
-        return {(row.video_id, row.video_sha256): row for row in self._latest(f"key = {literal(key)}")}
+        return {(row.video_id, row.video_sha256): row for row in self._latest({"key": [key]})}
 
     def last(self, videos: Mapping[str, str], key: str) -> dict[str, LastFailure]:
         """Find how often these videos have failed, and the last reason.
@@ -132,10 +132,10 @@ class FailureLog:
         """
         if not videos:
             return {}
-        where = f"key = {literal(key)}" + (f" AND {is_one_of('video_id', videos)}" if len(videos) <= FEW else "")
+        where: Where = {"key": [key], "video_id": videos.keys()} if len(videos) <= FEW else {"key": [key]}
         last: dict[str, LastFailure] = {}
-        for batch in self.table.scan(where, ["video_id", "video_sha256", "attempts", "reason"]):
-            for video_id, digest, *failure in zip(*(column.to_pylist() for column in batch.columns), strict=True):
+        for rows in self.table.scan(where, ["video_id", "video_sha256", "attempts", "reason"]):
+            for video_id, digest, *failure in zip(*rows.to_pydict().values(), strict=True):
                 if videos.get(video_id) == digest:
                     found = LastFailure(*failure)
                     last[video_id] = max(found, last.get(video_id, found))
@@ -151,7 +151,7 @@ class FailureLog:
         Raises:
             StoreError: as `current`.
         """
-        rows = [row for batch in self.table.scan() for row in batch.to_pylist()]
+        rows = [row for some in self.table.scan() for row in some.to_pylist()]
         rows.sort(key=lambda row: (row["version"], row["video_id"], row["attempts"]))
         return [
             Attempt(
@@ -160,10 +160,10 @@ class FailureLog:
             for row in rows
         ]
 
-    def _latest(self, where: str | None) -> list[Failure]:
+    def _latest(self, where: Where | None) -> list[Failure]:
         latest: dict[tuple[str, str, str], Failure] = {}
-        for batch in self.table.scan(where):
-            for values in batch.to_pylist():
+        for rows in self.table.scan(where):
+            for values in rows.to_pylist():
                 row = _failure(values)
                 which = (row.video_id, row.video_sha256, row.key)
                 if which not in latest or row.attempts >= latest[which].attempts:

@@ -14,8 +14,7 @@ import numpy as np
 import pyarrow as pa
 
 from storage.files.paths import StorePath
-from storage.tables.checksums import row_checksums
-from storage.tables.table import Table, is_one_of, literal
+from storage.tables.table import Table
 
 FOLDER = "manifest"
 FEW = 4096  # videos that are named in a query; the rows of more are found by reading the whole family
@@ -61,7 +60,7 @@ class Manifest:
     """
 
     def __init__(self, root: StorePath) -> None:
-        self.table = Table(root / FOLDER, SCHEMA, indexed=("video_id", "shard"), partition_by="family")
+        self.table = Table(root / FOLDER, SCHEMA, partition_by="family", indexed=("shard",))
 
     def add(self, rows: Sequence[Row]) -> None:
         """Commit rows, all or none."""
@@ -70,25 +69,26 @@ class Manifest:
     def shards(self) -> set[tuple[str, str]]:
         """Return the key of the family and the name of each shard that any row names, superseded rows too."""
         found: set[tuple[str, str]] = set()
-        for batch in self.table.scan(columns=["family", "shard"]):
-            pairs = pa.Table.from_batches([batch]).group_by(["family", "shard"]).aggregate([])
+        for rows in self.table.scan(columns=["family", "shard"]):
+            pairs = rows.group_by(["family", "shard"]).aggregate([])
             found.update((row["family"], row["shard"]) for row in pairs.to_pylist())
         return found
 
     def rows_of(self, key: str, shards: Collection[str]) -> list[tuple[int, Row]]:
         """Return the rows of some shards of a family, superseded ones too, each with its version."""
-        where = f"{_where(key, None)} AND {is_one_of('shard', shards)}"
-        return [_row(values) for batch in self.table.scan(where) for values in batch.to_pylist()]
+        found = self.table.scan({"family": [key], "shard": shards})
+        return [_row(values) for rows in found for values in rows.to_pylist()]
 
     def rows_about(self, key: str, videos: Collection[str]) -> list[tuple[int, Row]]:
         """Return the rows of some videos of a family, superseded ones too, each with its version."""
-        rows = (values for batch in self.table.scan(_where(key, videos)) for values in batch.to_pylist())
-        return [_row(values) for values in rows if values["video_id"] in videos]
+        found = self.table.scan({"family": [key], "video_id": videos})
+        return [_row(values) for rows in found for values in rows.to_pylist()]
 
     def places(self, key: str, videos: Collection[str] | None = None) -> Places:
         """Return the newest place of each video of a family, or of some videos at least."""
         columns = ["video_id", "video_sha256", "shard", "rows", "version"]
-        return Places.of(self.table.scan(_where(key, videos), columns))
+        where = {"family": [key]} if videos is None else {"family": [key], "video_id": videos}
+        return Places.of(self.table.scan(where, columns))
 
     def move(self, key: str, shards: Collection[str], to: Mapping[tuple[str, str], Row]) -> int:
         """Let rows name another shard, in one commit; nobody sees the videos twice or not at all.
@@ -100,37 +100,26 @@ class Manifest:
                 of these shards that are not among them are removed.
 
         Returns:
-            The number of rows; fewer than `to` if another process moved or removed some of them before.
+            The number of rows that named these shards; 0 if another process moved or removed all of them before.
         """
-        where = f"{_where(key, None)} AND {is_one_of('shard', shards)}"
-        present = {(row.video_id, row.shard): version for version, row in self.rows_of(key, shards)}
-        known = {which: row for which, row in to.items() if which in present}
-        gone = present.keys() - known.keys()
-        if gone:
-            videos = is_one_of("concat(video_id, '/', shard)", (f"{video}/{shard}" for video, shard in gone))
-            self.table.delete(f"{where} AND {videos}")
-        if not known:
-            return 0
-        versions = pa.array([present[which] for which in known], pa.int64())
-        checksums = row_checksums(_table(list(known.values())).append_column("version", versions))
-        pairs = [(literal(f"{video}/{shard}"), row) for (video, shard), row in known.items()]
-        checks = [(name, int(checksum)) for (name, _), checksum in zip(pairs, checksums, strict=True)]
-        return self.table.update(
-            where,
-            {
-                "shard": _case((name, literal(row.shard)) for name, row in pairs),
-                "first_row": _case((name, str(row.first_row)) for name, row in pairs),
-                "row_checksum": _case((name, f"CAST({literal(str(value))} AS BIGINT)") for name, value in checks),
-            },
-        )
+
+        def moved(rows: pa.Table) -> pa.Table:
+            changed = []
+            for values in rows.to_pylist():
+                row = to.get((values["video_id"], values["shard"]))
+                if row is not None:
+                    changed.append({**values, "shard": row.shard, "first_row": row.first_row})
+            return pa.Table.from_pylist(changed, schema=rows.schema)
+
+        return self.table.change({"family": [key], "shard": shards}, moved)
 
     def remove_shards(self, key: str, shards: Collection[str]) -> int:
         """Remove all rows of some shards; return their number."""
-        return self.table.delete(f"{_where(key, None)} AND {is_one_of('shard', shards)}")
+        return self.table.delete({"family": [key], "shard": shards})
 
     def remove_family(self, key: str) -> int:
         """Remove all rows of a family; return their number."""
-        return self.table.delete(_where(key, None))
+        return self.table.delete({"family": [key]})
 
 
 @dataclass(frozen=True, eq=False)
@@ -157,16 +146,16 @@ class Places:
     held_rows: np.ndarray
 
     @classmethod
-    def of(cls, batches: Iterator[pa.RecordBatch]) -> Places:
+    def of(cls, tables: Iterator[pa.Table]) -> Places:
         """Keep the newest row of each video."""
         codes: dict[str, int] = {}
         parts: list[tuple[np.ndarray, ...]] = []
-        for batch in batches:
-            encoded: Any = batch["shard"].dictionary_encode()
+        for table in tables:
+            encoded: Any = table["shard"].combine_chunks().dictionary_encode()
             own = np.array([codes.setdefault(name, len(codes)) for name in encoded.dictionary.to_pylist()], np.int32)
             shards = own[encoded.indices.to_numpy()]
-            videos, digests = hashes(batch["video_id"]), hashes(batch["video_sha256"])
-            parts.append((videos, digests, shards, batch["rows"].to_numpy(), batch["version"].to_numpy()))
+            videos, digests = (hashes(table[name].to_pylist()) for name in ("video_id", "video_sha256"))
+            parts.append((videos, digests, shards, table["rows"].to_numpy(), table["version"].to_numpy()))
         if not parts:
             nothing = np.zeros(0, np.int64)
             return cls([], nothing, nothing, nothing.astype(np.int32), nothing.astype(np.int32), nothing)
@@ -228,15 +217,9 @@ class Places:
         return np.where(self.videos[place] == videos, place, -1)
 
 
-def hashes(texts: Collection[str] | pa.Array[Any]) -> np.ndarray:
+def hashes(texts: Collection[str]) -> np.ndarray:
     """Return a 64-bit hash of each text, int64; the same only within this process."""
-    values = texts.to_pylist() if isinstance(texts, pa.Array) else texts
-    return np.fromiter(map(hash, values), np.int64, len(values))
-
-
-def _where(key: str, videos: Collection[str] | None) -> str:
-    own = f"family = {literal(key)}"
-    return own if videos is None or not 0 < len(videos) <= FEW else f"{own} AND {is_one_of('video_id', videos)}"
+    return np.fromiter(map(hash, texts), np.int64, len(texts))
 
 
 def _table(rows: Sequence[Row]) -> pa.Table:
@@ -245,8 +228,3 @@ def _table(rows: Sequence[Row]) -> pa.Table:
 
 def _row(values: Mapping[str, Any]) -> tuple[int, Row]:
     return values["version"], Row(**{name: values[name] for name in Row._fields})
-
-
-def _case(branches: Any) -> str:
-    cases = " ".join(f"WHEN {name} THEN {value}" for name, value in branches)
-    return f"CASE concat(video_id, '/', shard) {cases} END"

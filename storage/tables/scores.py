@@ -197,7 +197,7 @@ class ScoreStore:
             ValueError: `model` or `version` cannot be a folder's name.
             StoreError: the table is damaged or cannot be read.
         """
-        for rows in self.table(model, version).newest("video_id"):
+        for rows in self.table(model, version).newest():
             for batch in rows.select(SCORE_SCHEMA.names).to_batches(max_chunksize=1024):
                 yield from (Score(**values) for values in batch.to_pylist())
 
@@ -209,8 +209,8 @@ class ScoreStore:
         """
         keys: set[str] = set()
         for table in self.tables():
-            for batch in table.scan(columns=["static_key", "dynamic_key"]):
-                keys.update(str(key) for column in batch.columns for key in column.unique().to_pylist())
+            for rows in table.scan(columns=["static_key", "dynamic_key"]):
+                keys.update(str(key) for column in rows.columns for key in column.unique().to_pylist())
         return keys
 
     def tables(self) -> list[Table]:
@@ -224,4 +224,4 @@ class ScoreStore:
 
 
 def _table(folder: StorePath) -> Table:
-    return Table(folder, SCORE_SCHEMA, indexed=("video_id",))
+    return Table(folder, SCORE_SCHEMA)

@@ -29,7 +29,7 @@ class SeenVideos:
     """
 
     def __init__(self, root: str | StorePath) -> None:
-        self.table = Table(open_store(root) / FOLDER, SCHEMA, indexed=("video_id",))
+        self.table = Table(open_store(root) / FOLDER, SCHEMA)
 
     def current(self) -> dict[str, str]:
         """Read video_id -> SHA-256 of the file's bytes, in hex; empty if the file could not be read.
@@ -53,5 +53,5 @@ class SeenVideos:
         self.table.append(pa.table(columns, schema=SCHEMA))
 
     def _rows(self) -> Iterator[tuple[str, str]]:
-        for rows in self.table.newest("video_id"):
+        for rows in self.table.newest():
             yield from zip(rows["video_id"].to_pylist(), rows["video_sha256"].to_pylist(), strict=True)

@@ -1,41 +1,46 @@
-"""Tables with atomic commits: Delta Lake, through delta-rs, in a folder on this machine or on object storage.
+"""Tables with atomic commits, in a folder on this machine or on object storage: Delta Lake, through delta-rs.
 
-A commit appears as a whole or not at all, in an order that all readers agree on. Appends never conflict with each
-other; a change or removal of rows conflicts with another one of the same data files, and is then tried again on the new
-state until it succeeds. Every table has two more columns than its schema:
+The log of commits, their order, checkpoints and cleaning are the library's. A commit appears as a whole or not at all.
+Appends never conflict with each other; a change of rows conflicts with another one of the same data files, and is then
+done again on the new state, until it succeeds.
 
-- `version`: the version of the table that the writer had seen, plus one. Of two rows about the same thing, the one with
-  the higher version is newer. No clock is involved, so it does not matter whether the machines' clocks agree.
-- `row_checksum`: of the row's other values, verified whenever whole rows are read. Neither Delta Lake nor the Parquet
-  files of delta-rs have checksums.
+Data files are written and read here, through pyarrow, because neither Delta Lake nor delta-rs has checksums, and a
+flipped bit can make a Parquet reader end the process. The name of each data file holds a digest of its bytes, which is
+verified before anything parses them.
+
+Every table has a column `version` in addition to its schema: the version of the table that the writer had seen, plus
+one. Of two rows about the same thing, the one with the higher version is newer. No clock is involved.
 """
 
 from __future__ import annotations
 
 import contextlib
 import functools
+import hashlib
 import json
 import os
 import random
 import re
+import secrets
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from bisect import bisect_left
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from urllib.parse import unquote
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+import pyarrow.parquet as pq
 
-from storage.errors import StoreError, damaged, refusal
-from storage.files.commit import make_folder, sync
-from storage.files.paths import StorePath
+from storage.errors import StoreError, damaged, reading, refusal
+from storage.files.commit import commit_file, make_folder, remove_files, sync
+from storage.files.paths import StorePath, in_order
 from storage.files.remote import RemotePath
 from storage.files.remote_errors import unreachable
-from storage.tables.checksums import row_checksums
 
 if TYPE_CHECKING:
     from deltalake import DeltaTable
@@ -44,13 +49,36 @@ COMPACT_EVERY = 256  # commits; each adds a small file per partition
 TARGET_BYTES = 2**24  # of a data file after compaction
 ROWS_IN_MEMORY = 2**18  # while rows are read in order
 _SAMPLE_EVERY = 256  # rows
+_PAUSE_S, _LONGEST_PAUSE_S = 0.05, 2.0  # before a commit is tried again
+_DIGEST = re.compile(r"part-[0-9a-f]{16}-([0-9a-f]{32})\.parquet")
 _ACTIONS = {"add", "remove", "commitInfo", "metaData", "protocol", "txn", "cdc", "domainMetadata"}
-_PAUSE_S = 0.05
-_LONGEST_PAUSE_S = 2.0
-_OWN: list[pa.Field[Any]] = [
-    pa.field("version", pa.int64(), nullable=False),
-    pa.field("row_checksum", pa.int64(), nullable=False),
-]
+VERSION: pa.Field[Any] = pa.field("version", pa.int64(), nullable=False)
+
+Where = Mapping[str, Collection[str]]
+"""A condition on rows: each of these columns has one of these values."""
+
+
+@dataclass(frozen=True)
+class _DataFile:
+    """A data file of a version of a table, as its log describes it.
+
+    Args:
+        path: relative to the table's folder.
+        size: in bytes.
+        rows: their number.
+        values: lowest and highest value of indexed columns, and both times the value that partitions the table.
+    """
+
+    path: str
+    size: int
+    rows: int
+    values: Mapping[str, tuple[str, str]]
+
+    def may_hold(self, where: Where) -> bool:
+        """Return whether any row may fulfil a condition."""
+        return all(
+            name not in self.values or _any_between(values, *self.values[name]) for name, values in where.items()
+        )
 
 
 class Table:
@@ -59,23 +87,27 @@ class Table:
     Args:
         folder: of the table.
         schema: of the rows; times in microseconds, as Delta Lake has them.
-        partition_by: a text column by whose values the data files are kept apart.
-        indexed: columns whose ranges the log keeps for each data file, so that queries skip files.
+        by: the text column that says what a row is about. Data files are sorted by it after compaction.
+        partition_by: a text column by whose values, hexadecimal digits, the data files are kept apart.
+        indexed: further text columns whose ranges the log keeps for each data file, so that queries skip files.
     """
 
     def __init__(
-        self, folder: StorePath, schema: pa.Schema, *, indexed: Sequence[str], partition_by: str | None = None
+        self,
+        folder: StorePath,
+        schema: pa.Schema,
+        *,
+        by: str = "video_id",
+        partition_by: str | None = None,
+        indexed: Sequence[str] = (),
     ) -> None:
-        self._folder, self._indexed = folder, indexed
-        self._schema = pa.schema([*schema, *_OWN])
-        self._partition_by = [partition_by] if partition_by is not None else []
+        self.folder = folder
+        self._schema = schema.append(VERSION)
+        self._by, self._partition = by, partition_by
+        self._indexed = (by, *indexed)
         self._delta: DeltaTable | None = None
-        self._lock = threading.Lock()
-
-    @property
-    def folder(self) -> StorePath:
-        """The table's folder."""
-        return self._folder
+        self._files: tuple[int, list[_DataFile]] = (-1, [])
+        self._lock = threading.RLock()
 
     def version(self) -> int:
         """Return the number of the latest commit; -1 if there is no table yet."""
@@ -86,109 +118,106 @@ class Table:
         """Commit rows with the columns of the schema: all or none, and on disk on return."""
         if not len(rows):
             return
-        from deltalake import write_deltalake
+        if (delta := self._latest()) is None:
+            delta = self._create()
+        versioned = rows.append_column(VERSION, pa.array(np.full(len(rows), delta.version() + 1, np.int64)))
+        actions = [self._write(part) for part in self._parts(versioned.cast(self._schema))]
+        while not self._commit(delta, actions):
+            delta = self._pause_and_look()
+        if self.version() % COMPACT_EVERY == 0:
+            self.compact()
 
-        def commit(delta: DeltaTable) -> None:
-            versions = pa.array(np.full(len(rows), delta.version() + 1, np.int64))
-            checked = rows.append_column(_OWN[0], versions)
-            checked = checked.append_column(_OWN[1], pa.array(row_checksums(checked)))
-            checked = checked.cast(self._schema)
-            write_deltalake(delta, checked, mode="append", commit_properties=_commit_properties())
-
-        make = self._latest() is None
-        delta = self._commit("write", commit, create=make)
-        if delta.version() % COMPACT_EVERY == 0:
-            with contextlib.suppress(StoreError):  # which is no fault of this append
-                self.compact()
-
-    def scan(self, where: str | None = None, columns: Sequence[str] | None = None) -> Iterator[pa.RecordBatch]:
-        """Yield the rows for which a condition in SQL holds, in no particular order, as of one version.
+    def scan(self, where: Where | None = None, columns: Sequence[str] | None = None) -> Iterator[pa.Table]:
+        """Yield the rows that fulfil a condition, in no particular order, as of one version, in parts.
 
         Args:
-            where: see `is_one_of` and `literal`; None for all rows.
-            columns: to read; whole rows are checked against their checksums.
+            where: None for all rows.
+            columns: to read.
         """
-        delta = self._latest()
-        if delta is None:
-            return
         names = list(columns) if columns is not None else self._schema.names
-        schema = pa.schema([self._schema.field(name) for name in names])
-        with self._explained("read"):
-            batches = pa.RecordBatchReader.from_stream(delta.scan(columns=names, predicate=where))
-            for batch in batches:
-                checked = batch.cast(schema)
-                checked.validate(full=True)  # Arrow reads invalid UTF-8 as text
-                if columns is None and not np.array_equal(
-                    row_checksums(checked.drop_columns("row_checksum")), checked["row_checksum"].to_numpy()
-                ):
-                    raise ValueError("its rows do not match their checksums")
-                yield checked
+        condition = {name: set(values) for name, values in (where or {}).items()}
+        files = [file for file in self._data_files() if file.may_hold(condition)]
+        for rows in in_order(functools.partial(self._read, names=[*{*names, *condition}]), files, self.folder):
+            found = rows.filter(_mask(rows, condition)) if condition else rows
+            if len(found):
+                yield found.select(names)
 
-    def newest(self, by: str, where: str | None = None) -> Iterator[pa.Table]:
-        """Yield the newest row for each value of a text column, in ascending order of that column, in parts.
+    def newest(self, where: Where | None = None) -> Iterator[pa.Table]:
+        """Yield the newest row for each value of the column `by`, in ascending order of that column, in parts.
 
         About `ROWS_IN_MEMORY` rows are in memory at a time.
         """
-        sample: list[pa.Array[Any]] = [pa.array([], pa.string())]
-        total = 0
-        for batch in self.scan(where, [by]):
-            first = -total % _SAMPLE_EVERY
-            sample.append(batch.column(0).take(pa.array(range(first, len(batch), _SAMPLE_EVERY), pa.int64())))
-            total += len(batch)
-        ascending = sorted(pa.concat_arrays(sample).to_pylist())
-        edges = ascending[:: ROWS_IN_MEMORY // _SAMPLE_EVERY][1:]
-        bounds = [None, *dict.fromkeys(edges), None]
-        left = total
-        for low, high in pairwise(bounds):
-            conditions = [] if where is None else [where]
-            conditions += [] if low is None else [f"{by} >= {literal(low)}"]
-            conditions += [] if high is None else [f"{by} < {literal(high)}"]
-            rows = pa.Table.from_batches(self.scan(" AND ".join(conditions) or None), self._schema)
-            left -= len(rows)
+        by, sample, total = self._by, [], 0
+        files = [file for file in self._data_files() if file.may_hold(where or {})]
+        for rows in in_order(functools.partial(self._read, names=[by]), files, self.folder):
+            sample += rows[by][-total % _SAMPLE_EVERY :: _SAMPLE_EVERY].to_pylist()
+            total += len(rows)
+        edges = sorted(sample)[:: ROWS_IN_MEMORY // _SAMPLE_EVERY][1:]
+        for low, high in pairwise([None, *dict.fromkeys(edges), None]):
+            tables = [self._schema.empty_table()]
+            for file in files:
+                least, most = file.values[by]
+                if (low is None or most >= low) and (high is None or least < high):
+                    tables.append(_between(self._read(file, self._schema.names), by, low, high))
+            rows = pa.concat_tables(tables)
+            if where:
+                rows = rows.filter(_mask(rows, where))
             if len(rows):
                 yield _newest(rows, by)
-        if left > 0:  # rows may have been added since, but none can have gone
-            raise damaged(self._folder, ValueError("its log hides some of its rows"))
 
-    def delete(self, where: str) -> int:
-        """Remove the rows for which a condition in SQL holds; return their number. Old versions keep them for now."""
-        count = 0
-
-        def commit(delta: DeltaTable) -> None:
-            nonlocal count
-            count = delta.delete(where, commit_properties=_commit_properties())["num_deleted_rows"] or 0
-
-        if self._latest() is not None:
-            self._commit("remove rows from", commit)
-        return count
-
-    def update(self, where: str, values: Mapping[str, str]) -> int:
-        """Change the rows for which a condition holds, in one commit; return their number.
+    def change(self, where: Where, change: Callable[[pa.Table], pa.Table]) -> int:
+        """Change or remove the rows that fulfil a condition, in one commit.
 
         Args:
-            where: condition in SQL.
-            values: column -> expression in SQL; must include `row_checksum`.
+            where: the condition.
+            change: receives some of these rows and returns as many or fewer. Called again if another change interferes.
+
+        Returns:
+            The number of rows that fulfilled the condition. Old versions keep them until `vacuum`.
         """
-        count = 0
+        while (delta := self._latest()) is not None:
+            actions: list[Any] = []
+            count = 0
+            for file in self._data_files():
+                if file.may_hold(where):
+                    rows = self._read(file, self._schema.names)
+                    mask = _mask(rows, where)
+                    chosen = rows.filter(mask)
+                    if len(chosen):
+                        count += len(chosen)
+                        left = pa.concat_tables(
+                            [rows.filter(pc.invert(mask)), change(chosen).select(rows.schema.names)]
+                        )
+                        actions += [self._removal(file), *([self._write(left)] if len(left) else [])]
+            if not actions or self._commit(delta, actions):
+                return count
+            self._discard(actions)
+            self._pause_and_look()
+        return 0
 
-        def commit(delta: DeltaTable) -> None:
-            nonlocal count
-            found = delta.update(predicate=where, updates=dict(values), commit_properties=_commit_properties())
-            count = found["num_updated_rows"]
-
-        if self._latest() is not None:
-            self._commit("change", commit)
-        return count
+    def delete(self, where: Where) -> int:
+        """Remove the rows that fulfil a condition; return their number. Old versions keep them until `vacuum`."""
+        return self.change(where, lambda rows: rows.slice(0, 0))
 
     def compact(self) -> None:
-        """Merge small data files. Readers and writers may continue meanwhile."""
-        from deltalake.exceptions import CommitFailedError
-
-        delta = self._latest()
-        if delta is None:
-            return
-        with self._explained("compact"), contextlib.suppress(CommitFailedError):  # somebody else has just done it
-            delta.optimize.compact(target_size=TARGET_BYTES)
+        """Merge small data files, each sorted by the column `by`. Readers and writers may continue meanwhile."""
+        small: dict[tuple[str, str], list[_DataFile]] = {}
+        for file in self._data_files():
+            if file.size < TARGET_BYTES / 2:
+                small.setdefault(file.values.get(self._partition or "", ("", "")), []).append(file)
+        for files in small.values():
+            while len(files) > 1:
+                some = [files.pop()]
+                while files and sum(file.size for file in some) < TARGET_BYTES:
+                    some.append(files.pop())
+                delta = self._latest()
+                if delta is None or len(some) < 2:
+                    return
+                rows = pa.concat_tables([self._read(file, self._schema.names) for file in some]).sort_by(self._by)
+                actions = [self._write(rows), *map(self._removal, some)]
+                if not self._commit(delta, actions):  # somebody else has just changed them
+                    self._discard(actions)
+                    return
 
     def vacuum(self, retention_s: float) -> int:
         """Remove data files that no version of the last `retention_s` seconds uses; return their number."""
@@ -204,19 +233,16 @@ class Table:
 
     def check(self) -> int:
         """Read everything; return the number of rows. Raises StoreError if anything is damaged or missing."""
-        delta = self._latest()
-        if delta is None:
-            return 0
-        count = sum(map(len, self.scan()))
-        with self._explained("read"):
-            promised = sum(row["num_records"] for row in pa.table(delta.get_add_actions(flatten=True)).to_pylist())
-            if promised != count:
-                raise ValueError(f"it has {count:,} rows, not {promised:,}")
-            for path in sorted((self._folder / "_delta_log").glob("*.json")):
+        files = self._data_files()
+        for file, rows in zip(files, in_order(self._read, files, self.folder), strict=True):
+            if len(rows) != file.rows:
+                raise damaged(self.folder, ValueError(f"{file.path} has {len(rows):,} rows, not {file.rows:,}"))
+        with reading(self.folder):
+            for path in sorted((self.folder / "_delta_log").glob("*.json")):
                 for line in path.read_text(encoding="utf-8").splitlines():
-                    if not json.loads(line).keys() <= _ACTIONS:  # which other readers pass over
+                    if not json.loads(line).keys() <= _ACTIONS:  # which readers pass over
                         raise ValueError(f"{path.name} has an entry of an unknown kind")
-        return count
+        return sum(file.rows for file in files)
 
     def _latest(self) -> DeltaTable | None:
         """Return the table as of the latest commit; None if there is none."""
@@ -226,120 +252,204 @@ class Table:
         with self._lock, self._explained("read"):
             try:
                 if self._delta is None:
-                    options = self._folder.delta_options() if isinstance(self._folder, RemotePath) else None
-                    self._delta = DeltaTable(str(self._folder), storage_options=options)
+                    self._delta = DeltaTable(str(self.folder), storage_options=self._options())
                 else:
                     self._delta.update_incremental()
             except TableNotFoundError:
                 return None
             return self._delta
 
-    def _create(self) -> None:
+    def _data_files(self) -> list[_DataFile]:
+        """Return the data files of the latest version."""
+        with self._lock:
+            delta = self._latest()
+            if delta is None:
+                return []
+            if self._files[0] != delta.version():
+                with self._explained("read"):
+                    rows = pa.table(delta.get_add_actions(flatten=True)).to_pylist()
+                    self._files = delta.version(), list(map(self._data_file, rows))
+            return self._files[1]
+
+    def _data_file(self, action: dict[str, Any]) -> _DataFile:
+        values = {name: (action[f"min.{name}"], action[f"max.{name}"]) for name in self._indexed}
+        if self._partition is not None:
+            own = action[f"partition.{self._partition}"]
+            if not action["path"].startswith(f"{self._partition}={own}/"):
+                raise ValueError(f"its log has {action['path']} under {own}")
+            values[self._partition] = (own, own)
+        if any(None in pair for pair in values.values()) or action["num_records"] is None:
+            raise ValueError(f"its log does not describe {action['path']}")
+        return _DataFile(action["path"], action["size_bytes"], action["num_records"], values)
+
+    def _read(self, file: _DataFile, names: Sequence[str] | None = None) -> pa.Table:
+        """Read some columns of a data file."""
+        path, schema = self.folder / file.path, self._schema
+        names = schema.names if names is None else names
+        stored = [field for field in schema if field.name != self._partition]
+        try:
+            with reading(path):
+                data = path.read_bytes()
+                name = _DIGEST.fullmatch(path.name)
+                if name is None or hashlib.sha256(data).hexdigest()[:32] != name[1]:
+                    raise ValueError("its bytes do not match the digest in its name")
+                with pq.ParquetFile(pa.BufferReader(data)) as parquet:
+                    if not parquet.schema_arrow.equals(pa.schema(stored)):
+                        raise ValueError("its columns differ from those that this program writes")
+                    rows = parquet.read([name for name in names if name != self._partition], use_threads=False)
+        except (FileNotFoundError, pa.ArrowException) as error:
+            raise damaged(path, error) from error
+        if self._partition in names:
+            own = pa.array([file.values[self._partition][0]] * len(rows), pa.string())
+            rows = rows.append_column(schema.field(self._partition), own)
+        return rows.select([name for name in schema.names if name in names])
+
+    def _parts(self, rows: pa.Table) -> list[pa.Table]:
+        if self._partition is None:
+            return [rows]
+        return [rows.filter(pc.equal(rows[self._partition], value)) for value in rows[self._partition].unique()]
+
+    def _write(self, rows: pa.Table) -> Any:
+        """Write a data file; return the action that would add it."""
+        from deltalake.transaction import AddAction
+
+        partition = {self._partition: rows[self._partition][0].as_py()} if self._partition is not None else {}
+        folder = "".join(f"{name}={value}/" for name, value in partition.items())
+        stored = rows.drop_columns(list(partition)) if partition else rows
+        sink = pa.BufferOutputStream()
+        pq.write_table(stored, sink, compression="zstd", store_schema=False)
+        data = sink.getvalue().to_pybytes()
+        digest = hashlib.sha256(data).hexdigest()[:32]
+        name = f"{folder}part-{secrets.token_hex(8)}-{digest}.parquet"
+        with commit_file(self.folder / name) as temporary:
+            temporary.write_bytes(data)
+        extremes = {column: pc.min_max(rows[column]).as_py() for column in self._indexed}
+        stats = {
+            "numRecords": len(rows),
+            "minValues": {column: found["min"] for column, found in extremes.items()},
+            "maxValues": {column: found["max"] for column, found in extremes.items()},
+            "nullCount": dict.fromkeys(extremes, 0),
+        }
+        return AddAction(name, len(data), partition, time.time_ns() // 10**6, True, json.dumps(stats))
+
+    def _removal(self, file: _DataFile) -> Any:
+        from deltalake.transaction import RemoveAction
+
+        partition = {self._partition: file.values[self._partition][0]} if self._partition is not None else {}
+        return RemoveAction(file.path, True, time.time_ns() // 10**6, file.size, dict(partition))
+
+    def _discard(self, actions: Sequence[Any]) -> None:
+        """Remove the data files that a failed commit would have added."""
+        from deltalake.transaction import AddAction
+
+        with contextlib.suppress(StoreError):
+            remove_files([self.folder / action.path for action in actions if isinstance(action, AddAction)])
+
+    def _commit(self, delta: DeltaTable, actions: Sequence[Any]) -> bool:
+        """Commit on a version of the table; return False if another commit interferes."""
+        from deltalake import CommitProperties
+        from deltalake.exceptions import CommitFailedError
+
+        with self._lock, self._explained("write"):
+            before = delta.version()
+            partition_by = [self._partition] if self._partition is not None else []
+            try:
+                delta.create_write_transaction(
+                    list(actions),
+                    "append",
+                    self._schema,
+                    partition_by,
+                    commit_properties=CommitProperties(max_commit_retries=100),
+                )
+            except CommitFailedError as error:
+                if re.search("concurrent|already exists|retries|conflict", str(error)) is None:
+                    raise
+                return False
+            delta.update_incremental()
+            if isinstance(self.folder, Path):
+                log = self.folder / "_delta_log"
+                for version in range(before + 1, delta.version() + 1):
+                    with contextlib.suppress(FileNotFoundError):
+                        sync(log / f"{version:020d}.json")
+                sync(log)
+        return True
+
+    def _pause_and_look(self) -> DeltaTable:
+        time.sleep(random.uniform(_PAUSE_S, _LONGEST_PAUSE_S) * random.random())
+        delta = self._latest()
+        if delta is None:
+            raise StoreError(f"cannot write {self.folder}: it has just been removed; run the command again")
+        return delta
+
+    def _create(self) -> DeltaTable:
         from deltalake import DeltaTable
 
-        options = self._folder.delta_options() if isinstance(self._folder, RemotePath) else None
-        if isinstance(self._folder, Path):
-            make_folder(self._folder / "_delta_log")
-        configuration = {
-            "delta.checkpointInterval": "100",
-            "delta.dataSkippingStatsColumns": ",".join(self._indexed),
-        }
+        if isinstance(self.folder, Path):
+            make_folder(self.folder / "_delta_log")
+        fault: StoreError | None = None
         try:
             with self._explained("make"):
                 DeltaTable.create(
-                    str(self._folder),
+                    str(self.folder),
                     self._schema,
                     mode="ignore",
-                    partition_by=self._partition_by,
-                    configuration=configuration,
-                    storage_options=options,
+                    partition_by=self._partition,
+                    configuration={
+                        "delta.checkpointInterval": "100",
+                        "delta.dataSkippingStatsColumns": ",".join(self._indexed),
+                    },
+                    storage_options=self._options(),
                 )
-        except StoreError:
-            if self._latest() is None:  # or else another process has created it just now
-                raise
+        except StoreError as error:
+            fault = error
+        delta = self._latest()
+        if delta is None:  # or else another process has created it just now
+            raise fault or StoreError(f"cannot make {self.folder}: it has just been removed; run the command again")
+        return delta
 
-    def _commit(self, action: str, commit: Callable[[DeltaTable], None], *, create: bool = False) -> DeltaTable:
-        """Commit on the latest version, again and again until no other commit interferes."""
-        from deltalake.exceptions import CommitFailedError
-
-        if create:
-            self._create()
-        pause_s = _PAUSE_S
-        while True:
-            delta = self._latest()
-            if delta is None:
-                raise StoreError(f"cannot {action} {self._folder}: it has just been removed; run the command again")
-            try:
-                with self._lock, self._explained(action):
-                    commit(delta)
-                    if isinstance(self._folder, Path):
-                        _sync_commit(self._folder, delta.version())
-                    return delta
-            except CommitFailedError:
-                time.sleep(random.uniform(0, pause_s))
-                pause_s = min(2 * pause_s, _LONGEST_PAUSE_S)
+    def _options(self) -> dict[str, str] | None:
+        return self.folder.delta_options() if isinstance(self.folder, RemotePath) else None
 
     @contextlib.contextmanager
     def _explained(self, action: str) -> Iterator[None]:
-        """Turn the library's errors into those of a store, except that there is no table, and conflicts."""
-        from deltalake.exceptions import CommitFailedError, TableNotFoundError
+        """Turn the library's errors into those of a store, except that there is no table."""
+        from deltalake.exceptions import TableNotFoundError
 
         try:
             yield
-        except (StoreError, GeneratorExit, KeyboardInterrupt, SystemExit):
+        except (StoreError, TableNotFoundError):
             raise
         except BaseException as error:  # a panic of Rust is no Exception
-            if isinstance(error, TableNotFoundError) or (isinstance(error, CommitFailedError) and _may_pass(error)):
-                raise
             if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
                 raise
-            raise _explanation(self._folder, action, error) from error
+            raise _explanation(self.folder, action, error) from error
 
 
-def is_one_of(column: str, values: Iterable[str]) -> str:
-    """Return the condition that a text column has one of some values, at least one."""
-    ascending = sorted(set(values))
-    inside = ",".join(map(literal, ascending))
-    # The bounds let the library skip files; it does not look for the bounds of a long list itself.
-    return f"{column} BETWEEN {literal(ascending[0])} AND {literal(ascending[-1])} AND {column} IN ({inside})"
+def _any_between(values: Collection[str], low: str, high: str) -> bool:
+    ascending = sorted(values)
+    place = bisect_left(ascending, low)
+    return place < len(ascending) and ascending[place] <= high
 
 
-def literal(text: str) -> str:
-    """Return a text as a literal of SQL."""
-    return "'" + text.replace("'", "''") + "'"
+def _mask(rows: pa.Table, where: Where) -> Any:
+    masks = [pc.is_in(rows[name], value_set=pa.array(list(values), pa.string())) for name, values in where.items()]
+    return functools.reduce(pc.and_, masks)
+
+
+def _between(rows: pa.Table, by: str, low: str | None, high: str | None) -> pa.Table:
+    if low is not None:
+        rows = rows.filter(pc.greater_equal(rows[by], low))
+    return rows if high is None else rows.filter(pc.less(rows[by], high))
 
 
 def _newest(rows: pa.Table, by: str) -> pa.Table:
     """Sort rows by a text column, and keep the newest of each value."""
-    ascending = rows.take(
-        pc.sort_indices(rows, sort_keys=[(by, "ascending"), ("version", "ascending"), ("row_checksum", "ascending")])
-    )
+    ascending = rows.sort_by([(by, "ascending"), ("version", "ascending")])
     values = ascending[by]
     if len(values) < 2:
         return ascending
     is_last = pc.not_equal(values[:-1], values[1:]).to_numpy()
     return ascending.filter(pa.array(np.append(is_last, True)))
-
-
-def _sync_commit(folder: Path, version: int) -> None:
-    """Sync the data files of a commit, then the commit itself."""
-    entry = folder / "_delta_log" / f"{version:020d}.json"
-    files = [json.loads(line).get("add") for line in entry.read_text(encoding="utf-8").splitlines()]
-    data = [folder / unquote(file["path"]) for file in files if file is not None]
-    for path in [*data, *{path.parent for path in data}, entry, entry.parent]:
-        sync(path)
-
-
-@functools.cache
-def _commit_properties() -> Any:
-    from deltalake import CommitProperties
-
-    return CommitProperties(max_commit_retries=100)
-
-
-def _may_pass(error: Exception) -> bool:
-    """Return whether a commit failed because of another one, so that it may succeed on the new state."""
-    return re.search("concurrent|already exists|retries|conflict", str(error)) is not None
 
 
 def _explanation(folder: StorePath, action: str, error: BaseException) -> StoreError:
