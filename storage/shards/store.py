@@ -11,17 +11,19 @@ shard has taken its place. `storage.maintenance.garbage` removes orphans when th
 
 from __future__ import annotations
 
+import contextlib
 import heapq
 import json
 import secrets
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import accumulate
+from pathlib import Path
 
 import numpy as np
 
 from storage.errors import NewerVersionError, StoreError, damaged, reading
-from storage.files.commit import commit_file
+from storage.files.commit import commit_file, remove_files
 from storage.files.paths import StorePath
 from storage.layout import open_store
 from storage.shards.family import Family
@@ -103,9 +105,13 @@ class FeatureStore:
                 self._format.write(temporary, header, videos)
             paths.append(path)
             rows += manifest_rows(header, path.name, self._run)
-        if self._confirm is not None:
-            self._confirm()
-        self.manifest.add(rows)
+        try:
+            if self._confirm is not None:
+                self._confirm()
+            self.manifest.add(rows)
+        except BaseException:
+            self._remove_uncommitted(paths)
+            raise
         for path, (header, _) in zip(paths, shards, strict=True):
             if not path.exists():  # this process slept for so long before the commit that the shard became garbage
                 self.manifest.remove_shards(header.family.key, [path.name])
@@ -215,6 +221,13 @@ class FeatureStore:
         elif read_family(path) != family:
             raise StoreError(f"{path} describes other features than its folder's name: move the folder away")
         self._described.add(family.key)
+
+    def _remove_uncommitted(self, paths: Sequence[StorePath]) -> None:
+        """Make room again on a disk that was full. On object storage a commit may still succeed after its answer."""
+        if isinstance(self.root, Path):
+            with contextlib.suppress(StoreError):
+                named = self.manifest.shards()
+                remove_files([path for path in paths if (path.parent.name, path.name) not in named])
 
     def _places(
         self, family: Family, video_ids: Iterable[str] | None, *, as_known: bool = False, again: bool = False

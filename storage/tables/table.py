@@ -121,9 +121,15 @@ class Table:
         if (delta := self._latest()) is None:
             delta = self._create()
         versioned = rows.append_column(VERSION, pa.array(np.full(len(rows), delta.version() + 1, np.int64)))
-        actions = [self._write(part) for part in self._parts(versioned.cast(self._schema))]
-        while not self._commit(delta, actions):
-            delta = self._pause_and_look()
+        actions: list[Any] = []
+        try:
+            for part in self._parts(versioned.cast(self._schema)):
+                actions.append(self._write(part))
+            while not self._commit(delta, actions):
+                delta = self._pause_and_look()
+        except BaseException:
+            self._remove_uncommitted(actions)
+            raise
         if self.version() % COMPACT_EVERY == 0:
             self.compact()
 
@@ -337,6 +343,13 @@ class Table:
 
         partition = {self._partition: file.values[self._partition][0]} if self._partition is not None else {}
         return RemoveAction(file.path, True, time.time_ns() // 10**6, file.size, dict(partition))
+
+    def _remove_uncommitted(self, actions: Sequence[Any]) -> None:
+        """Make room again on a disk that was full. On object storage a commit may still succeed after its answer."""
+        if isinstance(self.folder, Path):
+            with contextlib.suppress(StoreError):
+                named = {file.path for file in self._data_files()}
+                remove_files([self.folder / action.path for action in actions if action.path not in named])
 
     def _discard(self, actions: Sequence[Any]) -> None:
         """Remove the data files that a failed commit would have added."""

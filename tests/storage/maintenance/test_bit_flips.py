@@ -83,7 +83,7 @@ def test_every_flipped_bit_in_a_table_or_description_that_changes_what_a_reader_
         ),
     }[name]
     write()
-    (part,) = [part for part in parts(tmp_path) if name in str(part.path) and not part.path.suffix == ".parquet"]
+    (part,) = [part for part in parts(tmp_path) if name in str(part.path) and part.path.suffix != ".parquet"]
     truth = read()
     files = [path for path in part.path.rglob("*") if path.is_file()] if part.path.is_dir() else [part.path]
     for path in files:
