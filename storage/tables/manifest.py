@@ -6,6 +6,7 @@ video whose file changed has two rows until `traitline store compact`: readers u
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -13,10 +14,12 @@ from typing import Any, NamedTuple
 import numpy as np
 import pyarrow as pa
 
+from storage.errors import damaged
 from storage.files.paths import StorePath
-from storage.tables.table import Table
+from storage.tables.table import Table, Where
 
 FOLDER = "manifest"
+_SHARD = re.compile(r"shard-[0-9a-z-]+\.[a-z0-9]+")
 FEW = 4096  # videos that are named in a query; the rows of more are found by reading the whole family
 _FIELDS: list[pa.Field[Any]] = [
     *(pa.field(name, pa.string(), nullable=False) for name in ("family", "video_id", "video_sha256", "shard")),
@@ -71,24 +74,25 @@ class Manifest:
         found: set[tuple[str, str]] = set()
         for rows in self.table.scan(columns=["family", "shard"]):
             pairs = rows.group_by(["family", "shard"]).aggregate([])
-            found.update((row["family"], row["shard"]) for row in pairs.to_pylist())
+            found.update((row["family"], self._checked(row["shard"])) for row in pairs.to_pylist())
         return found
 
     def rows_of(self, key: str, shards: Collection[str]) -> list[tuple[int, Row]]:
         """Return the rows of some shards of a family, superseded ones too, each with its version."""
-        found = self.table.scan({"family": [key], "shard": shards})
-        return [_row(values) for rows in found for values in rows.to_pylist()]
+        return self._rows({"family": [key], "shard": shards})
 
     def rows_about(self, key: str, videos: Collection[str]) -> list[tuple[int, Row]]:
         """Return the rows of some videos of a family, superseded ones too, each with its version."""
-        found = self.table.scan({"family": [key], "video_id": videos})
-        return [_row(values) for rows in found for values in rows.to_pylist()]
+        return self._rows({"family": [key], "video_id": videos})
 
     def places(self, key: str, videos: Collection[str] | None = None) -> Places:
         """Return the newest place of each video of a family, or of some videos at least."""
         columns = ["video_id", "video_sha256", "shard", "rows", "version"]
         where = {"family": [key]} if videos is None else {"family": [key], "video_id": videos}
-        return Places.of(self.table.scan(where, columns))
+        places = Places.of(self.table.scan(where, columns))
+        for name in places.names:
+            self._checked(name)
+        return places
 
     def move(self, key: str, shards: Collection[str], to: Mapping[tuple[str, str], Row]) -> int:
         """Let rows name another shard, in one commit; nobody sees the videos twice or not at all.
@@ -120,6 +124,19 @@ class Manifest:
     def remove_family(self, key: str) -> int:
         """Remove all rows of a family; return their number."""
         return self.table.delete({"family": [key]})
+
+    def _rows(self, where: Where) -> list[tuple[int, Row]]:
+        found = (values for rows in self.table.scan(where) for values in rows.to_pylist())
+        rows = [(values["version"], Row(**{name: values[name] for name in Row._fields})) for values in found]
+        for _, row in rows:
+            self._checked(row.shard)
+        return rows
+
+    def _checked(self, shard: str) -> str:
+        """Return the name of a shard if it leads nowhere else: files with these names are read, moved and removed."""
+        if not _SHARD.fullmatch(shard):
+            raise damaged(self.table.folder, ValueError(f"it names the shard {shard!r}"))
+        return shard
 
 
 @dataclass(frozen=True, eq=False)
@@ -224,7 +241,3 @@ def hashes(texts: Collection[str]) -> np.ndarray:
 
 def _table(rows: Sequence[Row]) -> pa.Table:
     return pa.Table.from_pylist([row._asdict() for row in rows], schema=SCHEMA)
-
-
-def _row(values: Mapping[str, Any]) -> tuple[int, Row]:
-    return values["version"], Row(**{name: values[name] for name in Row._fields})

@@ -46,11 +46,11 @@ if TYPE_CHECKING:
     from deltalake import DeltaTable
 
 COMPACT_EVERY = 256  # commits; each adds a small file per partition
-TARGET_BYTES = 2**24  # of a data file after compaction
+TARGET_BYTES = 2**22  # of a data file after compaction
 ROWS_IN_MEMORY = 2**18  # while rows are read in order
 _SAMPLE_EVERY = 256  # rows
 _PAUSE_S, _LONGEST_PAUSE_S = 0.05, 2.0  # before a commit is tried again
-_DIGEST = re.compile(r"part-[0-9a-f]{16}-([0-9a-f]{32})\.parquet")
+_DIGEST = re.compile(r"part-[0-9a-f]{16}-[0-9a-f]{32}\.parquet")
 _ACTIONS = {"add", "remove", "commitInfo", "metaData", "protocol", "txn", "cdc", "domainMetadata"}
 VERSION: pa.Field[Any] = pa.field("version", pa.int64(), nullable=False)
 
@@ -279,11 +279,14 @@ class Table:
 
     def _data_file(self, action: dict[str, Any]) -> _DataFile:
         values = {name: (action[f"min.{name}"], action[f"max.{name}"]) for name in self._indexed}
+        expected = ""
         if self._partition is not None:
             own = action[f"partition.{self._partition}"]
-            if not action["path"].startswith(f"{self._partition}={own}/"):
-                raise ValueError(f"its log has {action['path']} under {own}")
             values[self._partition] = (own, own)
+            expected = f"{self._partition}={own}"
+        folder, _, name = action["path"].rpartition("/")
+        if folder != expected or _DIGEST.fullmatch(name) is None:  # a made-up log could name files elsewhere
+            raise ValueError(f"its log has an impossible path: {action['path']}")
         if any(None in pair for pair in values.values()) or action["num_records"] is None:
             raise ValueError(f"its log does not describe {action['path']}")
         return _DataFile(action["path"], action["size_bytes"], action["num_records"], values)
@@ -296,8 +299,7 @@ class Table:
         try:
             with reading(path):
                 data = path.read_bytes()
-                name = _DIGEST.fullmatch(path.name)
-                if name is None or hashlib.sha256(data).hexdigest()[:32] != name[1]:
+                if hashlib.sha256(data).hexdigest()[:32] != path.stem.rpartition("-")[2]:
                     raise ValueError("its bytes do not match the digest in its name")
                 with pq.ParquetFile(pa.BufferReader(data)) as parquet:
                     if not parquet.schema_arrow.equals(pa.schema(stored)):

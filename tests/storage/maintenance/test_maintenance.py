@@ -123,7 +123,6 @@ def test_what_the_system_does_not_let_us_read_stays_where_it_is(tmp_path, filled
     assert not (tmp_path / "quarantine").exists()
 
 
-@on_this_machine
 def test_shard_of_a_newer_version_stays_where_it_is(tmp_path, draw, static):
     store = FeatureStore(tmp_path, "hdf5")
     store.write(static, [draw("a.mp4")])
@@ -158,7 +157,6 @@ def save_model(root) -> ModelSerializer:
     return ModelSerializer(root)
 
 
-@on_this_machine
 def test_damaged_tables_and_models_are_named_and_what_can_be_made_again_is_moved_aside(tmp_path):
     log, scores = FailureLog(tmp_path), ScoreStore(tmp_path)
     log.add([Failure("a.mp4", "0" * 64, "k", "faces", "no_face", "", 1)])
