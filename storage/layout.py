@@ -24,18 +24,19 @@ SUBFOLDERS = (
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 
 
-def open_store(root: str | StorePath) -> StorePath:
+def open_store(root: str | StorePath, *, upgrading: bool = False) -> StorePath:
     """Check that a folder can be used as a store. It may be missing or empty; the first write creates what it needs.
 
     Args:
         root: a local folder, or an address on object storage such as s3://bucket/folder.
+        upgrading: accept a store of before the manifest.
 
     Returns:
         The path of the store.
 
     Raises:
         StoreError: the address is of an unknown kind; the path is a file or unreadable; the folder holds files but none
-            of a store's subfolders; or object storage cannot be reached.
+            of a store's subfolders, or is a store of before the manifest; or object storage cannot be reached.
     """
     folder = store_path(root)
     try:
@@ -48,6 +49,13 @@ def open_store(root: str | StorePath) -> StorePath:
         raise StoreError(f"cannot open the store {folder}: {error.strerror}") from error
     if names and not any(name in SUBFOLDERS for name in names):
         raise StoreError(f"{folder} is not a store: it holds other files, such as {min(names)}; choose a new folder")
+    if (
+        "features" in names
+        and "manifest" not in names
+        and not upgrading
+        and any(folder.glob("features/*/*/family.json"))
+    ):
+        raise StoreError(f"{folder} was made by an older version: run `traitline store upgrade --store {folder}` once")
     return folder
 
 
