@@ -18,6 +18,7 @@ import contextlib
 import functools
 import hashlib
 import json
+import math
 import os
 import random
 import re
@@ -74,8 +75,8 @@ class _DataFile:
     rows: int
     values: Mapping[str, tuple[str, str]]
 
-    def may_hold(self, where: Where) -> bool:
-        """Return whether any row may fulfil a condition."""
+    def may_hold(self, where: Mapping[str, Sequence[str]]) -> bool:
+        """Return whether any row may fulfil a condition, whose values ascend."""
         return all(
             name not in self.values or _any_between(values, *self.values[name]) for name, values in where.items()
         )
@@ -141,10 +142,9 @@ class Table:
             columns: to read.
         """
         names = list(columns) if columns is not None else self._schema.names
-        condition = {name: set(values) for name, values in (where or {}).items()}
-        files = [file for file in self._data_files() if file.may_hold(condition)]
-        for rows in in_order(functools.partial(self._read, names=[*{*names, *condition}]), files, self.folder):
-            found = rows.filter(_mask(rows, condition)) if condition else rows
+        files = self._data_files(where)
+        for rows in in_order(functools.partial(self._read, names={*names, *(where or {})}), files, self.folder):
+            found = rows.filter(self._mask(rows, where)) if where else rows
             if len(found):
                 yield found.select(names)
 
@@ -154,8 +154,8 @@ class Table:
         About `ROWS_IN_MEMORY` rows are in memory at a time.
         """
         by, sample, total = self._by, [], 0
-        files = [file for file in self._data_files() if file.may_hold(where or {})]
-        for rows in in_order(functools.partial(self._read, names=[by]), files, self.folder):
+        files = self._data_files(where)
+        for rows in in_order(functools.partial(self._read, names={by}), files, self.folder):
             sample += rows[by][-total % _SAMPLE_EVERY :: _SAMPLE_EVERY].to_pylist()
             total += len(rows)
         edges = sorted(sample)[:: ROWS_IN_MEMORY // _SAMPLE_EVERY][1:]
@@ -164,10 +164,10 @@ class Table:
             for file in files:
                 least, most = file.values[by]
                 if (low is None or most >= low) and (high is None or least < high):
-                    tables.append(_between(self._read(file, self._schema.names), by, low, high))
+                    tables.append(_between(self._read(file), by, low, high))
             rows = pa.concat_tables(tables)
             if where:
-                rows = rows.filter(_mask(rows, where))
+                rows = rows.filter(self._mask(rows, where))
             if len(rows):
                 yield _newest(rows, by)
 
@@ -184,17 +184,14 @@ class Table:
         while (delta := self._latest()) is not None:
             actions: list[Any] = []
             count = 0
-            for file in self._data_files():
-                if file.may_hold(where):
-                    rows = self._read(file, self._schema.names)
-                    mask = _mask(rows, where)
-                    chosen = rows.filter(mask)
-                    if len(chosen):
-                        count += len(chosen)
-                        left = pa.concat_tables(
-                            [rows.filter(pc.invert(mask)), change(chosen).select(rows.schema.names)]
-                        )
-                        actions += [self._removal(file), *([self._write(left)] if len(left) else [])]
+            for file in self._data_files(where):
+                rows = self._read(file)
+                mask = self._mask(rows, where)
+                chosen = rows.filter(mask)
+                if len(chosen):
+                    count += len(chosen)
+                    left = pa.concat_tables([rows.filter(pc.invert(mask)), change(chosen).select(rows.schema.names)])
+                    actions += [self._removal(file), *([self._write(left)] if len(left) else [])]
             if not actions or self._commit(delta, actions):
                 return count
             self._discard(actions)
@@ -219,7 +216,7 @@ class Table:
                 delta = self._latest()
                 if delta is None or len(some) < 2:
                     return
-                rows = pa.concat_tables([self._read(file, self._schema.names) for file in some]).sort_by(self._by)
+                rows = pa.concat_tables([self._read(file) for file in some]).sort_by(self._by)
                 actions = [self._write(rows), *map(self._removal, some)]
                 if not self._commit(delta, actions):  # somebody else has just changed them
                     self._discard(actions)
@@ -231,7 +228,7 @@ class Table:
         if delta is None:
             return 0
         with self._explained("clean"):
-            hours = -int(-retention_s // 3600)
+            hours = math.ceil(retention_s / 3600 - 1 / 60)  # the library takes whole hours; leave out a minute
             removed = delta.vacuum(hours, dry_run=False, enforce_retention_duration=False, full=True)
             delta.create_checkpoint()
             delta.cleanup_metadata()
@@ -265,8 +262,8 @@ class Table:
                 return None
             return self._delta
 
-    def _data_files(self) -> list[_DataFile]:
-        """Return the data files of the latest version."""
+    def _data_files(self, where: Where | None = None) -> list[_DataFile]:
+        """Return the data files of the latest version that may hold rows which fulfil a condition."""
         with self._lock:
             delta = self._latest()
             if delta is None:
@@ -275,7 +272,20 @@ class Table:
                 with self._explained("read"):
                     rows = pa.table(delta.get_add_actions(flatten=True)).to_pylist()
                     self._files = delta.version(), list(map(self._data_file, rows))
-            return self._files[1]
+            files = self._files[1]
+        if not where:
+            return files
+        ascending = {name: sorted(values) for name, values in where.items()}
+        return [file for file in files if file.may_hold(ascending)]
+
+    def _mask(self, rows: pa.Table, where: Where) -> Any:
+        """Return which rows of files that may hold some fulfil a condition."""
+        masks = [
+            pc.is_in(rows[name], value_set=pa.array(list(values), pa.string()))
+            for name, values in where.items()
+            if name != self._partition  # whole files have one value
+        ]
+        return functools.reduce(pc.and_, masks, pa.array(np.ones(len(rows), bool)))
 
     def _data_file(self, action: dict[str, Any]) -> _DataFile:
         values = {name: (action[f"min.{name}"], action[f"max.{name}"]) for name in self._indexed}
@@ -291,8 +301,8 @@ class Table:
             raise ValueError(f"its log does not describe {action['path']}")
         return _DataFile(action["path"], action["size_bytes"], action["num_records"], values)
 
-    def _read(self, file: _DataFile, names: Sequence[str] | None = None) -> pa.Table:
-        """Read some columns of a data file."""
+    def _read(self, file: _DataFile, names: Collection[str] | None = None) -> pa.Table:
+        """Read some columns of a data file, in their order in the schema."""
         path, schema = self.folder / file.path, self._schema
         names = schema.names if names is None else names
         stored = [field for field in schema if field.name != self._partition]
@@ -440,15 +450,9 @@ class Table:
             raise _explanation(self.folder, action, error) from error
 
 
-def _any_between(values: Collection[str], low: str, high: str) -> bool:
-    ascending = sorted(values)
+def _any_between(ascending: Sequence[str], low: str, high: str) -> bool:
     place = bisect_left(ascending, low)
     return place < len(ascending) and ascending[place] <= high
-
-
-def _mask(rows: pa.Table, where: Where) -> Any:
-    masks = [pc.is_in(rows[name], value_set=pa.array(list(values), pa.string())) for name, values in where.items()]
-    return functools.reduce(pc.and_, masks)
 
 
 def _between(rows: pa.Table, by: str, low: str | None, high: str | None) -> pa.Table:
