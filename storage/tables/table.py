@@ -28,7 +28,7 @@ import time
 from bisect import bisect_left
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
+from itertools import count, pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -126,8 +126,10 @@ class Table:
         try:
             for part in self._parts(versioned.cast(self._schema)):
                 actions.append(self._write(part))
-            while not self._commit(delta, actions):
-                delta = self._pause_and_look()
+            for attempt in count():
+                if self._commit(delta, actions):
+                    break
+                delta = self._pause_and_look(attempt)
         except BaseException:
             self._remove_uncommitted(actions)
             raise
@@ -181,21 +183,24 @@ class Table:
         Returns:
             The number of rows that fulfilled the condition. Old versions keep them until `vacuum`.
         """
-        while (delta := self._latest()) is not None:
+        for attempt in count():
+            delta = self._latest()
+            if delta is None:
+                break
             actions: list[Any] = []
-            count = 0
+            found = 0
             for file in self._data_files(where):
                 rows = self._read(file)
                 mask = self._mask(rows, where)
                 chosen = rows.filter(mask)
                 if len(chosen):
-                    count += len(chosen)
+                    found += len(chosen)
                     left = pa.concat_tables([rows.filter(pc.invert(mask)), change(chosen).select(rows.schema.names)])
                     actions += [self._removal(file), *([self._write(left)] if len(left) else [])]
             if not actions or self._commit(delta, actions):
-                return count
+                return found
             self._discard(actions)
-            self._pause_and_look()
+            self._pause_and_look(attempt)
         return 0
 
     def delete(self, where: Where) -> int:
@@ -399,8 +404,8 @@ class Table:
                 sync(log)
         return True
 
-    def _pause_and_look(self) -> DeltaTable:
-        time.sleep(random.uniform(_PAUSE_S, _LONGEST_PAUSE_S) * random.random())
+    def _pause_and_look(self, attempt: int) -> DeltaTable:
+        time.sleep(random.uniform(0, min(_PAUSE_S * 2**attempt, _LONGEST_PAUSE_S)))
         delta = self._latest()
         if delta is None:
             raise StoreError(f"cannot write {self.folder}: it has just been removed; run the command again")
