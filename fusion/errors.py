@@ -9,6 +9,10 @@ class TrainingError(Exception):
     """The available clips and labels do not allow training."""
 
 
+class InputError(ValueError):
+    """The inputs of a model do not fit it, or each other."""
+
+
 def one_line(error: Exception) -> str:
     """Return a library's error message in one line."""
     return " ".join(str(error).split())[:200] or type(error).__name__

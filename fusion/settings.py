@@ -11,7 +11,7 @@ LossName = Literal["mse", "mae", "ccc", "nll"]
 Kind = Literal["bilinear", "specified"]
 
 # Settings that determine where training runs, how safely, and what becomes of a model, but not what it learns.
-WITHOUT_EFFECT = ("devices", "checkpoint_s", "keep_useless")
+WITHOUT_EFFECT = ("devices", "keep_useless")
 
 
 class TrainSettings(BaseModel, frozen=True, extra="forbid"):
@@ -20,11 +20,22 @@ class TrainSettings(BaseModel, frozen=True, extra="forbid"):
     kind: Kind = Field(
         "bilinear",
         description="The model: 'bilinear' (linear in the mean tokens and in products of face and motion at the same "
-        "moment, fitted in closed form; of the settings below, only form, folds, seed and memory_mb affect it) or "
-        "'specified' (the specified cross-attention network, trained by gradient descent).",
+        "moment, fitted in closed form; of the settings below, only folds, components, ridge_components, form, seed "
+        "and memory_mb affect it) or 'specified' (the specified cross-attention network, trained by gradient descent).",
     )
     folds: int = Field(
         5, ge=2, description="Parts of the people that a bilinear model's own quality is measured on in turn (count)."
+    )
+    components: int = Field(
+        48,
+        ge=1,
+        description="Principal components of each kind of token whose products a bilinear model takes (count).",
+    )
+    ridge_components: int = Field(
+        24,
+        ge=1,
+        description="Of them, the strongest whose products each have a coefficient of their own (count); all of them "
+        "are described by one look and one movement for each trait.",
     )
     keep_useless: bool = Field(
         False,
@@ -39,6 +50,12 @@ class TrainSettings(BaseModel, frozen=True, extra="forbid"):
     epochs: int = Field(100, ge=1, description="Maximum passes over the training clips; early stopping may end sooner.")
     batch_size: int = Field(64, ge=1, description="Maximum clips per training step (count).")
     learning_rate: float = Field(1e-3, gt=0, description="Largest step size of the Adam optimiser (no unit).")
+    weight_decay: float = Field(
+        0.0,
+        ge=0,
+        description="Share of each weight, times the step size, by which a step shrinks it (AdamW; biases and norms "
+        "are left alone).",
+    )
     warmup_epochs: float = Field(
         1.0, ge=0, description="Epochs over which the step size rises linearly from 0 to learning_rate."
     )
@@ -55,6 +72,13 @@ class TrainSettings(BaseModel, frozen=True, extra="forbid"):
         "measured in multiples of the loss of the mean label, so the unit does not depend on the labels' scale.",
     )
     dropout_rate: float = Field(0.3, ge=0, lt=1, description="Share of the fused numbers dropped in training.")
+    width: int = Field(
+        128,
+        ge=2,
+        multiple_of=2,
+        description="Numbers in a fused token of a specified model, and in a key of each head; the specification has "
+        "128, and a model of another width says so (count).",
+    )
     loss: LossName = Field(
         "mse",
         description="Error to minimise: 'mse' (mean squared), 'mae' (mean absolute), 'ccc' (1 minus the concordance "
@@ -82,9 +106,6 @@ class TrainSettings(BaseModel, frozen=True, extra="forbid"):
         ge=1,
         description="Maximum memory for features (MiB). A set that fits is read once; a larger one is read again in "
         "every epoch, in shuffled order of neighbours, through a shuffle buffer of half this size.",
-    )
-    checkpoint_s: float = Field(
-        600, ge=0, description="Seconds between checkpoints within an epoch; another one follows each epoch."
     )
 
     @property

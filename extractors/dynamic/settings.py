@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from typing import Any, Final, Literal
 
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, Field, model_validator
 
 from extractors.assets import catalog
 from extractors.networks import Precision
+from extractors.networks.network_file import is_network_file
 
 ASSET = "i3d_flow_imagenet"
+I3D: Final = "i3d"
 FEATURES: Final = 1024
 REVISION = 2  # part of the cache key: raise it if this code's results change
 
@@ -17,12 +19,15 @@ REVISION = 2  # part of the cache key: raise it if this code's results change
 class DynamicSettings(BaseModel, frozen=True, extra="forbid"):
     """How windows of optical flow become dynamic tokens."""
 
-    base_model: Literal["i3d"] = Field("i3d", description="Network that describes a window of optical flow.")
-    output_dim: Literal[1024] = Field(FEATURES, description="Numbers per dynamic token.")
+    base_model: str = Field(
+        I3D, description="Network that describes a window of optical flow: i3d, or a file of your own, .onnx or .keras."
+    )
+    output: str | None = Field(None, description="Only for a file with several outputs: the one that is the vector.")
+    output_dim: int | None = Field(None, ge=1, description="Numbers per dynamic token; those of a file are in it.")
     precision: Precision = Field(
         "float32",
-        description="Precision of weights and activations: float32, or bfloat16: half the time on CPUs that have it "
-        "(AVX512_BF16, AMX), features about 2 % off (random weights).",
+        description="Precision of weights and activations of i3d: float32, or bfloat16: half the time on CPUs that "
+        "have it (AVX512_BF16, AMX), features about 2 % off (random weights).",
     )
     batch_size: int = Field(
         1,
@@ -31,7 +36,29 @@ class DynamicSettings(BaseModel, frozen=True, extra="forbid"):
         "memory runs out. It changes no result.",
     )
 
+    @model_validator(mode="before")
+    @classmethod
+    def _with_dim(cls, given: Any) -> Any:
+        """State the dimension of i3d."""
+        if isinstance(given, dict) and given.get("output_dim") is None and given.get("base_model", I3D) == I3D:
+            return {**given, "output_dim": FEATURES}
+        return given
+
+    @model_validator(mode="after")
+    def _fits(self) -> DynamicSettings:
+        if is_network_file(self.base_model):
+            if self.precision != "float32":
+                raise ValueError(f"precision {self.precision} is for i3d alone, not for {self.base_model}")
+            return self
+        if self.base_model != I3D:
+            raise ValueError(f"base_model {self.base_model!r} is neither a file, .onnx or .keras, nor i3d")
+        if self.output is not None:
+            raise ValueError("output is for networks in files; i3d is known")
+        if self.output_dim != FEATURES:
+            raise ValueError(f"i3d gives {FEATURES} numbers per token, not output_dim {self.output_dim}")
+        return self
+
     def numerics(self, weights: Literal["pretrained", "random"], seed: int) -> dict[str, Any]:
-        """All settings that change the numbers, for a cache key; JSON-able."""
+        """All settings of i3d that change the numbers, for a cache key; JSON-able."""
         origin = catalog.origin_of(weights, seed, ASSET)
         return {"network": self.base_model, "revision": REVISION, "precision": self.precision, **origin}

@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable
 from contextlib import ExitStack
 from multiprocessing.connection import Connection
+from types import ModuleType
 
 import av
 import cv2
@@ -36,8 +37,10 @@ def serve(connection_fd: int, memory_fd: int) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     faulthandler.enable()
     _start_no_threads()
-    # MediaPipe imports TensorFlow only to decorate its documentation, which takes seconds and hundreds of megabytes.
+    # MediaPipe imports TensorFlow only to decorate its documentation, which takes seconds and hundreds of megabytes,
+    # and Matplotlib, half of its start, only to draw.
     sys.modules["tensorflow"] = None  # type: ignore[assignment]
+    sys.modules |= {name: ModuleType(name) for name in ("matplotlib", "matplotlib.pyplot")}
     connection = Connection(connection_fd)
     memory = mmap.mmap(memory_fd, 0)
     try:

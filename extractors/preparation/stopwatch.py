@@ -10,7 +10,7 @@ from typing import TypeVar
 
 Item = TypeVar("Item")
 
-STAGES = ("decode", "faces", "optical flow", "ResNet-50", "I3D", "write")
+STAGES = ("decode", "faces", "optical flow", "static network", "dynamic network", "write")
 
 
 class Stopwatch:

@@ -2,31 +2,60 @@
 
 from __future__ import annotations
 
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, Final, Literal
 
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, Field, model_validator
 
 from extractors.assets import catalog
 from extractors.assets.own import find_own
 from extractors.networks import Precision
+from extractors.networks.network_file import is_network_file
+from extractors.networks.preprocessing import PREPROCESSINGS, Preprocessing
+from extractors.static.applications import APPLICATIONS
 
 ASSET = "resnet50_imagenet"
+RESNET50: Final = "resnet50"
 FEATURES: Final = 2048
 REVISION = 2  # part of the cache key: raise it if this code's results change
+WEIGHTS_ENDING = ".weights.h5"
 
 
 class StaticSettings(BaseModel, frozen=True, extra="forbid"):
     """How face crops become static tokens."""
 
-    base_model: Literal["resnet50"] = Field("resnet50", description="Network that describes a face crop.")
-    weights: str | None = Field(None, description="Fine-tuned asset, such as faces-1, in place of the usual weights.")
-    frozen_layers: int = Field(4, ge=0, le=53, description="First convolutional layers that training leaves unchanged.")
-    output_dim: Literal[2048] = Field(FEATURES, description="Numbers per static token.")
+    base_model: str = Field(
+        RESNET50,
+        description="Network that describes a face crop: resnet50; another of keras.applications in lower case, such "
+        "as resnet101, efficientnetv2s, convnexttiny; or a file of your own, .onnx or .keras.",
+    )
+    weights: str | None = Field(
+        None,
+        description="In place of the usual weights: a fine-tuned asset of resnet50, such as faces-1; or a .weights.h5 "
+        "file for another network of keras.applications.",
+    )
+    preprocessing: Preprocessing | None = Field(
+        None,
+        description="Only for a file, which needs it: what its input is made of, imagenet-torch, imagenet-caffe (BGR), "
+        "or RGB in a range, minus1-1, 0-1 or 0-255.",
+    )
+    input_side: int | None = Field(
+        None,
+        ge=16,
+        le=1024,
+        description="Only for a file: pixels of a side of its input, to which crops of 224 are scaled; by default what "
+        "the file states, or 224.",
+    )
+    output: str | None = Field(None, description="Only for a file with several outputs: the one that is the vector.")
+    frozen_layers: int = Field(
+        4, ge=0, le=53, description="First convolutional layers of resnet50 that training leaves unchanged."
+    )
+    output_dim: int | None = Field(None, ge=1, description="Numbers per static token; those of a file are in it.")
     precision: Precision = Field(
         "float32",
-        description="Precision of weights and activations: float32, or bfloat16: half the time on CPUs that have it "
-        "(AVX512_BF16, AMX), features about 1 % off (random weights).",
+        description="Precision of weights and activations of resnet50: float32, or bfloat16: half the time on CPUs "
+        "that have it (AVX512_BF16, AMX), features about 1 % off (random weights).",
     )
     batch_size: int = Field(
         16,
@@ -35,10 +64,41 @@ class StaticSettings(BaseModel, frozen=True, extra="forbid"):
         "no result.",
     )
 
+    @model_validator(mode="before")
+    @classmethod
+    def _with_dim(cls, given: Any) -> Any:
+        """State the dimension of a known network."""
+        if not isinstance(given, dict) or given.get("output_dim") is not None:
+            return given
+        known = _DIMS.get(str(given.get("base_model", RESNET50)))
+        return given if known is None else {**given, "output_dim": known}
+
+    @model_validator(mode="after")
+    def _fits(self) -> StaticSettings:
+        name, of_file = self.base_model, is_network_file(self.base_model)
+        if not of_file and name not in _DIMS:
+            near = get_close_matches(name, _DIMS, n=1)
+            hint = f", did you mean {near[0]}?" if near else f"; there are {', '.join(_DIMS)}"
+            raise ValueError(f"base_model {name!r} is neither a file, .onnx or .keras, nor a known network{hint}")
+        if of_file and self.preprocessing is None:
+            raise ValueError(f"preprocessing must say what {name} takes: {', '.join(PREPROCESSINGS)}")
+        if not of_file:
+            for setting in ("preprocessing", "input_side", "output"):
+                if getattr(self, setting) is not None:
+                    raise ValueError(f"{setting} is for networks in files; {name} is known")
+            if self.output_dim != _DIMS[name]:
+                raise ValueError(f"{name} gives {_DIMS[name]} numbers per token, not output_dim {self.output_dim}")
+        if name != RESNET50 and self.precision != "float32":
+            raise ValueError(f"precision {self.precision} is for resnet50 alone, not for {name}")
+        if name != RESNET50 and self.weights is not None and (of_file or not self.weights.endswith(WEIGHTS_ENDING)):
+            cure = "a file has its own" if of_file else f"a file that ends in {WEIGHTS_ENDING} is"
+            raise ValueError(f"weights {self.weights!r} are not for {name}: {cure}")
+        return self
+
     def numerics(
         self, weights: Literal["pretrained", "random"], seed: int, assets_folder: Path | None = None
     ) -> dict[str, Any]:
-        """All settings that change the numbers, for a cache key; JSON-able.
+        """All settings of resnet50 that change the numbers, for a cache key; JSON-able.
 
         Raises:
             extractors.assets.AssetError: the fine-tuned asset does not exist.
@@ -48,6 +108,9 @@ class StaticSettings(BaseModel, frozen=True, extra="forbid"):
         else:
             origin = catalog.origin_of(weights, seed, ASSET)
         return {"network": self.base_model, "revision": REVISION, "precision": self.precision, **origin}
+
+
+_DIMS = {RESNET50: FEATURES} | {name: known.dim for name, known in APPLICATIONS.items()}
 
 
 class FinetuneSettings(BaseModel, frozen=True, extra="forbid"):

@@ -7,14 +7,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from extractors import dynamic, static
 from extractors.assets import catalog
 from extractors.assets.files import AssetError
 from extractors.assets.own import find_own
+from extractors.dynamic.backbones import dynamic_backbone
 from extractors.faces.quality import QUALITY
 from extractors.faces.settings import FaceModels
 from extractors.faces.track import FACE_ROW
+from extractors.networks.backbone import Backbone
+from extractors.networks.network_file import is_network_file
 from extractors.optical_flow.computer import OpticalFlowComputer
+from extractors.static.backbones import static_backbone
+from extractors.static.settings import RESNET50
 from flows.config.settings import RunConfig, Weights
 from flows.session.errors import UserError
 from storage.files.paths import StorePath
@@ -24,6 +28,7 @@ from storage.shards.store import FeatureStore
 FACE_ASSET, FULL_RANGE_ASSET = "face_detector", "face_detector_full_range"
 CHECK_ASSET, RECOGNIZER_ASSET = "yunet", "face_recognizer"
 Part = Literal["faces", "static", "dynamic"]
+Kind = Literal["static", "dynamic"]
 PARTS: tuple[Part, ...] = ("faces", "static", "dynamic")
 
 
@@ -47,8 +52,8 @@ def families_of(config: RunConfig) -> Families:
     Float16 features have other keys than float32 features: with one key for both, models and scores could come from a
     mixture that nothing records. The price is that float16 features are not made from existing float32 features.
     """
-    weights = settled_weights(config.weights)
     known = catalog.known_assets()
+    networks = backbones_of(config)
     faces = {
         "video": config.video.numerics,
         "faces": config.faces.numerics,
@@ -65,22 +70,50 @@ def families_of(config: RunConfig) -> Families:
         faces=Family("faces", dim=len(FACE_ROW), settings=faces, quality=("detected", *QUALITY)),
         static=Family(
             "static",
-            dim=static.FEATURES,
-            settings={**crops, **kept, "static": config.static.numerics(weights, config.seed, config.assets)},
+            dim=networks["static"].dim,
+            settings={**crops, **kept, "static": networks["static"].numerics},
             quality=(*QUALITY, "face_score"),
         ),
         dynamic=Family(
             "dynamic",
-            dim=dynamic.FEATURES,
-            settings={
-                **crops,
-                **kept,
-                "optical_flow": motion,
-                "dynamic": config.dynamic.numerics(weights, config.seed),
-            },
+            dim=networks["dynamic"].dim,
+            settings={**crops, **kept, "optical_flow": motion, "dynamic": networks["dynamic"].numerics},
             quality=(*QUALITY, "face_score", "fields"),
         ),
     )
+
+
+def backbones_of(config: RunConfig) -> dict[Kind, Backbone]:
+    """Return the networks of a configuration whose `weights` are settled, by family, not built yet.
+
+    Raises:
+        extractors.assets.AssetError: a network in a file of one's own cannot be used.
+    """
+    weights, fields = settled_weights(config.weights), config.crops.window_fields
+    return {
+        "static": static_backbone(config.static, weights, config.seed, config.assets),
+        "dynamic": dynamic_backbone(config.dynamic, weights, fields, config.seed, config.assets),
+    }
+
+
+def networks_of(config: RunConfig) -> dict[str, dict[str, Any]]:
+    """Return what is known of the networks behind a configuration's features, by family: name, dimension, origin."""
+    networks = backbones_of(config).items()
+    return {kind: {"name": network.name, "dim": network.dim, **network.numerics} for kind, network in networks}
+
+
+def check_same_networks(networks: Mapping[Kind, Backbone], families: Families) -> None:
+    """Check that networks are those that keys from elsewhere stand for: workers may have other files of the same name.
+
+    Raises:
+        UserError: one differs.
+    """
+    kinds: tuple[tuple[Kind, Family], ...] = (("static", families.static), ("dynamic", families.dynamic))
+    for kind, family in kinds:
+        if networks[kind].numerics != family.settings[kind]:
+            raise UserError(
+                f"{networks[kind].name} is another network here than where the run began; copy it to this machine"
+            )
 
 
 def stored_families(root: str | StorePath, metadata: Mapping[str, Any]) -> Families:
@@ -116,7 +149,7 @@ def settle_weights(config: RunConfig, needs: Sequence[Part] = PARTS) -> RunConfi
     """
     settled = _without_auto(config)
     _resolve(settled, needs)
-    if settled.static.weights is not None:
+    if settled.static.weights is not None and settled.static.base_model == RESNET50:
         base = find_own(settled.static.weights, settled.assets).base
         if base != settled.weights:
             raise UserError(
@@ -147,6 +180,19 @@ def settled_weights(weights: Weights) -> Literal["pretrained", "random"]:
     if weights == "auto":
         raise ValueError("weights must be settled first: see settle_weights")
     return weights
+
+
+def check_resnet50(config: RunConfig, what: str) -> None:
+    """Check that static features come from resnet50.
+
+    Args:
+        what: needs it, for the message.
+
+    Raises:
+        UserError: they do not.
+    """
+    if config.static.base_model != RESNET50:
+        raise UserError(f"{what} is for resnet50 only, not for static.base_model {config.static.base_model}")
 
 
 def static_weights(config: RunConfig) -> str:
@@ -181,19 +227,18 @@ def face_models(config: RunConfig) -> FaceModels:
 
 
 def _resolve(config: RunConfig, needs: Sequence[Part]) -> None:
-    names: dict[Part, tuple[str, ...]] = {"faces": face_assets(config)}
-    if config.weights != "random":
-        names["dynamic"] = (dynamic.ASSET,)
-        if config.static.weights is None:
-            names["static"] = (static.ASSET,)
-    for part in needs:
-        for name in names.get(part, ()):
-            try:
-                catalog.resolve(name, folder=asset_folder(config.assets, name))
-            except AssetError as error:
-                if part == "faces":  # needed with any weights
-                    raise
-                raise AssetError(
-                    f"{error}. For a trial without them, give --weights random; or --weights auto, as in `traitline "
-                    "demo`, which falls back to random weights: such scores mean nothing"
-                ) from error
+    if "faces" in needs:
+        for name in face_assets(config):
+            catalog.resolve(name, folder=asset_folder(config.assets, name))
+    for kind, network in backbones_of(config).items():
+        if kind not in needs:
+            continue
+        try:
+            network.fetch()
+        except AssetError as error:
+            if config.weights == "random" or is_network_file(network.name):  # random weights are no way out
+                raise
+            raise AssetError(
+                f"{error}. For a trial without them, give --weights random; or --weights auto, as in `traitline "
+                "demo`, which falls back to random weights: such scores mean nothing"
+            ) from error

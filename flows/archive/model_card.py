@@ -8,7 +8,7 @@ from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from flows.archive.model_quality import doubts, figures
+from flows.archive.model_quality import doubts, figures, search_figures, search_in_words
 from flows.archive.models import ModelReference
 
 INTENDED = (
@@ -21,6 +21,7 @@ NOT_FOR = (
     "all their prejudices about age, sex, skin colour, clothing and speech",
     "faces of people who do not know about it",
 )
+SPECIFIED_WIDTH = 128
 RANDOM = "the feature networks had RANDOM weights, so its scores only show that everything works"
 
 
@@ -33,6 +34,9 @@ def limits(metadata: Mapping[str, Any]) -> list[str]:
     if unseen is None:
         found.append("Nobody knows how well it does on people whom it has not seen: that was not measured.")
     found += [f"{doubt[0].upper()}{doubt[1:]}." for doubt in doubts(unseen)]
+    own = metadata.get("settings") or {}
+    if own.get("kind") == "specified" and own.get("width", SPECIFIED_WIDTH) != SPECIFIED_WIDTH:
+        found.append(f"Not the specified network: its fused tokens have {own['width']} numbers, not {SPECIFIED_WIDTH}.")
     if metadata.get("subjects_known") is False:
         found.append(
             "Its measures are too good: the labels do not say who is in a clip, so people may be in both parts."
@@ -70,5 +74,7 @@ def write_card(
         intended=INTENDED,
         limits=limits(metadata),
         figures=figures(metadata["unseen"]) if metadata.get("unseen") else [],
+        search=search_in_words(metadata["search"]) if metadata.get("search") else "",
+        search_figures=search_figures(metadata["search"]) if metadata.get("search") else [],
     )
     path.write_text(text, encoding="utf-8")

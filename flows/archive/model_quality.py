@@ -48,3 +48,24 @@ def figures(unseen: Mapping[str, Any]) -> Sequence[Sequence[str]]:
     """Return rows of trait, 1-MAE, R2 and CCC, with the mean of the traits first."""
     names = ["mean", *(name for name in unseen["r2"] if name != "mean")]
     return [[name, *(in_words(unseen[measure][name]) for measure in MEASURES)] for name in names]
+
+
+def search_in_words(search: Mapping[str, Any]) -> str:
+    """Return what a search for settings has found, in one line."""
+    tried = f"{counted(search['trials'], 'trial')} in each of {1 + search['folds']} searches"
+    found = ", ".join(f"{name}={value:g}" for name, value in search["found"].items())
+    saved = f"{in_words(search['gain'])} of the squared error with the settings given"
+    if search["kept"] == "found":
+        return f"{tried} chose {found}; on people who had no part in it, such a choice saves {saved}"
+    return (
+        f"{tried} found nothing better than the settings given, which are kept: on people who had no part in it, the "
+        f"choice ({found}) saves {saved}"
+    )
+
+
+def search_figures(search: Mapping[str, Any]) -> Sequence[Sequence[str]]:
+    """Return rows of settings, 1-MAE, R2 and CCC: of the search, and of the settings given, on the same people."""
+    return [
+        [title, *(in_words(search["unseen"][which][measure]) for measure in MEASURES)]
+        for which, title in (("found", "chosen by the search"), ("given", "settings given"))
+    ]

@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from extractors.dynamic.settings import I3D
+from extractors.static.settings import RESNET50
 from flows.archive.families import Families
 from flows.config.settings import RunConfig
 from flows.session.errors import UserError, did_you_mean
@@ -73,14 +75,27 @@ def chosen_model(config: RunConfig) -> ModelReference:
     return model
 
 
-def check_features(model: ModelReference, metadata: Mapping[str, Any], families: Families) -> None:
-    """Raise UserError if a model, given with its metadata, was trained on other features than these."""
+def check_features(
+    model: ModelReference, metadata: Mapping[str, Any], families: Families, networks: Mapping[str, Mapping[str, Any]]
+) -> None:
+    """Raise UserError if a model, given with its metadata, was trained on other features than these.
+
+    Args:
+        networks: behind these features, from `networks_of`.
+    """
     if (metadata["static_key"], metadata["dynamic_key"]) != (families.static.key, families.dynamic.key):
         raise UserError(
-            f"{model} was trained on features static:{metadata['static_key']} dynamic:{metadata['dynamic_key']}, but "
-            f"these settings give {families.features}; use the settings that it was trained with (weights: "
-            f"{metadata['weights']})"
+            f"{model} was trained on features static:{metadata['static_key']} dynamic:{metadata['dynamic_key']} "
+            f"({_names(metadata.get('networks', {}))}), but these settings give {families.features} "
+            f"({_names(networks)}); use the settings that it was trained with (weights: {metadata['weights']})"
         )
+
+
+def _names(networks: Mapping[str, Mapping[str, Any]]) -> str:
+    """Return the names of both networks. Older models, without any, had only these two."""
+    return " and ".join(
+        str(networks.get(kind, {}).get("name", usual)) for kind, usual in (("static", RESNET50), ("dynamic", I3D))
+    )
 
 
 def _words(serializer: ModelSerializer, name: str) -> list[str]:

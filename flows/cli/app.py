@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from importlib.metadata import version
+from typing import Annotated
+
 import typer
 
 from flows.cli.command import one_line_for_mistakes
@@ -22,7 +25,6 @@ from flows.session.environment import settle_environment
 app = typer.Typer(
     name="traitline",
     no_args_is_help=True,
-    add_completion=False,
     rich_markup_mode="markdown",
     pretty_exceptions_enable=False,
     help="Apparent Big Five trait scores from an archive of face videos.\n\n"
@@ -40,6 +42,20 @@ app.add_typer(assets_app, name="assets")
 app.add_typer(failures_app, name="failures")
 app.add_typer(models_app, name="models")
 app.add_typer(visualize_app, name="visualize")
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        print(f"traitline {version('traitline')}")
+        raise typer.Exit
+
+
+@app.callback()
+def _traitline(
+    _: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and exit.")
+    ] = False,
+) -> None: ...
 
 
 # Registered here, so that the help lists them after the steps of a run.

@@ -30,6 +30,15 @@ OUT = Annotated[str | None, typer.Option(help="File to write, .csv or .parquet."
 MODEL = Annotated[str | None, typer.Option(help="The model: NAME, NAME/VERSION or NAME/ALIAS.")]
 WEIGHTS = Annotated[str | None, typer.Option(help="pretrained, random (for trials only) or auto.")]
 
+SEARCH = Annotated[
+    int | None,
+    typer.Option(
+        metavar="N",
+        help="Choose the settings of the training by N trials, measured on people who had no part in the choice; "
+        "search.only names some of them.",
+    ),
+]
+
 SETTING_OF = {
     "videos": "videos",
     "videos_root": "videos_root",
@@ -38,6 +47,7 @@ SETTING_OF = {
     "out": "out",
     "model": "model",
     "weights": "weights",
+    "search": "search.trials",
     "columns": "export.columns",
     "since": "export.since",
     "until": "export.until",

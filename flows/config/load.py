@@ -85,8 +85,9 @@ def load_config(
     for kind, values in (("parameter {}", parameters), ("--{}", flags)):
         for name, value in (values or {}).items():
             if value is not None:
-                # An option is called as the last part of its setting; the store's path is --store.
-                origins.assign(tree, name, value, kind.format(name.removesuffix(".path").rpartition(".")[2]))
+                # An option is called as the last part of its setting; the store's path is --store, trials are --search.
+                option = name.removesuffix(".path").removesuffix(".trials").rpartition(".")[2]
+                origins.assign(tree, name, value, kind.format(option))
     for name, value in (overrides or {}).items():
         origins.assign(tree, name, value, "parameter overrides")
     for assignment in assignments or ():

@@ -15,6 +15,7 @@ from extractors.static.settings import FinetuneSettings, StaticSettings
 from extractors.video.limits import Limits
 from extractors.video.settings import VideoSettings
 from fusion.settings import EvaluateSettings, TrainSettings, UncertaintySettings
+from fusion.training.space import SearchSettings
 from storage.files.paths import StorePath, store_path
 
 
@@ -178,6 +179,7 @@ class RunConfig(BaseModel, frozen=True, extra="forbid"):
     static: StaticSettings = StaticSettings()
     dynamic: DynamicSettings = DynamicSettings()
     train: TrainSettings = TrainSettings()
+    search: SearchSettings = SearchSettings()
     uncertainty: UncertaintySettings = UncertaintySettings()
     evaluate: EvaluateSettings = EvaluateSettings()
     export: ExportSettings = ExportSettings()

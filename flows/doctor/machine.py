@@ -16,16 +16,21 @@ from typing import Literal
 from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
 
-from extractors import static
+from extractors import dynamic, static
 from extractors.assets import catalog
 from extractors.assets.files import AssetError
 from extractors.devices import usable_cores
+from extractors.dynamic.settings import I3D
+from extractors.networks.network_file import is_network_file
+from extractors.static.settings import RESNET50
 from flows.archive.families import (
     CHECK_ASSET,
     FACE_ASSET,
     FULL_RANGE_ASSET,
     RECOGNIZER_ASSET,
+    Kind,
     asset_folder,
+    backbones_of,
     face_assets,
 )
 from flows.config.settings import RunConfig
@@ -119,7 +124,9 @@ def check_assets(config: RunConfig) -> Iterator[Finding]:
             wanted = asset.name in face_assets(config)
         else:
             wanted = config.weights == "pretrained"
-        if asset.name == static.ASSET and config.static.weights is not None:
+        if asset.name == static.ASSET and (config.static.base_model != RESNET50 or config.static.weights is not None):
+            wanted = False
+        if asset.name == dynamic.ASSET and config.dynamic.base_model != I3D:
             wanted = False
         try:
             folder = catalog.resolve(asset.name, folder=asset_folder(config.assets, asset.name), download=False)
@@ -133,6 +140,22 @@ def check_assets(config: RunConfig) -> Iterator[Finding]:
                 yield Finding(asset.name, "ok", "missing, and not needed with these settings")
         else:
             yield Finding(asset.name, "ok", str(folder))
+
+
+def check_networks(config: RunConfig) -> Iterator[Finding]:
+    """Check networks in files of the user's own, and name those whose weights Keras fetches."""
+    chosen: dict[Kind, str] = {"static": config.static.base_model, "dynamic": config.dynamic.base_model}
+    for kind, name in chosen.items():
+        if is_network_file(name):
+            try:
+                network = backbones_of(config.model_copy(update={"weights": "random"}))[kind]
+                network.fetch()
+            except AssetError as error:
+                yield Finding(f"{kind} network", "fault", str(error), f"correct {kind}.base_model")
+            else:
+                yield Finding(f"{kind} network", "ok", f"{name}, {counted(network.dim, 'number')} per token")
+        elif name not in (RESNET50, I3D):
+            yield Finding(f"{kind} network", "ok", f"{name}; Keras fetches its weights when they are first needed")
 
 
 def disk(subject: str, folder: Path, cure: str) -> Finding:

@@ -9,9 +9,7 @@ from dataclasses import asdict, dataclass, field
 
 import numpy as np
 
-from extractors import dynamic, static
 from extractors.devices import usable_cores
-from extractors.dynamic.extractor import DynamicFeatureExtractor
 from extractors.errors import TRANSIENT, Fault, VideoError
 from extractors.faces.quality import QUALITY, Quality
 from extractors.faces.track import FaceTrack
@@ -19,8 +17,7 @@ from extractors.optical_flow.computer import OpticalFlowComputer, loop_to, scale
 from extractors.preparation.pool import Again, Finished, PreparerPool
 from extractors.preparation.preparer import FaceCrop, Motion, Request
 from extractors.preparation.stopwatch import Stopwatch
-from extractors.static.extractor import StaticFeatureExtractor
-from flows.archive.families import Families, asset_folder, face_models, settled_weights, static_weights
+from flows.archive.families import Families, backbones_of, check_same_networks, face_models
 from flows.archive.reader import preparation_of
 from flows.archive.videos import VideoFile
 from flows.config.settings import RunConfig
@@ -173,21 +170,9 @@ class Extractor:
         self._processes = config.extract.processes or self._useful_processes()
         # First, so that the processes start while the networks are built.
         self._pool = resources.enter_context(PreparerPool(preparation, self._processes, config.extract.stall_s))
-        self._static = StaticFeatureExtractor(
-            static_weights(config),
-            frozen_layers=config.static.frozen_layers,
-            precision=config.static.precision,
-            seed=config.seed,
-            batch_size=config.static.batch_size,
-            asset_folder=asset_folder(config.assets, config.static.weights or static.ASSET),
-        )
-        self._dynamic = DynamicFeatureExtractor(
-            settled_weights(config.weights),
-            precision=config.dynamic.precision,
-            seed=config.seed,
-            batch_size=config.dynamic.batch_size,
-            asset_folder=asset_folder(config.assets, dynamic.ASSET),
-        )
+        networks = backbones_of(config)
+        check_same_networks(networks, self._families)
+        self._static, self._dynamic = networks["static"].build(), networks["dynamic"].build()
 
     def extract(
         self,
@@ -202,8 +187,9 @@ class Extractor:
             check: called with each part of a video that arrives; an exception from it stops the shard.
         """
         watch = Stopwatch()
-        static_batches = _Batcher(self._static.extract, self._config.static.batch_size, watch, "ResNet-50")
-        dynamic_batches = _Batcher(self._dynamic.extract, self._config.dynamic.batch_size, watch, "I3D")
+        sizes = self._config.static.batch_size, self._config.dynamic.batch_size
+        static_batches = _Batcher(self._static.extract, sizes[0], watch, "static network")
+        dynamic_batches = _Batcher(self._dynamic.extract, sizes[1], watch, "dynamic network")
         with watch.measure("write"):
             known = self._known_tracks(jobs)
         intakes = [_Intake(job, known.get(job.video.video_id)) for job in jobs]

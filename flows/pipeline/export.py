@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
-from flows.archive.families import Families, families_of
+from flows.archive.families import Families, families_of, networks_of
 from flows.archive.model_card import INTENDED, limits
 from flows.archive.models import ModelReference
 from flows.archive.outcomes import export_rows, how_to_list
@@ -98,6 +98,7 @@ def _about(
             "model": str(model),
             "model_metadata": metadata,
             "weights": config.weights,
+            "networks": networks_of(config),
             "features": {family.name: {"key": family.key, "settings": family.settings} for family in used},
             "scored_at": {name: time and time.isoformat() for name, time in times.items()},
             "videos": videos,

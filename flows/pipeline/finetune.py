@@ -14,7 +14,7 @@ from extractors.errors import VideoError
 from extractors.faces.track import FaceTrack
 from extractors.static.extractor import StaticFeatureExtractor
 from extractors.static.finetune import fine_tune
-from flows.archive.families import asset_folder, families_of, static_weights
+from flows.archive.families import asset_folder, check_resnet50, families_of, static_weights
 from flows.archive.labels import nothing_labelled
 from flows.archive.reader import VideoReader
 from flows.archive.videos import VideoFile
@@ -36,12 +36,13 @@ def finetune(config: RunConfig, videos: Sequence[VideoFile]) -> OwnAsset:
         config: with labels; its weights are settled.
 
     Raises:
-        UserError: no labels, no labelled video with faces, or labels of fewer than two people; or no improvement by
-            training, and nothing is kept.
+        UserError: another network than resnet50; no labels, no labelled video with faces, or labels of fewer than two
+            people; or no improvement by training, and nothing is kept.
         fusion.errors.LabelError: the labels cannot be read.
     """
     if config.labels is None:
         raise UserError("fine-tuning needs labels; give them with --labels FILE")
+    check_resnet50(config, "fine-tuning")
     labels = read_labels(config.labels)
     matched = match_labels(labels, [video.video_id for video in videos])
     faces = _Faces(config, videos)

@@ -28,6 +28,7 @@ def check_settings(settings: RunConfig, *, with_files: bool = False, with_labels
         UserError: needed videos or labels are not named, or the videos folder or list does not exist; an unknown
             column; Dask is wanted and not installed.
         fusion.errors.LabelError: the labels cannot be read.
+        fusion.errors.TrainingError: a search has nothing to choose.
         StoreError: the output cannot be written.
     """
     if with_files:
@@ -35,6 +36,8 @@ def check_settings(settings: RunConfig, *, with_files: bool = False, with_labels
     check_videos(settings)
     if with_labels or settings.labels is not None:
         labels_of(settings)
+    if settings.search.trials is not None:
+        settings.search.space(settings.train)
     if settings.out is not None:
         check_writable(settings.out)
     chosen_columns(settings.export, settings.out)

@@ -13,7 +13,7 @@ import numpy as np
 
 from flows.archive.clips import CachedClip, read_clips, ready_videos
 from flows.archive.drift import Drift, drifts_of
-from flows.archive.families import Families, families_of, stored_families
+from flows.archive.families import Families, families_of, networks_of, stored_families
 from flows.archive.models import ModelReference, check_features
 from flows.archive.outcomes import without_features
 from flows.archive.uncertainty import quality_of, stored_uncertainty
@@ -53,7 +53,7 @@ def score(config: RunConfig, videos: Archive, model: ModelReference) -> int:
     """
     families = families_of(config)
     metadata = ModelSerializer(config.store.path).metadata(model.name, model.version)
-    check_features(model, metadata, families)
+    check_features(model, metadata, families, networks_of(config))
     return _score(config, families, config.weights, videos, model)
 
 

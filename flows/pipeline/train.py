@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from importlib.metadata import version as installed_version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,9 +14,9 @@ import numpy as np
 import platformdirs
 
 from flows.archive.clips import StoredClips, ready_videos
-from flows.archive.families import Families, families_of
+from flows.archive.families import Families, families_of, networks_of
 from flows.archive.labels import digest_of, labels_of, nothing_labelled, report_unmatched
-from flows.archive.model_quality import doubts, verdict
+from flows.archive.model_quality import doubts, search_in_words, verdict
 from flows.archive.models import ModelReference
 from flows.archive.uncertainty import read_quality, uncertainty_of
 from flows.archive.videos import Archive
@@ -24,7 +25,7 @@ from flows.pipeline.announce import Pages
 from flows.pipeline.steps import step
 from flows.session import console
 from fusion.errors import TrainingError
-from fusion.evaluation.unseen import measure_unseen
+from fusion.evaluation.unseen import measure_unseen, sample_of
 from fusion.labels.matching import LabelledVideos, match_labels
 from fusion.settings import WITHOUT_EFFECT
 from fusion.uncertainty.intervals import Uncertainty, hold_out_for_calibration, least_people
@@ -52,7 +53,8 @@ def train(config: RunConfig, videos: Archive) -> ModelReference:
     rows = [row for row, video_id in enumerate(matched.video_ids) if video_id in ready]
     if not rows:
         raise nothing_labelled(config, families, videos, labels, matched)
-    recipe = _recipe(config, families, matched, rows, digests)
+    material = _material(families, matched, rows, digests)
+    recipe = _recipe(config, material)
     serializer = ModelSerializer(config.store.path)
     name = config.train_as
     for known in reversed(serializer.versions(name)):
@@ -61,27 +63,40 @@ def train(config: RunConfig, videos: Archive) -> ModelReference:
             return ModelReference(name, known)
     from fusion.training import train as training  # Keras takes seconds to import
 
+    searched = None
+    if config.search.trials is not None:
+        from flows.pipeline.search import search_settings
+
+        clips, subjects = ([known[row] for row in rows] for known in (matched.video_ids, matched.subjects))
+        searched = search_settings(config, families, clips, matched.values[rows], subjects, _digest(material))
+        console.say(f"Search: {search_in_words(searched.facts)}")
+    settings = config.train if searched is None else searched.settings
     fit, held_out = _parts(config, matched, rows)
     folder = _work_folder(config.store.path, recipe)
     checkpoint = folder / training.CHECKPOINT
     if checkpoint.exists():
         console.say(f"Train: resuming from {checkpoint}")
-    with console.stage("Train", config.train.steps, Pages().progress("Train")) as stage:
+    with console.stage("Train", settings.steps, Pages().progress("Train")) as stage:
         trained = training.train(
             StoredClips(config.store.path, families, [matched.video_ids[row] for row in fit]),
             matched.values[fit],
             [matched.subjects[row] for row in fit],
-            config.train,
+            settings,
             on_epoch=lambda report: stage.at(report.epoch, title=_title(report)),
             folder=folder,
         )
-        if config.train.kind == "bilinear":
-            stage.at(config.train.steps)
+        if settings.kind == "bilinear":
+            stage.at(settings.steps)
+    if searched is not None:
+        trained = replace(
+            trained, out_of_fold=searched.out_of_fold, metadata={**trained.metadata, "search": searched.facts}
+        )
     facts = {
         **trained.metadata,
         "recipe": recipe,
         "static_key": families.static.key,
         "dynamic_key": families.dynamic.key,
+        "networks": networks_of(config),
         "weights": config.weights,
         "labels": path.name,
         "labels_sha256": digest_of(path),
@@ -121,8 +136,8 @@ def train(config: RunConfig, videos: Archive) -> ModelReference:
 
 
 def _parts(config: RunConfig, matched: LabelledVideos, rows: list[int]) -> tuple[list[int], list[int]]:
-    """Return the rows to train on and those to hold out. A bilinear model holds out its folds itself, in turn."""
-    if config.train.kind == "bilinear":
+    """Return the rows to train on and to hold out: none if a search or a bilinear model holds out folds itself."""
+    if config.search.trials is not None or config.train.kind == "bilinear":
         return rows, []
     subjects = [matched.subjects[row] for row in rows]
     fit, held_out = hold_out_for_calibration(subjects, config.uncertainty, config.train.seed)
@@ -151,7 +166,7 @@ def _judge(
     else:
         quality, _ = read_quality(config.store.path, families, videos)
         scores, mean = own.scores, own.mean
-    unseen = measure_unseen(scores, labels, subjects, mean=mean)
+    unseen = {**measure_unseen(scores, labels, subjects, mean=mean), "sample": sample_of(scores, labels)}
     useless = unseen["better_than_mean"] is False
     return unseen, uncertainty_of(config, scores, labels, subjects, quality, centre=centre, useless=useless)
 
@@ -170,22 +185,30 @@ def _title(report: EpochReport) -> str:
     return f"Train  loss {report.loss:.4f}{validation}"
 
 
-def _recipe(
-    config: RunConfig, families: Families, matched: LabelledVideos, rows: Sequence[int], digests: Mapping[str, str]
-) -> str:
-    """Return the SHA-256 of everything that a model depends on, by which a second run finds the model."""
+def _material(
+    families: Families, matched: LabelledVideos, rows: Sequence[int], digests: Mapping[str, str]
+) -> list[Any]:
+    """Return what a model is made of, apart from settings, as JSON values."""
     clips = [
         (matched.video_ids[row], digests[matched.video_ids[row]], matched.subjects[row], matched.values[row].tolist())
         for row in rows
     ]
+    return [installed_version("traitline"), families.features, clips]
+
+
+def _recipe(config: RunConfig, material: list[Any]) -> str:
+    """Return the SHA-256 of everything that a model depends on, by which a second run finds the model."""
     made_from = [
-        installed_version("traitline"),
-        families.features,
+        material,
         config.train.model_dump(mode="json", exclude=set(WITHOUT_EFFECT)),
         config.uncertainty.model_dump(mode="json"),
-        clips,
+        config.search.model_dump(mode="json") if config.search.trials is not None else None,
     ]
-    return hashlib.sha256(json.dumps(made_from, sort_keys=True).encode()).hexdigest()
+    return _digest(made_from)
+
+
+def _digest(facts: list[Any]) -> str:
+    return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
 
 
 def _calibrated(uncertainty: Uncertainty) -> str:

@@ -13,7 +13,7 @@ import numpy as np
 from flows.archive.families import Families
 from flows.archive.models import ModelReference
 from flows.config.settings import RunConfig
-from flows.report.charts import time_line
+from flows.report.charts import Scale, time_line
 from flows.report.drawing import Drawing
 from flows.report.summary import Summary, extremes
 from flows.session.errors import UserError, did_you_mean
@@ -22,6 +22,7 @@ from fusion.traits import TRAITS
 
 if TYPE_CHECKING:
     from flows.visualize.model import SeenClip
+    from fusion.pictures.timeline import TimeLine
 
 FRAMES = 8
 FRAME_PX = 120
@@ -74,23 +75,28 @@ def attention_of(
     from flows.visualize.model import see_clips  # TensorFlow takes seconds to import
 
     seen = see_clips(config.store.path, families, model, sorted({summary.names[row] for row, _, _ in chosen}))
+    kept = [(summary.names[row], row, trait, why) for row, trait, why in chosen if summary.names[row] in seen]
+    gone = {summary.names[row] for row, _, _ in chosen} - seen.keys()
+    notes = [f"{video_id} is left out: its features are no longer in the store." for video_id in sorted(gone)]
+    if not kept:
+        return Attention([], "No clip is shown: their features are no longer in the store.")
+    lines = [_line(seen[video_id], trait) for video_id, _, trait, _ in kept]
+    if not config.report.frames and not any(line.spoken().any() for line in lines):
+        return Attention([], "The scores of this model depend on no single moment.")
+    scale = Scale.of(lines)
     pictures: dict[str, list[Frame]] = {}
-    shown, notes = [], []
-    for row, trait, why in chosen:
-        video_id = summary.names[row]
-        if video_id not in seen:
-            notes.append(f"{video_id} is left out: its features are no longer in the store.")
-            continue
+    shown = []
+    for (video_id, row, trait, why), line in zip(kept, lines, strict=True):
         if config.report.frames and video_id not in pictures:
             try:
-                pictures[video_id] = _frames(config, video_id, float(seen[video_id].end_s.max()))
+                pictures[video_id] = _frames(config, video_id, float(line.end_s.max()))
             except UserError as error:
                 pictures[video_id] = []
                 notes.append(f"No frames of {video_id}: {error}.")
-        drawing = _drawn(seen[video_id], video_id, trait)
+        drawing = time_line(f"Attention over time: {video_id}, {trait}", line, scale)
         score = float(summary.scores[row, TRAITS.index(trait)])
         shown.append(ShownClip(video_id, why, score, drawing, pictures.get(video_id, [])))
-    return Attention(shown, "" if shown else "The features of these clips are no longer in the store.", tuple(notes))
+    return Attention(shown, notes=tuple(notes))
 
 
 def _chosen(clips: Sequence[str], summary: Summary) -> list[tuple[int, str, str]]:
@@ -114,13 +120,12 @@ def _chosen(clips: Sequence[str], summary: Summary) -> list[tuple[int, str, str]
     return [(row, TRAITS[place], TRAITS[place]) for row, place in zip(rows, far.argmax(axis=1).tolist(), strict=True)]
 
 
-def _drawn(clip: SeenClip, video_id: str, trait: str) -> Drawing:
+def _line(clip: SeenClip, trait: str) -> TimeLine:
     from fusion.model.relevance import attention_relevance
     from fusion.pictures.timeline import TimeLine
 
     relevance = attention_relevance(clip.model, clip.batch, trait)[0]
-    line = TimeLine(clip.attention(), relevance, clip.start_s, clip.end_s, trait)
-    return time_line(f"Attention over time: {video_id}, {trait}", line)
+    return TimeLine(clip.attention(), relevance, clip.start_s, clip.end_s, trait)
 
 
 def _frames(config: RunConfig, video_id: str, length_s: float) -> list[Frame]:

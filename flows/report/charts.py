@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -14,8 +15,8 @@ if TYPE_CHECKING:
     from fusion.pictures.timeline import TimeLine
 
 SMALL = (236, 170)
-WIDE_PX, PAIR_PX = 680, 540
-LABELS_PX = 72  # such as "+0.00096"
+WIDE_PX, CLIP_PX = 680, 350  # a clip's chart fits the screen of a telephone
+LABELS_PX = 60  # such as "+0.00096"
 ROW_PX = 26
 CHARACTER_PX = 7.2
 
@@ -82,6 +83,18 @@ def against(title: str, description: str, points: Sequence[tuple[float, float]],
     return drawing
 
 
+def scatter(title: str, scores: Sequence[float], labels: Sequence[float], edges: tuple[float, float]) -> Drawing:
+    """Draw labels against scores, a point per clip, beside the line on which both are equal; `edges` end both axes."""
+    correlation = float(np.corrcoef(scores, labels)[0, 1]) if np.std(scores) and np.std(labels) else 0.0
+    description = f"{counted(len(scores), 'clip')}, score and label; their correlation is {correlation:.2f}."
+    drawing = Drawing(title, description, SMALL[0], 210)
+    axes = Axes(drawing, edges, edges, top=30)
+    axes.frame("score", "label", x_ticks=4, y_ticks=4)
+    drawing.line(axes.x(edges[0]), axes.y(edges[0]), axes.x(edges[1]), axes.y(edges[1]), "mark")
+    drawing.points([(axes.x(x), axes.y(y)) for x, y in zip(scores, labels, strict=True)], "points")
+    return drawing
+
+
 def intervals(
     title: str, label: str, rows: Sequence[tuple[str, Mapping[str, tuple[float, float, float]]]], marked: float | None
 ) -> Drawing:
@@ -136,47 +149,61 @@ def shares(title: str, parts: Sequence[tuple[str, int]]) -> Drawing:
     return drawing
 
 
-def time_line(title: str, line: TimeLine) -> Drawing:
+@dataclass(frozen=True, slots=True)
+class Scale:
+    """The largest attention and the largest effect of several time lines, which are all drawn on this one scale."""
+
+    attention: float
+    effect: float
+
+    @classmethod
+    def of(cls, lines: Sequence[TimeLine]) -> Scale:
+        """Return the scale of one or more time lines."""
+        from fusion.pictures.timeline import LEAST_EFFECT  # Matplotlib takes its time to import
+
+        effects = [float(np.abs(line.spoken()).max()) for line in lines]
+        return cls(max(float(line.by_moment().max()) for line in lines), max(LEAST_EFFECT, *effects))
+
+
+def time_line(title: str, line: TimeLine, scale: Scale) -> Drawing:
     """Draw the attention to each moment (upper bars) and its effect on the trait (lower bars).
 
     `fusion.pictures.timeline` draws the same for files. Its SVG is not used here because the content-security policy
     refuses its inline styles, it does not follow the theme, and its bars have no tooltips.
     """
-    from fusion.pictures.timeline import SILENCE  # Matplotlib takes its time to import
+    from fusion.pictures.timeline import SILENCE
 
     attention, spoken = line.by_moment(), line.spoken()
     most = int(attention.argmax())
     strongest = int(np.abs(spoken).argmax())
-    limit = float(abs(spoken[strongest]))
     effect = f"{line.trait.capitalize()}: {SILENCE}."
-    if limit:
+    if spoken[strongest]:
         effect = (
-            f"The strongest effect {'for' if spoken[strongest] > 0 else 'against'} {line.trait} was from "
-            f"{line.start_s[strongest]:.1f} to {line.end_s[strongest]:.1f} s."
+            f"The strongest effect {'for' if spoken[strongest] > 0 else 'against'} {line.trait}, "
+            f"{spoken[strongest]:+.2g}, was from {line.start_s[strongest]:.1f} to {line.end_s[strongest]:.1f} s."
         )
     drawing = Drawing(
         title,
         f"{counted(len(attention), 'window')} of motion. Most attention, {attention[most]:.0%}, from "
         f"{line.start_s[most]:.1f} to {line.end_s[most]:.1f} s. {effect}",
-        PAIR_PX,
-        236,
+        CLIP_PX,
+        242,
     )
-    end_s, most_attention = float(line.end_s.max()), float(attention.max())
-    upper = Axes(drawing, (0, end_s), (0, most_attention), left=LABELS_PX, top=22, bottom=236 - 100)
-    lower = Axes(drawing, (0, end_s), (-limit, limit) if limit else (-1, 1), left=LABELS_PX, top=132)
-    lower.frame("time in the video (s)", "", x_ticks=8, y_ticks=0)
+    end_s, limit = float(line.end_s.max()), scale.effect
+    upper = Axes(drawing, (0, end_s), (0, scale.attention), left=LABELS_PX, top=22, bottom=242 - 100)
+    lower = Axes(drawing, (0, end_s), (-limit, limit), left=LABELS_PX, top=138)
+    lower.frame("time in the video (s)", "", x_ticks=5, y_ticks=0)
     drawing.line(LABELS_PX, upper.y(0), upper.x(end_s), upper.y(0), "axis")
-    drawing.text(LABELS_PX - 6, upper.y(most_attention) + TEXT_PX / 2, f"{most_attention:.0%}", "end")
-    for value in (limit, 0, -limit) if limit else (0,):
+    drawing.text(LABELS_PX - 6, upper.y(scale.attention) + TEXT_PX / 2, f"{scale.attention:.0%}", "end")
+    for value in (limit, 0, -limit):
         drawing.text(LABELS_PX - 6, lower.y(value) + TEXT_PX / 3, f"{value:+.2g}" if value else "0", "end")
-    if not limit:
-        drawing.text(lower.x(end_s / 2), lower.y(0.5) + TEXT_PX / 3, SILENCE)
     drawing.text(2, 12, "attention, mean of heads", "start")
     drawing.text(2, 122, f"speaks for (+) or against (-) {line.trait}", "start")
     for start, end, weight, value in zip(line.start_s, line.end_s, attention, spoken, strict=True):
         when = f"{start:.1f} to {end:.1f} s"
         width = upper.x(end) - upper.x(start) - 2
-        drawing.rect(upper.x(start), upper.y(weight), width, upper.y(0) - upper.y(weight), "fill-n", when)
+        hint = f"{when}: {weight:.1%}"
+        drawing.rect(upper.x(start), upper.y(weight), width, upper.y(0) - upper.y(weight), "fill-n", hint)
         top, floor = sorted((lower.y(value), lower.y(0)))
         style = "fill-a" if value >= 0 else "fill-b"
         if value:
@@ -202,7 +229,9 @@ def learning_curve(history: Mapping[str, Sequence[float]], loss: str, baseline: 
     axes.frame("epoch", loss, x_ticks=min(8, max(epochs - 1, 1)), y_ticks=4)
     if baseline is not None:
         drawing.line(axes.x(1), axes.y(baseline), axes.x(axes.x_range[1]), axes.y(baseline), "mark")
-        drawing.text(axes.x(axes.x_range[1]), axes.y(baseline) - 5, "constant mean", "end")
+        x = 130 + 120 * len(kinds)
+        drawing.line(x - 12, 9, x + 12, 9, "mark")
+        drawing.text(x + 18, 9 + TEXT_PX / 3, "always the mean", "start")
     for place, (kind, values) in enumerate(kinds.items()):
         points = [(axes.x(epoch), axes.y(value)) for epoch, value in enumerate(values, start=1)]
         drawing.path(points, "line-b" if place else "line-a")

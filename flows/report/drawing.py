@@ -52,6 +52,11 @@ class Drawing:
         """Add a line through points."""
         self.marks.append(Mark("polyline", {"points": " ".join(f"{x:.1f},{y:.1f}" for x, y in points), "class": style}))
 
+    def points(self, places: Sequence[tuple[float, float]], style: str) -> None:
+        """Add many small points as one element, so that a page with thousands stays small."""
+        strokes = "".join(f"M{x:.0f} {y:.0f}h0" for x, y in places)  # round ends make a stroke of length 0 a point
+        self.marks.append(Mark("path", {"d": strokes, "class": style}))
+
     def dot(self, x: float, y: float, style: str, hint: str = "", *, square: bool = False) -> None:
         """Add a round or square point."""
         if square:

@@ -76,6 +76,7 @@ def page_contents(config: RunConfig, families: Families, videos: Archive, model:
         drifts=sections.drifts(config.store.path, model),
         history=learning_curve(history, metadata["settings"]["loss"], metadata["baseline_loss"]) if history else None,
         quality=sections.quality(metadata.get("unseen")),
+        search=sections.search(metadata.get("search")),
         extraction=extraction,
         stages=sections.stages(extraction),
         settings=dump_config(config),

@@ -15,7 +15,7 @@ from flows.archive.models import ModelReference
 from flows.evaluation.evaluate import latest_evaluation
 from flows.evaluation.tables import MEASURES, PROTOCOLS, evaluation_tables, every_figure
 from flows.extraction.jobs import ExtractReport
-from flows.report.charts import against, histogram, intervals, shares, trait_edges
+from flows.report.charts import against, histogram, intervals, scatter, shares, trait_edges
 from flows.report.drawing import Drawing
 from flows.report.summary import Summary, noteworthy
 from flows.report.tables import Column, Table, numbers, of_screen
@@ -134,7 +134,25 @@ def quality(unseen: Mapping[str, Any] | None) -> dict[str, Any] | None:
         "scoring model had not seen, with 95 % intervals over people"
     )
     table = Table("quality", caption, columns, [tuple(row) for row in model_quality.figures(unseen)])
-    return {"table": table, "gain": model_quality.gain_in_words(unseen)}
+    sample = unseen["sample"]
+    both = np.array([sample["scores"], sample["labels"]])
+    edges = min(0.0, float(both.min())), max(1.0, float(both.max()))
+    charts = [
+        scatter(trait.capitalize(), scores, labels, edges)
+        for trait, scores, labels in zip(TRAITS, sample["scores"], sample["labels"], strict=True)
+    ]
+    gain = model_quality.gain_in_words(unseen)
+    return {"table": table, "gain": gain, "scatters": charts, "shown": len(sample["scores"][0])}
+
+
+def search(found: Mapping[str, Any] | None) -> dict[str, Any] | None:
+    """Compare the settings that a search chose with those given; None if there was no search."""
+    if found is None:
+        return None
+    columns = (Column("settings"), *(Column(name, "number") for name in model_quality.MEASURES.values()))
+    caption = "Mean over traits on people who had no part in the choice of settings, with 95 % intervals over people"
+    rows = [tuple(row) for row in model_quality.search_figures(found)]
+    return {"table": Table("search", caption, columns, rows), "result": model_quality.search_in_words(found)}
 
 
 def calibration(uncertainty: Uncertainty, summary: Summary) -> dict[str, Any] | None:

@@ -11,6 +11,7 @@ import numpy as np
 
 from extractors import dynamic, static
 from extractors.dynamic.extractor import DynamicFeatureExtractor
+from extractors.dynamic.settings import I3D
 from extractors.errors import VideoError
 from extractors.faces.crops import plan_static, plan_windows
 from extractors.faces.levelling import View
@@ -21,7 +22,7 @@ from extractors.pictures.dynamic import WindowMaps
 from extractors.pictures.layers import find_layer, layer_activations
 from extractors.preparation.preparer import STILL_PICTURES, FaceCrop, Motion, Part, Request
 from extractors.static.extractor import StaticFeatureExtractor
-from flows.archive.families import asset_folder, settled_weights, static_weights
+from flows.archive.families import asset_folder, check_resnet50, settled_weights, static_weights
 from flows.archive.reader import VideoReader
 from flows.config.settings import RunConfig
 from flows.session.console import counted
@@ -97,7 +98,8 @@ def motion_of(config: RunConfig, path: Path, numbers: Sequence[int]) -> list[Mot
 
 
 def static_network(config: RunConfig) -> StaticFeatureExtractor:
-    """Build ResNet-50 with the weights of the settings, which are settled."""
+    """Build ResNet-50 with the weights of the settings, which are settled. Raises UserError for another network."""
+    check_resnet50(config, "looking into the static network")
     return StaticFeatureExtractor(
         static_weights(config),
         seed=config.seed,
@@ -106,7 +108,9 @@ def static_network(config: RunConfig) -> StaticFeatureExtractor:
 
 
 def motion_network(config: RunConfig) -> DynamicFeatureExtractor:
-    """Build I3D with the weights of the settings, which are settled."""
+    """Build I3D with the weights of the settings, which are settled. Raises UserError for another network."""
+    if config.dynamic.base_model != I3D:
+        raise UserError(f"looking into the dynamic network is for i3d only, not for {config.dynamic.base_model}")
     return DynamicFeatureExtractor(
         settled_weights(config.weights), seed=config.seed, asset_folder=asset_folder(config.assets, dynamic.ASSET)
     )

@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 
 from extractors.pictures.layers import grad_cam
 from extractors.pictures.static import FRAMES_ACROSS, placed, plot_overlays
-from flows.archive.families import Families, families_of
+from flows.archive.families import Families, families_of, networks_of
 from flows.archive.models import ModelReference, check_features, chosen_model
 from flows.archive.videos import videos_folder
 from flows.config.settings import RunConfig
@@ -82,7 +82,7 @@ def see_clip(config: RunConfig, video_id: str, *, for_attention: bool = True) ->
     name = chosen_model(config)
     families = families_of(config)
     metadata = ModelSerializer(config.store.path).metadata(name.name, name.version)
-    check_features(name, metadata, families)
+    check_features(name, metadata, families, networks_of(config))
     if for_attention and metadata["settings"].get("form") == "vector":
         raise UserError(f"{name} is in vector form: its attention has only one token to attend to; name another")
     store = FeatureStore(config.store.path)

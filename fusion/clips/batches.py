@@ -19,14 +19,6 @@ Item = TypeVar("Item")
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Batch:
-    """B clips: their numbers in the source, int [B], and the model's inputs (see `pad_batch`)."""
-
-    rows: np.ndarray
-    inputs: dict[str, np.ndarray]
-
-
-@dataclass(frozen=True, slots=True, eq=False)
 class EpochPlan:
     """The order of the groups to read and the rows of each batch; known before anything is read."""
 
@@ -68,26 +60,18 @@ def plan_epoch(
     return EpochPlan(list(groups), np.array_split(rows, -(-len(rows) // batch_size)))
 
 
-def read_batches(source: ClipSource, plan: EpochPlan, first: int = 0) -> Iterator[Batch]:
-    """Read the batches of a plan from number `first` on; a separate thread reads ahead of their use.
+def read_batches(source: ClipSource, plan: EpochPlan) -> Iterator[tuple[np.ndarray, dict[str, np.ndarray]]]:
+    """Read the batches of a plan: the numbers of B clips in the source, int [B], and the model's inputs (`pad_batch`).
 
-    Memory holds the clips in the shuffle buffer, one group, and `BATCHES_AHEAD` + 1 batches. Clips that only earlier
-    batches need are not read.
+    Memory holds the clips in the shuffle buffer, one group, and one batch.
     """
-    return ahead(_read_batches(source, plan, first))
-
-
-def _read_batches(source: ClipSource, plan: EpochPlan, first: int) -> Iterator[Batch]:
-    gone = {row for rows in plan.batches[:first] for row in rows.tolist()}
     groups = iter(plan.groups)
     held: dict[int, ClipTokens] = {}
-    for rows in plan.batches[first:]:
+    for rows in plan.batches:
         while not all(row in held for row in rows.tolist()):
             group = next(groups)
-            group = group[[row not in gone for row in group.tolist()]] if gone else group
-            if len(group):
-                held.update(zip(group.tolist(), source.read(group), strict=True))
-        yield Batch(rows, pad_batch([held.pop(row) for row in rows.tolist()]))
+            held.update(zip(group.tolist(), source.read(group), strict=True))
+        yield rows, pad_batch([held.pop(row) for row in rows.tolist()])
 
 
 def ahead(items: Iterator[Item]) -> Iterator[Item]:

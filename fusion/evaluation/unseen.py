@@ -15,6 +15,7 @@ from fusion.traits import TRAITS
 SHOWN = ("one_minus_mae", "r2", "ccc")
 # Both ends of an interval of 90 %: a model that is useless looks better than the mean in one case out of twenty.
 GAIN_LEVEL = 0.9
+MOST_SHOWN = 300  # points of a scatter
 LEAST_PEOPLE = 20  # fewer do not tell a useless model from a useful one
 
 
@@ -47,6 +48,13 @@ def measure_unseen(
     gain = _gain(scores, labels, subjects, mean)
     better = gain["low"] is not None and gain["low"] > 0
     return {**found, "gain": gain, "better_than_mean": better if better or found["people"] >= LEAST_PEOPLE else None}
+
+
+def sample_of(scores: np.ndarray, labels: np.ndarray, *, seed: int = 0) -> dict[str, list[list[float]]]:
+    """Draw at most MOST_SHOWN clips for a scatter: JSON values "scores" and "labels", each [5][clips]."""
+    rows = np.sort(np.random.default_rng(seed).permutation(len(scores))[:MOST_SHOWN])
+    parts = {"scores": scores, "labels": labels}
+    return {name: np.asarray(values, np.float64)[rows].T.round(3).tolist() for name, values in parts.items()}
 
 
 def _gain(scores: np.ndarray, labels: np.ndarray, subjects: Sequence[str], mean: np.ndarray) -> dict[str, float | None]:

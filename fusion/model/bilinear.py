@@ -8,16 +8,16 @@ import keras
 import tensorflow as tf
 from keras import ops
 
+from fusion.model.inputs import KINDS as KINDS
+from fusion.model.inputs import CheckedModel, by_name
 from fusion.model.layers import masked_mean
 from fusion.model.model import token_signature
 from fusion.settings import Form
 from fusion.traits import TRAITS
 
-KINDS = ("static", "dynamic")
-
 
 @keras.saving.register_keras_serializable(package="traitline")
-class BilinearPersonalityModel(keras.Model):
+class BilinearPersonalityModel(CheckedModel):
     """Scores that are sums of what faces show on average, what motion shows on average, and what both show together.
 
     For the last part, tokens are centred within their clip and projected on a few components. Each face token attends
@@ -77,9 +77,7 @@ class BilinearPersonalityModel(keras.Model):
 
     def token_inputs(self, inputs: Any) -> dict[str, Any]:
         """Return the inputs as a dict in which tokens are sequences."""
-        if not isinstance(inputs, dict):
-            static, dynamic = inputs
-            inputs = {"static": static, "dynamic": dynamic}
+        inputs = by_name(inputs)
         expanded = {kind: ops.expand_dims(inputs[kind], 1) for kind in KINDS if ops.ndim(inputs[kind]) == 2}
         return {**inputs, **expanded}
 

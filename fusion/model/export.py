@@ -15,9 +15,9 @@ from typing import Any
 import keras
 import tensorflow as tf
 
+from fusion.model.inputs import KINDS
 from fusion.model.kinds import PersonalityModel
 
-KINDS = ("static", "dynamic")
 OUTPUT = "traits"
 
 # The newest version that tf2onnx writes without a warning; ONNX Runtime has read it since 1.14.

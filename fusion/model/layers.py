@@ -1,7 +1,7 @@
 """The layers of the model, over vectors [B, D] (one token per clip) or sequences [B, T, D]; True marks a real token.
 
-The specified projections, attention, norms and dense layers have weights, and so has standardisation once it has
-statistics; time encoding has none.
+The specified projections, attention, norms and dense layers have weights. Standardisation has weights once its
+statistics are set. Time encoding has none.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import keras
 import numpy as np
 from keras import ops
 
+from fusion.model.inputs import NAMES, check_inputs
 from fusion.traits import TRAITS
 
 # Tokens come every second (faces) or every 2.56 s (windows of 64 fields at 25 fps), in clips of seconds to tens of
@@ -119,7 +120,7 @@ class Standardisation(keras.layers.Layer):
         return features_shape
 
     def save_own_variables(self, store: Any) -> None:
-        """Store the statistics, those of a layer without any too; Keras calls this when it saves the model."""
+        """Store the statistics, or 0 and 1 if there are none; Keras calls this when it saves the model."""
         store["mean"], store["std"] = self.mean, self.std
 
     def load_own_variables(self, store: Any) -> None:
@@ -135,7 +136,7 @@ class Standardisation(keras.layers.Layer):
 
 @keras.saving.register_keras_serializable(package="traitline")
 class CrossAttention(keras.layers.Layer):
-    """Multi-head attention from face tokens to motion tokens, with static as query, dynamic as key and value.
+    """Multi-head attention from face tokens to motion tokens: static tokens are queries, dynamic ones keys and values.
 
     Both inputs are standardised and projected to `fusion_dim`; tokens with times then get their time encoding; the
     output of the attention is added to the projected static tokens and layer-normalised.
@@ -189,6 +190,17 @@ class CrossAttention(keras.layers.Layer):
         self.attention.query_dense.kernel.assign(start)
         self.attention.key_dense.kernel.assign(start)
         self.built = True
+
+    def __call__(self, static: Any, dynamic: Any, *args: Any, **kwargs: Any) -> Any:
+        """Check the shapes, then do as `call`.
+
+        Raises:
+            fusion.errors.InputError: an input fits neither the layer nor the others.
+        """
+        others = dict(zip(("static_mask", "dynamic_mask", "static_time_s", "dynamic_time_s"), args, strict=False))
+        others |= {name: value for name, value in kwargs.items() if name in NAMES}
+        check_inputs({"static": static, "dynamic": dynamic, **others}, self.static_dim, self.dynamic_dim)
+        return super().__call__(static, dynamic, *args, **kwargs)
 
     def call(
         self,

@@ -10,12 +10,13 @@ import numpy as np
 import tensorflow as tf
 from keras import ops
 
+from fusion.model.inputs import CheckedModel, by_name
 from fusion.model.layers import CrossAttention, FeatureFusionModule, PersonalityPredictionHead, masked_mean
 from fusion.settings import Form
 
 
 @keras.saving.register_keras_serializable(package="traitline")
-class CompletePersonalityModel(keras.Model):
+class CompletePersonalityModel(CheckedModel):
     """Cross-attention of faces over motion, fusion, and five linear outputs in trait order.
 
     With static_dim=512 and dynamic_dim=256 it has 371,717 parameters, 371,461 of them trainable (the other 256 are
@@ -97,9 +98,7 @@ class CompletePersonalityModel(keras.Model):
 
     def token_inputs(self, inputs: Any) -> dict[str, Any]:
         """Return the arguments of `cross_attention` for these inputs, as a dict; pooled in vector form."""
-        if not isinstance(inputs, dict):
-            static, dynamic = inputs
-            inputs = {"static": static, "dynamic": dynamic}
+        inputs = by_name(inputs)
         if self.form == "sequence":
             return dict(inputs)
         return {
@@ -153,6 +152,13 @@ class CompletePersonalityModel(keras.Model):
         statistics = (*layer.static_standardisation.weights, *layer.dynamic_standardisation.weights)
         every: int = super().count_params()
         return every - sum(int(math.prod(weight.shape)) for weight in statistics)
+
+    def summary(self, *args: Any, **kwargs: Any) -> None:
+        """Print the layers as Keras does, with their output shapes for any number of clips and tokens."""
+        if not self.head._inbound_nodes:  # Keras takes the shapes from a call with symbolic tensors
+            axes = (None, None) if self.form == "sequence" else (None,)
+            self.call((keras.KerasTensor((*axes, self.static_dim)), keras.KerasTensor((*axes, self.dynamic_dim))))
+        super().summary(*args, **kwargs)
 
     def _forget_functions(self) -> None:
         # functions that were traced without statistics do not know them

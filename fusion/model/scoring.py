@@ -36,7 +36,8 @@ def predict(model: PersonalityModel, clips: Iterable[ClipTokens], batch_size: in
         of the labels, not clipped to [0, 1].
 
     Raises:
-        ValueError: batch_size is not positive, or the length of the tokens differs from the model's.
+        ValueError: batch_size is not positive.
+        InputError: the length of the tokens differs from the model's.
     """
     if batch_size < 1:
         raise ValueError(f"batch_size must be at least 1, got {batch_size}")

@@ -20,12 +20,13 @@ import tensorflow as tf
 from keras import ops
 
 from fusion.clips.tokens import ClipTokens
+from fusion.errors import InputError
 from fusion.model.bilinear import BilinearPersonalityModel
+from fusion.model.inputs import KINDS
 from fusion.model.kinds import PersonalityModel
 from fusion.model.layers import CrossAttention, Standardisation, masked_mean, time_encoding
 from fusion.model.model import CompletePersonalityModel
 
-KINDS = ("static", "dynamic")
 ALIGNMENT_BYTES = 64  # TensorFlow shares memory that begins at a multiple of this, and copies any other
 _MASKED_LOGIT = -1e9  # a logit that the softmax turns into 0
 
@@ -43,7 +44,8 @@ def lay_out(clips: Sequence[ClipTokens], model: PersonalityModel) -> dict[str, t
         [B, Ts].
 
     Raises:
-        ValueError: there is no clip, or the length of the tokens differs from the model's.
+        ValueError: there is no clip.
+        InputError: the length of the tokens differs from the model's.
     """
     if not len(clips):
         raise ValueError("a batch needs at least one clip")
@@ -57,7 +59,7 @@ def lay_out(clips: Sequence[ClipTokens], model: PersonalityModel) -> dict[str, t
         flat = _aligned((ends[-1], dim))
         for clip, rows, end in zip(clips, vectors, ends.tolist(), strict=True):
             if rows.shape[1] != dim:
-                raise ValueError(f"{clip.video_id}: {kind} tokens have {rows.shape[1]} numbers, the model's {dim}")
+                raise InputError(f"{clip.video_id}: {kind} tokens must have {dim} numbers, got {rows.shape[1]}")
             np.subtract(rows, centre, out=flat[end - len(rows) : end])
         place = np.arange(lengths.max())
         mask = place < lengths[:, None]

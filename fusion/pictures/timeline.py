@@ -19,6 +19,7 @@ BARS_IN, MOVING_IN = 1.25, 5.0
 ROUNDING = 1e-6  # of a score; smaller values carry no information
 FOR, AGAINST = "C0", "C1"
 LINES = ("-", "--", "-.", ":")
+LEAST_EFFECT = 0.01  # of a score; axes of effects go at least so far, so that what is negligible looks negligible
 SILENCE = "no moment speaks for it or against it"
 
 
@@ -160,9 +161,9 @@ def _draw_bars(figure: Figure, places: Sequence[SubplotSpec], line: TimeLine) ->
         for bar, value in zip(bars, spoken, strict=True):
             bar.set_hatch("" if value >= 0 else "///")
         speech.axhline(0, color="black", linewidth=0.8)
+        reach = 1.1 * max(LEAST_EFFECT, float(np.abs(spoken).max()))
+        speech.set_ylim(-reach, reach)
         if not spoken.any():
-            speech.set_ylim(-1, 1)
-            speech.set_yticks([0])
             speech.text(0.5, 0.75, SILENCE, ha="center", va="center", transform=speech.transAxes)
         speech.set_ylabel(f"for (+) or against (-)\n{line.trait}")
         speech.ticklabel_format(axis="y", scilimits=(-2, 2))

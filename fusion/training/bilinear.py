@@ -22,8 +22,6 @@ from fusion.settings import TrainSettings
 from fusion.training.stacking import Part, Stack, low_rank_path, ridge_path, stack
 from fusion.traits import TRAITS
 
-COMPONENTS = 48
-RIDGE_COMPONENTS = 24  # of each kind: ridge regression on 48 * 48 products takes minutes
 # Their tokens estimate the scatter: thousands of tokens for 48 components.
 SURVEYED_CLIPS = 1500
 CLIPS_AT_A_TIME = 64
@@ -57,7 +55,7 @@ def fit_bilinear(
         labels: float32 [N, 5].
         people: int [N], the person in each.
         folds: int [N], the fold of each.
-        settings: `form`, `memory_mb` and `seed` count.
+        settings: `components`, `ridge_components`, `form`, `memory_mb` and `seed` count.
     """
     kept = KeptClips(settings.memory_mb * 2**20)
     rows = np.concatenate(source.groups()).tolist()
@@ -78,7 +76,7 @@ def fit_bilinear(
         Part("face means", means["static"], ridge_path),
         Part("motion means", means["dynamic"], ridge_path),
     ]
-    few = (min(sides[0], RIDGE_COMPONENTS), min(sides[1], RIDGE_COMPONENTS))
+    few = (min(sides[0], settings.ridge_components), min(sides[1], settings.ridge_components))
     if settings.form == "sequence":
         for kind in KINDS:
             getattr(model, f"{kind}_projection").kernel.assign(survey.components[kind])
@@ -125,14 +123,14 @@ def _survey(clips: Iterable[tuple[int, ClipTokens]], count: int, settings: Train
                 scatter[kind] += rows.T @ rows
                 tokens[kind] += len(rows)
         gaps_s += [np.diff(clip.dynamic_time_s) for _, clip in some]
-    components = {kind: _components(scatter[kind] / tokens[kind]) for kind in KINDS}
+    components = {kind: _components(scatter[kind] / tokens[kind], settings.components) for kind in KINDS}
     gaps = np.concatenate(gaps_s)
     gap_s = float(np.median(gaps)) if len(gaps) else 0.0
     # a quarter of the distance of two motion tokens: a face between them draws on both, one at its own on that alone
     return _Survey(means, components, gap_s / 4 if gap_s > 0 else 1.0)
 
 
-def _components(covariance: np.ndarray) -> np.ndarray:
+def _components(covariance: np.ndarray, count: int) -> np.ndarray:
     """Return the principal components [D, K] of a covariance, each divided by the square root of its deviation.
 
     A component with a quarter of another's variance then counts half as much: with a variance of 1 for all, those that
@@ -141,7 +139,7 @@ def _components(covariance: np.ndarray) -> np.ndarray:
     from scipy.linalg import eigh
 
     dim = len(covariance)
-    first = max(dim - COMPONENTS, 0)
+    first = max(dim - count, 0)
     values, vectors = eigh(covariance, subset_by_index=(first, dim - 1))
     values, vectors = values[::-1], vectors[:, ::-1]
     # a component without variance, as of clips of one token each, is 0

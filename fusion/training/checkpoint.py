@@ -1,4 +1,9 @@
-"""The state of a training in one file, from which training resumes as if it had never stopped."""
+"""The state of a training after each epoch, from which it resumes as if it had never stopped.
+
+Keras' `BackupAndRestore` cannot do this. It saves neither the seeds of dropout nor the state of `EarlyStopping` and
+`ReduceLROnPlateau`, and because it writes two files, a kill between them pairs the weights of one epoch with the number
+of another.
+"""
 
 from __future__ import annotations
 
@@ -9,13 +14,18 @@ import struct
 import tokenize
 import zipfile
 import zlib
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import keras
 import numpy as np
+from keras import ops
 
 from fusion.errors import TrainingError
+
+CHECKPOINT = "checkpoint.npz"
 
 # Errors that NumPy and zipfile raise for damaged or forged bytes.
 _MALFORMED = (
@@ -26,26 +36,84 @@ _MALFORMED = (
 
 @dataclass(slots=True)
 class Progress:
-    """The progress of a training.
+    """A training after one of its epochs.
 
     Attributes:
-        history: "loss" and, with validation, "validation_loss", one number per completed epoch.
-        batches_done: in the current epoch.
-        loss_sum: over the clips in those batches.
+        history: Keras' logs: measure -> one number per epoch.
+        finished: whether no epoch follows.
         state: arrays of everything that steps change.
-        best: weights of the best epoch so far; empty before the first.
+        best: weights of the best epoch; empty without validation.
     """
 
-    history: dict[str, list[float]]
-    batches_done: int = 0
-    loss_sum: float = 0.0
+    history: dict[str, list[float]] = field(default_factory=dict)
+    finished: bool = False
     state: list[np.ndarray] = field(default_factory=list)
     best: list[np.ndarray] = field(default_factory=list)
 
     @property
-    def epochs_done(self) -> int:
-        """Number of completed epochs."""
-        return len(self.history["loss"])
+    def epochs(self) -> list[dict[str, float]]:
+        """Keras' logs of each epoch."""
+        return [dict(zip(self.history, values, strict=True)) for values in zip(*self.history.values(), strict=True)]
+
+
+class Checkpoint(keras.callbacks.Callback):
+    """Saves a training at the end of each epoch, and restores it at its beginning.
+
+    It must follow the other callbacks. The state of those in `replay` is a function of the logs of past epochs, which
+    they receive again when a training resumes.
+
+    Args:
+        path: the file; None saves nothing.
+        identity: of the training: a digest of everything that must be unchanged to resume.
+        variables: everything that steps change.
+        stopping: has the best weights; None without validation.
+        replay: callbacks to bring up to date when a training resumes.
+
+    Raises:
+        TrainingError: the file belongs to another training, or is damaged.
+    """
+
+    def __init__(
+        self,
+        path: Path | None,
+        identity: str,
+        variables: Sequence[keras.Variable],
+        stopping: keras.callbacks.EarlyStopping | None,
+        replay: Sequence[keras.callbacks.Callback],
+    ) -> None:
+        super().__init__()
+        self._path = path
+        self._identity = identity
+        self._variables = variables
+        self._stopping = stopping
+        self._replay = replay
+        self.progress = (None if path is None else read_checkpoint(path, identity)) or Progress()
+
+    def on_train_begin(self, logs: dict[str, float] | None = None) -> None:
+        """Restore the training, if there is a checkpoint."""
+        if not self.progress.history:
+            return
+        for epoch, measures in enumerate(self.progress.epochs):
+            for callback in self._replay:
+                callback.on_epoch_end(epoch, dict(measures))
+        try:
+            for variable, value in zip(self._variables, self.progress.state, strict=True):
+                variable.assign(value)
+        except (ValueError, TypeError) as error:
+            raise TrainingError(f"{self._path} does not fit this training: delete it to start over") from error
+        if self._stopping is not None:
+            self._stopping.best_weights = self.progress.best
+
+    def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
+        """Append the logs to the history and save the training."""
+        progress = self.progress
+        for name, value in (logs or {}).items():
+            progress.history.setdefault(name, []).append(float(value))
+        if self._path is not None:
+            progress.finished = self.model.stop_training or epoch + 1 == self.params["epochs"]
+            progress.state = [ops.convert_to_numpy(variable) for variable in self._variables]
+            progress.best = [] if self._stopping is None else self._stopping.best_weights
+            write_checkpoint(self._path, self._identity, progress)
 
 
 def write_checkpoint(path: Path, identity: str, progress: Progress) -> None:
@@ -53,18 +121,13 @@ def write_checkpoint(path: Path, identity: str, progress: Progress) -> None:
 
     Args:
         path: the file; its folder is created if missing.
-        identity: of the training: a digest of everything that must be unchanged to resume.
+        identity: of the training, see `Checkpoint`.
         progress: to store.
 
     Raises:
         TrainingError: the operating system refused.
     """
-    facts = {
-        "identity": identity,
-        "history": progress.history,
-        "batches_done": progress.batches_done,
-        "loss_sum": progress.loss_sum,
-    }
+    facts = {"identity": identity, "history": progress.history, "finished": progress.finished}
     content = io.BytesIO()
     # NumPy's stubs expect the bool `allow_pickle` among the keyword arguments, all of which are arrays here.
     np.savez(
@@ -101,6 +164,8 @@ def read_checkpoint(path: Path, identity: str) -> Progress | None:
         state = [arrays[f"state{index}"] for index in range(state_count)]
         best = [arrays[f"best{index}"] for index in range(len(arrays) - state_count)]
         progress = Progress(**facts, state=state, best=best)
+        if not all(np.isfinite(list(measures.values())).all() for measures in progress.epochs):
+            raise ValueError("a loss is not finite")
     except FileNotFoundError:
         return None
     except _MALFORMED as error:

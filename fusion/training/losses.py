@@ -1,14 +1,57 @@
-"""Losses to minimise, each a mean over clips and traits, in the unit of the labels (mae), its square (mse) or none."""
+"""Losses to minimise: means over clips and traits, in the unit of the labels (mae), its square (mse) or no unit."""
 
 from __future__ import annotations
 
 import math
 from typing import Any
 
+import keras
 import numpy as np
+import tensorflow as tf
 from keras import ops
 
 from fusion.settings import LossName
+
+# The variance of "nll" is the running mean of the squared residuals, the optimum for the current scores. As a weight
+# that Adam moves by 0.001 per step it would take thousands of steps to follow.
+VARIANCE_MOMENTUM = 0.98
+SMALLEST_VARIANCE = 1e-12
+
+
+class BatchLoss(keras.losses.Loss):
+    """The loss of a whole batch, for `compile`.
+
+    Keras expects a loss per clip and averages those of each device's part of the batch. But "ccc" is undefined for a
+    single clip, and "nll" has a state. Here every device computes the loss of the whole batch and returns its share, so
+    that the gradients of all devices add up to the gradient of that loss.
+
+    Attributes:
+        log_variance: variable float32 [5], of the Gaussian of "nll". Each call moves it towards the squared residuals;
+            initially it is that of the labels, because the model starts by predicting their mean.
+    """
+
+    def __init__(self, name: LossName, labels: np.ndarray) -> None:
+        """Create the loss for a training on these labels, float32 [N, 5]."""
+        super().__init__(name=name)
+        self._loss = name
+        self.log_variance = keras.Variable(
+            np.log(np.maximum(labels.var(axis=0), SMALLEST_VARIANCE)),
+            trainable=False,
+            aggregation="only_first_replica",
+            name="log_variance",
+        )
+
+    def call(self, y_true: Any, y_pred: Any) -> Any:
+        """Compute a scalar from labels and scores, each [B, 5]."""
+        replica = tf.distribute.get_replica_context()
+        if replica.num_replicas_in_sync > 1:
+            y_true, y_pred = replica.all_gather(y_true, axis=0), replica.all_gather(y_pred, axis=0)
+        loss = loss_of(self._loss, y_pred, y_true, self.log_variance.value)
+        if self._loss == "nll":
+            squares = ops.maximum(ops.mean(ops.square(y_pred - y_true), axis=0), SMALLEST_VARIANCE)
+            variance = ops.exp(self.log_variance.value)
+            self.log_variance.assign(ops.log(variance + (1 - VARIANCE_MOMENTUM) * (squares - variance)))
+        return loss / replica.num_replicas_in_sync
 
 
 def loss_of(name: LossName, scores: Any, labels: Any, log_variance: Any | None = None) -> Any:
@@ -46,7 +89,7 @@ def loss_of(name: LossName, scores: Any, labels: Any, log_variance: Any | None =
 
 
 def loss_of_the_mean(name: LossName, labels: np.ndarray) -> float:
-    """Return the loss of always predicting the labels' mean, where training starts. 1 for "nll", which can be 0.
+    """Return the loss of always predicting the labels' mean, at which training starts. 1 for "nll", which can be 0.
 
     Never 0, even if the labels are all equal.
     """

@@ -22,9 +22,9 @@ from fusion.model.kinds import PersonalityModel
 from fusion.model.model import CompletePersonalityModel
 from fusion.settings import WITHOUT_EFFECT, TrainSettings
 from fusion.training.bilinear import fit_bilinear
-from fusion.training.loop import CHECKPOINT, EpochReport, LabelledSource, TrainingLoop, sd_ratio
+from fusion.training.checkpoint import CHECKPOINT
+from fusion.training.fit import EpochReport, LabelledSource, fit, sd_ratio
 from fusion.training.losses import loss_of
-from fusion.training.step import Stepper
 from fusion.traits import TRAITS
 
 __all__ = ["CHECKPOINT", "EpochReport", "TrainSettings", "Trained", "train"]
@@ -100,8 +100,8 @@ def train(
         subjects: the person in each clip; no person is in both training and validation.
         settings: how to train.
         on_epoch: called after each epoch.
-        folder: on this machine, for `checkpoint.npz` and TensorBoard's logs; None keeps neither. A training that finds
-            its own checkpoint there resumes from it.
+        folder: on this machine, for `checkpoint.npz`, `history.csv` and TensorBoard's logs; None writes no files. A
+            training that finds its own checkpoint there resumes from it.
 
     Returns:
         The model, which computes in float32, its history, and metadata. Of both kinds: "traits", "static_dim",
@@ -136,28 +136,26 @@ def train(
     train_rows, validation_rows = split_by_subject(subjects, settings.validation_fraction, settings.seed)
     survey = _survey(RowsOf(source, train_rows), RowsOf(source, validation_rows), settings)
     keras.utils.set_random_seed(settings.seed)
-    stepper = Stepper(lambda: _start(survey, labels[train_rows], settings), settings, labels[train_rows])
     training = LabelledSource(survey.train, labels)
     validation = LabelledSource(survey.validation, labels) if len(validation_rows) else None
-    history = TrainingLoop(
-        stepper,
+    fitted = fit(
+        lambda: _start(survey, labels[train_rows], settings),
         settings,
         training,
         validation,
         buffer_clips=survey.buffer_clips,
         folder=folder,
         identity=_identity(labels, subjects, settings),
-    ).run(on_epoch)
-
-    model = _kept(stepper.model)
-    log_variance = keras.ops.convert_to_numpy(stepper.log_variance)
+        on_epoch=on_epoch,
+    )
+    model, history = _kept(fitted.model), fitted.history
     metadata = {
         **_facts(model, settings, [subjects[row] for row in train_rows]),
         "validation_clips": len(validation_rows),
         "validation_subjects": len({subjects[row] for row in validation_rows}),
         "epochs_run": len(history["loss"]),
         "best_epoch": 1 + int(np.argmin(history["validation_loss"])) if validation else len(history["loss"]),
-        **_verdict(model, settings, training, validation, log_variance, labels[train_rows]),
+        **_verdict(model, settings, training, validation, fitted.log_variance, labels[train_rows]),
     }
     return Trained(model, history, metadata)
 
@@ -231,6 +229,7 @@ def _start(survey: _Survey, labels: np.ndarray, settings: TrainSettings) -> Comp
     model = CompletePersonalityModel(
         len(static[0]),
         len(dynamic[0]),
+        settings.width,
         dropout_rate=settings.dropout_rate,
         form=settings.form,
         dtype="mixed_bfloat16" if settings.precision == "bfloat16" else "float32",

@@ -6,8 +6,8 @@ on a share of the clips, and the medians are scaled to an epoch of 6,000 clips:
 
 - floor: the multiplications and additions of the model's matrix products, once forward and for a step twice backward
   (without the gradient of the inputs), at the rate that a product of 2048 x 2048 matrices reaches in the same repeat.
-- step: the training step alone, on one batch that is there already.
-- epoch: the loop of `traitline train`, with clips that stay in memory, and with clips read from the store.
+- step: the training step alone (`train_on_batch`), on one batch that is there already.
+- epoch: an epoch of `traitline train`, with clips that stay in memory, and with clips read from the store.
 - PyTorch: the same step written with its own layers, where it is importable.
 - score: the clips of the store through `fusion.model.scoring.predict`, and Keras' `model.predict` on padded arrays.
 
@@ -36,13 +36,12 @@ from rich.table import Table
 from flows.archive.clips import StoredClips, read_clips
 from flows.archive.families import Families
 from flows.config.settings import RunConfig, StoreSettings
-from fusion.clips.batches import plan_epoch, read_batches
 from fusion.clips.sources import ClipsInMemory
 from fusion.clips.tokens import pad_batch
 from fusion.model.model import CompletePersonalityModel
 from fusion.model.scoring import predict
 from fusion.settings import TrainSettings
-from fusion.training.step import Stepper
+from fusion.training.fit import EpochReport, LabelledSource, fit
 from storage import Family, FeatureStore, VideoFeatures
 
 try:
@@ -170,9 +169,11 @@ class Bench:
         )
         self.stored = StoredClips(self.config.store.path, self.families, self.names)
         self.labels = np.random.default_rng(0).random((clips, 5)).astype(np.float32)
-        self.stepper = Stepper(
-            lambda: CompletePersonalityModel(STATIC[1], DYNAMIC[1]), TrainSettings(batch_size=BATCH), self.labels
-        )
+        self.labelled = {
+            "epoch, clips in memory": LabelledSource(self.memory, self.labels),
+            "epoch, clips from the store": LabelledSource(self.stored, self.labels),
+        }
+        self.model = self.fit(self.labelled["epoch, clips in memory"], 1)[0]
         self.batch = pad_batch(self.memory.read(np.arange(BATCH)))
         self.padded = pad_batch(self.memory.read(np.arange(clips)))
         self.torch_step = torch_step(self.batch, self.labels[:BATCH]) if torch else None
@@ -183,27 +184,37 @@ class Bench:
 
     def own_step(self) -> float:
         """The loss, so that the step is done."""
-        return float(self.stepper.step(self.batch, self.labels[:BATCH], 1e-3))
+        inputs = {name: self.batch[name] for name in self.model.input_signature()}
+        return float(self.model.train_on_batch(inputs, self.labels[:BATCH]))
 
-    def epoch(self, source: ClipsInMemory | StoredClips) -> None:
-        """An epoch as the training loop runs it."""
-        rng = np.random.default_rng(0)
-        plan = plan_epoch(source.groups(), BATCH, buffer_clips=self._clips, rng=rng)
-        losses = [
-            self.stepper.step(batch.inputs, self.labels[batch.rows], 1e-3) for batch in read_batches(source, plan)
-        ]
-        float(losses[-1])
+    def fit(self, source: LabelledSource, epochs: int) -> tuple[CompletePersonalityModel, list[float]]:
+        """A model and the seconds that each epoch took; the first compiles."""
+        ends = [time.perf_counter()]
+
+        def on_epoch(_: EpochReport) -> None:
+            ends.append(time.perf_counter())
+
+        fitted = fit(
+            lambda: CompletePersonalityModel(STATIC[1], DYNAMIC[1]),
+            TrainSettings(kind="specified", batch_size=BATCH, epochs=epochs),
+            source,
+            None,
+            buffer_clips=self._clips,
+            folder=None,
+            identity="",
+            on_epoch=on_epoch,
+        )
+        return fitted.model, np.diff(ends).tolist()
 
     def measure(self) -> dict[str, float]:
         """Seconds for 6,000 clips, of everything, once."""
         whole = EPOCH_CLIPS / self._clips
-        model = self.stepper.model
+        model = self.model
         rate = flop_rate()
         found = {
             "step: floor": EPOCH_CLIPS * products(True) / rate,
             "step": self.steps(self.own_step),
-            "epoch, clips in memory": seconds(lambda: self.epoch(self.memory)) * whole,
-            "epoch, clips from the store": seconds(lambda: self.epoch(self.stored)) * whole,
+            **{name: min(self.fit(source, 3)[1][1:]) * whole for name, source in self.labelled.items()},
         }
         if self.torch_step:
             found["step: PyTorch"] = self.steps(self.torch_step)

@@ -43,7 +43,7 @@ def make_report_store(folder: Path) -> None:
     _add_strange(folder / "strange", config, families)
     videos = known_videos(config.store.path, families)
     score.fn(config, videos, train.fn(config, videos))
-    evaluate_clips(config, groups, labels_only=False)
+    evaluate_clips(_config(folder, kind="bilinear"), groups, labels_only=False)
 
 
 def open_report_store(folder: Path) -> ReportStore:
@@ -53,9 +53,9 @@ def open_report_store(folder: Path) -> ReportStore:
     return ReportStore(config, families, known_videos(config.store.path, families), ModelReference("traits", "1"))
 
 
-def _config(folder: Path) -> RunConfig:
+def _config(folder: Path, kind: str = "specified") -> RunConfig:
     flags = {"labels": folder / "labels.csv", "store.path": folder / "store"}
-    settings = ("weights=random", "train.epochs=2", "uncertainty.calibration_fraction=0.4")
+    settings = ("weights=random", f"train.kind={kind}", "train.epochs=2", "uncertainty.calibration_fraction=0.4")
     quick = (
         "evaluate.seeds=1",
         "evaluate.folds=2",

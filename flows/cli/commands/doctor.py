@@ -50,13 +50,14 @@ def doctor(
 
 def _findings(settings: RunConfig) -> Iterator[Finding]:
     from flows.doctor.libraries import check_libraries
-    from flows.doctor.machine import check_assets, check_machine, check_python
+    from flows.doctor.machine import check_assets, check_machine, check_networks, check_python
     from flows.doctor.store import check_store
 
     yield from check_python()
     yield from check_machine()
     yield from check_libraries()
     yield from check_assets(settings)
+    yield from check_networks(settings)
     yield from check_store(settings.store.path)
 
 

@@ -72,7 +72,7 @@ def show(model: MODEL, store: STORE = "store") -> None:
     """Show a model's training data and performance, and what it must not be used for."""
     with plain_command():
         from flows.archive.model_card import INTENDED, limits
-        from flows.archive.model_quality import MEASURES, figures, gain_in_words
+        from flows.archive.model_quality import MEASURES, figures, gain_in_words, search_figures, search_in_words
         from flows.archive.models import find_model
         from storage.models.serializer import ModelSerializer
 
@@ -80,7 +80,7 @@ def show(model: MODEL, store: STORE = "store") -> None:
         facts = ModelSerializer(store).metadata(found.name, found.version)
         unseen = facts.get("unseen")
         table = Table("fact", "value", title=str(found), title_justify="left")
-        for fact, value in _flat({fact: value for fact, value in facts.items() if fact != "unseen"}):
+        for fact, value in _flat({fact: value for fact, value in facts.items() if fact not in ("unseen", "search")}):
             table.add_row(fact, value)
         show_table(table)
         if unseen is not None:
@@ -89,6 +89,12 @@ def show(model: MODEL, store: STORE = "store") -> None:
                 quality.add_row(*row)
             show_table(quality)
             console.say(f"{gain_in_words(unseen).capitalize()}")
+        if (search := facts.get("search")) is not None:
+            compared = Table("mean over traits, on people who had no part in the choice", *MEASURES.values())
+            for row in search_figures(search):
+                compared.add_row(*row)
+            show_table(compared)
+            console.say(f"Search: {search_in_words(search)}")
         words = Table("use", title_justify="left")
         words.add_row(f"For {INTENDED}.")
         for limit in limits(facts):

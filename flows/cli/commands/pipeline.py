@@ -19,6 +19,7 @@ from flows.cli.options import (
     LABELS,
     MODEL,
     OUT,
+    SEARCH,
     STORE_PATH,
     VIDEOS,
     VIDEOS_ROOT,
@@ -114,11 +115,15 @@ def extract(
         show_extraction(extract_flow(settings, files), files)
 
 
-@pipeline_app.command(epilog="Example: `traitline train --labels labels.csv --store store`")
+@pipeline_app.command(
+    epilog="Examples: `traitline train --labels labels.csv --store store`; "
+    "`traitline train --labels labels.csv --store store --search 20`"
+)
 def train(
     ctx: typer.Context,
     config: CONFIG = None,
     labels: LABELS = None,
+    search: SEARCH = None,
     videos: VIDEOS = None,
     videos_root: VIDEOS_ROOT = None,
     store: STORE_PATH = None,

@@ -204,6 +204,8 @@ def test_settings_refuse_scores_out_of_range():
 
 def test_a_detector_that_nobody_closed_is_quiet_when_python_ends(face_models: FaceModels):
     program = f"""
+import sys
+sys.modules["tensorflow"] = None  # MediaPipe imports it to decorate its documentation, which takes seconds
 from pathlib import PosixPath
 from extractors.faces.detector import FaceDetector
 from extractors.faces.settings import FaceModels

@@ -67,8 +67,8 @@ def test_more_frames_than_allowed(clip):
 
 
 def test_what_takes_too_much_memory_is_refused_and_the_next_video_is_prepared(settings, clip, tmp_path):
-    bomb = motion_jpeg(tmp_path / "bomb.mjpeg", [(15000, 15000)] * 3)
-    bomb_end, clip_end = outcomes(settings, Limits(memory_mb=768, pixels=10**9), [bomb, clip])
+    bomb = motion_jpeg(tmp_path / "bomb.mjpeg", [(12000, 12000)] * 2)
+    bomb_end, clip_end = outcomes(settings, Limits(memory_mb=512, pixels=10**9), [bomb, clip])
     assert refusal(bomb_end) == ("decode", "too_large")
     assert "limits.memory_mb" in str(bomb_end)
     assert isinstance(clip_end, Finished)
@@ -79,7 +79,7 @@ def test_what_takes_too_much_memory_is_refused_and_the_next_video_is_prepared(se
 )
 def test_lack_of_memory_is_too_large_however_the_decoder_takes_it(settings, drawing, name, codec):
     """H.264's decoder takes a picture without memory for a broken one; MediaPipe crashes or hangs without any."""
-    pictures = (drawing.picture(number, 3840, 2160) for number in range(6))
+    pictures = (drawing.picture(number, 3840, 2160) for number in range(4))
     options = {"deadline": "realtime", "cpu-used": "8"} if codec == "libvpx" else None
     tight = Limits.model_construct(**{**Limits().model_dump(), "memory_mb": 40})
     (end,) = outcomes(settings, tight, [drawing.write(name, pictures, codec=codec, options=options)])
@@ -88,7 +88,7 @@ def test_lack_of_memory_is_too_large_however_the_decoder_takes_it(settings, draw
 
 def test_what_takes_too_much_processor_time_is_refused_and_the_next_video_is_prepared(settings, clip, corpus):
     long = corpus / "fi_v2" / "98fnGDVky00.005.mp4"
-    long_end, clip_end = outcomes(settings, Limits(cpu_s=2), [long, clip])
+    long_end, clip_end = outcomes(settings, Limits(cpu_s=1), [long, clip])
     assert refusal(long_end) == ("decode", "timeout")
     assert "limits.cpu_s" in str(long_end)
     assert isinstance(clip_end, Finished)

@@ -61,8 +61,7 @@ def test_a_720p_video_is_prepared_with_few_threads_and_little_memory(settings, d
     assert data_mb <= MOST_DATA_MB
 
 
-def test_a_clip_of_a_person_is_prepared_within_the_least_limit(settings, corpus, cores):
-    clip = corpus / "plain" / "single_face.mp4"
+def test_a_clip_of_a_person_is_prepared_within_the_least_limit(settings, clip, cores):
     end, threads, data_mb = prepare(replace(settings, limits=Limits(memory_mb=512)), clip)
     assert isinstance(end, Finished)
     assert threads <= MOST_THREADS
@@ -70,7 +69,7 @@ def test_a_clip_of_a_person_is_prepared_within_the_least_limit(settings, corpus,
 
 
 def test_the_limit_of_memory_means_the_same(settings, drawing, cores):
-    pictures = [np.full((2160, 3840, 3), 90, np.uint8)] * 10
+    pictures = [np.full((2160, 3840, 3), 90, np.uint8)] * 3
     video = drawing.write("4k.mkv", pictures, codec="mjpeg", pix_fmt="yuvj420p")
     end, *_ = prepare(replace(settings, limits=Limits(memory_mb=512)), video)
     assert (end.stage, end.reason) == ("faces", "no_face")

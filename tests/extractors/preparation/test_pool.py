@@ -23,6 +23,7 @@ from extractors.optical_flow.parameters import OpticalFlowSettings
 from extractors.preparation.pool import SLOTS, Finished, PreparerPool
 from extractors.preparation.preparer import FaceCrop, Motion, Preparer, Request
 from extractors.preparation.stopwatch import Stopwatch
+from extractors.video.grid import grid_frames
 
 
 @pytest.fixture(scope="module")
@@ -72,8 +73,9 @@ def disturb(pool: PreparerPool, clip: Path, harm: Callable[[int], None]) -> list
     return parts
 
 
-def test_parts_are_those_of_the_same_code_without_child_processes(settings, clip, corpus):
-    paths = [clip, corpus / "hard" / "rot90_phone_style_single_face.mp4", clip]
+def test_parts_are_those_of_the_same_code_without_child_processes(settings, clip, drawing):
+    lying = [np.ascontiguousarray(np.rot90(picture)) for picture in grid_frames(clip, 25.0)]
+    paths = [clip, drawing.write("turned.mp4", lying, turn={"degrees": -90}), clip]
     alone = []
     with Preparer(settings, lambda: None) as preparer:
         for path in paths:

@@ -51,10 +51,10 @@ def test_features_are_the_same_bits_in_batches_of_any_size_and_beside_any_neighb
             extractor = StaticFeatureExtractor("random", precision=precision)
         except DeviceError as error:
             pytest.skip(str(error))
-    images = crops(5)
+    images = crops(3)
     monkeypatch.setattr(extractor, "batch_size", 1)
     expected = extractor.extract(images)
-    for batch_size in (2, 3, 16):  # of 5 crops the last batch has 1, 2 and 5
+    for batch_size in (2, 16):  # of 3 crops the last batch has 1 and 3
         monkeypatch.setattr(extractor, "batch_size", batch_size)
         np.testing.assert_array_equal(extractor.extract(images), expected)
     np.testing.assert_array_equal(extractor.extract(images[::-1]), expected[::-1])

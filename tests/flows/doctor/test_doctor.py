@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 
 import pytest
+from drawn_networks import patch_network
 from small_disk import SmallDisk
 
 from flows.doctor import libraries
@@ -137,3 +138,14 @@ def test_a_gpu_that_optical_flow_cannot_use_is_told(monkeypatch, tmp_path, why_u
 def test_nothing_is_told_of_a_gpu_where_there_is_none(monkeypatch, tmp_path):
     monkeypatch.setattr(libraries, "NVIDIA_DRIVER", tmp_path / "none")
     assert list(libraries._gpu_engine(*libraries._ask(libraries._GPU_ENGINE))) == []
+
+
+def test_a_network_in_a_file_of_ones_own_is_looked_at_like_the_assets(traitline, tmp_path, face_model):
+    patch_network(tmp_path / "net.onnx")
+    settings = ["--weights", "random", "--store", tmp_path / "store", "--set", "static.preprocessing=0-1"]
+    good = look(traitline, *settings, "--set", f"static.base_model={tmp_path / 'net.onnx'}", status=0)
+    assert good["static network"]["found"].endswith("net.onnx, 8 numbers per token")
+    (tmp_path / "net.onnx").write_bytes(b"no network")
+    bad = look(traitline, *settings, "--set", f"static.base_model={tmp_path / 'net.onnx'}")
+    assert bad["static network"]["level"] == "fault"
+    assert "not an ONNX model" in bad["static network"]["found"]

@@ -15,7 +15,7 @@ from flows.config.load import load_config
 from flows.config.settings import RunConfig
 from flows.pipeline.train import train as train_flow
 from fusion.settings import TrainSettings
-from fusion.training.loop import CHECKPOINT
+from fusion.training.checkpoint import CHECKPOINT
 from fusion.training.train import train
 from fusion.traits import TRAITS
 from storage import FeatureStore, StoreError, VideoFeatures
@@ -122,5 +122,5 @@ def test_a_training_that_could_not_be_kept_goes_on_from_its_checkpoint(stored):
     (config.store.path / "models").unlink()
     assert str(train_flow.fn(config, videos)) == "traits/1"
     assert not checkpoint.exists()
-    assert list(checkpoint.parent.glob("events.out.*"))
+    assert list(checkpoint.parent.glob("train/events.out.*"))
     assert str(train_flow.fn(config, videos)) == "traits/1"  # nothing left to train

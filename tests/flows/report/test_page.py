@@ -111,7 +111,7 @@ def test_the_video_named_script_is_text(opened, path):
     page = opened(path)
     shown = page.locator("#videos tbody th").all_inner_texts()
     assert {SCRIPT, BREAKOUT} <= set(shown)
-    figures = page.locator("#attention ~ .pairs figcaption code").all_inner_texts()
+    figures = page.locator("#attention ~ .clips figcaption code").all_inner_texts()
     assert figures == [SCRIPT, BREAKOUT]
     assert page.locator("script").count() == 1
     assert page.complaints == []

@@ -15,7 +15,7 @@ from report_store import BREAKOUT, REFUSED, SCRIPT, ReportStore
 from flows.archive.videos import Archive, VideoFile
 from flows.config.load import load_config
 from flows.config.settings import ReportSettings
-from flows.report.charts import time_line
+from flows.report.charts import Scale, time_line
 from flows.report.drawing import ticks
 from flows.report.page import render_report
 from flows.report.summary import MOST_VIDEOS
@@ -259,15 +259,35 @@ def test_a_large_archive_is_told_in_sums_and_a_page_of_bounded_size(store, tmp_p
     assert "features are no longer in the store" in page
 
 
-@pytest.mark.parametrize(("loudness", "told"), [(1.0, "against openness was from 3.0 to 4.0 s"), (1e-9, "no moment")])
+@pytest.mark.parametrize(
+    ("loudness", "told"), [(1.0, "against openness, -0.3, was from 3.0 to 4.0 s"), (1e-9, "no moment")]
+)
 def test_a_time_line_says_what_spoke_or_that_nothing_did(loudness, told):
     weights, relevance = np.full((1, 1, 4), 0.25), np.array([[[0, 0.1, 0, -0.3]]])
     start = np.arange(4.0)
-    drawing = time_line("clip", TimeLine(weights, loudness * relevance, start, start + 1, "openness"))
+    line = TimeLine(weights, loudness * relevance, start, start + 1, "openness")
+    drawing = time_line("clip", line, Scale.of([line]))
     assert told in drawing.description
     bars = [mark.attributes["class"] for mark in drawing.marks if mark.kind == "rect"]
     assert bars == (["fill-n", "fill-n", "fill-a", "fill-n", "fill-n", "fill-b"] if loudness == 1 else 4 * ["fill-n"])
-    assert ("no moment speaks for it or against it" in [mark.text for mark in drawing.marks]) == (loudness < 1)
+
+
+@pytest.mark.parametrize(("strongest", "shown"), [(0.009, 0.01), (3e-5, 0.01), (0.2, 0.2)])
+def test_all_time_lines_have_one_scale_on_which_the_negligible_looks_it(strongest, shown):
+    start = np.arange(4.0)
+    loud, quiet = (
+        TimeLine(np.full((1, 1, 4), 0.25), np.array([[[0, 0, 0, effect]]]), start, start + 1, "openness")
+        for effect in (strongest, strongest / 10)
+    )
+    scale = Scale.of([quiet, loud])
+    bars = [
+        float(mark.attributes["height"])
+        for line in (loud, quiet)
+        for mark in time_line("clip", line, scale).marks
+        if mark.attributes.get("class") == "fill-a"
+    ]
+    half = 242 / 2 - (138 + 38) / 2  # the height of the lower panel, above its zero
+    assert bars == [pytest.approx(half * effect / shown, abs=0.06) for effect in (strongest, strongest / 10)]
 
 
 def test_ticks_are_round_and_inside():

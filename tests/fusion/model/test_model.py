@@ -1,5 +1,7 @@
 """The specified model: its counts, its two forms, and what must never change a score."""
 
+import re
+
 import keras
 import numpy as np
 import pytest
@@ -45,6 +47,25 @@ def test_the_model_has_exactly_the_specified_parameters(static_dim, dynamic_dim,
     model((np.zeros((2, static_dim), np.float32), np.zeros((2, dynamic_dim), np.float32)))
     assert model.count_params() == parameters
     assert sum(int(np.prod(weight.shape)) for weight in model.trainable_weights) == trainable
+
+
+@pytest.mark.parametrize("form", ["sequence", "vector"])
+@pytest.mark.parametrize("standardised", [False, True])
+def test_the_summary_shows_the_shapes_and_weights_of_every_layer(form, standardised):
+    model = CompletePersonalityModel(2048, 1024, form=form, standardised=standardised)
+    lines = []
+    model.summary(line_length=76, print_fn=lines.append)
+    text = "\n".join(lines)
+    assert "?" not in text
+    assert "unbuilt" not in text
+    rows = dict(re.findall(r"│ (\w+) .*?│ (\(.*?\)) +│", text))
+    fused = "(None, None, 128)" if form == "sequence" else "(None, 128)"
+    assert rows == {"cross_attention": fused, "fusion": "(None, 128)", "head": "(None, 5)"}
+    counts = dict(re.findall(r"(\w+) params: ([\d,]+)", text))
+    statistics = 2 * (2048 + 1024) * standardised
+    assert counts["Total"] == f"{666_629 + statistics:,}"
+    assert counts["Trainable"] == "666,373"
+    assert model.count_params() == 666_629
 
 
 def test_the_specified_snippets_run_as_they_stand():
@@ -177,11 +198,17 @@ def test_a_saved_model_loads_with_identical_scores_statistics_and_form(tmp_path)
         assert np.array_equal(loaded(inputs).numpy(), model(inputs).numpy())
 
 
-def test_a_copy_from_config_and_weights_has_the_statistics():
-    model = small_model()
+@pytest.mark.parametrize("form", ["sequence", "vector"])
+def test_a_copy_from_config_and_weights_has_the_statistics(form):
+    model = small_model(form=form)
     copy = CompletePersonalityModel.from_config(model.get_config())
     copy.set_weights(model.get_weights())
     assert np.array_equal(copy(tokens()).numpy(), model(tokens()).numpy())
+    for kind in ("static", "dynamic"):
+        ours, theirs = (getattr(each.cross_attention, f"{kind}_standardisation") for each in (model, copy))
+        assert np.array_equal(ours.mean, theirs.mean)
+        assert np.array_equal(ours.std, theirs.std)
+    assert copy.count_params() == CompletePersonalityModel(12, 8, 16, 2, hidden_dim=6).count_params()
 
 
 def test_saved_weights_carry_the_standardisation(tmp_path):

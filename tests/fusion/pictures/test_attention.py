@@ -73,6 +73,14 @@ def test_the_map_shows_each_head_and_their_mean(tmp_path):
     assert (tmp_path / "map.png").read_bytes().startswith(b"\x89PNG")
 
 
+def test_the_specified_snippet_makes_the_folders_of_its_picture(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    model, static, dynamic = model_and_inputs()
+    weights = get_attention_weights(model.cross_attention, static, dynamic)
+    plot_attention_map(weights, save_path="results/visualizations/attention_map.png")
+    assert (tmp_path / "results/visualizations/attention_map.png").stat().st_size > 1000
+
+
 def test_times_that_do_not_fit_the_tokens_are_refused():
     with pytest.raises(ValueError, match=r"\b6 tokens.*\b5\b"):
         plot_attention_map(np.full((4, 16, 6), 1 / 6), dynamic_time_s=np.arange(5))

@@ -1,6 +1,7 @@
 """Training: it learns what was planted, alike every time, and never sees a person on both sides."""
 
 import json
+import time
 from dataclasses import replace
 
 import keras
@@ -8,13 +9,16 @@ import numpy as np
 import pytest
 from pydantic import ValidationError
 
+from fusion.clips.batches import BATCHES_AHEAD
 from fusion.clips.moments import Moments
+from fusion.clips.sources import ClipsInMemory
 from fusion.clips.tokens import ClipTokens, pad_batch
 from fusion.errors import TrainingError
 from fusion.labels.split import split_by_subject
 from fusion.model.model import CompletePersonalityModel
 from fusion.model.scoring import predict
 from fusion.settings import TrainSettings
+from fusion.training.fit import EpochBatches, LabelledSource
 from fusion.training.train import train
 from fusion.traits import TRAITS
 
@@ -150,6 +154,49 @@ def test_labels_that_do_not_fit_the_clips_are_refused():
     clips, labels, subjects = planted(4)
     with pytest.raises(ValueError, match=r"labels .*\[4, 5\].*\(3, 5\)"):
         train(clips, labels[:3], subjects, SHORT)
+
+
+class ReadOnce(ClipsInMemory):
+    """Clips that can be read once, for the statistics, and then no more."""
+
+    reads = 0
+
+    def read(self, rows):
+        self.reads += 1
+        if self.reads > 1:
+            raise OSError("disk gone")
+        return super().read(rows)
+
+
+def test_an_error_of_the_source_ends_the_training_as_it_is():
+    clips, labels, subjects = planted(8)
+    wide = [replace(clip, static=np.tile(clip.static, (1, 1000))) for clip in clips]  # more than fits
+    settings = TrainSettings(kind="specified", epochs=2, validation_fraction=0, memory_mb=1)
+    with pytest.raises(OSError, match=r"^disk gone$"):
+        train(ReadOnce(wide), labels, subjects, settings)
+
+
+def test_no_more_clips_are_read_ahead_than_the_buffer_a_group_and_some_batches_hold():
+    clips, labels, _ = planted(300)
+    model = CompletePersonalityModel(12, 8)
+    settings = TrainSettings(kind="specified", batch_size=5)
+    read = []
+
+    class Watched(ClipsInMemory):
+        def read(self, rows):
+            read.extend(rows.tolist())
+            return super().read(rows)
+
+    source = Watched(clips, np.split(np.arange(300), 30))
+    epochs = EpochBatches(LabelledSource(source, labels), model.input_signature(), settings, buffer_clips=40)
+    used = 0
+    for inputs, batch_labels in epochs.dataset():
+        used += len(batch_labels)
+        assert inputs["static"].shape[0] == len(batch_labels)
+        time.sleep(0.002)  # let the reader run ahead as far as it may
+        assert len(read) - used <= 40 + 10 + (BATCHES_AHEAD + 1) * 5
+    assert used == 300
+    assert sorted(read) == list(range(300))
 
 
 def test_a_step_size_that_explodes_is_reported():

@@ -8,6 +8,7 @@ is the same.
 
 from __future__ import annotations
 
+import atexit
 import gc
 import json
 import os
@@ -16,9 +17,11 @@ import socket
 import subprocess
 import sys
 import threading
+import traceback
 from collections.abc import Mapping, Sequence
 from importlib import import_module
 from pathlib import Path
+from typing import NoReturn
 
 
 class CommandStarter:
@@ -100,13 +103,33 @@ def _serve(control: socket.socket, script: str, preload: Sequence[str]) -> None:
             os.environ.update(request["environment"])
             sys.path[1:1] = filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep))
             sys.argv = [script, *request["arguments"]]
-            runpy.run_path(script, run_name="__main__")
-            return
+            _run_to_the_end(script)
         for descriptor in descriptors:
             os.close(descriptor)
         control.sendall(f"{child}\n".encode())
         _, status = os.waitpid(child, 0)
         control.sendall(f"{os.waitstatus_to_exitcode(status)}\n".encode())
+
+
+def _run_to_the_end(script: str) -> NoReturn:
+    """Run a script, and end this process as Python does, except that it does not take all modules apart.
+
+    Doing so would copy the memory that the process shares with the one it was forked from, four times the work of a
+    short command.
+    """
+    status = 0
+    try:
+        runpy.run_path(script, run_name="__main__")
+    except SystemExit as end:
+        status = end.code if isinstance(end.code, int) else int(end.code is not None)
+    except BaseException:
+        traceback.print_exc()
+        status = 1
+    threading._shutdown()
+    atexit._run_exitfuncs()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(status)
 
 
 if __name__ == "__main__":

@@ -1,0 +1,122 @@
+"""The network that the settings choose for static tokens."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+
+from extractors.assets import catalog
+from extractors.assets.files import AssetError
+from extractors.assets.own import resolve_own
+from extractors.networks import SIDE_PX
+from extractors.networks.backbone import Backbone, Describer
+from extractors.networks.network_file import FileBackbone, Shape, is_network_file, read_file
+from extractors.networks.preprocessing import Preprocessing, preprocess, scaled
+from extractors.static.applications import ApplicationBackbone
+from extractors.static.settings import ASSET, FEATURES, RESNET50, StaticSettings
+
+COLOURS = 3
+
+
+def static_backbone(
+    settings: StaticSettings, weights: Literal["pretrained", "random"], seed: int = 0, assets: Path | None = None
+) -> Backbone:
+    """Return the network that the settings choose, not built yet.
+
+    Args:
+        weights: of resnet50 and the other networks of keras.applications, unless the settings name others.
+        seed: of random weights.
+        assets: folder of asset folders, in place of the usual places.
+
+    Raises:
+        extractors.assets.AssetError: a file of one's own cannot be used.
+    """
+    if is_network_file(settings.base_model):
+        return _in_a_file(settings)
+    if settings.base_model == RESNET50:
+        return _ResNet50(settings, weights, seed, assets)
+    own = Path(settings.weights) if settings.weights is not None else weights
+    return ApplicationBackbone(settings.base_model, own, seed, settings.batch_size)
+
+
+@dataclass(frozen=True)
+class _ResNet50:
+    settings: StaticSettings
+    weights: Literal["pretrained", "random"]
+    seed: int
+    assets: Path | None
+    name = RESNET50
+    dim = FEATURES
+
+    @property
+    def numerics(self) -> dict[str, Any]:
+        return self.settings.numerics(self.weights, self.seed, self.assets)
+
+    def fetch(self) -> None:
+        if self.settings.weights is not None:
+            resolve_own(self.settings.weights, self.assets)
+        elif self.weights == "pretrained":
+            catalog.resolve(ASSET, folder=self._folder)
+
+    def build(self) -> Describer:
+        from extractors.static.extractor import StaticFeatureExtractor
+
+        return StaticFeatureExtractor(
+            self.settings.weights if self.settings.weights is not None else self.weights,
+            frozen_layers=self.settings.frozen_layers,
+            precision=self.settings.precision,
+            seed=self.seed,
+            batch_size=self.settings.batch_size,
+            asset_folder=self._folder,
+        )
+
+    @property
+    def _folder(self) -> Path | None:
+        return self.assets / (self.settings.weights or ASSET) if self.assets is not None else None
+
+
+def _in_a_file(settings: StaticSettings) -> FileBackbone:
+    path = Path(settings.base_model)
+    channels, side = _layout(path, read_file(path)[1].input, settings.input_side)
+    if settings.preprocessing is None:
+        raise ValueError(f"preprocessing must say what {path} takes")
+    return FileBackbone(
+        path,
+        "face crop",
+        partial(_adapted, side=side, channels=channels, preprocessing=settings.preprocessing),
+        {"preprocessing": settings.preprocessing, "side": side},
+        settings.output,
+        settings.output_dim,
+        "static",
+    )
+
+
+def _layout(path: Path, shape: Shape, wanted: int | None) -> tuple[Literal["first", "last"], int]:
+    """Return where the colours are in a network's input, and its side in pixels."""
+    shown = f"{path} takes {list(shape)}"
+    if len(shape) != 4 or shape[0] not in (None, 1):
+        raise AssetError(f"{shown}, not one picture [N, 3, side, side] or [N, side, side, 3] at a time (N free or 1)")
+    first, last = shape[1] == COLOURS, shape[3] == COLOURS
+    if first == last:
+        raise AssetError(f"{shown}; one axis, the second or the last, must have the 3 colours")
+    sides = set(shape[2:] if first else shape[1:3]) - {None}
+    if len(sides) > 1:
+        raise AssetError(f"{shown}; face crops are square, and so must be its input")
+    stated = next(iter(sides), None)
+    if stated is not None and wanted not in (None, stated):
+        raise AssetError(f"{shown}, which is not static.input_side {wanted}; leave the setting out")
+    return "first" if first else "last", stated or wanted or SIDE_PX
+
+
+def _adapted(
+    crop: np.ndarray, *, side: int, channels: Literal["first", "last"], preprocessing: Preprocessing
+) -> np.ndarray:
+    """Bring face crops, uint8 RGB [N, 224, 224, 3], into the form of a network's input."""
+    if crop.dtype != np.uint8 or crop.shape[1:] != (SIDE_PX, SIDE_PX, COLOURS):
+        raise ValueError(f"crops must be uint8 [N, {SIDE_PX}, {SIDE_PX}, 3]; got {crop.dtype} {crop.shape}")
+    prepared = preprocess(scaled(crop, side), preprocessing)
+    return prepared.transpose(0, 3, 1, 2) if channels == "first" else prepared

@@ -1,0 +1,230 @@
+"""Several backbones in one store: each has a family of its own, faces are found once, and models know theirs."""
+
+from __future__ import annotations
+
+import csv
+import json
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+from drawn_networks import motion_network, patch_network, patch_vectors
+from drawn_store import draw_store
+
+from extractors.faces.track import FaceTrack
+from flows.archive.families import backbones_of, check_same_networks, families_of, networks_of, settle_weights
+from flows.archive.reader import VideoReader
+from flows.archive.videos import scan_videos
+from flows.config.load import load_config
+from flows.config.settings import RunConfig
+from flows.extraction.extractor import Extractor
+from flows.extraction.jobs import Job, ShardReport
+from flows.extraction.worklist import Lookup
+from flows.pipeline.finetune import finetune
+from flows.session.errors import UserError
+from flows.visualize.clip import motion_network as i3d_of
+from flows.visualize.clip import static_network
+from storage import FeatureStore, VideoFeatures
+
+CLIP = "nod.mp4"
+
+
+def config_with(folder: Path, static: str, **more) -> RunConfig:
+    flags = {
+        "store.path": folder / "store",
+        "weights": "random",
+        "optical_flow.preset": "fast",
+        "static.base_model": str(folder / static),
+        "static.preprocessing": "0-1",
+        "dynamic.base_model": str(folder / "motion.onnx"),
+        "extract.processes": 1,
+    }
+    return load_config(flags=flags | more)
+
+
+def shards(folder: Path, family: str) -> dict[Path, int]:
+    return {path: path.stat().st_mtime_ns for path in (folder / "store" / "features" / family).rglob("shard-*")}
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("backbones")
+    patch_network(folder / "eight.onnx")
+    patch_network(folder / "five.onnx", side=224, channels="last", dim=5, seed=1)
+    motion_network(folder / "motion.onnx")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def extracted(folder, rendered) -> tuple[tuple[Job, ShardReport], ...]:
+    """Extract one clip with one network for faces, then with another; the same network for motion."""
+    (video,) = (
+        video
+        for video in scan_videos(rendered.videos, folder / "digests.parquet", lambda *_: None)
+        if Path(video.path).name == CLIP
+    )
+    done = []
+    for name in ("eight.onnx", "five.onnx"):
+        config = config_with(folder, name)
+        families = families_of(config)
+        (job,) = Lookup(config.store.path, families).jobs([video])
+        before = shards(folder, "faces"), shards(folder, "dynamic")
+        with Extractor(config, families) as extractor:
+            report = extractor.extract([job])
+        done.append((job, report))
+    assert (shards(folder, "faces"), shards(folder, "dynamic")) == before
+    return tuple(done)
+
+
+def test_a_second_backbone_uses_the_faces_and_the_motion_that_are_there(extracted, folder):
+    (first, first_report), (second, second_report) = extracted
+    assert (first.static, first.dynamic) == (True, True)
+    assert (second.static, second.dynamic) == (True, False)
+    assert "faces" in first_report.seconds
+    assert "optical flow" in first_report.seconds
+    assert not {"faces", "optical flow", "dynamic network"} & second_report.seconds.keys()
+    assert "static network" in second_report.seconds
+    kept = FeatureStore(folder / "store").families()
+    assert sorted((family.name, family.dim) for family in kept) == [
+        ("dynamic", 4),
+        ("faces", families_of(config_with(folder, "five.onnx")).faces.dim),
+        ("static", 5),
+        ("static", 8),
+    ]
+
+
+def test_both_families_have_tokens_of_the_same_moments(extracted, folder):
+    store = FeatureStore(folder / "store")
+    eight, five = (
+        next(iter(store.read(families_of(config_with(folder, name)).static))) for name in ("eight.onnx", "five.onnx")
+    )
+    np.testing.assert_array_equal(eight.start_s, five.start_s)
+    assert eight.vectors.shape == (16, 8)
+    assert five.vectors.shape == (16, 5)
+
+
+def test_tokens_are_those_of_the_crops_worked_out_in_numpy(extracted, folder, rendered):
+    config = config_with(folder, "five.onnx")
+    families, store = families_of(config), FeatureStore(folder / "store")
+    track = FaceTrack.from_rows(next(iter(store.read(families.faces))).vectors)
+    with VideoReader(config) as reader:
+        crops = reader.crops(next(rendered.videos.rglob(CLIP)), track)
+    kernel, offset = patch_network(folder / "five.onnx", side=224, channels="last", dim=5, seed=1)
+    found = next(iter(store.read(families.static))).vectors
+    np.testing.assert_allclose(found, patch_vectors(crops / 255, kernel, offset), rtol=1e-4, atol=1e-4)
+
+
+def test_a_worker_with_another_file_of_that_name_is_refused(folder):
+    config = config_with(folder, "eight.onnx")
+    families = families_of(config)
+    check_same_networks(backbones_of(config), families)
+    other = config.model_copy(update={"static": config.static.model_copy(update={"preprocessing": "0-255"})})
+    with pytest.raises(UserError, match=r"eight\.onnx is another network here"):
+        check_same_networks(backbones_of(other), families)
+
+
+def test_networks_in_files_need_no_assets_but_those_for_faces(folder, monkeypatch):
+    monkeypatch.setenv("https_proxy", "http://127.0.0.1:9")  # nothing is to be had
+    config = config_with(folder, "eight.onnx", weights="auto", assets=folder / "none")
+    assert settle_weights(config, ("static", "dynamic")).weights == "pretrained"
+
+
+def test_fine_tuning_and_looking_into_networks_are_for_the_usual_ones_only(folder):
+    config = config_with(folder, "eight.onnx", labels=folder / "labels.csv")
+    with pytest.raises(UserError, match=r"fine-tuning is for resnet50 only, not for static\.base_model .*eight\.onnx"):
+        finetune(config, [])
+    with pytest.raises(UserError, match="resnet50 only"):
+        static_network(config)
+    with pytest.raises(UserError, match="i3d only"):
+        i3d_of(config)
+
+
+@pytest.fixture(scope="module")
+def archive(tmp_path_factory) -> Path:
+    """Drawn features of resnet50 and i3d, and beside them those of a network in a file, with labels."""
+    folder = tmp_path_factory.mktemp("archive")
+    patch_network(folder / "own net.onnx")
+    labels, _ = draw_store(folder, people=20, clips_each=3)
+    store = FeatureStore(folder / "store")
+    flags = {"weights": "random", "store.path": folder / "store", "labels": labels}
+    usual = families_of(load_config(flags=flags))
+    own = families_of(
+        load_config(flags=flags | {"static.base_model": str(folder / "own net.onnx"), "static.preprocessing": "0-1"})
+    )
+    rng = np.random.default_rng(0)
+    turn = rng.normal(size=(2048, 8)).astype(np.float32) / 45
+    store.write(
+        own.static,
+        [
+            VideoFeatures(row.video_id, row.video_sha256, row.vectors @ turn, row.start_s, row.end_s, row.quality)
+            for row in store.read(usual.static)
+        ],
+    )
+    assert own.dynamic == usual.dynamic
+    return folder
+
+
+def test_models_of_several_backbones_of_one_store_know_theirs(archive, traitline):
+    own = ["static.base_model=own net.onnx", "static.preprocessing=0-1"]
+    settings = [part for setting in own for part in ("--set", setting)]
+    common = ["--store", "store", "--weights", "random"]
+    quick = ["--labels", "labels.csv", "--set", "train.kind=specified", "--set", "train.epochs=1"]
+    quick += ["--set", "train.keep_useless=true"]
+    for more in ([], settings):
+        trained = traitline("train", *common, *quick, *more, folder=archive)
+        assert trained.returncode == 0, trained.stderr
+    refused = traitline("score", *common, "--model", "traits/1", *settings, folder=archive)
+    assert refused.returncode == 1
+    line = " ".join(refused.stderr.split())
+    assert re.search(r"traits/1 was trained on .* \(resnet50 and i3d\), .* \(own net\.onnx and i3d\)", line)
+    for model, more in (("traits/1", []), ("traits/2", settings)):
+        scored = traitline("score", *common, "--model", model, *more, folder=archive)
+        assert "60 videos scored" in scored.stderr, scored.stderr
+    shown = traitline("models", "show", "traits/2", "--store", "store", folder=archive).stdout
+    for fact in (r"networks\.static\.name +│ own net\.onnx", r"networks\.static\.dim +│ 8", r"dynamic\.name +│ i3d"):
+        assert re.search(fact, shown)
+    out = ["--model", "traits/2", "--out", "traits.csv", *settings]
+    exported = traitline("export", *common, *out, folder=archive)
+    assert exported.returncode == 0, exported.stderr
+    about = json.loads((archive / "traits.csv.datapackage.json").read_text())["provenance"]
+    assert about["networks"]["static"]["name"] == "own net.onnx"
+    assert about["networks"]["static"]["preprocessing"] == "0-1"
+    with (archive / "traits.csv").open(newline="") as file:
+        assert {row["status"] for row in csv.DictReader(file)} == {"scored"}
+    card = archive / "card"
+    model = ["traits/2", "--format", "onnx", "--out", card, "--store", "store"]
+    assert traitline("models", "export", *model, folder=archive).returncode == 0
+    text = (card / "README.md").read_text()
+    assert "The static network is own net.onnx, 8 numbers a token, digest `sha256:" in text
+    assert "The dynamic network is i3d, 1024 numbers a token." in text
+
+
+def test_the_default_model_is_trained_on_tokens_of_few_numbers(archive, traitline):
+    settings = ["--set", "static.base_model=own net.onnx", "--set", "static.preprocessing=0-1"]
+    name = ["--set", "train_as=few", "--set", "train.keep_useless=true"]
+    common = ["--store", "store", "--weights", "random", "--labels", "labels.csv"]
+    trained = traitline("train", *common, *name, *settings, folder=archive)
+    assert trained.returncode == 0, trained.stderr
+    assert "few/1 from 60 clips" in trained.stderr
+
+
+def test_a_model_scores_again_without_the_file_of_its_network(archive, traitline):
+    (archive / "own net.onnx").rename(archive / "elsewhere.onnx")
+    try:
+        done = traitline("rescore", "--store", "store", "--model", "traits/2", folder=archive)
+        assert done.returncode == 0, done.stderr
+        settings = ["--set", "static.base_model=own net.onnx", "--set", "static.preprocessing=0-1"]
+        refused = traitline("score", "--store", "store", "--weights", "random", *settings, folder=archive)
+        assert refused.returncode == 1
+        assert "cannot read the network own net.onnx" in " ".join(refused.stderr.split())
+    finally:
+        (archive / "elsewhere.onnx").rename(archive / "own net.onnx")
+
+
+def test_what_is_known_of_the_usual_networks_is_their_names_and_dimensions():
+    found = networks_of(load_config(flags={"weights": "random"}))
+    assert {kind: (network["name"], network["dim"]) for kind, network in found.items()} == {
+        "static": ("resnet50", 2048),
+        "dynamic": ("i3d", 1024),
+    }
