@@ -37,7 +37,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from storage.errors import StoreError, damaged, reading, refusal
+from storage.errors import StoreError, UnreachableError, damaged, reading, refusal
 from storage.files.commit import commit_file, make_folder, remove_files, sync
 from storage.files.paths import StorePath, in_order
 from storage.files.remote import RemotePath
@@ -481,7 +481,10 @@ def _explanation(folder: StorePath, action: str, error: BaseException) -> StoreE
     number = re.search(r"\(os error (\d+)\)|\bcode: (\d+),", text)
     if number is not None:
         code = int(number[1] or number[2])
-        return StoreError(f"cannot {action} {folder}: {refusal(OSError(code, os.strerror(code)))}")
+        error = OSError(code, os.strerror(code))
+    if isinstance(error, OSError) and error.errno is not None:
+        kind = UnreachableError if action == "read" else StoreError
+        return kind(f"cannot {action} {folder}: {refusal(error)}")
     if isinstance(folder, RemotePath) and re.search("Generic .* error|error sending request|timed out", text):
         return unreachable(folder, error)
     return damaged(folder, error)
