@@ -171,7 +171,8 @@ class Places:
             encoded: Any = table["shard"].combine_chunks().dictionary_encode()
             own = np.array([codes.setdefault(name, len(codes)) for name in encoded.dictionary.to_pylist()], np.int32)
             shards = own[encoded.indices.to_numpy()]
-            videos, digests = (hashes(table[name].to_pylist()) for name in ("video_id", "video_sha256"))
+            texts: list[Any] = [table[name].to_pylist() for name in ("video_id", "video_sha256")]
+            videos, digests = map(hashes, texts)
             parts.append((videos, digests, shards, table["rows"].to_numpy(), table["version"].to_numpy()))
         if not parts:
             nothing = np.zeros(0, np.int64)
@@ -212,7 +213,7 @@ class Places:
         where = self._where(videos)
         if not len(self):
             return np.zeros(len(videos), bool)
-        return (where >= 0) & (self.digests[where] == digests)
+        return np.logical_and(where >= 0, self.digests[where] == digests)
 
     def by_shard(self, videos: np.ndarray | None = None) -> dict[str, np.ndarray]:
         """Return the hashes of the videos in each shard, oldest shard first; only those among `videos`, if given."""

@@ -46,6 +46,7 @@ from storage.files.remote_errors import unreachable
 if TYPE_CHECKING:
     from deltalake import DeltaTable
 
+CHECKPOINT_EVERY = 100  # commits: a reader of the log begins with the latest checkpoint
 COMPACT_EVERY = 256  # commits; each adds a small file per partition
 TARGET_BYTES = 2**22  # of a data file after compaction
 ROWS_IN_MEMORY = 2**18  # while rows are read in order
@@ -133,7 +134,7 @@ class Table:
         except BaseException:
             self._remove_uncommitted(actions)
             raise
-        if self.version() % COMPACT_EVERY == 0:
+        if delta.version() % COMPACT_EVERY == 0:
             self.compact()
 
     def scan(self, where: Where | None = None, columns: Sequence[str] | None = None) -> Iterator[pa.Table]:
@@ -155,7 +156,8 @@ class Table:
 
         About `ROWS_IN_MEMORY` rows are in memory at a time.
         """
-        by, sample, total = self._by, [], 0
+        by, total = self._by, 0
+        sample: list[Any] = []
         files = self._data_files(where)
         for rows in in_order(functools.partial(self._read, names={by}), files, self.folder):
             sample += rows[by][-total % _SAMPLE_EVERY :: _SAMPLE_EVERY].to_pylist()
@@ -246,7 +248,8 @@ class Table:
             if len(rows) != file.rows:
                 raise damaged(self.folder, ValueError(f"{file.path} has {len(rows):,} rows, not {file.rows:,}"))
         with reading(self.folder):
-            for path in sorted((self.folder / "_delta_log").glob("*.json")):
+            entries: list[StorePath] = sorted((self.folder / "_delta_log").glob("*.json"))
+            for path in entries:
                 for line in path.read_text(encoding="utf-8").splitlines():
                     if not json.loads(line).keys() <= _ACTIONS:  # which readers pass over
                         raise ValueError(f"{path.name} has an entry of an unknown kind")
@@ -322,7 +325,7 @@ class Table:
                     rows = parquet.read([name for name in names if name != self._partition], use_threads=False)
         except (FileNotFoundError, pa.ArrowException) as error:
             raise damaged(path, error) from error
-        if self._partition in names:
+        if self._partition is not None and self._partition in names:
             own = pa.array([file.values[self._partition][0]] * len(rows), pa.string())
             rows = rows.append_column(schema.field(self._partition), own)
         return rows.select([name for name in schema.names if name in names])
@@ -346,7 +349,7 @@ class Table:
         name = f"{folder}part-{secrets.token_hex(8)}-{digest}.parquet"
         with commit_file(self.folder / name) as temporary:
             temporary.write_bytes(data)
-        extremes = {column: pc.min_max(rows[column]).as_py() for column in self._indexed}
+        extremes: dict[str, Any] = {column: pc.min_max(rows[column]).as_py() for column in self._indexed}
         stats = {
             "numRecords": len(rows),
             "minValues": {column: found["min"] for column, found in extremes.items()},
@@ -425,7 +428,7 @@ class Table:
                     mode="ignore",
                     partition_by=self._partition,
                     configuration={
-                        "delta.checkpointInterval": "100",
+                        "delta.checkpointInterval": str(CHECKPOINT_EVERY),
                         "delta.dataSkippingStatsColumns": ",".join(self._indexed),
                     },
                     storage_options=self._options(),
@@ -462,8 +465,8 @@ def _any_between(ascending: Sequence[str], low: str, high: str) -> bool:
 
 def _between(rows: pa.Table, by: str, low: str | None, high: str | None) -> pa.Table:
     if low is not None:
-        rows = rows.filter(pc.greater_equal(rows[by], low))
-    return rows if high is None else rows.filter(pc.less(rows[by], high))
+        rows = rows.filter(pc.greater_equal(rows[by], pa.scalar(low)))
+    return rows if high is None else rows.filter(pc.less(rows[by], pa.scalar(high)))
 
 
 def _newest(rows: pa.Table, by: str) -> pa.Table:

@@ -8,6 +8,7 @@ import json
 import duckdb
 import numpy as np
 import pyarrow as pa
+import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 import pytest
 
@@ -179,3 +180,48 @@ def test_duckdb_reads_float16_too(tmp_path, draw, static):
     FeatureStore(tmp_path, dtype="float16").write(static, [video])
     rows = duckdb.sql(f"SELECT vector FROM read_parquet('{shards(tmp_path, static)[0]}') ORDER BY token").fetchall()
     np.testing.assert_array_equal(np.array([row[0] for row in rows]), video.rounded("float16").vectors)
+
+
+def test_folder_of_a_family_opens_as_one_dataset(tmp_path, draw, static):
+    store = FeatureStore(tmp_path)
+    store.write(static, [draw("a.mp4"), draw("b.mp4", tokens=4)])
+    store.write(static, [draw("c.mp4")])
+    folder = store.folder(static)
+    pandas, polars, fastparquet = map(pytest.importorskip, ("pandas", "polars", "fastparquet"))
+    arrow = ds.dataset(folder).to_table()
+    duck = duckdb.sql(f"SELECT video_id, token, face_score, vector FROM '{folder}/*.parquet'").fetchall()
+    rows = {
+        "pyarrow": zip(
+            *(arrow[name].to_pylist() for name in ("video_id", "token", "face_score", "vector")), strict=True
+        ),
+        "duckdb": duck,
+    }
+    for name, frame in {
+        "pandas": pandas.read_parquet(folder),
+        "polars": polars.read_parquet(folder, hidden_file_prefix="_"),
+        "fastparquet": fastparquet.ParquetFile(str(folder)).to_pandas(),
+    }.items():
+        columns = [list(frame[column]) for column in ("video_id", "token", "face_score", "vector")]
+        rows[name] = zip(*columns, strict=True)
+    truth = {
+        (video.video_id, token): (video.quality["face_score"][token], *video.vectors[token])
+        for video in (draw("a.mp4"), draw("b.mp4", tokens=4), draw("c.mp4"))
+        for token in range(video.tokens)
+    }
+    for name, found in rows.items():
+        by_key = {(video, token): (score, *vector) for video, token, score, vector in found}
+        assert by_key == truth, name
+
+
+def test_manifest_tells_other_programs_which_rows_count(tmp_path, draw, static):
+    polars = pytest.importorskip("polars")
+    store = FeatureStore(tmp_path)
+    store.write(static, [draw("a.mp4", content="old"), draw("b.mp4")])
+    store.write(static, [draw("a.mp4", content="new")])
+    manifest = polars.read_delta(str(tmp_path / "manifest"))
+    newest = manifest.sort("version", "shard").unique(["family", "video_id"], keep="last")
+    assert dict(newest.select("video_id", "video_sha256").iter_rows()) == store.done(static)
+    for row in newest.iter_rows(named=True):
+        tokens = polars.read_parquet(store.folder(static) / row["shard"]).slice(row["first_row"], row["rows"])
+        assert set(tokens["video_id"]) == {row["video_id"]}
+        assert set(tokens["video_sha256"]) == {row["video_sha256"]}
