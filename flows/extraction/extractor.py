@@ -343,13 +343,13 @@ def commit_shard(
     Raises:
         StoreError: the operating system refused. Features that were committed stay.
     """
-    new = {}
-    for family, videos in rows.items():
-        known = store.has(family, {video.video_id: video.video_sha256 for video in videos})
-        if lacking := [video for video in videos if video.video_id not in known]:
-            new[family] = lacking
-    if new:
-        store.write_all(new)
+    digests = {video.video_id: video.video_sha256 for videos in rows.values() for video in videos}
+    known = store.has_all(list(rows), digests)
+    new = {
+        family: [video for video in videos if video.video_id not in known[family]] for family, videos in rows.items()
+    }
+    if lacking := {family: videos for family, videos in new.items() if videos}:
+        store.write_all(lacking)
     if failures:
         digests = {failure.video_id: failure.video_sha256 for failure in failures}
         attempts = log.attempts(digests, failures[0].key)

@@ -66,8 +66,8 @@ class Manifest:
         self.table = Table(root / FOLDER, SCHEMA, partition_by="family", indexed=("shard",))
 
     def add(self, rows: Sequence[Row]) -> None:
-        """Commit rows, all or none."""
-        self.table.append(_table(rows))
+        """Commit rows, all or none. They are newer than all that this object has seen."""
+        self.table.append(_table(rows), as_seen=True)
 
     def shards(self) -> set[tuple[str, str]]:
         """Return the key of the family and the name of each shard that any row names, superseded rows too."""
@@ -80,6 +80,18 @@ class Manifest:
     def rows_of(self, key: str, shards: Collection[str]) -> list[tuple[int, Row]]:
         """Return the rows of some shards of a family, superseded ones too, each with its version."""
         return self._rows({"family": [key], "shard": shards})
+
+    def digests(self, keys: Collection[str], videos: Collection[str]) -> dict[str, dict[str, str]]:
+        """Return the digests of the files behind the newest features: key of the family -> video -> digest."""
+        newest: dict[tuple[str, str], tuple[int, str, str]] = {}
+        columns = ["family", "video_id", "version", "shard", "video_sha256"]
+        for rows in self.table.scan({"family": keys, "video_id": videos}, columns):
+            for key, video_id, version, shard, digest in zip(*rows.to_pydict().values(), strict=True):
+                newest[key, video_id] = max((version, shard, digest), newest.get((key, video_id), (-1, "", "")))
+        found: dict[str, dict[str, str]] = {key: {} for key in keys}
+        for (key, video_id), (_, _, digest) in newest.items():
+            found[key][video_id] = digest
+        return found
 
     def rows_about(self, key: str, videos: Collection[str]) -> list[tuple[int, Row]]:
         """Return the rows of some videos of a family, superseded ones too, each with its version."""

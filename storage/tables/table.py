@@ -47,7 +47,7 @@ if TYPE_CHECKING:
     from deltalake import DeltaTable
 
 CHECKPOINT_EVERY = 100  # commits: a reader of the log begins with the latest checkpoint
-COMPACT_EVERY = 256  # commits; each adds a small file per partition
+COMPACT_EVERY = 256  # commits on average; each adds a small file per partition
 TARGET_BYTES = 2**22  # of a data file after compaction
 ROWS_IN_MEMORY = 2**18  # while rows are read in order
 _SAMPLE_EVERY = 256  # rows
@@ -116,11 +116,17 @@ class Table:
         delta = self._latest()
         return -1 if delta is None else delta.version()
 
-    def append(self, rows: pa.Table) -> None:
-        """Commit rows with the columns of the schema: all or none, and on disk on return."""
+    def append(self, rows: pa.Table, *, as_seen: bool = False) -> None:
+        """Commit rows with the columns of the schema: all or none, and on disk on return.
+
+        Args:
+            rows: to add.
+            as_seen: the rows come after what this object saw last, without another look.
+        """
         if not len(rows):
             return
-        if (delta := self._latest()) is None:
+        delta = self._delta if as_seen and self._delta is not None else self._latest()
+        if delta is None:
             delta = self._create()
         versioned = rows.append_column(VERSION, pa.array(np.full(len(rows), delta.version() + 1, np.int64)))
         actions: list[Any] = []
@@ -134,7 +140,7 @@ class Table:
         except BaseException:
             self._remove_uncommitted(actions)
             raise
-        if delta.version() % COMPACT_EVERY == 0:
+        if random.random() < 1 / COMPACT_EVERY:
             self.compact()
 
     def scan(self, where: Where | None = None, columns: Sequence[str] | None = None) -> Iterator[pa.Table]:
@@ -380,11 +386,12 @@ class Table:
 
     def _commit(self, delta: DeltaTable, actions: Sequence[Any]) -> bool:
         """Commit on a version of the table; return False if another commit interferes."""
-        from deltalake import CommitProperties
+        from deltalake import CommitProperties, PostCommitHookProperties
         from deltalake.exceptions import CommitFailedError
 
         with self._lock, self._explained("write"):
             before = delta.version()
+            hooks = PostCommitHookProperties(create_checkpoint=True, cleanup_expired_logs=False)
             partition_by = [self._partition] if self._partition is not None else []
             try:
                 delta.create_write_transaction(
@@ -393,13 +400,14 @@ class Table:
                     self._schema,
                     partition_by,
                     commit_properties=CommitProperties(max_commit_retries=100),
+                    post_commithook_properties=hooks,
                 )
             except CommitFailedError as error:
                 if re.search("concurrent|already exists|retries|conflict", str(error)) is None:
                     raise
                 return False
-            delta.update_incremental()
             if isinstance(self.folder, Path):
+                delta.update_incremental()
                 log = self.folder / "_delta_log"
                 for version in range(before + 1, delta.version() + 1):
                     with contextlib.suppress(FileNotFoundError):
