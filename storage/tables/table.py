@@ -141,7 +141,8 @@ class Table:
             self._remove_uncommitted(actions)
             raise
         if random.random() < 1 / COMPACT_EVERY:
-            self.compact()
+            with contextlib.suppress(StoreError):  # these rows are committed
+                self.compact()
 
     def scan(self, where: Where | None = None, columns: Sequence[str] | None = None) -> Iterator[pa.Table]:
         """Yield the rows that fulfil a condition, in no particular order, as of one version, in parts.
@@ -192,12 +193,10 @@ class Table:
             The number of rows that fulfilled the condition. Old versions keep them until `vacuum`.
         """
         for attempt in count():
-            delta = self._latest()
-            if delta is None:
-                break
+            delta, files = self._snapshot(where)
             actions: list[Any] = []
             found = 0
-            for file in self._data_files(where):
+            for file in files:
                 rows = self._read(file)
                 mask = self._mask(rows, where)
                 chosen = rows.filter(mask)
@@ -205,11 +204,11 @@ class Table:
                     found += len(chosen)
                     left = pa.concat_tables([rows.filter(pc.invert(mask)), change(chosen).select(rows.schema.names)])
                     actions += [self._removal(file), *([self._write(left)] if len(left) else [])]
-            if not actions or self._commit(delta, actions):
-                return found
+            if delta is None or not actions or self._commit(delta, actions):
+                break
             self._discard(actions)
             self._pause_and_look(attempt)
-        return 0
+        return found
 
     def delete(self, where: Where) -> int:
         """Remove the rows that fulfil a condition; return their number. Old versions keep them until `vacuum`."""
@@ -217,8 +216,9 @@ class Table:
 
     def compact(self) -> None:
         """Merge small data files, each sorted by the column `by`. Readers and writers may continue meanwhile."""
+        delta, every = self._snapshot(None)
         small: dict[tuple[str, str], list[_DataFile]] = {}
-        for file in self._data_files():
+        for file in every:
             if file.size < TARGET_BYTES / 2:
                 small.setdefault(file.values.get(self._partition or "", ("", "")), []).append(file)
         for files in small.values():
@@ -226,12 +226,9 @@ class Table:
                 some = [files.pop()]
                 while files and sum(file.size for file in some) < TARGET_BYTES:
                     some.append(files.pop())
-                delta = self._latest()
-                if delta is None or len(some) < 2:
-                    return
                 rows = pa.concat_tables([self._read(file) for file in some]).sort_by(self._by)
                 actions = [self._write(rows), *map(self._removal, some)]
-                if not self._commit(delta, actions):  # somebody else has just changed them
+                if delta is None or not self._commit(delta, actions):  # another process has just changed them
                     self._discard(actions)
                     return
 
@@ -263,18 +260,23 @@ class Table:
 
     def _latest(self) -> DeltaTable | None:
         """Return the table as of the latest commit; None if there is none."""
+        with self._lock:
+            if self._delta is not None:
+                with contextlib.suppress(Exception):  # the commits after the one seen last may have been cleaned away
+                    self._delta.update_incremental()
+                    return self._delta
+            self._delta = self._open()
+            return self._delta
+
+    def _open(self) -> DeltaTable | None:
         from deltalake import DeltaTable
         from deltalake.exceptions import TableNotFoundError
 
-        with self._lock, self._explained("read"):
+        with self._explained("read"):
             try:
-                if self._delta is None:
-                    self._delta = DeltaTable(str(self.folder), storage_options=self._options())
-                else:
-                    self._delta.update_incremental()
+                return DeltaTable(str(self.folder), storage_options=self._options())
             except TableNotFoundError:
                 return None
-            return self._delta
 
     def _data_files(self, where: Where | None = None) -> list[_DataFile]:
         """Return the data files of the latest version that may hold rows which fulfil a condition."""
@@ -283,14 +285,20 @@ class Table:
             if delta is None:
                 return []
             if self._files[0] != delta.version():
-                with self._explained("read"):
-                    rows = pa.table(delta.get_add_actions(flatten=True)).to_pylist()
-                    self._files = delta.version(), list(map(self._data_file, rows))
-            files = self._files[1]
-        if not where:
-            return files
-        ascending = {name: sorted(values) for name, values in where.items()}
-        return [file for file in files if file.may_hold(ascending)]
+                self._files = delta.version(), self._files_of(delta)
+            return _may_hold(self._files[1], where)
+
+    def _snapshot(self, where: Where | None) -> tuple[DeltaTable | None, list[_DataFile]]:
+        """Return the latest version and its data files that may hold rows which fulfil a condition.
+
+        A commit that removes any of these files must be based on just this version, or no conflict would be found.
+        """
+        delta = self._open()
+        return delta, _may_hold(self._files_of(delta), where) if delta is not None else []
+
+    def _files_of(self, delta: DeltaTable) -> list[_DataFile]:
+        with self._explained("read"):
+            return list(map(self._data_file, pa.table(delta.get_add_actions(flatten=True)).to_pylist()))
 
     def _mask(self, rows: pa.Table, where: Where) -> Any:
         """Return which rows of files that may hold some fulfil a condition."""
@@ -391,7 +399,8 @@ class Table:
 
         with self._lock, self._explained("write"):
             before = delta.version()
-            hooks = PostCommitHookProperties(create_checkpoint=True, cleanup_expired_logs=False)
+            cleans = (before + 1) % CHECKPOINT_EVERY == 0
+            hooks = PostCommitHookProperties(create_checkpoint=True, cleanup_expired_logs=cleans)
             partition_by = [self._partition] if self._partition is not None else []
             try:
                 delta.create_write_transaction(
@@ -438,6 +447,7 @@ class Table:
                     configuration={
                         "delta.checkpointInterval": str(CHECKPOINT_EVERY),
                         "delta.dataSkippingStatsColumns": ",".join(self._indexed),
+                        "delta.logRetentionDuration": "interval 1 hours",  # as each look lists what is kept
                     },
                     storage_options=self._options(),
                 )
@@ -464,6 +474,11 @@ class Table:
             if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
                 raise
             raise _explanation(self.folder, action, error) from error
+
+
+def _may_hold(files: list[_DataFile], where: Where | None) -> list[_DataFile]:
+    ascending = {name: sorted(values) for name, values in (where or {}).items()}
+    return [file for file in files if file.may_hold(ascending)]
 
 
 def _any_between(ascending: Sequence[str], low: str, high: str) -> bool:
