@@ -206,7 +206,6 @@ class Table:
                     actions += [self._removal(file), *([self._write(left)] if len(left) else [])]
             if delta is None or not actions or self._commit(delta, actions):
                 break
-            self._discard(actions)
             self._pause_and_look(attempt)
         return found
 
@@ -229,7 +228,6 @@ class Table:
                 rows = pa.concat_tables([self._read(file) for file in some]).sort_by(self._by)
                 actions = [self._write(rows), *map(self._removal, some)]
                 if delta is None or not self._commit(delta, actions):  # another process has just changed them
-                    self._discard(actions)
                     return
 
     def vacuum(self, retention_s: float) -> int:
@@ -384,13 +382,6 @@ class Table:
             with contextlib.suppress(StoreError):
                 named = {file.path for file in self._data_files()}
                 remove_files([self.folder / action.path for action in actions if action.path not in named])
-
-    def _discard(self, actions: Sequence[Any]) -> None:
-        """Remove the data files that a failed commit would have added."""
-        from deltalake.transaction import AddAction
-
-        with contextlib.suppress(StoreError):
-            remove_files([self.folder / action.path for action in actions if isinstance(action, AddAction)])
 
     def _commit(self, delta: DeltaTable, actions: Sequence[Any]) -> bool:
         """Commit on a version of the table; return False if another commit interferes."""
