@@ -76,7 +76,7 @@ class Leases:
         self._beats = 0
         self._kept_at = time.monotonic()
         self._fault: Exception | None = None
-        self._looking, self._beating = threading.Lock(), threading.Lock()
+        self._looking = threading.Lock()
         self._closing = threading.Event()
         self._keeper = threading.Thread(target=self._keep, name="leases", daemon=True)
 
@@ -166,17 +166,13 @@ class Leases:
             try:
                 held = self._held
                 if held is not None:
-                    self._beat(held)
+                    self._beats += 1
+                    self._log.beat(held.number, self._beats)
                 with self._looking:
                     self._watch(self._log.list())
                 self._kept_at, self._fault = time.monotonic(), None
             except Exception as error:  # `check` raises it in the working thread
                 self._fault = error
-
-    def _beat(self, held: Claim) -> None:
-        with self._beating:
-            self._beats += 1
-            self._log.beat(held.number, self._beats)
 
     def _look(self) -> tuple[list[Claim], int]:
         """Read the log and end the claims of dead holders; return the live claims and the highest number."""
