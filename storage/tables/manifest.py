@@ -225,7 +225,8 @@ class Places:
         where = self._where(videos)
         if not len(self):
             return np.zeros(len(videos), bool)
-        return np.logical_and(where >= 0, self.digests[where] == digests)
+        same: np.ndarray = (where >= 0) & (self.digests[where] == digests)
+        return same
 
     def by_shard(self, videos: np.ndarray | None = None) -> dict[str, np.ndarray]:
         """Return the hashes of the videos in each shard, oldest shard first; only those among `videos`, if given."""
