@@ -72,10 +72,10 @@ class Hdf5Format:
                 data = values.astype(header.dtype, copy=False) if name == "vector" else values
                 dataset = file.create_dataset(name, data=data, chunks=chunk_shapes[name], fletcher32=True)
                 places[name] = _places(dataset)
-                dataset.attrs.update(_attributes(name, header))
+                dataset.attrs.update({key: _texts(values) for key, values in _attributes(name, header).items()})
             for name, labels in _labels(header).items():
                 dataset = file.create_dataset(name, data=labels, chunks=labels.shape, fletcher32=True)
-                dataset.attrs["dims"] = ["video"]
+                dataset.attrs["dims"] = _texts(["video"])
         with image.getbuffer() as written, path.open("wb") as stream:
             lead = b"%s %d\n%s\n%s\n" % (_MAGIC, len(written), text, json.dumps(places).encode())
             stream.write(lead.ljust(block, b"\0"))
@@ -159,9 +159,14 @@ def _layout(header: ShardHeader) -> dict[str, tuple[int, np.dtype]]:
 
 def _labels(header: ShardHeader) -> dict[str, np.ndarray]:
     """Return the datasets with one value for each video."""
-    names = [entry.video_id.encode() for entry in header.videos]
-    text = h5py.string_dtype("utf-8", max(map(len, names)))
-    return {"video_id": np.array(names, text), "first_row": np.array(header.first_rows[:-1], np.int64)}
+    names = _texts([entry.video_id for entry in header.videos])
+    return {"video_id": names, "first_row": np.array(header.first_rows[:-1], np.int64)}
+
+
+def _texts(values: Sequence[str]) -> np.ndarray:
+    """Return texts of a fixed length, which take less room than others and which every program reads."""
+    encoded = [value.encode() for value in values]
+    return np.array(encoded, h5py.string_dtype("utf-8", max(map(len, encoded))))
 
 
 def _attributes(name: str, header: ShardHeader) -> dict[str, list[str]]:

@@ -45,10 +45,10 @@ def test_any_hdf5_program_finds_the_numbers(shard, draw, static):
         assert set(file) == {"vector", "time", "quality", "video_id", "first_row"}
         assert file["video_id"].asstr()[:].tolist() == ["a.mp4", "b.mp4"]
         assert file["first_row"][:].tolist() == [0, 3]
-        assert list(file["time"].attrs["columns"]) == ["start_s", "end_s"]
-        assert list(file["time"].attrs["units"]) == ["s", "s"]
-        assert tuple(file["quality"].attrs["columns"]) == static.quality
-        assert list(file["vector"].attrs["dims"]) == ["row", "number"]
+        assert file["time"].attrs["columns"].tolist() == [b"start_s", b"end_s"]
+        assert file["time"].attrs["units"].tolist() == [b"s", b"s"]
+        assert file["quality"].attrs["columns"].tolist() == [name.encode() for name in static.quality]
+        assert file["vector"].attrs["dims"].tolist() == [b"row", b"number"]
         np.testing.assert_array_equal(file["vector"][:], np.concatenate([video.vectors for video in videos]))
         np.testing.assert_array_equal(file["time"][:, 0], np.concatenate([video.start_s for video in videos]))
         scores = np.concatenate([video.quality["face_score"] for video in videos])
