@@ -49,7 +49,7 @@ if TYPE_CHECKING:
 CHECKPOINT_EVERY = 100  # commits: a reader of the log begins with the latest checkpoint
 COMPACT_EVERY = 256  # commits on average; each adds a small file per partition
 TARGET_BYTES = 2**22  # of a data file after compaction
-ROWS_IN_MEMORY = 2**18  # while rows are read in order
+ROWS_IN_MEMORY = 2**16  # while rows are read in order
 _SAMPLE_EVERY = 256  # rows
 _PAUSE_S, _LONGEST_PAUSE_S = 0.05, 2.0  # before a commit is tried again
 _DIGEST = re.compile(r"part-[0-9a-f]{16}-[0-9a-f]{32}\.parquet")
