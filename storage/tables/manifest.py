@@ -21,6 +21,7 @@ from storage.tables.table import Table, Where
 FOLDER = "manifest"
 _SHARD = re.compile(r"shard-[0-9a-z-]+\.[a-z0-9]+")
 FEW = 4096  # videos that are named in a query; the rows of more are found by reading the whole family
+_BATCH_ROWS = 2**16  # whose texts are in memory at a time
 _FIELDS: list[pa.Field[Any]] = [
     *(pa.field(name, pa.string(), nullable=False) for name in ("family", "video_id", "video_sha256", "shard")),
     pa.field("first_row", pa.int64(), nullable=False),
@@ -179,13 +180,13 @@ class Places:
         """Keep the newest row of each video."""
         codes: dict[str, int] = {}
         parts: list[tuple[np.ndarray, ...]] = []
-        for table in tables:
-            encoded: Any = table["shard"].combine_chunks().dictionary_encode()
+        for batch in (batch for table in tables for batch in table.to_batches(max_chunksize=_BATCH_ROWS)):
+            encoded: Any = batch["shard"].dictionary_encode()
             own = np.array([codes.setdefault(name, len(codes)) for name in encoded.dictionary.to_pylist()], np.int32)
             shards = own[encoded.indices.to_numpy()]
-            texts: list[Any] = [table[name].to_pylist() for name in ("video_id", "video_sha256")]
+            texts: list[Any] = [batch[name].to_pylist() for name in ("video_id", "video_sha256")]
             videos, digests = map(hashes, texts)
-            parts.append((videos, digests, shards, table["rows"].to_numpy(), table["version"].to_numpy()))
+            parts.append((videos, digests, shards, batch["rows"].to_numpy(), batch["version"].to_numpy()))
         if not parts:
             nothing = np.zeros(0, np.int64)
             return cls([], nothing, nothing, nothing.astype(np.int32), nothing.astype(np.int32), nothing)

@@ -154,7 +154,7 @@ class Table:
         names = list(columns) if columns is not None else self._schema.names
         files = self._data_files(where)
         for rows in in_order(functools.partial(self._read, names={*names, *(where or {})}), files, self.folder):
-            found = rows.filter(self._mask(rows, where)) if where else rows
+            found = rows.filter(self._mask(rows, where)) if where and where.keys() != {self._partition} else rows
             if len(found):
                 yield found.select(names)
 
