@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test test-slow bench lint lock clean
+.PHONY: demo test test-slow bench lint docs lock clean
 
 demo: $(VENV)/ready
 	$(BIN)/traitline demo
@@ -24,6 +24,11 @@ lint: $(VENV)/ready
 	$(BIN)/ruff format --check .
 	$(BIN)/lint-imports
 	$(BIN)/mypy
+
+# The site, in build/site. A broken link or anchor fails it; so does the test of the same build.
+docs: $(VENV)/ready
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+	@echo "Open build/site/index.html"
 
 # Needs uv. The locks pin every package with hashes, for all platforms or the containers' own, and name no index.
 LOCK := uv pip compile --quiet --generate-hashes --python-version 3.11 --no-emit-index-url --no-header

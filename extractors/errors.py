@@ -5,6 +5,33 @@ from __future__ import annotations
 import traceback
 from dataclasses import dataclass
 
+REASONS = {
+    "unreadable": "The file cannot be opened or read: missing, no permission, a failing disk.",
+    "file_changed": "The file changed while it was read. The next run tries it again.",
+    "not_a_video": "The file is in no accepted video format, or is a playlist.",
+    "no_video": "The file has no video stream, only sound for example.",
+    "no_frames": "No frame of the video decodes.",
+    "unsupported": "No decoder or converter supports this kind of video.",
+    "too_large": "The video needs more pixels, frames or memory than `limits.*` allow.",
+    "timeout": "The video needs more processor time than `limits.cpu_s` allows, or no progress was made for "
+    "`extract.stall_s`.",
+    "decoder_crashed": "The decoder crashed on this video.",
+    "timestamps": "A single frame would be shown for longer than `video.max_still_s`.",
+    "truncated": "Too little of what the file promises can be decoded: `video.min_decoded_share` of the duration, "
+    "`video.min_frames_share` of the frames.",
+    "damaged": "More frames are broken than `video.max_broken_share` allows.",
+    "changed": "The video has fewer frames than when its face was tracked.",
+    "no_face": "No face was found in any frame.",
+    "low_coverage": "The main person's face was found in a smaller share of frames than `faces.min_coverage`.",
+    "many_gaps": "The face is missing more often than `faces.max_gaps` allows.",
+    "long_gap": "The face is missing for longer than `faces.max_absence_s`.",
+    "false_face": "The second detector confirmed a smaller share of the faces than `faces.min_confirmed_share`.",
+    "several_people": "Somebody else's face is seen in a larger share of frames than `faces.max_others_share`.",
+    "too_short": "The video is too short to show motion.",
+    "internal_error": "A fault of Traitline. The log has the traceback; please report it.",
+}
+"""Every reason for which a video is refused, with its meaning in Markdown."""
+
 TRANSIENT = frozenset({"file_changed", "unreadable"})
 """Reasons that do not depend on the file's bytes: the next run tries the video again."""
 

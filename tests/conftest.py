@@ -42,11 +42,11 @@ CORPUS = Path(os.environ.get("TRAITLINE_CORPUS", Path(__file__).parents[2] / "sh
 
 # In this order, so that no process is left with a long one at the end. Tests of whole commands follow.
 LONGEST = (
-    *("storage/maintenance/test_faults.py", "flows/pipeline/test_run.py", "flows/scheduling/test_scheduled_runs.py"),
-    *("extractors/preparation/test_pool.py", "storage/models/test_serializer.py", "fusion/training/test_train.py"),
-    *("extractors/static/test_extractor.py", "fusion/training/test_resume.py", "fusion/model/test_export.py"),
-    *("storage/maintenance/test_maintenance.py", "extractors/preparation/test_limits.py"),
-    *("fusion/evaluation/test_baselines.py", "flows/report/test_page.py", "flows/extraction/test_runners.py"),
+    *("flows/pipeline/test_run.py", "flows/scheduling/test_scheduled_runs.py", "fusion/training/test_bilinear.py"),
+    *("flows/extraction/test_runners.py", "extractors/static/test_extractor.py", "extractors/preparation/test_pool.py"),
+    *("flows/report/test_page.py", "extractors/preparation/test_limits.py", "fusion/training/test_train.py"),
+    *("extractors/faces/test_edits.py", "storage/models/test_serializer.py", "fusion/training/test_resume.py"),
+    *("fusion/evaluation/test_baselines.py", "fusion/model/test_export.py", "storage/maintenance/test_faults.py"),
 )
 
 

@@ -12,9 +12,9 @@ import numpy as np
 from extractors.assets import catalog
 from extractors.assets.files import AssetError
 from extractors.dynamic.settings import ASSET, FEATURES, I3D, DynamicSettings
-from extractors.networks import SIDE_PX
+from extractors.networks import SIDE_PX, is_network_file
 from extractors.networks.backbone import Backbone, Describer
-from extractors.networks.network_file import FileBackbone, Shape, is_network_file, read_file
+from extractors.networks.network_file import FileBackbone, Shape, read_file
 
 COMPONENTS = 2  # of displacement
 

@@ -7,8 +7,7 @@ from typing import Any, Final, Literal
 from pydantic import BaseModel, Field, model_validator
 
 from extractors.assets import catalog
-from extractors.networks import Precision
-from extractors.networks.network_file import is_network_file
+from extractors.networks import Precision, is_network_file
 
 ASSET = "i3d_flow_imagenet"
 I3D: Final = "i3d"

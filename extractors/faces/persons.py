@@ -15,7 +15,7 @@ SAME_PERSON_OVERLAP = 0.3
 # A person who is lost (hand before the face, looking away) and found in the same place is the same person.
 MEMORY_S = 3.0
 # Cosine from which two faces count as one person's. OpenCV's .363 for SFace takes one man for another in photographs,
-# which reach .46; pieces of one person's video have .68 or more (docs/quality.md).
+# which reach .46; pieces of one person's video have .68 or more (docs/explanation/quality.md).
 SAME_PERSON_COSINE = 0.5
 # Faces narrower than this, in px, show too little for that; two people's reach .36 there.
 SMALL_PX, SAME_SMALL_COSINE = 48, 0.363

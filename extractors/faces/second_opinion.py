@@ -22,8 +22,8 @@ SAMPLES = 16
 # The largest faces of a picture that are kept.
 FACES_PER_PICTURE = 4
 SAME_FACE_OVERLAP = 0.3
-# Measured on 303 real faces and 370 false ones (docs/quality.md): faces in profile and half hidden ones had .81 or
-# more, the false ones at most .50, drawn faces and cats up to .8.
+# Measured on 303 real faces and 370 false ones (docs/explanation/quality.md): faces in profile and half hidden ones had
+# .81 or more, the false ones at most .50, drawn faces and cats up to .8.
 YUNET_SCORE = 0.7
 
 

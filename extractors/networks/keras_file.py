@@ -15,6 +15,7 @@ import math
 import tempfile
 import zipfile
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -109,14 +110,11 @@ def _load(data: bytes) -> keras.Model:
         _check(tree)
     except (ValueError, RecursionError) as error:
         raise FileRefusedError(f"its config.json is not JSON that Keras writes ({_first_line(error)})") from error
-    import keras
-    import tensorflow as tf
-
     weights = members[_WEIGHTS]
     try:
-        # First as a graph that is never run, because a hostile file's settings may require terabytes.
-        with tf.Graph().as_default(), keras.StatelessScope(initialize_variables=False):
-            held = sum(math.prod(variable.shape) for variable in _built(tree).weights)
+        # In a thread of its own: Keras keeps a list of uninitialised variables for each, and would initialise them later.
+        with ThreadPoolExecutor(1) as thread:
+            held = thread.submit(_count_weights, tree).result()
         if held > len(weights):  # half-precision numbers have two bytes
             raise FileRefusedError(f"it describes {held:,} weights, and holds {len(weights):,} bytes")
         model = _built(tree)
@@ -134,6 +132,15 @@ def _load(data: bytes) -> keras.Model:
     except Exception as error:  # Keras raises whatever a layer's settings lead to
         raise FileRefusedError(f"Keras does not accept it ({_first_line(error)})") from error
     return model
+
+
+def _count_weights(tree: dict[str, Any]) -> int:
+    """Count the weights in a graph that is never run, because a hostile file's settings may require terabytes."""
+    import keras
+    import tensorflow as tf
+
+    with tf.Graph().as_default(), keras.StatelessScope(initialize_variables=False):
+        return sum(math.prod(variable.shape) for variable in _built(tree).weights)
 
 
 def _built(tree: dict[str, Any]) -> keras.Model:

@@ -15,7 +15,6 @@ import numpy as np
 from extractors.assets.files import AssetError
 from extractors.networks.backbone import Describer
 
-ENDINGS = (".onnx", ".keras")
 REVISION = 1  # part of the cache key: raise it if this code's results change
 MAX_FILE_BYTES = 2**31  # bytes; a ViT-L has 1.2 GB
 
@@ -40,11 +39,6 @@ class Signature:
 
     input: Shape
     outputs: Mapping[str, Shape]
-
-
-def is_network_file(name: str) -> bool:
-    """Return whether a setting names a file, and not a network that Traitline knows."""
-    return Path(name).suffix.lower() in ENDINGS
 
 
 @dataclass(frozen=True)

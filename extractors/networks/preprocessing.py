@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Literal, get_args
-
+import cv2
 import numpy as np
 
-Preprocessing = Literal["imagenet-torch", "imagenet-caffe", "minus1-1", "0-1", "0-255"]
-PREPROCESSINGS: tuple[str, ...] = get_args(Preprocessing)
+from extractors.networks import Preprocessing
 
 # Means and standard deviations over ImageNet: of RGB in [0, 1] as in torchvision, and means of BGR as in Caffe.
 TORCH_MEAN = np.array([0.485, 0.456, 0.406], np.float32)
@@ -45,8 +43,6 @@ def scaled(pictures: np.ndarray, side: int) -> np.ndarray:
     """Scale square pictures, uint8 [N, S, S, 3], to another side in pixels."""
     if pictures.shape[1] == side:
         return pictures
-    import cv2  # the settings, which import this file, do not need it
-
     # Averaging areas prevents aliasing; when enlarging, it would only repeat pixels.
     interpolation = cv2.INTER_AREA if side < pictures.shape[1] else cv2.INTER_CUBIC
     return np.stack([cv2.resize(picture, (side, side), interpolation=interpolation) for picture in pictures])

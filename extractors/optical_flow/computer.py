@@ -103,8 +103,8 @@ class OpticalFlowComputer:
             gray: uint8, (T, H, W), T at least 1, H and W at least 16.
 
         Returns:
-            float32, (T - 1, H, W, 2), pixels: frame[t][y, x] is seen in frame[t + 1] at (x + dx, y + dy); channel 0 is
-            dx (rightwards), channel 1 is dy (down).
+            float32, (T - 1, H, W, 2), pixels: `frame[t][y, x]` is seen in `frame[t + 1]` at (x + dx, y + dy); channel 0
+            is dx (rightwards), channel 1 is dy (down).
 
         Raises:
             ValueError: the frames have another dtype, rank or too small a size.

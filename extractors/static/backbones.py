@@ -12,11 +12,11 @@ import numpy as np
 from extractors.assets import catalog
 from extractors.assets.files import AssetError
 from extractors.assets.own import resolve_own
-from extractors.networks import SIDE_PX
+from extractors.networks import SIDE_PX, Preprocessing, is_network_file
 from extractors.networks.backbone import Backbone, Describer
-from extractors.networks.network_file import FileBackbone, Shape, is_network_file, read_file
-from extractors.networks.preprocessing import Preprocessing, preprocess, scaled
-from extractors.static.applications import ApplicationBackbone
+from extractors.networks.network_file import FileBackbone, Shape, read_file
+from extractors.networks.preprocessing import preprocess, scaled
+from extractors.static.application_network import ApplicationBackbone
 from extractors.static.settings import ASSET, FEATURES, RESNET50, StaticSettings
 
 COLOURS = 3

@@ -4,15 +4,13 @@ from __future__ import annotations
 
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Any, Final, Literal
+from typing import Any, Final, Literal, get_args
 
 from pydantic import BaseModel, Field, model_validator
 
 from extractors.assets import catalog
 from extractors.assets.own import find_own
-from extractors.networks import Precision
-from extractors.networks.network_file import is_network_file
-from extractors.networks.preprocessing import PREPROCESSINGS, Preprocessing
+from extractors.networks import Precision, Preprocessing, is_network_file
 from extractors.static.applications import APPLICATIONS
 
 ASSET = "resnet50_imagenet"
@@ -81,7 +79,7 @@ class StaticSettings(BaseModel, frozen=True, extra="forbid"):
             hint = f", did you mean {near[0]}?" if near else f"; there are {', '.join(_DIMS)}"
             raise ValueError(f"base_model {name!r} is neither a file, .onnx or .keras, nor a known network{hint}")
         if of_file and self.preprocessing is None:
-            raise ValueError(f"preprocessing must say what {name} takes: {', '.join(PREPROCESSINGS)}")
+            raise ValueError(f"preprocessing must say what {name} takes: {', '.join(get_args(Preprocessing))}")
         if not of_file:
             for setting in ("preprocessing", "input_side", "output"):
                 if getattr(self, setting) is not None:

@@ -14,8 +14,8 @@ from extractors.dynamic.backbones import dynamic_backbone
 from extractors.faces.quality import QUALITY
 from extractors.faces.settings import FaceModels
 from extractors.faces.track import FACE_ROW
+from extractors.networks import is_network_file
 from extractors.networks.backbone import Backbone
-from extractors.networks.network_file import is_network_file
 from extractors.optical_flow.computer import OpticalFlowComputer
 from extractors.static.backbones import static_backbone
 from extractors.static.settings import RESNET50

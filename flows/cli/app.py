@@ -20,7 +20,7 @@ from flows.cli.commands.store import store_app
 from flows.cli.commands.visualize import visualize_app
 from flows.cli.options import ASSIGNMENTS, CONFIG
 from flows.config.load import dump_config, load_config
-from flows.session.environment import settle_environment
+from flows.session.environment import restrict_access, settle_environment
 
 app = typer.Typer(
     name="traitline",
@@ -84,4 +84,5 @@ def show(config: CONFIG = None, assignments: ASSIGNMENTS = None) -> None:
 def main() -> None:
     """Entry point of the command."""
     settle_environment()
+    restrict_access()
     app()

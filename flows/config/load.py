@@ -17,8 +17,10 @@ import yaml
 from pydantic import BaseModel, ValidationError
 
 from flows.config.settings import RunConfig
+from flows.session import console
+from flows.session.environment import SHARED, is_shared, restrict_access
 from flows.session.errors import UserError, did_you_mean
-from storage.files.commit import commit_file
+from storage.files.commit import commit_file, make_folder
 from storage.files.paths import StorePath
 from storage.layout import open_store
 
@@ -272,7 +274,7 @@ def _settings_in(section: str) -> list[str]:
 
 def _shown(value: Any) -> str:
     try:
-        return _SHORT.repr(value)
+        return console.masked(_SHORT.repr(value))
     except ValueError:  # Python writes no number of more than 4,300 digits
         return "a number that is too long"
 
@@ -285,7 +287,9 @@ def _lines(model: BaseModel, indent: str) -> list[str]:
             lines += ["", f"{indent}{name}:  # {_summary(value)}", *_lines(value, indent + "  ")]
         else:
             plain = model.model_dump(mode="json", include={name})[name]
-            text = yaml.safe_dump({name: plain}, default_flow_style=True, width=10_000, allow_unicode=True)
+            text = console.masked(
+                yaml.safe_dump({name: plain}, default_flow_style=True, width=10_000, allow_unicode=True)
+            )
             lines.append(f"{indent}{text.strip()[1:-1]}  # {field.description}")
     return lines
 
@@ -295,19 +299,46 @@ def _summary(model: BaseModel) -> str:
 
 
 def existing_store(root: str | StorePath) -> StorePath:
-    """Return an existing store. Raises UserError if there is none, StoreError if the folder is not a store."""
+    """Return an existing store, and give what this process writes from now on the store's access.
+
+    Raises:
+        UserError: there is none.
+        StoreError: the folder is not a store.
+    """
     folder = open_store(root)
     if not folder.is_dir():
         raise UserError(
             f"there is no store {root}; give its folder with --store DIR, or create one with `traitline extract`"
         )
+    restrict_access(folder)
     return folder
 
 
 def keep_settings(config: RunConfig, name: str) -> StorePath:
-    """Write a command's settings to STORE/runs, and return the path of its log, beside them."""
-    folder = open_store(config.store.path) / "runs"
+    """Write a command's settings to STORE/runs, and return the path of its log, beside them.
+
+    What this process writes from now on gets the access of the store, which is created if necessary.
+
+    Raises:
+        UserError: the settings ask for a shared store, but the existing one is private.
+    """
+    store = open_store(config.store.path)
+    if config.store.access == "group" and isinstance(store, Path):
+        _share(store)
+    restrict_access(store)
+    folder = store / "runs"
     stamp = datetime.now(UTC).strftime("%Y%m%dT%H%M%S%f")
     with commit_file(folder / f"{stamp}-{name}.yaml") as temporary:
         temporary.write_text(dump_config(config), encoding="utf-8")
     return folder / f"{stamp}-{name}.log"
+
+
+def _share(store: Path) -> None:
+    if not store.exists():
+        make_folder(store)
+        store.chmod(0o770 | SHARED)
+    elif not is_shared(store):
+        raise UserError(
+            f"store.access is group, but {store} is not shared with its group: run `chmod -R g+rwX {store}` and "
+            f"`find {store} -type d -exec chmod g+s {{}} +`, or remove the setting"
+        )

@@ -38,6 +38,11 @@ class StoreSettings(BaseModel, frozen=True, extra="forbid"):
         Path("store"),
         description="Folder of the store, created if missing; or an address such as s3://bucket/store.",
     )
+    access: Literal["private", "group"] = Field(
+        "private",
+        description="Who may read and write a store that is created here: private, only its user; group, also the "
+        "group of its folder. For an existing store its folder decides: it is shared after `chmod 2770 STORE`.",
+    )
     format: Literal["parquet", "hdf5"] = Field(
         "parquet", description="Format of new feature shards: parquet (for other programs) or hdf5 (somewhat faster)."
     )
@@ -63,8 +68,13 @@ class ExtractSettings(BaseModel, frozen=True, extra="forbid"):
         "by default one per GPU, or 2 without GPUs.",
     )
     address: str | None = Field(
-        None, description="Dask's scheduler, as in tcp://host:8786; without it, runner dask starts a cluster here."
+        None, description="Dask's scheduler, as in tls://host:8786; without it, runner dask starts a cluster here."
     )
+    tls_ca_file: Path | None = Field(
+        None, description="Certificate (PEM) of the authority that signs those of Dask's scheduler and workers."
+    )
+    tls_cert: Path | None = Field(None, description="Certificate (PEM) of this client for Dask's scheduler.")
+    tls_key: Path | None = Field(None, description="Private key (PEM) of this certificate, if in another file.")
     resources: dict[str, float] = Field(
         {}, description="Resources of a Dask worker for each shard, as in {GPU: 1} for `dask worker --resources GPU=1`."
     )
@@ -128,6 +138,12 @@ class ReportSettings(BaseModel, frozen=True, extra="forbid"):
         False,
         description="Put small frames of these clips into the page, if their videos can be read. They show faces: give "
         "such a page only to people who may see them.",
+    )
+    base_url: str | None = Field(
+        None,
+        pattern="^https?://[^@?#]+$",
+        description="Address at which a web server of yours serves the folder STORE/reports, as in "
+        "https://host/reports. Prefect's pages then link to the report.",
     )
 
 

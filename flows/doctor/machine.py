@@ -21,7 +21,7 @@ from extractors.assets import catalog
 from extractors.assets.files import AssetError
 from extractors.devices import usable_cores
 from extractors.dynamic.settings import I3D
-from extractors.networks.network_file import is_network_file
+from extractors.networks import is_network_file
 from extractors.static.settings import RESNET50
 from flows.archive.families import (
     CHECK_ASSET,

@@ -32,13 +32,13 @@ from fusion.settings import WITHOUT_EFFECT
 from storage.files.commit import commit_file
 from storage.files.paths import StorePath
 
-SCHEMA = 2
+SCHEMA = 3
 _LIBRARIES = ("numpy", "scipy", "scikit-learn", "keras", "tensorflow")
 
 
 @dataclass(frozen=True, slots=True)
 class Evaluation:
-    """A finished evaluation: the contents and the path of its JSON file."""
+    """A finished evaluation: the contents of its JSON file, and its path."""
 
     results: dict[str, Any]
     path: StorePath
@@ -59,11 +59,12 @@ class _Material:
 def evaluate_clips(config: RunConfig, groups: Path | None, *, labels_only: bool) -> Evaluation:
     """Evaluate on the official split, if the labels state one, and on subject-disjoint folds; keep the results.
 
-    What each training predicted is kept as well, see `flows.evaluation.kept`: broken off, the same call goes on there.
+    The predictions of each training are kept as well, see `flows.evaluation.kept`: the same call continues an
+    interrupted evaluation.
 
     Args:
         config: which labels, store, features and settings; weights settled.
-        groups: a table of groups to tell results by, see `fusion.labels.groups.read_groups`.
+        groups: a table of groups to report separately, see `fusion.labels.groups.read_groups`.
         labels_only: evaluate what needs no features, on all labels.
 
     Returns:

@@ -1,4 +1,4 @@
-"""Evaluation of cached features: how well they tell people apart, and what their dimensions and layers do."""
+"""Evaluation of cached features: how well they tell people apart, and how their dimensions and layers behave."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ def evaluate_families(config: RunConfig) -> dict[Kind, FamilyEvaluation]:
     videos = known_videos(config.store.path, families)
     matched = match_labels(labels, [video.video_id for video in videos])
     if not labels.subjects_known:
-        console.say(f"Evaluate features: {path} does not say who is in a clip, so nothing is told about people")
+        console.say(f"Evaluate features: {path} does not say who is in a clip, so people are not compared")
     person_of = dict(zip(matched.video_ids, matched.subjects, strict=True))
     store = FeatureStore(config.store.path)
     kinds: tuple[Kind, ...] = ("static", "dynamic")

@@ -2,8 +2,8 @@
 
     STORE/runs/evaluation-<recipe>/<predictor>-seed<seed>-<fold>.npz
 
-The recipe stands for clips, labels, features and settings, the fold for which clips are on which side. Groups, the
-number of seeds and the choice of predictors are in neither: after a change of these, only missing
+The recipe is a digest of clips, labels, features and settings; the fold is a digest of which clips are on which side.
+Neither depends on groups, the number of seeds or the choice of predictors: after a change of these, only missing
 predictions are computed.
 """
 
@@ -13,6 +13,7 @@ import hashlib
 import logging
 import zipfile
 from collections.abc import Iterable
+from dataclasses import fields
 
 import numpy as np
 
@@ -27,7 +28,7 @@ log = logging.getLogger(__name__)
 class KeptPredictions:
     """Predictions in a folder that belongs to one set of clips, labels, features and settings.
 
-    Any number of evaluations may use it at once; at worst both make the same.
+    Several evaluations may use it at once; at worst, both compute the same prediction.
     """
 
     def __init__(self, folder: StorePath) -> None:
@@ -51,10 +52,8 @@ class KeptPredictions:
             return kept
         made = timed_prediction(predictor, clips, fold, seed)
         with commit_file(self.folder / name) as temporary, temporary.open("wb") as file:
-            if made.low is None or made.high is None:
-                np.savez(file, scores=made.scores, seconds=made.seconds)
-            else:
-                np.savez(file, scores=made.scores, seconds=made.seconds, low=made.low, high=made.high)
+            values = {field.name: getattr(made, field.name) for field in fields(made)}
+            np.savez(file, **{name: value for name, value in values.items() if value is not None})
         return made
 
 
@@ -70,7 +69,7 @@ def _read(path: StorePath, clips: int) -> Prediction | None:
             scores, low, high = arrays["scores"], arrays.get("low"), arrays.get("high")
             if {len(some) for some in (scores, low, high) if some is not None} != {clips}:
                 raise ValueError("it is of other clips")
-            return Prediction(scores, low, high, float(arrays["seconds"]))
+            return Prediction(scores, low, high, float(arrays["seconds"]), float(arrays["fitted_share"]))
     except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
         log.warning("%s is damaged and is computed again: %s", path, error)
         return None

@@ -31,10 +31,10 @@ def layer_activations(config: RunConfig, videos: Sequence[VideoFile], clips: int
         clips: how many, spread evenly over those whose faces are in the store.
 
     Returns:
-        "static" and "dynamic": what each layer that ends in a ReLU did.
+        "static" and "dynamic": the activations of each layer that ends in a ReLU.
 
     Raises:
-        UserError: no video of the folder has its faces in the store, or one cannot be read any more.
+        UserError: no video of the folder has its faces in the store, or one can no longer be read.
     """
     digests = {video.video_id: video.sha256 for video in videos}
     store, faces = FeatureStore(config.store.path), families_of(config).faces

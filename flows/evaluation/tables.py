@@ -68,6 +68,7 @@ def _side_by_side(results: dict[str, Any], measures: tuple[str, ...]) -> Table:
     over = "traits" if seeds == 1 else f"traits and {seeds} repetitions"
     title = f"Mean over {over}, with 95 % intervals over people"
     table = Table("predictor", "kind", title=title, title_justify="left")
+    table.add_column("fitted to", justify="right")
     for measure in measures:
         for protocol in results["protocols"]:
             table.add_column(f"{MEASURES[measure]}\n{PROTOCOLS[protocol]}", justify="right")
@@ -76,7 +77,7 @@ def _side_by_side(results: dict[str, Any], measures: tuple[str, ...]) -> Table:
     for rows in zip(*(protocol["predictors"] for protocol in results["protocols"].values()), strict=True):
         cells = [_with_interval(row["metrics"][measure]["mean"]) for measure in measures for row in rows]
         seconds = [f"{sum(row['seconds'] for row in rows):.1f}"] if measures[0] == "one_minus_mae" else []
-        table.add_row(rows[0]["name"], rows[0]["kind"], *cells, *seconds)
+        table.add_row(rows[0]["name"], rows[0]["kind"], f"{rows[0]['fitted_share']:.0%}", *cells, *seconds)
     return table
 
 

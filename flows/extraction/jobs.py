@@ -64,6 +64,11 @@ class ExtractReport:
     by_others: int = 0
     reasons: dict[str, int] = field(default_factory=dict)
 
+    @property
+    def is_empty(self) -> bool:
+        """Return whether there was no video to extract, neither for this run nor for others in the meantime."""
+        return self.extracted + self.failed + self.by_others == 0
+
     def rows(self) -> list[tuple[str, str]]:
         """Return the counts with their names, for a summary."""
         rows = [

@@ -10,6 +10,7 @@ import socket
 from collections.abc import Callable, Iterator, Set
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -26,8 +27,9 @@ from flows.extraction.dask import StopAskedError, extract_here, release_worker
 from flows.extraction.jobs import Job, ShardReport
 from flows.extraction.pool import PoolClosedError, Tally, WorkerPool
 from flows.extraction.worker import MakeWorker
-from flows.session import stopping
+from flows.session import console, stopping
 from flows.session.errors import USER_ERRORS, UserError
+from flows.session.server import is_loopback
 from storage.errors import UnreachableError
 
 CONNECT_S = 10
@@ -105,15 +107,21 @@ def _on_dask(settings: ExtractSettings, make: MakeWorker) -> Iterator[Runner]:
     from prefect_dask.task_runners import DaskTaskRunner
 
     if settings.address is not None:
-        where: dict[str, Any] = {"address": settings.address, "client_kwargs": {"timeout": CONNECT_S}}
+        _warn_without_tls(settings.address)
+        options = {"timeout": CONNECT_S, "security": _certificates(settings, settings.address)}
+        where: dict[str, Any] = {"address": settings.address, "client_kwargs": options}
     else:
         count = settings.workers if settings.workers is not None else cores.default_workers()
         # Dask's memory limit would count the networks and kill workers; `limits.*` bound the memory of videos.
-        local = {"n_workers": count, "threads_per_worker": 1, "memory_limit": 0, "dashboard_address": None}
-        where = {
-            "cluster_class": "distributed.LocalCluster",
-            "cluster_kwargs": {**local, "resources": settings.resources},
+        local: dict[str, Any] = {
+            "n_workers": count,
+            "threads_per_worker": 1,
+            "memory_limit": 0,
+            "dashboard_address": None,
         }
+        # Dask runs the code of whoever connects; with TLS, only processes that have this cluster's own certificate can.
+        local |= {"security": True, "resources": settings.resources}
+        where = {"cluster_class": "distributed.LocalCluster", "cluster_kwargs": local}
     with DaskTaskRunner(**where) as tasks:
         try:
             client = tasks.client
@@ -138,6 +146,35 @@ def _on_dask(settings: ExtractSettings, make: MakeWorker) -> Iterator[Runner]:
                 event.set()  # type: ignore[no-untyped-call]  # likewise
                 if settings.address is not None:
                     client.run(release_worker)
+
+
+def _certificates(settings: ExtractSettings, address: str) -> Any:
+    """Return the certificates for a cluster that the settings name; without any, those of Dask's own configuration."""
+    from distributed import Security
+
+    files = {"tls_ca_file": settings.tls_ca_file, "tls_client_cert": settings.tls_cert}
+    files["tls_client_key"] = settings.tls_key
+    named = {name: str(file) for name, file in files.items() if file is not None}
+    if named and not {"tls_ca_file", "tls_client_cert"} <= named.keys():
+        raise UserError("extract.tls_ca_file and extract.tls_cert belong together; give both")
+    if missing := [file for file in named.values() if not Path(file).is_file()]:
+        raise UserError(f"there is no certificate {missing[0]} (extract.tls_...)")
+    security: Any = Security(**named)  # type: ignore[no-untyped-call]  # distributed has few annotations
+    if address.startswith("tls://") and security.tls_ca_file is None:
+        raise UserError(f"{address} asks for certificates: name them in extract.tls_ca_file, tls_cert and tls_key")
+    return security
+
+
+def _warn_without_tls(address: str) -> None:
+    scheme, _, rest = address.rpartition("://")
+    host = urlsplit(f"//{rest}").hostname
+    if scheme in ("", "tcp", "ws") and host is not None and not is_loopback(host):
+        console.say(
+            f"{address} (extract.address) has no TLS: whoever can reach that scheduler or its workers can run code on "
+            "them and read what they send; start them with certificates, and name them in extract.tls_ca_file, "
+            "tls_cert and tls_key",
+            style="yellow",
+        )
 
 
 def _check_prefect(hosts: Set[str]) -> None:

@@ -14,6 +14,7 @@ from flows.config.settings import RunConfig
 from flows.extraction.extractor import Extractor
 from flows.extraction.jobs import Job, ShardReport
 from flows.extraction.worklist import Lookup
+from flows.session.environment import restrict_access
 from storage.errors import StoreError
 from storage.files.paths import StorePath
 from storage.leases.leases import LeaseLostError, Leases
@@ -107,5 +108,6 @@ def worker_maker(config: RunConfig, families: Families) -> MakeWorker:
 
 
 def _build(config: RunConfig, families: Families) -> Worker:
+    restrict_access(config.store.path)
     leases = leases_for(config.store.path, families)
     return Worker(Extractor(config, families, leases.confirm), leases, Lookup(config.store.path, families))

@@ -10,7 +10,6 @@ import json
 import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 from uuid import UUID
 
@@ -26,6 +25,7 @@ from storage.files.paths import StorePath
 log = logging.getLogger(__name__)
 
 SHARD_COMMITTED = "traitline.shard.committed"
+NOTHING_NEW = "traitline.run.nothing-new"
 
 _ANSWER_LIMIT_S = 5.0
 _SILENCE_S = 300.0  # after a server that did not answer
@@ -37,11 +37,19 @@ def shard_committed(store: StorePath, extracted: int, failed: int, seconds: Mapp
     work_s = sum(seconds.values())
     videos = counted(extracted, "video")
     log.info("shard committed: %s extracted, %d refused, %.1f s of work", videos, failed, work_s)
+    _emit(SHARD_COMMITTED, store, {"extracted": extracted, "failed": failed, "seconds": dict(seconds)})
+
+
+def nothing_new(store: StorePath) -> None:
+    """Emit the event of a run that finds no video that it has not seen before."""
+    _emit(NOTHING_NEW, store, {})
+
+
+def _emit(event: str, store: StorePath, payload: dict[str, Any]) -> None:
     if _run_id() is None:
         return
     resource = {"prefect.resource.id": f"traitline.store.{store}", "prefect.resource.name": str(store)}
-    # Prefect sends events from a thread of its own.
-    emit_event(SHARD_COMMITTED, resource, payload={"extracted": extracted, "failed": failed, "seconds": dict(seconds)})
+    emit_event(event, resource, payload=payload)  # Prefect sends events from a thread of its own
 
 
 class Pages:
@@ -86,10 +94,9 @@ class Pages:
         """Show a text."""
         self._create("markdown", key, text, description)
 
-    def link(self, key: str, path: StorePath, description: str) -> None:
-        """Show a link to a file of the store."""
-        address = path.absolute().as_uri() if isinstance(path, Path) else str(path)
-        self.markdown(key, f"[{path.name}]({address})", description)
+    def link(self, key: str, address: str, description: str) -> None:
+        """Show a link to a page on a web server; browsers open no files from Prefect's pages."""
+        self.markdown(key, f"[{address.rpartition('/')[2]}]({address})", description)
 
     def _create(self, kind: str, key: str, data: Any, description: str) -> UUID | None:
         if self._run is None:

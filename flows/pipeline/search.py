@@ -158,10 +158,11 @@ def _selection(config: RunConfig, families: Families, videos: Sequence[str]) -> 
 def _judged(config: RunConfig, found: Found, labels: np.ndarray, subjects: Sequence[str]) -> Searched:
     """Decide between the settings found and those given."""
     options, space = config.search, config.search.space(config.train)
-    gain = measure_unseen(found.searched.scores, labels, subjects, mean=found.given.scores)["gain"]
+    folds = found.given.folds
+    gain = measure_unseen(found.searched.scores, labels, subjects, mean=found.given.scores, folds=folds)["gain"]
     better = gain["low"] is not None and gain["low"] > 0 and found.settings != config.train
     unseen = {
-        which: measure_unseen(own.scores, labels, subjects, mean=own.mean)
+        which: measure_unseen(own.scores, labels, subjects, mean=own.mean, folds=own.folds)
         for which, own in (("found", found.searched), ("given", found.given))
     }
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from datetime import datetime
 from typing import ParamSpec, TypeVar
 
 from prefect import Flow
@@ -27,4 +28,9 @@ class Step(Flow[P, R]):
 
 def step(name: str) -> Callable[[Callable[P, R]], Step[P, R]]:
     """Turn a function into a step whose parameters Prefect does not validate; see `flows.archive.videos.Archive`."""
-    return lambda function: Step(function, name=name, validate_parameters=False)
+    return lambda function: Step(function, name=name, flow_run_name=named_by_time(name), validate_parameters=False)
+
+
+def named_by_time(name: str, form: str = "%Y-%m-%d %H:%M") -> Callable[[], str]:
+    """Return a function that names a run by its local time, as in "extract 2026-11-27 14:05"."""
+    return lambda: f"{name} {datetime.now().strftime(form)}"

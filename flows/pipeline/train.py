@@ -166,7 +166,9 @@ def _judge(
     else:
         quality, _ = read_quality(config.store.path, families, videos)
         scores, mean = own.scores, own.mean
-    unseen = {**measure_unseen(scores, labels, subjects, mean=mean), "sample": sample_of(scores, labels)}
+    folds = None if own is None else own.folds
+    measured = measure_unseen(scores, labels, subjects, mean=mean, folds=folds)
+    unseen = {**measured, "sample": sample_of(scores, labels)}
     useless = unseen["better_than_mean"] is False
     return unseen, uncertainty_of(config, scores, labels, subjects, quality, centre=centre, useless=useless)
 

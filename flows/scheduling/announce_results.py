@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from urllib.parse import quote
 
+from flows.archive import model_quality
 from flows.archive.drift import drift_table
 from flows.archive.families import families_of
 from flows.archive.models import ModelReference
 from flows.config.settings import RunConfig
 from flows.extraction.jobs import ExtractReport
-from flows.pipeline.announce import Pages
+from flows.pipeline.announce import Pages, nothing_new
 from flows.pipeline.export import ExportReport
 from flows.pipeline.run import RunReport
 from flows.pipeline.score import RescoreReport
 from storage.maintenance.survey import still_refused
+from storage.models.serializer import ModelSerializer
 from storage.shards.store import FeatureStore
 from storage.tables.failures import FailureLog
 from storage.tables.seen import SeenVideos
@@ -26,6 +29,7 @@ def show_extraction(config: RunConfig, report: ExtractReport | None) -> None:
     pages = Pages()
     if report is not None:
         pages.markdown("extraction", _rows(report.rows()), "Extracted features")
+        _tell_if_empty(config, report)
     _show_refused(pages, config)
 
 
@@ -53,14 +57,29 @@ def show_rescoring(report: RescoreReport) -> None:
 
 
 def show_run(config: RunConfig, report: RunReport) -> None:
-    """Publish the results of a run from videos to the report, with a link to it."""
+    """Publish the key figures of a run from videos to the report, with a link to it if a web server serves it."""
     pages = Pages()
     rows = [] if report.extraction is None else report.extraction.rows()
     rows += [("model", str(report.model)), ("scored now", f"{report.scored_now:,}"), *_exported(report.export)]
     weights = [("weights", f"{config.weights}, a trial only" if config.weights == "random" else config.weights)]
+    unseen = ModelSerializer(config.store.path).metadata(report.model.name, report.model.version).get("unseen")
+    if unseen is not None:
+        rows.append(("quality of the model", model_quality.gain_in_words(unseen)))
     pages.markdown("summary", _rows([*rows, *weights, ("report", str(report.report))]), "Summary of the run")
-    pages.link("report", report.report, "Report")
+    if unseen is not None:
+        headings = ["trait", *model_quality.MEASURES.values()]
+        measures = [dict(zip(headings, row, strict=True)) for row in model_quality.figures(unseen)]
+        pages.table("quality", measures, f"Quality of {report.model} on people whom it has not seen")
+    if (served_at := config.report.base_url) is not None:
+        pages.link("report", f"{served_at.rstrip('/')}/{quote(report.report.name)}", "Report")
     _show_refused(pages, config)
+    if report.extraction is not None:
+        _tell_if_empty(config, report.extraction)
+
+
+def _tell_if_empty(config: RunConfig, report: ExtractReport) -> None:
+    if report.is_empty:
+        nothing_new(config.store.path)
 
 
 def _show_refused(pages: Pages, config: RunConfig) -> None:

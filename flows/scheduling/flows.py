@@ -6,11 +6,13 @@ worker, and the few settings that change from run to run. `flows/scheduling/pref
 
 from __future__ import annotations
 
+import logging
 import random
+import re
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Final, Literal
 
 from prefect import State, flow, tags
 from prefect.states import Failed
@@ -25,11 +27,13 @@ from flows.pipeline.extract import extract
 from flows.pipeline.prepare import check_settings, prepare
 from flows.pipeline.run import all_steps
 from flows.pipeline.score import rescore
+from flows.pipeline.steps import named_by_time
 from flows.pipeline.train import train
 from flows.scheduling import announce_results
 from flows.scheduling.deployments import TAG
 from flows.scheduling.gpu_slots import gpu_slot
 from flows.session import console, stopping
+from flows.session.environment import restrict_access
 from flows.session.errors import mistake_in_words
 from flows.session.log import local_log
 from storage.errors import UnreachableError
@@ -37,17 +41,20 @@ from storage.errors import UnreachableError
 RETRIES = 3
 FIRST_RETRY_S = 30.0
 
-Weights = Literal["pretrained", "random"]
+AS_SET: Final = "as in the settings"
+Weights = Literal["as in the settings", "pretrained", "random"]
+
+_OPTION = re.compile(r"--([a-z]+(?:-[a-z]+)*)(?: (?:DIR|FILE)\b)?")
 
 # The help texts of Prefect's form come from these docstrings.
 
 
-@flow(name="extract-archive")
+@flow(name="extract-archive", flow_run_name=named_by_time("extract"))
 def extract_archive(
     settings: Path | None = None,
     videos: Path | None = None,
     store: str | None = None,
-    weights: Weights | None = None,
+    weights: Weights = AS_SET,
     retry_failed: bool = False,
     overrides: dict[str, Any] | None = None,
 ) -> State | None:
@@ -80,13 +87,13 @@ def extract_archive(
     return _carry_out("extract", body, settings, given, overrides, makes_store=True)
 
 
-@flow(name="train-model")
+@flow(name="train-model", flow_run_name=named_by_time("train"))
 def train_model(
     settings: Path | None = None,
     labels: Path | None = None,
     videos: Path | None = None,
     store: str | None = None,
-    weights: Weights | None = None,
+    weights: Weights = AS_SET,
     train_as: str | None = None,
     overrides: dict[str, Any] | None = None,
 ) -> State | None:
@@ -112,7 +119,7 @@ def train_model(
     return _carry_out("train", body, settings, given, overrides)
 
 
-@flow(name="rescore-archive")
+@flow(name="rescore-archive", flow_run_name=named_by_time("rescore"))
 def rescore_archive(
     settings: Path | None = None,
     store: str | None = None,
@@ -136,14 +143,14 @@ def rescore_archive(
     return _carry_out("rescore", body, settings, given, overrides)
 
 
-@flow(name="export-scores")
+@flow(name="export-scores", flow_run_name=named_by_time("export"))
 def export_scores(
     settings: Path | None = None,
     videos: Path | None = None,
     store: str | None = None,
     model: str | None = None,
     out: str | None = None,
-    weights: Weights | None = None,
+    weights: Weights = AS_SET,
     overrides: dict[str, Any] | None = None,
 ) -> State | None:
     """Write the scores, one row per video, with a description beside the file.
@@ -167,14 +174,14 @@ def export_scores(
     return _carry_out("export", body, settings, given, overrides)
 
 
-@flow(name="nightly")
+@flow(name="nightly", flow_run_name=named_by_time("nightly", "%Y-%m-%d"))
 def nightly(
     settings: Path | None = None,
     videos: Path | None = None,
     store: str | None = None,
     model: str | None = None,
     out: str | None = None,
-    weights: Weights | None = None,
+    weights: Weights = AS_SET,
     overrides: dict[str, Any] | None = None,
 ) -> State | None:
     """Extract new videos, score them with a trained model, write the scores and a report.
@@ -218,9 +225,13 @@ def _carry_out(
     makes_store: bool = False,
 ) -> State | None:
     """Run a flow's body. A user's mistake, or too many refused videos, becomes the message of a failed state."""
+    restrict_access()
     stopping.remember()
+    for logger in ("prefect.flow_runs", "prefect.task_runs"):
+        logging.getLogger(logger).addFilter(_is_no_mistake)
+    chosen = {name: None if value == AS_SET else value for name, value in given.items()}
     try:
-        config = load_config(file, parameters=given, overrides=overrides)
+        config = load_config(file, parameters=chosen, overrides=overrides)
         check_videos(config)  # before a store is created for them
         if not makes_store:
             existing_store(config.store.path)
@@ -232,9 +243,23 @@ def _carry_out(
         mistake = mistake_in_words(error)
         if mistake is None:
             raise
-        console.complain(mistake)
+        mistake = _in_words_of_form(mistake)
+        console.complain(mistake, logged=False)  # Prefect logs it with the state of the run
         return Failed(message=mistake)
     return None
+
+
+def _is_no_mistake(record: logging.LogRecord) -> bool:
+    """Return whether a record of Prefect's engine is about anything but a user's mistake, which needs no traceback."""
+    error = record.exc_info[1] if record.exc_info else None
+    return not (isinstance(error, Exception) and mistake_in_words(error) is not None)
+
+
+def _in_words_of_form(message: str) -> str:
+    """Replace the options of the command line in a message by the parameters of the form."""
+    parts = message.split("`")  # every second one is a command, as in `traitline extract --store DIR`
+    parts[::2] = [_OPTION.sub(lambda found: f"`{found[1].replace('-', '_')}`", part) for part in parts[::2]]
+    return "`".join(parts)
 
 
 def _patiently(work: Callable[[], None]) -> None:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 from rich.panel import Panel
@@ -36,6 +38,19 @@ PACKAGES = ("extractors", "flows", "fusion", "storage")
 LOG_FORMAT = "%(asctime)s %(levelname)-7s %(name)s: %(message)s"
 LOG_TIME = "%Y-%m-%dT%H:%M:%S%z"
 LINE_EVERY_S = 60.0  # between two lines of progress without a terminal
+
+
+# User and password in an address, with one slash if it was taken for a path; and secrets among an address's options.
+_SECRET = re.compile(
+    r"(?P<scheme>\w:/{1,2})[^\s/:@]+:(?!\d+/)[^\s@]+@"
+    r"|(?P<option>[?&][\w-]*(?:key|secret|token|password|signature|sig)[\w-]*=)[^\s&'\"]+",
+    re.IGNORECASE,
+)
+
+
+def masked(text: str) -> str:
+    """Replace the secrets in the addresses of a text by asterisks, as in "postgresql://***@host/database"."""
+    return _SECRET.sub(lambda found: f"{found['scheme']}***@" if found["scheme"] else f"{found['option']}***", text)
 
 
 def counted(count: int, noun: str, nouns: str | None = None) -> str:
@@ -169,14 +184,16 @@ def say(text: str, style: str = "") -> None:
     Without a terminal, lines of commands that have a log begin with the time.
     """
     timed = _Output.is_of_run and not console.is_terminal
+    text = masked(text)
     console.print(f"{time.strftime(LOG_TIME)} {text}" if timed else text, style=style, soft_wrap=True)
     log.info("%s", text)
 
 
-def complain(text: str) -> None:
-    """Print why the command fails or stops early, always as `traitline: ...`."""
+def complain(text: str, *, logged: bool = True) -> None:
+    """Print why the command fails or stops early, always as `traitline: ...`; add it to the run's log if `logged`."""
+    text = masked(text)
     console.print(f"traitline: {text}", style="red", soft_wrap=True)
-    if _Output.is_of_run:
+    if logged and _Output.is_of_run:
         log.error("%s", text)
 
 
@@ -222,7 +239,11 @@ def silence_libraries(log: Path) -> None:
 
 
 def log_to_standard_error() -> None:
-    """Log this program's messages and the warnings of libraries, with times, until Prefect configures logging."""
+    """Log this program's messages and the warnings of libraries, with times, until Prefect configures logging.
+
+    Prefect's own handlers do not show secrets in addresses either.
+    """
+    logging.setLogRecordFactory(_masked_record)
     logging.basicConfig(format=LOG_FORMAT, datefmt=LOG_TIME, level=logging.WARNING)
     for package in PACKAGES:
         logging.getLogger(package).setLevel(logging.INFO)
@@ -230,3 +251,11 @@ def log_to_standard_error() -> None:
     logging.getLogger("prefect.task_runs").addFilter(
         lambda record: not record.getMessage().startswith("Finished in state Completed(")
     )
+
+
+def _masked_record(*arguments: Any, **more: Any) -> logging.LogRecord:
+    record = logging.LogRecord(*arguments, **more)
+    message = record.getMessage()
+    if (shown := masked(message)) != message:
+        record.msg, record.args = shown, None
+    return record

@@ -1,15 +1,20 @@
-"""Environment variables for libraries, set before they are imported."""
+"""What a process sets before it imports libraries or writes files: environment variables and access to its files."""
 
 from __future__ import annotations
 
 import os
+import stat
+from pathlib import Path
 
 from flows.session import console
+from storage.files.paths import StorePath
 
 PROXY_VARIABLES = frozenset(
     spelled for name in ("http_proxy", "https_proxy", "all_proxy") for spelled in (name, name.upper())
 )
 LOOPBACK = ("localhost", "127.0.0.1", "::1")
+
+SHARED = stat.S_ISGID | stat.S_IWGRP  # mode bits of a shared store's folder
 
 _ENVIRONMENT = {
     "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
@@ -35,6 +40,19 @@ def settle_environment() -> None:
     for variable, value in _ENVIRONMENT.items():
         os.environ.setdefault(variable, value)
     bypass_proxies()
+
+
+def restrict_access(store: StorePath | None = None) -> None:
+    """Let only this user read what the process writes from now on; in a shared store, also the group of its folder.
+
+    A store is shared if its group may write to its folder and new files get that group, as after `chmod 2770 STORE`.
+    """
+    os.umask(0o007 if is_shared(store) else 0o077)
+
+
+def is_shared(store: StorePath | None) -> bool:
+    """Return whether the folder of a store gives its group access to what is written there."""
+    return isinstance(store, Path) and store.is_dir() and store.stat().st_mode & SHARED == SHARED
 
 
 def bypass_proxies(*hosts: str) -> None:

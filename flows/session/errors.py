@@ -35,7 +35,7 @@ USER_ERRORS = (UserError, AssetError, DeviceError, LayerError, LabelError, Train
 def mistake_in_words(error: Exception) -> str | None:
     """Describe a user's mistake, a full disk or a lost Prefect server in one line; None for other errors."""
     if isinstance(error, USER_ERRORS):
-        return console.one_line(str(error))
+        return console.one_line(console.masked(str(error)))
     httpx = sys.modules.get("httpx")  # Prefect's client uses it
     if httpx is not None and any(isinstance(cause, httpx.HTTPError) for cause in (error, error.__cause__)):
         return (

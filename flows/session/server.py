@@ -3,6 +3,10 @@
 Prefect's own temporary server runs in the terminal's process group: Ctrl-C stops it together with the command, which
 then waits minutes for an answer, and a killed command leaves it running. The server started here has its own session,
 and ends when the pipe from its parent closes, however the parent ends.
+
+Whoever can change a deployment on a Prefect server can run commands as the user of its workers. The server started here
+therefore listens on the loopback interface only, asks for a random password, and refuses requests that a web page of
+another origin can send.
 """
 
 from __future__ import annotations
@@ -12,6 +16,7 @@ import ipaddress
 import logging
 import os
 import re
+import secrets
 import socket
 import subprocess
 import sys
@@ -21,15 +26,20 @@ import tomllib
 import urllib.request
 from collections import deque
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from importlib import import_module
 from pathlib import Path
 from types import ModuleType
-from typing import IO, cast
+from typing import IO, TYPE_CHECKING, cast
 from urllib.parse import urlsplit
 
-from flows.session.environment import PROXY_VARIABLES, bypass_proxies
+from flows.session import console
+from flows.session.environment import LOOPBACK, PROXY_VARIABLES, bypass_proxies
 from flows.session.errors import UserError
+from storage.files.commit import commit_file
+
+if TYPE_CHECKING:
+    from fastapi import FastAPI
 
 log = logging.getLogger(__name__)
 
@@ -39,6 +49,8 @@ STOP_LIMIT_S = 10.0
 # Prefect's client tries four times to connect.
 CONNECT_LIMIT_S = 2.5
 ANSWER_LIMIT_S = 10.0
+
+HOSTS_VARIABLE = "TRAITLINE_SERVER_HOSTS"
 
 
 def named_server() -> str | None:
@@ -104,7 +116,7 @@ def prefect_api(*, for_people: bool = False) -> Iterator[str]:
     """Provide a Prefect API while the block runs: the user's, or else a temporary server.
 
     Args:
-        for_people: whether a temporary server serves Prefect's pages.
+        for_people: whether a temporary server serves Prefect's pages. Its password is then in a file in PREFECT_HOME.
 
     Yields:
         The address of the API.
@@ -120,9 +132,20 @@ def prefect_api(*, for_people: bool = False) -> Iterator[str]:
         port = listening.getsockname()[1]
         api = f"http://127.0.0.1:{port}/api"
         _connect_directly(api)
-        environment = {**os.environ, **settings.get_current_settings().to_environment_variables(exclude_unset=True)}
-        # The pages send their requests to this address.
-        environment |= {"PREFECT_UI_API_URL": api, "PREFECT_UI_ENABLED": str(int(for_people))}
+        current = settings.get_current_settings()
+        chosen = current.server.api.auth_string
+        password = f"traitline:{secrets.token_urlsafe(32)}" if chosen is None else chosen.get_secret_value()
+        environment = {**os.environ, **current.to_environment_variables(exclude_unset=True)}
+        environment |= {
+            # The pages send their requests to this address.
+            "PREFECT_UI_API_URL": api,
+            "PREFECT_UI_ENABLED": str(int(for_people)),
+            # Other accounts can read a process's arguments, but not its environment.
+            "PREFECT_SERVER_API_AUTH_STRING": password,
+            "PREFECT_SERVER_CSRF_PROTECTION_ENABLED": "true",
+            "PREFECT_SERVER_CORS_ALLOWED_ORIGINS": api.removesuffix("/api"),
+            HOSTS_VARIABLE: ",".join(LOOPBACK),
+        }
         server = subprocess.Popen(
             [sys.executable, "-m", "flows.session.server", str(listening.fileno())],
             env=environment,
@@ -130,6 +153,7 @@ def prefect_api(*, for_people: bool = False) -> Iterator[str]:
             stderr=subprocess.PIPE,
             start_new_session=True,
             pass_fds=[listening.fileno()],
+            umask=0o077,
         )
     last_lines: deque[str] = deque(maxlen=200)
     pipe, errors = cast(IO[bytes], server.stdin), cast(IO[bytes], server.stderr)
@@ -137,10 +161,16 @@ def prefect_api(*, for_people: bool = False) -> Iterator[str]:
     try:
         _wait_until_healthy(server, port, last_lines)
         log.info("Prefect server of this command: process %d at %s", server.pid, api)
-        # Nobody could read messages on a server that ends with the command; the run's log file has them all.
-        with settings.temporary_settings(
-            {settings.PREFECT_API_URL: api, settings.PREFECT_LOGGING_TO_API_ENABLED: for_people}
-        ):
+        client = {
+            settings.PREFECT_API_URL: api,
+            settings.PREFECT_API_AUTH_STRING: password,
+            # Nobody could read messages on a server that ends with the command; the run's log file has them all.
+            settings.PREFECT_LOGGING_TO_API_ENABLED: for_people,
+        }
+        with ExitStack() as opened:
+            opened.enter_context(settings.temporary_settings(client))
+            if for_people:
+                opened.enter_context(_access_file(api, password))
             yield api
     finally:
         pipe.close()
@@ -149,6 +179,29 @@ def prefect_api(*, for_people: bool = False) -> Iterator[str]:
         except subprocess.TimeoutExpired:
             server.kill()
             server.wait()
+
+
+def client_variables() -> dict[str, str]:
+    """Return environment variables with the address of the present Prefect API and its password, if it has one."""
+    from prefect.settings import get_current_settings
+
+    return get_current_settings().api.to_environment_variables(exclude_unset=True)
+
+
+@contextmanager
+def _access_file(api: str, password: str) -> Iterator[None]:
+    """Keep a server's address and password in a file that only this user can read, and say where it is."""
+    from prefect.settings import PREFECT_HOME
+
+    file = PREFECT_HOME.value() / f"server-{urlsplit(api).port}.env"
+    with commit_file(file) as temporary:
+        temporary.touch(mode=0o600)
+        temporary.write_text(f"PREFECT_API_URL={api}\nPREFECT_API_AUTH_STRING={password}\n")
+    try:
+        console.say(f"Prefect's pages: {api.removesuffix('/api')}; they ask for PREFECT_API_AUTH_STRING in {file}")
+        yield
+    finally:
+        file.unlink(missing_ok=True)
 
 
 def _prefect_settings() -> ModuleType:
@@ -179,13 +232,9 @@ def _first_line(error: Exception) -> str:
 
 def _unusable(api: str, reason: str) -> UserError:
     return UserError(
-        f"Prefect's server at {_without_password(api)} (PREFECT_API_URL {_origin()}) {reason}; correct the address, "
+        f"Prefect's server at {console.masked(api)} (PREFECT_API_URL {_origin()}) {reason}; correct the address, "
         "start a server with `prefect server start`, or remove the setting: only deploy and worker need a server"
     )
-
-
-def _without_password(address: str) -> str:
-    return re.sub(r"//[^/@]*@", "//", address)
 
 
 def _origin() -> str:
@@ -216,7 +265,7 @@ def _through_proxy(api: str) -> str:
         return ""
     proxies = urllib.request.getproxies()
     proxy = proxies.get(address.scheme) or proxies.get("all")
-    return f" through the proxy {_without_password(proxy)}" if proxy else ""
+    return f" through the proxy {console.masked(proxy)}" if proxy else ""
 
 
 def _connect_directly(api: str) -> None:
@@ -224,7 +273,7 @@ def _connect_directly(api: str) -> None:
     import httpx
 
     host = urlsplit(api).hostname
-    if host is None or not _is_loopback(host):
+    if host is None or not is_loopback(host):
         return
     bypass_proxies(host)
     for variable in PROXY_VARIABLES & os.environ.keys():
@@ -236,7 +285,8 @@ def _connect_directly(api: str) -> None:
             del os.environ[variable]
 
 
-def _is_loopback(host: str) -> bool:
+def is_loopback(host: str) -> bool:
+    """Return whether a host, a name or an address, is this machine as only this machine can reach it."""
     try:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:
@@ -288,16 +338,29 @@ def _database() -> str:
 
     if (address := get_current_settings().server.database.connection_url) is None:
         return f"its database is in {PREFECT_HOME.value()}: name another folder in PREFECT_HOME"
-    place = _without_password(address.get_secret_value())
+    place = console.masked(address.get_secret_value())
     return f"its database is {place}: name another one in PREFECT_SERVER_DATABASE_CONNECTION_URL"
+
+
+def create_app() -> FastAPI:
+    """Create Prefect's server as an application that answers only requests for known hosts.
+
+    A web page can have the name of its own host resolve to this machine (DNS rebinding); its requests carry that name.
+    TRAITLINE_SERVER_HOSTS lists the known hosts, with commas between; by default those of the loopback interface.
+    """
+    from prefect.server.api.server import create_app as create_prefect_app
+    from starlette.middleware.trustedhost import TrustedHostMiddleware
+
+    hosts = os.environ.get(HOSTS_VARIABLE, ",".join(LOOPBACK))
+    app = create_prefect_app()
+    app.add_middleware(TrustedHostMiddleware, allowed_hosts=hosts.split(","), www_redirect=False)
+    return app
 
 
 def _serve(listening: socket.socket) -> None:
     import uvicorn
 
-    server = uvicorn.Server(
-        uvicorn.Config("prefect.server.api.server:create_app", factory=True, log_level="error", lifespan="on")
-    )
+    server = uvicorn.Server(uvicorn.Config(create_app, factory=True, log_level="error", lifespan="on"))
 
     def stop_with_parent() -> None:
         sys.stdin.buffer.read()

@@ -29,7 +29,7 @@ Regression = Callable[[np.ndarray, np.ndarray, Sequence[str], np.ndarray, int], 
 
 
 def say_constant(constant: np.ndarray, count: int) -> np.ndarray:
-    """Return the same five numbers [5] for each of `count` clips, float [count, 5]."""
+    """Repeat five numbers, [5], for each of `count` clips: float [count, 5]."""
     return np.tile(constant, (count, 1))
 
 

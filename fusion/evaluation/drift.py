@@ -11,7 +11,7 @@ from fusion.traits import TRAITS
 BINS = 10
 # A bin without any score of one population would make the index infinite, so each share is at least this.
 LEAST_SHARE = 1e-4
-PSI_SHIFT = 0.1  # by convention, smaller values are no shift
+PSI_SHIFT = 0.1  # by convention, a smaller index means no shift
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,7 +2,8 @@
 
 Clips of one person resemble each other, so the units are people, not clips. Measures are brought onto a scale on which
 they are nearly normal, and one person with many clips counts as fewer degrees of freedom: on the raw scale and with one
-degree for every person, nominal 95 % intervals of few people hold less. Docs page `docs/evaluation.md` has the figures.
+degree for every person, nominal 95 % intervals of few people hold less. `docs/explanation/evaluation.md` has the
+figures.
 
 Sources:
     Efron and Tibshirani 1993, "An introduction to the bootstrap", chapter 11 (jackknife).
@@ -17,11 +18,11 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from fusion.evaluation.metrics import METRICS, clip_terms, metrics_of_sums, with_mean
+from fusion.evaluation.metrics import clip_terms, metrics_of_sums, with_mean
 
 LEVEL = 0.95
-LEAST_PEOPLE = 5  # in all, each weighted by their clips; fewer have no interval
-LEAST_PEOPLE_PER_FOLD = 3
+LEAST_PEOPLE = 5  # each weighted by their clips; fewer have no interval
+ERRORS = 3  # the first METRICS compare scores with labels as they are
 # A perfect score has no finite place on the scale of intervals.
 PERFECT = 1 - 1e-12
 
@@ -45,35 +46,36 @@ def measure(
     scores: np.ndarray,
     labels: np.ndarray,
     subjects: Sequence[str],
-    folds: np.ndarray | None = None,
+    learned_mean: np.ndarray | None = None,
     *,
     test_share: float = 0.0,
 ) -> Measured:
-    """Measure scores of one or more repetitions, and average them.
+    """Measure scores of one or more repetitions, and average the repetitions.
 
-    Each fold is measured separately and the results are averaged, because scores of different folds come from different
-    models: pooled over five folds, even the training means correlate with the labels.
+    Clips of all folds are measured together: the variance of the labels of a fold of few people is too small, so that
+    the average R2 of such folds is too low. But the models of different folds learn different means, and these
+    correlate negatively with the labels of their folds. Pearson's correlation, the concordance and the sd ratio are
+    therefore those of the scores less the mean that their model has learned.
 
     Args:
         scores: float [R, N, T].
         labels: float [N, T].
         subjects: the person in each of N clips.
-        folds: int [R, N], the fold of each clip in each repetition; None means one fold.
+        learned_mean: float [R, N, T], the mean label of the clips that the model of each score has learned from; None
+            if a single model made all scores of a repetition.
         test_share: see `standard_error`.
     """
-    people, person, clips = np.unique(np.asarray(subjects, str), return_inverse=True, return_counts=True)
-    if folds is None:
-        folds = np.zeros(scores.shape[:2], int)
-    values, left_out = zip(
-        *(_leave_out(one, labels, person, fold) for one, fold in zip(scores, folds, strict=True)), strict=True
-    )
+    _, person, clips = np.unique(np.asarray(subjects, str), return_inverse=True, return_counts=True)
+    if learned_mean is None:
+        learned_mean = np.zeros((1, 1, 1))
+    centred = scores - learned_mean + learned_mean.mean(axis=1, keepdims=True)
+    pairs = zip(scores, centred, strict=True)
+    values, left_out = zip(*(_leave_out(one, other, labels, person) for one, other in pairs), strict=True)
     by_seed, without = np.stack(values), np.stack(left_out)
     value = by_seed.mean(axis=0)
     error = standard_error(_scaled(by_seed), _scaled(without), test_share=test_share)
     effective = len(subjects) ** 2 / np.sum(np.square(clips, dtype=np.float64))
-    fewest = min(len(np.unique(person[fold == own])) for fold in folds for own in np.unique(fold))
-    enough = effective >= LEAST_PEOPLE and (fewest >= LEAST_PEOPLE_PER_FOLD or fewest == len(people))
-    reach = error * t_quantile(effective - 1) if enough else np.full_like(error, np.nan)
+    reach = error * t_quantile(effective - 1) if effective >= LEAST_PEOPLE else np.full_like(error, np.nan)
     ends = _unscaled(_scaled(value) + np.array([-1, 1])[:, None, None] * reach)
     interval = np.where(reach == 0, value, np.sort(ends, axis=0))
     return Measured(value, interval, by_seed)
@@ -108,11 +110,11 @@ def standard_error(by_seed: np.ndarray, without: np.ndarray, *, test_share: floa
     return np.asarray(np.sqrt(of_people + of_seeds))
 
 
-def t_quantile(degrees: float) -> float:
-    """Return the half-width of a 95 % interval in standard errors."""
+def t_quantile(degrees: float, level: float = LEVEL) -> float:
+    """Return half the width of an interval of this level, in standard errors."""
     from scipy.special import stdtrit  # scipy.stats takes half a second to import
 
-    return float(stdtrit(degrees, (1 + LEVEL) / 2))
+    return float(stdtrit(degrees, (1 + level) / 2))
 
 
 def person_means(values: np.ndarray, subjects: Sequence[str]) -> npt.NDArray[np.float64]:
@@ -137,22 +139,20 @@ def share_interval(share: np.ndarray, people: int) -> npt.NDArray[np.float64]:
 
 
 def _leave_out(
-    scores: np.ndarray, labels: np.ndarray, person: np.ndarray, folds: np.ndarray
+    scores: np.ndarray, centred: np.ndarray, labels: np.ndarray, person: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Return the measures [6, T + 1], mean over folds, and the same without each person, [P, 6, T + 1]."""
-    names = np.unique(folds)
-    values = []
-    change = np.zeros((person.max() + 1, len(METRICS), scores.shape[1]))
-    for fold in names:
-        clips = np.flatnonzero(folds == fold)
-        terms, offset = clip_terms(scores[clips], labels[clips])
-        people, place = np.unique(person[clips], return_inverse=True)
-        by_person = _sums(terms, place)
+    """Return the measures [6, T + 1], and the same without each person, [P, 6, T + 1].
+
+    Errors and R2 are those of the scores, the other measures those of the centred scores.
+    """
+    values, without = [], []
+    for some, rows in ((scores, slice(None, ERRORS)), (centred, slice(ERRORS, None))):
+        terms, offset = clip_terms(some, labels)
+        by_person = _sums(terms, person)
         total = by_person.sum(axis=0)
-        values.append(metrics_of_sums(total, offset))
-        change[people] += (metrics_of_sums(total - by_person, offset) - values[-1]) / len(names)
-    value = np.mean(values, axis=0)
-    return with_mean(value), with_mean(value + change)
+        values.append(metrics_of_sums(total, offset)[rows])
+        without.append(metrics_of_sums(total - by_person, offset)[:, rows])
+    return with_mean(np.concatenate(values)), with_mean(np.concatenate(without, axis=1))
 
 
 def _sums(values: np.ndarray, person: np.ndarray) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""The predictors to compare: baselines, the model, its ablations, and controls that must not work."""
+"""The predictors to compare: baselines, the model, its ablations, and controls that must show no skill."""
 
 from __future__ import annotations
 
@@ -64,17 +64,21 @@ class LabelledClips:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Prediction:
-    """Scores of a fold's test clips, float [M, 5], and the bounds of their intervals, if the predictor has any.
+    """What a predictor says of the M test clips of a fold.
 
     Attributes:
-        scores, low, high: as above.
+        scores: float [M, 5].
+        low, high: float [M, 5], the bounds of their intervals; None if the predictor has none.
         seconds: time for training and scoring.
+        fitted_share: share of the fold's training clips that weights were fitted to. The specified network holds out
+            the others to decide when training stops, and to calibrate intervals.
     """
 
     scores: np.ndarray
     low: np.ndarray | None = None
     high: np.ndarray | None = None
     seconds: float = 0.0
+    fitted_share: float = 1.0
 
 
 Predict = Callable[[LabelledClips, Fold, int], Prediction]
@@ -201,8 +205,9 @@ def _trained(
         held_out, known = fit, trained.out_of_fold.scores
     else:
         known = predict(trained.model, (train_clips[row] for row in held_out))
+    fitted_share = trained.metadata["train_clips"] / len(people)
     if len({people[row] for row in held_out}) < least_people(uncertainty.confidence):
-        return Prediction(scores)
+        return Prediction(scores, fitted_share=fitted_share)
     calibration = calibrate(
         known,
         labels[held_out],
@@ -213,7 +218,7 @@ def _trained(
         seed=seed,
     )
     judged = Uncertainty(settings=uncertainty, calibration=calibration).judge(scores, clips.quality.take(fold.test))
-    return Prediction(scores, judged.low, judged.high)
+    return Prediction(scores, judged.low, judged.high, fitted_share=fitted_share)
 
 
 def _unchanged(clips: list[ClipTokens], seed: int) -> list[ClipTokens]:

@@ -33,30 +33,32 @@ class Outcome:
         scores: float64 [R, M, 5], of R repetitions.
         covered: bool [R, M, 5], whether the interval contains the label; None without intervals.
         seconds: time for training and scoring, over all folds and repetitions.
+        fitted_share: share of the training clips that weights were fitted to, mean over folds and repetitions.
     """
 
     predictor: Predictor
     scores: np.ndarray
     covered: np.ndarray | None
     seconds: float
+    fitted_share: float
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Tested:
-    """The M test clips of a protocol, and how they were divided.
+    """The M test clips of a protocol, and what their models learned from.
 
     Attributes:
         labels: float [M, 5].
         subjects: the person in each.
         groups: name of a grouping -> the group of each, str [M].
-        folds: int [partitions, M], the fold of each clip.
+        learned_mean: float64 [partitions, M, 5], the mean label of the training clips of each clip's fold.
         test_share: share of the people that a training is tested on; 0 for a single split.
     """
 
     labels: np.ndarray
     subjects: list[str]
     groups: dict[str, np.ndarray]
-    folds: np.ndarray
+    learned_mean: np.ndarray
     test_share: float
 
 
@@ -80,9 +82,10 @@ def evaluate_protocols(
 
     Returns:
         JSON values by protocol, NaN as None: "folds", "partitions", "train_clips" (mean over folds) and "leakage";
-        "predictors" with "name", "kind", "seeds" (number of repetitions), "seconds" and "metrics" (metric -> trait or
-        "mean" -> "value", "low", "high", and "by_seed" if there are several repetitions); "tests" of the model against
-        each baseline, see `_tests`; "slices" by column and group with "clips", "subjects" and "metrics" by predictor;
+        "predictors" with "name", "kind", "fitted_share", "seeds" (number of repetitions), "seconds" and "metrics"
+        (metric -> trait or "mean" -> "value", "low", "high", and "by_seed" if there are several repetitions); "tests"
+        of the model against each baseline, see `_tests`; "slices" by column and group with "clips", "subjects" and
+        "metrics" by predictor;
         and "coverage" of the model's intervals, overall and by group.
     """
     found = {}
@@ -121,13 +124,13 @@ def _repetitions(partitions: Sequence[Partition], predictor: Predictor, seeds: i
 
 def _tested(clips: LabelledClips, partitions: Sequence[Partition]) -> _Tested:
     rows = np.sort(np.concatenate([fold.test for fold in partitions[0]]))
-    folds = np.empty((len(partitions), len(rows)), int)
+    learned_mean = np.empty((len(partitions), len(rows), len(TRAITS)))
     for number, partition in enumerate(partitions):
-        for place, fold in enumerate(partition):
-            folds[number, np.searchsorted(rows, fold.test)] = place
+        for fold in partition:
+            learned_mean[number, np.searchsorted(rows, fold.test)] = clips.labels[fold.train].mean(axis=0)
     count = len(partitions[0])
     groups = {name: values[rows] for name, values in clips.groups.items()}
-    return _Tested(clips.labels[rows], clips.subjects_of(rows), groups, folds, 1 / count if count > 1 else 0.0)
+    return _Tested(clips.labels[rows], clips.subjects_of(rows), groups, learned_mean, 1 / count if count > 1 else 0.0)
 
 
 def _outcome(
@@ -138,13 +141,14 @@ def _outcome(
     on_step: Callable[[str], None],
     predict: Predict,
 ) -> Outcome:
-    scores, covered, seconds = [], [], 0.0
+    scores, covered, fitted, seconds = [], [], [], 0.0
     for seed, partition in _repetitions(partitions, predictor, seeds):
         predictions = []
         for fold in partition:
             predictions.append(predict(predictor, clips, fold, seed))
             on_step(predictor.name)
         seconds += sum(prediction.seconds for prediction in predictions)
+        fitted += [prediction.fitted_share for prediction in predictions]
         order = np.argsort(np.concatenate([fold.test for fold in partition]))
         scores.append(np.concatenate([prediction.scores for prediction in predictions])[order])
         if all(prediction.low is not None for prediction in predictions):
@@ -152,7 +156,7 @@ def _outcome(
             inside = [(p.low <= own) & (own <= p.high) for p, own in zip(predictions, labels, strict=True)]
             covered.append(np.concatenate(inside)[order])
     whole = np.stack(covered) if len(covered) == len(scores) else None
-    return Outcome(predictor, np.stack(scores).astype(np.float64), whole, seconds)
+    return Outcome(predictor, np.stack(scores).astype(np.float64), whole, seconds, float(np.mean(fitted)))
 
 
 def _total_leakage(folds: Sequence[Fold], subjects: Sequence[str]) -> dict[str, Any]:
@@ -164,21 +168,24 @@ def _total_leakage(folds: Sequence[Fold], subjects: Sequence[str]) -> dict[str, 
 
 
 def _described(outcome: Outcome, tested: _Tested) -> dict[str, Any]:
-    predictor, scores = outcome.predictor, outcome.scores
-    folds = np.resize(tested.folds, (len(scores), len(tested.labels)))
+    predictor = outcome.predictor
     return {
         "name": predictor.name,
         "kind": predictor.kind,
-        "seeds": len(scores),
+        "fitted_share": round(outcome.fitted_share, 3),
+        "seeds": len(outcome.scores),
         "seconds": round(outcome.seconds, 3),
-        "metrics": _metrics(scores, tested.labels, tested.subjects, folds, tested.test_share),
+        "metrics": _metrics(outcome.scores, tested, np.arange(len(tested.labels))),
     }
 
 
-def _metrics(
-    scores: np.ndarray, labels: np.ndarray, subjects: Sequence[str], folds: np.ndarray | None, test_share: float
-) -> dict[str, dict[str, Any]]:
-    measured = measure(scores, labels, subjects, folds, test_share=test_share)
+def _metrics(scores: np.ndarray, tested: _Tested, rows: np.ndarray) -> dict[str, dict[str, Any]]:
+    """Measure scores [R, M, 5] of all test clips on some of them."""
+    learned_mean = np.resize(tested.learned_mean, scores.shape)  # an official split has one partition, but many seeds
+    people = [tested.subjects[row] for row in rows]
+    measured = measure(
+        scores[:, rows], tested.labels[rows], people, learned_mean[:, rows], test_share=tested.test_share
+    )
     low, high = measured.interval
     table: dict[str, dict[str, Any]] = {}
     for row, metric in enumerate(METRICS):
@@ -241,25 +248,17 @@ def _correct(protocols: Mapping[str, dict[str, Any]]) -> None:
 
 
 def _slices(outcomes: Sequence[Outcome], tested: _Tested) -> list[dict[str, Any]]:
-    """Measure every predictor in every group, over all folds together because a fold's share may be very small."""
-    slices = []
-    for (column, group), rows in _group_rows(tested.groups).items():
-        people = [tested.subjects[row] for row in rows]
-        slices.append(
-            {
-                "column": column,
-                "group": group,
-                "clips": len(rows),
-                "subjects": len(set(people)),
-                "metrics": {
-                    outcome.predictor.name: _metrics(
-                        outcome.scores[:, rows], tested.labels[rows], people, None, tested.test_share
-                    )
-                    for outcome in outcomes
-                },
-            }
-        )
-    return slices
+    """Measure every predictor in every group."""
+    return [
+        {
+            "column": column,
+            "group": group,
+            "clips": len(rows),
+            "subjects": len({tested.subjects[row] for row in rows}),
+            "metrics": {outcome.predictor.name: _metrics(outcome.scores, tested, rows) for outcome in outcomes},
+        }
+        for (column, group), rows in _group_rows(tested.groups).items()
+    ]
 
 
 def _coverage(outcomes: Sequence[Outcome], tested: _Tested) -> list[dict[str, Any]]:

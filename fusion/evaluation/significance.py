@@ -20,7 +20,7 @@ class Gain:
     Attributes:
         value: the gain; above 0 if the predictor is better.
         low, high: its 95 % interval.
-        p: one-sided, of the hypothesis that it is not above 0; below .025 just if the interval lies above 0.
+        p: one-sided, of the hypothesis that it is not above 0; below .025 if and only if the interval lies above 0.
         people_better: share of the people whose gain is above 0.
     """
 
@@ -57,7 +57,7 @@ def gain(
     with np.errstate(divide="ignore", invalid="ignore"):
         p = stdtr(people - 1, -value / error)
     better = np.mean(by_person.mean(axis=0) > 0, axis=0)
-    # neither without differences nor for a single person is there anything to test
+    # without differences, or with a single person, there is nothing to test
     return Gain(value, value - reach, value + reach, np.where(np.isnan(p), 1.0, p), better)
 
 

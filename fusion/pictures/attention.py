@@ -68,11 +68,13 @@ def plot_attention_map(
     """Draw the attention of one clip: a panel per head and one for their mean; rows are faces, columns are motion.
 
     Args:
-        weights: float [B, heads, Ts, Td] or, for one clip, [heads, Ts, Td]; in [0, 1], without padding. clip: index of
-        the clip in the batch. static_time_s: [Ts], row labels in seconds; None numbers the rows. dynamic_time_s: [Td],
-        column labels in seconds; None numbers the columns. title: heading of the figure. save_path: if given, also
-        write the figure to this file, in the format of its suffix, in a folder that is made if
-            needed.
+        weights: float [B, heads, Ts, Td] or, for one clip, [heads, Ts, Td]; in [0, 1], without padding.
+        clip: index of the clip in the batch.
+        static_time_s: [Ts], row labels in seconds; None numbers the rows.
+        dynamic_time_s: [Td], column labels in seconds; None numbers the columns.
+        title: heading of the figure.
+        save_path: if given, also write the figure to this file, in the format of its suffix, in a folder that is
+            created if needed.
 
     Returns:
         The figure. It belongs to no window and needs no display.

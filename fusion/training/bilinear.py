@@ -25,6 +25,7 @@ from fusion.traits import TRAITS
 # Their tokens estimate the scatter: thousands of tokens for 48 components.
 SURVEYED_CLIPS = 1500
 CLIPS_AT_A_TIME = 64
+NOISE_FROM = 48  # later components of the tokens of our networks are mostly noise
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -104,26 +105,32 @@ def _survey(clips: Iterable[tuple[int, ClipTokens]], count: int, settings: Train
     surveyed[np.random.default_rng(settings.seed).permutation(count)[:SURVEYED_CLIPS]] = True
     means: dict[str, np.ndarray] = {}
     scatter: dict[str, np.ndarray] = {}
+    # The tokens that are not in the scatter: while there are few, their own number of dimensions is enough.
+    waiting: dict[str, list[np.ndarray]] = {kind: [] for kind in KINDS}
     tokens: dict[str, int] = dict.fromkeys(KINDS, 0)
     gaps_s: list[np.ndarray] = []
     for some in _batches(clips):
         for kind in KINDS:
-            centred = []
             for row, clip in some:
                 vectors = getattr(clip, kind)
                 mean = vectors.mean(axis=0)
                 if kind not in means:
                     means[kind] = np.empty((count, len(mean)), np.float32)
-                    scatter[kind] = np.zeros((len(mean), len(mean)), np.float32)
                 means[kind][row] = mean
                 if surveyed[row]:
-                    centred.append(vectors - mean)
-            if centred:
-                rows = np.concatenate(centred)
-                scatter[kind] += rows.T @ rows
-                tokens[kind] += len(rows)
+                    waiting[kind].append(vectors - mean)
+                    tokens[kind] += len(vectors)
+            if waiting[kind] and tokens[kind] > means[kind].shape[1] / 2:
+                rows = np.concatenate(waiting[kind])
+                waiting[kind].clear()
+                scatter[kind] = scatter.get(kind, np.float32(0)) + rows.T @ rows
         gaps_s += [np.diff(clip.dynamic_time_s) for _, clip in some]
-    components = {kind: _components(scatter[kind] / tokens[kind], settings.components) for kind in KINDS}
+    components = {
+        kind: _components(scatter[kind] / tokens[kind], settings.components)
+        if kind in scatter
+        else _components_of_few(np.concatenate(waiting[kind]), settings.components)
+        for kind in KINDS
+    }
     gaps = np.concatenate(gaps_s)
     gap_s = float(np.median(gaps)) if len(gaps) else 0.0
     # a quarter of the distance of two motion tokens: a face between them draws on both, one at its own on that alone
@@ -131,20 +138,38 @@ def _survey(clips: Iterable[tuple[int, ClipTokens]], count: int, settings: Train
 
 
 def _components(covariance: np.ndarray, count: int) -> np.ndarray:
-    """Return the principal components [D, K] of a covariance, each divided by the square root of its deviation.
+    """Return the principal components [D, K] of a covariance, each scaled by how much of it may be signal.
 
-    A component with a quarter of another's variance then counts half as much: with a variance of 1 for all, those that
-    are noise would count as much as the others, and without scaling, only the first few would count.
+    Divided by the square root of its deviation, a component with a quarter of another's variance counts half as much:
+    with a variance of 1 for all, those that are noise would count as much as the others, and without scaling, only the
+    first few would count. The variance of the first component that is left out, not before NOISE_FROM, is taken for
+    noise in all of them, and the square root of the remaining share of the variance is a further factor. It stands for
+    a choice of their number: of 48 components, those beyond 24 real ones hardly count.
     """
     from scipy.linalg import eigh
 
     dim = len(covariance)
-    first = max(dim - count, 0)
-    values, vectors = eigh(covariance, subset_by_index=(first, dim - 1))
-    values, vectors = values[::-1], vectors[:, ::-1]
+    left_out = max(count, NOISE_FROM)
+    values, vectors = eigh(covariance, subset_by_index=(max(dim - left_out - 1, 0), dim - 1))
+    noise = max(float(values[0]), 0.0) if dim > left_out else 0.0
+    values, vectors = values[::-1][:count], vectors[:, ::-1][:, :count]
     # a component without variance, as of clips of one token each, is 0
-    real = values > ROUNDING * max(values[0], 1e-12)
-    return np.where(real, vectors / np.where(real, values, 1.0) ** 0.25, 0.0).astype(np.float32)
+    real = values - noise > ROUNDING * max(values[0], 1e-12)
+    values = np.where(real, values, 1.0)
+    return np.where(real, vectors * np.sqrt((values - noise) / values) / values**0.25, 0.0).astype(np.float32)
+
+
+def _components_of_few(tokens: np.ndarray, count: int) -> np.ndarray:
+    """Return `_components` of the covariance of N centred tokens [N, D], of which there are far fewer than D.
+
+    The tokens span no more than N dimensions, in which their covariance takes a fraction of the time.
+    """
+    from scipy.linalg import qr
+
+    missing = max(count - len(tokens), 0)  # components without variance
+    basis, factor = qr(np.pad(tokens, ((0, missing), (0, 0))).T, mode="economic")
+    within: np.ndarray = basis @ _components(factor @ factor.T / len(tokens), count)
+    return within
 
 
 def _spread(means: np.ndarray) -> np.ndarray:

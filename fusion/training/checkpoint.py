@@ -39,21 +39,16 @@ class Progress:
     """A training after one of its epochs.
 
     Attributes:
-        history: Keras' logs: measure -> one number per epoch.
+        history: Keras' logs of each epoch: measure -> number.
         finished: whether no epoch follows.
         state: arrays of everything that steps change.
         best: weights of the best epoch; empty without validation.
     """
 
-    history: dict[str, list[float]] = field(default_factory=dict)
+    history: list[dict[str, float]] = field(default_factory=list)
     finished: bool = False
     state: list[np.ndarray] = field(default_factory=list)
     best: list[np.ndarray] = field(default_factory=list)
-
-    @property
-    def epochs(self) -> list[dict[str, float]]:
-        """Keras' logs of each epoch."""
-        return [dict(zip(self.history, values, strict=True)) for values in zip(*self.history.values(), strict=True)]
 
 
 class Checkpoint(keras.callbacks.Callback):
@@ -93,7 +88,7 @@ class Checkpoint(keras.callbacks.Callback):
         """Restore the training, if there is a checkpoint."""
         if not self.progress.history:
             return
-        for epoch, measures in enumerate(self.progress.epochs):
+        for epoch, measures in enumerate(self.progress.history):
             for callback in self._replay:
                 callback.on_epoch_end(epoch, dict(measures))
         try:
@@ -107,8 +102,7 @@ class Checkpoint(keras.callbacks.Callback):
     def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
         """Append the logs to the history and save the training."""
         progress = self.progress
-        for name, value in (logs or {}).items():
-            progress.history.setdefault(name, []).append(float(value))
+        progress.history.append({name: float(value) for name, value in (logs or {}).items()})
         if self._path is not None:
             progress.finished = self.model.stop_training or epoch + 1 == self.params["epochs"]
             progress.state = [ops.convert_to_numpy(variable) for variable in self._variables]
@@ -164,7 +158,7 @@ def read_checkpoint(path: Path, identity: str) -> Progress | None:
         state = [arrays[f"state{index}"] for index in range(state_count)]
         best = [arrays[f"best{index}"] for index in range(len(arrays) - state_count)]
         progress = Progress(**facts, state=state, best=best)
-        if not all(np.isfinite(list(measures.values())).all() for measures in progress.epochs):
+        if not all(np.isfinite(list(measures.values())).all() for measures in progress.history):
             raise ValueError("a loss is not finite")
     except FileNotFoundError:
         return None

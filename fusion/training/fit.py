@@ -4,14 +4,14 @@ Keras runs the epochs and the steps, with its own `Adam` (`global_clipnorm`), `C
 `ReduceLROnPlateau`, `EarlyStopping` with the best weights, `CSVLogger` and `TensorBoard`. This package adds what Keras
 lacks:
 
-- `EpochBatches` streams clips from a store through a bounded shuffle buffer, in an order that depends only on the seed and
-  the epoch. It is a `tf.data.Dataset`, because a `PyDataset` fails here: Keras infers the shape of every batch from the
-  first two (keras-team/keras#19748), but the longest clip differs from batch to batch; and the number of batches that
-  Keras reads ahead has no fixed bound (it was 18 in a trial), so memory would have none.
+- `EpochBatches` streams clips from a store through a bounded shuffle buffer, in an order that depends only on the seed
+  and the epoch. It is a `tf.data.Dataset`, because a `PyDataset` fails here: Keras infers the shape of every batch from
+  the first two (keras-team/keras#19748), but the longest clip differs from batch to batch; and the number of batches
+  that Keras reads ahead has no fixed bound (it was 18 in a trial), so memory would have none.
 - `BatchLoss` in `fusion.training.losses`: "ccc" has no value for a single clip, and "nll" has a state.
-- `_Validation` computes the loss over all validation clips at once. Keras averages over batches, which gives a
+- `_validate` computes the loss over all validation clips at once. Keras averages over batches, which gives a
   different "ccc". It also measures the spread of the scores, which reveals a collapsed model.
-- `_WarmUp` for the schedule "plateau", because `ReduceLROnPlateau` cannot be combined with a schedule.
+- `_warm_up` for the schedule "plateau", because `ReduceLROnPlateau` cannot be combined with a schedule.
 - `_SharedAdam` clips the gradient of the whole batch. Keras clips the part that each device computes.
 - `Checkpoint` in `fusion.training.checkpoint` resumes exactly.
 """
@@ -142,9 +142,10 @@ def fit(
             stopping,
             replayed,
         )
-        done = settings.epochs if checkpoint.progress.finished else len(checkpoint.progress.epochs)
-        steps = [_WarmUp(settings, len(epochs))] if settings.schedule == "plateau" else []
-        judge = _Validation(validation, settings, loss)
+        done = settings.epochs if checkpoint.progress.finished else len(checkpoint.progress.history)
+        steps = [_warm_up(settings, epochs, optimizer)] if settings.schedule == "plateau" else []
+        judge = _validate(validation, settings, model, loss)
+        report = [] if on_epoch is None else [_report(settings, on_epoch)]
         try:
             model.fit(
                 epochs.dataset(),
@@ -152,15 +153,14 @@ def fit(
                 initial_epoch=done,
                 verbose=0,
                 shuffle=False,  # `EpochBatches` does
-                callbacks=[epochs, *steps, judge, *replayed, *logs, checkpoint, _report(settings, on_epoch)],
+                callbacks=[epochs, *steps, judge, *replayed, *logs, checkpoint, *report],
             )
         except tf.errors.OpError:
             if epochs.error is not None:  # TensorFlow only keeps its text
                 raise epochs.error from None
             raise
-    found = checkpoint.progress.history
-    names = {"loss": "loss", "val_loss": "validation_loss"}
-    history = {ours: found[keras_name] for keras_name, ours in names.items() if keras_name in found}
+    names = {"loss": "loss"} if validation is None else {"loss": "loss", "validation_loss": "val_loss"}
+    history = {ours: [logs[name] for logs in checkpoint.progress.history] for ours, name in names.items()}
     return Fitted(model, history, ops.convert_to_numpy(loss.log_variance))
 
 
@@ -189,7 +189,7 @@ def sd_ratio(scores: np.ndarray, labels: np.ndarray) -> dict[str, Any]:
 def schedule_of(settings: TrainSettings, steps_per_epoch: int) -> float | keras.optimizers.schedules.CosineDecay:
     """Return the schedule of the step size: a linear warm-up, then half a cosine or, for "constant", no change.
 
-    For "plateau", return the largest step size, which `_WarmUp` and `ReduceLROnPlateau` modify.
+    For "plateau", return the largest step size, which `_warm_up` and `ReduceLROnPlateau` modify.
     """
     if settings.schedule == "plateau":
         return settings.learning_rate
@@ -234,6 +234,7 @@ class EpochBatches(callbacks.Callback):
     """The batches of each epoch. As a callback, it learns which epoch begins.
 
     Attributes:
+        epoch: that is read, from 0.
         error: the exception that reading raised; `fit` raises TensorFlow's own instead.
     """
 
@@ -246,7 +247,7 @@ class EpochBatches(callbacks.Callback):
         self._inputs = inputs
         self._settings = settings
         self._buffer_clips = buffer_clips
-        self._epoch = 0
+        self.epoch = 0
         # with several devices, TensorFlow starts to read a further epoch, which it discards, at the end of each epoch
         self._reading = threading.Lock()
         self.error: Exception | None = None
@@ -257,7 +258,7 @@ class EpochBatches(callbacks.Callback):
 
     def on_epoch_begin(self, epoch: int, logs: dict[str, float] | None = None) -> None:
         """Choose the epoch to read next."""
-        self._epoch = epoch
+        self.epoch = epoch
 
     def dataset(self) -> tf.data.Dataset:
         """Return pairs of inputs and labels [B, 5]; a thread reads up to `BATCHES_AHEAD` + 1 of them in advance."""
@@ -267,7 +268,7 @@ class EpochBatches(callbacks.Callback):
 
     def _read(self) -> Iterator[tuple[dict[str, np.ndarray], np.ndarray]]:
         settings, clips = self._settings, self._source.clips
-        rng = np.random.default_rng((settings.seed, self._epoch))
+        rng = np.random.default_rng((settings.seed, self.epoch))
         plan = plan_epoch(clips.groups(), settings.batch_size, buffer_clips=self._buffer_clips, rng=rng)
         batches = read_batches(clips, plan)
         for _ in plan.batches:
@@ -280,52 +281,40 @@ class EpochBatches(callbacks.Callback):
             yield {name: inputs[name] for name in self._inputs}, self._source.labels[rows]
 
 
-class _WarmUp(callbacks.Callback):
-    """Raises the step size linearly over the first epochs."""
+def _warm_up(settings: TrainSettings, epochs: EpochBatches, optimizer: keras.optimizers.Optimizer) -> Any:
+    """Return a callback that raises the step size linearly over the first epochs."""
+    steps = round(settings.warmup_epochs * len(epochs))
 
-    def __init__(self, settings: TrainSettings, steps_per_epoch: int) -> None:
-        super().__init__()
-        self._rate = settings.learning_rate
-        self._steps_per_epoch = steps_per_epoch
-        self._steps = round(settings.warmup_epochs * steps_per_epoch)
-        self._epoch = 0
+    def set_rate(batch: int, logs: dict[str, float] | None = None) -> None:
+        step = epochs.epoch * len(epochs) + batch + 1
+        if step <= steps:
+            optimizer.learning_rate = settings.learning_rate * step / steps
 
-    def on_epoch_begin(self, epoch: int, logs: dict[str, float] | None = None) -> None:
-        """Remember the epoch."""
-        self._epoch = epoch
-
-    def on_train_batch_begin(self, batch: int, logs: dict[str, float] | None = None) -> None:
-        """Set the step size."""
-        step = self._epoch * self._steps_per_epoch + batch + 1
-        if step <= self._steps:
-            self.model.optimizer.learning_rate = self._rate * step / self._steps
+    return callbacks.LambdaCallback(on_train_batch_begin=set_rate)
 
 
-class _Validation(callbacks.Callback):
-    """Adds `learning_rate` to the logs of an epoch and, with validation, `val_loss` and `val_sd_ratio/<trait>`."""
+def _validate(
+    validation: LabelledSource | None, settings: TrainSettings, model: CompletePersonalityModel, loss: BatchLoss
+) -> Any:
+    """Return a callback that adds `learning_rate` and, with validation, `val_loss` and `val_sd_ratio/<trait>` to the
+    logs of an epoch, and raises TrainingError if a loss is not finite.
+    """
 
-    def __init__(self, validation: LabelledSource | None, settings: TrainSettings, loss: BatchLoss) -> None:
-        super().__init__()
-        self._validation = validation
-        self._settings = settings
-        self._loss = loss
-
-    def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
-        """Measure; raise TrainingError if a loss is not finite."""
-        logs = {} if logs is None else logs
-        logs["learning_rate"] = float(ops.convert_to_numpy(self.model.optimizer.learning_rate))
-        if self._validation is not None:
-            scores, labels = self._validation.scored_by(self.model, self._settings.batch_size)
-            logs["val_loss"] = float(loss_of(self._settings.loss, scores, labels, self._loss.log_variance))
+    def measure(epoch: int, logs: dict[str, float]) -> None:
+        logs["learning_rate"] = float(ops.convert_to_numpy(model.optimizer.learning_rate))
+        if validation is not None:
+            scores, labels = validation.scored_by(model, settings.batch_size)
+            logs["val_loss"] = float(loss_of(settings.loss, scores, labels, loss.log_variance))
             ratios = sd_ratio(scores, labels)
             logs |= {f"val_sd_ratio/{trait}": ratio for trait, ratio in ratios.items() if ratio is not None}
         if not np.isfinite([logs["loss"], logs.get("val_loss", 0.0)]).all():
-            raise TrainingError(f"training diverged: lower learning_rate (now {self._settings.learning_rate})")
+            raise TrainingError(f"training diverged: lower learning_rate (now {settings.learning_rate})")
+
+    return callbacks.LambdaCallback(on_epoch_end=measure)
 
 
-def _report(settings: TrainSettings, on_epoch: Callable[[EpochReport], None] | None) -> callbacks.Callback:
-    def call(epoch: int, logs: dict[str, float]) -> None:
-        if on_epoch is not None:
-            on_epoch(EpochReport(epoch + 1, settings.epochs, logs["loss"], logs.get("val_loss")))
+def _report(settings: TrainSettings, on_epoch: Callable[[EpochReport], None]) -> Any:
+    def report(epoch: int, logs: dict[str, float]) -> None:
+        on_epoch(EpochReport(epoch + 1, settings.epochs, logs["loss"], logs.get("val_loss")))
 
-    return callbacks.LambdaCallback(on_epoch_end=call)
+    return callbacks.LambdaCallback(on_epoch_end=report)

@@ -2,8 +2,8 @@
 
 Every part is a path of linear maps, one for each of its penalties, fitted on all folds but one. Scores of the folds
 left out choose, for each trait, the penalty of every part and its weight, from 0 to 1; a part that does not help gets
-0. The scores of a fold that say how good the stack is come from penalties and weights that the other folds chose, so
-the choice does not flatter it.
+0. The fewer people there are, the more of the choice is made by all traits together. The scores of a fold that say how
+good the stack is come from penalties and weights that the other folds chose, so the choice does not flatter it.
 
 Sources:
     Breiman 1996, "Stacked regressions", Machine Learning 24.
@@ -24,6 +24,9 @@ SWEEPS = 8
 # A further part that does not make the stack this much better gets no weight: parts that each fit a little noise lose
 # more than a weak signal wins.
 LEAST_STANDARD_ERRORS = 2.0
+# A trait's penalties and weights are chosen as if this many people had shown what all traits say on average: 20 people
+# hardly tell one trait's best penalty, but all traits together do. With thousands, each trait speaks for itself.
+PRIOR_PEOPLE = 40
 ROUNDING = 1e-6  # relative to the largest eigenvalue, of float32 sums
 
 Fit = Callable[[np.ndarray, np.ndarray], np.ndarray]
@@ -186,16 +189,20 @@ def _choose(scores: Sequence[np.ndarray], labels: np.ndarray, people: np.ndarray
 
     Parts are taken one after the other, the one that helps most first, as long as one more helps by more than chance.
     """
-    penalties = np.array([np.square(found - labels).mean(axis=1).argmin(axis=0) for found in scores])
-    chosen = np.array([_by_trait(found, best) for found, best in zip(scores, penalties, strict=True)])
-    weights = np.zeros(penalties.shape)
     unit = np.maximum(np.mean(np.square(labels), axis=0), 1e-12)
+    prior = PRIOR_PEOPLE / len(np.unique(people))
+    errors = (_with_others(np.square(found - labels).mean(axis=1) / unit, prior) for found in scores)
+    penalties = np.array([error.argmin(axis=0) for error in errors])
+    chosen = np.array([_by_trait(found, best) for found, best in zip(scores, penalties, strict=True)], np.float64)
+    weights = np.zeros(penalties.shape)
+    moments = _with_others(np.einsum("pnt,nt->pt", chosen, labels) / unit, prior)
+    gram = _with_others(np.einsum("pnt,qnt->pqt", chosen, chosen) / unit, prior)
     taken: list[int] = []
     while len(taken) < len(scores):
         error = np.square(labels - np.einsum("pnt,pt->nt", chosen, weights))
         found = {}
         for part in set(range(len(scores))) - set(taken):
-            tried = _weigh(chosen, labels, [*taken, part])
+            tried = _weigh(gram, moments, [*taken, part])
             gain = (error - np.square(labels - np.einsum("pnt,pt->nt", chosen, tried))) / unit
             found[part] = (gain.sum(), _standard_errors(gain.mean(axis=1), people), tried)
         best = max(found, key=lambda part: found[part][0])
@@ -206,11 +213,20 @@ def _choose(scores: Sequence[np.ndarray], labels: np.ndarray, people: np.ndarray
     return penalties, weights
 
 
-def _weigh(scores: np.ndarray, labels: np.ndarray, parts: list[int]) -> np.ndarray:
-    """Return the weights [P, T] in [0, 1] of some parts that fit labels [n, T] best by scores [P, n, T]."""
-    weights = np.zeros((len(scores), labels.shape[1]))
-    for trait in range(labels.shape[1]):
-        weights[parts, trait] = lsq_linear(scores[parts, :, trait].T, labels[:, trait], (0, 1)).x
+def _with_others(values: np.ndarray, prior: float) -> np.ndarray:
+    """Add to what each trait says, [..., T], `prior` times what all say on average."""
+    together: np.ndarray = values + prior * values.mean(axis=-1, keepdims=True)
+    return together
+
+
+def _weigh(gram: np.ndarray, moments: np.ndarray, parts: list[int]) -> np.ndarray:
+    """Return the weights [P, T] in [0, 1] of some parts by least squares, from products [P, P, T] and [P, T]."""
+    weights = np.zeros(moments.shape)
+    for trait in range(moments.shape[1]):
+        own = gram[np.ix_(parts, parts, [trait])][..., 0]
+        values, axes = np.linalg.eigh(own)  # parts that say the same make the smallest 0, or less by rounding
+        root = np.sqrt(np.maximum(values, 1e-9 * max(float(values[-1]), 1e-9)))
+        weights[parts, trait] = lsq_linear(root[:, None] * axes.T, axes.T @ moments[parts, trait] / root, (0, 1)).x
     return weights
 
 

@@ -4,8 +4,8 @@ Clips of one person are not exchangeable with those of another, so the units of 
 clip is drawn of each of K people whom the scoring model has not seen, and the width is the conformal quantile of these
 K errors, averaged over many draws. For one clip of one more person from the same population, the interval of a trait
 then contains the label with the stated probability, on average over the draws of the K people and of the new one. A
-single draw guarantees that; its average over draws is tested with drawn people, 9, 30 and 100. Nothing is said of a
-group of people separately, of all five traits at once, or of people of another population: `traitline evaluate
+single draw guarantees that; the average over draws is tested by simulation with 9, 30 and 100 people. There is no such
+guarantee for a group of people, for all five traits at once, or for people of another population: `traitline evaluate
 --groups` measures the coverage in each group.
 
 Sources:
@@ -28,7 +28,7 @@ from pydantic import BaseModel
 from fusion.labels.split import folds_by_subject, split_by_subject
 from fusion.settings import UncertaintySettings
 
-# With fewer people, intervals are equally wide for all clips: the guarantee is then exact, and what is hard is a guess.
+# With fewer people, too little is known of what makes a clip hard, so all clips have intervals of the same width.
 MIN_PEOPLE_FOR_DIFFICULTY = 60
 DIFFICULTY_FOLDS = 5
 CLIP_DRAWS = 100
@@ -216,7 +216,7 @@ def half_widths(calibration: Calibration, scores: np.ndarray, quality: ClipQuali
 
 
 def relative_widths(calibration: Calibration, scores: np.ndarray, quality: ClipQuality) -> npt.NDArray[np.float64]:
-    """Return how wide intervals of the clips' difficulty are beside those without any video, mean over traits: [N]."""
+    """Return the width of each interval, relative to that of an interval without any video, mean over traits: [N]."""
     ratio = np.array(calibration.half_width) / np.array(calibration.blind_half_width)
     widths: npt.NDArray[np.float64] = (ratio * _difficulty_by(calibration, scores, quality)).mean(axis=1)
     return widths

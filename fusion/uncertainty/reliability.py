@@ -1,4 +1,4 @@
-"""Whether a model's intervals and scores hold for people it has not seen."""
+"""How often a model's intervals contain the labels of people whom it has not seen, and how far its scores are off."""
 
 from __future__ import annotations
 

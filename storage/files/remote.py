@@ -28,7 +28,7 @@ from obstore.exceptions import BaseError
 from obstore.store import from_url
 
 from storage.errors import StoreError, UnreachableError
-from storage.files.remote_errors import asking, reason
+from storage.files.remote_errors import CREDENTIALS, asking, reason
 from storage.files.remote_reader import BLOCK_BYTES, Range, RangeReader, Stream
 
 if TYPE_CHECKING:
@@ -81,13 +81,21 @@ class RemotePath:
         """Parse an address such as s3://bucket/folder, without using the network.
 
         Raises:
-            StoreError: its kind is unknown, it names no bucket, or an environment variable is invalid.
+            StoreError: its kind is unknown, it names no bucket, it holds credentials, or an environment variable is
+                invalid.
         """
         scheme, _, rest = address.partition("://")
         bucket, _, key = rest.partition("/")
+        is_plain = not ("@" in bucket or ":" in bucket or "?" in rest)
+        shown = address if is_plain else f"this {scheme}:// address"  # it may hold a secret
         if scheme not in SCHEMES:
             known = ", ".join(f"{name}://" for name in SCHEMES)
-            raise StoreError(f"cannot use {address}: name a local folder, or an address that begins with {known}")
+            raise StoreError(f"cannot use {shown}: name a local folder, or an address that begins with {known}")
+        if not is_plain:
+            raise StoreError(
+                f"cannot use {shown}: it holds more than a bucket and a folder; write {scheme}://BUCKET/FOLDER, and "
+                f"set credentials in the environment, such as {CREDENTIALS[scheme]}"
+            )
         if not bucket:
             raise StoreError(f"cannot use {address}: it names no bucket; write {scheme}://BUCKET/FOLDER")
         for variable in _ENDPOINTS:

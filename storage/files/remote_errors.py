@@ -12,7 +12,7 @@ from obstore.exceptions import AlreadyExistsError, BaseError
 from storage.errors import UnreachableError
 
 _NO_BUCKET = "<Code>NoSuchBucket<"
-_CREDENTIALS = {
+CREDENTIALS = {
     "s3": "AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY",
     "gs": "GOOGLE_APPLICATION_CREDENTIALS",
     "az": "AZURE_STORAGE_ACCOUNT_NAME and AZURE_STORAGE_ACCOUNT_KEY",
@@ -54,5 +54,5 @@ def _cure(error: BaseException, address: str) -> str:
         return "create the bucket, or name another"
     # 169.254.169.254 gives credentials to machines in a cloud; it is asked last, after the environment.
     if re.search(r"status code: 40[13]\b|169\.254\.169\.254", text):
-        return f"check the credentials in the environment, such as {_CREDENTIALS[address[:2]]}"
+        return f"check the credentials in the environment, such as {CREDENTIALS[address[:2]]}"
     return "check the network and the address of the server, such as AWS_ENDPOINT_URL, or try again later"

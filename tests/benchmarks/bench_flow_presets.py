@@ -1,7 +1,8 @@
 """What each preset of optical flow is good for: error on drawn motion, agreement and consistency on real clips, cost.
 
 Run it as `python tests/benchmarks/bench_flow_presets.py [--corpus DIR]`. It prints the tables of
-docs/optical-flow.md. Faces come from the recordings under `fi_v2` and `plain`, cut out as the pipeline does.
+docs/explanation/optical-flow.md. Faces come from the recordings under `fi_v2` and `plain`, cut out as the pipeline
+does.
 """
 
 from __future__ import annotations

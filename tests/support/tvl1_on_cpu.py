@@ -69,7 +69,7 @@ class Kernels:
         size: height and width of the frames.
         shapes: (rows, warps) of each level, the finest first; as many as levels.
         parameters: of the algorithm.
-        folder: for the compiled code.
+        folder: for the compiled code; what it holds already is not compiled again.
     """
 
     def __init__(
@@ -87,7 +87,7 @@ class Kernels:
         ]
         compilers = [_compiler(files, macros, folder) for files, macros in wanted]
         for _, process in compilers:
-            assert process.wait() == 0
+            assert process is None or process.wait() == 0
         self._pyramid, *self._levels = (ctypes.CDLL(str(library)) for library, _ in compilers)
         for level, (_, width), shape in zip(self._levels, self._sizes, self._shapes, strict=True):
             assert level.group_inbox_bytes() == inbox_bytes(width, shape)
@@ -149,9 +149,12 @@ class Kernels:
         return made
 
 
-def _compiler(files: tuple[str, ...], macros: dict[str, int], folder: Path) -> tuple[Path, subprocess.Popen]:
+def _compiler(files: tuple[str, ...], macros: dict[str, int], folder: Path) -> tuple[Path, subprocess.Popen | None]:
+    """The library of these files, and what compiles it unless it is there already."""
     name = "_".join([Path(files[-1]).stem, *map(str, macros.values())])
     code, library = folder / f"{name}.cpp", folder / f"{name}.so"
+    if library.exists():
+        return library, None
     code.write_text(f'#include "{SHIM}"\n{program.source(files[1:])}\n{_GLUE[files]}')
     options = ["-O1", "-std=c++17", "-ffp-contract=off", "-fno-strict-aliasing", "-shared", "-fPIC", "-w"]
     defined = [f"-D{name}={value}" for name, value in macros.items()]

@@ -52,7 +52,7 @@ def test_the_source_archive_holds_documentation_tests_and_changes(built):
     with tarfile.open(built[0]) as archive:
         names = {name.partition("/")[2] for name in archive.getnames()}
     assert {"CHANGELOG.md", "CITATION.cff", "CONTRIBUTING.md", "LICENSE", "SECURITY.md", "Makefile"} <= names
-    assert {"docs/store.md", "docs/pictures/report-top.png", "tests/conftest.py", "docker/compose.yaml"} <= names
+    assert {"docs/how-to/store.md", "docs/pictures/report-top.png", "tests/conftest.py", "docker/compose.yaml"} <= names
 
 
 def test_the_installed_wheel_runs_without_the_checkout(built, tmp_path):

@@ -8,7 +8,7 @@ import typer.main
 
 from flows.cli.app import app
 
-PAGE = (Path(__file__).parents[2] / "docs" / "specification.md").read_text("utf-8")
+PAGE = (Path(__file__).parents[2] / "docs" / "reference" / "specification.md").read_text("utf-8")
 HERE = [line.rsplit("|", 2)[1] for line in PAGE.splitlines() if line.startswith("| ")]
 NAMES = re.findall(r"`((?:extractors|fusion|storage)[\w.]+)`", "".join(HERE))
 COMMANDS = re.findall(r"`traitline ([a-z -]+?)(?: --[^`]*)?`", "".join(HERE))

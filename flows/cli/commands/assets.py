@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -21,15 +22,19 @@ from flows.cli.output import show_table, size
 from flows.session import console
 from storage.files.commit import check_writable, commit_file
 
-assets_app = typer.Typer(
-    no_args_is_help=True, help="List, fetch, verify and bundle the detector and the network weights."
-)
+assets_app = typer.Typer(no_args_is_help=True)
 
 NAMES = Annotated[list[str] | None, typer.Argument(metavar="[NAME]...", help="Names of assets; by default all.")]
 FOLDER = Annotated[
     Path | None,
     typer.Option(help="Folder with the assets' folders, instead of the usual places; as in the setting `assets`."),
 ]
+
+
+@assets_app.callback()
+def share_files() -> None:
+    """List, fetch, verify and bundle the detector and the network weights."""
+    os.umask(0o022)  # assets are public, and often in a folder that several accounts read
 
 
 @assets_app.command("list", epilog="Example: `traitline assets list`")

@@ -14,7 +14,7 @@ from flows.config.load import load_config
 from flows.scheduling.worker import work_until_stopped
 from flows.session import console
 from flows.session.errors import UserError
-from flows.session.server import check_server, prefect_api
+from flows.session.server import check_server, client_variables, prefect_api
 
 if TYPE_CHECKING:
     from prefect.deployments.runner import RunnerDeployment
@@ -65,6 +65,9 @@ def deploy(
         if kind == "docker":
             entries = [_in_containers(entry, image, volumes) for entry in entries]
         _put_on_server(api, entries, kind, gpu_slots)
+        start = "`prefect worker start --pool {}`" if kind == "docker" else "`traitline worker --pool {}`"
+        workers = " and ".join(start.format(name) for name in _pools(entries))
+        console.say(f"Runs wait until a worker takes them; on each machine, start {workers}")
 
 
 def serve(
@@ -84,13 +87,13 @@ def serve(
         _check(config, cron, timezone)
         check_server()
         entries = _entries(file, config, cron, timezone)
-        pool, *others = sorted({entry.work_pool.name for entry in entries})
+        pool, *others = _pools(entries)
         if others:
             raise UserError(f"deployments of several work pools ({', '.join([pool, *others])}) cannot be served by one")
         with prefect_api(for_people=True) as api:
             _put_on_server(api, entries, "process", gpu_slots)
-            console.say(f"Serving; Prefect's pages are at {api.removesuffix('/api')}")
-            environment = {**os.environ, "PREFECT_API_URL": api}
+            console.say(f"Serving the deployments at {api.removesuffix('/api')}")
+            environment = {**os.environ, **client_variables()}
             status = work_until_stopped(pool, "process", limit, environment=environment)
         if status:
             raise typer.Exit(status)
@@ -102,7 +105,7 @@ def _put_on_server(api: str, entries: list[Entry], kind: str, gpu_slots: int) ->
 
     deployments = [build(entry) for entry in entries]
     with server_at(api):
-        for name in sorted({entry.work_pool.name for entry in entries}):
+        for name in _pools(entries):
             make_pool(name, kind)
             console.say(f"work pool {name} ({kind})")
         make_slots(gpu_slots)
@@ -111,6 +114,10 @@ def _put_on_server(api: str, entries: list[Entry], kind: str, gpu_slots: int) ->
         for deployment in deployments:
             deployment.apply()
             console.say(f"deployment {deployment.full_name}{_when(deployment)}")
+
+
+def _pools(entries: list[Entry]) -> list[str]:
+    return sorted({entry.work_pool.name for entry in entries})
 
 
 def _check(config: Path | None, cron: str | None, timezone: str | None) -> None:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
-import tempfile
 from collections.abc import Mapping
 from enum import StrEnum
 from pathlib import Path
@@ -18,6 +16,7 @@ from flows.cli.output import show_table
 from flows.config.load import existing_store
 from flows.session import console
 from flows.session.errors import UserError
+from storage.files.commit import commit_folder
 
 models_app = typer.Typer(
     no_args_is_help=True, help="Show trained models, give them aliases, and export them to other programs."
@@ -155,10 +154,7 @@ def export(
             from fusion.model import export as exporting  # registers the classes, too; Keras takes seconds to import
 
             network, facts = ModelSerializer(store).load(found.name, found.version)
-            # Written elsewhere and renamed, so that the folder is never incomplete.
-            out.absolute().parent.mkdir(parents=True, exist_ok=True)
-            folder = Path(tempfile.mkdtemp(prefix=".tmp-", dir=out.absolute().parent))
-            try:
+            with commit_folder(out, mark="README.md") as folder:
                 if format is ExportFormat.onnx:
                     files = ["model.onnx"]
                     exporting.export_onnx(network, folder / files[0])
@@ -170,10 +166,6 @@ def export(
                     for name, spec in network.input_signature().items()
                 ]
                 write_card(folder / "README.md", found, facts, files, inputs)
-                folder.chmod(0o755)
-                folder.rename(out)
-            finally:
-                shutil.rmtree(folder, ignore_errors=True)
         console.say(f"{found} is in {out}, its card in {out / 'README.md'}")
 
 

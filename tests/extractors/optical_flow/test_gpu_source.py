@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -21,6 +22,12 @@ H100 = Gpu(multiprocessors=132, shared_bytes=227 * 1024)
 B200 = Gpu(multiprocessors=148, shared_bytes=227 * 1024)
 
 on_cpu = pytest.mark.skipif(bool(tvl1_on_cpu.missing()), reason=tvl1_on_cpu.missing())
+
+
+@pytest.fixture(scope="module")
+def libraries(tmp_path_factory) -> Path:
+    """Where the kernels that all pyramids share are compiled once."""
+    return tmp_path_factory.mktemp("kernels")
 
 
 def drawn_clip(height: int, width: int, frames: int = 3) -> np.ndarray:
@@ -121,9 +128,9 @@ def test_both_engines_have_the_same_levels(size, parameters):
     ],
     ids=["median 5", "median 3", "median 1", "no early end"],
 )
-def test_kernels_on_a_cpu_give_the_numbers_of_the_cpu_engine(size, shapes, parameters, tmp_path):
+def test_kernels_on_a_cpu_give_the_numbers_of_the_cpu_engine(size, shapes, parameters, libraries):
     frames = drawn_clip(*size)
-    kernels = Kernels(size, shapes, parameters, tmp_path)
+    kernels = Kernels(size, shapes, parameters, libraries)
     levels = zip(*(_pyramid(frame, parameters) for frame in frames), strict=True)
     for padded, level in zip(kernels.pyramid(frames), levels, strict=True):
         margin = ((0, 0), (MARGIN_PX, MARGIN_PX), (MARGIN_PX, MARGIN_PX))

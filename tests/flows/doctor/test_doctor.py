@@ -9,7 +9,9 @@ import pytest
 from drawn_networks import patch_network
 from small_disk import SmallDisk
 
+from flows.config.load import load_config
 from flows.doctor import libraries
+from flows.doctor.machine import check_networks
 
 OPENCV_WITHOUT_ITS_EXTRAS = """
 import sys
@@ -140,12 +142,14 @@ def test_nothing_is_told_of_a_gpu_where_there_is_none(monkeypatch, tmp_path):
     assert list(libraries._gpu_engine(*libraries._ask(libraries._GPU_ENGINE))) == []
 
 
-def test_a_network_in_a_file_of_ones_own_is_looked_at_like_the_assets(traitline, tmp_path, face_model):
-    patch_network(tmp_path / "net.onnx")
-    settings = ["--weights", "random", "--store", tmp_path / "store", "--set", "static.preprocessing=0-1"]
-    good = look(traitline, *settings, "--set", f"static.base_model={tmp_path / 'net.onnx'}", status=0)
-    assert good["static network"]["found"].endswith("net.onnx, 8 numbers per token")
-    (tmp_path / "net.onnx").write_bytes(b"no network")
-    bad = look(traitline, *settings, "--set", f"static.base_model={tmp_path / 'net.onnx'}")
-    assert bad["static network"]["level"] == "fault"
-    assert "not an ONNX model" in bad["static network"]["found"]
+def test_a_network_in_a_file_of_ones_own_is_looked_at_like_the_assets(tmp_path):
+    path = tmp_path / "net.onnx"
+    patch_network(path)
+    config = load_config(flags={"weights": "auto", "static.base_model": str(path), "static.preprocessing": "0-1"})
+    (good,) = check_networks(config)
+    assert (good.level, good.found) == ("ok", f"{path}, 8 numbers per token")
+    path.write_bytes(b"no network")
+    (bad,) = check_networks(config)
+    assert bad.level == "fault"
+    assert "not an ONNX model" in bad.found
+    assert list(check_networks(load_config())) == []

@@ -235,7 +235,7 @@ def test_groups_are_those_of_the_table_with_coverage_in_each(results):
 
 
 def test_tables_name_every_predictor_and_libraries_stay_silent(run):
-    for name in (*QUICK, "Leakage", "unseen people", "p (Holm)", "loud"):
+    for name in (*QUICK, "Leakage", "fitted to", "unseen people", "p (Holm)", "loud"):
         assert name in run.stdout
     assert re.search(r"evaluation-\d+T\d+\.json", " ".join(run.stderr.split()))
     assert "Traceback" not in run.stderr

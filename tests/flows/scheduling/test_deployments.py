@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 import sys
+from datetime import date
 from importlib.resources import files
 from pathlib import Path
 
@@ -62,6 +64,30 @@ def test_a_form_refuses_a_word_that_is_no_choice():
     assert flows.nightly.validate_parameters({"weights": "random"})["weights"] == "random"
     with pytest.raises(ParameterTypeError):
         flows.nightly.validate_parameters({"weights": "best"})
+
+
+def test_a_form_offers_choices_and_leaves_the_settings_alone_by_default():
+    for flow in (flows.extract_archive, flows.train_model, flows.export_scores, flows.nightly):
+        weights = flow.parameters.properties["weights"]
+        assert (weights["type"], weights["default"]) == ("string", "as in the settings")
+        assert weights["enum"] == ["as in the settings", "pretrained", "random"]
+
+
+def test_runs_are_named_by_what_they_do_and_their_time():
+    assert flows.nightly.flow_run_name() == f"nightly {date.today().isoformat()}"
+    assert re.fullmatch(r"train 20\d\d-\d\d-\d\d \d\d:\d\d", flows.train_model.flow_run_name())
+
+
+def test_a_mistake_is_told_in_the_words_of_the_form(tmp_path):
+    (tmp_path / "run.yaml").write_text("weights: random\n")
+    state = flows.extract_archive.fn(settings=tmp_path / "run.yaml", store=str(tmp_path / "store"))
+    assert "give their folder with `videos`" in state.message
+    state = flows.train_model.fn(settings=tmp_path / "run.yaml", store=str(tmp_path / "nowhere"))
+    assert "give its folder with `store`, or create one with `traitline extract`" in state.message
+    state = flows.extract_archive.fn(
+        videos=tmp_path, store=str(tmp_path / "store"), weights="random", overrides={"train_as": "-"}
+    )
+    assert "(parameter overrides)" in state.message
 
 
 def test_a_mistake_in_a_run_is_its_state_in_one_line(tmp_path):

@@ -4,9 +4,13 @@ itself, to the CSV. Skipped where PostgreSQL is not installed."""
 from __future__ import annotations
 
 import csv
+import json
+import re
 import signal
 import subprocess
+from collections import Counter
 from dataclasses import dataclass
+from datetime import date
 from pathlib import Path
 
 import pytest
@@ -20,6 +24,7 @@ from flows.config.load import load_config
 from flows.pipeline.train import train
 from flows.scheduling.deployments import CRASH_AUTOMATION
 from flows.scheduling.gpu_slots import GPU_LIMIT
+from fusion.traits import TRAITS
 
 
 @dataclass(frozen=True)
@@ -84,7 +89,8 @@ def test_a_schedule_fires_by_itself_and_ends_in_a_csv(prefect_server, archive, t
     config = load_config(archive.settings, flags={"labels": archive.labels})
     train.fn(config, known_videos(config.store.path, families_of(config)))
     settings = yaml.safe_load(archive.settings.read_text())
-    archive.settings.write_text(yaml.safe_dump({**settings, "out": str(out)}))
+    served_at = {"base_url": "https://reports.example/nightly/"}
+    archive.settings.write_text(yaml.safe_dump({**settings, "out": str(out), "report": served_at}))
     # Late enough to be deployed, and seldom enough that no second run starts beside the first.
     deployments = nightly_every(60, tmp_path / "prefect.yaml", first_after_s=15)
     prefect_server.traitline("deploy", "--config", archive.settings, "--file", deployments)
@@ -101,8 +107,32 @@ def test_a_schedule_fires_by_itself_and_ends_in_a_csv(prefect_server, archive, t
     artifacts = prefect_server.ask("/artifacts/filter", offset=0)
     of_run = {found["key"]: found["data"] for found in artifacts if found["flow_run_id"] == run["id"]}
     assert f"| with a score | `{len(archive.names)}` |" in of_run["summary"]
-    assert any(page.as_uri() in of_run["report"] for page in (archive.folder / "store" / "reports").iterdir())
+    (page,) = (archive.folder / "store" / "reports").iterdir()
+    assert of_run["report"] == f"[{page.name}](https://reports.example/nightly/{page.name})"
+    assert {row["trait"] for row in json.loads(of_run["quality"])} == {"mean", *TRAITS}
+    assert run["name"] == f"nightly {date.today().isoformat()}"
+    names = {found["name"] for found in prefect_server.ask("/flow_runs/filter", offset=0)}
+    assert any(re.fullmatch(r"score 20\d\d-\d\d-\d\d \d\d:\d\d", name) for name in names)
     assert any(found["key"] == "score-progress" and found["data"] == 100 for found in artifacts)
+
+
+def assert_logs_of_a_mistake(prefect_server, run: str) -> None:
+    """No traceback of the engine in the Logs of a run and its step, and the mistake there once, without options."""
+    step = {"parent_task_run_id": {"is_null_": False}, "name": {"like_": "train "}}
+    runs = [run, *(found["id"] for found in prefect_server.ask("/flow_runs/filter", flow_runs=step))]
+    assert len(runs) == 2
+
+    def logged() -> list[dict]:
+        return prefect_server.ask("/logs/filter", logs={"flow_run_id": {"any_": runs}})
+
+    def ends() -> Counter:
+        return Counter(line["flow_run_id"] for line in logged() if "Failed(" in line["message"])
+
+    wait_for("the ends of both in the logs", lambda: len(ends()) == 2, limit_s=30)
+    assert set(ends().values()) == {1}
+    for line in logged():
+        assert "Traceback" not in line["message"]
+        assert "--" not in line["message"]
 
 
 def test_serve_runs_deployments_in_one_command_until_it_is_told_to_stop(prefect_server, archive, tmp_path):
@@ -118,6 +148,12 @@ def test_serve_runs_deployments_in_one_command_until_it_is_told_to_stop(prefect_
             assert state["type"] == "FAILED"
             assert "model better/7" in state["message"]  # a person's mistake is one line
             assert "\n" not in state["message"]
+            # One that is noticed in the midst of a step, which is a run below the run.
+            labels = tmp_path / "labels.csv"
+            labels.write_text(f"video_id,{','.join(TRAITS)}\nnobody.mp4,1,1,1,1,1\n")
+            run = prefect_server.start_run("train", settings=str(archive.settings), labels=str(labels))
+            assert prefect_server.ended(run)["type"] == "FAILED"
+            assert_logs_of_a_mistake(prefect_server, run)
             process.send_signal(signal.SIGTERM)
             assert process.wait(30) == 0
         finally:

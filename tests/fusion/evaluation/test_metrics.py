@@ -65,14 +65,16 @@ def test_the_interval_is_the_jackknife_of_the_measures_without_each_person():
         assert width == pytest.approx(2 * t.ppf(0.975, 19) * error, rel=1e-6)
 
 
-def test_folds_are_measured_by_themselves_so_that_their_means_know_nothing():
+def test_the_means_that_folds_have_learned_know_nothing():
     rng = np.random.default_rng(0)
     labels = rng.normal(0.5, 0.1, (100, 5))
     folds = np.arange(100) % 5
     means = np.stack([labels[folds != fold].mean(axis=0) for fold in range(5)])[folds]
-    assert metrics(means, labels)[METRICS.index("pearson")].mean() < -0.05  # pooled, they are worse than nothing
-    measured = measure(means[None], labels, [str(clip) for clip in range(100)], folds[None], test_share=0.2)
+    assert metrics(means, labels)[METRICS.index("pearson")].mean() < -0.05  # worse than nothing
+    measured = measure(means[None], labels, [str(clip) for clip in range(100)], means[None], test_share=0.2)
     assert (measured.value[METRICS.index("ccc")] == 0).all()
+    assert np.isnan(measured.value[METRICS.index("pearson")]).all()
+    assert measured.value[:3] == pytest.approx(with_mean(metrics(means, labels)[:3]))
 
 
 def test_intervals_over_clips_instead_of_people_would_be_far_too_narrow():

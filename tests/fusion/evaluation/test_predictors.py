@@ -96,6 +96,9 @@ def test_on_pure_noise_no_predictor_shows_skill():
     partitions, seen = [subject_folds(subjects, 2, seed) for seed in range(5)], []
     results = evaluate_protocols(clips, {"folds": partitions}, predictors, 5, seen.append)["folds"]
     assert seen == [predictor.name for predictor, _, _ in runs(partitions, predictors, 5)]
+    shares = {row["name"]: row["fitted_share"] for row in results["predictors"]}
+    assert shares["ridge_both"] == shares["mlp_both"] == 1
+    assert shares["token_form"] == shares["vector_form"] == pytest.approx(0.9 * 0.8, abs=0.03)
     for row in results["predictors"]:
         ccc, r2 = (row["metrics"][metric]["mean"] for metric in ("ccc", "r2"))
         print(f"\n{row['name']}: CCC {ccc['value']:.3f} [{ccc['low']:.3f}, {ccc['high']:.3f}], R2 {r2['value']:.3f}")

@@ -52,7 +52,7 @@ def calibrated(scores, labels, subjects, quality, confidence=0.9):
 def test_coverage_on_unseen_people_is_between_88_and_92_percent_over_many_data_sets(people):
     rng = np.random.default_rng(people)
     covered = []
-    for _ in range(150):
+    for _ in range(60):
         uncertainty = calibrated(*people_with_clips(rng, people))
         covered.append(coverage_of(uncertainty, *people_with_clips(rng, 200)))
     mean = np.mean(covered, axis=0)

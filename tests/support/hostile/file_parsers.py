@@ -446,7 +446,7 @@ def _json(tree: Tree) -> bytes:
 
 
 def _arrays(folder: Path) -> list[Parser]:
-    progress = Progress({"loss": [0.5]}, False, [np.zeros((2, 3), np.float32)], [np.ones(2)])
+    progress = Progress([{"loss": 0.5}], False, [np.zeros((2, 3), np.float32)], [np.ones(2)])
     write_checkpoint(folder / "c.npz", "identity", progress)
     fields = np.zeros((1, 224, 224, 2), np.float16)
     np.save(folder / "o.npy", fields)

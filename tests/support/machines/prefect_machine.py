@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import contextlib
 import json
 import os
@@ -14,6 +15,7 @@ import sys
 import tempfile
 import time
 import urllib.request
+import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
@@ -25,6 +27,7 @@ import yaml
 
 BIN = Path(sys.executable).parent
 ROOT = Path(__file__).parents[3]
+PASSWORD = "traitline:of the tests"
 OVER = ("COMPLETED", "FAILED", "CRASHED")
 
 
@@ -86,7 +89,7 @@ def nightly_every(seconds: int, copy: Path, *, first_after_s: float = 0.0) -> Pa
 
 
 class PrefectServer:
-    """`prefect server start` on a database; it can be stopped and started again at the same address.
+    """The server of the compose file on a database; it can be stopped and started again at the same address.
 
     Args:
         folder: for its home and its log.
@@ -100,12 +103,16 @@ class PrefectServer:
             **os.environ,
             "PREFECT_HOME": str(folder / "home"),
             "PREFECT_API_URL": self.api,
+            "PREFECT_API_AUTH_STRING": PASSWORD,
             "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
             "DO_NOT_TRACK": "1",
             "COLUMNS": "200",
         }
         self._of_server = {
             **self.environment,
+            "PREFECT_SERVER_API_AUTH_STRING": PASSWORD,
+            "PREFECT_SERVER_CSRF_PROTECTION_ENABLED": "true",
+            "PREFECT_SERVER_CORS_ALLOWED_ORIGINS": self.api.removesuffix("/api"),
             "PREFECT_SERVER_DATABASE_CONNECTION_URL": database,
             "PREFECT_SERVER_CONCURRENCY_LEASE_STORAGE": "prefect.server.concurrency.lease_storage.filesystem",
         }
@@ -114,7 +121,8 @@ class PrefectServer:
 
     def start(self) -> None:
         """Start it, and wait until it answers."""
-        command = [BIN / "prefect", "server", "start", "--port", str(self.port)]
+        app = ["--factory", "flows.session.server:create_app"]
+        command = [BIN / "uvicorn", *app, "--port", str(self.port), "--log-level", "error"]
         self._process = subprocess.Popen(command, env=self._of_server, stdout=self._log, stderr=self._log)
         wait_for("Prefect's server", self._healthy, limit_s=180)
 
@@ -141,11 +149,15 @@ class PrefectServer:
 
     def ask(self, path: str, **body: Any) -> Any:
         """What its API answers to a question."""
-        question = urllib.request.Request(
-            f"{self.api}{path}",
-            data=json.dumps(body).encode() if body else None,
-            headers={"Content-Type": "application/json"},
-        )
+        headers = {"Authorization": f"Basic {base64.b64encode(PASSWORD.encode()).decode()}"}
+        if body:
+            client = str(uuid.uuid4())
+            token = self._answer(f"/csrf-token?client={client}", None, headers)["token"]
+            headers |= {"Content-Type": "application/json", "Prefect-Csrf-Client": client, "Prefect-Csrf-Token": token}
+        return self._answer(path, json.dumps(body).encode() if body else None, headers)
+
+    def _answer(self, path: str, data: bytes | None, headers: dict[str, str]) -> Any:
+        question = urllib.request.Request(f"{self.api}{path}", data, headers)
         with urllib.request.urlopen(question, timeout=30) as answer:
             return json.load(answer)
 

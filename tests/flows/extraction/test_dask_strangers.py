@@ -1,0 +1,171 @@
+"""Dask runs the code of whoever connects: strangers do not get in, and certificates of other clusters are settings."""
+
+from __future__ import annotations
+
+import datetime
+from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
+
+import pytest
+import worker_farm
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import NameOID
+from distributed import LocalCluster, Security
+from store_truth import assert_store_is_right
+from stranger import as_stranger, needs_root
+from worker_farm import FAMILIES, Order, draw_worker, drawn_videos
+
+from flows.config.settings import ExtractSettings
+from flows.extraction import runners
+from flows.pipeline import extract as extract_flow
+from flows.session.errors import UserError
+
+pytestmark = pytest.mark.usefixtures("prefect_api")
+
+ATTACK = """
+for address in sys.argv[1:]:
+    for security in (None, Security.temporary()):
+        try:
+            with Client(address, timeout=5, security=security) as client:
+                print("code ran as", client.submit(os.getuid).result())
+        except Exception as error:
+            print(type(error).__name__)
+"""
+SHAKE_HANDS = """
+context = ssl._create_unverified_context()
+for port in sys.argv[1:]:
+    try:
+        with context.wrap_socket(socket.create_connection(("127.0.0.1", int(port)), timeout=20)) as line:
+            line.recv(1)
+    except OSError as error:
+        print(type(error).__name__)
+"""
+
+
+@pytest.fixture
+def make(tmp_path) -> partial:
+    return partial(draw_worker, Order(str(tmp_path / "store"), str(tmp_path), videos=4, shard_size=4, video_s=0.1))
+
+
+@needs_root
+def test_another_account_runs_no_code_in_the_cluster_that_a_run_starts(make):
+    addresses: list[str] = []
+    settings = ExtractSettings(runner="dask", workers=1)
+    real = LocalCluster.__init__
+    with pytest.MonkeyPatch.context() as patch:
+
+        def watched(self: LocalCluster, **options: object) -> None:
+            real(self, **options)
+            addresses.extend([self.scheduler_address, *(worker.worker_address for worker in self.workers.values())])
+
+        patch.setattr(LocalCluster, "__init__", watched)
+        with runners.open_runner(settings, make) as runner:
+            assert runner.capacity() == 1
+            assert len(addresses) == 2
+            assert all(address.startswith("tls://127.0.0.1:") for address in addresses)
+            said = as_stranger(ATTACK, addresses[0], imports="from distributed import Client, Security")
+            ports = [address.rpartition(":")[2] for address in addresses]
+            refused = as_stranger(SHAKE_HANDS, *ports, imports="import socket, ssl")
+    assert said.split() == ["TypeError", "FatalCommClosedError"]  # without a certificate, and with another
+    assert refused.split() == ["SSLError"] * 2
+
+
+def test_the_cluster_that_a_run_starts_does_its_work(tmp_path, monkeypatch):
+    """Its workers have the cluster's certificate, and the password of the command's Prefect server."""
+    order = Order(str(tmp_path / "store"), str(tmp_path), videos=8, shard_size=4, video_s=0.0)
+    monkeypatch.setattr(extract_flow, "families_of", lambda _: FAMILIES)
+    monkeypatch.setattr(extract_flow, "worker_maker", lambda *_: partial(draw_worker, order))
+    monkeypatch.setenv("PYTHONPATH", str(Path(worker_farm.__file__).parent))
+    config = order.config()
+    dask = config.extract.model_copy(update={"runner": "dask", "workers": 1})
+    report = extract_flow.extract(config.model_copy(update={"extract": dask}), drawn_videos(order.videos))
+    assert report.extracted + report.failed == order.videos
+    assert_store_is_right(order)
+
+
+@needs_root
+def test_the_same_attack_runs_code_in_a_cluster_without_certificates():
+    """What the test above would say if clusters were open."""
+    with LocalCluster(n_workers=1, threads_per_worker=1, dashboard_address=None) as cluster:
+        imports = "from distributed import Client, Security"
+        assert "code ran as 0" in as_stranger(ATTACK, cluster.scheduler_address, imports=imports)
+
+
+def write_certificates(folder: Path, name: str) -> Security:
+    """A certificate that signs itself, as files of all roles in a cluster."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
+    now = datetime.datetime.now(datetime.UTC)
+    built = x509.CertificateBuilder().subject_name(subject).issuer_name(subject).public_key(key.public_key())
+    built = built.serial_number(x509.random_serial_number())
+    built = built.not_valid_before(now).not_valid_after(now + datetime.timedelta(days=1))
+    certificate = built.sign(key, hashes.SHA256())
+    (folder / f"{name}.pem").write_bytes(certificate.public_bytes(serialization.Encoding.PEM))
+    form = (serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
+    (folder / f"{name}.key").write_bytes(key.private_bytes(*form))
+    roles = {f"tls_{role}_cert": str(folder / f"{name}.pem") for role in ("client", "scheduler", "worker")}
+    roles |= {f"tls_{role}_key": str(folder / f"{name}.key") for role in ("client", "scheduler", "worker")}
+    return Security(tls_ca_file=str(folder / f"{name}.pem"), require_encryption=True, **roles)
+
+
+@pytest.fixture(scope="module")
+def guarded(tmp_path_factory) -> Iterator[tuple[str, Path]]:
+    """The address of a cluster that somebody else started with certificates, and their folder."""
+    folder = tmp_path_factory.mktemp("certificates")
+    security = write_certificates(folder, "ours")
+    write_certificates(folder, "theirs")
+    options = {"n_workers": 1, "threads_per_worker": 1, "memory_limit": 0, "dashboard_address": None}
+    with LocalCluster(security=security, **options) as cluster:
+        yield cluster.scheduler_address, folder
+
+
+def settings_for(guarded: tuple[str, Path], name: str | None, **more: object) -> ExtractSettings:
+    address, folder = guarded
+    files = {}
+    if name is not None:
+        files = {"tls_ca_file": folder / f"{name}.pem", "tls_cert": folder / f"{name}.pem"}
+        files["tls_key"] = folder / f"{name}.key"
+    return ExtractSettings(**{"runner": "dask", "address": address, **files, **more})
+
+
+def test_a_cluster_with_certificates_is_used_by_those_who_have_them(guarded, make):
+    with runners.open_runner(settings_for(guarded, "ours"), make) as runner:
+        assert runner.capacity() == 1
+
+
+@pytest.mark.parametrize(
+    ("name", "changes", "words"),
+    [
+        (None, {}, "asks for certificates: name them in extract.tls_ca_file"),
+        ("theirs", {}, "no Dask scheduler answers"),
+        ("ours", {"tls_cert": None, "tls_key": None}, "give both"),
+        ("ours", {"tls_key": Path("nowhere.key")}, "there is no certificate nowhere.key"),
+    ],
+)
+def test_certificates_that_do_not_fit_are_one_line(guarded, make, name, changes, words, monkeypatch):
+    monkeypatch.setattr(runners, "CONNECT_S", 3)
+    with (
+        pytest.raises(UserError, match=words) as raised,
+        runners.open_runner(settings_for(guarded, name, **changes), make),
+    ):
+        pass
+    assert "\n" not in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    ("address", "warns"),
+    [
+        ("tcp://192.0.2.7:8786", True),
+        ("192.0.2.7:8786", True),
+        ("tcp://scheduler.example:8786", True),
+        ("tls://192.0.2.7:8786", False),
+        ("tcp://127.0.0.1:8786", False),
+        ("localhost:8786", False),
+    ],
+)
+def test_an_open_scheduler_on_another_machine_is_warned_of(address, warns, capsys):
+    runners._warn_without_tls(address)
+    assert ("has no TLS" in capsys.readouterr().err) == warns
