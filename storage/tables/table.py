@@ -251,9 +251,9 @@ class Table:
         with reading(self.folder):
             entries: list[StorePath] = sorted((self.folder / "_delta_log").glob("*.json"))
             for path in entries:
-                for line in path.read_text(encoding="utf-8").splitlines():
-                    if not json.loads(line).keys() <= _ACTIONS:  # which readers pass over
-                        raise ValueError(f"{path.name} has an entry of an unknown kind")
+                kinds = {key for line in path.read_text(encoding="utf-8").splitlines() for key in json.loads(line)}
+                if "commitInfo" not in kinds or not kinds <= _ACTIONS:  # which readers pass over
+                    raise ValueError(f"{path.name} is not a whole commit")
         return sum(file.rows for file in files)
 
     def _latest(self) -> DeltaTable | None:

@@ -198,7 +198,7 @@ def test_folder_of_a_family_opens_as_one_dataset(tmp_path, draw, static):
     }
     for name, frame in {
         "pandas": pandas.read_parquet(folder),
-        "polars": polars.read_parquet(folder, hidden_file_prefix="_"),
+        "polars": polars.scan_parquet(folder, hidden_file_prefix="_").collect(),
         "fastparquet": fastparquet.ParquetFile(str(folder)).to_pandas(),
     }.items():
         columns = [list(frame[column]) for column in ("video_id", "token", "face_score", "vector")]
