@@ -101,14 +101,14 @@ class FeatureStore:
         version = self.manifest.table.version() + 1
         began = time.time()
         paths, rows = [], []
-        for header, videos in shards:
-            self.describe(header.family)
-            path = self.new_shard(header.family, version, self._format.suffix)
-            with commit_file(path) as temporary:
-                self._format.write(temporary, header, videos)
-            paths.append(path)
-            rows += manifest_rows(header, path.name, self._run)
         try:
+            for header, videos in shards:
+                self.describe(header.family)
+                path = self.new_shard(header.family, version, self._format.suffix)
+                paths.append(path)
+                with commit_file(path) as temporary:
+                    self._format.write(temporary, header, videos)
+                rows += manifest_rows(header, path.name, self._run)
             if self._confirm is not None:
                 self._confirm()
             self.manifest.add(rows)
