@@ -9,6 +9,7 @@ All functions raise StoreError if a file cannot be read or the operating system 
 from __future__ import annotations
 
 import contextlib
+import secrets
 import time
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -28,15 +29,16 @@ from storage.tables.seen import SeenVideos
 
 DAY_S = 86_400.0
 _SILENT_S = 3600.0  # a claim whose sign of life is older than this is that of a killed run
-_CLOCK = "clock"
 
 
 def store_time(root: str | StorePath) -> float:
-    """Return the present time by the clock of the storage, in seconds since 1970; writes a file to learn it."""
-    path = open_store(root) / "leases" / _CLOCK
+    """Return the present time by the clock of the storage, in seconds since 1970; for that it writes a file."""
+    path = open_store(root) / "leases" / f"clock-{secrets.token_hex(6)}"
     with commit_file(path) as temporary:
         temporary.write_bytes(b"")
-    return path.stat().st_mtime
+    now = path.stat().st_mtime
+    remove_files([path])
+    return now
 
 
 def live_claims(root: str | StorePath, now: float) -> dict[str, float]:

@@ -496,12 +496,14 @@ def _newest(rows: pa.Table, by: str) -> pa.Table:
 def _explanation(folder: StorePath, action: str, error: BaseException) -> StoreError:
     text = str(error)
     number = re.search(r"\(os error (\d+)\)|\bcode: (\d+),", text)
+    if isinstance(folder, RemotePath) and (
+        number or re.search("Generic .* error|error sending request|timed out", text)
+    ):
+        return unreachable(folder, error)
     if number is not None:
         code = int(number[1] or number[2])
         error = OSError(code, os.strerror(code))
     if isinstance(error, OSError) and error.errno is not None:
         kind = UnreachableError if action == "read" else StoreError
         return kind(f"cannot {action} {folder}: {refusal(error)}")
-    if isinstance(folder, RemotePath) and re.search("Generic .* error|error sending request|timed out", text):
-        return unreachable(folder, error)
     return damaged(folder, error)

@@ -268,8 +268,8 @@ def test_few_requests_are_made(s3_folder, requests):
             action()
             table[name] = len(requests)
         print(format, "requests:", table)
-        assert table["write"] <= 10
-        assert table["has"] <= 2
+        assert table["write"] <= 12
+        assert table["has"] <= 4
         assert table["one video"] <= 6
         assert table["all videos"] <= 6
         assert table["verify"] <= 4
@@ -285,7 +285,7 @@ def test_requests_for_a_shard_do_not_grow_with_the_store(s3_folder, requests):
         store.write(WIDE, videos)
         counts.append(len(requests))
     print("requests for a look and a commit:", counts)
-    assert counts[-1] == counts[2]
+    assert max(counts[12:]) <= max(counts[2:12])
 
 
 def test_readers_find_every_video_once_while_shards_are_merged_and_converted(folder, draw, static):

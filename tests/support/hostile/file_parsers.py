@@ -292,11 +292,12 @@ def _tables(folder: Path) -> list[Parser]:
         write(folder / name)
         (data,) = (folder / name / table).glob("*.parquet")
         log = folder / name / table / "_delta_log" / f"{1:020d}.json"
+        files = {
+            path.relative_to(folder / name): path.read_bytes() for path in (folder / name).rglob("*") if path.is_file()
+        }
         parsers += [
             Parser(name, "rows", [data.read_bytes()], partial(_read_data, folder / name, table, read), (StoreError,)),
-            Parser(
-                f"{name}, log", "log", [log.read_bytes()], partial(_read_log, folder / name, table, read), (StoreError,)
-            ),
+            Parser(f"{name}, log", "log", [log.read_bytes()], partial(_read_log, files, table, read), (StoreError,)),
         ]
 
     def digests(place: Path) -> object:
@@ -329,27 +330,26 @@ def _tables(folder: Path) -> list[Parser]:
     ]
 
 
-def _read_data(good: Path, table: str, read: Callable[[Path], object], place: Path) -> object:
+def _read_data(good: dict[Path, bytes], table: str, read: Callable[[Path], object], place: Path) -> object:
     """Read a table with another data file, whose name holds its digest as whoever makes it up would write it."""
-    root = shutil.copytree(good, place / "store", dirs_exist_ok=True)
-    try:
-        (file,) = (root / table).glob("*.parquet")
-        data = (place / "rows").read_bytes()
-        name = f"{file.name[:22]}{hashlib.sha256(data).hexdigest()[:32]}.parquet"
-        file.unlink()
-        (file.parent / name).write_bytes(data)
-        log = root / table / "_delta_log" / f"{1:020d}.json"
-        log.write_text(log.read_text().replace(file.name, name))
-        return read(root)
-    finally:
-        shutil.rmtree(root)
+    data = (place / "rows").read_bytes()
+    (old,) = (path.name for path in good if path.suffix == ".parquet")
+    name = f"{old[:22]}{hashlib.sha256(data).hexdigest()[:32]}.parquet"
+    files = {path: text.replace(old.encode(), name.encode()) for path, text in good.items() if path.name != old}
+    return _read_table({**files, Path(table, name): data}, read, place)
 
 
-def _read_log(good: Path, table: str, read: Callable[[Path], object], place: Path) -> object:
+def _read_log(good: dict[Path, bytes], table: str, read: Callable[[Path], object], place: Path) -> object:
     """Read a table with another commit in its log."""
-    root = shutil.copytree(good, place / "store", dirs_exist_ok=True)
+    return _read_table({**good, Path(table, "_delta_log", f"{1:020d}.json"): (place / "log").read_bytes()}, read, place)
+
+
+def _read_table(files: dict[Path, bytes], read: Callable[[Path], object], place: Path) -> object:
+    root = place / "store"
     try:
-        (root / table / "_delta_log" / f"{1:020d}.json").write_bytes((place / "log").read_bytes())
+        for path, data in files.items():
+            (root / path).parent.mkdir(parents=True, exist_ok=True)
+            (root / path).write_bytes(data)
         return read(root)
     finally:
         shutil.rmtree(root)
