@@ -270,9 +270,9 @@ def test_few_requests_are_made(s3_folder, requests):
         print(format, "requests:", table)
         assert table["write"] <= 12
         assert table["has"] <= 4
-        assert table["one video"] <= 6
-        assert table["all videos"] <= 6
-        assert table["verify"] <= 4
+        assert table["one video"] <= 8
+        assert table["all videos"] <= 10
+        assert table["verify"] <= 6
 
 
 def test_requests_for_a_shard_do_not_grow_with_the_store(s3_folder, requests):

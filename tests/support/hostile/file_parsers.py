@@ -296,7 +296,7 @@ def _tables(folder: Path) -> list[Parser]:
             path.relative_to(folder / name): path.read_bytes() for path in (folder / name).rglob("*") if path.is_file()
         }
         parsers += [
-            Parser(name, "rows", [data.read_bytes()], partial(_read_data, folder / name, table, read), (StoreError,)),
+            Parser(name, "rows", [data.read_bytes()], partial(_read_data, files, table, read), (StoreError,)),
             Parser(f"{name}, log", "log", [log.read_bytes()], partial(_read_log, files, table, read), (StoreError,)),
         ]
 
