@@ -112,7 +112,7 @@ def _load(data: bytes) -> keras.Model:
         raise FileRefusedError(f"its config.json is not JSON that Keras writes ({_first_line(error)})") from error
     weights = members[_WEIGHTS]
     try:
-        # In a thread of its own: Keras keeps a list of uninitialised variables for each, and would initialise them later.
+        # In a thread of its own: Keras would later initialise the variables that it has listed for this one.
         with ThreadPoolExecutor(1) as thread:
             held = thread.submit(_count_weights, tree).result()
         if held > len(weights):  # half-precision numbers have two bytes

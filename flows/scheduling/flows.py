@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, Final, Literal
 
 from prefect import State, flow, tags
+from prefect.exceptions import FailedRun
 from prefect.states import Failed
 
 from flows.archive.models import chosen_model
@@ -250,9 +251,12 @@ def _carry_out(
 
 
 def _is_no_mistake(record: logging.LogRecord) -> bool:
-    """Return whether a record of Prefect's engine is about anything but a user's mistake, which needs no traceback."""
+    """Return whether a record of Prefect's engine is about anything but a user's mistake, which needs no traceback.
+
+    Once a flow has returned a failed state, the engine raises FailedRun with the state's message and logs that, too.
+    """
     error = record.exc_info[1] if record.exc_info else None
-    return not (isinstance(error, Exception) and mistake_in_words(error) is not None)
+    return not (isinstance(error, FailedRun) or (isinstance(error, Exception) and mistake_in_words(error) is not None))
 
 
 def _in_words_of_form(message: str) -> str:

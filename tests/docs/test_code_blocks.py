@@ -35,10 +35,10 @@ from flows.config.settings import RunConfig
 ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "SECURITY.md", *sorted((ROOT / "docs").rglob("*.md"))]
 NOT_RUN = re.compile(r"<!-- not run: (.+) -->")
-SLOW = {
-    f"docs/how-to/{name}.md" for name in ("backbones", "fine-tuning", "pictures")
-}  # networks run forwards and backwards for minutes
-MOST_NOT_RUN = 12
+# Networks run forwards and backwards for minutes, or features are extracted again.
+SLOW = {f"docs/how-to/{name}.md" for name in ("backbones", "fine-tuning", "pictures", "rejected-videos")}
+SLOW.add("docs/explanation/optical-flow.md")
+MOST_NOT_RUN = 18
 
 # Stands for the command on the PATH of a shell: sends its arguments to the test, which runs them.
 COMMAND = """#!{python} -SE

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import os
 import re
+import shutil
 import subprocess
 import sys
 from html.parser import HTMLParser
@@ -14,12 +15,14 @@ from typing import Any
 import pytest
 import typer.main
 import yaml
+from playwright.sync_api import sync_playwright
 
 from extractors.errors import REASONS
 from flows.cli.app import app
 from flows.config.load import dump_config
 from flows.config.settings import RunConfig
 
+CHROMIUM = shutil.which("chromium")
 ROOT = Path(__file__).parents[2]
 # What makes a browser load something. Links that people follow may lead elsewhere.
 LOADING = {"src", "srcset", "poster", "data", "action"}
@@ -75,6 +78,22 @@ def test_nothing_is_loaded_from_elsewhere(site):
         assert not [address for address in loads.addresses if re.match(r"(\w+:)?//", address)], page
     for style in site.rglob("*.css"):
         assert not re.search(r"(url\(|@import)\s*[\"']?(https?:)?//", style.read_text("utf-8")), style
+
+
+@pytest.mark.skipif(CHROMIUM is None, reason="no chromium on this machine, to open the site with")
+def test_pages_open_from_the_disk_and_can_be_searched(site):
+    with sync_playwright() as driver:
+        browser = driver.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox", "--disable-gpu"])
+        page, asked, errors = browser.new_page(), [], []
+        page.on("request", lambda request: asked.append(request.url))
+        page.on("pageerror", lambda error: errors.append(error))
+        page.goto((site / "how-to" / "labels.html").as_uri())
+        page.click("input.md-search__input")  # which starts the search
+        page.keyboard.type("emotional stability")
+        page.wait_for_selector(".md-search-result__item:has-text('Neuroticism in First Impressions')")
+        assert errors == []
+        assert [address for address in asked if not address.startswith("file:")] == []
+        browser.close()
 
 
 def test_the_reference_lists_every_setting_command_and_reason(site):
