@@ -6,7 +6,7 @@ import contextlib
 import csv
 import hashlib
 import json
-import shutil
+import secrets
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from functools import partial
@@ -345,14 +345,11 @@ def _read_log(good: dict[Path, bytes], table: str, read: Callable[[Path], object
 
 
 def _read_table(files: dict[Path, bytes], read: Callable[[Path], object], place: Path) -> object:
-    root = place / "store"
-    try:
-        for path, data in files.items():
-            (root / path).parent.mkdir(parents=True, exist_ok=True)
-            (root / path).write_bytes(data)
-        return read(root)
-    finally:
-        shutil.rmtree(root)
+    root = place / f"store {secrets.token_hex(6)}"
+    for path, data in files.items():
+        (root / path).parent.mkdir(parents=True, exist_ok=True)
+        (root / path).write_bytes(data)
+    return read(root)
 
 
 def _video_lists(folder: Path) -> list[Parser]:
