@@ -21,7 +21,9 @@ SUBFOLDERS = (
     "quarantine",
 )
 
+UPGRADE = "upgrade.json"  # there while a store of an older version is being brought over
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
+_OLD_PARTS = re.compile(r"family\.json|(failures|seen|scores)-\d{8}T\d{12}-[0-9a-f]{12}\.parquet")
 
 
 def open_store(root: str | StorePath, *, upgrading: bool = False) -> StorePath:
@@ -29,7 +31,7 @@ def open_store(root: str | StorePath, *, upgrading: bool = False) -> StorePath:
 
     Args:
         root: a local folder, or an address on object storage such as s3://bucket/folder.
-        upgrading: accept a store of before the manifest.
+        upgrading: accept a store of before the manifest, and one that is being brought over.
 
     Returns:
         The path of the store.
@@ -49,14 +51,17 @@ def open_store(root: str | StorePath, *, upgrading: bool = False) -> StorePath:
         raise StoreError(f"cannot open the store {folder}: {error.strerror}") from error
     if names and not any(name in SUBFOLDERS for name in names):
         raise StoreError(f"{folder} is not a store: it holds other files, such as {min(names)}; choose a new folder")
-    if (
-        "features" in names
-        and "manifest" not in names
-        and not upgrading
-        and any(folder.glob("features/*/*/family.json"))
-    ):
-        raise StoreError(f"{folder} was made by an older version: run `traitline store upgrade --store {folder}` once")
+    if not upgrading and (UPGRADE in names or ("manifest" not in names and old_parts(folder))):
+        raise StoreError(
+            f"{folder} was made by an older version: run `traitline store upgrade --store {folder} --yes` once"
+        )
     return folder
+
+
+def old_parts(store: StorePath) -> list[StorePath]:
+    """Return the descriptions of families and the parts of tables of before the manifest, oldest first."""
+    patterns = ("features/*/*/family.json", "failures/*", "seen/*", "scores/*/*/*")
+    return sorted(path for pattern in patterns for path in store.glob(pattern) if _OLD_PARTS.fullmatch(path.name))
 
 
 def path_name(word: str, text: str) -> str:

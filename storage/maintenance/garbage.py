@@ -15,11 +15,10 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from storage.files.commit import TEMPORARY_PREFIX, commit_file, remove_files, remove_folder
-from storage.files.paths import StorePath, listing
+from storage.files.paths import StorePath, listing, store_path
 from storage.files.remote import RemotePath
 from storage.files.remote_commit import CLAIM
 from storage.layout import open_store
-from storage.leases.claims import ClaimLog
 from storage.models.serializer import METADATA_FILE, ModelSerializer
 from storage.shards.family import Family
 from storage.shards.store import FeatureStore
@@ -33,7 +32,7 @@ _SILENT_S = 3600.0  # a claim whose sign of life is older than this is that of a
 
 def store_time(root: str | StorePath) -> float:
     """Return the present time by the clock of the storage, in seconds since 1970; for that it writes a file."""
-    path = open_store(root) / "leases" / f"clock-{secrets.token_hex(6)}"
+    path = store_path(root) / "leases" / f"clock-{secrets.token_hex(6)}"
     with commit_file(path) as temporary:
         temporary.write_bytes(b"")
     now = path.stat().st_mtime
@@ -48,15 +47,16 @@ def live_claims(root: str | StorePath, now: float) -> dict[str, float]:
         root: the store's folder.
         now: from `store_time`.
     """
-    leases = open_store(root) / "leases"
+    leases = store_path(root) / "leases"
     found: dict[str, float] = {}
     for folder in leases.iterdir() if leases.is_dir() else ():
         if not folder.is_dir():
             continue
         files = listing(folder)
-        for number in ClaimLog(open_store(root), folder.name).list().live:
-            claim, beat = files.get(f"{number:08d}.json"), files.get(f"{number:08d}.beat")
-            if claim is not None and now - (beat or claim).modified < _SILENT_S:
+        for name, claim in files.items():
+            number, _, kind = name.partition(".")
+            ended, beat = f"{number}.end" in files, files.get(f"{number}.beat", claim)
+            if kind == "json" and not ended and now - beat.modified < _SILENT_S:
                 found[folder.name] = min(claim.modified, found.get(folder.name, claim.modified))
     return found
 

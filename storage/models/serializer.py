@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -226,6 +227,19 @@ class ModelSerializer:
     def _numbers(self, name: str) -> list[int]:
         paths = (self._models / path_name("model name", name)).glob("*")
         return [int(path.name) for path in paths if _is_version(path)]
+
+
+def change_metadata(path: StorePath, change: Callable[[str], str]) -> None:
+    """Change the text of a version's metadata, and its digest with it; leave metadata that are damaged as they are."""
+    text = path.read_text(encoding="utf-8")
+    changed = change(text)
+    with contextlib.suppress(StoreError):
+        facts = _read_json(path)
+        if changed != text and facts.get("digest") == _digest(facts):
+            facts = json.loads(changed)
+            facts["digest"] = _digest(facts)
+            with commit_file(path) as temporary:
+                temporary.write_text(_json(facts), encoding="utf-8")
 
 
 def _is_version(folder: StorePath) -> bool:

@@ -55,7 +55,7 @@ class Family:
     @cached_property
     def key(self) -> str:
         """The first sixteen hexadecimal characters of the SHA-256 of the canonical JSON of all values."""
-        return hashlib.sha256(canonical_json(self.to_dict()).encode()).hexdigest()[:16]
+        return _key(self.to_dict())
 
     def to_dict(self) -> dict[str, Any]:
         """Return all values as JSON represents them."""
@@ -89,9 +89,18 @@ class Family:
             raise ValueError(f"{video.video_id}: {self.name} has quality {self.quality}, not {tuple(video.quality)}")
 
 
+def key_before_manifest(family: Family) -> str:
+    """Return the key that a family had while the version of the shards' layout was a part of it."""
+    return _key({**family.to_dict(), "schema_version": 1})
+
+
 def canonical_json(value: Any) -> str:
     """Serialise a value to JSON uniquely: sorted keys, no spaces. Raises ValueError for NaN and infinity."""
     return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False)
+
+
+def _key(values: Mapping[str, Any]) -> str:
+    return hashlib.sha256(canonical_json(values).encode()).hexdigest()[:16]
 
 
 def _plain(value: Any) -> Any:

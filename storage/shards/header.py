@@ -21,12 +21,12 @@ import numpy as np
 
 from storage.errors import DamagedError, NewerVersionError, reading
 from storage.files.paths import StorePath, fetched
-from storage.shards.family import Family, canonical_json
+from storage.shards.family import Family, canonical_json, key_before_manifest
 from storage.shards.features import VideoFeatures
 
 # Raised when a reader of the previous version would misread a file. Not part of the key, as the numbers are the same.
-# The versions before this one were never released.
 SHARD_VERSION = 4
+BEFORE_MANIFEST = 3  # read by `traitline store upgrade`; those before it were never released
 
 Dtype = Literal["float32", "float16"]
 
@@ -119,10 +119,11 @@ class ShardHeader:
             raise NewerVersionError(
                 f"shard version {version} is newer than this program's ({SHARD_VERSION}): update it"
             )
-        if version < SHARD_VERSION:
-            raise DamagedError(f"shard version {version} is an old one: `traitline store upgrade` brings it over")
-        family = _family(canonical_json(values["family"]))
-        if values["key"] != family.key:
+        if version < BEFORE_MANIFEST:
+            raise DamagedError(f"shard version {version} was never released: extract its videos again")
+        described = {name: value for name, value in values["family"].items() if name != "schema_version"}
+        family = _family(canonical_json(described))
+        if values["key"] != (family.key if version == SHARD_VERSION else key_before_manifest(family)):
             raise ValueError(f"the header's key {values['key']} differs from that of its settings, {family.key}")
         dtype = values["dtype"]
         if dtype not in ("float32", "float16"):

@@ -227,13 +227,7 @@ class FeatureStore:
         """Write the description of a family if there is none. Raises StoreError if there is one of another family."""
         if family.key in self._described:
             return
-        path = self.folder(family) / DESCRIPTION
-        if not path.exists():
-            values = {"key": family.key, "shard_version": SHARD_VERSION, **family.to_dict()}
-            with commit_file(path) as temporary:
-                temporary.write_text(json.dumps(values, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-        elif read_family(path) != family:
-            raise StoreError(f"{path} describes other features than its folder's name: move the folder away")
+        write_family(self.folder(family) / DESCRIPTION, family)
         self._described.add(family.key)
 
     def _remove_uncommitted(self, paths: Sequence[StorePath]) -> None:
@@ -271,6 +265,16 @@ def manifest_rows(header: ShardHeader, shard: str, run: str) -> list[Row]:
         Row(header.family.key, entry.video_id, entry.video_sha256, shard, first_row, entry.tokens, entry.checksum, run)
         for first_row, entry in zip(first_rows, header.videos, strict=False)
     ]
+
+
+def write_family(path: StorePath, family: Family) -> None:
+    """Write the description of a family if there is none. Raises StoreError if there is one of another family."""
+    if not path.exists():
+        values = {"key": family.key, "shard_version": SHARD_VERSION, **family.to_dict()}
+        with commit_file(path) as temporary:
+            temporary.write_text(json.dumps(values, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    elif read_family(path) != family:
+        raise StoreError(f"{path} describes other features than its folder's name: move the folder away")
 
 
 def read_family(path: StorePath) -> Family:

@@ -145,6 +145,35 @@ def convert(
             console.say(f"{family.name} {family.key}: {console.counted(len(shards), 'shard')} converted to {to}")
 
 
+@store_app.command(epilog="Example: `traitline store upgrade --store store --yes`")
+def upgrade(
+    store: STORE = "store",
+    yes: Annotated[bool, typer.Option("--yes", help="Upgrade; without this, only show what would come over.")] = False,
+) -> None:
+    """Bring a store of an older version over to this one; nothing is extracted again.
+
+    A second run goes on where one was interrupted.
+    """
+    with plain_command():
+        from storage.maintenance import upgrading
+
+        root = existing_store(store, upgrading=True)
+        old = upgrading.find(root)
+        if old is None:
+            console.say("nothing to upgrade: the store has the present layout")
+            return
+        for family, folder, shards in old.families:
+            console.say(f"{family.name} {folder.name} -> {family.key}: {console.counted(len(shards), 'shard')}")
+        console.say(f"{console.counted(len(old.tables), 'table')}, {console.counted(len(old.models), 'model')}")
+        if not yes:
+            console.say("nothing changed yet; --yes upgrades the store, with room for a second copy of its features")
+            return
+        with _progress("Upgrade", len(old.shards)) as advance:
+            damaged = upgrading.upgrade(root, old, advance)
+        for path in damaged:
+            console.say(f"damaged, moved to {path}; the next run makes its contents again", style="red")
+
+
 def _find_problems(store: StorePath) -> list[Problem]:
     """Read everything, and report what is wrong."""
     from storage.maintenance import verification
