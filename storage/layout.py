@@ -61,7 +61,8 @@ def open_store(root: str | StorePath, *, upgrading: bool = False) -> StorePath:
 def old_parts(store: StorePath) -> list[StorePath]:
     """Return the descriptions of families and the parts of tables of before the manifest, oldest first."""
     patterns = ("features/*/*/family.json", "failures/*", "seen/*", "scores/*/*/*")
-    return sorted(path for pattern in patterns for path in store.glob(pattern) if _OLD_PARTS.fullmatch(path.name))
+    paths: list[StorePath] = [path for pattern in patterns for path in store.glob(pattern)]
+    return sorted(path for path in paths if _OLD_PARTS.fullmatch(path.name) and path.parent.name[0] != ".")
 
 
 def path_name(word: str, text: str) -> str:

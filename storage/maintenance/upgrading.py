@@ -123,15 +123,17 @@ def upgrade(root: str | StorePath, old: OldStore, advance: Callable[[], None]) -
 
 def _look(store: StorePath) -> OldStore:
     families = []
-    for path in sorted(store.glob("features/*/*/family.json")):
+    parts = old_parts(store)
+    for path in (part for part in parts if part.name == "family.json"):
         named = {name.rpartition(".")[0]: name for name in sorted(listing(path.parent)) if _SHARD.fullmatch(name)}
         shards = tuple(path.parent / named[stem] for stem in sorted(named))  # one of two that differ in the format only
         families.append(OldFamily(_family(path, shards), path.parent, shards))
     tables: dict[StorePath, list[StorePath]] = {}
-    for part in old_parts(store):
+    for part in parts:
         if part.name != "family.json":
             tables.setdefault(part.parent, []).append(part)
-    return OldStore(tuple(families), tables, sorted(store.glob(f"models/*/*/{METADATA_FILE}")))
+    models: list[StorePath] = sorted(store.glob(f"models/*/*/{METADATA_FILE}"))
+    return OldStore(tuple(families), tables, models)
 
 
 def _family(path: StorePath, shards: Sequence[StorePath]) -> Family:
@@ -230,7 +232,7 @@ def _append(table: Table, parts: Iterable[pa.Table]) -> None:
     waiting: list[pa.Table] = []
     videos: set[str] = set()
     for rows in parts:
-        own = set(rows["video_id"].to_pylist())
+        own = set(map(str, rows["video_id"].to_pylist()))
         if waiting and (len(videos) > _BATCH_ROWS or not videos.isdisjoint(own)):
             table.append(pa.concat_tables(waiting))
             waiting, videos = [], set()
@@ -271,7 +273,7 @@ def _read(path: StorePath, schema: pa.Schema, keys: Mapping[str, str], bad: list
         if field.name not in rows.schema.names:
             rows = rows.append_column(field, pa.nulls(len(rows), field.type))
     for name in {"key", "static_key", "dynamic_key"} & {*rows.schema.names}:
-        column = pa.array([_renamed(text, keys) for text in rows[name].to_pylist()], pa.string())
+        column = pa.array([_renamed(str(text), keys) for text in rows[name].to_pylist()], pa.string())
         rows = rows.set_column(rows.schema.get_field_index(name), schema.field(name), column)
     wanted = pa.schema([field for field in schema if field.name not in _NEW_COLUMNS])
     return rows.select(wanted.names).replace_schema_metadata(None).cast(wanted)
@@ -287,7 +289,7 @@ def _finish(store: StorePath, state: Mapping[str, Any]) -> None:
             move_file(store / name, store / "quarantine" / name)
     remove_files([part for part in old_parts(store) if part.name != "family.json"])
     for folder in [*store.glob("features/*/*"), *store.glob("leases/*")]:
-        if folder.name in keys:
+        if folder.name.rpartition("-")[2] in keys:  # also one whose removal was interrupted
             remove_folder(folder)
     remove_files([store / UPGRADE])
 

@@ -198,5 +198,5 @@ def test_shard_of_an_old_version_is_refused_with_the_cure(shard):
     line = json.dumps(json.loads(line) | {"shard_version": 2}).encode()
     lead = b"%s\n%s\n%s\n%s\n" % (first, line, hashlib.sha256(line).hexdigest().encode(), places)
     shard.write_bytes(lead.ljust(block, b"\0") + data[block:])
-    with pytest.raises(StoreError, match=r"version 2 .*store upgrade"):
+    with pytest.raises(StoreError, match=r"version 2 .*extract its videos again"):
         check_shard(shard)
