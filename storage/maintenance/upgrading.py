@@ -90,7 +90,7 @@ def find(root: str | StorePath) -> OldStore | None:
     store = open_store(root, upgrading=True)
     if not (store / UPGRADE).exists() and ((store / "manifest").exists() or not old_parts(store)):
         return None
-    if live_claims(store, store_time(store)):
+    if _in_use(store):
         raise StoreError(
             f"a run works on {store}, or was killed within the last hour: let it end, or wait, then run this again"
         )
@@ -113,12 +113,16 @@ def upgrade(root: str | StorePath, old: OldStore, advance: Callable[[], None]) -
     if not state:
         _save(store, {})
         bad = _build(store, old, advance)
-        if _look(store) != old or live_claims(store, store_time(store)):
+        if _look(store) != old or _in_use(store):
             raise StoreError(f"an older version has just written to {store}: end it, then run this again")
         state = {"keys": old.keys, "damaged": [relative_name(path, store) for path in bad]}
         _save(store, state)
     _finish(store, state)
     return [store / "quarantine" / name for name in state["damaged"]]
+
+
+def _in_use(store: StorePath) -> bool:
+    return (store / "leases").is_dir() and bool(live_claims(store, store_time(store)))
 
 
 def _look(store: StorePath) -> OldStore:
