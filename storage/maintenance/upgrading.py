@@ -112,8 +112,12 @@ def upgrade(root: str | StorePath, old: OldStore, advance: Callable[[], None]) -
     state = json.loads((store / UPGRADE).read_text(encoding="utf-8")) if (store / UPGRADE).exists() else {}
     if not state:
         _save(store, {})
-        bad = _build(store, old, advance)
-        if _look(store) != old or _in_use(store):
+        try:
+            bad = _build(store, old, advance)
+            changed = _look(store) != old or _in_use(store)
+        except FileNotFoundError:
+            changed = True
+        if changed:
             raise StoreError(f"an older version has just written to {store}: end it, then run this again")
         state = {"keys": old.keys, "damaged": [relative_name(path, store) for path in bad]}
         _save(store, state)
@@ -150,11 +154,11 @@ def _family(path: StorePath, shards: Sequence[StorePath]) -> Family:
             if version != 1 or not key == path.parent.name == key_before_manifest(family):
                 raise ValueError(f"its key {key} differs from that of its settings or from its folder's name")
         return family
-    except DamagedError:
+    except DamagedError as error:
         for shard in shards:
             with contextlib.suppress(DamagedError):
                 return _header(shard).family
-        raise
+        raise StoreError(f"{path} and all shards beside it are damaged: move {path.parent} out of the store") from error
 
 
 def _header(shard: StorePath) -> ShardHeader:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import json
 import re
@@ -11,7 +10,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from storage.errors import StoreError, UnreachableError
+from storage.errors import DamagedError, StoreError, UnreachableError, reading
 from storage.files.commit import commit_file, commit_folder, remove_files
 from storage.files.paths import StorePath
 from storage.layout import open_store, path_name
@@ -230,16 +229,20 @@ class ModelSerializer:
 
 
 def change_metadata(path: StorePath, change: Callable[[str], str]) -> None:
-    """Change the text of a version's metadata, and its digest with it; leave metadata that are damaged as they are."""
-    text = path.read_text(encoding="utf-8")
+    """Change the text of a version's metadata, and its digest with it; leave damaged metadata as they are."""
+    try:
+        with reading(path):
+            text = path.read_text(encoding="utf-8")
+            facts = json.loads(text)
+            intact = facts["digest"] == _digest(facts)
+    except DamagedError:
+        return
     changed = change(text)
-    with contextlib.suppress(StoreError):
-        facts = _read_json(path)
-        if changed != text and facts.get("digest") == _digest(facts):
-            facts = json.loads(changed)
-            facts["digest"] = _digest(facts)
-            with commit_file(path) as temporary:
-                temporary.write_text(_json(facts), encoding="utf-8")
+    if intact and changed != text:
+        facts = json.loads(changed)
+        facts["digest"] = _digest(facts)
+        with commit_file(path) as temporary:
+            temporary.write_text(_json(facts), encoding="utf-8")
 
 
 def _is_version(folder: StorePath) -> bool:

@@ -172,6 +172,23 @@ def test_live_claim_stops_it(old):
     assert not claim.parent.exists()
 
 
+def test_damaged_metadata_of_a_model_stay_as_they_are(old):
+    path = next(old.glob("models/*/*/metadata.json"))
+    forged = path.read_bytes().replace(b"static_key", b"static_kez")
+    path.write_bytes(forged)
+    assert bring_over(old) == []
+    assert path.read_bytes() == forged
+
+
+@on_this_machine
+def test_family_without_anything_readable_is_named(old):
+    folder = next(old.glob("features/dynamic/*"))
+    for path in folder.iterdir():
+        path.write_bytes(b"")
+    with pytest.raises(StoreError, match="out of the store"):
+        find(old)
+
+
 @on_this_machine
 def test_writes_of_the_old_version_meanwhile_are_not_lost(old):
     found = find(old)
