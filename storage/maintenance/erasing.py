@@ -15,6 +15,7 @@ import unicodedata
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field
 from itertools import chain
+from urllib.parse import unquote
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -257,7 +258,10 @@ def _texts(path: StorePath) -> Iterator[str]:
 
 
 def _plain(text: str) -> str:
-    """Remove escapes of HTML, JSON and YAML, quotes and white space, which lines are broken at."""
-    unescaped = html.unescape(_ESCAPED.sub(lambda match: chr(int(match[1] or match[2], 16)), text))
-    whole = unescaped.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+    """Remove escapes of HTML, JSON, YAML and addresses, quotes, and white space, at which lines are broken."""
+    escaped = ""
+    while text != escaped:
+        escaped = text
+        text = unquote(html.unescape(_ESCAPED.sub(lambda match: chr(int(match[1] or match[2], 16)), text)))
+    whole = text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
     return _QUOTING.sub("", unicodedata.normalize("NFC", whole))

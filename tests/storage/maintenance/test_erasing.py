@@ -7,14 +7,12 @@ import json
 import signal
 import subprocess
 import sys
-import zipfile
 from itertools import product
 
-import h5py
-import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from every_byte import files_with
 from model_version import save_version
 
 from storage import Failure, FailureLog, Family, FeatureStore, ModelSerializer, Score, ScoreStore, StoreError
@@ -94,50 +92,9 @@ def filled(open_store, root, draw, anna):
     return store
 
 
-def decoded(path, data: bytes):
-    """Every text that a file holds, as bytes: as it is, and as the libraries of its format show it."""
-    yield data
-    yield json.dumps(data.decode(errors="replace")).encode()
-    if data[:4] == b"PAR1":
-        with pq.ParquetFile(io.BytesIO(data)) as file:
-            yield repr(file.metadata.metadata).encode()
-            for group in range(file.num_row_groups):
-                for column in range(file.metadata.num_columns):
-                    yield repr(file.metadata.row_group(group).column(column).statistics).encode()
-            table = file.read()
-            yield repr(table.drop_columns([n for n in ("vector",) if n in table.column_names]).to_pydict()).encode()
-            for name in table.column_names:
-                if name == "vector":
-                    yield np.array(table[name].to_pylist(), np.float32).tobytes()
-    elif data[1:4] == b"HDF":
-        with h5py.File(io.BytesIO(data)) as file:
-            found = []
-            file.visititems(lambda _, item: found.append(item))
-            for item in [file, *found]:
-                yield repr(dict(item.attrs)).encode()
-                if isinstance(item, h5py.Dataset):
-                    yield np.asarray(item[()]).tobytes()
-    elif zipfile.is_zipfile(io.BytesIO(data)):
-        yield from zipfile.ZipFile(io.BytesIO(data)).open
-
-
 def found_in(root, anna) -> set[str]:
     """Return the files that hold anything of Anna."""
-    names = {ANNA, COPY, *(video.video_sha256 for video in anna)}
-    forms = set(names)
-    for _ in range(3):
-        forms |= {json.dumps(form)[1:-1] for form in forms}
-        forms |= {json.dumps(form, ensure_ascii=False)[1:-1] for form in forms}
-    forms |= {repr(name)[1:-1] for name in names} | {"Änna", "nna "}
-    needles = [form.encode() for form in forms]
-    needles += [video.vectors[row].tobytes() for video in anna for row in range(len(video.vectors))]
-    found = set()
-    for path in root.rglob("*"):
-        if path.is_file():
-            texts = [str(path).encode(), *decoded(path, path.read_bytes())]
-            if any(needle in text for needle in needles for text in texts):
-                found.add(str(path.relative_to(root)))
-    return found
+    return files_with(root, {ANNA, COPY, "Änna", "nna ", *(video.video_sha256 for video in anna)}, anna)
 
 
 def content_of(root) -> dict:
