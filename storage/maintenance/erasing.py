@@ -2,8 +2,9 @@
 
 Before anything goes, STORE/leases/erasing.json notes the videos, so that the next call finishes after a kill.
 
-What cannot be told apart goes as a whole: pages, exports and logs that mention one of the videos, and kept results of
-evaluations, searches and trainings, whose numbers have no names. Commands make them again.
+What cannot be told apart goes as a whole: pages, exports and logs that mention one of the videos, kept results of
+evaluations, searches and trainings, whose numbers have no names, and pictures of features, which show people as points.
+Commands make them again.
 """
 
 from __future__ import annotations
@@ -40,7 +41,7 @@ from storage.tables.seen import SeenVideos
 from storage.tables.table import Table
 
 _NOTE = "leases/erasing.json"
-_CACHE = re.compile("(evaluation|search|training)-.*")
+_OF_ALL = re.compile("(runs/(evaluation|search|training)|reports/features)-[^/]*")  # folders
 _DATA = (
     "manifest",
     "features",
@@ -64,7 +65,7 @@ class Traces:
         rows: number of rows by the folder of the table.
         shards: files with features of these videos, whether the manifest names them or not.
         files: that mention the videos, or were left behind by killed processes.
-        caches: folders of results of all clips.
+        of_all: folders of results of all clips, which have no names.
         trained: models that were trained on one of the videos.
         unknown: models that do not say which clips they were trained on.
     """
@@ -74,7 +75,7 @@ class Traces:
     rows: dict[str, int] = field(default_factory=dict)
     shards: list[tuple[Family, str]] = field(default_factory=list)
     files: list[StorePath] = field(default_factory=list)
-    caches: set[StorePath] = field(default_factory=set)
+    of_all: set[StorePath] = field(default_factory=set)
     trained: list[str] = field(default_factory=list)
     unknown: list[str] = field(default_factory=list)
 
@@ -117,11 +118,10 @@ def find_traces(root: str | StorePath, videos: Collection[str]) -> Traces:
     mentioned = _Mentions([*traces.videos, *traces.digests])
     paths: list[StorePath] = sorted(store.rglob("*"))
     for path in paths:
-        top, _, rest = relative_name(path, store).partition("/")
-        cache = rest.split("/")[0]
-        if top == "runs" and _CACHE.fullmatch(cache):
-            traces.caches.add(store / top / cache)
-        elif top not in _DATA and f"{top}/{rest}" != _NOTE and path.is_file() and mentioned.by(path, rest):
+        name = relative_name(path, store)
+        if of_all := _OF_ALL.match(name):
+            traces.of_all.add(store / of_all[0])
+        elif name.split("/")[0] not in _DATA and name != _NOTE and path.is_file() and mentioned.by(path, name):
             traces.files.append(path)
     left = [path for path in unfinished(store) if relative_name(path, store).split("/")[0] != "models"]
     traces.files = sorted({*traces.files, *left})
@@ -149,10 +149,11 @@ def erase(root: str | StorePath, traces: Traces) -> None:
             remove_files([features.folder(family) / name])
     for table in _tables(store):
         table.drop_history()
-    for folder in [*traces.caches, *(path for path in traces.files if path.is_dir())]:
-        remove_folder(folder)
-    files = [path for path in traces.files if not path.is_dir()]
+    folders = {path for path in traces.files if path.is_dir()} | traces.of_all
+    files = [path for path in traces.files if path not in folders]
     remove_files([*files, *(path.with_name(f"{path.name}.datapackage.json") for path in files)])
+    for folder in sorted(folders):
+        remove_folder(folder)
     left = find_traces(store, traces.videos)
     if left:
         raise StoreError(f"something wrote to {store} meanwhile: run the command again when nothing else runs")

@@ -175,12 +175,14 @@ def erase(
             traces = erasing.find_traces(folder, videos)
         if not traces and not erasing.interrupted(folder):
             raise UserError(f"{folder} knows nothing of {some_of(sorted(videos))}; a video is named by its video_id")
+        if erasing.interrupted(folder):
+            console.say("an erasure that was interrupted is included")
         action = "erasing" if yes else "found"
         console.say(f"{action}: {console.counted(len(traces.videos), 'video')}: {some_of(sorted(traces.videos), 20)}")
         for table, rows in traces.rows.items():
             console.say(f"{action}: {console.counted(rows, 'row')} of {table}")
         console.say(f"{action}: features in {console.counted(len(traces.shards), 'shard')}")
-        for path in [*traces.files, *sorted(traces.caches)]:
+        for path in [*traces.files, *sorted(traces.of_all)]:
             console.say(f"{action}: {path}")
         for model in traces.trained:
             console.say(f"{model} was trained on these videos and stays: train again without them", style="yellow")

@@ -31,7 +31,7 @@ def test_nothing_of_people_is_left_after_training_evaluation_scores_and_a_page(t
     assert strange.trained == []
     traces = find_traces(root, names)
     assert (traces.trained, traces.unknown) == (["traits/1"], [])
-    assert {path.name.split("-")[0] for path in traces.caches} >= {"evaluation"}
+    assert {path.name.split("-")[0] for path in traces.of_all} >= {"evaluation"}
     count = len(store.done(own.families.static))
     erase(root, traces)
     assert files_with(root, texts, features) == set()

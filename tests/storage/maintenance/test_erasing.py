@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 from itertools import product
+from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -85,6 +86,10 @@ def filled(open_store, root, draw, anna):
     pq.write_table(pa.table({"path": [ANNA, *OTHERS]}), sink, compression="zstd")
     put(store.root / "runs/digests.parquet", sink.getvalue())
     put(store.root / "runs/evaluation-0123/mean-seed0-ab.npz", b"scores of all clips")
+    put(store.root / "reports/features-1/static-components.png", b"a point for each clip")
+    if isinstance(root, Path):  # left by killed processes
+        for name in ("runs/evaluation-0123/.tmp-1-a.npz", "exports/.tmp-2-old/a.csv", "features/.tmp-3-a"):
+            put(root / name, ANNA.encode())
     put(store.root / "leases/key/00000001.json", b"{}")
     put(store.root / "leases/key/00000001.end", b"{}")
     with Leases(root, "other") as lease:
