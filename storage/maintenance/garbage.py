@@ -113,7 +113,7 @@ def leftovers(root: str | StorePath, *, idle_s: float = DAY_S) -> list[StorePath
     if found:  # after the listing, so that no shard of it can be committed unseen
         named = FeatureStore(store).manifest.shards()
         found = [path for path in found if (path.parent.name, path.name) not in named]
-    for path in _unfinished(store):
+    for path in unfinished(store):
         with contextlib.suppress(FileNotFoundError):  # its writer has just committed it
             if path.stat().st_mtime <= before:
                 found.append(path)
@@ -139,7 +139,8 @@ def _last_written(store: FeatureStore, family: Family) -> float:
     return max((entry.modified for entry in listing(store.folder(family)).values()), default=0.0)
 
 
-def _unfinished(store: StorePath) -> Iterator[StorePath]:
+def unfinished(store: StorePath) -> Iterator[StorePath]:
+    """Yield temporary files and folders, of writers that live or were killed."""
     if isinstance(store, RemotePath):
         claimed = (claim.parent for claim in store.glob(f"models/*/*/{CLAIM}"))
         yield from (folder for folder in claimed if not (folder / METADATA_FILE).exists())

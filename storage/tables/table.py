@@ -242,6 +242,23 @@ class Table:
             delta.cleanup_metadata()
         return len(removed)
 
+    def drop_history(self) -> None:
+        """Remove all commits but the latest, and the data files that it does not use, while no other process writes.
+
+        Old commits and checkpoints hold texts of rows that are gone, as ranges; `vacuum` keeps them for a while.
+        """
+        with self._lock:
+            log = self.folder / "_delta_log"
+            files: list[StorePath] = [path for path in self.folder.rglob("*.parquet") if path.parent != log]
+            delta = self._delta = self._open()
+            if delta is None:
+                return
+            with self._explained("clean"):
+                delta.create_checkpoint()
+            remove_files([path for path in log.iterdir() if _is_older(path.name, delta.version())])
+            used = {self.folder / file.path for file in self._data_files()}
+            remove_files([path for path in files if path not in used])
+
     def check(self) -> int:
         """Read everything; return the number of rows. Raises StoreError if anything is damaged or missing."""
         files = self._data_files()
@@ -470,6 +487,12 @@ class Table:
 def _may_hold(files: list[_DataFile], where: Where | None) -> list[_DataFile]:
     ascending = {name: sorted(values) for name, values in (where or {}).items()}
     return [file for file in files if file.may_hold(ascending)]
+
+
+def _is_older(name: str, version: int) -> bool:
+    """Return whether a file of the log is older than a version with a checkpoint, or was left by a killed writer."""
+    number = re.match(r"\d{20}(?=\.)", name)
+    return name != "_last_checkpoint" and (number is None or int(number[0]) < version)
 
 
 def _any_between(ascending: Sequence[str], low: str, high: str) -> bool:

@@ -29,6 +29,7 @@ MEANINGS = {
     "mask": "which of them are real",
     "time_s": "their times in seconds from the start of the video",
 }
+_ELSEWHERE = ("unseen", "search", "clip_marks")  # facts that have tables of their own, or say nothing to people
 
 
 class ExportFormat(StrEnum):
@@ -79,7 +80,7 @@ def show(model: MODEL, store: STORE = "store") -> None:
         facts = ModelSerializer(store).metadata(found.name, found.version)
         unseen = facts.get("unseen")
         table = Table("fact", "value", title=str(found), title_justify="left")
-        for fact, value in _flat({fact: value for fact, value in facts.items() if fact not in ("unseen", "search")}):
+        for fact, value in _flat({fact: value for fact, value in facts.items() if fact not in _ELSEWHERE}):
             table.add_row(fact, value)
         show_table(table)
         if unseen is not None:

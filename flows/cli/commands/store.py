@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
@@ -14,6 +15,8 @@ from flows.cli.options import STORE
 from flows.cli.output import show_table, size
 from flows.config.load import existing_store
 from flows.session import console
+from flows.session.errors import UserError
+from fusion.errors import some_of
 
 if TYPE_CHECKING:
     from storage.files.paths import StorePath
@@ -172,6 +175,59 @@ def upgrade(
             damaged = upgrading.upgrade(root, old, advance)
         for path in damaged:
             console.say(f"damaged, moved to {path}; the next run makes its contents again", style="red")
+
+
+@store_app.command(
+    epilog="Examples: `traitline store erase --video anna/1.mp4`; `traitline store erase --subject anna --labels "
+    "labels.csv --yes`; `traitline store erase --file list.txt`"
+)
+def erase(
+    store: STORE = "store",
+    video: Annotated[list[str] | None, typer.Option(metavar="ID", help="A video, by its video_id.")] = None,
+    subject: Annotated[str | None, typer.Option(metavar="NAME", help="A person in --labels: all their videos.")] = None,
+    file: Annotated[Path | None, typer.Option(metavar="LIST", help="A list of video ids: .txt, .csv, ...")] = None,
+    labels: Annotated[Path | None, typer.Option(help="Labels or groups with the column subject.")] = None,
+    yes: YES = False,
+) -> None:
+    """Erase all traces of videos: features, scores, failures, and every file that mentions them.
+
+    Old versions of tables, and kept results of evaluations, searches and trainings, go as well. Models stay; the
+    command names those that were trained on the videos. No other command may write to the store meanwhile.
+    """
+    with plain_command():
+        from flows.archive.people import chosen_videos, own_networks
+        from storage.maintenance import erasing
+
+        folder = existing_store(store)
+        videos = chosen_videos(folder, video or (), subject, file, labels)
+        with console.console.status("Looking for traces"):
+            traces = erasing.find_traces(folder, videos)
+        if not traces and not erasing.interrupted(folder):
+            raise UserError(f"{folder} knows nothing of {some_of(sorted(videos))}; a video is named by its video_id")
+        if erasing.interrupted(folder):
+            console.say("an erasure that was interrupted is included")
+        action = "erasing" if yes else "found"
+        console.say(f"{action}: {console.counted(len(traces.videos), 'video')}: {some_of(sorted(traces.videos), 20)}")
+        for table, rows in traces.rows.items():
+            console.say(f"{action}: {console.counted(rows, 'row')} of {table}")
+        console.say(f"{action}: features in {console.counted(len(traces.shards), 'shard')}")
+        for path in [*traces.files, *sorted(traces.of_all)]:
+            console.say(f"{action}: {path}")
+        for model in traces.trained:
+            console.say(f"{model} was trained on these videos and stays: train again without them", style="yellow")
+        if traces.unknown:
+            console.say(
+                f"made before models noted their clips, and possibly trained on these videos: "
+                f"{', '.join(traces.unknown)}; `traitline models show` names the labels of each",
+                style="yellow",
+            )
+        for network in own_networks(traces.videos):
+            console.say(f"the network {network} was fine-tuned on these videos and stays", style="yellow")
+        if yes:
+            erasing.erase(folder, traces)
+            console.say("erased; videos, label files, copies and backups elsewhere stay")
+        else:
+            console.say("nothing erased yet; --yes erases it")
 
 
 def _find_problems(store: StorePath) -> list[Problem]:

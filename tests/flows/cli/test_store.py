@@ -86,6 +86,46 @@ def test_gc_removes_nothing_without_yes(tmp_path, store, traitline):
     assert FeatureStore(root).families() == []
 
 
+def test_erase_shows_first_and_then_erases_a_person_of_a_table(tmp_path, store, traitline):
+    root, people = tmp_path / "store", tmp_path / "people.csv"
+    people.write_text("clip,subject,gender\na,anna,f\nb,bob,m\nc,anna,f\nd,anna,f\n")
+    erase = ("store", "erase", "--store", root)
+    dry = traitline(*erase, "--subject", "anna", "--labels", people)
+    assert dry.returncode == 0, dry.stderr
+    assert "found: 2 videos: a.mp4, c.mp4" in dry.stderr
+    assert "found: 2 rows of manifest" in dry.stderr
+    assert "several videos of that file name: d" in dry.stderr
+    assert "--yes erases it" in dry.stderr
+    assert len(FeatureStore(root).done(FAMILY)) == 3
+    assert traitline(*erase, "--subject", "anna", "--labels", people, "--yes").returncode == 0
+    assert set(FeatureStore(root).done(FAMILY)) == {"b.mp4"}
+    listed = tmp_path / "list.txt"
+    listed.write_text("b.mp4\n")
+    assert traitline(*erase, "--file", listed, "--yes").returncode == 0
+    assert FeatureStore(root).done(FAMILY) == {}
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ((), "give --video ID"),
+        (("--subject", "anna"), "go together"),
+        (("--video", "z.mp4"), "knows nothing of z.mp4"),
+        (("--subject", "ana", "--labels", "people.csv"), "did you mean anna?"),
+        (("--subject", "anna", "--labels", "clips.csv"), "needs the columns video_id and subject"),
+    ],
+)
+def test_erase_needs_to_know_whom(tmp_path, store, traitline, options, words):
+    (tmp_path / "people.csv").write_text("clip,subject\na,anna\n")
+    (tmp_path / "clips.csv").write_text("clip,gender\na,f\n")
+    options = [tmp_path / word if word.endswith(".csv") else word for word in options]
+    result = traitline("store", "erase", "--store", tmp_path / "store", *options, "--yes")
+    assert result.returncode == 1
+    (line,) = result.stderr.splitlines()
+    assert words in line
+    assert len(FeatureStore(tmp_path / "store").done(FAMILY)) == 3
+
+
 @pytest.mark.parametrize(
     "command", [("store", "ls"), ("store", "verify"), ("store", "gc"), ("failures", "list")], ids=" ".join
 )
