@@ -9,9 +9,9 @@ demo: $(VENV)/ready
 	$(BIN)/traitline demo
 
 # Two at a time, whole files, in the order that tests/conftest.py gives them: the short ones come last, so that neither
-# waits for long.
+# waits for long. OpenBLAS gets one thread, because threads that wait for each other take half of the processor time.
 test: lint
-	$(BIN)/pytest -n 2 --dist loadfile --no-loadscope-reorder --durations=10 -m "not slow and not gpu"
+	OPENBLAS_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist loadfile --no-loadscope-reorder --durations=10 -m "not slow and not gpu"
 
 test-slow: $(VENV)/ready
 	$(BIN)/pytest -m "slow and not gpu"

@@ -3,31 +3,9 @@
 Names are loaded on first use, so that `import fusion` costs nothing for code that does not need Keras.
 """
 
-from importlib import import_module
-from typing import TYPE_CHECKING
+from importlib.metadata import version
 
-if TYPE_CHECKING:
-    from fusion.model.layers import CrossAttention as CrossAttention
-    from fusion.model.layers import FeatureFusionModule as FeatureFusionModule
-    from fusion.model.layers import PersonalityPredictionHead as PersonalityPredictionHead
-    from fusion.model.model import CompletePersonalityModel as CompletePersonalityModel
-    from fusion.pictures.attention import get_attention_weights as get_attention_weights
-    from fusion.pictures.attention import plot_attention_map as plot_attention_map
-    from fusion.traits import TRAITS as TRAITS
+import lazy_loader
 
-_MODULE_OF = {
-    "TRAITS": "fusion.traits",
-    "CompletePersonalityModel": "fusion.model.model",
-    "CrossAttention": "fusion.model.layers",
-    "FeatureFusionModule": "fusion.model.layers",
-    "PersonalityPredictionHead": "fusion.model.layers",
-    "get_attention_weights": "fusion.pictures.attention",
-    "plot_attention_map": "fusion.pictures.attention",
-}
-__all__ = list(_MODULE_OF)
-
-
-def __getattr__(name: str) -> object:
-    if name not in _MODULE_OF:
-        raise AttributeError(f"module 'fusion' has no attribute {name!r}")
-    return getattr(import_module(_MODULE_OF[name]), name)
+__version__ = version("traitline")
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

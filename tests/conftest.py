@@ -26,6 +26,7 @@ from small_disk import SmallDisk
 
 from extractors.assets import catalog
 from extractors.faces.settings import FaceModels
+from flows.session import console as output
 
 if TYPE_CHECKING:
     from report_store import ReportStore
@@ -60,6 +61,19 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         return order.get(path.as_posix(), order.get(path.parts[0], len(order)))
 
     items.sort(key=place)
+
+
+@pytest.fixture(autouse=True)
+def process_as_before() -> Iterator[None]:
+    """Undo what a command or a flow does to its process, which ends with it elsewhere and serves many tests here."""
+    umask = os.umask(0o022)
+    os.umask(umask)
+    factory, level = logging.getLogRecordFactory(), logging.getLogger().level
+    yield
+    os.umask(umask)
+    logging.setLogRecordFactory(factory)
+    logging.getLogger().setLevel(level)
+    output.console._file, output._Output.is_of_run = None, False
 
 
 @pytest.fixture(scope="session")

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 import h5py
 import numpy as np
 
-from extractors.networks.network_file import MAX_FILE_BYTES, FileRefusedError, Run, Shape, Signature
+from extractors.networks.signature import MAX_FILE_BYTES, FileRefusedError, Run, Shape, Signature
 
 if TYPE_CHECKING:
     import keras

@@ -14,8 +14,10 @@ from extractors.assets.files import AssetError
 from extractors.assets.own import resolve_own
 from extractors.networks import SIDE_PX, Preprocessing, is_network_file
 from extractors.networks.backbone import Backbone, Describer
-from extractors.networks.network_file import FileBackbone, Shape, read_file
+from extractors.networks.joined import JoinedBackbone
+from extractors.networks.network_file import FileBackbone, read_file
 from extractors.networks.preprocessing import preprocess, scaled
+from extractors.networks.signature import Shape
 from extractors.static.application_network import ApplicationBackbone
 from extractors.static.settings import ASSET, FEATURES, RESNET50, StaticSettings
 
@@ -25,7 +27,7 @@ COLOURS = 3
 def static_backbone(
     settings: StaticSettings, weights: Literal["pretrained", "random"], seed: int = 0, assets: Path | None = None
 ) -> Backbone:
-    """Return the network that the settings choose, not built yet.
+    """Return the network that the settings choose, or several as one, not built yet.
 
     Args:
         weights: of resnet50 and the other networks of keras.applications, unless the settings name others.
@@ -35,6 +37,13 @@ def static_backbone(
     Raises:
         extractors.assets.AssetError: a file of one's own cannot be used.
     """
+    chosen = [_single(network, weights, seed, assets) for network in settings.networks]
+    return JoinedBackbone(chosen) if len(chosen) > 1 else chosen[0]
+
+
+def _single(
+    settings: StaticSettings, weights: Literal["pretrained", "random"], seed: int, assets: Path | None
+) -> Backbone:
     if is_network_file(settings.base_model):
         return _in_a_file(settings)
     if settings.base_model == RESNET50:

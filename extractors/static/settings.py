@@ -49,11 +49,18 @@ class StaticSettings(BaseModel, frozen=True, extra="forbid"):
     frozen_layers: int = Field(
         4, ge=0, le=53, description="First convolutional layers of resnet50 that training leaves unchanged."
     )
-    output_dim: int | None = Field(None, ge=1, description="Numbers per static token; those of a file are in it.")
+    output_dim: int | None = Field(
+        None, ge=1, description="Numbers per static token of this network; those of a file are in it."
+    )
     precision: Precision = Field(
         "float32",
         description="Precision of weights and activations of resnet50: float32, or bfloat16: half the time on CPUs "
         "that have it (AVX512_BF16, AMX), features about 1 % off (random weights).",
+    )
+    also: tuple[StaticSettings, ...] = Field(
+        (),
+        description="Further networks on the same crops, whose numbers follow in the same token, each with its own "
+        "settings of this section, as in [{base_model: faces.onnx, preprocessing: minus1-1}].",
     )
     batch_size: int = Field(
         16,
@@ -91,7 +98,16 @@ class StaticSettings(BaseModel, frozen=True, extra="forbid"):
         if name != RESNET50 and self.weights is not None and (of_file or not self.weights.endswith(WEIGHTS_ENDING)):
             cure = "a file has its own" if of_file else f"a file that ends in {WEIGHTS_ENDING} is"
             raise ValueError(f"weights {self.weights!r} are not for {name}: {cure}")
+        if any(network.also for network in self.also):
+            raise ValueError("also must be one list; its networks have no also of their own")
+        if len(set(self.networks)) <= len(self.also):
+            raise ValueError("also must list further networks, each once, without base_model itself")
         return self
+
+    @property
+    def networks(self) -> tuple[StaticSettings, ...]:
+        """The settings of each network whose numbers a token has, in their order."""
+        return (self.model_copy(update={"also": ()}), *self.also)
 
     def numerics(
         self, weights: Literal["pretrained", "random"], seed: int, assets_folder: Path | None = None

@@ -35,6 +35,22 @@ class CachedClip:
     quality: Mapping[str, float]
 
 
+def clip_tokens(static: VideoFeatures, dynamic: VideoFeatures) -> ClipTokens:
+    """Join the features of one video to a model's input.
+
+    Args:
+        static: its static features, from a store or from `extract_features`.
+        dynamic: its dynamic features.
+    """
+    return ClipTokens(
+        static.video_id,
+        static.vectors,
+        static.start_s.astype(np.float32),
+        dynamic.vectors,
+        ((dynamic.start_s + dynamic.end_s) / 2).astype(np.float32),
+    )
+
+
 def ready_videos(root: StorePath, families: Families, wanted: Mapping[str, str]) -> list[str]:
     """Return the videos that have both kinds of tokens of the wanted bytes (video_id -> SHA-256)."""
     store = FeatureStore(root)
@@ -108,13 +124,7 @@ def _joined(store: FeatureStore, families: Families, videos: Sequence[str]) -> I
         dynamic = waiting.pop(video_id, None)
         if dynamic is None:  # removed in the meantime
             continue
-        tokens = ClipTokens(
-            video_id,
-            static.vectors,
-            static.start_s.astype(np.float32),
-            dynamic.vectors,
-            ((dynamic.start_s + dynamic.end_s) / 2).astype(np.float32),
-        )
+        tokens = clip_tokens(static, dynamic)
         known = {name: float(static.quality[name][0]) for name in QUALITY if name in static.quality}
         quality = {name: value for name, value in known.items() if not math.isnan(value)}
         yield CachedClip(tokens, static.video_sha256, quality)

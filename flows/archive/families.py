@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Any, Literal
 
@@ -16,6 +17,7 @@ from extractors.faces.settings import FaceModels
 from extractors.faces.track import FACE_ROW
 from extractors.networks import is_network_file
 from extractors.networks.backbone import Backbone
+from extractors.networks.joined import JoinedBackbone
 from extractors.optical_flow.computer import OpticalFlowComputer
 from extractors.static.backbones import static_backbone
 from extractors.static.settings import RESNET50
@@ -98,8 +100,14 @@ def backbones_of(config: RunConfig) -> dict[Kind, Backbone]:
 
 def networks_of(config: RunConfig) -> dict[str, dict[str, Any]]:
     """Return what is known of the networks behind a configuration's features, by family: name, dimension, origin."""
-    networks = backbones_of(config).items()
-    return {kind: {"name": network.name, "dim": network.dim, **network.numerics} for kind, network in networks}
+    return {kind: _known_of(network) for kind, network in backbones_of(config).items()}
+
+
+def _known_of(network: Backbone) -> dict[str, Any]:
+    known = {"name": network.name, "dim": network.dim}
+    if isinstance(network, JoinedBackbone):
+        return known | {"joined": [_known_of(one) for one in network.networks]}
+    return {**known, **network.numerics}
 
 
 def check_same_networks(networks: Mapping[Kind, Backbone], families: Families) -> None:
@@ -128,7 +136,8 @@ def stored_families(root: str | StorePath, metadata: Mapping[str, Any]) -> Famil
     except KeyError as error:
         raise UserError(
             f"{root} has no features static:{metadata['static_key']} dynamic:{metadata['dynamic_key']}, on which this "
-            "model was trained; run `traitline extract` with the same settings as then"
+            "model was trained; run `traitline extract` with the same settings as then (weights: "
+            f"{metadata['weights']})"
         ) from error
     # Facts were added over time. The oldest features have only the coverage, and their boxes have no facts.
     known = tuple(name for name in static.quality if name in QUALITY)
@@ -149,11 +158,13 @@ def settle_weights(config: RunConfig, needs: Sequence[Part] = PARTS) -> RunConfi
     """
     settled = _without_auto(config)
     _resolve(settled, needs)
-    if settled.static.weights is not None and settled.static.base_model == RESNET50:
-        base = find_own(settled.static.weights, settled.assets).base
+    for network in settled.static.networks:
+        if network.weights is None or network.base_model != RESNET50:
+            continue
+        base = find_own(network.weights, settled.assets).base
         if base != settled.weights:
             raise UserError(
-                f"{settled.static.weights} was fine-tuned from {base} weights, and the other networks have "
+                f"{network.weights} was fine-tuned from {base} weights, and the other networks have "
                 f"{settled.weights} ones: give --weights {base}, or name another in static.weights"
             )
     return settled
@@ -183,7 +194,7 @@ def settled_weights(weights: Weights) -> Literal["pretrained", "random"]:
 
 
 def check_resnet50(config: RunConfig, what: str) -> None:
-    """Check that static features come from resnet50.
+    """Check that static features come from resnet50 alone.
 
     Args:
         what: needs it, for the message.
@@ -191,8 +202,9 @@ def check_resnet50(config: RunConfig, what: str) -> None:
     Raises:
         UserError: they do not.
     """
-    if config.static.base_model != RESNET50:
-        raise UserError(f"{what} is for resnet50 only, not for static.base_model {config.static.base_model}")
+    chosen = [network.base_model for network in config.static.networks]
+    if chosen != [RESNET50]:
+        raise UserError(f"{what} is for resnet50 only, not for static.base_model {' and static.also '.join(chosen)}")
 
 
 def static_weights(config: RunConfig) -> str:
@@ -230,9 +242,8 @@ def _resolve(config: RunConfig, needs: Sequence[Part]) -> None:
     if "faces" in needs:
         for name in face_assets(config):
             catalog.resolve(name, folder=asset_folder(config.assets, name))
-    for kind, network in backbones_of(config).items():
-        if kind not in needs:
-            continue
+    needed = [backbone for kind, backbone in backbones_of(config).items() if kind in needs]
+    for network in chain.from_iterable(one.networks if isinstance(one, JoinedBackbone) else (one,) for one in needed):
         try:
             network.fetch()
         except AssetError as error:

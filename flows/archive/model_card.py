@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from flows.archive.model_quality import doubts, figures, search_figures, search_in_words
 from flows.archive.models import ModelReference
+
+if TYPE_CHECKING:
+    from fusion.model.kinds import PersonalityModel
 
 INTENDED = (
     "research on how people perceive others in short face videos: it predicts *apparent* personality, what viewers "
@@ -21,6 +23,12 @@ NOT_FOR = (
     "all their prejudices about age, sex, skin colour, clothing and speech",
     "faces of people who do not know about it",
 )
+MEANINGS = {
+    "static": "face tokens",
+    "dynamic": "motion tokens",
+    "mask": "which of them are real",
+    "time_s": "their times in seconds from the start of the video",
+}
 SPECIFIED_WIDTH = 128
 RANDOM = "the feature networks had RANDOM weights, so its scores only show that everything works"
 
@@ -44,19 +52,22 @@ def limits(metadata: Mapping[str, Any]) -> list[str]:
     return found + [f"Warning of its training: {warning}." for warning in metadata.get("warnings", ())]
 
 
-def write_card(
-    path: Path,
-    model: ModelReference,
-    metadata: Mapping[str, Any],
-    files: Sequence[str],
-    inputs: Sequence[Sequence[str]],
-) -> None:
-    """Write the card of an exported model as Markdown.
+def inputs_of(network: PersonalityModel) -> list[tuple[str, str, str, str]]:
+    """Return name, dtype, shape and meaning of each input of an exported model."""
+    return [
+        (name, spec.dtype.name, _shape(name, spec.shape.as_list()), _meaning(name))
+        for name, spec in network.input_signature().items()
+    ]
+
+
+def card_of(
+    model: ModelReference, metadata: Mapping[str, Any], files: Sequence[str], inputs: Sequence[Sequence[str]]
+) -> str:
+    """Return the card of an exported model as Markdown.
 
     Args:
-        path: of the file, which is replaced if it exists.
         files: names of the exported files.
-        inputs: name, dtype, shape and meaning of each input.
+        inputs: from `inputs_of`.
     """
     environment = Environment(
         loader=PackageLoader("flows.archive"),
@@ -65,8 +76,7 @@ def write_card(
         lstrip_blocks=True,
         keep_trailing_newline=True,
     )
-    template = environment.get_template("model_card.md.j2")
-    text = template.render(
+    return environment.get_template("model_card.md.j2").render(
         model=model,
         metadata=metadata,
         files=files,
@@ -77,4 +87,13 @@ def write_card(
         search=search_in_words(metadata["search"]) if metadata.get("search") else "",
         search_figures=search_figures(metadata["search"]) if metadata.get("search") else [],
     )
-    path.write_text(text, encoding="utf-8")
+
+
+def _shape(name: str, shape: list[int | None]) -> str:
+    free = ["B", "Ts" if name.startswith("static") else "Td"]
+    return f"[{', '.join([*free, *map(str, shape[2:])])}]"
+
+
+def _meaning(name: str) -> str:
+    kind, _, part = name.partition("_")
+    return MEANINGS[part if part else kind]

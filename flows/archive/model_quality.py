@@ -10,6 +10,11 @@ from flows.session.console import counted
 MEASURES = {"one_minus_mae": "1-MAE", "r2": "R2", "ccc": "CCC"}
 
 
+def clips_in_words(metadata: Mapping[str, Any]) -> str:
+    """Return the number of clips that training used."""
+    return f"{metadata.get('train_clips', 0) + metadata.get('validation_clips', 0):,}"
+
+
 def verdict(unseen: Mapping[str, Any] | None, subjects_known: bool) -> str:
     """Return the quality of a model in one line."""
     if unseen is None:
@@ -27,15 +32,24 @@ def in_words(cell: Mapping[str, float | None]) -> str:
     return f"{value:.3f}" if low is None or high is None else f"{value:.3f} ({low:.3f} to {high:.3f})"
 
 
+def on_whom(unseen: Mapping[str, Any]) -> str:
+    """Return whose clips the measures are of, as in "12 people whom it has not seen"."""
+    if unseen["people"] is None:
+        return f"{counted(unseen['clips'], 'clip')} not trained on, whose people are unknown"
+    return f"{counted(unseen['people'], 'person', 'people')} whom it has not seen"
+
+
 def gain_in_words(unseen: Mapping[str, Any]) -> str:
     """Return how much of the mean's squared error the scores save."""
-    saved, people = in_words(unseen["gain"]), counted(unseen["people"], "person", "people")
-    return f"on {people} whom it has not seen, it saves {saved} of the mean's squared error"
+    saved = in_words(unseen["gain"])
+    return f"on {on_whom(unseen)}, it saves {saved} of the squared error of the mean label that it has learned"
 
 
 def doubts(unseen: Mapping[str, Any] | None) -> list[str]:
     """Return a sentence, without its end, if a model is not known to be better than the mean of the labels."""
-    if unseen is None or unseen["better_than_mean"]:
+    if unseen is None:
+        return ["nothing says how good the model is on people whom it has not seen: too few are held out from training"]
+    if unseen["better_than_mean"]:
         return []
     if unseen["better_than_mean"] is None:
         return [

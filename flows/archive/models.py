@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from extractors.dynamic.settings import I3D
 from extractors.static.settings import RESNET50
@@ -14,6 +14,9 @@ from flows.session.errors import UserError, did_you_mean
 from storage.errors import StoreError, UnreachableError
 from storage.files.paths import StorePath
 from storage.models.serializer import LATEST, ModelSerializer
+
+if TYPE_CHECKING:
+    from fusion.model.kinds import PersonalityModel
 
 # Metadata that scoring and the report need.
 _FROM_TRAINING = {"static_key": str, "dynamic_key": str, "weights": str, "settings": dict}
@@ -57,6 +60,29 @@ def find_model(root: str | StorePath, reference: str) -> ModelReference:
     raise UserError(f"there is no model {reference} in {root}{did_you_mean(reference, known)}; {advice}")
 
 
+def load_model(root: str | StorePath, reference: str) -> tuple[PersonalityModel, dict[str, Any]]:
+    """Load a trained model, ready for `fusion.predict`. Runs no code from its file.
+
+    Args:
+        root: the store.
+        reference: NAME (its latest version), NAME/3, NAME/latest or NAME/ALIAS.
+
+    Returns:
+        The model, and its metadata: keys of the features, training data, performance, calibration.
+
+    Raises:
+        UserError: there is no such model.
+        StoreError: its files are damaged.
+    """
+    from fusion.model.kinds import PersonalityModel  # registers the classes that a saved model is made of
+
+    model = find_model(root, reference)
+    network, metadata = ModelSerializer(root).load(model.name, model.version)
+    if not isinstance(network, PersonalityModel):
+        raise UserError(f"{model} is a {type(network).__name__}, not a model of this program; name another")
+    return network, metadata
+
+
 def chosen_model(config: RunConfig) -> ModelReference:
     """Return the model that the settings name, or else the latest that was trained here.
 
@@ -65,14 +91,18 @@ def chosen_model(config: RunConfig) -> ModelReference:
         StoreError: its metadata are damaged.
     """
     model = find_model(config.store.path, config.train_as if config.model is None else config.model)
-    metadata = ModelSerializer(config.store.path).metadata(model.name, model.version)
+    check_origin(model, ModelSerializer(config.store.path).metadata(model.name, model.version))
+    return model
+
+
+def check_origin(model: object, metadata: Mapping[str, Any]) -> None:
+    """Raise UserError if a model, given with its metadata, was not made by `traitline train`."""
     lacking = [name for name, kind in _FROM_TRAINING.items() if not isinstance(metadata.get(name), kind)]
     if lacking:
         raise UserError(
             f"{model} was not made by `traitline train`: its metadata.json lacks {', '.join(lacking)}; name another "
-            "model with --model"
+            "model"
         )
-    return model
 
 
 def check_features(

@@ -239,7 +239,8 @@ def _mistake(details: dict[str, Any], origins: _Origins) -> str:
             return f"unknown setting {name}{origin}: write {last} below its section {outer} there"
         question = _nearest_setting(name)
         section = _settings_in(".".join(str(part) for part in details["loc"][:-1]))
-        return f"unknown setting {name}{origin}" + (question if question else f"; known there: {', '.join(section)}")
+        known = f"; known there: {', '.join(section)}" if section else ""
+        return f"unknown setting {name}{origin}{question or known}"
     rule, got = details["msg"].removeprefix("Value error, "), _shown(details["input"])
     choices = re.findall("'([^']*)'", str(details.get("ctx", {}).get("expected", "")))
     question = did_you_mean(details["input"], choices) if isinstance(details["input"], str) and choices else ""

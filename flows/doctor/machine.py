@@ -7,8 +7,9 @@ import platform
 import shutil
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from importlib.metadata import PackageNotFoundError, distributions, metadata, requires, version
 from pathlib import Path
 from typing import Literal
@@ -20,8 +21,11 @@ from extractors import dynamic, static
 from extractors.assets import catalog
 from extractors.assets.files import AssetError
 from extractors.devices import usable_cores
+from extractors.dynamic.backbones import dynamic_backbone
 from extractors.dynamic.settings import I3D
 from extractors.networks import is_network_file
+from extractors.networks.backbone import Backbone
+from extractors.static.backbones import static_backbone
 from extractors.static.settings import RESNET50
 from flows.archive.families import (
     CHECK_ASSET,
@@ -30,7 +34,6 @@ from flows.archive.families import (
     RECOGNIZER_ASSET,
     Kind,
     asset_folder,
-    backbones_of,
     face_assets,
 )
 from flows.config.settings import RunConfig
@@ -124,7 +127,8 @@ def check_assets(config: RunConfig) -> Iterator[Finding]:
             wanted = asset.name in face_assets(config)
         else:
             wanted = config.weights == "pretrained"
-        if asset.name == static.ASSET and (config.static.base_model != RESNET50 or config.static.weights is not None):
+        usual = (network.base_model == RESNET50 and network.weights is None for network in config.static.networks)
+        if asset.name == static.ASSET and not any(usual):
             wanted = False
         if asset.name == dynamic.ASSET and config.dynamic.base_model != I3D:
             wanted = False
@@ -144,11 +148,15 @@ def check_assets(config: RunConfig) -> Iterator[Finding]:
 
 def check_networks(config: RunConfig) -> Iterator[Finding]:
     """Check networks in files of the user's own, and name those whose weights Keras fetches."""
-    chosen: dict[Kind, str] = {"static": config.static.base_model, "dynamic": config.dynamic.base_model}
-    for kind, name in chosen.items():
+    fields = config.crops.window_fields
+    chosen: list[tuple[Kind, str, Callable[[], Backbone]]] = [
+        *(("static", one.base_model, partial(static_backbone, one, "random")) for one in config.static.networks),
+        ("dynamic", config.dynamic.base_model, partial(dynamic_backbone, config.dynamic, "random", fields)),
+    ]
+    for kind, name, choose in chosen:
         if is_network_file(name):
             try:
-                network = backbones_of(config.model_copy(update={"weights": "random"}))[kind]
+                network = choose()
                 network.fetch()
             except AssetError as error:
                 yield Finding(f"{kind} network", "fault", str(error), f"correct {kind}.base_model")

@@ -6,6 +6,7 @@ import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, field
+from functools import cached_property
 
 import numpy as np
 
@@ -17,7 +18,7 @@ from extractors.optical_flow.computer import OpticalFlowComputer, loop_to, scale
 from extractors.preparation.pool import Again, Finished, PreparerPool
 from extractors.preparation.preparer import FaceCrop, Motion, Request
 from extractors.preparation.stopwatch import Stopwatch
-from flows.archive.families import Families, backbones_of, check_same_networks, face_models
+from flows.archive.families import Families, Kind, backbones_of, check_same_networks, face_models
 from flows.archive.reader import preparation_of
 from flows.archive.videos import VideoFile
 from flows.config.settings import RunConfig
@@ -149,9 +150,17 @@ class Extractor:
         videos: int | None = None,
     ) -> None:
         self._config, self._families, self._videos = config, families, videos
-        self._store = FeatureStore(config.store.path, config.store.format, config.store.dtype, confirm)
-        self._failures = FailureLog(config.store.path, confirm)
+        self._confirm = confirm
         self._resources = ExitStack()
+
+    @cached_property
+    def _store(self) -> FeatureStore:
+        kept = self._config.store
+        return FeatureStore(kept.path, kept.format, kept.dtype, self._confirm)
+
+    @cached_property
+    def _failures(self) -> FailureLog:
+        return FailureLog(self._config.store.path, self._confirm)
 
     def __enter__(self) -> Extractor:
         with ExitStack() as resources:
@@ -187,12 +196,39 @@ class Extractor:
             check: called with each part of a video that arrives; an exception from it stops the shard.
         """
         watch = Stopwatch()
-        sizes = self._config.static.batch_size, self._config.dynamic.batch_size
-        static_batches = _Batcher(self._static.extract, sizes[0], watch, "static network")
-        dynamic_batches = _Batcher(self._dynamic.extract, sizes[1], watch, "dynamic network")
         with watch.measure("write"):
             known = self._known_tracks(jobs)
         intakes = [_Intake(job, known.get(job.video.video_id)) for job in jobs]
+        self._fill(intakes, watch, on_video, check)
+        with watch.measure("write"):
+            self._commit(intakes)
+        failed = sum(intake.error is not None for intake in intakes)
+        return ShardReport(extracted=len(intakes) - failed, failed=failed, seconds=dict(watch.seconds))
+
+    def features(self, video: VideoFile) -> dict[Kind, VideoFeatures]:
+        """Extract one video, and keep nothing in the store.
+
+        Raises:
+            VideoError: the video is refused.
+        """
+        intake = _Intake(Job(video, static=True, dynamic=True), None)
+        self._fill([intake], Stopwatch())
+        with intake.isolating_faults():
+            found = self._finished(intake)
+        if intake.error is not None:
+            raise intake.error
+        return found
+
+    def _fill(
+        self,
+        intakes: Sequence[_Intake],
+        watch: Stopwatch,
+        on_video: Callable[[str, bool], None] | None = None,
+        check: Callable[[], None] | None = None,
+    ) -> None:
+        sizes = self._config.static.batch_size, self._config.dynamic.batch_size
+        static_batches = _Batcher(self._static.extract, sizes[0], watch, "static network")
+        dynamic_batches = _Batcher(self._dynamic.extract, sizes[1], watch, "dynamic network")
         for number, part in self._pool.prepare(self._requests(intakes)):
             intake = intakes[number]
             if check is not None:
@@ -218,10 +254,6 @@ class Extractor:
                 on_video(intake.job.video.video_id, intake.error is None)
         static_batches.flush()
         dynamic_batches.flush()
-        with watch.measure("write"):
-            self._commit(intakes)
-        failed = sum(intake.error is not None for intake in intakes)
-        return ShardReport(extracted=len(intakes) - failed, failed=failed, seconds=dict(watch.seconds))
 
     def _useful_processes(self) -> int:
         """Return how many videos can be prepared at once: even an idle process takes 170 MiB."""
@@ -308,19 +340,25 @@ class Extractor:
             job.attempts + 1,
         )
 
+    def _finished(self, intake: _Intake) -> dict[Kind, VideoFeatures]:
+        """Return the tokens of a video, once the networks have answered; nothing if it is refused."""
+        if intake.error is not None:
+            return {}
+        tokens: dict[Kind, _Tokens | None] = {"static": intake.static, "dynamic": intake.dynamic}
+        return {
+            kind: found.finish(intake.job.video, getattr(self._families, kind).quality)
+            for kind, found in tokens.items()
+            if found is not None
+        }
+
     def _commit(self, intakes: Sequence[_Intake]) -> None:
         families = self._families
         rows: dict[Family, list[VideoFeatures]] = {families.faces: [], families.static: [], families.dynamic: []}
         for intake in intakes:
             if intake.error is None:
                 with intake.isolating_faults():
-                    finished = {
-                        family: tokens.finish(intake.job.video, family.quality)
-                        for family, tokens in ((families.static, intake.static), (families.dynamic, intake.dynamic))
-                        if tokens is not None
-                    }
-                    for family, features in finished.items():
-                        rows[family].append(features)
+                    for kind, features in self._finished(intake).items():
+                        rows[getattr(families, kind)].append(features)
             # Keep the face track of a video that was refused at a later stage, for example for lack of motion, unless
             # it is unknown which bytes it was made from.
             if intake.track is not None and (intake.error is None or intake.error.reason not in TRANSIENT):

@@ -14,7 +14,7 @@ import numpy as np
 from flows.archive.clips import CachedClip, read_clips, ready_videos
 from flows.archive.drift import Drift, drifts_of
 from flows.archive.families import Families, families_of, networks_of, stored_families
-from flows.archive.models import ModelReference, check_features
+from flows.archive.models import ModelReference, check_features, load_model
 from flows.archive.outcomes import without_features
 from flows.archive.uncertainty import quality_of, stored_uncertainty
 from flows.archive.videos import Archive, known_videos
@@ -22,7 +22,6 @@ from flows.config.settings import RunConfig
 from flows.pipeline.announce import Pages
 from flows.pipeline.steps import step
 from flows.session import console
-from flows.session.errors import UserError
 from fusion.uncertainty.intervals import Judged
 from storage.models.serializer import ModelSerializer
 from storage.tables.scores import Score, ScoreStore
@@ -90,12 +89,9 @@ def _score(config: RunConfig, families: Families, weights: str, videos: Archive,
                 f"Score: nothing to score: {without_features(config.store.path, families, videos)}", style="yellow"
             )
         return 0
-    from fusion.model.kinds import PersonalityModel  # registers the classes that a saved model is made of
-    from fusion.model.scoring import predict
+    from fusion.model.scoring import predict  # Keras takes seconds to import
 
-    network, metadata = ModelSerializer(config.store.path).load(model.name, model.version)
-    if not isinstance(network, PersonalityModel):
-        raise UserError(f"{model} is a {type(network).__name__}, not a model of this program; name another")
+    network, metadata = load_model(config.store.path, str(model))
     uncertainty = stored_uncertainty(config.uncertainty, metadata)
     count = 0
     clips = read_clips(config.store.path, families, ready)

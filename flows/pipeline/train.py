@@ -37,6 +37,13 @@ if TYPE_CHECKING:
     from fusion.training.train import EpochReport, Trained
 
 
+UNKNOWN_PEOPLE = (
+    "the labels do not say who is in a clip, so clips of one person may be both learned from and used to measure the "
+    "model, which flatters it"
+)
+NO_BETTER_IN_VALIDATION = "in validation, the model is no better than always saying the mean of the labels"
+
+
 @step("train")
 def train(config: RunConfig, videos: Archive) -> ModelReference:
     """Train on all labelled videos that have features, unless the latest model was made from exactly that.
@@ -106,6 +113,9 @@ def train(config: RunConfig, videos: Archive) -> ModelReference:
         "neuroticism_inverted": labels.neuroticism_inverted,
     }
 
+    if not labels.subjects_known:
+        facts["warnings"] = [*facts["warnings"], UNKNOWN_PEOPLE]
+
     def save(unseen: Mapping[str, Any] | None, uncertainty: Uncertainty) -> ModelReference:
         own = {**facts, "unseen": unseen, "uncertainty": uncertainty.model_dump(mode="json")}
         return ModelReference(name, serializer.save(trained.model, name, own, trained.history))
@@ -116,25 +126,30 @@ def train(config: RunConfig, videos: Archive) -> ModelReference:
         model = save(None, Uncertainty(settings=config.uncertainty, calibration=None))
         console.say(f"Train: {model} is kept, but an error ended the measurement of its quality", style="yellow")
         raise
-    if unseen is not None and uncertainty.useless and not config.train.keep_useless:
+    if unseen is not None and not labels.subjects_known:
+        unseen["people"] = None
+    if unseen is None and _is_worse_than_mean(trained.metadata):
+        uncertainty = uncertainty.model_copy(update={"useless": True})
+    if uncertainty.useless and not config.train.keep_useless:
+        why = NO_BETTER_IN_VALIDATION if unseen is None else doubts(unseen)[0]
         raise TrainingError(
-            f"{doubts(unseen)[0]}; nothing is kept. More labelled people or other features may help; "
+            f"{why}; nothing is kept. More labelled people or other features may help; "
             "train.keep_useless=true keeps such a model, and everything made with it says so"
         )
     model = save(unseen, uncertainty)
     checkpoint.unlink(missing_ok=True)
     console.say(f"Train: {model} from {console.counted(len(fit), 'clip')}, {verdict(unseen, labels.subjects_known)}")
-    console.say(f"Train: {_calibrated(uncertainty)}")
+    console.say(f"Train: {_calibrated(uncertainty, labels.subjects_known)}")
     report_unmatched("Train", matched)
-    if not labels.subjects_known:
-        console.say(
-            "Train: the label file has no subject column, so clips of one person may be in both training and "
-            "validation, which flatters the model",
-            style="yellow",
-        )
-    for warning in (*trained.metadata["warnings"], *doubts(unseen)):
+    for warning in (*facts["warnings"], *doubts(unseen)):
         console.say(f"Train: {warning}", style="yellow")
     return model
+
+
+def _is_worse_than_mean(metadata: Mapping[str, Any]) -> bool:
+    """Return whether no epoch was better on the validation clips than always saying the mean of the labels."""
+    loss, baseline = metadata["validation_loss"], metadata["baseline_loss"]
+    return loss is not None and baseline is not None and loss >= baseline
 
 
 def _parts(config: RunConfig, matched: LabelledVideos, rows: list[int]) -> tuple[list[int], list[int]]:
@@ -215,7 +230,7 @@ def _digest(facts: list[Any]) -> str:
     return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
 
 
-def _calibrated(uncertainty: Uncertainty) -> str:
+def _calibrated(uncertainty: Uncertainty, subjects_known: bool) -> str:
     confidence, found = uncertainty.settings.confidence, uncertainty.calibration
     if found is None:
         return (
@@ -223,4 +238,6 @@ def _calibrated(uncertainty: Uncertainty) -> str:
             f"{least_people(confidence)} of them unseen"
         )
     clips, people = console.counted(found.clips, "clip"), console.counted(found.subjects, "person", "people")
+    if not subjects_known:
+        return f"{confidence:.0%} intervals calibrated on {clips} not trained on, whose people are unknown"
     return f"{confidence:.0%} intervals calibrated on {clips} of {people} whom the scoring model had not seen"

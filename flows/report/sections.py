@@ -129,10 +129,8 @@ def quality(unseen: Mapping[str, Any] | None) -> dict[str, Any] | None:
     if unseen is None:
         return None
     columns = (Column("trait"), *(Column(name, "number") for name in model_quality.MEASURES.values()))
-    caption = (
-        f"Measures on {counted(unseen['clips'], 'clip')} of {counted(unseen['people'], 'person', 'people')} whom the "
-        "scoring model had not seen, with 95 % intervals over people"
-    )
+    clips = counted(unseen["clips"], "clip")
+    caption = f"Measures on {clips}: {model_quality.on_whom(unseen)}, with 95 % intervals over people"
     table = Table("quality", caption, columns, [tuple(row) for row in model_quality.figures(unseen)])
     sample = unseen["sample"]
     both = np.array([sample["scores"], sample["labels"]])

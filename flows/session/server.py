@@ -39,7 +39,7 @@ from flows.session.errors import UserError
 from storage.files.commit import commit_file
 
 if TYPE_CHECKING:
-    from fastapi import FastAPI
+    from starlette.types import ASGIApp
 
 log = logging.getLogger(__name__)
 
@@ -342,7 +342,7 @@ def _database() -> str:
     return f"its database is {place}: name another one in PREFECT_SERVER_DATABASE_CONNECTION_URL"
 
 
-def create_app() -> FastAPI:
+def create_app() -> ASGIApp:
     """Create Prefect's server as an application that answers only requests for known hosts.
 
     A web page can have the name of its own host resolve to this machine (DNS rebinding); its requests carry that name.
@@ -352,9 +352,8 @@ def create_app() -> FastAPI:
     from starlette.middleware.trustedhost import TrustedHostMiddleware
 
     hosts = os.environ.get(HOSTS_VARIABLE, ",".join(LOOPBACK))
-    app = create_prefect_app()
-    app.add_middleware(TrustedHostMiddleware, allowed_hosts=hosts.split(","), www_redirect=False)
-    return app
+    # Around the application, not in it: the server's automations call it directly, for a host of Prefect's own.
+    return TrustedHostMiddleware(create_prefect_app(), allowed_hosts=hosts.split(","), www_redirect=False)
 
 
 def _serve(listening: socket.socket) -> None:

@@ -226,7 +226,8 @@ def _weigh(gram: np.ndarray, moments: np.ndarray, parts: list[int]) -> np.ndarra
         own = gram[np.ix_(parts, parts, [trait])][..., 0]
         values, axes = np.linalg.eigh(own)  # parts that say the same make the smallest 0, or less by rounding
         root = np.sqrt(np.maximum(values, 1e-9 * max(float(values[-1]), 1e-9)))
-        weights[parts, trait] = lsq_linear(root[:, None] * axes.T, axes.T @ moments[parts, trait] / root, (0, 1)).x
+        found = lsq_linear(root[:, None] * axes.T, axes.T @ moments[parts, trait] / root, (0, 1)).x
+        weights[parts, trait] = np.where(found > ROUNDING, found, 0)  # the solver stays inside the bounds, if barely
     return weights
 
 

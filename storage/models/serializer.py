@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from storage.errors import DamagedError, StoreError, UnreachableError, reading
+from storage.errors import DamagedError, StoreError, UnreachableError, reading, reporting
 from storage.files.commit import commit_file, commit_folder, remove_files
 from storage.files.paths import StorePath
 from storage.layout import open_store, path_name
@@ -24,6 +24,7 @@ LATEST = "latest"
 MODEL_FILE = "model.keras"
 HISTORY_FILE = "history.json"
 METADATA_FILE = "metadata.json"  # a folder without it is not a version
+FILES = (MODEL_FILE, HISTORY_FILE, METADATA_FILE)
 ALIASES = "aliases"
 _ADDED = ("created_utc", "libraries", "program", "files", "digest")
 _LIKE_A_VERSION = re.compile(r"[vV]?[0-9.]+", re.ASCII)
@@ -69,24 +70,74 @@ class ModelSerializer:
         Raises:
             ValueError: the model, the name or the metadata do not meet these conditions.
         """
-        folder = self._models / path_name("model name", name)
+        path_name("model name", name)
         taken = [word for word in _ADDED if word in metadata]
         if taken:
             raise ValueError(f"metadata must leave {', '.join(taken)} to the store")
         # Convert both to JSON before anything is written, to report the caller's mistakes early.
         measures = _json({measure: [float(value) for value in values] for measure, values in history.items()})
         _json(dict(metadata))
+
+        def fill(folder: Path) -> None:
+            write_model(model, folder / MODEL_FILE)
+            (folder / HISTORY_FILE).write_text(measures, encoding="utf-8")
+            facts = json.loads(_json({**metadata, **_added(folder)}))  # as readers will see them
+            facts["digest"] = _digest(facts)
+            (folder / METADATA_FILE).write_text(_json(facts), encoding="utf-8")
+
+        return self._commit(name, fill)
+
+    def files(self, name: str, version: str) -> dict[str, bytes]:
+        """Read the files of a version, name -> content, for `add` in another store.
+
+        Raises:
+            StoreError: also if a file is damaged.
+        """
+        if (damage := self.verify(name, version)) is not None:
+            raise StoreError(damage)
+        folder = self._version(name, version)
+        with reporting(f"read {folder}"):
+            return {file: (folder / file).read_bytes() for file in FILES}
+
+    def add(self, name: str, files: Mapping[str, bytes]) -> str:
+        """Add a version that another store has saved, byte for byte, as the next version of a name.
+
+        Keras must know the model's class already, as for `load`.
+
+        Args:
+            name: letters, digits, dot, dash and underscore.
+            files: from `files`, there.
+
+        Returns:
+            The version: "1", "2", ...
+
+        Raises:
+            StoreError: also if a file is missing or damaged, or the model cannot be loaded.
+        """
+        path_name("model name", name)
+        if set(files) != set(FILES):
+            raise StoreError(f"a model has the files {', '.join(FILES)}, not {', '.join(sorted(files)) or 'none'}")
+        facts = read_metadata(files[METADATA_FILE], METADATA_FILE)
+        digests = {file: hashlib.sha256(data).hexdigest() for file, data in files.items() if file != METADATA_FILE}
+        for file, digest in digests.items():
+            if facts["files"].get(file) != digest:
+                raise StoreError(f"{file} is not the file that was saved: {METADATA_FILE} has another SHA-256")
+        _parse(files[HISTORY_FILE], HISTORY_FILE)
+        read_model(files[MODEL_FILE], MODEL_FILE)
+
+        def fill(folder: Path) -> None:
+            for file, data in files.items():
+                (folder / file).write_bytes(data)
+
+        return self._commit(name, fill)
+
+    def _commit(self, name: str, fill: Callable[[Path], None]) -> str:
         number = max(self._numbers(name), default=0) + 1
         while True:
-            version = str(number)
             try:
-                with commit_folder(folder / version, mark=METADATA_FILE) as temporary:
-                    write_model(model, temporary / MODEL_FILE)
-                    (temporary / HISTORY_FILE).write_text(measures, encoding="utf-8")
-                    facts = json.loads(_json({**metadata, **_added(temporary)}))  # as readers will see them
-                    facts["digest"] = _digest(facts)
-                    (temporary / METADATA_FILE).write_text(_json(facts), encoding="utf-8")
-                return version
+                with commit_folder(self._models / name / str(number), mark=METADATA_FILE) as temporary:
+                    fill(temporary)
+                return str(number)
             except FileExistsError:
                 number += 1  # another process has just saved this version, or is about to
 
@@ -136,10 +187,7 @@ class ModelSerializer:
     def metadata(self, name: str, version: str) -> dict[str, Any]:
         """Read the metadata given to `save`, with the additions of `save`, without loading the model."""
         path = self._version(name, version) / METADATA_FILE
-        facts = _read_json(path)
-        if facts.get("digest") != _digest(facts) or not isinstance(facts.get("files"), dict):
-            raise StoreError(f"{path} is damaged: it differs from the saved metadata")
-        return facts
+        return read_metadata(_read(path), path)
 
     def history(self, name: str, version: str) -> dict[str, list[float]]:
         """Read a version's measures, one value per epoch."""
@@ -264,13 +312,37 @@ def _digest(facts: Mapping[str, Any]) -> str:
     return hashlib.sha256(json.dumps(rest, sort_keys=True).encode()).hexdigest()
 
 
+def read_metadata(data: bytes, name: object) -> dict[str, Any]:
+    """Read the content of a version's metadata.json.
+
+    Args:
+        name: of the file, for messages.
+
+    Raises:
+        StoreError: it is damaged.
+    """
+    facts = _parse(data, name)
+    if facts.get("digest") != _digest(facts) or not isinstance(facts.get("files"), dict):
+        raise StoreError(f"{name} is damaged: it differs from the saved metadata")
+    return facts
+
+
 def _read_json(path: StorePath) -> dict[str, Any]:
+    return _parse(_read(path), path)
+
+
+def _read(path: StorePath) -> bytes:
+    with reporting(f"read {path}"):
+        return path.read_bytes()
+
+
+def _parse(data: bytes, name: object) -> dict[str, Any]:
     try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
-        raise StoreError(f"cannot read {path}: {error!r}") from error
+        value = json.loads(data.decode("utf-8"))
+    except (ValueError, RecursionError) as error:
+        raise StoreError(f"cannot read {name}: {error!r}") from error
     if not isinstance(value, dict):
-        raise StoreError(f"cannot read {path}: it must hold one JSON object")
+        raise StoreError(f"cannot read {name}: it must hold one JSON object")
     return value
 
 

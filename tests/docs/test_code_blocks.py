@@ -20,6 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import duckdb
+import nbformat
 import pytest
 import typer.main
 import yaml
@@ -27,6 +28,7 @@ from clips import cut_clip
 from drawn_networks import patch_network
 from drawn_store import draw_store
 from markdown_it import MarkdownIt
+from nbclient import NotebookClient
 
 from flows.cli.app import app
 from flows.config.load import dump_config
@@ -34,6 +36,7 @@ from flows.config.settings import RunConfig
 
 ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "SECURITY.md", *sorted((ROOT / "docs").rglob("*.md"))]
+NOTEBOOKS = sorted((ROOT / "docs" / "notebooks").glob("*.ipynb"))
 NOT_RUN = re.compile(r"<!-- not run: (.+) -->")
 # Networks run forwards and backwards for minutes, or features are extracted again.
 SLOW = {f"docs/how-to/{name}.md" for name in ("backbones", "fine-tuning", "pictures", "rejected-videos")}
@@ -167,6 +170,22 @@ def test_the_blocks_of_a_page_run(page, archive, shell, tmp_path, monkeypatch):
         command = ["bash", "-euo", "pipefail", "-c", block.text]
         done = subprocess.run(command, env=shell, capture_output=True, text=True, timeout=600)
         assert done.returncode == 0, f"{place}:\n{block.text}\n{done.stdout}\n{done.stderr}"
+
+
+def test_the_notebooks_run_and_are_kept_without_outputs(archive, tmp_path):
+    """All in one kernel, because its start and Keras take longer than the cells."""
+    folder = shutil.copytree(archive, tmp_path / "work")
+    cells = []
+    for path in NOTEBOOKS:
+        notebook = nbformat.read(path, as_version=4)
+        code = [cell for cell in notebook.cells if cell.cell_type == "code"]
+        assert code
+        assert not any(cell.outputs or cell.execution_count for cell in code), f"{path}: clear its outputs"
+        cells += [*code, nbformat.v4.new_code_cell("%reset -f")]
+    together = nbformat.v4.new_notebook(cells=cells, metadata=notebook.metadata)
+    NotebookClient(together, timeout=300, resources={"metadata": {"path": str(folder)}}).execute()
+    pictures = [output for cell in cells for output in cell.outputs if "image/png" in output.get("data", {})]
+    assert len(pictures) >= len(NOTEBOOKS)
 
 
 def test_few_blocks_are_not_run_and_all_have_a_language():

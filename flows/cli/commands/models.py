@@ -1,4 +1,4 @@
-"""The commands `traitline models ...`: show trained models, give them aliases, and export them."""
+"""The commands `traitline models ...`: show trained models, give them aliases, export and import them."""
 
 from __future__ import annotations
 
@@ -11,30 +11,24 @@ import typer
 from rich.table import Table
 
 from flows.cli.command import command, plain_command
-from flows.cli.options import STORE
+from flows.cli.options import STORE, CommandOnFiles
 from flows.cli.output import show_table
 from flows.config.load import existing_store
 from flows.session import console
 from flows.session.errors import UserError
-from storage.files.commit import commit_folder
+from storage.files.commit import commit_file, commit_folder
+from storage.files.paths import store_path
 
-models_app = typer.Typer(
-    no_args_is_help=True, help="Show trained models, give them aliases, and export them to other programs."
-)
+models_app = typer.Typer(no_args_is_help=True, help="Show trained models, give them aliases, export and import them.")
 
 MODEL = Annotated[str, typer.Argument(help="NAME (its latest version), NAME/3, NAME/latest or NAME/ALIAS.")]
-MEANINGS = {
-    "static": "face tokens",
-    "dynamic": "motion tokens",
-    "mask": "which of them are real",
-    "time_s": "their times in seconds from the start of the video",
-}
 _ELSEWHERE = ("unseen", "search", "clip_marks")  # facts that have tables of their own, or say nothing to people
 
 
 class ExportFormat(StrEnum):
-    """Formats that other programs run a model in."""
+    """Formats of an exported model: two that other programs run, and a bundle for another store."""
 
+    bundle = "bundle"
     savedmodel = "savedmodel"
     onnx = "onnx"
 
@@ -43,7 +37,7 @@ class ExportFormat(StrEnum):
 def list_models(store: STORE = "store") -> None:
     """List all models of a store with their training data and validation loss."""
     with plain_command():
-        from flows.archive.model_quality import MEASURES, in_words
+        from flows.archive.model_quality import MEASURES, clips_in_words, in_words
         from storage.models.serializer import ModelSerializer
 
         serializer = ModelSerializer(existing_store(store))
@@ -59,9 +53,8 @@ def list_models(store: STORE = "store") -> None:
                 words += ["latest"] if version == versions[-1] else []
                 unseen = facts.get("unseen") or {}
                 figures = [in_words(unseen[name]["mean"]) if name in unseen else "" for name in MEASURES]
-                clips = f"{facts.get('train_clips', 0) + facts.get('validation_clips', 0):,}"
                 texts = [str(facts.get(fact, "")) for fact in ("created_utc", "labels", "weights")]
-                table.add_row(f"{name}/{version}", ", ".join(words), *texts, clips, *figures)
+                table.add_row(f"{name}/{version}", ", ".join(words), *texts, clips_in_words(facts), *figures)
         if not table.rows:
             raise UserError(f"there are no models in {store}; train one with `traitline train`")
         show_table(table)
@@ -134,24 +127,34 @@ def alias(
 
 @models_app.command(
     epilog="Examples: `traitline models export traits/3 --format onnx --out traits-3`; "
-    "`traitline models export traits/production --format savedmodel --out traits-3`"
+    "`traitline models export traits/production --format savedmodel --out traits-3`; "
+    "`traitline models export traits/3 --format bundle --out traits-3.tar`"
 )
 def export(
     model: MODEL,
-    out: Annotated[Path, typer.Option("--out", help="Folder to create, with the model and its card in README.md.")],
+    out: Annotated[
+        Path,
+        typer.Option("--out", help="Folder to create, with the model and its card; for a bundle, the file."),
+    ],
     store: STORE = "store",
     format: Annotated[ExportFormat, typer.Option("--format", help="Format of the model.")] = ExportFormat.savedmodel,
 ) -> None:
-    """Export a model, with a model card, for programs that have neither Traitline nor Keras."""
+    """Export a model, with a model card, for programs that have neither Traitline nor Keras, or for another store."""
     with command("models-export", flags={"store.path": store}, if_stopped=f"{out} is not written"):
-        from flows.archive.model_card import write_card
+        from flows.archive.model_bundle import export_bundle
+        from flows.archive.model_card import card_of, inputs_of
         from flows.archive.models import find_model
         from storage.models.serializer import ModelSerializer
 
         found = find_model(store, model)
         if out.exists():
-            raise UserError(f"{out} already exists; name a new folder with --out")
+            raise UserError(f"{out} already exists; name a new one with --out")
         with console.console.status(f"Exporting {found}"):
+            if format is ExportFormat.bundle:
+                with commit_file(out) as file:
+                    export_bundle(store_path(store), found, file)
+                console.say(f"{found} is in {out}; `traitline models import` adds it to another store")
+                return
             from fusion.model import export as exporting  # registers the classes, too; Keras takes seconds to import
 
             network, facts = ModelSerializer(store).load(found.name, found.version)
@@ -162,17 +165,43 @@ def export(
                 else:
                     exporting.export_savedmodel(network, folder)
                     files = ["saved_model.pb", "variables/"]
-                inputs = [
-                    (name, spec.dtype.name, _shape(name, spec.shape.as_list()), _meaning(name))
-                    for name, spec in network.input_signature().items()
-                ]
-                write_card(folder / "README.md", found, facts, files, inputs)
+                card = card_of(found, facts, files, inputs_of(network))
+                (folder / "README.md").write_text(card, encoding="utf-8")
         console.say(f"{found} is in {out}, its card in {out / 'README.md'}")
+
+
+@models_app.command(
+    "import",
+    cls=CommandOnFiles,
+    epilog="Examples: `traitline models import traits-3.tar`; `traitline models import traits-3.tar --name other-lab`",
+)
+def import_model(
+    bundle: Annotated[Path, typer.Argument(help="File that `traitline models export --format bundle` wrote.")],
+    store: STORE = "store",
+    name: Annotated[str | None, typer.Option("--name", help="Name for the model; by default the one it had.")] = None,
+) -> None:
+    """Add a model of another store, as the next version of its name. Existing versions stay as they are."""
+    with command(
+        "models-import", flags={"store.path": store}, makes_store=True, if_stopped="nothing is imported"
+    ) as config:
+        from flows.archive.families import stored_families
+        from flows.archive.model_bundle import import_bundle
+        from storage.models.serializer import ModelSerializer
+
+        with console.console.status(f"Importing {bundle}"):
+            there, here = import_bundle(bundle, config.store.path, name)
+        console.say(f"{there} of {bundle} is {here} in {store}; score with --model {here}")
+        try:
+            stored_families(store, ModelSerializer(store).metadata(here.name, here.version))
+        except UserError as error:
+            console.say(str(error), style="yellow")
 
 
 def _flat(facts: Mapping[str, Any], prefix: str = "") -> list[tuple[str, str]]:
     rows = []
     for name, value in facts.items():
+        if isinstance(value, list) and any(isinstance(one, Mapping) for one in value):
+            value = {str(place): one for place, one in enumerate(value, start=1)}
         if isinstance(value, Mapping):
             rows += _flat(value, f"{prefix}{name}.")
         elif isinstance(value, list):
@@ -186,13 +215,3 @@ def _number(value: Any) -> str:
     if isinstance(value, float):
         return f"{value:.4g}"
     return "" if value is None else str(value)
-
-
-def _shape(name: str, shape: list[int | None]) -> str:
-    free = ["B", "Ts" if name.startswith("static") else "Td"]
-    return f"[{', '.join([*free, *map(str, shape[2:])])}]"
-
-
-def _meaning(name: str) -> str:
-    kind, _, part = name.partition("_")
-    return MEANINGS[part if part else kind]

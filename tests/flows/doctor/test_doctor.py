@@ -148,6 +148,9 @@ def test_a_network_in_a_file_of_ones_own_is_looked_at_like_the_assets(tmp_path):
     config = load_config(flags={"weights": "auto", "static.base_model": str(path), "static.preprocessing": "0-1"})
     (good,) = check_networks(config)
     assert (good.level, good.found) == ("ok", f"{path}, 8 numbers per token")
+    also = [{"base_model": str(path), "preprocessing": "0-1"}, {"base_model": "vgg16"}]
+    joined = list(check_networks(load_config(flags={"static.also": also})))
+    assert [finding.found.partition(";")[0] for finding in joined] == [f"{path}, 8 numbers per token", "vgg16"]
     path.write_bytes(b"no network")
     (bad,) = check_networks(config)
     assert bad.level == "fault"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +13,7 @@ import pytest
 from drawn_networks import motion_network, patch_network, patch_vectors
 from drawn_store import draw_store
 
+from extractors.assets.files import AssetError
 from extractors.faces.track import FaceTrack
 from flows.archive.families import backbones_of, check_same_networks, families_of, networks_of, settle_weights
 from flows.archive.reader import VideoReader
@@ -25,7 +27,7 @@ from flows.pipeline.finetune import finetune
 from flows.session.errors import UserError
 from flows.visualize.clip import motion_network as i3d_of
 from flows.visualize.clip import static_network
-from storage import FeatureStore, VideoFeatures
+from storage import FeatureStore
 
 CLIP = "nod.mp4"
 
@@ -115,10 +117,82 @@ def test_tokens_are_those_of_the_crops_worked_out_in_numpy(extracted, folder, re
     np.testing.assert_allclose(found, patch_vectors(crops / 255, kernel, offset), rtol=1e-4, atol=1e-4)
 
 
+def joined_with(folder: Path) -> RunConfig:
+    """Settings under which a static token has the numbers of eight.onnx, then those of five.onnx."""
+    five = {"base_model": str(folder / "five.onnx"), "preprocessing": "0-1"}
+    return config_with(folder, "eight.onnx", **{"static.also": [five]})
+
+
+def test_tokens_of_joined_networks_are_those_of_each_side_by_side(extracted, folder):
+    config = joined_with(folder)
+    families, store = families_of(config), FeatureStore(folder / "store")
+    before = shards(folder, "faces"), shards(folder, "dynamic")
+    (job,) = Lookup(config.store.path, families).jobs([extracted[0][0].video])
+    assert (job.static, job.dynamic) == (True, False)
+    with Extractor(config, families) as extractor:
+        extractor.extract([job])
+    assert (shards(folder, "faces"), shards(folder, "dynamic")) == before
+    eight, five = (families_of(config_with(folder, name)).static for name in ("eight.onnx", "five.onnx"))
+    both, first, second = (next(iter(store.read(family))) for family in (families.static, eight, five))
+    np.testing.assert_array_equal(both.vectors, np.hstack([first.vectors, second.vectors]))
+    np.testing.assert_array_equal(both.start_s, first.start_s)
+
+
+def test_the_key_of_joined_networks_holds_each_and_their_order(folder):
+    eight = {"base_model": str(folder / "eight.onnx"), "preprocessing": "0-1"}
+    five = {"base_model": str(folder / "five.onnx"), "preprocessing": "0-1"}
+
+    def key(*networks) -> str:
+        flags = {"weights": "random", "static": {**networks[0], "also": list(networks[1:])}}
+        return families_of(load_config(flags=flags)).static.key
+
+    copied = folder / "copy.onnx"
+    copied.write_bytes((folder / "five.onnx").read_bytes())
+    five_elsewhere = five | {"base_model": str(copied), "batch_size": 3}
+    others = [key(eight), key(five, eight), key(eight, five | {"preprocessing": "0-255"}), key(eight, five, {})]
+    assert key(eight, five) not in others
+    assert len(set(others)) == len(others)
+    assert key(eight, five) == key(eight, five_elsewhere)
+
+
+@pytest.mark.parametrize(
+    ("also", "rule"),
+    [
+        ([{}], "further networks, each once"),
+        ([{"base_model": "vgg16"}, {"base_model": "vgg16"}], "further networks, each once"),
+        ([{"base_model": "vgg16", "also": [{"base_model": "vgg19"}]}], "no also of their own"),
+        ([{"base_model": "faces.onnx"}], r"static\.also\.0.*preprocessing must say what faces\.onnx takes"),
+        ([{"base_modell": "vgg16"}], r"unknown setting static\.also\.0\.base_modell"),
+        ([{"height": 3}], r"unknown setting static\.also\.0\.height \(--also\)$"),
+        ("vgg16", r"static\.also .*should be a valid tuple"),
+    ],
+)
+def test_a_mistake_in_the_list_of_joined_networks_is_one_line(also, rule):
+    with pytest.raises(UserError, match=rule):
+        load_config(flags={"static.also": also})
+
+
+def test_every_joined_network_must_be_there(folder, monkeypatch):
+    monkeypatch.setenv("https_proxy", "http://127.0.0.1:9")
+    monkeypatch.setenv("KERAS_HOME", str(folder / "keras"))
+    flags = {"weights": "pretrained", "static.also": [{"base_model": "mobilenetv3small"}]}
+    with pytest.raises(AssetError, match=r"ImageNet weights of mobilenetv3small .*give --weights random"):
+        settle_weights(config_with(folder, "eight.onnx", **flags), ("static",))
+    auto = settle_weights(config_with(folder, "eight.onnx", **flags | {"weights": "auto"}), ("static",))
+    assert auto.weights == "random"
+    flags = {"static.also": [{"base_model": "resnet50", "weights": "faces-9"}]}
+    with pytest.raises(AssetError, match="faces-9"):
+        settle_weights(config_with(folder, "eight.onnx", **flags), ("static",))
+
+
 def test_a_worker_with_another_file_of_that_name_is_refused(folder):
     config = config_with(folder, "eight.onnx")
     families = families_of(config)
     check_same_networks(backbones_of(config), families)
+    joined = joined_with(folder)
+    check_same_networks(backbones_of(joined), families_of(joined))
+    with pytest.raises(UserError, match=r"eight\.onnx \+ five\.onnx is another network here"):
+        check_same_networks(backbones_of(joined), families)
     other = config.model_copy(update={"static": config.static.model_copy(update={"preprocessing": "0-255"})})
     with pytest.raises(UserError, match=r"eight\.onnx is another network here"):
         check_same_networks(backbones_of(other), families)
@@ -138,6 +212,9 @@ def test_fine_tuning_and_looking_into_networks_are_for_the_usual_ones_only(folde
         static_network(config)
     with pytest.raises(UserError, match="i3d only"):
         i3d_of(config)
+    beside = load_config(flags={"weights": "random", "static.also": [{"base_model": "vgg16"}]})
+    with pytest.raises(UserError, match=r"resnet50 only, not for static\.base_model resnet50 and static\.also vgg16"):
+        static_network(beside)
 
 
 @pytest.fixture(scope="module")
@@ -152,16 +229,18 @@ def archive(tmp_path_factory) -> Path:
     own = families_of(
         load_config(flags=flags | {"static.base_model": str(folder / "own net.onnx"), "static.preprocessing": "0-1"})
     )
+    (folder / "joined.yaml").write_text("static: {also: [{base_model: own net.onnx, preprocessing: 0-1}]}\n")
+    joined = families_of(
+        load_config(
+            flags=flags | {"static.also": [{"base_model": str(folder / "own net.onnx"), "preprocessing": "0-1"}]}
+        )
+    )
     rng = np.random.default_rng(0)
     turn = rng.normal(size=(2048, 8)).astype(np.float32) / 45
-    store.write(
-        own.static,
-        [
-            VideoFeatures(row.video_id, row.video_sha256, row.vectors @ turn, row.start_s, row.end_s, row.quality)
-            for row in store.read(usual.static)
-        ],
-    )
-    assert own.dynamic == usual.dynamic
+    rows = list(store.read(usual.static))
+    store.write(own.static, [replace(row, vectors=row.vectors @ turn) for row in rows])
+    store.write(joined.static, [replace(row, vectors=np.hstack([row.vectors, row.vectors @ turn])) for row in rows])
+    assert own.dynamic == joined.dynamic == usual.dynamic
     return folder
 
 
@@ -207,6 +286,30 @@ def test_the_default_model_is_trained_on_tokens_of_few_numbers(archive, traitlin
     trained = traitline("train", *common, *name, *settings, folder=archive)
     assert trained.returncode == 0, trained.stderr
     assert "few/1 from 60 clips" in trained.stderr
+
+
+def test_a_model_of_joined_networks_is_searched_trained_and_described(archive, traitline):
+    common = ["--store", "store", "--weights", "random", "--config", "joined.yaml"]
+    search = ["--search", "2", "--set", "train.keep_useless=true", "--set", "search.folds=2"]
+    trained = traitline("train", *common, *search, "--labels", "labels.csv", "--set", "train_as=joined", folder=archive)
+    assert trained.returncode == 0, trained.stderr
+    model = ["--model", "joined/1"]
+    scored = traitline("score", *common, *model, folder=archive)
+    assert "60 videos scored" in scored.stderr, scored.stderr
+    refused = traitline("score", *model, "--store", "store", "--weights", "random", folder=archive)
+    assert "(resnet50 + own net.onnx and i3d)" in " ".join(refused.stderr.split())
+    shown = traitline("models", "show", "joined/1", "--store", "store", folder=archive).stdout
+    for fact in (r"static\.dim +│ 2056", r"static\.joined\.1\.name +│ resnet50", r"joined\.2\.preprocessing +│ 0-1"):
+        assert re.search(fact, shown)
+    exported = traitline("export", *common, *model, "--out", "joined.csv", folder=archive)
+    assert exported.returncode == 0, exported.stderr
+    network = json.loads((archive / "joined.csv.datapackage.json").read_text())["provenance"]["networks"]["static"]
+    assert [(one["name"], one["dim"]) for one in network["joined"]] == [("resnet50", 2048), ("own net.onnx", 8)]
+    card = ["joined/1", "--format", "onnx", "--out", "joined card", "--store", "store"]
+    assert traitline("models", "export", *card, folder=archive).returncode == 0
+    text = (archive / "joined card" / "README.md").read_text()
+    assert "The static network is resnet50 + own net.onnx, 2056 numbers a token: 2048 from resnet50" in text
+    assert "; 8 from own net.onnx, digest `sha256:" in text
 
 
 def test_a_model_scores_again_without_the_file_of_its_network(archive, traitline):

@@ -6,7 +6,7 @@ import pytest
 from drawn_store import draw_store
 
 from flows.archive.families import families_of
-from flows.archive.model_card import limits, write_card
+from flows.archive.model_card import card_of, limits
 from flows.archive.model_quality import search_in_words
 from flows.archive.models import ModelReference
 from flows.archive.videos import known_videos
@@ -53,16 +53,15 @@ def test_a_model_states_its_search_and_is_measured_on_people_without_a_part_in_i
     assert facts["uncertainty"]["calibration"]["subjects"] == PEOPLE
 
 
-def test_show_card_and_report_give_the_figures_of_the_search(config, searched, tmp_path, traitline):
+def test_show_card_and_report_give_the_figures_of_the_search(config, searched, traitline):
     model, facts = searched
     shown = traitline("models", "show", str(model), "--store", config.store.path)
     assert shown.returncode == 0
-    card = tmp_path / "card.md"
-    write_card(card, model, facts, ["model.onnx"], [])
+    card = card_of(model, facts, ["model.onnx"], [])
     section = sections.search(facts["search"])
     r2 = f"{facts['search']['unseen']['given']['r2']['value']:.3f}"
     result = search_in_words(facts["search"])
-    for text in (shown.stdout + shown.stderr, card.read_text(), str(section)):
+    for text in (shown.stdout + shown.stderr, card, str(section)):
         text = " ".join(text.split())
         assert r2 in text
         assert result[1:] in text

@@ -70,6 +70,37 @@ def test_a_useless_model_is_refused_unless_it_is_asked_for_and_then_its_scores_s
     assert all("useless_model" in row.abstain for row in rows)
 
 
+def test_a_network_that_is_no_better_in_validation_is_refused_though_too_few_people_are_held_out(folder):
+    quick = (
+        "train.kind=specified",
+        "train.epochs=2",
+        "train.learning_rate=0.05",
+        "uncertainty.calibration_fraction=0.01",
+    )
+    with pytest.raises(TrainingError, match=r"no better than .* nothing is kept.*train\.keep_useless"):
+        trained(settings(folder, "noise.csv", *quick))
+    model = trained(settings(folder, "noise.csv", *quick, "train.keep_useless=true"))
+    facts = ModelSerializer(folder / "store").metadata(model.name, model.version)
+    assert facts["unseen"] is None
+    assert facts["uncertainty"]["useless"] is True
+
+
+def test_nobody_is_counted_if_the_labels_name_no_people(folder, capsys):
+    with (folder / "labels.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    with (folder / "nameless.csv").open("w", newline="") as file:
+        written = csv.writer(file)
+        written.writerow(["video_id", *TRAITS])
+        written.writerows([row["video_id"], *(row[trait] for trait in TRAITS)] for row in rows)
+    model = trained(settings(folder, "nameless.csv"))
+    facts = ModelSerializer(folder / "store").metadata(model.name, model.version)
+    assert facts["unseen"]["people"] is None
+    assert facts["unseen"]["clips"] == 60
+    assert any("do not say who" in warning for warning in facts["warnings"])
+    said = "".join(capsys.readouterr())
+    assert "60 people" not in said
+
+
 def test_a_trained_model_survives_an_error_in_its_measurement(folder, monkeypatch):
     def fail(*_: object, **__: object) -> None:
         raise ZeroDivisionError

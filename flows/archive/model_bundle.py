@@ -1,0 +1,136 @@
+"""A trained model in one file, for another lab's store.
+
+A bundle is a plain tar file (see `extractors.assets.plain_tar`) with the folder NAME/VERSION: the files of the version,
+byte for byte, and its card. metadata.json has the calibration, the digests and the keys of the features.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import tarfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from jinja2 import TemplateError
+
+from extractors.assets.files import AssetError
+from extractors.assets.plain_tar import check_size, read_headers, read_member, read_sums, write_tar
+from flows.archive.model_card import card_of, inputs_of
+from flows.archive.model_quality import clips_in_words
+from flows.archive.models import ModelReference, check_origin
+from flows.archive.uncertainty import stored_uncertainty
+from flows.session.errors import UserError
+from fusion.settings import UncertaintySettings
+from storage.errors import StoreError
+from storage.files.paths import StorePath
+from storage.layout import path_name
+from storage.models.keras_file import MAX_FILE_BYTES
+from storage.models.serializer import FILES, HISTORY_FILE, METADATA_FILE, MODEL_FILE, ModelSerializer, read_metadata
+
+CARD = "README.md"
+MAX_TEXT_BYTES = 1 << 24
+LARGEST = {
+    CARD: MAX_TEXT_BYTES,
+    METADATA_FILE: MAX_TEXT_BYTES,
+    HISTORY_FILE: MAX_TEXT_BYTES,
+    MODEL_FILE: MAX_FILE_BYTES,
+}
+
+
+def export_bundle(root: StorePath, model: ModelReference, goal: Path) -> None:
+    """Write a model as a bundle; the same model gives the same bytes.
+
+    Args:
+        root: the store.
+        model: a version in it.
+        goal: the file.
+
+    Raises:
+        StoreError: the model is damaged.
+        OSError: the bundle cannot be written.
+    """
+    import fusion.model.kinds  # noqa: F401  # registers the classes; Keras takes seconds to import
+
+    serializer = ModelSerializer(root)
+    network, metadata = serializer.load(model.name, model.version)
+    check_origin(model, metadata)
+    card = card_of(model, metadata, FILES, inputs_of(network)).encode()
+    contents = {CARD: card, **serializer.files(model.name, model.version)}
+    write_tar(goal, {f"{model}/{file}": data for file, data in contents.items()})
+
+
+def import_bundle(bundle: Path, root: StorePath, name: str | None = None) -> tuple[ModelReference, ModelReference]:
+    """Add the model of a bundle to a store, under the next free version; nothing of a refused bundle remains.
+
+    Args:
+        bundle: a file that `export_bundle` wrote, here or elsewhere.
+        root: the store.
+        name: for the model; by default the one that it had.
+
+    Returns:
+        The model in the bundle, and in this store.
+
+    Raises:
+        UserError: the file is not a bundle, is damaged or malicious, or cannot be read.
+        StoreError: the store cannot be written.
+    """
+    import fusion.model.kinds  # noqa: F401  # registers the classes; Keras takes seconds to import
+
+    try:
+        path_name("--name", name or "traits")
+    except ValueError as error:
+        raise UserError(str(error)) from error
+    try:
+        model, files = _read(bundle)
+        metadata = read_metadata(files[METADATA_FILE], METADATA_FILE)
+        check_origin(model, metadata)
+        _check_metadata(model, metadata)
+        own = model.name if name is None else name
+        return model, ModelReference(own, ModelSerializer(root).add(own, files))
+    except (AssetError, StoreError, UserError) as error:
+        raise UserError(f"{bundle} is refused: {error}; nothing of it was imported") from error
+    except OSError as error:
+        raise UserError(f"cannot read the bundle {bundle}: {error.strerror or error}") from error
+
+
+def _read(bundle: Path) -> tuple[ModelReference, dict[str, bytes]]:
+    """Return the model in a bundle, and the files of its version, without the card."""
+    with bundle.open("rb") as stream:
+        members = read_headers(stream, _check_header)
+        sums = read_sums(stream, members)
+        folders = {member.name.rpartition("/")[0] for member in members[1:]}
+        names = {member.name.rpartition("/")[2] for member in members[1:]}
+        if len(folders) != 1 or names != set(LARGEST):
+            raise AssetError(f"it does not hold one model with the files {', '.join(LARGEST)}")
+        files = {}
+        for member in members[1:]:
+            data = b"".join(read_member(stream, member))
+            if hashlib.sha256(data).hexdigest() != sums[member.name]:
+                raise AssetError(f"{member.name!r} is damaged: its SHA-256 is another")
+            files[member.name.rpartition("/")[2]] = data
+    del files[CARD]
+    name, _, version = folders.pop().partition("/")
+    return ModelReference(name, version), files
+
+
+def _check_header(header: tarfile.TarInfo) -> None:
+    name, _, rest = header.name.partition("/")
+    version, _, file = rest.partition("/")
+    try:
+        path_name("model name", name)
+    except ValueError as error:
+        raise AssetError(f"{header.name!r} is not a file of a model") from error
+    if not (version.isascii() and version.isdigit()) or file not in LARGEST:
+        raise AssetError(f"{header.name!r} is not a file of a model")
+    check_size(header, LARGEST[file])
+
+
+def _check_metadata(model: ModelReference, metadata: Mapping[str, Any]) -> None:
+    """Read metadata as all commands do, so that they can rely on it afterwards."""
+    stored_uncertainty(UncertaintySettings(), metadata)
+    try:
+        card_of(model, metadata, FILES, [])
+        clips_in_words(metadata)
+    except (TemplateError, ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
+        raise UserError(f"{METADATA_FILE} does not describe a model: {error!r}") from error
