@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import http.server
 import logging
+import math
 import os
 import re
 import signal
@@ -59,8 +60,9 @@ def line(s3_server, monkeypatch):
 
 
 @pytest.fixture
-def requests(s3_server):
-    """The requests that the server has had since the test began, as in its own log."""
+def requests(s3_server, monkeypatch):
+    """The requests that the server has had since the test began, as in its own log, without compaction by chance."""
+    monkeypatch.setattr("storage.tables.table.COMPACT_EVERY", math.inf)
     seen: list[str] = []
     handler = logging.Handler()
     handler.emit = lambda record: seen.append(record.getMessage().split('"')[1])

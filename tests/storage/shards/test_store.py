@@ -270,7 +270,7 @@ def test_file_with_an_impossible_name_disturbs_nobody(open_store, tmp_path, draw
 
 
 def test_flipped_bits_never_change_what_a_reader_gets(open_store, tmp_path, draw, static, assert_same):
-    videos = {name: draw(name) for name in ("a.mp4", "b.mp4")}
+    videos = {name: draw(name, tokens=64) for name in ("a.mp4", "b.mp4")}
     open_store(tmp_path).write(static, list(videos.values()))
     path = shards(tmp_path, static)[0]
     whole = path.read_bytes()
