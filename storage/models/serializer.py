@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from storage.errors import DamagedError, StoreError, UnreachableError, reading, reporting
+from storage.errors import DamagedError, StoreError, UnreachableError, reading, refusal
 from storage.files.commit import commit_file, commit_folder, remove_files
 from storage.files.paths import StorePath
 from storage.layout import open_store, path_name
@@ -96,8 +96,7 @@ class ModelSerializer:
         if (damage := self.verify(name, version)) is not None:
             raise StoreError(damage)
         folder = self._version(name, version)
-        with reporting(f"read {folder}"):
-            return {file: (folder / file).read_bytes() for file in FILES}
+        return {file: _read(folder / file) for file in FILES}
 
     def add(self, name: str, files: Mapping[str, bytes]) -> str:
         """Add a version that another store has saved, byte for byte, as the next version of a name.
@@ -163,7 +162,7 @@ class ModelSerializer:
             raise StoreError(f"{path.parent} has no {MODEL_FILE}: only models saved as .keras can be loaded")
         if path.stat().st_size > MAX_FILE_BYTES:
             raise StoreError(f"cannot load {path}: it has more than {MAX_FILE_BYTES:,} bytes")
-        data = path.read_bytes()
+        data = _read(path)
         if hashlib.sha256(data).hexdigest() != metadata["files"].get(MODEL_FILE):
             raise StoreError(f"{path} is not the file that was saved here: {METADATA_FILE} has another SHA-256")
         return read_model(data, path), metadata
@@ -207,9 +206,11 @@ class ModelSerializer:
             return str(error)
         for file, digest in files.items():
             try:
-                data = (folder / path_name("file", file)).read_bytes()
-            except (OSError, ValueError) as error:
-                return f"cannot read {file!r} in {folder}: {error}"
+                data = _read(folder / path_name("file", file))
+            except UnreachableError:
+                raise
+            except (StoreError, ValueError) as error:
+                return f"{folder} is damaged: {error}"
             if hashlib.sha256(data).hexdigest() != digest:
                 return f"{folder / file} is damaged: its SHA-256 differs from that in {METADATA_FILE}"
         return None
@@ -332,8 +333,11 @@ def _read_json(path: StorePath) -> dict[str, Any]:
 
 
 def _read(path: StorePath) -> bytes:
-    with reporting(f"read {path}"):
-        return path.read_bytes()
+    try:
+        with reading(path):
+            return path.read_bytes()
+    except FileNotFoundError as error:
+        raise StoreError(f"cannot read {path}: {refusal(error)}") from error
 
 
 def _parse(data: bytes, name: object) -> dict[str, Any]:
