@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 
 from storage.errors import StoreError
-from storage.files.paths import StorePath, store_path
+from storage.files.paths import StorePath, matching, store_path
 
 SUBFOLDERS = (
     "manifest",
@@ -61,7 +61,7 @@ def open_store(root: str | StorePath, *, upgrading: bool = False) -> StorePath:
 def old_parts(store: StorePath) -> list[StorePath]:
     """Return the descriptions of families and the parts of tables of before the manifest, oldest first."""
     patterns = ("features/*/*/family.json", "failures/*", "seen/*", "scores/*/*/*")
-    paths: list[StorePath] = [path for pattern in patterns for path in store.glob(pattern)]
+    paths = [path for pattern in patterns for path in matching(store, pattern)]
     return sorted(path for path in paths if _OLD_PARTS.fullmatch(path.name) and path.parent.name[0] != ".")
 
 

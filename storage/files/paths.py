@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import fnmatch
 import os
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
@@ -10,6 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import BinaryIO, NamedTuple, TypeVar, cast
 
+from storage.errors import reading
 from storage.files.remote import RemotePath
 
 StorePath = Path | RemotePath
@@ -55,16 +57,43 @@ class Entry(NamedTuple):
 
 
 def listing(folder: StorePath) -> dict[str, Entry]:
-    """List the files of a folder by name; empty if there is no folder. One request per 1000 objects."""
+    """List the files of a folder by name; empty if there is no folder. One request per 1000 objects.
+
+    Raises:
+        UnreachableError: the folder cannot be read.
+    """
     if isinstance(folder, RemotePath):
         return {name: Entry(*values) for name, values in folder.listing()}
     found: dict[str, Entry] = {}
-    with contextlib.suppress(FileNotFoundError), os.scandir(folder) as entries:
+    with contextlib.suppress(FileNotFoundError), reading(folder), os.scandir(folder) as entries:
         for entry in entries:
             with contextlib.suppress(FileNotFoundError):
                 status = entry.stat(follow_symlinks=False)
                 found[entry.name] = Entry(status.st_size, status.st_mtime, (status.st_mtime_ns, status.st_ino))
     return found
+
+
+def matching(folder: StorePath, pattern: str) -> list[StorePath]:
+    """Return the files and folders that match a pattern, such as "features/*/*", sorted.
+
+    `Path.glob` passes over folders that it is not allowed to read, as if they were empty.
+
+    Raises:
+        UnreachableError: a folder cannot be read.
+    """
+    if isinstance(folder, RemotePath):
+        return sorted(folder.glob(pattern))
+    first, _, rest = pattern.partition("/")
+    wild = any(mark in first for mark in "*?[")
+    try:
+        with reading(folder):
+            if not folder.is_dir():
+                return []
+            names = fnmatch.filter(os.listdir(folder), first) if wild else [first]
+            found = [path for path in (folder / name for name in sorted(names)) if wild or os.path.lexists(path)]
+    except FileNotFoundError:  # gone in the meantime
+        return []
+    return [match for path in found for match in matching(path, rest)] if rest else [*found]
 
 
 def fetched(path: StorePath) -> StorePath:

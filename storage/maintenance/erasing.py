@@ -23,7 +23,7 @@ import pyarrow.parquet as pq
 
 from storage.errors import StoreError, UnreachableError, reading
 from storage.files.commit import commit_file, remove_files, remove_folder
-from storage.files.paths import StorePath, in_order, listing, parquet_source, relative_name
+from storage.files.paths import StorePath, in_order, listing, matching, parquet_source, relative_name
 from storage.layout import open_store
 from storage.leases.claims import ClaimLog
 from storage.leases.leases import Leases
@@ -113,7 +113,7 @@ def find_traces(root: str | StorePath, videos: Collection[str]) -> Traces:
     for table in tables:
         if count := sum(map(len, table.scan({"video_id": traces.videos}, ["video_id"]))):
             traces.rows[relative_name(table.folder, store)] = count
-    for folder in store.glob("features/*/*"):
+    for folder in matching(store, "features/*/*"):
         traces.shards += _shards(folder, traces)
     mentioned = _Mentions([*traces.videos, *traces.digests])
     paths: list[StorePath] = sorted(store.rglob("*"))
@@ -207,8 +207,7 @@ def _models(store: StorePath, videos: set[str]) -> tuple[list[str], list[str]]:
 
 def _end_claims(store: StorePath) -> None:
     """End the claims of dead runs. Raises StoreError if one lives."""
-    leases = store / "leases"
-    keys = [folder.name for folder in leases.iterdir() if folder.is_dir()] if leases.is_dir() else []
+    keys = [folder.name for folder in matching(store, "leases/*") if folder.is_dir()]
     for key in keys:
         Leases(store, key).others()  # ends those of processes of this machine that are gone
     if live_claims(store, store_time(store)):

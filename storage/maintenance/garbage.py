@@ -15,7 +15,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from storage.files.commit import TEMPORARY_PREFIX, commit_file, remove_files, remove_folder
-from storage.files.paths import StorePath, listing, store_path
+from storage.files.paths import StorePath, listing, matching, store_path
 from storage.files.remote import RemotePath
 from storage.files.remote_commit import CLAIM
 from storage.layout import open_store
@@ -49,7 +49,7 @@ def live_claims(root: str | StorePath, now: float) -> dict[str, float]:
     """
     leases = store_path(root) / "leases"
     found: dict[str, float] = {}
-    for folder in leases.iterdir() if leases.is_dir() else ():
+    for folder in matching(leases, "*"):
         if not folder.is_dir():
             continue
         files = listing(folder)
@@ -107,7 +107,7 @@ def leftovers(root: str | StorePath, *, idle_s: float = DAY_S) -> list[StorePath
     now = store_time(root)
     before = min([now - idle_s, *live_claims(root, now).values()])
     found: list[StorePath] = []
-    for folder in store.glob("features/*/*"):
+    for folder in matching(store, "features/*/*"):
         old = [name for name, entry in listing(folder).items() if entry.modified <= before]
         found += [folder / name for name in old if name.startswith("shard-")]
     if found:  # after the listing, so that no shard of it can be committed unseen
@@ -142,7 +142,7 @@ def _last_written(store: FeatureStore, family: Family) -> float:
 def unfinished(store: StorePath) -> Iterator[StorePath]:
     """Yield temporary files and folders, of writers that live or were killed."""
     if isinstance(store, RemotePath):
-        claimed = (claim.parent for claim in store.glob(f"models/*/*/{CLAIM}"))
+        claimed = (claim.parent for claim in matching(store, f"models/*/*/{CLAIM}"))
         yield from (folder for folder in claimed if not (folder / METADATA_FILE).exists())
         return
     for path in store.rglob(f"{TEMPORARY_PREFIX}*"):

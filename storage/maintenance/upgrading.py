@@ -25,7 +25,7 @@ import pyarrow.parquet as pq
 
 from storage.errors import DamagedError, StoreError, reading
 from storage.files.commit import commit_file, move_file, remove_files, remove_folder
-from storage.files.paths import StorePath, fetched, listing, relative_name
+from storage.files.paths import StorePath, fetched, listing, matching, relative_name
 from storage.layout import UPGRADE, old_parts, open_store
 from storage.maintenance.garbage import live_claims, store_time
 from storage.models.serializer import METADATA_FILE, change_metadata
@@ -140,7 +140,7 @@ def _look(store: StorePath) -> OldStore:
     for part in parts:
         if part.name != "family.json":
             tables.setdefault(part.parent, []).append(part)
-    models: list[StorePath] = sorted(store.glob(f"models/*/*/{METADATA_FILE}"))
+    models = matching(store, f"models/*/*/{METADATA_FILE}")
     return OldStore(tuple(families), tables, models)
 
 
@@ -290,13 +290,13 @@ def _read(path: StorePath, schema: pa.Schema, keys: Mapping[str, str], bad: list
 def _finish(store: StorePath, state: Mapping[str, Any]) -> None:
     """Give the models the new keys, and remove the old files."""
     keys = state["keys"]
-    for path in store.glob(f"models/*/*/{METADATA_FILE}"):
+    for path in matching(store, f"models/*/*/{METADATA_FILE}"):
         change_metadata(path, lambda text: _renamed(text, keys))
     for name in state["damaged"]:
         if (store / name).exists():
             move_file(store / name, store / "quarantine" / name)
     remove_files([part for part in old_parts(store) if part.name != "family.json"])
-    for folder in [*store.glob("features/*/*"), *store.glob("leases/*")]:
+    for folder in [*matching(store, "features/*/*"), *matching(store, "leases/*")]:
         if folder.name.rpartition("-")[2] in keys:  # also one whose removal was interrupted
             remove_folder(folder)
     remove_files([store / UPGRADE])

@@ -17,7 +17,7 @@ from typing import Literal
 
 from storage.errors import DamagedError, NewerVersionError, StoreError, UnreachableError
 from storage.files.commit import move_file, move_folder
-from storage.files.paths import StorePath, relative_name
+from storage.files.paths import StorePath, matching, relative_name
 from storage.models.serializer import METADATA_FILE, ModelSerializer
 from storage.shards.formats import SUFFIXES, check_shard, format_of
 from storage.shards.header import ShardHeader, read_header
@@ -133,8 +133,7 @@ def _tables(store: FeatureStore) -> Iterator[Part]:
 
 
 def _descriptions(store: FeatureStore) -> Iterator[Part]:
-    paths: list[StorePath] = sorted(store.root.glob(f"features/*/*/{DESCRIPTION}"))
-    for path in paths:
+    for path in matching(store.root, f"features/*/*/{DESCRIPTION}"):
 
         def repair(_: Trouble, path: StorePath = path) -> str:
             aside = _put_aside(store, path)
@@ -147,7 +146,7 @@ def _descriptions(store: FeatureStore) -> Iterator[Part]:
 
 
 def _shards(store: FeatureStore) -> Iterator[Part]:
-    folders = {path.name: path for path in store.root.glob("features/*/*")}
+    folders = {path.name: path for path in matching(store.root, "features/*/*")}
     for key, name in sorted(store.manifest.shards()):
         path = folders.get(key, store.root / "features" / "unknown" / key) / name
 
@@ -167,7 +166,7 @@ def _shards(store: FeatureStore) -> Iterator[Part]:
 
 def _headers(store: FeatureStore) -> Iterator[tuple[ShardHeader, StorePath]]:
     """Yield the headers of all readable shards, oldest first."""
-    paths = [path for path in store.root.glob("features/*/*/shard-*") if path.suffix in SUFFIXES]
+    paths = [path for path in matching(store.root, "features/*/*/shard-*") if path.suffix in SUFFIXES]
     for path in sorted(paths, key=lambda path: path.name):
         try:
             yield read_header(path, format_of(path)), path

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from storage.errors import DamagedError, StoreError, UnreachableError, reading, refusal
 from storage.files.commit import commit_file, commit_folder, remove_files
-from storage.files.paths import StorePath
+from storage.files.paths import StorePath, matching
 from storage.layout import open_store, path_name
 from storage.models.keras_file import MAX_FILE_BYTES, read_model, write_model
 from storage.models.provenance import library_versions, program_version
@@ -221,13 +221,13 @@ class ModelSerializer:
 
     def names(self) -> list[str]:
         """Return the names of all models that have a version, sorted."""
-        names = {path.parent.name for path in self._models.glob("*/*") if _is_version(path)}
+        names = {path.parent.name for path in matching(self._models, "*/*") if _is_version(path)}
         return sorted(name for name in names if not name.startswith("."))
 
     def aliases(self, name: str) -> dict[str, str]:
         """Return alias -> version, sorted by alias."""
         folder = self._models / path_name("model name", name) / ALIASES
-        words = sorted(path.stem for path in folder.glob("*.json") if not path.name.startswith("."))
+        words = sorted(path.stem for path in matching(folder, "*.json") if not path.name.startswith("."))
         found = {word: self._alias(name, word) for word in words}
         return {word: version for word, version in found.items() if version is not None}
 
@@ -273,7 +273,7 @@ class ModelSerializer:
         return self._models / path_name("model name", name) / path_name("model version", version)
 
     def _numbers(self, name: str) -> list[int]:
-        paths = (self._models / path_name("model name", name)).glob("*")
+        paths = matching(self._models / path_name("model name", name), "*")
         return [int(path.name) for path in paths if _is_version(path)]
 
 

@@ -25,7 +25,7 @@ import numpy as np
 
 from storage.errors import NewerVersionError, StoreError, damaged, reading
 from storage.files.commit import commit_file, remove_files
-from storage.files.paths import StorePath
+from storage.files.paths import StorePath, matching
 from storage.layout import open_store
 from storage.shards.family import Family
 from storage.shards.features import VideoFeatures
@@ -207,7 +207,7 @@ class FeatureStore:
 
     def families(self) -> list[Family]:
         """Return the families in the store, sorted by name and key."""
-        paths = self._features.glob(f"*/*/{DESCRIPTION}")
+        paths = matching(self._features, f"*/*/{DESCRIPTION}")
         families = [read_family(path) for path in paths if not path.parent.name.startswith(".")]
         return sorted(families, key=lambda family: (family.name, family.key))
 

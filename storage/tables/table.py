@@ -39,7 +39,7 @@ import pyarrow.parquet as pq
 
 from storage.errors import StoreError, UnreachableError, damaged, reading, refusal
 from storage.files.commit import commit_file, make_folder, remove_files, sync
-from storage.files.paths import StorePath, in_order
+from storage.files.paths import StorePath, in_order, matching
 from storage.files.remote import RemotePath
 from storage.files.remote_errors import unreachable
 
@@ -266,8 +266,7 @@ class Table:
             if len(rows) != file.rows:
                 raise damaged(self.folder, ValueError(f"{file.path} has {len(rows):,} rows, not {file.rows:,}"))
         with reading(self.folder):
-            entries: list[StorePath] = sorted((self.folder / "_delta_log").glob("*.json"))
-            for path in entries:
+            for path in matching(self.folder, "_delta_log/*.json"):
                 kinds = {key for line in path.read_text(encoding="utf-8").splitlines() for key in json.loads(line)}
                 if "commitInfo" not in kinds or not kinds <= _ACTIONS:  # which readers pass over
                     raise ValueError(f"{path.name} is not a whole commit")
