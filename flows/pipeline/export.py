@@ -97,7 +97,7 @@ def _about(
         "provenance": {
             "program": program_version(),
             "model": str(model),
-            "model_metadata": metadata,
+            "model_metadata": {name: value for name, value in metadata.items() if name != "clip_marks"},
             "weights": config.weights,
             "networks": networks_of(config),
             "features": {family.name: {"key": family.key, "settings": family.settings} for family in used},
