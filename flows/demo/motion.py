@@ -141,7 +141,7 @@ class HeadWarp:
         # The field says where the picture's points go, but we need where each one came from: four rounds of the
         # fixed point come closer than 0.1 px, as the bulge's slope stays well below 1.
         from_x, from_y = x, y
-        for _ in range(4):
+        for _ in range(4 if right_px or down_px else 0):
             bulge = self._bulge(from_x, from_y)
             from_x, from_y = x - right_px * bulge, y - down_px * bulge
         return cv2.remap(picture, from_x, from_y, cv2.INTER_CUBIC, borderMode=cv2.BORDER_REFLECT)

@@ -58,7 +58,7 @@ def open_extraction(extractor: Extractor, leases: Leases, lookup: Lookup) -> Ite
         except LeaseLostError as error:
             return _left_to_another_run(shard, error)
         except StoreError:
-            # A run that takes over removes the file to be committed, which is no error of the store.
+            # Features of a run that was taken for dead may have been removed, which is no error of the store.
             try:
                 leases.confirm()
             except LeaseLostError as error:

@@ -41,6 +41,10 @@ NOT_RUN = re.compile(r"<!-- not run: (.+) -->")
 # Networks run forwards and backwards for minutes, or features are extracted again.
 SLOW = {f"docs/how-to/{name}.md" for name in ("backbones", "fine-tuning", "pictures", "rejected-videos")}
 SLOW.add("docs/explanation/optical-flow.md")
+# Tests of the commands train and evaluate in the same ways: those of `flows/evaluation`, `flows/cli/test_models.py`,
+# `flows/pipeline/test_training_from_store.py` and `fusion/model/test_model.py`, which runs the specification's blocks.
+SLOW |= {f"docs/how-to/{name}.md" for name in ("evaluation", "features", "models", "training")}
+SLOW.add("docs/reference/specification.md")
 MOST_NOT_RUN = 18
 
 # Stands for the command on the PATH of a shell: sends its arguments to the test, which runs them.
@@ -125,7 +129,7 @@ def shell(traitline, tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def archive(made_once, rendered, traitline) -> Path:
+def archive(made_once, short_clips, traitline) -> Path:
     """The folder in which pages begin; tests get a copy."""
     with made_once("documented archive") as folder:
         if not folder.exists():
@@ -133,7 +137,7 @@ def archive(made_once, rendered, traitline) -> Path:
             (partial / "clips").mkdir(parents=True)
             labels, _ = draw_store(partial, people=12, clips_each=2)
             for name in ("mixed", "nod", "still"):
-                cut_clip(rendered.videos / f"{name}.mp4", partial / "clips" / f"{name}.mp4", 30)
+                cut_clip(short_clips.videos / f"{name}.mp4", partial / "clips" / f"{name}.mp4", 30)
             with labels.open("a") as file:
                 file.writelines(f"{name}.mp4,{name},training,.5,.4,.6,.7,.3\n" for name in ("mixed", "nod", "still"))
             trial = ("--labels", "labels.csv", "--store", "store", "--weights", "random")

@@ -14,10 +14,10 @@ from flows.visualize.files import picture_style
 
 
 @pytest.fixture(scope="module")
-def sheet(rendered):
+def sheet(short_clips):
     config = load_config(flags={"weights": "random"}, assignments=["crops.static_tokens=4"])
     with picture_style():
-        return draw_faces(config, rendered.videos / "tilt.mp4")
+        return draw_faces(config, short_clips.videos / "tilt.mp4")
 
 
 def test_each_token_is_what_its_outline_in_the_frame_holds(sheet):
