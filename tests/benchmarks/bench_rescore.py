@@ -109,7 +109,8 @@ def main() -> None:
         families = families_of(config)
         labels = fill_store(config, families, options.clips, tokens)
         videos = known_videos(config.store.path, families)
-        config = load_config(flags=flags | {"labels": labels}, assignments=["train.epochs=1", "train.keep_useless=true"])
+        settings = ["train.epochs=1", "train.keep_useless=true"]
+        config = load_config(flags=flags | {"labels": labels}, assignments=settings)
         first = train.fn(config, videos)
         score.fn(config, videos, first)
         second = train.fn(config.model_copy(update={"train": config.train.model_copy(update={"seed": 1})}), videos)
