@@ -22,7 +22,7 @@ from storage import FeatureStore, StoreError, VideoFeatures
 from storage.maintenance.compaction import merge_shards, plan_merges
 from storage.shards import store as feature_store
 
-CLIPS, SHARD = 128, 16
+CLIPS, SHARD = 256, 16
 
 
 @pytest.fixture
@@ -78,7 +78,7 @@ def test_a_store_is_listed_once_an_epoch_however_many_groups_are_read(stored, mo
     for family in (families.static, families.dynamic):
         (merge, *_) = plan_merges(store, family, settled_s=0)
         assert merge_shards(merge, store.shard_of(family))
-    assert [clip.video_id for clip in clips.read(np.array([7, 100]))] == [names[7], names[100]]
+    assert [clip.video_id for clip in clips.read(np.array([7, 200]))] == [names[7], names[200]]
 
 
 def test_features_that_went_away_meanwhile_are_named(stored):
