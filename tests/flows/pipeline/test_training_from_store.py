@@ -98,6 +98,7 @@ def peak_mb(config: RunConfig, families: Families, names: list[str], settings: T
     return peak / 2**20
 
 
+@pytest.mark.slow  # counting every allocation takes half a minute
 def test_more_clips_than_memory_allows_are_never_all_in_memory(stored):
     config, families, names = stored
     settings = TrainSettings(kind="specified", epochs=1, batch_size=8)
