@@ -11,14 +11,14 @@ import json
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
-import av
 import cv2
 import numpy as np
 
 from flows.demo.motion import HeadMotion, HeadWarp, head_poses
 from flows.session.errors import UserError
+from flows.visualize.mp4 import write_mp4
 from fusion.traits import TRAITS
 from storage.files.commit import TEMPORARY_PREFIX, commit_file
 
@@ -35,8 +35,6 @@ CUT_X, CUT_Y = 44.0, -15.0
 HEAD = (226.0, 103.0, 78.0, 92.0)
 NOSE = (221.0, 127.0)
 NECK = (228.0, 205.0)
-
-ENCODERS = ("libx264", "mpeg4")
 
 
 class DemoCorpusError(UserError):
@@ -144,7 +142,8 @@ def render_demo_corpus(folder: Path, *, seed: int = 0) -> DemoCorpus:
             pictures; the labels are the same for every seed.
 
     Raises:
-        DemoCorpusError: scikit-image is missing, PyAV has no suitable encoder, or the folder cannot be changed.
+        DemoCorpusError: scikit-image is missing, or the folder cannot be changed.
+        UserError: PyAV has no suitable encoder.
         storage.errors.StoreError: a file cannot be written.
     """
     corpus = DemoCorpus(videos=folder / "videos", labels=folder / "labels.csv")
@@ -156,7 +155,7 @@ def render_demo_corpus(folder: Path, *, seed: int = 0) -> DemoCorpus:
     _clear_traces(folder, corpus.videos)
     for clip in CLIPS:
         with commit_file(corpus.videos / clip.video_id) as path:
-            _encode(path, clip_frames(clip, portrait, seed=seed))
+            write_mp4(path, clip_frames(clip, portrait, seed=seed), FPS)
     with commit_file(corpus.labels) as path:
         _write_labels(path)
     recipe["sha256"] = _digests(folder, files)
@@ -217,24 +216,6 @@ def _light(look: Look) -> np.ndarray:
     slope = 0.23 * look.side_light * (x * np.cos(angle) + y * np.sin(angle))
     light = (0.6 + 0.5 * look.brightness) * (1 + slope)
     return np.repeat(light[..., None], 3, axis=2).astype(np.float32)
-
-
-def _encode(path: Path, frames: Iterator[np.ndarray]) -> None:
-    encoder = next((name for name in ENCODERS if name in av.codecs_available), None)
-    if encoder is None:
-        raise DemoCorpusError(f"this build of PyAV encodes neither {' nor '.join(ENCODERS)}: install the av wheel")
-    with av.open(str(path), "w", format="mp4") as container:
-        stream = cast(av.VideoStream, container.add_stream(encoder, rate=FPS))
-        stream.width, stream.height, stream.pix_fmt = WIDTH, HEIGHT, "yuv420p"
-        # The number of threads affects the encoder's choices, and differs between machines.
-        stream.codec_context.thread_count = 1
-        if encoder == "libx264":
-            stream.options = {"crf": "21", "preset": "veryfast"}
-        else:
-            stream.bit_rate = 500_000
-        for frame in frames:
-            container.mux(stream.encode(av.VideoFrame.from_ndarray(frame, format="rgb24")))
-        container.mux(stream.encode())
 
 
 def _write_labels(path: Path) -> None:

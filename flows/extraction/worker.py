@@ -47,7 +47,7 @@ def extract_and_commit(
         try:
             return extractor.extract(jobs, on_video, go_on)
         except StoreError:
-            leases.confirm()  # a run that takes over removes the file to be committed, which is no error of the store
+            leases.confirm()  # features of a run that was taken for dead may have been removed, which is no error
             raise
     except LeaseLostError as error:
         log.warning("%s; its %d videos are left to another run", error, len(jobs))

@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 import yaml
 from drawn_store import draw_store
-from prefect_machine import BIN, ROOT, nightly_every, wait_for
+from prefect_machine import BIN, ROOT, scheduled_every, wait_for
 
 from flows.archive.families import families_of
 from flows.archive.videos import known_videos
@@ -92,7 +92,7 @@ def test_a_schedule_fires_by_itself_and_ends_in_a_csv(prefect_server, archive, t
     served_at = {"base_url": "https://reports.example/nightly/"}
     archive.settings.write_text(yaml.safe_dump({**settings, "out": str(out), "report": served_at}))
     # Late enough to be deployed, and seldom enough that no second run starts beside the first.
-    deployments = nightly_every(60, tmp_path / "prefect.yaml", first_after_s=8)
+    deployments = scheduled_every(60, tmp_path / "prefect.yaml", first_after_s=8)
     prefect_server.traitline("deploy", "--config", archive.settings, "--file", deployments)
     with prefect_server.worker(tmp_path / "worker"):
         # Nobody asks for a run: the schedule does.

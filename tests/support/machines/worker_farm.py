@@ -120,7 +120,7 @@ def drawn_features(video: VideoFile, family: Family) -> VideoFeatures:
 class DrawingExtractor:
     """In the place of `flows.extraction.extractor.Extractor`: draws, but commits as that does."""
 
-    def __init__(self, order: Order, confirm: Callable[[Path], None]) -> None:
+    def __init__(self, order: Order, confirm: Callable[[], None]) -> None:
         self._order = order
         self._store = FeatureStore(order.store, order.format, confirm=confirm)
         self._failures = FailureLog(order.store, confirm)
