@@ -16,9 +16,9 @@ from typing import Any
 import cv2
 import numpy as np
 
+from extractors.video.encoding import write_mp4
 from flows.demo.motion import HeadMotion, HeadWarp, head_poses
 from flows.session.errors import UserError
-from flows.visualize.mp4 import write_mp4
 from fusion.traits import TRAITS
 from storage.files.commit import TEMPORARY_PREFIX, commit_file
 
