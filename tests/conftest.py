@@ -47,7 +47,7 @@ LONGEST = (
     *("flows/scheduling/test_scheduled_runs.py", "flows/pipeline/test_run.py", "docs/test_code_blocks.py"),
     *("flows/pipeline/test_backbones.py", "fusion/training/test_search.py", "flows/extraction/test_runners.py"),
     *("system/test_interrupt.py", "extractors/preparation/test_pool.py", "flows/report/test_page.py"),
-    *("flows/scheduling/test_notifications.py", "fusion/training/test_train.py", "flows/session/test_server.py"),
+    *("fusion/training/test_train.py", "flows/session/test_server.py", "system/test_full_disk_commands.py"),
     *("extractors/static/test_extractor.py", "extractors/faces/test_edits.py", "fusion/training/test_resume.py"),
     *("extractors/preparation/test_limits.py", "storage/models/test_serializer.py", "fusion/training/test_bilinear.py"),
     *("fusion/evaluation/test_baselines.py", "fusion/model/test_export.py", "storage/maintenance/test_faults.py"),

@@ -41,9 +41,10 @@ NOT_RUN = re.compile(r"<!-- not run: (.+) -->")
 # Networks run forwards and backwards for minutes, or features are extracted again.
 SLOW = {f"docs/how-to/{name}.md" for name in ("backbones", "fine-tuning", "pictures", "rejected-videos")}
 SLOW.add("docs/explanation/optical-flow.md")
-# Tests of the commands train and evaluate in the same ways: those of `flows/evaluation`, `flows/cli/test_models.py`,
-# `flows/pipeline/test_training_from_store.py` and `fusion/model/test_model.py`, which runs the specification's blocks.
-SLOW |= {f"docs/how-to/{name}.md" for name in ("evaluation", "features", "models", "training")}
+# Tests of the commands do the same: `flows/pipeline/test_run.py`, `flows/doctor/test_doctor.py`, those of
+# `flows/evaluation`, `flows/cli/test_models.py`, `flows/pipeline/test_training_from_store.py`; and
+# `fusion/model/test_model.py` runs the blocks of the specification.
+SLOW |= {f"docs/how-to/{name}.md" for name in ("evaluation", "features", "first-run", "models", "training")}
 SLOW.add("docs/reference/specification.md")
 MOST_NOT_RUN = 18
 
