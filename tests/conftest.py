@@ -45,7 +45,7 @@ CORPUS = Path(os.environ.get("TRAITLINE_CORPUS", Path(__file__).parents[2] / "sh
 # In this order, so that no process is left with a long one at the end. Tests of whole commands follow.
 LONGEST = (
     *("flows/scheduling/test_scheduled_runs.py", "flows/pipeline/test_run.py", "docs/test_code_blocks.py"),
-    *("flows/pipeline/test_backbones.py", "fusion/training/test_search.py", "flows/extraction/test_runners.py"),
+    *("flows/pipeline/test_backbones.py", "fusion/training/test_search.py", "flows/extraction/test_workers.py"),
     *("system/test_interrupt.py", "extractors/preparation/test_pool.py", "flows/report/test_page.py"),
     *("fusion/training/test_train.py", "flows/session/test_server.py", "system/test_full_disk_commands.py"),
     *("extractors/static/test_extractor.py", "extractors/faces/test_edits.py", "fusion/training/test_resume.py"),

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
-
 from flows.archive.families import families_of, settle_weights
 from flows.archive.labels import labels_of
 from flows.archive.videos import Archive, check_videos, known_videos, named_videos, videos_of
@@ -26,7 +24,7 @@ def check_settings(settings: RunConfig, *, with_files: bool = False, with_labels
 
     Raises:
         UserError: needed videos or labels are not named, or the videos folder or list does not exist; an unknown
-            column; Dask is wanted and not installed.
+            column.
         fusion.errors.LabelError: the labels cannot be read.
         fusion.errors.TrainingError: a search has nothing to choose.
         StoreError: the output cannot be written.
@@ -41,8 +39,6 @@ def check_settings(settings: RunConfig, *, with_files: bool = False, with_labels
     if settings.out is not None:
         check_writable(settings.out)
     chosen_columns(settings.export, settings.out)
-    if with_files and settings.extract.runner == "dask" and importlib.util.find_spec("prefect_dask") is None:
-        raise UserError("extract.runner dask needs packages that are not installed: pip install 'traitline[dask]'")
 
 
 def prepare(settings: RunConfig, *, with_files: bool = False) -> tuple[RunConfig, Archive]:

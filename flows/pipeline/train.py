@@ -84,7 +84,7 @@ def train(config: RunConfig, videos: Archive) -> ModelReference:
     checkpoint = folder / training.CHECKPOINT
     if checkpoint.exists():
         console.say(f"Train: resuming from {checkpoint}")
-    with console.stage("Train", settings.steps, Pages().progress("Train")) as stage:
+    with console.stage("Train", settings.steps, Pages().progress("Train"), may_end_early=True) as stage:
         trained = training.train(
             StoredClips(config.store.path, families, [matched.video_ids[row] for row in fit]),
             matched.values[fit],
