@@ -21,7 +21,7 @@ import numpy as np
 import pytest
 from asset_server import AssetServer
 from command_starter import CommandStarter
-from prefect_machine import PrefectServer, named_server, postgresql
+from prefect_machine import PrefectServer, postgresql
 from slow_cases import SLOW_CASES
 from small_disk import SmallDisk
 
@@ -258,24 +258,6 @@ def prepared_prefect_home(made_once) -> Path:
 
 
 @pytest.fixture(scope="session")
-def own_server(prepared_prefect_home, tmp_path_factory) -> Iterator[PrefectServer]:
-    """A Prefect server for all commands and flows of the process, as starting one takes seconds of CPU time."""
-    folder = tmp_path_factory.mktemp("prefect")
-    home = shutil.copytree(prepared_prefect_home, folder / "home")
-    server = PrefectServer(folder, f"sqlite+aiosqlite:///{home}/prefect.db")
-    server.start()
-    yield server
-    server.stop()
-
-
-@pytest.fixture
-def prefect_api(own_server) -> Iterator[str]:
-    """The address of a Prefect server, which the test's own settings name as well."""
-    with named_server(own_server.api):
-        yield own_server.api
-
-
-@pytest.fixture(scope="session")
 def report_store(made_once, tmp_path_factory) -> ReportStore:
     """A drawn store of which a report can be made; tests may add reports to it and must change nothing else."""
     # Not above: pytest reads this file while it captures nothing. Prefect, when imported, has absl's log handler close
@@ -303,19 +285,16 @@ def prefect_server(tmp_path_factory) -> Iterator[PrefectServer]:
 
 
 @pytest.fixture(scope="session")
-def traitline(
-    tmp_path_factory, prepared_prefect_home, face_models, own_server
-) -> Iterator[Callable[..., subprocess.CompletedProcess[str]]]:
+def traitline(tmp_path_factory, face_models) -> Iterator[Callable[..., subprocess.CompletedProcess[str]]]:
     """Run `traitline ARGUMENTS` from an empty folder or the given one, with a Prefect home of the test session's.
 
-    The command is forked from a process that has imported all libraries, and uses the Prefect server of this process in
-    place of a temporary one, unless it is to do all that itself (`afresh`) or is given variables that are read when
-    Python or Prefect begins.
+    The command is forked from a process that has imported all libraries, unless it is to import them itself (`afresh`)
+    or is given variables that are read when Python or Prefect begins.
     """
     folder = tmp_path_factory.mktemp("work")
     environment = {
         **os.environ,
-        "PREFECT_HOME": str(shutil.copytree(prepared_prefect_home, tmp_path_factory.mktemp("prefect") / "home")),
+        "PREFECT_HOME": str(tmp_path_factory.mktemp("prefect")),
         "COLUMNS": "200",
         # Nothing but this machine is to be reached, and that without these proxies: downloads fail at once.
         **dict.fromkeys(("http_proxy", "https_proxy", "all_proxy"), "http://127.0.0.1:9"),
@@ -328,8 +307,7 @@ def traitline(
     ) -> subprocess.CompletedProcess[str]:
         afresh = afresh or any(name.startswith(("PYTHON", "PREFECT_")) for name in variables)
         if afresh not in starters:
-            forked = {**WITHOUT_THREADS, "API_OF_TESTS": own_server.api}
-            preload, more = (PRELOADED, {}) if afresh else (["imported_commands"], forked)
+            preload, more = (PRELOADED, {}) if afresh else (["imported_commands"], WITHOUT_THREADS)
             script = Path(sys.executable).with_name("traitline")
             starters[afresh] = CommandStarter(script, preload, {**environment, **more})
         return starters[afresh].run(
