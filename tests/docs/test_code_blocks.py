@@ -177,6 +177,7 @@ def test_the_blocks_of_a_page_run(page, archive, shell, tmp_path, monkeypatch):
         assert done.returncode == 0, f"{place}:\n{block.text}\n{done.stdout}\n{done.stderr}"
 
 
+@pytest.mark.slow  # they make the calls of docs/how-to/python.md, in a kernel of their own
 def test_the_notebooks_run_and_are_kept_without_outputs(archive, tmp_path):
     """All in one kernel, because its start and Keras take longer than the cells."""
     folder = shutil.copytree(archive, tmp_path / "work")

@@ -70,6 +70,7 @@ def said_of(prefect_server) -> dict:
     return found
 
 
+@pytest.mark.slow  # three deployments; the next test has one
 def test_deploy_can_be_done_again_and_says_what_prefect_itself_reads_in_the_file(prefect_server):
     """Prefect's own reading of prefect.yaml is the truth that the command's is compared with."""
     prefect_server.traitline("deploy", "--gpu-slots", "2")
