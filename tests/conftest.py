@@ -3,6 +3,7 @@ corpus, and the command as a person runs it."""
 
 from __future__ import annotations
 
+import dataclasses
 import fcntl
 import hashlib
 import logging
@@ -228,7 +229,7 @@ def short_clips(made_once) -> DemoCorpus:
     from flows.demo import corpus
 
     with made_once("short clips") as folder, pytest.MonkeyPatch.context() as patch:
-        patch.setattr(corpus, "FRAMES", 32)
+        patch.setattr(corpus, "CLIPS", [dataclasses.replace(clip, frames=32) for clip in corpus.CLIPS])
         return corpus.render_demo_corpus(folder)
 
 
