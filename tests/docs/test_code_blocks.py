@@ -31,7 +31,7 @@ from markdown_it import MarkdownIt
 from nbclient import NotebookClient
 
 from flows.cli.app import app
-from flows.config.load import dump_config
+from flows.config.load import dump_config, load_config
 from flows.config.settings import RunConfig
 
 ROOT = Path(__file__).parents[2]
@@ -46,7 +46,7 @@ SLOW.add("docs/explanation/optical-flow.md")
 # `fusion/model/test_model.py` runs the blocks of the specification.
 SLOW |= {f"docs/how-to/{name}.md" for name in ("evaluation", "features", "first-run", "models", "training")}
 SLOW.add("docs/reference/specification.md")
-MOST_NOT_RUN = 18
+MOST_NOT_RUN = 19
 
 # Stands for the command on the PATH of a shell: sends its arguments to the test, which runs them.
 COMMAND = """#!{python} -SE
@@ -169,6 +169,10 @@ def test_the_blocks_of_a_page_run(page, archive, shell, tmp_path, monkeypatch):
         if block.language == "sql":
             duckdb.sql(block.text).fetchall()
             continue
+        if block.language == "yaml":  # settings
+            (tmp_path / "block.yaml").write_text(block.text)
+            load_config(tmp_path / "block.yaml")
+            continue
         if block.language == "python":
             exec(compile(block.text, place, "exec"), names)
             continue
@@ -196,7 +200,7 @@ def test_the_notebooks_run_and_are_kept_without_outputs(archive, tmp_path):
 
 def test_few_blocks_are_not_run_and_all_have_a_language():
     blocks = [block for page in PAGES for block in blocks_of(page)]
-    assert {block.language for block in blocks} <= {"sh", "python", "sql"}
+    assert {block.language for block in blocks} <= {"sh", "python", "sql", "yaml"}
     assert sum(bool(block.not_run) for block in blocks) <= MOST_NOT_RUN
 
 
