@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import fnmatch
 import os
 import tempfile
@@ -11,7 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import BinaryIO, NamedTuple, TypeVar, cast
 
-from storage.errors import reading
+from storage.errors import UnreachableError, reading
 from storage.files.remote import RemotePath
 
 StorePath = Path | RemotePath
@@ -65,7 +66,7 @@ def listing(folder: StorePath) -> dict[str, Entry]:
     if isinstance(folder, RemotePath):
         return {name: Entry(*values) for name, values in folder.listing()}
     found: dict[str, Entry] = {}
-    with contextlib.suppress(FileNotFoundError), reading(folder), os.scandir(folder) as entries:
+    with _empty_if_absent(folder), os.scandir(folder) as entries:
         for entry in entries:
             with contextlib.suppress(FileNotFoundError):
                 status = entry.stat(follow_symlinks=False)
@@ -85,15 +86,65 @@ def matching(folder: StorePath, pattern: str) -> list[StorePath]:
         return sorted(folder.glob(pattern))
     first, _, rest = pattern.partition("/")
     wild = any(mark in first for mark in "*?[")
+    found: list[Path] = []
+    with _empty_if_absent(folder):
+        if folder.is_dir():
+            names = fnmatch.filter(os.listdir(folder), first) if wild else [first]
+            found = [path for path in (folder / name for name in sorted(names)) if wild or _exists(path)]
+    return [match for path in found for match in matching(path, rest)] if rest else [*found]
+
+
+def everything_below(folder: StorePath) -> Iterator[StorePath]:
+    """Yield all files and folders below a folder, each once; links to folders are followed.
+
+    `Path.rglob` passes over folders that it is not allowed to read, as if they were empty, and over links.
+
+    Raises:
+        UnreachableError: a folder cannot be read.
+    """
+    if isinstance(folder, RemotePath):
+        yield from folder.rglob("*")
+        return
+
+    def refuse(error: OSError) -> None:
+        with _empty_if_absent(Path(error.filename)):
+            raise error
+
+    known: set[tuple[int, int]] = set()
+    for place, folders, files in os.walk(folder, onerror=refuse, followlinks=True):
+        here = Path(place)
+        yield from (here / name for name in [*folders, *files])
+        for name in [*folders]:
+            status = None
+            with _empty_if_absent(here / name):
+                status = (here / name).stat()
+            if status is None or (status.st_dev, status.st_ino) in known:  # links may lead round in a circle
+                folders.remove(name)
+            else:
+                known.add((status.st_dev, status.st_ino))
+
+
+@contextlib.contextmanager
+def _empty_if_absent(folder: Path) -> Iterator[None]:
+    """Let a folder that does not exist count as empty, and none that cannot be read.
+
+    A stale handle of a file means that it is gone, but that of a folder does not mean that all its files are.
+    """
     try:
         with reading(folder):
-            if not folder.is_dir():
-                return []
-            names = fnmatch.filter(os.listdir(folder), first) if wild else [first]
-            found = [path for path in (folder / name for name in sorted(names)) if wild or os.path.lexists(path)]
-    except FileNotFoundError:  # gone in the meantime
-        return []
-    return [match for path in found for match in matching(path, rest)] if rest else [*found]
+            yield
+    except FileNotFoundError as error:
+        if error.errno == errno.ESTALE:
+            raise UnreachableError(f"cannot read {folder}: {error.strerror}; check the disk") from error
+
+
+def _exists(path: Path) -> bool:
+    """Return whether there is a file, folder or link; `os.path.lexists` also says no if the system refuses to tell."""
+    try:
+        path.lstat()
+    except FileNotFoundError:
+        return False
+    return True
 
 
 def fetched(path: StorePath) -> StorePath:

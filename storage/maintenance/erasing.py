@@ -23,7 +23,7 @@ import pyarrow.parquet as pq
 
 from storage.errors import StoreError, UnreachableError, reading
 from storage.files.commit import commit_file, remove_files, remove_folder
-from storage.files.paths import StorePath, in_order, listing, matching, parquet_source, relative_name
+from storage.files.paths import StorePath, everything_below, in_order, listing, matching, parquet_source, relative_name
 from storage.layout import open_store
 from storage.leases.claims import ClaimLog
 from storage.leases.leases import Leases
@@ -116,12 +116,11 @@ def find_traces(root: str | StorePath, videos: Collection[str]) -> Traces:
     for folder in matching(store, "features/*/*"):
         traces.shards += _shards(folder, traces)
     mentioned = _Mentions([*traces.videos, *traces.digests])
-    paths: list[StorePath] = sorted(store.rglob("*"))
-    for path in paths:
+    for path in everything_below(store):
         name = relative_name(path, store)
         if of_all := _OF_ALL.match(name):
             traces.of_all.add(store / of_all[0])
-        elif name.split("/")[0] not in _DATA and name != _NOTE and path.is_file() and mentioned.by(path, name):
+        elif name.split("/")[0] not in _DATA and name != _NOTE and mentioned.by(path, name):
             traces.files.append(path)
     left = [path for path in unfinished(store) if relative_name(path, store).split("/")[0] != "models"]
     traces.files = sorted({*traces.files, *left})
@@ -152,7 +151,7 @@ def erase(root: str | StorePath, traces: Traces) -> None:
     folders = {path for path in traces.files if path.is_dir()} | traces.of_all
     files = [path for path in traces.files if path not in folders]
     remove_files([*files, *(path.with_name(f"{path.name}.datapackage.json") for path in files)])
-    for folder in sorted(folders):
+    for folder in sorted(folders, reverse=True):  # those within others first
         remove_folder(folder)
     left = find_traces(store, traces.videos)
     if left:
@@ -225,10 +224,10 @@ class _Mentions:
         self._names = {_plain(name) for name in names}
 
     def by(self, path: StorePath, name: str) -> bool:
-        """Return whether a file or its name mentions any of the names; True if that cannot be told."""
+        """Return whether a file, or the name of a file or folder, mentions a name; True if nobody can tell."""
         try:
             with reading(path):
-                texts = chain([_plain(name)], _texts(path))
+                texts = chain([_plain(name)], _texts(path) if path.is_file() else ())
                 return any(wanted in text for text in texts for wanted in self._names)
         except FileNotFoundError:
             return False

@@ -15,12 +15,12 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from storage.files.commit import TEMPORARY_PREFIX, commit_file, remove_files, remove_folder
-from storage.files.paths import StorePath, listing, matching, store_path
+from storage.files.paths import StorePath, everything_below, listing, matching, relative_name, store_path
 from storage.files.remote import RemotePath
 from storage.files.remote_commit import CLAIM
 from storage.layout import open_store
 from storage.models.serializer import METADATA_FILE, ModelSerializer
-from storage.shards.family import Family
+from storage.shards.family import Family, known_keys
 from storage.shards.store import FeatureStore
 from storage.tables.failures import FailureLog
 from storage.tables.scores import ScoreStore
@@ -75,7 +75,7 @@ def unused_families(root: str | StorePath, *, idle_s: float = DAY_S) -> list[Fam
     if claimed - {family.key for family in families}:  # of a family that is not described yet; its users are unknown
         return []
     keys = ScoreStore(root).feature_keys() | _keys_of_models(ModelSerializer(root))
-    used = [family for family in families if family.key in keys]
+    used = [family for family in families if not keys.isdisjoint(known_keys(family))]
     filled = [family for family in families if family.key in claimed]
     # The settings of a family contain those of its source, and runs claim the source for all that they make from it.
     sources = [family for family in families if any(_holds(user.settings, family.settings) for user in used)]
@@ -111,7 +111,10 @@ def leftovers(root: str | StorePath, *, idle_s: float = DAY_S) -> list[StorePath
         old = [name for name, entry in listing(folder).items() if entry.modified <= before]
         found += [folder / name for name in old if name.startswith("shard-")]
     if found:  # after the listing, so that no shard of it can be committed unseen
-        named = FeatureStore(store).manifest.shards()
+        manifest = FeatureStore(store).manifest
+        named = manifest.shards()
+        if manifest.table.version() < 0:  # it is gone, and `repair` writes it again from these shards
+            found = []
         found = [path for path in found if (path.parent.name, path.name) not in named]
     for path in unfinished(store):
         with contextlib.suppress(FileNotFoundError):  # its writer has just committed it
@@ -145,8 +148,9 @@ def unfinished(store: StorePath) -> Iterator[StorePath]:
         claimed = (claim.parent for claim in matching(store, f"models/*/*/{CLAIM}"))
         yield from (folder for folder in claimed if not (folder / METADATA_FILE).exists())
         return
-    for path in store.rglob(f"{TEMPORARY_PREFIX}*"):
-        if not any(part.startswith(TEMPORARY_PREFIX) for part in path.relative_to(store).parent.parts):
+    for path in everything_below(store):
+        *folders, name = relative_name(path, store).split("/")
+        if name.startswith(TEMPORARY_PREFIX) and not any(folder.startswith(TEMPORARY_PREFIX) for folder in folders):
             yield path
 
 

@@ -2,8 +2,8 @@
 
 Shards, tables and the keys of families are written again, beside the old files: shards under the names that their old
 names determine, so that a rerun goes on where a killed one ended. Tables are built from the start each time. Only when
-everything is complete do the models get the new keys and the old files go. Until then STORE/upgrade.json keeps all
-other commands off the store.
+everything is complete do the old files go. Until then STORE/upgrade.json keeps all other commands off the store. Models
+stay as they are: commands know the old keys that are in them.
 
 All functions raise StoreError if a file cannot be read or the operating system refuses.
 """
@@ -28,7 +28,7 @@ from storage.files.commit import commit_file, move_file, remove_files, remove_fo
 from storage.files.paths import StorePath, fetched, listing, matching, relative_name
 from storage.layout import UPGRADE, old_parts, open_store
 from storage.maintenance.garbage import live_claims, store_time
-from storage.models.serializer import METADATA_FILE, change_metadata
+from storage.models.serializer import METADATA_FILE
 from storage.shards.family import Family, key_before_manifest
 from storage.shards.formats import check_shard, format_of
 from storage.shards.header import ShardHeader, read_header, read_videos
@@ -288,10 +288,8 @@ def _read(path: StorePath, schema: pa.Schema, keys: Mapping[str, str], bad: list
 
 
 def _finish(store: StorePath, state: Mapping[str, Any]) -> None:
-    """Give the models the new keys, and remove the old files."""
+    """Remove the old files."""
     keys = state["keys"]
-    for path in matching(store, f"models/*/*/{METADATA_FILE}"):
-        change_metadata(path, lambda text: _renamed(text, keys))
     for name in state["damaged"]:
         if (store / name).exists():
             move_file(store / name, store / "quarantine" / name)

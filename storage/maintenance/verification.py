@@ -10,6 +10,8 @@ it, so the next run recomputes its contents. A damaged model stays in place, bec
 from __future__ import annotations
 
 import contextlib
+import errno
+import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
@@ -121,11 +123,17 @@ def _tables(store: FeatureStore) -> Iterator[Part]:
         return Part(table.folder, table.check, repair)
 
     def rebuild(_: Trouble) -> str:
-        aside = _put_aside(store, store.manifest.table.folder)
+        folder = store.manifest.table.folder
+        done = f"moved to {_put_aside(store, folder)}" if folder.exists() else "was gone"
         count = rebuild_manifest(FeatureStore(store.root))
-        return f"moved to {aside}; {count:,} videos were listed again from the headers of the shards"
+        return f"manifest: {done}; {count:,} videos were listed again from the headers of the shards"
 
-    yield Part(store.manifest.table.folder, store.manifest.table.check, rebuild)
+    def check_manifest() -> None:
+        store.manifest.table.check()
+        if store.manifest.table.version() < 0 and next(_headers(store), None) is not None:
+            raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(store.manifest.table.folder))
+
+    yield Part(store.manifest.table.folder, check_manifest, rebuild)
     yield part(FailureLog(store.root).table, "the next extraction tries its videos again")
     yield part(SeenVideos(store.root).table, "the next run looks at its videos again")
     for table in ScoreStore(store.root).tables():

@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from storage.errors import DamagedError, StoreError, UnreachableError, reading, refusal
+from storage.errors import StoreError, UnreachableError, reading, refusal
 from storage.files.commit import commit_file, commit_folder, remove_files
 from storage.files.paths import StorePath, matching
 from storage.layout import open_store, path_name
@@ -275,23 +275,6 @@ class ModelSerializer:
     def _numbers(self, name: str) -> list[int]:
         paths = matching(self._models / path_name("model name", name), "*")
         return [int(path.name) for path in paths if _is_version(path)]
-
-
-def change_metadata(path: StorePath, change: Callable[[str], str]) -> None:
-    """Change the text of a version's metadata, and its digest with it; leave damaged metadata as they are."""
-    try:
-        with reading(path):
-            text = path.read_text(encoding="utf-8")
-            facts = json.loads(text)
-            intact = facts["digest"] == _digest(facts)
-    except DamagedError:
-        return
-    changed = change(text)
-    if intact and changed != text:
-        facts = json.loads(changed)
-        facts["digest"] = _digest(facts)
-        with commit_file(path) as temporary:
-            temporary.write_text(_json(facts), encoding="utf-8")
 
 
 def _is_version(folder: StorePath) -> bool:

@@ -39,7 +39,7 @@ import pyarrow.parquet as pq
 
 from storage.errors import StoreError, UnreachableError, damaged, reading, refusal
 from storage.files.commit import commit_file, make_folder, remove_files, sync
-from storage.files.paths import StorePath, in_order, matching
+from storage.files.paths import StorePath, everything_below, in_order, listing, matching
 from storage.files.remote import RemotePath
 from storage.files.remote_errors import unreachable
 
@@ -249,13 +249,14 @@ class Table:
         """
         with self._lock:
             log = self.folder / "_delta_log"
-            files: list[StorePath] = [path for path in self.folder.rglob("*.parquet") if path.parent != log]
+            every = everything_below(self.folder)
+            files = [path for path in every if path.suffix == ".parquet" and path.parent != log]
             delta = self._delta = self._open()
             if delta is None:
                 return
             with self._explained("clean"):
                 delta.create_checkpoint()
-            remove_files([path for path in log.iterdir() if _is_older(path.name, delta.version())])
+            remove_files([log / name for name in listing(log) if _is_older(name, delta.version())])
             used = {self.folder / file.path for file in self._data_files()}
             remove_files([path for path in files if path not in used])
 
