@@ -85,7 +85,9 @@ def search_settings(
         f"{options.folds} folds of people: at most {trainings} trainings of up to "
         f"{console.counted(len(videos), 'clip')}{f', of which {folder} has {len(there)}' if there else ''}"
     )
-    with console.stage("Search", max(trainings - len(there), 1), Pages().progress("Search")) as stage:
+    with console.stage(
+        "Search", max(trainings - len(there), 1), Pages().progress("Search"), may_end_early=True
+    ) as stage:
         keep = _Kept(folder, there, trainings, stage)
 
         def show(report: TrialReport) -> None:

@@ -30,6 +30,7 @@ from fusion.labels.matching import LabelledVideos, match_labels
 from fusion.settings import WITHOUT_EFFECT
 from fusion.uncertainty.intervals import Uncertainty, hold_out_for_calibration, least_people
 from storage.files.paths import StorePath
+from storage.models.provenance import clip_marks
 from storage.models.serializer import ModelSerializer
 
 if TYPE_CHECKING:
@@ -83,7 +84,7 @@ def train(config: RunConfig, videos: Archive) -> ModelReference:
     checkpoint = folder / training.CHECKPOINT
     if checkpoint.exists():
         console.say(f"Train: resuming from {checkpoint}")
-    with console.stage("Train", settings.steps, Pages().progress("Train")) as stage:
+    with console.stage("Train", settings.steps, Pages().progress("Train"), may_end_early=True) as stage:
         trained = training.train(
             StoredClips(config.store.path, families, [matched.video_ids[row] for row in fit]),
             matched.values[fit],
@@ -101,6 +102,7 @@ def train(config: RunConfig, videos: Archive) -> ModelReference:
     facts = {
         **trained.metadata,
         "recipe": recipe,
+        "clip_marks": " ".join(sorted(clip_marks(recipe, (matched.video_ids[row] for row in rows)))),
         "static_key": families.static.key,
         "dynamic_key": families.dynamic.key,
         "networks": networks_of(config),

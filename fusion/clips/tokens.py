@@ -7,6 +7,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from fusion.errors import InputError
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class ClipTokens:
@@ -20,7 +22,7 @@ class ClipTokens:
         dynamic_time_s: float32 [Td], the middle of each window, in seconds.
 
     Raises:
-        ValueError: a shape is wrong, there is no token, or a number is not finite.
+        InputError: they are no arrays of numbers, a shape is wrong, there is no token, or a number is not finite.
     """
 
     video_id: str
@@ -34,12 +36,16 @@ class ClipTokens:
             ("static", self.static, self.static_time_s),
             ("dynamic", self.dynamic, self.dynamic_time_s),
         ):
+            for what, given in (("tokens", vectors), ("times", time_s)):
+                if not isinstance(given, np.ndarray) or given.dtype.kind not in "fiu":
+                    found = given.dtype if isinstance(given, np.ndarray) else type(given).__name__
+                    raise InputError(f"{self.video_id}: {kind} {what} must be a float32 array, got {found}")
             if vectors.ndim != 2 or 0 in vectors.shape:
-                raise ValueError(f"{self.video_id}: {kind} tokens must be [T >= 1, D >= 1], got {vectors.shape}")
+                raise InputError(f"{self.video_id}: {kind} tokens must be [T >= 1, D >= 1], got {vectors.shape}")
             if time_s.shape != vectors.shape[:1]:
-                raise ValueError(f"{self.video_id}: {kind} times must be [{len(vectors)}], got {time_s.shape}")
+                raise InputError(f"{self.video_id}: {kind} times must be [{len(vectors)}], got {time_s.shape}")
             if not (np.isfinite(vectors).all() and np.isfinite(time_s).all()):
-                raise ValueError(f"{self.video_id}: {kind} tokens or times hold a number that is not finite")
+                raise InputError(f"{self.video_id}: {kind} tokens or times hold a number that is not finite")
 
 
 def pad_batch(

@@ -76,10 +76,12 @@ class BilinearPersonalityModel(CheckedModel):
         return self.scores_for(tokens, self.attention(tokens))
 
     def token_inputs(self, inputs: Any) -> dict[str, Any]:
-        """Return the inputs as a dict in which tokens are sequences."""
-        inputs = by_name(inputs)
-        expanded = {kind: ops.expand_dims(inputs[kind], 1) for kind in KINDS if ops.ndim(inputs[kind]) == 2}
-        return {**inputs, **expanded}
+        """Return the inputs as a dict in which tokens are sequences; all but masks are float32."""
+        tokens = {
+            name: value if name.endswith("_mask") else ops.cast(value, "float32")
+            for name, value in by_name(inputs).items()
+        }
+        return tokens | {kind: ops.expand_dims(tokens[kind], 1) for kind in KINDS if ops.ndim(tokens[kind]) == 2}
 
     def attention(self, tokens: dict[str, Any]) -> Any | None:
         """Return the attention weights [B, 1, Ts, Td] of `token_inputs`; None in vector form, or without times."""

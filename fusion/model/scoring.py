@@ -8,6 +8,7 @@ import numpy as np
 
 from fusion.clips.batches import ahead
 from fusion.clips.tokens import ClipTokens
+from fusion.errors import InputError
 from fusion.model.kinds import PersonalityModel
 from fusion.model.scoring_graph import compiled, lay_out
 from fusion.traits import TRAITS
@@ -37,7 +38,7 @@ def predict(model: PersonalityModel, clips: Iterable[ClipTokens], batch_size: in
 
     Raises:
         ValueError: batch_size is not positive.
-        InputError: the length of the tokens differs from the model's.
+        InputError: the length of the tokens differs from the model's, or a clip is something else.
     """
     if batch_size < 1:
         raise ValueError(f"batch_size must be at least 1, got {batch_size}")
@@ -52,6 +53,8 @@ def _batches(clips: Iterable[ClipTokens], batch_size: int) -> Iterator[list[Clip
     batch: list[ClipTokens] = []
     longest = 0
     for clip in clips:
+        if not isinstance(clip, ClipTokens):
+            raise InputError(f"clips must be ClipTokens, got {type(clip).__name__}")
         longest = max(longest, len(clip.static), len(clip.dynamic))
         if batch and (len(batch) == batch_size or (len(batch) + 1) * longest > BATCH_TOKENS):
             yield batch

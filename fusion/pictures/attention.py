@@ -11,6 +11,8 @@ from keras import ops
 from matplotlib import rcParams
 from matplotlib.figure import Figure
 
+from fusion.errors import InputError
+from fusion.model.inputs import by_name, check_inputs
 from fusion.model.kinds import PersonalityModel
 from fusion.model.layers import CrossAttention
 
@@ -35,7 +37,7 @@ def get_attention_weights(
         head, whose weights follow from the times.
 
     Raises:
-        ValueError: a bilinear model is in vector form, or the inputs have no times.
+        InputError: the inputs do not fit the model; or a bilinear model is in vector form, or they have no times.
     """
     if dynamic is not None:
         inputs = (inputs, dynamic)
@@ -43,13 +45,13 @@ def get_attention_weights(
         # In the vector form there is one key, whose weight of 1 is correct.
         warnings.filterwarnings("ignore", message="You are using a softmax over axis", category=UserWarning)
         if isinstance(model, CrossAttention):
-            tokens = inputs if isinstance(inputs, dict) else dict(zip(("static", "dynamic"), inputs, strict=True))
+            tokens = by_name(inputs)
             _, weights = model(**tokens, return_attention=True)
         else:
-            tokens = model.token_inputs(inputs)
+            tokens = model.token_inputs(check_inputs(inputs, model.static_dim, model.dynamic_dim))
             weights = model.attention(tokens)
     if weights is None:
-        raise ValueError("a bilinear model attends by time: it needs static_time_s and dynamic_time_s, and token form")
+        raise InputError("a bilinear model attends by time: it needs static_time_s and dynamic_time_s, and token form")
     numbers: np.ndarray = ops.convert_to_numpy(weights).astype(np.float32)
     if tokens.get("static_mask") is not None:
         numbers = numbers * ops.convert_to_numpy(tokens["static_mask"])[:, None, :, None]

@@ -41,9 +41,9 @@ def commit_file(target: StorePath) -> Iterator[Path]:
     try:
         with reporting(f"write {target}"):
             yield temporary
-            _sync(temporary)
+            sync(temporary)
             os.replace(temporary, target)
-            _sync(target.parent)
+            sync(target.parent)
     finally:
         with contextlib.suppress(OSError):
             temporary.unlink(missing_ok=True)
@@ -72,9 +72,9 @@ def commit_folder(target: StorePath, *, mark: str) -> Iterator[Path]:
         temporary.mkdir()
         yield temporary
         for path in [*temporary.rglob("*"), temporary]:
-            _sync(path)
+            sync(path)
         os.rename(temporary, target)
-        _sync(target.parent)
+        sync(target.parent)
     except OSError as error:
         if error.errno in (errno.ENOTEMPTY, errno.EEXIST):
             raise FileExistsError(error.errno, "already there", str(target)) from error
@@ -103,12 +103,12 @@ def create_file(target: StorePath, data: bytes) -> bool:
     try:
         with reporting(f"write {target}"):
             temporary.write_bytes(data)
-            _sync(temporary)
+            sync(temporary)
             try:
                 os.link(temporary, target)  # unlike a rename, never replaces
             except FileExistsError:
                 return False
-            _sync(target.parent)
+            sync(target.parent)
     finally:
         with contextlib.suppress(OSError):
             temporary.unlink(missing_ok=True)
@@ -123,7 +123,7 @@ def remove_files(paths: Sequence[StorePath]) -> None:
         for path in local:
             path.unlink(missing_ok=True)
         for path in {path.parent for path in local}:
-            _sync(path)
+            sync(path)
     except OSError as error:
         raise StoreError(f"cannot remove {path}: {refusal(error)}") from error
 
@@ -142,8 +142,17 @@ def move_file(path: StorePath, target: StorePath) -> None:
     make_folder(target.parent)
     with reporting(f"move {path} to {target}"):
         os.rename(path, target)
-        _sync(target.parent)
-        _sync(path.parent)
+        sync(target.parent)
+        sync(path.parent)
+
+
+def move_folder(folder: StorePath, target: StorePath) -> None:
+    """Move a folder durably; on object storage object by object, so that an interrupted move can be repeated."""
+    if isinstance(folder, RemotePath):
+        for path in sorted(folder.rglob("*")):
+            move_file(path, target / str(path.relative_to(folder)))
+        return
+    move_file(folder, target)
 
 
 def remove_folder(folder: StorePath) -> None:
@@ -158,7 +167,7 @@ def remove_folder(folder: StorePath) -> None:
     with reporting(f"remove {folder}"):
         if doomed != folder:
             os.rename(folder, doomed)
-            _sync(folder.parent)
+            sync(folder.parent)
         shutil.rmtree(doomed)
 
 
@@ -190,7 +199,7 @@ def make_folder(folder: Path) -> None:
             folder.mkdir(exist_ok=True)
         except FileExistsError as error:
             raise StoreError(f"cannot make the folder {folder}: a file has that name") from error
-        _sync(folder.parent)
+        sync(folder.parent)
 
 
 def _temporary_path(target: Path) -> Path:
@@ -198,7 +207,8 @@ def _temporary_path(target: Path) -> Path:
     return target.with_name(f"{TEMPORARY_PREFIX}{secrets.token_hex(6)}-{target.name}")
 
 
-def _sync(path: Path) -> None:
+def sync(path: Path) -> None:
+    """Bring a file or the entries of a folder to the disk. Raises OSError if the system refuses."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)

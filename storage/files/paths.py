@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import contextlib
+import fnmatch
+import os
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import BinaryIO, TypeVar, cast
+from typing import BinaryIO, NamedTuple, TypeVar, cast
 
+from storage.errors import reading
 from storage.files.remote import RemotePath
 
 StorePath = Path | RemotePath
@@ -39,6 +42,60 @@ def relative_name(path: StorePath, folder: StorePath) -> str:
     raise ValueError(f"{path} is not below {folder}: only one of them is on object storage")
 
 
+class Entry(NamedTuple):
+    """A file or object in a listing.
+
+    Args:
+        size: in bytes.
+        modified: seconds since 1970, by the clock of the storage.
+        mark: changes whenever the file is rewritten.
+    """
+
+    size: int
+    modified: float
+    mark: object
+
+
+def listing(folder: StorePath) -> dict[str, Entry]:
+    """List the files of a folder by name; empty if there is no folder. One request per 1000 objects.
+
+    Raises:
+        UnreachableError: the folder cannot be read.
+    """
+    if isinstance(folder, RemotePath):
+        return {name: Entry(*values) for name, values in folder.listing()}
+    found: dict[str, Entry] = {}
+    with contextlib.suppress(FileNotFoundError), reading(folder), os.scandir(folder) as entries:
+        for entry in entries:
+            with contextlib.suppress(FileNotFoundError):
+                status = entry.stat(follow_symlinks=False)
+                found[entry.name] = Entry(status.st_size, status.st_mtime, (status.st_mtime_ns, status.st_ino))
+    return found
+
+
+def matching(folder: StorePath, pattern: str) -> list[StorePath]:
+    """Return the files and folders that match a pattern, such as "features/*/*", sorted.
+
+    `Path.glob` passes over folders that it is not allowed to read, as if they were empty.
+
+    Raises:
+        UnreachableError: a folder cannot be read.
+    """
+    if isinstance(folder, RemotePath):
+        return sorted(folder.glob(pattern))
+    first, _, rest = pattern.partition("/")
+    wild = any(mark in first for mark in "*?[")
+    try:
+        with reading(folder):
+            if not folder.is_dir():
+                return []
+            names = fnmatch.filter(os.listdir(folder), first) if wild else [first]
+            found = [path for path in (folder / name for name in sorted(names)) if wild or os.path.lexists(path)]
+    except FileNotFoundError:  # gone in the meantime
+        return []
+    return [match for path in found for match in matching(path, rest)] if rest else [*found]
+
+
 def fetched(path: StorePath) -> StorePath:
     """Return the same path; if it is an object, with its bytes in memory, for callers that read it more than once."""
     return path.fetched() if isinstance(path, RemotePath) else path
@@ -63,9 +120,9 @@ def local_copy(path: StorePath) -> Iterator[Path]:
         yield copy
 
 
-def in_order(function: Callable[[Item], Result], items: Sequence[Item]) -> Iterator[Result]:
-    """Like `map`, but with many remote paths in flight at once, because most of the time goes into waiting."""
-    if not (items and isinstance(items[0], RemotePath)):
+def in_order(function: Callable[[Item], Result], items: Sequence[Item], folder: StorePath) -> Iterator[Result]:
+    """Like `map`, but with many requests in flight at once if the folder is remote, as most of the time is waiting."""
+    if isinstance(folder, Path) or len(items) < 2:
         yield from map(function, items)
         return
     with ThreadPoolExecutor(_REQUESTS) as pool:

@@ -41,6 +41,11 @@ NOT_RUN = re.compile(r"<!-- not run: (.+) -->")
 # Networks run forwards and backwards for minutes, or features are extracted again.
 SLOW = {f"docs/how-to/{name}.md" for name in ("backbones", "fine-tuning", "pictures", "rejected-videos")}
 SLOW.add("docs/explanation/optical-flow.md")
+# Tests of the commands do the same: `flows/pipeline/test_run.py`, `flows/doctor/test_doctor.py`, those of
+# `flows/evaluation`, `flows/cli/test_models.py`, `flows/pipeline/test_training_from_store.py`; and
+# `fusion/model/test_model.py` runs the blocks of the specification.
+SLOW |= {f"docs/how-to/{name}.md" for name in ("evaluation", "features", "first-run", "models", "training")}
+SLOW.add("docs/reference/specification.md")
 MOST_NOT_RUN = 18
 
 # Stands for the command on the PATH of a shell: sends its arguments to the test, which runs them.
@@ -125,7 +130,7 @@ def shell(traitline, tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def archive(made_once, rendered, traitline) -> Path:
+def archive(made_once, short_clips, traitline) -> Path:
     """The folder in which pages begin; tests get a copy."""
     with made_once("documented archive") as folder:
         if not folder.exists():
@@ -133,7 +138,7 @@ def archive(made_once, rendered, traitline) -> Path:
             (partial / "clips").mkdir(parents=True)
             labels, _ = draw_store(partial, people=12, clips_each=2)
             for name in ("mixed", "nod", "still"):
-                cut_clip(rendered.videos / f"{name}.mp4", partial / "clips" / f"{name}.mp4", 30)
+                cut_clip(short_clips.videos / f"{name}.mp4", partial / "clips" / f"{name}.mp4", 30)
             with labels.open("a") as file:
                 file.writelines(f"{name}.mp4,{name},training,.5,.4,.6,.7,.3\n" for name in ("mixed", "nod", "still"))
             trial = ("--labels", "labels.csv", "--store", "store", "--weights", "random")

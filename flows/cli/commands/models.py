@@ -22,6 +22,7 @@ from storage.files.paths import store_path
 models_app = typer.Typer(no_args_is_help=True, help="Show trained models, give them aliases, export and import them.")
 
 MODEL = Annotated[str, typer.Argument(help="NAME (its latest version), NAME/3, NAME/latest or NAME/ALIAS.")]
+_ELSEWHERE = ("unseen", "search", "clip_marks")  # facts that have tables of their own, or say nothing to people
 
 
 class ExportFormat(StrEnum):
@@ -72,7 +73,7 @@ def show(model: MODEL, store: STORE = "store") -> None:
         facts = ModelSerializer(store).metadata(found.name, found.version)
         unseen = facts.get("unseen")
         table = Table("fact", "value", title=str(found), title_justify="left")
-        for fact, value in _flat({fact: value for fact, value in facts.items() if fact not in ("unseen", "search")}):
+        for fact, value in _flat({fact: value for fact, value in facts.items() if fact not in _ELSEWHERE}):
             table.add_row(fact, value)
         show_table(table)
         if unseen is not None:

@@ -70,7 +70,7 @@ def run(work: Callable[[], object], root: Path, *, fail_at: int = 0, error: int 
         nonlocal watched
         try:
             listener = _listen()
-            task = json.dumps([str(root), fail_at, error])
+            task = json.dumps([str(root), fail_at, error, threading.get_native_id()])
             socket.send_fds(supervisor, [task.encode()], [listener])
             watched = supervisor.recv(1) == b"g"
             os.close(listener)
@@ -83,6 +83,7 @@ def run(work: Callable[[], object], root: Path, *, fail_at: int = 0, error: int 
     thread.join()
     if not watched:
         raise raised[0] if raised else OSError("the supervisor ended early")
+    supervisor.sendall(b"end")
     with supervisor.makefile() as answers:
         return Result(raised[0] if raised else None, json.loads(answers.readline()))
 
@@ -115,38 +116,50 @@ def _listen() -> int:
 
 
 def _serve(channel: socket.socket, process: int) -> None:
-    """Supervise one thread after the other, until the process is gone."""
+    """Supervise one thread after the other, until the process is gone.
+
+    Threads that a supervised one starts inherit its filter, and may live on: their calls are let through for ever.
+    """
+    poll = select.poll()
+    poll.register(channel, select.POLLIN)
+    current, calls, task = -1, [], ("", 0, 0, 0)
     while True:
-        task, listeners, _, _ = socket.recv_fds(channel, 65536, 1)
-        if not task:
-            return
-        channel.send(b"g")
-        calls = _supervise(listeners[0], process, *json.loads(task))
-        os.close(listeners[0])
-        channel.sendall(f"{json.dumps(calls)}\n".encode())
+        for descriptor, events in poll.poll():
+            if descriptor != channel.fileno():
+                if events & select.POLLIN:
+                    _answer(descriptor, process, *task, calls if descriptor == current else [])
+                else:
+                    poll.unregister(descriptor)
+                    os.close(descriptor)
+                continue
+            message, listeners, _, _ = socket.recv_fds(channel, 65536, 1)
+            if not message:
+                return
+            if message == b"end":
+                current = -1
+                channel.sendall(f"{json.dumps(calls)}\n".encode())
+            else:
+                (current,) = listeners
+                calls, task = [], json.loads(message)
+                poll.register(current, select.POLLIN)
+                channel.send(b"g")
 
 
-def _supervise(listener: int, process: int, root: str, fail_at: int, error: int) -> list[str]:
-    """Answer the kernel until the thread is gone."""
-    poll, calls = select.poll(), []
-    poll.register(listener, select.POLLIN)
-    while True:
-        ((_, events),) = poll.poll()
-        if not events & select.POLLIN:
-            return calls
-        notification = bytearray(80)
-        fcntl.ioctl(listener, _RECEIVE, notification)
-        identifier, thread, _, call, _, _ = struct.unpack_from("QIIiIQ", notification)
+def _answer(listener: int, process: int, root: str, fail_at: int, error: int, watched: int, calls: list[str]) -> None:
+    """Answer the kernel about one call."""
+    notification = bytearray(80)
+    fcntl.ioctl(listener, _RECEIVE, notification)
+    identifier, thread, _, call, _, _ = struct.unpack_from("QIIiIQ", notification)
+    answer = (0, 0, _CONTINUE)
+    if thread == watched:
         arguments = struct.unpack_from("6Q", notification, 32)
         name, kind = CALLS[call]
-        path = _path(process, thread, arguments, kind)
-        answer = (0, 0, _CONTINUE)
-        if path.startswith(root):
+        if _path(process, thread, arguments, kind).startswith(root):
             creates = name == "open" and arguments[kind.index("p") + 1] & os.O_CREAT
             calls.append("create" if creates else name)
             if len(calls) == fail_at:
                 answer = (0, -error, 0)
-        fcntl.ioctl(listener, _SEND, struct.pack("QqiI", identifier, *answer))
+    fcntl.ioctl(listener, _SEND, struct.pack("QqiI", identifier, *answer))
 
 
 def _path(process: int, thread: int, arguments: tuple[int, ...], kind: str) -> str:
