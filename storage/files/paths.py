@@ -11,7 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import BinaryIO, NamedTuple, TypeVar, cast
 
-from storage.errors import reading
+from storage.errors import UnreachableError, reading
 from storage.files.remote import RemotePath
 
 StorePath = Path | RemotePath
@@ -68,7 +68,7 @@ def listing(folder: StorePath) -> dict[str, Entry]:
     with contextlib.suppress(FileNotFoundError), reading(folder), os.scandir(folder) as entries:
         for entry in entries:
             with contextlib.suppress(FileNotFoundError):
-                status = entry.stat(follow_symlinks=False)
+                status = entry.stat()
                 found[entry.name] = Entry(status.st_size, status.st_mtime, (status.st_mtime_ns, status.st_ino))
     return found
 
@@ -94,6 +94,35 @@ def matching(folder: StorePath, pattern: str) -> list[StorePath]:
     except FileNotFoundError:  # gone in the meantime
         return []
     return [match for path in found for match in matching(path, rest)] if rest else [*found]
+
+
+def below(folder: Path) -> Iterator[Path]:
+    """Yield all files and folders below a folder. Linked folders count as folders, but each is visited once only."""
+    seen: set[tuple[int, int]] = set()
+    for place, folders, files in os.walk(folder, followlinks=True):
+        status = os.stat(place)
+        if (status.st_dev, status.st_ino) in seen:
+            folders.clear()
+            continue
+        seen.add((status.st_dev, status.st_ino))
+        yield from (Path(place, name) for name in (*folders, *files))
+
+
+def check_link(path: StorePath) -> None:
+    """Check that a path is no link to something that is not there, as if its disk were not mounted.
+
+    Raises:
+        UnreachableError: it is; names the target.
+    """
+    if isinstance(path, Path) and path.is_symlink():
+        with contextlib.suppress(OSError):
+            target = os.readlink(path)
+            try:
+                path.stat()
+            except FileNotFoundError:
+                raise UnreachableError(
+                    f"{path} is a link to {target}, which is not there: mount its disk, or remove the link"
+                ) from None
 
 
 def fetched(path: StorePath) -> StorePath:

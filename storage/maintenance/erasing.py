@@ -23,7 +23,8 @@ import pyarrow.parquet as pq
 
 from storage.errors import StoreError, UnreachableError, reading
 from storage.files.commit import commit_file, remove_files, remove_folder
-from storage.files.paths import StorePath, in_order, listing, matching, parquet_source, relative_name
+from storage.files.paths import StorePath, below, in_order, listing, matching, parquet_source, relative_name
+from storage.files.remote import RemotePath
 from storage.layout import open_store
 from storage.leases.claims import ClaimLog
 from storage.leases.leases import Leases
@@ -116,7 +117,7 @@ def find_traces(root: str | StorePath, videos: Collection[str]) -> Traces:
     for folder in matching(store, "features/*/*"):
         traces.shards += _shards(folder, traces)
     mentioned = _Mentions([*traces.videos, *traces.digests])
-    paths: list[StorePath] = sorted(store.rglob("*"))
+    paths: list[StorePath] = sorted(store.rglob("*") if isinstance(store, RemotePath) else below(store))
     for path in paths:
         name = relative_name(path, store)
         if of_all := _OF_ALL.match(name):

@@ -12,10 +12,11 @@ import contextlib
 import secrets
 import time
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
-from storage.files.commit import TEMPORARY_PREFIX, commit_file, remove_files, remove_folder
-from storage.files.paths import StorePath, listing, matching, store_path
+from storage.files.commit import TEMPORARY_PREFIX, commit_file, empty_folder, remove_files, remove_folder
+from storage.files.paths import StorePath, below, listing, matching, store_path
 from storage.files.remote import RemotePath
 from storage.files.remote_commit import CLAIM
 from storage.layout import open_store
@@ -89,8 +90,11 @@ def remove_family(root: str | StorePath, family: Family) -> None:
     """Remove a family from the manifest, then its folder and its claims."""
     store = FeatureStore(root)
     store.manifest.remove_family(family.key)
-    if store.folder(family).is_dir():
-        remove_folder(store.folder(family))
+    folder = store.folder(family)
+    if isinstance(folder, Path) and folder.is_symlink() and folder.is_dir():
+        empty_folder(folder)
+    if folder.is_dir():
+        remove_folder(folder)
     log = store.root / "leases" / family.key
     if log.is_dir():
         remove_folder(log)
@@ -145,8 +149,9 @@ def unfinished(store: StorePath) -> Iterator[StorePath]:
         claimed = (claim.parent for claim in matching(store, f"models/*/*/{CLAIM}"))
         yield from (folder for folder in claimed if not (folder / METADATA_FILE).exists())
         return
-    for path in store.rglob(f"{TEMPORARY_PREFIX}*"):
-        if not any(part.startswith(TEMPORARY_PREFIX) for part in path.relative_to(store).parent.parts):
+    for path in below(store):
+        inside = path.relative_to(store).parent.parts
+        if path.name.startswith(TEMPORARY_PREFIX) and not any(part.startswith(TEMPORARY_PREFIX) for part in inside):
             yield path
 
 
