@@ -28,17 +28,23 @@ class KeptFrames:
     """The frames of a grid as they were decoded, which take half of the memory of RGB pictures or less.
 
     Args:
-        most_bytes: if all frames together take more, none is kept.
+        most_bytes: if all frames together take more, none is kept. If the file promises that they do, it does not come
+            to that: a decoder holds on to the memory of frames that were given up.
     """
 
     def __init__(self, most_bytes: int) -> None:
         self._bytes_left = most_bytes
         self._frames: deque[tuple[Canvas, VideoFrame, Upright]] = deque()
 
+    def expect(self, frames: float, frame_bytes: int) -> None:
+        """Give up at once if so many frames of this size do not fit."""
+        if frames * frame_bytes > self._bytes_left:
+            self._bytes_left = -1
+
     def add(self, canvas: Canvas, frame: VideoFrame, upright: Upright) -> None:
         """Keep the frame at the next point of the grid; it may be the one at the last point."""
         if not self._frames or self._frames[-1][1] is not frame:
-            self._bytes_left -= sum(plane.buffer_size for plane in frame.planes)
+            self._bytes_left -= _bytes(frame)
         if self._bytes_left >= 0:
             self._frames.append((canvas, frame, upright))
         else:
@@ -122,6 +128,9 @@ def grid_frames(
             if k / fps >= end_s - tolerance_s:
                 continue
             picture = canvas.draw(frame, upright)
+            if kept is not None and k == 0:
+                promised = (promised_s(container, stream) * fps, stream.frames)
+                kept.expect(min((count for count in promised if count > 0), default=0), _bytes(frame))
             while k / fps < end_s - tolerance_s:
                 if kept is not None:
                     kept.add(canvas, frame, upright)
@@ -131,6 +140,10 @@ def grid_frames(
             raise undecodable("no_frames", f"no frame of {Path(path).name} decodes")
         if thresholds is not None:
             _check_whole(container, stream, tally, thresholds)
+
+
+def _bytes(frame: VideoFrame) -> int:
+    return sum(plane.buffer_size for plane in frame.planes)
 
 
 def _may_change_size(container: av.container.InputContainer, stream: av.video.stream.VideoStream) -> bool:

@@ -91,8 +91,10 @@ def remove_family(root: str | StorePath, family: Family) -> None:
     store = FeatureStore(root)
     store.manifest.remove_family(family.key)
     folder = store.folder(family)
-    if isinstance(folder, Path) and folder.is_symlink() and folder.is_dir():
-        empty_folder(folder)
+    if isinstance(folder, Path) and folder.is_dir():
+        remove_files([path for path in folder.iterdir() if path.is_symlink()])  # shards on other disks
+        if folder.is_symlink():
+            empty_folder(folder)
     if folder.is_dir():
         remove_folder(folder)
     log = store.root / "leases" / family.key

@@ -1,8 +1,7 @@
 """Processor time that it takes to prepare a clip for the networks, by stage, decoded once and decoded twice.
 
-Run it as `python tests/benchmarks/bench_preparation.py [--video FILE ...] [--repeats N] [--optical-flow]`. Both ways take
-turns in one process without other threads of ours, as in a child, each first as often as the other. Nothing is
-asserted, except that both give the same bits.
+Run it as `python tests/benchmarks/bench_preparation.py [--video FILE ...] [--repeats N] [--optical-flow]`. Both ways
+take turns in one process with as few threads as a child has. Nothing is asserted, except that both give the same bits.
 """
 
 from __future__ import annotations
@@ -22,6 +21,7 @@ from rich.console import Console
 from rich.table import Table
 
 from extractors.preparation import preparer as preparation
+from extractors.preparation.child import _start_no_threads
 from extractors.preparation.preparer import PreparationSettings, Preparer, Request
 from extractors.preparation.stopwatch import Stopwatch
 from flows.archive.families import face_models
@@ -50,6 +50,7 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=4, help="runs of each way (count)")
     parser.add_argument("--optical-flow", action="store_true", help="compute it too; else windows stay grey frames")
     arguments = parser.parse_args()
+    _start_no_threads()
     config = load_config(flags={"weights": "random"})
     engine = "cpu" if arguments.optical_flow else "gpu"  # which leaves it to another process
     optical_flow = config.optical_flow.model_copy(update={"engine": engine})

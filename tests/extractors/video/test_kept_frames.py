@@ -63,6 +63,24 @@ def test_frames_are_kept_only_if_all_fit(drawing, room, fits):
     assert (kept.pictures() is not None) == fits
 
 
+def test_nothing_is_kept_of_a_video_that_promises_more_than_fits(drawing):
+    path = drawing.write("a.mp4", drawing.pictures(40, width=256))
+    kept = KeptFrames(39 * FRAME_BYTES)
+    frames = grid_frames(path, 25.0, kept=kept)
+    assert len(next(frames)) == 96
+    assert kept.pictures() is None
+
+
+def test_frames_are_given_up_once_they_do_not_fit_if_nothing_is_promised(drawing):
+    path = drawing.write("a.h264", drawing.pictures(40, width=256))
+    kept = KeptFrames(39 * FRAME_BYTES)
+    frames = grid_frames(path, 25.0, kept=kept)
+    next(frames)
+    assert kept.pictures() is not None
+    assert len(list(frames)) == 39
+    assert kept.pictures() is None
+
+
 def test_a_frame_that_is_shown_for_long_is_kept_once(drawing):
     path = drawing.write("a.mp4", drawing.pictures(10, width=256), rate=2)
     kept = KeptFrames(10 * FRAME_BYTES)
