@@ -69,7 +69,7 @@ def listing(folder: StorePath) -> dict[str, Entry]:
     with _empty_if_absent(folder), os.scandir(folder) as entries:
         for entry in entries:
             with contextlib.suppress(FileNotFoundError):
-                status = entry.stat(follow_symlinks=False)
+                status = entry.stat()
                 found[entry.name] = Entry(status.st_size, status.st_mtime, (status.st_mtime_ns, status.st_ino))
     return found
 
@@ -145,6 +145,23 @@ def _exists(path: Path) -> bool:
     except FileNotFoundError:
         return False
     return True
+
+
+def check_link(path: StorePath) -> None:
+    """Check that a path is no link to something that is not there, as if its disk were not mounted.
+
+    Raises:
+        UnreachableError: it is; names the target.
+    """
+    if isinstance(path, Path) and path.is_symlink():
+        with contextlib.suppress(OSError):
+            target = os.readlink(path)
+            try:
+                path.stat()
+            except FileNotFoundError:
+                raise UnreachableError(
+                    f"{path} is a link to {target}, which is not there: mount its disk, or remove the link"
+                ) from None
 
 
 def fetched(path: StorePath) -> StorePath:

@@ -12,9 +12,10 @@ import contextlib
 import secrets
 import time
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
-from storage.files.commit import TEMPORARY_PREFIX, commit_file, remove_files, remove_folder
+from storage.files.commit import TEMPORARY_PREFIX, commit_file, empty_folder, remove_files, remove_folder
 from storage.files.paths import StorePath, everything_below, listing, matching, relative_name, store_path
 from storage.files.remote import RemotePath
 from storage.files.remote_commit import CLAIM
@@ -89,8 +90,13 @@ def remove_family(root: str | StorePath, family: Family) -> None:
     """Remove a family from the manifest, then its folder and its claims."""
     store = FeatureStore(root)
     store.manifest.remove_family(family.key)
-    if store.folder(family).is_dir():
-        remove_folder(store.folder(family))
+    folder = store.folder(family)
+    if isinstance(folder, Path) and folder.is_dir():
+        remove_files([path for path in folder.iterdir() if path.is_symlink()])  # shards on other disks
+        if folder.is_symlink():
+            empty_folder(folder)
+    if folder.is_dir():
+        remove_folder(folder)
     log = store.root / "leases" / family.key
     if log.is_dir():
         remove_folder(log)

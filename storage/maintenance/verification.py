@@ -19,7 +19,7 @@ from typing import Literal
 
 from storage.errors import DamagedError, NewerVersionError, StoreError, UnreachableError
 from storage.files.commit import move_file, move_folder
-from storage.files.paths import StorePath, matching, relative_name
+from storage.files.paths import StorePath, check_link, matching, relative_name
 from storage.models.serializer import METADATA_FILE, ModelSerializer
 from storage.shards.formats import SUFFIXES, check_shard, format_of
 from storage.shards.header import ShardHeader, read_header
@@ -159,6 +159,7 @@ def _shards(store: FeatureStore) -> Iterator[Part]:
         path = folders.get(key, store.root / "features" / "unknown" / key) / name
 
         def check(key: str = key, path: StorePath = path) -> None:
+            check_link(path)
             header = check_shard(path)
             rows = {row._replace(run="") for _, row in store.manifest.rows_of(key, [path.name])}
             if not rows <= set(manifest_rows(header, path.name, "")):
