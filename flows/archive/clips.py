@@ -59,6 +59,12 @@ def ready_videos(root: StorePath, families: Families, wanted: Mapping[str, str])
     return [videos[row] for row in np.flatnonzero(ready).tolist()]
 
 
+def in_shard_order(store: FeatureStore, families: Families, videos: Sequence[str]) -> list[str]:
+    """Return those videos that have static tokens, in the order of their shards, oldest first."""
+    shards = store.shard_numbers(families.static, videos)
+    return [videos[row] for row in np.argsort(shards, kind="stable").tolist() if shards[row] >= 0]
+
+
 def read_clips(root: StorePath, families: Families, ready: Sequence[str]) -> Iterator[CachedClip]:
     """Read the tokens of videos, each once, in the order of their shards; at most 1,024 are in memory at a time.
 
@@ -66,10 +72,9 @@ def read_clips(root: StorePath, families: Families, ready: Sequence[str]) -> Ite
         ready: from `ready_videos`.
     """
     store = FeatureStore(root)
-    shards = store.shard_numbers(families.static, ready)
-    known = [ready[row] for row in np.argsort(shards, kind="stable").tolist() if shards[row] >= 0]
+    known = in_shard_order(store, families, ready)
     for first in range(0, len(known), VIDEOS_AT_A_TIME):
-        yield from _joined(store, families, known[first : first + VIDEOS_AT_A_TIME])
+        yield from joined_clips(store, families, known[first : first + VIDEOS_AT_A_TIME])
 
 
 class StoredClips:
@@ -103,17 +108,18 @@ class StoredClips:
             StoreError: they are no longer in the store.
         """
         videos = [self._ready[row] for row in rows]
-        found = {clip.tokens.video_id: clip.tokens for clip in _joined(self._store, self._families, videos)}
+        found = {clip.tokens.video_id: clip.tokens for clip in joined_clips(self._store, self._families, videos)}
         gone = [video for video in videos if video not in found]
         if gone:
             raise StoreError(f"features of {gone[0]} were removed while training read them: run the command again")
         return [found[video] for video in videos]
 
 
-def _joined(store: FeatureStore, families: Families, videos: Sequence[str]) -> Iterator[CachedClip]:
+def joined_clips(store: FeatureStore, families: Families, videos: Sequence[str]) -> Iterator[CachedClip]:
     """Yield both kinds of tokens of videos, in the store's order of the static ones.
 
-    Both streams usually run in parallel. If they do not, motion tokens wait in memory for their video's turn.
+    The store's places of an earlier call count, see `FeatureStore.read`. Both streams usually run in parallel. If they
+    do not, motion tokens wait in memory for their video's turn.
     """
     waiting: dict[str, VideoFeatures] = {}
     dynamic_tokens = store.read(families.dynamic, videos, as_known=True)

@@ -25,10 +25,11 @@ from flows.session.errors import UserError
 from flows.session.server import is_loopback
 
 CONNECT_S = 10
+ITEMS_PER_WORKER = 2  # so that no worker waits for its next one
 
 
 class DaskEngine:
-    """Keeps two items for each worker with Dask, so that no worker waits for its next one.
+    """Keeps a few items for each worker with Dask, however many there are.
 
     Dask gives the items of a worker that dies to others, and gives up an item after its fourth worker.
 
@@ -38,7 +39,7 @@ class DaskEngine:
 
     def __init__(self, client: Client, resources: dict[str, float], *, own: bool, poll_s: float = POLL_S) -> None:
         self._client, self._resources, self._own, self._poll_s = client, resources, own, poll_s
-        self._room, self._counted_at = 0, 0.0
+        self._workers, self._counted_at = 0, 0.0
 
     def run(
         self,
@@ -59,7 +60,7 @@ class DaskEngine:
         with self._resident(name, pickle.dumps(open_work), heard):
             while True:
                 stopping.check()
-                while not ended and len(at_work) < self._window():
+                while not ended and len(at_work) < ITEMS_PER_WORKER * self.workers:
                     try:
                         item = next(source)
                     except StopIteration:
@@ -118,10 +119,12 @@ class DaskEngine:
                 self._client.unsubscribe_topic(TOPIC)
                 self._client.unregister_worker_plugin(name)
 
-    def _window(self) -> int:
+    @property
+    def workers(self) -> int:
+        """Return how many processes work at present, at least one."""
         if time.monotonic() - self._counted_at > POLL_S:
-            self._room, self._counted_at = 2 * max(1, len(self._client.nthreads())), time.monotonic()
-        return self._room
+            self._workers, self._counted_at = max(1, len(self._client.nthreads())), time.monotonic()
+        return self._workers
 
 
 @contextmanager

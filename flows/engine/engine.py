@@ -11,7 +11,7 @@ import logging
 import random
 import time
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from contextvars import ContextVar
 from typing import Protocol, TypeVar
 
@@ -23,7 +23,7 @@ from storage.errors import UnreachableError
 log = logging.getLogger(__name__)
 
 POLL_S = 2.0  # between two looks at items that are not there yet
-RETRY_S = 10.0
+RETRIES, RETRY_S = 2, 10.0  # of work on shards that raised an exception
 _LOOK_S = 0.5
 
 Item = TypeVar("Item")
@@ -55,6 +55,10 @@ OpenWork = Callable[[], AbstractContextManager[Work[Item, Result]]]
 
 class Engine(Protocol):
     """Works on the items of a step."""
+
+    @property
+    def workers(self) -> int:
+        """Return how many processes work at present, at least one."""
 
     def run(
         self,
@@ -112,6 +116,8 @@ def attempt(work: Work[Item, Result], item: Item, course: Course, retries: int) 
 class LocalEngine:
     """Works on one item after the other in this process."""
 
+    workers = 1
+
     def __init__(self, poll_s: float = POLL_S) -> None:
         self._poll_s = poll_s
 
@@ -160,28 +166,46 @@ class _Here:
             self._tell(done, failed)
 
 
-_open: ContextVar[Engine | None] = ContextVar("engine", default=None)
+class _Shared:
+    """The engine of several steps, once the first of them has opened it."""
+
+    def __init__(self, stack: ExitStack) -> None:
+        self.stack = stack
+        self.engine: Engine | None = None
+
+
+_shared: ContextVar[_Shared | None] = ContextVar("shared", default=None)
+
+
+@contextmanager
+def one_engine() -> Iterator[None]:
+    """Let the steps in the block share an engine, which the first one that needs it opens and the block closes."""
+    with ExitStack() as stack:
+        token = _shared.set(_Shared(stack))
+        stack.callback(_shared.reset, token)
+        yield
 
 
 @contextmanager
 def open_engine(config: RunConfig) -> Iterator[Engine]:
-    """Open the engine that the settings name, or use the one that is open: the steps of a command share one.
+    """Open the engine that the settings name, or use the shared one.
 
     Raises:
         UserError: the Dask cluster cannot be used.
     """
-    if (engine := _open.get()) is not None:
-        yield engine
-        return
-    if config.runner == "local":
-        opened: AbstractContextManager[Engine] = nullcontext(LocalEngine())
-    else:
-        from flows.engine.dask import open_dask  # takes a second to import
-
-        opened = open_dask(config.dask)
-    with opened as engine:
-        token = _open.set(engine)
-        try:
+    shared = _shared.get()
+    if shared is None:
+        with _opened(config) as engine:
             yield engine
-        finally:
-            _open.reset(token)
+    else:
+        if shared.engine is None:
+            shared.engine = shared.stack.enter_context(_opened(config))
+        yield shared.engine
+
+
+def _opened(config: RunConfig) -> AbstractContextManager[Engine]:
+    if config.runner == "local":
+        return nullcontext(LocalEngine())
+    from flows.engine.dask import open_dask  # takes a second to import
+
+    return open_dask(config.dask)

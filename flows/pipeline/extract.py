@@ -10,7 +10,7 @@ from flows.archive.families import Families, families_of
 from flows.archive.outcomes import how_to_list, refusal_reasons
 from flows.archive.videos import Archive
 from flows.config.settings import RunConfig
-from flows.engine.engine import Engine, OpenWork, open_engine
+from flows.engine.engine import RETRIES, Engine, OpenWork, open_engine
 from flows.extraction.jobs import ExtractReport, Shard, ShardReport, TooManyRefusedError, keep_report
 from flows.extraction.worker import extraction_opener, leases_for
 from flows.extraction.worklist import WorkList
@@ -22,9 +22,6 @@ from storage.files.paths import StorePath
 from storage.leases.leases import Leases
 
 log = logging.getLogger(__name__)
-
-
-RETRIES = 2  # of a shard whose work raised an exception
 
 
 @step("extract")

@@ -2,25 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 from rich.table import Table
 
-from flows.cli.command import EXIT_USER_ERROR, plain_command
-from flows.cli.options import STORE
+from flows.cli.command import EXIT_USER_ERROR, plain_command, settings_of
+from flows.cli.options import ASSIGNMENTS, CONFIG, STORE, STORE_PATH
 from flows.cli.output import show_table, size
 from flows.config.load import existing_store
+from flows.config.settings import RunConfig
+from flows.engine.engine import Course, Work, open_engine
 from flows.session import console
 from flows.session.errors import UserError
 from fusion.errors import some_of
 
 if TYPE_CHECKING:
     from storage.files.paths import StorePath
-    from storage.maintenance.verification import Problem
+    from storage.maintenance.verification import Problem, Trouble
+    from storage.shards.family import Family
+    from storage.shards.formats import FormatName
 
 store_app = typer.Typer(no_args_is_help=True, help="Inspect a store and maintain it.")
 YES = Annotated[bool, typer.Option("--yes", help="Remove; without this, only show what would be removed.")]
@@ -47,16 +52,20 @@ def list_families(store: STORE = "store") -> None:
 
 
 @store_app.command(epilog="Example: `traitline store verify --store store`")
-def verify(store: STORE = "store") -> None:
+def verify(
+    ctx: typer.Context, store: STORE_PATH = None, config: CONFIG = None, assignments: ASSIGNMENTS = None
+) -> None:
     """Read all features, tables and models, and name what is damaged, gone or unreadable; then exit with status 1."""
     with plain_command():
-        if _find_problems(existing_store(store)):
+        if _find_problems(settings_of(ctx)):
             console.say("`traitline store repair` moves damaged files aside if a run can make them again")
             raise typer.Exit(EXIT_USER_ERROR)
 
 
 @store_app.command(epilog="Example: `traitline store repair --store store`")
-def repair(store: STORE = "store") -> None:
+def repair(
+    ctx: typer.Context, store: STORE_PATH = None, config: CONFIG = None, assignments: ASSIGNMENTS = None
+) -> None:
     """Move damaged shards and tables to STORE/quarantine, so that the next run makes only those again.
 
     Files that cannot be read at present, and those of newer versions, stay in place. So do damaged models: train them
@@ -65,12 +74,14 @@ def repair(store: STORE = "store") -> None:
     with plain_command():
         from storage.maintenance import verification
 
-        for problem in _find_problems(existing_store(store)):
+        for problem in _find_problems(settings_of(ctx)):
             console.say(verification.repair(problem))
 
 
 @store_app.command(epilog="Example: `traitline store compact --store store`")
-def compact(store: STORE = "store") -> None:
+def compact(
+    ctx: typer.Context, store: STORE_PATH = None, config: CONFIG = None, assignments: ASSIGNMENTS = None
+) -> None:
     """Merge small shards into shards of about 64 MiB, and drop what newer features have superseded.
 
     Runs and readers may continue meanwhile.
@@ -79,14 +90,12 @@ def compact(store: STORE = "store") -> None:
         from storage.maintenance import rewriting
         from storage.shards.store import FeatureStore
 
-        features = FeatureStore(existing_store(store))
+        settings = settings_of(ctx)
+        features = FeatureStore(existing_store(settings.store.path))
         for family in features.families():
             with console.console.status(f"Looking at {family.name}"):
                 merges = rewriting.plan_merges(features, family)
-            with _progress(f"Merge {family.name}", len(merges)) as advance:
-                for sources in merges:
-                    rewriting.rewrite(features, family, sources)
-                    advance()
+            _rewrite(settings, f"Merge {family.name}", family, merges)
             count = console.counted(sum(map(len, merges)), "shard")
             console.say(f"{family.name} {family.key}: {count} merged into {len(merges)}")
         features.manifest.table.compact()
@@ -130,21 +139,22 @@ def gc(
 
 @store_app.command(epilog="Example: `traitline store convert --store store --to hdf5`")
 def convert(
+    ctx: typer.Context,
     to: Annotated[Literal["parquet", "hdf5"], typer.Option("--to", help="parquet or hdf5.")],
-    store: STORE = "store",
+    store: STORE_PATH = None,
+    config: CONFIG = None,
+    assignments: ASSIGNMENTS = None,
 ) -> None:
     """Convert all shards to one format, without loss; runs and readers may continue meanwhile."""
     with plain_command():
         from storage.maintenance import rewriting
         from storage.shards.store import FeatureStore
 
-        features = FeatureStore(existing_store(store))
+        settings = settings_of(ctx)
+        features = FeatureStore(existing_store(settings.store.path))
         for family in features.families():
             shards = rewriting.shards_to_convert(features, family, to)
-            with _progress(f"Convert {family.name}", len(shards)) as advance:
-                for shard in shards:
-                    rewriting.rewrite(features, family, [shard], to)
-                    advance()
+            _rewrite(settings, f"Convert {family.name}", family, [[shard] for shard in shards], to)
             console.say(f"{family.name} {family.key}: {console.counted(len(shards), 'shard')} converted to {to}")
 
 
@@ -230,21 +240,65 @@ def erase(
             console.say("nothing erased yet; --yes erases it")
 
 
-def _find_problems(store: StorePath) -> list[Problem]:
+def _find_problems(settings: RunConfig) -> list[Problem]:
     """Read everything, and report what is wrong."""
     from storage.maintenance import verification
 
-    parts = verification.parts(store)
+    root = existing_store(settings.store.path)
+    parts = {str(part.path): part for part in verification.parts(root)}
     problems = []
-    with console.stage("Verify", len(parts)) as stage:
-        for part in parts:
-            problem = verification.find_problem(part)
-            stage.advance(ok=problem is None)
-            if problem is not None:
-                console.say(problem.message, style="red")
-                problems.append(problem)
+    with open_engine(settings) as engine, console.stage("Verify", len(parts)) as stage:
+
+        def on_result(name: str, found: tuple[Trouble, str] | None) -> None:
+            stage.advance(ok=found is None)
+            if found is not None:
+                problems.append(verification.Problem(parts[name], *found))
+                console.say(problems[-1].message, style="red")
+
+        engine.run(partial(_open_verifying, root), parts, on_result)
     console.say(f"{console.counted(len(parts), 'part')} read, {len(problems)} damaged, gone or unreadable")
     return problems
+
+
+@contextmanager
+def _open_verifying(root: StorePath) -> Iterator[Work[str, tuple[Trouble, str] | None]]:
+    """Open the work on a part of the store: tell what is wrong with it, if anything."""
+    from storage.maintenance import verification
+
+    parts = {str(part.path): part for part in verification.parts(root)}
+
+    def find(name: str, _: Course) -> tuple[Trouble, str] | None:
+        if name not in parts:
+            parts.update((str(part.path), part) for part in verification.parts(root))
+        problem = (
+            verification.find_problem(parts[name]) if name in parts else None
+        )  # it has gone rightly, as in a merge
+        return None if problem is None else (problem.trouble, problem.message)
+
+    yield find
+
+
+def _rewrite(
+    settings: RunConfig, title: str, family: Family, runs: Sequence[Sequence[str]], to: FormatName | None = None
+) -> None:
+    """Replace each run of shards by one."""
+    if not runs:
+        return
+    with open_engine(settings) as engine, console.stage(title, len(runs)) as stage:
+        engine.run(partial(_open_rewriting, settings.store.path, family, to), runs, lambda *_: stage.advance())
+
+
+@contextmanager
+def _open_rewriting(root: StorePath, family: Family, to: FormatName | None) -> Iterator[Work[Sequence[str], None]]:
+    from storage.maintenance import rewriting
+    from storage.shards.store import FeatureStore
+
+    features = FeatureStore(existing_store(root))
+
+    def rewrite(sources: Sequence[str], _: Course) -> None:
+        rewriting.rewrite(features, family, sources, to)
+
+    yield rewrite
 
 
 @contextmanager

@@ -124,7 +124,7 @@ def settings_for(guarded: tuple[str, Path], name: str | None, **more: object) ->
 
 def test_a_cluster_with_certificates_is_used_by_those_who_have_them(guarded):
     with dask.open_dask(settings_for(guarded, "ours")) as engine:
-        assert engine._window() == 2
+        assert engine.workers == 1
 
 
 @pytest.mark.parametrize(

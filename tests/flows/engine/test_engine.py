@@ -141,11 +141,13 @@ def test_the_cluster_of_a_run_gives_each_worker_its_cores_and_gpu_before_librari
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3,5")
     config = load_config(flags={"runner": "dask"})  # one worker per GPU
     seen: list[tuple[list[int], str, list[str]]] = []
-    with engine.open_engine(config) as first:
-        for _ in range(2):  # a second stage takes no second share
-            with engine.open_engine(config) as second:
-                assert second is first
-                second.run(engine_work.looking_around, range(6), lambda _, found: seen.append(found))
+    engines = set()
+    with engine.one_engine():
+        for _ in range(2):  # the second step takes no second share
+            with engine.open_engine(config) as found:
+                engines.add(found)
+                found.run(engine_work.looking_around, range(6), lambda _, seen_there: seen.append(seen_there))
+    assert len(engines) == 1
     shares = {(tuple(cores), gpu) for cores, gpu, _ in seen}
     assert len(shares) == 2
     assert {gpu for _, gpu in shares} == {"3", "5"}
