@@ -15,6 +15,7 @@ from markupsafe import Markup
 
 from flows.archive.families import Families
 from flows.archive.model_card import INTENDED, limits
+from flows.archive.model_quality import people_in_words
 from flows.archive.models import ModelReference
 from flows.archive.outcomes import export_rows
 from flows.archive.uncertainty import stored_uncertainty
@@ -75,7 +76,7 @@ def page_contents(config: RunConfig, families: Families, videos: Archive, model:
         evaluation=sections.evaluation(config.store.path, families),
         drifts=sections.drifts(config.store.path, model),
         history=learning_curve(history, metadata["settings"]["loss"], metadata["baseline_loss"]) if history else None,
-        quality=sections.quality(metadata.get("unseen")),
+        quality=sections.quality(metadata),
         search=sections.search(metadata.get("search")),
         extraction=extraction,
         stages=sections.stages(extraction),
@@ -110,7 +111,7 @@ def render_page(**values: Any) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.globals["counted"] = counted
+    environment.globals |= {"counted": counted, "people_in_words": people_in_words}
     style, script = (_template_text(name) for name in ("report.css", "report.js"))
     # Only the page's own script and styles apply: injected text has another digest.
     policy = (
