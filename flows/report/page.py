@@ -24,23 +24,12 @@ from flows.config.load import dump_config
 from flows.config.settings import RunConfig
 from flows.extraction.jobs import last_extraction
 from flows.report import sections
-from flows.report.attention import Attention, attention_of
+from flows.report.attention import Attention
 from flows.report.charts import learning_curve
 from flows.report.summary import summarise
 from flows.session.console import counted
 from storage.models.serializer import ModelSerializer
 from storage.tables.failures import FailureLog
-
-
-def render_report(config: RunConfig, families: Families, videos: Archive, model: ModelReference, now: datetime) -> str:
-    """Render the page. Tables of videos have at most 200 rows, however many videos there are.
-
-    Raises:
-        UserError: as `report`.
-    """
-    contents = page_contents(config, families, videos, model)
-    attention = attention_of(config, families, model, contents["metadata"]["settings"]["form"], contents["summary"])
-    return render_page(now=now, attention=attention, fingerprint=page_fingerprint(config, contents, videos), **contents)
 
 
 def page_contents(config: RunConfig, families: Families, videos: Archive, model: ModelReference) -> dict[str, Any]:
