@@ -136,7 +136,7 @@ def test_one_line_says_whether_the_features_of_the_store_fit(root, bundle, trait
             store.write(family, [VideoFeatures("a.mp4", "0" * 64, vectors, np.arange(2.0), np.arange(2.0) + 1, {})])
         done = traitline("models", "import", bundle, "--store", tmp_path / "store")
         assert done.returncode == 0, done.stderr
-        lines = [line for line in done.stderr.splitlines() if "has no features" in line]
+        lines = [line for line in done.stderr.splitlines() if "the model needs features of" in line]
         assert len(lines) == (not fits)
         assert all(keys[0] in line and "traitline extract" in line for line in lines)
     assert unused_families(tmp_path / "store", idle_s=0) == [Family("static", 6, {**FACES, "weights": "other"})]

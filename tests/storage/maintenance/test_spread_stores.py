@@ -14,7 +14,7 @@ import pytest
 from storage import FeatureStore, StoreError
 from storage.errors import UnreachableError
 from storage.files.commit import commit_file, move_file, move_folder, remove_files
-from storage.files.paths import below, listing
+from storage.files.paths import everything_below, listing
 from storage.maintenance.erasing import erase, find_traces
 from storage.maintenance.garbage import leftovers, remove_family, remove_leftover, unused_families
 from storage.maintenance.survey import survey
@@ -70,7 +70,7 @@ def mend(store: FeatureStore) -> None:
 
 
 def everything(folder: Path) -> list[Path]:
-    return sorted(path for path in below(folder) if path.is_file() and not path.name.startswith(".tmp-"))
+    return sorted(path for path in everything_below(folder) if path.is_file() and not path.name.startswith(".tmp-"))
 
 
 def test_a_spread_store_reads_writes_and_counts_like_any(spread, static, draw):
@@ -147,7 +147,7 @@ def test_an_erased_video_is_on_no_disk(spread, static, other_disk):
 
 def test_a_disk_that_is_not_there_costs_nothing(spread, static, other_disk, tmp_path):
     """Nothing counts as gone while a link leads nowhere; afterwards, all is as before."""
-    (link,) = [path for path in below(spread.root) if path.is_symlink()][:1]
+    (link,) = [path for path in everything_below(spread.root) if path.is_symlink()][:1]
     target = link.readlink()
     away = target.rename(other_disk / "away")
     if link.parent == spread.folder(static):  # the other shard is there
@@ -211,5 +211,5 @@ def test_links_in_circles_are_walked_once(tmp_path):
     (tmp_path / "a" / "b" / "back").symlink_to(tmp_path)
     with commit_file(tmp_path / "a" / "file") as temporary:
         temporary.write_text("x")
-    assert sorted(path.name for path in below(tmp_path)) == ["a", "b", "back", "file"]
+    assert sorted(path.name for path in everything_below(tmp_path)) == ["a", "b", "back", "file"]
     assert set(listing(tmp_path / "a")) == {"b", "file"}
