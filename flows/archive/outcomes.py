@@ -73,9 +73,9 @@ def without_features(root: StorePath, families: Families, videos: Sequence[Video
         return f"none of {count} has {lacking_features(root, families)}"
     if refused == len(videos):
         both = "the only video was" if refused == 1 else f"all {count} were"
-        return f"{both} refused ({tally(reasons)}); {how_to_list(root)}"
+        return f"{both} rejected ({tally(reasons)}); {how_to_list(root)}"
     return (
-        f"none of {count} has features: {refused:,} refused ({tally(reasons)}), {len(videos) - refused:,} not "
+        f"none of {count} has features: {refused:,} rejected ({tally(reasons)}), {len(videos) - refused:,} not "
         f"extracted yet; {how_to_list(root)}"
     )
 

@@ -39,7 +39,7 @@ def outcome(summary: Summary) -> Drawing:
     parts = [
         ("scored", len(summary.names) - summary.flagged),
         ("scored but flagged", summary.flagged),
-        ("refused", summary.refused),
+        ("rejected", summary.refused),
         ("not yet extracted", summary.waiting),
     ]
     return shares("Outcome of the videos", parts)
@@ -65,7 +65,7 @@ def refusals(summary: Summary) -> Table:
         Column("message of the first"),
         Column("examples", "codes"),
     )
-    return Table("refusals", "Videos that were refused, by reason", columns, rows)
+    return Table("refusals", "Videos that were rejected, by reason", columns, rows)
 
 
 def coverage_charts(summary: Summary) -> list[Drawing]:

@@ -94,7 +94,7 @@ def _show_refused(pages: Pages, config: RunConfig) -> None:
     ]
     if shown:
         part = f", the first {len(shown)} of {len(refused):,}" if len(shown) < len(refused) else ""
-        pages.table("refused-videos", shown, f"Refused videos{part}")
+        pages.table("rejected-videos", shown, f"Rejected videos{part}")
 
 
 def _exported(report: ExportReport) -> list[tuple[str, str]]:

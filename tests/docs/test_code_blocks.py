@@ -139,8 +139,8 @@ def archive(made_once, short_clips, traitline) -> Path:
             labels, _ = draw_store(partial, people=12, clips_each=2)
             for name in ("mixed", "nod", "still"):
                 cut_clip(short_clips.videos / f"{name}.mp4", partial / "clips" / f"{name}.mp4", 30)
-            with labels.open("a") as file:
-                file.writelines(f"{name}.mp4,{name},training,.5,.4,.6,.7,.3\n" for name in ("mixed", "nod", "still"))
+            with labels.open("a", newline="") as file:
+                file.writelines(f"{name}.mp4,{name},training,.5,.4,.6,.7,.3\r\n" for name in ("mixed", "nod", "still"))
             trial = ("--labels", "labels.csv", "--store", "store", "--weights", "random")
             for command in (
                 ("extract", "--videos", "clips", *trial[2:]),

@@ -236,7 +236,7 @@ def _say_listed(path: Path, listed: Listed) -> None:
     if listed.missing:
         names = some_of([f"{name} ({place})" for name, place in listed.missing.items()])
         count = console.counted(len(listed.missing), "video")
-        console.say(f"{path} names {count} that cannot be found, refused as unreadable: {names}", style="yellow")
+        console.say(f"{path} names {count} that cannot be found, rejected as unreadable: {names}", style="yellow")
 
 
 def known_videos(root: StorePath, families: Families) -> Archive:
