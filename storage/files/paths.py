@@ -110,18 +110,22 @@ def everything_below(folder: StorePath) -> Iterator[StorePath]:
         with _empty_if_absent(Path(error.filename)):
             raise error
 
-    known: set[tuple[int, int]] = set()
+    known: set[tuple[int, int]] = set()  # links may lead round in a circle
+    with _empty_if_absent(folder):
+        status = folder.stat()
+        known.add((status.st_dev, status.st_ino))
     for place, folders, files in os.walk(folder, onerror=refuse, followlinks=True):
         here = Path(place)
         yield from (here / name for name in [*folders, *files])
         for name in [*folders]:
-            status = None
+            place_of = None
             with _empty_if_absent(here / name):
                 status = (here / name).stat()
-            if status is None or (status.st_dev, status.st_ino) in known:  # links may lead round in a circle
+                place_of = (status.st_dev, status.st_ino)
+            if place_of is None or place_of in known:
                 folders.remove(name)
             else:
-                known.add((status.st_dev, status.st_ino))
+                known.add(place_of)
 
 
 @contextlib.contextmanager

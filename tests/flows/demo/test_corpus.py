@@ -16,11 +16,11 @@ import numpy as np
 import pytest
 from mediapipe.tasks.python import BaseOptions, vision
 
+from extractors.errors import DeviceError
+from extractors.video import encoding
 from flows.demo import corpus as demo_corpus
 from flows.demo.corpus import CLIPS, DemoCorpus, DemoCorpusError, clip_frames, render_demo_corpus
 from flows.demo.motion import HeadPose, HeadWarp
-from flows.session.errors import UserError
-from flows.visualize import mp4
 from fusion.labels.read import read_labels
 from fusion.traits import TRAITS
 
@@ -306,7 +306,7 @@ def test_broken_off_rendering_leaves_no_partial_clip_and_is_made_good(tmp_path, 
 
 @pytest.mark.usefixtures("three_frames")
 def test_without_x264_clips_are_mpeg4(tmp_path, monkeypatch):
-    monkeypatch.setattr(mp4, "ENCODERS", ("no such encoder", "mpeg4"))
+    monkeypatch.setattr(encoding, "ENCODERS", ("no such encoder", "mpeg4"))
     corpus = render_demo_corpus(tmp_path)
     with av.open(str(corpus.videos / "nod.mp4")) as video:
         assert video.streams.video[0].codec_context.name == "mpeg4"
@@ -315,8 +315,8 @@ def test_without_x264_clips_are_mpeg4(tmp_path, monkeypatch):
 
 def test_missing_encoder_missing_portrait_and_a_file_in_the_way_are_said_in_one_line(tmp_path, monkeypatch):
     with monkeypatch.context() as lacking:
-        lacking.setattr(mp4, "ENCODERS", ("no such encoder",))
-        with pytest.raises(UserError, match="install the av wheel"):
+        lacking.setattr(encoding, "ENCODERS", ("no such encoder",))
+        with pytest.raises(DeviceError, match="install the av wheel"):
             render_demo_corpus(tmp_path)
     with monkeypatch.context() as lacking:
         lacking.setitem(sys.modules, "skimage", None)
