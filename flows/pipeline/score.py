@@ -10,6 +10,7 @@ from itertools import islice
 from typing import Any
 
 import numpy as np
+import pyarrow.compute as pc
 
 from flows.archive.clips import CachedClip, read_clips, ready_videos
 from flows.archive.drift import Drift, drifts_of
@@ -74,11 +75,7 @@ def rescore(config: RunConfig, model: ModelReference) -> RescoreReport:
 def _score(config: RunConfig, families: Families, weights: str, videos: Archive, model: ModelReference) -> int:
     started = datetime.now(UTC)
     scores = ScoreStore(config.store.path)
-    known = {
-        row.video_id: row.video_sha256
-        for row in scores.read(model.name, model.version)
-        if (row.static_key, row.dynamic_key) == (families.static.key, families.dynamic.key)
-    }
+    known = _scored(scores, model, families)
     wanted = {video.video_id: video.sha256 for video in videos if known.get(video.video_id) != video.sha256}
     ready = ready_videos(config.store.path, families, wanted)
     if not ready:
@@ -101,10 +98,21 @@ def _score(config: RunConfig, families: Families, weights: str, videos: Archive,
             judged = uncertainty.judge(traits, quality_of(some))
             scores.write(model.name, model.version, _rows(some, traits, judged, families, weights, started))
             count += len(some)
-            for _ in some:
-                stage.advance()
+            stage.at(count)
     log.info("Score: %s scored with %s", console.counted(count, "video"), model)
     return count
+
+
+def _scored(scores: ScoreStore, model: ModelReference, families: Families) -> dict[str, str]:
+    """Return the videos that a model has scored from these features: video_id -> SHA-256 of the file."""
+    known: dict[str, str] = {}
+    for rows in scores.read_columns(
+        model.name, model.version, ["video_id", "video_sha256", "static_key", "dynamic_key"]
+    ):
+        same = [pc.equal(rows[f"{family.name}_key"], family.key) for family in (families.static, families.dynamic)]
+        rows = rows.filter(pc.and_(*same))
+        known.update(zip(rows["video_id"].to_pylist(), rows["video_sha256"].to_pylist(), strict=True))
+    return known
 
 
 def _rows(
