@@ -45,7 +45,7 @@ def extract(config: RunConfig, videos: Archive) -> ExtractReport:
         done = extract_shards(work, leases, stage, engine, extraction_opener(config, families, work.count))
     extracted, failed, seconds = done.extracted, done.failed, done.seconds
     by_others = work.count - work.left - extracted - failed
-    reasons = refusal_reasons(config.store.path, families, [video for video in videos if video.video_id in work.todo])
+    reasons = refusal_reasons(config.store.path, families, work.todo)
     report = ExtractReport(extracted, failed, work.cached, work.refused_before, seconds, by_others, dict(reasons))
     found = f"{work.cached} in the store before, {work.refused_before} rejected before"
     log.info("Extract: %d extracted, %d rejected, %s", extracted, failed, found)

@@ -48,7 +48,7 @@ if TYPE_CHECKING:
 
 CHECKPOINT_EVERY = 100  # commits: a reader of the log begins with the latest checkpoint
 COMPACT_EVERY = 256  # commits on average; each adds a small file per partition
-TARGET_BYTES = 2**22  # of a data file after compaction
+TARGET_BYTES, TARGET_ROWS = 2**22, 2**16  # of a data file after compaction, which is read as a whole
 ROWS_IN_MEMORY = 2**16  # while rows are read in order
 _SAMPLE_EVERY = 256  # rows
 _PAUSE_S, _LONGEST_PAUSE_S = 0.05, 2.0  # before a commit is tried again
@@ -158,12 +158,18 @@ class Table:
             if len(found):
                 yield found.select(names)
 
-    def newest(self, where: Where | None = None) -> Iterator[pa.Table]:
+    def newest(self, where: Where | None = None, columns: Sequence[str] | None = None) -> Iterator[pa.Table]:
         """Yield the newest row for each value of the column `by`, in ascending order of that column, in parts.
 
         About `ROWS_IN_MEMORY` rows are in memory at a time.
+
+        Args:
+            where: None for all rows.
+            columns: to read.
         """
         by, total = self._by, 0
+        names = list(columns) if columns is not None else self._schema.names
+        read = functools.partial(self._read, names={*names, by, VERSION.name, *(where or {})})
         sample: list[Any] = []
         files = self._data_files(where)
         for rows in in_order(functools.partial(self._read, names={by}), files, self.folder):
@@ -171,16 +177,18 @@ class Table:
             total += len(rows)
         edges = sorted(sample)[:: ROWS_IN_MEMORY // _SAMPLE_EVERY][1:]
         for low, high in pairwise([None, *dict.fromkeys(edges), None]):
-            tables = [self._schema.empty_table()]
+            tables = []
             for file in files:
                 least, most = file.values[by]
                 if (low is None or most >= low) and (high is None or least < high):
-                    tables.append(_between(self._read(file), by, low, high))
+                    tables.append(_between(read(file), by, low, high))
+            if not tables:
+                continue
             rows = pa.concat_tables(tables)
             if where:
                 rows = rows.filter(self._mask(rows, where))
             if len(rows):
-                yield _newest(rows, by)
+                yield _newest(rows, by).select(names)
 
     def change(self, where: Where, change: Callable[[pa.Table], pa.Table]) -> int:
         """Change or remove the rows that fulfil a condition, in one commit.
@@ -218,12 +226,17 @@ class Table:
         delta, every = self._snapshot(None)
         small: dict[tuple[str, str], list[_DataFile]] = {}
         for file in every:
-            if file.size < TARGET_BYTES / 2:
+            if file.size < TARGET_BYTES / 2 and file.rows < TARGET_ROWS / 2:
                 small.setdefault(file.values.get(self._partition or "", ("", "")), []).append(file)
         for files in small.values():
+            files.sort(key=lambda file: file.values[self._by])  # so that files hold neighbours
             while len(files) > 1:
                 some = [files.pop()]
-                while files and sum(file.size for file in some) < TARGET_BYTES:
+                while (
+                    files
+                    and sum(file.size for file in some) < TARGET_BYTES
+                    and sum(file.rows for file in some) < TARGET_ROWS
+                ):
                     some.append(files.pop())
                 rows = pa.concat_tables([self._read(file) for file in some]).sort_by(self._by)
                 actions = [self._write(rows), *map(self._removal, some)]
