@@ -111,7 +111,7 @@ def _population(store: ScoreStore, name: str, version: str) -> _Population:
         which = zip(rows["video_id"].to_pylist(), rows["video_sha256"].to_pylist(), strict=True)
         videos.append(np.fromiter(map(hash, which), np.int64, len(rows)))
         traits.append(pc.list_flatten(rows["traits"]).to_numpy().reshape(-1, len(TRAITS)))
-        microseconds = pc.fill_null(rows["scored_at"].cast(pa.int64()), 0).to_numpy()
+        microseconds = rows["scored_at"].cast(pa.int64()).fill_null(pa.scalar(0)).to_numpy()
         times.append(microseconds // 10**6)
     return _Population(np.concatenate(videos), np.concatenate(traits), np.concatenate(times))
 

@@ -8,8 +8,8 @@ Run it as `python tests/benchmarks/bench_rescore.py [--clips N] [--static-tokens
 - rescore: the flow `rescore`, from finding what has no score to the drift against the version before.
 - rescore, N workers: the same by Dask's workers on this machine, from when these have started; they share its cores.
 
-The least times are shown: on the clock, and of the processor, of all threads of this process. Resident memory is its own
-when the tenth part of scores was written, and the last. Nothing is asserted about time.
+The least times are shown: on the clock, and of the processor, of all threads of this process. Resident memory is its
+own when the tenth part of scores was written, and the last. Nothing is asserted about time.
 """
 
 from __future__ import annotations
