@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import re
 from collections.abc import Iterator
 
 # Errors that damaged or forged bytes raise, in addition to the parsers' own. MemoryError is not among them: it may be
@@ -65,9 +66,11 @@ def reading(path: object) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        if error.errno in (errno.ENOENT, errno.ESTALE):
-            raise FileNotFoundError(error.errno, os.strerror(error.errno), str(path)) from error
-        if error.errno in _BY_DAMAGE:
+        in_words = re.search(r"errno = (\d+)", str(error))  # of HDF5
+        number = int(in_words[1]) if error.errno is None and in_words is not None else error.errno
+        if number is not None and number in (errno.ENOENT, errno.ESTALE):
+            raise FileNotFoundError(number, os.strerror(number), str(path)) from error
+        if number in _BY_DAMAGE:
             raise damaged(path, error) from error
         raise UnreachableError(f"cannot read {path}: {refusal(error)}; check the disk and its permissions") from error
     except MALFORMED as error:

@@ -14,8 +14,18 @@ import time
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from storage.errors import reading
 from storage.files.commit import TEMPORARY_PREFIX, commit_file, remove_files, remove_folder
-from storage.files.paths import StorePath, everything_below, listing, matching, relative_name, store_path
+from storage.files.paths import (
+    StorePath,
+    everything_below,
+    exists,
+    is_folder,
+    listing,
+    matching,
+    relative_name,
+    store_path,
+)
 from storage.files.remote import RemotePath
 from storage.files.remote_commit import CLAIM
 from storage.layout import open_store
@@ -35,7 +45,8 @@ def store_time(root: str | StorePath) -> float:
     path = store_path(root) / "leases" / f"clock-{secrets.token_hex(6)}"
     with commit_file(path) as temporary:
         temporary.write_bytes(b"")
-    now = path.stat().st_mtime
+    with reading(path):
+        now = path.stat().st_mtime
     remove_files([path])
     return now
 
@@ -50,7 +61,7 @@ def live_claims(root: str | StorePath, now: float) -> dict[str, float]:
     leases = store_path(root) / "leases"
     found: dict[str, float] = {}
     for folder in matching(leases, "*"):
-        if not folder.is_dir():
+        if not is_folder(folder):
             continue
         files = listing(folder)
         for name, claim in files.items():
@@ -89,10 +100,10 @@ def remove_family(root: str | StorePath, family: Family) -> None:
     """Remove a family from the manifest, then its folder and its claims."""
     store = FeatureStore(root)
     store.manifest.remove_family(family.key)
-    if store.folder(family).is_dir():
+    if is_folder(store.folder(family)):
         remove_folder(store.folder(family))
     log = store.root / "leases" / family.key
-    if log.is_dir():
+    if is_folder(log):
         remove_folder(log)
 
 
@@ -117,7 +128,7 @@ def leftovers(root: str | StorePath, *, idle_s: float = DAY_S) -> list[StorePath
             found = []
         found = [path for path in found if (path.parent.name, path.name) not in named]
     for path in unfinished(store):
-        with contextlib.suppress(FileNotFoundError):  # its writer has just committed it
+        with contextlib.suppress(FileNotFoundError), reading(path):  # its writer has just committed it
             if path.stat().st_mtime <= before:
                 found.append(path)
     return sorted(found)
@@ -125,7 +136,7 @@ def leftovers(root: str | StorePath, *, idle_s: float = DAY_S) -> list[StorePath
 
 def remove_leftover(path: StorePath) -> None:
     """Remove one of `leftovers`."""
-    if path.is_dir():
+    if is_folder(path):
         remove_folder(path)
     else:
         remove_files([path])
@@ -146,7 +157,7 @@ def unfinished(store: StorePath) -> Iterator[StorePath]:
     """Yield temporary files and folders, of writers that live or were killed."""
     if isinstance(store, RemotePath):
         claimed = (claim.parent for claim in matching(store, f"models/*/*/{CLAIM}"))
-        yield from (folder for folder in claimed if not (folder / METADATA_FILE).exists())
+        yield from (folder for folder in claimed if not exists(folder / METADATA_FILE))
         return
     for path in everything_below(store):
         *folders, name = relative_name(path, store).split("/")
