@@ -90,7 +90,7 @@ def matching(folder: StorePath, pattern: str) -> list[StorePath]:
     with _empty_if_absent(folder):
         if folder.is_dir():
             names = fnmatch.filter(os.listdir(folder), first) if wild else [first]
-            found = [path for path in (folder / name for name in sorted(names)) if wild or _exists(path)]
+            found = [path for path in (folder / name for name in sorted(names)) if wild or _is_there(path)]
     return [match for path in found for match in matching(path, rest)] if rest else [*found]
 
 
@@ -128,8 +128,28 @@ def everything_below(folder: StorePath) -> Iterator[StorePath]:
                 known.add(place_of)
 
 
+def exists(path: StorePath) -> bool:
+    """Return whether a file or folder exists. Raises UnreachableError if the system refuses to tell."""
+    found = False
+    with _empty_if_absent(path):
+        found = path.exists()
+    return found
+
+
+def is_folder(path: StorePath) -> bool:
+    """Return whether a path is a folder. Raises UnreachableError if the system refuses to tell."""
+    found = False
+    with _empty_if_absent(path):
+        found = path.is_dir()
+    return found
+
+
+def _is_there(path: Path) -> bool:
+    return path.is_symlink() or path.exists()
+
+
 @contextlib.contextmanager
-def _empty_if_absent(folder: Path) -> Iterator[None]:
+def _empty_if_absent(folder: StorePath) -> Iterator[None]:
     """Let a folder that does not exist count as empty, and none that cannot be read.
 
     A stale handle of a file means that it is gone, but that of a folder does not mean that all its files are.
@@ -140,15 +160,6 @@ def _empty_if_absent(folder: Path) -> Iterator[None]:
     except FileNotFoundError as error:
         if error.errno == errno.ESTALE:
             raise UnreachableError(f"cannot read {folder}: {error.strerror}; check the disk") from error
-
-
-def _exists(path: Path) -> bool:
-    """Return whether there is a file, folder or link; `os.path.lexists` also says no if the system refuses to tell."""
-    try:
-        path.lstat()
-    except FileNotFoundError:
-        return False
-    return True
 
 
 def check_link(path: StorePath) -> None:

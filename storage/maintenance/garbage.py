@@ -15,8 +15,18 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from storage.errors import reading
 from storage.files.commit import TEMPORARY_PREFIX, commit_file, empty_folder, remove_files, remove_folder
-from storage.files.paths import StorePath, everything_below, listing, matching, relative_name, store_path
+from storage.files.paths import (
+    StorePath,
+    everything_below,
+    exists,
+    is_folder,
+    listing,
+    matching,
+    relative_name,
+    store_path,
+)
 from storage.files.remote import RemotePath
 from storage.files.remote_commit import CLAIM
 from storage.layout import open_store
@@ -36,7 +46,8 @@ def store_time(root: str | StorePath) -> float:
     path = store_path(root) / "leases" / f"clock-{secrets.token_hex(6)}"
     with commit_file(path) as temporary:
         temporary.write_bytes(b"")
-    now = path.stat().st_mtime
+    with reading(path):
+        now = path.stat().st_mtime
     remove_files([path])
     return now
 
@@ -51,7 +62,7 @@ def live_claims(root: str | StorePath, now: float) -> dict[str, float]:
     leases = store_path(root) / "leases"
     found: dict[str, float] = {}
     for folder in matching(leases, "*"):
-        if not folder.is_dir():
+        if not is_folder(folder):
             continue
         files = listing(folder)
         for name, claim in files.items():
@@ -91,14 +102,14 @@ def remove_family(root: str | StorePath, family: Family) -> None:
     store = FeatureStore(root)
     store.manifest.remove_family(family.key)
     folder = store.folder(family)
-    if isinstance(folder, Path) and folder.is_dir():
+    if isinstance(folder, Path) and is_folder(folder):
         remove_files([path for path in folder.iterdir() if path.is_symlink()])  # shards on other disks
         if folder.is_symlink():
             empty_folder(folder)
-    if folder.is_dir():
+    if is_folder(folder):
         remove_folder(folder)
     log = store.root / "leases" / family.key
-    if log.is_dir():
+    if is_folder(log):
         remove_folder(log)
 
 
@@ -123,7 +134,7 @@ def leftovers(root: str | StorePath, *, idle_s: float = DAY_S) -> list[StorePath
             found = []
         found = [path for path in found if (path.parent.name, path.name) not in named]
     for path in unfinished(store):
-        with contextlib.suppress(FileNotFoundError):  # its writer has just committed it
+        with contextlib.suppress(FileNotFoundError), reading(path):  # its writer has just committed it
             if path.stat().st_mtime <= before:
                 found.append(path)
     return sorted(found)
@@ -131,7 +142,7 @@ def leftovers(root: str | StorePath, *, idle_s: float = DAY_S) -> list[StorePath
 
 def remove_leftover(path: StorePath) -> None:
     """Remove one of `leftovers`."""
-    if path.is_dir():
+    if is_folder(path):
         remove_folder(path)
     else:
         remove_files([path])
@@ -152,7 +163,7 @@ def unfinished(store: StorePath) -> Iterator[StorePath]:
     """Yield temporary files and folders, of writers that live or were killed."""
     if isinstance(store, RemotePath):
         claimed = (claim.parent for claim in matching(store, f"models/*/*/{CLAIM}"))
-        yield from (folder for folder in claimed if not (folder / METADATA_FILE).exists())
+        yield from (folder for folder in claimed if not exists(folder / METADATA_FILE))
         return
     for path in everything_below(store):
         *folders, name = relative_name(path, store).split("/")

@@ -19,7 +19,7 @@ from typing import Literal
 
 from storage.errors import DamagedError, NewerVersionError, StoreError, UnreachableError
 from storage.files.commit import move_file, move_folder
-from storage.files.paths import StorePath, check_link, matching, relative_name
+from storage.files.paths import StorePath, check_link, exists, is_folder, matching, relative_name
 from storage.models.serializer import METADATA_FILE, ModelSerializer
 from storage.shards.formats import SUFFIXES, check_shard, format_of
 from storage.shards.header import ShardHeader, read_header
@@ -124,7 +124,7 @@ def _tables(store: FeatureStore) -> Iterator[Part]:
 
     def rebuild(_: Trouble) -> str:
         folder = store.manifest.table.folder
-        done = f"moved to {_put_aside(store, folder)}" if folder.exists() else "was gone"
+        done = f"moved to {_put_aside(store, folder)}" if exists(folder) else "was gone"
         count = rebuild_manifest(FeatureStore(store.root))
         return f"manifest: {done}; {count:,} videos were listed again from the headers of the shards"
 
@@ -194,8 +194,8 @@ def _check_model(models: ModelSerializer, name: str, version: str) -> None:
 def _put_aside(store: FeatureStore, path: StorePath) -> StorePath:
     target = store.root / "quarantine" / relative_name(path, store.root)
     number = 1
-    while target.exists():
+    while exists(target):
         number += 1
         target = target.with_name(f"{path.name}.{number}")
-    (move_folder if path.is_dir() else move_file)(path, target)
+    (move_folder if is_folder(path) else move_file)(path, target)
     return target

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from storage.errors import StoreError, UnreachableError, reading, refusal
 from storage.files.commit import commit_file, commit_folder, remove_files
-from storage.files.paths import StorePath, matching
+from storage.files.paths import StorePath, exists, matching
 from storage.layout import open_store, path_name
 from storage.models.keras_file import MAX_FILE_BYTES, read_model, write_model
 from storage.models.provenance import library_versions, program_version
@@ -158,7 +158,7 @@ class ModelSerializer:
         version = self.resolve(name, version)
         path = self._version(name, version) / MODEL_FILE
         metadata = self.metadata(name, version)
-        if not path.is_file():
+        if not exists(path):
             raise StoreError(f"{path.parent} has no {MODEL_FILE}: only models saved as .keras can be loaded")
         if path.stat().st_size > MAX_FILE_BYTES:
             raise StoreError(f"cannot load {path}: it has more than {MAX_FILE_BYTES:,} bytes")
@@ -251,13 +251,13 @@ class ModelSerializer:
     def remove_alias(self, name: str, alias: str) -> None:
         """Remove an alias; its version stays."""
         path = self._alias_path(name, alias)
-        if not path.is_file():
+        if not exists(path):
             raise StoreError(f"there is no alias {name}/{alias} in {self._models}")
         remove_files([path])
 
     def _alias(self, name: str, alias: str) -> str | None:
         path = self._alias_path(name, alias) if not _LIKE_A_VERSION.fullmatch(alias) else None
-        if path is None or not path.is_file():
+        if path is None or not exists(path):
             return None
         version = _read_json(path).get("version")
         if not isinstance(version, str) or not version.isalnum():
@@ -278,7 +278,7 @@ class ModelSerializer:
 
 
 def _is_version(folder: StorePath) -> bool:
-    return folder.name.isascii() and folder.name.isdigit() and (folder / METADATA_FILE).exists()
+    return folder.name.isascii() and folder.name.isdigit() and exists(folder / METADATA_FILE)
 
 
 def _added(folder: Path) -> dict[str, Any]:

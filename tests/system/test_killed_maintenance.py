@@ -38,7 +38,7 @@ ALL = (
 @pytest.mark.parametrize(
     ("place", "kills", "roles"),
     [
-        pytest.param("local", 8, FEW, id="few"),
+        pytest.param("local", 8, FEW, id="few", marks=pytest.mark.slow),
         pytest.param("local", 400, ALL, id="four hundred kills", marks=pytest.mark.slow),
         pytest.param("s3", 60, ALL, id="object storage", marks=pytest.mark.slow),
     ],

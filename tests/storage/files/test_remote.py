@@ -350,6 +350,7 @@ def lists_late(s3_server, monkeypatch):
     return lag_s
 
 
+@pytest.mark.slow
 def test_two_writers_and_compaction_lose_and_double_nothing_on_a_server_that_lists_late(
     s3_folder, request, draw, static
 ):

@@ -111,6 +111,7 @@ def test_reader_gets_what_was_written_or_an_error(filled, static, error, every):
     print(errno.errorcode[error], each_read_fails(work, filled, error, every=every, check=check))
 
 
+@pytest.mark.slow
 @quick_and_all
 @each_error
 def test_verify_calls_nothing_damaged_and_repair_moves_nothing(filled, static, error, every):
@@ -121,12 +122,12 @@ def test_verify_calls_nothing_damaged_and_repair_moves_nothing(filled, static, e
     def work() -> None:
         said.clear()
         found = [problem for part in parts(copy) if (problem := find_problem(part))]
-        said.extend(problem.trouble for problem in found)
+        said.extend(word for problem in found for word in (problem.trouble, problem.message))
         for problem in found:
             repair(problem)
 
     def check(result, where) -> None:
-        assert "damaged" not in said, where
+        assert "damaged" not in said, f"{where}: {said}"
         after = files(copy)
         assert {name: after[name] for name in before if name.split("/")[0] == "features"} == {
             name: data for name, data in before.items() if name.split("/")[0] == "features"
@@ -139,6 +140,7 @@ def test_verify_calls_nothing_damaged_and_repair_moves_nothing(filled, static, e
     print(errno.errorcode[error], each_read_fails(work, copy, error, every=every, check=check, prepare=prepare))
 
 
+@pytest.mark.slow
 @quick_and_all
 @each_error
 def test_gc_finds_only_what_nobody_needs(filled, static, error, every):
@@ -162,6 +164,7 @@ def test_gc_finds_only_what_nobody_needs(filled, static, error, every):
         assert set(found) <= {OTHER, static, "shard-000000000000-abcdef012345.parquet"}
 
 
+@pytest.mark.slow
 @quick_and_all
 @each_error
 def test_compaction_and_counting_lose_nothing(filled, static, error, every):
