@@ -23,8 +23,9 @@ from typer.cli import get_docs_for_click
 from extractors.errors import REASONS
 from flows.cli.app import app
 from flows.config.settings import RunConfig
+from flows.pipeline.frames import FRAME_COLUMNS
 from fusion.traits import TRAITS
-from storage.exports.columns import trait_columns
+from storage.exports.columns import Column, trait_columns
 
 ROOT = Path(__file__).parents[1]
 FROM_ROOT = {"README.md": "index.md", **{name: name for name in ("CONTRIBUTING.md", "SECURITY.md", "CHANGELOG.md")}}
@@ -109,9 +110,18 @@ def _commands() -> Iterator[str]:
 
 
 def _columns() -> Iterator[str]:
-    """Every column of an export."""
+    """Every column of an export of scores."""
+    yield from _table_of(trait_columns(TRAITS))
+
+
+def _frame_columns() -> Iterator[str]:
+    """Every column of an export of frames."""
+    yield from _table_of(FRAME_COLUMNS)
+
+
+def _table_of(columns: Iterable[Column[Any]]) -> Iterator[str]:
     rows = []
-    for column in trait_columns(TRAITS):
+    for column in columns:
         bounds = "" if column.minimum is None else f">= {column.minimum:g}"
         if column.maximum is not None:
             bounds = f"{column.minimum:g} to {column.maximum:g}"
@@ -126,4 +136,10 @@ def _reasons() -> Iterator[str]:
     yield from _table(("reason", "meaning"), ((_code(reason), meaning) for reason, meaning in REASONS.items()))
 
 
-TABLES = {"settings": _settings, "commands": _commands, "columns": _columns, "reasons": _reasons}
+TABLES = {
+    "settings": _settings,
+    "commands": _commands,
+    "columns": _columns,
+    "frame_columns": _frame_columns,
+    "reasons": _reasons,
+}

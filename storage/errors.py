@@ -11,13 +11,24 @@ from collections.abc import Iterator
 # the machine's fault, and sizes that a file claims are checked against its length before memory is allocated.
 MALFORMED = (OSError, ValueError, KeyError, IndexError, TypeError, AttributeError, OverflowError, RecursionError)
 
+# What the system answers to impossible offsets and sizes. Libraries that parse raise OSError without a number.
+_BY_DAMAGE = (None, errno.EINVAL, errno.EOVERFLOW, errno.EFBIG)
+
 
 class StoreError(Exception):
     """The store cannot be read or written as requested; the message is one line that names the file and the cure."""
 
 
 class UnreachableError(StoreError):
-    """Object storage cannot be reached, or refuses the request. The objects themselves need not be damaged."""
+    """The disk or object storage cannot be reached, or refuses the request. The files need not be damaged."""
+
+
+class DamagedError(StoreError):
+    """The bytes of a file are not those that were committed, or it is not a file of its kind."""
+
+
+class NewerVersionError(StoreError):
+    """A newer version of the program wrote the file, which need not be damaged."""
 
 
 def is_full(error: OSError) -> bool:
@@ -42,9 +53,30 @@ def reporting(action: str) -> Iterator[None]:
         raise StoreError(f"cannot {action}: {refusal(error)}") from error
 
 
-def damaged(path: object, error: Exception) -> StoreError:
+@contextlib.contextmanager
+def reading(path: object) -> Iterator[None]:
+    """Sort the errors of reading one file: it is gone, it cannot be reached, or its bytes are damaged.
+
+    Raises:
+        FileNotFoundError: it is gone; `filename` is `path`. A stale handle of a network file system counts as gone.
+        UnreachableError: the operating system refuses (permission, input or output ...); the file need not be damaged.
+        DamagedError: a parser or a checksum finds that its bytes are wrong.
+    """
+    try:
+        yield
+    except OSError as error:
+        if error.errno in (errno.ENOENT, errno.ESTALE):
+            raise FileNotFoundError(error.errno, os.strerror(error.errno), str(path)) from error
+        if error.errno in _BY_DAMAGE:
+            raise damaged(path, error) from error
+        raise UnreachableError(f"cannot read {path}: {refusal(error)}; check the disk and its permissions") from error
+    except MALFORMED as error:
+        raise damaged(path, error) from error
+
+
+def damaged(path: object, error: BaseException) -> DamagedError:
     """Return the error for a file whose bytes are not those that were committed."""
-    return StoreError(
+    return DamagedError(
         f"{path} is damaged: {' '.join(str(error).split())}; `traitline store repair` moves it aside, and the next run "
         "recomputes it"
     )

@@ -3,6 +3,7 @@ corpus, and the command as a person runs it."""
 
 from __future__ import annotations
 
+import dataclasses
 import fcntl
 import hashlib
 import logging
@@ -22,6 +23,7 @@ import pytest
 from asset_server import AssetServer
 from command_starter import CommandStarter
 from prefect_machine import PrefectServer, postgresql
+from slow_cases import SLOW_CASES
 from small_disk import SmallDisk
 
 from extractors.assets import catalog
@@ -43,16 +45,22 @@ CORPUS = Path(os.environ.get("TRAITLINE_CORPUS", Path(__file__).parents[2] / "sh
 
 # In this order, so that no process is left with a long one at the end. Tests of whole commands follow.
 LONGEST = (
-    *("flows/pipeline/test_run.py", "flows/scheduling/test_scheduled_runs.py", "fusion/training/test_bilinear.py"),
-    *("flows/extraction/test_runners.py", "extractors/static/test_extractor.py", "extractors/preparation/test_pool.py"),
-    *("flows/report/test_page.py", "extractors/preparation/test_limits.py", "fusion/training/test_train.py"),
-    *("extractors/faces/test_edits.py", "storage/models/test_serializer.py", "fusion/training/test_resume.py"),
+    *("flows/scheduling/test_scheduled_runs.py", "flows/pipeline/test_run.py", "docs/test_code_blocks.py"),
+    *("flows/pipeline/test_backbones.py", "fusion/training/test_search.py", "flows/extraction/test_workers.py"),
+    *("system/test_interrupt.py", "extractors/preparation/test_pool.py", "flows/report/test_page.py"),
+    *("fusion/training/test_train.py", "flows/session/test_server.py", "system/test_full_disk_commands.py"),
+    *("extractors/static/test_extractor.py", "extractors/faces/test_edits.py", "fusion/training/test_resume.py"),
+    *("extractors/preparation/test_limits.py", "storage/models/test_serializer.py", "fusion/training/test_bilinear.py"),
     *("fusion/evaluation/test_baselines.py", "fusion/model/test_export.py", "storage/maintenance/test_faults.py"),
 )
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Order the files: those that take longest come first."""
+    """Mark the slow cases, and order the files: those that take longest come first."""
+    reasons = {f"tests/{case}": reason for reason, cases in SLOW_CASES.items() for case in cases}
+    for item in items:
+        if item.nodeid in reasons:
+            item.add_marker(pytest.mark.slow(reason=reasons[item.nodeid]))
     folders = Path(__file__).parent
     order = {name: place for place, name in enumerate((*LONGEST, "system", "flows"))}
 
@@ -216,6 +224,30 @@ def rendered(made_once) -> DemoCorpus:
 
 
 @pytest.fixture(scope="session")
+def short_clips(made_once) -> DemoCorpus:
+    """The demo clips and their labels, a second of each; tests must not change them."""
+    from flows.demo import corpus
+
+    with made_once("short clips") as folder, pytest.MonkeyPatch.context() as patch:
+        patch.setattr(corpus, "CLIPS", [dataclasses.replace(clip, frames=32) for clip in corpus.CLIPS])
+        return corpus.render_demo_corpus(folder)
+
+
+@pytest.fixture(scope="session")
+def small_networks(tmp_path_factory) -> tuple[str, ...]:
+    """Settings that name drawn networks, for tests of all that happens around networks: the usual ones take seconds."""
+    from drawn_networks import motion_network, patch_network
+
+    folder = tmp_path_factory.mktemp("networks")
+    patch_network(folder / "static.onnx")
+    motion_network(folder / "motion.onnx")
+    return (
+        *(f"static.base_model={folder / 'static.onnx'}", "static.preprocessing=0-1"),
+        *(f"dynamic.base_model={folder / 'motion.onnx'}", "optical_flow.preset=fast", "extract.processes=1"),
+    )
+
+
+@pytest.fixture(scope="session")
 def prepared_prefect_home(made_once) -> Path:
     """Prefect's home with the tables of its database, whose making takes seconds; tests copy it."""
     with made_once("prefect home") as home:
@@ -224,18 +256,6 @@ def prepared_prefect_home(made_once) -> Path:
             environment = {**os.environ, "PREFECT_HOME": str(home), "PREFECT_SERVER_ANALYTICS_ENABLED": "false"}
             subprocess.run(command, env=environment, check=True, capture_output=True, timeout=300)
         return home
-
-
-@pytest.fixture(scope="module")
-def prefect_api(prepared_prefect_home, tmp_path_factory) -> Iterator[str]:
-    """The address of the Prefect server that a command starts for itself, which serves a whole file of tests."""
-    from prefect.settings import PREFECT_HOME, temporary_settings
-
-    from flows.session import server
-
-    home = shutil.copytree(prepared_prefect_home, tmp_path_factory.mktemp("prefect") / "home")
-    with temporary_settings({PREFECT_HOME: home}), server.prefect_api() as address:
-        yield address
 
 
 @pytest.fixture(scope="session")
@@ -266,9 +286,7 @@ def prefect_server(tmp_path_factory) -> Iterator[PrefectServer]:
 
 
 @pytest.fixture(scope="session")
-def traitline(
-    tmp_path_factory, prepared_prefect_home, face_models
-) -> Iterator[Callable[..., subprocess.CompletedProcess[str]]]:
+def traitline(tmp_path_factory, face_models) -> Iterator[Callable[..., subprocess.CompletedProcess[str]]]:
     """Run `traitline ARGUMENTS` from an empty folder or the given one, with a Prefect home of the test session's.
 
     The command is forked from a process that has imported all libraries, unless it is to import them itself (`afresh`)
@@ -277,7 +295,7 @@ def traitline(
     folder = tmp_path_factory.mktemp("work")
     environment = {
         **os.environ,
-        "PREFECT_HOME": str(shutil.copytree(prepared_prefect_home, tmp_path_factory.mktemp("prefect") / "home")),
+        "PREFECT_HOME": str(tmp_path_factory.mktemp("prefect")),
         "COLUMNS": "200",
         # Nothing but this machine is to be reached, and that without these proxies: downloads fail at once.
         **dict.fromkeys(("http_proxy", "https_proxy", "all_proxy"), "http://127.0.0.1:9"),

@@ -54,8 +54,15 @@ def clip_tokens(static: VideoFeatures, dynamic: VideoFeatures) -> ClipTokens:
 def ready_videos(root: StorePath, families: Families, wanted: Mapping[str, str]) -> list[str]:
     """Return the videos that have both kinds of tokens of the wanted bytes (video_id -> SHA-256)."""
     store = FeatureStore(root)
-    done = [store.done(family) for family in (families.static, families.dynamic)]
-    return [video for video, sha256 in wanted.items() if all(known.get(video) == sha256 for known in done)]
+    videos, digests = list(wanted), list(wanted.values())
+    ready = store.has_each(families.static, videos, digests) & store.has_each(families.dynamic, videos, digests)
+    return [videos[row] for row in np.flatnonzero(ready).tolist()]
+
+
+def in_shard_order(store: FeatureStore, families: Families, videos: Sequence[str]) -> list[str]:
+    """Return those videos that have static tokens, in the order of their shards, oldest first."""
+    shards = store.shard_numbers(families.static, videos)
+    return [videos[row] for row in np.argsort(shards, kind="stable").tolist() if shards[row] >= 0]
 
 
 def read_clips(root: StorePath, families: Families, ready: Sequence[str]) -> Iterator[CachedClip]:
@@ -65,10 +72,9 @@ def read_clips(root: StorePath, families: Families, ready: Sequence[str]) -> Ite
         ready: from `ready_videos`.
     """
     store = FeatureStore(root)
-    shard_of = store.shard_of(families.static)
-    known = sorted((video for video in ready if video in shard_of), key=lambda video: shard_of[video].stem)
+    known = in_shard_order(store, families, ready)
     for first in range(0, len(known), VIDEOS_AT_A_TIME):
-        yield from _joined(store, families, known[first : first + VIDEOS_AT_A_TIME])
+        yield from joined_clips(store, families, known[first : first + VIDEOS_AT_A_TIME])
 
 
 class StoredClips:
@@ -90,12 +96,9 @@ class StoredClips:
 
     def groups(self) -> list[np.ndarray]:
         """Return groups of videos whose static tokens are neighbours in a shard."""
-        number = {video: row for row, video in enumerate(self._ready)}
-        of_shard: dict[str, list[int]] = {}
-        for video, shard in self._store.shard_of(self._families.static).items():
-            if video in number:
-                of_shard.setdefault(shard.stem, []).append(number[video])
-        rows_of = [np.array(of_shard[stem]) for stem in sorted(of_shard)]
+        shards = self._store.shard_numbers(self._families.static, self._ready)
+        order = np.argsort(shards, kind="stable")[np.count_nonzero(shards < 0) :]
+        rows_of = np.split(order, np.flatnonzero(np.diff(shards[order])) + 1)
         return [part for rows in rows_of for part in np.array_split(rows, -(-len(rows) // VIDEOS_PER_GROUP))]
 
     def read(self, rows: np.ndarray) -> list[ClipTokens]:
@@ -105,17 +108,18 @@ class StoredClips:
             StoreError: they are no longer in the store.
         """
         videos = [self._ready[row] for row in rows]
-        found = {clip.tokens.video_id: clip.tokens for clip in _joined(self._store, self._families, videos)}
+        found = {clip.tokens.video_id: clip.tokens for clip in joined_clips(self._store, self._families, videos)}
         gone = [video for video in videos if video not in found]
         if gone:
             raise StoreError(f"features of {gone[0]} were removed while training read them: run the command again")
         return [found[video] for video in videos]
 
 
-def _joined(store: FeatureStore, families: Families, videos: Sequence[str]) -> Iterator[CachedClip]:
+def joined_clips(store: FeatureStore, families: Families, videos: Sequence[str]) -> Iterator[CachedClip]:
     """Yield both kinds of tokens of videos, in the store's order of the static ones.
 
-    Both streams usually run in parallel. If they do not, motion tokens wait in memory for their video's turn.
+    The store's places of an earlier call count, see `FeatureStore.read`. Both streams usually run in parallel. If they
+    do not, motion tokens wait in memory for their video's turn.
     """
     waiting: dict[str, VideoFeatures] = {}
     dynamic_tokens = store.read(families.dynamic, videos, as_known=True)

@@ -25,7 +25,7 @@ from extractors.static.settings import RESNET50
 from flows.config.settings import RunConfig, Weights
 from flows.session.errors import UserError
 from storage.files.paths import StorePath
-from storage.shards.family import Family
+from storage.shards.family import Family, known_keys
 from storage.shards.store import FeatureStore
 
 FACE_ASSET, FULL_RANGE_ASSET = "face_detector", "face_detector_full_range"
@@ -173,7 +173,7 @@ def stored_families(root: str | StorePath, metadata: Mapping[str, Any]) -> Famil
     Raises:
         UserError: the store no longer has these features.
     """
-    stored = {(family.name, family.key): family for family in FeatureStore(root).families()}
+    stored = {(family.name, key): family for family in FeatureStore(root).families() for key in known_keys(family)}
     try:
         static, dynamic = (stored[name, metadata[f"{name}_key"]] for name in ("static", "dynamic"))
     except KeyError as error:

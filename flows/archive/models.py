@@ -12,6 +12,7 @@ from flows.session.errors import UserError, did_you_mean
 from storage.errors import StoreError, UnreachableError
 from storage.files.paths import StorePath
 from storage.models.serializer import LATEST, ModelSerializer
+from storage.shards.family import known_keys
 
 if TYPE_CHECKING:
     from fusion.model.kinds import PersonalityModel
@@ -111,7 +112,8 @@ def check_features(
     Args:
         networks: behind these features, from `networks_of`.
     """
-    if (metadata["static_key"], metadata["dynamic_key"]) != (families.static.key, families.dynamic.key):
+    own = metadata["static_key"] in known_keys(families.static), metadata["dynamic_key"] in known_keys(families.dynamic)
+    if not all(own):
         raise UserError(
             f"{model} was trained on features static:{metadata['static_key']} dynamic:{metadata['dynamic_key']} "
             f"({model_networks(metadata)}), but these settings give {families.features} "

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -76,14 +76,30 @@ class VideoReader:
                     found.append(part)
         return found
 
+    def each_frame(self, path: Path, numbers: Collection[int], sha256: str | None = None) -> Iterator[Frame]:
+        """Yield some frames of the grid in order, one at a time, so that a long video fits into the memory.
+
+        Args:
+            sha256: digest that the file must have, in hex; None if any will do.
+
+        Raises:
+            VideoError: as `parts`.
+        """
+        last = -1  # if the child process breaks off, another one begins again with the first frame
+        for _, part in self._pool.prepare([Request(path, frames=frozenset(numbers), sha256=sha256)]):
+            if isinstance(part, VideoError):
+                raise part
+            if isinstance(part, Frame) and part.number > last:
+                last = part.number
+                yield part
+
     def frames(self, path: Path, numbers: Collection[int]) -> dict[int, np.ndarray]:
         """Return some frames of the grid: number -> uint8 RGB [H, W, 3]. A still picture has frame 0 only.
 
         Raises:
             VideoError: as `parts`.
         """
-        parts = self.parts(Request(path, frames=frozenset(numbers)))
-        return {part.number: part.pixels for part in parts if isinstance(part, Frame)}
+        return {frame.number: frame.pixels for frame in self.each_frame(path, numbers)}
 
     def crops(self, path: Path, track: FaceTrack) -> np.ndarray:
         """Return the face crops that static tokens are made of, uint8 RGB [n, 224, 224, 3].

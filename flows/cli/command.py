@@ -57,6 +57,12 @@ def given(ctx: typer.Context) -> dict[str, Any]:
     return {"config": ctx.params["config"], "assignments": ctx.params["assignments"], "flags": flags}
 
 
+def settings_of(ctx: typer.Context) -> RunConfig:
+    """Load the settings of a command that has no log."""
+    values = given(ctx)
+    return load_config(values["config"], flags=values["flags"], assignments=values["assignments"])
+
+
 @contextmanager
 def command(
     name: str,

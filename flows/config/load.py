@@ -299,14 +299,14 @@ def _summary(model: BaseModel) -> str:
     return (type(model).__doc__ or "").strip().splitlines()[0]
 
 
-def existing_store(root: str | StorePath) -> StorePath:
+def existing_store(root: str | StorePath, *, upgrading: bool = False) -> StorePath:
     """Return an existing store, and give what this process writes from now on the store's access.
 
     Raises:
         UserError: there is none.
         StoreError: the folder is not a store.
     """
-    folder = open_store(root)
+    folder = open_store(root, upgrading=upgrading)
     if not folder.is_dir():
         raise UserError(
             f"there is no store {root}; give its folder with --store DIR, or create one with `traitline extract`"

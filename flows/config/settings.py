@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from datetime import datetime
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import AwareDatetime, BaseModel, BeforeValidator, Field, PlainSerializer, PlainValidator, model_validator
 
@@ -53,31 +53,43 @@ class StoreSettings(BaseModel, frozen=True, extra="forbid"):
     )
 
 
-class ExtractSettings(BaseModel, frozen=True, extra="forbid"):
-    """How the archive is processed."""
+class DaskSettings(BaseModel, frozen=True, extra="forbid"):
+    """The Dask cluster of `runner: dask`. Without an address or a class, a cluster is started on this machine."""
 
-    runner: Literal["local", "processes", "dask"] = Field(
-        "local",
-        description="Where shards are extracted: local, in this process; processes, in several on this machine; "
-        "dask, on the workers of a Dask cluster.",
-    )
     workers: int | None = Field(
         None,
         ge=1,
-        description="Worker processes of runner processes, or of Dask's own cluster if there is no address (count); "
-        "by default one per GPU, or 2 without GPUs.",
+        description="Worker processes of a cluster that is started (count); on this machine by default one per GPU, "
+        "or 2 without GPUs.",
     )
-    address: str | None = Field(
-        None, description="Dask's scheduler, as in tls://host:8786; without it, runner dask starts a cluster here."
-    )
+    address: str | None = Field(None, description="Scheduler of a running cluster, as in tls://host:8786.")
     tls_ca_file: Path | None = Field(
-        None, description="Certificate (PEM) of the authority that signs those of Dask's scheduler and workers."
+        None, description="Certificate (PEM) of the authority that signs those of its scheduler and workers."
     )
-    tls_cert: Path | None = Field(None, description="Certificate (PEM) of this client for Dask's scheduler.")
+    tls_cert: Path | None = Field(None, description="Certificate (PEM) of this client for its scheduler.")
     tls_key: Path | None = Field(None, description="Private key (PEM) of this certificate, if in another file.")
-    resources: dict[str, float] = Field(
-        {}, description="Resources of a Dask worker for each shard, as in {GPU: 1} for `dask worker --resources GPU=1`."
+    cluster: str | None = Field(
+        None,
+        description="Class of a cluster to start instead, as in dask_jobqueue.SLURMCluster, "
+        "dask_kubernetes.operator.KubeCluster or dask_cuda.LocalCUDACluster; install its package yourself.",
     )
+    cluster_options: dict[str, Any] = Field(
+        {}, description="Arguments of this class, as in {queue: gpu, cores: 4, memory: 16GB}."
+    )
+    resources: dict[str, float] = Field(
+        {}, description="Resources of a worker for each item, as in {GPU: 1} for `dask worker --resources GPU=1`."
+    )
+
+    @model_validator(mode="after")
+    def _one_cluster(self) -> DaskSettings:
+        if self.address is not None and self.cluster is not None:
+            raise ValueError("address and cluster exclude each other")
+        return self
+
+
+class ExtractSettings(BaseModel, frozen=True, extra="forbid"):
+    """How videos are decoded and turned into features."""
+
     shard_size: int = Field(64, ge=1, description="Videos per shard, which is the unit of commits (count).")
     retry_failed: bool = Field(False, description="Retry videos that were refused before with the same settings.")
     processes: int | None = Field(
@@ -185,7 +197,13 @@ class RunConfig(BaseModel, frozen=True, extra="forbid"):
     )
     seed: int = Field(0, ge=0, lt=2**32, description="Seed of random network weights.")
     assets: Path | None = Field(None, description="Folder with the assets' folders, instead of the usual places.")
+    runner: Literal["local", "dask"] = Field(
+        "local",
+        description="Where the work is done: local, in this process, one shard after the other; dask, by the workers "
+        "of a Dask cluster, see dask.",
+    )
     store: StoreSettings = StoreSettings()
+    dask: DaskSettings = DaskSettings()
     extract: ExtractSettings = ExtractSettings()
     limits: Limits = Limits()
     video: VideoSettings = VideoSettings()

@@ -1,4 +1,4 @@
-"""The demo corpus: eight short clips made from one public portrait, with labels that follow from the pictures.
+"""The demo corpus: eight clips made from one public portrait, with labels that follow from the pictures.
 
 With it, anyone can run the whole pipeline without own data. The labels say nothing about the person portrayed.
 """
@@ -11,12 +11,12 @@ import json
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
-import av
 import cv2
 import numpy as np
 
+from extractors.video.encoding import write_mp4
 from flows.demo.motion import HeadMotion, HeadWarp, head_poses
 from flows.session.errors import UserError
 from fusion.traits import TRAITS
@@ -24,9 +24,10 @@ from storage.files.commit import TEMPORARY_PREFIX, commit_file
 
 FPS = 25
 FRAMES = 100
+LONG_FRAMES = 300  # five windows of motion, so that attention has something to choose from
 WIDTH, HEIGHT = 640, 480
 # Increased with every change of the pictures, so that older corpora are rendered again.
-RECIPE_VERSION = 1
+RECIPE_VERSION = 2
 
 # Cut out of the 512 x 512 portrait and enlarged to the frame: head and shoulders, the face about 165 px wide.
 ZOOM = 1.75
@@ -35,8 +36,6 @@ CUT_X, CUT_Y = 44.0, -15.0
 HEAD = (226.0, 103.0, 78.0, 92.0)
 NOSE = (221.0, 127.0)
 NECK = (228.0, 205.0)
-
-ENCODERS = ("libx264", "mpeg4")
 
 
 class DemoCorpusError(UserError):
@@ -70,6 +69,8 @@ class DemoClip:
     subject: str
     look: Look
     motion: HeadMotion = field(default_factory=HeadMotion)
+    frames: int = FRAMES
+    in_turn: bool = False  # see `flows.demo.motion.head_poses`
 
     @property
     def video_id(self) -> str:
@@ -103,6 +104,8 @@ CLIPS = (
         "person-3",
         Look(0.8, 0.7, 0.6, 0.9, 330),
         HeadMotion(nod=0.5, shake=0.4, tilt=0.2, approach=0.3, sway=0.2, jitter=0.5),
+        LONG_FRAMES,
+        in_turn=True,
     ),
 )
 
@@ -130,12 +133,13 @@ def trait_values(clip: DemoClip) -> tuple[float, ...]:
 
 
 def render_demo_corpus(folder: Path, *, seed: int = 0) -> DemoCorpus:
-    """Render eight clips of 4 s and their labels, unless the folder already has them.
+    """Render eight clips and their labels, unless the folder already has them.
 
-    The clips are 640 x 480, 100 frames at 25 fps, without sound, H.264 (MPEG-4 Part 2 if PyAV has no x264), made
-    from the portrait of the astronaut Eileen Collins by NASA (public domain) that ships inside scikit-image: still,
-    nod, shake, tilt, approach, sway, jitter and mixed. Four "persons", a name for two clips each, let a split by
-    person hold out one pair and learn from three. Labels follow `trait_values`.
+    The clips are 640 x 480, 25 fps, without sound, H.264 (MPEG-4 Part 2 if PyAV has no x264), and last 4 s, except the
+    last one, in which the motions follow one another: 12 s. They are made from the portrait of the astronaut Eileen
+    Collins by NASA (public domain) that ships inside scikit-image: still, nod, shake, tilt, approach, sway, jitter and
+    mixed. Four "persons", a name for two clips each, let a split by person hold out one pair and learn from three.
+    Labels follow `trait_values`.
 
     Args:
         folder: created if missing; gets `videos/`, `labels.csv` and finally `recipe.json`, by which a complete corpus
@@ -144,7 +148,8 @@ def render_demo_corpus(folder: Path, *, seed: int = 0) -> DemoCorpus:
             pictures; the labels are the same for every seed.
 
     Raises:
-        DemoCorpusError: scikit-image is missing, PyAV has no suitable encoder, or the folder cannot be changed.
+        DemoCorpusError: scikit-image is missing, or the folder cannot be changed.
+        UserError: PyAV has no suitable encoder.
         storage.errors.StoreError: a file cannot be written.
     """
     corpus = DemoCorpus(videos=folder / "videos", labels=folder / "labels.csv")
@@ -156,7 +161,7 @@ def render_demo_corpus(folder: Path, *, seed: int = 0) -> DemoCorpus:
     _clear_traces(folder, corpus.videos)
     for clip in CLIPS:
         with commit_file(corpus.videos / clip.video_id) as path:
-            _encode(path, clip_frames(clip, portrait, seed=seed))
+            write_mp4(path, clip_frames(clip, portrait, seed=seed), FPS)
     with commit_file(corpus.labels) as path:
         _write_labels(path)
     recipe["sha256"] = _digests(folder, files)
@@ -166,7 +171,7 @@ def render_demo_corpus(folder: Path, *, seed: int = 0) -> DemoCorpus:
 
 
 def clip_frames(clip: DemoClip, portrait: np.ndarray, *, seed: int) -> Iterator[np.ndarray]:
-    """Yield a clip's 100 frames, uint8 RGB [480, 640, 3].
+    """Yield a clip's frames, uint8 RGB [480, 640, 3].
 
     The head moves through light that stays where it is, so colour comes before the motion and light after it.
 
@@ -184,7 +189,7 @@ def clip_frames(clip: DemoClip, portrait: np.ndarray, *, seed: int) -> Iterator[
     )
     # Seeded by name, so that a clip does not depend on its position in the list.
     rng = np.random.default_rng([seed, *clip.name.encode()])
-    for pose in head_poses(clip.motion, frames=FRAMES, fps=FPS, rng=rng):
+    for pose in head_poses(clip.motion, frames=clip.frames, fps=FPS, rng=rng, in_turn=clip.in_turn):
         # This rounds, and clips to 0 and 255.
         yield cv2.multiply(warp(picture, pose), light, dtype=cv2.CV_8U)
 
@@ -217,24 +222,6 @@ def _light(look: Look) -> np.ndarray:
     slope = 0.23 * look.side_light * (x * np.cos(angle) + y * np.sin(angle))
     light = (0.6 + 0.5 * look.brightness) * (1 + slope)
     return np.repeat(light[..., None], 3, axis=2).astype(np.float32)
-
-
-def _encode(path: Path, frames: Iterator[np.ndarray]) -> None:
-    encoder = next((name for name in ENCODERS if name in av.codecs_available), None)
-    if encoder is None:
-        raise DemoCorpusError(f"this build of PyAV encodes neither {' nor '.join(ENCODERS)}: install the av wheel")
-    with av.open(str(path), "w", format="mp4") as container:
-        stream = cast(av.VideoStream, container.add_stream(encoder, rate=FPS))
-        stream.width, stream.height, stream.pix_fmt = WIDTH, HEIGHT, "yuv420p"
-        # The number of threads affects the encoder's choices, and differs between machines.
-        stream.codec_context.thread_count = 1
-        if encoder == "libx264":
-            stream.options = {"crf": "21", "preset": "veryfast"}
-        else:
-            stream.bit_rate = 500_000
-        for frame in frames:
-            container.mux(stream.encode(av.VideoFrame.from_ndarray(frame, format="rgb24")))
-        container.mux(stream.encode())
 
 
 def _write_labels(path: Path) -> None:

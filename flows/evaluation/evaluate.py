@@ -6,9 +6,10 @@ import hashlib
 import json
 import platform
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from functools import partial
 from importlib.metadata import version as installed_version
 from pathlib import Path
 from typing import Any
@@ -19,12 +20,14 @@ from flows.archive.labels import digest_of, labels_of, nothing_labelled, report_
 from flows.archive.uncertainty import quality_of
 from flows.archive.videos import known_videos
 from flows.config.settings import RunConfig
+from flows.engine.engine import Course, LocalEngine, Work, open_engine
 from flows.evaluation.kept import KeptPredictions
 from flows.session import console
+from flows.session.environment import restrict_access, settle_environment
 from flows.session.errors import UserError
-from fusion.evaluation.folds import official_split, shared_subjects, subject_folds
+from fusion.evaluation.folds import Fold, official_split, shared_subjects, subject_folds
 from fusion.evaluation.predictors import LabelledClips, Predictor, all_predictors, chosen_predictors, timed_prediction
-from fusion.evaluation.protocol import Partition, evaluate_protocols, runs
+from fusion.evaluation.protocol import Partition, Predict, evaluate_protocols, runs
 from fusion.labels.groups import read_groups
 from fusion.labels.matching import match_labels
 from fusion.labels.read import Labels
@@ -86,10 +89,10 @@ def evaluate_clips(config: RunConfig, groups: Path | None, *, labels_only: bool)
     known = all_predictors(config.train, config.uncertainty)
     predictors = chosen_predictors(known, config.evaluate.only, with_tokens=not labels_only)
     protocols = _protocols(config, clips)
-    kept = None if labels_only else KeptPredictions(config.store.path / "runs" / f"evaluation-{material.recipe[:16]}")
-    predict = timed_prediction if kept is None else kept.predict
-    with _progress(protocols, predictors, config, kept) as on_step:
-        measured = evaluate_protocols(clips, protocols, predictors, config.evaluate.seeds, on_step, predict)
+    predict: Predict = timed_prediction
+    if not labels_only:
+        predict = _trained(config, material, list(_trainings(config, protocols, predictors)))
+    measured = evaluate_protocols(clips, protocols, predictors, config.evaluate.seeds, lambda _: None, predict)
     results = {
         "schema": SCHEMA,
         "created_utc": started.isoformat(timespec="seconds"),
@@ -200,17 +203,63 @@ def _protocols(config: RunConfig, clips: LabelledClips) -> dict[str, list[Partit
     return protocols
 
 
-@contextmanager
-def _progress(
-    protocols: dict[str, list[Partition]], predictors: list[Predictor], config: RunConfig, kept: KeptPredictions | None
-) -> Iterator[Any]:
-    todo = [run for partitions in protocols.values() for run in runs(partitions, predictors, config.evaluate.seeds)]
-    if kept is not None and (done := kept.count(todo)):
+Training = tuple[Predictor, Fold, int]
+
+
+def _trainings(
+    config: RunConfig, protocols: dict[str, list[Partition]], predictors: Sequence[Predictor]
+) -> Iterator[Training]:
+    for partitions in protocols.values():
+        yield from runs(partitions, predictors, config.evaluate.seeds)
+
+
+def _trained(config: RunConfig, material: _Material, trainings: Sequence[Training]) -> Predict:
+    """Have the engine make all predictions that are not kept yet, and return what reads them."""
+    kept = KeptPredictions(_kept_in(config, material))
+    missing = [number for number, training in enumerate(trainings) if not kept.has(*training)]
+    if done := len(trainings) - len(missing):
         console.say(
-            f"Evaluate: {done:,} of {console.counted(len(todo), 'training')} are done already, in {kept.folder}"
+            f"Evaluate: {done:,} of {console.counted(len(trainings), 'training')} are done already, in {kept.folder}"
         )
-    with console.stage("Evaluate", len(todo)) as stage:
-        yield lambda name: stage.advance(title=f"Evaluate  {name}")
+    if missing:
+        with open_engine(config) as engine, console.stage("Evaluate", len(missing)) as stage:
+            if isinstance(engine, LocalEngine):  # the clips are in memory already
+
+                def open_work() -> AbstractContextManager[Work[int, None]]:
+                    return nullcontext(_predicting(config, material, trainings))
+            else:
+                open_work = partial(_open_trainings, config)
+            engine.run(
+                open_work, missing, lambda number, _: stage.advance(title=f"Evaluate  {trainings[number][0].name}")
+            )
+    return KeptPredictions(kept.folder).predict
+
+
+def _kept_in(config: RunConfig, material: _Material) -> StorePath:
+    folder: StorePath = config.store.path / "runs" / f"evaluation-{material.recipe[:16]}"
+    return folder
+
+
+@contextmanager
+def _open_trainings(config: RunConfig) -> Iterator[Work[int, None]]:
+    """Open the work on a training in another process, which reads all clips first."""
+    settle_environment()
+    restrict_access(config.store.path)
+    material = _cached(config)
+    known = all_predictors(config.train, config.uncertainty)
+    predictors = chosen_predictors(known, config.evaluate.only, with_tokens=True)
+    protocols = _protocols(config, material.clips)
+    yield _predicting(config, material, list(_trainings(config, protocols, predictors)))
+
+
+def _predicting(config: RunConfig, material: _Material, trainings: Sequence[Training]) -> Work[int, None]:
+    kept = KeptPredictions(_kept_in(config, material))
+
+    def predict(number: int, _: Course) -> None:
+        predictor, fold, seed = trainings[number]
+        kept.predict(predictor, material.clips, fold, seed)
+
+    return predict
 
 
 def _versions() -> dict[str, str]:

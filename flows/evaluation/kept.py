@@ -12,7 +12,6 @@ from __future__ import annotations
 import hashlib
 import logging
 import zipfile
-from collections.abc import Iterable
 from dataclasses import fields
 
 import numpy as np
@@ -36,9 +35,9 @@ class KeptPredictions:
         self.folder = folder
         self._there = {path.name for path in folder.iterdir()} if folder.is_dir() else set()
 
-    def count(self, runs: Iterable[tuple[Predictor, Fold, int]]) -> int:
-        """Count the runs, of those from `fusion.evaluation.protocol.runs`, whose predictions are kept."""
-        return sum(_name(*run) in self._there for run in runs)
+    def has(self, predictor: Predictor, fold: Fold, seed: int) -> bool:
+        """Return whether the prediction of a training was kept."""
+        return _name(predictor, fold, seed) in self._there
 
     def predict(self, predictor: Predictor, clips: LabelledClips, fold: Fold, seed: int) -> Prediction:
         """Return the kept prediction, or make it by `fusion.evaluation.predictors.timed_prediction` and keep it.

@@ -7,7 +7,6 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
-from pathlib import Path
 
 import numpy as np
 
@@ -146,7 +145,7 @@ class Extractor:
         self,
         config: RunConfig,
         families: Families,
-        confirm: Callable[[Path], None] | None = None,
+        confirm: Callable[[], None] | None = None,
         *,
         videos: int | None = None,
     ) -> None:
@@ -374,22 +373,21 @@ def commit_shard(
     rows: Mapping[Family, Sequence[VideoFeatures]],
     failures: Sequence[Failure],
 ) -> None:
-    """Commit a shard's features, family by family, then its failures, except those that the store has by now.
-
-    Each family comes after those that it is made from, so that after an interruption the missing ones can be made from
-    the existing ones.
+    """Commit a shard's features in one commit, then its failures, except those that the store has by now.
 
     Args:
         failures: all for the same features.
 
     Raises:
-        StoreError: the operating system refused. Earlier commits stay.
+        StoreError: the operating system refused. Features that were committed stay.
     """
-    for family, videos in rows.items():
-        known = store.has(family, {video.video_id: video.video_sha256 for video in videos})
-        new = [video for video in videos if video.video_id not in known]
-        if new:
-            store.write(family, new)
+    digests = {video.video_id: video.video_sha256 for videos in rows.values() for video in videos}
+    known = store.has_all(list(rows), digests)
+    new = {
+        family: [video for video in videos if video.video_id not in known[family]] for family, videos in rows.items()
+    }
+    if lacking := {family: videos for family, videos in new.items() if videos}:
+        store.write_all(lacking)
     if failures:
         digests = {failure.video_id: failure.video_sha256 for failure in failures}
         attempts = log.attempts(digests, failures[0].key)

@@ -33,6 +33,9 @@ class Job:
     reason: str = ""
 
 
+Shard = tuple[Job, ...]
+
+
 @dataclass(frozen=True, slots=True)
 class ShardReport:
     """The result of one shard: counts, and seconds by stage; `lost` if another run has taken it over."""

@@ -17,7 +17,7 @@ from storage.tables.failures import FailureLog, LastFailure
 
 
 class Lookup:
-    """Looks up what videos still need. Each look reads only what was added to the store since the last one."""
+    """Looks up what videos still need, in a few requests however large the store is."""
 
     def __init__(self, root: StorePath, families: Families) -> None:
         self._families = families
@@ -27,8 +27,7 @@ class Lookup:
     def jobs(self, videos: Sequence[VideoFile]) -> Iterator[Job]:
         """Yield a job for each video, which may need nothing."""
         digests = {video.video_id: video.sha256 for video in videos}
-        static = self._store.has(self._families.static, digests)
-        dynamic = self._store.has(self._families.dynamic, digests)
+        static, dynamic = self._store.has_all([self._families.static, self._families.dynamic], digests).values()
         refused = self._failures.last(digests, self._families.features)
         for video in videos:
             missing = {"static": video.video_id not in static, "dynamic": video.video_id not in dynamic}
@@ -47,8 +46,6 @@ class Lookup:
 
 class WorkList:
     """Videos that lack features, looked up again in the store for each shard.
-
-    Each look reads only what was added to the store since the last one.
 
     Attributes:
         place: path of the store.

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import logging
 import time
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 from uuid import UUID
@@ -24,20 +25,52 @@ from storage.files.paths import StorePath
 
 log = logging.getLogger(__name__)
 
-SHARD_COMMITTED = "traitline.shard.committed"
+SHARDS_COMMITTED = "traitline.shards.committed"
 NOTHING_NEW = "traitline.run.nothing-new"
 
 _ANSWER_LIMIT_S = 5.0
 _SILENCE_S = 300.0  # after a server that did not answer
 _PROGRESS_EVERY_S = 10.0
+_COMMITS_EVERY_S = 60.0
 
 
-def shard_committed(store: StorePath, extracted: int, failed: int, seconds: Mapping[str, float]) -> None:
-    """Emit the event of a committed shard, with counts of videos and seconds of work by stage."""
-    work_s = sum(seconds.values())
-    videos = counted(extracted, "video")
-    log.info("shard committed: %s extracted, %d refused, %.1f s of work", videos, failed, work_s)
-    _emit(SHARD_COMMITTED, store, {"extracted": extracted, "failed": failed, "seconds": dict(seconds)})
+class Commits:
+    """Announces committed shards, several at a time. Use it as a context manager, which announces the last ones."""
+
+    def __init__(self, store: StorePath) -> None:
+        self._store = store
+        self._next_s = 0.0
+        self._shards = self._extracted = self._failed = 0
+        self._seconds: Counter[str] = Counter()
+
+    def __enter__(self) -> Commits:
+        return self
+
+    def __exit__(self, *reason: object) -> None:
+        self._tell()
+
+    def add(self, extracted: int, failed: int, seconds: Mapping[str, float]) -> None:
+        """Add a shard: counts of videos, and seconds of work by stage."""
+        self._shards, self._extracted, self._failed = (
+            self._shards + 1,
+            self._extracted + extracted,
+            self._failed + failed,
+        )
+        self._seconds.update(seconds)
+        if time.monotonic() >= self._next_s:
+            self._tell()
+
+    def _tell(self) -> None:
+        if not self._shards:
+            return
+        shards, videos = counted(self._shards, "shard"), counted(self._extracted, "video")
+        work_s = sum(self._seconds.values())
+        log.info("committed %s: %s extracted, %d refused, %.1f s of work", shards, videos, self._failed, work_s)
+        counts = {"shards": self._shards, "extracted": self._extracted, "failed": self._failed}
+        _emit(SHARDS_COMMITTED, self._store, {**counts, "seconds": dict(self._seconds)})
+        self._shards = self._extracted = self._failed = 0
+        self._seconds.clear()
+        self._next_s = time.monotonic() + _COMMITS_EVERY_S
 
 
 def nothing_new(store: StorePath) -> None:

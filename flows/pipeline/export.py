@@ -17,7 +17,7 @@ from flows.config.settings import RunConfig
 from flows.pipeline.prepare import chosen_columns
 from flows.pipeline.steps import step
 from flows.session import console
-from storage.exports.columns import Row, Unscored
+from storage.exports.columns import Row, Unscored, trait_tables
 from storage.exports.package import write_export
 from storage.files.paths import StorePath
 from storage.models.provenance import program_version
@@ -64,7 +64,8 @@ def export(config: RunConfig, videos: Archive, model: ModelReference) -> ExportR
             reasons[row.reason if isinstance(row, Unscored) else ""] += 1
             yield row
 
-    write_export(path, chosen(), columns, lambda: _about(config, families, model, metadata, reasons, videos.unread))
+    tables = trait_tables(chosen(), columns)
+    write_export(path, tables, columns, lambda: _about(config, families, model, metadata, reasons, videos.unread))
     scored = reasons.pop("", 0)
     others = f"; without a score: {console.tally(reasons)}; {how_to_list(config.store.path)}" if reasons else ""
     console.say(f"Export: {console.counted(scored, 'video')} scored{others}")
@@ -96,7 +97,7 @@ def _about(
         "provenance": {
             "program": program_version(),
             "model": str(model),
-            "model_metadata": metadata,
+            "model_metadata": {name: value for name, value in metadata.items() if name != "clip_marks"},
             "weights": config.weights,
             "networks": networks_of(config),
             "features": {family.name: {"key": family.key, "settings": family.settings} for family in used},

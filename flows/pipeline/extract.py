@@ -3,43 +3,25 @@
 from __future__ import annotations
 
 import logging
-import queue
-import time
 from collections import Counter
-from collections.abc import Callable
-from contextlib import ExitStack, suppress
-from functools import partial
-from typing import Any
-
-from prefect import State
-from prefect.futures import PrefectFuture
+from collections.abc import Iterator
 
 from flows.archive.families import Families, families_of
 from flows.archive.outcomes import how_to_list, refusal_reasons
 from flows.archive.videos import Archive
 from flows.config.settings import RunConfig
-from flows.extraction.extractor import Extractor
-from flows.extraction.jobs import ExtractReport, Job, ShardReport, TooManyRefusedError, keep_report
-from flows.extraction.pool import Tally
-from flows.extraction.runners import Runner, open_runner, shard_task
-from flows.extraction.worker import extract_and_commit, leases_for, worker_maker
+from flows.engine.engine import RETRIES, Engine, OpenWork, open_engine
+from flows.extraction.jobs import ExtractReport, Shard, ShardReport, TooManyRefusedError, keep_report
+from flows.extraction.worker import extraction_opener, leases_for
 from flows.extraction.worklist import WorkList
-from flows.pipeline.announce import Pages, shard_committed
+from flows.pipeline.announce import Commits, Pages
 from flows.pipeline.steps import step
-from flows.session import console, stopping
+from flows.session import console
 from flows.session.environment import settle_environment
-from flows.session.errors import USER_ERRORS
-from flows.session.server import prefect_api
 from storage.files.paths import StorePath
 from storage.leases.leases import Leases
 
 log = logging.getLogger(__name__)
-
-
-@shard_task
-def extract_shard(extractor: Extractor, jobs: list[Job], leases: Leases, stage: console.Stage) -> ShardReport:
-    """Extract and commit one shard in this process."""
-    return extract_and_commit(extractor, jobs, leases, lambda _, ok: stage.advance(ok=ok))
 
 
 @step("extract")
@@ -55,34 +37,16 @@ def extract(config: RunConfig, videos: Archive) -> ExtractReport:
     if not work.count:
         console.say(f"Extract: nothing to decode: {_known(config.store.path, families, videos, work)}")
         return ExtractReport(0, 0, work.cached, work.refused_before, {})
-    with ExitStack() as resources:
-        resources.enter_context(prefect_api())  # shards are tasks
-        with console.console.status("Building the networks"):
-            leases = leases_for(config.store.path, families)
-            if config.extract.runner == "local":
-                extractor = resources.enter_context(Extractor(config, families, leases.confirm, videos=work.count))
-            else:
-                runner = resources.enter_context(open_runner(config.extract, worker_maker(config, families)))
-        resources.enter_context(leases)
-        stage = resources.enter_context(console.stage("Extract", work.count, Pages().progress("Extract")))
-        if config.extract.runner == "local":
-            states = extract_locally(work, leases, stage, partial[Any](extract_shard, extractor))
-            outcomes = [state.result(raise_on_failure=False) for state in states]
-        else:
-            outcomes = extract_in_workers(work, leases, stage, runner)
-    shards: list[ShardReport] = []
-    for outcome in outcomes:
-        # Not before all are done: a failed shard must not prevent the others.
-        if isinstance(outcome, BaseException):
-            raise outcome
-        shards.append(outcome)
-    seconds: Counter[str] = Counter()
-    for shard in shards:
-        seconds.update(shard.seconds)
-    extracted, failed = sum(shard.extracted for shard in shards), sum(shard.failed for shard in shards)
+    with (
+        open_engine(config) as engine,
+        leases_for(config.store.path, families) as leases,
+        console.stage("Extract", work.count, Pages().progress("Extract")) as stage,
+    ):
+        done = extract_shards(work, leases, stage, engine, extraction_opener(config, families, work.count))
+    extracted, failed, seconds = done.extracted, done.failed, done.seconds
     by_others = work.count - work.left - extracted - failed
     reasons = refusal_reasons(config.store.path, families, [video for video in videos if video.video_id in work.todo])
-    report = ExtractReport(extracted, failed, work.cached, work.refused_before, dict(seconds), by_others, dict(reasons))
+    report = ExtractReport(extracted, failed, work.cached, work.refused_before, seconds, by_others, dict(reasons))
     found = f"{work.cached} in the store before, {work.refused_before} refused before"
     log.info("Extract: %d extracted, %d refused, %s", extracted, failed, found)
     keep_report(report, config.store.path)
@@ -105,103 +69,70 @@ def _known(root: StorePath, families: Families, videos: Archive, work: WorkList)
     return f"{cached}{refused}; {how_to_list(root)}"
 
 
-def extract_locally(
-    work: WorkList, leases: Leases, stage: console.Stage, extract_claimed: Callable[..., State], *, poll_s: float = 2.0
-) -> list[State]:
-    """Claim and extract shard after shard until all videos are done, by this run or others.
+def extract_shards(
+    work: WorkList, leases: Leases, stage: console.Stage, engine: Engine, open_work: OpenWork[Shard, ShardReport]
+) -> ShardReport:
+    """Hand out shard after shard until all videos are done, by this run or others.
 
     Args:
-        leases: open.
-        extract_claimed: called with the jobs of a shard, `leases`, `stage` and return_state=True.
-        poll_s: seconds between two looks at the store while other runs hold the remaining videos.
+        leases: open; they claim nothing, as whoever works on a shard does that.
+        open_work: opens the work on a shard.
 
     Returns:
-        The state of each shard that this run worked on.
-    """
-    states: list[State] = []
-    waited_for: Counter[str] = Counter()
-    while True:
-        stopping.check()
-        jobs = leases.claim(work.choose)
-        stage.at(work.count - work.left, failed=work.refused)
-        if jobs:
-            waited_for = Counter()
-            states.append(extract_claimed(list(jobs.values()), leases, stage, return_state=True))
-            report = states[-1].result(raise_on_failure=False)
-            if not (isinstance(report, ShardReport) and report.lost):  # but done or failed
-                work.set_aside(jobs)
-            leases.release()
-            if isinstance(report, ShardReport) and not report.lost:
-                shard_committed(work.place, report.extracted, report.failed, report.seconds)
-        elif held := work.held_by(leases.others()):
-            waited_for = _wait_for(held, waited_for, poll_s)
-        elif work.all_set_aside:
-            return states
-
-
-def extract_in_workers(
-    work: WorkList, leases: Leases, stage: console.Stage, runner: Runner, *, poll_s: float = 2.0
-) -> list[ShardReport | BaseException]:
-    """Give shard after shard to workers, which claim them, until all videos are done, by this run or others.
-
-    Args:
-        leases: open; this process claims nothing itself.
-        runner: open.
-        poll_s: seconds between two looks at the store while all remaining videos are in work.
-
-    Returns:
-        The report of each shard, or the error that it raised.
+        The sums of all shards.
 
     Raises:
-        Exception: one of `USER_ERRORS`, raised by a shard; other shards would raise it too.
+        Exception: the first one that a shard raised. The other shards are done nevertheless, except after a mistake of
+            the user.
     """
-    outcomes: list[ShardReport | BaseException] = []
-    at_work: dict[PrefectFuture[ShardReport], tuple[dict[str, Job], Tally]] = {}
-    done: queue.SimpleQueue[PrefectFuture[ShardReport]] = queue.SimpleQueue()
-    waited_for: Counter[str] = Counter()
-    while True:
-        stopping.check()
-        while len(at_work) < runner.capacity():
-            taken = [claim.videos for claim in leases.others()] + [frozenset(jobs) for jobs, _ in at_work.values()]
-            jobs, tally = work.choose(frozenset().union(*taken)), Tally()
-            if not jobs:
-                break
-            future = runner.submit(list(jobs.values()), tally)
-            at_work[future] = jobs, tally
-            future.add_done_callback(done.put)
-        tallies = [tally for _, tally in at_work.values()]
-        seen, failed = sum(tally.done for tally in tallies), sum(tally.failed for tally in tallies)
-        stage.at(work.count - work.left + seen, failed=work.refused + failed)
-        if at_work:
-            waited_for = Counter()
-            with suppress(queue.Empty):
-                future = done.get(timeout=poll_s)
-                jobs, _ = at_work.pop(future)
-                outcome = _outcome(future)
-                outcomes.append(outcome)
-                if isinstance(outcome, USER_ERRORS):
-                    raise outcome
-                if isinstance(outcome, BaseException):
-                    work.set_aside(jobs)
-                elif not outcome.lost:
-                    shard_committed(work.place, outcome.extracted, outcome.failed, outcome.seconds)
-        elif held := work.held_by(leases.others()):
-            waited_for = _wait_for(held, waited_for, poll_s)
-        elif work.all_set_aside:
-            return outcomes
+    at_work: dict[Shard, tuple[int, int]] = {}
+    done = lost = failed = 0
+    seconds: Counter[str] = Counter()
+    commits = Commits(work.place)
 
+    def shards() -> Iterator[Shard | None]:
+        waited_for: Counter[str] = Counter()
+        while True:
+            others = leases.others()
+            taken = [claim.videos for claim in others] + [{job.video.video_id for job in shard} for shard in at_work]
+            shard = tuple(work.choose(frozenset().union(*taken)).values())
+            show()
+            if shard:
+                waited_for = Counter()
+                at_work[shard] = 0, 0
+                yield shard
+            elif at_work:
+                yield None
+            elif held := work.held_by(leases.others()):
+                if held != waited_for:
+                    hosts = ", ".join(f"{count} on {host}" for host, count in sorted(held.items()))
+                    console.say(f"Extract: waiting for videos of other runs: {hosts}")
+                waited_for = held
+                yield None
+            elif work.all_set_aside:
+                return
 
-def _outcome(future: PrefectFuture[ShardReport]) -> ShardReport | BaseException:
-    try:
-        return future.result(raise_on_failure=False)
-    except Exception as error:  # Dask gives up tasks whose workers die repeatedly
-        return error
+    def show() -> None:
+        seen, refused = (sum(counts) for counts in zip((0, 0), *at_work.values(), strict=True))
+        stage.at(work.count - work.left + seen, failed=work.refused + refused)
 
+    def on_progress(shard: Shard, seen: int, refused: int) -> None:
+        at_work[shard] = seen, refused
+        show()
 
-def _wait_for(held: Counter[str], waited_for: Counter[str], poll_s: float) -> Counter[str]:
-    """Wait briefly for other runs, announce them if they differ from `waited_for`, and return `held`."""
-    if held != waited_for:
-        hosts = ", ".join(f"{count} on {host}" for host, count in sorted(held.items()))
-        console.say(f"Extract: waiting for videos of other runs: {hosts}")
-    time.sleep(poll_s)
-    return held
+    def on_result(shard: Shard, report: ShardReport) -> None:
+        nonlocal done, failed, lost
+        del at_work[shard]
+        lost += report.lost
+        if not report.lost:
+            done, failed = done + report.extracted, failed + report.failed
+            seconds.update(report.seconds)
+            commits.add(report.extracted, report.failed, report.seconds)
+
+    def on_failure(shard: Shard) -> None:
+        del at_work[shard]
+        work.set_aside(job.video.video_id for job in shard)
+
+    with commits:
+        engine.run(open_work, shards(), on_result, on_failure=on_failure, on_progress=on_progress, retries=RETRIES)
+    return ShardReport(done, failed, dict(seconds), lost=lost > 0)

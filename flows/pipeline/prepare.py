@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
-
 from flows.archive.families import families_of, settle_weights
 from flows.archive.labels import labels_of
 from flows.archive.videos import Archive, check_videos, known_videos, named_videos, videos_of
@@ -11,7 +9,7 @@ from flows.config.settings import ExportSettings, RunConfig
 from flows.session import console
 from flows.session.errors import UserError, did_you_mean
 from fusion.traits import TRAITS
-from storage.exports.columns import TraitColumn, trait_columns
+from storage.exports.columns import Column, Row, trait_columns
 from storage.exports.package import FORMATS
 from storage.files.commit import check_writable
 from storage.files.paths import StorePath
@@ -26,7 +24,7 @@ def check_settings(settings: RunConfig, *, with_files: bool = False, with_labels
 
     Raises:
         UserError: needed videos or labels are not named, or the videos folder or list does not exist; an unknown
-            column; Dask is wanted and not installed.
+            column.
         fusion.errors.LabelError: the labels cannot be read.
         fusion.errors.TrainingError: a search has nothing to choose.
         StoreError: the output cannot be written.
@@ -41,8 +39,6 @@ def check_settings(settings: RunConfig, *, with_files: bool = False, with_labels
     if settings.out is not None:
         check_writable(settings.out)
     chosen_columns(settings.export, settings.out)
-    if with_files and settings.extract.runner == "dask" and importlib.util.find_spec("prefect_dask") is None:
-        raise UserError("extract.runner dask needs packages that are not installed: pip install 'traitline[dask]'")
 
 
 def prepare(settings: RunConfig, *, with_files: bool = False) -> tuple[RunConfig, Archive]:
@@ -70,14 +66,20 @@ def prepare(settings: RunConfig, *, with_files: bool = False) -> tuple[RunConfig
     return settings, files
 
 
-def chosen_columns(settings: ExportSettings, out: StorePath | None, model: str = "") -> list[TraitColumn]:
+def check_table_name(out: StorePath) -> None:
+    """Raise UserError unless the name ends in .csv or .parquet."""
+    if out.suffix.lower() not in FORMATS:
+        raise UserError(f"cannot write {out}: its name must end in {' or '.join(FORMATS)}")
+
+
+def chosen_columns(settings: ExportSettings, out: StorePath | None, model: str = "") -> list[Column[Row]]:
     """The columns that the settings name, in their order.
 
     Raises:
         UserError: one is not known or is named twice, or the file is to have another ending than .csv or .parquet.
     """
-    if out is not None and out.suffix.lower() not in FORMATS:
-        raise UserError(f"cannot write {out}: its name must end in {' or '.join(FORMATS)}")
+    if out is not None:
+        check_table_name(out)
     known = {column.name: column for column in trait_columns(TRAITS, model)}
     names = known if settings.columns is None else settings.columns
     unknown = [name for name in names if name not in known]

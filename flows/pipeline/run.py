@@ -8,6 +8,7 @@ from flows.archive.models import ModelReference, chosen_model, trains
 from flows.archive.outcomes import AllRefusedError
 from flows.archive.videos import Archive
 from flows.config.settings import RunConfig
+from flows.engine.engine import one_engine
 from flows.extraction.jobs import ExtractReport, TooManyRefusedError
 from flows.pipeline.export import ExportReport, export
 from flows.pipeline.extract import extract
@@ -43,7 +44,8 @@ def run(config: RunConfig, videos: Archive) -> RunReport:
     Raises:
         UserError: there are neither labels nor a model; or, after all steps, too many videos were refused.
     """
-    report = all_steps(config, videos)
+    with one_engine():
+        report = all_steps(config, videos)
     report.check()
     return report
 

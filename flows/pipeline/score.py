@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Set
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import partial
 from itertools import islice
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
 
-from flows.archive.clips import CachedClip, read_clips, ready_videos
+from flows.archive.clips import CachedClip, in_shard_order, joined_clips, ready_videos
 from flows.archive.drift import Drift, drifts_of
 from flows.archive.families import Families, families_of, networks_of, stored_families
 from flows.archive.models import ModelReference, check_features, load_model
@@ -19,11 +23,16 @@ from flows.archive.outcomes import without_features
 from flows.archive.uncertainty import quality_of, stored_uncertainty
 from flows.archive.videos import Archive, known_videos
 from flows.config.settings import RunConfig
+from flows.engine.engine import RETRIES, Course, Engine, OpenWork, Work, open_engine
 from flows.pipeline.announce import Pages
 from flows.pipeline.steps import step
 from flows.session import console
+from flows.session.environment import restrict_access
 from fusion.uncertainty.intervals import Judged
+from storage.files.paths import StorePath
+from storage.leases.leases import Leases
 from storage.models.serializer import ModelSerializer
+from storage.shards.store import FeatureStore
 from storage.tables.scores import Score, ScoreStore
 
 log = logging.getLogger(__name__)
@@ -73,38 +82,149 @@ def rescore(config: RunConfig, model: ModelReference) -> RescoreReport:
 
 def _score(config: RunConfig, families: Families, weights: str, videos: Archive, model: ModelReference) -> int:
     started = datetime.now(UTC)
-    scores = ScoreStore(config.store.path)
-    known = {
-        row.video_id: row.video_sha256
-        for row in scores.read(model.name, model.version)
-        if (row.static_key, row.dynamic_key) == (families.static.key, families.dynamic.key)
-    }
-    wanted = {video.video_id: video.sha256 for video in videos if known.get(video.video_id) != video.sha256}
-    ready = ready_videos(config.store.path, families, wanted)
-    if not ready:
-        if any(known.get(video.video_id) == video.sha256 for video in videos):
+    root = config.store.path
+    unscored = _Unscored(root, families, videos, model)
+    if not unscored.left:
+        if unscored.some_scored:
             console.say(f"Score: {model} has already scored all videos with features; nothing to score")
         else:
-            console.say(
-                f"Score: nothing to score: {without_features(config.store.path, families, videos)}", style="yellow"
-            )
+            console.say(f"Score: nothing to score: {without_features(root, families, videos)}", style="yellow")
         return 0
-    from fusion.model.scoring import predict  # Keras takes seconds to import
-
-    network, metadata = load_model(config.store.path, str(model))
-    uncertainty = stored_uncertainty(config.uncertainty, metadata)
-    count = 0
-    clips = read_clips(config.store.path, families, ready)
-    with console.stage("Score", len(ready), Pages().progress("Score")) as stage:
-        while some := list(islice(clips, CLIPS_PER_COMMIT)):
-            traits = predict(network, (clip.tokens for clip in some))
-            judged = uncertainty.judge(traits, quality_of(some))
-            scores.write(model.name, model.version, _rows(some, traits, judged, families, weights, started))
-            count += len(some)
-            for _ in some:
-                stage.advance()
+    with (
+        open_engine(config) as engine,
+        Leases(root, f"score-{model.name}-{model.version}") as leases,
+        console.stage("Score", len(unscored.left), Pages().progress("Score")) as stage,
+    ):
+        count = score_unscored(
+            unscored, leases, stage, engine, partial(_open_scoring, config, families, weights, model, started)
+        )
     log.info("Score: %s scored with %s", console.counted(count, "video"), model)
     return count
+
+
+class _Unscored:
+    """The videos that a version of a model has not scored from their present features, by any run.
+
+    Attributes:
+        left: their ids, in the order of their shards, with the digests of their files.
+        some_scored: whether others have been scored.
+    """
+
+    def __init__(self, root: StorePath, families: Families, videos: Archive, model: ModelReference) -> None:
+        self._table = ScoreStore(root).table(model.name, model.version)
+        self._keys = {"static_key": families.static.key, "dynamic_key": families.dynamic.key}
+        self._version, known = self._table.version(), self._scored()
+        wanted = {video.video_id: video.sha256 for video in videos if known.get(video.video_id) != video.sha256}
+        self.some_scored = len(wanted) < len(videos)
+        ready = ready_videos(root, families, wanted)
+        self.left = {video_id: wanted[video_id] for video_id in in_shard_order(FeatureStore(root), families, ready)}
+
+    def choose(self, workers: int, claimed: Set[str]) -> dict[str, None]:
+        """Choose the next stretch of videos that no run has claimed: a quarter of what is left, within bounds.
+
+        A stretch has a commit for each worker at least, and 16 at most.
+        """
+        if self._table.version() != self._version:  # another run has committed scores
+            self._version, known = self._table.version(), self._scored()
+            self.left = {video_id: sha256 for video_id, sha256 in self.left.items() if known.get(video_id) != sha256}
+        commits = min(16 * workers, max(workers, -(-len(self.left) // (4 * CLIPS_PER_COMMIT))))
+        free = (video_id for video_id in self.left if video_id not in claimed)
+        return dict.fromkeys(islice(free, commits * CLIPS_PER_COMMIT))
+
+    def committed(self) -> None:
+        """Note a commit of this run."""
+        self._version += 1
+
+    def _scored(self) -> dict[str, str]:
+        """Read which videos have a score from these features, with the digests of their files."""
+        known: dict[str, str] = {}
+        for rows in self._table.newest():
+            same = [pc.equal(rows[name], pa.scalar(key)) for name, key in self._keys.items()]
+            columns = rows.filter(pc.and_(*same)).select(["video_id", "video_sha256"]).to_pydict()
+            known.update(zip(*columns.values(), strict=True))
+        return known
+
+
+def score_unscored(
+    unscored: _Unscored,
+    leases: Leases,
+    stage: console.Stage,
+    engine: Engine,
+    open_work: OpenWork[tuple[str, ...], int],
+) -> int:
+    """Claim stretch after stretch of videos, and have them scored, until all are, by this run or others.
+
+    Args:
+        leases: open.
+        open_work: opens the work on the videos of one commit.
+
+    Returns:
+        The number of videos that this run has scored.
+    """
+    total, count = len(unscored.left), 0
+    at_work: set[tuple[str, ...]] = set()
+
+    def commits() -> Iterator[tuple[str, ...] | None]:
+        waiting = False
+        while True:
+            stretch = list(leases.claim(partial(unscored.choose, engine.workers)))
+            show()
+            if not unscored.left:
+                return
+            if not stretch and not waiting:
+                console.say("Score: waiting for videos that other runs are scoring")
+            waiting = not stretch
+            for first in range(0, len(stretch), CLIPS_PER_COMMIT):
+                some = tuple(stretch[first : first + CLIPS_PER_COMMIT])
+                at_work.add(some)
+                yield some
+            while at_work:
+                yield None
+            leases.release()
+            if waiting:
+                yield None
+
+    def show() -> None:
+        stage.at(total - len(unscored.left))
+
+    def on_result(some: tuple[str, ...], scored: int) -> None:
+        nonlocal count
+        count += scored
+        if scored:
+            unscored.committed()
+        on_failure(some)
+        show()
+
+    def on_failure(some: tuple[str, ...]) -> None:
+        at_work.remove(some)
+        for video_id in some:
+            del unscored.left[video_id]
+
+    engine.run(open_work, commits(), on_result, on_failure=on_failure, retries=RETRIES)
+    return count
+
+
+@contextmanager
+def _open_scoring(
+    config: RunConfig, families: Families, weights: str, model: ModelReference, started: datetime
+) -> Iterator[Work[tuple[str, ...], int]]:
+    """Open the work on some videos: score them in one commit, and return how many still had features."""
+    from fusion.model.scoring import predict  # Keras takes seconds to import
+
+    restrict_access(config.store.path)
+    store, scores = FeatureStore(config.store.path), ScoreStore(config.store.path)
+    network, metadata = load_model(config.store.path, str(model))
+    uncertainty = stored_uncertainty(config.uncertainty, metadata)
+
+    def score_some(videos: tuple[str, ...], _: Course) -> int:
+        clips = list(joined_clips(store, families, videos))
+        if clips:
+            traits = predict(network, (clip.tokens for clip in clips))
+            judged = uncertainty.judge(traits, quality_of(clips))
+            scores.write(model.name, model.version, _rows(clips, traits, judged, families, weights, started))
+        return len(clips)
+
+    yield score_some
 
 
 def _rows(

@@ -6,8 +6,10 @@ import hashlib
 import json
 import logging
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -16,8 +18,10 @@ from flows.archive.clips import StoredClips
 from flows.archive.families import Families
 from flows.archive.model_quality import MEASURES
 from flows.config.settings import RunConfig
+from flows.engine.engine import Course, Work, open_engine
 from flows.pipeline.announce import Pages
 from flows.session import console
+from flows.session.environment import restrict_access, settle_environment
 from fusion.clips.sources import ClipsInMemory, ClipSource, KeptClips, clips_of
 from fusion.evaluation.unseen import measure_unseen
 from fusion.settings import TrainSettings
@@ -79,22 +83,28 @@ def search_settings(
     options.check(train, len(set(subjects)))
     trainings = options.most_trainings(train.kind)
     folder = config.store.path / "runs" / f"search-{_key(config, identity)[:16]}"
-    there = {path.name for path in folder.iterdir() if path.name[0] != "."} if folder.is_dir() else set()
+    there = _listed(folder)
     each = f" x {options.inner_folds} inner folds" if options.parts(train.kind) > 1 else ""
     console.say(
         f"Search: {options.trials} trials{each} x {1 + options.folds} searches, among everyone and without each of "
         f"{options.folds} folds of people: at most {trainings} trainings of up to "
         f"{console.counted(len(videos), 'clip')}{f', of which {folder} has {len(there)}' if there else ''}"
     )
-    with console.stage("Search", max(trainings - len(there), 1), Pages().progress("Search")) as stage:
+    with console.stage(
+        "Search", max(trainings - len(there), 1), Pages().progress("Search"), may_end_early=True
+    ) as stage:
         keep = _Kept(folder, there, trainings, stage)
 
         def show(report: TrialReport) -> None:
             best = f", best {report.best:.3f}" if np.isfinite(report.best) else ""
             stage.at(keep.made, title=f"Search {report.search} of {1 + options.folds}, trial {report.trial}{best}")
 
-        select = _selection(config, families, videos)
-        found = search(select, labels, subjects, train, options, keep, show)
+        if config.runner == "dask":
+            searching = partial(_open_searching, config, families, videos, labels, subjects, folder)
+            with open_engine(config) as engine:
+                engine.run(searching, range(1 + options.folds), lambda *_: None, on_progress=lambda *_: stage.advance())
+            keep = _Kept(folder, _listed(folder), trainings, stage)
+        found = search(_selection(config, families, videos), labels, subjects, train, options, keep, show)
     return _judged(config, found, labels, subjects)
 
 
@@ -109,10 +119,45 @@ def _key(config: RunConfig, identity: str) -> str:
     return hashlib.sha256(json.dumps(facts).encode()).hexdigest()
 
 
+@contextmanager
+def _open_searching(
+    config: RunConfig,
+    families: Families,
+    videos: Sequence[str],
+    labels: np.ndarray,
+    subjects: Sequence[str],
+    folder: StorePath,
+) -> Iterator[Work[int, None]]:
+    """Open the work on one search of several, in another process: its trainings are kept, and nothing is returned."""
+    settle_environment()
+    restrict_access(config.store.path)
+    from fusion.training.search import search_one
+
+    select = _selection(config, families, videos)
+
+    def search_with(number: int, course: Course) -> None:
+        keep = _Kept(folder, _listed(folder), 0, None)
+
+        def make_and_tell(name: str, make: Callable[[], np.ndarray]) -> np.ndarray:
+            course.check()
+            made, kept = keep.made, keep(name, make)
+            if keep.made > made:
+                course.progress(keep.made, 0)
+            return kept
+
+        search_one(select, labels, subjects, config.train, config.search, make_and_tell, number)
+
+    yield search_with
+
+
+def _listed(folder: StorePath) -> set[str]:
+    return {path.name for path in folder.iterdir() if path.name[0] != "."} if folder.is_dir() else set()
+
+
 class _Kept:
     """Arrays in a folder, each of which takes a training to make."""
 
-    def __init__(self, folder: StorePath, there: set[str], trainings: int, stage: console.Stage) -> None:
+    def __init__(self, folder: StorePath, there: set[str], trainings: int, stage: console.Stage | None) -> None:
         self._folder, self._there, self._trainings, self._stage = folder, there, trainings, stage
         self.made = 0
 
@@ -125,8 +170,9 @@ class _Kept:
         with commit_file(path) as temporary, temporary.open("wb") as file:
             np.save(file, made)
         self.made += 1
-        self._stage.advance()
-        if self.made == 1:
+        if self._stage is not None:
+            self._stage.advance()
+        if self.made == 1 and self._trainings:
             left_s = (time.monotonic() - started_s) * (self._trainings - len(self._there) - 1)
             console.say(f"Search: about {console.span(left_s)} left, by the first training")
         self._there.add(path.name)

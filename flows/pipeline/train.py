@@ -29,6 +29,7 @@ from fusion.evaluation.unseen import measure_unseen, sample_of
 from fusion.labels.matching import LabelledVideos, match_labels
 from fusion.uncertainty.intervals import Uncertainty, hold_out_for_calibration
 from storage.files.paths import StorePath
+from storage.models.provenance import clip_marks
 from storage.models.serializer import ModelSerializer
 
 if TYPE_CHECKING:
@@ -78,7 +79,7 @@ def train(config: RunConfig, videos: Archive) -> ModelReference:
     checkpoint = folder / training.CHECKPOINT
     if checkpoint.exists():
         console.say(f"Train: resuming from {checkpoint}")
-    with console.stage("Train", settings.steps, Pages().progress("Train")) as stage:
+    with console.stage("Train", settings.steps, Pages().progress("Train"), may_end_early=True) as stage:
         trained = training.train(
             StoredClips(config.store.path, families, [matched.video_ids[row] for row in fit]),
             matched.values[fit],
@@ -96,6 +97,7 @@ def train(config: RunConfig, videos: Archive) -> ModelReference:
     facts = {
         **trained.metadata,
         "recipe": recipe,
+        "clip_marks": " ".join(sorted(clip_marks(recipe, (matched.video_ids[row] for row in rows)))),
         "static_key": families.static.key,
         "dynamic_key": families.dynamic.key,
         "networks": networks_of(config),

@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 
 from fusion.errors import LabelError, one_line, some_of
 from fusion.labels.matching import match_names
-from fusion.labels.read import ID_COLUMNS, SPLIT_COLUMN, SUBJECT_COLUMN
+from fusion.labels.read import ID_COLUMNS, SPLIT_COLUMN, SUBJECT_COLUMN, read_labels
 from fusion.labels.text_tables import ENDINGS, read_text_table
 from fusion.traits import TRAITS
 
@@ -66,6 +66,25 @@ def read_groups(path: Path, video_ids: Sequence[str], subjects: Sequence[str]) -
             )
         groups[name] = np.array([UNKNOWN if row is None or values[row] == "" else values[row] for row in found])
     return groups
+
+
+def read_subjects(path: Path) -> dict[str, str]:
+    """Return the person in each clip, by the clip's name, from a label file or a table of groups.
+
+    Raises:
+        LabelError: the file cannot be read, does not name the people, or lists a clip twice.
+    """
+    if path.is_dir() or path.suffix.lower() == ".pkl":
+        labels = read_labels(path)
+        return dict(zip(labels.names, labels.subjects, strict=True))
+    columns = {name.strip().lower(): values for name, values in _read(path).items()}
+    key = next((name for name in ID_COLUMNS if name in columns), None)
+    if key is None or SUBJECT_COLUMN not in columns:
+        raise LabelError(f"{path} needs the columns video_id and subject, which say who is in which clip")
+    names = columns[key]
+    if double := [name for name, count in Counter(names).items() if count > 1]:
+        raise LabelError(f"{path}: keep one row for each {key}; there are several for {some_of(double)}")
+    return dict(zip(names, columns[SUBJECT_COLUMN], strict=True))
 
 
 def _read(path: Path) -> dict[str, list[str]]:

@@ -93,23 +93,53 @@ def search(
     Raises:
         TrainingError: see `SearchSettings.check`; or the given settings cannot be trained.
     """
-    optuna.logging.set_verbosity(optuna.logging.WARNING)
-    options.check(settings, len(set(subjects)))
-    space = options.space(settings)
-    everyone = _Clips(select, labels, subjects, np.arange(len(labels)))
-    searches = _Searches(settings, options, space, keep, on_trial)
-    best = searches.best(everyone, 0)
+    best = search_one(select, labels, subjects, settings, options, keep, 0, on_trial)[0]
     folds = folds_by_subject(subjects, options.folds, settings.seed)
     of_folds = []
     searched, given, mean = (np.empty(labels.shape) for _ in range(3))
     for fold in range(folds.max() + 1):
         held_out = folds == fold
-        of_folds.append(searches.best(everyone.part(~held_out), fold + 1))
-        for scores, tried in ((searched, of_folds[-1]), (given, settings)):
-            make = partial(everyone.scores_out_of_fold, held_out, tried)
-            scores[held_out] = keep(f"scores-{fold + 1}-{_digest(tried)}", make)
+        chosen, *own = search_one(select, labels, subjects, settings, options, keep, fold + 1, on_trial)
+        of_folds.append(chosen)
+        searched[held_out], given[held_out] = own
         mean[held_out] = labels[~held_out].mean(axis=0)
     return Found(best, of_folds, OutOfFold(searched, mean, folds), OutOfFold(given, mean, folds))
+
+
+def search_one(
+    select: Select,
+    labels: np.ndarray,
+    subjects: Sequence[str],
+    settings: TrainSettings,
+    options: SearchSettings,
+    keep: Keep,
+    number: int,
+    on_trial: Callable[[TrialReport], None] | None = None,
+) -> tuple[TrainSettings, *tuple[np.ndarray, ...]]:
+    """Do one of the searches that `search` consists of, which do not depend on each other.
+
+    Args:
+        number: 0: among everyone; n up to `options.folds`: without fold n - 1 of people.
+
+    Returns:
+        The settings chosen; and, of a fold, scores of its clips with these and with the settings given.
+
+    Raises:
+        TrainingError: see `search`.
+    """
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    options.check(settings, len(set(subjects)))
+    everyone = _Clips(select, labels, subjects, np.arange(len(labels)))
+    searches = _Searches(settings, options, options.space(settings), keep, on_trial)
+    if number == 0:
+        return (searches.best(everyone, 0),)
+    held_out = folds_by_subject(subjects, options.folds, settings.seed) == number - 1
+    chosen = searches.best(everyone.part(~held_out), number)
+    scores = [
+        keep(f"scores-{number}-{_digest(tried)}", partial(everyone.scores_out_of_fold, held_out, tried))
+        for tried in (chosen, settings)
+    ]
+    return chosen, *scores
 
 
 class _Clips:

@@ -1,16 +1,20 @@
-"""The rows of an export, one for each video, and its columns: name, type, meaning and range of each."""
+"""The columns of exports: name, type, meaning and range of each; and the rows of scores, one for each video."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from itertools import islice
+from typing import Any, Generic, TypeVar
 
 import pyarrow as pa
 
 from storage.tables.scores import QUALITY_FACTS, SCORE_SCHEMA, TRAIT_COUNT, Fact, Score
 
+R = TypeVar("R")
+
 TIME = pa.timestamp("s", tz="UTC")
+ROWS_AT_A_TIME = 512
 _SCALE = "label scale, 0 to 1 for First Impressions"
 _ADDED = "; empty in scores older than this column"
 
@@ -46,13 +50,13 @@ def in_order_once(rows: Iterable[Row]) -> Iterator[Row]:
 
 
 @dataclass(frozen=True, slots=True)
-class TraitColumn:
+class Column(Generic[R]):
     """One column of an export.
 
     Args:
         name: in the header.
-        type: string, float32, int32 or `TIME`.
-        value: returns a row's value; None for an empty cell.
+        type: string, float32, float64, int32 or `TIME`.
+        value: returns a row's value, None for an empty cell; or the values of all rows that come from one object.
         description: for people.
         unit: of the numbers.
         minimum, maximum: bounds of the numbers; None if there is no bound.
@@ -62,7 +66,7 @@ class TraitColumn:
 
     name: str
     type: pa.DataType
-    value: Callable[[Row], Any]
+    value: Callable[[R], Any]
     description: str
     unit: str | None = None
     minimum: float | None = None
@@ -71,7 +75,22 @@ class TraitColumn:
     filled: bool = False
 
 
-def trait_columns(trait_names: Sequence[str], model: str = "") -> tuple[TraitColumn, ...]:
+def schema_of(columns: Sequence[Column[R]]) -> pa.Schema:
+    """Return the schema of a table with these columns, with their descriptions."""
+    return pa.schema(
+        [pa.field(column.name, column.type, metadata={"description": column.description}) for column in columns]
+    )
+
+
+def trait_tables(rows: Iterable[Row], columns: Sequence[Column[Row]]) -> Iterator[pa.Table]:
+    """Yield the rows as tables of at most `ROWS_AT_A_TIME` rows. Raises ValueError as `in_order_once`."""
+    schema, waiting = schema_of(columns), in_order_once(rows)
+    while some := list(islice(waiting, ROWS_AT_A_TIME)):
+        arrays = [pa.array([column.value(row) for row in some], column.type) for column in columns]
+        yield pa.table(arrays, schema=schema)
+
+
+def trait_columns(trait_names: Sequence[str], model: str = "") -> tuple[Column[Row], ...]:
     """Return all columns in their order.
 
     Args:
@@ -84,7 +103,7 @@ def trait_columns(trait_names: Sequence[str], model: str = "") -> tuple[TraitCol
     if len(trait_names) != TRAIT_COUNT:
         raise ValueError(f"there are {TRAIT_COUNT} traits for {len(trait_names)} columns")
     traits = [
-        TraitColumn(
+        Column(
             name,
             pa.float32(),
             _part("traits", place),
@@ -95,7 +114,7 @@ def trait_columns(trait_names: Sequence[str], model: str = "") -> tuple[TraitCol
         for place, name in enumerate(trait_names)
     ]
     bounds = [
-        TraitColumn(
+        Column(
             f"{name}_{bound}",
             pa.float32(),
             _part(bound, place),
@@ -132,14 +151,12 @@ def trait_columns(trait_names: Sequence[str], model: str = "") -> tuple[TraitCol
         ),
         *bounds,
         _text("video_sha256", lambda row: row.video_sha256, "SHA-256 of the video file's bytes, in hex"),
-        TraitColumn(
-            "scored_at", TIME, _of_score("scored_at"), f"When the run that made the score began, in UTC{_ADDED}"
-        ),
+        Column("scored_at", TIME, _of_score("scored_at"), f"When the run that made the score began, in UTC{_ADDED}"),
     )
 
 
-def _text(name: str, value: Callable[[Row], Any], description: str, **rest: Any) -> TraitColumn:
-    return TraitColumn(name, pa.string(), value, description, **rest)
+def _text(name: str, value: Callable[[Row], Any], description: str, **rest: Any) -> Column[Row]:
+    return Column(name, pa.string(), value, description, **rest)
 
 
 def _of_score(name: str) -> Callable[[Row], Any]:
@@ -154,11 +171,11 @@ def _part(name: str, place: int) -> Callable[[Row], float | None]:
     return value
 
 
-def _number(name: str, fact: Fact) -> TraitColumn:
+def _number(name: str, fact: Fact) -> Column[Row]:
     """Describe a number that a score holds under the same name."""
     field = SCORE_SCHEMA.field(name)
     description = f"{fact.description}{_ADDED}" if field.nullable else fact.description
-    return TraitColumn(name, field.type, _of_score(name), description, fact.unit, fact.minimum, fact.maximum)
+    return Column(name, field.type, _of_score(name), description, fact.unit, fact.minimum, fact.maximum)
 
 
 _MATERIAL = (

@@ -39,7 +39,7 @@ import numpy as np
 import pyarrow as pa
 
 from storage.errors import MALFORMED, StoreError
-from storage.exports.columns import TIME, Row, TraitColumn, Unscored, in_order_once, trait_columns
+from storage.exports.columns import TIME, Column, Row, Unscored, trait_columns, trait_tables
 from storage.files.commit import commit_file
 from storage.files.paths import StorePath, local_copy, store_path
 from storage.tables.scores import Score
@@ -65,7 +65,7 @@ _STAMP = "%Y-%m-%dT%H:%M:%SZ"
 
 
 def write_trait_csv(path: str | StorePath, rows: Iterable[Row], *, trait_names: Sequence[str], model: str) -> int:
-    """Write the CSV with all columns, completely or not at all, holding one row at a time.
+    """Write the CSV with all columns, completely or not at all, holding a few hundred rows at a time.
 
     Args:
         path: of the CSV; an older file there is replaced.
@@ -83,19 +83,18 @@ def write_trait_csv(path: str | StorePath, rows: Iterable[Row], *, trait_names: 
     """
     columns = trait_columns(trait_names, model)
     with commit_file(store_path(path)) as temporary:
-        return write_csv_rows(temporary, rows, columns)
+        return write_csv_tables(temporary, trait_tables(rows, columns), columns)
 
 
-def write_csv_rows(path: Path, rows: Iterable[Row], columns: Sequence[TraitColumn]) -> int:
-    """Write a local file with these columns; returns the number of rows. Raises as `write_trait_csv`."""
-    cells = [(column.value, _CELLS[column.type]) for column in columns]
+def write_csv_tables(path: Path, tables: Iterable[pa.Table], columns: Sequence[Column[Any]]) -> int:
+    """Write tables with these columns to a local file; returns the number of rows."""
     count = 0
     with path.open("w", encoding="utf-8", newline="") as file:
         file.write(",".join(column.name for column in columns) + "\r\n")
-        for row in in_order_once(rows):
-            values = ((value(row), text) for value, text in cells)
-            file.write(",".join("" if value is None else text(value) for value, text in values) + "\r\n")
-            count += 1
+        for table in tables:
+            cells = (_cells(values, _CELLS[values.type]) for values in table.columns)
+            file.writelines(",".join(row) + "\r\n" for row in zip(*cells, strict=True))
+            count += len(table)
     return count
 
 
@@ -137,7 +136,11 @@ def _row(cells: dict[str, Any], trait_names: Sequence[str]) -> Row:
     )
 
 
-def _value(column: TraitColumn, cell: str) -> Any:
+def _cells(values: pa.ChunkedArray[Any], text: Callable[[Any], str]) -> list[str]:
+    return ["" if value is None else text(value) for value in values.to_pylist()]
+
+
+def _value(column: Column[Row], cell: str) -> Any:
     return None if cell == "" and column.type != pa.string() else _VALUES[column.type](cell)
 
 
@@ -164,6 +167,7 @@ def _guarded(text: str) -> str:
 _CELLS: dict[pa.DataType, Callable[[Any], str]] = {
     pa.string(): _text,
     pa.float32(): _decimal,
+    pa.float64(): repr,
     pa.int32(): str,
     TIME: lambda time: time.strftime(_STAMP),
 }

@@ -1,4 +1,4 @@
-"""An export: a file of scores, described by a Frictionless data package beside it that states its origin."""
+"""An export: a table in a file, described by a Frictionless data package beside it that states its origin."""
 
 from __future__ import annotations
 
@@ -11,15 +11,21 @@ from typing import Any
 
 import pyarrow as pa
 
-from storage.exports.columns import TIME, Row, TraitColumn
-from storage.exports.csv import CSV_NOTE, GUARD, GUARD_REPLACEMENT, write_csv_rows
-from storage.exports.parquet import write_parquet_rows
+from storage.exports.columns import TIME, Column
+from storage.exports.csv import CSV_NOTE, GUARD, GUARD_REPLACEMENT, write_csv_tables
+from storage.exports.parquet import write_parquet_tables
 from storage.files.commit import commit_file, remove_files
 from storage.files.paths import StorePath, store_path
 
-FORMATS = {".csv": write_csv_rows, ".parquet": write_parquet_rows}
+FORMATS = {".csv": write_csv_tables, ".parquet": write_parquet_tables}
 _MEDIA_TYPES = {".csv": "text/csv", ".parquet": "application/vnd.apache.parquet"}
-_TYPES = {pa.string(): "string", pa.float32(): "number", pa.int32(): "integer", TIME: "datetime"}
+_TYPES = {
+    pa.string(): "string",
+    pa.float32(): "number",
+    pa.float64(): "number",
+    pa.int32(): "integer",
+    TIME: "datetime",
+}
 # Version 1 of the specification, as all readers know it.
 _DIALECT = {"delimiter": ",", "lineTerminator": "\r\n", "quoteChar": '"', "doubleQuote": True, "header": True}
 
@@ -32,9 +38,10 @@ def package_path(path: str | StorePath) -> StorePath:
 
 def write_export(
     path: str | StorePath,
-    rows: Iterable[Row],
-    columns: Sequence[TraitColumn],
+    tables: Iterable[pa.Table],
+    columns: Sequence[Column[Any]],
     about: Callable[[], Mapping[str, Any]],
+    key: Sequence[str] = ("video_id",),
 ) -> int:
     """Write an export and its description, in bounded memory.
 
@@ -43,22 +50,22 @@ def write_export(
 
     Args:
         path: of the data, ending in one of `FORMATS`; older files there are replaced.
-        rows: in ascending order of video_id, each video once.
-        columns: of the file, in this order.
+        tables: the rows, a part at a time.
+        columns: of the tables, in this order.
         about: called when all rows are written; returns facts about the whole export, such as its origin.
+        key: columns that tell rows apart; ignored if one of them is not among the columns.
 
     Returns:
         The number of rows.
 
     Raises:
-        ValueError: the rows are out of order, or a video occurs twice.
         StoreError: the operating system refused.
     """
     target, description = store_path(path), package_path(path)
     suffix = target.suffix.lower()
     with commit_file(description) as draft, commit_file(target) as temporary:
-        count = FORMATS[suffix](temporary, rows, columns)
-        resource = _resource(target.name, suffix, temporary, columns, count)
+        count = FORMATS[suffix](temporary, tables, columns)
+        resource = _resource(target.name, suffix, temporary, columns, key, count)
         package = {"profile": "tabular-data-package", "name": resource["name"], **about(), "resources": [resource]}
         draft.write_text(json.dumps(package, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
         if description.exists():
@@ -66,7 +73,9 @@ def write_export(
     return count
 
 
-def _resource(name: str, suffix: str, file: Path, columns: Sequence[TraitColumn], count: int) -> dict[str, Any]:
+def _resource(
+    name: str, suffix: str, file: Path, columns: Sequence[Column[Any]], key: Sequence[str], count: int
+) -> dict[str, Any]:
     with file.open("rb") as stream:
         digest = hashlib.file_digest(stream, "sha256").hexdigest()
     resource = {
@@ -81,7 +90,7 @@ def _resource(name: str, suffix: str, file: Path, columns: Sequence[TraitColumn]
         "schema": {
             "fields": [_field(column) for column in columns],
             "missingValues": [""],
-            **({"primaryKey": ["video_id"]} if any(column.name == "video_id" for column in columns) else {}),
+            **({"primaryKey": list(key)} if set(key) <= {column.name for column in columns} else {}),
         },
     }
     if suffix == ".csv":
@@ -91,7 +100,7 @@ def _resource(name: str, suffix: str, file: Path, columns: Sequence[TraitColumn]
     return resource
 
 
-def _field(column: TraitColumn) -> dict[str, Any]:
+def _field(column: Column[Any]) -> dict[str, Any]:
     limits = {
         "required": column.filled or None,
         "minimum": column.minimum,

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import contextlib
+import errno
+import fnmatch
+import os
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import BinaryIO, TypeVar, cast
+from typing import BinaryIO, NamedTuple, TypeVar, cast
 
+from storage.errors import UnreachableError, reading
 from storage.files.remote import RemotePath
 
 StorePath = Path | RemotePath
@@ -39,6 +43,127 @@ def relative_name(path: StorePath, folder: StorePath) -> str:
     raise ValueError(f"{path} is not below {folder}: only one of them is on object storage")
 
 
+class Entry(NamedTuple):
+    """A file or object in a listing.
+
+    Args:
+        size: in bytes.
+        modified: seconds since 1970, by the clock of the storage.
+        mark: changes whenever the file is rewritten.
+    """
+
+    size: int
+    modified: float
+    mark: object
+
+
+def listing(folder: StorePath) -> dict[str, Entry]:
+    """List the files of a folder by name; empty if there is no folder. One request per 1000 objects.
+
+    Raises:
+        UnreachableError: the folder cannot be read.
+    """
+    if isinstance(folder, RemotePath):
+        return {name: Entry(*values) for name, values in folder.listing()}
+    found: dict[str, Entry] = {}
+    with _empty_if_absent(folder), os.scandir(folder) as entries:
+        for entry in entries:
+            with contextlib.suppress(FileNotFoundError):
+                status = entry.stat()
+                found[entry.name] = Entry(status.st_size, status.st_mtime, (status.st_mtime_ns, status.st_ino))
+    return found
+
+
+def matching(folder: StorePath, pattern: str) -> list[StorePath]:
+    """Return the files and folders that match a pattern, such as "features/*/*", sorted.
+
+    `Path.glob` passes over folders that it is not allowed to read, as if they were empty.
+
+    Raises:
+        UnreachableError: a folder cannot be read.
+    """
+    if isinstance(folder, RemotePath):
+        return sorted(folder.glob(pattern))
+    first, _, rest = pattern.partition("/")
+    wild = any(mark in first for mark in "*?[")
+    found: list[Path] = []
+    with _empty_if_absent(folder):
+        if folder.is_dir():
+            names = fnmatch.filter(os.listdir(folder), first) if wild else [first]
+            found = [path for path in (folder / name for name in sorted(names)) if wild or _exists(path)]
+    return [match for path in found for match in matching(path, rest)] if rest else [*found]
+
+
+def everything_below(folder: StorePath) -> Iterator[StorePath]:
+    """Yield all files and folders below a folder, each once; links to folders are followed.
+
+    `Path.rglob` passes over folders that it is not allowed to read, as if they were empty, and over links.
+
+    Raises:
+        UnreachableError: a folder cannot be read.
+    """
+    if isinstance(folder, RemotePath):
+        yield from folder.rglob("*")
+        return
+
+    def refuse(error: OSError) -> None:
+        with _empty_if_absent(Path(error.filename)):
+            raise error
+
+    known: set[tuple[int, int]] = set()
+    for place, folders, files in os.walk(folder, onerror=refuse, followlinks=True):
+        here = Path(place)
+        yield from (here / name for name in [*folders, *files])
+        for name in [*folders]:
+            status = None
+            with _empty_if_absent(here / name):
+                status = (here / name).stat()
+            if status is None or (status.st_dev, status.st_ino) in known:  # links may lead round in a circle
+                folders.remove(name)
+            else:
+                known.add((status.st_dev, status.st_ino))
+
+
+@contextlib.contextmanager
+def _empty_if_absent(folder: Path) -> Iterator[None]:
+    """Let a folder that does not exist count as empty, and none that cannot be read.
+
+    A stale handle of a file means that it is gone, but that of a folder does not mean that all its files are.
+    """
+    try:
+        with reading(folder):
+            yield
+    except FileNotFoundError as error:
+        if error.errno == errno.ESTALE:
+            raise UnreachableError(f"cannot read {folder}: {error.strerror}; check the disk") from error
+
+
+def _exists(path: Path) -> bool:
+    """Return whether there is a file, folder or link; `os.path.lexists` also says no if the system refuses to tell."""
+    try:
+        path.lstat()
+    except FileNotFoundError:
+        return False
+    return True
+
+
+def check_link(path: StorePath) -> None:
+    """Check that a path is no link to something that is not there, as if its disk were not mounted.
+
+    Raises:
+        UnreachableError: it is; names the target.
+    """
+    if isinstance(path, Path) and path.is_symlink():
+        with contextlib.suppress(OSError):
+            target = os.readlink(path)
+            try:
+                path.stat()
+            except FileNotFoundError:
+                raise UnreachableError(
+                    f"{path} is a link to {target}, which is not there: mount its disk, or remove the link"
+                ) from None
+
+
 def fetched(path: StorePath) -> StorePath:
     """Return the same path; if it is an object, with its bytes in memory, for callers that read it more than once."""
     return path.fetched() if isinstance(path, RemotePath) else path
@@ -63,9 +188,9 @@ def local_copy(path: StorePath) -> Iterator[Path]:
         yield copy
 
 
-def in_order(function: Callable[[Item], Result], items: Sequence[Item]) -> Iterator[Result]:
-    """Like `map`, but with many remote paths in flight at once, because most of the time goes into waiting."""
-    if not (items and isinstance(items[0], RemotePath)):
+def in_order(function: Callable[[Item], Result], items: Sequence[Item], folder: StorePath) -> Iterator[Result]:
+    """Like `map`, but with many requests in flight at once if the folder is remote, as most of the time is waiting."""
+    if isinstance(folder, Path) or len(items) < 2:
         yield from map(function, items)
         return
     with ThreadPoolExecutor(_REQUESTS) as pool:

@@ -22,7 +22,7 @@ from datetime import timedelta
 from fnmatch import fnmatchcase
 from functools import total_ordering
 from pathlib import Path, PurePosixPath
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 from obstore.exceptions import BaseError
 from obstore.store import from_url
@@ -40,12 +40,12 @@ LISTED_AT_ONCE = 1000  # names in one answer, which shows a single moment
 _ENDPOINTS = ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL", "AWS_ENDPOINT")
 # A server that is down is reported after 6 s (if it refuses) or half a minute (if it is silent); a server that is busy
 # for a moment gets more time. The limit for a whole request is for a slow line, not for a silent one.
-_CLIENT: ClientConfig = {
-    "allow_http": True,  # only if the address says http
+_TIMES = {
     "connect_timeout": timedelta(seconds=5),
     "read_timeout": timedelta(seconds=20),
     "timeout": timedelta(minutes=10),
 }
+_CLIENT = cast("ClientConfig", {"allow_http": True, **_TIMES})  # http only if the address says so
 _RETRY: RetryConfig = {
     "max_retries": 6,
     "retry_timeout": timedelta(seconds=30),
@@ -193,9 +193,12 @@ class RemotePath:
             if PurePosixPath(name) != self._key:  # some programs put an object that represents the folder
                 yield self / name.rpartition("/")[2]
 
-    def names_after(self, name: str) -> list[str]:
-        """Return the names of the objects below a folder that sort after `name`. One request per 1000 of them."""
-        return [PurePosixPath(entry["path"]).name for entry in self._below(str(self._key / name))]
+    def listing(self) -> Iterator[tuple[str, tuple[int, float, object]]]:
+        """Yield the name, size, time and entity tag of each object directly in a folder. One request per 1000."""
+        with asking(self):
+            for entry in self._client.list_with_delimiter(self._prefix)["objects"]:
+                values = (entry["size"], entry["last_modified"].timestamp(), entry["e_tag"])
+                yield PurePosixPath(entry["path"]).name, values
 
     def glob(self, pattern: str) -> Iterator[RemotePath]:
         """Yield the objects and folders that match, part by part; parts without a wildcard are not listed."""
@@ -285,6 +288,12 @@ class RemotePath:
         """Return the same path with the object's bytes in memory, so that reading it takes no more requests."""
         return RemotePath(self._client, self._bucket, self._key, self.read_bytes())
 
+    def delta_options(self) -> dict[str, str]:
+        """Return the options with which delta-rs uses the same storage: it reads the same environment variables."""
+        times = {name: f"{value.total_seconds():.0f}s" for name, value in _TIMES.items()}
+        retry = {"max_retries": str(_RETRY["max_retries"]), "retry_timeout": "30s"}
+        return {"allow_http": "true", "conditional_put": "etag", **times, **retry}
+
     @property
     def key(self) -> str:
         """The object's name within its bucket."""
@@ -297,9 +306,9 @@ class RemotePath:
     def _at(self, key: PurePosixPath) -> RemotePath:
         return RemotePath(self._client, self._bucket, key)
 
-    def _below(self, after: str | None = None) -> Iterator[dict[str, Any]]:
+    def _below(self) -> Iterator[dict[str, Any]]:
         with asking(self):
-            for entries in self._client.list(self._prefix, offset=after, chunk_size=LISTED_AT_ONCE):
+            for entries in self._client.list(self._prefix, chunk_size=LISTED_AT_ONCE):
                 yield from entries
 
 

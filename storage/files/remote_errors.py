@@ -29,10 +29,15 @@ def asking(path: object) -> Iterator[None]:
     except (FileNotFoundError, BaseError) as error:
         if isinstance(error, FileNotFoundError) and _NO_BUCKET not in str(error):
             raise FileNotFoundError(errno.ENOENT, "there is no such object", str(path)) from error
-        raise UnreachableError(f"cannot use {path}: {reason(error)}; {_cure(error, str(path))}") from error
+        raise unreachable(path, error) from error
 
 
-def reason(error: Exception) -> str:
+def unreachable(path: object, error: BaseException) -> UnreachableError:
+    """Return the error for storage that cannot be reached or refuses, with the cure."""
+    return UnreachableError(f"cannot use {path}: {reason(error)}; {_cure(error, str(path))}")
+
+
+def reason(error: BaseException) -> str:
     """Describe an error in one line, in the server's own words if the server sent any."""
     text = str(error)
     answer = re.search(r"<Code>(.*?)</Code>(?:.*?<Message>(.*?)</Message>)?", text, re.DOTALL)
@@ -43,7 +48,7 @@ def reason(error: Exception) -> str:
     return (": ".join(request_error.groups()) if request_error is not None else line)[:300]
 
 
-def _cure(error: Exception, address: str) -> str:
+def _cure(error: BaseException, address: str) -> str:
     text = str(error)
     if _NO_BUCKET in text:
         return "create the bucket, or name another"

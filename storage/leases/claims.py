@@ -1,7 +1,7 @@
 """The log of claims: which run works on which videos, as files of which exactly one process creates each.
 
     STORE/leases/<key>/00000042.json   a claim: which run works on which videos; never changed
-    STORE/leases/<key>/00000042.beat   rewritten every few seconds while the holder lives
+    STORE/leases/<key>/00000042.beat   rewritten every few seconds while the holder lives; only a listing looks at it
     STORE/leases/<key>/00000042.end    the claim has ended for good: its work is done or given up, or its holder died
 
 Exactly one process creates number n + 1, and only a process that has seen every claim up to n may create it. A process
@@ -13,16 +13,15 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
-from pathlib import Path, PurePosixPath
 
 from pydantic import TypeAdapter, ValidationError
 
 from storage.errors import StoreError
-from storage.files.commit import TEMPORARY_PREFIX, commit_file, create_file, remove_files
-from storage.files.paths import StorePath
+from storage.files.commit import commit_file, create_file, remove_files
+from storage.files.paths import StorePath, listing
 from storage.layout import open_store, path_name
 from storage.leases.processes import ProcessIdentity
 
@@ -49,29 +48,25 @@ class Claim:
 
 @dataclass(frozen=True, slots=True)
 class Listing:
-    """The files of the log at one moment, by the numbers of their claims."""
+    """The files of the log at one moment, by the numbers of their claims.
+
+    Args:
+        beats: of each claim with a sign of life a value that differs from the one before, from the listing.
+    """
 
     claims: frozenset[int] = frozenset()
-    beats: frozenset[int] = frozenset()
+    beats: Mapping[int, object] = field(default_factory=dict)
     ends: frozenset[int] = frozenset()
 
     @property
     def highest(self) -> int:
         """The highest number; 0 if the log is empty."""
-        return max(self.claims | self.beats | self.ends, default=0)
+        return max(self.claims | self.beats.keys() | self.ends, default=0)
 
-
-@dataclass(frozen=True, slots=True)
-class Beat:
-    """A sign of life.
-
-    Args:
-        count: differs from the previous beat's.
-        committing: the temporary file that the holder is about to rename, relative to the store; empty if none.
-    """
-
-    count: int
-    committing: str = ""
+    @property
+    def live(self) -> frozenset[int]:
+        """The numbers of claims that have not ended."""
+        return self.claims - self.ends
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +79,7 @@ class _ClaimFile:
     videos: list[str]
 
 
-_CLAIM, _BEAT = TypeAdapter(_ClaimFile), TypeAdapter(Beat)
+_CLAIM = TypeAdapter(_ClaimFile)
 
 
 @dataclass(slots=True)
@@ -106,15 +101,16 @@ class ClaimLog:
         self._folder = self.root / "leases" / path_name("key", self.key)
 
     def list(self) -> Listing:
-        """List the files of the log."""
+        """List the files of the log. One request per 1000 of them on object storage."""
         try:
-            matches = [_NAME.fullmatch(path.name) for path in self._folder.iterdir()]
-        except FileNotFoundError:
-            return Listing()
+            found = [(_NAME.fullmatch(name), entry.mark) for name, entry in listing(self._folder).items()]
         except OSError as error:
             raise StoreError(f"cannot read the folder {self._folder}: {error.strerror}") from error
-        numbers = {kind: frozenset(int(m["number"]) for m in matches if m and m["kind"] == kind) for kind in _KINDS}
-        return Listing(numbers["json"], numbers["beat"], numbers["end"])
+        of_kind: dict[str, dict[int, object]] = {kind: {} for kind in _KINDS}
+        for match, mark in found:
+            if match is not None:
+                of_kind[match["kind"]][int(match["number"])] = mark
+        return Listing(frozenset(of_kind["json"]), of_kind["beat"], frozenset(of_kind["end"]))
 
     def read(self, numbers: Iterable[int]) -> Sequence[Claim]:
         """Read claims, leaving out those removed in the meantime. The log remembers these claims and drops others."""
@@ -143,40 +139,17 @@ class ClaimLog:
         # In this order, because a claim's file is removed before its end file.
         return self._path(number, "end").exists() or not self._path(number, "json").exists()
 
-    def beat(self, number: int, beat: Beat) -> None:
-        """Write a sign of life."""
+    def beat(self, number: int, count: int) -> None:
+        """Write a sign of life, with a count that differs from the last one's."""
         with commit_file(self._path(number, "beat")) as temporary:
-            temporary.write_text(json.dumps(asdict(beat)), encoding="utf-8")
-
-    def last_beat(self, number: int) -> Beat | None:
-        """Return the last sign of life; None if there was none yet, or if the claim was removed."""
-        path = self._path(number, "beat")
-        try:
-            return _BEAT.validate_json(path.read_bytes(), strict=True)
-        except FileNotFoundError:
-            return None
-        except (OSError, ValueError) as error:
-            raise _damaged(path, error) from error
-
-    def stop_commit(self, number: int) -> None:
-        """Remove the temporary file that the holder of an ended claim may be about to rename."""
-        beat = self.last_beat(number)
-        committing = PurePosixPath(beat.committing if beat is not None else "")
-        inside = not committing.is_absolute() and not {"..", "\0"} & {*committing.parts, *str(committing)}
-        if inside and committing.name.startswith(TEMPORARY_PREFIX):
-            remove_files([self.root / committing])
-
-    def below_root(self, path: Path) -> str:
-        """Return a file's name relative to the store, as other processes see it; empty if it is outside."""
-        prefix = f"{self.root}/"
-        return str(path).removeprefix(prefix) if str(path).startswith(prefix) else ""
+            temporary.write_text(str(count), encoding="utf-8")
 
     def remove_ended(self, below: int) -> None:
         """Remove the files of ended claims with numbers lower than `below`, which must exist."""
         files = self.list()
-        kinds = {"json": files.claims, "beat": files.beats, "end": files.ends}
+        kinds = {"json": files.claims, "beat": files.beats.keys(), "end": files.ends}
         over = {number for numbers in kinds.values() for number in numbers if number < below}
-        over -= files.claims - files.ends
+        over -= files.live
         for kind in _KINDS:  # the end last: a claim with an end file can never look alive
             remove_files([self._path(number, kind) for number in over & kinds[kind]])
 

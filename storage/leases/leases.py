@@ -4,14 +4,14 @@ The claims form a log that all runs agree on, see `storage.leases.claims`: a run
 claim. There is no lock to hold, so no lock can be left behind.
 
 - A run looks at the store only after it has looked at the log, so that it sees the results of every ended claim.
-- A holder counts as dead if its beat has not changed for `timeout_s` while the observer watched, by the observer's own
-  clock: clocks are never compared, and time during which the observer itself was suspended does not count. On the
-  holder's own machine, a process that has gone counts as dead at once. Any run may then end the claim.
+- While a run works, every beat costs it two requests: it rewrites its own sign of life, and lists the log. Claims of
+  others are read once each, when it claims or waits.
+- A holder counts as dead if its sign of life has not changed for `timeout_s` while the observer watched: clocks are
+  never compared, and time during which the observer itself was suspended does not count. On the holder's own machine,
+  a process that has gone counts as dead at once. Any run may then end the claim.
 - A holder that was suspended for that long learns that its claim has ended when it checks before its commit
-  (`confirm`), and commits nothing. It may also be suspended just after the check. Therefore it first writes into its
-  beat which temporary file it is about to rename, and the run that ends a claim removes that file before it looks at
-  the store. On object storage there is no file to remove; a holder that wakes up between check and put can add rows
-  that exist already, which readers still show only once.
+  (`confirm`), and commits nothing. If it is suspended just after the check, it commits features that exist already;
+  readers still see each video once, and `traitline store compact` reclaims the room.
 """
 
 from __future__ import annotations
@@ -22,12 +22,11 @@ import threading
 import time
 from collections.abc import Callable, Mapping, Set
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TypeVar
 
 from storage.errors import StoreError
 from storage.files.paths import StorePath, store_path
-from storage.leases.claims import Beat, Claim, ClaimLog
+from storage.leases.claims import Claim, ClaimLog, Listing
 from storage.leases.processes import is_gone, this_process
 
 BEAT_S = 5.0
@@ -44,7 +43,7 @@ class LeaseLostError(Exception):
 class _Pulse:
     """The last observed beat of a claim, and for how long it has been watched without a change."""
 
-    beat: Beat | None
+    beat: object
     seen_at: float
     silent_s: float = 0.0
 
@@ -72,14 +71,12 @@ class Leases:
         self._holder = secrets.token_hex(8)
         self._process = this_process()
         self._pulses: dict[int, _Pulse] = {}
-        self._fenced: set[int] = set()
         self._held: Claim | None = None
         self._lost: int | None = None
         self._beats = 0
-        self._committing = ""
         self._kept_at = time.monotonic()
         self._fault: Exception | None = None
-        self._looking, self._beating = threading.Lock(), threading.Lock()
+        self._looking = threading.Lock()
         self._closing = threading.Event()
         self._keeper = threading.Thread(target=self._keep, name="leases", daemon=True)
 
@@ -115,7 +112,7 @@ class Leases:
             with self._looking:  # the keeping thread must not see a claim that is not held yet
                 created = self._log.create(claim)
                 if created:
-                    self._kept_at, self._committing, self._held = time.monotonic(), "", claim
+                    self._kept_at, self._held = time.monotonic(), claim
             if created:
                 self._log.remove_ended(claim.number)
                 return jobs
@@ -151,11 +148,8 @@ class Leases:
         if self._fault is not None and time.monotonic() - self._kept_at > self._timeout_s / 2:
             raise StoreError(f"cannot keep the lease on the videos at work: {self._fault}") from self._fault
 
-    def confirm(self, temporary: Path | None = None) -> None:
+    def confirm(self) -> None:
         """Check, directly before a commit, that the videos still belong to this run.
-
-        Args:
-            temporary: the file that is about to be renamed; a run that takes over the claim from now on removes it.
 
         Raises:
             LeaseLostError: another run has taken over.
@@ -164,7 +158,6 @@ class Leases:
         held = self._held
         if held is None:
             raise LeaseLostError("nothing is claimed")
-        self._beat(held, committing=self._log.below_root(temporary) if temporary is not None else "")
         if self._log.is_over(held.number):
             raise LeaseLostError(f"claim {held.number} was taken over")
 
@@ -173,51 +166,49 @@ class Leases:
             try:
                 held = self._held
                 if held is not None:
-                    self._beat(held)
-                self._look()
+                    self._beats += 1
+                    self._log.beat(held.number, self._beats)
+                with self._looking:
+                    self._watch(self._log.list())
                 self._kept_at, self._fault = time.monotonic(), None
             except Exception as error:  # `check` raises it in the working thread
                 self._fault = error
 
-    def _beat(self, held: Claim, committing: str | None = None) -> None:
-        with self._beating:  # otherwise a beat without a commit could replace the one that names it
-            if committing is not None:
-                self._committing = committing
-            self._beats += 1
-            self._log.beat(held.number, Beat(self._beats, self._committing))
-
     def _look(self) -> tuple[list[Claim], int]:
         """Read the log and end the claims of dead holders; return the live claims and the highest number."""
         with self._looking:
-            held = self._held
             files = self._log.list()
-            live, ended = [], set(files.ends)
-            for claim in self._log.read(files.claims - files.ends):
-                if self._is_abandoned(claim, held):
+            self._watch(files)
+            live = []
+            for claim in self._log.read(files.live):
+                if self._is_abandoned(claim):
                     self._log.end(claim.number, self._holder)
-                    ended.add(claim.number)
                 else:
                     live.append(claim)
-            for number in ended - self._fenced:
-                self._log.stop_commit(number)
-            self._fenced = ended
-            numbers = {claim.number for claim in live}
-            self._pulses = {number: pulse for number, pulse in self._pulses.items() if number in numbers}
-            if held is not None and held.number not in numbers:
-                self._lost = held.number
             return live, files.highest
 
-    def _is_abandoned(self, claim: Claim, held: Claim | None) -> bool:
+    def _watch(self, files: Listing) -> None:
+        """Note which signs of life have changed, and whether the own claim still lives."""
+        now = time.monotonic()
+        pulses = {}
+        for number in files.live:
+            beat, pulse = files.beats.get(number), self._pulses.get(number)
+            if pulse is None or pulse.beat != beat:
+                pulse = _Pulse(beat, now)
+            else:
+                pulse.silent_s += min(now - pulse.seen_at, 2 * self._beat_s)
+                pulse.seen_at = now
+            pulses[number] = pulse
+        self._pulses = pulses
+        held = self._held
+        if held is not None and held.number not in files.live:
+            self._lost = held.number
+
+    def _is_abandoned(self, claim: Claim) -> bool:
         if claim.holder == self._holder:
             # Withdrawn, or created although the answer was lost.
-            return held is None or claim.number != held.number
+            return self._held is None or claim.number != self._held.number
         if is_gone(claim.process, self._process):
             return True
-        beat, now = self._log.last_beat(claim.number), time.monotonic()
         pulse = self._pulses.get(claim.number)
-        if pulse is None or pulse.beat != beat:
-            self._pulses[claim.number] = _Pulse(beat, now)
-            return False
-        pulse.silent_s += min(now - pulse.seen_at, 2 * self._beat_s)
-        pulse.seen_at = now
-        return pulse.silent_s >= self._timeout_s
+        return pulse is not None and pulse.silent_s >= self._timeout_s

@@ -1,4 +1,7 @@
-"""Finding and removing files that nothing in a store refers to any more.
+"""Finding and removing files that nothing in a store refers to any more, while runs work on it.
+
+"Now" is the storage's time, not that of this machine, so that a wrong clock removes nothing. What runs may still need
+stays: all that is younger than the oldest live claim.
 
 All functions raise StoreError if a file cannot be read or the operating system refuses.
 """
@@ -6,69 +9,124 @@ All functions raise StoreError if a file cannot be read or the operating system 
 from __future__ import annotations
 
 import contextlib
+import secrets
 import time
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
-from storage.files.commit import TEMPORARY_PREFIX, remove_files, remove_folder
-from storage.files.paths import StorePath
+from storage.files.commit import TEMPORARY_PREFIX, commit_file, empty_folder, remove_files, remove_folder
+from storage.files.paths import StorePath, everything_below, listing, matching, relative_name, store_path
 from storage.files.remote import RemotePath
 from storage.files.remote_commit import CLAIM
 from storage.layout import open_store
 from storage.models.serializer import METADATA_FILE, ModelSerializer
-from storage.shards.family import Family
+from storage.shards.family import Family, known_keys
 from storage.shards.store import FeatureStore
+from storage.tables.failures import FailureLog
 from storage.tables.scores import ScoreStore
+from storage.tables.seen import SeenVideos
 
 DAY_S = 86_400.0
+_SILENT_S = 3600.0  # a claim whose sign of life is older than this is that of a killed run
+
+
+def store_time(root: str | StorePath) -> float:
+    """Return the present time by the clock of the storage, in seconds since 1970; for that it writes a file."""
+    path = store_path(root) / "leases" / f"clock-{secrets.token_hex(6)}"
+    with commit_file(path) as temporary:
+        temporary.write_bytes(b"")
+    now = path.stat().st_mtime
+    remove_files([path])
+    return now
+
+
+def live_claims(root: str | StorePath, now: float) -> dict[str, float]:
+    """Return the keys of claims whose holders live, each with the time at which its oldest claim began.
+
+    Args:
+        root: the store's folder.
+        now: from `store_time`.
+    """
+    leases = store_path(root) / "leases"
+    found: dict[str, float] = {}
+    for folder in matching(leases, "*"):
+        if not folder.is_dir():
+            continue
+        files = listing(folder)
+        for name, claim in files.items():
+            number, _, kind = name.partition(".")
+            ended, beat = f"{number}.end" in files, files.get(f"{number}.beat", claim)
+            if kind == "json" and not ended and now - beat.modified < _SILENT_S:
+                found[folder.name] = min(claim.modified, found.get(folder.name, claim.modified))
+    return found
 
 
 def unused_families(root: str | StorePath, *, idle_s: float = DAY_S) -> list[Family]:
-    """Return the families that no model and no score depends on, directly or through another family.
+    """Return the families that no model, no score and no live claim depends on, directly or through another family.
 
     Args:
         root: the store's folder.
         idle_s: families written to within this many seconds count as used, because a run may be filling them.
     """
     store = FeatureStore(root)
-    keys = ScoreStore(root).feature_keys() | _keys_of_models(ModelSerializer(root))
+    now = store_time(root)
+    claimed = live_claims(root, now).keys()
     families = store.families()
-    used = [family for family in families if family.key in keys]
-    # The settings of a family contain those of its source.
+    if claimed - {family.key for family in families}:  # of a family that is not described yet; its users are unknown
+        return []
+    keys = ScoreStore(root).feature_keys() | _keys_of_models(ModelSerializer(root))
+    used = [family for family in families if not keys.isdisjoint(known_keys(family))]
+    filled = [family for family in families if family.key in claimed]
+    # The settings of a family contain those of its source, and runs claim the source for all that they make from it.
     sources = [family for family in families if any(_holds(user.settings, family.settings) for user in used)]
-    kept = {family.key for family in used + sources}
+    results = [family for family in families if any(_holds(family.settings, source.settings) for source in filled)]
+    kept = {family.key for family in [*used, *filled, *sources, *results]}
     unused = [family for family in families if family.key not in kept]
-    # A folder's time changes whenever a shard is added or removed.
-    return [family for family in unused if time.time() - store.folder(family).stat().st_mtime >= idle_s]
+    return [family for family in unused if now - _last_written(store, family) >= idle_s]
 
 
 def remove_family(root: str | StorePath, family: Family) -> None:
-    """Remove all shards and the claims of a family."""
-    remove_folder(FeatureStore(root).folder(family))
-    log = open_store(root) / "leases" / family.key
+    """Remove a family from the manifest, then its folder and its claims."""
+    store = FeatureStore(root)
+    store.manifest.remove_family(family.key)
+    folder = store.folder(family)
+    if isinstance(folder, Path) and folder.is_dir():
+        remove_files([path for path in folder.iterdir() if path.is_symlink()])  # shards on other disks
+        if folder.is_symlink():
+            empty_folder(folder)
+    if folder.is_dir():
+        remove_folder(folder)
+    log = store.root / "leases" / family.key
     if log.is_dir():
         remove_folder(log)
 
 
 def leftovers(root: str | StorePath, *, idle_s: float = DAY_S) -> list[StorePath]:
-    """Return temporary files and folders that killed writers left, unchanged for at least `idle_s` seconds."""
-    found = []
+    """Return shards that the manifest does not name, and temporary files and folders of killed writers.
+
+    Args:
+        root: the store's folder.
+        idle_s: files younger than this, or than the oldest live claim, are left out.
+    """
     store = open_store(root)
-    for path in _unfinished(store):
+    now = store_time(root)
+    before = min([now - idle_s, *live_claims(root, now).values()])
+    found: list[StorePath] = []
+    for folder in matching(store, "features/*/*"):
+        old = [name for name, entry in listing(folder).items() if entry.modified <= before]
+        found += [folder / name for name in old if name.startswith("shard-")]
+    if found:  # after the listing, so that no shard of it can be committed unseen
+        manifest = FeatureStore(store).manifest
+        named = manifest.shards()
+        if manifest.table.version() < 0:  # it is gone, and `repair` writes it again from these shards
+            found = []
+        found = [path for path in found if (path.parent.name, path.name) not in named]
+    for path in unfinished(store):
         with contextlib.suppress(FileNotFoundError):  # its writer has just committed it
-            if time.time() - path.stat().st_mtime >= idle_s:
+            if path.stat().st_mtime <= before:
                 found.append(path)
     return sorted(found)
-
-
-def _unfinished(store: StorePath) -> Iterator[StorePath]:
-    if isinstance(store, RemotePath):
-        claimed = (claim.parent for claim in store.glob(f"models/*/*/{CLAIM}"))
-        yield from (folder for folder in claimed if not (folder / METADATA_FILE).exists())
-        return
-    for path in store.rglob(f"{TEMPORARY_PREFIX}*"):
-        if not any(part.startswith(TEMPORARY_PREFIX) for part in path.relative_to(store).parent.parts):
-            yield path
 
 
 def remove_leftover(path: StorePath) -> None:
@@ -77,6 +135,29 @@ def remove_leftover(path: StorePath) -> None:
         remove_folder(path)
     else:
         remove_files([path])
+
+
+def clean_tables(root: str | StorePath, *, idle_s: float = DAY_S) -> int:
+    """Remove files of tables that only versions older than `idle_s` seconds use; return their number."""
+    ahead_s = time.time() - store_time(root)  # the library goes by the clock of this machine
+    tables = [FeatureStore(root).manifest.table, FailureLog(root).table, SeenVideos(root).table]
+    return sum(table.vacuum(idle_s + max(ahead_s, 0)) for table in [*tables, *ScoreStore(root).tables()])
+
+
+def _last_written(store: FeatureStore, family: Family) -> float:
+    return max((entry.modified for entry in listing(store.folder(family)).values()), default=0.0)
+
+
+def unfinished(store: StorePath) -> Iterator[StorePath]:
+    """Yield temporary files and folders, of writers that live or were killed."""
+    if isinstance(store, RemotePath):
+        claimed = (claim.parent for claim in matching(store, f"models/*/*/{CLAIM}"))
+        yield from (folder for folder in claimed if not (folder / METADATA_FILE).exists())
+        return
+    for path in everything_below(store):
+        *folders, name = relative_name(path, store).split("/")
+        if name.startswith(TEMPORARY_PREFIX) and not any(folder.startswith(TEMPORARY_PREFIX) for folder in folders):
+            yield path
 
 
 def _keys_of_models(models: ModelSerializer) -> set[str]:

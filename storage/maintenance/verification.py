@@ -1,124 +1,201 @@
-"""Finding damaged files in a store and moving them aside.
+"""Finding what is wrong in a store, and taking damaged files out of use.
 
-A moved file lies below STORE/quarantine at the same relative path, for people to examine. Readers no longer see it, so
-the next run recomputes its contents. A damaged model stays in place, because no run can reproduce it.
+Only what a parser or a checksum finds is damage. A file that is gone is told apart from one that the operating system
+does not let us read: of the latter, and of files of newer versions, nothing is known, and they stay as they are.
+
+A damaged file is moved below STORE/quarantine, to the same relative path, for people to examine. Readers no longer see
+it, so the next run recomputes its contents. A damaged model stays in place, because no run can reproduce it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import contextlib
+import errno
+import os
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import partial
+from typing import Literal
 
-from storage.errors import StoreError, UnreachableError
-from storage.files.commit import move_file
-from storage.files.parts import list_parts
-from storage.files.paths import StorePath, relative_name
-from storage.layout import open_store
+from storage.errors import DamagedError, NewerVersionError, StoreError, UnreachableError
+from storage.files.commit import move_file, move_folder
+from storage.files.paths import StorePath, check_link, matching, relative_name
 from storage.models.serializer import METADATA_FILE, ModelSerializer
-from storage.shards.family import Family
 from storage.shards.formats import SUFFIXES, check_shard, format_of
-from storage.shards.header import read_header
-from storage.shards.store import DESCRIPTION, FeatureStore, read_family
-from storage.tables.failures import check_failures
-from storage.tables.scores import check_scores
-from storage.tables.seen import check_seen
-from storage.tables.table import SUFFIX
+from storage.shards.header import ShardHeader, read_header
+from storage.shards.store import DESCRIPTION, FeatureStore, manifest_rows, read_family
+from storage.tables.failures import FailureLog
+from storage.tables.manifest import Row
+from storage.tables.scores import ScoreStore
+from storage.tables.seen import SeenVideos
+from storage.tables.table import Table
 
-# The check of each kind of file, and what happens to the contents of one that was moved aside.
-_KINDS: dict[str, tuple[Callable[[StorePath], object], str]] = {
-    "family": (read_family, "it is rewritten from the shards"),
-    "shard": (check_shard, "the next extraction recomputes its videos"),
-    "failures": (check_failures, "the next extraction tries its videos again"),
-    "scores": (check_scores, "the next scoring scores its videos again"),
-    "seen": (check_seen, "the next run looks at its videos again"),
-}
+Trouble = Literal["damaged", "gone", "unreachable", "newer"]
 
 
-def store_files(root: str | StorePath) -> list[StorePath]:
-    """List all files that a store must not lose: families, shards, tables and the metadata of models.
+@dataclass(frozen=True)
+class Part:
+    """A part of a store that can be checked and repaired on its own.
+
+    Args:
+        path: file or folder.
+        check: raises FileNotFoundError or StoreError if something is wrong.
+        repair: takes the part out of use, given the kind of trouble, and says in a line what it did; None if people
+            have to.
+    """
+
+    path: StorePath
+    check: Callable[[], object]
+    repair: Callable[[Trouble], str] | None
+
+
+@dataclass(frozen=True)
+class Problem:
+    """What is wrong with a part of a store, in one line."""
+
+    part: Part
+    trouble: Trouble
+    message: str
+
+
+def parts(root: str | StorePath) -> list[Part]:
+    """List all parts that a store must not lose: tables, descriptions of families, shards and models.
 
     Raises:
-        StoreError: the folder is not a store.
+        StoreError: the folder is not a store, or cannot be listed.
     """
-    store = open_store(root)
-    families = _folders(store / "features")
-    descriptions = [folder / DESCRIPTION for folder in families if (folder / DESCRIPTION).exists()]
-    shards = [shard for folder in families for shard in list_parts(folder, "shard", SUFFIXES)]
-    failures = list_parts(store / "failures", "failures", {SUFFIX})
-    scores = [part for folder in _folders(store / "scores") for part in list_parts(folder, "scores", {SUFFIX})]
-    seen = list_parts(store / "seen", "seen", {SUFFIX})
-    models = ModelSerializer(store)
-    versions = [(name, version) for name in models.names() for version in models.versions(name)]
-    return [
-        *(descriptions + shards + failures + scores + seen),
-        *(store / "models" / name / version / METADATA_FILE for name, version in versions),
-    ]
+    store = FeatureStore(root)
+    found = [*_tables(store), *_descriptions(store)]
+    with contextlib.suppress(DamagedError):  # the manifest itself is among the parts
+        found += _shards(store)
+    models = ModelSerializer(store.root)
+    for name in models.names():
+        for version in models.versions(name):
+            path = store.root / "models" / name / version / METADATA_FILE
+            found.append(Part(path, partial(_check_model, models, name, version), None))
+    return found
 
 
-def find_damage(path: StorePath) -> str | None:
-    """Read a whole file of `store_files`; return one line that describes the damage, or None.
-
-    Raises:
-        storage.errors.UnreachableError: object storage cannot be reached.
-    """
-    if is_model(path):
-        name, version = path.parent.parent.name, path.parent.name
-        return ModelSerializer(path.parent.parent.parent.parent).verify(name, version)
-    check, _ = _KINDS[_kind(path)]
+def find_problem(part: Part) -> Problem | None:
+    """Read a whole part; return what is wrong with it, if anything."""
     try:
-        check(path)
-    except FileNotFoundError:
-        return None  # merged or converted in the meantime
-    except UnreachableError:
-        raise
+        part.check()
+    except FileNotFoundError as error:
+        return Problem(part, "gone", f"{error.filename} is gone")
+    except UnreachableError as error:
+        return Problem(part, "unreachable", str(error))
+    except NewerVersionError as error:
+        return Problem(part, "newer", str(error))
     except StoreError as error:
-        return str(error)
+        return Problem(part, "damaged", str(error))
     return None
 
 
-def is_model(path: StorePath) -> bool:
-    """Return whether a file of `store_files` stands for a model."""
-    return path.name == METADATA_FILE
+def repair(problem: Problem) -> str:
+    """Take a part out of use if it is damaged or gone; return one line that says what was done."""
+    if problem.trouble in ("unreachable", "newer") or problem.part.repair is None:
+        cure = "train the model again, or put a copy there" if problem.part.repair is None else problem.message
+        return f"left in place: {problem.part.path}; {cure}"
+    return problem.part.repair(problem.trouble)
 
 
-def what_is_lost(path: StorePath) -> str:
-    """Describe what happens to the contents of a file that `quarantine` has moved aside."""
-    return _KINDS[_kind(path)][1]
+def rebuild_manifest(store: FeatureStore) -> int:
+    """Write a manifest from the headers of all readable shards, oldest first; return the number of its rows."""
+    count = 0
+    waiting: dict[tuple[str, str], Row] = {}
+    for header, path in _headers(store):
+        rows = {(row.family, row.video_id): row for row in manifest_rows(header, path.name, "rebuilt")}
+        if not waiting.keys().isdisjoint(rows):  # a later commit wins
+            store.manifest.add(list(waiting.values()))
+            waiting = {}
+        waiting |= rows
+        count += len(rows)
+    if waiting:
+        store.manifest.add(list(waiting.values()))
+    return count
 
 
-def quarantine(root: str | StorePath, path: StorePath) -> StorePath:
-    """Move a damaged file aside. It must not belong to a model; a family's description is rewritten from its shards.
+def _tables(store: FeatureStore) -> Iterator[Part]:
+    def part(table: Table, lost: str) -> Part:
+        def repair(_: Trouble) -> str:
+            return f"moved to {_put_aside(store, table.folder)}; {lost}"
 
-    Returns:
-        The new path of the file.
-    """
-    store = open_store(root)
-    target = store / "quarantine" / relative_name(path, store)
-    number = 1
-    while target.exists():
-        number += 1
-        target = target.with_name(f"{path.name}.{number}")
-    move_file(path, target)
-    if path.name == DESCRIPTION:
-        family = _family_of_shards(path.parent)
-        if family is not None:
-            FeatureStore(root).describe(family)
-    return target
+        return Part(table.folder, table.check, repair)
 
+    def rebuild(_: Trouble) -> str:
+        folder = store.manifest.table.folder
+        done = f"moved to {_put_aside(store, folder)}" if folder.exists() else "was gone"
+        count = rebuild_manifest(FeatureStore(store.root))
+        return f"manifest: {done}; {count:,} videos were listed again from the headers of the shards"
 
-def _folders(parent: StorePath) -> list[StorePath]:
-    return sorted(path for path in parent.glob("*/*") if not path.name.startswith("."))
+    def check_manifest() -> None:
+        store.manifest.table.check()
+        if store.manifest.table.version() < 0 and next(_headers(store), None) is not None:
+            raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(store.manifest.table.folder))
 
-
-def _kind(path: StorePath) -> str:
-    return path.stem.partition("-")[0]
+    yield Part(store.manifest.table.folder, check_manifest, rebuild)
+    yield part(FailureLog(store.root).table, "the next extraction tries its videos again")
+    yield part(SeenVideos(store.root).table, "the next run looks at its videos again")
+    for table in ScoreStore(store.root).tables():
+        yield part(table, "the next scoring scores its videos again")
 
 
-def _family_of_shards(folder: StorePath) -> Family | None:
-    for shard in list_parts(folder, "shard", SUFFIXES):
+def _descriptions(store: FeatureStore) -> Iterator[Part]:
+    for path in matching(store.root, f"features/*/*/{DESCRIPTION}"):
+
+        def repair(_: Trouble, path: StorePath = path) -> str:
+            aside = _put_aside(store, path)
+            family = next((header.family for header, shard in _headers(store) if shard.parent == path.parent), None)
+            if family is not None:
+                FeatureStore(store.root).describe(family)
+            return f"moved to {aside}; it is rewritten from the shards"
+
+        yield Part(path, partial(read_family, path), repair)
+
+
+def _shards(store: FeatureStore) -> Iterator[Part]:
+    folders = {path.name: path for path in matching(store.root, "features/*/*")}
+    for key, name in sorted(store.manifest.shards()):
+        path = folders.get(key, store.root / "features" / "unknown" / key) / name
+
+        def check(key: str = key, path: StorePath = path) -> None:
+            check_link(path)
+            header = check_shard(path)
+            rows = {row._replace(run="") for _, row in store.manifest.rows_of(key, [path.name])}
+            if not rows <= set(manifest_rows(header, path.name, "")):
+                raise DamagedError(f"{path} is damaged: it holds other videos than the manifest says")
+
+        def repair(trouble: Trouble, key: str = key, path: StorePath = path) -> str:
+            count = store.manifest.remove_shards(key, [path.name])
+            done = "was gone" if trouble == "gone" else f"moved to {_put_aside(store, path)}"
+            return f"{path.name}: {done}; the next extraction recomputes its {count:,} videos"
+
+        yield Part(path, check, repair)
+
+
+def _headers(store: FeatureStore) -> Iterator[tuple[ShardHeader, StorePath]]:
+    """Yield the headers of all readable shards, oldest first."""
+    paths = [path for path in matching(store.root, "features/*/*/shard-*") if path.suffix in SUFFIXES]
+    for path in sorted(paths, key=lambda path: path.name):
         try:
-            return read_header(shard, format_of(shard)).family
+            yield read_header(path, format_of(path)), path
         except UnreachableError:
             raise
         except (FileNotFoundError, StoreError):
             continue
-    return None
+
+
+def _check_model(models: ModelSerializer, name: str, version: str) -> None:
+    problem = models.verify(name, version)
+    if problem is not None:
+        raise DamagedError(problem)
+
+
+def _put_aside(store: FeatureStore, path: StorePath) -> StorePath:
+    target = store.root / "quarantine" / relative_name(path, store.root)
+    number = 1
+    while target.exists():
+        number += 1
+        target = target.with_name(f"{path.name}.{number}")
+    (move_folder if path.is_dir() else move_file)(path, target)
+    return target

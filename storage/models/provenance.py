@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import platform
 import subprocess
+from collections.abc import Iterable
 from importlib.metadata import version as installed_version
 from pathlib import Path
 
@@ -24,6 +26,16 @@ def program_version() -> dict[str, str | None]:
     The commit is None if the program is installed rather than run from a checkout, or if git is missing.
     """
     return {"version": installed_version("traitline"), "commit": _commit(Path(__file__))}
+
+
+def clip_marks(recipe: str, video_ids: Iterable[str]) -> set[str]:
+    """Return a mark of each clip of a model, by which those who know the clip's name can tell whether it was one.
+
+    Args:
+        recipe: digest of what the model was made from, so that marks of two models cannot be compared.
+        video_ids: of the clips.
+    """
+    return {hashlib.sha256(f"{recipe} {video_id}".encode()).hexdigest()[:16] for video_id in video_ids}
 
 
 def _commit(file: Path) -> str | None:

@@ -10,9 +10,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from storage.errors import StoreError, UnreachableError, reporting
+from storage.errors import StoreError, UnreachableError, reading, refusal
 from storage.files.commit import commit_file, commit_folder, remove_files
-from storage.files.paths import StorePath
+from storage.files.paths import StorePath, matching
 from storage.layout import open_store, path_name
 from storage.models.keras_file import MAX_FILE_BYTES, read_model, write_model
 from storage.models.provenance import library_versions, program_version
@@ -96,8 +96,7 @@ class ModelSerializer:
         if (damage := self.verify(name, version)) is not None:
             raise StoreError(damage)
         folder = self._version(name, version)
-        with reporting(f"read {folder}"):
-            return {file: (folder / file).read_bytes() for file in FILES}
+        return {file: _read(folder / file) for file in FILES}
 
     def add(self, name: str, files: Mapping[str, bytes]) -> str:
         """Add a version that another store has saved, byte for byte, as the next version of a name.
@@ -163,7 +162,7 @@ class ModelSerializer:
             raise StoreError(f"{path.parent} has no {MODEL_FILE}: only models saved as .keras can be loaded")
         if path.stat().st_size > MAX_FILE_BYTES:
             raise StoreError(f"cannot load {path}: it has more than {MAX_FILE_BYTES:,} bytes")
-        data = path.read_bytes()
+        data = _read(path)
         if hashlib.sha256(data).hexdigest() != metadata["files"].get(MODEL_FILE):
             raise StoreError(f"{path} is not the file that was saved here: {METADATA_FILE} has another SHA-256")
         return read_model(data, path), metadata
@@ -207,9 +206,11 @@ class ModelSerializer:
             return str(error)
         for file, digest in files.items():
             try:
-                data = (folder / path_name("file", file)).read_bytes()
-            except (OSError, ValueError) as error:
-                return f"cannot read {file!r} in {folder}: {error}"
+                data = _read(folder / path_name("file", file))
+            except UnreachableError:
+                raise
+            except (StoreError, ValueError) as error:
+                return f"{folder} is damaged: {error}"
             if hashlib.sha256(data).hexdigest() != digest:
                 return f"{folder / file} is damaged: its SHA-256 differs from that in {METADATA_FILE}"
         return None
@@ -220,13 +221,13 @@ class ModelSerializer:
 
     def names(self) -> list[str]:
         """Return the names of all models that have a version, sorted."""
-        names = {path.parent.name for path in self._models.glob("*/*") if _is_version(path)}
+        names = {path.parent.name for path in matching(self._models, "*/*") if _is_version(path)}
         return sorted(name for name in names if not name.startswith("."))
 
     def aliases(self, name: str) -> dict[str, str]:
         """Return alias -> version, sorted by alias."""
         folder = self._models / path_name("model name", name) / ALIASES
-        words = sorted(path.stem for path in folder.glob("*.json") if not path.name.startswith("."))
+        words = sorted(path.stem for path in matching(folder, "*.json") if not path.name.startswith("."))
         found = {word: self._alias(name, word) for word in words}
         return {word: version for word, version in found.items() if version is not None}
 
@@ -272,7 +273,7 @@ class ModelSerializer:
         return self._models / path_name("model name", name) / path_name("model version", version)
 
     def _numbers(self, name: str) -> list[int]:
-        paths = (self._models / path_name("model name", name)).glob("*")
+        paths = matching(self._models / path_name("model name", name), "*")
         return [int(path.name) for path in paths if _is_version(path)]
 
 
@@ -315,8 +316,11 @@ def _read_json(path: StorePath) -> dict[str, Any]:
 
 
 def _read(path: StorePath) -> bytes:
-    with reporting(f"read {path}"):
-        return path.read_bytes()
+    try:
+        with reading(path):
+            return path.read_bytes()
+    except FileNotFoundError as error:
+        raise StoreError(f"cannot read {path}: {refusal(error)}") from error
 
 
 def _parse(data: bytes, name: object) -> dict[str, Any]:

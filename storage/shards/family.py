@@ -10,11 +10,8 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
-from storage.errors import StoreError
 from storage.layout import path_name
 from storage.shards.features import COLUMNS, VideoFeatures
-
-SCHEMA_VERSION = 1  # of feature shards; raised whenever a reader of the previous version would misread a file
 
 
 @dataclass(frozen=True, eq=False)
@@ -29,7 +26,6 @@ class Family:
         dim: numbers in each vector.
         settings: everything that changes those numbers, as JSON values: options, code version, weights.
         quality: names of the additional float32 columns, each with one number per token.
-        schema_version: of the shards; differs from the current version only in families read from a store.
 
     Raises:
         ValueError: a value is out of range or cannot be represented in JSON.
@@ -39,7 +35,6 @@ class Family:
     dim: int
     settings: Mapping[str, Any]
     quality: tuple[str, ...] = ()
-    schema_version: int = SCHEMA_VERSION
 
     def __post_init__(self) -> None:
         path_name("family name", self.name)
@@ -60,7 +55,7 @@ class Family:
     @cached_property
     def key(self) -> str:
         """The first sixteen hexadecimal characters of the SHA-256 of the canonical JSON of all values."""
-        return hashlib.sha256(canonical_json(self.to_dict()).encode()).hexdigest()[:16]
+        return _key(self.to_dict())
 
     def to_dict(self) -> dict[str, Any]:
         """Return all values as JSON represents them."""
@@ -68,7 +63,6 @@ class Family:
             "name": self.name,
             "dim": self.dim,
             "quality": list(self.quality),
-            "schema_version": self.schema_version,
             "settings": self.settings,
         }
 
@@ -77,13 +71,8 @@ class Family:
         """Build a family from the values of `to_dict`.
 
         Raises:
-            StoreError: a newer version of the program wrote them.
             KeyError, TypeError, ValueError: they are not the values of a family.
         """
-        if values["schema_version"] > SCHEMA_VERSION:
-            raise StoreError(
-                f"schema version {values['schema_version']} is newer than this program's ({SCHEMA_VERSION}): update it"
-            )
         return cls(**values)
 
     def check(self, video: VideoFeatures) -> None:
@@ -100,9 +89,23 @@ class Family:
             raise ValueError(f"{video.video_id}: {self.name} has quality {self.quality}, not {tuple(video.quality)}")
 
 
+def key_before_manifest(family: Family) -> str:
+    """Return the key that a family had while the version of the shards' layout was a part of it."""
+    return _key({**family.to_dict(), "schema_version": 1})
+
+
+def known_keys(family: Family) -> tuple[str, str]:
+    """Return the keys by which models name a family: the present one, and that of models of before the manifest."""
+    return family.key, key_before_manifest(family)
+
+
 def canonical_json(value: Any) -> str:
     """Serialise a value to JSON uniquely: sorted keys, no spaces. Raises ValueError for NaN and infinity."""
     return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False)
+
+
+def _key(values: Mapping[str, Any]) -> str:
+    return hashlib.sha256(canonical_json(values).encode()).hexdigest()[:16]
 
 
 def _plain(value: Any) -> Any:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from storage.errors import MALFORMED, StoreError, damaged
+from storage.errors import StoreError, reading
 from storage.files.paths import StorePath, fetched
 from storage.shards.hdf5 import Hdf5Format
 from storage.shards.header import ShardFormat, ShardHeader, read_header, read_videos
@@ -36,8 +36,7 @@ def check_shard(shard: StorePath) -> ShardHeader:
         The shard's header.
 
     Raises:
-        FileNotFoundError: the file is gone.
-        StoreError: the file is damaged, too new, or belongs to another family than its folder.
+        FileNotFoundError, UnreachableError, DamagedError, NewerVersionError: as `read_header`.
     """
     format = format_of(shard)
     shard = fetched(shard)
@@ -45,10 +44,6 @@ def check_shard(shard: StorePath) -> ShardHeader:
     for through_library in (False, True):
         for _ in read_videos(shard, format, header, range(len(header.videos)), through_library=through_library):
             pass
-    try:
+    with reading(shard):
         format.check(shard, header)
-    except FileNotFoundError:
-        raise
-    except MALFORMED as error:
-        raise damaged(shard, error) from error
     return header

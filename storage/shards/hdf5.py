@@ -6,9 +6,12 @@
     /vector   float32 or float16 [rows, dim]
     /time     float64 [rows, 2]: start_s, end_s
     /quality  float32 [rows, columns], in the order of the family's quality columns; absent if there are none
+    /video_id    UTF-8 text of a fixed length, padded with zeros [videos]
+    /first_row   int64 [videos]: the rows of a video reach from its first row to that of the next video
 
-The rows belong to the header's videos, in the same order. All datasets are chunked and carry HDF5's Fletcher32
-checksums; all metadata carries checksums as well (file format of HDF5 1.10).
+The attribute `dims` of each dataset names its axes, `columns` its columns, `units` their units, so that h5py, MATLAB
+and R need nothing else. The rows belong to the header's videos, in the same order. All datasets are chunked and carry
+HDF5's Fletcher32 checksums; all metadata carries checksums as well (file format of HDF5 1.10).
 
 - Files are built in memory and written at once: nothing is appended in place, and a full disk is an ordinary error.
 - A chunk is as large as one read. Chunks are not compressed, and their only filter is the checksum at their end, so
@@ -69,6 +72,10 @@ class Hdf5Format:
                 data = values.astype(header.dtype, copy=False) if name == "vector" else values
                 dataset = file.create_dataset(name, data=data, chunks=chunk_shapes[name], fletcher32=True)
                 places[name] = _places(dataset)
+                dataset.attrs.update({key: _texts(values) for key, values in _attributes(name, header).items()})
+            for name, labels in _labels(header).items():
+                dataset = file.create_dataset(name, data=labels, chunks=labels.shape, fletcher32=True)
+                dataset.attrs["dims"] = _texts(["video"])
         with image.getbuffer() as written, path.open("wb") as stream:
             lead = b"%s %d\n%s\n%s\n" % (_MAGIC, len(written), text, json.dumps(places).encode())
             stream.write(lead.ljust(block, b"\0"))
@@ -105,7 +112,13 @@ class Hdf5Format:
                 yield from cut_into_videos(header, members, first, _named(rows, header), vectors)
 
     def check(self, path: StorePath, header: ShardHeader) -> None:
-        """Do nothing: the two ways of reading check the whole file."""
+        """Read what names the videos. Raises OSError or ValueError if it differs from the header."""
+        source = path if isinstance(path, Path) else io.BytesIO(path.read_bytes())
+        with _hdf5(), h5py.File(source, "r", locking=False) as file:
+            _check_structure(file, header)
+            for name, labels in _labels(header).items():
+                if not np.array_equal(file[name][:], labels):
+                    raise ValueError(f"{name} differs from the header")
 
 
 def _read_lead(stream: Stream) -> ShardHeader:
@@ -144,6 +157,27 @@ def _layout(header: ShardHeader) -> dict[str, tuple[int, np.dtype]]:
     return layout
 
 
+def _labels(header: ShardHeader) -> dict[str, np.ndarray]:
+    """Return the datasets with one value for each video."""
+    names = _texts([entry.video_id for entry in header.videos])
+    return {"video_id": names, "first_row": np.array(header.first_rows[:-1], np.int64)}
+
+
+def _texts(values: Sequence[str]) -> np.ndarray:
+    """Return texts of a fixed length, which take less room than others and which every program reads."""
+    encoded = [value.encode() for value in values]
+    return np.array(encoded, h5py.string_dtype("utf-8", max(map(len, encoded))))
+
+
+def _attributes(name: str, header: ShardHeader) -> dict[str, list[str]]:
+    match name:
+        case "time":
+            return {"dims": ["row", "column"], "columns": ["start_s", "end_s"], "units": ["s", "s"]}
+        case "quality":
+            return {"dims": ["row", "column"], "columns": list(header.family.quality)}
+    return {"dims": ["row", "number"]}
+
+
 def _column(video: VideoFeatures, name: str, header: ShardHeader) -> np.ndarray:
     match name:
         case "vector":
@@ -159,10 +193,11 @@ def _chunk_rows(header: ShardHeader, width: int, dtype: np.dtype) -> int:
 
 def _check_structure(file: h5py.File, header: ShardHeader) -> None:
     """Check that a file has exactly the structure of a shard, before any data is read."""
-    layout = _layout(header)
-    if sorted(file) != sorted(layout):
+    expected = {name: ((header.rows, width), dtype) for name, (width, dtype) in _layout(header).items()}
+    expected |= {name: (labels.shape, labels.dtype) for name, labels in _labels(header).items()}
+    if sorted(file) != sorted(expected):
         raise ValueError(f"it holds {', '.join(file)}")
-    for name, (width, dtype) in layout.items():
+    for name, (shape, dtype) in expected.items():
         if not isinstance(file.get(name, getlink=True), h5py.HardLink):
             raise ValueError(f"{name} is a link")
         dataset = file[name]
@@ -172,7 +207,7 @@ def _check_structure(file: h5py.File, header: ShardHeader) -> None:
         filters = [made.get_filter(number)[0] for number in range(made.get_nfilters())]
         if made.get_layout() != h5d.CHUNKED or filters != [h5z.FILTER_FLETCHER32]:
             raise ValueError(f"{name} is not stored in plain chunks with Fletcher32")
-        if (dataset.shape, dataset.dtype) != ((header.rows, width), dtype):
+        if (dataset.shape, dataset.dtype) != (shape, dtype):
             raise ValueError(f"{name} is {dataset.dtype} {dataset.shape}, which differs from the header")
 
 

@@ -19,14 +19,14 @@ from typing import Any, Literal, NamedTuple, Protocol
 
 import numpy as np
 
-from storage.errors import MALFORMED, StoreError, UnreachableError, damaged
+from storage.errors import DamagedError, NewerVersionError, reading
 from storage.files.paths import StorePath, fetched
-from storage.shards.family import Family, canonical_json
+from storage.shards.family import Family, canonical_json, key_before_manifest
 from storage.shards.features import VideoFeatures
 
 # Raised when a reader of the previous version would misread a file. Not part of the key, as the numbers are the same.
-# The versions before this one were never released.
-SHARD_VERSION = 3
+SHARD_VERSION = 4
+BEFORE_MANIFEST = 3  # read by `traitline store upgrade`; those before it were never released
 
 Dtype = Literal["float32", "float16"]
 
@@ -107,7 +107,7 @@ class ShardHeader:
         """Parse the result of `to_text`.
 
         Raises:
-            StoreError: another version of the program wrote it.
+            NewerVersionError, DamagedError: another version of the program wrote it.
             ValueError, KeyError, TypeError: it is damaged, or not a header.
         """
         line, _, checksum = text.partition("\n")
@@ -116,13 +116,14 @@ class ShardHeader:
         values = dict(json.loads(line))
         version = values["shard_version"]
         if version > SHARD_VERSION:
-            raise StoreError(f"shard version {version} is newer than this program's ({SHARD_VERSION}): update it")
-        if version < SHARD_VERSION:
-            raise StoreError(
-                f"shard version {version} was never released: remove the shard and extract its videos again"
+            raise NewerVersionError(
+                f"shard version {version} is newer than this program's ({SHARD_VERSION}): update it"
             )
-        family = _family(canonical_json(values["family"]))
-        if values["key"] != family.key:
+        if version < BEFORE_MANIFEST:
+            raise DamagedError(f"shard version {version} was never released: extract its videos again")
+        described = {name: value for name, value in values["family"].items() if name != "schema_version"}
+        family = _family(canonical_json(described))
+        if values["key"] != (family.key if version == SHARD_VERSION else key_before_manifest(family)):
             raise ValueError(f"the header's key {values['key']} differs from that of its settings, {family.key}")
         dtype = values["dtype"]
         if dtype not in ("float32", "float16"):
@@ -170,19 +171,17 @@ def read_header(path: StorePath, format: ShardFormat) -> ShardHeader:
     """Read a shard's header.
 
     Raises:
-        FileNotFoundError: the file is gone.
-        StoreError: the file is damaged, too new, or belongs to another family than its folder.
+        FileNotFoundError, UnreachableError, DamagedError: see `storage.errors.reading`; a shard of another family than
+            its folder counts as damaged.
+        NewerVersionError: a newer version of the program wrote it.
     """
     try:
-        header = format.read_header(path)
-    except (FileNotFoundError, UnreachableError):
-        raise
-    except StoreError as error:
-        raise StoreError(f"cannot read {path}: {error}") from error
-    except MALFORMED as error:
-        raise damaged(path, error) from error
+        with reading(path):
+            header = format.read_header(path)
+    except NewerVersionError as error:
+        raise NewerVersionError(f"cannot read {path}: {error}") from error
     if (header.family.name, header.family.key) != (path.parent.parent.name, path.parent.name):
-        raise StoreError(f"{path} holds features of another kind ({header.family.key}) than its folder: move it away")
+        raise DamagedError(f"{path} holds features of another kind ({header.family.key}) than its folder: move it away")
     return header
 
 
@@ -197,23 +196,19 @@ def read_videos(
     """Read some of a shard's videos, each checked against the header.
 
     Raises:
-        FileNotFoundError: the file is gone.
-        StoreError: the file is damaged, or a video differs from its entry in the header.
+        FileNotFoundError, UnreachableError, DamagedError: see `storage.errors.reading`; a video that differs from its
+            entry in the header counts as damage.
     """
     if len(positions) > len(header.videos) // 4:
         path = fetched(path)
     read = format.read_through_library if through_library else format.read
-    try:
+    with reading(path):
         for position, video in zip(positions, read(path, header, positions), strict=True):
             entry = header.videos[position]
             header.family.check(video)
             if (video.tokens, video.checksum()) != (entry.tokens, entry.checksum):
                 raise ValueError(f"the rows of {entry.video_id} do not match their checksum")
             yield video
-    except FileNotFoundError:
-        raise
-    except MALFORMED as error:
-        raise damaged(path, error) from error
 
 
 def _entries(videos: list[list[Any]]) -> tuple[VideoEntry, ...]:
@@ -230,11 +225,6 @@ def _entries(videos: list[list[Any]]) -> tuple[VideoEntry, ...]:
 def _family(text: str) -> Family:
     # A store has few families, and computing a key takes as long as reading a small header.
     return Family.from_dict(json.loads(text))
-
-
-def gone(error: FileNotFoundError) -> StoreError:
-    """Build the error for a shard that disappeared while shards were being merged or converted."""
-    return StoreError(f"{error.filename} is gone: another process merges or converts too; try again when it is done")
 
 
 def _sha256(line: str) -> str:

@@ -70,7 +70,6 @@ class ParquetFormat:
                 schema,
                 compression=compression,
                 use_dictionary=["video_id", "video_sha256"],  # type: ignore[arg-type]  # the stubs lack lists
-                use_byte_stream_split=list(header.family.quality),
                 write_statistics=["video_id"],
                 write_page_checksum=True,
                 # Write one page of vectors per row group.

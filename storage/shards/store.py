@@ -1,78 +1,55 @@
-"""Features of videos on disk or object storage, and the index of the videos that have them.
+"""Features of videos on disk or object storage, and the manifest that names them.
 
-    STORE/features/<family>/<key>/family.json                   the family's settings, in plain JSON
-    STORE/features/<family>/<key>/shard-<time>-<random>.parquet or .h5
+    STORE/manifest/                                             which shard holds which video, see `storage.tables`
+    STORE/features/<family>/<key>/_family.json                  the family's settings, in plain JSON
+    STORE/features/<family>/<key>/shard-<id>.parquet or .h5
 
-Shards never change. If several hold the same video, even made from different files, the one whose name sorts last is
-valid; `storage.files.parts` explains why that is the newest one. Two shards whose names differ only in the suffix hold
-the same features. Other programs get the same view of Parquet shards by the same rule, for instance DuckDB:
-
-    SELECT * FROM read_parquet('.../shard-*.parquet', filename = true)
-    QUALIFY filename = max(filename) OVER (PARTITION BY video_id)
+A shard is written as a whole and never changes. Then one commit of the manifest names its videos; until then no reader
+sees them. A shard that the manifest does not name is an orphan: its writer was killed between the two, or another
+shard has taken its place. `storage.maintenance.garbage` removes orphans when they are old.
 """
 
 from __future__ import annotations
 
+import contextlib
+import heapq
 import json
-import os
+import secrets
 import threading
+import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from itertools import accumulate
 from pathlib import Path
 
-from storage.errors import MALFORMED, StoreError, UnreachableError, damaged
-from storage.files.commit import commit_file
-from storage.files.parts import list_parts, new_part
-from storage.files.paths import StorePath, in_order
+import numpy as np
+
+from storage.errors import NewerVersionError, StoreError, damaged, reading
+from storage.files.commit import commit_file, remove_files
+from storage.files.paths import StorePath, matching
 from storage.layout import open_store
 from storage.shards.family import Family
 from storage.shards.features import VideoFeatures
-from storage.shards.formats import SUFFIXES, FormatName, format_named, format_of
-from storage.shards.header import Dtype, ShardHeader, VideoEntry, read_header, read_videos
+from storage.shards.formats import FormatName, format_named, format_of
+from storage.shards.header import SHARD_VERSION, Dtype, ShardHeader, read_header, read_videos
+from storage.tables.manifest import FEW, Manifest, Places, Row, hashes
 
-DESCRIPTION = "family.json"
+DESCRIPTION = "_family.json"  # programs that read a folder as one dataset skip names that begin with _
+_LONG_S = 60.0  # for writing shards
 _WHOLE_NUMBERS = "faces"  # boxes in pixels: float16 would move those beyond 2048 by a pixel
-
-
-@dataclass
-class _Index:
-    """The shard that holds the valid rows of each video, among some shards. Takes about 0.4 KB of memory per video."""
-
-    shards: set[StorePath] = field(default_factory=set)
-    shard_of: dict[str, StorePath] = field(default_factory=dict)
-    sha256_of: dict[str, str] = field(default_factory=dict)
-    newest: str = ""  # stem of the last shard by name
-
-    def add(self, shard: StorePath, header: ShardHeader) -> None:
-        """Add the contents of a shard. This is fastest in the order of the shards' names."""
-        stem = shard.stem
-        entries: Sequence[VideoEntry] = header.videos
-        if stem < self.newest:
-            entries = [entry for entry in entries if not self._knows_newer(entry.video_id, stem)]
-        self.newest = max(self.newest, stem)
-        self.shard_of.update(dict.fromkeys((entry[0] for entry in entries), shard))
-        self.sha256_of.update(entry[:2] for entry in entries)
-        self.shards.add(shard)
-
-    def _knows_newer(self, video_id: str, stem: str) -> bool:
-        known = self.shard_of.get(video_id)
-        return known is not None and known.stem > stem
 
 
 class FeatureStore:
     """Cached features of every family, in one store folder.
 
-    Any number of processes may write and read at once. The store remembers the headers that it has read, so that the
-    next query costs only a listing of the folder and the headers of newer shards. All methods raise StoreError if the
-    operating system refuses, or if a shard is damaged, too new or in the wrong folder.
+    Any number of processes may write and read at once. Methods raise StoreError if the storage refuses, or if a shard
+    is damaged, too new or gone.
 
     Args:
         root: the store's folder, local or on object storage. It need not exist before the first write.
         format: of new shards; shards of every known format are read.
         dtype: of the stored vectors, except those of "faces", which are positions in pixels and stay float32.
             float16 halves the bytes and rounds each number to 11 significant bits; see `VideoFeatures.rounded`.
-        confirm: called with the temporary file immediately before each shard is committed; an exception from it
-            prevents the commit.
+        confirm: called immediately before each commit; an exception from it prevents the commit.
 
     Raises:
         StoreError: the format is unknown, or the folder is not a store.
@@ -83,149 +60,238 @@ class FeatureStore:
         root: str | StorePath,
         format: FormatName = "parquet",
         dtype: Dtype = "float32",
-        confirm: Callable[[Path], None] | None = None,
+        confirm: Callable[[], None] | None = None,
     ) -> None:
         self._format = format_named(format)
         self._dtype, self._confirm = dtype, confirm
-        self._features = open_store(root) / "features"
-        self._indexes: dict[StorePath, _Index] = {}
+        self.root = open_store(root)
+        self.manifest = Manifest(self.root)
+        self._features = self.root / "features"
+        self._run = secrets.token_hex(8)
+        self._described: set[str] = set()
+        self._known: dict[str, Places] = {}
         self._lock = threading.Lock()
 
     def write(self, family: Family, videos: Sequence[VideoFeatures]) -> str:
-        """Commit features as one shard: as a whole and on disk on return, and absent if this raises.
-
-        Args:
-            family: the family of the features.
-            videos: the contents of the shard.
+        """Commit features of one family as one shard; see `write_all`.
 
         Returns:
             The shard's id, unique across all machines.
+        """
+        return self.write_all({family: videos})[0]
+
+    def write_all(self, features: Mapping[Family, Sequence[VideoFeatures]]) -> list[str]:
+        """Commit features, one shard for each family: all of them or none, and on disk on return.
+
+        Args:
+            features: by family; no family without videos.
+
+        Returns:
+            The shards' ids.
 
         Raises:
-            ValueError: there are no videos, one does not belong to the family, occurs twice, or holds a number that is
+            ValueError: there are no videos, one does not belong to its family, occurs twice, or holds a number that is
                 too large for float16.
         """
-        dtype: Dtype = "float32" if family.name == _WHOLE_NUMBERS else self._dtype
-        videos = [video.rounded(dtype) for video in videos]
-        header = ShardHeader.of(family, videos, dtype)
-        self.describe(family)
-        path = new_part(self.folder(family), "shard", self._format.suffix)
-        with commit_file(path) as temporary:
-            self._format.write(temporary, header, videos)
+        shards = []
+        for family, videos in features.items():
+            dtype: Dtype = "float32" if family.name == _WHOLE_NUMBERS else self._dtype
+            rounded = [video.rounded(dtype) for video in videos]
+            shards.append((ShardHeader.of(family, rounded, dtype), rounded))
+        version = self.manifest.table.version() + 1
+        began = time.time()
+        paths, rows = [], []
+        try:
+            for header, videos in shards:
+                self.describe(header.family)
+                path = self.new_shard(header.family, version, self._format.suffix)
+                paths.append(path)
+                with commit_file(path) as temporary:
+                    self._format.write(temporary, header, videos)
+                rows += manifest_rows(header, path.name, self._run)
             if self._confirm is not None:
-                self._confirm(temporary)
-        return path.stem.removeprefix("shard-")
+                self._confirm()
+            self.manifest.add(rows)
+        except BaseException:
+            self._remove_uncommitted(paths)
+            raise
+        # If this process slept for long before the commit, the shards may have been taken for garbage.
+        for path, (header, _) in zip(paths, shards, strict=True) if abs(time.time() - began) > _LONG_S else ():
+            if not path.exists():
+                self.manifest.remove_shards(header.family.key, [path.name])
+                raise StoreError(f"{path} was removed before it was committed; run the command again")
+        return [path.stem.removeprefix("shard-") for path in paths]
 
     def done(self, family: Family) -> dict[str, str]:
         """Return the videos that have features: video_id -> SHA-256 of the file that the features were made from."""
-        with self._lock:
-            return dict(self._index(family).sha256_of)
+        columns = ["video_id", "video_sha256", "version", "shard"]
+        newest: dict[str, tuple[int, str, str]] = {}
+        for rows in self.manifest.table.scan({"family": [family.key]}, columns):
+            for video_id, digest, version, shard in zip(*rows.to_pydict().values(), strict=True):
+                newest[video_id] = max((version, shard, digest), newest.get(video_id, (-1, "", "")))
+        return {video_id: digest for video_id, (_, _, digest) in newest.items()}
 
     def has(self, family: Family, videos: Mapping[str, str]) -> set[str]:
         """Return the ids of those videos (video_id -> SHA-256 of the file) that have features of exactly this file."""
-        with self._lock:
-            known = self._index(family).sha256_of
-            return {video_id for video_id, sha256 in videos.items() if known.get(video_id) == sha256}
+        return self.has_all([family], videos)[family]
+
+    def has_all(self, families: Sequence[Family], videos: Mapping[str, str]) -> dict[Family, set[str]]:
+        """Do for several families what `has` does, in one look at the manifest."""
+        if not videos:
+            return {family: set() for family in families}
+        if len(videos) > FEW:
+            ids, digests = list(videos), list(videos.values())
+            masks = {family: self.has_each(family, ids, digests) for family in families}
+            return {family: {ids[row] for row in np.flatnonzero(mask).tolist()} for family, mask in masks.items()}
+        known = self.manifest.digests([family.key for family in families], videos)
+        return {
+            family: {video_id for video_id, digest in known[family.key].items() if videos[video_id] == digest}
+            for family in families
+        }
+
+    def has_each(self, family: Family, video_ids: Sequence[str], digests: Sequence[str]) -> np.ndarray:
+        """Return for each video whether it has features of exactly the file with this digest, bool [N].
+
+        Reads the manifest of the family, at 24 bytes of memory a video.
+        """
+        return self.manifest.places(family.key).has(hashes(video_ids), hashes(digests))
 
     def read(
         self, family: Family, video_ids: Iterable[str] | None = None, *, as_known: bool = False
     ) -> Iterator[VideoFeatures]:
         """Read features, each video once, as of the moment at which the first one is requested.
 
-        If shards are merged or converted in the meantime, reading continues with the shards that replace them.
-
         Args:
             family: the family of the features.
             video_ids: restricts the result to these ids; ids without features are skipped. None means all.
-            as_known: use the index of earlier queries, and look for newer shards only if one of its shards is gone.
-                Listing a large store takes seconds, too long for callers that read a few videos at a time.
+            as_known: use the places of an earlier call with `as_known`, and look again only if a shard is gone: for
+                callers that read an archive a few videos at a time.
 
         Yields:
             Videos in the store's order: by shard, oldest first. Few of them are in memory at a time. Their arrays are
             read-only.
         """
-        with self._lock:
-            known = self._indexes.get(self.folder(family)) if as_known else None
-            shard_of = (known or self._index(family)).shard_of
-            wanted = shard_of if video_ids is None else set(video_ids)
-            left = {video_id: shard_of[video_id] for video_id in wanted if video_id in shard_of}
-        while left:
+        wanted = None if video_ids is None else hashes(list(video_ids))
+        if wanted is not None and not len(wanted):
+            return
+        places = self._places(family, None if wanted is None else video_ids, as_known=as_known)
+        pending = places.by_shard(wanted)
+        names = list(pending)
+        while names:
+            name = heapq.heappop(names)
+            left = pending.pop(name)
             try:
-                for shard in sorted(set(left.values()), key=lambda path: path.stem):
-                    header = read_header(shard, format_of(shard))
-                    entries = enumerate(header.videos)
-                    positions = [position for position, entry in entries if left.get(entry.video_id) == shard]
-                    for video in read_videos(shard, format_of(shard), header, positions):
-                        del left[video.video_id]
-                        yield video
-            except FileNotFoundError:
-                with self._lock:
-                    shard_of = self._index(family).shard_of
-                left = {video_id: shard_of[video_id] for video_id in left if video_id in shard_of}
+                for video in self._read_shard(family, name, left):
+                    left = left[left != hash(video.video_id)]
+                    yield video
+            except FileNotFoundError as error:
+                moved = self._places(family, None, as_known=as_known, again=True).by_shard(left)
+                if name in moved:
+                    raise StoreError(
+                        f"{self.folder(family) / name} is gone, and with it the {family.name} features of "
+                        f"{len(moved[name]):,} videos; `traitline store repair` takes them off the list, and the next "
+                        "run extracts them"
+                    ) from error
+                for other, videos in moved.items():
+                    if other not in pending:
+                        heapq.heappush(names, other)
+                        pending[other] = videos
+                    else:
+                        pending[other] = np.concatenate([pending[other], videos])
+
+    def shard_numbers(self, family: Family, video_ids: Sequence[str]) -> np.ndarray:
+        """Return the number of each video's shard, int32 [N], from the oldest up; -1 if it has no features."""
+        if not len(video_ids):
+            return np.zeros(0, np.int32)
+        return self._places(family, video_ids, as_known=True).shard_of(hashes(video_ids))
 
     def families(self) -> list[Family]:
         """Return the families in the store, sorted by name and key."""
-        paths = self._features.glob(f"*/*/{DESCRIPTION}")
+        paths = matching(self._features, f"*/*/{DESCRIPTION}")
         families = [read_family(path) for path in paths if not path.parent.name.startswith(".")]
         return sorted(families, key=lambda family: (family.name, family.key))
 
     def shards(self, family: Family) -> list[StorePath]:
-        """Return the committed shards of a family, oldest first."""
-        return list_parts(self.folder(family), "shard", SUFFIXES)
-
-    def shard_of(self, family: Family) -> dict[str, StorePath]:
-        """Return, for each video, the shard that holds its valid rows."""
-        with self._lock:
-            return dict(self._index(family).shard_of)
+        """Return the shards that hold the newest features of any video of a family, oldest first."""
+        return [self.folder(family) / name for name in self._places(family, None).by_shard()]
 
     def folder(self, family: Family) -> StorePath:
         """Return the folder of a family's shards, which need not exist."""
         return self._features / family.name / family.key
 
+    def new_shard(self, family: Family, version: int, suffix: str) -> StorePath:
+        """Return an unused path for a shard. Paths sort by the version of the manifest that their writers saw."""
+        return self.folder(family) / f"shard-{version:012d}-{secrets.token_hex(6)}{suffix}"
+
     def describe(self, family: Family) -> None:
         """Write the description of a family if there is none. Raises StoreError if there is one of another family."""
-        path = self.folder(family) / DESCRIPTION
-        if path.exists():
-            if read_family(path) != family:
-                raise StoreError(f"{path} describes other features than its folder's name: move the folder away")
+        if family.key in self._described:
             return
+        write_family(self.folder(family) / DESCRIPTION, family)
+        self._described.add(family.key)
+
+    def _remove_uncommitted(self, paths: Sequence[StorePath]) -> None:
+        """Make room again on a disk that was full. On object storage a commit may still succeed after its answer."""
+        if isinstance(self.root, Path):
+            with contextlib.suppress(StoreError):
+                named = self.manifest.shards()
+                remove_files([path for path in paths if (path.parent.name, path.name) not in named])
+
+    def _places(
+        self, family: Family, video_ids: Iterable[str] | None, *, as_known: bool = False, again: bool = False
+    ) -> Places:
+        if as_known:
+            with self._lock:
+                if again or family.key not in self._known:
+                    self._known[family.key] = self.manifest.places(family.key)
+                return self._known[family.key]
+        few = list(video_ids) if video_ids is not None else None
+        return self.manifest.places(family.key, few if few is not None and len(few) <= FEW else None)
+
+    def _read_shard(self, family: Family, name: str, videos: np.ndarray) -> Iterator[VideoFeatures]:
+        path = self.folder(family) / name
+        header = read_header(path, format_of(path))
+        known = hashes([entry.video_id for entry in header.videos])
+        positions = np.flatnonzero(np.isin(known, videos)).tolist()
+        if len(positions) != len(videos):
+            raise damaged(path, ValueError("it lacks videos that the manifest names"))
+        yield from read_videos(path, format_of(path), header, positions)
+
+
+def manifest_rows(header: ShardHeader, shard: str, run: str) -> list[Row]:
+    """Return the rows of the manifest for all videos of a shard."""
+    first_rows = accumulate((entry.tokens for entry in header.videos), initial=0)
+    return [
+        Row(header.family.key, entry.video_id, entry.video_sha256, shard, first_row, entry.tokens, entry.checksum, run)
+        for first_row, entry in zip(first_rows, header.videos, strict=False)
+    ]
+
+
+def write_family(path: StorePath, family: Family) -> None:
+    """Write the description of a family if there is none. Raises StoreError if there is one of another family."""
+    if not path.exists():
+        values = {"key": family.key, "shard_version": SHARD_VERSION, **family.to_dict()}
         with commit_file(path) as temporary:
-            text = json.dumps({"key": family.key, **family.to_dict()}, indent=2, ensure_ascii=False)
-            temporary.write_text(text + "\n", encoding="utf-8")
-
-    def _index(self, family: Family) -> _Index:
-        folder = self.folder(family)
-        while True:
-            shards = self.shards(family)
-            index = self._indexes.get(folder)
-            if index is None or not index.shards <= set(shards):  # a removed shard may have hidden an older one's rows
-                index = self._indexes[folder] = _Index()
-            new = [shard for shard in shards if shard not in index.shards]
-            try:
-                for shard, header in zip(new, in_order(_header, new), strict=True):
-                    index.add(shard, header)
-                return index
-            except FileNotFoundError as error:
-                if os.path.lexists(error.filename):
-                    raise damaged(error.filename, error) from error
-
-
-def _header(shard: StorePath) -> ShardHeader:
-    return read_header(shard, format_of(shard))
+            temporary.write_text(json.dumps(values, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    elif read_family(path) != family:
+        raise StoreError(f"{path} describes other features than its folder's name: move the folder away")
 
 
 def read_family(path: StorePath) -> Family:
-    """Read a description of a family. Raises StoreError if it is damaged or too new."""
-    try:
+    """Read a description of a family.
+
+    Raises:
+        FileNotFoundError, UnreachableError, DamagedError: see `storage.errors.reading`.
+        NewerVersionError: a newer version of the program wrote it.
+    """
+    with reading(path):
         values = json.loads(path.read_text(encoding="utf-8"))
-        key = values.pop("key")
+        key, version = values.pop("key"), values.pop("shard_version")
+        if version > SHARD_VERSION:
+            raise NewerVersionError(
+                f"cannot read {path}: its version {version} is newer than this program's: update it"
+            )
         family = Family.from_dict(values)
         if family.key != key:
             raise ValueError(f"its key {key} differs from that of its settings, {family.key}")
-    except UnreachableError:
-        raise
-    except StoreError as error:
-        raise StoreError(f"cannot read {path}: {error}") from error
-    except MALFORMED as error:
-        raise damaged(path, error) from error
     return family

@@ -1,26 +1,28 @@
-"""Videos that could not be used, with the reason: one row for each failed attempt, in STORE/failures/."""
+"""Videos that could not be used, with the reason: a table with one row for each failed attempt, in STORE/failures/."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from operator import attrgetter
-from pathlib import Path
+from datetime import UTC, datetime
 from typing import Any, NamedTuple
 
 import pyarrow as pa
 
-from storage.files.parts import list_parts, stamp
-from storage.files.paths import StorePath, in_order
+from storage.files.paths import StorePath
 from storage.layout import open_store
-from storage.tables.table import SUFFIX, add_rows, read_part, read_rows
+from storage.tables.manifest import FEW, Manifest
+from storage.tables.table import Table, Where
 
+FOLDER = "failures"
 _TEXTS = ("video_id", "video_sha256", "key", "stage", "reason", "message")
 _FIELDS: list[pa.Field[Any]] = [
     *(pa.field(name, pa.string(), nullable=False) for name in _TEXTS),
     pa.field("attempts", pa.int32(), nullable=False),
+    pa.field("failed_at", pa.timestamp("us", tz="UTC"), nullable=False),
+    pa.field("manifest_version", pa.int64(), nullable=False),
 ]
-_SCHEMA = pa.schema(_FIELDS)
+SCHEMA = pa.schema(_FIELDS)
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +56,18 @@ class LastFailure(NamedTuple):
     reason: str
 
 
-_ATTEMPTS = attrgetter("attempts")
+class Attempt(NamedTuple):
+    """A failed attempt.
+
+    Args:
+        failure: what failed.
+        failed_at: when, by the clock of the machine that tried; for people, nothing depends on it.
+        manifest_version: version of the store's manifest by then. Features that later versions added are newer.
+    """
+
+    failure: Failure
+    failed_at: datetime
+    manifest_version: int
 
 
 class FailureLog:
@@ -68,11 +81,11 @@ class FailureLog:
         StoreError: the folder is not a store.
     """
 
-    def __init__(self, root: str | StorePath, confirm: Callable[[Path], None] | None = None) -> None:
+    def __init__(self, root: str | StorePath, confirm: Callable[[], None] | None = None) -> None:
         self._confirm = confirm
-        self._folder = open_store(root) / "failures"
-        self._seen: set[StorePath] = set()
-        self._last: dict[tuple[str, str, str], LastFailure] = {}
+        store = open_store(root)
+        self.table = Table(store / FOLDER, SCHEMA, indexed=("key",))
+        self._manifest = Manifest(store).table
 
     def add(self, rows: Sequence[Failure]) -> None:
         """Commit failures, all or none.
@@ -80,19 +93,21 @@ class FailureLog:
         Raises:
             StoreError: the operating system refused.
         """
-        if rows:
-            table = pa.Table.from_pylist([asdict(row) for row in rows], schema=_SCHEMA)
-            add_rows(self._folder, "failures", table, self._confirm)
+        if not rows:
+            return
+        when = {"failed_at": datetime.now(UTC), "manifest_version": self._manifest.version()}
+        table = pa.Table.from_pylist([{**asdict(row), **when} for row in rows], schema=SCHEMA)
+        if self._confirm is not None:
+            self._confirm()
+        self.table.append(table)
 
     def current(self) -> list[Failure]:
         """Read the latest failure for each (video_id, video_sha256, key), sorted by these.
 
         Raises:
-            StoreError: a file of the log is damaged or too new.
+            StoreError: the log is damaged or cannot be read.
         """
-        table = read_rows(self._folder, "failures", _SCHEMA).drop_columns("part")
-        latest = {(row["video_id"], row["video_sha256"], row["key"]): row for row in table.to_pylist()}
-        return [Failure(**latest[which]) for which in sorted(latest)]
+        return self._latest(None)
 
     def refused(self, key: str) -> dict[tuple[str, str], Failure]:
         """Read the latest failures for one key, by video_id and video_sha256, sorted by these.
@@ -100,10 +115,10 @@ class FailureLog:
         Raises:
             StoreError: as `current`.
         """
-        return {(row.video_id, row.video_sha256): row for row in self.current() if row.key == key}
+        return {(row.video_id, row.video_sha256): row for row in self._latest({"key": [key]})}
 
     def last(self, videos: Mapping[str, str], key: str) -> dict[str, LastFailure]:
-        """Find how often these videos have failed, and the last reason. Parts of the log are read once and remembered.
+        """Find how often these videos have failed, and the last reason.
 
         Args:
             videos: video_id -> SHA-256 of its bytes.
@@ -115,37 +130,46 @@ class FailureLog:
         Raises:
             StoreError: as `current`.
         """
-        columns = ("video_id", "video_sha256", "key", "attempts", "reason")
-        new = [part for part in list_parts(self._folder, "failures", {SUFFIX}) if part not in self._seen]
-        for part, rows in zip(new, in_order(_read, new), strict=True):
-            values = (column.to_pylist() for column in rows.select(columns).columns)
-            for *which, attempts, reason in zip(*values, strict=True):
-                failure = LastFailure(attempts, reason)
-                self._last[tuple(which)] = max(failure, self._last.get(tuple(which), failure), key=_ATTEMPTS)
-            self._seen.add(part)
-        known = {video_id: self._last.get((video_id, sha256, key)) for video_id, sha256 in videos.items()}
-        return {video_id: failure for video_id, failure in known.items() if failure is not None}
+        if not videos:
+            return {}
+        where: Where = {"key": [key], "video_id": videos.keys()} if len(videos) <= FEW else {"key": [key]}
+        last: dict[str, LastFailure] = {}
+        for rows in self.table.scan(where, ["video_id", "video_sha256", "attempts", "reason"]):
+            for video_id, digest, *failure in zip(*rows.to_pydict().values(), strict=True):
+                if videos.get(video_id) == digest:
+                    found = LastFailure(*failure)
+                    last[video_id] = max(found, last.get(video_id, found))
+        return last
 
     def attempts(self, videos: Mapping[str, str], key: str) -> dict[str, int]:
         """Find how often these videos have failed; see `last`."""
         return {video_id: failure.attempts for video_id, failure in self.last(videos, key).items()}
 
-    def attempts_in_order(self) -> list[tuple[str, Failure]]:
-        """Read every attempt that failed, oldest first, each with the time of its commit (see
-        `storage.files.parts.stamp`).
+    def attempts_in_order(self) -> list[Attempt]:
+        """Read every attempt that failed, in the order of the commits.
 
         Raises:
-            StoreError: a file of the log is damaged or too new.
+            StoreError: as `current`.
         """
-        parts = list_parts(self._folder, "failures", {SUFFIX})
-        tables = zip(parts, in_order(_read, parts), strict=True)
-        return [(stamp(part), Failure(**row)) for part, rows in tables for row in rows.to_pylist()]
+        rows = [row for some in self.table.scan() for row in some.to_pylist()]
+        rows.sort(key=lambda row: (row["version"], row["video_id"], row["attempts"]))
+        return [
+            Attempt(
+                Failure(**{name: row[name] for name in Failure.__slots__}), row["failed_at"], row["manifest_version"]
+            )
+            for row in rows
+        ]
+
+    def _latest(self, where: Where | None) -> list[Failure]:
+        latest: dict[tuple[str, str, str], Failure] = {}
+        for rows in self.table.scan(where):
+            for values in rows.to_pylist():
+                row = _failure(values)
+                which = (row.video_id, row.video_sha256, row.key)
+                if which not in latest or row.attempts >= latest[which].attempts:
+                    latest[which] = row
+        return [latest[which] for which in sorted(latest)]
 
 
-def check_failures(path: StorePath) -> None:
-    """Read a whole file of the log. Raises StoreError if it is damaged or too new."""
-    _read(path)
-
-
-def _read(part: StorePath) -> pa.Table:
-    return read_part(part, _SCHEMA)
+def _failure(values: Mapping[str, Any]) -> Failure:
+    return Failure(**{name: values[name] for name in Failure.__slots__})

@@ -1,4 +1,4 @@
-"""Scores by video, with the keys of the features behind them, in STORE/scores/<model>/<version>/."""
+"""Scores by video, with the keys of the features behind them: a table in STORE/scores/<model>/<version>/."""
 
 from __future__ import annotations
 
@@ -10,15 +10,14 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 
-from storage.files.paths import StorePath
+from storage.files.paths import StorePath, matching
 from storage.layout import open_store, path_name
-from storage.tables.table import add_rows, column_values, latest_rows, read_part
+from storage.tables.table import Table
 
+FOLDER = "scores"
 TRAIT_COUNT = 5
-_MOST_MS = 200 * 365 * 86_400_000  # of scored_at, since 1970
-_FIVE = pa.list_(pa.field("element", pa.float32(), nullable=False), TRAIT_COUNT)
+_FIVE = pa.list_(pa.field("element", pa.float32(), nullable=False))  # Delta Lake has no lists of a fixed length
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,7 +151,7 @@ _ARROW_TYPES: dict[Any, pa.DataType] = {
     "int": pa.int32(),
     "float": pa.float32(),
     "tuple[float, ...]": _FIVE,
-    "datetime": pa.timestamp("ms", tz="UTC"),
+    "datetime": pa.timestamp("us", tz="UTC"),
 }
 
 
@@ -178,7 +177,7 @@ class ScoreStore:
     """
 
     def __init__(self, root: str | StorePath) -> None:
-        self._scores = open_store(root) / "scores"
+        self._scores = open_store(root) / FOLDER
 
     def write(self, model: str, version: str, rows: Iterable[Score]) -> None:
         """Commit scores, all or none. If a video has several scores, the latest one counts.
@@ -187,50 +186,42 @@ class ScoreStore:
             ValueError: `model` or `version` cannot be a folder's name.
             StoreError: the operating system refused.
         """
-        values = [asdict(row) for row in rows]
+        values = {row.video_id: asdict(row) for row in rows}
         if values:
-            add_rows(self._folder(model, version), "scores", pa.Table.from_pylist(values, schema=SCORE_SCHEMA))
+            self.table(model, version).append(pa.Table.from_pylist(list(values.values()), schema=SCORE_SCHEMA))
 
     def read(self, model: str, version: str) -> Iterator[Score]:
-        """Read the latest score of each video, sorted by video_id; see `latest_rows` for the memory that this takes.
+        """Read the latest score of each video, sorted by video_id, with a part of them in memory at a time.
 
         Raises:
             ValueError: `model` or `version` cannot be a folder's name.
-            StoreError: a file is damaged or too new.
+            StoreError: the table is damaged or cannot be read.
         """
-        for values in latest_rows(self._folder(model, version), "scores", SCORE_SCHEMA, _check):
-            yield Score(**values)
+        for rows in self.table(model, version).newest():
+            for batch in rows.select(SCORE_SCHEMA.names).to_batches(max_chunksize=1024):
+                yield from (Score(**values) for values in batch.to_pylist())
 
     def feature_keys(self) -> set[str]:
         """Return the keys of all features that any score was computed from.
 
         Raises:
-            StoreError: a file is damaged or too new.
+            StoreError: a table is damaged or cannot be read.
         """
         keys: set[str] = set()
-        folders: list[StorePath] = sorted(self._scores.glob("*/*"))
-        for folder in folders:
-            if folder.is_dir() and not folder.name.startswith("."):
-                keys |= column_values(folder, "scores", SCORE_SCHEMA, ("static_key", "dynamic_key"))
+        for table in self.tables():
+            for rows in table.scan(columns=["static_key", "dynamic_key"]):
+                keys.update(str(key) for column in rows.columns for key in column.unique().to_pylist())
         return keys
 
-    def _folder(self, model: str, version: str) -> StorePath:
-        return self._scores / path_name("model name", model) / path_name("model version", version)
+    def tables(self) -> list[Table]:
+        """Return the tables of all versions of all models."""
+        folders = matching(self._scores, "*/*")
+        return [_table(folder) for folder in folders if folder.is_dir() and not folder.name.startswith(".")]
+
+    def table(self, model: str, version: str) -> Table:
+        """Return the table of one version of a model. Raises ValueError if a name cannot be a folder's."""
+        return _table(self._scores / path_name("model name", model) / path_name("model version", version))
 
 
-def check_scores(path: StorePath) -> None:
-    """Read a whole file of scores. Raises StoreError if it is damaged or too new."""
-    read_part(path, SCORE_SCHEMA, _check)
-
-
-def _check(rows: pa.Table) -> None:
-    """Refuse values that `Score` would refuse, for all rows at once."""
-    lists = (pc.list_flatten(rows[name]) for name in ("traits", "low", "high"))
-    numbers: list[pa.Array[Any] | pa.ChunkedArray[Any]] = [rows["face_coverage"], *lists]
-    if not all(pc.all(pc.is_finite(column), min_count=0).as_py() for column in numbers):
-        raise ValueError("scores, bounds and face_coverage must be finite numbers")
-    if not rows["low"].is_null().equals(rows["high"].is_null()):
-        raise ValueError("an interval needs both bounds")
-    times = rows["scored_at"].cast(pa.int64())
-    if not pc.all(pc.less(pc.abs(times), pa.scalar(_MOST_MS)), min_count=0).as_py():
-        raise ValueError("scored_at must be a time")
+def _table(folder: StorePath) -> Table:
+    return Table(folder, SCORE_SCHEMA)

@@ -1,186 +1,532 @@
-"""Small tables that only ever grow: each addition is one Parquet part, and the newest part is valid."""
+"""Tables with atomic commits, in a folder on this machine or on object storage: Delta Lake, through delta-rs.
+
+The log of commits, their order, checkpoints and cleaning are the library's. A commit appears as a whole or not at all.
+Appends never conflict with each other; a change of rows conflicts with another one of the same data files, and is then
+done again on the new state, until it succeeds.
+
+Data files are written and read here, through pyarrow, because neither Delta Lake nor delta-rs has checksums, and a
+flipped bit can make a Parquet reader end the process. The name of each data file holds a digest of its bytes, which is
+verified before anything parses them.
+
+Every table has a column `version` in addition to its schema: the version of the table that the writer had seen, plus
+one. Of two rows about the same thing, the one with the higher version is newer. No clock is involved.
+"""
 
 from __future__ import annotations
 
 import contextlib
+import functools
 import hashlib
-import heapq
-import io
+import json
+import math
 import os
-from collections.abc import Callable, Iterator, Sequence
+import random
+import re
+import secrets
+import threading
+import time
+from bisect import bisect_left
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import count, pairwise
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from storage.errors import StoreError, damaged
-from storage.files.commit import commit_file
-from storage.files.parts import list_parts, new_part
-from storage.files.paths import StorePath, fetched, in_order, parquet_source
+from storage.errors import StoreError, UnreachableError, damaged, reading, refusal
+from storage.files.commit import commit_file, make_folder, remove_files, sync
+from storage.files.paths import StorePath, everything_below, in_order, listing, matching
+from storage.files.remote import RemotePath
+from storage.files.remote_errors import unreachable
 
-TABLE_VERSION = 1
-_VERSION_KEY = b"traitline_table_version"
-_CHECKSUM_KEY = b"traitline_rows_sha256"  # absent in older parts; Parquet's own checksums leave out its footer
-SUFFIX = ".parquet"
+if TYPE_CHECKING:
+    from deltalake import DeltaTable
 
-Check = Callable[[pa.Table], None]
-"""Raises ValueError if the rows of a part hold impossible values."""
+CHECKPOINT_EVERY = 100  # commits: a reader of the log begins with the latest checkpoint
+COMPACT_EVERY = 256  # commits on average; each adds a small file per partition
+TARGET_BYTES = 2**22  # of a data file after compaction
+ROWS_IN_MEMORY = 2**16  # while rows are read in order
+_SAMPLE_EVERY = 256  # rows
+_PAUSE_S, _LONGEST_PAUSE_S = 0.05, 2.0  # before a commit is tried again
+_DIGEST = re.compile(r"part-[0-9a-f]{16}-[0-9a-f]{32}\.parquet")
+_ACTIONS = {"add", "remove", "commitInfo", "metaData", "protocol", "txn", "cdc", "domainMetadata"}
+VERSION: pa.Field[Any] = pa.field("version", pa.int64(), nullable=False)
 
-_MOST_ROWS_PER_BYTE = 4  # no two rows are the same, so compression cannot do better
+Where = Mapping[str, Collection[str]]
+"""A condition on rows: each of these columns has one of these values."""
 
 
-def add_rows(
-    folder: StorePath, prefix: str, rows: pa.Table, confirm: Callable[[Path], None] | None = None
-) -> StorePath:
-    """Commit rows as one part, as a whole; return its path.
+@dataclass(frozen=True)
+class _DataFile:
+    """A data file of a version of a table, as its log describes it.
 
     Args:
-        folder: of the parts.
-        prefix: of their names.
-        rows: to add.
-        confirm: called with the temporary file immediately before the rename; an exception from it prevents the commit.
-
-    Raises:
-        StoreError: the operating system refused.
-    """
-    path = new_part(folder, prefix, SUFFIX)
-    about = {_VERSION_KEY: str(TABLE_VERSION), _CHECKSUM_KEY: _checksum(rows)}
-    versioned = rows.replace_schema_metadata(about)
-    with commit_file(path) as temporary:
-        pq.write_table(versioned, temporary, compression="zstd", write_page_checksum=True)
-        if confirm is not None:
-            confirm(temporary)
-    return path
-
-
-def read_rows(folder: StorePath, prefix: str, schema: pa.Schema) -> pa.Table:
-    """Read the rows of all parts, oldest part first, with the part's number as an additional last column `part`.
-
-    Raises:
-        StoreError: a part is damaged, has other columns, or was written by a newer version of the program.
-    """
-    tables = []
-    for number, rows in enumerate(in_order(lambda path: read_part(path, schema), list_parts(folder, prefix, {SUFFIX}))):
-        tables.append(rows.append_column(pa.field("part", pa.int64(), nullable=False), pa.array([number] * len(rows))))
-    whole = schema.append(pa.field("part", pa.int64(), nullable=False))
-    return pa.concat_tables(tables) if tables else whole.empty_table()
-
-
-def latest_rows(
-    folder: StorePath, prefix: str, schema: pa.Schema, check: Check | None = None
-) -> Iterator[dict[str, Any]]:
-    """Read the newest row for each value of the first column, a text, in ascending order of that column.
-
-    A part is in memory only while the merge is within its range of values. The parts of one run have consecutive
-    ranges, so the number of parts in memory is the number of runs that added to the same range.
-
-    Raises:
-        StoreError: as `read_rows`.
-    """
-    newest_first = list_parts(folder, prefix, {SUFFIX})[::-1]
-    # Read whole parts rather than the footer's statistics or one column: only a whole part can be checked, and pyarrow
-    # can crash or exhaust the memory on a damaged one.
-    firsts = in_order(lambda path: pc.min(read_part(path, schema, check).column(0)).as_py(), newest_first)
-    found = zip(newest_first, firsts, strict=True)
-    parts = [_sorted_rows(path, schema, first) for path, first in found if first is not None]
-    previous = None
-    # Of equal values, `merge` yields those of the first iterator first.
-    for value, row in heapq.merge(*parts, key=lambda pair: pair[0]):
-        if row is not None and value != previous:
-            previous = value
-            yield row
-
-
-def read_part(path: StorePath, schema: pa.Schema, check: Check | None = None) -> pa.Table:
-    """Read all rows of one part.
-
-    Raises:
-        StoreError: it is damaged or does not pass the check, has other columns, or was written by a newer version of
-            the program.
-    """
-    with _open(path, schema) as file:
-        rows = file.read()
-        checksum = (rows.schema.metadata or {}).get(_CHECKSUM_KEY)
-        if checksum is not None and checksum.decode("ascii", "replace") != _checksum(rows):
-            raise ValueError("its rows do not match their checksum")
-        for field in schema:
-            if field.name not in rows.schema.names:
-                rows = rows.append_column(field, pa.nulls(len(rows), field.type))
-        rows = rows.select(schema.names)
-        rows.validate(full=True)  # pyarrow reads invalid UTF-8 as text
-        if check is not None:
-            check(rows)
-    return rows
-
-
-def column_values(folder: StorePath, prefix: str, schema: pa.Schema, columns: Sequence[str]) -> set[str]:
-    """Return all distinct values of some text columns, with few rows in memory at a time.
-
-    Raises:
-        StoreError: a part is damaged or was written by a newer version of the program.
+        path: relative to the table's folder.
+        size: in bytes.
+        rows: their number.
+        values: lowest and highest value of indexed columns, and both times the value that partitions the table.
     """
 
-    def read(path: StorePath) -> set[str]:
-        values: set[str] = set()
-        with _open(path, schema) as file:
-            for batch in file.iter_batches(columns=list(columns)):
-                for column in batch.columns:
-                    values.update(value for value in column.unique().to_pylist() if value is not None)
-        return values
+    path: str
+    size: int
+    rows: int
+    values: Mapping[str, tuple[str, str]]
 
-    return set().union(*in_order(read, list_parts(folder, prefix, {SUFFIX})))
-
-
-def _sorted_rows(path: StorePath, schema: pa.Schema, first: str) -> Iterator[tuple[str, dict[str, Any] | None]]:
-    yield first, None  # reserves the part's place in the merge; the part is read when the merge reaches it
-    rows, by = read_part(path, schema), schema.names[0]
-    rows = rows.append_column("row", pa.array(range(len(rows)), pa.int64()))
-    rows = rows.sort_by([(by, "ascending"), ("row", "descending")]).drop_columns("row")
-    for batch in rows.to_batches(max_chunksize=1024):
-        for row in batch.to_pylist():
-            yield row[by], row
+    def may_hold(self, where: Mapping[str, Sequence[str]]) -> bool:
+        """Return whether any row may fulfil a condition, whose values ascend."""
+        return all(
+            name not in self.values or _any_between(values, *self.values[name]) for name, values in where.items()
+        )
 
 
-@contextlib.contextmanager
-def _open(path: StorePath, schema: pa.Schema) -> Iterator[pq.ParquetFile]:
-    """Open a part after checking its metadata.
+class Table:
+    """A table of a store, which the first append creates. All methods raise StoreError if the storage refuses.
 
-    The check comes before any row is read, because pyarrow allocates any length that the metadata states: one flipped
-    bit can turn a list of 5 numbers into one of 300 million.
+    Args:
+        folder: of the table.
+        schema: of the rows; times in microseconds, as Delta Lake has them.
+        by: the text column that says what a row is about. Data files are sorted by it after compaction.
+        partition_by: a text column by whose values, hexadecimal digits, the data files are kept apart.
+        indexed: further text columns whose ranges the log keeps for each data file, so that queries skip files.
     """
-    try:
-        source = fetched(path)
-        with pq.ParquetFile(parquet_source(source), page_checksum_verification=True) as file:
-            version = int((file.schema_arrow.metadata or {}).get(_VERSION_KEY, b"0"))
-            if version > TABLE_VERSION:
-                raise StoreError(f"cannot read {path}: its version {version} is newer than this program's: update it")
-            _check_columns(path, file.schema_arrow, schema)
-            rows = file.metadata.num_rows
-            with source.open("rb") as stream:
-                size = stream.seek(0, os.SEEK_END)
-            if rows > _MOST_ROWS_PER_BYTE * size:
-                raise ValueError(f"it claims {rows:,} rows, more than a file of its size can hold")
-            yield file
-    except (OSError, ValueError, pa.ArrowException) as error:
-        raise damaged(path, error) from error
+
+    def __init__(
+        self,
+        folder: StorePath,
+        schema: pa.Schema,
+        *,
+        by: str = "video_id",
+        partition_by: str | None = None,
+        indexed: Sequence[str] = (),
+    ) -> None:
+        self.folder = folder
+        self._schema = schema.append(VERSION)
+        self._by, self._partition = by, partition_by
+        self._indexed = (by, *indexed)
+        self._delta: DeltaTable | None = None
+        self._files: tuple[int, list[_DataFile]] = (-1, [])
+        self._lock = threading.RLock()
+
+    def version(self) -> int:
+        """Return the number of the latest commit; -1 if there is no table yet."""
+        delta = self._latest()
+        return -1 if delta is None else delta.version()
+
+    def append(self, rows: pa.Table, *, as_seen: bool = False) -> None:
+        """Commit rows with the columns of the schema: all or none, and on disk on return.
+
+        Args:
+            rows: to add.
+            as_seen: the rows come after what this object saw last, without another look.
+        """
+        if not len(rows):
+            return
+        delta = self._delta if as_seen and self._delta is not None else self._latest()
+        if delta is None:
+            delta = self._create()
+        versioned = rows.append_column(VERSION, pa.array(np.full(len(rows), delta.version() + 1, np.int64)))
+        actions: list[Any] = []
+        try:
+            for part in self._parts(versioned.cast(self._schema)):
+                actions.append(self._write(part))
+            for attempt in count():
+                if self._commit(delta, actions):
+                    break
+                delta = self._pause_and_look(attempt)
+        except BaseException:
+            self._remove_uncommitted(actions)
+            raise
+        if random.random() < 1 / COMPACT_EVERY:
+            with contextlib.suppress(StoreError):  # these rows are committed
+                self.compact()
+
+    def scan(self, where: Where | None = None, columns: Sequence[str] | None = None) -> Iterator[pa.Table]:
+        """Yield the rows that fulfil a condition, in no particular order, as of one version, in parts.
+
+        Args:
+            where: None for all rows.
+            columns: to read.
+        """
+        names = list(columns) if columns is not None else self._schema.names
+        files = self._data_files(where)
+        for rows in in_order(functools.partial(self._read, names={*names, *(where or {})}), files, self.folder):
+            found = rows.filter(self._mask(rows, where)) if where and where.keys() != {self._partition} else rows
+            if len(found):
+                yield found.select(names)
+
+    def newest(self, where: Where | None = None) -> Iterator[pa.Table]:
+        """Yield the newest row for each value of the column `by`, in ascending order of that column, in parts.
+
+        About `ROWS_IN_MEMORY` rows are in memory at a time.
+        """
+        by, total = self._by, 0
+        sample: list[Any] = []
+        files = self._data_files(where)
+        for rows in in_order(functools.partial(self._read, names={by}), files, self.folder):
+            sample += rows[by][-total % _SAMPLE_EVERY :: _SAMPLE_EVERY].to_pylist()
+            total += len(rows)
+        edges = sorted(sample)[:: ROWS_IN_MEMORY // _SAMPLE_EVERY][1:]
+        for low, high in pairwise([None, *dict.fromkeys(edges), None]):
+            tables = [self._schema.empty_table()]
+            for file in files:
+                least, most = file.values[by]
+                if (low is None or most >= low) and (high is None or least < high):
+                    tables.append(_between(self._read(file), by, low, high))
+            rows = pa.concat_tables(tables)
+            if where:
+                rows = rows.filter(self._mask(rows, where))
+            if len(rows):
+                yield _newest(rows, by)
+
+    def change(self, where: Where, change: Callable[[pa.Table], pa.Table]) -> int:
+        """Change or remove the rows that fulfil a condition, in one commit.
+
+        Args:
+            where: the condition.
+            change: receives some of these rows and returns as many or fewer. Called again if another change interferes.
+
+        Returns:
+            The number of rows that fulfilled the condition. Old versions keep them until `vacuum`.
+        """
+        for attempt in count():
+            delta, files = self._snapshot(where)
+            actions: list[Any] = []
+            found = 0
+            for file in files:
+                rows = self._read(file)
+                mask = self._mask(rows, where)
+                chosen = rows.filter(mask)
+                if len(chosen):
+                    found += len(chosen)
+                    left = pa.concat_tables([rows.filter(pc.invert(mask)), change(chosen).select(rows.schema.names)])
+                    actions += [self._removal(file), *([self._write(left)] if len(left) else [])]
+            if delta is None or not actions or self._commit(delta, actions):
+                break
+            self._pause_and_look(attempt)
+        return found
+
+    def delete(self, where: Where) -> int:
+        """Remove the rows that fulfil a condition; return their number. Old versions keep them until `vacuum`."""
+        return self.change(where, lambda rows: rows.slice(0, 0))
+
+    def compact(self) -> None:
+        """Merge small data files, each sorted by the column `by`. Readers and writers may continue meanwhile."""
+        delta, every = self._snapshot(None)
+        small: dict[tuple[str, str], list[_DataFile]] = {}
+        for file in every:
+            if file.size < TARGET_BYTES / 2:
+                small.setdefault(file.values.get(self._partition or "", ("", "")), []).append(file)
+        for files in small.values():
+            while len(files) > 1:
+                some = [files.pop()]
+                while files and sum(file.size for file in some) < TARGET_BYTES:
+                    some.append(files.pop())
+                rows = pa.concat_tables([self._read(file) for file in some]).sort_by(self._by)
+                actions = [self._write(rows), *map(self._removal, some)]
+                if delta is None or not self._commit(delta, actions):  # another process has just changed them
+                    return
+
+    def vacuum(self, retention_s: float) -> int:
+        """Remove data files that no version of the last `retention_s` seconds uses; return their number."""
+        delta = self._latest()
+        if delta is None:
+            return 0
+        with self._explained("clean"):
+            hours = math.ceil(retention_s / 3600 - 1 / 60)  # the library takes whole hours; leave out a minute
+            removed = delta.vacuum(hours, dry_run=False, enforce_retention_duration=False, full=True)
+            delta.create_checkpoint()
+            delta.cleanup_metadata()
+        return len(removed)
+
+    def drop_history(self) -> None:
+        """Remove all commits but the latest, and the data files that it does not use, while no other process writes.
+
+        Old commits and checkpoints hold texts of rows that are gone, as ranges; `vacuum` keeps them for a while.
+        """
+        with self._lock:
+            log = self.folder / "_delta_log"
+            every = everything_below(self.folder)
+            files = [path for path in every if path.suffix == ".parquet" and path.parent != log]
+            delta = self._delta = self._open()
+            if delta is None:
+                return
+            with self._explained("clean"):
+                delta.create_checkpoint()
+            remove_files([log / name for name in listing(log) if _is_older(name, delta.version())])
+            used = {self.folder / file.path for file in self._data_files()}
+            remove_files([path for path in files if path not in used])
+
+    def check(self) -> int:
+        """Read everything; return the number of rows. Raises StoreError if anything is damaged or missing."""
+        files = self._data_files()
+        for file, rows in zip(files, in_order(self._read, files, self.folder), strict=True):
+            if len(rows) != file.rows:
+                raise damaged(self.folder, ValueError(f"{file.path} has {len(rows):,} rows, not {file.rows:,}"))
+        with reading(self.folder):
+            for path in matching(self.folder, "_delta_log/*.json"):
+                kinds = {key for line in path.read_text(encoding="utf-8").splitlines() for key in json.loads(line)}
+                if "commitInfo" not in kinds or not kinds <= _ACTIONS:  # which readers pass over
+                    raise ValueError(f"{path.name} is not a whole commit")
+        return sum(file.rows for file in files)
+
+    def _latest(self) -> DeltaTable | None:
+        """Return the table as of the latest commit; None if there is none."""
+        with self._lock:
+            if self._delta is not None:
+                with contextlib.suppress(Exception):  # the commits after the one seen last may have been cleaned away
+                    self._delta.update_incremental()
+                    return self._delta
+            self._delta = self._open()
+            return self._delta
+
+    def _open(self) -> DeltaTable | None:
+        from deltalake import DeltaTable
+        from deltalake.exceptions import TableNotFoundError
+
+        with self._explained("read"):
+            try:
+                return DeltaTable(str(self.folder), storage_options=self._options())
+            except TableNotFoundError:
+                return None
+
+    def _data_files(self, where: Where | None = None) -> list[_DataFile]:
+        """Return the data files of the latest version that may hold rows which fulfil a condition."""
+        with self._lock:
+            delta = self._latest()
+            if delta is None:
+                return []
+            if self._files[0] != delta.version():
+                self._files = delta.version(), self._files_of(delta)
+            return _may_hold(self._files[1], where)
+
+    def _snapshot(self, where: Where | None) -> tuple[DeltaTable | None, list[_DataFile]]:
+        """Return the latest version and its data files that may hold rows which fulfil a condition.
+
+        A commit that removes any of these files must be based on just this version, or no conflict would be found.
+        """
+        delta = self._open()
+        return delta, _may_hold(self._files_of(delta), where) if delta is not None else []
+
+    def _files_of(self, delta: DeltaTable) -> list[_DataFile]:
+        with self._explained("read"):
+            return list(map(self._data_file, pa.table(delta.get_add_actions(flatten=True)).to_pylist()))
+
+    def _mask(self, rows: pa.Table, where: Where) -> Any:
+        """Return which rows of files that may hold some fulfil a condition."""
+        masks = [
+            pc.is_in(rows[name], value_set=pa.array(list(values), pa.string()))
+            for name, values in where.items()
+            if name != self._partition  # whole files have one value
+        ]
+        return functools.reduce(pc.and_, masks, pa.array(np.ones(len(rows), bool)))
+
+    def _data_file(self, action: dict[str, Any]) -> _DataFile:
+        values = {name: (action[f"min.{name}"], action[f"max.{name}"]) for name in self._indexed}
+        expected = ""
+        if self._partition is not None:
+            own = action[f"partition.{self._partition}"]
+            values[self._partition] = (own, own)
+            expected = f"{self._partition}={own}"
+        folder, _, name = action["path"].rpartition("/")
+        if folder != expected or _DIGEST.fullmatch(name) is None:  # a made-up log could name files elsewhere
+            raise ValueError(f"its log has an impossible path: {action['path']}")
+        if any(None in pair for pair in values.values()) or action["num_records"] is None:
+            raise ValueError(f"its log does not describe {action['path']}")
+        return _DataFile(action["path"], action["size_bytes"], action["num_records"], values)
+
+    def _read(self, file: _DataFile, names: Collection[str] | None = None) -> pa.Table:
+        """Read some columns of a data file, in their order in the schema."""
+        path, schema = self.folder / file.path, self._schema
+        names = schema.names if names is None else names
+        stored = [field for field in schema if field.name != self._partition]
+        try:
+            with reading(path):
+                data = path.read_bytes()
+                if hashlib.sha256(data).hexdigest()[:32] != path.stem.rpartition("-")[2]:
+                    raise ValueError("its bytes do not match the digest in its name")
+                with pq.ParquetFile(pa.BufferReader(data)) as parquet:
+                    if not parquet.schema_arrow.equals(pa.schema(stored)):
+                        raise ValueError("its columns differ from those that this program writes")
+                    rows = parquet.read([name for name in names if name != self._partition], use_threads=False)
+        except (FileNotFoundError, pa.ArrowException) as error:
+            raise damaged(path, error) from error
+        if self._partition is not None and self._partition in names:
+            own = pa.array([file.values[self._partition][0]] * len(rows), pa.string())
+            rows = rows.append_column(schema.field(self._partition), own)
+        return rows.select([name for name in schema.names if name in names])
+
+    def _parts(self, rows: pa.Table) -> list[pa.Table]:
+        if self._partition is None:
+            return [rows]
+        return [rows.filter(pc.equal(rows[self._partition], value)) for value in rows[self._partition].unique()]
+
+    def _write(self, rows: pa.Table) -> Any:
+        """Write a data file; return the action that would add it."""
+        from deltalake.transaction import AddAction
+
+        partition = {self._partition: rows[self._partition][0].as_py()} if self._partition is not None else {}
+        folder = "".join(f"{name}={value}/" for name, value in partition.items())
+        stored = rows.drop_columns(list(partition)) if partition else rows
+        sink = pa.BufferOutputStream()
+        pq.write_table(stored, sink, compression="zstd", store_schema=False)
+        data = sink.getvalue().to_pybytes()
+        digest = hashlib.sha256(data).hexdigest()[:32]
+        name = f"{folder}part-{secrets.token_hex(8)}-{digest}.parquet"
+        with commit_file(self.folder / name) as temporary:
+            temporary.write_bytes(data)
+        extremes: dict[str, Any] = {column: pc.min_max(rows[column]).as_py() for column in self._indexed}
+        stats = {
+            "numRecords": len(rows),
+            "minValues": {column: found["min"] for column, found in extremes.items()},
+            "maxValues": {column: found["max"] for column, found in extremes.items()},
+            "nullCount": dict.fromkeys(extremes, 0),
+        }
+        return AddAction(name, len(data), partition, time.time_ns() // 10**6, True, json.dumps(stats))
+
+    def _removal(self, file: _DataFile) -> Any:
+        from deltalake.transaction import RemoveAction
+
+        partition = {self._partition: file.values[self._partition][0]} if self._partition is not None else {}
+        return RemoveAction(file.path, True, time.time_ns() // 10**6, file.size, dict(partition))
+
+    def _remove_uncommitted(self, actions: Sequence[Any]) -> None:
+        """Make room again on a disk that was full. On object storage a commit may still succeed after its answer."""
+        if isinstance(self.folder, Path):
+            with contextlib.suppress(StoreError):
+                named = {file.path for file in self._data_files()}
+                remove_files([self.folder / action.path for action in actions if action.path not in named])
+
+    def _commit(self, delta: DeltaTable, actions: Sequence[Any]) -> bool:
+        """Commit on a version of the table; return False if another commit interferes."""
+        from deltalake import CommitProperties, PostCommitHookProperties
+        from deltalake.exceptions import CommitFailedError
+
+        with self._lock, self._explained("write"):
+            before = delta.version()
+            cleans = (before + 1) % CHECKPOINT_EVERY == 0
+            hooks = PostCommitHookProperties(create_checkpoint=True, cleanup_expired_logs=cleans)
+            partition_by = [self._partition] if self._partition is not None else []
+            try:
+                delta.create_write_transaction(
+                    list(actions),
+                    "append",
+                    self._schema,
+                    partition_by,
+                    commit_properties=CommitProperties(max_commit_retries=100),
+                    post_commithook_properties=hooks,
+                )
+            except CommitFailedError as error:
+                if re.search("concurrent|already exists|retries|conflict", str(error)) is None:
+                    raise
+                return False
+            if isinstance(self.folder, Path):
+                delta.update_incremental()
+                log = self.folder / "_delta_log"
+                for version in range(before + 1, delta.version() + 1):
+                    with contextlib.suppress(FileNotFoundError):
+                        sync(log / f"{version:020d}.json")
+                sync(log)
+        return True
+
+    def _pause_and_look(self, attempt: int) -> DeltaTable:
+        time.sleep(random.uniform(0, min(_PAUSE_S * 2**attempt, _LONGEST_PAUSE_S)))
+        delta = self._latest()
+        if delta is None:
+            raise StoreError(f"cannot write {self.folder}: it has just been removed; run the command again")
+        return delta
+
+    def _create(self) -> DeltaTable:
+        from deltalake import DeltaTable
+
+        if isinstance(self.folder, Path):
+            make_folder(self.folder / "_delta_log")
+        fault: StoreError | None = None
+        try:
+            with self._explained("make"):
+                DeltaTable.create(
+                    str(self.folder),
+                    self._schema,
+                    mode="ignore",
+                    partition_by=self._partition,
+                    configuration={
+                        "delta.checkpointInterval": str(CHECKPOINT_EVERY),
+                        "delta.dataSkippingStatsColumns": ",".join(self._indexed),
+                        "delta.logRetentionDuration": "interval 1 hours",  # as each look lists what is kept
+                    },
+                    storage_options=self._options(),
+                )
+        except StoreError as error:
+            fault = error
+        delta = self._latest()
+        if delta is None:  # or else another process has created it just now
+            raise fault or StoreError(f"cannot make {self.folder}: it has just been removed; run the command again")
+        return delta
+
+    def _options(self) -> dict[str, str] | None:
+        return self.folder.delta_options() if isinstance(self.folder, RemotePath) else None
+
+    @contextlib.contextmanager
+    def _explained(self, action: str) -> Iterator[None]:
+        """Turn the library's errors into those of a store, except that there is no table."""
+        from deltalake.exceptions import TableNotFoundError
+
+        try:
+            yield
+        except (StoreError, TableNotFoundError):
+            raise
+        except BaseException as error:  # a panic of Rust is no Exception
+            if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
+                raise
+            raise _explanation(self.folder, action, error) from error
 
 
-def _check_columns(path: StorePath, found: pa.Schema, schema: pa.Schema) -> None:
-    """Compare the schemas before any row is read; columns added later may be null, and are absent in older parts."""
-    fields = {field.name: field for field in found}
-    present = [field for field in schema if field.name in fields]
-    lacking = [field for field in schema if field.name not in fields]
-    same = len(found) == len(present) and all(field.equals(fields[field.name]) for field in present)
-    if not same or not all(field.nullable for field in lacking):
-        raise StoreError(f"cannot read {path}: its columns differ from those that this program writes; move it away")
+def _may_hold(files: list[_DataFile], where: Where | None) -> list[_DataFile]:
+    ascending = {name: sorted(values) for name, values in (where or {}).items()}
+    return [file for file in files if file.may_hold(ascending)]
 
 
-def _checksum(rows: pa.Table) -> str:
-    """Return the SHA-256 of the rows as one Arrow record batch without metadata, which equal rows always share."""
-    sink = io.BytesIO()
-    plain = rows.replace_schema_metadata(None).combine_chunks()
-    with pa.ipc.new_stream(sink, plain.schema) as writer:
-        writer.write_table(plain)
-    return hashlib.sha256(sink.getbuffer()).hexdigest()
+def _is_older(name: str, version: int) -> bool:
+    """Return whether a file of the log is older than a version with a checkpoint, or was left by a killed writer."""
+    number = re.match(r"\d{20}(?=\.)", name)
+    return name != "_last_checkpoint" and (number is None or int(number[0]) < version)
+
+
+def _any_between(ascending: Sequence[str], low: str, high: str) -> bool:
+    place = bisect_left(ascending, low)
+    return place < len(ascending) and ascending[place] <= high
+
+
+def _between(rows: pa.Table, by: str, low: str | None, high: str | None) -> pa.Table:
+    if low is not None:
+        rows = rows.filter(pc.greater_equal(rows[by], pa.scalar(low)))
+    return rows if high is None else rows.filter(pc.less(rows[by], pa.scalar(high)))
+
+
+def _newest(rows: pa.Table, by: str) -> pa.Table:
+    """Sort rows by a text column, and keep the newest of each value."""
+    ascending = rows.sort_by([(by, "ascending"), ("version", "ascending")])
+    values = ascending[by]
+    if len(values) < 2:
+        return ascending
+    is_last = pc.not_equal(values[:-1], values[1:]).to_numpy()
+    return ascending.filter(pa.array(np.append(is_last, True)))
+
+
+def _explanation(folder: StorePath, action: str, error: BaseException) -> StoreError:
+    text = str(error)
+    number = re.search(r"\(os error (\d+)\)|\bcode: (\d+),", text)
+    if isinstance(folder, RemotePath) and (
+        number or re.search("Generic .* error|error sending request|timed out", text)
+    ):
+        return unreachable(folder, error)
+    if number is not None:
+        code = int(number[1] or number[2])
+        error = OSError(code, os.strerror(code))
+    if isinstance(error, OSError) and error.errno is not None:
+        kind = UnreachableError if action == "read" else StoreError
+        return kind(f"cannot {action} {folder}: {refusal(error)}")
+    return damaged(folder, error)

@@ -1,11 +1,12 @@
 """How fast an archive is scored with a new model, beside reading the same shards and doing nothing with them.
 
 Run it as `python tests/benchmarks/bench_rescore.py [--clips N] [--static-tokens N] [--dynamic-tokens N]`. Features are
-drawn, in float16 shards of 64 videos. In one process, in this order:
+drawn, in float16 shards of 64 videos. In one process but for the last, in this order:
 
 - bytes: every shard's file is read from start to end.
 - read: every clip's tokens through `FeatureStore.read`, both kinds, checksums included.
 - rescore: the flow `rescore`, from finding what has no score to the drift against the version before.
+- rescore, N workers: the same by Dask's workers on this machine, from when these have started; they share its cores.
 
 Resident memory is that of this process when the tenth part of scores was written, and the last. Nothing is asserted
 about time.
@@ -17,6 +18,7 @@ import argparse
 import csv
 import hashlib
 import os
+import shutil
 import tempfile
 import threading
 import time
@@ -33,7 +35,8 @@ from rich.table import Table
 from flows.archive.families import Families, families_of
 from flows.archive.videos import known_videos
 from flows.config.load import load_config
-from flows.config.settings import RunConfig
+from flows.config.settings import DaskSettings, RunConfig
+from flows.engine.engine import one_engine, open_engine
 from flows.pipeline.score import rescore, score
 from flows.pipeline.train import train
 from fusion.traits import TRAITS
@@ -97,6 +100,7 @@ def main() -> None:
     parser.add_argument("--clips", type=int, default=50_000)
     parser.add_argument("--static-tokens", type=int, default=2)
     parser.add_argument("--dynamic-tokens", type=int, default=1)
+    parser.add_argument("--workers", type=int, nargs="*", default=[1, 2], help="numbers of Dask workers (count)")
     options = parser.parse_args()
     tokens = {"static": options.static_tokens, "dynamic": options.dynamic_tokens}
     with tempfile.TemporaryDirectory() as scratch:
@@ -129,6 +133,14 @@ def main() -> None:
             started = time.perf_counter()
             done = rescore.fn(config, second)
             seconds["rescore"] = time.perf_counter() - started
+        for workers in options.workers:
+            shutil.rmtree(Path(config.store.path) / "scores" / second.name / second.version)
+            on_dask = config.model_copy(update={"runner": "dask", "dask": DaskSettings(workers=workers)})
+            with one_engine():
+                with open_engine(on_dask):
+                    pass
+                name = f"rescore, {workers} worker{'s' if workers > 1 else ''}"
+                seconds[name] = _seconds(lambda on_dask=on_dask: rescore.fn(on_dask, second))
         for what, taken in seconds.items():
             table.add_row(what, f"{taken:.1f}", f"{options.clips / taken:,.0f}", f"{taken / seconds['rescore']:.0%}")
         parts = sorted(part for part in watch.resident if part)

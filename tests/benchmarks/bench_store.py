@@ -29,6 +29,8 @@ from rich.table import Table
 from storage import Family, FeatureStore, VideoFeatures
 from storage.shards.formats import FORMATS
 from storage.shards.header import ShardHeader
+from storage.shards.store import manifest_rows
+from storage.tables.manifest import Row
 
 QUALITY = ("face_coverage", "face_score")
 TOKENS, DIM = 16, 2048
@@ -157,19 +159,22 @@ def open_archive(videos: int, scratch: Path) -> Table:
     for name, format in FORMATS.items():
         store = FeatureStore(scratch / f"archive-{name}", name)
         store.describe(family)
+        rows: list[Row] = []
         for number, first in enumerate(range(0, videos, SHARD_VIDEOS)):
             part = [
                 VideoFeatures(video, wanted[video], vectors, times, times, dict.fromkeys(QUALITY, column))
                 for video in names[first : first + SHARD_VIDEOS]
             ]
             # Without the store's fsync, which would make this take an hour and changes nothing about reading.
-            path = store.folder(family) / f"shard-20260101T{number:012d}-000000000000{format.suffix}"
-            format.write(path, ShardHeader.of(family, part), part)
+            path = store.new_shard(family, number, format.suffix)
+            header = ShardHeader.of(family, part)
+            format.write(path, header, part)
+            rows += manifest_rows(header, path.name, "")
+        store.manifest.add(rows)
         fresh = FeatureStore(scratch / f"archive-{name}")
 
         def left(store: FeatureStore = fresh) -> int:
-            done = store.done(family)
-            return sum(done.get(video) != sha256 for video, sha256 in wanted.items())
+            return len(wanted) - int(store.has_each(family, names, list(wanted.values())).sum())
 
         table.add_row(name, f"{number + 1:,}", f"{seconds(left):.2f}", f"{seconds(left):.2f}")
         shutil.rmtree(scratch / f"archive-{name}")

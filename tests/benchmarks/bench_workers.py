@@ -1,10 +1,10 @@
-"""What several worker processes are worth, and what it costs to hand shards out.
+"""What several workers are worth, and what it costs to hand shards out.
 
 Run it as `python tests/benchmarks/bench_workers.py [--clips N] [--repeats N] [--shards N] [--video FILE]`.
 
-- workers: real extraction with random weights, by one worker process that has all cores and by two with half of them
-  each, in turn, on the same clips in shards of `--clips`. Their networks are built, and one clip is extracted, before.
-- handing out: the flow `extract` with its claims, Prefect tasks, look-ups and progress, in shards of 64 clips, whose
+- workers: real extraction with random weights, by one Dask worker that has all cores and by two with half of them each,
+  on the same clips in shards of `--clips`. Their networks are built, and one clip is extracted, before.
+- handing out: the loop of the flow `extract` with its claims, look-ups and progress, in shards of 64 clips, whose
   features are drawn in place of being extracted. What the loop takes beyond drawing and committing is what handing out
   costs; its share is of the time that 64 clips take by the measured rate of one worker.
 
@@ -18,98 +18,76 @@ import os
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack
+from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 from statistics import median
 
-os.environ.setdefault("PREFECT_LOGGING_LEVEL", "ERROR")
 os.environ.setdefault("DASK_LOGGING__DISTRIBUTED", "error")
 sys.path.insert(0, str(Path(__file__).parents[1] / "support" / "machines"))
 
 from bench_extraction import default_clip, jobs
 from rich.console import Console
 from rich.table import Table
-from worker_farm import FAMILIES, DrawingExtractor, Order, draw_worker, drawn_videos
+from worker_farm import FAMILIES, Order, drawn_videos, open_drawing
 
 from extractors.devices import usable_cores
 from flows.archive.families import families_of
 from flows.config.load import load_config
+from flows.config.settings import DaskSettings
+from flows.engine.dask import open_dask
+from flows.engine.engine import open_engine
 from flows.extraction.jobs import Job
-from flows.extraction.pool import Tally, WorkerPool
-from flows.extraction.worker import worker_maker
+from flows.extraction.worker import extraction_opener, leases_for
+from flows.extraction.worklist import WorkList
+from flows.pipeline.extract import extract_shards
 from flows.session import console
 from flows.session.environment import settle_environment
-from flows.session.server import prefect_api
 
 SHARD = 64
 
 
-def clips_per_second(video: Path, clips: int, repeats: int, scratch: Path) -> dict[int, list[float]]:
-    """For one and two worker processes, the rate of each repeat."""
-    rates: dict[int, list[float]] = {1: [], 2: []}
-    pools: dict[int, WorkerPool] = {}
-    with ExitStack() as resources:
-        threads = resources.enter_context(ThreadPoolExecutor(2))
-        shards: dict[int, Iterator[list[Job]]] = {}
-        for count in rates:
-            config = load_config(flags={"weights": "random", "store.path": scratch / f"by {count}"})
-            pools[count] = resources.enter_context(WorkerPool(worker_maker(config, families_of(config)), count))
-            shards[count] = jobs(video, clips)
-            extract_all(threads, pools[count], [next(shards[count])[:1] for _ in range(count)])
-        for _ in range(repeats):
-            for count, pool in pools.items():
-                start = time.perf_counter()
-                extract_all(threads, pool, [next(shards[count]) for _ in range(2)])
-                rates[count].append(2 * clips / (time.perf_counter() - start))
+def clips_per_second(video: Path, clips: int, repeats: int, scratch: Path, workers: int) -> list[float]:
+    """The rate of each repeat, by so many workers."""
+    config = load_config(flags={"weights": "random", "store.path": scratch / f"by {workers}"})
+    shards, rates, out = jobs(video, clips), [], 0
+
+    def items() -> Iterator[tuple[Job, ...] | None]:
+        nonlocal out
+        for repeat in range(-1, repeats):  # the first one builds the networks
+            start = time.perf_counter()
+            for _ in range(2):
+                out += 1
+                yield tuple(next(shards)[: clips if repeat >= 0 else 1])
+            while out:
+                yield None
+            if repeat >= 0:
+                rates.append(2 * clips / (time.perf_counter() - start))
+
+    def on_result(*_: object) -> None:
+        nonlocal out
+        out -= 1
+
+    with open_dask(DaskSettings(workers=workers)) as engine:
+        engine.run(extraction_opener(config, families_of(config), clips), items(), on_result)
     return rates
 
 
-def extract_all(threads: ThreadPoolExecutor, pool: WorkerPool, shards: list[list[Job]]) -> None:
-    """Have shards extracted, as many at a time as the pool has workers."""
-    for done in [threads.submit(pool.extract, shard, Tally()) for shard in shards]:
-        done.result()
-
-
-def seconds_to_hand_out(shards: int, scratch: Path, **settings: object) -> float:
+def seconds_to_hand_out(shards: int, scratch: Path, runner: str, workers: int) -> float:
     """What one shard of 64 clips costs a worker beside its extraction, in seconds."""
-    from flows.pipeline import extract as extract_flow
-
-    runner = settings["runner"]
     order = Order(str(scratch / f"drawn {runner}"), str(scratch), videos=shards * SHARD, shard_size=SHARD)
     config = order.config()
-    config = config.model_copy(update={"extract": config.extract.model_copy(update=settings)})
-    walls: list[float] = []
-
-    def timed(loop: Callable) -> Callable:
-        def run(*arguments: object, **named: object) -> object:
-            start = time.perf_counter()
-            try:
-                return loop(*arguments, **named)
-            finally:
-                walls.append(time.perf_counter() - start)
-
-        return run
-
-    names = {
-        "families_of": lambda _: FAMILIES,
-        "Extractor": lambda _config, _families, confirm: DrawingExtractor(order, confirm),
-        "worker_maker": lambda *_: partial(draw_worker, order),
-        "extract_locally": timed(extract_flow.extract_locally),
-        "extract_in_workers": timed(extract_flow.extract_in_workers),
-    }
-    before = {name: getattr(extract_flow, name) for name in names}
-    for name, value in names.items():
-        setattr(extract_flow, name, value)
-    try:
-        report = extract_flow.extract(config, drawn_videos(order.videos))
-    finally:
-        for name, value in before.items():
-            setattr(extract_flow, name, value)
-    workers = 1 if runner == "local" else settings["workers"]
-    return (workers * walls[0] - report.seconds["drawn"]) / shards
+    config = config.model_copy(update={"runner": runner, "dask": DaskSettings(workers=workers)})
+    todo = WorkList(drawn_videos(order.videos), config, FAMILIES)
+    with (
+        open_engine(config) as engine,
+        leases_for(config.store.path, FAMILIES) as leases,
+        console.stage("Extract", todo.count) as stage,
+    ):
+        start = time.perf_counter()
+        report = extract_shards(todo, leases, stage, engine, partial(open_drawing, order))
+        wall = time.perf_counter() - start
+    return ((workers if runner == "dask" else 1) * wall - report.seconds["drawn"]) / shards
 
 
 def main() -> None:
@@ -128,18 +106,18 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         scratch = Path(folder)
         video = arguments.video if arguments.video is not None else default_clip(scratch)
-        rates = clips_per_second(video, arguments.clips, arguments.repeats, scratch)
-        one, two = (median(rates[count]) for count in (1, 2))
+        one, two = (
+            median(clips_per_second(video, arguments.clips, arguments.repeats, scratch, count)) for count in (1, 2)
+        )
         table.add_row(f"1 worker process, clips/s ({video.name})", f"{one:.3f}")
         table.add_row("2 worker processes, clips/s", f"{two:.3f}")
         table.add_row("ratio", f"{two / one:.2f}")
         table.add_section()
-        with prefect_api():
-            for runner in ("local", "processes", "dask"):
-                seconds = seconds_to_hand_out(arguments.shards, scratch, runner=runner, workers=2)
-                table.add_row(f"handing out a shard of {SHARD}, runner {runner}, ms", f"{1000 * seconds:.0f}")
-                table.add_row("  share of that worker's time", f"{seconds / (seconds + SHARD / one):.3%}")
-                table.add_row("  is 1 % at clips/s", f"{SHARD * 0.01 / seconds:.0f}")
+        for runner in ("local", "dask"):
+            seconds = seconds_to_hand_out(arguments.shards, scratch, runner, 2)
+            table.add_row(f"handing out a shard of {SHARD}, runner {runner}, ms", f"{1000 * seconds:.0f}")
+            table.add_row("  share of that worker's time", f"{seconds / (seconds + SHARD / one):.3%}")
+            table.add_row("  is 1 % at clips/s", f"{SHARD * 0.01 / seconds:.0f}")
     Console().print(table)
 
 

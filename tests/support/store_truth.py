@@ -7,8 +7,6 @@ from collections import Counter
 from worker_farm import FAMILIES, Order, drawn_features, drawn_videos, refusal
 
 from storage import FailureLog, FeatureStore
-from storage.shards.formats import format_of
-from storage.shards.header import read_header, read_videos
 
 
 def assert_store_is_right(order: Order) -> None:
@@ -19,11 +17,10 @@ def assert_store_is_right(order: Order) -> None:
     for family in (FAMILIES.faces, FAMILIES.static, FAMILIES.dynamic):
         rows = {}
         for shard in store.shards(family):
-            header = read_header(shard, format_of(shard))
             assert shard.suffix == {"parquet": ".parquet", "hdf5": ".h5"}[order.format]
-            for row in read_videos(shard, format_of(shard), header, range(len(header.videos))):
-                assert row.video_id not in rows, f"{row.video_id} is in two shards of {family.name}"
-                rows[row.video_id] = row
+        for row in store.read(family):
+            assert row.video_id not in rows, f"{row.video_id} of {family.name} comes twice"
+            rows[row.video_id] = row
         assert set(rows) == {video.video_id for video in good}
         for video in good:
             found, truth = rows[video.video_id], drawn_features(video, family)
@@ -32,7 +29,7 @@ def assert_store_is_right(order: Order) -> None:
             assert found.vectors.tobytes() == truth.vectors.tobytes()
     refused = [refusal(video) for video in videos if refusal(video) is not None]
     assert FailureLog(order.store).current() == refused
-    attempts = [failure for _, failure in FailureLog(order.store).attempts_in_order()]
+    attempts = [attempt.failure for attempt in FailureLog(order.store).attempts_in_order()]
     assert sorted(attempts, key=lambda failure: failure.video_id) == refused
 
 

@@ -27,11 +27,11 @@ def check_full(result, *places: str) -> None:
     [(0, 100, "-extract.yaml"), (2**20, 3, "-extract.yaml"), (2**20, 4, "-extract.log"), (2**20, 5, "digests.parquet")],
     ids=["no byte left", "no file left", "no file for the log", "log but no more"],
 )
-def test_extract_on_a_disk_that_is_full_from_the_start(small_disk, rendered, traitline, size, files, refused):
+def test_extract_on_a_disk_that_is_full_from_the_start(small_disk, short_clips, traitline, size, files, refused):
     disk = small_disk(size, files - 1)
     if not size:
         (disk.folder / "somebody else's").write_bytes(bytes(4096))
-    arguments = ("--videos", rendered.videos, "--store", disk.folder / "store", "--weights", "random")
+    arguments = ("--videos", short_clips.videos, "--store", disk.folder / "store", "--weights", "random")
     result = traitline("extract", *arguments)
     check_full(result, refused)
     assert len(result.stderr.splitlines()) == 1

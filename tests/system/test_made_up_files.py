@@ -14,14 +14,14 @@ from hypothesis import strategies as st
 
 NAMES = [
     *("labels, CSV", "labels, Parquet", "labels, pickle", "groups, CSV", "groups, Parquet"),
-    *("settings, YAML", "settings, --set", "shard, parquet", "shard, hdf5", "family.json"),
-    *("failures", "scores", "digests", "trait CSV", "seen", "video list, text", "video list, CSV"),
-    *("video list, Parquet", "claim", "sign of life", "evaluation"),
+    *("settings, YAML", "settings, --set", "shard, parquet", "shard, hdf5", "_family.json"),
+    *("failures", "failures, log", "scores", "scores, log", "seen", "seen, log", "digests", "trait CSV"),
+    *("video list, text", "video list, CSV", "video list, Parquet", "claim", "evaluation"),
     *("metadata of a model", "alias of a model", "checkpoint"),
     *("optical flow, .npy", "optical flow, .npz", "optical flow, .flo", "assets.toml", "bundle", "own asset"),
 ]
 HOLD_JSON = [
-    *("shard, parquet", "shard, hdf5", "family.json", "claim", "sign of life", "evaluation"),
+    *("shard, parquet", "shard, hdf5", "_family.json", "claim", "evaluation"),
     *("metadata of a model", "alias of a model", "own asset"),
 ]
 SETTINGS = settings(

@@ -143,9 +143,7 @@ def test_kill_at_any_instant_loses_and_doubles_nothing(farm, tmp_path, format, k
         begun, again = begun + times.total(), again + times.total() - len(times)
         left = garbage.leftovers(Path(order.store), idle_s=0)
         leftovers.update(path.parent.relative_to(order.store).parts[0] for path in left)
-        assert [
-            damage for path in verification.store_files(order.store) if (damage := verification.find_damage(path))
-        ] == []
+        assert list(filter(None, map(verification.find_problem, verification.parts(order.store)))) == []
         for path in left:
             garbage.remove_leftover(path)
         assert list(Path(order.store).rglob(".tmp-*")) == []

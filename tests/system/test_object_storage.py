@@ -37,7 +37,7 @@ def test_store_commands_see_what_is_there(s3_server, s3_folder, traitline):
     FeatureStore(s3_folder).write(family, [features])
     FailureLog(s3_folder).add([Failure("b.mp4", "0" * 64, "static:k", "faces", "no_face", "no face at all", 1)])
     assert family.key in traitline("store", "ls", "--store", s3_folder, **s3_server).stdout
-    assert "3 files read, 0 damaged" in traitline("store", "verify", "--store", s3_folder, **s3_server).stderr
+    assert "5 parts read, 0 damaged" in traitline("store", "verify", "--store", s3_folder, **s3_server).stderr
     assert "no face at all" in traitline("failures", "list", "--store", s3_folder, **s3_server).stdout
 
 

@@ -23,7 +23,6 @@ from flows.session import console
 from flows.session.errors import UserError
 from fusion.errors import some_of
 from storage.files.commit import commit_file
-from storage.files.parts import stamp
 from storage.files.paths import StorePath, fetched, parquet_source
 from storage.shards.store import FeatureStore
 from storage.tables.failures import FailureLog
@@ -243,18 +242,13 @@ def _say_listed(path: Path, listed: Listed) -> None:
 def known_videos(root: StorePath, families: Families) -> Archive:
     """List the videos that a store has features of, or refused, with these settings, sorted by id.
 
-    Each has the digest of its file when a run last saw it. In stores older than that record, the digest is that of the
-    latest features or refusal.
+    Each has the digest of its file when a run last saw it, or else that of its features or refusal.
 
     Raises:
         UserError: there are none.
     """
-    store = FeatureStore(root)
-    digests = store.done(families.static)
-    since = {video_id: stamp(shard) for video_id, shard in store.shard_of(families.static).items()}
-    for when, failure in FailureLog(root).attempts_in_order():
-        if failure.key == families.features and when > since.get(failure.video_id, ""):
-            digests[failure.video_id] = failure.video_sha256
+    digests = {video_id: sha256 for video_id, sha256 in FailureLog(root).refused(families.features)}
+    digests |= FeatureStore(root).done(families.static)
     if not digests:
         raise UserError(f"there are no {lacking_features(root, families)}")
     seen = SeenVideos(root).current()

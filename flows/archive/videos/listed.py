@@ -57,7 +57,7 @@ def videos_of_list(path: Path, root: Path) -> Listed:
     search, listed = _Search(root), Listed()
     places: dict[str, list[int]] = {}
     problems = []
-    for number, text in _entries(path):
+    for number, text in entries(path):
         try:
             video_id, file = search.find(text)
         except ValueError as error:
@@ -171,7 +171,7 @@ class _Search:
         return None
 
 
-def _entries(path: Path) -> Iterator[tuple[int, str]]:
+def entries(path: Path) -> Iterator[tuple[int, str]]:
     """Yield each entry with the number of its line, or of its row in Parquet, except blank lines."""
     try:
         if path.suffix.lower() == ".parquet":

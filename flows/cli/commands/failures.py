@@ -45,7 +45,8 @@ def list_failures(
 
         log = FailureLog(existing_store(store))
         if all_attempts:
-            attempts = log.attempts_in_order()
+            every = log.attempts_in_order()
+            attempts = [(f"{attempt.failed_at:%Y-%m-%d %H:%M:%S}", attempt.failure) for attempt in every]
         else:
             seen = SeenVideos(store).current()
             attempts = [("", row) for row in still_refused(log, FeatureStore(store), seen)]
@@ -117,5 +118,5 @@ def _table(attempts: Sequence[tuple[str, Failure]], *, with_time: bool) -> Table
     for when, failure in attempts:
         texts = (failure.video_id, failure.stage, failure.reason, str(failure.attempts), failure.message)
         cells = map(console.one_line, texts)
-        table.add_row(*((f"{when[:8]} {when[9:15]}",) if with_time else ()), *cells)
+        table.add_row(*((when,) if with_time else ()), *cells)
     return table

@@ -28,7 +28,10 @@ from flows.cli.options import (
 from flows.cli.output import show_extraction, show_run, show_table
 from flows.config.settings import RunConfig
 from flows.session import console
+from flows.session.errors import UserError
 from flows.session.server import check_server
+from storage.files.commit import check_writable
+from storage.files.paths import store_path
 
 if TYPE_CHECKING:
     from flows.archive.videos import Archive
@@ -186,8 +189,8 @@ def rescore(
 
 
 @pipeline_app.command(
-    epilog="Example: `traitline export --store store --out scores.parquet --columns video_id,openness "
-    "--since 2026-01-31T00:00+01:00`"
+    epilog="Examples: `traitline export --store store --out scores.parquet --columns video_id,openness "
+    "--since 2026-01-31T00:00+01:00`; `traitline export --store store --frames frames.parquet`"
 )
 def export(
     ctx: typer.Context,
@@ -197,6 +200,14 @@ def export(
     columns: Annotated[str | None, typer.Option(metavar="A,B", help="Only these columns, in this order.")] = None,
     since: Annotated[str | None, typer.Option(metavar="TIME", help="Only scores from this time on.")] = None,
     until: Annotated[str | None, typer.Option(metavar="TIME", help="Only scores from before this time.")] = None,
+    frame_table: Annotated[
+        str | None,
+        typer.Option(
+            "--frames",
+            metavar="FILE",
+            help="Write this .csv or .parquet in place of the scores: where the face is in every frame of every video.",
+        ),
+    ] = None,
     videos: VIDEOS = None,
     videos_root: VIDEOS_ROOT = None,
     store: STORE_PATH = None,
@@ -208,6 +219,9 @@ def export(
     The extension of --out chooses the format: .csv or .parquet. FILE.datapackage.json beside it describes each column
     and the origin of the scores. With --since or --until, only scored videos have rows; times need a zone.
     """
+    if frame_table is not None:
+        _export_frames(ctx, frame_table)
+        return
     with _step(ctx) as (settings, files):
         from flows.archive.outcomes import model_for
 
@@ -215,6 +229,27 @@ def export(
         from flows.pipeline.export import export as export_flow
 
         console.say(f"Scores: {export_flow(settings, files, chosen).path}")
+
+
+def _export_frames(ctx: typer.Context, frame_table: str) -> None:
+    def check(settings: RunConfig) -> None:
+        from flows.archive.videos import check_videos
+        from flows.pipeline.prepare import check_table_name
+
+        given_too = [name for name in ("out", "model", "columns", "since", "until") if ctx.params[name] is not None]
+        if given_too:
+            raise UserError(f"--frames writes no scores, and cannot be combined with --{given_too[0]}")
+        check_videos(settings)
+        check_table_name(store_path(frame_table))
+        check_writable(store_path(frame_table))
+
+    with command("export", **given(ctx), check=check) as settings:
+        check_server()
+        from flows.archive.videos import videos_of
+        from flows.pipeline.frames import export_frames
+
+        export_frames(settings, None if settings.videos is None else videos_of(settings), store_path(frame_table))
+        console.say(f"Frames: {frame_table}")
 
 
 @pipeline_app.command(epilog="Example: `traitline report --store store --clips a/1.mp4`")

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from flows.archive.families import Part
 
 visualize_app = typer.Typer(
-    no_args_is_help=True, help="Draw what the networks and the model see, as PNG or SVG, or motion as GIF."
+    no_args_is_help=True, help="Draw what the networks and the model see, as PNG or SVG, or motion as GIF or MP4."
 )
 
 FILE = Annotated[Path, typer.Argument(metavar="FILE", help="A video, or a picture (its middle square is taken).")]
@@ -51,13 +51,19 @@ WINDOWS = Annotated[int, typer.Option("--windows", min=1, help="Windows of motio
 Trait = StrEnum("Trait", {trait: trait for trait in TRAITS})  # type: ignore[misc]  # members are known at run time
 TRAIT = Annotated[Trait, typer.Option("--trait", help="The trait in question.")]
 
+MOVING = (".png", ".svg", ".gif")
 STATIC_LAYERS = ["conv1_relu", "conv2_block3_out", "conv3_block4_out", "conv4_block6_out", "conv5_block3_out"]
 MOTION_LAYERS = ["Conv3d_1a_7x7.relu", "Conv3d_2c_3x3.relu", "Mixed_3c", "Mixed_4f", "Mixed_5c"]
 
 
 @contextmanager
 def _drawing(
-    ctx: typer.Context, out: Path, *, needs: Sequence[Part] = (), file: Path | None = None, animates: bool = False
+    ctx: typer.Context,
+    out: Path,
+    *,
+    needs: Sequence[Part] = (),
+    file: Path | None = None,
+    endings: Sequence[str] = (".png", ".svg"),
 ) -> Iterator[RunConfig]:
     """Check the arguments and run the block, which draws and saves, with settled weights.
 
@@ -66,13 +72,12 @@ def _drawing(
     Args:
         needs: networks whose weights must be available.
         file: to draw, if it is not a video of the store.
-        animates: whether `out` may be a GIF.
+        endings: that `out` may have.
     """
 
     def check(settings: RunConfig) -> None:
-        allowed = (".png", ".svg", ".gif") if animates else (".png", ".svg")
-        if out.suffix.lower() not in allowed:
-            raise UserError(f"--out must end in {' or '.join(allowed)}; got {out.name!r}")
+        if out.suffix.lower() not in endings:
+            raise UserError(f"--out must end in {' or '.join(endings)}; got {out.name!r}")
         if file is not None and not file.is_file():
             raise UserError(f"there is no file {file}")
         check_writable(out)
@@ -220,7 +225,7 @@ def evolution(
     assignments: ASSIGNMENTS = None,
 ) -> None:
     """Features of I3D over time, with the speed of the optical flow; a GIF also plays their heat maps."""
-    with _drawing(ctx, picture, needs=("faces", "dynamic"), file=video, animates=True) as settings:
+    with _drawing(ctx, picture, needs=("faces", "dynamic"), file=video, endings=MOVING) as settings:
         from flows.visualize.files import is_moving
         from flows.visualize.networks import draw_evolution
 
@@ -270,7 +275,7 @@ def compare_features(
     assignments: ASSIGNMENTS = None,
 ) -> None:
     """Several features of I3D side by side over time, with the optical flow in colours and arrows; or as a GIF."""
-    with _drawing(ctx, picture, needs=("faces", "dynamic"), file=video, animates=True) as settings:
+    with _drawing(ctx, picture, needs=("faces", "dynamic"), file=video, endings=MOVING) as settings:
         from flows.visualize.files import is_moving
         from flows.visualize.networks import draw_comparison
 
@@ -402,8 +407,30 @@ def timeline(
     assignments: ASSIGNMENTS = None,
 ) -> None:
     """Which moments spoke for a trait: attention over the frames of the clip; a GIF plays it."""
-    with _drawing(ctx, picture, animates=True) as settings:
+    with _drawing(ctx, picture, endings=MOVING) as settings:
         from flows.visualize.files import is_moving
         from flows.visualize.model import draw_time_line
 
         _save(draw_time_line(settings, video, trait.value, moving=is_moving(picture)), picture)
+
+
+@visualize_app.command(
+    cls=CommandOnFiles,
+    epilog="Example: `traitline visualize annotated clip.mp4 --videos clips --store store --out annotated.mp4`",
+)
+def annotated(
+    ctx: typer.Context,
+    video: VIDEO_ID,
+    film: Annotated[Path, typer.Option("--out", help="File to write: .mp4.")],
+    videos: VIDEOS = None,
+    model: MODEL = None,
+    store: STORE_PATH = None,
+    weights: WEIGHTS = None,
+    config: CONFIG = None,
+    assignments: ASSIGNMENTS = None,
+) -> None:
+    """The video itself with the face's box and eyes, cuts, and the model's attention over time, as an MP4."""
+    with _drawing(ctx, film, endings=(".mp4",)) as settings:
+        from flows.visualize.annotated import write_annotated
+
+        write_annotated(settings, video, film)

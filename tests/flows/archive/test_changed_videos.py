@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +14,7 @@ from flows.archive.videos import VideoFile, known_videos, videos_of
 from flows.config.load import load_config
 from flows.config.settings import RunConfig
 from storage import Failure, FailureLog, FeatureStore, Score, ScoreStore, Unscored, VideoFeatures
-from storage.maintenance.compaction import merge_shards, plan_merges
+from storage.maintenance.rewriting import plan_merges, rewrite
 from storage.maintenance.survey import still_refused
 from storage.tables.seen import SeenVideos
 
@@ -143,27 +142,13 @@ def test_merging_shards_brings_no_old_score_back(archive):
     other = next(video for video in videos_of(archive.config) if video.video_id == "z.mp4")
     archive.extract(other)
     for family in (archive.families.static, archive.families.dynamic):
-        for merge in plan_merges(archive.store, family, settled_s=-1):
-            merge_shards(merge, archive.store.shard_of(family))
+        for sources in plan_merges(archive.store, family):
+            rewrite(archive.store, family, sources)
         assert len(archive.store.shards(family)) == 1
     assert archive.shown() == all_say("no_face")
-
-
-@pytest.mark.parametrize("first", ["features", "refusal"])
-def test_in_a_store_of_before_the_files_were_noted_what_came_last_counts(archive, first):
-    good, bad = (VideoFile("a.mp4", archive.file, digit * 64) for digit in "12")
-    log = FailureLog(archive.config.store.path)
-    failure = Failure("a.mp4", bad.sha256, archive.families.features, "faces", "no_face", "none", 1)
-    steps: list[Callable[[], None]] = [lambda: archive.extract(good), lambda: log.add([failure])]
-    for step in steps if first == "features" else steps[::-1]:
-        step()
-    (video,) = known_videos(archive.config.store.path, archive.families)
-    assert video.sha256 == (bad if first == "features" else good).sha256
-    (row,) = export_rows(archive.config.store.path, archive.families, [video], MODEL)
-    assert isinstance(row, Unscored if first == "features" else Score)
 
 
 def test_what_was_seen_is_written_once(archive):
     archive.run(b"good")
     videos_of(archive.config)
-    assert len(list((archive.config.store.path / "seen").iterdir())) == 1
+    assert SeenVideos(archive.config.store.path).table.version() == 1

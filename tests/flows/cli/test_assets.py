@@ -111,8 +111,8 @@ def test_mistakes_are_one_line(call, declare_asset, tmp_path):
         assert words in lines[0]
 
 
-def test_a_run_that_misses_an_asset_says_how_to_get_it(traitline, rendered, face_model, tmp_path):
-    places = ["--videos", rendered.videos, "--store", tmp_path / "store"]
+def test_a_run_that_misses_an_asset_says_how_to_get_it(traitline, short_clips, face_model, tmp_path):
+    places = ["--videos", short_clips.videos, "--store", tmp_path / "store"]
     shown = traitline("extract", *places, "--weights", "random", "--set", f"assets={tmp_path}")
     assert shown.returncode == 1
     (line,) = shown.stderr.strip().splitlines()

@@ -143,6 +143,14 @@ def test_a_dotted_name_in_a_settings_file_is_told_where_to_stand(tmp_path):
 @pytest.mark.parametrize(
     ("layers", "words"),
     [
+        ({"assignments": ["extract.runner=dask"]}, ["extract.runner (--set), did you mean runner?"]),
+        ({"assignments": ["extract.workers=2"]}, ["extract.workers (--set), did you mean dask.workers?"]),
+        ({"assignments": ["extract.tls_cert=a.pem"]}, ["did you mean dask.tls_cert?"]),
+        ({"assignments": ["runner=processes"]}, ["setting runner (--set)", "'local' or 'dask'; got 'processes'"]),
+        (
+            {"assignments": ["dask={address: a, cluster: b}"]},
+            ["setting dask", "exclude each other"],
+        ),
         ({"overrides": {"extract.shard_sise": 32}}, ["extract.shard_sise (parameter overrides)", "extract.shard_size"]),
         (
             {"overrides": {"extract": {"shard_sise": 3}}},
@@ -177,9 +185,9 @@ def test_a_setting_that_was_laid_over_the_files_is_not_looked_for_there(tmp_path
 
 def test_a_section_on_the_command_line_leaves_the_files_other_settings_of_it_alone(tmp_path):
     path = tmp_path / "run.yaml"
-    path.write_text("extract:\n  shard_size: 3\n  resources: {GPU: 1, old: 1}\n")
-    config = load_config(path, assignments=["extract={workers: 2, resources: {GPU: 2}}"])
-    assert (config.extract.shard_size, config.extract.workers, config.extract.resources) == (3, 2, {"GPU": 2.0})
+    path.write_text("dask:\n  address: tls://a:1\n  resources: {GPU: 1, old: 1}\n")
+    config = load_config(path, assignments=["dask={workers: 2, resources: {GPU: 2}}"])
+    assert (config.dask.address, config.dask.workers, config.dask.resources) == ("tls://a:1", 2, {"GPU": 2.0})
 
 
 def test_a_settings_file_that_stands_for_billions_of_words_is_named_at_once(tmp_path):
@@ -213,12 +221,12 @@ def test_a_setting_that_stands_twice_on_the_command_line_is_named():
 
 def test_one_section_may_take_another_ones_settings_and_change_them(tmp_path):
     path = tmp_path / "run.yaml"
-    path.write_text("train: &a\n  <<: {seed: 5, epochs: 1}\n  epochs: 3\nextract:\n  resources: {GPU: 1}\n")
+    path.write_text("train: &a\n  <<: {seed: 5, epochs: 1}\n  epochs: 3\ndask:\n  resources: {GPU: 1}\n")
     config = load_config(path)
     assert (config.train.seed, config.train.epochs) == (5, 3)
 
 
-@pytest.mark.parametrize("name", ["train.epochs", "train.learning_rate", "extract.workers", "extract.resources.GPU"])
+@pytest.mark.parametrize("name", ["train.epochs", "train.learning_rate", "dask.workers", "dask.resources.GPU"])
 def test_yes_and_no_are_no_numbers(tmp_path, name):
     path = tmp_path / "run.yaml"
     *sections, last = name.split(".")

@@ -10,10 +10,10 @@ from flows.archive.families import families_of
 from flows.archive.videos import scan_videos
 from flows.config.load import load_config
 from flows.config.settings import RunConfig
+from flows.engine.engine import open_engine
 from flows.extraction.extractor import Extractor
 from flows.extraction.jobs import Job
-from flows.extraction.pool import Tally, WorkerPool
-from flows.extraction.worker import worker_maker
+from flows.extraction.worker import extraction_opener
 from storage import FeatureStore
 
 CLIPS = ("nod.mp4", "mixed.mp4", "shake.mp4")
@@ -44,11 +44,12 @@ def test_features_do_not_depend_on_workers_threads_batches_or_shards(rendered, t
     with Extractor(one, families_of(one)) as extractor:
         extractor.extract(jobs)
     other = {"static.batch_size": 5, "dynamic.batch_size": 2, "extract.processes": 3, "store.path": tmp_path / "two"}
+    other |= {"runner": "dask", "dask.workers": 2}
     two = load_config(flags=flags | other)
     assert families_of(two) == families_of(one)  # one key, so it must be the same numbers
-    with WorkerPool(worker_maker(two, families_of(two)), 2) as pool:
-        for shard in (jobs[2:], jobs[:2]):
-            pool.extract(shard, Tally())
+    shards = [tuple(jobs[2:]), tuple(jobs[:2])]
+    with open_engine(two) as engine:
+        engine.run(extraction_opener(two, families_of(two), 3), shards, lambda *_: None)
     expected, found = rows(one), rows(two)
     assert len(expected) == 3 * len(CLIPS)
     assert found == expected

@@ -1,4 +1,4 @@
-"""What becomes of a shard whose extraction raises, under Prefect's retries. Features are drawn; all else is real."""
+"""What becomes of a shard whose extraction raises, and is tried again. Features are drawn; all else is real."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from pathlib import Path
 import pytest
 from worker_farm import FAMILIES, DrawingExtractor, Order, drawn_videos, refusal
 
+from flows.engine import engine
+from flows.extraction import worker
 from flows.pipeline import extract as extract_flow
 from storage import FailureLog, FeatureStore, StoreError
 from storage.leases.leases import Leases
-
-pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("prefect_api")]
 
 
 class Stumbling(DrawingExtractor):
@@ -28,14 +28,14 @@ class Stumbling(DrawingExtractor):
 
 @pytest.fixture
 def order(tmp_path, monkeypatch) -> Order:
-    order = Order(str(tmp_path / "store"), str(tmp_path), videos=20, shard_size=4)
+    order = Order(str(tmp_path / "store"), str(tmp_path), videos=20, shard_size=4, video_s=0.1)
     monkeypatch.setattr(extract_flow, "families_of", lambda _: FAMILIES)
-    monkeypatch.setattr(extract_flow, "Extractor", lambda *given, videos: Stumbling(order, given[2]))
-    monkeypatch.setattr(extract_flow, "extract_shard", extract_flow.extract_shard.with_options(retry_delay_seconds=0))
+    monkeypatch.setattr(worker, "Extractor", lambda *given, videos: Stumbling(order, given[2]))
+    monkeypatch.setattr(engine, "RETRY_S", 0)
     return order
 
 
-def test_shard_that_fails_once_is_tried_again_under_the_same_claim(order, monkeypatch):
+def test_shard_that_fails_once_is_tried_again(order, monkeypatch):
     videos = drawn_videos(order.videos)
     monkeypatch.setattr(Stumbling, "times", 1)
     monkeypatch.setattr(Stumbling, "at", videos[5].video_id)
@@ -64,6 +64,7 @@ def test_shard_that_keeps_failing_holds_up_no_other_and_is_free_afterwards(order
 
 def test_disk_that_takes_no_heartbeat_ends_the_run_in_one_clear_error(order, monkeypatch):
     videos = drawn_videos(order.videos)
+    monkeypatch.setattr(Leases.__init__, "__kwdefaults__", {"beat_s": 0.05, "timeout_s": 0.4})
     monkeypatch.setattr(
         "storage.leases.claims.commit_file",
         lambda path: (_ for _ in ()).throw(StoreError(f"cannot write {path}: disk full")),

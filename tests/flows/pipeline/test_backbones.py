@@ -59,11 +59,11 @@ def folder(tmp_path_factory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def extracted(folder, rendered) -> tuple[tuple[Job, ShardReport], ...]:
+def extracted(folder, short_clips) -> tuple[tuple[Job, ShardReport], ...]:
     """Extract one clip with one network for faces, then with another; the same network for motion."""
     (video,) = (
         video
-        for video in scan_videos(rendered.videos, folder / "digests.parquet", lambda *_: None)
+        for video in scan_videos(short_clips.videos, folder / "digests.parquet", lambda *_: None)
         if Path(video.path).name == CLIP
     )
     done = []
@@ -106,12 +106,12 @@ def test_both_families_have_tokens_of_the_same_moments(extracted, folder):
     assert five.vectors.shape == (16, 5)
 
 
-def test_tokens_are_those_of_the_crops_worked_out_in_numpy(extracted, folder, rendered):
+def test_tokens_are_those_of_the_crops_worked_out_in_numpy(extracted, folder, short_clips):
     config = config_with(folder, "five.onnx")
     families, store = families_of(config), FeatureStore(folder / "store")
     track = FaceTrack.from_rows(next(iter(store.read(families.faces))).vectors)
     with VideoReader(config) as reader:
-        crops = reader.crops(next(rendered.videos.rglob(CLIP)), track)
+        crops = reader.crops(next(short_clips.videos.rglob(CLIP)), track)
     kernel, offset = patch_network(folder / "five.onnx", side=224, channels="last", dim=5, seed=1)
     found = next(iter(store.read(families.static))).vectors
     np.testing.assert_allclose(found, patch_vectors(crops / 255, kernel, offset), rtol=1e-4, atol=1e-4)

@@ -12,13 +12,11 @@ import pytest
 
 from flows.archive.families import families_of
 from flows.config.load import load_config
-from flows.demo import corpus
 from fusion.traits import TRAITS
 from storage import FeatureStore
 
 CLIPS = ("nod.mp4", "still.mp4", "sway.mp4")
-# Two windows of motion and few crops from clips of little more than a second: networks cost most of a run.
-FRAMES = 32  # at 25 a second
+# Two windows of motion and few crops from clips of 32 frames: networks cost most of a run.
 QUICK = (
     *("optical_flow.preset=fast", "crops.static_tokens=4", "crops.window_fields=20", "crops.min_fields=9"),
     *("extract.processes=1", "train.epochs=2"),
@@ -45,13 +43,14 @@ HEADER = [
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory) -> Path:
+def folder(short_clips, tmp_path_factory) -> Path:
     """Videos to add to and take from, their labels, a store and the CSVs of this module's runs."""
     folder = tmp_path_factory.mktemp("run")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(corpus, "FRAMES", FRAMES)
-        patch.setattr(corpus, "CLIPS", [clip for clip in corpus.CLIPS if clip.video_id in CLIPS])
-        corpus.render_demo_corpus(folder)
+    (folder / "videos").mkdir()
+    for name in CLIPS:
+        shutil.copy(short_clips.videos / name, folder / "videos")
+    header, *rows = short_clips.labels.read_text().splitlines(keepends=True)
+    (folder / "labels.csv").write_text(header + "".join(row for row in rows if row.startswith(CLIPS)))
     return folder
 
 
@@ -170,7 +169,7 @@ def test_one_new_video_costs_one_video_and_a_bad_one_is_a_row_with_its_reason(fi
     assert re.search(
         r"^\d{4}-\d\d-\d\dT[\d:]{8}[+-]\d{4} INFO +flows.extraction.extractor: text.mp4 refused: ", log, re.MULTILINE
     )
-    assert re.search(r"INFO +flows.pipeline.announce: shard committed: 1 video.* extracted, 1 refused", log)
+    assert re.search(r"INFO +flows.pipeline.announce: committed 1 shard: 1 video.* extracted, 1 refused", log)
     assert re.search(r"INFO +flows: Done: .*scored 4 of 5, 1 of them now", log)
     assert all(rows["text.mp4"][trait] == "" for trait in TRAITS)
     # One shard for each of the three families, with the new video alone in it.

@@ -19,8 +19,8 @@ from fusion.training.checkpoint import CHECKPOINT
 from fusion.training.train import train
 from fusion.traits import TRAITS
 from storage import FeatureStore, StoreError, VideoFeatures
-from storage.maintenance.compaction import merge_shards, plan_merges
-from storage.shards import store as feature_store
+from storage.maintenance.rewriting import plan_merges, rewrite
+from storage.tables.manifest import Manifest
 
 CLIPS, SHARD = 256, 16
 
@@ -64,11 +64,11 @@ def test_a_group_holds_neighbours_of_a_shard_and_is_read_in_the_order_asked_for(
     assert [f"{int(clip.static[0, 0]):03d}.mp4" for clip in read] == [clip.video_id for clip in read]
 
 
-def test_a_store_is_listed_once_an_epoch_however_many_groups_are_read(stored, monkeypatch):
+def test_the_manifest_is_read_once_however_many_groups_are_read(stored, monkeypatch):
     config, families, names = stored
     listed = []
-    list_parts = feature_store.list_parts
-    monkeypatch.setattr(feature_store, "list_parts", lambda *of: listed.append(of[0]) or list_parts(*of))
+    places = Manifest.places
+    monkeypatch.setattr(Manifest, "places", lambda self, key, *of: listed.append(key) or places(self, key, *of))
     clips = StoredClips(config.store.path, families, names)
     for group in clips.groups():
         clips.read(group)
@@ -76,8 +76,8 @@ def test_a_store_is_listed_once_an_epoch_however_many_groups_are_read(stored, mo
     # what was merged meanwhile is found all the same
     store = FeatureStore(config.store.path)
     for family in (families.static, families.dynamic):
-        (merge, *_) = plan_merges(store, family, settled_s=0)
-        assert merge_shards(merge, store.shard_of(family))
+        (sources, *_) = plan_merges(store, family)
+        assert rewrite(store, family, sources)
     assert [clip.video_id for clip in clips.read(np.array([7, 200]))] == [names[7], names[200]]
 
 
@@ -98,6 +98,7 @@ def peak_mb(config: RunConfig, families: Families, names: list[str], settings: T
     return peak / 2**20
 
 
+@pytest.mark.slow  # counting every allocation takes half a minute
 def test_more_clips_than_memory_allows_are_never_all_in_memory(stored):
     config, families, names = stored
     settings = TrainSettings(kind="specified", epochs=1, batch_size=8)

@@ -46,6 +46,7 @@ def mail_server() -> Iterator[MailServer]:
         server.shutdown()
 
 
+@pytest.mark.slow  # Prefect's automations send the mail; test_scheduled_runs has the deployments and the worker
 def test_failed_runs_and_runs_that_find_nothing_new_send_mail(prefect_server, mail_server, tmp_path):
     (code,) = re.findall(r"```python\n(.*?)```", (ROOT / "docs/how-to/notifications.md").read_text(), re.DOTALL)
     address = f"mailto://127.0.0.1:{mail_server.server_address[1]}?from=lab@example.org&to=me@example.org&mode=insecure"
@@ -68,7 +69,10 @@ def test_failed_runs_and_runs_that_find_nothing_new_send_mail(prefect_server, ma
         assert prefect_server.ended(prefect_server.start_run("extract"))["type"] == "COMPLETED"
         mail = wait_for("mail", lambda: mail_server.mail, limit_s=60)
         assert "nothing new" in mail[0]
-        assert prefect_server.ended(prefect_server.start_run("rescore", model="better/7"))["type"] == "FAILED"
+        state = prefect_server.ended(prefect_server.start_run("rescore", model="better/7"))
+        assert state["type"] == "FAILED"
+        assert "model better/7" in state["message"]  # a person's mistake is one line
+        assert "\n" not in state["message"]
         mail = wait_for("mail", lambda: len(mail_server.mail) > 1 and mail_server.mail, limit_s=60)
     assert "a run failed: rescore 20" in " ".join(mail[1].split())
     assert "model better/7" in mail[1]

@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 import yaml
 from drawn_store import draw_store
-from prefect_machine import BIN, ROOT, nightly_every, wait_for
+from prefect_machine import BIN, ROOT, scheduled_every, wait_for
 
 from flows.archive.families import families_of
 from flows.archive.videos import known_videos
@@ -70,6 +70,7 @@ def said_of(prefect_server) -> dict:
     return found
 
 
+@pytest.mark.slow  # three deployments; the next test has one
 def test_deploy_can_be_done_again_and_says_what_prefect_itself_reads_in_the_file(prefect_server):
     """Prefect's own reading of prefect.yaml is the truth that the command's is compared with."""
     prefect_server.traitline("deploy", "--gpu-slots", "2")
@@ -92,7 +93,7 @@ def test_a_schedule_fires_by_itself_and_ends_in_a_csv(prefect_server, archive, t
     served_at = {"base_url": "https://reports.example/nightly/"}
     archive.settings.write_text(yaml.safe_dump({**settings, "out": str(out), "report": served_at}))
     # Late enough to be deployed, and seldom enough that no second run starts beside the first.
-    deployments = nightly_every(60, tmp_path / "prefect.yaml", first_after_s=15)
+    deployments = scheduled_every(60, tmp_path / "prefect.yaml", first_after_s=10)
     prefect_server.traitline("deploy", "--config", archive.settings, "--file", deployments)
     with prefect_server.worker(tmp_path / "worker"):
         # Nobody asks for a run: the schedule does.
@@ -135,6 +136,7 @@ def assert_logs_of_a_mistake(prefect_server, run: str) -> None:
         assert "--" not in line["message"]
 
 
+@pytest.mark.slow  # it starts runs as the worker of the test before does
 def test_serve_runs_deployments_in_one_command_until_it_is_told_to_stop(prefect_server, archive, tmp_path):
     command = [BIN / "traitline", "serve", "--config", archive.settings]
     environment = {**prefect_server.environment, "PREFECT_RUNNER_POLL_FREQUENCY": "1"}
@@ -142,17 +144,13 @@ def test_serve_runs_deployments_in_one_command_until_it_is_told_to_stop(prefect_
         process = subprocess.Popen(command, env=environment, stdout=log, stderr=log)
         try:
             wait_for("its message", lambda: "Serving" in (tmp_path / "serve.log").read_text(), limit_s=60)
-            state = prefect_server.ended(
-                prefect_server.start_run("rescore", settings=str(archive.settings), model="better/7")
-            )
-            assert state["type"] == "FAILED"
-            assert "model better/7" in state["message"]  # a person's mistake is one line
-            assert "\n" not in state["message"]
-            # One that is noticed in the midst of a step, which is a run below the run.
+            # A person's mistake that is noticed in the midst of a step, which is a run below the run.
             labels = tmp_path / "labels.csv"
             labels.write_text(f"video_id,{','.join(TRAITS)}\nnobody.mp4,1,1,1,1,1\n")
             run = prefect_server.start_run("train", settings=str(archive.settings), labels=str(labels))
-            assert prefect_server.ended(run)["type"] == "FAILED"
+            state = prefect_server.ended(run)
+            assert state["type"] == "FAILED"
+            assert "\n" not in state["message"]
             assert_logs_of_a_mistake(prefect_server, run)
             process.send_signal(signal.SIGTERM)
             assert process.wait(30) == 0

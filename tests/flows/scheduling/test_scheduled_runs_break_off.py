@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from prefect_machine import below, nightly_every, wait_for
+from prefect_machine import below, scheduled_every, wait_for
 
 from flows.archive.families import families_of
 from flows.config.load import load_config
@@ -94,7 +94,7 @@ def nightly(prefect_server, begun, rendered, tmp_path) -> Nightly:
     shutil.copytree(begun, tmp_path / "store")
     words = {"videos": str(rendered.videos), "store": {"path": str(tmp_path / "store")}, "weights": "random"}
     (tmp_path / "run.yaml").write_text(yaml.safe_dump({**words, "extract": {"shard_size": 1}}))
-    deployments = nightly_every(EVERY_S, tmp_path / "prefect.yaml")
+    deployments = scheduled_every(EVERY_S, tmp_path / "prefect.yaml")
     prefect_server.traitline("deploy", "--config", tmp_path / "run.yaml", "--file", deployments)
     return Nightly(prefect_server, tmp_path)
 

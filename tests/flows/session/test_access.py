@@ -50,17 +50,21 @@ def files_and_folders(*places: Path) -> tuple[list[Path], list[Path]]:
 
 
 @pytest.fixture
-def clips(rendered, public) -> Path:
+def clips(short_clips, public) -> Path:
     (public / "clips").mkdir()
-    shutil.copy(rendered.videos / "still.mp4", public / "clips")
+    shutil.copy(short_clips.videos / "still.mp4", public / "clips")
     return public / "clips"
 
 
-@needs_root
-def test_another_account_can_read_no_store_log_or_score(traitline, clips, public):
+@pytest.fixture
+def settings(small_networks) -> list[str]:
+    return ["--weights", "random", *(part for setting in small_networks for part in ("--set", setting))]
 
+
+@needs_root
+def test_another_account_can_read_no_store_log_or_score(traitline, clips, public, settings):
     store = public / "archive" / "store"
-    done = traitline("extract", "--videos", clips, "--store", store, "--weights", "random", folder=public)
+    done = traitline("extract", "--videos", clips, "--store", store, *settings, folder=public)
     assert done.returncode == 0, done.stderr
     files, folders = files_and_folders(public / "archive")
     assert {path.relative_to(store).parts[0] for path in files} >= {"features", "runs", "seen"}
@@ -86,13 +90,13 @@ def test_another_account_can_read_no_report_or_export(traitline, report_store, p
 
 
 @needs_root
-def test_a_store_for_a_group_is_open_to_its_members_only(traitline, clips, public):
+def test_a_store_for_a_group_is_open_to_its_members_only(traitline, clips, public, settings):
     team = public / "team"
     team.mkdir()
     os.chown(team, -1, GROUP)
     team.chmod(0o2775)
     store, shared = team / "store", ["--set", "store.access=group"]
-    done = traitline("extract", "--videos", clips, "--store", store, "--weights", "random", *shared, folder=public)
+    done = traitline("extract", "--videos", clips, "--store", store, *settings, *shared, folder=public)
     assert done.returncode == 0, done.stderr
     files, folders = files_and_folders(store)
     assert modes(files) == {0o660}
@@ -102,7 +106,7 @@ def test_a_store_for_a_group_is_open_to_its_members_only(traitline, clips, publi
     assert readable_by_stranger(files, groups=(GROUP,)) == [str(path) for path in files]
     before = set(files)
     # Other commands need no setting: the store's folder says it.
-    done = traitline("failures", "retry", "--store", store, "--videos", clips, "--weights", "random", folder=public)
+    done = traitline("failures", "retry", "--store", store, "--videos", clips, *settings, folder=public)
     assert done.returncode == 0, done.stderr
     files, _ = files_and_folders(store)
     assert set(files) > before

@@ -201,7 +201,8 @@ def settings_by(origin: str, folder) -> tuple[dict[str, str], str]:
     return {"PREFECT_HOME": str(home)}, f"in {folder / origin}"
 
 
-@pytest.mark.parametrize("origin", ["environment", "profile", ".env", "prefect.toml"])
+# The next test names the server in a profile.
+@pytest.mark.parametrize("origin", ["environment", ".env", "prefect.toml"])
 def test_what_is_said_of_a_dead_server_names_the_place_where_it_was_named(origin, tmp_path):
     variables, words = settings_by(origin, tmp_path)
     code = "from flows.session.server import check_server; check_server()"

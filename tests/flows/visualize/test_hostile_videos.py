@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import resource
+import signal
 from pathlib import Path
 
 import av
@@ -14,6 +16,7 @@ from face_tracks import track_of
 from extractors.errors import VideoError
 from extractors.faces.track import FaceTrack
 from extractors.preparation.preparer import Request
+from extractors.video.digests import sha256_of
 from flows.archive.reader import VideoReader
 from flows.archive.videos import VideoFile
 from flows.config.load import load_config
@@ -130,3 +133,22 @@ def test_only_the_windows_asked_for_come_and_the_reader_outlives_a_refusal(tmp_p
         with pytest.raises(VideoError):
             reader.frames(tmp_path / "nowhere.avi", [0])
         assert list(reader.frames(path, [1])) == [1]
+
+
+def test_frames_come_one_by_one_in_order_even_if_the_child_process_is_killed(tmp_path):
+    path = drawn_video(tmp_path / "clip.avi", frames=50)
+    numbers = []
+    with VideoReader(config_of(tmp_path)) as reader:
+        for frame in reader.each_frame(path, range(50), sha256_of(path)):
+            numbers.append(frame.number)
+            assert np.abs(frame.pixels.astype(int) - 5 * frame.number).max() <= 6
+            if frame.number == 3 and len(numbers) == 4:
+                (child,) = reader._pool._children
+                os.kill(child._process.pid, signal.SIGKILL)
+    assert numbers == list(range(50))
+
+
+def test_a_video_other_than_that_of_the_track_is_refused(tmp_path):
+    path = drawn_video(tmp_path / "clip.avi")
+    with VideoReader(config_of(tmp_path)) as reader, pytest.raises(VideoError, match="changed"):
+        list(reader.each_frame(path, range(20), "0" * 64))

@@ -186,6 +186,7 @@ def test_logs_hold_every_measure_by_epoch(logged):
     assert [row["epoch"] for row in rows] == ["0", "1", "2"]
 
 
+@pytest.mark.slow  # processors compute bfloat16 slowly, and training is the same in all precisions
 def test_steps_in_bfloat16_learn_and_leave_a_float32_model():
     data, unseen = (planted_clips(200, seed=seed, static_tokens=2, dynamic_tokens=1, dim=4) for seed in (0, 1))
     settings = TrainSettings(kind="specified", precision="bfloat16", epochs=25, batch_size=16, loss="ccc")

@@ -72,7 +72,7 @@ def test_a_search_finds_the_components_that_labels_follow_from():
 
 
 def test_of_noise_the_best_trial_looks_useful_and_the_search_does_not():
-    given, options = TrainSettings(folds=2, components=3, ridge_components=3), SearchSettings(trials=6, folds=2)
+    given, options = TrainSettings(folds=2, components=3, ridge_components=3), SearchSettings(trials=4, folds=2)
     best, nested = [], []
     for seed in range(3):
         clips, labels, subjects = drawn(24, signal=False, seed=seed, each=1)
@@ -123,6 +123,7 @@ def test_an_interrupted_search_continues_with_the_same_trials():
     assert set(whole) <= set(broken)  # more trials continue the same search
 
 
+@pytest.mark.slow  # eleven trainings of a network; the search is the one of the tests before
 def test_a_specified_model_is_tried_on_inner_folds_and_a_step_size_that_diverges_is_never_chosen(monkeypatch):
     monkeypatch.setitem(SPACE["specified"], "learning_rate", Choice((1e-3, 1e30)))
     clips, labels, subjects = drawn(20, signal=False)

@@ -16,7 +16,7 @@ import pytest
 from frictionless import Package
 
 from storage import Score, StoreError, Unscored
-from storage.exports.columns import trait_columns
+from storage.exports.columns import trait_columns, trait_tables
 from storage.exports.package import package_path, write_export
 
 TRAITS = ("openness", "conscientiousness", "extraversion", "agreeableness", "neuroticism")
@@ -50,7 +50,8 @@ def drawn_rows(count: int = 40) -> list[Score | Unscored]:
 
 def export(path: Path, rows=None, columns=COLUMNS) -> dict:
     """Write an export; returns its description."""
-    write_export(path, drawn_rows() if rows is None else rows, columns, lambda: {"title": "Drawn"})
+    tables = trait_tables(drawn_rows() if rows is None else rows, columns)
+    write_export(path, tables, columns, lambda: {"title": "Drawn"})
     return json.loads(package_path(path).read_text(encoding="utf-8"))
 
 

@@ -29,9 +29,8 @@ from storage import (
     read_trait_csv,
     write_trait_csv,
 )
-from storage.maintenance.compaction import merge_shards, plan_merges
-from storage.maintenance.conversion import convert_shard, shards_to_convert
-from storage.maintenance.verification import quarantine
+from storage.maintenance.rewriting import plan_merges, rewrite, shards_to_convert
+from storage.maintenance.verification import Problem, parts, repair
 
 if _reason := system_calls.supported():
     pytest.skip(_reason, allow_module_level=True)
@@ -78,22 +77,24 @@ def cases(draw, static) -> dict[str, Case]:
 
     def merge(root: Path) -> None:
         store = FeatureStore(root)
-        for plan in plan_merges(store, static, settled_s=0):
-            merge_shards(plan, store.shard_of(static))
+        for sources in plan_merges(store, static):
+            rewrite(store, static, sources)
 
     def convert(root: Path) -> None:
-        for shard in shards_to_convert(FeatureStore(root), static, "hdf5"):
-            convert_shard(shard, "hdf5")
+        store = FeatureStore(root)
+        for shard in shards_to_convert(store, static, "hdf5"):
+            rewrite(store, static, [shard], "hdf5")
 
     def set_aside(root: Path) -> None:
-        shard = FeatureStore(root).shards(static)[0]
+        first = FeatureStore(root).shards(static)[0]
         if "a.mp4" in FeatureStore(root).done(static):
-            quarantine(root, shard)
+            (part,) = [part for part in parts(root) if part.path == first]
+            repair(Problem(part, "damaged", "drawn so"))
 
     return {
         "Parquet shard": shards["parquet"],
         "HDF5 shard": shards["hdf5"],
-        "family.json": Case(
+        "_family.json": Case(
             before=lambda _: None,
             work=lambda root: FeatureStore(root).describe(static),
             seen=lambda root: FeatureStore(root).families(),
@@ -161,7 +162,7 @@ def fail_each_call(case: Case, tmp_path: Path, error: int, *, repeated: bool = F
     return Counter(calls)
 
 
-NAMES = ("Parquet shard", "HDF5 shard", "family.json", "failures", "scores", "trait CSV", "merge", "convert")
+NAMES = ("Parquet shard", "HDF5 shard", "_family.json", "failures", "scores", "trait CSV", "merge", "convert")
 
 
 @pytest.mark.parametrize(

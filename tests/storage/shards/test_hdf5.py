@@ -6,6 +6,9 @@ import contextlib
 import hashlib
 import io
 import json
+import re
+import shutil
+import subprocess
 import threading
 import time
 from collections import Counter
@@ -42,12 +45,28 @@ def change(path, edit) -> None:
 def test_any_hdf5_program_finds_the_numbers(shard, draw, static):
     videos = [draw("a.mp4"), draw("b.mp4", tokens=5)]
     with h5py.File(shard) as file:
-        assert set(file) == {"vector", "time", "quality"}
+        assert set(file) == {"vector", "time", "quality", "video_id", "first_row"}
+        assert file["video_id"].asstr()[:].tolist() == ["a.mp4", "b.mp4"]
+        assert file["first_row"][:].tolist() == [0, 3]
+        assert file["time"].attrs["columns"].tolist() == [b"start_s", b"end_s"]
+        assert file["time"].attrs["units"].tolist() == [b"s", b"s"]
+        assert file["quality"].attrs["columns"].tolist() == [name.encode() for name in static.quality]
+        assert file["vector"].attrs["dims"].tolist() == [b"row", b"number"]
         np.testing.assert_array_equal(file["vector"][:], np.concatenate([video.vectors for video in videos]))
         np.testing.assert_array_equal(file["time"][:, 0], np.concatenate([video.start_s for video in videos]))
         scores = np.concatenate([video.quality["face_score"] for video in videos])
         np.testing.assert_array_equal(file["quality"][:, static.quality.index("face_score")], scores)
         assert all(dataset.fletcher32 for dataset in file.values())
+
+
+@pytest.mark.skipif(shutil.which("h5dump") is None, reason="there is no h5dump (Debian: apt install hdf5-tools)")
+def test_h5dump_shows_names_and_numbers(shard, draw):
+    shown = subprocess.run(["h5dump", "-m", "%.9g", shard], check=True, capture_output=True, text=True).stdout
+    assert re.findall(r'"([ab]\.mp4)', shown) == ["a.mp4", "b.mp4"]
+    vectors = re.search(r'DATASET "vector" .*?DATA \{(.*?)\n      \}', shown, re.DOTALL)[1]
+    numbers = re.sub(r"\(\d+,\d+\):", "", vectors).replace(",", " ").split()
+    truth = np.concatenate([draw("a.mp4").vectors, draw("b.mp4", tokens=5).vectors])
+    np.testing.assert_array_equal(np.array(numbers, np.float32).reshape(truth.shape), truth)
 
 
 def test_chunks_are_what_is_read_at_a_time(tmp_path, draw):
@@ -176,12 +195,21 @@ def test_threads_read_and_write_hdf5_at_once(tmp_path, draw, static):
     assert min(counts[name] for name in ("read", "written", "used elsewhere")) > 0
 
 
-def test_shard_of_a_version_that_was_never_released_is_refused(shard):
+def test_names_of_videos_that_differ_from_the_header_are_found(shard):
+    def edit(file):
+        file["video_id"][0] = b"z.mp4"
+
+    change(shard, edit)
+    with pytest.raises(StoreError, match=rf"{shard.name}.*video_id"):
+        check_shard(shard)
+
+
+def test_shard_of_an_old_version_is_refused_with_the_cure(shard):
     data = shard.read_bytes()
     block = data.index(b"\x89HDF")
     first, line, _, places, *_ = data[:block].split(b"\n")
     line = json.dumps(json.loads(line) | {"shard_version": 2}).encode()
     lead = b"%s\n%s\n%s\n%s\n" % (first, line, hashlib.sha256(line).hexdigest().encode(), places)
     shard.write_bytes(lead.ljust(block, b"\0") + data[block:])
-    with pytest.raises(StoreError, match="version 2"):
+    with pytest.raises(StoreError, match=r"version 2 .*extract its videos again"):
         check_shard(shard)

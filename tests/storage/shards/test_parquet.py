@@ -8,10 +8,12 @@ import json
 import duckdb
 import numpy as np
 import pyarrow as pa
+import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 import pytest
 
 from storage import Family, FeatureStore, StoreError
+from storage.errors import NewerVersionError
 from storage.shards.formats import check_shard
 from storage.shards.parquet import HEADER_KEY, ROW_GROUP_BYTES
 
@@ -110,25 +112,16 @@ def test_shard_whose_header_contradicts_itself_is_refused_by_name(tmp_path, draw
     FeatureStore(tmp_path).write(static, [draw("a.mp4"), draw("b.mp4")])
     path = shards(tmp_path, static)[0]
     rewrite(path, header=header)
-    for question in (FeatureStore(tmp_path).done, lambda family: list(FeatureStore(tmp_path).read(family))):
-        with pytest.raises(StoreError, match=path.name):
-            question(static)
+    with pytest.raises(StoreError, match=path.name):
+        list(FeatureStore(tmp_path).read(static))
 
 
 def test_shard_of_a_newer_version_is_refused_as_such(tmp_path, draw, static):
     FeatureStore(tmp_path).write(static, [draw("a.mp4")])
     path = shards(tmp_path, static)[0]
-    rewrite(path, header=lambda text: resealed(text.replace('"shard_version":3', '"shard_version":4')))
-    with pytest.raises(StoreError, match=rf"{path.name}: shard version 4 .*\b3\b"):
-        FeatureStore(tmp_path).done(static)
-
-
-def test_shard_of_a_newer_schema_is_refused_as_such(tmp_path, draw, static):
-    FeatureStore(tmp_path).write(static, [draw("a.mp4")])
-    path = shards(tmp_path, static)[0]
-    rewrite(path, header=lambda text: resealed(text.replace('"schema_version":1', '"schema_version":2')))
-    with pytest.raises(StoreError, match=rf"{path.name}: schema version 2 .*\b1\b"):
-        FeatureStore(tmp_path).done(static)
+    rewrite(path, header=lambda text: resealed(text.replace('"shard_version":4', '"shard_version":5')))
+    with pytest.raises(NewerVersionError, match=rf"{path.name}: shard version 5 .*\b4\b"):
+        list(FeatureStore(tmp_path).read(static))
 
 
 def test_foreign_parquet_file_is_refused_by_name(tmp_path, draw, static):
@@ -136,7 +129,7 @@ def test_foreign_parquet_file_is_refused_by_name(tmp_path, draw, static):
     path = shards(tmp_path, static)[0]
     pq.write_table(pq.read_table(path), path)
     with pytest.raises(StoreError, match=path.name):
-        FeatureStore(tmp_path).done(static)
+        list(FeatureStore(tmp_path).read(static))
 
 
 def test_duckdb_reads_the_shards_as_they_lie(tmp_path, draw, static):
@@ -163,8 +156,9 @@ def test_duckdb_reads_the_shards_as_they_lie(tmp_path, draw, static):
 
 def test_long_footer_is_read_whole(tmp_path, draw, static):
     videos = [draw(f"{'long name ' * 20}{number}.mp4", tokens=1) for number in range(400)]
-    FeatureStore(tmp_path).write(static, videos)
-    assert list(FeatureStore(tmp_path).done(static)) == [video.video_id for video in videos]
+    store = FeatureStore(tmp_path)
+    store.write(static, videos)
+    assert [video.video_id for video in store.read(static)] == [video.video_id for video in videos]
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float16"])
@@ -186,3 +180,48 @@ def test_duckdb_reads_float16_too(tmp_path, draw, static):
     FeatureStore(tmp_path, dtype="float16").write(static, [video])
     rows = duckdb.sql(f"SELECT vector FROM read_parquet('{shards(tmp_path, static)[0]}') ORDER BY token").fetchall()
     np.testing.assert_array_equal(np.array([row[0] for row in rows]), video.rounded("float16").vectors)
+
+
+def test_folder_of_a_family_opens_as_one_dataset(tmp_path, draw, static):
+    store = FeatureStore(tmp_path)
+    store.write(static, [draw("a.mp4"), draw("b.mp4", tokens=4)])
+    store.write(static, [draw("c.mp4")])
+    folder = store.folder(static)
+    pandas, polars, fastparquet = map(pytest.importorskip, ("pandas", "polars", "fastparquet"))
+    arrow = ds.dataset(folder).to_table()
+    duck = duckdb.sql(f"SELECT video_id, token, face_score, vector FROM '{folder}/*.parquet'").fetchall()
+    rows = {
+        "pyarrow": zip(
+            *(arrow[name].to_pylist() for name in ("video_id", "token", "face_score", "vector")), strict=True
+        ),
+        "duckdb": duck,
+    }
+    for name, frame in {
+        "pandas": pandas.read_parquet(folder),
+        "polars": polars.scan_parquet(folder, hidden_file_prefix="_").collect(),
+        "fastparquet": fastparquet.ParquetFile(str(folder)).to_pandas(),
+    }.items():
+        columns = [list(frame[column]) for column in ("video_id", "token", "face_score", "vector")]
+        rows[name] = zip(*columns, strict=True)
+    truth = {
+        (video.video_id, token): (video.quality["face_score"][token], *video.vectors[token])
+        for video in (draw("a.mp4"), draw("b.mp4", tokens=4), draw("c.mp4"))
+        for token in range(video.tokens)
+    }
+    for name, found in rows.items():
+        by_key = {(video, token): (score, *vector) for video, token, score, vector in found}
+        assert by_key == truth, name
+
+
+def test_manifest_tells_other_programs_which_rows_count(tmp_path, draw, static):
+    polars = pytest.importorskip("polars")
+    store = FeatureStore(tmp_path)
+    store.write(static, [draw("a.mp4", content="old"), draw("b.mp4")])
+    store.write(static, [draw("a.mp4", content="new")])
+    manifest = polars.read_delta(str(tmp_path / "manifest"))
+    newest = manifest.sort("version", "shard").unique(["family", "video_id"], keep="last")
+    assert dict(newest.select("video_id", "video_sha256").iter_rows()) == store.done(static)
+    for row in newest.iter_rows(named=True):
+        tokens = polars.read_parquet(store.folder(static) / row["shard"]).slice(row["first_row"], row["rows"])
+        assert set(tokens["video_id"]) == {row["video_id"]}
+        assert set(tokens["video_sha256"]) == {row["video_sha256"]}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import tempfile
+import time
 
 import numpy as np
 import pytest
@@ -12,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from storage import Family, FeatureStore, StoreError, VideoFeatures
-from storage.files.commit import move_file
+from storage.maintenance.rewriting import rewrite
 from storage.shards.features import COLUMNS
 
 
@@ -119,13 +120,15 @@ def test_video_in_two_shards_is_shown_once_and_the_newest_bytes_win(open_store, 
         assert_same(only, new)
 
 
-def test_machine_whose_clock_is_slow_still_supersedes_what_is_there(open_store, root, draw, static, assert_same):
+def test_machine_whose_clock_is_slow_still_supersedes_what_is_there(
+    open_store, root, draw, static, assert_same, monkeypatch
+):
     store = open_store(root)
     store.write(static, [draw("a.mp4", content="old")])
-    first = shards(root, static)[0]
-    move_file(first, first.with_name(f"shard-29991231T235959999999-0123456789ab{first.suffix}"))
+    now = time.time()
+    monkeypatch.setattr(time, "time", lambda: now - 2 * 86_400)
     new = draw("a.mp4", content="new")
-    store.write(static, [new])
+    open_store(root).write(static, [new])
     assert_same(read_all(store, static)["a.mp4"], new)
 
 
@@ -141,13 +144,47 @@ def test_reader_goes_on_with_what_was_there_when_it_began(open_store, root, draw
     assert rest.video_sha256 == draw("b.mp4").video_sha256
 
 
-def test_shard_taken_away_brings_back_what_it_hid(open_store, root, draw, static):
+def test_shard_that_is_gone_is_reported_with_its_videos_and_hides_no_other(open_store, root, draw, static):
     store = open_store(root)
-    store.write(static, [draw("a.mp4", content="old")])
-    store.write(static, [draw("a.mp4", content="new")])
-    assert store.done(static) == {"a.mp4": draw("a.mp4", content="new").video_sha256}
-    shards(root, static)[1].unlink()
-    assert store.done(static) == {"a.mp4": draw("a.mp4", content="old").video_sha256}
+    store.write(static, [draw("a.mp4"), draw("b.mp4")])
+    store.write(static, [draw("c.mp4")])
+    lost = shards(root, static)[0]
+    lost.unlink()
+    for reader in (store, open_store(root)):
+        with pytest.raises(StoreError, match=rf"{lost.name} is gone.*\b2 videos"):
+            list(reader.read(static))
+        assert [video.video_id for video in reader.read(static, ["c.mp4"])] == ["c.mp4"]
+
+
+def test_commit_of_several_families_is_seen_as_a_whole(open_store, root, draw, static):
+    faces = Family("faces", 5, {"min_score": 0.5}, ("detected",))
+
+    def refuse() -> None:
+        raise RuntimeError("not now")
+
+    both = {static: [draw("a.mp4")], faces: [draw("a.mp4", faces)]}
+    with pytest.raises(RuntimeError, match="not now"):
+        open_store(root, confirm=refuse).write_all(both)
+    store = open_store(root)
+    assert (store.done(static), store.done(faces)) == ({}, {})
+    store.write_all(both)
+    assert set(store.done(static)) == set(store.done(faces)) == {"a.mp4"}
+    assert store.manifest.table.version() == 1  # the table, and one commit
+
+
+def test_more_videos_than_a_query_names_are_found_as_well(open_store, tmp_path, draw, static, monkeypatch):
+    store = open_store(tmp_path)
+    store.write(static, [draw("a.mp4", content="old"), draw("b.mp4")])
+    store.write(static, [draw("a.mp4", content="new"), draw("c.mp4")])
+    asked = {
+        name: draw(name, content="new" if name == "a.mp4" else "").video_sha256 for name in ("a.mp4", "c.mp4", "d")
+    }
+    asked["b.mp4"] = draw("b.mp4", content="other").video_sha256
+    for few in (4096, 1):
+        monkeypatch.setattr("storage.shards.store.FEW", few)
+        assert store.has(static, asked) == {"a.mp4", "c.mp4"}
+        assert [video.video_id for video in store.read(static, ["c.mp4", "b.mp4", "d"])] == ["b.mp4", "c.mp4"]
+        assert store.shard_numbers(static, ["a.mp4", "b.mp4", "c.mp4", "d"]).tolist() == [1, 0, 1, -1]
 
 
 def test_families_are_kept_apart_and_described_in_clear(open_store, root, draw, static):
@@ -160,7 +197,7 @@ def test_families_are_kept_apart_and_described_in_clear(open_store, root, draw, 
     assert store.families() == [faces, *sorted([static, other], key=lambda family: family.key)]
     for family in (static, other, faces):
         assert set(store.done(family)) == {f"{family.key}.mp4"}
-    described = json.loads((root / "features/faces" / faces.key / "family.json").read_text())
+    described = json.loads((root / "features/faces" / faces.key / "_family.json").read_text())
     assert described["settings"] == {"min_score": 0.5}
     assert described["key"] == faces.key
 
@@ -211,18 +248,29 @@ def test_features_of_another_family_and_doubled_videos_leave_no_shard(open_store
     assert shards(tmp_path, static) == []
 
 
-def test_shard_in_another_familys_folder_is_refused(open_store, tmp_path, draw, static):
+def test_shard_of_another_family_in_the_place_of_one_is_refused(open_store, tmp_path, draw, static):
     other = Family("static", 8, {"fps": 24.0}, static.quality)
     store = open_store(tmp_path)
     store.write(static, [draw("a.mp4")])
     store.write(other, [draw("a.mp4")])
-    shutil.copy(shards(tmp_path, static)[0], shards(tmp_path, other)[0].parent)
+    shutil.copy(shards(tmp_path, static)[0], shards(tmp_path, other)[0])
     with pytest.raises(StoreError, match=rf"{shards(tmp_path, other)[0].parent}.*{static.key}"):
-        store.done(other)
+        list(store.read(other))
+
+
+@pytest.mark.parametrize(
+    "name", ["shard-99999999T999999999999-0123456789ab.parquet", "shard-\n.parquet", "shard-", ".h5"]
+)
+def test_file_with_an_impossible_name_disturbs_nobody(open_store, tmp_path, draw, static, name):
+    store = open_store(tmp_path)
+    store.write(static, [draw("a.mp4")])
+    (store.folder(static) / name).write_bytes(b"?")
+    store.write(static, [draw("b.mp4")])
+    assert set(read_all(store, static)) == {"a.mp4", "b.mp4"}
 
 
 def test_flipped_bits_never_change_what_a_reader_gets(open_store, tmp_path, draw, static, assert_same):
-    videos = {name: draw(name) for name in ("a.mp4", "b.mp4")}
+    videos = {name: draw(name, tokens=64) for name in ("a.mp4", "b.mp4")}
     open_store(tmp_path).write(static, list(videos.values()))
     path = shards(tmp_path, static)[0]
     whole = path.read_bytes()
@@ -265,16 +313,15 @@ def test_store_that_cannot_be_written_says_so_in_one_line(open_store, draw, stat
 
 
 def test_damaged_description_of_a_family_is_refused_by_name(open_store, tmp_path, draw, static):
-    store = open_store(tmp_path)
-    store.write(static, [draw("a.mp4")])
-    path = tmp_path / "features/static" / static.key / "family.json"
+    open_store(tmp_path).write(static, [draw("a.mp4")])
+    path = tmp_path / "features/static" / static.key / "_family.json"
     whole = path.read_text()
     for text in ("", "[]", "{}", whole.replace("25", "24")):
         path.write_text(text)
-        with pytest.raises(StoreError, match=r"family\.json"):
-            store.families()
-        with pytest.raises(StoreError, match=r"family\.json"):
-            store.write(static, [draw("b.mp4")])
+        with pytest.raises(StoreError, match=r"_family\.json"):
+            open_store(tmp_path).families()
+        with pytest.raises(StoreError, match=r"_family\.json"):
+            open_store(tmp_path).write(static, [draw("b.mp4")])
 
 
 def test_done_does_not_open_the_columns(open_store, root, draw, static):
@@ -297,13 +344,10 @@ def test_cut_file_and_foreign_file_are_refused_by_name(open_store, root, draw, s
     open_store(root).write(static, [draw("a.mp4")])
     path = shards(root, static)[0]
     whole = path.read_bytes()
-    for length in (0, 4, len(whole) // 2, len(whole) - 1):
-        path.write_bytes(whole[:length])
+    for data in (*(whole[:length] for length in (0, 4, len(whole) // 2, len(whole) - 1)), bytes(4096)):
+        path.write_bytes(data)
         with pytest.raises(StoreError, match=path.name):
-            open_store(root).done(static)
-    path.write_bytes(bytes(4096))
-    with pytest.raises(StoreError, match=path.name):
-        open_store(root).done(static)
+            list(open_store(root).read(static))
 
 
 def test_shards_of_both_formats_are_one_store(root, draw, static, assert_same):
@@ -350,9 +394,9 @@ def test_reader_follows_videos_into_a_shard_that_took_the_place_of_others(open_s
         store.write(static, [draw(name)])
     reading = store.read(static)
     assert next(reading).video_id == "a.mp4"
-    open_store(root).write(static, [draw("a.mp4"), draw("b.mp4"), draw("c.mp4")])
-    for shard in shards(root, static)[:3]:
-        shard.unlink()
+    other = open_store(root)
+    assert len(rewrite(other, static, [path.name for path in other.shards(static)])) == 1
+    assert len(shards(root, static)) == 1
     assert [video.video_id for video in reading] == ["b.mp4", "c.mp4"]
 
 
@@ -361,5 +405,5 @@ def test_shard_that_points_nowhere_is_refused_and_not_waited_for(open_store, tmp
     path = shards(tmp_path, static)[0]
     path.unlink()
     path.symlink_to(tmp_path / "nowhere")
-    with pytest.raises(StoreError, match="is damaged"):
-        open_store(tmp_path).done(static)
+    with pytest.raises(StoreError, match="is gone"):
+        list(open_store(tmp_path).read(static))

@@ -6,6 +6,7 @@ import contextlib
 import csv
 import hashlib
 import json
+import secrets
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from functools import partial
@@ -45,14 +46,12 @@ from storage import (
     read_trait_csv,
     write_trait_csv,
 )
-from storage.leases.claims import Beat, Claim, ClaimLog
+from storage.leases.claims import Claim, ClaimLog
 from storage.leases.processes import is_gone, this_process
-from storage.maintenance.survey import survey
-from storage.maintenance.verification import find_damage
 from storage.shards.family import canonical_json
 from storage.shards.formats import FORMATS, check_shard
-from storage.shards.header import ShardHeader
-from storage.shards.store import read_family
+from storage.shards.header import SHARD_VERSION, ShardHeader
+from storage.shards.store import manifest_rows, read_family
 from storage.tables.seen import SeenVideos
 
 Tree = Any  # what JSON can hold
@@ -217,7 +216,7 @@ def _shards(folder: Path) -> list[Parser]:
     tree = json.loads(header.to_text().partition("\n")[0])
     parsers = []
     for name, format in FORMATS.items():
-        file = f"shard-20260131T235959000000-0123456789ab{format.suffix}"
+        file = f"shard-000000000007-0123456789ab{format.suffix}"
 
         def seal(tree: Tree, format=format) -> bytes:
             # Whoever makes up settings makes up their key.
@@ -232,23 +231,25 @@ def _shards(folder: Path) -> list[Parser]:
             made_for = FAMILY
             with contextlib.suppress(Exception):  # whatever it is, the program's own ways are asked next
                 made_for = format.read_header(place / file).family
-            target = FeatureStore(place / "store").folder(made_for) / file
+            store = FeatureStore(place / "store")
+            target = store.folder(made_for) / file
             target.parent.mkdir(parents=True, exist_ok=True)
             target.write_bytes((place / file).read_bytes())
+            if not store.done(made_for):
+                rows = manifest_rows(header, file, "")
+                store.manifest.add([row._replace(family=made_for.key) for row in rows])
             try:
-                survey(FeatureStore(place / "store"), made_for)
-                find_damage(target)
-                list(FeatureStore(place / "store").read(made_for))
+                list(store.read(made_for))
                 return check_shard(target)
             finally:
                 target.unlink()
 
         parsers.append(Parser(f"shard, {name}", file, [seal(tree)], read, (StoreError,), [tree], seal))
-    family = {"key": FAMILY.key, **FAMILY.to_dict()}
+    family = {"key": FAMILY.key, "shard_version": SHARD_VERSION, **FAMILY.to_dict()}
 
     def seal_family(tree: Tree) -> bytes:
         if isinstance(tree, dict):
-            values = {name: value for name, value in tree.items() if name != "key"}
+            values = {name: value for name, value in tree.items() if name not in ("key", "shard_version")}
             with contextlib.suppress(ValueError):
                 tree = {**tree, "key": hashlib.sha256(canonical_json(values).encode()).hexdigest()[:16]}
         return json.dumps(tree).encode()
@@ -256,10 +257,10 @@ def _shards(folder: Path) -> list[Parser]:
     return [
         *parsers,
         Parser(
-            "family.json",
-            "family.json",
+            "_family.json",
+            "_family.json",
             [json.dumps(family).encode()],
-            lambda place: read_family(place / "family.json"),
+            lambda place: read_family(place / "_family.json"),
             (StoreError,),
             [family],
             seal_family,
@@ -271,24 +272,33 @@ def _tables(folder: Path) -> list[Parser]:
     digest = "0" * 64
     failure = Failure("-a.mp4", digest, "k", "faces", "no_face", "no face in 3 frames", 1)
     score = Score("a.mp4", digest, (0.5,) * 5, 0.9, 3, 2, "s", "d", "random", "", (0.1,) * 5, (0.9,) * 5)
-    part = "20260131T235959000000-0123456789ab.parquet"
-
-    def seed(root: Path, write: Callable[[Path], object]) -> list[bytes]:
-        write(root)
-        (path,) = root.rglob("*.parquet")
-        return [path.read_bytes()]
 
     def failures(place: Path) -> object:
-        find_damage(place / "failures" / f"failures-{part}")
         return [FailureLog(place).current(), FailureLog(place).attempts({"-a.mp4": digest}, "k")]
 
     def scores(place: Path) -> object:
-        find_damage(place / "scores/m/1" / f"scores-{part}")
         return [ScoreStore(place).feature_keys(), list(ScoreStore(place).read("m", "1"))]
 
     def seen(place: Path) -> object:
-        find_damage(place / "seen" / f"seen-{part}")
         return SeenVideos(place).current()
+
+    tables: dict[str, tuple[str, Callable[[Path], object], Callable[[Path], object]]] = {
+        "failures": ("failures", lambda root: FailureLog(root).add([failure]), failures),
+        "scores": ("scores/m/1", lambda root: ScoreStore(root).write("m", "1", [score]), scores),
+        "seen": ("seen", lambda root: SeenVideos(root).note({"-a.mp4": digest, "b.mp4": ""}), seen),
+    }
+    parsers = []
+    for name, (table, write, read) in tables.items():
+        write(folder / name)
+        (data,) = (folder / name / table).glob("*.parquet")
+        log = folder / name / table / "_delta_log" / f"{1:020d}.json"
+        files = {
+            path.relative_to(folder / name): path.read_bytes() for path in (folder / name).rglob("*") if path.is_file()
+        }
+        parsers += [
+            Parser(name, "rows", [data.read_bytes()], partial(_read_data, files, table, read), (StoreError,)),
+            Parser(f"{name}, log", "log", [log.read_bytes()], partial(_read_log, files, table, read), (StoreError,)),
+        ]
 
     def digests(place: Path) -> object:
         (place / "videos").mkdir(exist_ok=True)
@@ -307,20 +317,7 @@ def _tables(folder: Path) -> list[Parser]:
         model="main/1",
     )
     return [
-        Parser(
-            "failures",
-            f"failures/failures-{part}",
-            seed(folder / "f", lambda root: FailureLog(root).add([failure])),
-            failures,
-            (StoreError,),
-        ),
-        Parser(
-            "scores",
-            f"scores/m/1/scores-{part}",
-            seed(folder / "s", lambda root: ScoreStore(root).write("m", "1", [score])),
-            scores,
-            (StoreError,),
-        ),
+        *parsers,
         Parser("digests", "digests.parquet", [(folder / "digests.parquet").read_bytes()], digests, ()),
         Parser(
             "trait CSV",
@@ -329,15 +326,30 @@ def _tables(folder: Path) -> list[Parser]:
             lambda place: list(read_trait_csv(place / "t.csv", trait_names=TRAITS)),
             (StoreError,),
         ),
-        Parser(
-            "seen",
-            f"seen/seen-{part}",
-            seed(folder / "n", lambda root: SeenVideos(root).note({"-a.mp4": digest, "b.mp4": ""})),
-            seen,
-            (StoreError,),
-        ),
         *_video_lists(folder),
     ]
+
+
+def _read_data(good: dict[Path, bytes], table: str, read: Callable[[Path], object], place: Path) -> object:
+    """Read a table with another data file, whose name holds its digest as whoever makes it up would write it."""
+    data = (place / "rows").read_bytes()
+    (old,) = (path.name for path in good if path.suffix == ".parquet")
+    name = f"{old[:22]}{hashlib.sha256(data).hexdigest()[:32]}.parquet"
+    files = {path: text.replace(old.encode(), name.encode()) for path, text in good.items() if path.name != old}
+    return _read_table({**files, Path(table, name): data}, read, place)
+
+
+def _read_log(good: dict[Path, bytes], table: str, read: Callable[[Path], object], place: Path) -> object:
+    """Read a table with another commit in its log."""
+    return _read_table({**good, Path(table, "_delta_log", f"{1:020d}.json"): (place / "log").read_bytes()}, read, place)
+
+
+def _read_table(files: dict[Path, bytes], read: Callable[[Path], object], place: Path) -> object:
+    root = place / f"store {secrets.token_hex(6)}"
+    for path, data in files.items():
+        (root / path).parent.mkdir(parents=True, exist_ok=True)
+        (root / path).write_bytes(data)
+    return read(root)
 
 
 def _video_lists(folder: Path) -> list[Parser]:
@@ -366,17 +378,10 @@ def _small_files(folder: Path) -> list[Parser]:
     log = ClaimLog(folder / "leases store", KEY)
     here = this_process()
     log.create(Claim(1, "holder", here, frozenset({"a.mp4", "-b.mp4"})))
-    log.beat(1, Beat(3, "features/.tmp-1"))
-    claim, beat = (
-        (folder / "leases store/leases" / KEY / f"00000001.{kind}").read_bytes() for kind in ("json", "beat")
-    )
+    claim = (folder / "leases store/leases" / KEY / "00000001.json").read_bytes()
 
     def claims(place: Path) -> object:
         return [is_gone(claim.process, here) for claim in ClaimLog(place, KEY).read({1})]
-
-    def beats(place: Path) -> object:
-        (place / "features").mkdir(exist_ok=True)
-        return ClaimLog(place, KEY).stop_commit(1)
 
     evaluation = {"schema": SCHEMA, "labels_only": False, "protocols": {}}
     metadata = {"files": {"model.keras": "0" * 64}, "settings": {"form": "token"}, "weights": "random"}
@@ -403,7 +408,6 @@ def _small_files(folder: Path) -> list[Parser]:
 
     return [
         Parser("claim", f"leases/{KEY}/00000001.json", [claim], claims, (StoreError,), [json.loads(claim)], _json),
-        Parser("sign of life", f"leases/{KEY}/00000001.beat", [beat], beats, (StoreError,), [json.loads(beat)], _json),
         Parser(
             "evaluation",
             "reports/evaluation-20260131T235959000000.json",

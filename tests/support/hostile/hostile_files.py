@@ -241,7 +241,6 @@ def hostile_bundles(good: bytes, box: Box) -> Attacks:
 def hostile_json(box: Box) -> dict[str, Attacks]:
     """Small files of a store that name other files, processes or versions than they may."""
     here = {"host": "", "kernel": "", "namespace": "", "pid": -1, "started": 0}
-    above = "../" * 20 + str(box.treasure).lstrip("/")
     deep = {"very deep": b"[" * 100_000, "pickle": b"\x80\x04cos\nsystem\n."}
 
     def encoded(trees: dict[str, object]) -> Attacks:
@@ -252,16 +251,6 @@ def hostile_json(box: Box) -> dict[str, Attacks]:
 
     own = {"name": "faces-1", "base": "random", "size": 1, "digest": "sha256:" + "0" * 64, "training": {}}
     return {
-        "sign of life": encoded(
-            {
-                "absolute": {"count": 1, "committing": str(box.treasure)},
-                "above": {"count": 1, "committing": above},
-                "above by a folder": {"count": 1, "committing": f"features/{above}"},
-                "with a zero": {"count": 1, "committing": f"{box.treasure}\0"},
-                "another name": {"count": 1, "committing": "../secret/secret.csv"},
-                "a number": {"count": 1, "committing": 7},
-            }
-        ),
         "claim": encoded(
             {
                 "all processes": claim(),
@@ -280,7 +269,7 @@ def hostile_json(box: Box) -> dict[str, Attacks]:
         "own asset": encoded(
             {"name above": {**own, "name": "../faces-1"}, "digest of none": {**own, "digest": "none:"}}
         ),
-        "family.json": encoded({"name above": {"key": "0", "name": "../../x", "dim": 3, "settings": {}}}),
+        "_family.json": encoded({"name above": {"key": "0", "name": "../../x", "dim": 3, "settings": {}}}),
         "evaluation": encoded({"a list": [], "another schema": {"schema": [], "labels_only": {}}}),
     }
 

@@ -78,12 +78,12 @@ def _accepts(port: int) -> bool:
         return client.connect_ex(("127.0.0.1", port)) == 0
 
 
-def nightly_every(seconds: int, copy: Path, *, first_after_s: float = 0.0) -> Path:
-    """A copy of the deployments in which `nightly` runs every so many seconds, and first after so many from now."""
+def scheduled_every(seconds: int, copy: Path, *, deployment: str = "nightly", first_after_s: float = 0.0) -> Path:
+    """A copy of the deployments of which one runs every so many seconds, and first after so many from now."""
     first = datetime.now(UTC) + timedelta(seconds=first_after_s)
     tree = yaml.safe_load((ROOT / "prefect.yaml").read_text())
-    nightly = next(entry for entry in tree["deployments"] if entry["name"] == "nightly")
-    nightly["schedules"] = [{"interval": seconds, "anchor_date": first.isoformat(), "timezone": "Europe/Berlin"}]
+    scheduled = next(entry for entry in tree["deployments"] if entry["name"] == deployment)
+    scheduled["schedules"] = [{"interval": seconds, "anchor_date": first.isoformat(), "timezone": "Europe/Berlin"}]
     copy.write_text(yaml.safe_dump(tree))
     return copy
 

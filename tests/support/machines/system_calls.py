@@ -1,4 +1,4 @@
-"""Failing system calls: the kernel asks about every call that changes a folder's files, and the k-th one fails.
+"""Failing system calls: the kernel asks about every call that changes (or reads) a folder's files; the k-th one fails.
 
 A seccomp filter on one thread hands each such call to a supervisor (SECCOMP_RET_USER_NOTIF), whoever makes it: Python,
 Arrow's C++ or HDF5's C. The supervisor is a process of its own, as the thread may hold the interpreter's lock. Linux
@@ -22,7 +22,7 @@ import struct
 import subprocess
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from pathlib import Path
 
 # Number on x86-64 -> (name, whether arguments are a descriptor "d", a path "p" or a path after its folder "fp").
@@ -32,6 +32,11 @@ CALLS = {
     **{74: ("fsync", "d"), 75: ("fsync", "d"), 82: ("rename", "p"), 264: ("rename", "fp"), 316: ("rename", "fp")},
     **{86: ("link", "p"), 265: ("link", "fp"), 87: ("unlink", "p"), 263: ("unlink", "fp"), 84: ("unlink", "p")},
     **{83: ("mkdir", "p"), 258: ("mkdir", "fp"), 88: ("link", "p")},
+}
+READS = {
+    **{0: ("read", "d"), 17: ("read", "d"), 19: ("read", "d"), 295: ("read", "d"), 217: ("list", "d")},
+    **{2: ("open", "p"), 257: ("open", "fp"), 4: ("stat", "p"), 6: ("stat", "p"), 262: ("stat", "fp")},
+    **{332: ("stat", "fp"), 21: ("stat", "p"), 269: ("stat", "fp"), 439: ("stat", "fp")},
 }
 _SYS_SECCOMP = 317
 _RECEIVE, _SEND, _CONTINUE = 0xC0502100, 0xC0182101, 1
@@ -60,8 +65,11 @@ class Result:
         self.calls = calls
 
 
-def run(work: Callable[[], object], root: Path, *, fail_at: int = 0, error: int = 28) -> Result:
-    """Do some work in a thread, in which the `fail_at`-th call (from 1) that concerns files below `root` fails."""
+def run(work: Callable[[], object], root: Path, *, fail_at: int = 0, error: int = 28, reads: bool = False) -> Result:
+    """Do some work in a thread, in which the `fail_at`-th call (from 1) that concerns files below `root` fails.
+
+    Only calls that change something count, or, with `reads`, only those that read.
+    """
     supervisor = _supervisor()
     raised: list[BaseException] = []
     watched = False
@@ -69,8 +77,8 @@ def run(work: Callable[[], object], root: Path, *, fail_at: int = 0, error: int 
     def supervised() -> None:
         nonlocal watched
         try:
-            listener = _listen()
-            task = json.dumps([str(root), fail_at, error])
+            listener = _listen(READS if reads else CALLS)
+            task = json.dumps([str(root), fail_at, error, threading.get_native_id()])
             socket.send_fds(supervisor, [task.encode()], [listener])
             watched = supervisor.recv(1) == b"g"
             os.close(listener)
@@ -83,6 +91,7 @@ def run(work: Callable[[], object], root: Path, *, fail_at: int = 0, error: int 
     thread.join()
     if not watched:
         raise raised[0] if raised else OSError("the supervisor ended early")
+    supervisor.sendall(b"end")
     with supervisor.makefile() as answers:
         return Result(raised[0] if raised else None, json.loads(answers.readline()))
 
@@ -97,12 +106,12 @@ def _supervisor() -> socket.socket:
     return ours
 
 
-def _listen() -> int:
+def _listen(calls: Collection[int]) -> int:
     """Put the filter on this thread; returns the descriptor over which its calls are reported."""
     libc = ctypes.CDLL(None, use_errno=True)
     steps = [struct.pack("HBBI", 0x20, 0, 0, 0)]  # load the call's number
-    for position, number in enumerate(CALLS):
-        steps.append(struct.pack("HBBI", 0x15, len(CALLS) - position, 0, number))  # if it is this one, go to NOTIFY
+    for position, number in enumerate(calls):
+        steps.append(struct.pack("HBBI", 0x15, len(calls) - position, 0, number))  # if it is this one, go to NOTIFY
     steps += [struct.pack("HBBI", 0x06, 0, 0, _ALLOW), struct.pack("HBBI", 0x06, 0, 0, _NOTIFY)]
     code = ctypes.create_string_buffer(b"".join(steps))
     program = ctypes.create_string_buffer(struct.pack("HxxxxxxP", len(steps), ctypes.addressof(code)))
@@ -115,38 +124,50 @@ def _listen() -> int:
 
 
 def _serve(channel: socket.socket, process: int) -> None:
-    """Supervise one thread after the other, until the process is gone."""
+    """Supervise one thread after the other, until the process is gone.
+
+    Threads that a supervised one starts inherit its filter, and may live on: their calls are let through for ever.
+    """
+    poll = select.poll()
+    poll.register(channel, select.POLLIN)
+    current, calls, task = -1, [], ("", 0, 0, 0)
     while True:
-        task, listeners, _, _ = socket.recv_fds(channel, 65536, 1)
-        if not task:
-            return
-        channel.send(b"g")
-        calls = _supervise(listeners[0], process, *json.loads(task))
-        os.close(listeners[0])
-        channel.sendall(f"{json.dumps(calls)}\n".encode())
+        for descriptor, events in poll.poll():
+            if descriptor != channel.fileno():
+                if events & select.POLLIN:
+                    _answer(descriptor, process, *task, calls if descriptor == current else [])
+                else:
+                    poll.unregister(descriptor)
+                    os.close(descriptor)
+                continue
+            message, listeners, _, _ = socket.recv_fds(channel, 65536, 1)
+            if not message:
+                return
+            if message == b"end":
+                current = -1
+                channel.sendall(f"{json.dumps(calls)}\n".encode())
+            else:
+                (current,) = listeners
+                calls, task = [], json.loads(message)
+                poll.register(current, select.POLLIN)
+                channel.send(b"g")
 
 
-def _supervise(listener: int, process: int, root: str, fail_at: int, error: int) -> list[str]:
-    """Answer the kernel until the thread is gone."""
-    poll, calls = select.poll(), []
-    poll.register(listener, select.POLLIN)
-    while True:
-        ((_, events),) = poll.poll()
-        if not events & select.POLLIN:
-            return calls
-        notification = bytearray(80)
-        fcntl.ioctl(listener, _RECEIVE, notification)
-        identifier, thread, _, call, _, _ = struct.unpack_from("QIIiIQ", notification)
+def _answer(listener: int, process: int, root: str, fail_at: int, error: int, watched: int, calls: list[str]) -> None:
+    """Answer the kernel about one call."""
+    notification = bytearray(80)
+    fcntl.ioctl(listener, _RECEIVE, notification)
+    identifier, thread, _, call, _, _ = struct.unpack_from("QIIiIQ", notification)
+    answer = (0, 0, _CONTINUE)
+    if thread == watched:
         arguments = struct.unpack_from("6Q", notification, 32)
-        name, kind = CALLS[call]
-        path = _path(process, thread, arguments, kind)
-        answer = (0, 0, _CONTINUE)
-        if path.startswith(root):
+        name, kind = (CALLS | READS)[call]
+        if _path(process, thread, arguments, kind).startswith(root):
             creates = name == "open" and arguments[kind.index("p") + 1] & os.O_CREAT
             calls.append("create" if creates else name)
             if len(calls) == fail_at:
                 answer = (0, -error, 0)
-        fcntl.ioctl(listener, _SEND, struct.pack("QqiI", identifier, *answer))
+    fcntl.ioctl(listener, _SEND, struct.pack("QqiI", identifier, *answer))
 
 
 def _path(process: int, thread: int, arguments: tuple[int, ...], kind: str) -> str:

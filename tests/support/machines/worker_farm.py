@@ -17,23 +17,23 @@ import sys
 import time
 import traceback
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import numpy as np
 import pandas  # noqa: F401, or pyarrow would import it in each worker
-from prefect.states import Completed
 
 from flows.archive.families import Families
 from flows.archive.videos import VideoFile
 from flows.config.load import load_config
 from flows.config.settings import RunConfig
+from flows.engine.engine import LocalEngine, Work
 from flows.extraction.extractor import commit_shard
-from flows.extraction.jobs import Job, ShardReport
-from flows.extraction.worker import Worker, leases_for
+from flows.extraction.jobs import Job, Shard, ShardReport
+from flows.extraction.worker import open_extraction
 from flows.extraction.worklist import Lookup, WorkList
-from flows.pipeline.extract import extract_locally, extract_shard
+from flows.pipeline.extract import extract_shards
 from flows.session import console
 from storage import Failure, FailureLog, Family, FeatureStore, VideoFeatures
 from storage.files.paths import store_path
@@ -120,7 +120,7 @@ def drawn_features(video: VideoFile, family: Family) -> VideoFeatures:
 class DrawingExtractor:
     """In the place of `flows.extraction.extractor.Extractor`: draws, but commits as that does."""
 
-    def __init__(self, order: Order, confirm: Callable[[Path], None]) -> None:
+    def __init__(self, order: Order, confirm: Callable[[], None]) -> None:
         self._order = order
         self._store = FeatureStore(order.store, order.format, confirm=confirm)
         self._failures = FailureLog(order.store, confirm)
@@ -153,11 +153,11 @@ class DrawingExtractor:
         return ShardReport(len(good), len(failures), {"drawn": time.perf_counter() - start})
 
 
-def draw_worker(order: Order) -> Worker:
-    """In the place of `flows.extraction.worker.build_worker`."""
+def open_drawing(order: Order, **intervals: float) -> AbstractContextManager[Work[Shard, ShardReport]]:
+    """In the place of what `flows.extraction.worker.extraction_opener` returns."""
     config = order.config()
-    held = leases_for(config.store.path, FAMILIES)
-    return Worker(DrawingExtractor(order, held.confirm), held, Lookup(config.store.path, FAMILIES))
+    held = leases.Leases(config.store.path, FAMILIES.faces.key, **intervals)
+    return open_extraction(DrawingExtractor(order, held.confirm), held, Lookup(config.store.path, FAMILIES))
 
 
 def work(order: Order) -> None:
@@ -168,22 +168,15 @@ def work(order: Order) -> None:
     Path(order.notes).mkdir(parents=True, exist_ok=True)
     console.console.file = order.report.with_suffix(".txt").open("w")
     held = leases.Leases(order.store, FAMILIES.faces.key, beat_s=order.beat_s, timeout_s=order.timeout_s)
-    extractor = DrawingExtractor(order, held.confirm)
-
-    def extract_claimed(jobs, held, stage, return_state):
-        assert return_state
-        return Completed(data=extract_shard.fn(extractor, jobs, held, stage))
-
     todo = WorkList(drawn_videos(order.videos), order.config(), FAMILIES)
-    with ExitStack() as resources:
-        resources.enter_context(held)
-        stage = resources.enter_context(console.stage("Extract", todo.count))
-        states = extract_locally(todo, held, stage, extract_claimed, poll_s=min(0.05, order.beat_s))
-    reports = [state.data for state in states]
+    with held, console.stage("Extract", todo.count) as stage:
+        engine = LocalEngine(poll_s=min(0.05, order.beat_s))
+        intervals = {"beat_s": order.beat_s, "timeout_s": order.timeout_s}
+        report = extract_shards(todo, held, stage, engine, lambda: open_drawing(order, **intervals))
     done = {
-        "extracted": sum(report.extracted for report in reports),
-        "failed": sum(report.failed for report in reports),
-        "lost": sum(report.lost for report in reports),
+        "extracted": report.extracted,
+        "failed": report.failed,
+        "lost": report.lost,
         "count": todo.count,
         "left": todo.left,
     }

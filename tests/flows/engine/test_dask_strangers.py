@@ -16,14 +16,12 @@ from cryptography.x509.oid import NameOID
 from distributed import LocalCluster, Security
 from store_truth import assert_store_is_right
 from stranger import as_stranger, needs_root
-from worker_farm import FAMILIES, Order, draw_worker, drawn_videos
+from worker_farm import FAMILIES, Order, drawn_videos, open_drawing
 
-from flows.config.settings import ExtractSettings
-from flows.extraction import runners
+from flows.config.settings import DaskSettings
+from flows.engine import dask
 from flows.pipeline import extract as extract_flow
 from flows.session.errors import UserError
-
-pytestmark = pytest.mark.usefixtures("prefect_api")
 
 ATTACK = """
 for address in sys.argv[1:]:
@@ -45,15 +43,9 @@ for port in sys.argv[1:]:
 """
 
 
-@pytest.fixture
-def make(tmp_path) -> partial:
-    return partial(draw_worker, Order(str(tmp_path / "store"), str(tmp_path), videos=4, shard_size=4, video_s=0.1))
-
-
 @needs_root
-def test_another_account_runs_no_code_in_the_cluster_that_a_run_starts(make):
+def test_another_account_runs_no_code_in_the_cluster_that_a_run_starts():
     addresses: list[str] = []
-    settings = ExtractSettings(runner="dask", workers=1)
     real = LocalCluster.__init__
     with pytest.MonkeyPatch.context() as patch:
 
@@ -62,8 +54,7 @@ def test_another_account_runs_no_code_in_the_cluster_that_a_run_starts(make):
             addresses.extend([self.scheduler_address, *(worker.worker_address for worker in self.workers.values())])
 
         patch.setattr(LocalCluster, "__init__", watched)
-        with runners.open_runner(settings, make) as runner:
-            assert runner.capacity() == 1
+        with dask.open_dask(DaskSettings(workers=1)):
             assert len(addresses) == 2
             assert all(address.startswith("tls://127.0.0.1:") for address in addresses)
             said = as_stranger(ATTACK, addresses[0], imports="from distributed import Client, Security")
@@ -74,14 +65,14 @@ def test_another_account_runs_no_code_in_the_cluster_that_a_run_starts(make):
 
 
 def test_the_cluster_that_a_run_starts_does_its_work(tmp_path, monkeypatch):
-    """Its workers have the cluster's certificate, and the password of the command's Prefect server."""
+    """Its workers have the cluster's certificate."""
     order = Order(str(tmp_path / "store"), str(tmp_path), videos=8, shard_size=4, video_s=0.0)
     monkeypatch.setattr(extract_flow, "families_of", lambda _: FAMILIES)
-    monkeypatch.setattr(extract_flow, "worker_maker", lambda *_: partial(draw_worker, order))
+    monkeypatch.setattr(extract_flow, "extraction_opener", lambda *_: partial(open_drawing, order))
     monkeypatch.setenv("PYTHONPATH", str(Path(worker_farm.__file__).parent))
     config = order.config()
-    dask = config.extract.model_copy(update={"runner": "dask", "workers": 1})
-    report = extract_flow.extract(config.model_copy(update={"extract": dask}), drawn_videos(order.videos))
+    config = config.model_copy(update={"runner": "dask", "dask": DaskSettings(workers=1)})
+    report = extract_flow.extract(config, drawn_videos(order.videos))
     assert report.extracted + report.failed == order.videos
     assert_store_is_right(order)
 
@@ -117,39 +108,39 @@ def guarded(tmp_path_factory) -> Iterator[tuple[str, Path]]:
     folder = tmp_path_factory.mktemp("certificates")
     security = write_certificates(folder, "ours")
     write_certificates(folder, "theirs")
-    options = {"n_workers": 1, "threads_per_worker": 1, "memory_limit": 0, "dashboard_address": None}
+    options = {"n_workers": 1, "threads_per_worker": 1, "memory_limit": 0, "dashboard_address": "127.0.0.1:0"}
     with LocalCluster(security=security, **options) as cluster:
         yield cluster.scheduler_address, folder
 
 
-def settings_for(guarded: tuple[str, Path], name: str | None, **more: object) -> ExtractSettings:
+def settings_for(guarded: tuple[str, Path], name: str | None, **more: object) -> DaskSettings:
     address, folder = guarded
     files = {}
     if name is not None:
         files = {"tls_ca_file": folder / f"{name}.pem", "tls_cert": folder / f"{name}.pem"}
         files["tls_key"] = folder / f"{name}.key"
-    return ExtractSettings(**{"runner": "dask", "address": address, **files, **more})
+    return DaskSettings(**{"address": address, **files, **more})
 
 
-def test_a_cluster_with_certificates_is_used_by_those_who_have_them(guarded, make):
-    with runners.open_runner(settings_for(guarded, "ours"), make) as runner:
-        assert runner.capacity() == 1
+def test_a_cluster_with_certificates_is_used_by_those_who_have_them(guarded):
+    with dask.open_dask(settings_for(guarded, "ours")) as engine:
+        assert engine.workers == 1
 
 
 @pytest.mark.parametrize(
     ("name", "changes", "words"),
     [
-        (None, {}, "asks for certificates: name them in extract.tls_ca_file"),
+        (None, {}, "asks for certificates: name them in dask.tls_ca_file"),
         ("theirs", {}, "no Dask scheduler answers"),
         ("ours", {"tls_cert": None, "tls_key": None}, "give both"),
         ("ours", {"tls_key": Path("nowhere.key")}, "there is no certificate nowhere.key"),
     ],
 )
-def test_certificates_that_do_not_fit_are_one_line(guarded, make, name, changes, words, monkeypatch):
-    monkeypatch.setattr(runners, "CONNECT_S", 3)
+def test_certificates_that_do_not_fit_are_one_line(guarded, name, changes, words, monkeypatch):
+    monkeypatch.setattr(dask, "CONNECT_S", 3)
     with (
         pytest.raises(UserError, match=words) as raised,
-        runners.open_runner(settings_for(guarded, name, **changes), make),
+        dask.open_dask(settings_for(guarded, name, **changes)),
     ):
         pass
     assert "\n" not in str(raised.value)
@@ -167,5 +158,5 @@ def test_certificates_that_do_not_fit_are_one_line(guarded, make, name, changes,
     ],
 )
 def test_an_open_scheduler_on_another_machine_is_warned_of(address, warns, capsys):
-    runners._warn_without_tls(address)
+    dask._warn_without_tls(address)
     assert ("has no TLS" in capsys.readouterr().err) == warns

@@ -10,7 +10,7 @@ import sys
 import pytest
 
 from extractors.devices import visible_gpus
-from flows.extraction.cores import cores_of, default_workers, take_share
+from flows.engine.cores import cores_of, default_workers, take_share
 
 LOOK = """
 from flows.session.environment import settle_environment
@@ -32,7 +32,7 @@ print(json.dumps({
 
 TAKE = """
 import json, os
-from flows.extraction.cores import take_share
+from flows.engine.cores import take_share
 take_share({number}, {count})
 """
 CORES = "print(json.dumps({'cores': sorted(os.sched_getaffinity(0))}))"

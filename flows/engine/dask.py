@@ -1,0 +1,215 @@
+"""The engine that has Dask's workers do the work: of a cluster that is there, or of one that it starts."""
+
+from __future__ import annotations
+
+import pickle
+import pkgutil
+import queue
+import secrets
+import time
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+from dask import config
+from distributed import Client, Future, LocalCluster, Security
+
+from flows.config.settings import DaskSettings
+from flows.engine import cores
+from flows.engine.engine import POLL_S, Item, OpenWork, Result, ends_all
+from flows.engine.worker import TOPIC, Resident, do
+from flows.session import console, stopping
+from flows.session.errors import UserError
+from flows.session.server import is_loopback
+
+CONNECT_S = 10
+ITEMS_PER_WORKER = 2  # so that no worker waits for its next one
+
+
+class DaskEngine:
+    """Keeps a few items for each worker with Dask, however many there are.
+
+    Dask gives the items of a worker that dies to others, and gives up an item after its fourth worker.
+
+    Args:
+        own: whether the run started the cluster itself.
+    """
+
+    def __init__(self, client: Client, resources: dict[str, float], *, own: bool, poll_s: float = POLL_S) -> None:
+        self._client, self._resources, self._own, self._poll_s = client, resources, own, poll_s
+        self._workers, self._counted_at = 0, 0.0
+
+    def run(
+        self,
+        open_work: OpenWork[Item, Result],
+        items: Iterable[Item | None],
+        on_result: Callable[[Item, Result], None],
+        *,
+        on_failure: Callable[[Item], None] | None = None,
+        on_progress: Callable[[Item, int, int], None] | None = None,
+        retries: int = 0,
+    ) -> None:
+        """See `Engine`."""
+        name = f"traitline-{secrets.token_hex(8)}"
+        heard: queue.SimpleQueue[Any] = queue.SimpleQueue()  # futures that are done, and messages of progress
+        at_work: dict[int, tuple[Item, Future[Any]]] = {}
+        failure: BaseException | None = None
+        source, number, ended = iter(items), 0, False
+        with self._resident(name, pickle.dumps(open_work), heard):
+            while True:
+                stopping.check()
+                while not ended and len(at_work) < ITEMS_PER_WORKER * self.workers:
+                    try:
+                        item = next(source)
+                    except StopIteration:
+                        ended = True
+                        break
+                    if item is None:
+                        break
+                    future = self._client.submit(
+                        do, name, number, item, retries, key=f"{name}-{number}", resources=self._resources, pure=False
+                    )
+                    at_work[number] = item, future
+                    future.add_done_callback(lambda _, number=number: heard.put(number))
+                    number += 1
+                if ended and not at_work:
+                    break
+                try:
+                    message = heard.get(timeout=self._poll_s)
+                except queue.Empty:
+                    if self._client.status != "running":
+                        raise UserError("the connection to Dask's scheduler is lost; run the command again") from None
+                    continue
+                if isinstance(message, dict):
+                    if on_progress is not None and message["item"] in at_work:
+                        on_progress(at_work[message["item"]][0], message["done"], message["failed"])
+                    continue
+                item, future = at_work.pop(message)
+                try:
+                    result = future.result()
+                except Exception as error:  # the item's own, or Dask's if its workers died repeatedly
+                    if on_failure is None or ends_all(error):
+                        raise
+                    on_failure(item)
+                    failure = failure or error
+                else:
+                    on_result(item, result)
+        if failure is not None:
+            raise failure
+
+    @contextmanager
+    def _resident(self, name: str, open_work: bytes, heard: queue.SimpleQueue[Any]) -> Iterator[None]:
+        """Have the workers keep the run's work while the block runs, and pass on what they tell of its progress."""
+
+        def hear(event: tuple[float, dict[str, Any]]) -> None:
+            if event[1]["run"] == name:
+                heard.put(event[1])
+
+        try:
+            self._client.register_plugin(Resident(name, open_work, own=self._own), name)
+        except ImportError as error:
+            raise UserError(f"a worker of the Dask cluster lacks this version of Traitline: {error}") from error
+        self._client.subscribe_topic(TOPIC, hear)
+        try:
+            yield
+        finally:
+            with suppress(OSError, ValueError):  # raised if the scheduler has ended
+                self._client.unsubscribe_topic(TOPIC)
+                self._client.unregister_worker_plugin(name)
+
+    @property
+    def workers(self) -> int:
+        """Return how many processes work at present, at least one."""
+        if time.monotonic() - self._counted_at > POLL_S:
+            self._workers, self._counted_at = max(1, len(self._client.nthreads())), time.monotonic()
+        return self._workers
+
+
+@contextmanager
+def open_dask(settings: DaskSettings) -> Iterator[DaskEngine]:
+    """Connect to the cluster that the settings name, or start one, which ends with the block.
+
+    Raises:
+        UserError: it cannot be used.
+    """
+    if settings.address is not None:
+        _warn_without_tls(settings.address)
+        cluster: AbstractContextManager[Any] = nullcontext(settings.address)
+        security = _certificates(settings, settings.address)
+    else:
+        cluster, security = _start(settings), None
+    with cluster as place:
+        try:
+            client = Client(place, timeout=CONNECT_S, security=security, set_as_default=False)
+        except (OSError, ValueError) as error:
+            raise UserError(f"no Dask scheduler answers at {settings.address} (dask.address): {error}") from error
+        with client:
+            workers = client.scheduler_info()["workers"]
+            _check_resources(settings, [worker["resources"] for worker in workers.values()])
+            own = settings.address is None and settings.cluster is None
+            yield DaskEngine(client, settings.resources, own=own)
+
+
+def _start(settings: DaskSettings) -> Any:
+    """Start a cluster, which is a context manager."""
+    if settings.cluster is None:
+        count = settings.workers if settings.workers is not None else cores.default_workers()
+        # Dask runs the code of whoever connects; with TLS, only processes that have this cluster's own certificate can.
+        # Its pages, which have no such protection, are left out.
+        with config.set({f"distributed.{kind}.http.routes": [] for kind in ("scheduler", "worker")}):
+            return LocalCluster(
+                n_workers=count,
+                threads_per_worker=1,
+                # Dask's limit would count the networks and kill workers; `limits.*` bound the memory of videos.
+                memory_limit=0,
+                dashboard_address="127.0.0.1:0",
+                security=True,
+                resources=settings.resources,
+            )
+    try:
+        cluster = pkgutil.resolve_name(settings.cluster)(**settings.cluster_options)
+        if settings.workers is not None:
+            cluster.scale(settings.workers)
+    except Exception as error:  # whatever this class raises
+        raise UserError(f"cannot start {settings.cluster} (dask.cluster): {error.__cause__ or error}") from error
+    return cluster
+
+
+def _certificates(settings: DaskSettings, address: str) -> Any:
+    """Return the certificates for a cluster that the settings name; without any, those of Dask's own configuration."""
+    files = {"tls_ca_file": settings.tls_ca_file, "tls_client_cert": settings.tls_cert}
+    files["tls_client_key"] = settings.tls_key
+    named = {name: str(file) for name, file in files.items() if file is not None}
+    if named and not {"tls_ca_file", "tls_client_cert"} <= named.keys():
+        raise UserError("dask.tls_ca_file and dask.tls_cert belong together; give both")
+    if missing := [file for file in named.values() if not Path(file).is_file()]:
+        raise UserError(f"there is no certificate {missing[0]} (dask.tls_...)")
+    security: Any = Security(**named)
+    if address.startswith("tls://") and security.tls_ca_file is None:
+        raise UserError(f"{address} asks for certificates: name them in dask.tls_ca_file, tls_cert and tls_key")
+    return security
+
+
+def _warn_without_tls(address: str) -> None:
+    scheme, _, rest = address.rpartition("://")
+    host = urlsplit(f"//{rest}").hostname
+    if scheme in ("", "tcp", "ws") and host is not None and not is_loopback(host):
+        console.say(
+            f"{address} (dask.address) has no TLS: whoever can reach that scheduler or its workers can run code on "
+            "them and read what they send; start them with certificates, and name them in dask.tls_ca_file, "
+            "tls_cert and tls_key",
+            style="yellow",
+        )
+
+
+def _check_resources(settings: DaskSettings, offered: list[dict[str, float]]) -> None:
+    """Check that some worker has the resources for an item, unless the cluster has no workers yet."""
+    wanted = settings.resources
+    if offered and not any(all(has.get(name, 0) >= much for name, much in wanted.items()) for has in offered):
+        words = " ".join(f"{name}={much:g}" for name, much in wanted.items())
+        raise UserError(
+            f"no worker of the Dask cluster has the resources {words} (dask.resources): "
+            f'start workers with dask worker --resources "{words}"'
+        )

@@ -1,0 +1,211 @@
+"""What steps ask of an engine, and the engine that works in this process.
+
+A step gives its engine a function that opens its work once in each process, such as one that builds networks, and an
+iterator of items, which are small: settings, names, numbers of rows. The engine asks for the next item only when it has
+room for it, so that memory does not grow with the number of items.
+"""
+
+from __future__ import annotations
+
+import logging
+import random
+import time
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
+from contextvars import ContextVar
+from typing import Protocol, TypeVar
+
+from flows.config.settings import RunConfig
+from flows.session import stopping
+from flows.session.errors import USER_ERRORS
+from storage.errors import UnreachableError
+
+log = logging.getLogger(__name__)
+
+POLL_S = 2.0  # between two looks at items that are not there yet
+RETRIES, RETRY_S = 2, 10.0  # of work on shards that raised an exception
+_LOOK_S = 0.5
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+Given = TypeVar("Given", contravariant=True)
+Got = TypeVar("Got", covariant=True)
+
+
+class Course(Protocol):
+    """What work on an item can ask and tell while it lasts."""
+
+    def check(self) -> None:
+        """Raise an exception if the work is to stop."""
+
+    def progress(self, done: int, failed: int) -> None:
+        """Tell how many parts of the item are done, and how many of these failed."""
+
+
+class Work(Protocol[Given, Got]):
+    """Works on one item; called for one at a time in each process."""
+
+    def __call__(self, item: Given, course: Course, /) -> Got:
+        """Return the result, which is small: large results are written to the store."""
+
+
+OpenWork = Callable[[], AbstractContextManager[Work[Item, Result]]]
+"""Opens the work in a process, before its first item; must be picklable."""
+
+
+class Engine(Protocol):
+    """Works on the items of a step."""
+
+    @property
+    def workers(self) -> int:
+        """Return how many processes work at present, at least one."""
+
+    def run(
+        self,
+        open_work: OpenWork[Item, Result],
+        items: Iterable[Item | None],
+        on_result: Callable[[Item, Result], None],
+        *,
+        on_failure: Callable[[Item], None] | None = None,
+        on_progress: Callable[[Item, int, int], None] | None = None,
+        retries: int = 0,
+    ) -> None:
+        """Work on all items.
+
+        Args:
+            items: None stands for "nothing yet": the engine asks again after a result or some time.
+            on_result: called in this thread with each item and its result, in the order in which they arrive.
+            on_failure: called with each item whose work failed for good. The others are still worked on, unless it is
+                the user's mistake. Without it, the first failure ends the run.
+            on_progress: called with an item and how many of its parts are done and failed.
+            retries: how often work that raised an exception is tried again; never after the user's mistakes, except
+                that storage may be reached again.
+
+        Raises:
+            Exception: the first one that work raised.
+        """
+
+
+def function(work: Callable[[Item], Result]) -> AbstractContextManager[Work[Item, Result]]:
+    """Open work that is a plain function."""
+    return nullcontext(lambda item, _: work(item))
+
+
+def ends_all(error: BaseException) -> bool:
+    """Return whether an error is a mistake of the user, which work on other items would meet too."""
+    return isinstance(error, USER_ERRORS)
+
+
+def attempt(work: Work[Item, Result], item: Item, course: Course, retries: int) -> Result:
+    """Work on an item, up to `retries` times more if an exception is raised that may have passed."""
+    for left in range(retries, 0, -1):
+        try:
+            return work(item, course)
+        except Exception as error:
+            course.check()
+            if ends_all(error) and not isinstance(error, UnreachableError):
+                raise
+            log.warning("trying again, at most %d more times, after %s: %s", left, type(error).__name__, error)
+        again_at = time.monotonic() + RETRY_S * random.uniform(1, 1.5)
+        while time.monotonic() < again_at:
+            course.check()
+            time.sleep(_LOOK_S)
+    return work(item, course)
+
+
+class LocalEngine:
+    """Works on one item after the other in this process."""
+
+    workers = 1
+
+    def __init__(self, poll_s: float = POLL_S) -> None:
+        self._poll_s = poll_s
+
+    def run(
+        self,
+        open_work: OpenWork[Item, Result],
+        items: Iterable[Item | None],
+        on_result: Callable[[Item, Result], None],
+        *,
+        on_failure: Callable[[Item], None] | None = None,
+        on_progress: Callable[[Item, int, int], None] | None = None,
+        retries: int = 0,
+    ) -> None:
+        """See `Engine`."""
+        failure: Exception | None = None
+        with open_work() as work:
+            for item in items:
+                stopping.check()
+                if item is None:
+                    time.sleep(self._poll_s)
+                    continue
+                try:
+                    result = attempt(work, item, _Here(item, on_progress), retries)
+                except Exception as error:
+                    if on_failure is None or ends_all(error):
+                        raise
+                    on_failure(item)
+                    failure = failure or error
+                else:
+                    on_result(item, result)
+        if failure is not None:
+            raise failure
+
+
+class _Here:
+    """The course of work in this process."""
+
+    def __init__(self, item: Item, on_progress: Callable[[Item, int, int], None] | None) -> None:
+        self._tell = None if on_progress is None else lambda done, failed: on_progress(item, done, failed)
+
+    def check(self) -> None:
+        stopping.check()
+
+    def progress(self, done: int, failed: int) -> None:
+        if self._tell is not None:
+            self._tell(done, failed)
+
+
+class _Shared:
+    """The engine of several steps, once the first of them has opened it."""
+
+    def __init__(self, stack: ExitStack) -> None:
+        self.stack = stack
+        self.engine: Engine | None = None
+
+
+_shared: ContextVar[_Shared | None] = ContextVar("shared", default=None)
+
+
+@contextmanager
+def one_engine() -> Iterator[None]:
+    """Let the steps in the block share an engine, which the first one that needs it opens and the block closes."""
+    with ExitStack() as stack:
+        token = _shared.set(_Shared(stack))
+        stack.callback(_shared.reset, token)
+        yield
+
+
+@contextmanager
+def open_engine(config: RunConfig) -> Iterator[Engine]:
+    """Open the engine that the settings name, or use the shared one.
+
+    Raises:
+        UserError: the Dask cluster cannot be used.
+    """
+    shared = _shared.get()
+    if shared is None:
+        with _opened(config) as engine:
+            yield engine
+    else:
+        if shared.engine is None:
+            shared.engine = shared.stack.enter_context(_opened(config))
+        yield shared.engine
+
+
+def _opened(config: RunConfig) -> AbstractContextManager[Engine]:
+    if config.runner == "local":
+        return nullcontext(LocalEngine())
+    from flows.engine.dask import open_dask  # takes a second to import
+
+    return open_dask(config.dask)

@@ -1,0 +1,266 @@
+"""Erasing people: what a store knows of some videos goes, from every file and from old versions of tables.
+
+Before anything goes, STORE/leases/erasing.json notes the videos, so that the next call finishes after a kill.
+
+What cannot be told apart goes as a whole: pages, exports and logs that mention one of the videos, kept results of
+evaluations, searches and trainings, whose numbers have no names, and pictures of features, which show people as points.
+Commands make them again.
+"""
+
+from __future__ import annotations
+
+import html
+import json
+import re
+import unicodedata
+from collections.abc import Collection, Iterator
+from dataclasses import dataclass, field
+from itertools import chain
+from urllib.parse import unquote
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from storage.errors import StoreError, UnreachableError, reading
+from storage.files.commit import commit_file, remove_files, remove_folder
+from storage.files.paths import StorePath, everything_below, in_order, listing, matching, parquet_source, relative_name
+from storage.layout import open_store
+from storage.leases.claims import ClaimLog
+from storage.leases.leases import Leases
+from storage.maintenance.garbage import live_claims, store_time, unfinished
+from storage.maintenance.rewriting import rewrite
+from storage.models.provenance import clip_marks
+from storage.models.serializer import ModelSerializer
+from storage.shards.family import Family
+from storage.shards.formats import format_of
+from storage.shards.header import read_header
+from storage.shards.store import FeatureStore
+from storage.tables.failures import FailureLog
+from storage.tables.scores import ScoreStore
+from storage.tables.seen import SeenVideos
+from storage.tables.table import Table
+
+_NOTE = "leases/erasing.json"
+_OF_ALL = re.compile("(runs/(evaluation|search|training)|reports/features)-[^/]*")  # folders
+_DATA = (
+    "manifest",
+    "features",
+    "failures",
+    "seen",
+    "scores",
+    "models",
+)  # all other files are made for people, or can be made again
+_CHUNK, _OVERLAP = 2**24, 2**16  # bytes
+_ESCAPED = re.compile(r"\\+(?:u([0-9a-fA-F]{4})|x([0-9a-fA-F]{2}))")
+_QUOTING = re.compile(r"[\s\\\"']")
+
+
+@dataclass(slots=True)
+class Traces:
+    """What a store knows of some videos.
+
+    Args:
+        videos: their ids, with those of copies: files of the same bytes.
+        digests: SHA-256 of all files that these ids had or have.
+        rows: number of rows by the folder of the table.
+        shards: files with features of these videos, whether the manifest names them or not.
+        files: that mention the videos, or were left behind by killed processes.
+        of_all: folders of results of all clips, which have no names.
+        trained: models that were trained on one of the videos.
+        unknown: models that do not say which clips they were trained on.
+    """
+
+    videos: set[str]
+    digests: set[str]
+    rows: dict[str, int] = field(default_factory=dict)
+    shards: list[tuple[Family, str]] = field(default_factory=list)
+    files: list[StorePath] = field(default_factory=list)
+    of_all: set[StorePath] = field(default_factory=set)
+    trained: list[str] = field(default_factory=list)
+    unknown: list[str] = field(default_factory=list)
+
+    def __bool__(self) -> bool:
+        return bool(self.rows or self.shards or self.files)
+
+
+def known_videos(root: str | StorePath) -> list[str]:
+    """Return the ids of all videos in any table, sorted."""
+    columns = (rows["video_id"].unique() for table in _tables(root) for rows in table.scan(columns=["video_id"]))
+    return sorted({str(name) for column in columns for name in column.to_pylist()})
+
+
+def interrupted(root: str | StorePath) -> bool:
+    """Return whether an erasure has begun and not ended."""
+    return (open_store(root) / _NOTE).exists()
+
+
+def find_traces(root: str | StorePath, videos: Collection[str]) -> Traces:
+    """Find what goes with some videos, and with those of an interrupted erasure.
+
+    Raises:
+        StoreError: a file is damaged or cannot be read.
+    """
+    store = open_store(root)
+    noted: dict[str, list[str]] = {"videos": [], "digests": []}
+    if interrupted(store):
+        with reading(store / _NOTE):
+            noted = json.loads((store / _NOTE).read_text(encoding="utf-8"))
+    traces = Traces({*videos, *noted["videos"]}, {*noted["digests"]})
+    if not traces.videos:
+        return traces
+    tables = _tables(store)
+    _add_copies(tables, traces)
+    for table in tables:
+        if count := sum(map(len, table.scan({"video_id": traces.videos}, ["video_id"]))):
+            traces.rows[relative_name(table.folder, store)] = count
+    for folder in matching(store, "features/*/*"):
+        traces.shards += _shards(folder, traces)
+    mentioned = _Mentions([*traces.videos, *traces.digests])
+    for path in everything_below(store):
+        name = relative_name(path, store)
+        if of_all := _OF_ALL.match(name):
+            traces.of_all.add(store / of_all[0])
+        elif name.split("/")[0] not in _DATA and name != _NOTE and mentioned.by(path, name):
+            traces.files.append(path)
+    left = [path for path in unfinished(store) if relative_name(path, store).split("/")[0] != "models"]
+    traces.files = sorted({*traces.files, *left})
+    traces.trained, traces.unknown = _models(store, traces.videos)
+    return traces
+
+
+def erase(root: str | StorePath, traces: Traces) -> None:
+    """Remove what `find_traces` found, while no other process writes to the store.
+
+    Raises:
+        StoreError: a run works on the store, or something was written meanwhile; or a file cannot be read or removed.
+            The same call later finishes.
+    """
+    store = open_store(root)
+    _end_claims(store)
+    with commit_file(store / _NOTE) as temporary:
+        temporary.write_text(json.dumps({"videos": sorted(traces.videos), "digests": sorted(traces.digests)}))
+    for table in _tables(store):
+        table.delete({"video_id": traces.videos})
+    features = FeatureStore(store)
+    for family, name in traces.shards:
+        rewrite(features, family, [name])
+        if not features.manifest.rows_of(family.key, [name]):
+            remove_files([features.folder(family) / name])
+    for table in _tables(store):
+        table.drop_history()
+    folders = {path for path in traces.files if path.is_dir()} | traces.of_all
+    files = [path for path in traces.files if path not in folders]
+    remove_files([*files, *(path.with_name(f"{path.name}.datapackage.json") for path in files)])
+    for folder in sorted(folders, reverse=True):  # those within others first
+        remove_folder(folder)
+    left = find_traces(store, traces.videos)
+    if left:
+        raise StoreError(f"something wrote to {store} meanwhile: run the command again when nothing else runs")
+    remove_files([store / _NOTE])
+
+
+def _tables(root: str | StorePath) -> list[Table]:
+    tables = [FeatureStore(root).manifest.table, FailureLog(root).table, SeenVideos(root).table]
+    return [*tables, *ScoreStore(root).tables()]
+
+
+def _add_copies(tables: list[Table], traces: Traces) -> None:
+    """Add the digests of the videos, and the videos with these digests, until there are no more."""
+    known = -1
+    while known != len(traces.videos) + len(traces.digests):
+        known = len(traces.videos) + len(traces.digests)
+        for table in tables:
+            for where in ({"video_id": traces.videos}, {"video_sha256": traces.digests}):
+                for rows in table.scan(where, ["video_id", "video_sha256"]):
+                    traces.videos.update(map(str, rows["video_id"].to_pylist()))
+                    traces.digests.update(map(str, rows["video_sha256"].to_pylist()))
+                    traces.digests.discard("")  # of files that could not be read
+
+
+def _shards(folder: StorePath, traces: Traces) -> Iterator[tuple[Family, str]]:
+    names = [name for name in sorted(listing(folder)) if name.startswith("shard-")]
+    headers = in_order(lambda name: read_header(folder / name, format_of(folder / name)), names, folder)
+    for name, header in zip(names, headers, strict=True):
+        if any(entry.video_id in traces.videos or entry.video_sha256 in traces.digests for entry in header.videos):
+            yield header.family, name
+
+
+def _models(store: StorePath, videos: set[str]) -> tuple[list[str], list[str]]:
+    """Return the models that were trained on any of these videos, and those that do not tell."""
+    serializer = ModelSerializer(store)
+    trained, unknown = [], []
+    for name in serializer.names():
+        for version in serializer.versions(name):
+            try:
+                facts = serializer.metadata(name, version)
+            except UnreachableError:
+                raise
+            except StoreError:  # damaged
+                facts = {}
+            if "clip_marks" not in facts:
+                unknown.append(f"{name}/{version}")
+            elif not clip_marks(facts["recipe"], videos).isdisjoint(facts["clip_marks"].split()):
+                trained.append(f"{name}/{version}")
+    return trained, unknown
+
+
+def _end_claims(store: StorePath) -> None:
+    """End the claims of dead runs. Raises StoreError if one lives."""
+    keys = [folder.name for folder in matching(store, "leases/*") if folder.is_dir()]
+    for key in keys:
+        Leases(store, key).others()  # ends those of processes of this machine that are gone
+    if live_claims(store, store_time(store)):
+        raise StoreError(f"a run works on {store}, or was killed on another machine in the last hour: try again later")
+    for key in keys:
+        log = ClaimLog(store, key)
+        for number in log.list().live:
+            log.end(number, "erase")
+
+
+class _Mentions:
+    """Finds names in files of any kind, whichever way they are quoted and escaped there."""
+
+    def __init__(self, names: Collection[str]) -> None:
+        self._names = {_plain(name) for name in names}
+
+    def by(self, path: StorePath, name: str) -> bool:
+        """Return whether a file, or the name of a file or folder, mentions a name; True if nobody can tell."""
+        try:
+            with reading(path):
+                texts = chain([_plain(name)], _texts(path) if path.is_file() else ())
+                return any(wanted in text for text in texts for wanted in self._names)
+        except FileNotFoundError:
+            return False
+        except UnreachableError:
+            raise
+        except StoreError:  # damaged
+            return True
+
+
+def _texts(path: StorePath) -> Iterator[str]:
+    """Yield the plain text of a file in parts that overlap."""
+    if path.suffix == ".parquet":
+        with pq.ParquetFile(parquet_source(path)) as table:
+            yield _plain(str(table.metadata.metadata))
+            for batch in table.iter_batches():
+                for column in batch.columns:
+                    if pa.types.is_string(column.type) or pa.types.is_dictionary(column.type):
+                        yield _plain("\0".join(str(text) for text in column.to_pylist()))
+    elif path.suffix == ".h5":  # in quarantine, because it cannot be read
+        raise ValueError("it is damaged")
+    else:
+        with path.open("rb") as file:
+            tail = b""
+            while data := file.read(_CHUNK):
+                yield _plain((tail + data).decode(errors="replace"))
+                tail = data[-_OVERLAP:]
+
+
+def _plain(text: str) -> str:
+    """Remove escapes of HTML, JSON, YAML and addresses, quotes, and white space, at which lines are broken."""
+    escaped = ""
+    while text != escaped:
+        escaped = text
+        text = unquote(html.unescape(_ESCAPED.sub(lambda match: chr(int(match[1] or match[2], 16)), text)))
+    whole = text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+    return _QUOTING.sub("", unicodedata.normalize("NFC", whole))

@@ -1,0 +1,169 @@
+"""Steps on two Dask workers give what they give in one process, also if one is killed, and runs share their work."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+from drawn_store import draw_store
+
+from flows.archive.drift import drifts_of
+from flows.archive.families import families_of
+from flows.archive.models import ModelReference
+from flows.archive.videos import known_videos
+from flows.config.load import load_config
+from flows.config.settings import DaskSettings, RunConfig
+from flows.evaluation.evaluate import evaluate_clips
+from flows.pipeline import score as score_flow
+from flows.pipeline.train import train
+from storage import FeatureStore, ModelSerializer
+from storage.tables.scores import ScoreStore
+
+CLIPS = 60
+EVALUATED = "mean, subject_lookup_shrunk, ridge_static, bilinear"
+
+
+@pytest.fixture(scope="module")
+def cluster() -> Iterator:
+    from distributed import Client, LocalCluster
+
+    options = {"n_workers": 2, "threads_per_worker": 1, "memory_limit": 0, "dashboard_address": "127.0.0.1:0"}
+    with LocalCluster(**options) as cluster, Client(cluster, set_as_default=False) as client:
+        yield client
+
+
+@pytest.fixture(scope="module")
+def archive(tmp_path_factory) -> RunConfig:
+    """A store of drawn features with a model that has scored nothing."""
+    folder = tmp_path_factory.mktemp("archive")
+    labels, _ = draw_store(folder, people=CLIPS // 2, clips_each=2)
+    settings = [f"evaluate.only=[{EVALUATED}]", "evaluate.seeds=1", "evaluate.folds=2", "search.folds=2"]
+    settings += ["train.folds=2", "train.components=6", "train.keep_useless=true"]
+    config = load_config(
+        flags={"weights": "random", "store.path": folder / "store", "labels": labels}, assignments=settings
+    )
+    train.fn(config, known_videos(config.store.path, families_of(config)))
+    return config
+
+
+@pytest.fixture
+def config(archive, tmp_path) -> RunConfig:
+    return in_store(archive, Path(shutil.copytree(archive.store.path, tmp_path / "store")))
+
+
+def in_store(config: RunConfig, store: Path) -> RunConfig:
+    return config.model_copy(update={"store": config.store.model_copy(update={"path": store})})
+
+
+def on_dask(config: RunConfig, client) -> RunConfig:
+    settings = DaskSettings(address=client.scheduler.address)
+    return config.model_copy(update={"runner": "dask", "dask": settings})
+
+
+def scored(config: RunConfig) -> dict[str, tuple[float, ...]]:
+    return {row.video_id: row.traits for row in ScoreStore(config.store.path).read("traits", "1")}
+
+
+def rows(config: RunConfig) -> int:
+    return sum(map(len, ScoreStore(config.store.path).table("traits", "1").scan(columns=["video_id"])))
+
+
+def test_rescore_with_one_of_two_workers_killed_scores_everything_once(archive, config, cluster, tmp_path, monkeypatch):
+    model = ModelReference("traits", "1")
+    here = in_store(archive, Path(shutil.copytree(archive.store.path, tmp_path / "here")))
+    assert score_flow.rescore.fn(here, model).scored_now == CLIPS
+    monkeypatch.setattr(score_flow, "CLIPS_PER_COMMIT", 3)
+    victims = list(cluster.run(os.getpid).values())
+    killed: list[int] = []
+
+    def kill() -> None:
+        while rows(config) < 6:
+            time.sleep(0.02)
+        os.kill(victims[0], signal.SIGKILL)
+        killed.append(rows(config))
+
+    thread = threading.Thread(target=kill)
+    thread.start()
+    report = score_flow.rescore.fn(on_dask(config, cluster), model)
+    thread.join()
+    print(f"killed one of two workers when {killed} of {CLIPS} were scored")
+    truth, found = scored(here), scored(config)
+    assert found.keys() == truth.keys()
+    names = sorted(truth)
+    np.testing.assert_allclose([found[name] for name in names], [truth[name] for name in names], atol=1e-5)
+    assert CLIPS - 3 <= report.scored_now <= CLIPS  # the commit at hand may have just been done
+    assert rows(config) <= CLIPS + 3
+    assert drifts_of(config.store.path, model) == []
+
+
+def test_two_rescores_on_one_store_share_the_work(config, monkeypatch):
+    model = ModelReference("traits", "1")
+    monkeypatch.setattr(score_flow, "CLIPS_PER_COMMIT", 3)
+    real = score_flow.joined_clips
+
+    def slowly(*given):
+        time.sleep(0.1)
+        return real(*given)
+
+    monkeypatch.setattr(score_flow, "joined_clips", slowly)
+    counts: list[int] = []
+    runs = [
+        threading.Thread(target=lambda: counts.append(score_flow.rescore.fn(config, model).scored_now))
+        for _ in range(2)
+    ]
+    for run in runs:
+        run.start()
+    for run in runs:
+        run.join()
+    assert rows(config) == len(scored(config)) == sum(counts) == CLIPS
+    assert min(counts) > 0
+
+
+@pytest.mark.slow
+def test_evaluation_and_search_have_the_same_results(archive, config, cluster):
+    here, there = (
+        evaluate_clips(chosen, None, labels_only=False).results["protocols"]
+        for chosen in (archive, on_dask(config, cluster))
+    )
+
+    def figures(protocols: dict) -> str:
+        text = json.dumps(protocols, sort_keys=True)
+        return json.dumps(json.loads(text, object_hook=lambda found: {**found, "seconds": 0}), sort_keys=True)
+
+    assert figures(here) == figures(there)
+    searches = []
+    for chosen in (archive, on_dask(config, cluster)):
+        chosen = chosen.model_copy(update={"search": chosen.search.model_copy(update={"trials": 2})})
+        model = train.fn(chosen, known_videos(chosen.store.path, families_of(chosen)))
+        searches.append(ModelSerializer(chosen.store.path).metadata(model.name, model.version)["search"])
+    assert searches[0] == searches[1]
+
+
+def test_verify_finds_the_same_and_compact_merges_on_workers(config, cluster, traitline):
+    store = FeatureStore(config.store.path)
+    family = next(family for family in store.families() if family.name == "dynamic")
+    videos = list(store.read(family))
+    for first in range(0, 12, 4):  # superseding a part of the only shard
+        store.write(family, videos[first : first + 4])
+    dask = ["--set", "runner=dask", "--set", f"dask.address={cluster.scheduler.address}"]
+    folder = ["--store", config.store.path]
+    done = traitline("store", "compact", *folder, *dask)
+    assert done.returncode == 0, done.stderr
+    assert len(store.shards(family)) == 1
+    checksums = {video.video_id: video.checksum() for video in videos}
+    assert {video.video_id: video.checksum() for video in store.read(family)} == checksums
+    assert traitline("store", "verify", *folder, *dask).returncode == 0
+    (shard,) = store.shards(family)
+    shard.write_bytes(shard.read_bytes()[:-100])
+    here, there = traitline("store", "verify", *folder), traitline("store", "verify", *folder, *dask)
+    assert here.returncode == there.returncode == 1
+    assert shard.name in here.stderr
+    assert here.stderr == there.stderr

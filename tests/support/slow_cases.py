@@ -1,0 +1,104 @@
+"""Cases of parametrised tests that only `make test-slow` runs, because another case takes the same path in `make test`.
+
+A test that is slow as a whole has the mark `slow` and its reason where it stands.
+"""
+
+from __future__ import annotations
+
+SHOTS = "extractors/video/test_shots.py::test_"
+EDITS = "extractors/faces/test_edits.py::test_"
+CROPS = "extractors/faces/test_crops.py::test_static_crops_of_real_clips_are_level_of_one_size_and_whole"
+OPINION = "extractors/faces/test_second_opinion.py::test_what_the_first_detector_falls_for_is_refused_by_the_second"
+CORES = "extractors/preparation/test_many_cores.py::test_"
+LIMITS = "extractors/preparation/test_limits.py::test_lack_of_memory_is_too_large_however_the_decoder_takes_it"
+GPU = "extractors/optical_flow/test_gpu_source.py::test_"
+TRAINING = "fusion/training/test_train.py::test_"
+ERASING = "storage/maintenance/test_erasing.py::test_"
+MAINTENANCE = "storage/maintenance/test_maintenance.py::test_"
+SERVER = "flows/session/test_server.py::test_"
+
+SLOW_CASES = {
+    "longer shots and dissolves, more blank frames of other greys and flashes of other strengths": (
+        *(f"{SHOTS}hard_cuts_between_two_scenes_are_found[{length}]" for length in (25, 60)),
+        *(f"{SHOTS}a_dissolve_is_one_cut_of_several_frames[{frames}]" for frames in (12, 25)),
+        *(f"{SHOTS}a_flash_is_no_cut[{case}]" for case in ("1.7-2", "1.7-5", "4.0-1", "4.0-5", "100.0-1", "100.0-2")),
+        *(
+            f"{SHOTS}nothing_continues_through_blank_frames_and_after_many_begins_another_shot[{frames}-{level}]"
+            for frames, level in ((1, 128), (1, 255), (2, 128), (2, 255), (5, 128), (5, 255), (7, 128), (20, 255))
+        ),
+        *(f"{EDITS}drawn_cameras_at_both_sides_of_one_person_take_turns[{seconds}]" for seconds in (2, 2.8, 5)),
+        *(f"{EDITS}a_drawn_dissolve_is_one_cut_and_belongs_to_no_window[{case}]" for case in ("red-10", "blue-20")),
+        *(
+            f"{EDITS}drawn_blank_frames_belong_to_no_window[{frames}-{level}]"
+            for frames, level in ((2, 128), (2, 255), (5, 0), (5, 255), (20, 128))
+        ),
+    ),
+    "more recordings of the same kind": (
+        *(f"{CROPS}[{clip}]" for clip in ("98fnGDVky00.005", "9KAqOrdiZ4I.002", "OWZ-qVZG14A.002")),
+        f"{OPINION}[no_face_cartoon.mp4-settings2]",
+        f"{OPINION}[no_face_rotated180_vfr.mp4-settings3]",
+    ),
+    "one core, as in all other tests": (
+        f"{CORES}a_720p_video_is_prepared_with_few_threads_and_little_memory[1]",
+        f"{CORES}a_clip_of_a_person_is_prepared_within_the_least_limit[1]",
+        f"{CORES}the_limit_of_memory_means_the_same[1]",
+    ),
+    "decoders that lack memory in the same way": (f"{LIMITS}[a.webm-libvpx]", f"{LIMITS}[a.avi-mpeg4]"),
+    "other networks, precisions, GPUs and filters, which the code under test treats alike": (
+        "extractors/static/test_applications.py::test_vectors_are_the_pooled_outputs_of_the_network[densenet121]",
+        "extractors/static/test_extractor.py::"
+        "test_features_are_the_same_bits_in_batches_of_any_size_and_beside_any_neighbours[bfloat16]",
+        "extractors/networks/test_batches.py::"
+        "test_extractor_gives_the_same_bits_in_the_batches_that_fit_and_remembers_them[i3d_extractor]",
+        f"{GPU}kernels_on_a_cpu_give_the_numbers_of_the_cpu_engine[median 3]",
+        f"{GPU}kernels_on_a_cpu_give_the_numbers_of_the_cpu_engine[median 1]",
+        f"{GPU}nvrtc_compiles_the_kernels_and_keeps_them[sm_80-gpu0-3]",
+        f"{GPU}nvrtc_compiles_the_kernels_and_keeps_them[sm_100-gpu2-3]",
+    ),
+    "trainings of the other form, loss or world": (
+        f"{TRAINING}planted_traits_are_learned_on_people_never_seen[vector-mae]",
+        f"{TRAINING}scores_are_those_of_the_models_own_call_whatever_its_weights[vector]",
+        "fusion/training/test_bilinear.py::"
+        "test_traits_choose_together_if_people_are_few_and_apart_if_there_are_many[20-world1--0.03]",
+        "fusion/model/test_inputs.py::test_inputs_that_fit_are_taken[vector-fit]",
+    ),
+    "the page with a narrow window, whose parts are those of the wide one": (
+        "flows/report/test_page.py::test_axe_finds_no_serious_fault[narrow]",
+    ),
+    "another fault of the same start; another of Prefect's own sources of settings": (
+        f"{SERVER}a_server_of_our_own_that_does_not_start_says_why[home]",
+        f"{SERVER}what_is_said_of_a_dead_server_names_the_place_where_it_was_named[.env]",
+    ),
+    "eight machines are eight processes with other names": (
+        "system/test_many_runs.py::test_eight_processes_do_each_video_once_and_take_over_from_one_that_is_killed"
+        "[short intervals-on eight machines]",
+    ),
+    "files damaged in other ways, seen by the same digest": (
+        "flows/demo/test_corpus.py::test_damaged_corpus_is_rendered_afresh[clip missing]",
+        "flows/demo/test_corpus.py::test_damaged_corpus_is_rendered_afresh[labels changed]",
+    ),
+    "formats and kinds of storage are independent of each other; kills at other places": (
+        *(f"{ERASING}nothing_of_a_person_is_left_in_any_byte[{case}]" for case in ("hdf5-s3", "parquet-local")),
+        *(
+            f"{ERASING}{name}[{case}]"
+            for name in ("erasing_refuses_beside_a_live_run", "models_that_were_trained_on_a_person_are_named")
+            for case in ("hdf5-s3", "parquet-s3", "hdf5-local")
+        ),
+        *(f"{ERASING}a_killed_erasure_continues[hdf5-{call}-local]" for call in (4, 9, 14, 30)),
+        *(f"{ERASING}a_killed_erasure_continues[parquet-{call}-local]" for call in (9, 22, 40)),
+        *(
+            f"{MAINTENANCE}{name}[hdf5-s3]"
+            for name in (
+                "verify_names_just_the_damaged_files_and_repair_leaves_the_rest",
+                "vanished_shard_is_reported_and_repair_has_its_videos_extracted_again",
+                "merged_shards_stay_within_the_target",
+                "of_two_that_merge_the_same_shards_one_does_and_nothing_is_doubled",
+            )
+        ),
+        *(
+            f"{MAINTENANCE}converting_there_and_back_loses_nothing[{case}]"
+            for case in ("hdf5-s3-float16", "hdf5-s3-float32", "parquet-s3-float32", "parquet-local-float16")
+        ),
+        f"{MAINTENANCE}readers_find_every_video_once_while_shards_are_merged_and_converted[hdf5-local]",
+    ),
+}
