@@ -39,7 +39,7 @@ import pyarrow.parquet as pq
 
 from storage.errors import StoreError, UnreachableError, damaged, reading, refusal
 from storage.files.commit import commit_file, make_folder, remove_files, sync
-from storage.files.paths import StorePath, everything_below, in_order, listing, matching
+from storage.files.paths import StorePath, everything_below, exists, in_order, listing, matching
 from storage.files.remote import RemotePath
 from storage.files.remote_errors import unreachable
 
@@ -365,7 +365,11 @@ class Table:
                     if not parquet.schema_arrow.equals(pa.schema(stored)):
                         raise ValueError("its columns differ from those that this program writes")
                     rows = parquet.read([name for name in names if name != self._partition], use_threads=False)
-        except (FileNotFoundError, pa.ArrowException) as error:
+        except FileNotFoundError as error:
+            if exists(path):  # the handle was stale
+                raise UnreachableError(f"cannot read {path}: {error.strerror}; try again") from error
+            raise damaged(path, error) from error
+        except pa.ArrowException as error:
             raise damaged(path, error) from error
         if self._partition is not None and self._partition in names:
             own = pa.array([file.values[self._partition][0]] * len(rows), pa.string())
