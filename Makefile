@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test test-slow bench lint docs lock clean
+.PHONY: demo test test-slow canary bench lint docs lock clean
 
 demo: $(VENV)/ready
 	$(BIN)/traitline demo
@@ -15,6 +15,14 @@ test: lint
 
 test-slow: $(VENV)/ready
 	$(BIN)/pytest -m "slow and not gpu"
+
+# The newest releases that pyproject.toml allows, in place of the locked ones: run it weekly, by any scheduler.
+canary:
+	rm -rf build/canary
+	$(PYTHON) -m venv build/canary
+	build/canary/bin/pip install --quiet --editable '.[demo,dev,onnx]'
+	OPENBLAS_NUM_THREADS=1 build/canary/bin/pytest -q -n 2 --dist loadfile -m "not slow and not gpu" \
+	    || { build/canary/bin/pip freeze; exit 1; }
 
 bench: $(VENV)/ready
 	for script in tests/benchmarks/bench_*.py; do $(BIN)/python $$script || exit 1; done

@@ -132,7 +132,7 @@ def _table_of(columns: Iterable[Column[Any]]) -> Iterator[str]:
 
 
 def _reasons() -> Iterator[str]:
-    """Every reason for which a video is refused."""
+    """Every reason for which a video is rejected."""
     yield from _table(("reason", "meaning"), ((_code(reason), meaning) for reason, meaning in REASONS.items()))
 
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from collections.abc import Mapping
+from typing import Any, Literal
 
 from pydantic import BaseModel, Field
 
@@ -112,6 +113,23 @@ class TrainSettings(BaseModel, frozen=True, extra="forbid"):
     def steps(self) -> int:
         """Number of steps of progress that a training shows at most."""
         return self.epochs if self.kind == "specified" else 1
+
+    @property
+    def effective(self) -> dict[str, Any]:
+        """Return the settings that affect what a model of this kind learns, as JSON values."""
+        return effective(self.model_dump(mode="json"))
+
+
+def effective(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Return those of a training's settings, as JSON values, that affect what a model of their kind learns."""
+    if settings.get("kind") == "bilinear":
+        products = ("components", "ridge_components") if settings.get("form") == "sequence" else ()
+        names = {"kind", "form", "seed", "folds", *products}
+    else:
+        names = settings.keys() - {*WITHOUT_EFFECT, "folds", "components", "ridge_components"}
+        if settings.get("schedule") != "plateau":
+            names -= {"plateau_epochs"}
+    return {name: value for name, value in settings.items() if name in names}
 
 
 class UncertaintySettings(BaseModel, frozen=True, extra="forbid"):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import re
 from collections.abc import Iterator
 
 # Errors that damaged or forged bytes raise, in addition to the parsers' own. MemoryError is not among them: it may be
@@ -12,7 +13,7 @@ from collections.abc import Iterator
 MALFORMED = (OSError, ValueError, KeyError, IndexError, TypeError, AttributeError, OverflowError, RecursionError)
 
 # What the system answers to impossible offsets and sizes. Libraries that parse raise OSError without a number.
-_BY_DAMAGE = (None, errno.EINVAL, errno.EOVERFLOW, errno.EFBIG)
+_BY_DAMAGE = (errno.EINVAL, errno.EOVERFLOW, errno.EFBIG)
 
 
 class StoreError(Exception):
@@ -64,14 +65,22 @@ def reading(path: object) -> Iterator[None]:
     """
     try:
         yield
-    except OSError as error:
-        if error.errno in (errno.ENOENT, errno.ESTALE):
-            raise FileNotFoundError(error.errno, os.strerror(error.errno), str(path)) from error
-        if error.errno in _BY_DAMAGE:
-            raise damaged(path, error) from error
-        raise UnreachableError(f"cannot read {path}: {refusal(error)}; check the disk and its permissions") from error
     except MALFORMED as error:
-        raise damaged(path, error) from error
+        number = _number(error)
+        if number is None or number in _BY_DAMAGE:
+            raise damaged(path, error) from error
+        refused = OSError(number, os.strerror(number), str(path))
+        if number in (errno.ENOENT, errno.ESTALE):
+            raise FileNotFoundError(number, os.strerror(number), str(path)) from error
+        raise UnreachableError(f"cannot read {path}: {refusal(refused)}; check the disk and its permissions") from error
+
+
+def _number(error: BaseException) -> int | None:
+    """Return the system's number of an error. HDF5 only has it in its words, in errors of any type."""
+    if isinstance(error, OSError) and error.errno is not None:
+        return error.errno
+    in_words = re.search(r"errno = (\d+)", str(error))
+    return None if in_words is None else int(in_words[1])
 
 
 def damaged(path: object, error: BaseException) -> DamagedError:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
 
 from storage.errors import StoreError
-from storage.files.paths import StorePath, matching, store_path
+from storage.files.paths import StorePath, check_link, matching, store_path
 
 SUBFOLDERS = (
     "manifest",
@@ -21,6 +22,8 @@ SUBFOLDERS = (
     "quarantine",
 )
 
+# Where folders may be links to other disks; of one that is not mounted, nothing must count as gone.
+LINKED = ("*", "features/*", "features/*/*")
 UPGRADE = "upgrade.json"  # there while a store of an older version is being brought over
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 _OLD_PARTS = re.compile(r"family\.json|(failures|seen|scores)-\d{8}T\d{12}-[0-9a-f]{12}\.parquet")
@@ -38,7 +41,8 @@ def open_store(root: str | StorePath, *, upgrading: bool = False) -> StorePath:
 
     Raises:
         StoreError: the address is of an unknown kind; the path is a file or unreadable; the folder holds files but none
-            of a store's subfolders, or is a store of before the manifest; or object storage cannot be reached.
+            of a store's subfolders, or is a store of before the manifest; object storage cannot be reached; or one of
+            its folders is a link that leads nowhere.
     """
     folder = store_path(root)
     try:
@@ -55,6 +59,9 @@ def open_store(root: str | StorePath, *, upgrading: bool = False) -> StorePath:
         raise StoreError(
             f"{folder} was made by an older version: run `traitline store upgrade --store {folder} --yes` once"
         )
+    for pattern in LINKED if isinstance(folder, Path) else ():
+        for path in matching(folder, pattern):
+            check_link(path)
     return folder
 
 

@@ -3,6 +3,7 @@ corpus, and the command as a person runs it."""
 
 from __future__ import annotations
 
+import dataclasses
 import fcntl
 import hashlib
 import logging
@@ -21,7 +22,7 @@ import numpy as np
 import pytest
 from asset_server import AssetServer
 from command_starter import CommandStarter
-from prefect_machine import PrefectServer, named_server, postgresql
+from prefect_machine import PrefectServer, postgresql
 from slow_cases import SLOW_CASES
 from small_disk import SmallDisk
 
@@ -47,7 +48,7 @@ LONGEST = (
     *("flows/scheduling/test_scheduled_runs.py", "flows/pipeline/test_run.py", "docs/test_code_blocks.py"),
     *("flows/pipeline/test_backbones.py", "fusion/training/test_search.py", "flows/extraction/test_workers.py"),
     *("system/test_interrupt.py", "extractors/preparation/test_pool.py", "flows/report/test_page.py"),
-    *("flows/scheduling/test_notifications.py", "fusion/training/test_train.py", "flows/session/test_server.py"),
+    *("fusion/training/test_train.py", "flows/session/test_server.py", "system/test_full_disk_commands.py"),
     *("extractors/static/test_extractor.py", "extractors/faces/test_edits.py", "fusion/training/test_resume.py"),
     *("extractors/preparation/test_limits.py", "storage/models/test_serializer.py", "fusion/training/test_bilinear.py"),
     *("fusion/evaluation/test_baselines.py", "fusion/model/test_export.py", "storage/maintenance/test_faults.py"),
@@ -228,7 +229,7 @@ def short_clips(made_once) -> DemoCorpus:
     from flows.demo import corpus
 
     with made_once("short clips") as folder, pytest.MonkeyPatch.context() as patch:
-        patch.setattr(corpus, "FRAMES", 32)
+        patch.setattr(corpus, "CLIPS", [dataclasses.replace(clip, frames=32) for clip in corpus.CLIPS])
         return corpus.render_demo_corpus(folder)
 
 
@@ -255,24 +256,6 @@ def prepared_prefect_home(made_once) -> Path:
             environment = {**os.environ, "PREFECT_HOME": str(home), "PREFECT_SERVER_ANALYTICS_ENABLED": "false"}
             subprocess.run(command, env=environment, check=True, capture_output=True, timeout=300)
         return home
-
-
-@pytest.fixture(scope="session")
-def own_server(prepared_prefect_home, tmp_path_factory) -> Iterator[PrefectServer]:
-    """A Prefect server for all commands and flows of the process, as starting one takes seconds of CPU time."""
-    folder = tmp_path_factory.mktemp("prefect")
-    home = shutil.copytree(prepared_prefect_home, folder / "home")
-    server = PrefectServer(folder, f"sqlite+aiosqlite:///{home}/prefect.db")
-    server.start()
-    yield server
-    server.stop()
-
-
-@pytest.fixture
-def prefect_api(own_server) -> Iterator[str]:
-    """The address of a Prefect server, which the test's own settings name as well."""
-    with named_server(own_server.api):
-        yield own_server.api
 
 
 @pytest.fixture(scope="session")
@@ -303,19 +286,16 @@ def prefect_server(tmp_path_factory) -> Iterator[PrefectServer]:
 
 
 @pytest.fixture(scope="session")
-def traitline(
-    tmp_path_factory, prepared_prefect_home, face_models, own_server
-) -> Iterator[Callable[..., subprocess.CompletedProcess[str]]]:
+def traitline(tmp_path_factory, face_models) -> Iterator[Callable[..., subprocess.CompletedProcess[str]]]:
     """Run `traitline ARGUMENTS` from an empty folder or the given one, with a Prefect home of the test session's.
 
-    The command is forked from a process that has imported all libraries, and uses the Prefect server of this process in
-    place of a temporary one, unless it is to do all that itself (`afresh`) or is given variables that are read when
-    Python or Prefect begins.
+    The command is forked from a process that has imported all libraries, unless it is to import them itself (`afresh`)
+    or is given variables that are read when Python or Prefect begins.
     """
     folder = tmp_path_factory.mktemp("work")
     environment = {
         **os.environ,
-        "PREFECT_HOME": str(shutil.copytree(prepared_prefect_home, tmp_path_factory.mktemp("prefect") / "home")),
+        "PREFECT_HOME": str(tmp_path_factory.mktemp("prefect")),
         "COLUMNS": "200",
         # Nothing but this machine is to be reached, and that without these proxies: downloads fail at once.
         **dict.fromkeys(("http_proxy", "https_proxy", "all_proxy"), "http://127.0.0.1:9"),
@@ -328,8 +308,7 @@ def traitline(
     ) -> subprocess.CompletedProcess[str]:
         afresh = afresh or any(name.startswith(("PYTHON", "PREFECT_")) for name in variables)
         if afresh not in starters:
-            forked = {**WITHOUT_THREADS, "API_OF_TESTS": own_server.api}
-            preload, more = (PRELOADED, {}) if afresh else (["imported_commands"], forked)
+            preload, more = (PRELOADED, {}) if afresh else (["imported_commands"], WITHOUT_THREADS)
             script = Path(sys.executable).with_name("traitline")
             starters[afresh] = CommandStarter(script, preload, {**environment, **more})
         return starters[afresh].run(

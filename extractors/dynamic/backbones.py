@@ -13,7 +13,7 @@ from extractors.assets import catalog
 from extractors.assets.files import AssetError
 from extractors.dynamic.settings import ASSET, FEATURES, I3D, DynamicSettings
 from extractors.networks import SIDE_PX, is_network_file
-from extractors.networks.backbone import Backbone, Describer
+from extractors.networks.backbone import Backbone, Choices, Describer
 from extractors.networks.network_file import FileBackbone, read_file
 from extractors.networks.signature import Shape
 
@@ -47,11 +47,7 @@ def dynamic_backbone(
 
 
 @dataclass(frozen=True)
-class _I3D:
-    settings: DynamicSettings
-    weights: Literal["pretrained", "random"]
-    seed: int
-    assets: Path | None
+class _I3D(Choices[DynamicSettings]):
     name = I3D
     dim = FEATURES
 
@@ -61,7 +57,7 @@ class _I3D:
 
     def fetch(self) -> None:
         if self.weights == "pretrained":
-            catalog.resolve(ASSET, folder=self._folder)
+            catalog.resolve(ASSET, folder=self.folder(ASSET))
 
     def build(self) -> Describer:
         from extractors.dynamic.extractor import DynamicFeatureExtractor
@@ -71,12 +67,8 @@ class _I3D:
             precision=self.settings.precision,
             seed=self.seed,
             batch_size=self.settings.batch_size,
-            asset_folder=self._folder,
+            asset_folder=self.folder(ASSET),
         )
-
-    @property
-    def _folder(self) -> Path | None:
-        return self.assets / ASSET if self.assets is not None else None
 
 
 def _layout(path: Path, shape: Shape, fields: int) -> Literal["first", "last"]:

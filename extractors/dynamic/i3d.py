@@ -19,7 +19,6 @@ from keras import layers
 from extractors.assets.files import AssetError
 from extractors.networks import SIDE_PX
 
-CLASSES = 400
 SCOPE = "Flow/inception_i3d"
 HEAD = f"{SCOPE}/Logits/Conv3d_0c_1x1/conv_3d"
 

@@ -24,7 +24,8 @@ def cut_square(picture: np.ndarray, box: tuple[int, int, int]) -> np.ndarray:
     x, y, side = box
     height, width = picture.shape[:2]
     inside = picture[
-        np.clip(y, 0, height - 1) : np.clip(y + side, 1, height), np.clip(x, 0, width - 1) : np.clip(x + side, 1, width)
+        min(max(y, 0), height - 1) : min(max(y + side, 1), height),
+        min(max(x, 0), width - 1) : min(max(x + side, 1), width),
     ]
     if inside.shape[:2] == (side, side):
         return inside

@@ -6,9 +6,8 @@ is level and follows its own frame.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import cv2
 import numpy as np
@@ -20,8 +19,6 @@ from extractors.faces.persons import SAME_PERSON_OVERLAP
 from extractors.faces.settings import CropSettings
 from extractors.faces.track import FaceTrack
 from extractors.networks import SIDE_PX
-from extractors.video.grid import grid_frames
-from extractors.video.limits import DEFAULT_LIMITS, Limits
 
 # Detector's scores that differ by less say nothing about which picture is better.
 NEARLY = 0.03
@@ -122,24 +119,20 @@ def plan_static(track: FaceTrack, settings: CropSettings) -> list[StaticView]:
 
 
 def iter_crops(
-    path: Path | str,
+    pictures: Iterable[np.ndarray],
     windows: Sequence[Window],
     views: Sequence[StaticView],
     *,
-    fps: float,
     size_px: int = SIDE_PX,
-    limits: Limits = DEFAULT_LIMITS,
     on_frame: Callable[[], None] = lambda: None,
 ) -> Iterator[CropWindow | StaticCrop]:
-    """Decode a video again and cut out its windows and static crops, one window in memory at a time.
+    """Cut out the windows and static crops of a video, one window in memory at a time.
 
     Args:
-        path: the video that the windows were planned on.
+        pictures: those that the windows and views were planned on, from `grid_frames`.
         windows: from `plan_windows`, in order.
         views: from `plan_static`, in order.
-        fps: grid frames per second, as in the first pass.
         size_px: width and height of the crops.
-        limits: bounds on the size and number of the video's pictures.
         on_frame: called for each frame.
 
     Raises:
@@ -148,7 +141,7 @@ def iter_crops(
     waiting, views_ahead = list(reversed(windows)), list(reversed(views))
     if not waiting and not views_ahead:
         return
-    for frame, picture in enumerate(grid_frames(path, fps, thresholds=None, limits=limits)):
+    for frame, picture in enumerate(pictures):
         on_frame()
         if views_ahead and frame == views_ahead[-1].frame:
             yield StaticCrop(frame, cut_view(picture, views_ahead.pop().view, size_px))
@@ -165,7 +158,7 @@ def iter_crops(
             yield CropWindow(window, grey)
         if not waiting and not views_ahead:
             return
-    raise VideoError("decode", "changed", f"{Path(path).name} has fewer frames than when its face was tracked")
+    raise VideoError("decode", "changed", "the video has fewer frames than when its face was tracked")
 
 
 def _stretches(track: FaceTrack) -> list[tuple[int, int]]:

@@ -38,7 +38,7 @@ class FaceSettings(BaseModel, frozen=True, extra="forbid"):
         default=0.3,
         ge=0.0,
         le=1.0,
-        description="Share of grid frames that must show the main person's face; otherwise the video is refused.",
+        description="Share of grid frames that must show the main person's face; otherwise the video is rejected.",
     )
     max_gap_s: float = Field(
         default=1.0,
@@ -55,26 +55,26 @@ class FaceSettings(BaseModel, frozen=True, extra="forbid"):
         ge=0.0,
         le=1.0,
         description="Share of the main person's pictures that a second, independent detector must confirm as a "
-        "face; otherwise the video is refused (false_face). 0 accepts all.",
+        "face; otherwise the video is rejected (false_face). 0 accepts all.",
     )
     max_others_share: float = Field(
         default=1.0,
         ge=0.0,
         le=1.0,
-        description="Share of grid frames that may show somebody else's face as well; above it, the video is refused "
+        description="Share of grid frames that may show somebody else's face as well; above it, the video is rejected "
         "(several_people). 1 accepts all.",
     )
     max_gaps: int | None = Field(
         default=None,
         ge=0,
-        description="How often the main person's face may be lost; more often, the video is refused (many_gaps). "
+        description="How often the main person's face may be lost; more often, the video is rejected (many_gaps). "
         "null: no limit.",
     )
     max_absence_s: float | None = Field(
         default=None,
         gt=0.0,
         description="Seconds for which the main person's face may be out of sight at a time; for longer, the video is "
-        "refused (long_gap). null: no limit.",
+        "rejected (long_gap). null: no limit.",
     )
 
     @property

@@ -16,7 +16,7 @@ from extractors.faces.recognizer import FEATURES, FaceLooks
 from extractors.faces.second_opinion import FaceSamples
 from extractors.faces.settings import FaceSettings
 from extractors.video.decoding import Tally
-from extractors.video.grid import grid_frames
+from extractors.video.grid import KeptFrames, grid_frames
 from extractors.video.limits import DEFAULT_LIMITS, Limits
 from extractors.video.settings import VideoSettings
 from extractors.video.shots import ShotDetector, Shots
@@ -132,6 +132,7 @@ def track_faces(
     face_settings: FaceSettings,
     limits: Limits = DEFAULT_LIMITS,
     recognizer: Recognizer | None = None,
+    kept: KeptFrames | None = None,
 ) -> FaceTrack:
     """Decode a video once, follow its main person, and refuse it if its quality is too low.
 
@@ -145,6 +146,7 @@ def track_faces(
         limits: the resources that the video may take.
         recognizer: tells which faces in different shots, or lost and found elsewhere, are one person's. Without one,
             each of them counts as somebody else's.
+        kept: as in `grid_frames`.
 
     Raises:
         VideoError: stage "decode" as in `grid_frames`; stage "faces", reason "no_face" if no face is found at all,
@@ -153,7 +155,7 @@ def track_faces(
     detections: list[np.ndarray] = []
     samples, looks, cutter, tally = FaceSamples(), FaceLooks(), ShotDetector(), Tally()
     previous, repeated = None, 0
-    frames = grid_frames(path, video_settings.fps, thresholds=video_settings, limits=limits, tally=tally)
+    frames = grid_frames(path, video_settings.fps, thresholds=video_settings, limits=limits, tally=tally, kept=kept)
     for frame, picture in enumerate(frames):
         if picture is previous:
             repeated += 1

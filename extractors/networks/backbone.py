@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Protocol
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Generic, Literal, Protocol, TypeVar
 
 import numpy as np
+
+Settings = TypeVar("Settings")
 
 
 class Describer(Protocol):
@@ -55,3 +59,17 @@ class Backbone(Protocol):
             extractors.assets.AssetError: the weights are unavailable, or are not those that the key stands for.
             extractors.errors.DeviceError: this machine does not support the precision.
         """
+
+
+@dataclass(frozen=True)
+class Choices(Generic[Settings]):
+    """What decides on a network whose weights are an asset: settings, weights, their seed, the folder of assets."""
+
+    settings: Settings
+    weights: Literal["pretrained", "random"]
+    seed: int
+    assets: Path | None
+
+    def folder(self, asset: str) -> Path | None:
+        """Return the folder of an asset if the user keeps all assets in one folder."""
+        return self.assets / asset if self.assets is not None else None

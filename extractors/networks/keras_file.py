@@ -14,6 +14,7 @@ import json
 import math
 import tempfile
 import zipfile
+import zlib
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -22,14 +23,13 @@ from typing import TYPE_CHECKING, Any
 import h5py
 import numpy as np
 
-from extractors.networks.signature import MAX_FILE_BYTES, FileRefusedError, Run, Shape, Signature
+from extractors.networks.signature import FileRefusedError, Run, Shape, Signature
 
 if TYPE_CHECKING:
     import keras
 
 _WEIGHTS = "model.weights.h5"
 _MAX_CONFIG_BYTES = 2**24
-_MEMBERS = {"config.json": _MAX_CONFIG_BYTES, "metadata.json": 2**16, _WEIGHTS: MAX_FILE_BYTES}
 
 _LAYERS = frozenset(
     """
@@ -104,13 +104,12 @@ def _shape(tensor: keras.KerasTensor) -> Shape:
 
 
 def _load(data: bytes) -> keras.Model:
-    members = _unpack(data)
+    config, weights = _unpack(data)
     try:
-        tree = json.loads(members["config.json"])
+        tree = json.loads(config)
         _check(tree)
     except (ValueError, RecursionError) as error:
         raise FileRefusedError(f"its config.json is not JSON that Keras writes ({_first_line(error)})") from error
-    weights = members[_WEIGHTS]
     try:
         # In a thread of its own: Keras would later initialise the variables that it has listed for this one.
         with ThreadPoolExecutor(1) as thread:
@@ -166,22 +165,23 @@ def _lacking(given: Path, loaded: Path) -> str | None:
     return None
 
 
-def _unpack(data: bytes) -> dict[str, bytes]:
-    """Return the archive's members after checking their declared sizes; writes nothing to disk."""
+def _unpack(data: bytes) -> tuple[bytes, bytes]:
+    """Return config.json and the weights, which Keras does not compress; reads nothing else, and no more than that."""
     try:
         with zipfile.ZipFile(io.BytesIO(data)) as archive:
-            members = archive.infolist()
-            names = sorted(member.filename for member in members)
-            if names != sorted(_MEMBERS):
-                raise FileRefusedError(f"it must hold {', '.join(_MEMBERS)} and nothing else, not {_some(names)}")
-            for member in members:
-                if member.compress_type != zipfile.ZIP_STORED or member.flag_bits & 1:
-                    raise FileRefusedError(f"its {member.filename} is compressed or encrypted, which Keras never does")
-                if member.file_size > min(_MEMBERS[member.filename], len(data)):
-                    raise FileRefusedError(f"its {member.filename} claims {member.file_size:,} bytes, too many")
-            return {member.filename: archive.read(member) for member in members}
-    except (zipfile.BadZipFile, EOFError, NotImplementedError, OSError, ValueError) as error:
+            return _member(archive, "config.json", _MAX_CONFIG_BYTES), _member(archive, _WEIGHTS, len(data))
+    except KeyError as error:
+        raise FileRefusedError(f"it must hold config.json and {_WEIGHTS}, as Keras 3 writes them") from error
+    except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, OSError, RuntimeError, ValueError) as error:
         raise FileRefusedError(f"it is not a .keras file, or it is damaged ({_first_line(error)})") from error
+
+
+def _member(archive: zipfile.ZipFile, name: str, most: int) -> bytes:
+    with archive.open(name) as stream:
+        found = stream.read(most + 1)
+    if len(found) > most:
+        raise FileRefusedError(f"its {name} has more than {most:,} bytes")
+    return found
 
 
 def _check(tree: Any) -> None:
@@ -229,10 +229,6 @@ def _parts(tree: Any) -> Iterator[dict[str, Any]]:
             waiting += part.values()
         elif isinstance(part, list):
             waiting += part
-
-
-def _some(names: list[str]) -> str:
-    return ", ".join(f"{name!r:.80}" for name in names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
 
 
 def _first_line(error: Exception) -> str:

@@ -1,10 +1,10 @@
-"""Wall time by stage."""
+"""Time by stage."""
 
 from __future__ import annotations
 
 import time
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import TypeVar
 
@@ -14,13 +14,17 @@ STAGES = ("decode", "faces", "optical flow", "static network", "dynamic network"
 
 
 class Stopwatch:
-    """Adds up wall time by stage. Time in a nested stage counts towards the nested stage only.
+    """Adds up time by stage. Time in a nested stage counts towards the nested stage only.
+
+    Args:
+        clock: returns a time in seconds.
 
     Attributes:
         seconds: stage -> seconds so far.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, clock: Callable[[], float] = time.perf_counter) -> None:
+        self._clock = clock
         self.seconds: defaultdict[str, float] = defaultdict(float)
         self._running: list[str] = []
         self._since = 0.0
@@ -53,7 +57,7 @@ class Stopwatch:
             yield item
 
     def _book(self) -> None:
-        now = time.perf_counter()
+        now = self._clock()
         if self._running:
             self.seconds[self._running[-1]] += now - self._since
         self._since = now

@@ -13,7 +13,7 @@ from extractors.assets import catalog
 from extractors.assets.files import AssetError
 from extractors.assets.own import resolve_own
 from extractors.networks import SIDE_PX, Preprocessing, is_network_file
-from extractors.networks.backbone import Backbone, Describer
+from extractors.networks.backbone import Backbone, Choices, Describer
 from extractors.networks.joined import JoinedBackbone
 from extractors.networks.network_file import FileBackbone, read_file
 from extractors.networks.preprocessing import preprocess, scaled
@@ -53,11 +53,7 @@ def _single(
 
 
 @dataclass(frozen=True)
-class _ResNet50:
-    settings: StaticSettings
-    weights: Literal["pretrained", "random"]
-    seed: int
-    assets: Path | None
+class _ResNet50(Choices[StaticSettings]):
     name = RESNET50
     dim = FEATURES
 
@@ -69,7 +65,7 @@ class _ResNet50:
         if self.settings.weights is not None:
             resolve_own(self.settings.weights, self.assets)
         elif self.weights == "pretrained":
-            catalog.resolve(ASSET, folder=self._folder)
+            catalog.resolve(ASSET, folder=self.folder(ASSET))
 
     def build(self) -> Describer:
         from extractors.static.extractor import StaticFeatureExtractor
@@ -80,12 +76,8 @@ class _ResNet50:
             precision=self.settings.precision,
             seed=self.seed,
             batch_size=self.settings.batch_size,
-            asset_folder=self._folder,
+            asset_folder=self.folder(self.settings.weights or ASSET),
         )
-
-    @property
-    def _folder(self) -> Path | None:
-        return self.assets / (self.settings.weights or ASSET) if self.assets is not None else None
 
 
 def _in_a_file(settings: StaticSettings) -> FileBackbone:

@@ -175,7 +175,7 @@ def promised_frames(stream: VideoStream) -> int:
 
 def seconds(ticks: int, unit: Fraction | None) -> float:
     """Convert a time in a stream's unit; 0 if FFmpeg knows no unit."""
-    return float(ticks * unit) if unit is not None else 0.0
+    return ticks * unit.numerator / unit.denominator if unit is not None else 0.0
 
 
 def _raise_unless_the_video_is_to_blame(

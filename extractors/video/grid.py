@@ -3,23 +3,68 @@
 from __future__ import annotations
 
 import math
+from collections import deque
 from collections.abc import Iterator
 from pathlib import Path
 
 import av
 import numpy as np
+from av.video.frame import VideoFrame
 
 from extractors.errors import undecodable
 from extractors.video.decoding import Tally, opened, pictures, promised_frames, promised_s, reached_s, seconds, shown
 from extractors.video.limits import DEFAULT_LIMITS, Limits
 from extractors.video.settings import VideoSettings
-from extractors.video.upright import Canvas
+from extractors.video.upright import Canvas, Upright
 
 # Containers such as Matroska round times to milliseconds; coarser ticks are the frame rate itself.
 MAX_ROUNDING_S = 0.001
 EXACT_S = 1e-6
 
 DEFAULT_SETTINGS = VideoSettings()
+
+
+class KeptFrames:
+    """The frames of a grid as they were decoded, which take half of the memory of RGB pictures or less.
+
+    Args:
+        most_bytes: if all frames together take more, none is kept. If the file promises that they do, it does not come
+            to that: a decoder holds on to the memory of frames that were given up.
+    """
+
+    def __init__(self, most_bytes: int) -> None:
+        self._bytes_left = most_bytes
+        self._frames: deque[tuple[Canvas, VideoFrame, Upright]] = deque()
+
+    def expect(self, frames: float, frame_bytes: int) -> None:
+        """Give up at once if so many frames of this size do not fit."""
+        if frames * frame_bytes > self._bytes_left:
+            self._bytes_left = -1
+
+    def add(self, canvas: Canvas, frame: VideoFrame, upright: Upright) -> None:
+        """Keep the frame at the next point of the grid; it may be the one at the last point."""
+        if not self._frames or self._frames[-1][1] is not frame:
+            self._bytes_left -= _bytes(frame)
+        if self._bytes_left >= 0:
+            self._frames.append((canvas, frame, upright))
+        else:
+            self._frames.clear()
+
+    def pictures(self) -> Iterator[np.ndarray] | None:
+        """Return what `grid_frames` has yielded, drawn once more; None if the frames were not kept.
+
+        Frames are let go on the way.
+        """
+        return self._drawn() if self._frames else None
+
+    def _drawn(self) -> Iterator[np.ndarray]:
+        last = picture = None
+        while self._frames:
+            canvas, frame, upright = self._frames.popleft()
+            if picture is None or frame is not last:
+                picture = canvas.draw(frame, upright)
+            last = frame
+            yield picture
 
 
 def grid_frames(
@@ -29,6 +74,7 @@ def grid_frames(
     thresholds: VideoSettings | None = DEFAULT_SETTINGS,
     limits: Limits = DEFAULT_LIMITS,
     tally: Tally | None = None,
+    kept: KeptFrames | None = None,
 ) -> Iterator[np.ndarray]:
     """Yield the picture shown at k / fps seconds, for k = 0, 1, 2, ... up to the end of the video.
 
@@ -43,6 +89,7 @@ def grid_frames(
             come: for a second pass over a video that passed a first one.
         limits: bounds on the size and number of the pictures.
         tally: counts the decoded frames for the caller.
+        kept: keeps the frames on the grid, for a second pass without decoding.
 
     Yields:
         uint8 RGB [height, width, 3], read-only, upright, pixels square, one size throughout.
@@ -81,13 +128,22 @@ def grid_frames(
             if k / fps >= end_s - tolerance_s:
                 continue
             picture = canvas.draw(frame, upright)
+            if kept is not None and k == 0:
+                promised = (promised_s(container, stream) * fps, stream.frames)
+                kept.expect(min((count for count in promised if count > 0), default=0), _bytes(frame))
             while k / fps < end_s - tolerance_s:
+                if kept is not None:
+                    kept.add(canvas, frame, upright)
                 yield picture
                 k += 1
         if k == 0:
             raise undecodable("no_frames", f"no frame of {Path(path).name} decodes")
         if thresholds is not None:
             _check_whole(container, stream, tally, thresholds)
+
+
+def _bytes(frame: VideoFrame) -> int:
+    return sum(plane.buffer_size for plane in frame.planes)
 
 
 def _may_change_size(container: av.container.InputContainer, stream: av.video.stream.VideoStream) -> bool:

@@ -14,13 +14,16 @@ class VideoSettings(BaseModel, frozen=True, extra="forbid"):
 
     fps: float = Field(25.0, gt=0, le=240, description="Frames per second of the grid on which videos are sampled.")
     min_decoded_share: float = Field(
-        0.95, ge=0, le=1, description="Share of the promised duration that must decode, otherwise the video is refused."
+        0.95,
+        ge=0,
+        le=1,
+        description="Share of the promised duration that must decode, otherwise the video is rejected.",
     )
     min_frames_share: float = Field(
         0.7,
         ge=0,
         le=1,
-        description="Share of the promised frames that must decode, otherwise the video is refused. Some encoders "
+        description="Share of the promised frames that must decode, otherwise the video is rejected. Some encoders "
         "promise a frame for each repetition of the previous one.",
     )
     max_broken_share: float = Field(

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections import deque
 from dataclasses import dataclass
+from functools import cached_property
 
 import cv2
 import numpy as np
@@ -116,7 +117,7 @@ class _Look:
         spread = np.sqrt(np.maximum(cv2.blur(scene * scene, (EVEN_PX, EVEN_PX)) - mean * mean, 0))
         return cls(small, scene, (scene - mean) / (spread + max(1.0, CALM * scene.std())), max(small.shape) / longest)
 
-    @property
+    @cached_property
     def is_blank(self) -> bool:
         """Whether the picture shows nothing."""
         return bool(self.scene.std() < BLANK)

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 import av
 import cv2
 import numpy as np
+from av.sidedata.sidedata import SideDataContainer
 from av.video.frame import VideoFrame
 from av.video.reformatter import Colorspace, VideoReformatter
 from av.video.stream import VideoStream
@@ -156,9 +157,10 @@ class _Turn:
         self._grace = 0
 
     def matrix(self, frame: VideoFrame) -> bytes | None:
-        own = frame.side_data.get("DISPLAYMATRIX")
+        # Not frame.side_data, which would refer back to the frame. PyAV's stubs hide the constructor.
+        own = SideDataContainer(frame).get("DISPLAYMATRIX")  # type: ignore[call-arg]
         if own is not None:
-            self._matrix, self._grace = bytes(own), 0  # type: ignore[call-overload]  # a buffer, which PyAV's stubs hide
+            self._matrix, self._grace = bytes(own), 0
         elif self._matrix is not None:
             if frame.key_frame:
                 self._grace = 2 + self._codec.reorder_depth

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from array import array
-from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
 from rich.table import Table
 
 from flows.archive.models import ModelReference
@@ -16,7 +16,7 @@ from fusion.evaluation.drift import PSI_SHIFT, TraitDrift, measure_drift, psi_by
 from fusion.traits import TRAITS
 from storage.files.paths import StorePath
 from storage.models.serializer import ModelSerializer
-from storage.tables.scores import Score, ScoreStore
+from storage.tables.scores import ScoreStore
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +43,7 @@ def drifts_of(root: str | StorePath, model: ModelReference) -> list[Drift]:
         At most one comparison of each kind, in this order.
     """
     store = ScoreStore(root)
-    scores = _population(store.read(model.name, model.version))
+    scores = _population(store, model.name, model.version)
     if not len(scores.traits):
         return []
     drifts = []
@@ -90,41 +90,42 @@ class _Population:
     """Scores of one model, kept compactly because archives have millions.
 
     Args:
-        rows: index of each video, by its id and the digest of its bytes.
+        videos: int64 [N], a hash of each video's id and the digest of its bytes.
         traits: float32 [N, 5].
         scored_at: int64 [N], seconds since 1970; 0 if it was not recorded.
     """
 
-    rows: dict[tuple[str, str], int]
+    videos: np.ndarray
     traits: np.ndarray
     scored_at: np.ndarray
 
     def subset(self, chosen: np.ndarray) -> _Population:
-        place = np.cumsum(chosen) - 1
-        rows = {video: int(place[row]) for video, row in self.rows.items() if chosen[row]}
-        return _Population(rows, self.traits[chosen], self.scored_at[chosen])
+        return _Population(self.videos[chosen], self.traits[chosen], self.scored_at[chosen])
 
 
-def _population(scores: Iterable[Score]) -> _Population:
-    rows: dict[tuple[str, str], int] = {}
-    traits, times = array("f"), array("q")
-    for row, score in enumerate(scores):
-        rows[score.video_id, score.video_sha256] = row
-        traits.extend(score.traits)
-        times.append(0 if score.scored_at is None else int(score.scored_at.timestamp()))
-    return _Population(rows, np.array(traits, np.float32).reshape(-1, len(TRAITS)), np.array(times, np.int64))
+def _population(store: ScoreStore, name: str, version: str) -> _Population:
+    videos = [np.zeros(0, np.int64)]
+    traits = [np.zeros((0, len(TRAITS)), np.float32)]
+    times = [np.zeros(0, np.int64)]
+    for rows in store.read_columns(name, version, ["video_id", "video_sha256", "traits", "scored_at"]):
+        which = zip(rows["video_id"].to_pylist(), rows["video_sha256"].to_pylist(), strict=True)
+        videos.append(np.fromiter(map(hash, which), np.int64, len(rows)))
+        traits.append(pc.list_flatten(rows["traits"]).to_numpy().reshape(-1, len(TRAITS)))
+        microseconds = rows["scored_at"].cast(pa.int64()).fill_null(pa.scalar(0)).to_numpy()
+        times.append(microseconds // 10**6)
+    return _Population(np.concatenate(videos), np.concatenate(traits), np.concatenate(times))
 
 
 def _scores_before(store: ScoreStore, root: str | StorePath, model: ModelReference) -> tuple[str, _Population] | None:
     versions = ModelSerializer(root).versions(model.name)
     for version in reversed(versions[: versions.index(model.version)]):
-        scores = _population(store.read(model.name, version))
+        scores = _population(store, model.name, version)
         if len(scores.traits):
             return version, scores
     return None
 
 
 def _compare(previous: str, before: _Population, current: str, now: _Population) -> Drift:
-    pairs = [(before.rows[video], row) for video, row in now.rows.items() if video in before.rows]
-    traits = measure_drift(before.traits, now.traits, np.array(pairs, np.int64).reshape(-1, 2))
+    _, *pairs = np.intersect1d(before.videos, now.videos, return_indices=True)
+    traits = measure_drift(before.traits, now.traits, np.stack(pairs, axis=1))
     return Drift(previous, current, len(before.traits), len(now.traits), traits)

@@ -12,6 +12,7 @@ from extractors.assets import catalog
 from extractors.assets.files import AssetError
 from extractors.assets.own import find_own
 from extractors.dynamic.backbones import dynamic_backbone
+from extractors.dynamic.settings import I3D
 from extractors.faces.quality import QUALITY
 from extractors.faces.settings import FaceModels
 from extractors.faces.track import FACE_ROW
@@ -24,7 +25,7 @@ from extractors.static.settings import RESNET50
 from flows.config.settings import RunConfig, Weights
 from flows.session.errors import UserError
 from storage.files.paths import StorePath
-from storage.shards.family import Family
+from storage.shards.family import Family, known_keys
 from storage.shards.store import FeatureStore
 
 FACE_ASSET, FULL_RANGE_ASSET = "face_detector", "face_detector_full_range"
@@ -110,6 +111,48 @@ def _known_of(network: Backbone) -> dict[str, Any]:
     return {**known, **network.numerics}
 
 
+def network_name(network: Mapping[str, Any], kind: str) -> str:
+    """Return the name of a network by what is known of it: from `networks_of`, a model's metadata, or a family.
+
+    Args:
+        kind: "static" or "dynamic"; the oldest models and features had one network of each, and do not name it.
+    """
+    if "joined" in network:
+        return " + ".join(network_name(one, kind) for one in network["joined"])
+    usual = RESNET50 if kind == "static" else I3D
+    return str(network.get("name", network.get("network", usual)))
+
+
+def model_networks(metadata: Mapping[str, Any]) -> str:
+    """Return the names of both networks whose features a model takes."""
+    known = metadata.get("networks", {})
+    return " and ".join(network_name(known.get(kind, {}), kind) for kind in ("static", "dynamic"))
+
+
+def stored_networks(root: str | StorePath) -> str:
+    """Return the names of the networks that a store's features come from, as in "static features of resnet50"."""
+    found: dict[str, set[str]] = {}
+    for family in FeatureStore(root).families():
+        if family.name != "faces":
+            name = network_name(family.settings.get(family.name, {}), family.name)
+            found.setdefault(family.name, set()).add(name)
+    named = (f"{kind} features of {', '.join(sorted(names))}" for kind, names in sorted(found.items(), reverse=True))
+    return " and ".join(named) or "no features"
+
+
+def lacking_features(root: str | StorePath, families: Families) -> str:
+    """Return what a store lacks, what it has instead, and what to do, to follow "has no" or "has"."""
+    needed = " and ".join(
+        network_name(family.settings.get(family.name, {}), family.name)
+        for family in (families.static, families.dynamic)
+    )
+    return (
+        f"features of {needed} that were made with these settings, and {root} has {stored_networks(root)}: run "
+        "`traitline extract` with these settings first, or give those of its features (such as --weights or "
+        "static.base_model)"
+    )
+
+
 def check_same_networks(networks: Mapping[Kind, Backbone], families: Families) -> None:
     """Check that networks are those that keys from elsewhere stand for: workers may have other files of the same name.
 
@@ -130,14 +173,15 @@ def stored_families(root: str | StorePath, metadata: Mapping[str, Any]) -> Famil
     Raises:
         UserError: the store no longer has these features.
     """
-    stored = {(family.name, family.key): family for family in FeatureStore(root).families()}
+    stored = {(family.name, key): family for family in FeatureStore(root).families() for key in known_keys(family)}
     try:
         static, dynamic = (stored[name, metadata[f"{name}_key"]] for name in ("static", "dynamic"))
     except KeyError as error:
+        needed = model_networks(metadata)
         raise UserError(
-            f"{root} has no features static:{metadata['static_key']} dynamic:{metadata['dynamic_key']}, on which this "
-            "model was trained; run `traitline extract` with the same settings as then (weights: "
-            f"{metadata['weights']})"
+            f"the model needs features of {needed} (static:{metadata['static_key']} "
+            f"dynamic:{metadata['dynamic_key']}), and {root} has {stored_networks(root)}; run `traitline extract` with "
+            f"the settings that it was trained with (weights: {metadata['weights']}), or train a model on what is there"
         ) from error
     # Facts were added over time. The oldest features have only the coverage, and their boxes have no facts.
     known = tuple(name for name in static.quality if name in QUALITY)

@@ -53,7 +53,7 @@ def nothing_labelled(
     if reasons.total() == len(videos):
         return AllRefusedError(without_features(config.store.path, families, videos))
     if not wanted:
-        refused = f"{counted(reasons.total(), 'video')} refused ({console.tally(reasons)}), and " if reasons else ""
+        refused = f"{counted(reasons.total(), 'video')} rejected ({console.tally(reasons)}), and " if reasons else ""
         return UserError(refused + _no_match(config.labels, labels, [video.video_id for video in videos]))
     labelled = [video for video in videos if video.video_id in wanted]
     return UserError(f"no labelled video has features: {without_features(config.store.path, families, labelled)}")

@@ -7,8 +7,18 @@ from typing import TYPE_CHECKING, Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from flows.archive.model_quality import doubts, figures, search_figures, search_in_words
+from flows.archive.families import network_name
+from flows.archive.model_quality import (
+    doubts,
+    figures,
+    intervals_in_words,
+    on_whom,
+    people_in_words,
+    search_figures,
+    search_in_words,
+)
 from flows.archive.models import ModelReference
+from fusion.settings import effective
 
 if TYPE_CHECKING:
     from fusion.model.kinds import PersonalityModel
@@ -38,18 +48,52 @@ def limits(metadata: Mapping[str, Any]) -> list[str]:
     found = [f"Not for {purpose}." for purpose in NOT_FOR]
     if metadata.get("weights") == "random":
         found.insert(0, f"Not for anything but a trial: {RANDOM}.")
-    unseen = metadata.get("unseen")
-    if unseen is None:
-        found.append("Nobody knows how well it does on people whom it has not seen: that was not measured.")
-    found += [f"{doubt[0].upper()}{doubt[1:]}." for doubt in doubts(unseen)]
+    found += [f"{doubt[0].upper()}{doubt[1:]}." for doubt in doubts(metadata)]
     own = metadata.get("settings") or {}
     if own.get("kind") == "specified" and own.get("width", SPECIFIED_WIDTH) != SPECIFIED_WIDTH:
         found.append(f"Not the specified network: its fused tokens have {own['width']} numbers, not {SPECIFIED_WIDTH}.")
-    if metadata.get("subjects_known") is False:
-        found.append(
-            "Its measures are too good: the labels do not say who is in a clip, so people may be in both parts."
-        )
     return found + [f"Warning of its training: {warning}." for warning in metadata.get("warnings", ())]
+
+
+def features_of(metadata: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """Return the features that a model takes, as pairs of a heading and a text."""
+    return [
+        (
+            f"{kind} features",
+            f"{network_name(metadata.get('networks', {}).get(kind, {}), kind)}, {metadata[f'{kind}_dim']} numbers a "
+            f"token, {metadata['weights']} weights, key {metadata[f'{kind}_key']}",
+        )
+        for kind in ("static", "dynamic")
+    ]
+
+
+def facts_of(metadata: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """Return what a model was made of, and how, as pairs of a heading and a text."""
+    settings = metadata["settings"]
+    clips = f"{metadata['train_clips']} of {people_in_words(metadata, metadata['train_subjects'])}"
+    facts = [
+        ("labels", f"{metadata['labels']}, SHA-256 {metadata['labels_sha256']}"),
+        ("model", settings.get("kind", "specified")),
+        ("clips", clips),
+    ]
+    if "train_loss" in metadata:
+        facts.append(("training loss", f"{settings['loss']} {metadata['train_loss']:.4f}"))
+        if metadata["validation_loss"] is not None:
+            on = f"{metadata['validation_clips']} clips of {people_in_words(metadata, metadata['validation_subjects'])}"
+            constant = f"{metadata['baseline_loss']:.4f}"
+            loss = f"{settings['loss']} {metadata['validation_loss']:.4f} on {on}, the lowest of all epochs"
+            facts.append(("validation loss", f"{loss} (constant mean: {constant})"))
+        facts.append(("epochs", f"{metadata['epochs_run']}; epoch {metadata['best_epoch']} is kept"))
+    facts.append(("settings", " ".join(f"{name}={value}" for name, value in effective(settings).items())))
+    if "uncertainty" in metadata:
+        facts.append(("intervals", intervals_in_words(metadata)))
+    program = metadata["program"]
+    return [
+        *facts,
+        ("libraries", " ".join(f"{name} {version}" for name, version in metadata["libraries"].items())),
+        ("program", f"Traitline {program['version']}, commit {program['commit'] or 'not known'}"),
+        ("SHA-256 of model.keras", metadata["files"]["model.keras"]),
+    ]
 
 
 def inputs_of(network: PersonalityModel) -> list[tuple[str, str, str, str]]:
@@ -83,7 +127,9 @@ def card_of(
         inputs=inputs,
         intended=INTENDED,
         limits=limits(metadata),
+        facts=facts_of(metadata),
         figures=figures(metadata["unseen"]) if metadata.get("unseen") else [],
+        on_whom=on_whom(metadata) if metadata.get("unseen") else "",
         search=search_in_words(metadata["search"]) if metadata.get("search") else "",
         search_figures=search_figures(metadata["search"]) if metadata.get("search") else [],
     )

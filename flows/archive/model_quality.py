@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from flows.session.console import counted
+from fusion.uncertainty.intervals import least_people
 
 MEASURES = {"one_minus_mae": "1-MAE", "r2": "R2", "ccc": "CCC"}
 
@@ -15,11 +16,22 @@ def clips_in_words(metadata: Mapping[str, Any]) -> str:
     return f"{metadata.get('train_clips', 0) + metadata.get('validation_clips', 0):,}"
 
 
-def verdict(unseen: Mapping[str, Any] | None, subjects_known: bool) -> str:
+def people_known(metadata: Mapping[str, Any]) -> bool:
+    """Tell whether the labels of a model say who is in a clip; old models do not know, and are trusted."""
+    return bool(metadata.get("subjects_known", True))
+
+
+def people_in_words(metadata: Mapping[str, Any], count: int) -> str:
+    """Return a number of people, as in "12 people"; "unknown people" if the labels do not say who is in a clip."""
+    return counted(count, "person", "people") if people_known(metadata) else "unknown people"
+
+
+def verdict(metadata: Mapping[str, Any]) -> str:
     """Return the quality of a model in one line."""
+    unseen = metadata["unseen"]
     if unseen is None:
         return "without a measure of its quality on people whom it has not seen"
-    which = "of unseen people" if subjects_known else "not trained on"
+    which = "of unseen people" if people_known(metadata) else "not trained on"
     figures = ", ".join(f"{title} {in_words(unseen[name]['mean'])}" for name, title in MEASURES.items())
     return f"{figures} on {counted(unseen['clips'], 'clip')} {which}"
 
@@ -32,30 +44,56 @@ def in_words(cell: Mapping[str, float | None]) -> str:
     return f"{value:.3f}" if low is None or high is None else f"{value:.3f} ({low:.3f} to {high:.3f})"
 
 
-def on_whom(unseen: Mapping[str, Any]) -> str:
-    """Return whose clips the measures are of, as in "12 people whom it has not seen"."""
-    if unseen["people"] is None:
-        return f"{counted(unseen['clips'], 'clip')} not trained on, whose people are unknown"
-    return f"{counted(unseen['people'], 'person', 'people')} whom it has not seen"
+def on_whom(metadata: Mapping[str, Any]) -> str:
+    """Return whose clips a measured model's measures are of, as in "12 people whom it has not seen"."""
+    unseen = metadata["unseen"]
+    if people_known(metadata):
+        return f"{people_in_words(metadata, unseen['people'])} whom it has not seen"
+    return f"{counted(unseen['clips'], 'clip')} not trained on, whose people are unknown"
 
 
-def gain_in_words(unseen: Mapping[str, Any]) -> str:
-    """Return how much of the mean's squared error the scores save."""
-    saved = in_words(unseen["gain"])
-    return f"on {on_whom(unseen)}, it saves {saved} of the squared error of the mean label that it has learned"
+def gain_in_words(metadata: Mapping[str, Any]) -> str:
+    """Return how much of the mean's squared error the scores of a measured model save."""
+    saved = in_words(metadata["unseen"]["gain"])
+    return f"on {on_whom(metadata)}, it saves {saved} of the squared error of the mean label that it has learned"
 
 
-def doubts(unseen: Mapping[str, Any] | None) -> list[str]:
-    """Return a sentence, without its end, if a model is not known to be better than the mean of the labels."""
+def intervals_in_words(metadata: Mapping[str, Any]) -> str:
+    """Return what the intervals of a model are calibrated on."""
+    confidence = metadata["uncertainty"]["settings"]["confidence"]
+    found = metadata["uncertainty"]["calibration"]
+    if found is None:
+        return (
+            f"no {confidence:.0%} intervals: the labels show too few people to score "
+            f"{least_people(confidence)} of them unseen"
+        )
+    clips = counted(found["clips"], "clip")
+    if people_known(metadata):
+        people = people_in_words(metadata, found["subjects"])
+        return f"{confidence:.0%} intervals calibrated on {clips} of {people} whom the scoring model had not seen"
+    return f"{confidence:.0%} intervals calibrated on {clips} not trained on, whose people are unknown"
+
+
+def doubts(metadata: Mapping[str, Any]) -> list[str]:
+    """Return sentences, without their ends, on why a model's quality is unknown, too low, or flattered."""
+    unseen = metadata.get("unseen")
+    found = []
     if unseen is None:
-        return ["nothing says how good the model is on people whom it has not seen: too few are held out from training"]
-    if unseen["better_than_mean"]:
-        return []
-    if unseen["better_than_mean"] is None:
-        return [
-            f"too few people to know whether the model is better than always saying the mean: {gain_in_words(unseen)}"
-        ]
-    return [f"the model is no better than always saying the mean of the labels: {gain_in_words(unseen)}"]
+        found.append(
+            "nothing says how good the model is on people whom it has not seen: too few are held out from training"
+        )
+    elif unseen["better_than_mean"] is None:
+        found.append(
+            f"too few people to know whether the model is better than always saying the mean: {gain_in_words(metadata)}"
+        )
+    elif not unseen["better_than_mean"]:
+        found.append(f"the model is no better than always saying the mean of the labels: {gain_in_words(metadata)}")
+    if not people_known(metadata):
+        found.append(
+            "the labels do not say who is in a clip, so clips of one person may be both learned from and used to "
+            "measure the model, which flatters it"
+        )
+    return found
 
 
 def figures(unseen: Mapping[str, Any]) -> Sequence[Sequence[str]]:

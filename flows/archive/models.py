@@ -6,14 +6,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from extractors.dynamic.settings import I3D
-from extractors.static.settings import RESNET50
-from flows.archive.families import Families
+from flows.archive.families import Families, model_networks
 from flows.config.settings import RunConfig
 from flows.session.errors import UserError, did_you_mean
 from storage.errors import StoreError, UnreachableError
 from storage.files.paths import StorePath
 from storage.models.serializer import LATEST, ModelSerializer
+from storage.shards.family import known_keys
 
 if TYPE_CHECKING:
     from fusion.model.kinds import PersonalityModel
@@ -113,19 +112,14 @@ def check_features(
     Args:
         networks: behind these features, from `networks_of`.
     """
-    if (metadata["static_key"], metadata["dynamic_key"]) != (families.static.key, families.dynamic.key):
+    own = metadata["static_key"] in known_keys(families.static), metadata["dynamic_key"] in known_keys(families.dynamic)
+    if not all(own):
         raise UserError(
             f"{model} was trained on features static:{metadata['static_key']} dynamic:{metadata['dynamic_key']} "
-            f"({_names(metadata.get('networks', {}))}), but these settings give {families.features} "
-            f"({_names(networks)}); use the settings that it was trained with (weights: {metadata['weights']})"
+            f"({model_networks(metadata)}), but these settings give {families.features} "
+            f"({model_networks({'networks': networks})}); use the settings that it was trained with (weights: "
+            f"{metadata['weights']}), or `traitline rescore --model {model}`, which finds its features in the store"
         )
-
-
-def _names(networks: Mapping[str, Mapping[str, Any]]) -> str:
-    """Return the names of both networks. Older models, without any, had only these two."""
-    return " and ".join(
-        str(networks.get(kind, {}).get("name", usual)) for kind, usual in (("static", RESNET50), ("dynamic", I3D))
-    )
 
 
 def _words(serializer: ModelSerializer, name: str) -> list[str]:

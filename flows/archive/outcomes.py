@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 
 from flows.archive.clips import ready_videos
-from flows.archive.families import Families, families_of
+from flows.archive.families import Families, families_of, lacking_features
 from flows.archive.models import ModelReference, chosen_model
 from flows.archive.videos import VideoFile
 from flows.config.settings import RunConfig
@@ -70,12 +70,12 @@ def without_features(root: StorePath, families: Families, videos: Sequence[Video
     reasons = refusal_reasons(root, families, videos)
     refused, count = reasons.total(), counted(len(videos), "video")
     if not refused:
-        return f"none of {count} has features that were made with these settings; run `traitline extract` first"
+        return f"none of {count} has {lacking_features(root, families)}"
     if refused == len(videos):
         both = "the only video was" if refused == 1 else f"all {count} were"
-        return f"{both} refused ({tally(reasons)}); {how_to_list(root)}"
+        return f"{both} rejected ({tally(reasons)}); {how_to_list(root)}"
     return (
-        f"none of {count} has features: {refused:,} refused ({tally(reasons)}), {len(videos) - refused:,} not "
+        f"none of {count} has features: {refused:,} rejected ({tally(reasons)}), {len(videos) - refused:,} not "
         f"extracted yet; {how_to_list(root)}"
     )
 

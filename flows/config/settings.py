@@ -91,7 +91,7 @@ class ExtractSettings(BaseModel, frozen=True, extra="forbid"):
     """How videos are decoded and turned into features."""
 
     shard_size: int = Field(64, ge=1, description="Videos per shard, which is the unit of commits (count).")
-    retry_failed: bool = Field(False, description="Retry videos that were refused before with the same settings.")
+    retry_failed: bool = Field(False, description="Retry videos that were rejected before with the same settings.")
     processes: int | None = Field(
         None,
         ge=1,
@@ -104,7 +104,7 @@ class ExtractSettings(BaseModel, frozen=True, extra="forbid"):
         description="Seconds without progress after which preparing a video stops, with the reason timeout.",
     )
     max_failed_fraction: float = Field(
-        0.5, ge=0, le=1, description="The run fails if more than this share of its videos is refused."
+        0.5, ge=0, le=1, description="The run fails if more than this share of its videos is rejected."
     )
 
 

@@ -1,4 +1,4 @@
-"""The demo corpus: eight short clips made from one public portrait, with labels that follow from the pictures.
+"""The demo corpus: eight clips made from one public portrait, with labels that follow from the pictures.
 
 With it, anyone can run the whole pipeline without own data. The labels say nothing about the person portrayed.
 """
@@ -16,17 +16,18 @@ from typing import Any
 import cv2
 import numpy as np
 
+from extractors.video.encoding import write_mp4
 from flows.demo.motion import HeadMotion, HeadWarp, head_poses
 from flows.session.errors import UserError
-from flows.visualize.mp4 import write_mp4
 from fusion.traits import TRAITS
 from storage.files.commit import TEMPORARY_PREFIX, commit_file
 
 FPS = 25
 FRAMES = 100
+LONG_FRAMES = 300  # five windows of motion, so that attention has something to choose from
 WIDTH, HEIGHT = 640, 480
 # Increased with every change of the pictures, so that older corpora are rendered again.
-RECIPE_VERSION = 1
+RECIPE_VERSION = 2
 
 # Cut out of the 512 x 512 portrait and enlarged to the frame: head and shoulders, the face about 165 px wide.
 ZOOM = 1.75
@@ -68,6 +69,8 @@ class DemoClip:
     subject: str
     look: Look
     motion: HeadMotion = field(default_factory=HeadMotion)
+    frames: int = FRAMES
+    in_turn: bool = False  # see `flows.demo.motion.head_poses`
 
     @property
     def video_id(self) -> str:
@@ -101,6 +104,8 @@ CLIPS = (
         "person-3",
         Look(0.8, 0.7, 0.6, 0.9, 330),
         HeadMotion(nod=0.5, shake=0.4, tilt=0.2, approach=0.3, sway=0.2, jitter=0.5),
+        LONG_FRAMES,
+        in_turn=True,
     ),
 )
 
@@ -128,12 +133,13 @@ def trait_values(clip: DemoClip) -> tuple[float, ...]:
 
 
 def render_demo_corpus(folder: Path, *, seed: int = 0) -> DemoCorpus:
-    """Render eight clips of 4 s and their labels, unless the folder already has them.
+    """Render eight clips and their labels, unless the folder already has them.
 
-    The clips are 640 x 480, 100 frames at 25 fps, without sound, H.264 (MPEG-4 Part 2 if PyAV has no x264), made
-    from the portrait of the astronaut Eileen Collins by NASA (public domain) that ships inside scikit-image: still,
-    nod, shake, tilt, approach, sway, jitter and mixed. Four "persons", a name for two clips each, let a split by
-    person hold out one pair and learn from three. Labels follow `trait_values`.
+    The clips are 640 x 480, 25 fps, without sound, H.264 (MPEG-4 Part 2 if PyAV has no x264), and last 4 s, except the
+    last one, in which the motions follow one another: 12 s. They are made from the portrait of the astronaut Eileen
+    Collins by NASA (public domain) that ships inside scikit-image: still, nod, shake, tilt, approach, sway, jitter and
+    mixed. Four "persons", a name for two clips each, let a split by person hold out one pair and learn from three.
+    Labels follow `trait_values`.
 
     Args:
         folder: created if missing; gets `videos/`, `labels.csv` and finally `recipe.json`, by which a complete corpus
@@ -165,7 +171,7 @@ def render_demo_corpus(folder: Path, *, seed: int = 0) -> DemoCorpus:
 
 
 def clip_frames(clip: DemoClip, portrait: np.ndarray, *, seed: int) -> Iterator[np.ndarray]:
-    """Yield a clip's 100 frames, uint8 RGB [480, 640, 3].
+    """Yield a clip's frames, uint8 RGB [480, 640, 3].
 
     The head moves through light that stays where it is, so colour comes before the motion and light after it.
 
@@ -183,7 +189,7 @@ def clip_frames(clip: DemoClip, portrait: np.ndarray, *, seed: int) -> Iterator[
     )
     # Seeded by name, so that a clip does not depend on its position in the list.
     rng = np.random.default_rng([seed, *clip.name.encode()])
-    for pose in head_poses(clip.motion, frames=FRAMES, fps=FPS, rng=rng):
+    for pose in head_poses(clip.motion, frames=clip.frames, fps=FPS, rng=rng, in_turn=clip.in_turn):
         # This rounds, and clips to 0 and 255.
         yield cv2.multiply(warp(picture, pose), light, dtype=cv2.CV_8U)
 

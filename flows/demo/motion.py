@@ -75,7 +75,9 @@ class HeadPose:
     shift_px: tuple[float, float] = (0.0, 0.0)
 
 
-def head_poses(motion: HeadMotion, *, frames: int, fps: float, rng: np.random.Generator) -> Iterator[HeadPose]:
+def head_poses(
+    motion: HeadMotion, *, frames: int, fps: float, rng: np.random.Generator, in_turn: bool = False
+) -> Iterator[HeadPose]:
     """Yield the pose in each frame of a clip.
 
     Nod, shake, tilt and sway are sine waves that start anywhere in their course; approach is one smooth move from the
@@ -83,6 +85,8 @@ def head_poses(motion: HeadMotion, *, frames: int, fps: float, rng: np.random.Ge
 
     Args:
         rng: decides where the waves start and how the jitter runs; drawn alike for every motion.
+        in_turn: whether nod, shake, tilt, sway and jitter follow one another, each swelling and fading in a fifth of
+            the clip, rather than last throughout.
     """
     nod, shake, tilt, sway = rng.uniform(0, 2 * np.pi, 4).tolist()
     jitter_hz = rng.uniform(*JITTER_BAND_HZ, (3, JITTER_WAVES))
@@ -91,17 +95,24 @@ def head_poses(motion: HeadMotion, *, frames: int, fps: float, rng: np.random.Ge
         turns = 2 * math.pi * frame / fps
         right, down, lean = (np.sin(turns * jitter_hz + jitter_start).sum(axis=1) / math.sqrt(JITTER_WAVES)).tolist()
         done = frame / max(frames - 1, 1)
+        nods, shakes, tilts, sways, trembles = (_swell(5 * done - turn) if in_turn else 1.0 for turn in range(5))
         yield HeadPose(
-            pitch=math.radians(NOD_DEG) * motion.nod * math.sin(turns * NOD_HZ + nod),
-            yaw=math.radians(SHAKE_DEG) * motion.shake * math.sin(turns * SHAKE_HZ + shake),
-            roll=math.radians(TILT_DEG) * motion.tilt * math.sin(turns * TILT_HZ + tilt)
-            + math.radians(JITTER_TILT_DEG) * motion.jitter * lean,
+            pitch=math.radians(NOD_DEG) * motion.nod * nods * math.sin(turns * NOD_HZ + nod),
+            yaw=math.radians(SHAKE_DEG) * motion.shake * shakes * math.sin(turns * SHAKE_HZ + shake),
+            roll=math.radians(TILT_DEG) * motion.tilt * tilts * math.sin(turns * TILT_HZ + tilt)
+            + math.radians(JITTER_TILT_DEG) * motion.jitter * trembles * lean,
             scale=1 + APPROACH_GAIN * motion.approach * done**2 * (3 - 2 * done),
             shift_px=(
-                SWAY_PX * motion.sway * math.sin(turns * SWAY_HZ + sway) + JITTER_PX * motion.jitter * right,
-                JITTER_PX * motion.jitter * down,
+                SWAY_PX * motion.sway * sways * math.sin(turns * SWAY_HZ + sway)
+                + JITTER_PX * motion.jitter * trembles * right,
+                JITTER_PX * motion.jitter * trembles * down,
             ),
         )
+
+
+def _swell(turn: float) -> float:
+    """Return how strong a motion is when so much of its turn has passed: 0 before it and after it, 1 in its middle."""
+    return math.sin(math.pi * turn) ** 2 if 0 < turn < 1 else 0.0
 
 
 class HeadWarp:

@@ -66,6 +66,9 @@ def evaluate_families(config: RunConfig) -> dict[Kind, FamilyEvaluation]:
     if not labels.subjects_known:
         console.say(f"Evaluate features: {path} does not say who is in a clip, so people are not compared")
     person_of = dict(zip(matched.video_ids, matched.subjects, strict=True))
+    people = Counter(person_of.values())
+    if labels.subjects_known and (len(people) == 1 or max(people.values(), default=0) < 2):
+        console.say("Evaluate features: no two people, one of them in two clips, so people are not compared")
     store = FeatureStore(config.store.path)
     kinds: tuple[Kind, ...] = ("static", "dynamic")
     wanted = {kind: [video for video in store.done(getattr(families, kind)) if video in person_of] for kind in kinds}
@@ -150,7 +153,7 @@ def figures_of(config: RunConfig, evaluated: dict[Kind, FamilyEvaluation]) -> It
     """Yield all pictures with their names."""
     for kind, one in evaluated.items():
         title = heading_of(config.weights, TITLES[kind][0].upper() + TITLES[kind][1:])
-        if one.identity is not None:
+        if one.identity is not None and one.identity.auc is not None:
             yield f"{kind}-identity", plot_identity(one.identity, title)
         people = one.people if one.identity is not None else [""] * len(one.people)
         yield f"{kind}-components", plot_components(one.components, one.sample, people, title)

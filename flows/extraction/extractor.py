@@ -249,7 +249,7 @@ class Extractor:
                     watch.add(part.seconds)
                 case VideoError():
                     intake.error = part
-                    log.info("%s refused: %s", intake.job.video.video_id, part)
+                    log.info("%s rejected: %s", intake.job.video.video_id, part)
             if on_video is not None and isinstance(part, Finished | VideoError):
                 on_video(intake.job.video.video_id, intake.error is None)
         static_batches.flush()

@@ -76,13 +76,13 @@ class ExtractReport:
         """Return the counts with their names, for a summary."""
         rows = [
             ("extracted", f"{self.extracted:,}"),
-            ("refused", f"{self.failed:,}" + (f": {tally(self.reasons)}" if self.reasons else "")),
+            ("rejected", f"{self.failed:,}" + (f": {tally(self.reasons)}" if self.reasons else "")),
             ("in the store before", f"{self.cached:,}"),
         ]
         if self.by_others:
             rows.append(("done by other runs", f"{self.by_others:,}"))
         if self.refused_before:
-            rows.append(("refused before", f"{self.refused_before:,} (see `traitline failures list`)"))
+            rows.append(("rejected before", f"{self.refused_before:,} (see `traitline failures list`)"))
         return rows
 
 

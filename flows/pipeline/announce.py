@@ -65,7 +65,7 @@ class Commits:
             return
         shards, videos = counted(self._shards, "shard"), counted(self._extracted, "video")
         work_s = sum(self._seconds.values())
-        log.info("committed %s: %s extracted, %d refused, %.1f s of work", shards, videos, self._failed, work_s)
+        log.info("committed %s: %s extracted, %d rejected, %.1f s of work", shards, videos, self._failed, work_s)
         counts = {"shards": self._shards, "extracted": self._extracted, "failed": self._failed}
         _emit(SHARDS_COMMITTED, self._store, {**counts, "seconds": dict(self._seconds)})
         self._shards = self._extracted = self._failed = 0

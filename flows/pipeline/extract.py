@@ -45,15 +45,15 @@ def extract(config: RunConfig, videos: Archive) -> ExtractReport:
         done = extract_shards(work, leases, stage, engine, extraction_opener(config, families, work.count))
     extracted, failed, seconds = done.extracted, done.failed, done.seconds
     by_others = work.count - work.left - extracted - failed
-    reasons = refusal_reasons(config.store.path, families, [video for video in videos if video.video_id in work.todo])
+    reasons = refusal_reasons(config.store.path, families, work.todo)
     report = ExtractReport(extracted, failed, work.cached, work.refused_before, seconds, by_others, dict(reasons))
-    found = f"{work.cached} in the store before, {work.refused_before} refused before"
-    log.info("Extract: %d extracted, %d refused, %s", extracted, failed, found)
+    found = f"{work.cached} in the store before, {work.refused_before} rejected before"
+    log.info("Extract: %d extracted, %d rejected, %s", extracted, failed, found)
     keep_report(report, config.store.path)
     if work.refused > config.extract.max_failed_fraction * work.count:
         limit = f", more than extract.max_failed_fraction allows ({config.extract.max_failed_fraction:g})"
         raise TooManyRefusedError(
-            f"{work.refused:,} of {console.counted(work.count, 'video')} refused ({console.tally(reasons)})"
+            f"{work.refused:,} of {console.counted(work.count, 'video')} rejected ({console.tally(reasons)})"
             f"{limit if work.refused < work.count else ''}; {how_to_list(config.store.path)}"
         )
     return report
@@ -64,7 +64,7 @@ def _known(root: StorePath, families: Families, videos: Archive, work: WorkList)
     if not work.refused_before:
         return f"{console.counted(work.cached, 'video')} known to the store"
     reasons = console.tally(refusal_reasons(root, families, videos))
-    refused = f"{console.counted(work.refused_before, 'video')} refused before ({reasons})"
+    refused = f"{console.counted(work.refused_before, 'video')} rejected before ({reasons})"
     cached = f"{work.cached:,} known to the store, " if work.cached else ""
     return f"{cached}{refused}; {how_to_list(root)}"
 

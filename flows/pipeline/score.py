@@ -138,7 +138,7 @@ class _Unscored:
     def _scored(self) -> dict[str, str]:
         """Read which videos have a score from these features, with the digests of their files."""
         known: dict[str, str] = {}
-        for rows in self._table.newest():
+        for rows in self._table.newest(columns=["video_id", "video_sha256", *self._keys]):
             same = [pc.equal(rows[name], pa.scalar(key)) for name, key in self._keys.items()]
             columns = rows.filter(pc.and_(*same)).select(["video_id", "video_sha256"]).to_pydict()
             known.update(zip(*columns.values(), strict=True))

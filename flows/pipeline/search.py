@@ -24,7 +24,7 @@ from flows.session import console
 from flows.session.environment import restrict_access, settle_environment
 from fusion.clips.sources import ClipsInMemory, ClipSource, KeptClips, clips_of
 from fusion.evaluation.unseen import measure_unseen
-from fusion.settings import WITHOUT_EFFECT, TrainSettings
+from fusion.settings import TrainSettings
 from storage.files.commit import commit_file
 from storage.files.paths import StorePath
 
@@ -80,6 +80,7 @@ def search_settings(
     from fusion.training.search import search  # Keras takes seconds to import
 
     options, train = config.search, config.train
+    options.check(train, len(set(subjects)))
     trainings = options.most_trainings(train.kind)
     folder = config.store.path / "runs" / f"search-{_key(config, identity)[:16]}"
     there = _listed(folder)
@@ -89,7 +90,9 @@ def search_settings(
         f"{options.folds} folds of people: at most {trainings} trainings of up to "
         f"{console.counted(len(videos), 'clip')}{f', of which {folder} has {len(there)}' if there else ''}"
     )
-    with console.stage("Search", max(trainings - len(there), 1), Pages().progress("Search")) as stage:
+    with console.stage(
+        "Search", max(trainings - len(there), 1), Pages().progress("Search"), may_end_early=True
+    ) as stage:
         keep = _Kept(folder, there, trainings, stage)
 
         def show(report: TrialReport) -> None:
@@ -109,7 +112,7 @@ def _key(config: RunConfig, identity: str) -> str:
     """Return the SHA-256 of everything that a search depends on, but for its length: a longer one continues it."""
     facts = [
         identity,
-        config.train.model_dump(mode="json", exclude=set(WITHOUT_EFFECT)),
+        config.train.effective,
         config.search.model_dump(mode="json", exclude={"trials"}),
         {name: str(values) for name, values in config.search.space(config.train).items()},
     ]

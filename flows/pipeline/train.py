@@ -16,7 +16,7 @@ import platformdirs
 from flows.archive.clips import StoredClips, ready_videos
 from flows.archive.families import Families, families_of, networks_of
 from flows.archive.labels import digest_of, labels_of, nothing_labelled, report_unmatched
-from flows.archive.model_quality import doubts, search_in_words, verdict
+from flows.archive.model_quality import doubts, intervals_in_words, search_in_words, verdict
 from flows.archive.models import ModelReference
 from flows.archive.uncertainty import read_quality, uncertainty_of
 from flows.archive.videos import Archive
@@ -27,8 +27,7 @@ from flows.session import console
 from fusion.errors import TrainingError
 from fusion.evaluation.unseen import measure_unseen, sample_of
 from fusion.labels.matching import LabelledVideos, match_labels
-from fusion.settings import WITHOUT_EFFECT
-from fusion.uncertainty.intervals import Uncertainty, hold_out_for_calibration, least_people
+from fusion.uncertainty.intervals import Uncertainty, hold_out_for_calibration
 from storage.files.paths import StorePath
 from storage.models.provenance import clip_marks
 from storage.models.serializer import ModelSerializer
@@ -37,10 +36,6 @@ if TYPE_CHECKING:
     from fusion.training.train import EpochReport, Trained
 
 
-UNKNOWN_PEOPLE = (
-    "the labels do not say who is in a clip, so clips of one person may be both learned from and used to measure the "
-    "model, which flatters it"
-)
 NO_BETTER_IN_VALIDATION = "in validation, the model is no better than always saying the mean of the labels"
 
 
@@ -84,7 +79,7 @@ def train(config: RunConfig, videos: Archive) -> ModelReference:
     checkpoint = folder / training.CHECKPOINT
     if checkpoint.exists():
         console.say(f"Train: resuming from {checkpoint}")
-    with console.stage("Train", settings.steps, Pages().progress("Train")) as stage:
+    with console.stage("Train", settings.steps, Pages().progress("Train"), may_end_early=True) as stage:
         trained = training.train(
             StoredClips(config.store.path, families, [matched.video_ids[row] for row in fit]),
             matched.values[fit],
@@ -113,12 +108,9 @@ def train(config: RunConfig, videos: Archive) -> ModelReference:
         "neuroticism_inverted": labels.neuroticism_inverted,
     }
 
-    if not labels.subjects_known:
-        facts["warnings"] = [*facts["warnings"], UNKNOWN_PEOPLE]
-
     def save(unseen: Mapping[str, Any] | None, uncertainty: Uncertainty) -> ModelReference:
-        own = {**facts, "unseen": unseen, "uncertainty": uncertainty.model_dump(mode="json")}
-        return ModelReference(name, serializer.save(trained.model, name, own, trained.history))
+        facts.update(unseen=unseen, uncertainty=uncertainty.model_dump(mode="json"))
+        return ModelReference(name, serializer.save(trained.model, name, facts, trained.history))
 
     try:
         unseen, uncertainty = _judge(config, families, matched, trained, fit, held_out)
@@ -126,22 +118,20 @@ def train(config: RunConfig, videos: Archive) -> ModelReference:
         model = save(None, Uncertainty(settings=config.uncertainty, calibration=None))
         console.say(f"Train: {model} is kept, but an error ended the measurement of its quality", style="yellow")
         raise
-    if unseen is not None and not labels.subjects_known:
-        unseen["people"] = None
     if unseen is None and _is_worse_than_mean(trained.metadata):
         uncertainty = uncertainty.model_copy(update={"useless": True})
     if uncertainty.useless and not config.train.keep_useless:
-        why = NO_BETTER_IN_VALIDATION if unseen is None else doubts(unseen)[0]
+        why = NO_BETTER_IN_VALIDATION if unseen is None else doubts({**facts, "unseen": unseen})[0]
         raise TrainingError(
             f"{why}; nothing is kept. More labelled people or other features may help; "
             "train.keep_useless=true keeps such a model, and everything made with it says so"
         )
     model = save(unseen, uncertainty)
     checkpoint.unlink(missing_ok=True)
-    console.say(f"Train: {model} from {console.counted(len(fit), 'clip')}, {verdict(unseen, labels.subjects_known)}")
-    console.say(f"Train: {_calibrated(uncertainty, labels.subjects_known)}")
+    console.say(f"Train: {model} from {console.counted(len(fit), 'clip')}, {verdict(facts)}")
+    console.say(f"Train: {intervals_in_words(facts)}")
     report_unmatched("Train", matched)
-    for warning in (*facts["warnings"], *doubts(unseen)):
+    for warning in (*facts["warnings"], *doubts(facts)):
         console.say(f"Train: {warning}", style="yellow")
     return model
 
@@ -219,7 +209,7 @@ def _recipe(config: RunConfig, material: list[Any]) -> str:
     """Return the SHA-256 of everything that a model depends on, by which a second run finds the model."""
     made_from = [
         material,
-        config.train.model_dump(mode="json", exclude=set(WITHOUT_EFFECT)),
+        config.train.effective,
         config.uncertainty.model_dump(mode="json"),
         config.search.model_dump(mode="json") if config.search.trials is not None else None,
     ]
@@ -228,16 +218,3 @@ def _recipe(config: RunConfig, material: list[Any]) -> str:
 
 def _digest(facts: list[Any]) -> str:
     return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
-
-
-def _calibrated(uncertainty: Uncertainty, subjects_known: bool) -> str:
-    confidence, found = uncertainty.settings.confidence, uncertainty.calibration
-    if found is None:
-        return (
-            f"no {confidence:.0%} intervals: the labels show too few people to score "
-            f"{least_people(confidence)} of them unseen"
-        )
-    clips, people = console.counted(found.clips, "clip"), console.counted(found.subjects, "person", "people")
-    if not subjects_known:
-        return f"{confidence:.0%} intervals calibrated on {clips} not trained on, whose people are unknown"
-    return f"{confidence:.0%} intervals calibrated on {clips} of {people} whom the scoring model had not seen"

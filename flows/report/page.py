@@ -15,6 +15,7 @@ from markupsafe import Markup
 
 from flows.archive.families import Families
 from flows.archive.model_card import INTENDED, limits
+from flows.archive.model_quality import people_in_words
 from flows.archive.models import ModelReference
 from flows.archive.outcomes import export_rows
 from flows.archive.uncertainty import stored_uncertainty
@@ -23,23 +24,12 @@ from flows.config.load import dump_config
 from flows.config.settings import RunConfig
 from flows.extraction.jobs import last_extraction
 from flows.report import sections
-from flows.report.attention import Attention, attention_of
+from flows.report.attention import Attention
 from flows.report.charts import learning_curve
 from flows.report.summary import summarise
 from flows.session.console import counted
 from storage.models.serializer import ModelSerializer
 from storage.tables.failures import FailureLog
-
-
-def render_report(config: RunConfig, families: Families, videos: Archive, model: ModelReference, now: datetime) -> str:
-    """Render the page. Tables of videos have at most 200 rows, however many videos there are.
-
-    Raises:
-        UserError: as `report`.
-    """
-    contents = page_contents(config, families, videos, model)
-    attention = attention_of(config, families, model, contents["metadata"]["settings"]["form"], contents["summary"])
-    return render_page(now=now, attention=attention, fingerprint=page_fingerprint(config, contents, videos), **contents)
 
 
 def page_contents(config: RunConfig, families: Families, videos: Archive, model: ModelReference) -> dict[str, Any]:
@@ -75,7 +65,7 @@ def page_contents(config: RunConfig, families: Families, videos: Archive, model:
         evaluation=sections.evaluation(config.store.path, families),
         drifts=sections.drifts(config.store.path, model),
         history=learning_curve(history, metadata["settings"]["loss"], metadata["baseline_loss"]) if history else None,
-        quality=sections.quality(metadata.get("unseen")),
+        quality=sections.quality(metadata),
         search=sections.search(metadata.get("search")),
         extraction=extraction,
         stages=sections.stages(extraction),
@@ -110,7 +100,7 @@ def render_page(**values: Any) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.globals["counted"] = counted
+    environment.globals |= {"counted": counted, "people_in_words": people_in_words}
     style, script = (_template_text(name) for name in ("report.css", "report.js"))
     # Only the page's own script and styles apply: injected text has another digest.
     policy = (

@@ -39,7 +39,7 @@ def outcome(summary: Summary) -> Drawing:
     parts = [
         ("scored", len(summary.names) - summary.flagged),
         ("scored but flagged", summary.flagged),
-        ("refused", summary.refused),
+        ("rejected", summary.refused),
         ("not yet extracted", summary.waiting),
     ]
     return shares("Outcome of the videos", parts)
@@ -65,7 +65,7 @@ def refusals(summary: Summary) -> Table:
         Column("message of the first"),
         Column("examples", "codes"),
     )
-    return Table("refusals", "Videos that were refused, by reason", columns, rows)
+    return Table("refusals", "Videos that were rejected, by reason", columns, rows)
 
 
 def coverage_charts(summary: Summary) -> list[Drawing]:
@@ -124,13 +124,13 @@ def correlations(summary: Summary) -> Table | None:
     return Table("correlations", "Pearson correlation between the scores of two traits", columns, rows)
 
 
-def quality(unseen: Mapping[str, Any] | None) -> dict[str, Any] | None:
+def quality(metadata: Mapping[str, Any]) -> dict[str, Any] | None:
     """List the model's measures on people whom it has not seen; None if they were not measured."""
-    if unseen is None:
+    if (unseen := metadata.get("unseen")) is None:
         return None
     columns = (Column("trait"), *(Column(name, "number") for name in model_quality.MEASURES.values()))
     clips = counted(unseen["clips"], "clip")
-    caption = f"Measures on {clips}: {model_quality.on_whom(unseen)}, with 95 % intervals over people"
+    caption = f"Measures on {clips}: {model_quality.on_whom(metadata)}, with 95 % intervals over people"
     table = Table("quality", caption, columns, [tuple(row) for row in model_quality.figures(unseen)])
     sample = unseen["sample"]
     both = np.array([sample["scores"], sample["labels"]])
@@ -139,7 +139,7 @@ def quality(unseen: Mapping[str, Any] | None) -> dict[str, Any] | None:
         scatter(trait.capitalize(), scores, labels, edges)
         for trait, scores, labels in zip(TRAITS, sample["scores"], sample["labels"], strict=True)
     ]
-    gain = model_quality.gain_in_words(unseen)
+    gain = model_quality.gain_in_words(metadata)
     return {"table": table, "gain": gain, "scatters": charts, "shown": len(sample["scores"][0])}
 
 

@@ -62,9 +62,10 @@ def show_run(config: RunConfig, report: RunReport) -> None:
     rows = [] if report.extraction is None else report.extraction.rows()
     rows += [("model", str(report.model)), ("scored now", f"{report.scored_now:,}"), *_exported(report.export)]
     weights = [("weights", f"{config.weights}, a trial only" if config.weights == "random" else config.weights)]
-    unseen = ModelSerializer(config.store.path).metadata(report.model.name, report.model.version).get("unseen")
+    metadata = ModelSerializer(config.store.path).metadata(report.model.name, report.model.version)
+    unseen = metadata.get("unseen")
     if unseen is not None:
-        rows.append(("quality of the model", model_quality.gain_in_words(unseen)))
+        rows.append(("quality of the model", model_quality.gain_in_words(metadata)))
     pages.markdown("summary", _rows([*rows, *weights, ("report", str(report.report))]), "Summary of the run")
     if unseen is not None:
         headings = ["trait", *model_quality.MEASURES.values()]
@@ -93,7 +94,7 @@ def _show_refused(pages: Pages, config: RunConfig) -> None:
     ]
     if shown:
         part = f", the first {len(shown)} of {len(refused):,}" if len(shown) < len(refused) else ""
-        pages.table("refused-videos", shown, f"Refused videos{part}")
+        pages.table("rejected-videos", shown, f"Rejected videos{part}")
 
 
 def _exported(report: ExportReport) -> list[tuple[str, str]]:

@@ -7,11 +7,13 @@ import os
 import re
 import sys
 import time
+from bisect import bisect_right
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+from rich.cells import cell_len
 from rich.console import Console
 from rich.panel import Panel
 from rich.progress import (
@@ -22,13 +24,14 @@ from rich.progress import (
     Task,
     TextColumn,
 )
-from rich.table import Column, Table
+from rich.table import Table
 from rich.text import Text
 
 log = logging.getLogger("flows")
 
-_EARLIEST_GUESS_S = 10.0  # after the start of a stage, whose first seconds are often start-up
-_SHORTEST_BAR, _WORDS_BESIDE_BAR = 5, 70
+_EARLIEST_GUESS_S = 10.0  # after the first finished item
+_MOST_COUNTS = 512
+_SHORTEST_BAR, _LONGEST_BAR = 5, 30
 
 # Progress and errors go to the original standard error, see `silence_libraries`.
 # Brackets and colons in file names are neither markup nor emoji.
@@ -89,8 +92,52 @@ class _Count(ProgressColumn):
         return Text.assemble(text, ", ", (f"{failed:,} failed", "red")) if failed else text
 
 
+class Pace:
+    """Estimates the time left from the pace in the latter half of the time since the first finished item.
+
+    The time before that item is start-up, and items of an earlier run that are counted with it took no time now. Of a
+    pace that changes, the latter half forgets the older part, yet it grows, so that the estimate settles.
+    """
+
+    def __init__(self) -> None:
+        self._counts: list[tuple[float, int]] = []  # time and number of finished items, ascending
+
+    def add(self, now_s: float, done: int) -> None:
+        """Note how many items are finished."""
+        if done and (not self._counts or done > self._counts[-1][1]):
+            self._counts.append((now_s, done))
+        if len(self._counts) > _MOST_COUNTS:
+            del self._counts[1:-1:2]
+
+    def left_s(self, now_s: float, total: int) -> float | None:
+        """Return the seconds left, None as long as there is no basis for an estimate."""
+        if len(self._counts) < 2 or now_s - self._counts[0][0] < _EARLIEST_GUESS_S:
+            return None
+        (first_s, _), (last_s, done) = self._counts[0], self._counts[-1]
+        at = bisect_right(self._counts, (first_s + last_s) / 2, key=lambda count: count[0]) - 1
+        from_s, before = self._counts[at]
+        waited_s = now_s - last_s
+        # While the next item takes longer than usual, it counts as finished now.
+        each_s = max((last_s - from_s) / (done - before), (now_s - from_s) / (done - before + 1))
+        return max(0.0, (total - done) * each_s - min(waited_s, each_s))
+
+
+def time_left(seconds: float, *, may_end_early: bool = False) -> str:
+    """Format an estimate, as in "about 12 min left", as coarsely as it can be trusted.
+
+    Args:
+        may_end_early: whether the work may end before all items are finished.
+    """
+    if seconds < 60:
+        return "under a minute left"
+    minutes = round(seconds / 60)
+    coarse = minutes if minutes < 20 else round(minutes / 5) * 5
+    words = f"{coarse} min" if minutes < 90 else f"{seconds / 3600:.0f} h"
+    return f"{'at most' if may_end_early else 'about'} {words} left"
+
+
 class _Clock(ProgressColumn):
-    """The time taken so far, and an estimate of the time left once there is a basis for one."""
+    """The time left once there is a basis for an estimate, the time taken before that and in the end."""
 
     max_refresh = 0.5
 
@@ -100,32 +147,48 @@ class _Clock(ProgressColumn):
             return Text()
         if task.finished:
             return Text(f"in {span(elapsed)}", style="progress.elapsed")
-        left = self._left(task, elapsed)
-        so_far = span(elapsed if elapsed < 60 else elapsed // 60 * 60)  # without seconds, which would only flicker
-        return Text(f"{so_far} so far{left}", style="progress.elapsed")
+        left = task.fields["left"]()
+        return Text(left or f"{span(elapsed)} so far", style="progress.elapsed")
 
-    @staticmethod
-    def _left(task: Task, elapsed: float) -> str:
-        if not task.completed or elapsed < _EARLIEST_GUESS_S:
-            return ""
-        left_s = elapsed / task.completed * ((task.total or 0) - task.completed)
-        if left_s < 60:
-            return ", under a minute left"
-        if left_s < 90 * 60:
-            return f", about {left_s / 60:.0f} min left"
-        return f", about {left_s / 3600:.0f} h left"
+
+class _Sentence(ProgressColumn):
+    """Title, numbers and clock, broken into lines that fit."""
+
+    def render(self, task: Task) -> Text:
+        return Text(" ").join((Text(task.description), _NUMBERS.render(task), _CLOCK.render(task)))
+
+
+_TITLE, _NUMBERS, _CLOCK, _SENTENCE = TextColumn("{task.description}"), _Count(), _Clock(), _Sentence()
+
+
+class _Bar(Progress):
+    """Fits the screen as wide as it is now: with a bar if there is room, otherwise as a sentence."""
+
+    def get_renderables(self) -> Iterator[Table]:
+        widest = max((cell_len(_SENTENCE.render(task).plain) for task in self.tasks), default=0)
+        room = console.width - widest - len("* ") - 1
+        bar = BarColumn(min(_LONGEST_BAR, room))
+        spinner = self.columns[0]
+        self.columns = (spinner, _TITLE, bar, _NUMBERS, _CLOCK) if room >= _SHORTEST_BAR else (spinner, _SENTENCE)
+        yield self.make_tasks_table(self.tasks)
 
 
 class Stage:
     """One bar that counts finished and failed items."""
 
     def __init__(
-        self, progress: Progress, title: str, total: int, on_change: Callable[[int, int, int], None] | None = None
+        self,
+        progress: Progress,
+        title: str,
+        total: int,
+        on_change: Callable[[int, int, int], None] | None = None,
+        *,
+        may_end_early: bool = False,
     ) -> None:
-        self._progress = progress
-        self._task = progress.add_task(title, total=total, failed=0)
-        self._failed = 0
+        self._progress, self._pace, self._may_end_early = progress, Pace(), may_end_early
         self._total, self._on_change = total, on_change
+        self._failed = 0
+        self._task = progress.add_task(title, total=total, failed=0, left=self._left)
         self._next_line_s = time.monotonic() + LINE_EVERY_S
 
     def advance(self, *, ok: bool = True, title: str | None = None) -> None:
@@ -148,7 +211,13 @@ class Stage:
         if not console.is_terminal:
             self._say()
 
+    def _left(self) -> str:
+        """Say how much time is left; empty if nobody knows."""
+        left_s = self._pace.left_s(time.monotonic(), self._total)
+        return "" if left_s is None else time_left(left_s, may_end_early=self._may_end_early)
+
     def _tell(self) -> None:
+        self._pace.add(time.monotonic(), int(self._progress.tasks[0].completed))
         if self._on_change is not None:
             self._on_change(int(self._progress.tasks[0].completed), self._total, self._failed)
         if not console.is_terminal and time.monotonic() >= self._next_line_s:
@@ -158,22 +227,27 @@ class Stage:
     def _say(self) -> None:
         task = self._progress.tasks[0]
         failed = f", {self._failed} failed" if self._failed else ""
-        say(f"{' '.join(task.description.split())}: {int(task.completed)} of {self._total}{failed}")
+        left = "" if task.finished else self._left()
+        count = f"{int(task.completed)} of {self._total}{failed}{left and f', {left}'}"
+        say(f"{' '.join(task.description.split())}: {count}")
 
 
 @contextmanager
-def stage(title: str, total: int, on_change: Callable[[int, int, int], None] | None = None) -> Iterator[Stage]:
-    """Show a progress bar while the block runs; without a terminal, a line every minute and at the end.
+def stage(
+    title: str,
+    total: int,
+    on_change: Callable[[int, int, int], None] | None = None,
+    *,
+    may_end_early: bool = False,
+) -> Iterator[Stage]:
+    """Show a progress bar with one clock while the block runs; without a terminal, a line every minute and at the end.
 
     Args:
         on_change: called with counts (done, in all, failed) whenever they change.
+        may_end_early: whether the work may end before all items are finished, so that the time left is a bound.
     """
-    title_column = TextColumn("{task.description}", table_column=Column(ratio=1, max_width=38))
-    bar_width = min(30, console.width - _WORDS_BESIDE_BAR)
-    bar_columns = [BarColumn(bar_width)] if bar_width >= _SHORTEST_BAR else []
-    columns = (SpinnerColumn(), title_column, *bar_columns, _Count(), _Clock())
-    with Progress(*columns, console=console, disable=not console.is_terminal) as progress:
-        bar = Stage(progress, title, total, on_change)
+    with _Bar(SpinnerColumn(), console=console, disable=not console.is_terminal) as progress:
+        bar = Stage(progress, title, total, on_change, may_end_early=may_end_early)
         yield bar
         bar.close()
 

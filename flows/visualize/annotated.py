@@ -14,6 +14,7 @@ from matplotlib.figure import Figure
 
 from extractors.errors import VideoError
 from extractors.faces.track import FaceTrack
+from extractors.video.encoding import write_mp4
 from flows.archive.families import families_of
 from flows.archive.reader import VideoReader
 from flows.config.settings import RunConfig
@@ -21,7 +22,6 @@ from flows.session.errors import UserError
 from flows.visualize.faces import BOX, CUT
 from flows.visualize.files import heading_of
 from flows.visualize.model import see_clip, video_file
-from flows.visualize.mp4 import write_mp4
 from fusion.pictures.timeline import FOR, TimeLine
 from storage.files.commit import commit_file
 from storage.shards.store import FeatureStore

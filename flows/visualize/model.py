@@ -97,7 +97,7 @@ def _known_as(name: str, known: Sequence[str]) -> str:
     if found is None:
         raise UserError(
             f"the store has no features of {name}{did_you_mean(name, known)}; `traitline extract` makes them, and "
-            "`traitline failures list` shows refused videos"
+            "`traitline failures list` shows rejected videos"
         )
     return known[found]
 

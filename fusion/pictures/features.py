@@ -21,29 +21,24 @@ def plot_identity(identity: Identity, title: str) -> Figure:
     """Draw the similarity of tokens of the same person and of different people, over the sample's pairs.
 
     Args:
-        identity: if it lacks one kind of pair, the picture says so.
+        identity: with an AUC, and so with pairs of both kinds.
         title: heading.
     """
-    auc = "" if identity.auc is None else f", AUC {identity.auc:.3f}"
     figure = Figure(figsize=(rcParams["figure.figsize"][0], 3), layout="constrained")
-    figure.suptitle(f"{title}: same or different person{auc}")
+    figure.suptitle(f"{title}: same or different person, AUC {identity.auc:.3f}")
     axes = figure.subplots()
-    if identity.auc is None:
-        axes.text(0.5, 0.5, "no two clips of one person, or one person only", ha="center", va="center")
-        axes.axis("off")
-    else:
-        both = np.concatenate([identity.same, identity.different])
-        edges = np.linspace(both.min(), max(both.max(), both.min() + 1e-6), 61)
-        for values, pair_kind, colour, style in (
-            (identity.different, "different people", "C0", "-"),
-            (identity.same, "one person, different clips", "C1", "--"),
-        ):
-            shares = np.histogram(values, edges)[0] / len(values)
-            axes.stairs(shares, edges, color=colour, ls=style, lw=1.8, label=f"{pair_kind} ({len(values):,} pairs)")
-            axes.axvline(values.mean(), color=colour, ls=":", lw=1)
-        axes.set_xlabel("cosine similarity of two tokens (dotted: mean)")
-        axes.set_ylabel("share of pairs")
-        axes.legend()
+    both = np.concatenate([identity.same, identity.different])
+    edges = np.linspace(both.min(), max(both.max(), both.min() + 1e-6), 61)
+    for values, pair_kind, colour, style in (
+        (identity.different, "different people", "C0", "-"),
+        (identity.same, "one person, different clips", "C1", "--"),
+    ):
+        shares = np.histogram(values, edges)[0] / len(values)
+        axes.stairs(shares, edges, color=colour, ls=style, lw=1.8, label=f"{pair_kind} ({len(values):,} pairs)")
+        axes.axvline(values.mean(), color=colour, ls=":", lw=1)
+    axes.set_xlabel("cosine similarity of two tokens (dotted: mean)")
+    axes.set_ylabel("share of pairs")
+    axes.legend()
     return figure
 
 

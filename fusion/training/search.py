@@ -14,6 +14,7 @@ Sources:
 from __future__ import annotations
 
 import hashlib
+import json
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -26,12 +27,11 @@ from fusion.clips.sources import ClipSource, clips_of
 from fusion.errors import TrainingError
 from fusion.labels.split import folds_by_subject
 from fusion.model.scoring import predict
-from fusion.settings import WITHOUT_EFFECT, TrainSettings
+from fusion.settings import TrainSettings
 from fusion.training.space import Choice, Range, SearchSettings
 from fusion.training.train import OutOfFold, Trained, train
 from fusion.traits import TRAITS
 
-LEAST_PEOPLE = 20  # fewer do not tell one setting from another
 UNPRUNED_TRIALS = 5  # whose median later trials have to reach after each inner fold
 
 Select = Callable[[np.ndarray], ClipSource]
@@ -91,7 +91,7 @@ def search(
         on_trial: called before each trial.
 
     Raises:
-        TrainingError: there are too few people, nothing to choose, or the given settings cannot be trained.
+        TrainingError: see `SearchSettings.check`; or the given settings cannot be trained.
     """
     best = search_one(select, labels, subjects, settings, options, keep, 0, on_trial)[0]
     folds = folds_by_subject(subjects, options.folds, settings.seed)
@@ -128,12 +128,7 @@ def search_one(
         TrainingError: see `search`.
     """
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    people = len(set(subjects))
-    if people < LEAST_PEOPLE:
-        raise TrainingError(
-            f"a search needs labelled clips of at least {LEAST_PEOPLE} people to tell settings apart, there are "
-            f"{people}: add labels or videos, or train without --search"
-        )
+    options.check(settings, len(set(subjects)))
     everyone = _Clips(select, labels, subjects, np.arange(len(labels)))
     searches = _Searches(settings, options, options.space(settings), keep, on_trial)
     if number == 0:
@@ -181,7 +176,7 @@ class _Clips:
             mean = self.labels[~held_out].mean(axis=0)
         else:
             labels, own = self.labels, self.train(settings).out_of_fold
-            assert own is not None  # there are at least half of LEAST_PEOPLE
+            assert own is not None  # there are many people, see `SearchSettings.check`
             scores, mean = own.scores, own.mean
         return np.stack([np.square(labels - expected).sum(axis=0, dtype=np.float64) for expected in (scores, mean)])
 
@@ -263,5 +258,4 @@ def _distribution(values: Range | Choice) -> optuna.distributions.BaseDistributi
 
 
 def _digest(settings: TrainSettings) -> str:
-    facts = settings.model_dump_json(exclude=set(WITHOUT_EFFECT))
-    return hashlib.sha256(facts.encode()).hexdigest()[:16]
+    return hashlib.sha256(json.dumps(settings.effective).encode()).hexdigest()[:16]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import NamedTuple
 
@@ -9,6 +10,8 @@ from pydantic import BaseModel, Field
 
 from fusion.errors import TrainingError
 from fusion.settings import Kind, TrainSettings
+
+LEAST_PEOPLE = 20  # fewer do not tell one setting from another
 
 
 class Range(NamedTuple):
@@ -21,12 +24,23 @@ class Range(NamedTuple):
     def __str__(self) -> str:
         return f"{self.low:g} to {self.high:g}"
 
+    @property
+    def number(self) -> float:
+        """Number of values."""
+        whole = isinstance(self.low, int) and isinstance(self.high, int)
+        return self.high - self.low + 1 if whole else math.inf
+
 
 class Choice(tuple[float, ...]):
     """A few values, ascending."""
 
     def __str__(self) -> str:
         return f"{', '.join(f'{value:g}' for value in self[:-1])} or {self[-1]:g}"
+
+    @property
+    def number(self) -> float:
+        """Number of values."""
+        return len(self)
 
 
 SPACE: Mapping[Kind, Mapping[str, Range | Choice]] = {
@@ -97,6 +111,35 @@ class SearchSettings(BaseModel, frozen=True, extra="forbid"):
                 f"has {', '.join(known)}"
             )
         return {name: _with(known[name], getattr(train, name)) for name in (self.only if self.only else known)}
+
+    def check(self, train: TrainSettings, people: int) -> None:
+        """Check, before anything is trained, that a search makes sense.
+
+        Args:
+            train: the settings given.
+            people: in the labelled clips.
+
+        Raises:
+            TrainingError: there is nothing to choose, there are more trials than settings, or too few people.
+        """
+        ways = math.prod(values.number for values in self.space(train).values())
+        if self.trials is not None and self.trials > ways:
+            raise TrainingError(
+                f"there are only {ways} settings to try: give --search {ways} or fewer, or more names in search.only"
+            )
+        if people < LEAST_PEOPLE:
+            raise TrainingError(
+                f"a search needs labelled clips of at least {LEAST_PEOPLE} people to tell settings apart, there are "
+                f"{people}: add labels or videos, or train without --search"
+            )
+        # a fold of one person says nothing about people
+        inner = ("search.inner_folds", self.inner_folds) if train.kind == "specified" else ("train.folds", train.folds)
+        for name, folds, of in (
+            ("search.folds", self.folds, people),
+            (*inner, people * (self.folds - 1) // self.folds),
+        ):
+            if of < 2 * folds:
+                raise TrainingError(f"{name} is {folds}, which leaves parts of fewer than two of {of} people: lower it")
 
 
 def _with(values: Range | Choice, given: float) -> Range | Choice:

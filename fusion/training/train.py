@@ -20,7 +20,7 @@ from fusion.errors import TrainingError
 from fusion.labels.split import folds_by_subject, split_by_subject
 from fusion.model.kinds import PersonalityModel
 from fusion.model.model import CompletePersonalityModel
-from fusion.settings import WITHOUT_EFFECT, TrainSettings
+from fusion.settings import TrainSettings
 from fusion.training.bilinear import fit_bilinear
 from fusion.training.checkpoint import CHECKPOINT
 from fusion.training.fit import EpochReport, LabelledSource, fit, sd_ratio
@@ -310,5 +310,5 @@ def _collapsed(ratios: dict[str, float | None]) -> list[str]:
 
 def _identity(labels: np.ndarray, subjects: Sequence[str], settings: TrainSettings) -> str:
     """Return the SHA-256 of everything that a resumed training must share with that of the checkpoint."""
-    facts = json.dumps([list(subjects), settings.model_dump(mode="json", exclude=set(WITHOUT_EFFECT))])
+    facts = json.dumps([list(subjects), settings.effective])
     return hashlib.sha256(facts.encode() + labels.tobytes()).hexdigest()

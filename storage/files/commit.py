@@ -121,6 +121,8 @@ def remove_files(paths: Sequence[StorePath]) -> None:
     local = [path for path in paths if isinstance(path, Path)]
     try:
         for path in local:
+            if path.is_symlink() and path.is_file() and (real := path.resolve()).name == path.name:
+                real.unlink()  # a shard that was put onto another disk; files of other names are not the store's
             path.unlink(missing_ok=True)
         for path in {path.parent for path in local}:
             sync(path)
@@ -129,7 +131,10 @@ def remove_files(paths: Sequence[StorePath]) -> None:
 
 
 def move_file(path: StorePath, target: StorePath) -> None:
-    """Move a file durably within one file system or one bucket.
+    """Move a file or local folder durably, within one bucket or this machine.
+
+    Between file systems, and from behind a link, it is copied first and removed then: an interrupted move can be
+    repeated. Of a linked folder and of a mount point, only the contents move.
 
     Raises:
         ValueError: only one of the paths is on object storage.
@@ -141,7 +146,20 @@ def move_file(path: StorePath, target: StorePath) -> None:
         raise ValueError(f"cannot move {path} to {target}: only one of them is on object storage")
     make_folder(target.parent)
     with reporting(f"move {path} to {target}"):
-        os.rename(path, target)
+        try:
+            if path.is_symlink():  # a relative link would lead elsewhere from there
+                raise OSError(errno.EXDEV, os.strerror(errno.EXDEV))
+            os.rename(path, target)
+        except OSError as error:
+            if error.errno not in (errno.EXDEV, errno.EBUSY):  # EBUSY: a mount point
+                raise
+            _copy(path, target)
+            if path.is_symlink() and path.is_dir():
+                empty_folder(path)
+            elif path.is_dir():
+                remove_folder(path)
+            else:
+                remove_files([path])
         sync(target.parent)
         sync(path.parent)
 
@@ -158,16 +176,36 @@ def move_folder(folder: StorePath, target: StorePath) -> None:
 def remove_folder(folder: StorePath) -> None:
     """Remove a folder and its contents: one rename hides it from every reader, then it is deleted.
 
-    On object storage it is deleted file by file; if that is interrupted, it can be repeated.
+    On object storage it is deleted file by file; if that is interrupted, it can be repeated. Of a link to a folder,
+    only the link goes; a mount point is emptied and stays.
     """
     if isinstance(folder, RemotePath):
         remote_commit.remove_folder(folder)
+        return
+    if folder.is_symlink():
+        remove_files([folder])
+        return
+    if folder.is_mount():
+        empty_folder(folder)
         return
     doomed = folder if folder.name.startswith(TEMPORARY_PREFIX) else _temporary_path(folder)
     with reporting(f"remove {folder}"):
         if doomed != folder:
             os.rename(folder, doomed)
             sync(folder.parent)
+        shutil.rmtree(doomed)
+
+
+def empty_folder(folder: Path) -> None:
+    """Remove what is in a folder, which may be a link to one on another disk."""
+    doomed = folder / f"{TEMPORARY_PREFIX}{secrets.token_hex(6)}"
+    with reporting(f"empty {folder}"):
+        # What makes a folder a table or a family begins with _ and goes last: an interrupted removal can be repeated.
+        names = sorted(os.listdir(folder), reverse=True)
+        doomed.mkdir()
+        for name in names:
+            os.rename(folder / name, doomed / name)
+        sync(folder)
         shutil.rmtree(doomed)
 
 
@@ -200,6 +238,22 @@ def make_folder(folder: Path) -> None:
         except FileExistsError as error:
             raise StoreError(f"cannot make the folder {folder}: a file has that name") from error
         sync(folder.parent)
+
+
+def _copy(path: Path, target: Path) -> None:
+    temporary = _temporary_path(target)
+    try:
+        if path.is_dir():
+            shutil.copytree(path, temporary)
+        else:
+            shutil.copyfile(path, temporary)
+        for copied in [*temporary.rglob("*"), temporary]:
+            sync(copied)
+        os.rename(temporary, target)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)
 
 
 def _temporary_path(target: Path) -> Path:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import fnmatch
 import os
 import tempfile
@@ -11,7 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import BinaryIO, NamedTuple, TypeVar, cast
 
-from storage.errors import reading
+from storage.errors import UnreachableError, reading
 from storage.files.remote import RemotePath
 
 StorePath = Path | RemotePath
@@ -65,10 +66,10 @@ def listing(folder: StorePath) -> dict[str, Entry]:
     if isinstance(folder, RemotePath):
         return {name: Entry(*values) for name, values in folder.listing()}
     found: dict[str, Entry] = {}
-    with contextlib.suppress(FileNotFoundError), reading(folder), os.scandir(folder) as entries:
+    with _empty_if_absent(folder), os.scandir(folder) as entries:
         for entry in entries:
             with contextlib.suppress(FileNotFoundError):
-                status = entry.stat(follow_symlinks=False)
+                status = entry.stat()
                 found[entry.name] = Entry(status.st_size, status.st_mtime, (status.st_mtime_ns, status.st_ino))
     return found
 
@@ -85,15 +86,97 @@ def matching(folder: StorePath, pattern: str) -> list[StorePath]:
         return sorted(folder.glob(pattern))
     first, _, rest = pattern.partition("/")
     wild = any(mark in first for mark in "*?[")
+    found: list[Path] = []
+    with _empty_if_absent(folder):
+        if folder.is_dir():
+            names = fnmatch.filter(os.listdir(folder), first) if wild else [first]
+            found = [path for path in (folder / name for name in sorted(names)) if wild or _is_there(path)]
+    return [match for path in found for match in matching(path, rest)] if rest else [*found]
+
+
+def everything_below(folder: StorePath) -> Iterator[StorePath]:
+    """Yield all files and folders below a folder, each once; links to folders are followed.
+
+    `Path.rglob` passes over folders that it is not allowed to read, as if they were empty, and over links.
+
+    Raises:
+        UnreachableError: a folder cannot be read.
+    """
+    if isinstance(folder, RemotePath):
+        yield from folder.rglob("*")
+        return
+
+    def refuse(error: OSError) -> None:
+        with _empty_if_absent(Path(error.filename)):
+            raise error
+
+    known: set[tuple[int, int]] = set()  # links may lead round in a circle
+    with _empty_if_absent(folder):
+        status = folder.stat()
+        known.add((status.st_dev, status.st_ino))
+    for place, folders, files in os.walk(folder, onerror=refuse, followlinks=True):
+        here = Path(place)
+        yield from (here / name for name in [*folders, *files])
+        for name in [*folders]:
+            place_of = None
+            with _empty_if_absent(here / name):
+                status = (here / name).stat()
+                place_of = (status.st_dev, status.st_ino)
+            if place_of is None or place_of in known:
+                folders.remove(name)
+            else:
+                known.add(place_of)
+
+
+def exists(path: StorePath) -> bool:
+    """Return whether a file or folder exists. Raises UnreachableError if the system refuses to tell."""
+    found = False
+    with _empty_if_absent(path):
+        found = path.exists()
+    return found
+
+
+def is_folder(path: StorePath) -> bool:
+    """Return whether a path is a folder. Raises UnreachableError if the system refuses to tell."""
+    found = False
+    with _empty_if_absent(path):
+        found = path.is_dir()
+    return found
+
+
+def _is_there(path: Path) -> bool:
+    return path.is_symlink() or path.exists()
+
+
+@contextlib.contextmanager
+def _empty_if_absent(folder: StorePath) -> Iterator[None]:
+    """Let a folder that does not exist count as empty, and none that cannot be read.
+
+    A stale handle of a file means that it is gone, but that of a folder does not mean that all its files are.
+    """
     try:
         with reading(folder):
-            if not folder.is_dir():
-                return []
-            names = fnmatch.filter(os.listdir(folder), first) if wild else [first]
-            found = [path for path in (folder / name for name in sorted(names)) if wild or os.path.lexists(path)]
-    except FileNotFoundError:  # gone in the meantime
-        return []
-    return [match for path in found for match in matching(path, rest)] if rest else [*found]
+            yield
+    except FileNotFoundError as error:
+        if error.errno == errno.ESTALE:
+            raise UnreachableError(f"cannot read {folder}: {error.strerror}; check the disk") from error
+
+
+def check_link(path: StorePath) -> None:
+    """Check that a path is no link to something that is not there, as if its disk were not mounted.
+
+    Raises:
+        UnreachableError: it is; names the target.
+    """
+    if isinstance(path, Path) and path.is_symlink():
+        with contextlib.suppress(OSError):
+            target = os.readlink(path)
+            try:
+                path.stat()
+            except FileNotFoundError:
+                raise UnreachableError(
+                    f"{path} is a link to {target}, which is not there: mount its disk, or remove the link"
+                ) from None
 
 
 def fetched(path: StorePath) -> StorePath:

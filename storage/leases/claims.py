@@ -21,7 +21,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from storage.errors import StoreError
 from storage.files.commit import commit_file, create_file, remove_files
-from storage.files.paths import StorePath, listing
+from storage.files.paths import StorePath, exists, listing
 from storage.layout import open_store, path_name
 from storage.leases.processes import ProcessIdentity
 
@@ -137,7 +137,7 @@ class ClaimLog:
     def is_over(self, number: int) -> bool:
         """Return whether a claim has ended."""
         # In this order, because a claim's file is removed before its end file.
-        return self._path(number, "end").exists() or not self._path(number, "json").exists()
+        return exists(self._path(number, "end")) or not exists(self._path(number, "json"))
 
     def beat(self, number: int, count: int) -> None:
         """Write a sign of life, with a count that differs from the last one's."""

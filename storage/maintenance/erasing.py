@@ -23,7 +23,17 @@ import pyarrow.parquet as pq
 
 from storage.errors import StoreError, UnreachableError, reading
 from storage.files.commit import commit_file, remove_files, remove_folder
-from storage.files.paths import StorePath, in_order, listing, matching, parquet_source, relative_name
+from storage.files.paths import (
+    StorePath,
+    everything_below,
+    exists,
+    in_order,
+    is_folder,
+    listing,
+    matching,
+    parquet_source,
+    relative_name,
+)
 from storage.layout import open_store
 from storage.leases.claims import ClaimLog
 from storage.leases.leases import Leases
@@ -91,7 +101,7 @@ def known_videos(root: str | StorePath) -> list[str]:
 
 def interrupted(root: str | StorePath) -> bool:
     """Return whether an erasure has begun and not ended."""
-    return (open_store(root) / _NOTE).exists()
+    return exists(open_store(root) / _NOTE)
 
 
 def find_traces(root: str | StorePath, videos: Collection[str]) -> Traces:
@@ -116,12 +126,11 @@ def find_traces(root: str | StorePath, videos: Collection[str]) -> Traces:
     for folder in matching(store, "features/*/*"):
         traces.shards += _shards(folder, traces)
     mentioned = _Mentions([*traces.videos, *traces.digests])
-    paths: list[StorePath] = sorted(store.rglob("*"))
-    for path in paths:
+    for path in everything_below(store):
         name = relative_name(path, store)
         if of_all := _OF_ALL.match(name):
             traces.of_all.add(store / of_all[0])
-        elif name.split("/")[0] not in _DATA and name != _NOTE and path.is_file() and mentioned.by(path, name):
+        elif name.split("/")[0] not in _DATA and name != _NOTE and mentioned.by(path, name):
             traces.files.append(path)
     left = [path for path in unfinished(store) if relative_name(path, store).split("/")[0] != "models"]
     traces.files = sorted({*traces.files, *left})
@@ -149,10 +158,10 @@ def erase(root: str | StorePath, traces: Traces) -> None:
             remove_files([features.folder(family) / name])
     for table in _tables(store):
         table.drop_history()
-    folders = {path for path in traces.files if path.is_dir()} | traces.of_all
+    folders = {path for path in traces.files if is_folder(path)} | traces.of_all
     files = [path for path in traces.files if path not in folders]
     remove_files([*files, *(path.with_name(f"{path.name}.datapackage.json") for path in files)])
-    for folder in sorted(folders):
+    for folder in sorted(folders, reverse=True):  # those within others first
         remove_folder(folder)
     left = find_traces(store, traces.videos)
     if left:
@@ -207,7 +216,7 @@ def _models(store: StorePath, videos: set[str]) -> tuple[list[str], list[str]]:
 
 def _end_claims(store: StorePath) -> None:
     """End the claims of dead runs. Raises StoreError if one lives."""
-    keys = [folder.name for folder in matching(store, "leases/*") if folder.is_dir()]
+    keys = [folder.name for folder in matching(store, "leases/*") if is_folder(folder)]
     for key in keys:
         Leases(store, key).others()  # ends those of processes of this machine that are gone
     if live_claims(store, store_time(store)):
@@ -229,7 +238,7 @@ class _Mentions:
         try:
             with reading(path):
                 texts = chain([_plain(name)], _texts(path))
-                return any(wanted in text for text in texts for wanted in self._names)
+                return path.is_file() and any(wanted in text for text in texts for wanted in self._names)
         except FileNotFoundError:
             return False
         except UnreachableError:

@@ -12,15 +12,26 @@ import contextlib
 import secrets
 import time
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
-from storage.files.commit import TEMPORARY_PREFIX, commit_file, remove_files, remove_folder
-from storage.files.paths import StorePath, listing, matching, store_path
+from storage.errors import reading
+from storage.files.commit import TEMPORARY_PREFIX, commit_file, empty_folder, remove_files, remove_folder
+from storage.files.paths import (
+    StorePath,
+    everything_below,
+    exists,
+    is_folder,
+    listing,
+    matching,
+    relative_name,
+    store_path,
+)
 from storage.files.remote import RemotePath
 from storage.files.remote_commit import CLAIM
 from storage.layout import open_store
 from storage.models.serializer import METADATA_FILE, ModelSerializer
-from storage.shards.family import Family
+from storage.shards.family import Family, known_keys
 from storage.shards.store import FeatureStore
 from storage.tables.failures import FailureLog
 from storage.tables.scores import ScoreStore
@@ -35,7 +46,8 @@ def store_time(root: str | StorePath) -> float:
     path = store_path(root) / "leases" / f"clock-{secrets.token_hex(6)}"
     with commit_file(path) as temporary:
         temporary.write_bytes(b"")
-    now = path.stat().st_mtime
+    with reading(path):
+        now = path.stat().st_mtime
     remove_files([path])
     return now
 
@@ -50,7 +62,7 @@ def live_claims(root: str | StorePath, now: float) -> dict[str, float]:
     leases = store_path(root) / "leases"
     found: dict[str, float] = {}
     for folder in matching(leases, "*"):
-        if not folder.is_dir():
+        if not is_folder(folder):
             continue
         files = listing(folder)
         for name, claim in files.items():
@@ -75,7 +87,7 @@ def unused_families(root: str | StorePath, *, idle_s: float = DAY_S) -> list[Fam
     if claimed - {family.key for family in families}:  # of a family that is not described yet; its users are unknown
         return []
     keys = ScoreStore(root).feature_keys() | _keys_of_models(ModelSerializer(root))
-    used = [family for family in families if family.key in keys]
+    used = [family for family in families if not keys.isdisjoint(known_keys(family))]
     filled = [family for family in families if family.key in claimed]
     # The settings of a family contain those of its source, and runs claim the source for all that they make from it.
     sources = [family for family in families if any(_holds(user.settings, family.settings) for user in used)]
@@ -89,10 +101,15 @@ def remove_family(root: str | StorePath, family: Family) -> None:
     """Remove a family from the manifest, then its folder and its claims."""
     store = FeatureStore(root)
     store.manifest.remove_family(family.key)
-    if store.folder(family).is_dir():
-        remove_folder(store.folder(family))
+    folder = store.folder(family)
+    if isinstance(folder, Path) and is_folder(folder):
+        remove_files([path for path in folder.iterdir() if path.is_symlink()])  # shards on other disks
+        if folder.is_symlink():
+            empty_folder(folder)
+    if is_folder(folder):
+        remove_folder(folder)
     log = store.root / "leases" / family.key
-    if log.is_dir():
+    if is_folder(log):
         remove_folder(log)
 
 
@@ -111,10 +128,13 @@ def leftovers(root: str | StorePath, *, idle_s: float = DAY_S) -> list[StorePath
         old = [name for name, entry in listing(folder).items() if entry.modified <= before]
         found += [folder / name for name in old if name.startswith("shard-")]
     if found:  # after the listing, so that no shard of it can be committed unseen
-        named = FeatureStore(store).manifest.shards()
+        manifest = FeatureStore(store).manifest
+        named = manifest.shards()
+        if manifest.table.version() < 0:  # it is gone, and `repair` writes it again from these shards
+            found = []
         found = [path for path in found if (path.parent.name, path.name) not in named]
     for path in unfinished(store):
-        with contextlib.suppress(FileNotFoundError):  # its writer has just committed it
+        with contextlib.suppress(FileNotFoundError), reading(path):  # its writer has just committed it
             if path.stat().st_mtime <= before:
                 found.append(path)
     return sorted(found)
@@ -122,7 +142,7 @@ def leftovers(root: str | StorePath, *, idle_s: float = DAY_S) -> list[StorePath
 
 def remove_leftover(path: StorePath) -> None:
     """Remove one of `leftovers`."""
-    if path.is_dir():
+    if is_folder(path):
         remove_folder(path)
     else:
         remove_files([path])
@@ -143,10 +163,11 @@ def unfinished(store: StorePath) -> Iterator[StorePath]:
     """Yield temporary files and folders, of writers that live or were killed."""
     if isinstance(store, RemotePath):
         claimed = (claim.parent for claim in matching(store, f"models/*/*/{CLAIM}"))
-        yield from (folder for folder in claimed if not (folder / METADATA_FILE).exists())
+        yield from (folder for folder in claimed if not exists(folder / METADATA_FILE))
         return
-    for path in store.rglob(f"{TEMPORARY_PREFIX}*"):
-        if not any(part.startswith(TEMPORARY_PREFIX) for part in path.relative_to(store).parent.parts):
+    for path in everything_below(store):
+        *folders, name = relative_name(path, store).split("/")
+        if name.startswith(TEMPORARY_PREFIX) and not any(folder.startswith(TEMPORARY_PREFIX) for folder in folders):
             yield path
 
 

@@ -2,8 +2,8 @@
 
 Shards, tables and the keys of families are written again, beside the old files: shards under the names that their old
 names determine, so that a rerun goes on where a killed one ended. Tables are built from the start each time. Only when
-everything is complete do the models get the new keys and the old files go. Until then STORE/upgrade.json keeps all
-other commands off the store.
+everything is complete do the old files go. Until then STORE/upgrade.json keeps all other commands off the store. Models
+stay as they are: commands know the old keys that are in them.
 
 All functions raise StoreError if a file cannot be read or the operating system refuses.
 """
@@ -25,10 +25,10 @@ import pyarrow.parquet as pq
 
 from storage.errors import DamagedError, StoreError, reading
 from storage.files.commit import commit_file, move_file, remove_files, remove_folder
-from storage.files.paths import StorePath, fetched, listing, matching, relative_name
+from storage.files.paths import StorePath, exists, fetched, is_folder, listing, matching, relative_name
 from storage.layout import UPGRADE, old_parts, open_store
 from storage.maintenance.garbage import live_claims, store_time
-from storage.models.serializer import METADATA_FILE, change_metadata
+from storage.models.serializer import METADATA_FILE
 from storage.shards.family import Family, key_before_manifest
 from storage.shards.formats import check_shard, format_of
 from storage.shards.header import ShardHeader, read_header, read_videos
@@ -88,7 +88,7 @@ def find(root: str | StorePath) -> OldStore | None:
         StoreError: also if an extraction of the old version may be running.
     """
     store = open_store(root, upgrading=True)
-    if not (store / UPGRADE).exists() and ((store / "manifest").exists() or not old_parts(store)):
+    if not exists(store / UPGRADE) and (exists(store / "manifest") or not old_parts(store)):
         return None
     if _in_use(store):
         raise StoreError(
@@ -109,7 +109,7 @@ def upgrade(root: str | StorePath, old: OldStore, advance: Callable[[], None]) -
         Damaged shards and parts of tables, now in STORE/quarantine; everything else has come over.
     """
     store = open_store(root, upgrading=True)
-    state = json.loads((store / UPGRADE).read_text(encoding="utf-8")) if (store / UPGRADE).exists() else {}
+    state = json.loads((store / UPGRADE).read_text(encoding="utf-8")) if exists(store / UPGRADE) else {}
     if not state:
         _save(store, {})
         try:
@@ -126,7 +126,7 @@ def upgrade(root: str | StorePath, old: OldStore, advance: Callable[[], None]) -
 
 
 def _in_use(store: StorePath) -> bool:
-    return (store / "leases").is_dir() and bool(live_claims(store, store_time(store)))
+    return is_folder(store / "leases") and bool(live_claims(store, store_time(store)))
 
 
 def _look(store: StorePath) -> OldStore:
@@ -179,7 +179,7 @@ def _build(store: StorePath, old: OldStore, advance: Callable[[], None]) -> list
         for source in sources:
             target = folder / f"shard-{0:012d}-{source.name.removeprefix('shard-').lower()}"
             try:
-                if not target.exists():
+                if not exists(target):
                     _rewrite(source, target)
                 new.append((_since(source), target))
             except DamagedError:
@@ -288,12 +288,10 @@ def _read(path: StorePath, schema: pa.Schema, keys: Mapping[str, str], bad: list
 
 
 def _finish(store: StorePath, state: Mapping[str, Any]) -> None:
-    """Give the models the new keys, and remove the old files."""
+    """Remove the old files."""
     keys = state["keys"]
-    for path in matching(store, f"models/*/*/{METADATA_FILE}"):
-        change_metadata(path, lambda text: _renamed(text, keys))
     for name in state["damaged"]:
-        if (store / name).exists():
+        if exists(store / name):
             move_file(store / name, store / "quarantine" / name)
     remove_files([part for part in old_parts(store) if part.name != "family.json"])
     for folder in [*matching(store, "features/*/*"), *matching(store, "leases/*")]:
@@ -309,9 +307,9 @@ def _save(store: StorePath, state: Mapping[str, Any]) -> None:
 
 def _clear(folder: StorePath) -> None:
     """Remove a table that is not complete."""
-    if (folder / "_delta_log").is_dir():
+    if is_folder(folder / "_delta_log"):
         remove_folder(folder / "_delta_log")
-    if folder.name == "manifest" and folder.is_dir():
+    if folder.name == "manifest" and is_folder(folder):
         remove_folder(folder)
     remove_files([folder / name for name in listing(folder) if name.startswith("part-")])
 

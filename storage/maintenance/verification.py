@@ -10,6 +10,8 @@ it, so the next run recomputes its contents. A damaged model stays in place, bec
 from __future__ import annotations
 
 import contextlib
+import errno
+import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
@@ -17,7 +19,7 @@ from typing import Literal
 
 from storage.errors import DamagedError, NewerVersionError, StoreError, UnreachableError
 from storage.files.commit import move_file, move_folder
-from storage.files.paths import StorePath, matching, relative_name
+from storage.files.paths import StorePath, check_link, exists, is_folder, matching, relative_name
 from storage.models.serializer import METADATA_FILE, ModelSerializer
 from storage.shards.formats import SUFFIXES, check_shard, format_of
 from storage.shards.header import ShardHeader, read_header
@@ -121,11 +123,17 @@ def _tables(store: FeatureStore) -> Iterator[Part]:
         return Part(table.folder, table.check, repair)
 
     def rebuild(_: Trouble) -> str:
-        aside = _put_aside(store, store.manifest.table.folder)
+        folder = store.manifest.table.folder
+        done = f"moved to {_put_aside(store, folder)}" if exists(folder) else "was gone"
         count = rebuild_manifest(FeatureStore(store.root))
-        return f"moved to {aside}; {count:,} videos were listed again from the headers of the shards"
+        return f"manifest: {done}; {count:,} videos were listed again from the headers of the shards"
 
-    yield Part(store.manifest.table.folder, store.manifest.table.check, rebuild)
+    def check_manifest() -> None:
+        store.manifest.table.check()
+        if store.manifest.table.version() < 0 and next(_headers(store), None) is not None:
+            raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(store.manifest.table.folder))
+
+    yield Part(store.manifest.table.folder, check_manifest, rebuild)
     yield part(FailureLog(store.root).table, "the next extraction tries its videos again")
     yield part(SeenVideos(store.root).table, "the next run looks at its videos again")
     for table in ScoreStore(store.root).tables():
@@ -151,6 +159,7 @@ def _shards(store: FeatureStore) -> Iterator[Part]:
         path = folders.get(key, store.root / "features" / "unknown" / key) / name
 
         def check(key: str = key, path: StorePath = path) -> None:
+            check_link(path)
             header = check_shard(path)
             rows = {row._replace(run="") for _, row in store.manifest.rows_of(key, [path.name])}
             if not rows <= set(manifest_rows(header, path.name, "")):
@@ -185,8 +194,8 @@ def _check_model(models: ModelSerializer, name: str, version: str) -> None:
 def _put_aside(store: FeatureStore, path: StorePath) -> StorePath:
     target = store.root / "quarantine" / relative_name(path, store.root)
     number = 1
-    while target.exists():
+    while exists(target):
         number += 1
         target = target.with_name(f"{path.name}.{number}")
-    (move_folder if path.is_dir() else move_file)(path, target)
+    (move_folder if is_folder(path) else move_file)(path, target)
     return target

@@ -10,9 +10,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from storage.errors import DamagedError, StoreError, UnreachableError, reading, refusal
+from storage.errors import StoreError, UnreachableError, reading, refusal
 from storage.files.commit import commit_file, commit_folder, remove_files
-from storage.files.paths import StorePath, matching
+from storage.files.paths import StorePath, exists, matching
 from storage.layout import open_store, path_name
 from storage.models.keras_file import MAX_FILE_BYTES, read_model, write_model
 from storage.models.provenance import library_versions, program_version
@@ -158,7 +158,7 @@ class ModelSerializer:
         version = self.resolve(name, version)
         path = self._version(name, version) / MODEL_FILE
         metadata = self.metadata(name, version)
-        if not path.is_file():
+        if not exists(path):
             raise StoreError(f"{path.parent} has no {MODEL_FILE}: only models saved as .keras can be loaded")
         if path.stat().st_size > MAX_FILE_BYTES:
             raise StoreError(f"cannot load {path}: it has more than {MAX_FILE_BYTES:,} bytes")
@@ -251,13 +251,13 @@ class ModelSerializer:
     def remove_alias(self, name: str, alias: str) -> None:
         """Remove an alias; its version stays."""
         path = self._alias_path(name, alias)
-        if not path.is_file():
+        if not exists(path):
             raise StoreError(f"there is no alias {name}/{alias} in {self._models}")
         remove_files([path])
 
     def _alias(self, name: str, alias: str) -> str | None:
         path = self._alias_path(name, alias) if not _LIKE_A_VERSION.fullmatch(alias) else None
-        if path is None or not path.is_file():
+        if path is None or not exists(path):
             return None
         version = _read_json(path).get("version")
         if not isinstance(version, str) or not version.isalnum():
@@ -277,25 +277,8 @@ class ModelSerializer:
         return [int(path.name) for path in paths if _is_version(path)]
 
 
-def change_metadata(path: StorePath, change: Callable[[str], str]) -> None:
-    """Change the text of a version's metadata, and its digest with it; leave damaged metadata as they are."""
-    try:
-        with reading(path):
-            text = path.read_text(encoding="utf-8")
-            facts = json.loads(text)
-            intact = facts["digest"] == _digest(facts)
-    except DamagedError:
-        return
-    changed = change(text)
-    if intact and changed != text:
-        facts = json.loads(changed)
-        facts["digest"] = _digest(facts)
-        with commit_file(path) as temporary:
-            temporary.write_text(_json(facts), encoding="utf-8")
-
-
 def _is_version(folder: StorePath) -> bool:
-    return folder.name.isascii() and folder.name.isdigit() and (folder / METADATA_FILE).exists()
+    return folder.name.isascii() and folder.name.isdigit() and exists(folder / METADATA_FILE)
 
 
 def _added(folder: Path) -> dict[str, Any]:

@@ -94,6 +94,11 @@ def key_before_manifest(family: Family) -> str:
     return _key({**family.to_dict(), "schema_version": 1})
 
 
+def known_keys(family: Family) -> tuple[str, str]:
+    """Return the keys by which models name a family: the present one, and that of models of before the manifest."""
+    return family.key, key_before_manifest(family)
+
+
 def canonical_json(value: Any) -> str:
     """Serialise a value to JSON uniquely: sorted keys, no spaces. Raises ValueError for NaN and infinity."""
     return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False)

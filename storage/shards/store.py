@@ -25,7 +25,7 @@ import numpy as np
 
 from storage.errors import NewerVersionError, StoreError, damaged, reading
 from storage.files.commit import commit_file, remove_files
-from storage.files.paths import StorePath, matching
+from storage.files.paths import StorePath, exists, matching
 from storage.layout import open_store
 from storage.shards.family import Family
 from storage.shards.features import VideoFeatures
@@ -117,7 +117,7 @@ class FeatureStore:
             raise
         # If this process slept for long before the commit, the shards may have been taken for garbage.
         for path, (header, _) in zip(paths, shards, strict=True) if abs(time.time() - began) > _LONG_S else ():
-            if not path.exists():
+            if not exists(path):
                 self.manifest.remove_shards(header.family.key, [path.name])
                 raise StoreError(f"{path} was removed before it was committed; run the command again")
         return [path.stem.removeprefix("shard-") for path in paths]
@@ -269,7 +269,7 @@ def manifest_rows(header: ShardHeader, shard: str, run: str) -> list[Row]:
 
 def write_family(path: StorePath, family: Family) -> None:
     """Write the description of a family if there is none. Raises StoreError if there is one of another family."""
-    if not path.exists():
+    if not exists(path):
         values = {"key": family.key, "shard_version": SHARD_VERSION, **family.to_dict()}
         with commit_file(path) as temporary:
             temporary.write_text(json.dumps(values, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from typing import Any, NamedTuple
@@ -11,7 +11,7 @@ import pyarrow as pa
 
 from storage.files.paths import StorePath
 from storage.layout import open_store
-from storage.tables.manifest import FEW, Manifest
+from storage.tables.manifest import Manifest
 from storage.tables.table import Table, Where
 
 FOLDER = "failures"
@@ -117,33 +117,33 @@ class FailureLog:
         """
         return {(row.video_id, row.video_sha256): row for row in self._latest({"key": [key]})}
 
-    def last(self, videos: Mapping[str, str], key: str) -> dict[str, LastFailure]:
-        """Find how often these videos have failed, and the last reason.
+    def last(self, key: str, videos: Collection[str] | None = None) -> dict[tuple[str, str], LastFailure]:
+        """Find how often videos have failed, and the last reason.
 
         Args:
-            videos: video_id -> SHA-256 of its bytes.
             key: of the feature families.
+            videos: ids; None for all videos.
 
         Returns:
-            By video_id, for those that have failed.
+            By video_id and video_sha256, for those that have failed.
 
         Raises:
             StoreError: as `current`.
         """
-        if not videos:
-            return {}
-        where: Where = {"key": [key], "video_id": videos.keys()} if len(videos) <= FEW else {"key": [key]}
-        last: dict[str, LastFailure] = {}
+        where: dict[str, Collection[str]] = {"key": [key]}
+        if videos is not None:
+            where["video_id"] = videos
+        last: dict[tuple[str, str], LastFailure] = {}
         for rows in self.table.scan(where, ["video_id", "video_sha256", "attempts", "reason"]):
             for video_id, digest, *failure in zip(*rows.to_pydict().values(), strict=True):
-                if videos.get(video_id) == digest:
-                    found = LastFailure(*failure)
-                    last[video_id] = max(found, last.get(video_id, found))
+                found = LastFailure(*failure)
+                last[video_id, digest] = max(found, last.get((video_id, digest), found))
         return last
 
     def attempts(self, videos: Mapping[str, str], key: str) -> dict[str, int]:
-        """Find how often these videos have failed; see `last`."""
-        return {video_id: failure.attempts for video_id, failure in self.last(videos, key).items()}
+        """Find how often these videos (video_id -> SHA-256) have failed; see `last`."""
+        last = self.last(key, videos)
+        return {which[0]: last[which].attempts for which in videos.items() if which in last}
 
     def attempts_in_order(self) -> list[Attempt]:
         """Read every attempt that failed, in the order of the commits.

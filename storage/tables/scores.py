@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator
-from dataclasses import asdict, dataclass, field, fields
+from array import array
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field, fields
 from datetime import UTC, datetime
+from operator import attrgetter
 from typing import Any
 
-import numpy as np
 import pyarrow as pa
 
-from storage.files.paths import StorePath, matching
+from storage.files.paths import StorePath, is_folder, matching
 from storage.layout import open_store, path_name
 from storage.tables.table import Table
 
@@ -125,25 +126,28 @@ class Score:
     def __post_init__(self) -> None:
         if (self.low is None) != (self.high is None):
             raise ValueError(f"{self.video_id}: an interval needs both bounds")
-        # Rounded here rather than by the file, so that a score read back equals the score written.
-        for names, kind in ((_FLOATS, lambda value: float(np.float32(value))), (_COUNTS, int)):
-            for name in names:
-                if (value := getattr(self, name)) is not None:
-                    object.__setattr__(self, name, kind(value))
+        for name in _COUNTS:
+            if (value := getattr(self, name)) is not None:
+                object.__setattr__(self, name, int(value))
         if self.scored_at is not None:
             object.__setattr__(self, "scored_at", self.scored_at.astimezone(UTC).replace(microsecond=0))
-        numbers = [value for name in _FLOATS if (value := getattr(self, name)) is not None]
-        for name in ("traits", "low", "high"):
-            values = getattr(self, name)
-            if values is None and name != "traits":
-                continue
-            if len(values) != TRAIT_COUNT:
+        facts = [name for name in _FLOATS if getattr(self, name) is not None]
+        fives = [name for name in ("traits", "low", "high") if getattr(self, name) is not None or name == "traits"]
+        for name in fives:
+            if len(values := getattr(self, name)) != TRAIT_COUNT:
                 raise ValueError(f"{self.video_id}: a score has {TRAIT_COUNT} traits, not {len(values)} ({name})")
-            rounded = tuple(float(np.float32(value)) for value in values)
-            object.__setattr__(self, name, rounded)
-            numbers += rounded
+        # Rounded here rather than by the file, so that a score read back equals the score written.
+        rounded = array("f", [getattr(self, name) for name in facts])
+        for name in fives:
+            rounded.extend(getattr(self, name))
+        numbers = rounded.tolist()
         if not all(map(math.isfinite, numbers)):
             raise ValueError(f"{self.video_id}: scores, bounds and quality facts must be finite numbers")
+        for name, number in zip(facts, numbers, strict=False):
+            object.__setattr__(self, name, number)
+        for place, name in enumerate(fives):
+            first = len(facts) + TRAIT_COUNT * place
+            object.__setattr__(self, name, tuple(numbers[first : first + TRAIT_COUNT]))
 
 
 _ARROW_TYPES: dict[Any, pa.DataType] = {
@@ -186,9 +190,9 @@ class ScoreStore:
             ValueError: `model` or `version` cannot be a folder's name.
             StoreError: the operating system refused.
         """
-        values = {row.video_id: asdict(row) for row in rows}
-        if values:
-            self.table(model, version).append(pa.Table.from_pylist(list(values.values()), schema=SCORE_SCHEMA))
+        latest = list({row.video_id: row for row in rows}.values())
+        columns = [pa.array(map(attrgetter(column.name), latest), column.type) for column in SCORE_SCHEMA]
+        self.table(model, version).append(pa.Table.from_arrays(columns, schema=SCORE_SCHEMA))
 
     def read(self, model: str, version: str) -> Iterator[Score]:
         """Read the latest score of each video, sorted by video_id, with a part of them in memory at a time.
@@ -197,9 +201,17 @@ class ScoreStore:
             ValueError: `model` or `version` cannot be a folder's name.
             StoreError: the table is damaged or cannot be read.
         """
-        for rows in self.table(model, version).newest():
-            for batch in rows.select(SCORE_SCHEMA.names).to_batches(max_chunksize=1024):
+        for rows in self.read_columns(model, version, SCORE_SCHEMA.names):
+            for batch in rows.to_batches(max_chunksize=1024):
                 yield from (Score(**values) for values in batch.to_pylist())
+
+    def read_columns(self, model: str, version: str, columns: Sequence[str]) -> Iterator[pa.Table]:
+        """Read some columns of the same scores in the same order, in parts; names and types are those of `Score`.
+
+        Raises:
+            ValueError, StoreError: as `read`.
+        """
+        return self.table(model, version).newest(columns=columns)
 
     def feature_keys(self) -> set[str]:
         """Return the keys of all features that any score was computed from.
@@ -216,7 +228,7 @@ class ScoreStore:
     def tables(self) -> list[Table]:
         """Return the tables of all versions of all models."""
         folders = matching(self._scores, "*/*")
-        return [_table(folder) for folder in folders if folder.is_dir() and not folder.name.startswith(".")]
+        return [_table(folder) for folder in folders if is_folder(folder) and not folder.name.startswith(".")]
 
     def table(self, model: str, version: str) -> Table:
         """Return the table of one version of a model. Raises ValueError if a name cannot be a folder's."""

@@ -39,7 +39,7 @@ import pyarrow.parquet as pq
 
 from storage.errors import StoreError, UnreachableError, damaged, reading, refusal
 from storage.files.commit import commit_file, make_folder, remove_files, sync
-from storage.files.paths import StorePath, in_order, matching
+from storage.files.paths import StorePath, everything_below, exists, in_order, listing, matching
 from storage.files.remote import RemotePath
 from storage.files.remote_errors import unreachable
 
@@ -48,7 +48,7 @@ if TYPE_CHECKING:
 
 CHECKPOINT_EVERY = 100  # commits: a reader of the log begins with the latest checkpoint
 COMPACT_EVERY = 256  # commits on average; each adds a small file per partition
-TARGET_BYTES = 2**22  # of a data file after compaction
+TARGET_BYTES, TARGET_ROWS = 2**22, 2**16  # of a data file after compaction, which is read as a whole
 ROWS_IN_MEMORY = 2**16  # while rows are read in order
 _SAMPLE_EVERY = 256  # rows
 _PAUSE_S, _LONGEST_PAUSE_S = 0.05, 2.0  # before a commit is tried again
@@ -158,12 +158,18 @@ class Table:
             if len(found):
                 yield found.select(names)
 
-    def newest(self, where: Where | None = None) -> Iterator[pa.Table]:
+    def newest(self, where: Where | None = None, columns: Sequence[str] | None = None) -> Iterator[pa.Table]:
         """Yield the newest row for each value of the column `by`, in ascending order of that column, in parts.
 
         About `ROWS_IN_MEMORY` rows are in memory at a time.
+
+        Args:
+            where: None for all rows.
+            columns: to read.
         """
         by, total = self._by, 0
+        names = list(columns) if columns is not None else self._schema.names
+        read = functools.partial(self._read, names={*names, by, VERSION.name, *(where or {})})
         sample: list[Any] = []
         files = self._data_files(where)
         for rows in in_order(functools.partial(self._read, names={by}), files, self.folder):
@@ -171,16 +177,18 @@ class Table:
             total += len(rows)
         edges = sorted(sample)[:: ROWS_IN_MEMORY // _SAMPLE_EVERY][1:]
         for low, high in pairwise([None, *dict.fromkeys(edges), None]):
-            tables = [self._schema.empty_table()]
+            tables = []
             for file in files:
                 least, most = file.values[by]
                 if (low is None or most >= low) and (high is None or least < high):
-                    tables.append(_between(self._read(file), by, low, high))
+                    tables.append(_between(read(file), by, low, high))
+            if not tables:
+                continue
             rows = pa.concat_tables(tables)
             if where:
                 rows = rows.filter(self._mask(rows, where))
             if len(rows):
-                yield _newest(rows, by)
+                yield _newest(rows, by).select(names)
 
     def change(self, where: Where, change: Callable[[pa.Table], pa.Table]) -> int:
         """Change or remove the rows that fulfil a condition, in one commit.
@@ -218,12 +226,17 @@ class Table:
         delta, every = self._snapshot(None)
         small: dict[tuple[str, str], list[_DataFile]] = {}
         for file in every:
-            if file.size < TARGET_BYTES / 2:
+            if file.size < TARGET_BYTES / 2 and file.rows < TARGET_ROWS / 2:
                 small.setdefault(file.values.get(self._partition or "", ("", "")), []).append(file)
         for files in small.values():
+            files.sort(key=lambda file: file.values[self._by])  # so that files hold neighbours
             while len(files) > 1:
                 some = [files.pop()]
-                while files and sum(file.size for file in some) < TARGET_BYTES:
+                while (
+                    files
+                    and sum(file.size for file in some) < TARGET_BYTES
+                    and sum(file.rows for file in some) < TARGET_ROWS
+                ):
                     some.append(files.pop())
                 rows = pa.concat_tables([self._read(file) for file in some]).sort_by(self._by)
                 actions = [self._write(rows), *map(self._removal, some)]
@@ -249,13 +262,14 @@ class Table:
         """
         with self._lock:
             log = self.folder / "_delta_log"
-            files: list[StorePath] = [path for path in self.folder.rglob("*.parquet") if path.parent != log]
+            every = everything_below(self.folder)
+            files = [path for path in every if path.suffix == ".parquet" and path.parent != log]
             delta = self._delta = self._open()
             if delta is None:
                 return
             with self._explained("clean"):
                 delta.create_checkpoint()
-            remove_files([path for path in log.iterdir() if _is_older(path.name, delta.version())])
+            remove_files([log / name for name in listing(log) if _is_older(name, delta.version())])
             used = {self.folder / file.path for file in self._data_files()}
             remove_files([path for path in files if path not in used])
 
@@ -351,7 +365,11 @@ class Table:
                     if not parquet.schema_arrow.equals(pa.schema(stored)):
                         raise ValueError("its columns differ from those that this program writes")
                     rows = parquet.read([name for name in names if name != self._partition], use_threads=False)
-        except (FileNotFoundError, pa.ArrowException) as error:
+        except FileNotFoundError as error:
+            if exists(path):  # the handle was stale
+                raise UnreachableError(f"cannot read {path}: {error.strerror}; try again") from error
+            raise damaged(path, error) from error
+        except pa.ArrowException as error:
             raise damaged(path, error) from error
         if self._partition is not None and self._partition in names:
             own = pa.array([file.values[self._partition][0]] * len(rows), pa.string())

@@ -65,7 +65,7 @@ def test_a_worker_in_its_image_extracts_what_a_schedule_asks_for(
     os.chown(store, USER, USER)
     words = {"videos": "/videos", "store": {"path": "/store"}, "weights": "random"}
     (tmp_path / "settings.yaml").write_text(yaml.safe_dump(words))
-    scheduled_every(600, tmp_path / "prefect.yaml", deployment="extract", first_after_s=45)
+    scheduled_every(60, tmp_path / "prefect.yaml", deployment="extract", first_after_s=30)
     mounted = {
         videos: "/videos:ro",
         store: "/store",
@@ -97,7 +97,7 @@ def test_a_worker_in_its_image_extracts_what_a_schedule_asks_for(
         worker = subprocess.Popen(line, stdout=log, stderr=log, start_new_session=True)
         try:
             wait_for("a healthy worker", lambda: run(*health).returncode == 0, limit_s=90)
-            (done,) = wait_for("a run that is over", lambda: prefect_server.runs_over("extract"), limit_s=500)
+            done = wait_for("a run that is over", lambda: prefect_server.runs_over("extract"), limit_s=500)[0]
         finally:
             os.killpg(worker.pid, signal.SIGTERM)
             worker.wait(60)

@@ -1,4 +1,4 @@
-"""The images' recipes and the compose file: read by the linters of their own trade, for no engine runs in tests."""
+"""The images' recipes and the compose file, read by the linters of their own trade; `test_containers.py` runs them."""
 
 from __future__ import annotations
 

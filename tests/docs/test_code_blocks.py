@@ -31,7 +31,7 @@ from markdown_it import MarkdownIt
 from nbclient import NotebookClient
 
 from flows.cli.app import app
-from flows.config.load import dump_config
+from flows.config.load import dump_config, load_config
 from flows.config.settings import RunConfig
 
 ROOT = Path(__file__).parents[2]
@@ -41,11 +41,12 @@ NOT_RUN = re.compile(r"<!-- not run: (.+) -->")
 # Networks run forwards and backwards for minutes, or features are extracted again.
 SLOW = {f"docs/how-to/{name}.md" for name in ("backbones", "fine-tuning", "pictures", "rejected-videos")}
 SLOW.add("docs/explanation/optical-flow.md")
-# Tests of the commands train and evaluate in the same ways: those of `flows/evaluation`, `flows/cli/test_models.py`,
-# `flows/pipeline/test_training_from_store.py` and `fusion/model/test_model.py`, which runs the specification's blocks.
-SLOW |= {f"docs/how-to/{name}.md" for name in ("evaluation", "features", "models", "training")}
+# Tests of the commands do the same: `flows/pipeline/test_run.py`, `flows/doctor/test_doctor.py`, those of
+# `flows/evaluation`, `flows/cli/test_models.py`, `flows/pipeline/test_training_from_store.py`; and
+# `fusion/model/test_model.py` runs the blocks of the specification.
+SLOW |= {f"docs/how-to/{name}.md" for name in ("evaluation", "features", "first-run", "models", "training")}
 SLOW.add("docs/reference/specification.md")
-MOST_NOT_RUN = 18
+MOST_NOT_RUN = 19
 
 # Stands for the command on the PATH of a shell: sends its arguments to the test, which runs them.
 COMMAND = """#!{python} -SE
@@ -138,8 +139,8 @@ def archive(made_once, short_clips, traitline) -> Path:
             labels, _ = draw_store(partial, people=12, clips_each=2)
             for name in ("mixed", "nod", "still"):
                 cut_clip(short_clips.videos / f"{name}.mp4", partial / "clips" / f"{name}.mp4", 30)
-            with labels.open("a") as file:
-                file.writelines(f"{name}.mp4,{name},training,.5,.4,.6,.7,.3\n" for name in ("mixed", "nod", "still"))
+            with labels.open("a", newline="") as file:
+                file.writelines(f"{name}.mp4,{name},training,.5,.4,.6,.7,.3\r\n" for name in ("mixed", "nod", "still"))
             trial = ("--labels", "labels.csv", "--store", "store", "--weights", "random")
             for command in (
                 ("extract", "--videos", "clips", *trial[2:]),
@@ -168,6 +169,10 @@ def test_the_blocks_of_a_page_run(page, archive, shell, tmp_path, monkeypatch):
         if block.language == "sql":
             duckdb.sql(block.text).fetchall()
             continue
+        if block.language == "yaml":  # settings
+            (tmp_path / "block.yaml").write_text(block.text)
+            load_config(tmp_path / "block.yaml")
+            continue
         if block.language == "python":
             exec(compile(block.text, place, "exec"), names)
             continue
@@ -176,6 +181,7 @@ def test_the_blocks_of_a_page_run(page, archive, shell, tmp_path, monkeypatch):
         assert done.returncode == 0, f"{place}:\n{block.text}\n{done.stdout}\n{done.stderr}"
 
 
+@pytest.mark.slow  # they make the calls of docs/how-to/python.md, in a kernel of their own
 def test_the_notebooks_run_and_are_kept_without_outputs(archive, tmp_path):
     """All in one kernel, because its start and Keras take longer than the cells."""
     folder = shutil.copytree(archive, tmp_path / "work")
@@ -194,7 +200,7 @@ def test_the_notebooks_run_and_are_kept_without_outputs(archive, tmp_path):
 
 def test_few_blocks_are_not_run_and_all_have_a_language():
     blocks = [block for page in PAGES for block in blocks_of(page)]
-    assert {block.language for block in blocks} <= {"sh", "python", "sql"}
+    assert {block.language for block in blocks} <= {"sh", "python", "sql", "yaml"}
     assert sum(bool(block.not_run) for block in blocks) <= MOST_NOT_RUN
 
 

@@ -121,9 +121,9 @@ def i3d_extractor() -> DynamicFeatureExtractor:
 @pytest.fixture(scope="session")
 def i3d_with_head() -> keras.Model:
     """I3D with the classification head, built once for all tests; they may load any weights."""
-    from extractors.dynamic.i3d import CLASSES, build_i3d
+    from extractors.dynamic.i3d import build_i3d
 
-    return build_i3d(classes=CLASSES)
+    return build_i3d(classes=400)
 
 
 @pytest.fixture(scope="session")

@@ -13,6 +13,8 @@ CORES = "extractors/preparation/test_many_cores.py::test_"
 LIMITS = "extractors/preparation/test_limits.py::test_lack_of_memory_is_too_large_however_the_decoder_takes_it"
 GPU = "extractors/optical_flow/test_gpu_source.py::test_"
 TRAINING = "fusion/training/test_train.py::test_"
+ERASING = "storage/maintenance/test_erasing.py::test_"
+MAINTENANCE = "storage/maintenance/test_maintenance.py::test_"
 SERVER = "flows/session/test_server.py::test_"
 
 SLOW_CASES = {
@@ -74,5 +76,29 @@ SLOW_CASES = {
     "files damaged in other ways, seen by the same digest": (
         "flows/demo/test_corpus.py::test_damaged_corpus_is_rendered_afresh[clip missing]",
         "flows/demo/test_corpus.py::test_damaged_corpus_is_rendered_afresh[labels changed]",
+    ),
+    "formats and kinds of storage are independent of each other; kills at other places": (
+        *(f"{ERASING}nothing_of_a_person_is_left_in_any_byte[{case}]" for case in ("hdf5-s3", "parquet-local")),
+        *(
+            f"{ERASING}{name}[{case}]"
+            for name in ("erasing_refuses_beside_a_live_run", "models_that_were_trained_on_a_person_are_named")
+            for case in ("hdf5-s3", "parquet-s3", "hdf5-local")
+        ),
+        *(f"{ERASING}a_killed_erasure_continues[hdf5-{call}-local]" for call in (4, 9, 14, 30)),
+        *(f"{ERASING}a_killed_erasure_continues[parquet-{call}-local]" for call in (9, 22, 40)),
+        *(
+            f"{MAINTENANCE}{name}[hdf5-s3]"
+            for name in (
+                "verify_names_just_the_damaged_files_and_repair_leaves_the_rest",
+                "vanished_shard_is_reported_and_repair_has_its_videos_extracted_again",
+                "merged_shards_stay_within_the_target",
+                "of_two_that_merge_the_same_shards_one_does_and_nothing_is_doubled",
+            )
+        ),
+        *(
+            f"{MAINTENANCE}converting_there_and_back_loses_nothing[{case}]"
+            for case in ("hdf5-s3-float16", "hdf5-s3-float32", "parquet-s3-float32", "parquet-local-float16")
+        ),
+        f"{MAINTENANCE}readers_find_every_video_once_while_shards_are_merged_and_converted[hdf5-local]",
     ),
 }

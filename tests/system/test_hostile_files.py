@@ -25,9 +25,8 @@ import pytest
 from file_parsers import Parser, file_parsers
 from hostile_files import hostile_files, hostile_hdf5, hostile_yaml
 from hostile_pickles import Box, hostile_npz, hostile_pickles
+from rendered_report import render_report
 from watched_files import opened
-
-from flows.report.page import render_report
 
 SUPPORT = Path(__file__).parents[1] / "support" / "hostile"
 # NumPy parses the header of an array as a literal.

@@ -1,5 +1,6 @@
 """The wheel: built from the source archive, installed beside nothing of this checkout, and run."""
 
+import re
 import subprocess
 import sys
 import sysconfig
@@ -46,6 +47,11 @@ def test_the_wheel_holds_every_file_of_the_packages(built):
     assert any(name.endswith("licenses/LICENSE") for name in names)
     assert "License-Expression: Apache-2.0" in metadata
     assert "Classifier: Typing :: Typed" in metadata
+    _, _, description = metadata.partition("\n\n")
+    assert description.startswith("# Traitline")
+    links = re.findall(r"\]\(([^)]*)\)", description)
+    assert links  # an index has no files that others could lead to
+    assert [link for link in links if not link.startswith("https://")] == []
 
 
 def test_the_source_archive_holds_documentation_tests_and_changes(built):

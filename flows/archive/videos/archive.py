@@ -15,7 +15,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from extractors.video.digests import sha256_of
-from flows.archive.families import Families
+from flows.archive.families import Families, lacking_features
 from flows.archive.videos.folder import Found, find_videos
 from flows.archive.videos.listed import LIST_ENDINGS, Listed, videos_of_list
 from flows.config.settings import RunConfig
@@ -236,7 +236,7 @@ def _say_listed(path: Path, listed: Listed) -> None:
     if listed.missing:
         names = some_of([f"{name} ({place})" for name, place in listed.missing.items()])
         count = console.counted(len(listed.missing), "video")
-        console.say(f"{path} names {count} that cannot be found, refused as unreadable: {names}", style="yellow")
+        console.say(f"{path} names {count} that cannot be found, rejected as unreadable: {names}", style="yellow")
 
 
 def known_videos(root: StorePath, families: Families) -> Archive:
@@ -250,10 +250,7 @@ def known_videos(root: StorePath, families: Families) -> Archive:
     digests = {video_id: sha256 for video_id, sha256 in FailureLog(root).refused(families.features)}
     digests |= FeatureStore(root).done(families.static)
     if not digests:
-        raise UserError(
-            f"{root} has no features that were made with these settings; run `traitline "
-            "extract` first, or give the settings (such as --weights) that it was filled with"
-        )
+        raise UserError(f"there are no {lacking_features(root, families)}")
     seen = SeenVideos(root).current()
     return Archive(
         VideoFile(video_id, Path(video_id), seen.get(video_id, sha256)) for video_id, sha256 in sorted(digests.items())

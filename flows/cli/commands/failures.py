@@ -1,4 +1,4 @@
-"""The commands `traitline failures ...`: list refused videos, and retry them."""
+"""The commands `traitline failures ...`: list rejected videos, and retry them."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from flows.archive.videos import Archive
     from storage.tables.failures import Failure
 
-failures_app = typer.Typer(no_args_is_help=True, help="List refused videos with their reasons, and retry them.")
+failures_app = typer.Typer(no_args_is_help=True, help="List rejected videos with their reasons, and retry them.")
 
 REASON = Annotated[str | None, typer.Option(help="Only failures with this reason code, such as no_face.")]
 
@@ -72,7 +72,7 @@ def retry(
     config: CONFIG = None,
     assignments: ASSIGNMENTS = None,
 ) -> None:
-    """Retry only the videos that were refused with the present settings."""
+    """Retry only the videos that were rejected with the present settings."""
     options = given(ctx)
     options["flags"]["extract.retry_failed"] = True
     with command("retry", **options, check=_check) as settings:
@@ -82,7 +82,7 @@ def retry(
         settings = settle_weights(settings)
         files = refused_files(settings, reason)
         if not files:
-            console.say("no video of the folder was refused with these settings; nothing to retry")
+            console.say("no video of the folder was rejected with these settings; nothing to retry")
             return
         from flows.pipeline.extract import extract as extract_flow
 

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 from rich.table import Table
@@ -22,7 +21,6 @@ from storage.files.paths import store_path
 models_app = typer.Typer(no_args_is_help=True, help="Show trained models, give them aliases, export and import them.")
 
 MODEL = Annotated[str, typer.Argument(help="NAME (its latest version), NAME/3, NAME/latest or NAME/ALIAS.")]
-_ELSEWHERE = ("unseen", "search", "clip_marks")  # facts that have tables of their own, or say nothing to people
 
 
 class ExportFormat(StrEnum):
@@ -64,28 +62,32 @@ def list_models(store: STORE = "store") -> None:
 def show(model: MODEL, store: STORE = "store") -> None:
     """Show a model's training data and performance, and what it must not be used for."""
     with plain_command():
-        from flows.archive.model_card import INTENDED, limits
+        from flows.archive.model_card import INTENDED, facts_of, features_of, limits
         from flows.archive.model_quality import MEASURES, figures, gain_in_words, search_figures, search_in_words
         from flows.archive.models import find_model
         from storage.models.serializer import ModelSerializer
 
         found = find_model(existing_store(store), model)
         facts = ModelSerializer(store).metadata(found.name, found.version)
-        unseen = facts.get("unseen")
         table = Table("fact", "value", title=str(found), title_justify="left")
-        for fact, value in _flat({fact: value for fact, value in facts.items() if fact not in _ELSEWHERE}):
-            table.add_row(fact, value)
+        for row in (("trained (UTC)", facts["created_utc"]), *features_of(facts), *facts_of(facts)):
+            table.add_row(*row)
         show_table(table)
-        if unseen is not None:
+        if (parts := facts.get("parts")) is not None:
+            weights = Table("weight of each part", *facts["traits"])
+            for part, weight in parts.items():
+                weights.add_row(part, *(f"{weight[trait]:.2f}" for trait in facts["traits"]))
+            show_table(weights)
+        if (unseen := facts.get("unseen")) is not None:
             quality = Table("on people whom it has not seen", *MEASURES.values(), title_justify="left")
-            for row in figures(unseen):
-                quality.add_row(*row)
+            for figure in figures(unseen):
+                quality.add_row(*figure)
             show_table(quality)
-            console.say(f"{gain_in_words(unseen).capitalize()}")
+            console.say(f"{gain_in_words(facts).capitalize()}")
         if (search := facts.get("search")) is not None:
             compared = Table("mean over traits, on people who had no part in the choice", *MEASURES.values())
-            for row in search_figures(search):
-                compared.add_row(*row)
+            for figure in search_figures(search):
+                compared.add_row(*figure)
             show_table(compared)
             console.say(f"Search: {search_in_words(search)}")
         words = Table("use", title_justify="left")
@@ -195,23 +197,3 @@ def import_model(
             stored_families(store, ModelSerializer(store).metadata(here.name, here.version))
         except UserError as error:
             console.say(str(error), style="yellow")
-
-
-def _flat(facts: Mapping[str, Any], prefix: str = "") -> list[tuple[str, str]]:
-    rows = []
-    for name, value in facts.items():
-        if isinstance(value, list) and any(isinstance(one, Mapping) for one in value):
-            value = {str(place): one for place, one in enumerate(value, start=1)}
-        if isinstance(value, Mapping):
-            rows += _flat(value, f"{prefix}{name}.")
-        elif isinstance(value, list):
-            rows.append((prefix + name, ", ".join(map(str, value))))
-        else:
-            rows.append((prefix + name, _number(value)))
-    return rows
-
-
-def _number(value: Any) -> str:
-    if isinstance(value, float):
-        return f"{value:.4g}"
-    return "" if value is None else str(value)

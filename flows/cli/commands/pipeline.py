@@ -272,7 +272,7 @@ def report(
 ) -> None:
     """Write one self-contained HTML page about the scores of one model; it loads nothing from the network.
 
-    It shows what ran, which videos were refused and why, the distribution of the scores, how far to trust them, the
+    It shows what ran, which videos were rejected and why, the distribution of the scores, how far to trust them, the
     last evaluation, and which moments of a few clips affected a trait. Pictures of people need --frames.
     """
     with _step(ctx) as (settings, files):

@@ -95,7 +95,7 @@ def test_a_folder_without_a_checkpoint_is_refused_by_its_name(tmp_path, extracto
 
 
 def test_dropout_lies_between_the_average_pool_and_the_head_and_drops_only_in_training(network):
-    model = i3d.build_i3d(classes=i3d.CLASSES, dropout=0.5)
+    model = i3d.build_i3d(classes=400, dropout=0.5)
     names = [layer.name for layer in model.layers]
     assert names[-4:] == ["AvgPool3d_6a_7x7", "Logits.Dropout", "Logits.Conv3d_0c_1x1", "logits"]
     window = smooth_motion(1)

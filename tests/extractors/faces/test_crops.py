@@ -215,7 +215,7 @@ def test_a_single_wild_box_does_not_widen_the_window():
 def crops(
     path: Path, windows: list[Window], views: Sequence[StaticView] = (), **options: int
 ) -> tuple[list[CropWindow], list[StaticCrop]]:
-    found = list(iter_crops(path, windows, views, fps=25.0, **options))
+    found = list(iter_crops(grid_frames(path, 25.0, thresholds=None), windows, views, **options))
     return (
         [cut for cut in found if isinstance(cut, CropWindow)],
         [cut for cut in found if isinstance(cut, StaticCrop)],

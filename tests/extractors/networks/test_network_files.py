@@ -399,8 +399,9 @@ def test_files_that_are_no_usable_keras_networks_are_refused(tmp_path):
     cases = {
         "lacks the weights|does not accept": packed(**{"model.weights.h5": less.read_bytes()}),
         "damaged": b"no network",
-        "must hold": packed(**{"../../evil.txt": b"x"}),
-        "compressed": packed(zipfile.ZIP_DEFLATED),
+        "must hold": packed(**{"config.json": None, "../../evil.txt": b"x"}),
+        "config.json has more than": packed(zipfile.ZIP_DEFLATED, **{"config.json": bytes(2**24 + 1)}),
+        "weights.h5 has more than": packed(zipfile.ZIP_DEFLATED, **{"model.weights.h5": bytes(2**24)}),
         "is not JSON": packed(**{"config.json": b"{"}),
         "functional": packed(**{"config.json": b"[]"}),
         "does not accept": packed(**{"model.weights.h5": weights.read_bytes()}),

@@ -108,6 +108,22 @@ def test_more_windows_than_slots_come_in_order(settings, corpus):
     assert not any(isinstance(part, FaceCrop) for part in parts)
 
 
+def test_a_video_is_decoded_once_if_its_frames_fit_into_memory(settings, clip, monkeypatch):
+    """And the parts are the same bits if they do not."""
+    request = Request(clip, static=True, dynamic=True)
+    with Preparer(settings, lambda: None) as preparer:
+        with monkeypatch.context() as patch:
+            patch.setattr("extractors.preparation.preparer.KEPT_SHARE", 0.0)
+            twice = list(preparer.prepare(request, Stopwatch()))
+        monkeypatch.setattr("extractors.preparation.preparer.grid_frames", None)  # the second pass
+        once = list(preparer.prepare(request, Stopwatch()))
+    assert [type(part) for part in once] == [type(part) for part in twice]
+    assert {FaceTrack, FaceCrop, Motion} == {type(part) for part in once}
+    for part, other in zip(once, twice, strict=True):
+        for name, value in vars(part).items():
+            np.testing.assert_array_equal(value, vars(other)[name])
+
+
 def test_an_engine_of_the_parent_gets_grey_frames(settings, clip):
     with PreparerPool(replace(settings, optical_flow=OpticalFlowSettings(engine="gpu")), 1, stall_s=60) as pool:
         (parts,) = gathered(pool, request(clip))

@@ -12,8 +12,10 @@ from extractors.assets import catalog
 from extractors.assets.files import AssetError
 from extractors.faces.quality import QUALITY
 from flows.archive.clips import read_clips
-from flows.archive.families import families_of, settle_weights, stored_families
+from flows.archive.families import families_of, lacking_features, settle_weights, stored_families
+from flows.archive.videos import known_videos
 from flows.config.load import load_config
+from flows.session.errors import UserError
 from storage import Family, FeatureStore, VideoFeatures
 from storage.shards.family import key_before_manifest
 from storage.tables.scores import QUALITY_FACTS
@@ -146,3 +148,16 @@ def test_features_of_before_a_fact_was_added_are_found_with_those_that_they_have
         write_clip(tmp_path, before[part], {"face_coverage": 0.5})
     keys = {f"{part}_key": before[part].key for part in ("static", "dynamic")}
     assert stored_families(tmp_path, keys).faces == before["faces"]
+
+
+def test_what_a_store_lacks_is_said_with_the_networks_of_what_it_has(tmp_path):
+    own = families("float32")
+    assert "no features" in lacking_features(tmp_path, own)
+    other = families_of(load_config(flags={"weights": "random"}, assignments=["static.base_model=efficientnetb0"]))
+    for family in (other.static, own.dynamic):
+        write_clip(tmp_path, family, {})
+    needs, has = "features of resnet50 and i3d", "static features of efficientnetb0 and dynamic features of i3d"
+    keys = {"static_key": own.static.key, "dynamic_key": own.dynamic.key, "weights": "random"}
+    for refused in (lambda: known_videos(tmp_path, own), lambda: stored_families(tmp_path, keys)):
+        with pytest.raises(UserError, match=rf"{needs}.* has {has}.* `traitline extract`"):
+            refused()

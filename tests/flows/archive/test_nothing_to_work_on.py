@@ -97,7 +97,7 @@ def test_labelled_videos_without_features_are_counted_by_cause(config):
     assert "(2 no_face, 1 truncated)" in said
     more = config.model_copy(update={"labels": label(config.labels.parent, *(f"{n}.mp4" for n in range(5)))})
     said = message_of(lambda: train.fn(more, archive(5)))
-    for words in ("5 videos", "3 refused (2 no_face, 1 truncated)", "2 not extracted"):
+    for words in ("5 videos", "3 rejected (2 no_face, 1 truncated)", "2 not extracted"):
         assert words in said
 
 

@@ -12,15 +12,18 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from flows.archive.families import Families
 from flows.archive.model_bundle import export_bundle, import_bundle
-from flows.archive.models import ModelReference
+from flows.archive.models import ModelReference, check_features
 from flows.session.errors import UserError
 from fusion import ClipTokens, predict
 from fusion.settings import TrainSettings, UncertaintySettings
 from fusion.training.train import train
 from fusion.uncertainty.intervals import Uncertainty
 from storage import Family, FeatureStore, ModelSerializer, StoreError, VideoFeatures
-from storage.models.serializer import FILES
+from storage.maintenance.garbage import unused_families
+from storage.models.serializer import FILES, METADATA_FILE, _digest
+from storage.shards.family import key_before_manifest
 
 FACES = {"faces": {"faces": {"revision": 1}}}
 FAMILIES = {"static": Family("static", 6, FACES), "dynamic": Family("dynamic", 5, {"fps": 25})}
@@ -114,7 +117,17 @@ def test_an_import_takes_the_next_free_version_or_another_name(bundle, tmp_path)
     assert ModelSerializer(store).names() == ["other-lab", "traits"]
 
 
-def test_one_line_says_whether_the_features_of_the_store_fit(bundle, traitline, tmp_path):
+@pytest.mark.parametrize("age", ["of today", "of before the manifest"])
+def test_one_line_says_whether_the_features_of_the_store_fit(root, bundle, traitline, tmp_path, age):
+    keys = [family.key for family in FAMILIES.values()]
+    if age == "of before the manifest":
+        keys = [key_before_manifest(family) for family in FAMILIES.values()]
+        files = ModelSerializer(root).files("traits", "1")
+        facts = {**json.loads(files[METADATA_FILE]), **dict(zip(("static_key", "dynamic_key"), keys, strict=True))}
+        old = {**files, METADATA_FILE: json.dumps({**facts, "digest": _digest(facts)}).encode()}
+        bundle = packed(
+            tmp_path / "old.tar", {f"traits/1/{name}": data for name, data in (("README.md", b""), *old.items())}
+        )
     store = FeatureStore(tmp_path / "store")
     rng = np.random.default_rng(0)
     for features, fits in (({**FACES, "weights": "other"}, False), (FACES, True)):
@@ -123,9 +136,15 @@ def test_one_line_says_whether_the_features_of_the_store_fit(bundle, traitline, 
             store.write(family, [VideoFeatures("a.mp4", "0" * 64, vectors, np.arange(2.0), np.arange(2.0) + 1, {})])
         done = traitline("models", "import", bundle, "--store", tmp_path / "store")
         assert done.returncode == 0, done.stderr
-        lines = [line for line in done.stderr.splitlines() if "has no features" in line]
+        lines = [line for line in done.stderr.splitlines() if "the model needs features of" in line]
         assert len(lines) == (not fits)
-        assert all(FAMILIES["static"].key in line and "traitline extract" in line for line in lines)
+        assert all(keys[0] in line and "traitline extract" in line for line in lines)
+    assert unused_families(tmp_path / "store", idle_s=0) == [Family("static", 6, {**FACES, "weights": "other"})]
+    networks = {kind: {"name": kind} for kind in FAMILIES}
+    families = Families(Family("faces", 5, {}), FAMILIES["static"], FAMILIES["dynamic"])
+    check_features(
+        ModelReference("traits", "1"), ModelSerializer(tmp_path / "store").metadata("traits", "1"), families, networks
+    )
 
 
 def test_the_same_model_gives_the_same_bytes_that_common_tools_can_check(root, bundle, tmp_path):

@@ -7,7 +7,8 @@ import onnxruntime
 import pytest
 from model_version import save_version
 
-from flows.archive.models import chosen_model
+from flows.archive.model_card import card_of, facts_of, limits
+from flows.archive.models import ModelReference, chosen_model
 from flows.config.load import load_config
 from flows.session.errors import UserError
 from fusion import TRAITS
@@ -33,6 +34,29 @@ def clips() -> list[ClipTokens]:
         )
         for number in range(6)
     ]
+
+
+FACTS = {
+    "traits": list(TRAITS),
+    "static_key": "5" * 16,
+    "dynamic_key": "d" * 16,
+    "weights": "random",
+    "labels": "people.csv",
+    "labels_sha256": "1" * 64,
+    "subjects_known": True,
+    "neuroticism_inverted": False,
+    "settings": TrainSettings().model_dump(mode="json"),
+    "train_clips": 6,
+    "train_subjects": 3,
+    "unseen": measure_unseen(
+        np.full((6, 5), 0.5), np.random.default_rng(1).random((6, 5)), list("aabbcc"), mean=np.full((6, 5), 0.5)
+    ),
+    "uncertainty": {"settings": {"confidence": 0.9}, "calibration": None},
+    "created_utc": "2026-11-01T00:00:00+00:00",
+    "libraries": {"keras": "3.15.1"},
+    "program": {"version": "1.0", "commit": None},
+    "files": {"model.keras": "2" * 64},
+}
 
 
 @pytest.fixture(scope="module")
@@ -74,11 +98,35 @@ def test_show_says_what_it_is_and_what_it_must_not_be_used_for(root, traitline, 
     ModelSerializer(root).set_alias("traits", "production", "1")
     result = traitline("models", "show", name, "--store", root)
     assert result.returncode == 0, result.stderr
-    known = ("labels_sha256", "1" * 64, "libraries.keras", "program.version", "validation_loss")
-    for words in (*known, "employment", "1-MAE"):
+    for words in ("labels", "1" * 64, "keras", "program", "validation loss", "employment", "1-MAE"):
         assert words in result.stdout
     assert "RANDOM" in result.stdout
     assert f"traits/{1 if name.endswith(('1', 'production')) else 2}" in result.stdout
+
+
+@pytest.mark.parametrize(
+    ("settings", "used", "unused"),
+    [
+        ({"kind": "bilinear"}, "folds components ridge_components", "epochs learning_rate width memory_mb devices"),
+        ({"kind": "bilinear", "form": "vector"}, "folds", "components ridge_components epochs"),
+        ({"kind": "specified"}, "epochs learning_rate width memory_mb", "folds components plateau_epochs devices"),
+        ({"kind": "specified", "schedule": "plateau"}, "plateau_epochs", "folds components"),
+    ],
+)
+def test_only_settings_that_a_model_of_the_kind_uses_are_shown(settings, used, unused):
+    shown = dict(facts_of(FACTS | {"settings": TrainSettings(**settings).model_dump(mode="json")}))["settings"]
+    names = {pair.partition("=")[0] for pair in shown.split()}
+    assert set(used.split()) | {"kind", "form", "seed"} <= names
+    assert names.isdisjoint([*unused.split(), "keep_useless"])
+
+
+@pytest.mark.parametrize("known", [True, False])
+def test_labels_without_people_are_told_everywhere_from_one_fact(known):
+    facts = FACTS | {"subjects_known": known}
+    said = [*dict(facts_of(facts)).values(), *limits(facts), card_of(ModelReference("a", "1"), facts, [], [])]
+    assert ("unknown people" in " ".join(said)) is not known
+    assert any("do not say who is in a clip" in text for text in said) is not known
+    assert any("3 people" in text for text in said) is known
 
 
 def test_alias_is_set_moved_and_removed(root, traitline):

@@ -78,7 +78,7 @@ def test_numbers_stay_whole_on_every_screen(screen, capsys):
 def test_a_summary_of_one_video_says_why_it_was_refused(capsys):
     show_extraction(ExtractReport(0, 1, 0, 0, {}, reasons={"no_face": 1}), Archive(()))
     said = " ".join(capsys.readouterr().err.split())
-    assert "refused 1: 1 no_face" in said
+    assert "rejected 1: 1 no_face" in said
 
 
 @pytest.mark.parametrize("width", [60, 80, 120])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import dataclasses
 import sys
 from collections.abc import Iterator
 from itertools import pairwise
@@ -15,11 +16,11 @@ import numpy as np
 import pytest
 from mediapipe.tasks.python import BaseOptions, vision
 
+from extractors.errors import DeviceError
+from extractors.video import encoding
 from flows.demo import corpus as demo_corpus
 from flows.demo.corpus import CLIPS, DemoCorpus, DemoCorpusError, clip_frames, render_demo_corpus
 from flows.demo.motion import HeadPose, HeadWarp
-from flows.session.errors import UserError
-from flows.visualize import mp4
 from fusion.labels.read import read_labels
 from fusion.traits import TRAITS
 
@@ -59,14 +60,17 @@ def face_motion(rendered, faces) -> dict[str, np.ndarray]:
 @pytest.fixture
 def three_frames(monkeypatch) -> None:
     """Clips so few and so short that a test can afford to render several corpora."""
-    monkeypatch.setattr(demo_corpus, "FRAMES", 3)
-    monkeypatch.setattr(demo_corpus, "CLIPS", CLIPS[:3])
+    monkeypatch.setattr(demo_corpus, "CLIPS", [dataclasses.replace(clip, frames=3) for clip in CLIPS[:3]])
 
 
 def decode(corpus: DemoCorpus, name: str) -> list[np.ndarray]:
     """All frames of one clip, uint8 RGB [480, 640, 3]."""
     with av.open(str(corpus.videos / f"{name}.mp4")) as video:
         return [frame.to_ndarray(format="rgb24") for frame in video.decode(video=0)]
+
+
+def frames_of(name: str) -> int:
+    return 300 if name == "mixed" else 100
 
 
 def mean_motion(clip: list[np.ndarray], box) -> np.ndarray:
@@ -94,7 +98,7 @@ def eye_line_deg(detections: list[list]) -> np.ndarray:
     return np.degrees(np.arctan2(down, right))
 
 
-def test_corpus_is_eight_small_silent_clips_of_100_frames_at_25_fps(rendered):
+def test_corpus_is_eight_small_silent_clips_at_25_fps_one_of_them_longer(rendered):
     assert sorted(path.name for path in rendered.videos.iterdir()) == sorted(f"{name}.mp4" for name in NAMES)
     for name in NAMES:
         path = rendered.videos / f"{name}.mp4"
@@ -105,12 +109,12 @@ def test_corpus_is_eight_small_silent_clips_of_100_frames_at_25_fps(rendered):
             assert (stream.codec_context.name, stream.pix_fmt) == ("h264", "yuv420p")
             assert (stream.width, stream.height, stream.average_rate) == (640, 480, 25)
             times_s = [float(frame.pts * frame.time_base) for frame in video.decode(stream)]
-        assert times_s == pytest.approx(np.arange(100) / 25)
+        assert times_s == pytest.approx(np.arange(frames_of(name)) / 25)
 
 
 def test_every_fifth_frame_shows_exactly_one_face_of_good_size(faces):
     for name, detections in faces.items():
-        assert [len(found) for found in detections] == [1] * 20, name
+        assert [len(found) for found in detections] == [1] * (frames_of(name) // 5), name
         assert widths(detections).min() > 145, name
         assert widths(detections).max() < 215, name
 
@@ -166,6 +170,15 @@ def test_trembling_head_turns_back_far_more_often_than_a_shaking_one(face_motion
     assert reversals_per_s(face_motion["jitter"][:, 0]) > 6
     assert reversals_per_s(face_motion["jitter"][:, 1]) > 6
     assert reversals_per_s(face_motion["shake"][:, 0]) < 3
+
+
+def test_motions_of_the_longer_clip_follow_one_another(rendered, faces):
+    """A nod first, then a shake: what moves up and down, and then sideways, is the middle of the face."""
+    across, down = np.abs(mean_motion(decode(rendered, "mixed"), faces["mixed"][0][0].bounding_box)).T
+    nod, shake = slice(10, 50), slice(70, 110)
+    assert down[nod].mean() > 2 * across[nod].mean()
+    assert across[shake].mean() > 2 * down[shake].mean()
+    assert across[nod].mean() < across[shake].mean() / 3
 
 
 def test_clips_differ_in_light_and_colour(rendered):
@@ -230,7 +243,7 @@ def test_resting_pose_leaves_the_picture_as_it_is():
 @pytest.mark.usefixtures("three_frames")
 def test_same_seed_gives_the_same_pictures_and_another_seed_others():
     portrait = np.random.default_rng(0).integers(0, 256, (512, 512, 3)).astype(np.uint8)
-    mixed = CLIPS[NAMES.index("mixed")]
+    mixed = dataclasses.replace(CLIPS[NAMES.index("mixed")], frames=3, in_turn=False)
     first, again, other = (np.stack(list(clip_frames(mixed, portrait, seed=seed))) for seed in (3, 3, 4))
     np.testing.assert_array_equal(first, again)
     assert np.abs(first.astype(int) - other).mean() > 1
@@ -293,7 +306,7 @@ def test_broken_off_rendering_leaves_no_partial_clip_and_is_made_good(tmp_path, 
 
 @pytest.mark.usefixtures("three_frames")
 def test_without_x264_clips_are_mpeg4(tmp_path, monkeypatch):
-    monkeypatch.setattr(mp4, "ENCODERS", ("no such encoder", "mpeg4"))
+    monkeypatch.setattr(encoding, "ENCODERS", ("no such encoder", "mpeg4"))
     corpus = render_demo_corpus(tmp_path)
     with av.open(str(corpus.videos / "nod.mp4")) as video:
         assert video.streams.video[0].codec_context.name == "mpeg4"
@@ -302,8 +315,8 @@ def test_without_x264_clips_are_mpeg4(tmp_path, monkeypatch):
 
 def test_missing_encoder_missing_portrait_and_a_file_in_the_way_are_said_in_one_line(tmp_path, monkeypatch):
     with monkeypatch.context() as lacking:
-        lacking.setattr(mp4, "ENCODERS", ("no such encoder",))
-        with pytest.raises(UserError, match="install the av wheel"):
+        lacking.setattr(encoding, "ENCODERS", ("no such encoder",))
+        with pytest.raises(DeviceError, match="install the av wheel"):
             render_demo_corpus(tmp_path)
     with monkeypatch.context() as lacking:
         lacking.setitem(sys.modules, "skimage", None)

@@ -95,7 +95,8 @@ def kept(store: Path) -> dict[str, tuple[int, int]]:
 
 def same_features(folder: Path, name: str) -> Path:
     """A store of its own with the features of the folder's."""
-    shutil.copytree(folder / "store" / "features", folder / name / "features", copy_function=os.link)
+    for part in ("features", "manifest"):
+        shutil.copytree(folder / "store" / part, folder / name / part, copy_function=os.link)
     return folder / name
 
 

@@ -28,7 +28,7 @@ class Stumbling(DrawingExtractor):
 
 @pytest.fixture
 def order(tmp_path, monkeypatch) -> Order:
-    order = Order(str(tmp_path / "store"), str(tmp_path), videos=20, shard_size=4)
+    order = Order(str(tmp_path / "store"), str(tmp_path), videos=20, shard_size=4, video_s=0.1)
     monkeypatch.setattr(extract_flow, "families_of", lambda _: FAMILIES)
     monkeypatch.setattr(worker, "Extractor", lambda *given, videos: Stumbling(order, given[2]))
     monkeypatch.setattr(engine, "RETRY_S", 0)
@@ -64,6 +64,7 @@ def test_shard_that_keeps_failing_holds_up_no_other_and_is_free_afterwards(order
 
 def test_disk_that_takes_no_heartbeat_ends_the_run_in_one_clear_error(order, monkeypatch):
     videos = drawn_videos(order.videos)
+    monkeypatch.setattr(Leases.__init__, "__kwdefaults__", {"beat_s": 0.05, "timeout_s": 0.4})
     monkeypatch.setattr(
         "storage.leases.claims.commit_file",
         lambda path: (_ for _ in ()).throw(StoreError(f"cannot write {path}: disk full")),

@@ -13,14 +13,17 @@ from flows.archive.videos import VideoFile
 from flows.config.load import load_config
 from flows.extraction.worklist import WorkList
 from storage import Failure, FailureLog, FeatureStore, VideoFeatures
+from storage.tables.manifest import FEW
 
 
 def video(name: str, content: str = "as filmed") -> VideoFile:
     return VideoFile(name, Path(name), hashlib.sha256(content.encode()).hexdigest())
 
 
-@pytest.fixture
-def config(tmp_path):
+@pytest.fixture(params=[FEW, 0], ids=["named in queries", "the whole manifest read"])
+def config(tmp_path, monkeypatch, request):
+    monkeypatch.setattr("flows.extraction.worklist.FEW", request.param)
+    monkeypatch.setattr("flows.extraction.worklist.VIDEOS_AT_A_TIME", 2)
     return load_config(flags={"store.path": tmp_path / "store", "weights": "random", "extract.shard_size": 2})
 
 

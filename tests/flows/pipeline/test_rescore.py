@@ -9,6 +9,7 @@ from datetime import UTC, datetime
 import numpy as np
 import pytest
 from drawn_store import draw_store
+from rendered_report import render_report
 from scipy import stats
 
 from flows.archive.drift import drifts_of
@@ -18,7 +19,6 @@ from flows.archive.videos import known_videos
 from flows.config.load import load_config
 from flows.pipeline.score import rescore, score
 from flows.pipeline.train import train
-from flows.report.page import render_report
 from flows.session.errors import UserError
 from storage.models.serializer import ModelSerializer
 from storage.tables.scores import ScoreStore

@@ -167,9 +167,9 @@ def test_one_new_video_costs_one_video_and_a_bad_one_is_a_row_with_its_reason(fi
     assert rows["text.mp4"]["reason"] == "not_a_video"
     log = max((folder / "store" / "runs").glob("*-run.log")).read_text(encoding="utf-8")
     assert re.search(
-        r"^\d{4}-\d\d-\d\dT[\d:]{8}[+-]\d{4} INFO +flows.extraction.extractor: text.mp4 refused: ", log, re.MULTILINE
+        r"^\d{4}-\d\d-\d\dT[\d:]{8}[+-]\d{4} INFO +flows.extraction.extractor: text.mp4 rejected: ", log, re.MULTILINE
     )
-    assert re.search(r"INFO +flows.pipeline.announce: committed 1 shard: 1 video.* extracted, 1 refused", log)
+    assert re.search(r"INFO +flows.pipeline.announce: committed 1 shard: 1 video.* extracted, 1 rejected", log)
     assert re.search(r"INFO +flows: Done: .*scored 4 of 5, 1 of them now", log)
     assert all(rows["text.mp4"][trait] == "" for trait in TRAITS)
     # One shard for each of the three families, with the new video alone in it.

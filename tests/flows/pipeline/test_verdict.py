@@ -21,11 +21,11 @@ def measured(gain: float, people: int = 40) -> dict:
 
 @pytest.mark.parametrize(("known", "words"), [(True, "80 clips of unseen people"), (False, "80 clips not trained on")])
 def test_people_are_called_unseen_only_if_the_labels_say_who_is_in_a_clip(known, words):
-    assert verdict(measured(0.5), known).endswith(words)
+    assert verdict({"unseen": measured(0.5), "subjects_known": known}).endswith(words)
 
 
 def test_a_model_is_doubted_unless_people_show_that_it_beats_the_mean():
-    assert doubts(measured(0.5)) == []
-    assert "no better than" in doubts(measured(0.0))[0]
-    assert "too few people" in doubts(measured(0.0, people=10))[0]
-    assert doubts(measured(0.5, people=10)) == []
+    assert doubts({"unseen": measured(0.5)}) == []
+    assert "no better than" in doubts({"unseen": measured(0.0)})[0]
+    assert "too few people" in doubts({"unseen": measured(0.0, people=10)})[0]
+    assert doubts({"unseen": measured(0.5, people=10)}) == []

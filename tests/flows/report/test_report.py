@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from rendered_report import render_report
 from report_store import BREAKOUT, REFUSED, SCRIPT, ReportStore
 
 from flows.archive.videos import Archive, VideoFile
@@ -17,7 +18,6 @@ from flows.config.load import load_config
 from flows.config.settings import ReportSettings
 from flows.report.charts import Scale, time_line
 from flows.report.drawing import ticks
-from flows.report.page import render_report
 from flows.report.summary import MOST_VIDEOS
 from flows.session.errors import UserError
 from fusion.pictures.timeline import TimeLine

@@ -46,6 +46,7 @@ def mail_server() -> Iterator[MailServer]:
         server.shutdown()
 
 
+@pytest.mark.slow  # Prefect's automations send the mail; test_scheduled_runs has the deployments and the worker
 def test_failed_runs_and_runs_that_find_nothing_new_send_mail(prefect_server, mail_server, tmp_path):
     (code,) = re.findall(r"```python\n(.*?)```", (ROOT / "docs/how-to/notifications.md").read_text(), re.DOTALL)
     address = f"mailto://127.0.0.1:{mail_server.server_address[1]}?from=lab@example.org&to=me@example.org&mode=insecure"

@@ -70,6 +70,7 @@ def said_of(prefect_server) -> dict:
     return found
 
 
+@pytest.mark.slow  # three deployments; the next test has one
 def test_deploy_can_be_done_again_and_says_what_prefect_itself_reads_in_the_file(prefect_server):
     """Prefect's own reading of prefect.yaml is the truth that the command's is compared with."""
     prefect_server.traitline("deploy", "--gpu-slots", "2")
@@ -92,7 +93,7 @@ def test_a_schedule_fires_by_itself_and_ends_in_a_csv(prefect_server, archive, t
     served_at = {"base_url": "https://reports.example/nightly/"}
     archive.settings.write_text(yaml.safe_dump({**settings, "out": str(out), "report": served_at}))
     # Late enough to be deployed, and seldom enough that no second run starts beside the first.
-    deployments = scheduled_every(60, tmp_path / "prefect.yaml", first_after_s=8)
+    deployments = scheduled_every(60, tmp_path / "prefect.yaml", first_after_s=10)
     prefect_server.traitline("deploy", "--config", archive.settings, "--file", deployments)
     with prefect_server.worker(tmp_path / "worker"):
         # Nobody asks for a run: the schedule does.

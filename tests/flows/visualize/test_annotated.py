@@ -9,9 +9,9 @@ from face_tracks import track_of
 from matplotlib.colors import to_rgb
 
 from extractors.faces.track import FaceTrack
+from extractors.video.encoding import write_mp4
 from flows.visualize.annotated import STRIP_PX, _annotated
 from flows.visualize.faces import BOX, CUT
-from flows.visualize.mp4 import write_mp4
 from fusion.pictures.timeline import TimeLine
 
 FPS, FRAMES = 25.0, 40

@@ -91,7 +91,7 @@ def test_on_pure_noise_no_predictor_shows_skill():
     quality = ClipQuality(np.ones(count), np.full(count, 4), np.full(count, 3))
     subjects = tuple(f"p{clip // 2}" for clip in range(count))
     clips = LabelledClips(labels, subjects, (None,) * count, {}, tokens, quality)
-    known = all_predictors(TrainSettings(epochs=15), UncertaintySettings())
+    known = all_predictors(TrainSettings(kind="specified", epochs=15), UncertaintySettings())
     predictors = chosen_predictors(known, ("ridge_both", "mlp_both", "token_form", "vector_form"), with_tokens=True)
     partitions, seen = [subject_folds(subjects, 2, seed) for seed in range(5)], []
     results = evaluate_protocols(clips, {"folds": partitions}, predictors, 5, seen.append)["folds"]

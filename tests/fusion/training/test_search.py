@@ -85,6 +85,25 @@ def test_of_noise_the_best_trial_looks_useful_and_the_search_does_not():
     assert np.mean(best) > np.mean(nested) + 0.03
 
 
+@pytest.mark.parametrize(
+    ("train", "search", "people", "message"),
+    [
+        ({"kind": "specified"}, {"trials": 5, "only": ("width",)}, 99, r"only 4 settings to try: give --search 4"),
+        ({"components": 64}, {"trials": 99, "only": ("ridge_components",)}, 99, "only 29 settings"),
+        ({}, {"trials": 2}, 19, "at least 20 people .* there are 19"),
+        ({}, {"trials": 2, "folds": 16}, 30, "search.folds is 16, which leaves parts of fewer than two of 30 people"),
+        ({"folds": 8}, {"trials": 2}, 20, "train.folds is 8, .* two of 13 people"),
+        ({"kind": "specified"}, {"trials": 2, "inner_folds": 7}, 20, "search.inner_folds is 7, .* two of 13 people"),
+    ],
+)
+def test_a_search_that_makes_no_sense_is_refused_before_anything_is_trained(train, search, people, message):
+    clips, labels, subjects = drawn(people, signal=False, each=1)
+    memory = Memory()
+    with pytest.raises(TrainingError, match=message):
+        searched(clips, labels, subjects, TrainSettings(**train), SearchSettings(**search), memory)
+    assert memory.made == 0
+
+
 def test_an_interrupted_search_continues_with_the_same_trials():
     clips, labels, subjects = drawn(20, signal=True)
     given, options = TrainSettings(folds=2, components=2), SearchSettings(trials=3, folds=2)

@@ -15,10 +15,12 @@ import sys
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime, timedelta
 
 import numpy as np
 import pytest
 from model_version import save_version
+from moto.s3.models import S3Backend
 from s3_line import Line
 
 from storage import Failure, FailureLog, Family, FeatureStore, ModelSerializer, StoreError, VideoFeatures
@@ -27,6 +29,7 @@ from storage.files import remote
 from storage.files.commit import check_writable, commit_file, commit_folder, create_file, move_file
 from storage.files.paths import relative_name, store_path
 from storage.layout import open_store
+from storage.leases.leases import Leases
 from storage.maintenance.garbage import leftovers, remove_leftover
 from storage.maintenance.rewriting import plan_merges, rewrite
 from storage.maintenance.survey import survey
@@ -316,6 +319,78 @@ def test_readers_find_every_video_once_while_shards_are_merged_and_converted(fol
         reader.join()
     assert faults == []
     assert len(store.shards(static)) < 12
+
+
+@pytest.fixture
+def lists_late(s3_server, monkeypatch):
+    """Let the server's listings show for a while neither what is new nor that something is gone; returns how long."""
+    lag_s, deleted = 0.4, []
+    listed, delete = S3Backend.list_objects, S3Backend.delete_object
+
+    def remember(backend, bucket_name, key_name, *values, **options):
+        if (key := backend.head_bucket(bucket_name).keys.get(key_name)) is not None:
+            deleted.append((time.monotonic(), key))
+        return delete(backend, bucket_name, key_name, *values, **options)
+
+    def late(backend, bucket, prefix, delimiter, marker, max_keys):
+        def is_below(name: str) -> bool:
+            rest = name.removeprefix(prefix or "")
+            return name.startswith(prefix or "") and not (delimiter and delimiter in rest)
+
+        keys, folders, *more = listed(backend, bucket, prefix, delimiter, marker, max_keys)
+        since = datetime.now(UTC).replace(tzinfo=None) - timedelta(seconds=lag_s)
+        old = [name for name, key in [*bucket.keys.items()] if key.last_modified.replace(tzinfo=None) < since]
+        gone = [key for at, key in deleted if time.monotonic() - at < lag_s and key.name not in bucket.keys]
+        shown = [key for key in keys if key.name in {*old}] + [key for key in gone if is_below(key.name)]
+        folders = [folder for folder in folders if any(name.startswith(folder) for name in old)]
+        return sorted({key.name: key for key in shown}.values(), key=lambda key: key.name), folders, *more
+
+    monkeypatch.setattr(S3Backend, "list_objects", late)
+    monkeypatch.setattr(S3Backend, "delete_object", remember)
+    return lag_s
+
+
+@pytest.mark.slow
+def test_two_writers_and_compaction_lose_and_double_nothing_on_a_server_that_lists_late(
+    s3_folder, request, draw, static
+):
+    FeatureStore(s3_folder).write(static, [draw("first.mp4")])
+    lag_s = request.getfixturevalue("lists_late")
+    time.sleep(lag_s)
+    written: list[str] = []
+
+    def write(writer: int) -> None:
+        store = FeatureStore(s3_folder)
+        with Leases(s3_folder, static.key, beat_s=0.2) as lease:
+            for number in range(4):
+                name = f"{writer}/{number}.mp4"
+                lease.claim(lambda claimed, name=name: {name: 1})
+                store.write(static, [draw(name), draw(f"{writer}.mp4", content=str(number))])
+                lease.release()
+                written.append(name)
+
+    def merge() -> None:
+        store = FeatureStore(s3_folder)
+        for sources in plan_merges(store, static):
+            rewrite(store, static, sources)
+
+    with ThreadPoolExecutor(2) as pool:
+        done = [pool.submit(write, writer) for writer in range(2)]
+        while not all(each.done() for each in done):
+            merge()
+            assert leftovers(s3_folder) == []
+        for each in done:
+            each.result()
+    time.sleep(lag_s)
+    merge()
+    time.sleep(lag_s)
+    assert len(written) == 8
+    store = FeatureStore(s3_folder)
+    names = [video.video_id for video in store.read(static)]
+    assert sorted(names) == sorted([*written, "0.mp4", "1.mp4", "first.mp4"])
+    for writer in range(2):
+        assert store.done(static)[f"{writer}.mp4"] == draw(f"{writer}.mp4", content="3").video_sha256
+    assert [find_problem(part) for part in parts(s3_folder)] == [None] * len(parts(s3_folder))
 
 
 def test_shard_that_cannot_be_reached_is_not_damaged(s3_folder, line, draw, static):

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -23,7 +25,10 @@ from storage.maintenance.erasing import erase, find_traces, interrupted
 from storage.maintenance.rewriting import plan_merges, rewrite
 from storage.maintenance.verification import find_problem, parts
 from storage.models.provenance import clip_marks
+from storage.tables import table
 from storage.tables.seen import SeenVideos
+
+on_this_machine = pytest.mark.parametrize("root", ["local"], indirect=True)
 
 MOTION = Family("dynamic", 6, {"fps": 25.0})
 ANNA = 'people/Änna "A" & co/1.mp4'
@@ -48,8 +53,9 @@ FAMILIES = [Family("static", 8, {"fps": 25.0, "weights": "random"}, ("face_cover
 
 
 @pytest.fixture
-def filled(open_store, root, draw, anna):
-    """A store with a past: superseded features, merged and orphaned shards, several commits of every table."""
+def filled(open_store, root, draw, anna, monkeypatch):
+    """A store with a past: superseded features, merged and orphaned shards, commits and checkpoints of every table."""
+    monkeypatch.setattr(table, "CHECKPOINT_EVERY", 5)
     store = open_store(root)
     digest = {name: draw(name).video_sha256 for name in OTHERS}
     digest[ANNA] = draw(ANNA, content="new").video_sha256
@@ -72,8 +78,8 @@ def filled(open_store, root, draw, anna):
         seen.note({name: digest[name]})
         row = Score(name, digest[name], (0.5,) * 5, 1.0, 4, 4, "s", "d", "random")
         scores.write("traits", "1", [row])
-    for table in (log.table, seen.table, store.manifest.table):
-        table.compact()
+    for each in (log.table, seen.table, store.manifest.table):
+        each.compact()
     seen.note({OTHERS[0]: digest[OTHERS[0]]})
     page = f'<p>{ANNA.replace("&", "&amp;").replace(chr(34), "&#34;")}<img src="data:,anna">'
     put(store.root / "reports/traits-1.html", page.encode())
@@ -122,6 +128,8 @@ def without_anna(content: dict) -> dict:
 def test_nothing_of_a_person_is_left_in_any_byte(root, filled, anna):
     SeenVideos(root).note({COPY: anna[-1].video_sha256})
     before, tops = content_of(root), {name.split("/")[0] for name in found_in(filled.root, anna)}
+    checkpoints = [name for name in found_in(filled.root, anna) if ".checkpoint" in name]
+    assert {name.split("/")[0] for name in checkpoints} == {"manifest", "failures", "seen", "scores"}
     assert tops == {"manifest", "features", "failures", "seen", "scores", "reports", "exports", "runs", "leases"}
     traces = find_traces(root, [ANNA])
     assert traces.videos == {ANNA, COPY}
@@ -155,6 +163,44 @@ def test_erasing_refuses_beside_a_live_run(root, filled, anna):
     assert found_in(filled.root, anna) == before
 
 
+@on_this_machine
+@pytest.mark.parametrize("open_store", ["parquet"], indirect=True)
+def test_folder_that_cannot_be_read_is_not_taken_for_an_empty_one(root, filled, anna):
+    put(root / "reports/old/traits.html", ANNA.encode())
+    before = found_in(root, anna)
+    for folder in ("runs", "reports/old", "manifest/_delta_log", "features", "exports", "leases/key"):
+        with pytest.MonkeyPatch.context() as patch:
+            refuse_to_list(root / folder, patch)
+            with pytest.raises(StoreError, match=f"{folder}.*Permission denied"):
+                erase(root, find_traces(root, [ANNA]))
+    assert found_in(root, anna) == before
+
+
+def refuse_to_list(folder, monkeypatch) -> None:
+    def refusing(real):
+        def listed(place):
+            if os.fspath(place) == str(folder):
+                raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(place))
+            return real(place)
+
+        return listed
+
+    for name in ("scandir", "listdir"):
+        monkeypatch.setattr(os, name, refusing(getattr(os, name)))
+
+
+@on_this_machine
+@pytest.mark.parametrize("open_store", ["parquet"], indirect=True)
+def test_folders_on_other_disks_are_searched_too_and_links_in_a_circle_do_no_harm(root, filled, anna, tmp_path_factory):
+    elsewhere = tmp_path_factory.mktemp("disk") / "runs"
+    (root / "runs").rename(elsewhere)
+    (root / "runs").symlink_to(elsewhere)
+    (elsewhere / "round").symlink_to(root)
+    (elsewhere / "nowhere").symlink_to(root / "gone")
+    erase(root, find_traces(root, [ANNA]))
+    assert {path.name for path in elsewhere.iterdir()} == {"round", "nowhere"}
+
+
 def test_models_that_were_trained_on_a_person_are_named(root, filled):
     for version, facts in enumerate(({}, {"videos": OTHERS}, {"videos": [*OTHERS, ANNA]}), start=1):
         marks = {"clip_marks": " ".join(clip_marks("ab", facts["videos"]))} if facts else {}
@@ -182,7 +228,7 @@ erasing.erase(sys.argv[1], erasing.find_traces(sys.argv[1], [sys.argv[3]]))
 """
 
 
-@pytest.mark.parametrize("root", ["local"], indirect=True)
+@on_this_machine
 @pytest.mark.parametrize("step", [4, 9, 14, 22, 30, 40])
 def test_a_killed_erasure_continues(root, filled, anna, step):
     expected = without_anna(content_of(root))

@@ -151,6 +151,19 @@ def test_damaged_manifest_is_written_again_from_the_shards(tmp_path, filled, sta
     assert problems(tmp_path) == {}
 
 
+def test_manifest_that_is_gone_is_reported_and_written_again_and_its_shards_are_no_garbage(root, filled, static):
+    before = content_of(filled, static)
+    for path in list((filled.root / "manifest").rglob("*")):
+        if path.is_file():
+            path.unlink()
+    assert leftovers(root, idle_s=0) == []
+    found = problems(root)
+    assert found["manifest"].trouble == "gone"
+    assert "20 videos were listed again" in repair(found["manifest"])
+    assert content_of(FeatureStore(root), static) == before
+    assert problems(root) == {}
+
+
 def save_model(root) -> ModelSerializer:
     """A model as far as its files go."""
     save_version(root / "models" / "traits" / "1")

@@ -6,6 +6,9 @@ import contextlib
 import hashlib
 import io
 import json
+import re
+import shutil
+import subprocess
 import threading
 import time
 from collections import Counter
@@ -54,6 +57,16 @@ def test_any_hdf5_program_finds_the_numbers(shard, draw, static):
         scores = np.concatenate([video.quality["face_score"] for video in videos])
         np.testing.assert_array_equal(file["quality"][:, static.quality.index("face_score")], scores)
         assert all(dataset.fletcher32 for dataset in file.values())
+
+
+@pytest.mark.skipif(shutil.which("h5dump") is None, reason="there is no h5dump (Debian: apt install hdf5-tools)")
+def test_h5dump_shows_names_and_numbers(shard, draw):
+    shown = subprocess.run(["h5dump", "-m", "%.9g", shard], check=True, capture_output=True, text=True).stdout
+    assert re.findall(r'"([ab]\.mp4)', shown) == ["a.mp4", "b.mp4"]
+    vectors = re.search(r'DATASET "vector" .*?DATA \{(.*?)\n      \}', shown, re.DOTALL)[1]
+    numbers = re.sub(r"\(\d+,\d+\):", "", vectors).replace(",", " ").split()
+    truth = np.concatenate([draw("a.mp4").vectors, draw("b.mp4", tokens=5).vectors])
+    np.testing.assert_array_equal(np.array(numbers, np.float32).reshape(truth.shape), truth)
 
 
 def test_chunks_are_what_is_read_at_a_time(tmp_path, draw):

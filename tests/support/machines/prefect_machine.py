@@ -214,21 +214,6 @@ class PrefectServer:
                         process.wait()
 
 
-@contextmanager
-def named_server(api: str) -> Iterator[None]:
-    """Have Prefect's settings name a `PrefectServer`, as they name a command's temporary server."""
-    from prefect.settings import (
-        PREFECT_API_AUTH_STRING,
-        PREFECT_API_URL,
-        PREFECT_LOGGING_TO_API_ENABLED,
-        temporary_settings,
-    )
-
-    settings = {PREFECT_API_URL: api, PREFECT_API_AUTH_STRING: PASSWORD, PREFECT_LOGGING_TO_API_ENABLED: False}
-    with temporary_settings(settings):
-        yield
-
-
 def below(process: int) -> list[psutil.Process]:
     """All processes that one has started, and those that they have."""
     return psutil.Process(process).children(recursive=True)

@@ -1,4 +1,4 @@
-"""Failing system calls: the kernel asks about every call that changes a folder's files, and the k-th one fails.
+"""Failing system calls: the kernel asks about every call that changes (or reads) a folder's files; the k-th one fails.
 
 A seccomp filter on one thread hands each such call to a supervisor (SECCOMP_RET_USER_NOTIF), whoever makes it: Python,
 Arrow's C++ or HDF5's C. The supervisor is a process of its own, as the thread may hold the interpreter's lock. Linux
@@ -22,7 +22,7 @@ import struct
 import subprocess
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from pathlib import Path
 
 # Number on x86-64 -> (name, whether arguments are a descriptor "d", a path "p" or a path after its folder "fp").
@@ -32,6 +32,11 @@ CALLS = {
     **{74: ("fsync", "d"), 75: ("fsync", "d"), 82: ("rename", "p"), 264: ("rename", "fp"), 316: ("rename", "fp")},
     **{86: ("link", "p"), 265: ("link", "fp"), 87: ("unlink", "p"), 263: ("unlink", "fp"), 84: ("unlink", "p")},
     **{83: ("mkdir", "p"), 258: ("mkdir", "fp"), 88: ("link", "p")},
+}
+READS = {
+    **{0: ("read", "d"), 17: ("read", "d"), 19: ("read", "d"), 295: ("read", "d"), 217: ("list", "d")},
+    **{2: ("open", "p"), 257: ("open", "fp"), 4: ("stat", "p"), 6: ("stat", "p"), 262: ("stat", "fp")},
+    **{332: ("stat", "fp"), 21: ("stat", "p"), 269: ("stat", "fp"), 439: ("stat", "fp")},
 }
 _SYS_SECCOMP = 317
 _RECEIVE, _SEND, _CONTINUE = 0xC0502100, 0xC0182101, 1
@@ -60,8 +65,11 @@ class Result:
         self.calls = calls
 
 
-def run(work: Callable[[], object], root: Path, *, fail_at: int = 0, error: int = 28) -> Result:
-    """Do some work in a thread, in which the `fail_at`-th call (from 1) that concerns files below `root` fails."""
+def run(work: Callable[[], object], root: Path, *, fail_at: int = 0, error: int = 28, reads: bool = False) -> Result:
+    """Do some work in a thread, in which the `fail_at`-th call (from 1) that concerns files below `root` fails.
+
+    Only calls that change something count, or, with `reads`, only those that read.
+    """
     supervisor = _supervisor()
     raised: list[BaseException] = []
     watched = False
@@ -69,7 +77,7 @@ def run(work: Callable[[], object], root: Path, *, fail_at: int = 0, error: int 
     def supervised() -> None:
         nonlocal watched
         try:
-            listener = _listen()
+            listener = _listen(READS if reads else CALLS)
             task = json.dumps([str(root), fail_at, error, threading.get_native_id()])
             socket.send_fds(supervisor, [task.encode()], [listener])
             watched = supervisor.recv(1) == b"g"
@@ -98,12 +106,12 @@ def _supervisor() -> socket.socket:
     return ours
 
 
-def _listen() -> int:
+def _listen(calls: Collection[int]) -> int:
     """Put the filter on this thread; returns the descriptor over which its calls are reported."""
     libc = ctypes.CDLL(None, use_errno=True)
     steps = [struct.pack("HBBI", 0x20, 0, 0, 0)]  # load the call's number
-    for position, number in enumerate(CALLS):
-        steps.append(struct.pack("HBBI", 0x15, len(CALLS) - position, 0, number))  # if it is this one, go to NOTIFY
+    for position, number in enumerate(calls):
+        steps.append(struct.pack("HBBI", 0x15, len(calls) - position, 0, number))  # if it is this one, go to NOTIFY
     steps += [struct.pack("HBBI", 0x06, 0, 0, _ALLOW), struct.pack("HBBI", 0x06, 0, 0, _NOTIFY)]
     code = ctypes.create_string_buffer(b"".join(steps))
     program = ctypes.create_string_buffer(struct.pack("HxxxxxxP", len(steps), ctypes.addressof(code)))
@@ -153,7 +161,7 @@ def _answer(listener: int, process: int, root: str, fail_at: int, error: int, wa
     answer = (0, 0, _CONTINUE)
     if thread == watched:
         arguments = struct.unpack_from("6Q", notification, 32)
-        name, kind = CALLS[call]
+        name, kind = (CALLS | READS)[call]
         if _path(process, thread, arguments, kind).startswith(root):
             creates = name == "open" and arguments[kind.index("p") + 1] & os.O_CREAT
             calls.append("create" if creates else name)

@@ -10,7 +10,7 @@ from typing import cast
 import av
 import numpy as np
 
-from flows.session.errors import UserError
+from extractors.errors import DeviceError
 
 ENCODERS = ("libx264", "mpeg4")
 _BITS_PER_PIXEL = 500_000 / (640 * 480)  # in a second, of MPEG-4 Part 2
@@ -25,11 +25,11 @@ def write_mp4(path: Path, pictures: Iterable[np.ndarray], fps: float) -> None:
         fps: pictures per second.
 
     Raises:
-        UserError: this build of PyAV has neither encoder.
+        DeviceError: this build of PyAV has neither encoder.
     """
     encoder = next((name for name in ENCODERS if name in av.codecs_available), None)
     if encoder is None:
-        raise UserError(f"this build of PyAV encodes neither {' nor '.join(ENCODERS)}: install the av wheel")
+        raise DeviceError(f"this build of PyAV encodes neither {' nor '.join(ENCODERS)}: install the av wheel")
     with av.open(str(path), "w", format="mp4") as container:
         stream = cast(av.VideoStream, container.add_stream(encoder, rate=Fraction(fps).limit_denominator(10_000)))
         stream.pix_fmt = "yuv420p"

@@ -1,0 +1,52 @@
+"""What it takes to find what is left to do in a large store, and to choose a shard of it.
+
+Run it as `python tests/benchmarks/bench_planning.py [--videos N ...]`. The rows of the manifest are drawn and
+committed, for two families, without shards. A new process does what `traitline extract` does before and between shards;
+the list of the archive's videos takes no memory, its own time is shown. All is in the page cache. Nothing is asserted
+about time.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import tempfile
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "support"))
+
+from drawn_manifest import draw_manifest, plan
+from rich.console import Console
+from rich.table import Table
+
+
+def main() -> None:
+    """Measure and print one table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--videos", type=int, nargs="+", default=[100_000, 1_000_000, 10_000_000])
+    table = Table("videos", title="What is left to do, processor time")
+    headings = ("manifest MB", "to do", "list s", "plan s", "files read", "a shard s", "files read", "peak MB")
+    for heading in headings:
+        table.add_column(heading, justify="right")
+    for count in parser.parse_args().videos:
+        with tempfile.TemporaryDirectory() as scratch:
+            root = Path(scratch, "store")
+            draw_manifest(root, count)
+            size = sum(path.stat().st_size for path in (root / "manifest").rglob("*") if path.is_file())
+            found = plan(root, count)
+        table.add_row(
+            f"{count:,}",
+            f"{size / 1e6:,.0f}",
+            f"{found['todo']:,}",
+            f"{found['list_s']:.1f}",
+            f"{found['plan_s']:.1f}",
+            f"{found['plan_files']:,}",
+            f"{found['shard_s']:.3f}",
+            f"{found['shard_files']}",
+            f"{found['peak_mb']:,.0f}",
+        )
+    Console(width=120).print(table)
+
+
+if __name__ == "__main__":
+    main()
