@@ -40,7 +40,7 @@ docs: $(VENV)/ready
 
 # Needs uv. The locks pin every package with hashes, for all platforms or the containers' own, and name no index.
 LOCK := uv pip compile --quiet --generate-hashes --python-version 3.11 --no-emit-index-url --no-header
-CONTAINER := --python-platform x86_64-manylinux_2_28 --extra dask --extra demo --extra onnx --constraint build/pins.txt
+CONTAINER := --python-platform x86_64-manylinux_2_28 --extra demo --extra onnx --constraint build/pins.txt
 lock:
 	$(LOCK) pyproject.toml --all-extras --universal --output-file requirements.lock
 	mkdir -p build && sed -n 's/ \\$$//; /^[a-z].*==/p' requirements.lock > build/pins.txt
