@@ -157,9 +157,10 @@ class _Turn:
         self._grace = 0
 
     def matrix(self, frame: VideoFrame) -> bytes | None:
-        own = SideDataContainer(frame).get("DISPLAYMATRIX")  # frame.side_data would refer back to the frame
+        # Not frame.side_data, which the frame keeps and which refers back to the frame: such a circle holds its memory.
+        own = SideDataContainer(frame).get("DISPLAYMATRIX")  # type: ignore[call-arg]  # which PyAV's stubs hide
         if own is not None:
-            self._matrix, self._grace = bytes(own), 0  # type: ignore[call-overload]  # a buffer, which PyAV's stubs hide
+            self._matrix, self._grace = bytes(own), 0
         elif self._matrix is not None:
             if frame.key_frame:
                 self._grace = 2 + self._codec.reorder_depth
