@@ -168,15 +168,17 @@ def check_link(path: StorePath) -> None:
     Raises:
         UnreachableError: it is; names the target.
     """
-    if isinstance(path, Path) and path.is_symlink():
-        with contextlib.suppress(OSError):
+    if not isinstance(path, Path):
+        return
+    try:
+        with reading(path):
+            if not path.is_symlink():
+                return
             target = os.readlink(path)
-            try:
-                path.stat()
-            except FileNotFoundError:
-                raise UnreachableError(
-                    f"{path} is a link to {target}, which is not there: mount its disk, or remove the link"
-                ) from None
+    except FileNotFoundError:
+        return
+    if not exists(path):
+        raise UnreachableError(f"{path} is a link to {target}, which is not there: mount its disk, or remove the link")
 
 
 def fetched(path: StorePath) -> StorePath:

@@ -320,7 +320,8 @@ def _read(path: StorePath) -> bytes:
         with reading(path):
             return path.read_bytes()
     except FileNotFoundError as error:
-        raise StoreError(f"cannot read {path}: {refusal(error)}") from error
+        kind = UnreachableError if exists(path) else StoreError  # the handle was stale
+        raise kind(f"cannot read {path}: {refusal(error)}") from error
 
 
 def _parse(data: bytes, name: object) -> dict[str, Any]:

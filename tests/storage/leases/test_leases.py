@@ -161,10 +161,10 @@ def test_a_process_is_told_from_another_that_has_its_number_later_or_in_a_contai
 
 
 def test_a_holder_whose_beat_stands_still_is_dead_and_one_that_beats_is_not(open_leases):
-    alive, dead = (elsewhere(open_leases(beat_s=0.05, timeout_s=0.6, entered=enter)) for enter in (True, False))
+    alive, dead = (elsewhere(open_leases(beat_s=0.05, timeout_s=2.0, entered=enter)) for enter in (True, False))
     alive.claim(first(2))
     dead.claim(first(2))
-    observer = open_leases(beat_s=0.05, timeout_s=0.6, entered=True)
+    observer = open_leases(beat_s=0.05, timeout_s=2.0, entered=True)
     died_at = time.monotonic()
     while not (jobs := observer.claim(first(4, "abcd"))):
         assert time.monotonic() - died_at < 20
