@@ -52,6 +52,12 @@ TARGET_BYTES, TARGET_ROWS = 2**22, 2**16  # of a data file after compaction, whi
 ROWS_IN_MEMORY = 2**16  # while rows are read in order
 _SAMPLE_EVERY = 256  # rows
 _PAUSE_S, _LONGEST_PAUSE_S = 0.05, 2.0  # before a commit is tried again
+_LOOKS = 6  # at a log that others clean, before it counts as damaged
+_MOST_ATTEMPTS = 200  # to commit
+_LOG_S = 3600  # for which the log keeps commits before a checkpoint; each look lists what is kept
+# What the library says if other commits interfere, and if others have cleaned the log of those to compare with.
+_OTHER_COMMITS = re.compile("concurrent|already exists|retries|conflict")
+_CLEANED = re.compile("invalid table version|not found", re.IGNORECASE)
 _DIGEST = re.compile(r"part-[0-9a-f]{16}-[0-9a-f]{32}\.parquet")
 _ACTIONS = {"add", "remove", "commitInfo", "metaData", "protocol", "txn", "cdc", "domainMetadata"}
 VERSION: pa.Field[Any] = pa.field("version", pa.int64(), nullable=False)
@@ -252,7 +258,7 @@ class Table:
             hours = math.ceil(retention_s / 3600 - 1 / 60)  # the library takes whole hours; leave out a minute
             removed = delta.vacuum(hours, dry_run=False, enforce_retention_duration=False, full=True)
             delta.create_checkpoint()
-            delta.cleanup_metadata()
+            self._clean_log(delta)
         return len(removed)
 
     def drop_history(self) -> None:
@@ -300,11 +306,18 @@ class Table:
         from deltalake import DeltaTable
         from deltalake.exceptions import TableNotFoundError
 
-        with self._explained("read"):
+        looks = 1
+        while True:
             try:
-                return DeltaTable(str(self.folder), storage_options=self._options())
+                with self._explained("read"):
+                    return DeltaTable(str(self.folder), storage_options=self._options())
             except TableNotFoundError:
                 return None
+            except StoreError as error:
+                if looks == _LOOKS or _CLEANED.search(str(error.__cause__)) is None:
+                    raise
+                time.sleep(_PAUSE_S * 2**looks)
+                looks += 1
 
     def _data_files(self, where: Where | None = None) -> list[_DataFile]:
         """Return the data files of the latest version that may hold rows which fulfil a condition."""
@@ -420,12 +433,11 @@ class Table:
     def _commit(self, delta: DeltaTable, actions: Sequence[Any]) -> bool:
         """Commit on a version of the table; return False if another commit interferes."""
         from deltalake import CommitProperties, PostCommitHookProperties
-        from deltalake.exceptions import CommitFailedError
+        from deltalake.exceptions import CommitFailedError, DeltaError
 
         with self._lock, self._explained("write"):
             before = delta.version()
-            cleans = (before + 1) % CHECKPOINT_EVERY == 0
-            hooks = PostCommitHookProperties(create_checkpoint=True, cleanup_expired_logs=cleans)
+            hooks = PostCommitHookProperties(create_checkpoint=True, cleanup_expired_logs=False)
             partition_by = [self._partition] if self._partition is not None else []
             try:
                 delta.create_write_transaction(
@@ -436,20 +448,36 @@ class Table:
                     commit_properties=CommitProperties(max_commit_retries=100),
                     post_commithook_properties=hooks,
                 )
-            except CommitFailedError as error:
-                if re.search("concurrent|already exists|retries|conflict", str(error)) is None:
+            except DeltaError as error:
+                kinds = _OTHER_COMMITS if isinstance(error, CommitFailedError) else _CLEANED
+                if kinds.search(str(error)) is None:
                     raise
+                self._delta = None
                 return False
             if isinstance(self.folder, Path):
-                delta.update_incremental()
+                with contextlib.suppress(DeltaError):  # cleaned: then a checkpoint has this commit
+                    delta.update_incremental()
                 log = self.folder / "_delta_log"
                 for version in range(before + 1, delta.version() + 1):
                     with contextlib.suppress(FileNotFoundError):
                         sync(log / f"{version:020d}.json")
                 sync(log)
+            if (before + 1) % CHECKPOINT_EVERY == 0:
+                self._clean_log(delta)
         return True
 
+    def _clean_log(self, delta: DeltaTable) -> None:
+        """Remove commits and checkpoints that have expired, just after a checkpoint was written.
+
+        They expire by the clock of this machine. If it is ahead of that of the storage, others still need them.
+        """
+        with contextlib.suppress(FileNotFoundError), reading(last := self.folder / "_delta_log" / "_last_checkpoint"):
+            if time.time() - last.stat().st_mtime < _LOG_S / 6:
+                delta.cleanup_metadata()
+
     def _pause_and_look(self, attempt: int) -> DeltaTable:
+        if attempt >= _MOST_ATTEMPTS:
+            raise StoreError(f"cannot write {self.folder}: others write it all the time; run the command again")
         time.sleep(random.uniform(0, min(_PAUSE_S * 2**attempt, _LONGEST_PAUSE_S)))
         delta = self._latest()
         if delta is None:
@@ -472,7 +500,7 @@ class Table:
                     configuration={
                         "delta.checkpointInterval": str(CHECKPOINT_EVERY),
                         "delta.dataSkippingStatsColumns": ",".join(self._indexed),
-                        "delta.logRetentionDuration": "interval 1 hours",  # as each look lists what is kept
+                        "delta.logRetentionDuration": f"interval {_LOG_S} seconds",
                     },
                     storage_options=self._options(),
                 )
