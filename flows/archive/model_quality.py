@@ -56,7 +56,8 @@ def measured_in_words(metadata: Mapping[str, Any]) -> str:
     """Return what a measured model's table of measures rests on; it has intervals only if there are enough people."""
     unseen = metadata["unseen"]
     known = any(cell["low"] is not None for name in MEASURES for cell in unseen[name].values())
-    return f"{counted(unseen['clips'], 'clip')}: {on_whom(metadata)}{', with 95% intervals over people' if known else ''}"
+    intervals = ", with 95% intervals over people" if known else ""
+    return f"{counted(unseen['clips'], 'clip')}: {on_whom(metadata)}{intervals}"
 
 
 def gain_in_words(metadata: Mapping[str, Any]) -> str:
