@@ -12,7 +12,7 @@ from flows.archive.model_quality import (
     doubts,
     figures,
     intervals_in_words,
-    on_whom,
+    measured_in_words,
     people_in_words,
     search_figures,
     search_in_words,
@@ -129,7 +129,7 @@ def card_of(
         limits=limits(metadata),
         facts=facts_of(metadata),
         figures=figures(metadata["unseen"]) if metadata.get("unseen") else [],
-        on_whom=on_whom(metadata) if metadata.get("unseen") else "",
+        measured=measured_in_words(metadata) if metadata.get("unseen") else "",
         search=search_in_words(metadata["search"]) if metadata.get("search") else "",
         search_figures=search_figures(metadata["search"]) if metadata.get("search") else [],
     )

@@ -52,6 +52,14 @@ def on_whom(metadata: Mapping[str, Any]) -> str:
     return f"{counted(unseen['clips'], 'clip')} not trained on, whose people are unknown"
 
 
+def measured_in_words(metadata: Mapping[str, Any]) -> str:
+    """Return what a measured model's table of measures rests on; it has intervals only if there are enough people."""
+    unseen = metadata["unseen"]
+    known = any(cell["low"] is not None for name in MEASURES for cell in unseen[name].values())
+    intervals = ", with 95% intervals over people" if known else ""
+    return f"{counted(unseen['clips'], 'clip')}: {on_whom(metadata)}{intervals}"
+
+
 def gain_in_words(metadata: Mapping[str, Any]) -> str:
     """Return how much of the mean's squared error the scores of a measured model save."""
     saved = in_words(metadata["unseen"]["gain"])

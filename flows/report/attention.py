@@ -81,8 +81,10 @@ def attention_of(
     if not kept:
         return Attention([], "No clip is shown: their features are no longer in the store.")
     lines = [_line(seen[video_id], trait) for video_id, _, trait, _ in kept]
-    if not config.report.frames and not any(line.spoken().any() for line in lines):
-        return Attention([], "The scores of this model depend on no single moment.")
+    if not any(line.spoken().any() for line in lines):
+        if not config.report.frames:
+            return Attention([], "The scores of this model depend on no single moment.")
+        notes.append("The lower charts are empty: the scores of this model depend on no single moment.")
     scale = Scale.of(lines)
     pictures: dict[str, list[Frame]] = {}
     shown = []

@@ -218,6 +218,11 @@ def test_without_scripts_all_is_there_to_read(opened, path, report_store):
         # The same page but for its colours.
         pytest.param({"color_scheme": "dark"}, {"runOnly": ["color-contrast", "link-in-text-block"]}, id="dark"),
         pytest.param({"color_scheme": "light", "viewport": NARROW}, {}, id="narrow"),
+        pytest.param(
+            {"color_scheme": "dark", "viewport": NARROW},
+            {"runOnly": ["color-contrast", "link-in-text-block"]},
+            id="narrow and dark",
+        ),
     ],
 )
 def test_axe_finds_no_serious_fault(opened, path, options, rules):
