@@ -84,6 +84,23 @@ def process_as_before() -> Iterator[None]:
     output.console._file, output._Output.is_of_run = None, False
 
 
+@pytest.fixture(scope="module")
+def dask_address() -> Iterator[str]:
+    """A cluster that somebody else started: two workers with a GPU each, as far as Dask is told."""
+    from distributed import LocalCluster
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PYTHONPATH", str(Path(__file__).parent / "support" / "machines"))  # of what the workers do
+        options = {
+            "threads_per_worker": 1,
+            "memory_limit": 0,
+            "dashboard_address": "127.0.0.1:0",
+            "resources": {"GPU": 1},
+        }
+        with LocalCluster(n_workers=2, **options) as cluster:
+            yield cluster.scheduler_address
+
+
 @pytest.fixture(scope="session")
 def corpus() -> Path:
     """Folder of real clips, labels and references; tests that need it are skipped where it is absent."""

@@ -18,23 +18,6 @@ from flows.session.errors import UserError
 SUPPORT = Path(engine_work.__file__).parent
 
 
-@pytest.fixture(scope="module")
-def dask_address() -> Iterator[str]:
-    """A cluster that somebody else started: two workers with a GPU each, as far as Dask is told."""
-    from distributed import LocalCluster
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("PYTHONPATH", str(SUPPORT))
-        options = {
-            "threads_per_worker": 1,
-            "memory_limit": 0,
-            "dashboard_address": "127.0.0.1:0",
-            "resources": {"GPU": 1},
-        }
-        with LocalCluster(n_workers=2, **options) as cluster:
-            yield cluster.scheduler_address
-
-
 @pytest.fixture(params=["local", "dask"])
 def opened(request, monkeypatch) -> Iterator[engine.Engine]:
     """Each engine. Retries come at once where the work is done here, and on Dask after the usual time."""

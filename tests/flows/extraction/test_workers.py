@@ -38,23 +38,6 @@ def order(tmp_path, monkeypatch) -> Order:
     return order
 
 
-@pytest.fixture(scope="module")
-def dask_address() -> Iterator[str]:
-    """A Dask cluster of two worker processes with a GPU each, as far as Dask is told."""
-    from distributed import LocalCluster
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("PYTHONPATH", str(SUPPORT))
-        options = {
-            "threads_per_worker": 1,
-            "memory_limit": 0,
-            "dashboard_address": "127.0.0.1:0",
-            "resources": {"GPU": 1},
-        }
-        with LocalCluster(n_workers=2, **options) as cluster:
-            yield cluster.scheduler_address
-
-
 def configured(order: Order, **settings: object) -> RunConfig:
     config = order.config()
     return config.model_copy(update={"runner": "dask", "dask": config.dask.model_copy(update=settings)})
