@@ -181,11 +181,22 @@ def test_a_video_on_which_children_get_killed_again_and_again_is_refused(pool, c
 
 
 def test_a_child_that_hangs_is_given_up(settings, clip):
-    start = time.monotonic()
-    with PreparerPool(settings, 1, stall_s=3) as pool:
-        parts = disturb(pool, clip, lambda child: os.kill(child, signal.SIGSTOP))
-    assert (parts[-1].stage, parts[-1].reason) == ("decode", "timeout")
-    assert time.monotonic() - start < 30
+    """The short wait holds only while the child is stopped: a working one may need seconds on a busy machine."""
+    with PreparerPool(settings, 1, stall_s=60) as pool:
+
+        def stop(child: int) -> None:
+            os.kill(child, signal.SIGSTOP)
+            pool._stall_s = 1
+
+        parts = []
+        for _, part in pool.prepare([request(clip)]):
+            parts.append(part)
+            if isinstance(part, FaceTrack):
+                stop(child_of(pool))
+        assert (parts[-1].stage, parts[-1].reason) == ("decode", "timeout")
+        pool._stall_s = 60
+        (after,) = gathered(pool, request(clip, dynamic=False))
+        assert isinstance(after[-1], Finished)
 
 
 def test_a_fault_of_the_program_costs_one_video_and_the_log_says_where_it_was(pool, clip, caplog):
