@@ -147,7 +147,7 @@ def search(found: Mapping[str, Any] | None) -> dict[str, Any] | None:
     if found is None:
         return None
     columns = (Column("settings"), *(Column(name, "number") for name in model_quality.MEASURES.values()))
-    caption = "Mean over traits on people who had no part in the choice of settings, with 95 % intervals over people"
+    caption = "Mean over traits on people who had no part in the choice of settings, with 95% intervals over people"
     rows = [tuple(row) for row in model_quality.search_figures(found)]
     return {"table": Table("search", caption, columns, rows), "result": model_quality.search_in_words(found)}
 
@@ -283,5 +283,5 @@ def _measure(results: Mapping[str, Any], metric: str, marked: float | None) -> D
             if cell["value"] is not None:
                 ends = (cell[end] if cell[end] is not None else cell["value"] for end in ("low", "high"))
                 rows.setdefault(predictor["name"], {})[PROTOCOLS[protocol]] = (cell["value"], *ends)
-    title = f"{MEASURES[metric]}, mean over traits, with 95 % intervals over people"
+    title = f"{MEASURES[metric]}, mean over traits, with 95% intervals over people"
     return intervals(title, MEASURES[metric], list(rows.items()), marked)
