@@ -40,7 +40,8 @@ def outcome(summary: Summary) -> Drawing:
         ("scored", len(summary.names) - summary.flagged),
         ("scored but flagged", summary.flagged),
         ("rejected", summary.refused),
-        ("not yet extracted", summary.waiting),
+        ("not yet scored", summary.unscored),
+        ("not yet extracted", summary.unextracted),
     ]
     return shares("Outcome of the videos", parts)
 
@@ -53,7 +54,7 @@ def flags(summary: Summary) -> Table:
 
 
 def refusals(summary: Summary) -> Table:
-    """List the videos without a score by reason."""
+    """List the rejected videos by reason."""
     rows = [
         (reason, entry.stage, *_part(entry.count, summary.videos), entry.message, tuple(entry.examples))
         for reason, entry in summary.refusals.items()
