@@ -37,9 +37,7 @@ def evaluation_tables(results: dict[str, Any]) -> list[Table]:
 
 def every_figure(results: dict[str, Any]) -> Table:
     """Return every measure of every predictor by trait with its interval, one per row: too many for a screen."""
-    return _with_intervals(
-        results, "Every predictor, trait by trait, with 95% intervals over people", only_model=False
-    )
+    return _with_intervals(results, "Every predictor, trait by trait, with 95% intervals over people", only_model=False)
 
 
 def _leakage(results: dict[str, Any]) -> Table:

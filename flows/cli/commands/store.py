@@ -161,7 +161,7 @@ def convert(
 @store_app.command(epilog="Example: `traitline store upgrade --store store --yes`")
 def upgrade(
     store: STORE = "store",
-    yes: Annotated[bool, typer.Option("--yes", help="Upgrade; without this, only show what would be upgraded.")] = False,
+    yes: Annotated[bool, typer.Option("--yes", help="Upgrade; without this, only show what would change.")] = False,
 ) -> None:
     """Upgrade the store of an older version to this one; nothing is extracted again.
 
