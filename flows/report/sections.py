@@ -84,7 +84,7 @@ def material(summary: Summary) -> Table:
         known = summary.facts[name][~np.isnan(summary.facts[name])]
         figures = [f"{value:.4g}" for value in np.quantile(known, [0, 0.05, 0.5, 0.95, 1])] if len(known) else ["-"] * 5
         rows.append((name, fact.description, f"{len(known):,}", *figures))
-    headings = ("videos", "least", "5%", "median", "95%", "greatest")
+    headings = ("videos", "min", "5%", "median", "95%", "max")
     columns = (Column("column", "code"), Column("meaning"), *numbers(*headings))
     return Table("material", "Quality of the scored videos, as far as it is known", columns, rows)
 
@@ -107,7 +107,7 @@ def trait_statistics(summary: Summary) -> Table:
         (trait, *(f"{values[place]:.3f}" for values in measures), f"{outside[place]:.1%}")
         for place, trait in enumerate(TRAITS)
     ]
-    headings = ("mean", "sd", "least", "5%", "median", "95%", "greatest", "outside 0 to 1")
+    headings = ("mean", "sd", "min", "5%", "median", "95%", "max", "outside 0 to 1")
     caption = f"Scores of {counted(len(scores), 'video')}; labels are in 0 to 1, scores are not clipped to that range"
     return Table("statistics", caption, (Column("trait"), *numbers(*headings)), rows)
 
@@ -126,7 +126,7 @@ def correlations(summary: Summary) -> Table | None:
 
 
 def quality(metadata: Mapping[str, Any]) -> dict[str, Any] | None:
-    """List the model's measures on people whom it has not seen; None if they were not measured."""
+    """List the model's measures on unseen people; None if there are none."""
     if (unseen := metadata.get("unseen")) is None:
         return None
     columns = (Column("trait"), *(Column(name, "number") for name in model_quality.MEASURES.values()))

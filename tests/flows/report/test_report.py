@@ -109,7 +109,7 @@ def test_statistics_are_those_of_the_scores(store, tables):
     for place, row in enumerate(rows):
         told = dict(zip(header, row, strict=True))
         own = scores[:, place]
-        for heading, value in (("mean", own.mean()), ("sd", own.std()), ("least", own.min()), ("greatest", own.max())):
+        for heading, value in (("mean", own.mean()), ("sd", own.std()), ("min", own.min()), ("max", own.max())):
             assert float(told[heading]) == pytest.approx(value, abs=6e-4)
 
 
