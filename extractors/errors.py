@@ -61,6 +61,11 @@ def undecodable(reason: str, message: str) -> VideoError:
     return VideoError("decode", reason, message)
 
 
+def first_line(error: Exception) -> str:
+    """Return the first line of an error's text, 200 characters at most, or the name of its type if it has no text."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
+
+
 @dataclass(frozen=True)
 class Fault:
     """An unexpected exception, as text: not every exception can be pickled.

@@ -93,7 +93,6 @@ def resolve(name: str, *, folder: Path | None = None, download: bool = True) -> 
     """Return the folder that holds an asset's files, each checked, fetching them first if necessary.
 
     Args:
-        name: a name from `assets.toml`.
         folder: search only here, as `FOLDER/<file>`; for users who keep the files themselves.
         download: whether to use the network if the files are not on this machine.
 
@@ -123,10 +122,6 @@ def origin_of(weights: str, seed: int, name: str) -> dict[str, Any]:
 
 def fetch(asset: Asset, on_bytes: OnBytes = lambda file, done: None) -> Path:
     """Ensure that an asset is on this machine and intact, downloading it into the user's cache if necessary.
-
-    Args:
-        asset: the asset to fetch.
-        on_bytes: called with the progress of the download.
 
     Returns:
         Folder with all files of the asset.

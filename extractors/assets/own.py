@@ -77,7 +77,6 @@ def resolve_own(name: str, folder: Path | None = None) -> Path:
     """Return the weight file of a fine-tuned asset after checking every byte.
 
     Args:
-        name: such as "faces-1".
         folder: folder of asset folders, in place of the usual places.
 
     Raises:
@@ -103,8 +102,6 @@ def save_own(
     Args:
         name: without version.
         base: "pretrained" or "random".
-        training: saved with the weights.
-        write: writes the weights to a path.
         folder: folder of asset folders, in place of the first usual place.
 
     Raises:

@@ -32,7 +32,6 @@ def dynamic_backbone(
     Args:
         weights: of i3d.
         fields: optical-flow fields in a window.
-        seed: of random weights.
         assets: folder of asset folders, in place of the usual places.
 
     Raises:

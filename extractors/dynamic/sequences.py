@@ -16,6 +16,7 @@ import numpy as np
 
 from extractors.errors import VideoError
 from extractors.networks import SIDE_PX
+from extractors.networks.preprocessing import resized
 from extractors.optical_flow.computer import OpticalFlowComputer, loop_to, scale_for_i3d
 from extractors.video.grid import grid_frames
 
@@ -106,9 +107,6 @@ class OpticalFlowSequenceLoader:
     def load(self, source: Source) -> np.ndarray:
         """Load one source.
 
-        Args:
-            source: see the class.
-
         Returns:
             float32, (fields, 224, 224, 2), in [-1, 1]; channel 0 is dx (rightwards), channel 1 is dy (down).
 
@@ -133,9 +131,6 @@ class OpticalFlowSequenceLoader:
 
     def batches(self, sources: Sequence[Source]) -> Iterator[np.ndarray]:
         """Yield the windows of all sources in order, loading no more than one batch ahead.
-
-        Args:
-            sources: see the class.
 
         Yields:
             float32, (n, fields, 224, 224, 2), in [-1, 1]; n is `batch_size`, or fewer in the last batch.
@@ -257,11 +252,8 @@ def _middle(pictures: np.ndarray) -> np.ndarray:
 def _grey(picture: np.ndarray) -> np.ndarray:
     height, width = picture.shape[:2]
     scale = SHORTER_SIDE_PX / min(height, width)
-    size = (round(width * scale), round(height * scale))
-    # Averaging areas prevents false motion from fine texture; when enlarging, it would only repeat pixels.
-    interpolation = cv2.INTER_AREA if scale < 1 else cv2.INTER_CUBIC
-    grey = cv2.resize(cv2.cvtColor(picture, cv2.COLOR_RGB2GRAY), size, interpolation=interpolation)
-    middle: np.ndarray = _middle(grey[None])[0]
+    grey = cv2.cvtColor(picture, cv2.COLOR_RGB2GRAY)
+    middle: np.ndarray = _middle(resized(grey, (round(width * scale), round(height * scale)))[None])[0]
     return middle
 
 

@@ -32,10 +32,3 @@ def cut_square(picture: np.ndarray, box: tuple[int, int, int]) -> np.ndarray:
     top, left = min(side - 1, max(0, -y)), min(side - 1, max(0, -x))
     bottom, right = side - inside.shape[0] - top, side - inside.shape[1] - left
     return cv2.copyMakeBorder(inside, top, bottom, left, right, cv2.BORDER_REPLICATE)
-
-
-def resized(image: np.ndarray, size: int) -> np.ndarray:
-    """Resize a square picture to [size, size, ...]."""
-    # Averaging areas prevents false motion from fine texture; when enlarging, it would only repeat pixels.
-    shrinks = image.shape[0] > size
-    return cv2.resize(image, (size, size), interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_CUBIC)

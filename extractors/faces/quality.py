@@ -64,7 +64,6 @@ def quality_of(
         scores: float32 [F], the main person's score in each grid frame, 0 without a detection.
         faces: int [F], number of all faces in each grid frame.
         confirmed: whether the second detector confirms each sampled picture of the main person.
-        fps: grid frames per second.
         frames_by_person: number of frames in which each person's face was detected.
         cuts, decoded_share, repeated_share: see `Quality`.
     """

@@ -11,8 +11,9 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from extractors.faces.boxes import cut_square, overlaps, resized
+from extractors.faces.boxes import cut_square, overlaps
 from extractors.faces.persons import SAME_PERSON_OVERLAP, Tracklet
+from extractors.networks.preprocessing import resized
 
 # The network's input, and where both eyes lie in it: the medians of MediaPipe's eyes in pictures that were aligned by
 # five points, as those that the network was trained on.
@@ -77,7 +78,6 @@ class FaceLooks:
         """Offer the faces of the next frame; most are not kept.
 
         Args:
-            frame: grid frame.
             picture: uint8 RGB [height, width, 3].
             faces: float32 [n, 9], as `FaceDetector.detect` returns them.
         """
@@ -117,7 +117,7 @@ def _aligned(picture: np.ndarray, face: np.ndarray) -> np.ndarray:
     x, y, width, height = face[:4].tolist()
     side = max(2, round(CUT_SIDES * max(width, height)))
     left, top = round(x + (width - side) / 2), round(y + (height - side) / 2)
-    cut = resized(cut_square(picture, (left, top, side)), CUT_PX)
+    cut = resized(cut_square(picture, (left, top, side)), (CUT_PX, CUT_PX))
     right_eye, left_eye = (face[5:9].reshape(2, 2) - [left, top]) * (CUT_PX / side)
     # As complex numbers, turning and scaling is one factor.
     goals = [complex(*eye) for eye in EYES_PX]

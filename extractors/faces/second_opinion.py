@@ -42,7 +42,6 @@ class FaceSamples:
         """Offer the faces of the next frame; most frames are not kept.
 
         Args:
-            frame: grid frame.
             picture: uint8 RGB [height, width, 3].
             faces: float32 [n, 9]: x, y, width, height in px, score, eyes.
         """

@@ -90,9 +90,6 @@ def follow(person: Sequence[Tracklet], shots: Shots, *, fps: float, settings: Fa
     settings.smoothing_s. Neither crosses a cut.
 
     Args:
-        person: the person's tracklets.
-        shots: of the video.
-        fps: grid frames per second.
         settings: max_gap_s and smoothing_s are used here.
     """
     boxes, eyes = np.full((2, len(shots.numbers), 4), np.nan, dtype=np.float32)
@@ -139,11 +136,8 @@ def track_faces(
     The main person is the one whose face is seen longest and largest.
 
     Args:
-        path: a local file.
-        detector: finds faces.
         video_settings: how the video is sampled, and how much of it may be missing.
         face_settings: how gaps are filled, and which videos are refused.
-        limits: the resources that the video may take.
         recognizer: tells which faces in different shots, or lost and found elsewhere, are one person's. Without one,
             each of them counts as somebody else's.
         kept: as in `grid_frames`.

@@ -15,6 +15,7 @@ import numpy as np
 
 from extractors.assets.files import AssetError
 from extractors.devices import usable_cores
+from extractors.errors import first_line
 from extractors.networks.signature import FileRefusedError, Run, Shape, Signature
 
 if TYPE_CHECKING:
@@ -59,7 +60,7 @@ def read_signature(data: bytes) -> Signature:
         onnx.checker.ValidationError,
         onnx.shape_inference.InferenceError,
     ) as error:
-        raise FileRefusedError(f"it is not an ONNX model, or it is damaged ({_first_line(error)})") from error
+        raise FileRefusedError(f"it is not an ONNX model, or it is damaged ({first_line(error)})") from error
     weights = {tensor.name for tensor in model.graph.initializer}
     inputs = [value for value in model.graph.input if value.name not in weights]
     if len(inputs) != 1:
@@ -88,14 +89,14 @@ def open_network(data: bytes, output: str) -> Run:
     try:
         session = onnxruntime.InferenceSession(data, options, providers=providers)
     except Exception as error:  # its exceptions have no common class
-        raise FileRefusedError(f"ONNX Runtime does not accept it ({_first_line(error)})") from error
+        raise FileRefusedError(f"ONNX Runtime does not accept it ({first_line(error)})") from error
     (name,) = (given.name for given in session.get_inputs())
 
     def run(batch: np.ndarray) -> np.ndarray:
         try:
             (found,) = session.run([output], {name: np.ascontiguousarray(batch)})
         except Exception as error:  # its exceptions have no common class
-            raise FileRefusedError(f"it cannot be run ({_first_line(error)})") from error
+            raise FileRefusedError(f"it cannot be run ({first_line(error)})") from error
         return np.asarray(found)
 
     return run
@@ -122,7 +123,3 @@ def _location(tensor: onnx.TensorProto) -> str:
 def _shape(value: onnx.ValueInfoProto) -> Shape:
     dimensions = value.type.tensor_type.shape.dim
     return tuple(size.dim_value if size.dim_value > 0 else None for size in dimensions)
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]

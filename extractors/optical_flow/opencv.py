@@ -18,7 +18,6 @@ def tvl1_opencv(frames: np.ndarray, parameters: TVL1Parameters, *, threads: int)
 
     Args:
         frames: uint8, (T, H, W), grey; T at least 2, H and W at least 16.
-        parameters: of the algorithm.
         threads: pairs computed at the same time.
 
     Returns:

@@ -19,8 +19,6 @@ class LayerActivations:
     """Statistics of one layer's output over all inputs.
 
     Attributes:
-        layer: its name.
-        channels: number of its channels.
         mean, std, lowest, highest: over all channels, positions and inputs.
         zeros: share of outputs that are 0.
         dead_channels: number of channels that were 0 at every position of every input.
@@ -68,7 +66,6 @@ def plot_layer_statistics(layers: list[LayerActivations], title: str) -> Figure:
 
     Args:
         layers: in the order of computation.
-        title: heading.
     """
     figure = Figure(figsize=(rcParams["figure.figsize"][0], 4.2), layout="constrained")
     figure.suptitle(title)

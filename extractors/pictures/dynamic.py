@@ -85,8 +85,6 @@ def plot_layers_over_time(windows: Mapping[str, WindowMaps], channels: Mapping[s
 
     Args:
         windows: layer -> its maps; all of the same window.
-        channels: layer -> the feature to draw.
-        heading: of the figure.
     """
     first = next(iter(windows.values()))
     moments = first.moments(MOMENTS_ACROSS)

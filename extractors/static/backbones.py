@@ -16,7 +16,7 @@ from extractors.networks import SIDE_PX, Preprocessing, is_network_file
 from extractors.networks.backbone import Backbone, Choices, Describer
 from extractors.networks.joined import JoinedBackbone
 from extractors.networks.network_file import FileBackbone, read_file
-from extractors.networks.preprocessing import preprocess, scaled
+from extractors.networks.preprocessing import check_crops, preprocess, scaled
 from extractors.networks.signature import Shape
 from extractors.static.application_network import ApplicationBackbone
 from extractors.static.settings import ASSET, FEATURES, RESNET50, StaticSettings
@@ -31,7 +31,6 @@ def static_backbone(
 
     Args:
         weights: of resnet50 and the other networks of keras.applications, unless the settings name others.
-        seed: of random weights.
         assets: folder of asset folders, in place of the usual places.
 
     Raises:
@@ -117,7 +116,6 @@ def _adapted(
     crop: np.ndarray, *, side: int, channels: Literal["first", "last"], preprocessing: Preprocessing
 ) -> np.ndarray:
     """Bring face crops, uint8 RGB [N, 224, 224, 3], into the form of a network's input."""
-    if crop.dtype != np.uint8 or crop.shape[1:] != (SIDE_PX, SIDE_PX, COLOURS):
-        raise ValueError(f"crops must be uint8 [N, {SIDE_PX}, {SIDE_PX}, 3]; got {crop.dtype} {crop.shape}")
+    check_crops(crop)
     prepared = preprocess(scaled(crop, side), preprocessing)
     return prepared.transpose(0, 3, 1, 2) if channels == "first" else prepared

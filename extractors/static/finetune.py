@@ -69,7 +69,6 @@ def fine_tune(
         labels: float32 [videos, traits].
         training: indices of the training videos.
         validation: indices of videos of other people, which decide when to stop.
-        settings: how to train.
         on_video: called after each video that was read, with a short description of the state.
     """
     import keras

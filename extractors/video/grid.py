@@ -83,7 +83,6 @@ def grid_frames(
     lets callers skip repeated work. Memory does not grow with the video's length.
 
     Args:
-        path: a local file.
         fps: grid points per second.
         thresholds: how much may be missing or broken (its fps is not used). With None, nothing is refused once frames
             come: for a second pass over a video that passed a first one.

@@ -80,11 +80,7 @@ class DemoClip:
 
 @dataclass(frozen=True)
 class DemoCorpus:
-    """Where a rendered corpus lies.
-
-    Attributes:
-        labels: CSV file with `video_id`, `subject` and the five traits.
-    """
+    """Where a rendered corpus lies."""
 
     videos: Path
     labels: Path

@@ -36,9 +36,7 @@ def plan_epoch(
     become 22 + 22 + 21, not 32 + 32 + 1, because a batch of one clip would teach BatchNorm a variance of zero.
 
     Args:
-        groups: of a source.
         batch_size: largest number of clips in a batch.
-        buffer_clips: size of the shuffle buffer.
         rng: random generator; None keeps the source's own order.
 
     Returns:

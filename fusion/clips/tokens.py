@@ -15,7 +15,6 @@ class ClipTokens:
     """The model's input for one video: face tokens and motion tokens, each with its time.
 
     Attributes:
-        video_id: the video that the tokens came from.
         static: float32 [Ts, Ds], one row per face crop, Ts >= 1.
         static_time_s: float32 [Ts], the time of each face, in seconds from the start of the video.
         dynamic: float32 [Td, Dd], one row per optical-flow window, Td >= 1.

@@ -43,7 +43,6 @@ def look_up_subject(
 
     Args:
         labels: float [N, 5] of the training clips.
-        subjects: the person in each of them.
         test_subjects: the person in each of M clips.
         shrinkage: number of clips with the overall mean to add for each person; 0 is the raw look-up.
 
@@ -113,10 +112,7 @@ def _ridge(
 
     Args:
         steps: transformers, fitted on the training clips.
-        features: float32 [N, D] of the training clips.
-        labels: float [N, T].
         subjects: the person in each of them; of a single person, clips are left out.
-        test_features: float32 [M, D].
 
     Returns:
         float64 [M, T].
@@ -173,10 +169,6 @@ def mlp(
     seeds. scikit-learn's own early stopping would hold out clips, not people.
 
     Args:
-        features: float32 [N, D] of the training clips.
-        labels: float [N, T].
-        subjects: the person in each of them.
-        test_features: float32 [M, D].
         seed: of the weights, the order of clips, dropout and the people held out.
 
     Returns:

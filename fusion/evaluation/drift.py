@@ -19,7 +19,6 @@ class TraitDrift:
     """The earlier and the current scores of one trait.
 
     Args:
-        trait: its name.
         previous_mean, mean: of the earlier and the current scores.
         previous_sd, sd: standard deviations, of whole populations.
         psi: population stability index over the tenths of the earlier scores, >= 0; by convention below 0.1 is no

@@ -24,9 +24,6 @@ class Fold:
 def official_split(parts: Sequence[Part | None]) -> Fold | None:
     """Learn from the training part and evaluate on the test part, or on the validation part if there is no test part.
 
-    Args:
-        parts: the part of each clip.
-
     Returns:
         The split; None if there is no training part or no other part.
     """
@@ -41,7 +38,6 @@ def subject_folds(subjects: Sequence[str], count: int, seed: int = 0) -> list[Fo
     Args:
         subjects: the person in each of N clips.
         count: number of folds; at most the number of subjects is used.
-        seed: of the draw of subjects.
 
     Raises:
         TrainingError: there is only one subject.

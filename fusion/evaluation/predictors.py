@@ -36,7 +36,6 @@ class LabelledClips:
 
     Attributes:
         labels: float32 [N, 5].
-        subjects: the person in each.
         parts: the part of the official split of each; None for a clip without one.
         groups: name of a grouping -> the group of each clip, str [N].
         tokens: the model's input for each; None if only labels are available.
@@ -69,7 +68,6 @@ class Prediction:
     Attributes:
         scores: float [M, 5].
         low, high: float [M, 5], the bounds of their intervals; None if the predictor has none.
-        seconds: time for training and scoring.
         fitted_share: share of the fold's training clips that weights were fitted to. The specified network holds out
             the others to decide when training stops, and to calibrate intervals.
     """
@@ -89,10 +87,7 @@ class Predictor:
     """A predictor that learns from a fold's training clips and scores its test clips.
 
     Attributes:
-        name: as in settings and reports.
-        kind: its role in the comparison.
         seeded: whether its scores depend on the seed.
-        needs_tokens: whether it needs more than labels.
         predict: called with the clips, a fold and a seed.
     """
 

@@ -29,7 +29,6 @@ class Outcome:
     """A predictor's results on all M test clips of a protocol.
 
     Attributes:
-        predictor: the predictor.
         scores: float64 [R, M, 5], of R repetitions.
         covered: bool [R, M, 5], whether the interval contains the label; None without intervals.
         seconds: time for training and scoring, over all folds and repetitions.
@@ -49,7 +48,6 @@ class _Tested:
 
     Attributes:
         labels: float [M, 5].
-        subjects: the person in each.
         groups: name of a grouping -> the group of each, str [M].
         learned_mean: float64 [partitions, M, 5], the mean label of the training clips of each clip's fold.
         test_share: share of the people that a training is tested on; 0 for a single split.
@@ -73,9 +71,7 @@ def evaluate_protocols(
     """Train and evaluate all predictors in every protocol.
 
     Args:
-        clips: labelled clips.
         protocols: name -> partitions that test the same clips: one for an official split, `seeds` for folds.
-        predictors: to evaluate.
         seeds: number of trainings of each predictor that depends on its seed.
         on_step: called with the predictor's name after each of the `runs`.
         predict: performs one of the `runs`, or returns a remembered result; the result must be the same each time.

@@ -24,7 +24,6 @@ class LayerCost:
 
     Attributes:
         name: path of the layer's name, as in "cross_attention/attention/query".
-        kind: its Keras class.
         output_shape: shape of its last operation's output, including the batch axis.
         parameters: number of weights that the layer itself reads, excluding those of nested layers.
         trainable: number of trainable ones among them.

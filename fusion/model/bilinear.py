@@ -44,8 +44,6 @@ class BilinearPersonalityModel(CheckedModel):
         Args:
             static_dim: length of a static token.
             dynamic_dim: length of a dynamic token.
-            static_components: number of components of a static token.
-            dynamic_components: number of components of a dynamic token.
             moment_s: standard deviation of the attention's Gaussian, in seconds.
             form: "sequence", or "vector", which only takes the means.
 

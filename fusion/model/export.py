@@ -28,7 +28,6 @@ def export_savedmodel(model: PersonalityModel, folder: Path) -> None:
     """Write a TensorFlow SavedModel: `serving_default` takes `model.input_signature()` and returns `traits`.
 
     Args:
-        model: a trained model.
         folder: created if missing; existing files in it may be replaced.
     """
     archive = keras.export.ExportArchive()
@@ -41,7 +40,6 @@ def export_onnx(model: PersonalityModel, path: Path) -> None:
     """Write an ONNX file that takes `model.input_signature()` and returns `traits`, float32 [B, 5].
 
     Args:
-        model: a trained model.
         path: the file; replaced if it exists.
     """
     import onnx

@@ -17,9 +17,7 @@ def face_gradient(model: PersonalityModel, inputs: Mapping[str, Any], trait: str
     """Compute the gradient of a trait score with respect to every face token.
 
     Args:
-        model: any.
         inputs: a dict of the model's inputs, with "static" [B, Ts, Ds].
-        trait: one of TRAITS.
 
     Returns:
         float32 [B, Ts, Ds].
@@ -46,7 +44,6 @@ def attention_relevance(model: PersonalityModel, inputs: Mapping[str, Any], trai
     Args:
         model: in token form; in vector form there is only one token, and all values are 0.
         inputs: a dict of the model's inputs.
-        trait: one of TRAITS.
 
     Returns:
         float32 [B, heads, Ts, Td]; each row sums to 0, because attention weights must sum to 1.

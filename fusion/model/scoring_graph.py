@@ -36,7 +36,6 @@ def lay_out(clips: Sequence[ClipTokens], model: PersonalityModel) -> dict[str, t
 
     Args:
         clips: one or more.
-        model: provides the statistics and dimensions.
 
     Returns:
         For static and dynamic each: "static" float32 [R, Ds], the R tokens of all clips; "static_row" int32 [B, Ts],

@@ -22,7 +22,6 @@ def plot_identity(identity: Identity, title: str) -> Figure:
 
     Args:
         identity: with an AUC, and so with pairs of both kinds.
-        title: heading.
     """
     figure = Figure(figsize=(rcParams["figure.figsize"][0], 3), layout="constrained")
     figure.suptitle(f"{title}: same or different person, AUC {identity.auc:.3f}")
@@ -49,7 +48,6 @@ def plot_components(components: Components, vectors: np.ndarray, people: Sequenc
         components: with at least two axes.
         vectors: float32 [n, D], a sample of tokens.
         people: the person in each, "" if unknown; the seven with the most tokens get a colour and a shape.
-        title: heading.
     """
     figure = Figure(figsize=(rcParams["figure.figsize"][0], 3.4), layout="constrained")
     figure.suptitle(f"{title}: principal components")
@@ -89,10 +87,6 @@ def plot_dimensions(dimensions: Dimensions, title: str) -> Figure:
     """Draw the distribution of every dimension, sorted by mean, and the share of tokens in which it is 0.
 
     Dead, constant and saturated dimensions are marked below.
-
-    Args:
-        dimensions: of D dimensions.
-        title: heading.
     """
     figure = Figure(figsize=(rcParams["figure.figsize"][0], 4.2), layout="constrained")
     figure.suptitle(f"{title}: distribution of every dimension")

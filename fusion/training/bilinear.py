@@ -52,7 +52,6 @@ def fit_bilinear(
     """Fit the model to N clips.
 
     Args:
-        source: the clips.
         labels: float32 [N, 5].
         people: int [N], the person in each.
         folds: int [N], the fold of each.

@@ -115,8 +115,6 @@ def write_checkpoint(path: Path, identity: str, progress: Progress) -> None:
 
     Args:
         path: the file; its folder is created if missing.
-        identity: of the training, see `Checkpoint`.
-        progress: to store.
 
     Raises:
         TrainingError: the operating system refused.

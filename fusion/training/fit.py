@@ -100,13 +100,10 @@ def fit(
 
     Args:
         build: builds the model in its initial state.
-        settings: of the training.
-        train: clips to learn from.
         validation: clips to evaluate each epoch on; None disables validation and the early end.
         buffer_clips: size of the shuffle buffer.
         folder: for the checkpoint, `history.csv` and TensorBoard's logs; created if missing. None writes no files.
         identity: of the training, see `Checkpoint`.
-        on_epoch: called after each epoch.
 
     Raises:
         TrainingError: a loss is no longer finite, a requested device does not exist, or the checkpoint cannot be used.

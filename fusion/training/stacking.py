@@ -37,7 +37,6 @@ class Part:
     """One of the models to stack.
 
     Attributes:
-        name: of the part.
         features: float32 [N, D].
         fit: turns centred features [n, D] and labels [n, T] of some clips into kernels [P, D, T], one for each of P
             penalties.

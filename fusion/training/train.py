@@ -98,8 +98,6 @@ def train(
         clips: N >= 2 clips with the same token dimensions: in memory, or a source that reads them again in every epoch.
         labels: float32 [N, 5] in [0, 1], trait order.
         subjects: the person in each clip; no person is in both training and validation.
-        settings: how to train.
-        on_epoch: called after each epoch.
         folder: on this machine, for `checkpoint.npz`, `history.csv` and TensorBoard's logs; None writes no files. A
             training that finds its own checkpoint there resumes from it.
 

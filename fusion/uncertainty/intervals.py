@@ -65,7 +65,6 @@ class Calibration(BaseModel, frozen=True, extra="forbid"):
             tokens, and constant, relative to the average error.
         adaptive: whether the widths follow the difficulty; otherwise only the decision to abstain does.
         subjects: number of people that the widths come from.
-        clips: number of their clips.
     """
 
     half_width: tuple[float, ...]
@@ -94,8 +93,6 @@ class Reliability(BaseModel, frozen=True, extra="forbid"):
         covered: [L][5], share of labels inside intervals of that confidence; every person counts once.
         scores: [5][bins], mean score of the clips in each bin, ascending.
         labels: [5][bins], mean label of the same clips.
-        subjects: number of people.
-        clips: number of their clips.
     """
 
     levels: tuple[float, ...]
@@ -110,9 +107,6 @@ class Uncertainty(BaseModel, frozen=True, extra="forbid"):
     """The part stored with a model: the thresholds, and the calibration if there were enough people for one.
 
     Attributes:
-        settings: the thresholds.
-        calibration: of the intervals.
-        reliability: how well they hold.
         useless: whether the model is no better than the mean of the labels on people whom it has not seen.
     """
 

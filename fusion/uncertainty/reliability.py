@@ -31,9 +31,7 @@ def check_reliability(
         scores: float [N, T] of clips of people whom the model has not seen.
         labels: float [N, T].
         subjects: the person in each; at least two different people.
-        quality: of the same clips.
         centre: float [T], mean of the training labels.
-        seed: of the draw of folds.
 
     Returns:
         Coverage at those of `LEVELS` for which every fold leaves enough people, possibly none; and the mean score and

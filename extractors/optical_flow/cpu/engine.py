@@ -26,7 +26,6 @@ class CpuEngine:
     """Compute optical flow with one thread for every pair at a time.
 
     Args:
-        parameters: of the algorithm.
         threads: pairs computed at the same time; it does not change the result.
     """
 

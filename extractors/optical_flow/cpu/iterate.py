@@ -92,8 +92,6 @@ def iterate(planes, height, width, bound, rates, inverse_theta, limit, most, sou
 
     Args:
         planes: float32, flat, see `planes`; u and p (times theta) are changed.
-        height: rows.
-        width: columns.
         bound: float32, lambda theta.
         rates: float32, (columns padded to whole vectors,), from `dual_rates`.
         inverse_theta: float32.

@@ -128,8 +128,6 @@ def median_filter(planes, height, width, plane, size, image, ranks, sources=SOUR
 
     Args:
         planes: float32, flat, see `planes`.
-        height: rows.
-        width: columns.
         plane: uint64, offset of the plane.
         size: 3 or 5, pixels.
         image: float32, flat, at least `image_floats`, scratch.

@@ -36,7 +36,6 @@ class GpuEngine:
     One engine may be used by several threads at a time.
 
     Args:
-        parameters: of the algorithm.
         cache: folder of compiled kernels; None takes the user's.
     """
 

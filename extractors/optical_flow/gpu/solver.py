@@ -44,7 +44,6 @@ class _Pairs:
     """The pairs of one call, on the GPU.
 
     Attributes:
-        count: how many.
         first: int32 [count], the first frame of each.
         order: int32 [count], in which order they are solved.
         cost: float32 [count], iterations at the level solved last.
@@ -70,10 +69,7 @@ class Solver:
 
     Args:
         size: height and width of the frames.
-        parameters: of the algorithm.
         device: current in this thread.
-        gpu: the device's limits.
-        cache: folder of compiled kernels.
 
     Raises:
         ValueError: the size does not fit the GPU.
