@@ -11,6 +11,7 @@ import numpy as np
 
 from fusion.errors import TrainingError
 from fusion.labels.parts import PARTS, Part
+from fusion.labels.split import folds_by_subject, sides_of
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -42,13 +43,9 @@ def subject_folds(subjects: Sequence[str], count: int, seed: int = 0) -> list[Fo
     Raises:
         TrainingError: there is only one subject.
     """
-    people = len(set(subjects))
-    if people < 2:
+    if len(set(subjects)) < 2:
         raise TrainingError("folds need clips of at least 2 subjects, there is 1: add labelled videos of other people")
-    from sklearn.model_selection import GroupKFold  # takes a second to import
-
-    folds = GroupKFold(min(count, people), shuffle=True, random_state=seed)
-    return [Fold(train, test) for train, test in folds.split(np.zeros(len(subjects)), groups=np.asarray(subjects, str))]
+    return [Fold(*rows) for rows in sides_of(folds_by_subject(subjects, count, seed))]
 
 
 def leakage(fold: Fold, subjects: Sequence[str]) -> dict[str, Any]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -10,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from fusion.evaluation.folds import Fold, leakage
-from fusion.evaluation.intervals import measure, person_means, share_interval
+from fusion.evaluation.intervals import cell, finite, measure, person_means, share_interval
 from fusion.evaluation.metrics import METRICS, with_mean
 from fusion.evaluation.predictors import LabelledClips, Prediction, Predictor, timed_prediction
 from fusion.evaluation.significance import gain, holm
@@ -188,10 +187,10 @@ def _metrics(scores: np.ndarray, tested: _Tested, rows: np.ndarray) -> dict[str,
         table[metric] = {}
         for column, name in enumerate(COLUMNS):
             at = (row, column)
-            cell = _cell(measured.value[at], low[at], high[at])
+            found: dict[str, Any] = cell(measured.value[at], low[at], high[at])
             if len(scores) > 1:
-                cell["by_seed"] = [_number(value) for value in measured.by_seed[:, row, column]]
-            table[metric][name] = cell
+                found["by_seed"] = [finite(value) for value in measured.by_seed[:, row, column]]
+            table[metric][name] = found
     return table
 
 
@@ -216,7 +215,7 @@ def _tests(outcomes: Sequence[Outcome], tested: _Tested) -> list[dict[str, Any]]
                 "baseline": other.predictor.name,
                 "copy_of": copy_of,
                 "trait": name,
-                **_cell(found.value[column], found.low[column], found.high[column]),
+                **cell(found.value[column], found.low[column], found.high[column]),
                 "p": float(found.p[column]),
                 "people_better": float(found.people_better[column]),
             }
@@ -268,7 +267,7 @@ def _coverage(outcomes: Sequence[Outcome], tested: _Tested) -> list[dict[str, An
         of_people = person_means(hits[rows], [tested.subjects[row] for row in rows])
         value = with_mean(of_people.mean(axis=0))
         low, high = share_interval(value, len(of_people))
-        cells = {name: _cell(value[at], low[at], high[at]) for at, name in enumerate(COLUMNS)}
+        cells = {name: cell(value[at], low[at], high[at]) for at, name in enumerate(COLUMNS)}
         found.append(
             {"column": column, "group": group, "clips": len(rows), "subjects": len(of_people), "traits": cells}
         )
@@ -281,11 +280,3 @@ def _group_rows(groups: dict[str, np.ndarray]) -> dict[tuple[str, str], np.ndarr
         for column, values in groups.items()
         for group in np.unique(values)
     }
-
-
-def _cell(value: float, low: float, high: float) -> dict[str, Any]:
-    return {"value": _number(value), "low": _number(low), "high": _number(high)}
-
-
-def _number(value: float) -> float | None:
-    return float(value) if math.isfinite(value) else None

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 
@@ -46,3 +46,9 @@ def folds_by_subject(subjects: Sequence[str], count: int, seed: int) -> np.ndarr
     for number, (_, held_out) in enumerate(splits.split(groups, groups=groups)):
         folds[held_out] = number
     return folds
+
+
+def sides_of(folds: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Yield the rows outside each fold and those in it, ascending, from the fold of each row, int [N] from 0."""
+    for fold in range(folds.max() + 1):
+        yield np.flatnonzero(folds != fold), np.flatnonzero(folds == fold)

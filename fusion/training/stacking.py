@@ -17,6 +17,8 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.optimize import lsq_linear
 
+from fusion.labels.split import sides_of
+
 # In units of the mean eigenvalue of the features; the largest leaves only the mean of the labels.
 RIDGE_PENALTIES = 10.0 ** np.arange(4, -2.1, -0.5)
 LOW_RANK_PENALTIES = (1.0, 0.3, 0.1, 0.03)
@@ -147,14 +149,14 @@ def stack(parts: Sequence[Part], labels: np.ndarray, people: np.ndarray, folds: 
         folds: int [N], the fold of each clip, from 0; at least two folds.
     """
     labels = labels.astype(np.float64)
+    sides = list(sides_of(folds))
     mean = np.empty_like(labels)
-    for fold in range(folds.max() + 1):
-        mean[folds == fold] = labels[folds != fold].mean(axis=0)
-    scores = [_scores_out_of_fold(part, labels, folds) for part in parts]
+    for rest, out in sides:
+        mean[out] = labels[rest].mean(axis=0)
+    scores = [_scores_out_of_fold(part, labels, sides) for part in parts]
     above = labels - mean
     out_of_fold = mean.copy()
-    for fold in range(folds.max() + 1):
-        out, rest = np.flatnonzero(folds == fold), np.flatnonzero(folds != fold)
+    for rest, out in sides:
         penalties, weights = _choose([found[:, rest] for found in scores], above[rest], people[rest])
         for found, chosen, weight in zip(scores, penalties, weights, strict=True):
             out_of_fold[out] += weight * _by_trait(found[:, out], chosen)
@@ -169,18 +171,16 @@ def stack(parts: Sequence[Part], labels: np.ndarray, people: np.ndarray, folds: 
     return Stack(kernels, bias, weights, out_of_fold, mean)
 
 
-def _scores_out_of_fold(part: Part, labels: np.ndarray, folds: np.ndarray) -> np.ndarray:
+def _scores_out_of_fold(part: Part, labels: np.ndarray, sides: Sequence[tuple[np.ndarray, np.ndarray]]) -> np.ndarray:
     """Return the scores of each clip, less the mean label, by fits on the other folds: float32 [P, N, T]."""
-    found: dict[int, np.ndarray] = {}
-    for fold in range(folds.max() + 1):
-        out = folds == fold
-        centre = part.features[~out].mean(axis=0)
-        kernels = part.fit(part.features[~out] - centre, (labels[~out] - labels[~out].mean(axis=0)).astype(np.float32))
-        found[fold] = (part.features[out] - centre) @ kernels
-    scores = np.empty((len(found[0]), *labels.shape), np.float32)
-    for fold, values in found.items():
-        scores[:, folds == fold] = values
-    return scores
+    found = []
+    for rest, out in sides:
+        features, own = part.features[rest], labels[rest]
+        centre = features.mean(axis=0)
+        kernels = part.fit(features - centre, (own - own.mean(axis=0)).astype(np.float32))
+        found.append((part.features[out] - centre) @ kernels)
+    order = np.argsort(np.concatenate([out for _, out in sides]))
+    return np.concatenate(found, axis=1)[:, order].astype(np.float32)
 
 
 def _choose(scores: Sequence[np.ndarray], labels: np.ndarray, people: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

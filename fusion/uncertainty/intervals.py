@@ -25,7 +25,7 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import BaseModel
 
-from fusion.labels.split import folds_by_subject, split_by_subject
+from fusion.labels.split import folds_by_subject, sides_of, split_by_subject
 from fusion.settings import UncertaintySettings
 
 # With fewer people, too little is known of what makes a clip hard, so all clips have intervals of the same width.
@@ -249,9 +249,7 @@ def _difficulty_of_others(
 ) -> np.ndarray:
     """Return each clip's difficulty, [N, T], as learned from other people: its own would fit its error."""
     found = np.empty(errors.shape)
-    folds = folds_by_subject(subjects, DIFFICULTY_FOLDS, seed)
-    for fold in range(folds.max() + 1):
-        out, rest = np.flatnonzero(folds == fold), np.flatnonzero(folds != fold)
+    for rest, out in sides_of(folds_by_subject(subjects, DIFFICULTY_FOLDS, seed)):
         others = [subjects[row] for row in rest.tolist()]
         weights = _learn_difficulty(errors[rest], scores[rest], others, quality.take(rest), centre)
         found[out] = _difficulty(weights, scores[out], quality.take(out), centre)
