@@ -92,11 +92,8 @@ def plan_windows(track: FaceTrack, settings: CropSettings) -> list[Window]:
                 box = _still_box(track.boxes[first : first + fields + 1], settings.margin)
                 windows.append(Window(len(windows), first, fields, box))
     if not windows:
-        raise VideoError(
-            "motion",
-            "too_short",
-            f"the longest run of frames with the face is {longest} (at least {settings.min_fields + 1} needed)",
-        )
+        message = f"the longest run of frames with the face is {longest} (at least {settings.min_fields + 1} needed)"
+        raise VideoError("motion", "too_short", message)
     return windows
 
 

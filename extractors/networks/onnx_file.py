@@ -46,8 +46,9 @@ def read_signature(data: bytes) -> Signature:
         # Before any library looks at it, because some follow these names.
         for tensor in _tensors(model):
             if tensor.data_location == onnx.TensorProto.EXTERNAL or tensor.external_data:
+                place = next((entry.value for entry in tensor.external_data if entry.key == "location"), "")
                 raise FileRefusedError(
-                    f"it keeps weights in another file ({_location(tensor)!r:.80}); save it as one file, with "
+                    f"it keeps weights in another file ({place!r:.80}); save it as one file, with "
                     "onnx.save(model, path, save_as_external_data=False)"
                 )
         onnx.checker.check_model(model)
@@ -114,10 +115,6 @@ def _tensors(message: Any) -> Iterator[onnx.TensorProto]:
                 yield part
             elif hasattr(part, "ListFields"):
                 yield from _tensors(part)
-
-
-def _location(tensor: onnx.TensorProto) -> str:
-    return next((entry.value for entry in tensor.external_data if entry.key == "location"), "")
 
 
 def _shape(value: onnx.ValueInfoProto) -> Shape:

@@ -11,7 +11,7 @@ import numpy as np
 
 from extractors.assets import catalog
 from extractors.assets.files import AssetError
-from extractors.assets.own import resolve_own
+from extractors.assets.own import find_own, resolve_own
 from extractors.networks import SIDE_PX, Preprocessing, is_network_file
 from extractors.networks.backbone import Backbone, Choices, Describer
 from extractors.networks.joined import JoinedBackbone
@@ -19,7 +19,7 @@ from extractors.networks.network_file import FileBackbone, read_file
 from extractors.networks.preprocessing import check_crops, preprocess, scaled
 from extractors.networks.signature import Shape
 from extractors.static.application_network import ApplicationBackbone
-from extractors.static.settings import ASSET, FEATURES, RESNET50, StaticSettings
+from extractors.static.settings import ASSET, FEATURES, RESNET50, REVISION, StaticSettings
 
 COLOURS = 3
 
@@ -58,7 +58,11 @@ class _ResNet50(Choices[StaticSettings]):
 
     @property
     def numerics(self) -> dict[str, Any]:
-        return self.settings.numerics(self.weights, self.seed, self.assets)
+        if self.settings.weights is not None:
+            origin = {"weights": "fine-tuned", "digest": find_own(self.settings.weights, self.assets).digest}
+        else:
+            origin = catalog.origin_of(self.weights, self.seed, ASSET)
+        return {"network": RESNET50, "revision": REVISION, "precision": self.settings.precision, **origin}
 
     def fetch(self) -> None:
         if self.settings.weights is not None:

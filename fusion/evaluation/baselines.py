@@ -28,11 +28,6 @@ Regression = Callable[[np.ndarray, np.ndarray, Sequence[str], np.ndarray, int], 
 [M, T]. Without randomness, the seed has no effect."""
 
 
-def say_constant(constant: np.ndarray, count: int) -> np.ndarray:
-    """Repeat five numbers, [5], for each of `count` clips: float [count, 5]."""
-    return np.tile(constant, (count, 1))
-
-
 def look_up_subject(
     labels: np.ndarray, subjects: Sequence[str], test_subjects: Sequence[str], *, shrinkage: float
 ) -> np.ndarray:

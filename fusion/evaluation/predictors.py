@@ -104,7 +104,9 @@ def all_predictors(train: TrainSettings, uncertainty: UncertaintySettings) -> li
     def baseline(name: str, predict: Predict, *, seeded: bool = False, needs_tokens: bool = False) -> Predictor:
         return Predictor(name, "baseline", seeded, needs_tokens, predict)
 
-    def trained(name: str, kind: Kind, settings: TrainSettings, change: Change = _unchanged) -> Predictor:
+    def trained(
+        name: str, kind: Kind, settings: TrainSettings, change: Change = lambda clips, seed: clips
+    ) -> Predictor:
         return Predictor(name, kind, True, True, partial(_trained, settings, uncertainty, change))
 
     models = {
@@ -157,7 +159,7 @@ def chosen_predictors(known: Sequence[Predictor], only: Sequence[str], *, with_t
 
 def _constant(average: Callable[..., np.ndarray], clips: LabelledClips, fold: Fold, seed: int) -> Prediction:
     constant = average(clips.labels[fold.train].astype(np.float64), axis=0)
-    return Prediction(baselines.say_constant(constant, len(fold.test)))
+    return Prediction(np.tile(constant, (len(fold.test), 1)))
 
 
 def _look_up(shrinkage: float, clips: LabelledClips, fold: Fold, seed: int) -> Prediction:
@@ -214,10 +216,6 @@ def _trained(
     )
     judged = Uncertainty(settings=uncertainty, calibration=calibration).judge(scores, clips.quality.take(fold.test))
     return Prediction(scores, judged.low, judged.high, fitted_share=fitted_share)
-
-
-def _unchanged(clips: list[ClipTokens], seed: int) -> list[ClipTokens]:
-    return clips
 
 
 def _blanked(kind: TokenKind, clips: list[ClipTokens], seed: int) -> list[ClipTokens]:

@@ -207,7 +207,8 @@ def _tests(outcomes: Sequence[Outcome], tested: _Tested) -> list[dict[str, Any]]
         return []
     tests = []
     for number, other in enumerate(baselines):
-        same = (one.predictor.name for one in baselines[:number] if _alike(one.scores, other.scores))
+        earlier = [one for one in baselines[:number] if one.scores.shape == other.scores.shape]
+        same = (one.predictor.name for one in earlier if np.allclose(one.scores, other.scores, rtol=0, atol=1e-9))
         copy_of = next(same, None)
         found = gain(model.scores, other.scores, tested.labels, tested.subjects, test_share=tested.test_share)
         tests += [
@@ -222,10 +223,6 @@ def _tests(outcomes: Sequence[Outcome], tested: _Tested) -> list[dict[str, Any]]
             for column, name in enumerate(COLUMNS)
         ]
     return tests
-
-
-def _alike(scores: np.ndarray, others: np.ndarray) -> bool:
-    return scores.shape == others.shape and np.allclose(scores, others, rtol=0, atol=1e-9)
 
 
 def _correct(protocols: Mapping[str, dict[str, Any]]) -> None:

@@ -14,6 +14,8 @@ from typing import Any
 
 import keras
 
+CONSTANTS = ("Const", "Placeholder", "ReadVariableOp", "NoOp")  # operations that compute nothing
+
 Path = tuple[str, ...]
 """Names of nested layers, outermost first; () is the model."""
 
@@ -144,7 +146,7 @@ def _layers(
     shapes: dict[Path, tuple[int, ...]] = {}
     for operation in operations:
         path = layer_of[operation.name]
-        if path is None or not operation.outputs or _is_constant(operation):
+        if path is None or not operation.outputs or operation.type in CONSTANTS:
             continue
         macs[path] += _macs(operation)
         shapes[path] = tuple(operation.outputs[0].shape)
@@ -163,10 +165,6 @@ def _layers(
         for p in shapes
         if p
     )
-
-
-def _is_constant(operation: Any) -> bool:
-    return operation.type in ("Const", "Placeholder", "ReadVariableOp", "NoOp")
 
 
 def _macs(operation: Any) -> int:

@@ -12,9 +12,9 @@ import cv2
 import numpy as np
 
 from extractors.optical_flow.cpu.iterate import dual_rates, iterate
-from extractors.optical_flow.cpu.median import image_floats, median_filter, rank_floats
+from extractors.optical_flow.cpu.median import RANK_FLOATS, image_floats, median_filter
 from extractors.optical_flow.cpu.planes import PANEL, U1, U2, aligned_zeros, planes_floats, read_plane, write_plane
-from extractors.optical_flow.cpu.warp import CHANNELS, cubic_weights, lay_out_taps, padded_floats, tap_floats, warp
+from extractors.optical_flow.cpu.warp import CHANNELS, TAPS, cubic_weights, lay_out_taps, padded_floats, warp
 from extractors.optical_flow.parameters import SMALLEST_SIDE_PX, TVL1Parameters
 
 logger = logging.getLogger(__name__)
@@ -80,9 +80,9 @@ class _PairSolver:
         self._parameters = parameters
         self._planes = aligned_zeros(planes_floats(height, width))
         self._padded = aligned_zeros(padded_floats(height, width))
-        self._taps = aligned_zeros(tap_floats(height, width))
+        self._taps = aligned_zeros(TAPS * padded_floats(height, width))
         self._image = aligned_zeros(image_floats(height, width))
-        self._ranks = aligned_zeros(rank_floats())
+        self._ranks = aligned_zeros(RANK_FLOATS)
         self._places = np.zeros(CHANNELS * PANEL, np.int32)
         self._samples = aligned_zeros(CHANNELS * PANEL)
         self._weights_x, self._weights_y = cubic_weights()

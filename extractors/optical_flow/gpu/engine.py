@@ -6,9 +6,8 @@ import logging
 import mmap
 import threading
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -151,17 +150,12 @@ class GpuEngine:
         return [self._copiers.submit(self._copy_part, fields, solved, to, at, step) for at in range(0, len(to), step)]
 
     def _copy_part(self, fields: Buffer, solved: Event, to: np.ndarray, at: int, step: int) -> None:
-        with self._copier() as copier:
-            copier.copy(fields, at * to[0].nbytes, solved, to[at : at + step])
-
-    @contextmanager
-    def _copier(self) -> Iterator[_Copier]:
         self._device.set_current()
         try:
             copier = self._idle.pop()
         except IndexError:
             copier = _Copier(self._device)
-        yield copier
+        copier.copy(fields, at * to[0].nbytes, solved, to[at : at + step])
         self._idle.append(copier)
 
 
