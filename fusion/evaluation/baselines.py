@@ -93,11 +93,7 @@ def kernel_ridge(
 
 
 def _ridge(
-    steps: Sequence[Any],
-    features: np.ndarray,
-    labels: np.ndarray,
-    subjects: Sequence[str],
-    test_features: np.ndarray,
+    steps: Sequence[Any], features: np.ndarray, labels: np.ndarray, subjects: Sequence[str], test_features: np.ndarray
 ) -> np.ndarray:
     """Fit a ridge regression on what scikit-learn's steps make of the features, with a penalty for each trait.
 

@@ -16,13 +16,7 @@ from fusion.evaluation import baselines
 from fusion.evaluation.folds import Fold
 from fusion.labels.parts import Part
 from fusion.settings import TrainSettings, UncertaintySettings
-from fusion.uncertainty.intervals import (
-    ClipQuality,
-    Uncertainty,
-    calibrate,
-    hold_out_for_calibration,
-    least_people,
-)
+from fusion.uncertainty.intervals import ClipQuality, Uncertainty, calibrate, hold_out_for_calibration, least_people
 
 Kind = Literal["baseline", "model", "ablation", "control"]
 TokenKind = Literal["static", "dynamic"]
@@ -176,12 +170,7 @@ def _pooled(
 
 
 def _trained(
-    train: TrainSettings,
-    uncertainty: UncertaintySettings,
-    change: Change,
-    clips: LabelledClips,
-    fold: Fold,
-    seed: int,
+    train: TrainSettings, uncertainty: UncertaintySettings, change: Change, clips: LabelledClips, fold: Fold, seed: int
 ) -> Prediction:
     """Train as `traitline train` does, and calibrate on people not seen; `change` applies to both sides."""
     from fusion.model.scoring import predict

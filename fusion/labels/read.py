@@ -327,9 +327,5 @@ def _table(
             f"for {some_of(odd)}"
         )
     return _Table(
-        names,
-        values,
-        subjects if at.subject is not None else None,
-        parts if at.split is not None else None,
-        places,
+        names, values, subjects if at.subject is not None else None, parts if at.split is not None else None, places
     )

@@ -223,12 +223,7 @@ def _blocks(
         reached[operation.name] = frozenset({at})
     layers_of = {name: [layer for layer in layers if block_name(layer.name) == name] for name in place}
     blocks = tuple(
-        Block(
-            name,
-            len(inside),
-            sum(layer.parameters for layer in inside),
-            sum(layer.macs for layer in inside),
-        )
+        Block(name, len(inside), sum(layer.parameters for layer in inside), sum(layer.macs for layer in inside))
         for name, inside in layers_of.items()
     )
     return blocks, tuple(edges)

@@ -63,11 +63,7 @@ def fit_bilinear(
     source = kept.instead_of(source)
     sides = (survey.components["static"].shape[1], survey.components["dynamic"].shape[1])
     model = BilinearPersonalityModel(
-        survey.means["static"].shape[1],
-        survey.means["dynamic"].shape[1],
-        *sides,
-        survey.moment_s,
-        settings.form,
+        survey.means["static"].shape[1], survey.means["dynamic"].shape[1], *sides, survey.moment_s, settings.form
     )
     spread = {kind: _spread(survey.means[kind]) for kind in KINDS}
     means = {kind: (survey.means[kind] / spread[kind]).astype(np.float32) for kind in KINDS}

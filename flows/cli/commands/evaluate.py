@@ -69,8 +69,7 @@ def evaluate_features(
     labels: Annotated[Path | None, typer.Option(help="Labels with a column subject, the person.")] = None,
     store: STORE_PATH = None,
     videos: Annotated[
-        Path | None,
-        typer.Option(help="Folder of the videos, to run the networks on some and examine every layer."),
+        Path | None, typer.Option(help="Folder of the videos, to run the networks on some and examine every layer.")
     ] = None,
     count: Annotated[int, typer.Option("--clips", min=1, help="Number of videos to examine every layer with.")] = 4,
     weights: WEIGHTS = None,

@@ -125,8 +125,7 @@ def alias(
 def export(
     model: MODEL,
     out: Annotated[
-        Path,
-        typer.Option("--out", help="Folder to create, with the model and its card; for a bundle, the file."),
+        Path, typer.Option("--out", help="Folder to create, with the model and its card; for a bundle, the file.")
     ],
     store: STORE = "store",
     kind: Annotated[
