@@ -41,7 +41,7 @@ def write_bundle(folders: Mapping[str, tuple[Asset, Path]], goal: Path, on_bytes
 
 
 def unpack_bundle(bundle: Path, assets: Mapping[str, Asset], goal: Path, on_bytes: OnBytes) -> list[Asset]:
-    """Unpack a bundle completely, or not at all if anything is wrong with it.
+    """Unpack a bundle completely, or not at all if anything is wrong with it; return the unpacked assets.
 
     Names, types and sizes of all members are checked before a byte is written, and all digests before the first file
     gets its final name.
@@ -50,9 +50,6 @@ def unpack_bundle(bundle: Path, assets: Mapping[str, Asset], goal: Path, on_byte
         bundle: a file that `write_bundle` wrote, here or elsewhere.
         assets: name -> the asset that is expected.
         goal: folder of asset folders, created if necessary; existing files are replaced.
-
-    Returns:
-        The unpacked assets.
 
     Raises:
         AssetError: the file is not a bundle, is damaged or malicious, or cannot be read or unpacked.

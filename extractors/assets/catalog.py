@@ -96,9 +96,6 @@ def resolve(name: str, *, folder: Path | None = None, download: bool = True) -> 
         folder: search only here, as `FOLDER/<file>`; for users who keep the files themselves.
         download: whether to use the network if the files are not on this machine.
 
-    Returns:
-        Folder with all files of the asset.
-
     Raises:
         AssetError: the asset is unknown, damaged or unavailable; says what to do.
     """
@@ -121,10 +118,7 @@ def origin_of(weights: str, seed: int, name: str) -> dict[str, Any]:
 
 
 def fetch(asset: Asset, on_bytes: OnBytes = lambda file, done: None) -> Path:
-    """Ensure that an asset is on this machine and intact, downloading it into the user's cache if necessary.
-
-    Returns:
-        Folder with all files of the asset.
+    """Return the folder that holds an asset's files, each checked, downloading them into the user's cache if necessary.
 
     Raises:
         AssetError: the asset is damaged or unavailable; names each source with its fault.

@@ -80,12 +80,8 @@ class StaticFeatureExtractor:
         """Use the current weights of `model` for extraction."""
         self._network = for_inference(self.model, self.precision)
 
-    def save_weights(self, path: Path) -> None:
-        """Write the weights of `model` to a file whose name ends in .weights.h5."""
-        self.model.save_weights(path)
-
     def load_weights(self, path: Path) -> None:
-        """Load weights from a file of `save_weights`, or of keras.applications without the head.
+        """Load weights from a file of `model.save_weights`, or of keras.applications without the head.
 
         Raises:
             extractors.assets.AssetError: the file is missing, or does not fit this network.

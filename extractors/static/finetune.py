@@ -130,16 +130,13 @@ def _predict(
 def _fit_head(
     seen: np.ndarray, labels: np.ndarray, held_out: np.ndarray, truth: np.ndarray
 ) -> tuple[keras.Model, float]:
-    """Fit a linear head by ridge regression.
+    """Fit a linear head by ridge regression; return it with its error on the validation videos.
 
     Args:
         seen: features of the training videos, [n, D].
         labels: of the same videos.
         held_out: features of the validation videos, which choose the penalty.
         truth: their labels.
-
-    Returns:
-        The head, and its error on the validation videos.
     """
     import keras
     from sklearn.linear_model import Ridge

@@ -105,9 +105,6 @@ def _ridge(
         steps: transformers, fitted on the training clips.
         subjects: the person in each of them; of a single person, clips are left out.
 
-    Returns:
-        float64 [M, T].
-
     Sources:
         Allen 1974, "The relationship between variable selection and data augmentation" (PRESS), for groups of rows.
     """
@@ -161,9 +158,6 @@ def mlp(
 
     Args:
         seed: of the weights, the order of clips, dropout and the people held out.
-
-    Returns:
-        float [M, T].
     """
     import keras  # takes seconds
     from sklearn.preprocessing import StandardScaler

@@ -25,8 +25,7 @@ class Fold:
 def official_split(parts: Sequence[Part | None]) -> Fold | None:
     """Learn from the training part and evaluate on the test part, or on the validation part if there is no test part.
 
-    Returns:
-        The split; None if there is no training part or no other part.
+    None if there is no training part or no other part.
     """
     rows = {part: np.flatnonzero([part == own for own in parts]) for part in PARTS}
     held_out = rows["test"] if len(rows["test"]) else rows["validation"]

@@ -86,9 +86,6 @@ def describe(model: keras.Model, *shapes: Sequence[int]) -> Architecture:
         model: takes one float32 array, or a tuple of as many arrays as there are shapes.
         shapes: of the inputs, including the batch axis; all sizes known.
 
-    Returns:
-        The network's layers and blocks.
-
     Raises:
         ValueError: the graph does not show the work of an operation.
 

@@ -1,19 +1,8 @@
 """Training the specified network with Keras' `Model.fit`.
 
-Keras runs the epochs and the steps, with its own `Adam` (`global_clipnorm`), `CosineDecay` with warm-up,
-`ReduceLROnPlateau`, `EarlyStopping` with the best weights, `CSVLogger` and `TensorBoard`. This package adds what Keras
-lacks:
-
-- `EpochBatches` streams clips from a store through a bounded shuffle buffer, in an order that depends only on the seed
-  and the epoch. It is a `tf.data.Dataset`, because a `PyDataset` fails here: Keras infers the shape of every batch from
-  the first two (keras-team/keras#19748), but the longest clip differs from batch to batch; and the number of batches
-  that Keras reads ahead has no fixed bound (it was 18 in a trial), so memory would have none.
-- `BatchLoss` in `fusion.training.losses`: "ccc" has no value for a single clip, and "nll" has a state.
-- `_validate` computes the loss over all validation clips at once. Keras averages over batches, which gives a
-  different "ccc". It also measures the spread of the scores, which reveals a collapsed model.
-- `_warm_up` for the schedule "plateau", because `ReduceLROnPlateau` cannot be combined with a schedule.
-- `_SharedAdam` clips the gradient of the whole batch. Keras clips the part that each device computes.
-- `Checkpoint` in `fusion.training.checkpoint` resumes exactly.
+Keras runs the epochs and the steps. What is here does what Keras lacks: batches streamed from a store in an order that
+depends only on the seed and the epoch, a loss over all validation clips at once, a warm-up before
+`ReduceLROnPlateau`, and gradients clipped over all devices.
 """
 
 from __future__ import annotations
@@ -229,6 +218,9 @@ def _optimizer(settings: TrainSettings, steps_per_epoch: int, unit: float) -> ke
 
 class EpochBatches(callbacks.Callback):
     """The batches of each epoch. As a callback, it learns which epoch begins.
+
+    They are a `tf.data.Dataset`: for a `PyDataset`, Keras infers the shape of every batch from the first two
+    (keras-team/keras#19748), but the longest clip differs, and Keras reads any number of batches ahead.
 
     Attributes:
         epoch: that is read, from 0.

@@ -36,14 +36,7 @@ class CpuEngine:
         self._idle: deque[_PairSolver] = deque()
 
     def compute(self, frames: np.ndarray) -> np.ndarray:
-        """Compute the optical flow from each frame to the next.
-
-        Args:
-            frames: uint8, (T, H, W), grey; T at least 2, H and W at least 16.
-
-        Returns:
-            float32, (T - 1, H, W, 2), pixels; channel 0 is dx (rightwards), channel 1 is dy (down).
-        """
+        """Do as `OpticalFlowComputer.compute`, on two frames or more."""
         pairs, (height, width) = len(frames) - 1, frames.shape[1:]
         workers = min(self._threads, pairs)
         displacement_px = np.empty((pairs, height, width, 2), np.float32)

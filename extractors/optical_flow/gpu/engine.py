@@ -57,13 +57,7 @@ class GpuEngine:
         return all(best_shape(*size, self._gpu) for size in pyramid_sizes(height, width, self._parameters))
 
     def compute(self, frames: np.ndarray) -> np.ndarray:
-        """Compute the optical flow from each frame to the next.
-
-        Args:
-            frames: uint8, (T, H, W), grey; T at least 2, H and W at least 16, and (H, W) `fits`.
-
-        Returns:
-            float32, (T - 1, H, W, 2), pixels; channel 0 is dx (rightwards), channel 1 is dy (down).
+        """Do as `OpticalFlowComputer.compute`, on two frames or more of a size that `fits`.
 
         Raises:
             extractors.errors.DeviceError: the GPU's memory does not hold one pair.
