@@ -245,16 +245,14 @@ def _checked(motion: np.ndarray) -> np.ndarray:
 def _middle(pictures: np.ndarray) -> np.ndarray:
     """Cut the central 224 x 224 out of [T, H, W, ...]."""
     top, left = (pictures.shape[1] - SIDE_PX) // 2, (pictures.shape[2] - SIDE_PX) // 2
-    middle: np.ndarray = pictures[:, top : top + SIDE_PX, left : left + SIDE_PX]
-    return middle
+    return np.asarray(pictures[:, top : top + SIDE_PX, left : left + SIDE_PX])
 
 
 def _grey(picture: np.ndarray) -> np.ndarray:
     height, width = picture.shape[:2]
     scale = SHORTER_SIDE_PX / min(height, width)
     grey = cv2.cvtColor(picture, cv2.COLOR_RGB2GRAY)
-    middle: np.ndarray = _middle(resized(grey, (round(width * scale), round(height * scale)))[None])[0]
-    return middle
+    return np.asarray(_middle(resized(grey, (round(width * scale), round(height * scale)))[None])[0])
 
 
 def _trimmed(length: int, wanted: int) -> slice:

@@ -15,8 +15,7 @@ def overlaps(first: np.ndarray, second: np.ndarray) -> np.ndarray:
     high = np.minimum(first[..., :2] + first[..., 2:4], second[..., :2] + second[..., 2:4])
     shared: np.ndarray = np.prod(np.maximum(high - low, 0), axis=-1)
     areas: np.ndarray = np.prod(first[..., 2:4], axis=-1) + np.prod(second[..., 2:4], axis=-1)
-    shares: np.ndarray = shared / (areas - shared)
-    return shares
+    return np.asarray(shared / (areas - shared))
 
 
 def cut_square(picture: np.ndarray, box: tuple[int, int, int]) -> np.ndarray:

@@ -52,8 +52,7 @@ class FaceRecognizer:
             self._network = cv2.FaceRecognizerSF.create(str(self._path), "")
         vectors = np.concatenate([self._network.feature(face) for face in faces])
         mean = (vectors / np.linalg.norm(vectors, axis=1, keepdims=True)).mean(axis=0)
-        unit: np.ndarray = mean / np.linalg.norm(mean)
-        return unit
+        return np.asarray(mean / np.linalg.norm(mean))
 
 
 @dataclass

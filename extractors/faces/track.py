@@ -57,8 +57,7 @@ class FaceTrack:
     @property
     def mixed(self) -> np.ndarray:
         """Bool [F]: True in frames that `Shots` calls mixed or covered, which are shots of one frame."""
-        alone: np.ndarray = (np.bincount(self.shots)[self.shots] == 1) & (self.shots > 0)
-        return alone
+        return np.asarray((np.bincount(self.shots)[self.shots] == 1) & (self.shots > 0))
 
     @property
     def coverage(self) -> float:
@@ -213,5 +212,4 @@ def _smoothed(boxes: np.ndarray, width: int) -> np.ndarray:
     sums = np.concatenate([np.zeros((1, 4)), np.cumsum(boxes, axis=0, dtype=np.float64)])
     index = np.arange(count)
     half = np.minimum(width // 2, np.minimum(index, count - 1 - index))
-    averages: np.ndarray = (sums[index + half + 1] - sums[index - half]) / (2 * half + 1)[:, None]
-    return averages
+    return np.asarray((sums[index + half + 1] - sums[index - half]) / (2 * half + 1)[:, None])

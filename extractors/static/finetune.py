@@ -106,8 +106,7 @@ def fine_tune(
 def _prepared(crops: np.ndarray) -> np.ndarray:
     import keras
 
-    prepared: np.ndarray = keras.applications.resnet.preprocess_input(crops.astype(np.float32))
-    return prepared
+    return np.asarray(keras.applications.resnet.preprocess_input(crops.astype(np.float32)))
 
 
 def _predict(

@@ -6,7 +6,6 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import numpy.typing as npt
 
 from fusion.labels.split import split_by_subject
 from fusion.traits import TRAITS
@@ -53,8 +52,7 @@ def look_up_subject(
     wanted = np.asarray(test_subjects, str)
     place = np.minimum(np.searchsorted(people, wanted), len(people) - 1)
     known = people[place] == wanted
-    predictions: npt.NDArray[np.float64] = np.where(known[:, None], means[place], overall)
-    return predictions
+    return np.asarray(np.where(known[:, None], means[place], overall))
 
 
 def ridge(

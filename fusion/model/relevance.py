@@ -29,8 +29,7 @@ def face_gradient(model: PersonalityModel, inputs: Mapping[str, Any], trait: str
     with tf.GradientTape() as tape:
         tape.watch(static)
         score = tf.reduce_sum(model({**inputs, "static": static}, training=False)[:, _place(trait)])
-    gradient: np.ndarray = tape.gradient(score, static).numpy()
-    return gradient
+    return np.asarray(tape.gradient(score, static).numpy())
 
 
 def attention_relevance(model: PersonalityModel, inputs: Mapping[str, Any], trait: str) -> np.ndarray:

@@ -69,8 +69,7 @@ class TimeLine:
         """Return the attention at points in time, [n]: the mean over the windows that contain a point, or 0."""
         time_s = np.asarray(time_s, np.float64)
         inside = (self.start_s <= time_s[:, None]) & (time_s[:, None] <= self.end_s)
-        attention: np.ndarray = (inside * self.by_moment()).sum(axis=1) / np.maximum(inside.sum(axis=1), 1)
-        return attention
+        return np.asarray((inside * self.by_moment()).sum(axis=1) / np.maximum(inside.sum(axis=1), 1))
 
 
 def plot_time_line(line: TimeLine, frames: Sequence[np.ndarray], frame_time_s: np.ndarray, *, heading: str) -> Figure:

@@ -163,8 +163,7 @@ def _components_of_few(tokens: np.ndarray, count: int) -> np.ndarray:
 
     missing = max(count - len(tokens), 0)  # components without variance
     basis, factor = qr(np.pad(tokens, ((0, missing), (0, 0))).T, mode="economic")
-    within: np.ndarray = basis @ _components(factor @ factor.T / len(tokens), count)
-    return within
+    return np.asarray(basis @ _components(factor @ factor.T / len(tokens), count))
 
 
 def _spread(means: np.ndarray) -> np.ndarray:

@@ -51,8 +51,7 @@ class LabelledSource:
     @property
     def own_labels(self) -> np.ndarray:
         """The labels of the source's clips, [N, 5], in the source's order."""
-        found: np.ndarray = self.labels[np.concatenate(self.clips.groups())]
-        return found
+        return np.asarray(self.labels[np.concatenate(self.clips.groups())])
 
     def scored_by(self, model: keras.Model, batch_size: int) -> tuple[np.ndarray, np.ndarray]:
         """Return scores and labels of all clips, each [N, 5], in the source's order."""

@@ -135,8 +135,7 @@ def _solve(products: np.ndarray, other: np.ndarray, labels: np.ndarray, penalty:
 
 
 def _unit(directions: np.ndarray) -> np.ndarray:
-    unit: np.ndarray = directions / np.maximum(np.linalg.norm(directions, axis=1, keepdims=True), 1e-12)
-    return unit
+    return np.asarray(directions / np.maximum(np.linalg.norm(directions, axis=1, keepdims=True), 1e-12))
 
 
 def stack(parts: Sequence[Part], labels: np.ndarray, people: np.ndarray, folds: np.ndarray) -> Stack:
@@ -214,8 +213,7 @@ def _choose(scores: Sequence[np.ndarray], labels: np.ndarray, people: np.ndarray
 
 def _with_others(values: np.ndarray, prior: float) -> np.ndarray:
     """Add to what each trait says, [..., T], `prior` times what all say on average."""
-    together: np.ndarray = values + prior * values.mean(axis=-1, keepdims=True)
-    return together
+    return np.asarray(values + prior * values.mean(axis=-1, keepdims=True))
 
 
 def _weigh(gram: np.ndarray, moments: np.ndarray, parts: list[int]) -> np.ndarray:
@@ -241,5 +239,4 @@ def _standard_errors(values: np.ndarray, people: np.ndarray) -> float:
 
 def _by_trait(values: np.ndarray, penalties: np.ndarray) -> np.ndarray:
     """Select [n, T] from [P, n, T], with a penalty for each trait."""
-    chosen: np.ndarray = np.take_along_axis(values, penalties[None, None], axis=0)[0]
-    return chosen
+    return np.asarray(np.take_along_axis(values, penalties[None, None], axis=0)[0])

@@ -212,8 +212,7 @@ def half_widths(calibration: Calibration, scores: np.ndarray, quality: ClipQuali
 def relative_widths(calibration: Calibration, scores: np.ndarray, quality: ClipQuality) -> npt.NDArray[np.float64]:
     """Return the width of each interval, relative to that of an interval without any video, mean over traits: [N]."""
     ratio = np.array(calibration.half_width) / np.array(calibration.blind_half_width)
-    widths: npt.NDArray[np.float64] = (ratio * _difficulty_by(calibration, scores, quality)).mean(axis=1)
-    return widths
+    return np.asarray((ratio * _difficulty_by(calibration, scores, quality)).mean(axis=1))
 
 
 def _quantile(
