@@ -8,8 +8,7 @@ import keras
 import tensorflow as tf
 from keras import ops
 
-from fusion.model.inputs import KINDS as KINDS
-from fusion.model.inputs import CheckedModel, by_name
+from fusion.model.inputs import KINDS, CheckedModel, by_name
 from fusion.model.layers import masked_mean
 from fusion.model.model import token_signature
 from fusion.settings import Form

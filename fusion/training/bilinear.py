@@ -17,7 +17,8 @@ import numpy as np
 from fusion.clips.moments import ROUNDING
 from fusion.clips.sources import ClipSource, KeptClips, clips_of
 from fusion.clips.tokens import ClipTokens, pad_batch
-from fusion.model.bilinear import KINDS, BilinearPersonalityModel
+from fusion.model.bilinear import BilinearPersonalityModel
+from fusion.model.inputs import KINDS
 from fusion.settings import TrainSettings
 from fusion.training.stacking import Part, Stack, low_rank_path, ridge_path, stack
 from fusion.traits import TRAITS
