@@ -17,8 +17,7 @@ from extractors.faces.second_opinion import FaceSamples
 from extractors.faces.settings import FaceSettings
 from extractors.video.decoding import Tally
 from extractors.video.grid import KeptFrames, grid_frames
-from extractors.video.limits import DEFAULT_LIMITS, Limits
-from extractors.video.settings import VideoSettings
+from extractors.video.settings import DEFAULT_LIMITS, Limits, VideoSettings
 from extractors.video.shots import ShotDetector, Shots
 
 FACE_ROW = (

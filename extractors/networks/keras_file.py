@@ -24,7 +24,7 @@ import h5py
 import numpy as np
 
 from extractors.errors import first_line
-from extractors.networks.signature import FileRefusedError, Run, Shape, Signature
+from extractors.networks.network_file import FileRefusedError, Run, Shape, Signature
 
 if TYPE_CHECKING:
     import keras

@@ -21,8 +21,7 @@ from extractors.optical_flow.computer import OpticalFlowComputer, scale_for_i3d
 from extractors.optical_flow.parameters import OpticalFlowSettings
 from extractors.preparation.stopwatch import Stopwatch
 from extractors.video.grid import KeptFrames, grid_frames
-from extractors.video.limits import DEFAULT_LIMITS, Limits
-from extractors.video.settings import VideoSettings
+from extractors.video.settings import DEFAULT_LIMITS, Limits, VideoSettings
 
 
 @dataclass(frozen=True)

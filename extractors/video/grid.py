@@ -13,8 +13,7 @@ from av.video.frame import VideoFrame
 
 from extractors.errors import undecodable
 from extractors.video.decoding import Tally, opened, pictures, promised_frames, promised_s, reached_s, seconds, shown
-from extractors.video.limits import DEFAULT_LIMITS, Limits
-from extractors.video.settings import VideoSettings
+from extractors.video.settings import DEFAULT_LIMITS, Limits, VideoSettings
 from extractors.video.upright import Canvas, Upright
 
 # Containers such as Matroska round times to milliseconds; coarser ticks are the frame rate itself.

@@ -1,4 +1,4 @@
-"""How video is sampled, and how much of a file may be missing or broken."""
+"""How video is sampled, how much of a file may be missing or broken, and which resources it may take."""
 
 from __future__ import annotations
 
@@ -34,3 +34,26 @@ class VideoSettings(BaseModel, frozen=True, extra="forbid"):
     def numerics(self) -> dict[str, Any]:
         """All settings that change the pictures, for a cache key; JSON-able."""
         return {**self.model_dump(mode="json"), "revision": REVISION}
+
+
+class Limits(BaseModel, frozen=True, extra="forbid"):
+    """Bounds on the resources that one video may take; they change no feature and enter no key.
+
+    More suggests an attack, or a video that should be split first.
+    """
+
+    pixels: int = Field(8192 * 4320, ge=1, description="Pixels of a picture (count), by default 8K; more: too_large.")
+    frames: int = Field(
+        1_000_000, ge=1, description="Frames of a video, in the file and on the grid (count); more: too_large."
+    )
+    memory_mb: int = Field(
+        4096,
+        ge=512,
+        description="Memory that preparing a video may take (MiB), beyond what its process needs at its start; "
+        "more: too_large.",
+    )
+    cpu_s: float = Field(21_600, ge=1, description="Seconds of processor time for preparing a video; more: timeout.")
+    wall_s: float = Field(86_400, gt=0, description="Seconds for preparing a video; more: timeout.")
+
+
+DEFAULT_LIMITS = Limits()

@@ -12,8 +12,7 @@ from extractors.dynamic.settings import DynamicSettings
 from extractors.faces.settings import CropSettings, FaceSettings
 from extractors.optical_flow.parameters import OpticalFlowSettings
 from extractors.static.settings import FinetuneSettings, StaticSettings
-from extractors.video.limits import Limits
-from extractors.video.settings import VideoSettings
+from extractors.video.settings import Limits, VideoSettings
 from fusion.settings import EvaluateSettings, TrainSettings, UncertaintySettings
 from fusion.training.space import SearchSettings
 from storage.files.paths import StorePath, store_path
