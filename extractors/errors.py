@@ -68,12 +68,7 @@ def first_line(error: Exception) -> str:
 
 @dataclass(frozen=True)
 class Fault:
-    """An unexpected exception, as text: not every exception can be pickled.
-
-    Args:
-        summary: type and message, in one line.
-        trace: the traceback.
-    """
+    """An unexpected exception, as text, because not every exception can be pickled: a line, and the traceback."""
 
     summary: str
     trace: str

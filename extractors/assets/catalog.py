@@ -33,11 +33,7 @@ def known_assets() -> dict[str, Asset]:
 
 
 def read_table(path: Path) -> dict[str, Asset]:
-    """Read a table of assets; the licence texts are in the folder `licences` beside it.
-
-    Raises:
-        AssetError: the table is damaged.
-    """
+    """Read a table of assets beside a folder `licences` with their texts. Raises AssetError if it is damaged."""
     try:
         entries = tomllib.loads(path.read_text(encoding="utf-8")).items()
         return {name: _asset(name, entry, path.parent / "licences") for name, entry in entries}
@@ -55,11 +51,7 @@ def _asset(name: str, entry: dict[str, Any], licences: Path) -> Asset:
 
 
 def select(names: list[str]) -> list[Asset]:
-    """Return the named assets, or all assets without a name.
-
-    Raises:
-        AssetError: an asset is unknown.
-    """
+    """Return the named assets, or all assets without a name. Raises AssetError if one is unknown."""
     known = known_assets()
     for name in names:
         if name not in known:

@@ -65,11 +65,7 @@ def own_assets(folder: Path | None = None) -> list[OwnAsset]:
 
 
 def find_own(name: str, folder: Path | None = None) -> OwnAsset:
-    """Return the description of a fine-tuned asset, without reading its weights.
-
-    Raises:
-        AssetError: it does not exist, or its description is damaged.
-    """
+    """Describe a fine-tuned asset without reading its weights. Raises AssetError if it is missing or damaged."""
     return _read(_folder_of(name, folder) / DESCRIPTION)
 
 

@@ -29,25 +29,14 @@ FEATURES = 128
 
 
 class FaceRecognizer:
-    """Describes faces by who they belong to.
-
-    Args:
-        model_path: SFace, `face_recognition_sface_2021dec_int8bq.onnx`; it is read when it is first needed.
-    """
+    """Describes faces by who they belong to, with SFace, `face_recognition_sface_2021dec_int8bq.onnx`."""
 
     def __init__(self, model_path: Path | str) -> None:
         self._path = model_path
         self._network: cv2.FaceRecognizerSF | None = None
 
     def describe(self, faces: list[np.ndarray]) -> np.ndarray:
-        """Describe one person by some pictures.
-
-        Args:
-            faces: uint8 BGR [112, 112, 3], from `FaceLooks`.
-
-        Returns:
-            float32 [128], of length 1.
-        """
+        """Describe one person by pictures from `FaceLooks`, uint8 BGR [112, 112, 3]: float32 [128], of length 1."""
         if self._network is None:
             self._network = cv2.FaceRecognizerSF.create(str(self._path), "")
         vectors = np.concatenate([self._network.feature(face) for face in faces])
@@ -74,12 +63,7 @@ class FaceLooks:
     _before: np.ndarray | None = None
 
     def offer(self, frame: int, picture: np.ndarray, faces: np.ndarray) -> None:
-        """Offer the faces of the next frame; most are not kept.
-
-        Args:
-            picture: uint8 RGB [height, width, 3].
-            faces: float32 [n, 9], as `FaceDetector.detect` returns them.
-        """
+        """Offer the faces, float32 [n, 9], of the next frame, uint8 RGB [height, width, 3]; most are not kept."""
         before, self._before = self._before, faces
         for face in faces[np.argsort(-faces[:, 2], kind="stable")[:FACES_PER_PICTURE]]:
             appears = before is None or not len(before) or overlaps(before, face).max() < SAME_PERSON_OVERLAP

@@ -70,11 +70,7 @@ class FaceTrack:
 
     @classmethod
     def from_rows(cls, rows: np.ndarray, quality: Quality | None = None) -> FaceTrack:
-        """Rebuild a track from the result of `to_rows` and the facts about the video.
-
-        Raises:
-            ValueError: the rows are not [F, 10].
-        """
+        """Rebuild a track from `to_rows` and facts about the video. Raises ValueError unless the rows are [F, 10]."""
         if rows.ndim != 2 or rows.shape[1] != len(FACE_ROW):
             raise ValueError(f"rows of a face track must be [frames, {len(FACE_ROW)}], not {list(rows.shape)}")
         rows = rows.astype(np.float32, copy=False)
@@ -86,9 +82,6 @@ def follow(person: Sequence[Tracklet], shots: Shots, *, fps: float, settings: Fa
 
     Gaps of up to settings.max_gap_s within a tracklet are interpolated linearly; boxes and eyes are then averaged over
     settings.smoothing_s. Neither crosses a cut.
-
-    Args:
-        settings: max_gap_s and smoothing_s are used here.
     """
     boxes, eyes = np.full((2, len(shots.numbers), 4), np.nan, dtype=np.float32)
     scores = np.zeros(len(shots.numbers), dtype=np.float32)

@@ -30,12 +30,7 @@ class FileRefusedError(Exception):
 
 @dataclass(frozen=True)
 class Signature:
-    """What a network takes and what it gives.
-
-    Args:
-        input: shape of its one input, float32.
-        outputs: name -> shape, float32.
-    """
+    """What a network takes and gives: shapes of its one input and, by name, of its outputs, all float32."""
 
     input: Shape
     outputs: Mapping[str, Shape]

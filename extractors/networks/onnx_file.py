@@ -23,11 +23,7 @@ if TYPE_CHECKING:
 
 
 def check_runtime(path: Path) -> None:
-    """Check that ONNX Runtime is installed.
-
-    Raises:
-        AssetError: it is not.
-    """
+    """Raise AssetError unless ONNX Runtime is installed."""
     if importlib.util.find_spec("onnxruntime") is None:
         raise AssetError(f"{path} needs ONNX Runtime, which is not installed: pip install 'traitline[onnx]'")
 
@@ -75,11 +71,7 @@ def read_signature(data: bytes) -> Signature:
 
 
 def open_network(data: bytes, output: str) -> Run:
-    """Return a function that runs one output of the network.
-
-    Raises:
-        FileRefusedError: ONNX Runtime does not accept it.
-    """
+    """Return a function that runs one output of the network. Raises FileRefusedError if ONNX Runtime refuses it."""
     import onnxruntime
 
     options = onnxruntime.SessionOptions()

@@ -62,11 +62,7 @@ def activation_statistics(model: keras.Model, batches: Iterable[np.ndarray]) -> 
 
 
 def plot_layer_statistics(layers: list[LayerActivations], title: str) -> Figure:
-    """Draw mean activation and share of zeros by layer, from the first on the left; ticks name blocks of layers.
-
-    Args:
-        layers: in the order of computation.
-    """
+    """Draw mean activation and share of zeros by layer, from the first on the left; ticks name blocks of layers."""
     figure = Figure(figsize=(rcParams["figure.figsize"][0], 4.2), layout="constrained")
     figure.suptitle(title)
     strength, silence = figure.subplots(2, 1, sharex=True)

@@ -34,10 +34,6 @@ def plan_epoch(
     Groups enter a shuffle buffer in random order; clips beyond its size leave it at random. If the buffer holds
     everything, every order of the clips is equally likely. Batches are dealt evenly: 65 clips in batches of at most 32
     become 22 + 22 + 21, not 32 + 32 + 1, because a batch of one clip would teach BatchNorm a variance of zero.
-
-    Args:
-        batch_size: largest number of clips in a batch.
-        buffer_clips: size of the shuffle buffer.
     """
     groups = [groups[index] for index in rng.permutation(len(groups))]
     order: list[np.ndarray] = []

@@ -153,9 +153,6 @@ def mlp(
 
     A first training stops early on people held out, and a second one on all clips takes as many epochs. Sets the global
     seeds. scikit-learn's own early stopping would hold out clips, not people.
-
-    Args:
-        seed: of the weights, the order of clips, dropout and the people held out.
     """
     import keras  # takes seconds
     from sklearn.preprocessing import StandardScaler

@@ -16,11 +16,7 @@ CONSTANT_SD = 1e-6
 
 
 def clip_terms(scores: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Compute the contribution of each clip to the sums.
-
-    Args:
-        scores: float [N, T].
-        labels: float [N, T].
+    """Compute the contribution of each clip, scores and labels float [N, T], to the sums.
 
     Returns:
         float64 [N, 7, T]: 1, p, y, p^2, y^2, p y, |error|, with scores p and labels y relative to their means, so that

@@ -136,11 +136,7 @@ def timed_prediction(predictor: Predictor, clips: LabelledClips, fold: Fold, see
 
 
 def chosen_predictors(known: Sequence[Predictor], only: Sequence[str], *, with_tokens: bool) -> list[Predictor]:
-    """Select the known predictors that are requested and available.
-
-    Raises:
-        TrainingError: a name is unknown, or no predictor is left.
-    """
+    """Select predictors by name, if available. Raises TrainingError if a name is unknown or nothing is left."""
     names = [predictor.name for predictor in known]
     unknown = [name for name in only if name not in names]
     if unknown:

@@ -40,11 +40,7 @@ class LabelledVideos:
 
 
 def match_labels(labels: Labels, video_ids: Sequence[str]) -> LabelledVideos:
-    """Find the label of each video; see `match_names`.
-
-    Args:
-        video_ids: POSIX paths relative to the videos' folder, each once, with extension.
-    """
+    """Find the label of each video, by its id, see `match_names`."""
     row_of_video = match_names(labels.names, video_ids)
     used = set(row_of_video.values())
     label_keys = {key for name in labels.names for key in _loosest(name)}

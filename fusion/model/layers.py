@@ -191,11 +191,7 @@ class CrossAttention(keras.layers.Layer):
         self.built = True
 
     def __call__(self, static: Any, dynamic: Any, *args: Any, **kwargs: Any) -> Any:
-        """Check the shapes, then do as `call`.
-
-        Raises:
-            fusion.errors.InputError: an input fits neither the layer nor the others.
-        """
+        """Check the inputs, then do as `call`. Raises fusion.errors.InputError if one does not fit."""
         others = dict(zip(("static_mask", "dynamic_mask", "static_time_s", "dynamic_time_s"), args, strict=False))
         others |= {name: value for name, value in kwargs.items() if name in NAMES}
         check_inputs({"static": static, "dynamic": dynamic, **others}, self.static_dim, self.dynamic_dim)

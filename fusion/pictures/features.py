@@ -18,11 +18,7 @@ MARKERS = "osD^vPX"  # one shape per colour, for prints without colour
 
 
 def plot_identity(identity: Identity, title: str) -> Figure:
-    """Draw the similarity of tokens of the same person and of different people, over the sample's pairs.
-
-    Args:
-        identity: with an AUC, and so with pairs of both kinds.
-    """
+    """Draw the similarity of tokens of one person and of different people, over the pairs of a sample with both."""
     figure = Figure(figsize=(rcParams["figure.figsize"][0], 3), layout="constrained")
     figure.suptitle(f"{title}: same or different person, AUC {identity.auc:.3f}")
     axes = figure.subplots()

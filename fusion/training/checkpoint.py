@@ -142,11 +142,7 @@ def write_checkpoint(path: Path, identity: str, progress: Progress) -> None:
 
 
 def read_checkpoint(path: Path, identity: str) -> Progress | None:
-    """Read a checkpoint; return None if there is none.
-
-    Raises:
-        TrainingError: it belongs to another training, or is damaged.
-    """
+    """Read a checkpoint; None if there is none. Raises TrainingError if it is another training's, or damaged."""
     try:
         with np.load(path, allow_pickle=False) as file:  # a pickle would run code
             arrays: dict[str, Any] = dict(file)

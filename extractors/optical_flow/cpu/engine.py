@@ -23,11 +23,7 @@ NOTICE_AFTER_S = 2.0  # loading takes less than this, compiling more
 
 
 class CpuEngine:
-    """Compute optical flow with one thread for every pair at a time.
-
-    Args:
-        threads: pairs computed at the same time; it does not change the result.
-    """
+    """Compute optical flow, a thread for every pair at a time; their number does not change the result."""
 
     def __init__(self, parameters: TVL1Parameters, threads: int) -> None:
         self._parameters = parameters
@@ -134,11 +130,7 @@ def _load_kernels() -> None:
 
 
 def _pyramid(frame: np.ndarray, parameters: TVL1Parameters) -> list[np.ndarray]:
-    """Scale a frame down step by step, bilinearly and without smoothing, as OpenCV does.
-
-    Args:
-        frame: uint8, (H, W), grey.
-        parameters: `scales` and `step` are used.
+    """Scale a frame, uint8 (H, W), down step by step, bilinearly and without smoothing, as OpenCV does.
 
     Returns:
         float32 pictures in 0..255, the finest first; it ends before a side falls under 16 pixels.

@@ -30,12 +30,9 @@ _COPIERS = 8
 
 
 class GpuEngine:
-    """Compute optical flow on the first CUDA device that this process sees, in the context that TensorFlow and JAX use.
+    """Compute optical flow on the first CUDA device that this process sees, in TensorFlow's and JAX's context.
 
     One engine may be used by several threads at a time.
-
-    Args:
-        cache: folder of compiled kernels; None takes the user's.
     """
 
     def __init__(self, parameters: TVL1Parameters, *, cache: Path | None = None) -> None:

@@ -233,11 +233,7 @@ def _shape(height: int, width: int, gpu: Gpu) -> Shape:
 
 
 def allocate(device: Device, size: int, stream: Stream) -> Buffer:
-    """Take memory of the GPU, in the order of `stream`.
-
-    Raises:
-        DeviceError: there is not enough.
-    """
+    """Take memory of the GPU, in the order of `stream`. Raises DeviceError if there is not enough."""
     try:
         return device.allocate(size, stream=stream)
     except Exception as error:  # `cuda.core` has no public class for it
