@@ -12,7 +12,7 @@ import numpy as np
 from extractors.errors import VideoError
 from extractors.faces.persons import Tracklet, people, tracklets
 from extractors.faces.quality import Quality, check_quality, quality_of
-from extractors.faces.recognizer import FEATURES, FaceLooks
+from extractors.faces.recognizer import FEATURES, FaceLooks, FaceRecognizer
 from extractors.faces.second_opinion import FaceSamples
 from extractors.faces.settings import FaceSettings
 from extractors.video.decoding import Tally
@@ -106,20 +106,13 @@ class Detector(Protocol):
         """See `FaceDetector.confirms`."""
 
 
-class Recognizer(Protocol):
-    """Describes faces by who they belong to, as `extractors.faces.recognizer.FaceRecognizer` does."""
-
-    def describe(self, faces: list[np.ndarray]) -> np.ndarray:
-        """See `FaceRecognizer.describe`."""
-
-
 def track_faces(
     path: Path | str,
     detector: Detector,
     video_settings: VideoSettings,
     face_settings: FaceSettings,
     limits: Limits = DEFAULT_LIMITS,
-    recognizer: Recognizer | None = None,
+    recognizer: FaceRecognizer | None = None,
     kept: KeptFrames | None = None,
 ) -> FaceTrack:
     """Decode a video once, follow its main person, and refuse it if its quality is too low.
@@ -171,7 +164,7 @@ def track_faces(
     return replace(track, quality=quality)
 
 
-def _vectors(found: list[Tracklet], looks: FaceLooks, recognizer: Recognizer | None) -> np.ndarray:
+def _vectors(found: list[Tracklet], looks: FaceLooks, recognizer: FaceRecognizer | None) -> np.ndarray:
     """Describe tracklets, float32 [n, 128]; NaN where nothing is known. A single one needs no description."""
     vectors = np.full((len(found), FEATURES), np.nan, np.float32)
     if recognizer is not None and len(found) > 1:

@@ -250,11 +250,10 @@ def _shrunk(grey: np.ndarray, side: int) -> np.ndarray:
 
 
 def _step(before: _Look, now: _Look, face: np.ndarray | None) -> np.ndarray:
-    """Measure the step between two pictures.
+    """Measure the step between two pictures: float64 [4].
 
-    Returns:
-        float64 [4]: the difference of the scenes as they are, and after undoing a push of the camera; likewise that of
-        the surroundings of the face, NaN without one.
+    They are the difference of the scenes as they are, and after undoing a push of the camera; likewise that of the
+    surroundings of the face, NaN without one.
     """
     shift = np.zeros(2)
     scene = pushed_scene = float(np.abs(now.even - before.even).mean())

@@ -224,8 +224,8 @@ class CrossAttention(keras.layers.Layer):
             attention weights, [B, heads, Ts, Td], each row summing to 1 over the real dynamic tokens.
         """
         is_vector = ops.ndim(static) == 2
-        query = self.query_tokens(static, static_mask, static_time_s)
-        key = self.key_tokens(dynamic, dynamic_mask, dynamic_time_s)
+        query = self.tokens("static", static, static_mask, static_time_s)
+        key = self.tokens("dynamic", dynamic, dynamic_mask, dynamic_time_s)
         attention_mask = None if dynamic_mask is None else ops.expand_dims(dynamic_mask, 1)
         answer = self.attention(query, key, attention_mask=attention_mask, return_attention_scores=return_attention)
         weights = None
@@ -236,32 +236,20 @@ class CrossAttention(keras.layers.Layer):
             fused = ops.squeeze(fused, 1)
         return (fused, weights) if return_attention else fused
 
-    def query_tokens(self, static: Any, static_mask: Any | None = None, static_time_s: Any | None = None) -> Any:
-        """Return the query tokens [B, Ts, fusion_dim] of `call`: standardised, projected, with times; padding is 0."""
-        return self._tokens(static, static_mask, static_time_s, self.static_standardisation, self.static_projection)
-
-    def key_tokens(self, dynamic: Any, dynamic_mask: Any | None = None, dynamic_time_s: Any | None = None) -> Any:
-        """Return the key tokens [B, Td, fusion_dim] of `call`, made like the query tokens."""
-        return self._tokens(
-            dynamic, dynamic_mask, dynamic_time_s, self.dynamic_standardisation, self.dynamic_projection
-        )
-
     def fused_by(self, query: Any, key: Any, weights: Any) -> Any:
         """Return the output of `call`, [B, Ts, fusion_dim], for given attention weights, [B, heads, Ts, Td].
 
-        This shows the effect of other weights; `query` and `key` come from `query_tokens` and `key_tokens`.
+        This shows the effect of other weights; `query` and `key` are static and dynamic `tokens`.
         """
         values = self.attention.value_dense(key)
         return self.norm(query + self.attention.output_dense(ops.einsum("bhts,bshd->bthd", weights, values)))
 
-    def _tokens(
-        self,
-        features: Any,
-        mask: Any | None,
-        time_s: Any | None,
-        standardisation: Standardisation,
-        projection: keras.layers.Dense,
-    ) -> Any:
+    def tokens(self, kind: str, features: Any, mask: Any | None = None, time_s: Any | None = None) -> Any:
+        """Return the queries of "static" features or the keys of "dynamic" ones, [B, T, fusion_dim], as in `call`.
+
+        They are standardised, projected and carry times; padding is 0.
+        """
+        standardisation, projection = getattr(self, f"{kind}_standardisation"), getattr(self, f"{kind}_projection")
         if ops.ndim(features) == 2:
             features = ops.expand_dims(features, 1)
         # The division is applied to the kernel and the mask after the product: passes over the features, which are

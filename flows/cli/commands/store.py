@@ -269,9 +269,8 @@ def _open_verifying(root: StorePath) -> Iterator[Work[str, tuple[Trouble, str] |
     def find(name: str, _: Course) -> tuple[Trouble, str] | None:
         if name not in parts:
             parts.update((str(part.path), part) for part in verification.parts(root))
-        problem = (
-            verification.find_problem(parts[name]) if name in parts else None
-        )  # it has gone rightly, as in a merge
+        # A part that is not there has gone rightly, as in a merge.
+        problem = verification.find_problem(parts[name]) if name in parts else None
         return None if problem is None else (problem.trouble, problem.message)
 
     yield find
