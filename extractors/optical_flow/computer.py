@@ -62,8 +62,7 @@ class OpticalFlowComputer:
 
     Attributes:
         engine: the engine in use; never "auto".
-        parameters: the parameters in use.
-        threads: pairs computed at the same time on the CPU.
+        parameters, threads: those in use.
 
     Raises:
         ValueError: an unknown engine or preset, or threads under 1.

@@ -60,12 +60,6 @@ def metrics_of_sums(sums: np.ndarray, offset: np.ndarray) -> np.ndarray:
         return np.stack([1 - error / count, np.sqrt(np.maximum(mse, 0.0)), r2, pearson, ccc, sd_ratio], axis=-2)
 
 
-def metrics(scores: np.ndarray, labels: np.ndarray) -> np.ndarray:
-    """Compute the six measures of scores [N, T] against labels [N, T]: float64 [6, T]."""
-    terms, offset = clip_terms(scores, labels)
-    return metrics_of_sums(terms.sum(axis=0), offset)
-
-
 def with_mean(values: np.ndarray) -> np.ndarray:
     """Append the mean over traits: [..., T] becomes [..., T + 1]; the mean is NaN if the value of any trait is NaN."""
     return np.concatenate([values, values.mean(axis=-1, keepdims=True)], axis=-1)

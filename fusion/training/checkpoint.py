@@ -111,14 +111,7 @@ class Checkpoint(keras.callbacks.Callback):
 
 
 def write_checkpoint(path: Path, identity: str, progress: Progress) -> None:
-    """Replace the previous checkpoint as a whole or not at all.
-
-    Args:
-        path: the file; its folder is created if missing.
-
-    Raises:
-        TrainingError: the operating system refused.
-    """
+    """Replace the previous checkpoint as a whole or not at all. Raises TrainingError if the system refuses."""
     facts = {"identity": identity, "history": progress.history, "finished": progress.finished}
     content = io.BytesIO()
     # NumPy's stubs expect the bool `allow_pickle` among the keyword arguments, all of which are arrays here.
