@@ -58,13 +58,10 @@ def for_inference(model: keras.Model, precision: Precision = "float32") -> keras
 
 
 def check_bfloat16() -> None:
-    """Check that this machine supports bfloat16 and computes the same numbers as others.
+    """Raise DeviceError unless this machine supports bfloat16 and computes the same numbers as others.
 
     Without hardware support TensorFlow falls back to emulation, 4 times slower than float32, or to sums in bfloat16,
     30 times slower and 1.4 % off (measured on I3D).
-
-    Raises:
-        extractors.errors.DeviceError: it does not support bfloat16.
     """
     if has_gpu():
         return

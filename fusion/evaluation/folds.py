@@ -36,11 +36,8 @@ def subject_folds(subjects: Sequence[str], count: int, seed: int = 0) -> list[Fo
     """Split clips into folds so that no person is in two of them; every clip is evaluated once.
 
     Args:
-        subjects: the person in each of N clips.
+        subjects: the person in each of N clips; TrainingError if there is only one.
         count: number of folds; at most the number of subjects is used.
-
-    Raises:
-        TrainingError: there is only one subject.
     """
     if len(set(subjects)) < 2:
         raise TrainingError("folds need clips of at least 2 subjects, there is 1: add labelled videos of other people")

@@ -87,11 +87,7 @@ class Standardisation(keras.layers.Layer):
         return ops.convert_to_numpy(self._std) if self.standardised else np.ones(self.dim, np.float32)
 
     def set_statistics(self, mean: np.ndarray, std: np.ndarray) -> None:
-        """Set mean and standard deviation, each [dim]; the deviations must be positive.
-
-        Raises:
-            ValueError: a shape is wrong, a number is not finite, or a deviation is not positive.
-        """
+        """Set mean and standard deviation, each [dim]. Raises ValueError unless they are finite and deviations > 0."""
         mean, std = np.asarray(mean, np.float32), np.asarray(std, np.float32)
         if mean.shape != (self.dim,) or std.shape != (self.dim,):
             raise ValueError(f"statistics must be [{self.dim}], got {mean.shape} and {std.shape}")
