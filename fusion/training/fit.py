@@ -150,11 +150,7 @@ def fit(
 
 
 def strategy_for(devices: int) -> tf.distribute.Strategy:
-    """Return the distribution strategy for this many GPUs, or CPU devices if there is no GPU; 0 uses all.
-
-    Raises:
-        TrainingError: there are fewer devices.
-    """
+    """Return the strategy for so many GPUs, or CPU devices without a GPU; 0: all. Raises TrainingError if too few."""
     kind = "GPU" if tf.config.list_logical_devices("GPU") else "CPU"
     names = [device.name for device in tf.config.list_logical_devices(kind)]
     wanted = devices if devices > 0 else len(names)

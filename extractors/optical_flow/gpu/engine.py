@@ -11,11 +11,11 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
+import platformdirs
 from cuda.core import Buffer, Device, Event, LegacyPinnedMemoryResource, Stream
 from cuda.core.utils import StridedMemoryView
 
 from extractors.errors import DeviceError
-from extractors.optical_flow.gpu.program import user_cache
 from extractors.optical_flow.gpu.shapes import Gpu, best_shape
 from extractors.optical_flow.gpu.solver import Solver, allocate
 from extractors.optical_flow.parameters import TVL1Parameters, pyramid_sizes
@@ -37,7 +37,7 @@ class GpuEngine:
 
     def __init__(self, parameters: TVL1Parameters, *, cache: Path | None = None) -> None:
         self._parameters = parameters
-        self._cache = user_cache() if cache is None else cache
+        self._cache = platformdirs.user_cache_path("traitline") / "kernels" if cache is None else cache
         self._device = Device(0)
         self._device.set_current()
         limits = self._device.properties

@@ -11,7 +11,7 @@ from cuda.bindings import driver
 from cuda.core import Buffer, Device, Kernel, LaunchConfig, Stream, launch
 
 from extractors.errors import DeviceError
-from extractors.optical_flow.gpu.program import LEVEL, PYRAMID, compile_kernels, level_macros, pyramid_macros
+from extractors.optical_flow.gpu.program import LEVEL, PYRAMID, PYRAMID_MACROS, compile_kernels, level_macros
 from extractors.optical_flow.gpu.shapes import LANES, MARGIN_PX, Gpu, Shape, best_shape, inbox_bytes, shared_bytes
 from extractors.optical_flow.parameters import TVL1Parameters, pyramid_sizes
 
@@ -84,7 +84,7 @@ class Solver:
         sizes = pyramid_sizes(*size, parameters)
         shapes = [_shape(*level, gpu) for level in sizes]
         with ThreadPoolExecutor() as pool:  # NVRTC lets go of the GIL
-            pyramid = pool.submit(compile_kernels, PYRAMID, pyramid_macros(), architecture, cache=cache)
+            pyramid = pool.submit(compile_kernels, PYRAMID, PYRAMID_MACROS, architecture, cache=cache)
             codes = [
                 pool.submit(
                     compile_kernels,
