@@ -5,7 +5,6 @@ from __future__ import annotations
 import threading
 import weakref
 from pathlib import Path
-from types import TracebackType
 
 import cv2
 import numpy as np
@@ -91,9 +90,7 @@ class FaceDetector:
     def __enter__(self) -> FaceDetector:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *reason: object) -> None:
         self.close()
 
     def close(self) -> None:

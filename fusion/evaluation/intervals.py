@@ -12,6 +12,7 @@ Sources:
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -136,6 +137,16 @@ def share_interval(share: np.ndarray, people: int) -> npt.NDArray[np.float64]:
     low = np.where(hits > 0, betaincinv(np.maximum(hits, 1e-12), misses + 1, tail), 0.0)
     high = np.where(misses > 0, betaincinv(hits + 1, np.maximum(misses, 1e-12), 1 - tail), 1.0)
     return np.stack([low, high])
+
+
+def cell(value: float, low: float, high: float) -> dict[str, float | None]:
+    """Return a measure and its interval as JSON values; a number that is not finite is None."""
+    return {"value": finite(value), "low": finite(low), "high": finite(high)}
+
+
+def finite(value: float) -> float | None:
+    """Return a number as a JSON value; None if it is not finite."""
+    return float(value) if math.isfinite(value) else None
 
 
 def _leave_out(

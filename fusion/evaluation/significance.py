@@ -40,7 +40,6 @@ def gain(
         scores: float [R, N, T] of R repetitions.
         others: float [R, N, T] of the other predictor in the same repetitions; each of the two may also have just one.
         labels: float [N, T].
-        subjects: the person in each clip.
         test_share: see `fusion.evaluation.intervals.standard_error`.
     """
     from scipy.special import stdtr  # scipy.stats takes half a second to import

@@ -18,12 +18,7 @@ MARKERS = "osD^vPX"  # one shape per colour, for prints without colour
 
 
 def plot_identity(identity: Identity, title: str) -> Figure:
-    """Draw the similarity of tokens of the same person and of different people, over the sample's pairs.
-
-    Args:
-        identity: with an AUC, and so with pairs of both kinds.
-        title: heading.
-    """
+    """Draw the similarity of tokens of one person and of different people, over the pairs of a sample with both."""
     figure = Figure(figsize=(rcParams["figure.figsize"][0], 3), layout="constrained")
     figure.suptitle(f"{title}: same or different person, AUC {identity.auc:.3f}")
     axes = figure.subplots()
@@ -49,7 +44,6 @@ def plot_components(components: Components, vectors: np.ndarray, people: Sequenc
         components: with at least two axes.
         vectors: float32 [n, D], a sample of tokens.
         people: the person in each, "" if unknown; the seven with the most tokens get a colour and a shape.
-        title: heading.
     """
     figure = Figure(figsize=(rcParams["figure.figsize"][0], 3.4), layout="constrained")
     figure.suptitle(f"{title}: principal components")
@@ -89,10 +83,6 @@ def plot_dimensions(dimensions: Dimensions, title: str) -> Figure:
     """Draw the distribution of every dimension, sorted by mean, and the share of tokens in which it is 0.
 
     Dead, constant and saturated dimensions are marked below.
-
-    Args:
-        dimensions: of D dimensions.
-        title: heading.
     """
     figure = Figure(figsize=(rcParams["figure.figsize"][0], 4.2), layout="constrained")
     figure.suptitle(f"{title}: distribution of every dimension")

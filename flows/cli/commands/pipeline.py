@@ -13,18 +13,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from flows.cli.command import command, given
-from flows.cli.options import (
-    ASSIGNMENTS,
-    CONFIG,
-    LABELS,
-    MODEL,
-    OUT,
-    SEARCH,
-    STORE_PATH,
-    VIDEOS,
-    VIDEOS_ROOT,
-    WEIGHTS,
-)
+from flows.cli.options import ASSIGNMENTS, CONFIG, LABELS, MODEL, OUT, SEARCH, STORE_PATH, VIDEOS, VIDEOS_ROOT, WEIGHTS
 from flows.cli.output import show_extraction, show_run, show_table
 from flows.config.settings import RunConfig
 from flows.session import console

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from extractors.errors import VideoError
 from extractors.faces.crops import (
     CropWindow,
-    StaticCrop,
+    FaceCrop,
     StaticView,
     Window,
     iter_crops,
@@ -214,11 +214,11 @@ def test_a_single_wild_box_does_not_widen_the_window():
 
 def crops(
     path: Path, windows: list[Window], views: Sequence[StaticView] = (), **options: int
-) -> tuple[list[CropWindow], list[StaticCrop]]:
+) -> tuple[list[CropWindow], list[FaceCrop]]:
     found = list(iter_crops(grid_frames(path, 25.0, thresholds=None), windows, views, **options))
     return (
         [cut for cut in found if isinstance(cut, CropWindow)],
-        [cut for cut in found if isinstance(cut, StaticCrop)],
+        [cut for cut in found if isinstance(cut, FaceCrop)],
     )
 
 
@@ -303,7 +303,7 @@ def test_a_video_that_became_shorter_is_refused(drawing):
         assert (caught.value.stage, caught.value.reason) == ("decode", "changed")
 
 
-def whole(path: Path, detector) -> tuple[FaceTrack, list[CropWindow], list[StaticCrop]]:
+def whole(path: Path, detector) -> tuple[FaceTrack, list[CropWindow], list[FaceCrop]]:
     track = track_faces(path, detector, VideoSettings(), FaceSettings())
     return track, *crops(path, plan_windows(track, DEFAULT), plan_static(track, DEFAULT))
 

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from measures import metrics
 from scipy.stats import pearsonr, t
 from sklearn.metrics import mean_absolute_error, r2_score, root_mean_squared_error
 
 from fusion.evaluation.intervals import measure
-from fusion.evaluation.metrics import METRICS, metrics, with_mean
+from fusion.evaluation.metrics import METRICS, with_mean
 from fusion.evaluation.significance import gain, holm
 
 

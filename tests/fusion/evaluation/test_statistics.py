@@ -8,10 +8,11 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from drawn_regressions import Regressions
+from measures import metrics
 
 from fusion.evaluation.folds import subject_folds
 from fusion.evaluation.intervals import measure, person_means, share_interval
-from fusion.evaluation.metrics import METRICS, metrics
+from fusion.evaluation.metrics import METRICS
 from fusion.evaluation.significance import gain
 
 PEOPLE = (8, 15, 30, 100)
