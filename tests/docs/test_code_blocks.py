@@ -46,7 +46,7 @@ SLOW.add("docs/explanation/optical-flow.md")
 # `fusion/model/test_model.py` runs the blocks of the specification.
 SLOW |= {f"docs/how-to/{name}.md" for name in ("evaluation", "features", "first-run", "models", "training")}
 SLOW.add("docs/reference/specification.md")
-MOST_NOT_RUN = 19
+MOST_NOT_RUN = 20
 
 # Stands for the command on the PATH of a shell: sends its arguments to the test, which runs them.
 COMMAND = """#!{python} -SE
