@@ -25,7 +25,7 @@ class DynamicSettings(BaseModel, frozen=True, extra="forbid"):
     precision: Precision = Field(
         "float32",
         description="Precision of weights and activations of i3d: float32, or bfloat16: half the time on CPUs that "
-        "have it (AVX512_BF16, AMX), features about 2 % off (random weights).",
+        "have it (AVX512_BF16, AMX), features about 2% off (random weights).",
     )
     batch_size: int = Field(
         1,

@@ -27,7 +27,7 @@ MANY_DOUBTFUL = 4
 # What the short-range network takes for a face with less than this is often a group of small faces, or a body.
 WEAK_SCORE = 0.5
 SAME_FACE_OVERLAP = 0.3
-# The middle 90 % of a face's pixels span at least this much of 255 grey levels, or nothing can be seen of it: the
+# The middle 90% of a face's pixels span at least this much of 255 grey levels, or nothing can be seen of it: the
 # detector finds faces in frames that a fade has left nearly black or white. Faces of dim recordings span over 70.
 MIN_CONTRAST = 32
 

@@ -23,7 +23,7 @@ class Quality:
         face_coverage: share of grid frames in which the main person's face was detected, 0 to 1.
         face_gaps: runs of grid frames without it, including those at both ends (count).
         longest_gap_s: duration of the longest such run, in seconds.
-        people: people whose face was detected in at least 5 % of the grid frames, at least 1 (count).
+        people: people whose face was detected in at least 5% of the grid frames, at least 1 (count).
         others_share: share of grid frames with the face of somebody else, 0 to 1.
         cuts: changes from one shot to the next (count).
         confirmed_share: share of the sampled pictures of the main person that a second, independent detector confirms

@@ -61,7 +61,7 @@ def check_bfloat16() -> None:
     """Raise DeviceError unless this machine supports bfloat16 and computes the same numbers as others.
 
     Without hardware support TensorFlow falls back to emulation, 4 times slower than float32, or to sums in bfloat16,
-    30 times slower and 1.4 % off (measured on I3D).
+    30 times slower and 1.4% off (measured on I3D).
     """
     if has_gpu():
         return

@@ -52,7 +52,7 @@ class StaticSettings(BaseModel, frozen=True, extra="forbid"):
     precision: Precision = Field(
         "float32",
         description="Precision of weights and activations of resnet50: float32, or bfloat16: half the time on CPUs "
-        "that have it (AVX512_BF16, AMX), features about 1 % off (random weights).",
+        "that have it (AVX512_BF16, AMX), features about 1% off (random weights).",
     )
     also: tuple[StaticSettings, ...] = Field(
         (),

@@ -47,7 +47,7 @@ class StoreSettings(BaseModel, frozen=True, extra="forbid"):
     dtype: Literal["float32", "float16"] = Field(
         "float32",
         description="Type of the numbers of new static and dynamic features; float16 halves the size, changes numbers "
-        "by at most 0.05 %, and has separate keys.",
+        "by at most 0.05%, and has separate keys.",
     )
 
 

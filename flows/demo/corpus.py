@@ -196,7 +196,7 @@ def _cut_out(portrait: np.ndarray) -> np.ndarray:
 
 
 def _coloured(picture: np.ndarray, look: Look) -> np.ndarray:
-    """Set saturation (0.25 to 1.35 of the portrait's) and tint (red and blue up to 12 % apart from neutral)."""
+    """Set saturation (0.25 to 1.35 of the portrait's) and tint (red and blue up to 12% apart from neutral)."""
     grey = cv2.cvtColor(picture, cv2.COLOR_RGB2GRAY)[..., None]
     tint = 0.12 * (2 * look.warmth - 1)
     return ((grey + (0.25 + 1.1 * look.colour) * (picture - grey)) * [1 + tint, 1, 1 - tint]).astype(np.float32)

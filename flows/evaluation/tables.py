@@ -38,9 +38,7 @@ def evaluation_tables(results: dict[str, Any]) -> list[Table]:
 
 def every_figure(results: dict[str, Any]) -> Table:
     """Return every measure of every predictor by trait with its interval, one per row: too many for a screen."""
-    return _with_intervals(
-        results, "Every predictor, trait by trait, with 95 % intervals over people", only_model=False
-    )
+    return _with_intervals(results, "Every predictor, trait by trait, with 95% intervals over people", only_model=False)
 
 
 def _table(title: str, *headings: str, numbers: Iterable[str] = ()) -> Table:
@@ -70,7 +68,7 @@ def _shared(results: dict[str, Any]) -> Table:
 def _side_by_side(results: dict[str, Any], measures: tuple[str, ...]) -> Table:
     seeds = max(row["seeds"] for protocol in results["protocols"].values() for row in protocol["predictors"])
     over = "traits" if seeds == 1 else f"traits and {seeds} repetitions"
-    title = f"Mean over {over}, with 95 % intervals over people"
+    title = f"Mean over {over}, with 95% intervals over people"
     headings = [f"{MEASURES[measure]}\n{PROTOCOLS[name]}" for measure in measures for name in results["protocols"]]
     headings += ["seconds"] if measures[0] == "one_minus_mae" else []
     table = _table(title, "predictor", "kind", numbers=["fitted to", *headings])
@@ -107,7 +105,7 @@ def _with_intervals(results: dict[str, Any], title: str, *, only_model: bool) ->
 
 def _tests(results: dict[str, Any]) -> Table:
     title = (
-        "The model against each baseline: gain, mean over people, with its 95 % interval (one-sided t; Holm over "
+        "The model against each baseline: gain, mean over people, with its 95% interval (one-sided t; Holm over "
         "protocols and baselines, by trait over traits too; a baseline with the scores of another is not counted)"
     )
     by_trait = [f"{letter}\np (Holm)" for letter in _TRAIT_LETTERS[:-1]]

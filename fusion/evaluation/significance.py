@@ -19,7 +19,7 @@ class Gain:
 
     Attributes:
         value: the gain; above 0 if the predictor is better.
-        low, high: its 95 % interval.
+        low, high: its 95% interval.
         p: one-sided, of the hypothesis that it is not above 0; below .025 if and only if the interval lies above 0.
         people_better: share of the people whose gain is above 0.
     """

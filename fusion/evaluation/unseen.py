@@ -13,7 +13,7 @@ from fusion.evaluation.metrics import METRICS
 from fusion.traits import TRAITS
 
 SHOWN = ("one_minus_mae", "r2", "ccc")
-# Both ends of an interval of 90 %: a model that is useless looks better than the mean in one case out of twenty.
+# Both ends of an interval of 90%: a model that is useless looks better than the mean in one case out of twenty.
 GAIN_LEVEL = 0.9
 MOST_SHOWN = 300  # points of a scatter
 # Fewer do not tell a useless model from a useful one: with 20, an R2 of .2 is found in 6 of 10 drawn data sets.
@@ -41,8 +41,8 @@ def measure_unseen(
 
     Returns:
         JSON values: "clips", "people"; of each of SHOWN, by trait and for the "mean" of the traits, its "value" with
-        the ends "low" and "high" of its 95 % interval over people, None if a measure is not defined; "gain", the share
-        of the mean's squared error that the scores save, mean over traits, with the ends of its 90 % interval; and
+        the ends "low" and "high" of its 95% interval over people, None if a measure is not defined; "gain", the share
+        of the mean's squared error that the scores save, mean over traits, with the ends of its 90% interval; and
         "better_than_mean", whether that lies above 0; None if it does not and there are fewer than LEAST_PEOPLE people.
     """
     test_share = 0.0 if folds is None else 1 / len(np.unique(folds))

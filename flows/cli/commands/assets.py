@@ -28,7 +28,7 @@ assets_app = typer.Typer(no_args_is_help=True)
 NAMES = Annotated[list[str] | None, typer.Argument(metavar="[NAME]...", help="Names of assets; by default all.")]
 FOLDER = Annotated[
     Path | None,
-    typer.Option(help="Folder with the assets' folders, instead of the usual places; as in the setting `assets`."),
+    typer.Option(help="Folder with the assets' folders, instead of the usual places; as the setting `assets`."),
 ]
 
 

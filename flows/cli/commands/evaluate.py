@@ -158,7 +158,7 @@ def _dimension_table(evaluated: Mapping[Kind, FamilyEvaluation]) -> Table:
                 f" and {len(found) - NAMED} more" if len(found) > NAMED else ""
             )
             table.add_row(kind, size, what, f"{len(found):,}", names)
-        table.add_row(kind, size, "components with 90 % of variance", f"{one.components.needed(0.9):,}", "")
+        table.add_row(kind, size, "components with 90% of variance", f"{one.components.needed(0.9):,}", "")
         left_out = one.dimensions.left_out
         if left_out:
             table.add_row(kind, size, "tokens with a number that is not finite", f"{left_out:,}", "left out")

@@ -69,7 +69,7 @@ def show(model: MODEL, store: STORE = "store") -> None:
                 weights.add_row(part, *(f"{weight[trait]:.2f}" for trait in facts["traits"]))
             show_table(weights)
         if (unseen := facts.get("unseen")) is not None:
-            quality = Table("on people whom it has not seen", *MEASURES.values(), title_justify="left")
+            quality = Table("on unseen people", *MEASURES.values(), title_justify="left")
             for figure in figures(unseen):
                 quality.add_row(*figure)
             show_table(quality)

@@ -280,7 +280,7 @@ def demo(
 ) -> None:
     """Render a small corpus and run the whole pipeline on it: a first look that needs no data.
 
-    Pretrained weights are used if they can be had, otherwise random ones; every output says which.
+    Uses pretrained weights if available, otherwise random ones; every output says which.
     """
     flags = {
         "videos": folder / "videos",

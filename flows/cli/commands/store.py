@@ -65,7 +65,7 @@ def verify(
 def repair(
     ctx: typer.Context, store: STORE_PATH = None, config: CONFIG = None, assignments: ASSIGNMENTS = None
 ) -> None:
-    """Move damaged shards and tables to STORE/quarantine, so that the next run makes only those again.
+    """Move damaged shards and tables to STORE/quarantine, so that the next run recomputes only those.
 
     Files that cannot be read at present, and those of newer versions, stay in place. So do damaged models: train them
     again, or restore a copy.
@@ -160,11 +160,11 @@ def convert(
 @store_app.command(epilog="Example: `traitline store upgrade --store store --yes`")
 def upgrade(
     store: STORE = "store",
-    yes: Annotated[bool, typer.Option("--yes", help="Upgrade; without this, only show what would come over.")] = False,
+    yes: Annotated[bool, typer.Option("--yes", help="Upgrade; without this, only show what would change.")] = False,
 ) -> None:
-    """Bring a store of an older version over to this one; nothing is extracted again.
+    """Upgrade the store of an older version to this one; nothing is extracted again.
 
-    A second run goes on where one was interrupted.
+    Run it again to continue after an interruption.
     """
     with plain_command():
         from storage.maintenance import upgrading

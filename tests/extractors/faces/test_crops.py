@@ -312,7 +312,7 @@ def test_rotated_recordings_give_the_crops_of_the_original(corpus, detector):
     track, original, faces = whole(corpus / "plain" / "single_face.mp4", detector)
     for name in ["rot90_phone_style_single_face.mp4", "rot180_phone_style_single_face.mp4"]:
         turned_track, turned, turned_faces = whole(corpus / "hard" / name, detector)
-        # Sides of the face are 170 px: boxes agree to 2 %, crops to the two files' compression noise.
+        # Sides of the face are 170 px: boxes agree to 2%, crops to the two files' compression noise.
         assert np.abs(turned_track.boxes - track.boxes).max() < 4.0
         assert [crop.window.fields for crop in turned] == [crop.window.fields for crop in original]
         for first, second in zip(original, turned, strict=True):

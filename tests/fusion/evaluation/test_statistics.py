@@ -44,7 +44,7 @@ def drawn_scores(
 
 
 def coverage(people: int, sets: int, *, heavy: bool = False) -> np.ndarray:
-    """Share of data sets whose 95 % intervals hold the measures of the population: [6]."""
+    """Share of data sets whose 95% intervals hold the measures of the population: [6]."""
     rng = np.random.default_rng(people)
     truth = metrics(*drawn_scores(rng, drawn_people(rng, 200_000), 1, heavy=heavy))
     draws, held = 20, []
