@@ -42,7 +42,7 @@ PRELOADED = ("flows.cli.app", "fsspec", "griffe", "httpx", "jsonschema", "pendul
 WITHOUT_THREADS = {"OPENBLAS_NUM_THREADS": "1", "JE_ARROW_MALLOC_CONF": "background_thread:false"}
 
 SHARED_MEMORY = Path("/dev/shm")
-MEMORY_FOR_FILES = 8 * 2**30  # free bytes; the files of two processes take a fraction
+MEMORY_FOR_FILES = 8 * 2**30  # bytes
 
 CORPUS = Path(os.environ.get("TRAITLINE_CORPUS", Path(__file__).parents[2] / "shared" / "corpus"))
 
