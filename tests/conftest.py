@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
+import psutil
 import pytest
 from asset_server import AssetServer
 from command_starter import CommandStarter
@@ -40,27 +41,53 @@ PRELOADED = ("flows.cli.app", "fsspec", "griffe", "httpx", "jsonschema", "pendul
 # Libraries that start threads when they are imported, of which a fork has none.
 WITHOUT_THREADS = {"OPENBLAS_NUM_THREADS": "1", "JE_ARROW_MALLOC_CONF": "background_thread:false"}
 
+SHARED_MEMORY = Path("/dev/shm")
+MEMORY_FOR_FILES = 8 * 2**30  # bytes
+
 CORPUS = Path(os.environ.get("TRAITLINE_CORPUS", Path(__file__).parents[2] / "shared" / "corpus"))
 
 
 # In this order, so that no process is left with a long one at the end. Tests of whole commands follow.
 LONGEST = (
-    *("flows/scheduling/test_scheduled_runs.py", "flows/pipeline/test_run.py", "docs/test_code_blocks.py"),
-    *("flows/pipeline/test_backbones.py", "fusion/training/test_search.py", "flows/extraction/test_workers.py"),
-    *("system/test_interrupt.py", "extractors/preparation/test_pool.py", "flows/report/test_page.py"),
-    *("fusion/training/test_train.py", "flows/session/test_server.py", "system/test_full_disk_commands.py"),
-    *("extractors/static/test_extractor.py", "extractors/faces/test_edits.py", "fusion/training/test_resume.py"),
-    *("extractors/preparation/test_limits.py", "storage/models/test_serializer.py", "fusion/training/test_bilinear.py"),
-    *("fusion/evaluation/test_baselines.py", "fusion/model/test_export.py", "storage/maintenance/test_faults.py"),
+    *("docs/test_code_blocks.py", "flows/scheduling/test_scheduled_runs.py", "flows/pipeline/test_run.py"),
+    *("storage/maintenance/test_maintenance.py", "flows/pipeline/test_backbones.py"),
+    *("storage/maintenance/test_faults.py", "extractors/preparation/test_pool.py"),
+    *("storage/maintenance/test_erasing.py", "flows/report/test_page.py", "flows/demo/test_corpus.py"),
+    *("storage/models/test_serializer.py", "system/test_many_runs.py", "fusion/training/test_train.py"),
+    *("extractors/static/test_extractor.py", "storage/shards/test_store.py", "fusion/evaluation/test_baselines.py"),
+    *("extractors/faces/test_edits.py", "storage/files/test_remote.py", "fusion/model/test_inputs.py"),
+    *("extractors/faces/test_track.py", "flows/session/test_server.py", "storage/maintenance/test_upgrading.py"),
+    *("flows/extraction/test_workers.py", "flows/session/test_strangers.py", "flows/engine/test_steps.py"),
+    *("system/test_hostile_files.py", "fusion/training/test_resume.py", "fusion/model/test_export.py"),
+    *("fusion/training/test_search.py",),
 )
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark the slow cases, and order the files: those that take longest come first."""
+def pytest_configure(config: pytest.Config) -> None:
+    """Keep temporary files in memory if it has room for them: on a disk, every commit of a store waits for it."""
+    if SHARED_MEMORY.is_dir() and not config.option.basetemp:
+        runs_programs = not os.statvfs(SHARED_MEMORY).f_flag & os.ST_NOEXEC
+        free = min(shutil.disk_usage(SHARED_MEMORY).free, psutil.virtual_memory().available)
+        if runs_programs and free >= MEMORY_FOR_FILES:
+            os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", str(SHARED_MEMORY))
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Mark the slow cases, and order the files: those that take longest come first.
+
+    Raises:
+        pytest.UsageError: a collected file has no test with the name of one of its slow cases, which would be quick
+            from now on.
+    """
     reasons = {f"tests/{case}": reason for reason, cases in SLOW_CASES.items() for case in cases}
     for item in items:
         if item.nodeid in reasons:
             item.add_marker(pytest.mark.slow(reason=reasons[item.nodeid]))
+    if not any("::" in argument for argument in config.args):  # files are collected as a whole
+        names, files = {item.nodeid for item in items}, {item.location[0] for item in items}
+        gone = sorted(case for case in reasons if case not in names and case.partition("::")[0] in files)
+        if gone:
+            raise pytest.UsageError(f"slow_cases.py names tests that do not exist: {', '.join(gone)}")
     folders = Path(__file__).parent
     order = {name: place for place, name in enumerate((*LONGEST, "system", "flows"))}
 
@@ -303,7 +330,9 @@ def prefect_server(tmp_path_factory) -> Iterator[PrefectServer]:
 
 
 @pytest.fixture(scope="session")
-def traitline(tmp_path_factory, face_models) -> Iterator[Callable[..., subprocess.CompletedProcess[str]]]:
+def traitline(
+    tmp_path_factory, face_models, prepared_prefect_home
+) -> Iterator[Callable[..., subprocess.CompletedProcess[str]]]:
     """Run `traitline ARGUMENTS` from an empty folder or the given one, with a Prefect home of the test session's.
 
     The command is forked from a process that has imported all libraries, unless it is to import them itself (`afresh`)
@@ -312,7 +341,7 @@ def traitline(tmp_path_factory, face_models) -> Iterator[Callable[..., subproces
     folder = tmp_path_factory.mktemp("work")
     environment = {
         **os.environ,
-        "PREFECT_HOME": str(tmp_path_factory.mktemp("prefect")),
+        "PREFECT_HOME": str(shutil.copytree(prepared_prefect_home, tmp_path_factory.mktemp("prefect") / "home")),
         "COLUMNS": "200",
         # Nothing but this machine is to be reached, and that without these proxies: downloads fail at once.
         **dict.fromkeys(("http_proxy", "https_proxy", "all_proxy"), "http://127.0.0.1:9"),

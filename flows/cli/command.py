@@ -95,13 +95,11 @@ def command(
         if not makes_store:
             existing_store(settings.store.path)
         log = keep_settings(settings, name)
-    with local_log(log) as file:
-        with one_line_for_mistakes():
-            console.silence_libraries(file)
+    with local_log(log) as file, _errors_in_one_line(log, if_stopped):
         # Handle a scheduler's SIGTERM like Ctrl-C, so that open files and the command's Prefect server are closed.
         stopping.listen()
-        with _errors_in_one_line(log, if_stopped):
-            yield settings
+        console.silence_libraries(file)
+        yield settings
 
 
 @contextmanager

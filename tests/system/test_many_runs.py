@@ -48,7 +48,7 @@ def caught_with_a_claim(order: Order, pid: int) -> Path | None:
     return None
 
 
-def wait_for(what, timeout_s: float = 60.0):
+def wait_for(what, timeout_s: float = 300.0):
     """The first answer of `what` that counts as true, asked every few milliseconds."""
     deadline = time.monotonic() + timeout_s
     while not (answer := what()):
@@ -74,7 +74,9 @@ def processes(folder: Path, count: int, store: str | None = None, **values) -> l
 def test_eight_processes_do_each_video_once_and_take_over_from_one_that_is_killed(
     farm, tmp_path, elsewhere, intervals, videos, video_s
 ):
-    """On one machine a killed process is missed at once; on another only its heartbeat is."""
+    """On one machine a killed process is missed at once, before its lease ends; on another only its heartbeat is."""
+    if not elsewhere:
+        intervals = {"timeout_s": 3600.0}
     orders = processes(tmp_path, 8, videos=videos, video_s=video_s, elsewhere=elsewhere, **intervals)
     pids = [farm.start(order) for order in orders]
     claim = caught_with_a_claim(orders[0], pids[0])
@@ -87,8 +89,7 @@ def test_eight_processes_do_each_video_once_and_take_over_from_one_that_is_kille
     reports = farm.finish(orders[1:])
     begun_s = time.monotonic() - killed_at
     print(f"\n8 processes: claim of the killed one ended after {taken_over_s:.1f} s, all done {begun_s:.1f} s")
-    assert taken_over_s < 60
-    assert (taken_over_s > orders[0].timeout_s / 2) == elsewhere
+    assert taken_over_s > orders[0].timeout_s / 2 or not elsewhere
     assert_store_is_right(orders[0])
     assert all(report["left"] == 0 for report in reports)
     begun = seen(orders[0])
@@ -100,7 +101,7 @@ def test_eight_processes_do_each_video_once_and_take_over_from_one_that_is_kille
 @pytest.mark.parametrize(("place", "videos"), [("local", 80), ("s3", 32)])
 def test_eight_processes_without_a_mishap_begin_with_each_video_once(farm, tmp_path, request, place, videos):
     store = request.getfixturevalue("s3_folder") if place == "s3" else None
-    orders = processes(tmp_path, 8, store, videos=videos)
+    orders = processes(tmp_path, 8, store, videos=videos, video_s=0.02)
     for order in orders:
         farm.start(order)
     reports = farm.finish(orders)

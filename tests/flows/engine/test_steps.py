@@ -107,13 +107,14 @@ def test_rescore_with_one_of_two_workers_killed_scores_everything_once(archive, 
 def test_two_rescores_on_one_store_share_the_work(config, monkeypatch):
     model = ModelReference("traits", "1")
     monkeypatch.setattr(score_flow, "CLIPS_PER_COMMIT", 3)
-    real = score_flow.joined_clips
+    real, both, begun = score_flow.joined_clips, threading.Barrier(2), threading.local()
 
-    def slowly(*given):
-        time.sleep(0.1)
+    def once_both_have_some(*given):
+        if not hasattr(begun, "at"):
+            begun.at = both.wait(120)
         return real(*given)
 
-    monkeypatch.setattr(score_flow, "joined_clips", slowly)
+    monkeypatch.setattr(score_flow, "joined_clips", once_both_have_some)
     counts: list[int] = []
     runs = [
         threading.Thread(target=lambda: counts.append(score_flow.rescore.fn(config, model).scored_now))

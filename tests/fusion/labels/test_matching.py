@@ -124,4 +124,4 @@ def test_large_archives_are_matched_in_seconds(name):
     found = match_labels(labels, videos)
     assert found.video_ids == tuple(videos)
     assert found.subjects == names
-    assert time.process_time() - started < 30
+    assert time.process_time() - started < 60  # two seconds; to compare each with each takes minutes

@@ -167,7 +167,7 @@ def test_a_holder_whose_beat_stands_still_is_dead_and_one_that_beats_is_not(open
     observer = open_leases(beat_s=0.05, timeout_s=2.0, entered=True)
     died_at = time.monotonic()
     while not (jobs := observer.claim(first(4, "abcd"))):
-        assert time.monotonic() - died_at < 20
+        assert time.monotonic() - died_at < 120
         time.sleep(0.01)
     assert list(jobs) == ["c", "d"]
     alive.confirm()
@@ -224,7 +224,7 @@ def test_a_beat_costs_two_requests_however_many_runs_there_are(open_leases, root
 
 def go_on(leases: Leases) -> None:
     """Work until something stops it."""
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + 120
     while time.monotonic() < deadline:
         leases.check()
 

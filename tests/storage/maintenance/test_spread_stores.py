@@ -20,16 +20,17 @@ from storage.maintenance.garbage import leftovers, remove_family, remove_leftove
 from storage.maintenance.survey import survey
 from storage.maintenance.verification import find_problem, parts, repair
 
-SHARED_MEMORY = Path("/dev/shm")
+DISKS = (Path("/dev/shm"), Path("/var/tmp"))
 LINKED = ("manifest", "features", "features/static", "family", "shards")
 
 
 @pytest.fixture
 def other_disk(tmp_path) -> Iterator[Path]:
     """A folder on another file system."""
-    if not SHARED_MEMORY.is_dir() or SHARED_MEMORY.stat().st_dev == tmp_path.stat().st_dev:
+    others = [disk for disk in DISKS if disk.is_dir() and disk.stat().st_dev != tmp_path.stat().st_dev]
+    if not others:
         pytest.skip("no second file system here")
-    with tempfile.TemporaryDirectory(dir=SHARED_MEMORY) as folder:
+    with tempfile.TemporaryDirectory(dir=others[0]) as folder:
         yield Path(folder)
 
 

@@ -199,7 +199,7 @@ class Farm:
         """Kill a worker with SIGKILL; one that has come to its end is none the worse for it."""
         self._ask(f"kill {pid}")
 
-    def finish(self, orders: Sequence[Order], timeout_s: float = 120.0) -> list[dict[str, int]]:
+    def finish(self, orders: Sequence[Order], timeout_s: float = 600.0) -> list[dict[str, int]]:
         """Wait for workers' reports."""
         deadline = time.monotonic() + timeout_s
         while not all(order.report.exists() for order in orders):
