@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from pathlib import Path
 
 from extractors.assets.own import own_assets
@@ -29,12 +29,18 @@ def chosen_videos(
         labels: label file or table of groups; given with `subject` only.
 
     Raises:
-        UserError: nothing is named and no erasure was interrupted, or `labels` do not have that person.
+        UserError: nothing is named and no erasure was interrupted, an id or the list is empty, or `labels` do not have
+            that person.
         fusion.errors.LabelError: `labels` cannot be used.
     """
     if (subject is None) != (labels is None):
         raise UserError("--subject NAME and --labels FILE go together: the file says which videos show whom")
-    chosen = {*videos, *(text for _, text in (entries(file) if file is not None else ()))}
+    listed = [text for _, text in entries(file)] if file is not None else []
+    if file is not None and not listed:
+        raise UserError(f"{file} names no videos: it is empty")
+    chosen = {*videos, *listed}
+    if not all(map(str.strip, chosen)):
+        raise UserError("a video_id is empty: perhaps a variable of the shell that is not set")
     if subject is not None and labels is not None:
         subject_of, known = read_subjects(labels), known_videos(root)
         names = list(subject_of)
@@ -52,6 +58,12 @@ def chosen_videos(
     if not chosen and not interrupted(root):
         raise UserError("whom? give --video ID, --subject NAME with --labels FILE, or --file LIST")
     return chosen
+
+
+def unheld_in_words(root: StorePath, unheld: Sequence[str]) -> str:
+    """Describe in one line that a store holds nothing of some videos, of which there is at least one."""
+    hint = did_you_mean(unheld[0], known_videos(root)) or "; a video is named by its video_id, as in the trait CSV"
+    return f"{root} holds nothing of {some_of(list(unheld))}{hint}"
 
 
 def own_networks(videos: Collection[str]) -> list[str]:

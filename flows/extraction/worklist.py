@@ -72,6 +72,9 @@ class WorkList:
     """
 
     def __init__(self, videos: Sequence[VideoFile], config: RunConfig, families: Families) -> None:
+        store = FeatureStore(config.store.path)
+        for family in (families.faces, families.static, families.dynamic):
+            store.touch(family)  # before it is looked up what is done: the first claim comes much later
         self._lookup, self._shard_size = Lookup(config.store.path, families), config.extract.shard_size
         self.place = config.store.path
         self._attempts_before: dict[str, int] = {}

@@ -6,6 +6,7 @@ import contextlib
 import errno
 import fnmatch
 import os
+import stat
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -70,7 +71,8 @@ def listing(folder: StorePath) -> dict[str, Entry]:
         for entry in entries:
             with contextlib.suppress(FileNotFoundError):
                 status = entry.stat()
-                found[entry.name] = Entry(status.st_size, status.st_mtime, (status.st_mtime_ns, status.st_ino))
+                if stat.S_ISREG(status.st_mode):
+                    found[entry.name] = Entry(status.st_size, status.st_mtime, (status.st_mtime_ns, status.st_ino))
     return found
 
 
@@ -92,6 +94,11 @@ def matching(folder: StorePath, pattern: str) -> list[StorePath]:
             names = fnmatch.filter(os.listdir(folder), first) if wild else [first]
             found = [path for path in (folder / name for name in sorted(names)) if wild or _is_there(path)]
     return [match for path in found for match in matching(path, rest)] if rest else [*found]
+
+
+def folders(folder: StorePath, pattern: str) -> list[StorePath]:
+    """Return the folders that match a pattern, sorted, without hidden ones. Raises UnreachableError as `matching`."""
+    return [path for path in matching(folder, pattern) if not path.name.startswith(".") and is_folder(path)]
 
 
 def everything_below(folder: StorePath) -> Iterator[StorePath]:

@@ -21,16 +21,15 @@ from urllib.parse import unquote
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from storage.errors import StoreError, UnreachableError, reading
+from storage.errors import DamagedError, StoreError, UnreachableError, reading
 from storage.files.commit import commit_file, remove_files, remove_folder
 from storage.files.paths import (
     StorePath,
     everything_below,
     exists,
+    folders,
     in_order,
     is_folder,
-    listing,
-    matching,
     parquet_source,
     relative_name,
 )
@@ -41,9 +40,8 @@ from storage.maintenance.garbage import live_claims, store_time, unfinished
 from storage.maintenance.rewriting import rewrite
 from storage.models.provenance import clip_marks
 from storage.models.serializer import ModelSerializer
-from storage.shards.family import Family
-from storage.shards.formats import format_of
-from storage.shards.header import read_header
+from storage.shards.formats import format_of, shards_in
+from storage.shards.header import ShardHeader, read_header
 from storage.shards.store import FeatureStore
 from storage.tables.failures import FailureLog
 from storage.tables.scores import ScoreStore
@@ -52,14 +50,8 @@ from storage.tables.table import Table
 
 _NOTE = "leases/erasing.json"
 _OF_ALL = re.compile("(runs/(evaluation|search|training)|reports/features)-[^/]*")  # folders
-_DATA = (
-    "manifest",
-    "features",
-    "failures",
-    "seen",
-    "scores",
-    "models",
-)  # all other files are made for people, or can be made again
+# All other files are made for people, or can be made again.
+_DATA = re.compile(r"(manifest|failures|seen|scores|models)/|features/.*/(_family\.json|shard-[^/]*\.(parquet|h5))$")
 _CHUNK, _OVERLAP = 2**24, 2**16  # bytes
 _ESCAPED = re.compile(r"\\+(?:u([0-9a-fA-F]{4})|x([0-9a-fA-F]{2}))")
 _QUOTING = re.compile(r"[\s\\\"']")
@@ -70,10 +62,13 @@ class Traces:
     """What a store knows of some videos.
 
     Args:
-        videos: their ids, with those of copies: files of the same bytes.
+        videos: the ids of those that the store holds, with those of copies: files of the same bytes.
         digests: SHA-256 of all files that these ids had or have.
+        unheld: ids of which no table and no shard holds anything. Files that mention them stay, since any name may be
+            a part of another one.
         rows: number of rows by the folder of the table.
-        shards: files with features of these videos, whether the manifest names them or not.
+        shards: files with features of these videos, whether the manifest names them or not, and files whose list of
+            videos is damaged.
         files: that mention the videos, or were left behind by killed processes.
         of_all: folders of results of all clips, which have no names.
         trained: models that were trained on one of the videos.
@@ -82,8 +77,9 @@ class Traces:
 
     videos: set[str]
     digests: set[str]
+    unheld: list[str] = field(default_factory=list)
     rows: dict[str, int] = field(default_factory=dict)
-    shards: list[tuple[Family, str]] = field(default_factory=list)
+    shards: list[StorePath] = field(default_factory=list)
     files: list[StorePath] = field(default_factory=list)
     of_all: set[StorePath] = field(default_factory=set)
     trained: list[str] = field(default_factory=list)
@@ -115,22 +111,24 @@ def find_traces(root: str | StorePath, videos: Collection[str]) -> Traces:
     if interrupted(store):
         with reading(store / _NOTE):
             noted = json.loads((store / _NOTE).read_text(encoding="utf-8"))
-    traces = Traces({*videos, *noted["videos"]}, {*noted["digests"]})
+    wanted = {*videos, *noted["videos"]}
+    traces = Traces({*noted["videos"]}, {*noted["digests"]})
+    tables = _tables(store)
+    _add_copies(tables, wanted, traces)
+    for folder in folders(store, "features/*/*"):
+        traces.shards += _shards(folder, wanted, traces)
+    traces.unheld = sorted(wanted - traces.videos)
     if not traces.videos:
         return traces
-    tables = _tables(store)
-    _add_copies(tables, traces)
     for table in tables:
         if count := sum(map(len, table.scan({"video_id": traces.videos}, ["video_id"]))):
             traces.rows[relative_name(table.folder, store)] = count
-    for folder in matching(store, "features/*/*"):
-        traces.shards += _shards(folder, traces)
     mentioned = _Mentions([*traces.videos, *traces.digests])
     for path in everything_below(store):
         name = relative_name(path, store)
         if of_all := _OF_ALL.match(name):
             traces.of_all.add(store / of_all[0])
-        elif name.split("/")[0] not in _DATA and name != _NOTE and mentioned.by(path, name):
+        elif not _DATA.match(name) and name != _NOTE and mentioned.by(path, name):
             traces.files.append(path)
     left = [path for path in unfinished(store) if relative_name(path, store).split("/")[0] != "models"]
     traces.files = sorted({*traces.files, *left})
@@ -152,16 +150,20 @@ def erase(root: str | StorePath, traces: Traces) -> None:
     for table in _tables(store):
         table.delete({"video_id": traces.videos})
     features = FeatureStore(store)
-    for family, name in traces.shards:
-        rewrite(features, family, [name])
-        if not features.manifest.rows_of(family.key, [name]):
-            remove_files([features.folder(family) / name])
+    for path in traces.shards:
+        key = path.parent.name
+        try:
+            rewrite(features, read_header(path, format_of(path)).family, [path.name])
+        except DamagedError:  # the next run makes the features of the others again
+            features.manifest.remove_shards(key, [path.name])
+        if not features.manifest.rows_of(key, [path.name]):
+            remove_files([path])
     for table in _tables(store):
         table.drop_history()
-    folders = {path for path in traces.files if is_folder(path)} | traces.of_all
-    files = [path for path in traces.files if path not in folders]
+    doomed = {path for path in traces.files if is_folder(path)} | traces.of_all
+    files = [path for path in traces.files if path not in doomed]
     remove_files([*files, *(path.with_name(f"{path.name}.datapackage.json") for path in files)])
-    for folder in sorted(folders, reverse=True):  # those within others first
+    for folder in sorted(doomed, reverse=True):  # those within others first
         remove_folder(folder)
     left = find_traces(store, traces.videos)
     if left:
@@ -174,25 +176,39 @@ def _tables(root: str | StorePath) -> list[Table]:
     return [*tables, *ScoreStore(root).tables()]
 
 
-def _add_copies(tables: list[Table], traces: Traces) -> None:
-    """Add the digests of the videos, and the videos with these digests, until there are no more."""
+def _add_copies(tables: list[Table], wanted: set[str], traces: Traces) -> None:
+    """Add the videos that tables hold, their digests, and the videos with these digests, until there are no more."""
     known = -1
     while known != len(traces.videos) + len(traces.digests):
         known = len(traces.videos) + len(traces.digests)
         for table in tables:
-            for where in ({"video_id": traces.videos}, {"video_sha256": traces.digests}):
+            for where in ({"video_id": wanted | traces.videos}, {"video_sha256": traces.digests}):
                 for rows in table.scan(where, ["video_id", "video_sha256"]):
                     traces.videos.update(map(str, rows["video_id"].to_pylist()))
                     traces.digests.update(map(str, rows["video_sha256"].to_pylist()))
                     traces.digests.discard("")  # of files that could not be read
 
 
-def _shards(folder: StorePath, traces: Traces) -> Iterator[tuple[Family, str]]:
-    names = [name for name in sorted(listing(folder)) if name.startswith("shard-")]
-    headers = in_order(lambda name: read_header(folder / name, format_of(folder / name)), names, folder)
-    for name, header in zip(names, headers, strict=True):
-        if any(entry.video_id in traces.videos or entry.video_sha256 in traces.digests for entry in header.videos):
-            yield header.family, name
+def _shards(folder: StorePath, wanted: set[str], traces: Traces) -> Iterator[StorePath]:
+    """Yield the shards that hold any of the videos, or do not tell, and add the videos that only shards hold."""
+    paths = shards_in(folder)
+    for path, header in zip(paths, in_order(_header, paths, folder), strict=True):
+        if header is None:
+            yield path
+            continue
+        videos = wanted | traces.videos
+        own = [entry for entry in header.videos if entry.video_id in videos or entry.video_sha256 in traces.digests]
+        traces.videos.update(entry.video_id for entry in own)
+        traces.digests.update(entry.video_sha256 for entry in own)
+        if own:
+            yield path
+
+
+def _header(path: StorePath) -> ShardHeader | None:
+    try:
+        return read_header(path, format_of(path))
+    except DamagedError:
+        return None
 
 
 def _models(store: StorePath, videos: set[str]) -> tuple[list[str], list[str]]:
@@ -216,7 +232,7 @@ def _models(store: StorePath, videos: set[str]) -> tuple[list[str], list[str]]:
 
 def _end_claims(store: StorePath) -> None:
     """End the claims of dead runs. Raises StoreError if one lives."""
-    keys = [folder.name for folder in matching(store, "leases/*") if is_folder(folder)]
+    keys = [folder.name for folder in folders(store, "leases/*")]
     for key in keys:
         Leases(store, key).others()  # ends those of processes of this machine that are gone
     if live_claims(store, store_time(store)):

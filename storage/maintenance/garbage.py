@@ -21,6 +21,7 @@ from storage.files.paths import (
     StorePath,
     everything_below,
     exists,
+    folders,
     is_folder,
     listing,
     matching,
@@ -61,9 +62,7 @@ def live_claims(root: str | StorePath, now: float) -> dict[str, float]:
     """
     leases = store_path(root) / "leases"
     found: dict[str, float] = {}
-    for folder in matching(leases, "*"):
-        if not is_folder(folder):
-            continue
+    for folder in folders(leases, "*"):
         files = listing(folder)
         for name, claim in files.items():
             number, _, kind = name.partition(".")
@@ -124,7 +123,7 @@ def leftovers(root: str | StorePath, *, idle_s: float = DAY_S) -> list[StorePath
     now = store_time(root)
     before = min([now - idle_s, *live_claims(root, now).values()])
     found: list[StorePath] = []
-    for folder in matching(store, "features/*/*"):
+    for folder in folders(store, "features/*/*"):
         old = [name for name, entry in listing(folder).items() if entry.modified <= before]
         found += [folder / name for name in old if name.startswith("shard-")]
     if found:  # after the listing, so that no shard of it can be committed unseen

@@ -19,9 +19,9 @@ from typing import Literal
 
 from storage.errors import DamagedError, NewerVersionError, StoreError, UnreachableError
 from storage.files.commit import move_file, move_folder
-from storage.files.paths import StorePath, check_link, exists, is_folder, matching, relative_name
+from storage.files.paths import StorePath, check_link, exists, folders, is_folder, matching, relative_name
 from storage.models.serializer import METADATA_FILE, ModelSerializer
-from storage.shards.formats import SUFFIXES, check_shard, format_of
+from storage.shards.formats import check_shard, format_of, shards_in
 from storage.shards.header import ShardHeader, read_header
 from storage.shards.store import DESCRIPTION, FeatureStore, manifest_rows, read_family
 from storage.tables.failures import FailureLog
@@ -56,6 +56,11 @@ class Problem:
     part: Part
     trouble: Trouble
     message: str
+
+    @property
+    def stays(self) -> bool:
+        """Whether people have to mend it, or to let the program read it."""
+        return self.trouble in ("unreachable", "newer") or self.part.repair is None
 
 
 def parts(root: str | StorePath) -> list[Part]:
@@ -93,9 +98,9 @@ def find_problem(part: Part) -> Problem | None:
 
 def repair(problem: Problem) -> str:
     """Take a part out of use if it is damaged or gone; return one line that says what was done."""
-    if problem.trouble in ("unreachable", "newer") or problem.part.repair is None:
-        cure = "train the model again, or put a copy there" if problem.part.repair is None else problem.message
-        return f"left in place: {problem.part.path}; {cure}"
+    if problem.stays or problem.part.repair is None:
+        cure = "; train the model again, or put a copy there" if problem.trouble in ("damaged", "gone") else ""
+        return f"left in place: {problem.message}{cure}"
     return problem.part.repair(problem.trouble)
 
 
@@ -154,9 +159,9 @@ def _descriptions(store: FeatureStore) -> Iterator[Part]:
 
 
 def _shards(store: FeatureStore) -> Iterator[Part]:
-    folders = {path.name: path for path in matching(store.root, "features/*/*")}
+    families = {path.name: path for path in folders(store.root, "features/*/*")}
     for key, name in sorted(store.manifest.shards()):
-        path = folders.get(key, store.root / "features" / "unknown" / key) / name
+        path = families.get(key, store.root / "features" / "unknown" / key) / name
 
         def check(key: str = key, path: StorePath = path) -> None:
             check_link(path)
@@ -175,7 +180,7 @@ def _shards(store: FeatureStore) -> Iterator[Part]:
 
 def _headers(store: FeatureStore) -> Iterator[tuple[ShardHeader, StorePath]]:
     """Yield the headers of all readable shards, oldest first."""
-    paths = [path for path in matching(store.root, "features/*/*/shard-*") if path.suffix in SUFFIXES]
+    paths = [path for folder in folders(store.root, "features/*/*") for path in shards_in(folder)]
     for path in sorted(paths, key=lambda path: path.name):
         try:
             yield read_header(path, format_of(path)), path

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Literal
 
 from storage.errors import StoreError, reading
-from storage.files.paths import StorePath, fetched
+from storage.files.paths import StorePath, fetched, listing
 from storage.shards.hdf5 import Hdf5Format
 from storage.shards.header import ShardFormat, ShardHeader, read_header, read_videos
 from storage.shards.parquet import ParquetFormat
@@ -25,6 +25,12 @@ def format_named(name: str) -> ShardFormat:
 def format_of(shard: StorePath) -> ShardFormat:
     """Return the format of a shard's file, according to its suffix."""
     return SUFFIXES[shard.suffix]
+
+
+def shards_in(folder: StorePath) -> list[StorePath]:
+    """Return the files of a family's folder that have the names of shards, sorted."""
+    names = sorted(name for name in listing(folder) if name.startswith("shard-"))
+    return [folder / name for name in names if name[name.rfind(".") :] in SUFFIXES]
 
 
 def check_shard(shard: StorePath) -> ShardHeader:

@@ -230,6 +230,12 @@ class FeatureStore:
         write_family(self.folder(family) / DESCRIPTION, family)
         self._described.add(family.key)
 
+    def touch(self, family: Family) -> None:
+        """Rewrite the description of a family, if there is one: what counts on it is safe from `gc` for a day."""
+        path = self.folder(family) / DESCRIPTION
+        if exists(path):
+            _write_description(path, family)
+
     def _remove_uncommitted(self, paths: Sequence[StorePath]) -> None:
         """Make room again on a disk that was full. On object storage a commit may still succeed after its answer."""
         if isinstance(self.root, Path):
@@ -270,11 +276,15 @@ def manifest_rows(header: ShardHeader, shard: str, run: str) -> list[Row]:
 def write_family(path: StorePath, family: Family) -> None:
     """Write the description of a family if there is none. Raises StoreError if there is one of another family."""
     if not exists(path):
-        values = {"key": family.key, "shard_version": SHARD_VERSION, **family.to_dict()}
-        with commit_file(path) as temporary:
-            temporary.write_text(json.dumps(values, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+        _write_description(path, family)
     elif read_family(path) != family:
         raise StoreError(f"{path} describes other features than its folder's name: move the folder away")
+
+
+def _write_description(path: StorePath, family: Family) -> None:
+    values = {"key": family.key, "shard_version": SHARD_VERSION, **family.to_dict()}
+    with commit_file(path) as temporary:
+        temporary.write_text(json.dumps(values, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
 def read_family(path: StorePath) -> Family:

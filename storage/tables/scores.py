@@ -12,7 +12,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from storage.files.paths import StorePath, is_folder, matching
+from storage.files.paths import StorePath, folders
 from storage.layout import open_store, path_name
 from storage.tables.table import Table
 
@@ -227,8 +227,7 @@ class ScoreStore:
 
     def tables(self) -> list[Table]:
         """Return the tables of all versions of all models."""
-        folders = matching(self._scores, "*/*")
-        return [_table(folder) for folder in folders if is_folder(folder) and not folder.name.startswith(".")]
+        return [_table(folder) for folder in folders(self._scores, "*/*")]
 
     def table(self, model: str, version: str) -> Table:
         """Return the table of one version of a model. Raises ValueError if a name cannot be a folder's."""

@@ -67,14 +67,17 @@ def repair(
 ) -> None:
     """Move damaged shards and tables to STORE/quarantine, so that the next run recomputes only those.
 
-    Files that cannot be read at present, and those of newer versions, stay in place. So do damaged models: train them
-    again, or restore a copy.
+    Files that cannot be read at present, and those of newer versions, stay in place, and the command exits with status
+    1. So do damaged models: train them again, or restore a copy.
     """
     with plain_command():
         from storage.maintenance import verification
 
-        for problem in _find_problems(settings_of(ctx)):
+        problems = _find_problems(settings_of(ctx))
+        for problem in problems:
             console.say(verification.repair(problem))
+        if any(problem.stays for problem in problems):
+            raise typer.Exit(EXIT_USER_ERROR)
 
 
 @store_app.command(epilog="Example: `traitline store compact --store store`")
@@ -204,15 +207,15 @@ def erase(
     command names those that were trained on the videos. No other command may write to the store meanwhile.
     """
     with plain_command():
-        from flows.archive.people import chosen_videos, own_networks
+        from flows.archive.people import chosen_videos, own_networks, unheld_in_words
         from storage.maintenance import erasing
 
         folder = existing_store(store)
         videos = chosen_videos(folder, video or (), subject, file, labels)
         with console.console.status("Looking for traces"):
             traces = erasing.find_traces(folder, videos)
-        if not traces and not erasing.interrupted(folder):
-            raise UserError(f"{folder} knows nothing of {some_of(sorted(videos))}; a video is named by its video_id")
+        if not traces.videos:
+            raise UserError(unheld_in_words(folder, traces.unheld))
         if erasing.interrupted(folder):
             console.say("an erasure that was interrupted is included")
         action = "erasing" if yes else "found"
@@ -234,9 +237,14 @@ def erase(
             console.say(f"the network {network} was fine-tuned on these videos and stays", style="yellow")
         if yes:
             erasing.erase(folder, traces)
-            console.say("erased; videos, label files, copies and backups elsewhere stay")
+            console.say(
+                "erased; label files, copies and backups elsewhere stay, and so do the videos: remove them too, or the "
+                "next run extracts them again"
+            )
         else:
             console.say("nothing erased yet; --yes erases it")
+        if traces.unheld:
+            raise UserError(unheld_in_words(folder, traces.unheld))
 
 
 def _find_problems(settings: RunConfig) -> list[Problem]:

@@ -105,12 +105,27 @@ def test_erase_shows_first_and_then_erases_a_person_of_a_table(tmp_path, store, 
     assert FeatureStore(root).done(FAMILY) == {}
 
 
+def test_erase_fails_for_an_unknown_name_beside_known_ones_but_erases_those(tmp_path, store, traitline):
+    root, listed = tmp_path / "store", tmp_path / "list.txt"
+    listed.write_text("a.mp4\nb.mpg\n")
+    for yes, left in (((), {"a.mp4", "b.mp4", "c.mp4"}), (("--yes",), {"b.mp4", "c.mp4"})):
+        result = traitline("store", "erase", "--store", root, "--file", listed, *yes)
+        assert result.returncode == 1
+        assert "1 video: a.mp4" in result.stderr
+        assert "holds nothing of b.mpg, did you mean b.mp4?" in result.stderr.splitlines()[-1]
+        assert set(FeatureStore(root).done(FAMILY)) == left
+
+
 @pytest.mark.parametrize(
     ("options", "words"),
     [
         ((), "give --video ID"),
         (("--subject", "anna"), "go together"),
-        (("--video", "z.mp4"), "knows nothing of z.mp4"),
+        (("--video", "z"), "holds nothing of z; a video is named by its video_id"),
+        (("--video", "aa.mp4"), "holds nothing of aa.mp4, did you mean a.mp4?"),
+        (("--video", ""), "a video_id is empty"),
+        (("--file", "empty.csv"), "names no videos"),
+        (("--file", "utf16.csv"), "holds nothing of an"),
         (("--subject", "ana", "--labels", "people.csv"), "did you mean anna?"),
         (("--subject", "anna", "--labels", "clips.csv"), "needs the columns video_id and subject"),
     ],
@@ -118,6 +133,8 @@ def test_erase_shows_first_and_then_erases_a_person_of_a_table(tmp_path, store, 
 def test_erase_needs_to_know_whom(tmp_path, store, traitline, options, words):
     (tmp_path / "people.csv").write_text("clip,subject\na,anna\n")
     (tmp_path / "clips.csv").write_text("clip,gender\na,f\n")
+    (tmp_path / "empty.csv").write_text("video_id\n")
+    (tmp_path / "utf16.csv").write_text("video_id\nan\n", encoding="utf-16")
     options = [tmp_path / word if word.endswith(".csv") else word for word in options]
     result = traitline("store", "erase", "--store", tmp_path / "store", *options, "--yes")
     assert result.returncode == 1

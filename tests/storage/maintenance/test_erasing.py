@@ -19,11 +19,12 @@ from every_byte import files_with
 from model_version import save_version
 
 from storage import Failure, FailureLog, Family, FeatureStore, ModelSerializer, Score, ScoreStore, StoreError
-from storage.files.commit import commit_file
+from storage.files.commit import commit_file, remove_folder
 from storage.leases.leases import Leases
 from storage.maintenance.erasing import erase, find_traces, interrupted
+from storage.maintenance.garbage import leftovers, unused_families
 from storage.maintenance.rewriting import plan_merges, rewrite
-from storage.maintenance.verification import find_problem, parts
+from storage.maintenance.verification import find_problem, parts, rebuild_manifest
 from storage.models.provenance import clip_marks
 from storage.tables import table
 from storage.tables.seen import SeenVideos
@@ -151,6 +152,65 @@ def test_nothing_of_a_person_is_left_in_any_byte(root, filled, anna):
     SeenVideos(root).note({"new.mp4": "00"})  # tables continue
     filled.write(MOTION, [anna[1]])
     assert FeatureStore(root).done(MOTION)[ANNA] == anna[1].video_sha256
+
+
+def test_names_that_no_table_and_no_shard_holds_are_told_and_remove_nothing(root, filled, anna):
+    before = content_of(root)
+    traces = find_traces(root, ["", "a", "people", "1.mp4", ANNA.upper()])
+    assert (traces.videos, traces.unheld) == (set(), ["", "1.mp4", ANNA.upper(), "a", "people"])
+    assert (traces.rows, traces.shards, traces.files, traces.of_all) == ({}, [], [], set())
+    traces = find_traces(root, [ANNA, "people"])
+    assert (traces.videos, traces.unheld) == ({ANNA}, ["people"])
+    erase(root, traces)
+    assert content_of(root) == without_anna(before)
+    assert find_traces(root, [ANNA]).unheld == [ANNA]
+
+
+def test_a_video_that_only_the_shard_of_a_killed_writer_holds_is_erased(root, filled, draw):
+    orphan = draw("orphan.mp4", MOTION)
+    path = FeatureStore(root).shards(MOTION)[0]
+    FeatureStore(filled.root / "other", format={".h5": "hdf5"}.get(path.suffix, "parquet")).write(MOTION, [orphan])
+    (other,) = FeatureStore(filled.root / "other").shards(MOTION)
+    put(path.with_name(f"shard-000000000000-ffffffffffff{path.suffix}"), other.read_bytes())
+    remove_folder(filled.root / "other")
+    traces = find_traces(root, ["orphan.mp4"])
+    assert traces.videos == {"orphan.mp4"}
+    erase(root, traces)
+    assert files_with(filled.root, {"orphan.mp4"}, [orphan]) == set()
+
+
+def test_damaged_shards_are_erased_as_a_whole(root, filled, anna):
+    before = content_of(root)
+    for family in FAMILIES:
+        for place, shard in enumerate(FeatureStore(root).shards(family)):
+            data = shard.read_bytes()
+            put(shard, data[: len(data) // 2] if place else b"")
+    erase(root, find_traces(root, [ANNA]))
+    assert found_in(filled.root, anna) == set()
+    assert FeatureStore(root).done(MOTION) == {}
+    assert content_of(root)["scores"] == without_anna(before)["scores"]
+    assert [find_problem(part) for part in parts(root)] == [None] * len(parts(root))
+
+
+@on_this_machine
+def test_files_and_folders_of_others_within_the_store_stop_nothing(root, filled, anna):
+    before = content_of(root)
+    family = filled.folder(MOTION)
+    for folder in ("", "features", "features/static", family, "leases", "leases/key", "models", "scores", "manifest"):
+        (root / folder).mkdir(parents=True, exist_ok=True)
+        for name in (".DS_Store", "Thumbs.db", "shard-notes.txt"):
+            (root / folder / name).write_text("somebody else's")
+    for name in ("shard-000000000001-aaaaaaaaaaaa.parquet", "shard-000000000001-aaaaaaaaaaaa.h5", "copies"):
+        (family / name).mkdir()
+    (family / "my notes.txt").write_text(ANNA)
+    assert [find_problem(part) for part in parts(root)] == [None] * len(parts(root))
+    assert unused_families(root) == []
+    assert all(path.is_file() or path.name.startswith(".tmp-") for path in leftovers(root, idle_s=0))
+    erase(root, find_traces(root, [ANNA]))
+    assert found_in(root, anna) == set()
+    assert content_of(root) == without_anna(before)
+    assert (family / ".DS_Store").exists()
+    rebuild_manifest(FeatureStore(root))
 
 
 def test_erasing_refuses_beside_a_live_run(root, filled, anna):

@@ -15,7 +15,7 @@ from model_version import save_version
 
 from storage import Failure, FailureLog, Family, FeatureStore, ModelSerializer, Score, ScoreStore, StoreError
 from storage.leases.leases import Leases
-from storage.maintenance.garbage import clean_tables, leftovers, remove_family, remove_leftover, unused_families
+from storage.maintenance.garbage import DAY_S, clean_tables, leftovers, remove_family, remove_leftover, unused_families
 from storage.maintenance.rewriting import plan_merges, rewrite, shards_to_convert
 from storage.maintenance.survey import survey
 from storage.maintenance.verification import Problem, find_problem, parts, repair
@@ -445,3 +445,15 @@ def test_random_videos_survive_any_order_of_writing_merging_and_converting(open_
             shard = store.shards(static)[0]
             rewrite(store, static, [shard.name], "hdf5" if shard.suffix == ".parquet" else "parquet")
         assert content_of(store, static) == truth
+
+
+def test_features_that_a_starting_run_counts_on_are_not_unused(tmp_path, draw, static):
+    store = FeatureStore(tmp_path)
+    store.write(static, [draw("a.mp4")])
+    for path in store.folder(static).iterdir():
+        os.utime(path, (time.time() - 3 * DAY_S,) * 2)
+    assert unused_families(tmp_path) == [static]
+    store.touch(static)
+    assert unused_families(tmp_path) == []
+    FeatureStore(tmp_path / "empty").touch(static)
+    assert FeatureStore(tmp_path / "empty").families() == []
