@@ -31,6 +31,6 @@ def step(name: str) -> Callable[[Callable[P, R]], Step[P, R]]:
     return lambda function: Step(function, name=name, flow_run_name=named_by_time(name), validate_parameters=False)
 
 
-def named_by_time(name: str, form: str = "%Y-%m-%d %H:%M") -> Callable[[], str]:
+def named_by_time(name: str) -> Callable[[], str]:
     """Return a function that names a run by its local time, as in "extract 2026-11-27 14:05"."""
-    return lambda: f"{name} {datetime.now().strftime(form)}"
+    return lambda: f"{name} {datetime.now():%Y-%m-%d %H:%M}"
