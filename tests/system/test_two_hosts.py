@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-import os
-import re
 import shutil
 import subprocess
 import sys
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 from hosts import Host, open_hosts
-from prefect_machine import PrefectServer, free_port, wait_for
+from prefect_machine import PrefectServer, wait_for
 from s3_server import open_s3_server
 
 from flows.archive.families import Families, families_of
