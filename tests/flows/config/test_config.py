@@ -149,7 +149,7 @@ def test_a_dotted_name_in_a_settings_file_is_told_where_to_stand(tmp_path):
         ({"assignments": ["extract.tls_cert=a.pem"]}, ["did you mean dask.tls_cert?"]),
         ({"assignments": ["runner=processes"]}, ["setting runner (--set)", "'local' or 'dask'; got 'processes'"]),
         (
-            {"assignments": ["dask={address: a, cluster: b}"]},
+            {"assignments": ["dask={address: 'a:1', cluster: b}"]},
             ["setting dask", "exclude each other"],
         ),
         ({"overrides": {"extract.shard_sise": 32}}, ["extract.shard_sise (parameter overrides)", "extract.shard_size"]),
