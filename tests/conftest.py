@@ -24,6 +24,7 @@ import pytest
 from asset_server import AssetServer
 from command_starter import CommandStarter
 from prefect_machine import PrefectServer, postgresql
+from s3_server import open_s3_server
 from slow_cases import SLOW_CASES
 from small_disk import SmallDisk
 
@@ -216,25 +217,10 @@ def declare_asset(tmp_path, monkeypatch, asset_server):
 @pytest.fixture(scope="session")
 def s3_server() -> Iterator[dict[str, str]]:
     """Moto's S3 server on this machine; the environment variables by which it is found, set for the session as well."""
-    import boto3
-    from moto.server import ThreadedMotoServer
-
-    logging.getLogger("werkzeug").setLevel(logging.ERROR)
-    server = ThreadedMotoServer("127.0.0.1", port=0)
-    server.start()
-    host, port = server.get_host_and_port()
-    environment = {
-        "AWS_ENDPOINT_URL": f"http://{host}:{port}",
-        "AWS_ACCESS_KEY_ID": "key",
-        "AWS_SECRET_ACCESS_KEY": "secret",
-        "AWS_REGION": "us-east-1",
-    }
-    with pytest.MonkeyPatch.context() as patch:
+    with open_s3_server() as environment, pytest.MonkeyPatch.context() as patch:
         for name, value in environment.items():
             patch.setenv(name, value)
-        boto3.client("s3", endpoint_url=environment["AWS_ENDPOINT_URL"]).create_bucket(Bucket="traitline")
         yield environment
-    server.stop()
 
 
 @pytest.fixture

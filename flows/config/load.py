@@ -11,7 +11,7 @@ from datetime import UTC, datetime
 from difflib import get_close_matches
 from importlib.resources.abc import Traversable
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import yaml
 from pydantic import BaseModel, ValidationError
@@ -55,6 +55,9 @@ class UniqueKeyLoader(yaml.SafeLoader):
                 raise RepeatedKeyError(f"{key.value} occurs {where}; keep one")
             lines[key.tag, key.value] = line
         return node
+
+
+Section = TypeVar("Section", bound=BaseModel)
 
 
 def parse_yaml(text: str) -> Any:
@@ -110,7 +113,21 @@ def load_config(
         raise UserError(
             "; ".join(f"setting {name}{origins.of(name)}: must be a number; got {value}" for name, value in mistaken)
         )
-    return config
+    return config if config.runner == "local" else _anywhere(config)
+
+
+def _anywhere(settings: Section) -> Section:
+    """Make the paths of files on this machine absolute: Dask's workers have other current folders."""
+    changed: dict[str, Any] = {}
+    for name in type(settings).model_fields:
+        value = getattr(settings, name)
+        if isinstance(value, BaseModel):
+            changed[name] = _anywhere(value)
+        elif isinstance(value, tuple) and value and isinstance(value[0], BaseModel):
+            changed[name] = tuple(map(_anywhere, value))
+        elif isinstance(value, Path) or (name in ("base_model", "weights") and value and Path(value).is_file()):
+            changed[name] = type(value)(Path(value).absolute())
+    return settings.model_copy(update=changed)
 
 
 def dump_config(config: RunConfig) -> str:

@@ -2,17 +2,28 @@
 
 from __future__ import annotations
 
+import re
 from datetime import datetime
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import AwareDatetime, BaseModel, BeforeValidator, Field, PlainSerializer, PlainValidator, model_validator
+from pydantic import (
+    AwareDatetime,
+    BaseModel,
+    BeforeValidator,
+    Field,
+    PlainSerializer,
+    PlainValidator,
+    field_validator,
+    model_validator,
+)
 
 from extractors.dynamic.settings import DynamicSettings
 from extractors.faces.settings import CropSettings, FaceSettings
 from extractors.optical_flow.parameters import OpticalFlowSettings
 from extractors.static.settings import FinetuneSettings, StaticSettings
 from extractors.video.settings import Limits, VideoSettings
+from flows.session.errors import UserError
 from fusion.settings import EvaluateSettings, TrainSettings, UncertaintySettings
 from fusion.training.space import SearchSettings
 from storage.files.paths import StorePath, store_path
@@ -26,6 +37,8 @@ def _place(value: object) -> StorePath:
 
 Place = Annotated[StorePath, PlainValidator(_place), PlainSerializer(str)]
 """A path on this machine, or an address on object storage."""
+
+_SCHEDULER = re.compile(r"((tls|tcp|wss?|ucx)://)?([\w.-]+|\[[\w.:%]+\]):\d{1,5}")
 
 Weights = Literal["pretrained", "random", "auto"]
 
@@ -77,6 +90,15 @@ class DaskSettings(BaseModel, frozen=True, extra="forbid"):
     resources: dict[str, float] = Field(
         {}, description="Resources of a worker for each item, as in {GPU: 1} for `dask worker --resources GPU=1`."
     )
+
+    @field_validator("address")
+    @classmethod
+    def _is_plain(cls, address: str | None) -> str | None:
+        if address is not None and "@" in address:  # it may hold a secret, which is not repeated
+            raise UserError("dask.address cannot hold a user or a password; write tls://HOST:PORT")
+        if address is not None and not _SCHEDULER.fullmatch(address):
+            raise ValueError("write an address as in tls://host:8786")
+        return address
 
     @model_validator(mode="after")
     def _one_cluster(self) -> DaskSettings:

@@ -7,10 +7,14 @@ from datetime import datetime
 from typing import ParamSpec, TypeVar
 
 from prefect import Flow
-from prefect.settings import PREFECT_API_URL
+from prefect.settings import PREFECT_API_REQUEST_TIMEOUT, PREFECT_API_URL, temporary_settings
 
 P = ParamSpec("P")
 R = TypeVar("R")
+
+# Prefect tries six times to say how a run has ended, and then six times that it has crashed. If the line to its server
+# is dead, each try takes this long, by default 60 s.
+REQUEST_LIMIT_S = 20.0
 
 
 class Step(Flow[P, R]):
@@ -23,7 +27,8 @@ class Step(Flow[P, R]):
         """Run it, and return its result."""
         if not PREFECT_API_URL.value():
             return self.fn(*args, **kwargs)
-        return super().__call__(*args, **kwargs)
+        with temporary_settings(set_defaults={PREFECT_API_REQUEST_TIMEOUT: REQUEST_LIMIT_S}):
+            return super().__call__(*args, **kwargs)
 
 
 def step(name: str) -> Callable[[Callable[P, R]], Step[P, R]]:
@@ -31,6 +36,6 @@ def step(name: str) -> Callable[[Callable[P, R]], Step[P, R]]:
     return lambda function: Step(function, name=name, flow_run_name=named_by_time(name), validate_parameters=False)
 
 
-def named_by_time(name: str, form: str = "%Y-%m-%d %H:%M") -> Callable[[], str]:
+def named_by_time(name: str) -> Callable[[], str]:
     """Return a function that names a run by its local time, as in "extract 2026-11-27 14:05"."""
-    return lambda: f"{name} {datetime.now().strftime(form)}"
+    return lambda: f"{name} {datetime.now():%Y-%m-%d %H:%M}"

@@ -45,6 +45,7 @@ FIRST_RETRY_S = 30.0
 AS_SET: Final = "as in the settings"
 Weights = Literal["as in the settings", "pretrained", "random"]
 
+_FAILURES = ("Finished in state Failed(", "Finished in state Crashed(")
 _OPTION = re.compile(r"--([a-z]+(?:-[a-z]+)*)(?: (?:DIR|FILE)\b)?")
 
 # The help texts of Prefect's form come from these docstrings.
@@ -175,7 +176,7 @@ def export_scores(
     return _carry_out("export", body, settings, given, overrides)
 
 
-@flow(name="nightly", flow_run_name=named_by_time("nightly", "%Y-%m-%d"))
+@flow(name="nightly", flow_run_name=named_by_time("nightly"))
 def nightly(
     settings: Path | None = None,
     videos: Path | None = None,
@@ -254,7 +255,10 @@ def _is_no_mistake(record: logging.LogRecord) -> bool:
     """Return whether a record of Prefect's engine is about anything but a user's mistake, which needs no traceback.
 
     Once a flow has returned a failed state, the engine raises FailedRun with the state's message and logs that, too.
+    It logs how a run has ended as information, even if it has failed; here this becomes an error.
     """
+    if record.getMessage().startswith(_FAILURES):
+        record.levelno, record.levelname = logging.ERROR, "ERROR"
     error = record.exc_info[1] if record.exc_info else None
     return not (isinstance(error, FailedRun) or (isinstance(error, Exception) and mistake_in_words(error) is not None))
 

@@ -25,6 +25,7 @@ _ENVIRONMENT = {
     "PREFECT_LOGGING_FORMATTERS_STANDARD_FLOW_RUN_FMT": console.LOG_FORMAT.replace("%(name)s", "%(flow_run_name)s"),
     "PREFECT_LOGGING_FORMATTERS_STANDARD_TASK_RUN_FMT": console.LOG_FORMAT.replace("%(name)s", "%(task_run_name)s"),
     "PREFECT_LOGGING_FORMATTERS_STANDARD_DATEFMT": console.LOG_TIME,
+    "DASK_LOGGING__DISTRIBUTED": "warning",
     "TF_CPP_MIN_LOG_LEVEL": "1",
     "KERAS_BACKEND": "tensorflow",
     # Otherwise TensorFlow takes a GPU's whole memory at once, and a second process on it gets none.

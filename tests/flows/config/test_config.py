@@ -3,6 +3,7 @@ from __future__ import annotations
 import re
 
 import pytest
+from drawn_networks import patch_network
 
 from flows.archive.families import families_of
 from flows.config.load import dump_config, load_config
@@ -148,7 +149,7 @@ def test_a_dotted_name_in_a_settings_file_is_told_where_to_stand(tmp_path):
         ({"assignments": ["extract.tls_cert=a.pem"]}, ["did you mean dask.tls_cert?"]),
         ({"assignments": ["runner=processes"]}, ["setting runner (--set)", "'local' or 'dask'; got 'processes'"]),
         (
-            {"assignments": ["dask={address: a, cluster: b}"]},
+            {"assignments": ["dask={address: 'a:1', cluster: b}"]},
             ["setting dask", "exclude each other"],
         ),
         ({"overrides": {"extract.shard_sise": 32}}, ["extract.shard_sise (parameter overrides)", "extract.shard_size"]),
@@ -243,3 +244,21 @@ def test_yes_and_no_are_no_numbers(tmp_path, name):
 def test_yes_and_no_stay_what_they_are_where_they_are_asked_for():
     config = load_config(assignments=["extract.retry_failed=yes", "invert_neuroticism=no"])
     assert (config.extract.retry_failed, config.invert_neuroticism) == (True, False)
+
+
+def test_workers_get_absolute_paths_and_features_keep_their_keys(tmp_path, monkeypatch):
+    """Dask's workers have other current folders than the command."""
+    monkeypatch.chdir(tmp_path)
+    patch_network(tmp_path / "faces.onnx")
+    flags = {"store.path": "store", "videos": "clips", "labels": "labels.csv", "weights": "random"}
+    networks = ["static.base_model=faces.onnx", "static.preprocessing=0-1"]
+    here = load_config(flags=flags, assignments=networks)
+    there = load_config(flags=flags, assignments=[*networks, "runner=dask"])
+    assert (str(here.store.path), here.static.base_model) == ("store", "faces.onnx")
+    assert (there.store.path, there.videos) == (tmp_path / "store", tmp_path / "clips")
+    assert (there.labels, there.static.base_model) == (tmp_path / "labels.csv", str(tmp_path / "faces.onnx"))
+    assert [family.key for family in (families_of(here).static, families_of(here).dynamic)] == [
+        family.key for family in (families_of(there).static, families_of(there).dynamic)
+    ]
+    remote = load_config(flags={"store.path": "s3://bucket/store"}, assignments=["runner=dask"])
+    assert str(remote.store.path) == "s3://bucket/store"

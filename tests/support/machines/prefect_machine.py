@@ -79,11 +79,15 @@ def _accepts(port: int) -> bool:
 
 
 def scheduled_every(seconds: int, copy: Path, *, deployment: str = "nightly", first_after_s: float = 0.0) -> Path:
-    """A copy of the deployments of which one runs every so many seconds, and first after so many from now."""
+    """A copy of the deployments of which one runs every so many seconds, and first after so many from now.
+
+    It also runs each day twelve hours from now.
+    """
     first = datetime.now(UTC) + timedelta(seconds=first_after_s)
     tree = yaml.safe_load((ROOT / "prefect.yaml").read_text())
     scheduled = next(entry for entry in tree["deployments"] if entry["name"] == deployment)
-    scheduled["schedules"] = [{"interval": seconds, "anchor_date": first.isoformat(), "timezone": "Europe/Berlin"}]
+    often = {"interval": seconds, "anchor_date": first.isoformat(), "timezone": "Europe/Berlin"}
+    scheduled["schedules"] = [often, {"cron": f"0 {(first.hour + 12) % 24} * * *", "timezone": "UTC"}]
     copy.write_text(yaml.safe_dump(tree))
     return copy
 
@@ -94,11 +98,12 @@ class PrefectServer:
     Args:
         folder: for its home and its log.
         database: address.
+        host: address at which it listens.
     """
 
-    def __init__(self, folder: Path, database: str) -> None:
-        self.port = free_port()
-        self.api = f"http://127.0.0.1:{self.port}/api"
+    def __init__(self, folder: Path, database: str, host: str = "127.0.0.1") -> None:
+        self.host, self.port = host, free_port()
+        self.api = f"http://{host}:{self.port}/api"
         self.environment = {
             **os.environ,
             "PREFECT_HOME": str(folder / "home"),
@@ -114,6 +119,7 @@ class PrefectServer:
             "PREFECT_SERVER_CSRF_PROTECTION_ENABLED": "true",
             "PREFECT_SERVER_CORS_ALLOWED_ORIGINS": self.api.removesuffix("/api"),
             "PREFECT_SERVER_DATABASE_CONNECTION_URL": database,
+            "TRAITLINE_SERVER_HOSTS": f"{host},127.0.0.1,localhost",
             "PREFECT_SERVER_CONCURRENCY_LEASE_STORAGE": "prefect.server.concurrency.lease_storage.filesystem",
         }
         self._log = (folder / "server.log").open("ab")
@@ -122,7 +128,7 @@ class PrefectServer:
     def start(self) -> None:
         """Start it, and wait until it answers."""
         app = ["--factory", "flows.session.server:create_app"]
-        command = [BIN / "uvicorn", *app, "--port", str(self.port), "--log-level", "error"]
+        command = [BIN / "uvicorn", "--log-level", "error", *app, "--host", self.host, "--port", str(self.port)]
         self._process = subprocess.Popen(command, env=self._of_server, stdout=self._log, stderr=self._log)
         wait_for("Prefect's server", self._healthy, limit_s=180)
 
