@@ -78,16 +78,10 @@ def has_cuda_device() -> bool:
 
 
 def has_gpu() -> bool:
-    """Return whether Keras's backend computes on a GPU."""
-    # Keras and its backend take seconds to load, which is wasted if the machine has no GPU at all.
+    """Return whether TensorFlow computes on a GPU."""
+    # It takes seconds to load, which is wasted if the machine has no GPU at all.
     if not _exists(*_CUDA_DEVICES, *_OTHER_GPU_DEVICES):
         return False
-    import keras
-
-    if keras.backend.backend() == "jax":
-        import jax
-
-        return bool(jax.default_backend() == "gpu")
     import tensorflow as tf
 
     return bool(tf.config.list_physical_devices("GPU"))

@@ -61,14 +61,14 @@ def undecodable(reason: str, message: str) -> VideoError:
     return VideoError("decode", reason, message)
 
 
+def first_line(error: Exception) -> str:
+    """Return the first line of an error's text, 200 characters at most, or the name of its type if it has no text."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
+
+
 @dataclass(frozen=True)
 class Fault:
-    """An unexpected exception, as text: not every exception can be pickled.
-
-    Args:
-        summary: type and message, in one line.
-        trace: the traceback.
-    """
+    """An unexpected exception, as text, because not every exception can be pickled: a line, and the traceback."""
 
     summary: str
     trace: str

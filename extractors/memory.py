@@ -31,9 +31,6 @@ class MemoryLimit:
     limit is exceeded. Private writable memory counts, touched or not: the kernel counts it exactly, whereas its
     estimate of resident memory gets rougher with more cores. So nothing may reserve memory in proportion to the
     number of cores.
-
-    Args:
-        status: exit status of a process that exceeds its limit.
     """
 
     def __init__(self, status: int) -> None:

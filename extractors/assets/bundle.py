@@ -22,8 +22,6 @@ def write_bundle(folders: Mapping[str, tuple[Asset, Path]], goal: Path, on_bytes
 
     Args:
         folders: name -> the asset, and the folder of its files, already checked.
-        goal: file to write.
-        on_bytes: called with the progress.
 
     Raises:
         OSError: a file cannot be read, or the bundle cannot be written.
@@ -43,7 +41,7 @@ def write_bundle(folders: Mapping[str, tuple[Asset, Path]], goal: Path, on_bytes
 
 
 def unpack_bundle(bundle: Path, assets: Mapping[str, Asset], goal: Path, on_bytes: OnBytes) -> list[Asset]:
-    """Unpack a bundle completely, or not at all if anything is wrong with it.
+    """Unpack a bundle completely, or not at all if anything is wrong with it; return the unpacked assets.
 
     Names, types and sizes of all members are checked before a byte is written, and all digests before the first file
     gets its final name.
@@ -52,10 +50,6 @@ def unpack_bundle(bundle: Path, assets: Mapping[str, Asset], goal: Path, on_byte
         bundle: a file that `write_bundle` wrote, here or elsewhere.
         assets: name -> the asset that is expected.
         goal: folder of asset folders, created if necessary; existing files are replaced.
-        on_bytes: called with the progress.
-
-    Returns:
-        The unpacked assets.
 
     Raises:
         AssetError: the file is not a bundle, is damaged or malicious, or cannot be read or unpacked.

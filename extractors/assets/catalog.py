@@ -33,11 +33,7 @@ def known_assets() -> dict[str, Asset]:
 
 
 def read_table(path: Path) -> dict[str, Asset]:
-    """Read a table of assets; the licence texts are in the folder `licences` beside it.
-
-    Raises:
-        AssetError: the table is damaged.
-    """
+    """Read a table of assets beside a folder `licences` with their texts. Raises AssetError if it is damaged."""
     try:
         entries = tomllib.loads(path.read_text(encoding="utf-8")).items()
         return {name: _asset(name, entry, path.parent / "licences") for name, entry in entries}
@@ -55,11 +51,7 @@ def _asset(name: str, entry: dict[str, Any], licences: Path) -> Asset:
 
 
 def select(names: list[str]) -> list[Asset]:
-    """Return the named assets, or all assets without a name.
-
-    Raises:
-        AssetError: an asset is unknown.
-    """
+    """Return the named assets, or all assets without a name. Raises AssetError if one is unknown."""
     known = known_assets()
     for name in names:
         if name not in known:
@@ -93,12 +85,8 @@ def resolve(name: str, *, folder: Path | None = None, download: bool = True) -> 
     """Return the folder that holds an asset's files, each checked, fetching them first if necessary.
 
     Args:
-        name: a name from `assets.toml`.
         folder: search only here, as `FOLDER/<file>`; for users who keep the files themselves.
         download: whether to use the network if the files are not on this machine.
-
-    Returns:
-        Folder with all files of the asset.
 
     Raises:
         AssetError: the asset is unknown, damaged or unavailable; says what to do.
@@ -122,14 +110,7 @@ def origin_of(weights: str, seed: int, name: str) -> dict[str, Any]:
 
 
 def fetch(asset: Asset, on_bytes: OnBytes = lambda file, done: None) -> Path:
-    """Ensure that an asset is on this machine and intact, downloading it into the user's cache if necessary.
-
-    Args:
-        asset: the asset to fetch.
-        on_bytes: called with the progress of the download.
-
-    Returns:
-        Folder with all files of the asset.
+    """Return the folder that holds an asset's files, each checked, downloading them into the user's cache if necessary.
 
     Raises:
         AssetError: the asset is damaged or unavailable; names each source with its fault.

@@ -24,6 +24,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from extractors.assets.files import CHUNK_BYTES, Asset, AssetError, AssetFile, OnBytes, find_damage
+from extractors.errors import first_line
 
 TIMEOUT_S = 60  # without a single byte
 MAX_RESUMES = 20  # of one source in one download, each after some progress
@@ -37,9 +38,7 @@ def fetch_asset(asset: Asset, folder: Path, on_bytes: OnBytes) -> None:
     """Download the files that a folder lacks, each from the first source with the right bytes.
 
     Args:
-        asset: the asset to download.
         folder: created if necessary; other processes may fetch into it at the same time.
-        on_bytes: called with the progress.
 
     Raises:
         AssetError: no source of a file has the right bytes; names each source with its fault.
@@ -76,7 +75,7 @@ def _fetch_file(asset: Asset, file: AssetFile, folder: Path, on_bytes: OnBytes) 
                 _download(source, partial, file, on_bytes)
             damage = find_damage(file, partial)
         except (OSError, http.client.HTTPException, subprocess.SubprocessError, zipfile.BadZipFile, KeyError) as error:
-            faults.append(f"{source.partition('?')[0]}: {_first_line(error)}")
+            faults.append(f"{source.partition('?')[0]}: {first_line(error)}")
             continue
         if damage is None:
             _commit(partial, folder / file.name)
@@ -101,11 +100,6 @@ def _forget(partial: Path) -> None:
 
 def _note(partial: Path) -> Path:
     return partial.with_name(f"{partial.name}.json")
-
-
-def _first_line(error: Exception) -> str:
-    text = str(error).strip()
-    return text.splitlines()[0] if text else type(error).__name__
 
 
 def _download(url: str, partial: Path, file: AssetFile, on_bytes: OnBytes) -> None:

@@ -23,7 +23,6 @@ class AssetFile:
     """One file of an asset.
 
     Args:
-        name: file name inside the asset's folder.
         digest: "<algorithm>:<hex>" with algorithm sha256, md5 or git-blob-sha1.
         size: bytes.
         sources: where to fetch it from, in order of preference.
@@ -41,11 +40,7 @@ class Asset:
 
     Args:
         name: also the name of its folder.
-        title: short description.
-        version: the publisher's version.
-        purpose: its use in Traitline.
         licence: SPDX name, with a remark if necessary.
-        licence_text: full text of the licence.
         files: at least one.
     """
 

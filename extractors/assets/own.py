@@ -65,11 +65,7 @@ def own_assets(folder: Path | None = None) -> list[OwnAsset]:
 
 
 def find_own(name: str, folder: Path | None = None) -> OwnAsset:
-    """Return the description of a fine-tuned asset, without reading its weights.
-
-    Raises:
-        AssetError: it does not exist, or its description is damaged.
-    """
+    """Describe a fine-tuned asset without reading its weights. Raises AssetError if it is missing or damaged."""
     return _read(_folder_of(name, folder) / DESCRIPTION)
 
 
@@ -77,7 +73,6 @@ def resolve_own(name: str, folder: Path | None = None) -> Path:
     """Return the weight file of a fine-tuned asset after checking every byte.
 
     Args:
-        name: such as "faces-1".
         folder: folder of asset folders, in place of the usual places.
 
     Raises:
@@ -103,8 +98,6 @@ def save_own(
     Args:
         name: without version.
         base: "pretrained" or "random".
-        training: saved with the weights.
-        write: writes the weights to a path.
         folder: folder of asset folders, in place of the first usual place.
 
     Raises:

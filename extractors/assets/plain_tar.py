@@ -24,9 +24,7 @@ def write_tar(goal: Path, files: Mapping[str, bytes | Path], on_file: Callable[[
     """Write files in the given order; the same content gives the same bytes.
 
     Args:
-        goal: file to write.
         files: name -> its content, or the file that has it.
-        on_file: called with each name that is written.
 
     Raises:
         OSError: a file cannot be read, or the archive cannot be written.
@@ -55,7 +53,6 @@ def read_headers(stream: BinaryIO, check: Callable[[tarfile.TarInfo], None]) -> 
     however much memory they demand.
 
     Args:
-        stream: the archive.
         check: called with each header but the first; raises AssetError if its name or size is not expected.
 
     Returns:

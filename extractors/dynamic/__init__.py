@@ -1,7 +1,4 @@
-"""Dynamic features: the motion of a face in one window of time, by I3D on optical flow.
-
-Names are loaded on first use, so that the settings can be read without the libraries that the extractor needs.
-"""
+"""Dynamic features: the motion of a face in one window of time, by I3D on optical flow."""
 
 import lazy_loader
 

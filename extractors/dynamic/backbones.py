@@ -11,11 +11,10 @@ import numpy as np
 
 from extractors.assets import catalog
 from extractors.assets.files import AssetError
-from extractors.dynamic.settings import ASSET, FEATURES, I3D, DynamicSettings
+from extractors.dynamic.settings import ASSET, FEATURES, I3D, REVISION, DynamicSettings
 from extractors.networks import SIDE_PX, is_network_file
 from extractors.networks.backbone import Backbone, Choices, Describer
-from extractors.networks.network_file import FileBackbone, read_file
-from extractors.networks.signature import Shape
+from extractors.networks.network_file import FileBackbone, Shape, read_file
 
 COMPONENTS = 2  # of displacement
 
@@ -32,7 +31,6 @@ def dynamic_backbone(
     Args:
         weights: of i3d.
         fields: optical-flow fields in a window.
-        seed: of random weights.
         assets: folder of asset folders, in place of the usual places.
 
     Raises:
@@ -53,7 +51,8 @@ class _I3D(Choices[DynamicSettings]):
 
     @property
     def numerics(self) -> dict[str, Any]:
-        return self.settings.numerics(self.weights, self.seed)
+        origin = catalog.origin_of(self.weights, self.seed, ASSET)
+        return {"network": I3D, "revision": REVISION, "precision": self.settings.precision, **origin}
 
     def fetch(self) -> None:
         if self.weights == "pretrained":

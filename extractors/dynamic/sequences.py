@@ -16,6 +16,7 @@ import numpy as np
 
 from extractors.errors import VideoError
 from extractors.networks import SIDE_PX
+from extractors.networks.preprocessing import resized
 from extractors.optical_flow.computer import OpticalFlowComputer, loop_to, scale_for_i3d
 from extractors.video.grid import grid_frames
 
@@ -106,9 +107,6 @@ class OpticalFlowSequenceLoader:
     def load(self, source: Source) -> np.ndarray:
         """Load one source.
 
-        Args:
-            source: see the class.
-
         Returns:
             float32, (fields, 224, 224, 2), in [-1, 1]; channel 0 is dx (rightwards), channel 1 is dy (down).
 
@@ -133,9 +131,6 @@ class OpticalFlowSequenceLoader:
 
     def batches(self, sources: Sequence[Source]) -> Iterator[np.ndarray]:
         """Yield the windows of all sources in order, loading no more than one batch ahead.
-
-        Args:
-            sources: see the class.
 
         Yields:
             float32, (n, fields, 224, 224, 2), in [-1, 1]; n is `batch_size`, or fewer in the last batch.
@@ -250,19 +245,14 @@ def _checked(motion: np.ndarray) -> np.ndarray:
 def _middle(pictures: np.ndarray) -> np.ndarray:
     """Cut the central 224 x 224 out of [T, H, W, ...]."""
     top, left = (pictures.shape[1] - SIDE_PX) // 2, (pictures.shape[2] - SIDE_PX) // 2
-    middle: np.ndarray = pictures[:, top : top + SIDE_PX, left : left + SIDE_PX]
-    return middle
+    return np.asarray(pictures[:, top : top + SIDE_PX, left : left + SIDE_PX])
 
 
 def _grey(picture: np.ndarray) -> np.ndarray:
     height, width = picture.shape[:2]
     scale = SHORTER_SIDE_PX / min(height, width)
-    size = (round(width * scale), round(height * scale))
-    # Averaging areas prevents false motion from fine texture; when enlarging, it would only repeat pixels.
-    interpolation = cv2.INTER_AREA if scale < 1 else cv2.INTER_CUBIC
-    grey = cv2.resize(cv2.cvtColor(picture, cv2.COLOR_RGB2GRAY), size, interpolation=interpolation)
-    middle: np.ndarray = _middle(grey[None])[0]
-    return middle
+    grey = cv2.cvtColor(picture, cv2.COLOR_RGB2GRAY)
+    return np.asarray(_middle(resized(grey, (round(width * scale), round(height * scale)))[None])[0])
 
 
 def _trimmed(length: int, wanted: int) -> slice:

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any, Final, Literal
+from typing import Any, Final
 
 from pydantic import BaseModel, Field, model_validator
 
-from extractors.assets import catalog
 from extractors.networks import Precision, is_network_file
 
 ASSET = "i3d_flow_imagenet"
@@ -26,7 +25,7 @@ class DynamicSettings(BaseModel, frozen=True, extra="forbid"):
     precision: Precision = Field(
         "float32",
         description="Precision of weights and activations of i3d: float32, or bfloat16: half the time on CPUs that "
-        "have it (AVX512_BF16, AMX), features about 2 % off (random weights).",
+        "have it (AVX512_BF16, AMX), features about 2% off (random weights).",
     )
     batch_size: int = Field(
         1,
@@ -56,8 +55,3 @@ class DynamicSettings(BaseModel, frozen=True, extra="forbid"):
         if self.output_dim != FEATURES:
             raise ValueError(f"i3d gives {FEATURES} numbers per token, not output_dim {self.output_dim}")
         return self
-
-    def numerics(self, weights: Literal["pretrained", "random"], seed: int) -> dict[str, Any]:
-        """All settings of i3d that change the numbers, for a cache key; JSON-able."""
-        origin = catalog.origin_of(weights, seed, ASSET)
-        return {"network": self.base_model, "revision": REVISION, "precision": self.precision, **origin}

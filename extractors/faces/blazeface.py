@@ -43,10 +43,7 @@ class FullRangeBlazeFace:
         self._anchors = (np.stack([columns, rows], axis=-1).reshape(-1, 2) + 0.5) * (SIDE_PX / CELLS)
 
     def look(self, image: np.ndarray) -> np.ndarray:
-        """Find the faces in one picture.
-
-        Args:
-            image: uint8 RGB [height, width, 3].
+        """Find the faces in one picture, uint8 RGB [height, width, 3].
 
         Returns:
             float32 [n, 9]: x, y, width, height in px, score, right eye, left eye, as of `FaceDetector.detect`. Boxes

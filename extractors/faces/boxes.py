@@ -15,8 +15,7 @@ def overlaps(first: np.ndarray, second: np.ndarray) -> np.ndarray:
     high = np.minimum(first[..., :2] + first[..., 2:4], second[..., :2] + second[..., 2:4])
     shared: np.ndarray = np.prod(np.maximum(high - low, 0), axis=-1)
     areas: np.ndarray = np.prod(first[..., 2:4], axis=-1) + np.prod(second[..., 2:4], axis=-1)
-    shares: np.ndarray = shared / (areas - shared)
-    return shares
+    return np.asarray(shared / (areas - shared))
 
 
 def cut_square(picture: np.ndarray, box: tuple[int, int, int]) -> np.ndarray:
@@ -32,10 +31,3 @@ def cut_square(picture: np.ndarray, box: tuple[int, int, int]) -> np.ndarray:
     top, left = min(side - 1, max(0, -y)), min(side - 1, max(0, -x))
     bottom, right = side - inside.shape[0] - top, side - inside.shape[1] - left
     return cv2.copyMakeBorder(inside, top, bottom, left, right, cv2.BORDER_REPLICATE)
-
-
-def resized(image: np.ndarray, size: int) -> np.ndarray:
-    """Resize a square picture to [size, size, ...]."""
-    # Averaging areas prevents false motion from fine texture; when enlarging, it would only repeat pixels.
-    shrinks = image.shape[0] > size
-    return cv2.resize(image, (size, size), interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_CUBIC)

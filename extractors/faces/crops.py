@@ -13,12 +13,13 @@ import cv2
 import numpy as np
 
 from extractors.errors import VideoError
-from extractors.faces.boxes import cut_square, overlaps, resized
+from extractors.faces.boxes import cut_square, overlaps
 from extractors.faces.levelling import View, cut_view, view_of
 from extractors.faces.persons import SAME_PERSON_OVERLAP
 from extractors.faces.settings import CropSettings
 from extractors.faces.track import FaceTrack
 from extractors.networks import SIDE_PX
+from extractors.networks.preprocessing import resized
 
 # Detector's scores that differ by less say nothing about which picture is better.
 NEARLY = 0.03
@@ -65,8 +66,8 @@ class StaticView:
 
 
 @dataclass(frozen=True)
-class StaticCrop:
-    """A static crop, uint8 RGB [size, size, 3], of one grid frame."""
+class FaceCrop:
+    """A face, uint8 RGB [size, size, 3], at one frame of the grid."""
 
     frame: int
     pixels: np.ndarray
@@ -91,11 +92,8 @@ def plan_windows(track: FaceTrack, settings: CropSettings) -> list[Window]:
                 box = _still_box(track.boxes[first : first + fields + 1], settings.margin)
                 windows.append(Window(len(windows), first, fields, box))
     if not windows:
-        raise VideoError(
-            "motion",
-            "too_short",
-            f"the longest run of frames with the face is {longest} (at least {settings.min_fields + 1} needed)",
-        )
+        message = f"the longest run of frames with the face is {longest} (at least {settings.min_fields + 1} needed)"
+        raise VideoError("motion", "too_short", message)
     return windows
 
 
@@ -125,15 +123,13 @@ def iter_crops(
     *,
     size_px: int = SIDE_PX,
     on_frame: Callable[[], None] = lambda: None,
-) -> Iterator[CropWindow | StaticCrop]:
+) -> Iterator[CropWindow | FaceCrop]:
     """Cut out the windows and static crops of a video, one window in memory at a time.
 
     Args:
         pictures: those that the windows and views were planned on, from `grid_frames`.
         windows: from `plan_windows`, in order.
         views: from `plan_static`, in order.
-        size_px: width and height of the crops.
-        on_frame: called for each frame.
 
     Raises:
         VideoError: stage "decode", reason "changed": the video ends before its windows or views do.
@@ -144,14 +140,14 @@ def iter_crops(
     for frame, picture in enumerate(pictures):
         on_frame()
         if views_ahead and frame == views_ahead[-1].frame:
-            yield StaticCrop(frame, cut_view(picture, views_ahead.pop().view, size_px))
+            yield FaceCrop(frame, cut_view(picture, views_ahead.pop().view, size_px))
         # Runs twice for a frame that ends one window and begins the next.
         while waiting and frame >= waiting[-1].first_frame:
             window = waiting[-1]
             if frame == window.first_frame:
                 grey = np.empty((window.fields + 1, size_px, size_px), np.uint8)
             face = cut_square(picture, window.box)
-            grey[frame - window.first_frame] = resized(cv2.cvtColor(face, cv2.COLOR_RGB2GRAY), size_px)
+            grey[frame - window.first_frame] = resized(cv2.cvtColor(face, cv2.COLOR_RGB2GRAY), (size_px, size_px))
             if frame < window.last_frame:
                 break
             waiting.pop()

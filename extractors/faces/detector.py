@@ -5,7 +5,6 @@ from __future__ import annotations
 import threading
 import weakref
 from pathlib import Path
-from types import TracebackType
 
 import cv2
 import numpy as np
@@ -28,7 +27,7 @@ MANY_DOUBTFUL = 4
 # What the short-range network takes for a face with less than this is often a group of small faces, or a body.
 WEAK_SCORE = 0.5
 SAME_FACE_OVERLAP = 0.3
-# The middle 90 % of a face's pixels span at least this much of 255 grey levels, or nothing can be seen of it: the
+# The middle 90% of a face's pixels span at least this much of 255 grey levels, or nothing can be seen of it: the
 # detector finds faces in frames that a fade has left nearly black or white. Faces of dim recordings span over 70.
 MIN_CONTRAST = 32
 
@@ -91,9 +90,7 @@ class FaceDetector:
     def __enter__(self) -> FaceDetector:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *reason: object) -> None:
         self.close()
 
     def close(self) -> None:

@@ -48,8 +48,7 @@ class View:
         """Float64 [4, 2], x and y in px: top left, top right, bottom right, bottom left."""
         ends = np.array([[-0.5, -0.5], [0.5, -0.5], [0.5, 0.5], [-0.5, 0.5]])
         place = self.to_picture(1)
-        corners: np.ndarray = ends @ place[:, :2].T + place[:, 2]
-        return corners
+        return np.asarray(ends @ place[:, :2].T + place[:, 2])
 
 
 def view_of(box: np.ndarray, eyes: np.ndarray, margin: float) -> View:

@@ -34,10 +34,9 @@ _ALLOW, _FAIL_WITH = 0x7FFF0000, 0x00050000
 
 
 class OfflineThread:
-    """Runs functions one after another in a separate thread without network access. Close it after use.
+    """Runs functions one after another in a thread without network access. Close it after use.
 
-    Raises:
-        OSError: the kernel does not support this.
+    Raises OSError if the kernel does not support this.
     """
 
     def __init__(self) -> None:

@@ -53,7 +53,6 @@ def tracklets(detections: Sequence[np.ndarray], parts: np.ndarray, *, fps: float
         detections: for each grid frame float32 [n, 9], as in `Tracklet`.
         parts: int [frames], number of the part of the video that each frame belongs to: a shot, or a few frames that
             interrupt one.
-        fps: grid frames per second.
     """
     memory = MEMORY_S * fps
     members: list[list[tuple[int, np.ndarray]]] = []
@@ -87,7 +86,6 @@ def people(found: Sequence[Tracklet], vectors: np.ndarray) -> list[list[Tracklet
     joined.
 
     Args:
-        found: tracklets.
         vectors: float32 [tracklets, d], of length 1, by `extractors.faces.recognizer`. NaN if there is none: then the
             tracklet counts as a person.
 
@@ -125,8 +123,6 @@ class _Group:
     """Tracklets of one person.
 
     Args:
-        members: their numbers.
-        frames: all their frames.
         vector: the sum of their vectors by how much they show.
         width: of the face in the tracklet where it is largest, in px.
     """

@@ -23,7 +23,7 @@ class Quality:
         face_coverage: share of grid frames in which the main person's face was detected, 0 to 1.
         face_gaps: runs of grid frames without it, including those at both ends (count).
         longest_gap_s: duration of the longest such run, in seconds.
-        people: people whose face was detected in at least 5 % of the grid frames, at least 1 (count).
+        people: people whose face was detected in at least 5% of the grid frames, at least 1 (count).
         others_share: share of grid frames with the face of somebody else, 0 to 1.
         cuts: changes from one shot to the next (count).
         confirmed_share: share of the sampled pictures of the main person that a second, independent detector confirms
@@ -64,7 +64,6 @@ def quality_of(
         scores: float32 [F], the main person's score in each grid frame, 0 without a detection.
         faces: int [F], number of all faces in each grid frame.
         confirmed: whether the second detector confirms each sampled picture of the main person.
-        fps: grid frames per second.
         frames_by_person: number of frames in which each person's face was detected.
         cuts, decoded_share, repeated_share: see `Quality`.
     """
@@ -92,36 +91,21 @@ def check_quality(quality: Quality, settings: FaceSettings) -> None:
         VideoError: stage "faces"; reason "low_coverage", "many_gaps", "long_gap", "false_face" or "several_people".
     """
     if quality.face_coverage < settings.min_coverage:
-        raise VideoError(
-            "faces",
-            "low_coverage",
-            f"the main person's face is visible in {quality.face_coverage:.1%} of the frames "
-            f"(at least {settings.min_coverage:.0%} needed)",
-        )
+        allowed = f"(at least {settings.min_coverage:.0%} needed)"
+        message = f"the main person's face is visible in {quality.face_coverage:.1%} of the frames {allowed}"
+        raise VideoError("faces", "low_coverage", message)
     if settings.max_gaps is not None and quality.face_gaps > settings.max_gaps:
-        raise VideoError(
-            "faces",
-            "many_gaps",
-            f"the main person's face is lost {quality.face_gaps:.0f} times (at most {settings.max_gaps} allowed)",
-        )
+        message = f"the main person's face is lost {quality.face_gaps:.0f} times (at most {settings.max_gaps} allowed)"
+        raise VideoError("faces", "many_gaps", message)
     if settings.max_absence_s is not None and quality.longest_gap_s > settings.max_absence_s:
-        raise VideoError(
-            "faces",
-            "long_gap",
-            f"the main person's face is out of sight for {quality.longest_gap_s:.1f} s "
-            f"(at most {settings.max_absence_s:g} s allowed)",
-        )
+        allowed = f"(at most {settings.max_absence_s:g} s allowed)"
+        message = f"the main person's face is out of sight for {quality.longest_gap_s:.1f} s {allowed}"
+        raise VideoError("faces", "long_gap", message)
     if quality.confirmed_share < settings.min_confirmed_share:
-        raise VideoError(
-            "faces",
-            "false_face",
-            f"a second detector confirms {quality.confirmed_share:.0%} of the pictures of the supposed face "
-            f"(at least {settings.min_confirmed_share:.0%} needed)",
-        )
+        confirmed = f"{quality.confirmed_share:.0%} of the pictures of the supposed face"
+        message = f"a second detector confirms {confirmed} (at least {settings.min_confirmed_share:.0%} needed)"
+        raise VideoError("faces", "false_face", message)
     if quality.others_share > settings.max_others_share:
-        raise VideoError(
-            "faces",
-            "several_people",
-            f"somebody else's face is visible as well in {quality.others_share:.1%} of the frames "
-            f"(at most {settings.max_others_share:.0%} allowed)",
-        )
+        allowed = f"(at most {settings.max_others_share:.0%} allowed)"
+        message = f"somebody else's face is visible as well in {quality.others_share:.1%} of the frames {allowed}"
+        raise VideoError("faces", "several_people", message)

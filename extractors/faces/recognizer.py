@@ -11,8 +11,9 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from extractors.faces.boxes import cut_square, overlaps, resized
+from extractors.faces.boxes import cut_square, overlaps
 from extractors.faces.persons import SAME_PERSON_OVERLAP, Tracklet
+from extractors.networks.preprocessing import resized
 
 # The network's input, and where both eyes lie in it: the medians of MediaPipe's eyes in pictures that were aligned by
 # five points, as those that the network was trained on.
@@ -28,31 +29,19 @@ FEATURES = 128
 
 
 class FaceRecognizer:
-    """Describes faces by who they belong to.
-
-    Args:
-        model_path: SFace, `face_recognition_sface_2021dec_int8bq.onnx`; it is read when it is first needed.
-    """
+    """Describes faces by who they belong to, with SFace, `face_recognition_sface_2021dec_int8bq.onnx`."""
 
     def __init__(self, model_path: Path | str) -> None:
         self._path = model_path
         self._network: cv2.FaceRecognizerSF | None = None
 
     def describe(self, faces: list[np.ndarray]) -> np.ndarray:
-        """Describe one person by some pictures.
-
-        Args:
-            faces: uint8 BGR [112, 112, 3], from `FaceLooks`.
-
-        Returns:
-            float32 [128], of length 1.
-        """
+        """Describe one person by pictures from `FaceLooks`, uint8 BGR [112, 112, 3]: float32 [128], of length 1."""
         if self._network is None:
             self._network = cv2.FaceRecognizerSF.create(str(self._path), "")
         vectors = np.concatenate([self._network.feature(face) for face in faces])
         mean = (vectors / np.linalg.norm(vectors, axis=1, keepdims=True)).mean(axis=0)
-        unit: np.ndarray = mean / np.linalg.norm(mean)
-        return unit
+        return np.asarray(mean / np.linalg.norm(mean))
 
 
 @dataclass
@@ -74,13 +63,7 @@ class FaceLooks:
     _before: np.ndarray | None = None
 
     def offer(self, frame: int, picture: np.ndarray, faces: np.ndarray) -> None:
-        """Offer the faces of the next frame; most are not kept.
-
-        Args:
-            frame: grid frame.
-            picture: uint8 RGB [height, width, 3].
-            faces: float32 [n, 9], as `FaceDetector.detect` returns them.
-        """
+        """Offer the faces, float32 [n, 9], of the next frame, uint8 RGB [height, width, 3]; most are not kept."""
         before, self._before = self._before, faces
         for face in faces[np.argsort(-faces[:, 2], kind="stable")[:FACES_PER_PICTURE]]:
             appears = before is None or not len(before) or overlaps(before, face).max() < SAME_PERSON_OVERLAP
@@ -117,7 +100,7 @@ def _aligned(picture: np.ndarray, face: np.ndarray) -> np.ndarray:
     x, y, width, height = face[:4].tolist()
     side = max(2, round(CUT_SIDES * max(width, height)))
     left, top = round(x + (width - side) / 2), round(y + (height - side) / 2)
-    cut = resized(cut_square(picture, (left, top, side)), CUT_PX)
+    cut = resized(cut_square(picture, (left, top, side)), (CUT_PX, CUT_PX))
     right_eye, left_eye = (face[5:9].reshape(2, 2) - [left, top]) * (CUT_PX / side)
     # As complex numbers, turning and scaling is one factor.
     goals = [complex(*eye) for eye in EYES_PX]

@@ -39,13 +39,7 @@ class FaceSamples:
     _seen: int = 0
 
     def offer(self, frame: int, picture: np.ndarray, faces: np.ndarray) -> None:
-        """Offer the faces of the next frame; most frames are not kept.
-
-        Args:
-            frame: grid frame.
-            picture: uint8 RGB [height, width, 3].
-            faces: float32 [n, 9]: x, y, width, height in px, score, eyes.
-        """
+        """Offer the faces, float32 [n, 9], of the next frame, uint8 RGB [height, width, 3]; most are not kept."""
         if not len(faces):
             return
         if self._seen % self._every == 0:
@@ -75,12 +69,7 @@ class FaceSamples:
 
 
 def sample_of(picture: np.ndarray, face: np.ndarray) -> np.ndarray:
-    """Return the sample of a detected face.
-
-    Args:
-        picture: uint8 RGB [height, width, 3].
-        face: float32 [9]: x, y, width, height in px, score, eyes.
-    """
+    """Return the sample of a face, float32 [9] of `FaceDetector.detect`, in uint8 RGB [height, width, 3]."""
     view = view_of(face[:4], face[5:], 1.0)
     return cut_view(picture, replace(view, side=2 * float(face[2:4].max())), 2 * BOX_PX)
 

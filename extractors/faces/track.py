@@ -12,13 +12,12 @@ import numpy as np
 from extractors.errors import VideoError
 from extractors.faces.persons import Tracklet, people, tracklets
 from extractors.faces.quality import Quality, check_quality, quality_of
-from extractors.faces.recognizer import FEATURES, FaceLooks
+from extractors.faces.recognizer import FEATURES, FaceLooks, FaceRecognizer
 from extractors.faces.second_opinion import FaceSamples
 from extractors.faces.settings import FaceSettings
 from extractors.video.decoding import Tally
 from extractors.video.grid import KeptFrames, grid_frames
-from extractors.video.limits import DEFAULT_LIMITS, Limits
-from extractors.video.settings import VideoSettings
+from extractors.video.settings import DEFAULT_LIMITS, Limits, VideoSettings
 from extractors.video.shots import ShotDetector, Shots
 
 FACE_ROW = (
@@ -57,8 +56,7 @@ class FaceTrack:
     @property
     def mixed(self) -> np.ndarray:
         """Bool [F]: True in frames that `Shots` calls mixed or covered, which are shots of one frame."""
-        alone: np.ndarray = (np.bincount(self.shots)[self.shots] == 1) & (self.shots > 0)
-        return alone
+        return np.asarray((np.bincount(self.shots)[self.shots] == 1) & (self.shots > 0))
 
     @property
     def coverage(self) -> float:
@@ -72,11 +70,7 @@ class FaceTrack:
 
     @classmethod
     def from_rows(cls, rows: np.ndarray, quality: Quality | None = None) -> FaceTrack:
-        """Rebuild a track from the result of `to_rows` and the facts about the video.
-
-        Raises:
-            ValueError: the rows are not [F, 10].
-        """
+        """Rebuild a track from `to_rows` and facts about the video. Raises ValueError unless the rows are [F, 10]."""
         if rows.ndim != 2 or rows.shape[1] != len(FACE_ROW):
             raise ValueError(f"rows of a face track must be [frames, {len(FACE_ROW)}], not {list(rows.shape)}")
         rows = rows.astype(np.float32, copy=False)
@@ -88,12 +82,6 @@ def follow(person: Sequence[Tracklet], shots: Shots, *, fps: float, settings: Fa
 
     Gaps of up to settings.max_gap_s within a tracklet are interpolated linearly; boxes and eyes are then averaged over
     settings.smoothing_s. Neither crosses a cut.
-
-    Args:
-        person: the person's tracklets.
-        shots: of the video.
-        fps: grid frames per second.
-        settings: max_gap_s and smoothing_s are used here.
     """
     boxes, eyes = np.full((2, len(shots.numbers), 4), np.nan, dtype=np.float32)
     scores = np.zeros(len(shots.numbers), dtype=np.float32)
@@ -118,20 +106,13 @@ class Detector(Protocol):
         """See `FaceDetector.confirms`."""
 
 
-class Recognizer(Protocol):
-    """Describes faces by who they belong to, as `extractors.faces.recognizer.FaceRecognizer` does."""
-
-    def describe(self, faces: list[np.ndarray]) -> np.ndarray:
-        """See `FaceRecognizer.describe`."""
-
-
 def track_faces(
     path: Path | str,
     detector: Detector,
     video_settings: VideoSettings,
     face_settings: FaceSettings,
     limits: Limits = DEFAULT_LIMITS,
-    recognizer: Recognizer | None = None,
+    recognizer: FaceRecognizer | None = None,
     kept: KeptFrames | None = None,
 ) -> FaceTrack:
     """Decode a video once, follow its main person, and refuse it if its quality is too low.
@@ -139,11 +120,8 @@ def track_faces(
     The main person is the one whose face is seen longest and largest.
 
     Args:
-        path: a local file.
-        detector: finds faces.
         video_settings: how the video is sampled, and how much of it may be missing.
         face_settings: how gaps are filled, and which videos are refused.
-        limits: the resources that the video may take.
         recognizer: tells which faces in different shots, or lost and found elsewhere, are one person's. Without one,
             each of them counts as somebody else's.
         kept: as in `grid_frames`.
@@ -186,7 +164,7 @@ def track_faces(
     return replace(track, quality=quality)
 
 
-def _vectors(found: list[Tracklet], looks: FaceLooks, recognizer: Recognizer | None) -> np.ndarray:
+def _vectors(found: list[Tracklet], looks: FaceLooks, recognizer: FaceRecognizer | None) -> np.ndarray:
     """Describe tracklets, float32 [n, 128]; NaN where nothing is known. A single one needs no description."""
     vectors = np.full((len(found), FEATURES), np.nan, np.float32)
     if recognizer is not None and len(found) > 1:
@@ -219,5 +197,4 @@ def _smoothed(boxes: np.ndarray, width: int) -> np.ndarray:
     sums = np.concatenate([np.zeros((1, 4)), np.cumsum(boxes, axis=0, dtype=np.float64)])
     index = np.arange(count)
     half = np.minimum(width // 2, np.minimum(index, count - 1 - index))
-    averages: np.ndarray = (sums[index + half + 1] - sums[index - half]) / (2 * half + 1)[:, None]
-    return averages
+    return np.asarray((sums[index + half + 1] - sums[index - half]) / (2 * half + 1)[:, None])

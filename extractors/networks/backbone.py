@@ -18,11 +18,8 @@ class Describer(Protocol):
     def extract(self, items: np.ndarray, /) -> np.ndarray:
         """Describe face crops or windows of optical flow. A vector depends neither on its neighbours nor on N.
 
-        Args:
-            items: face crops, uint8 RGB [N, 224, 224, 3], or windows, float32 [N, T, 224, 224, 2] in [-1, 1].
-
-        Returns:
-            float32 [N, dim].
+        Takes crops, uint8 RGB [N, 224, 224, 3], or windows, float32 [N, T, 224, 224, 2] in [-1, 1], and gives float32
+        [N, dim].
         """
 
 

@@ -32,7 +32,6 @@ def for_inference(model: keras.Model, precision: Precision = "float32") -> keras
     Args:
         model: functional; not changed. Each of its BatchNorms directly follows a convolution that has no activation and
             whose output no other layer reads.
-        precision: of weights and activations.
 
     Returns:
         A model with the same layer names, except for the BatchNorms, and the same input and output (float32).
@@ -59,13 +58,10 @@ def for_inference(model: keras.Model, precision: Precision = "float32") -> keras
 
 
 def check_bfloat16() -> None:
-    """Check that this machine supports bfloat16 and computes the same numbers as others.
+    """Raise DeviceError unless this machine supports bfloat16 and computes the same numbers as others.
 
     Without hardware support TensorFlow falls back to emulation, 4 times slower than float32, or to sums in bfloat16,
-    30 times slower and 1.4 % off (measured on I3D).
-
-    Raises:
-        extractors.errors.DeviceError: it does not support bfloat16.
+    30 times slower and 1.4% off (measured on I3D).
     """
     if has_gpu():
         return
@@ -77,11 +73,7 @@ def check_bfloat16() -> None:
 
 
 def _norm_of_convolutions(model: keras.Model) -> dict[str, str]:
-    """Map each convolution with a BatchNorm to that BatchNorm, both by name.
-
-    Raises:
-        ValueError: a BatchNorm cannot be folded.
-    """
+    """Map each convolution with a BatchNorm to that BatchNorm, both by name."""
     import keras
     from keras import layers
 
@@ -109,11 +101,7 @@ def _norm_of_convolutions(model: keras.Model) -> dict[str, str]:
 
 
 def _without_norms(model: keras.Model, precision: Precision, norm_of: Mapping[str, str]) -> keras.Model:
-    """Copy a network without its BatchNorms and without its weights.
-
-    Raises:
-        ValueError: a layer that takes part in folding is used more than once.
-    """
+    """Copy a network without its BatchNorms and without its weights."""
     import keras
     from keras import layers
 

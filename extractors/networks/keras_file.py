@@ -23,7 +23,8 @@ from typing import TYPE_CHECKING, Any
 import h5py
 import numpy as np
 
-from extractors.networks.signature import FileRefusedError, Run, Shape, Signature
+from extractors.errors import first_line
+from extractors.networks.network_file import FileRefusedError, Run, Shape, Signature
 
 if TYPE_CHECKING:
     import keras
@@ -86,7 +87,7 @@ def open_network(data: bytes, output: str) -> Run:
         try:
             return np.asarray(network.predict_on_batch(batch))
         except Exception as error:  # Keras raises whatever a layer's settings lead to
-            raise FileRefusedError(f"it cannot be run ({_first_line(error)})") from error
+            raise FileRefusedError(f"it cannot be run ({first_line(error)})") from error
 
     return run
 
@@ -109,7 +110,7 @@ def _load(data: bytes) -> keras.Model:
         tree = json.loads(config)
         _check(tree)
     except (ValueError, RecursionError) as error:
-        raise FileRefusedError(f"its config.json is not JSON that Keras writes ({_first_line(error)})") from error
+        raise FileRefusedError(f"its config.json is not JSON that Keras writes ({first_line(error)})") from error
     try:
         # In a thread of its own: Keras would later initialise the variables that it has listed for this one.
         with ThreadPoolExecutor(1) as thread:
@@ -129,7 +130,7 @@ def _load(data: bytes) -> keras.Model:
     except FileRefusedError:
         raise
     except Exception as error:  # Keras raises whatever a layer's settings lead to
-        raise FileRefusedError(f"Keras does not accept it ({_first_line(error)})") from error
+        raise FileRefusedError(f"Keras does not accept it ({first_line(error)})") from error
     return model
 
 
@@ -173,7 +174,7 @@ def _unpack(data: bytes) -> tuple[bytes, bytes]:
     except KeyError as error:
         raise FileRefusedError(f"it must hold config.json and {_WEIGHTS}, as Keras 3 writes them") from error
     except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, OSError, RuntimeError, ValueError) as error:
-        raise FileRefusedError(f"it is not a .keras file, or it is damaged ({_first_line(error)})") from error
+        raise FileRefusedError(f"it is not a .keras file, or it is damaged ({first_line(error)})") from error
 
 
 def _member(archive: zipfile.ZipFile, name: str, most: int) -> bytes:
@@ -229,7 +230,3 @@ def _parts(tree: Any) -> Iterator[dict[str, Any]]:
             waiting += part.values()
         elif isinstance(part, list):
             waiting += part
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]

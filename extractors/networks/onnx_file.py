@@ -15,18 +15,15 @@ import numpy as np
 
 from extractors.assets.files import AssetError
 from extractors.devices import usable_cores
-from extractors.networks.signature import FileRefusedError, Run, Shape, Signature
+from extractors.errors import first_line
+from extractors.networks.network_file import FileRefusedError, Run, Shape, Signature
 
 if TYPE_CHECKING:
     import onnx
 
 
 def check_runtime(path: Path) -> None:
-    """Check that ONNX Runtime is installed.
-
-    Raises:
-        AssetError: it is not.
-    """
+    """Raise AssetError unless ONNX Runtime is installed."""
     if importlib.util.find_spec("onnxruntime") is None:
         raise AssetError(f"{path} needs ONNX Runtime, which is not installed: pip install 'traitline[onnx]'")
 
@@ -45,8 +42,9 @@ def read_signature(data: bytes) -> Signature:
         # Before any library looks at it, because some follow these names.
         for tensor in _tensors(model):
             if tensor.data_location == onnx.TensorProto.EXTERNAL or tensor.external_data:
+                place = next((entry.value for entry in tensor.external_data if entry.key == "location"), "")
                 raise FileRefusedError(
-                    f"it keeps weights in another file ({_location(tensor)!r:.80}); save it as one file, with "
+                    f"it keeps weights in another file ({place!r:.80}); save it as one file, with "
                     "onnx.save(model, path, save_as_external_data=False)"
                 )
         onnx.checker.check_model(model)
@@ -59,7 +57,7 @@ def read_signature(data: bytes) -> Signature:
         onnx.checker.ValidationError,
         onnx.shape_inference.InferenceError,
     ) as error:
-        raise FileRefusedError(f"it is not an ONNX model, or it is damaged ({_first_line(error)})") from error
+        raise FileRefusedError(f"it is not an ONNX model, or it is damaged ({first_line(error)})") from error
     weights = {tensor.name for tensor in model.graph.initializer}
     inputs = [value for value in model.graph.input if value.name not in weights]
     if len(inputs) != 1:
@@ -73,11 +71,7 @@ def read_signature(data: bytes) -> Signature:
 
 
 def open_network(data: bytes, output: str) -> Run:
-    """Return a function that runs one output of the network.
-
-    Raises:
-        FileRefusedError: ONNX Runtime does not accept it.
-    """
+    """Return a function that runs one output of the network. Raises FileRefusedError if ONNX Runtime refuses it."""
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
@@ -88,14 +82,14 @@ def open_network(data: bytes, output: str) -> Run:
     try:
         session = onnxruntime.InferenceSession(data, options, providers=providers)
     except Exception as error:  # its exceptions have no common class
-        raise FileRefusedError(f"ONNX Runtime does not accept it ({_first_line(error)})") from error
+        raise FileRefusedError(f"ONNX Runtime does not accept it ({first_line(error)})") from error
     (name,) = (given.name for given in session.get_inputs())
 
     def run(batch: np.ndarray) -> np.ndarray:
         try:
             (found,) = session.run([output], {name: np.ascontiguousarray(batch)})
         except Exception as error:  # its exceptions have no common class
-            raise FileRefusedError(f"it cannot be run ({_first_line(error)})") from error
+            raise FileRefusedError(f"it cannot be run ({first_line(error)})") from error
         return np.asarray(found)
 
     return run
@@ -115,14 +109,6 @@ def _tensors(message: Any) -> Iterator[onnx.TensorProto]:
                 yield from _tensors(part)
 
 
-def _location(tensor: onnx.TensorProto) -> str:
-    return next((entry.value for entry in tensor.external_data if entry.key == "location"), "")
-
-
 def _shape(value: onnx.ValueInfoProto) -> Shape:
     dimensions = value.type.tensor_type.shape.dim
     return tuple(size.dim_value if size.dim_value > 0 else None for size in dimensions)
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]

@@ -1,7 +1,4 @@
-"""Optical flow of grey frames by TV-L1, with a choice of engines that agree.
-
-Names are loaded on first use, so that the settings can be read without the libraries that the computer needs.
-"""
+"""Optical flow of grey frames by TV-L1, with a choice of engines that agree."""
 
 import lazy_loader
 

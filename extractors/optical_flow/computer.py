@@ -6,7 +6,7 @@ import functools
 import importlib
 import logging
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, cast
 
 import numpy as np
 
@@ -62,8 +62,7 @@ class OpticalFlowComputer:
 
     Attributes:
         engine: the engine in use; never "auto".
-        parameters: the parameters in use.
-        threads: pairs computed at the same time on the CPU.
+        parameters, threads: those in use.
 
     Raises:
         ValueError: an unknown engine or preset, or threads under 1.
@@ -137,8 +136,7 @@ class OpticalFlowComputer:
         if not bound_px > 0:
             raise ValueError(f"bound_px must be positive; got {bound_px}")
         if self.engine == "gpu" and self._gpu.fits(*gray.shape[-2:]):
-            scaled: DeviceArray = self._gpu.compute_scaled(gray, bound_px)
-            return scaled
+            return cast(DeviceArray, self._gpu.compute_scaled(gray, bound_px))
         windows = gray.reshape(-1, *gray.shape[-3:])
         fields = np.stack([scale_for_i3d(self.compute(window), bound_px=bound_px) for window in windows])
         return fields.reshape(*gray.shape[:-3], *fields.shape[1:])

@@ -11,18 +11,10 @@ from extractors.optical_flow.parameters import TVL1Parameters
 
 
 def tvl1_opencv(frames: np.ndarray, parameters: TVL1Parameters, *, threads: int) -> np.ndarray:
-    """Compute the optical flow from each frame to the next with `cv2.optflow`.
+    """Do as `OpticalFlowComputer.compute`, on two frames or more, with `cv2.optflow`.
 
     OpenCV releases the GIL. Its own threads gain little on one pair, so several pairs are computed at the same time.
     The number of its own threads is a setting of the whole process, and is therefore left as it is.
-
-    Args:
-        frames: uint8, (T, H, W), grey; T at least 2, H and W at least 16.
-        parameters: of the algorithm.
-        threads: pairs computed at the same time.
-
-    Returns:
-        float32, (T - 1, H, W, 2), pixels; channel 0 is dx (rightwards), channel 1 is dy (down).
     """
     pairs = len(frames) - 1
     workers = min(threads, pairs)

@@ -19,8 +19,6 @@ class LayerActivations:
     """Statistics of one layer's output over all inputs.
 
     Attributes:
-        layer: its name.
-        channels: number of its channels.
         mean, std, lowest, highest: over all channels, positions and inputs.
         zeros: share of outputs that are 0.
         dead_channels: number of channels that were 0 at every position of every input.
@@ -64,12 +62,7 @@ def activation_statistics(model: keras.Model, batches: Iterable[np.ndarray]) -> 
 
 
 def plot_layer_statistics(layers: list[LayerActivations], title: str) -> Figure:
-    """Draw mean activation and share of zeros by layer, from the first on the left; ticks name blocks of layers.
-
-    Args:
-        layers: in the order of computation.
-        title: heading.
-    """
+    """Draw mean activation and share of zeros by layer, from the first on the left; ticks name blocks of layers."""
     figure = Figure(figsize=(rcParams["figure.figsize"][0], 4.2), layout="constrained")
     figure.suptitle(title)
     strength, silence = figure.subplots(2, 1, sharex=True)

@@ -81,13 +81,7 @@ class WindowMaps:
 
 
 def plot_layers_over_time(windows: Mapping[str, WindowMaps], channels: Mapping[str, int], *, heading: str) -> Figure:
-    """Draw one feature per layer over a window: frames on top, then one row per layer, time from left to right.
-
-    Args:
-        windows: layer -> its maps; all of the same window.
-        channels: layer -> the feature to draw.
-        heading: of the figure.
-    """
+    """Draw a feature of each layer over one window: frames on top, then a row per layer, time from left to right."""
     first = next(iter(windows.values()))
     moments = first.moments(MOMENTS_ACROSS)
     figure, grid = _table(1 + len(windows), MOMENTS_ACROSS, heading)

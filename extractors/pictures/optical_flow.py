@@ -28,19 +28,17 @@ def colour_wheel() -> np.ndarray:
     return np.concatenate(parts)
 
 
-def optical_flow_colours(field: np.ndarray, largest: float | None = None) -> np.ndarray:
+def optical_flow_colours(field: np.ndarray, largest: float) -> np.ndarray:
     """Colour a field as Middlebury does: right is red, down yellow, left cyan, up violet, and no motion white.
 
     Args:
         field: float [..., H, W, 2], dx (rightwards) and dy (down).
-        largest: length that gets the full colour, by default the field's largest; longer vectors are darker.
+        largest: length that gets the full colour; longer vectors are darker.
 
     Returns:
         uint8 RGB [..., H, W, 3].
     """
     length = np.hypot(field[..., 0], field[..., 1])
-    if largest is None:
-        largest = float(length.max(initial=0.0))
     radius = (length / (largest if largest > 0 else 1.0))[..., None]
     wheel = colour_wheel() / 255
     # atan2 maps -0.0 and 0.0 to opposite angles; adding 0.0 turns -0.0 into 0.0.
@@ -63,20 +61,18 @@ def draw_wheel(axes: Axes, largest: float) -> None:
     axes.set_axis_off()
 
 
-def draw_arrows(axes: Axes, field: np.ndarray, largest: float | None = None) -> None:
+def draw_arrows(axes: Axes, field: np.ndarray, largest: float) -> None:
     """Draw arrows over a picture of the same size, each for the mean motion of a square.
 
     Args:
         axes: with a picture drawn by `imshow`.
         field: float [H, W, 2].
-        largest: length that spans a square, by default that of the longest arrow.
+        largest: length that spans a square.
     """
     step = max(1, field.shape[1] // ARROWS_ACROSS)
     rows, columns = field.shape[0] // step, field.shape[1] // step
     means = field[: rows * step, : columns * step].reshape(rows, step, columns, step, 2).mean(axis=(1, 3))
     lengths = np.hypot(means[..., 0], means[..., 1])
-    if largest is None:
-        largest = float(lengths.max(initial=0.0))
     y, x = np.mgrid[0:rows, 0:columns] * step + (step - 1) / 2
     moving = lengths > 0.05 * largest
     arrows = means[moving] * (step / largest if largest > 0 else 1.0)

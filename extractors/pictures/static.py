@@ -39,7 +39,6 @@ def plot_activations(
         picture: uint8 RGB [H, W, 3].
         maps: layer -> float [h, w, C].
         channels: layer -> the maps to draw, each scaled to its own range.
-        heading: of the figure.
     """
     lines = [
         (layer, chosen[at : at + MAPS_ACROSS])
@@ -94,7 +93,6 @@ def draw_overlay(axes: Axes, picture: np.ndarray, relevance: np.ndarray, largest
     """Draw a map over a grey picture of the same size; larger values are more opaque.
 
     Args:
-        axes: to draw in.
         picture: uint8 RGB [H, W, 3] or grey [H, W].
         relevance: float [H, W]; NaN leaves the picture uncovered.
         largest: value that gets the full colour.
@@ -126,7 +124,6 @@ def plot_overlays(
         pictures: uint8 RGB [H, W, 3] each.
         relevance: one map per picture, float [h, w], enlarged to the picture's size; or [H, W] from `placed`.
         titles: one per picture.
-        heading: of the figure.
         unit: label of the colour bar.
         across: most pictures in a row.
     """
@@ -173,7 +170,6 @@ def plot_filters(patterns: Sequence[np.ndarray], titles: Sequence[str], *, headi
     Args:
         patterns: float [s, s, 3] in RGB order, or [s, s, C], each of whose channels gets a grey panel.
         titles: one per pattern.
-        heading: of the figure.
     """
     panels: list[np.ndarray] = []
     names: list[str] = []

@@ -83,7 +83,6 @@ class PreparerPool:
     """Prepare videos in child processes, several at a time. Use it as a context manager.
 
     Args:
-        settings: how videos are prepared.
         processes: how many children, at least 1.
         stall_s: seconds without progress after which a child counts as hung.
     """
@@ -200,8 +199,6 @@ class _Task:
     """A video that a child works on.
 
     Args:
-        number: the request's number.
-        request: the video.
         file: its file, watched since the task began.
         tries: how often the video was begun, this time included.
         began: when, by the monotonic clock.

@@ -11,7 +11,8 @@ import cv2
 import numpy as np
 
 from extractors.errors import undecodable
-from extractors.faces.crops import CropWindow, StaticCrop, Window, iter_crops, plan_static, plan_windows
+from extractors.faces.crops import CropWindow, Window, iter_crops, plan_static, plan_windows
+from extractors.faces.crops import FaceCrop as FaceCrop
 from extractors.faces.detector import FaceDetector
 from extractors.faces.recognizer import FaceRecognizer
 from extractors.faces.settings import CropSettings, FaceModels, FaceSettings
@@ -20,8 +21,7 @@ from extractors.optical_flow.computer import OpticalFlowComputer, scale_for_i3d
 from extractors.optical_flow.parameters import OpticalFlowSettings
 from extractors.preparation.stopwatch import Stopwatch
 from extractors.video.grid import KeptFrames, grid_frames
-from extractors.video.limits import DEFAULT_LIMITS, Limits
-from extractors.video.settings import VideoSettings
+from extractors.video.settings import DEFAULT_LIMITS, Limits, VideoSettings
 
 
 @dataclass(frozen=True)
@@ -32,7 +32,6 @@ class PreparationSettings:
         face_models: the face detector's files; None if every request has a track or asks for frames.
         optical_flow: its engine is never "auto". With "gpu", which runs in the process that has the GPU, windows
             come as grey frames; otherwise as optical flow.
-        limits: the resources that a video may take.
     """
 
     face_models: FaceModels | None
@@ -48,7 +47,6 @@ class Request:
     """One video and the parts wanted of it.
 
     Args:
-        path: the file.
         track: the main person's face track, if it is known already.
         static: whether face crops are wanted.
         dynamic: whether windows of motion are wanted.
@@ -78,14 +76,6 @@ class Frame:
 
 
 @dataclass(frozen=True)
-class FaceCrop:
-    """A face, uint8 RGB [224, 224, 3], at one frame of the grid."""
-
-    frame: int
-    pixels: np.ndarray
-
-
-@dataclass(frozen=True)
 class Motion:
     """Motion in one window.
 
@@ -111,7 +101,6 @@ class Preparer:
     """Prepares one video after another. Use it as a context manager; the face detector must be closed.
 
     Args:
-        settings: how to prepare videos.
         on_progress: called for each picture in which faces are detected or from which crops are cut.
     """
 
@@ -134,7 +123,6 @@ class Preparer:
         """Yield a video's parts: its track, unless it is known, then crops and windows in order.
 
         Args:
-            request: the video.
             watch: adds the time to its stages "decode", "faces" and "optical flow".
 
         Raises:
@@ -162,10 +150,7 @@ class Preparer:
             pictures = grid_frames(request.path, settings.video.fps, thresholds=None, limits=settings.limits)
         crops = iter_crops(pictures, moving, views, on_frame=self._on_progress)
         for cut in watch.iterate("decode", crops):
-            if isinstance(cut, StaticCrop):
-                yield FaceCrop(cut.frame, cut.pixels)
-            else:
-                yield self._motion(cut, request.threads, watch)
+            yield cut if isinstance(cut, FaceCrop) else self._motion(cut, request.threads, watch)
 
     def _frames(self, request: Request) -> Iterator[Frame]:
         settings = self._settings

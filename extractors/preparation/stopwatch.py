@@ -16,9 +16,6 @@ STAGES = ("decode", "faces", "optical flow", "static network", "dynamic network"
 class Stopwatch:
     """Adds up time by stage. Time in a nested stage counts towards the nested stage only.
 
-    Args:
-        clock: returns a time in seconds.
-
     Attributes:
         seconds: stage -> seconds so far.
     """

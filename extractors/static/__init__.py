@@ -1,7 +1,4 @@
-"""Static features: the appearance of a face in one frame, by ResNet-50.
-
-Names are loaded on first use, so that the settings can be read without the libraries that the extractor needs.
-"""
+"""Static features: the appearance of a face in one frame, by ResNet-50."""
 
 import lazy_loader
 

@@ -15,10 +15,10 @@ import numpy as np
 
 from extractors.assets.files import AssetError, digest_of
 from extractors.devices import has_gpu
-from extractors.networks import SIDE_PX
+from extractors.errors import first_line
 from extractors.networks.backbone import Describer
 from extractors.networks.batches import describe_in_batches
-from extractors.networks.preprocessing import preprocess
+from extractors.networks.preprocessing import CROP_SHAPE, check_crops, preprocess
 from extractors.static.applications import APPLICATIONS, SOURCE, Application
 
 if TYPE_CHECKING:
@@ -84,10 +84,9 @@ class ApplicationBackbone:
             )
         except Exception as error:  # Keras raises just that if the network fails
             folder = Path(os.environ.get("KERAS_HOME", "~/.keras")) / "models"
-            reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
             raise AssetError(
-                f"the ImageNet weights of {self.name} are not on this machine and cannot be fetched ({reason}); put "
-                f"{known.file_name} into {folder}"
+                f"the ImageNet weights of {self.name} are not on this machine and cannot be fetched "
+                f"({first_line(error)}); put {known.file_name} into {folder}"
             ) from error
 
     def build(self) -> Describer:
@@ -96,7 +95,7 @@ class ApplicationBackbone:
 
         self.fetch()
         constructor = getattr(keras.applications, self._known.constructor)
-        form = {"include_top": False, "pooling": "avg", "input_shape": (SIDE_PX, SIDE_PX, 3)}
+        form = {"include_top": False, "pooling": "avg", "input_shape": CROP_SHAPE}
         if self.weights == "random":
             model = constructor(**form, weights=None)
             draw_weights(model, self.seed)
@@ -129,8 +128,7 @@ class _ApplicationNetwork:
     batch_size: int
 
     def extract(self, crops: np.ndarray) -> np.ndarray:
-        if crops.dtype != np.uint8 or crops.shape[1:] != (SIDE_PX, SIDE_PX, 3):
-            raise ValueError(f"crops must be uint8 [N, {SIDE_PX}, {SIDE_PX}, 3]; got {crops.dtype} {crops.shape}")
+        check_crops(crops)
         if not len(crops):
             return np.empty((0, self.known.dim), np.float32)
         vectors, self.batch_size = describe_in_batches(self._describe, crops, self.batch_size, noun="face crop")

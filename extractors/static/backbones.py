@@ -11,15 +11,14 @@ import numpy as np
 
 from extractors.assets import catalog
 from extractors.assets.files import AssetError
-from extractors.assets.own import resolve_own
+from extractors.assets.own import find_own, resolve_own
 from extractors.networks import SIDE_PX, Preprocessing, is_network_file
 from extractors.networks.backbone import Backbone, Choices, Describer
 from extractors.networks.joined import JoinedBackbone
-from extractors.networks.network_file import FileBackbone, read_file
-from extractors.networks.preprocessing import preprocess, scaled
-from extractors.networks.signature import Shape
+from extractors.networks.network_file import FileBackbone, Shape, read_file
+from extractors.networks.preprocessing import check_crops, preprocess, scaled
 from extractors.static.application_network import ApplicationBackbone
-from extractors.static.settings import ASSET, FEATURES, RESNET50, StaticSettings
+from extractors.static.settings import ASSET, FEATURES, RESNET50, REVISION, StaticSettings
 
 COLOURS = 3
 
@@ -31,7 +30,6 @@ def static_backbone(
 
     Args:
         weights: of resnet50 and the other networks of keras.applications, unless the settings name others.
-        seed: of random weights.
         assets: folder of asset folders, in place of the usual places.
 
     Raises:
@@ -59,7 +57,11 @@ class _ResNet50(Choices[StaticSettings]):
 
     @property
     def numerics(self) -> dict[str, Any]:
-        return self.settings.numerics(self.weights, self.seed, self.assets)
+        if self.settings.weights is not None:
+            origin = {"weights": "fine-tuned", "digest": find_own(self.settings.weights, self.assets).digest}
+        else:
+            origin = catalog.origin_of(self.weights, self.seed, ASSET)
+        return {"network": RESNET50, "revision": REVISION, "precision": self.settings.precision, **origin}
 
     def fetch(self) -> None:
         if self.settings.weights is not None:
@@ -117,7 +119,6 @@ def _adapted(
     crop: np.ndarray, *, side: int, channels: Literal["first", "last"], preprocessing: Preprocessing
 ) -> np.ndarray:
     """Bring face crops, uint8 RGB [N, 224, 224, 3], into the form of a network's input."""
-    if crop.dtype != np.uint8 or crop.shape[1:] != (SIDE_PX, SIDE_PX, COLOURS):
-        raise ValueError(f"crops must be uint8 [N, {SIDE_PX}, {SIDE_PX}, 3]; got {crop.dtype} {crop.shape}")
+    check_crops(crop)
     prepared = preprocess(scaled(crop, side), preprocessing)
     return prepared.transpose(0, 3, 1, 2) if channels == "first" else prepared

@@ -10,9 +10,10 @@ import numpy as np
 from extractors.assets import catalog
 from extractors.assets.files import AssetError
 from extractors.assets.own import resolve_own
-from extractors.networks import SIDE_PX, Precision
+from extractors.networks import Precision
 from extractors.networks.batches import describe_in_batches
 from extractors.networks.inference import for_inference
+from extractors.networks.preprocessing import check_crops
 from extractors.static.settings import ASSET, FEATURES
 
 
@@ -79,12 +80,8 @@ class StaticFeatureExtractor:
         """Use the current weights of `model` for extraction."""
         self._network = for_inference(self.model, self.precision)
 
-    def save_weights(self, path: Path) -> None:
-        """Write the weights of `model` to a file whose name ends in .weights.h5."""
-        self.model.save_weights(path)
-
     def load_weights(self, path: Path) -> None:
-        """Load weights from a file of `save_weights`, or of keras.applications without the head.
+        """Load weights from a file of `model.save_weights`, or of keras.applications without the head.
 
         Raises:
             extractors.assets.AssetError: the file is missing, or does not fit this network.
@@ -107,8 +104,7 @@ class StaticFeatureExtractor:
         Raises:
             ValueError: the crops have another dtype or shape.
         """
-        if crops.dtype != np.uint8 or crops.shape[1:] != (SIDE_PX, SIDE_PX, 3):
-            raise ValueError(f"crops must be uint8 [N, {SIDE_PX}, {SIDE_PX}, 3]; got {crops.dtype} {crops.shape}")
+        check_crops(crops)
         if not len(crops):
             return np.empty((0, FEATURES), np.float32)
         features, self.batch_size = describe_in_batches(self._describe, crops, self.batch_size, noun="face crop")

@@ -69,7 +69,6 @@ def fine_tune(
         labels: float32 [videos, traits].
         training: indices of the training videos.
         validation: indices of videos of other people, which decide when to stop.
-        settings: how to train.
         on_video: called after each video that was read, with a short description of the state.
     """
     import keras
@@ -107,8 +106,7 @@ def fine_tune(
 def _prepared(crops: np.ndarray) -> np.ndarray:
     import keras
 
-    prepared: np.ndarray = keras.applications.resnet.preprocess_input(crops.astype(np.float32))
-    return prepared
+    return np.asarray(keras.applications.resnet.preprocess_input(crops.astype(np.float32)))
 
 
 def _predict(
@@ -131,16 +129,13 @@ def _predict(
 def _fit_head(
     seen: np.ndarray, labels: np.ndarray, held_out: np.ndarray, truth: np.ndarray
 ) -> tuple[keras.Model, float]:
-    """Fit a linear head by ridge regression.
+    """Fit a linear head by ridge regression; return it with its error on the validation videos.
 
     Args:
         seen: features of the training videos, [n, D].
         labels: of the same videos.
         held_out: features of the validation videos, which choose the penalty.
         truth: their labels.
-
-    Returns:
-        The head, and its error on the validation videos.
     """
     import keras
     from sklearn.linear_model import Ridge

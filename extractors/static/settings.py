@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 from difflib import get_close_matches
-from pathlib import Path
-from typing import Any, Final, Literal, get_args
+from typing import Any, Final, get_args
 
 from pydantic import BaseModel, Field, model_validator
 
-from extractors.assets import catalog
-from extractors.assets.own import find_own
 from extractors.networks import Precision, Preprocessing, is_network_file
 from extractors.static.applications import APPLICATIONS
 
@@ -55,7 +52,7 @@ class StaticSettings(BaseModel, frozen=True, extra="forbid"):
     precision: Precision = Field(
         "float32",
         description="Precision of weights and activations of resnet50: float32, or bfloat16: half the time on CPUs "
-        "that have it (AVX512_BF16, AMX), features about 1 % off (random weights).",
+        "that have it (AVX512_BF16, AMX), features about 1% off (random weights).",
     )
     also: tuple[StaticSettings, ...] = Field(
         (),
@@ -108,20 +105,6 @@ class StaticSettings(BaseModel, frozen=True, extra="forbid"):
     def networks(self) -> tuple[StaticSettings, ...]:
         """The settings of each network whose numbers a token has, in their order."""
         return (self.model_copy(update={"also": ()}), *self.also)
-
-    def numerics(
-        self, weights: Literal["pretrained", "random"], seed: int, assets_folder: Path | None = None
-    ) -> dict[str, Any]:
-        """All settings of resnet50 that change the numbers, for a cache key; JSON-able.
-
-        Raises:
-            extractors.assets.AssetError: the fine-tuned asset does not exist.
-        """
-        if self.weights is not None:
-            origin = {"weights": "fine-tuned", "digest": find_own(self.weights, assets_folder).digest}
-        else:
-            origin = catalog.origin_of(weights, seed, ASSET)
-        return {"network": self.base_model, "revision": REVISION, "precision": self.precision, **origin}
 
 
 _DIMS = {RESNET50: FEATURES} | {name: known.dim for name, known in APPLICATIONS.items()}

@@ -22,9 +22,9 @@ from extractors.errors import undecodable
 from extractors.memory import not_enough_for, refusing_lack_of_memory
 from extractors.video.deinterlacing import deinterlaced
 from extractors.video.digests import sha256_of
-from extractors.video.limits import DEFAULT_LIMITS, Limits
 from extractors.video.main_stream import main_video
 from extractors.video.packet_order import PacketOrder
+from extractors.video.settings import DEFAULT_LIMITS, Limits
 
 # A clock that jumps back by more than this was restarted (joined broadcast recordings). A smaller jump is disorder,
 # which spans no more frames than a decoder holds back.

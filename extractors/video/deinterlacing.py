@@ -21,7 +21,7 @@ def deinterlaced(frames: Iterator[VideoFrame]) -> Iterator[VideoFrame]:
     """
     filtered: _Filter | None = None
     for frame in frames:
-        if filtered is not None and not filtered.takes(frame):
+        if filtered is not None and filtered.layout != _layout(frame):
             yield from filtered.push(None)
             filtered = None
         if filtered is None and frame.interlaced_frame:
@@ -38,7 +38,7 @@ class _Filter:
     """FFmpeg's bwdif, for frames of one size and pixel format; others make it fail."""
 
     def __init__(self, frame: VideoFrame) -> None:
-        self._layout = _layout(frame)
+        self.layout = _layout(frame)
         self._graph = av.filter.Graph()
         self._graph.threads = 1  # each core prepares its own video
         try:
@@ -51,9 +51,6 @@ class _Filter:
             ).configure()
         except av.FFmpegError as error:
             raise self._refusal(error) from error
-
-    def takes(self, frame: VideoFrame) -> bool:
-        return _layout(frame) == self._layout
 
     def push(self, frame: VideoFrame | None) -> list[VideoFrame]:
         """Return the frames that are ready once this one is in; None ends the stream."""
@@ -70,7 +67,7 @@ class _Filter:
     def _refusal(self, error: av.FFmpegError) -> Exception:
         if is_lack_of_memory(error):
             return error
-        width, height, pixels = self._layout
+        width, height, pixels = self.layout
         message = f"cannot deinterlace {pixels} pictures of {width} x {height} px: {error.strerror}"
         return undecodable("unsupported", message)
 

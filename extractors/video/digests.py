@@ -13,12 +13,7 @@ _CHUNK_BYTES = 2**20
 
 
 def sha256_of(path: Path, on_chunk: Callable[[], None] = lambda: None) -> str:
-    """Return the SHA-256 of a file's bytes, in hex. Raises OSError if they cannot be read.
-
-    Args:
-        path: the file.
-        on_chunk: called repeatedly during reading.
-    """
+    """Return the SHA-256 of a file's bytes, in hex. Raises OSError if they cannot be read."""
     digest = hashlib.sha256()
     with path.open("rb") as stream:
         while chunk := stream.read(_CHUNK_BYTES):
@@ -35,7 +30,6 @@ class FileWatch:
     unsuitable: some network file systems change it from time to time.
 
     Args:
-        path: the file.
         sha256: digest that the bytes should have, in hex; empty if they could not be read; None if it is unknown.
     """
 
@@ -44,11 +38,7 @@ class FileWatch:
         self._state = _state(path)
 
     def change(self, on_chunk: Callable[[], None] = lambda: None) -> VideoError | None:
-        """End the watch: read the whole file, and return the refusal if its bytes differ or differed.
-
-        Args:
-            on_chunk: called repeatedly during reading.
-        """
+        """End the watch: read the whole file, and return the refusal if its bytes differ or differed."""
         if self._sha256 is None:
             return None
         try:

@@ -22,7 +22,6 @@ def write_mp4(path: Path, pictures: Iterable[np.ndarray], fps: float) -> None:
     Args:
         path: of the file, whatever its ending.
         pictures: uint8 RGB [height, width, 3], all of one size; height and width are even.
-        fps: pictures per second.
 
     Raises:
         DeviceError: this build of PyAV has neither encoder.

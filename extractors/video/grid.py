@@ -13,8 +13,7 @@ from av.video.frame import VideoFrame
 
 from extractors.errors import undecodable
 from extractors.video.decoding import Tally, opened, pictures, promised_frames, promised_s, reached_s, seconds, shown
-from extractors.video.limits import DEFAULT_LIMITS, Limits
-from extractors.video.settings import VideoSettings
+from extractors.video.settings import DEFAULT_LIMITS, Limits, VideoSettings
 from extractors.video.upright import Canvas, Upright
 
 # Containers such as Matroska round times to milliseconds; coarser ticks are the frame rate itself.
@@ -83,7 +82,6 @@ def grid_frames(
     lets callers skip repeated work. Memory does not grow with the video's length.
 
     Args:
-        path: a local file.
         fps: grid points per second.
         thresholds: how much may be missing or broken (its fps is not used). With None, nothing is refused once frames
             come: for a second pass over a video that passed a first one.

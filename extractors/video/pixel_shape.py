@@ -13,14 +13,11 @@ ASPECT_BOUNDS = (0.25, 4.0)
 
 
 class PixelShape:
-    """The pixel shape of a video's frames, which may change during the video.
+    """The pixel shape of a video's frames, which may change; to be created before the first frame is decoded.
 
     A shape stated by the container holds for the whole video. Otherwise the decoder's shape holds, which changes some
     frames before the picture does, because decoders hold frames back: after each change, FFmpeg reports the shape of
     each frame until the frames have the new shape as well.
-
-    Args:
-        stream: just opened; before its first frame is decoded.
     """
 
     def __init__(self, stream: VideoStream) -> None:

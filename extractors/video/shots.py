@@ -133,8 +133,7 @@ class _Look:
         cut = cv2.warpAffine(
             self.picture, place, (FACE_PX, FACE_PX), flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE
         )
-        part: np.ndarray = (cut - cut.mean()) / max(float(cut.std()), 4.0)
-        return part
+        return np.asarray((cut - cut.mean()) / max(float(cut.std()), 4.0))
 
 
 class ShotDetector:
@@ -251,11 +250,10 @@ def _shrunk(grey: np.ndarray, side: int) -> np.ndarray:
 
 
 def _step(before: _Look, now: _Look, face: np.ndarray | None) -> np.ndarray:
-    """Measure the step between two pictures.
+    """Measure the step between two pictures: float64 [4].
 
-    Returns:
-        float64 [4]: the difference of the scenes as they are, and after undoing a push of the camera; likewise that of
-        the surroundings of the face, NaN without one.
+    They are the difference of the scenes as they are, and after undoing a push of the camera; likewise that of the
+    surroundings of the face, NaN without one.
     """
     shift = np.zeros(2)
     scene = pushed_scene = float(np.abs(now.even - before.even).mean())
@@ -284,5 +282,4 @@ def _unlikeness(first: _Look, second: _Look) -> float:
 
 def _largest(sizes: np.ndarray) -> np.ndarray:
     """Return the largest of some steps, [n, 4], by each measure, at least NOISE."""
-    largest: np.ndarray = np.nan_to_num(np.concatenate([sizes, NOISE[None]])).max(axis=0)
-    return largest
+    return np.asarray(np.nan_to_num(np.concatenate([sizes, NOISE[None]])).max(axis=0))

@@ -81,11 +81,7 @@ class Upright:
         )
 
     def rgb(self, frame: VideoFrame, reformatter: VideoReformatter) -> np.ndarray:
-        """Convert one frame to uint8 RGB [height, width, 3].
-
-        Raises:
-            av.FFmpegError: FFmpeg cannot convert this kind of picture.
-        """
+        """Convert one frame to uint8 RGB [height, width, 3]. Raises av.FFmpegError if FFmpeg cannot convert it."""
         stored = reformatter.reformat(
             frame, self.stored_width, self.stored_height, "rgb24", src_colorspace=_colorspace(frame), threads=1
         ).to_ndarray()

@@ -47,12 +47,12 @@ def limits(metadata: Mapping[str, Any]) -> list[str]:
     """List what a model must not be used for, and its known faults, one sentence each."""
     found = [f"Not for {purpose}." for purpose in NOT_FOR]
     if metadata.get("weights") == "random":
-        found.insert(0, f"Not for anything but a trial: {RANDOM}.")
+        found.insert(0, f"Only for a trial: {RANDOM}.")
     found += [f"{doubt[0].upper()}{doubt[1:]}." for doubt in doubts(metadata)]
     own = metadata.get("settings") or {}
     if own.get("kind") == "specified" and own.get("width", SPECIFIED_WIDTH) != SPECIFIED_WIDTH:
         found.append(f"Not the specified network: its fused tokens have {own['width']} numbers, not {SPECIFIED_WIDTH}.")
-    return found + [f"Warning of its training: {warning}." for warning in metadata.get("warnings", ())]
+    return found + [f"Training warning: {warning}." for warning in metadata.get("warnings", ())]
 
 
 def features_of(metadata: Mapping[str, Any]) -> list[tuple[str, str]]:

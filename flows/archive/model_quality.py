@@ -30,25 +30,25 @@ def verdict(metadata: Mapping[str, Any]) -> str:
     """Return the quality of a model in one line."""
     unseen = metadata["unseen"]
     if unseen is None:
-        return "without a measure of its quality on people whom it has not seen"
+        return "its quality on unseen people was not measured"
     which = "of unseen people" if people_known(metadata) else "not trained on"
     figures = ", ".join(f"{title} {in_words(unseen[name]['mean'])}" for name, title in MEASURES.items())
     return f"{figures} on {counted(unseen['clips'], 'clip')} {which}"
 
 
-def in_words(cell: Mapping[str, float | None]) -> str:
+def in_words(cell: Mapping[str, float | None], form: str = ".3f") -> str:
     """Return a value and its interval, as in "0.412 (0.380 to 0.440)"; "-" if it is not defined."""
     value, low, high = (cell[name] for name in ("value", "low", "high"))
     if value is None:
         return "-"
-    return f"{value:.3f}" if low is None or high is None else f"{value:.3f} ({low:.3f} to {high:.3f})"
+    return f"{value:{form}}" if low is None or high is None else f"{value:{form}} ({low:{form}} to {high:{form}})"
 
 
 def on_whom(metadata: Mapping[str, Any]) -> str:
-    """Return whose clips a measured model's measures are of, as in "12 people whom it has not seen"."""
+    """Return whose clips a measured model's measures are of, as in "12 people it has not seen"."""
     unseen = metadata["unseen"]
     if people_known(metadata):
-        return f"{people_in_words(metadata, unseen['people'])} whom it has not seen"
+        return f"{people_in_words(metadata, unseen['people'])} it has not seen"
     return f"{counted(unseen['clips'], 'clip')} not trained on, whose people are unknown"
 
 
@@ -61,9 +61,9 @@ def measured_in_words(metadata: Mapping[str, Any]) -> str:
 
 
 def gain_in_words(metadata: Mapping[str, Any]) -> str:
-    """Return how much of the mean's squared error the scores of a measured model save."""
-    saved = in_words(metadata["unseen"]["gain"])
-    return f"on {on_whom(metadata)}, it saves {saved} of the squared error of the mean label that it has learned"
+    """Return how much smaller a measured model's squared error is than that of the mean label."""
+    saved = in_words(metadata["unseen"]["gain"], ".1%")
+    return f"on {on_whom(metadata)}, its squared error is {saved} smaller than that of always predicting the mean label"
 
 
 def intervals_in_words(metadata: Mapping[str, Any]) -> str:
@@ -78,7 +78,7 @@ def intervals_in_words(metadata: Mapping[str, Any]) -> str:
     clips = counted(found["clips"], "clip")
     if people_known(metadata):
         people = people_in_words(metadata, found["subjects"])
-        return f"{confidence:.0%} intervals calibrated on {clips} of {people} whom the scoring model had not seen"
+        return f"{confidence:.0%} intervals calibrated on {clips} of {people} that the scoring model had not seen"
     return f"{confidence:.0%} intervals calibrated on {clips} not trained on, whose people are unknown"
 
 
@@ -87,15 +87,14 @@ def doubts(metadata: Mapping[str, Any]) -> list[str]:
     unseen = metadata.get("unseen")
     found = []
     if unseen is None:
-        found.append(
-            "nothing says how good the model is on people whom it has not seen: too few are held out from training"
-        )
+        found.append("the quality of the model on unseen people is unknown, because too few are held out from training")
     elif unseen["better_than_mean"] is None:
         found.append(
-            f"too few people to know whether the model is better than always saying the mean: {gain_in_words(metadata)}"
+            "too few people to tell whether the model is better than always predicting the mean: "
+            f"{gain_in_words(metadata)}"
         )
     elif not unseen["better_than_mean"]:
-        found.append(f"the model is no better than always saying the mean of the labels: {gain_in_words(metadata)}")
+        found.append(f"the model is no better than always predicting the mean of the labels: {gain_in_words(metadata)}")
     if not people_known(metadata):
         found.append(
             "the labels do not say who is in a clip, so clips of one person may be both learned from and used to "
@@ -114,12 +113,12 @@ def search_in_words(search: Mapping[str, Any]) -> str:
     """Return what a search for settings has found, in one line."""
     tried = f"{counted(search['trials'], 'trial')} in each of {1 + search['folds']} searches"
     found = ", ".join(f"{name}={value:g}" for name, value in search["found"].items())
-    saved = f"{in_words(search['gain'])} of the squared error with the settings given"
+    saved = f"{in_words(search['gain'], '.1%')} smaller than with the settings given"
     if search["kept"] == "found":
-        return f"{tried} chose {found}; on people who had no part in it, such a choice saves {saved}"
+        return f"{tried} chose {found}; on people left out of the search, the squared error of such a choice is {saved}"
     return (
-        f"{tried} found nothing better than the settings given, which are kept: on people who had no part in it, the "
-        f"choice ({found}) saves {saved}"
+        f"{tried} found nothing better than the settings given, which are kept: on people left out of the search, the "
+        f"squared error of the choice ({found}) is {saved}"
     )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
+from functools import cache
 
 from flows.archive.clips import ready_videos
 from flows.archive.families import Families, families_of, lacking_features
@@ -14,10 +15,13 @@ from flows.session.console import counted, tally
 from flows.session.errors import UserError
 from storage.exports.columns import Row, Unscored
 from storage.files.paths import StorePath
+from storage.shards.store import FeatureStore
 from storage.tables.failures import Failure, FailureLog
+from storage.tables.manifest import hashes
 from storage.tables.scores import ScoreStore
 
 NOT_EXTRACTED = "not_extracted"
+NOT_SCORED = "not_scored"
 
 
 class AllRefusedError(UserError):
@@ -29,9 +33,11 @@ def export_rows(
 ) -> Iterator[Row]:
     """Yield one row per video, in the order of the videos.
 
-    Scores and videos are both sorted by id and read in step, so that neither is kept in memory.
+    Scores and videos are both sorted by id and read in step, so that neither is kept in memory. A video without a score
+    has the reason of its refusal, `NOT_SCORED` if the store has its features, or `NOT_EXTRACTED`.
     """
     refused = FailureLog(store).refused(families.features)
+    places = cache(FeatureStore(store).manifest.places)  # read only if a video has no score
     scores = ScoreStore(store).read(model.name, model.version)
     score = next(scores, None)
     for video in videos:
@@ -41,9 +47,13 @@ def export_rows(
         if score is not None and (score.video_id, score.video_sha256) == which and score.features == families.features:
             yield score
             continue
-        reason = NOT_EXTRACTED if video.sha256 else "unreadable"
-        if which in refused:
+        hashed = [hashes([text]) for text in which]
+        if all(places(family.key).has(*hashed).all() for family in (families.static, families.dynamic)):
+            reason = NOT_SCORED
+        elif which in refused:
             reason = refused[which].reason
+        else:
+            reason = NOT_EXTRACTED if video.sha256 else "unreadable"
         yield Unscored(*which, reason, families.features)
 
 

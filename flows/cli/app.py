@@ -61,9 +61,7 @@ def _traitline(
 # Registered here, so that the help lists them after the steps of a run.
 other_app.command(epilog="Example: `traitline evaluate --labels labels.csv --store store`")(evaluate)
 other_app.command(epilog="Example: `traitline finetune --videos clips --labels labels.csv --store store`")(finetune)
-other_app.command(
-    "evaluate-features", epilog="Example: `traitline evaluate-features --labels labels.csv --store store`"
-)(evaluate_features)
+other_app.command(epilog="Example: `traitline evaluate-features --labels labels.csv --store store`")(evaluate_features)
 other_app.command(epilog="Example: `traitline compare token_form mlp_both --out compared`")(compare)
 other_app.command(
     epilog="Example: `traitline serve --config /etc/traitline.yaml --cron '0 2 * * *' --timezone Europe/Berlin`"

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
 from typer.core import TyperCommand, TyperOption
@@ -60,14 +59,7 @@ SETTING_OF = {
 STORE = Annotated[str, typer.Option(help="Folder of the store, or s3://bucket/folder.")]
 
 
-class Picture(StrEnum):
-    """Formats of pictures."""
-
-    png = "png"
-    svg = "svg"
-
-
-PICTURE = Annotated[Picture, typer.Option("--format", help="Format of the pictures.")]
+PICTURE = Annotated[Literal["png", "svg"], typer.Option("--format", help="Format of the pictures.")]
 
 
 class CommandOnFiles(TyperCommand):

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from rich.cells import cell_len
 from rich.console import Console
-from rich.table import Table
+from rich.table import Column, Table
 from rich.text import Text
 
 from extractors.preparation.stopwatch import STAGES
@@ -60,7 +60,11 @@ def time_line(seconds: dict[str, float]) -> str:
 
 
 _FOLDED_LETTERS = 16  # minimum width of a folded column
-_UNITS = ("B", "kB", "MB", "GB", "TB")
+
+
+def numbers(*headings: str) -> list[Column]:
+    """Return columns of numbers, which are aligned on the right."""
+    return [Column(heading, justify="right") for heading in headings]
 
 
 def show_table(table: Table) -> None:
@@ -98,11 +102,3 @@ def _as_lists(table: Table) -> Table:
             grid.add_row(heading, cell, style=row.style)
         grid.add_row("", "")
     return grid
-
-
-def size(count: int) -> str:
-    """Format a number of bytes for people."""
-    value, unit = float(count), 0
-    while value >= 1000 and unit < len(_UNITS) - 1:
-        value, unit = value / 1000, unit + 1
-    return f"{value:.0f} {_UNITS[unit]}" if unit == 0 else f"{value:.1f} {_UNITS[unit]}"

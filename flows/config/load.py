@@ -119,11 +119,7 @@ def dump_config(config: RunConfig) -> str:
 
 
 def read_yaml(path: Traversable, kind: str) -> Any:
-    """Read a YAML file of some kind.
-
-    Raises:
-        UserError: it cannot be read, is not YAML, or repeats a key.
-    """
+    """Read a YAML file of some kind. Raises UserError if it cannot be read, is not YAML, or repeats a key."""
     try:
         return parse_yaml(path.read_text(encoding="utf-8"))
     except OSError as error:
@@ -171,11 +167,7 @@ class _Origins:
     given: dict[str, str]
 
     def assign(self, tree: dict[str, Any], name: str, value: Any, origin: str) -> None:
-        """Set a value, or the given settings of a section, in the tree.
-
-        Raises:
-            UserError: one of the enclosing sections is a value.
-        """
+        """Set a value, or the settings given of a section. Raises UserError if an outer section is a value."""
         if isinstance(value, dict) and _settings_in(name):
             for inner, part in value.items():
                 self.assign(tree, f"{name}.{inner}", part, origin)

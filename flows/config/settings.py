@@ -12,8 +12,7 @@ from extractors.dynamic.settings import DynamicSettings
 from extractors.faces.settings import CropSettings, FaceSettings
 from extractors.optical_flow.parameters import OpticalFlowSettings
 from extractors.static.settings import FinetuneSettings, StaticSettings
-from extractors.video.limits import Limits
-from extractors.video.settings import VideoSettings
+from extractors.video.settings import Limits, VideoSettings
 from fusion.settings import EvaluateSettings, TrainSettings, UncertaintySettings
 from fusion.training.space import SearchSettings
 from storage.files.paths import StorePath, store_path
@@ -35,8 +34,7 @@ class StoreSettings(BaseModel, frozen=True, extra="forbid"):
     """Where features, models and scores are kept."""
 
     path: Place = Field(
-        Path("store"),
-        description="Folder of the store, created if missing; or an address such as s3://bucket/store.",
+        Path("store"), description="Folder of the store, created if missing; or an address such as s3://bucket/store."
     )
     access: Literal["private", "group"] = Field(
         "private",
@@ -49,7 +47,7 @@ class StoreSettings(BaseModel, frozen=True, extra="forbid"):
     dtype: Literal["float32", "float16"] = Field(
         "float32",
         description="Type of the numbers of new static and dynamic features; float16 halves the size, changes numbers "
-        "by at most 0.05 %, and has separate keys.",
+        "by at most 0.05%, and has separate keys.",
     )
 
 
@@ -99,9 +97,7 @@ class ExtractSettings(BaseModel, frozen=True, extra="forbid"):
         "that the worker may use, and no more than there are videos.",
     )
     stall_s: float = Field(
-        120,
-        gt=0,
-        description="Seconds without progress after which preparing a video stops, with the reason timeout.",
+        120, gt=0, description="Seconds without progress after which preparing a video stops, with the reason timeout."
     )
     max_failed_fraction: float = Field(
         0.5, ge=0, le=1, description="The run fails if more than this share of its videos is rejected."
@@ -143,8 +139,7 @@ class ReportSettings(BaseModel, frozen=True, extra="forbid"):
     """What the report shows about single clips."""
 
     clips: tuple[str, ...] = Field(
-        (),
-        description="Videos whose attention is drawn over time, by video_id; by default the extremes of each trait.",
+        (), description="Videos whose attention is drawn over time, by video_id; by default the extremes of each trait."
     )
     frames: bool = Field(
         False,

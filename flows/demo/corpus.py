@@ -80,11 +80,7 @@ class DemoClip:
 
 @dataclass(frozen=True)
 class DemoCorpus:
-    """Where a rendered corpus lies.
-
-    Attributes:
-        labels: CSV file with `video_id`, `subject` and the five traits.
-    """
+    """Where a rendered corpus lies."""
 
     videos: Path
     labels: Path
@@ -111,16 +107,7 @@ CLIPS = (
 
 
 def trait_values(clip: DemoClip) -> tuple[float, ...]:
-    """The clip's labels: five numbers in [0, 1], trait order, by a rule made up for this corpus.
-
-    All words on the right are dials in [0, 1]; `motion` is the strongest of nod, shake, tilt, approach and sway.
-
-    - openness          = 0.1 + 0.8 colour
-    - conscientiousness = 0.9 - 0.5 motion - 0.4 jitter
-    - extraversion      = 0.1 + 0.5 motion + 0.3 brightness
-    - agreeableness     = 0.1 + 0.4 nod + 0.4 warmth
-    - neuroticism       = 0.1 + 0.6 jitter + 0.2 (1 - brightness)
-    """
+    """The clip's labels: five numbers in [0, 1], trait order, by a rule made up for this corpus."""
     look, motion = clip.look, clip.motion
     values = {
         "openness": 0.1 + 0.8 * look.colour,
@@ -209,7 +196,7 @@ def _cut_out(portrait: np.ndarray) -> np.ndarray:
 
 
 def _coloured(picture: np.ndarray, look: Look) -> np.ndarray:
-    """Set saturation (0.25 to 1.35 of the portrait's) and tint (red and blue up to 12 % apart from neutral)."""
+    """Set saturation (0.25 to 1.35 of the portrait's) and tint (red and blue up to 12% apart from neutral)."""
     grey = cv2.cvtColor(picture, cv2.COLOR_RGB2GRAY)[..., None]
     tint = 0.12 * (2 * look.warmth - 1)
     return ((grey + (0.25 + 1.1 * look.colour) * (picture - grey)) * [1 + tint, 1, 1 - tint]).astype(np.float32)

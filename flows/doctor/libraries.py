@@ -99,12 +99,8 @@ def _gpu_engine(answer: str, fault: str) -> Iterator[Finding]:
 def _mediapipe(answer: str, fault: str) -> Iterator[Finding]:
     if fault:
         # Extraction refuses to start if this fails, rather than let MediaPipe send reports.
-        yield Finding(
-            "MediaPipe",
-            "fault",
-            fault,
-            "it needs Debian's libegl1 and libgles2, and a container that allows seccomp filters",
-        )
+        cure = "it needs Debian's libegl1 and libgles2, and a container that allows seccomp filters"
+        yield Finding("MediaPipe", "fault", fault, cure)
     elif answer == "closed":
         yield Finding("MediaPipe", "ok", "runs, and the kernel denies it network sockets")
     else:

@@ -14,6 +14,7 @@ from importlib.metadata import PackageNotFoundError, distributions, metadata, re
 from pathlib import Path
 from typing import Literal
 
+import psutil
 from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
 
@@ -96,17 +97,12 @@ def check_machine() -> Iterator[Finding]:
     """Check processors and memory for this process, and the disks for temporary files and downloads."""
     yield Finding("processors", "ok", f"{counted(usable_cores(), 'core')}, {platform.machine()}")
     memory = _memory_gb()
-    if memory is not None:
-        cure = "free some memory, or runs may be killed" if memory < LITTLE_MEMORY_GB else ""
-        yield Finding("memory", "warning" if cure else "ok", f"{memory:.1f} GB available", cure)
+    cure = "free some memory, or runs may be killed" if memory < LITTLE_MEMORY_GB else ""
+    yield Finding("memory", "warning" if cure else "ok", f"{memory:.1f} GB available", cure)
     places: tuple[tuple[str, Path, Level, str], ...] = (
         ("temporary files", Path(tempfile.gettempdir()), "fault", "TMPDIR"),
-        (
-            "cache of downloads",
-            catalog.user_cache(),
-            "warning",
-            "XDG_CACHE_HOME",
-        ),  # perhaps nothing is missing
+        # Perhaps nothing is missing.
+        ("cache of downloads", catalog.user_cache(), "warning", "XDG_CACHE_HOME"),
     )
     for subject, folder, level, variable in places:
         cure = f"name another folder in {variable}"
@@ -190,13 +186,9 @@ def _nearest(folder: Path) -> Path:
     return next(place for place in (folder.absolute(), *folder.absolute().parents) if place.exists())
 
 
-def _memory_gb() -> float | None:
-    """Return the memory that the kernel and the container still grant this process; None if unknown."""
-    try:
-        lines = dict(line.split(":", 1) for line in Path("/proc/meminfo").read_text().splitlines())
-    except OSError:
-        return None
-    available = int(lines["MemAvailable"].split()[0]) * 1024
+def _memory_gb() -> float:
+    """Return the memory that the kernel and the container still grant this process."""
+    available = psutil.virtual_memory().available
     limit, used = _cgroup("memory.max"), _cgroup("memory.current")
     if limit and used and limit[0] != "max":
         available = min(available, int(limit[0]) - int(used[0]))

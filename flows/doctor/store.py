@@ -50,9 +50,5 @@ def _check_writing(folder: StorePath) -> Iterator[Finding]:
         cure = "keep the store on another file system, or start one run at a time"
         yield Finding("writing there", "fault", "two runs could take the same work", cure)
     if abs(skew) > SKEW_S:
-        yield Finding(
-            "clock there",
-            "warning",
-            f"differs from this machine's by {skew:+.0f} s",
-            "synchronise both clocks with NTP",
-        )
+        found = f"differs from this machine's by {skew:+.0f} s"
+        yield Finding("clock there", "warning", found, "synchronise both clocks with NTP")

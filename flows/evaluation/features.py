@@ -134,11 +134,7 @@ def results_of(config: RunConfig, evaluated: dict[Kind, FamilyEvaluation], layer
 
 
 def keep(root: StorePath, results: dict[str, Any], figures: dict[str, Figure], suffix: str) -> StorePath:
-    """Write results and pictures into a new folder STORE/reports/features-<time>, and return it.
-
-    Raises:
-        StoreError: the operating system refused.
-    """
+    """Write results and pictures into a new folder STORE/reports/features-<time>, and return it."""
     folder = root / "reports" / f"features-{datetime.now(UTC).strftime('%Y%m%dT%H%M%S%f')}"
     for name, figure in figures.items():
         with commit_file(folder / f"{name}.{suffix}") as temporary:

@@ -40,11 +40,7 @@ class KeptPredictions:
         return _name(predictor, fold, seed) in self._there
 
     def predict(self, predictor: Predictor, clips: LabelledClips, fold: Fold, seed: int) -> Prediction:
-        """Return the kept prediction, or make it by `fusion.evaluation.predictors.timed_prediction` and keep it.
-
-        Raises:
-            StoreError: a prediction cannot be kept.
-        """
+        """Return the kept prediction, or make it by `fusion.evaluation.predictors.timed_prediction` and keep it."""
         name = _name(predictor, fold, seed)
         kept = _read(self.folder / name, len(fold.test)) if name in self._there else None
         if kept is not None:

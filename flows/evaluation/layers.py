@@ -27,7 +27,6 @@ def layer_activations(config: RunConfig, videos: Sequence[VideoFile], clips: int
 
     Args:
         config: which store and features; weights settled.
-        videos: of the folder.
         clips: how many, spread evenly over those whose faces are in the store.
 
     Returns:

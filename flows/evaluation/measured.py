@@ -42,11 +42,7 @@ class Measured:
 
 
 def measure(name: str) -> Measured:
-    """Measure a network of `flows.evaluation.networks` in a child process.
-
-    Raises:
-        UserError: the child process failed; the message has its last line of output.
-    """
+    """Measure a network of `flows.evaluation.networks` in a child process. Raises UserError if that fails."""
     command = [sys.executable, "-m", "flows.evaluation.measured", name]
     environment = os.environ | {"TF_CPP_MIN_LOG_LEVEL": "3", "KERAS_BACKEND": "tensorflow"}
     child = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)

@@ -22,9 +22,7 @@ class Entry:
     """A network to compare.
 
     Attributes:
-        title: what it is, in a few words.
         shapes: of its inputs for one clip, face crop or window, batch axis included.
-        build: makes it, in float32.
         folds: whether extraction folds its BatchNorms away; it is then timed in that form.
     """
 

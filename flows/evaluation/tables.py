@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
-from rich.table import Table
+from rich.table import Column, Table
 
 from fusion.evaluation.protocol import COLUMNS
 
@@ -37,16 +38,18 @@ def evaluation_tables(results: dict[str, Any]) -> list[Table]:
 
 def every_figure(results: dict[str, Any]) -> Table:
     """Return every measure of every predictor by trait with its interval, one per row: too many for a screen."""
-    return _with_intervals(
-        results, "Every predictor, trait by trait, with 95 % intervals over people", only_model=False
-    )
+    return _with_intervals(results, "Every predictor, trait by trait, with 95% intervals over people", only_model=False)
+
+
+def _table(title: str, *headings: str, numbers: Iterable[str] = ()) -> Table:
+    """Return an empty table with columns of text, then columns of numbers."""
+    columns = (Column(heading, justify="right") for heading in numbers)
+    return Table(*headings, *columns, title=title, title_justify="left")
 
 
 def _leakage(results: dict[str, Any]) -> Table:
-    table = Table("protocol", title="Leakage: people on both sides", title_justify="left")
     headings = ("folds", "training clips", "test clips", "test people", "of them in training", "test clips of those")
-    for heading in headings:
-        table.add_column(heading, justify="right")
+    table = _table("Leakage: people on both sides", "protocol", numbers=headings)
     for name, protocol in results["protocols"].items():
         leaks = protocol["leakage"]
         known = f"{leaks['test_clips_of_known_subjects']:,} ({leaks['share_of_known_subjects']:.1%})"
@@ -56,8 +59,7 @@ def _leakage(results: dict[str, Any]) -> Table:
 
 
 def _shared(results: dict[str, Any]) -> Table:
-    table = Table("parts of the official split", title="People in two parts", title_justify="left")
-    table.add_column("people in both", justify="right")
+    table = _table("People in two parts", "parts of the official split", numbers=["people in both"])
     for parts, people in results["shared_subjects"].items():
         table.add_row(parts, f"{people:,}")
     return table
@@ -66,14 +68,10 @@ def _shared(results: dict[str, Any]) -> Table:
 def _side_by_side(results: dict[str, Any], measures: tuple[str, ...]) -> Table:
     seeds = max(row["seeds"] for protocol in results["protocols"].values() for row in protocol["predictors"])
     over = "traits" if seeds == 1 else f"traits and {seeds} repetitions"
-    title = f"Mean over {over}, with 95 % intervals over people"
-    table = Table("predictor", "kind", title=title, title_justify="left")
-    table.add_column("fitted to", justify="right")
-    for measure in measures:
-        for protocol in results["protocols"]:
-            table.add_column(f"{MEASURES[measure]}\n{PROTOCOLS[protocol]}", justify="right")
-    if measures[0] == "one_minus_mae":
-        table.add_column("seconds", justify="right")
+    title = f"Mean over {over}, with 95% intervals over people"
+    headings = [f"{MEASURES[measure]}\n{PROTOCOLS[name]}" for measure in measures for name in results["protocols"]]
+    headings += ["seconds"] if measures[0] == "one_minus_mae" else []
+    table = _table(title, "predictor", "kind", numbers=["fitted to", *headings])
     for rows in zip(*(protocol["predictors"] for protocol in results["protocols"].values()), strict=True):
         cells = [_with_interval(row["metrics"][measure]["mean"]) for measure in measures for row in rows]
         seconds = [f"{sum(row['seconds'] for row in rows):.1f}"] if measures[0] == "one_minus_mae" else []
@@ -95,7 +93,7 @@ def _by_trait(results: dict[str, Any], metric: str) -> Table:
 
 
 def _with_intervals(results: dict[str, Any], title: str, *, only_model: bool) -> Table:
-    table = Table("predictor", "measure", "protocol", *COLUMNS, title=title, title_justify="left")
+    table = _table(title, "predictor", "measure", "protocol", *COLUMNS)
     for rows in zip(*(protocol["predictors"] for protocol in results["protocols"].values()), strict=True):
         for metric, heading in MEASURES.items():
             for protocol, row in zip(results["protocols"], rows, strict=True):
@@ -107,18 +105,12 @@ def _with_intervals(results: dict[str, Any], title: str, *, only_model: bool) ->
 
 def _tests(results: dict[str, Any]) -> Table:
     title = (
-        "The model against each baseline: gain, mean over people, with its 95 % interval (one-sided t; Holm over "
+        "The model against each baseline: gain, mean over people, with its 95% interval (one-sided t; Holm over "
         "protocols and baselines, by trait over traits too; a baseline with the scores of another is not counted)"
     )
-    table = Table("protocol", "baseline", title=title, title_justify="left")
-    for heading in (
-        "gain in 1-MAE",
-        "people better",
-        "p",
-        "p (Holm)",
-        *(f"{letter}\np (Holm)" for letter in _TRAIT_LETTERS[:-1]),
-    ):
-        table.add_column(heading, justify="right")
+    by_trait = [f"{letter}\np (Holm)" for letter in _TRAIT_LETTERS[:-1]]
+    headings = ["gain in 1-MAE", "people better", "p", "p (Holm)", *by_trait]
+    table = _table(title, "protocol", "baseline", numbers=headings)
     for protocol, found in results["protocols"].items():
         of_baseline: dict[str, dict[str, Any]] = {}
         for test in found["tests"]:
@@ -134,9 +126,8 @@ def _tests(results: dict[str, Any]) -> Table:
 
 def _slices(results: dict[str, Any]) -> Table:
     """List the model in every group; if it was not evaluated, the last predictor."""
-    table = Table("protocol", "column", "group", title="By group, mean over traits", title_justify="left")
-    for heading in ("people", "clips", "predictor", "1-MAE", "R2", "CCC"):
-        table.add_column(heading, justify="right")
+    headings = ("people", "clips", "predictor", "1-MAE", "R2", "CCC")
+    table = _table("By group, mean over traits", "protocol", "column", "group", numbers=headings)
     for protocol, found in results["protocols"].items():
         shown = next(
             (row["name"] for row in found["predictors"] if row["kind"] == "model"), found["predictors"][-1]["name"]
@@ -151,9 +142,7 @@ def _slices(results: dict[str, Any]) -> Table:
 def _coverage(results: dict[str, Any]) -> Table:
     confidence = results["settings"]["uncertainty"]["confidence"]
     title = f"Share of labels inside the model's {confidence:.0%} intervals, every person counting once"
-    table = Table("protocol", "column", "group", title=title, title_justify="left")
-    for heading in ("people", "clips", *_TRAIT_LETTERS):
-        table.add_column(heading, justify="right")
+    table = _table(title, "protocol", "column", "group", numbers=["people", "clips", *_TRAIT_LETTERS])
     for protocol, found in results["protocols"].items():
         for one in found["coverage"]:
             cells = [_decimal(one["traits"][name]["value"]) for name in COLUMNS[:-1]]

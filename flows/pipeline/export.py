@@ -11,7 +11,7 @@ from typing import Any
 from flows.archive.families import Families, families_of, networks_of
 from flows.archive.model_card import INTENDED, limits
 from flows.archive.models import ModelReference
-from flows.archive.outcomes import export_rows, how_to_list
+from flows.archive.outcomes import NOT_EXTRACTED, NOT_SCORED, export_rows, how_to_list
 from flows.archive.videos import Archive
 from flows.config.settings import RunConfig
 from flows.pipeline.prepare import chosen_columns
@@ -67,8 +67,14 @@ def export(config: RunConfig, videos: Archive, model: ModelReference) -> ExportR
     tables = trait_tables(chosen(), columns)
     write_export(path, tables, columns, lambda: _about(config, families, model, metadata, reasons, videos.unread))
     scored = reasons.pop("", 0)
-    others = f"; without a score: {console.tally(reasons)}; {how_to_list(config.store.path)}" if reasons else ""
-    console.say(f"Export: {console.counted(scored, 'video')} scored{others}")
+    said = [f"Export: {console.counted(scored, 'video')} scored"]
+    if reasons:
+        said.append(f"without a score: {console.tally(reasons)}")
+    if NOT_SCORED in reasons:
+        said.append(f"`traitline score --store {config.store.path} --model {model}` scores those that are {NOT_SCORED}")
+    if reasons.keys() - {NOT_SCORED, NOT_EXTRACTED}:
+        said.append(how_to_list(config.store.path))
+    console.say("; ".join(said))
     if undated:
         console.say(
             f"Export: left out {console.counted(undated, 'score')} whose time was not recorded; omit --since and "

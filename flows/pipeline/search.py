@@ -71,7 +71,7 @@ def search_settings(
         What to train with. Its facts are "trials", "folds", "trainings" (the most that it could take), "space" (values
         in words by setting), "found", "given" and "of_folds" (values by setting), "kept" ("found" or "given"),
         "unseen" (mean over traits of each of MEASURES with its interval, for "found" and "given") and "gain" (the share
-        of the squared error with the given settings that the choices of the search save, with a 90 % interval).
+        of the squared error with the given settings that the choices of the search save, with a 90% interval).
 
     Raises:
         fusion.errors.TrainingError: see `fusion.training.search.search`.

@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from fusion.training.train import EpochReport, Trained
 
 
-NO_BETTER_IN_VALIDATION = "in validation, the model is no better than always saying the mean of the labels"
+NO_BETTER_IN_VALIDATION = "in validation, the model is no better than always predicting the mean of the labels"
 
 
 @step("train")

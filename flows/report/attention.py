@@ -83,8 +83,8 @@ def attention_of(
     lines = [_line(seen[video_id], trait) for video_id, _, trait, _ in kept]
     if not any(line.spoken().any() for line in lines):
         if not config.report.frames:
-            return Attention([], "The scores of this model depend on no single moment.")
-        notes.append("The lower charts are empty: the scores of this model depend on no single moment.")
+            return Attention([], "The scores of this model do not depend on single moments.")
+        notes.append("The lower charts are empty: the scores of this model do not depend on single moments.")
     scale = Scale.of(lines)
     pictures: dict[str, list[Frame]] = {}
     shown = []

@@ -40,7 +40,8 @@ def outcome(summary: Summary) -> Drawing:
         ("scored", len(summary.names) - summary.flagged),
         ("scored but flagged", summary.flagged),
         ("rejected", summary.refused),
-        ("not yet extracted", summary.waiting),
+        ("not yet scored", summary.unscored),
+        ("not yet extracted", summary.unextracted),
     ]
     return shares("Outcome of the videos", parts)
 
@@ -53,7 +54,7 @@ def flags(summary: Summary) -> Table:
 
 
 def refusals(summary: Summary) -> Table:
-    """List the videos without a score by reason."""
+    """List the rejected videos by reason."""
     rows = [
         (reason, entry.stage, *_part(entry.count, summary.videos), entry.message, tuple(entry.examples))
         for reason, entry in summary.refusals.items()
@@ -83,7 +84,7 @@ def material(summary: Summary) -> Table:
         known = summary.facts[name][~np.isnan(summary.facts[name])]
         figures = [f"{value:.4g}" for value in np.quantile(known, [0, 0.05, 0.5, 0.95, 1])] if len(known) else ["-"] * 5
         rows.append((name, fact.description, f"{len(known):,}", *figures))
-    headings = ("videos", "least", "5%", "median", "95%", "greatest")
+    headings = ("videos", "min", "5%", "median", "95%", "max")
     columns = (Column("column", "code"), Column("meaning"), *numbers(*headings))
     return Table("material", "Quality of the scored videos, as far as it is known", columns, rows)
 
@@ -106,7 +107,7 @@ def trait_statistics(summary: Summary) -> Table:
         (trait, *(f"{values[place]:.3f}" for values in measures), f"{outside[place]:.1%}")
         for place, trait in enumerate(TRAITS)
     ]
-    headings = ("mean", "sd", "least", "5%", "median", "95%", "greatest", "outside 0 to 1")
+    headings = ("mean", "sd", "min", "5%", "median", "95%", "max", "outside 0 to 1")
     caption = f"Scores of {counted(len(scores), 'video')}; labels are in 0 to 1, scores are not clipped to that range"
     return Table("statistics", caption, (Column("trait"), *numbers(*headings)), rows)
 
@@ -125,7 +126,7 @@ def correlations(summary: Summary) -> Table | None:
 
 
 def quality(metadata: Mapping[str, Any]) -> dict[str, Any] | None:
-    """List the model's measures on people whom it has not seen; None if they were not measured."""
+    """List the model's measures on unseen people; None if there are none."""
     if (unseen := metadata.get("unseen")) is None:
         return None
     columns = (Column("trait"), *(Column(name, "number") for name in model_quality.MEASURES.values()))
@@ -147,7 +148,7 @@ def search(found: Mapping[str, Any] | None) -> dict[str, Any] | None:
     if found is None:
         return None
     columns = (Column("settings"), *(Column(name, "number") for name in model_quality.MEASURES.values()))
-    caption = "Mean over traits on people who had no part in the choice of settings, with 95 % intervals over people"
+    caption = "Mean over traits on people who had no part in the choice of settings, with 95% intervals over people"
     rows = [tuple(row) for row in model_quality.search_figures(found)]
     return {"table": Table("search", caption, columns, rows), "result": model_quality.search_in_words(found)}
 
@@ -283,5 +284,5 @@ def _measure(results: Mapping[str, Any], metric: str, marked: float | None) -> D
             if cell["value"] is not None:
                 ends = (cell[end] if cell[end] is not None else cell["value"] for end in ("low", "high"))
                 rows.setdefault(predictor["name"], {})[PROTOCOLS[protocol]] = (cell["value"], *ends)
-    title = f"{MEASURES[metric]}, mean over traits, with 95 % intervals over people"
+    title = f"{MEASURES[metric]}, mean over traits, with 95% intervals over people"
     return intervals(title, MEASURES[metric], list(rows.items()), marked)

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from flows.archive.outcomes import NOT_EXTRACTED
+from flows.archive.outcomes import NOT_EXTRACTED, NOT_SCORED
 from fusion.traits import TRAITS
 from storage.exports.columns import Row, Unscored
 from storage.tables.failures import Failure
@@ -42,8 +42,9 @@ class Summary:
         widths: float32 [N, 5], of the intervals; None if a score has none.
         abstain: by video, codes with a space between.
         weights: number of scores by the weights of the feature networks.
-        refusals: by reason, without videos that no run has processed.
-        waiting: number of videos that no run has processed.
+        refusals: by reason.
+        unscored: number of videos with features, but without a score.
+        unextracted: number of videos that no run has processed.
     """
 
     names: list[str]
@@ -54,7 +55,8 @@ class Summary:
     abstain: list[str]
     weights: Counter[str]
     refusals: dict[str, Refusals]
-    waiting: int
+    unscored: int
+    unextracted: int
 
     @property
     def coverage(self) -> np.ndarray:
@@ -63,13 +65,13 @@ class Summary:
 
     @property
     def refused(self) -> int:
-        """Return the number of refused videos."""
+        """Return the number of rejected videos."""
         return sum(entry.count for entry in self.refusals.values())
 
     @property
     def videos(self) -> int:
         """Return the number of all videos."""
-        return len(self.names) + self.refused + self.waiting
+        return len(self.names) + self.refused + self.unscored + self.unextracted
 
     @property
     def flagged(self) -> int:
@@ -110,7 +112,7 @@ def summarise(rows: Iterable[Row], failures: Sequence[Failure]) -> Summary:
             widths.append(tuple(high - low for low, high in zip(row.low, row.high, strict=True)))
     table = np.array(numbers, np.float32).reshape(-1, len(TRAITS) + 2)
     known = np.array(facts, np.float32).reshape(-1, len(QUALITY_FACTS))
-    waiting = refusals.pop(NOT_EXTRACTED, Refusals()).count
+    unscored, unextracted = (refusals.pop(reason, Refusals()).count for reason in (NOT_SCORED, NOT_EXTRACTED))
     _explain(refusals, failures)
     return Summary(
         names,
@@ -121,7 +123,8 @@ def summarise(rows: Iterable[Row], failures: Sequence[Failure]) -> Summary:
         abstain,
         weights,
         dict(sorted(refusals.items(), key=lambda item: (-item[1].count, item[0]))),
-        waiting,
+        unscored,
+        unextracted,
     )
 
 

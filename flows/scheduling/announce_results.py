@@ -70,7 +70,7 @@ def show_run(config: RunConfig, report: RunReport) -> None:
     if unseen is not None:
         headings = ["trait", *model_quality.MEASURES.values()]
         measures = [dict(zip(headings, row, strict=True)) for row in model_quality.figures(unseen)]
-        pages.table("quality", measures, f"Quality of {report.model} on people whom it has not seen")
+        pages.table("quality", measures, f"Quality of {report.model} on unseen people")
     if (served_at := config.report.base_url) is not None:
         pages.link("report", f"{served_at.rstrip('/')}/{quote(report.report.name)}", "Report")
     _show_refused(pages, config)

@@ -27,37 +27,26 @@ class EpochPlan:
 
 
 def plan_epoch(
-    groups: Sequence[np.ndarray], batch_size: int, *, buffer_clips: int = 1, rng: np.random.Generator | None = None
+    groups: Sequence[np.ndarray], batch_size: int, *, buffer_clips: int, rng: np.random.Generator
 ) -> EpochPlan:
-    """Plan an epoch.
+    """Plan an epoch in random order.
 
     Groups enter a shuffle buffer in random order; clips beyond its size leave it at random. If the buffer holds
     everything, every order of the clips is equally likely. Batches are dealt evenly: 65 clips in batches of at most 32
     become 22 + 22 + 21, not 32 + 32 + 1, because a batch of one clip would teach BatchNorm a variance of zero.
-
-    Args:
-        groups: of a source.
-        batch_size: largest number of clips in a batch.
-        buffer_clips: size of the shuffle buffer.
-        rng: random generator; None keeps the source's own order.
-
-    Returns:
-        The plan.
     """
+    groups = [groups[index] for index in rng.permutation(len(groups))]
     order: list[np.ndarray] = []
-    if rng is not None:
-        groups = [groups[index] for index in rng.permutation(len(groups))]
-        waiting = np.zeros(0, int)
-        for group in groups:
-            waiting = np.concatenate([waiting, group])
-            excess = len(waiting) - buffer_clips
-            if excess > 0:
-                waiting = rng.permutation(waiting)
-                order.append(waiting[:excess])
-                waiting = waiting[excess:]
-        order.append(rng.permutation(waiting))
-    rows = np.concatenate(order if rng is not None else groups)
-    return EpochPlan(list(groups), np.array_split(rows, -(-len(rows) // batch_size)))
+    waiting = np.zeros(0, int)
+    for group in groups:
+        waiting = np.concatenate([waiting, group])
+        excess = len(waiting) - buffer_clips
+        if excess > 0:
+            waiting = rng.permutation(waiting)
+            order.append(waiting[:excess])
+            waiting = waiting[excess:]
+    rows = np.concatenate([*order, rng.permutation(waiting)])
+    return EpochPlan(groups, np.array_split(rows, -(-len(rows) // batch_size)))
 
 
 def read_batches(source: ClipSource, plan: EpochPlan) -> Iterator[tuple[np.ndarray, dict[str, np.ndarray]]]:

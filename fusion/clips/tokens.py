@@ -15,7 +15,6 @@ class ClipTokens:
     """The model's input for one video: face tokens and motion tokens, each with its time.
 
     Attributes:
-        video_id: the video that the tokens came from.
         static: float32 [Ts, Ds], one row per face crop, Ts >= 1.
         static_time_s: float32 [Ts], the time of each face, in seconds from the start of the video.
         dynamic: float32 [Td, Dd], one row per optical-flow window, Td >= 1.
@@ -48,34 +47,26 @@ class ClipTokens:
                 raise InputError(f"{self.video_id}: {kind} tokens or times hold a number that is not finite")
 
 
-def pad_batch(
-    clips: Sequence[ClipTokens], *, static_length: int | None = None, dynamic_length: int | None = None
-) -> dict[str, np.ndarray]:
-    """Stack clips of different lengths into one batch, padded with zeros at the end.
+def pad_batch(clips: Sequence[ClipTokens]) -> dict[str, np.ndarray]:
+    """Stack clips of different lengths into one batch, padded with zeros to the length of the longest.
 
     Args:
         clips: one or more clips with the same token dimensions.
-        static_length: pad face tokens to this length; None pads to the longest clip of the batch.
-        dynamic_length: the same for motion tokens.
 
     Returns:
         "static" float32 [B, Ts, Ds], "dynamic" float32 [B, Td, Dd], "static_mask" bool [B, Ts] and "dynamic_mask"
         bool [B, Td] (True marks a real token), "static_time_s" float32 [B, Ts], "dynamic_time_s" float32 [B, Td].
 
     Raises:
-        ValueError: there is no clip, the dimensions of the clips differ, or a clip is longer than the requested length.
+        ValueError: there is no clip, or the dimensions of the clips differ.
     """
     if len(clips) == 0:
         raise ValueError("a batch needs at least one clip")
     batch: dict[str, np.ndarray] = {}
-    for kind, length in (("static", static_length), ("dynamic", dynamic_length)):
+    for kind in ("static", "dynamic"):
         vectors = [getattr(clip, kind) for clip in clips]
         dim = vectors[0].shape[1]
-        longest = max(len(rows) for rows in vectors)
-        if length is None:
-            length = longest
-        if longest > length:
-            raise ValueError(f"a clip has {longest} {kind} tokens, more than the {length} of the batch")
+        length = max(len(rows) for rows in vectors)
         padded = np.empty((len(clips), length, dim), np.float32)
         mask = np.zeros((len(clips), length), bool)
         time_s = np.zeros((len(clips), length), np.float32)

@@ -6,7 +6,6 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import numpy.typing as npt
 
 from fusion.labels.split import split_by_subject
 from fusion.traits import TRAITS
@@ -28,11 +27,6 @@ Regression = Callable[[np.ndarray, np.ndarray, Sequence[str], np.ndarray, int], 
 [M, T]. Without randomness, the seed has no effect."""
 
 
-def say_constant(constant: np.ndarray, count: int) -> np.ndarray:
-    """Repeat five numbers, [5], for each of `count` clips: float [count, 5]."""
-    return np.tile(constant, (count, 1))
-
-
 def look_up_subject(
     labels: np.ndarray, subjects: Sequence[str], test_subjects: Sequence[str], *, shrinkage: float
 ) -> np.ndarray:
@@ -43,7 +37,6 @@ def look_up_subject(
 
     Args:
         labels: float [N, 5] of the training clips.
-        subjects: the person in each of them.
         test_subjects: the person in each of M clips.
         shrinkage: number of clips with the overall mean to add for each person; 0 is the raw look-up.
 
@@ -59,8 +52,7 @@ def look_up_subject(
     wanted = np.asarray(test_subjects, str)
     place = np.minimum(np.searchsorted(people, wanted), len(people) - 1)
     known = people[place] == wanted
-    predictions: npt.NDArray[np.float64] = np.where(known[:, None], means[place], overall)
-    return predictions
+    return np.asarray(np.where(known[:, None], means[place], overall))
 
 
 def ridge(
@@ -99,11 +91,7 @@ def kernel_ridge(
 
 
 def _ridge(
-    steps: Sequence[Any],
-    features: np.ndarray,
-    labels: np.ndarray,
-    subjects: Sequence[str],
-    test_features: np.ndarray,
+    steps: Sequence[Any], features: np.ndarray, labels: np.ndarray, subjects: Sequence[str], test_features: np.ndarray
 ) -> np.ndarray:
     """Fit a ridge regression on what scikit-learn's steps make of the features, with a penalty for each trait.
 
@@ -113,13 +101,7 @@ def _ridge(
 
     Args:
         steps: transformers, fitted on the training clips.
-        features: float32 [N, D] of the training clips.
-        labels: float [N, T].
         subjects: the person in each of them; of a single person, clips are left out.
-        test_features: float32 [M, D].
-
-    Returns:
-        float64 [M, T].
 
     Sources:
         Allen 1974, "The relationship between variable selection and data augmentation" (PRESS), for groups of rows.
@@ -171,16 +153,6 @@ def mlp(
 
     A first training stops early on people held out, and a second one on all clips takes as many epochs. Sets the global
     seeds. scikit-learn's own early stopping would hold out clips, not people.
-
-    Args:
-        features: float32 [N, D] of the training clips.
-        labels: float [N, T].
-        subjects: the person in each of them.
-        test_features: float32 [M, D].
-        seed: of the weights, the order of clips, dropout and the people held out.
-
-    Returns:
-        float [M, T].
     """
     import keras  # takes seconds
     from sklearn.preprocessing import StandardScaler

@@ -19,7 +19,6 @@ class TraitDrift:
     """The earlier and the current scores of one trait.
 
     Args:
-        trait: its name.
         previous_mean, mean: of the earlier and the current scores.
         previous_sd, sd: standard deviations, of whole populations.
         psi: population stability index over the tenths of the earlier scores, >= 0; by convention below 0.1 is no
@@ -42,15 +41,12 @@ class TraitDrift:
 
 
 def measure_drift(previous: np.ndarray, current: np.ndarray, pairs: np.ndarray) -> list[TraitDrift]:
-    """Compare two populations of scores, trait by trait.
+    """Compare two populations of scores, trait by trait, in the trait order.
 
     Args:
         previous: float [N, 5], in the trait order; N >= 1.
         current: float [M, 5]; M >= 1.
         pairs: int [K, 2]: rows of `previous` and `current` that belong to the same video. K may be 0.
-
-    Returns:
-        One comparison per trait, in the trait order.
 
     Raises:
         ValueError: a population is empty or does not have five traits.

@@ -11,6 +11,7 @@ import numpy as np
 
 from fusion.errors import TrainingError
 from fusion.labels.parts import PARTS, Part
+from fusion.labels.split import folds_by_subject, sides_of
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -24,11 +25,7 @@ class Fold:
 def official_split(parts: Sequence[Part | None]) -> Fold | None:
     """Learn from the training part and evaluate on the test part, or on the validation part if there is no test part.
 
-    Args:
-        parts: the part of each clip.
-
-    Returns:
-        The split; None if there is no training part or no other part.
+    None if there is no training part or no other part.
     """
     rows = {part: np.flatnonzero([part == own for own in parts]) for part in PARTS}
     held_out = rows["test"] if len(rows["test"]) else rows["validation"]
@@ -39,20 +36,12 @@ def subject_folds(subjects: Sequence[str], count: int, seed: int = 0) -> list[Fo
     """Split clips into folds so that no person is in two of them; every clip is evaluated once.
 
     Args:
-        subjects: the person in each of N clips.
+        subjects: the person in each of N clips; TrainingError if there is only one.
         count: number of folds; at most the number of subjects is used.
-        seed: of the draw of subjects.
-
-    Raises:
-        TrainingError: there is only one subject.
     """
-    people = len(set(subjects))
-    if people < 2:
+    if len(set(subjects)) < 2:
         raise TrainingError("folds need clips of at least 2 subjects, there is 1: add labelled videos of other people")
-    from sklearn.model_selection import GroupKFold  # takes a second to import
-
-    folds = GroupKFold(min(count, people), shuffle=True, random_state=seed)
-    return [Fold(train, test) for train, test in folds.split(np.zeros(len(subjects)), groups=np.asarray(subjects, str))]
+    return [Fold(*rows) for rows in sides_of(folds_by_subject(subjects, count, seed))]
 
 
 def leakage(fold: Fold, subjects: Sequence[str]) -> dict[str, Any]:

@@ -2,7 +2,7 @@
 
 Clips of one person resemble each other, so the units are people, not clips. Measures are brought onto a scale on which
 they are nearly normal, and one person with many clips counts as fewer degrees of freedom: on the raw scale and with one
-degree for every person, nominal 95 % intervals of few people hold less. `docs/explanation/evaluation.md` has the
+degree for every person, nominal 95% intervals of few people hold less. `docs/explanation/evaluation.md` has the
 figures.
 
 Sources:
@@ -12,6 +12,7 @@ Sources:
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -87,7 +88,7 @@ def standard_error(by_seed: np.ndarray, without: np.ndarray, *, test_share: floa
     On one split (`test_share` 0), the trained predictors are given, up to their seeds, and the people vary. In repeated
     cross-validation, people of one fold are also in the training part of all others, and the repetitions share all
     people. The corrected resampled variance accounts for that: without it, a difference between two equally good
-    methods is found significant at 5 % in 7 to 14 % of drawn data sets of up to 30 people.
+    methods is found significant at 5% in 7 to 14% of drawn data sets of up to 30 people.
 
     Args:
         by_seed: float [R, ...], the statistic in each repetition.
@@ -136,6 +137,16 @@ def share_interval(share: np.ndarray, people: int) -> npt.NDArray[np.float64]:
     low = np.where(hits > 0, betaincinv(np.maximum(hits, 1e-12), misses + 1, tail), 0.0)
     high = np.where(misses > 0, betaincinv(hits + 1, np.maximum(misses, 1e-12), 1 - tail), 1.0)
     return np.stack([low, high])
+
+
+def cell(value: float, low: float, high: float) -> dict[str, float | None]:
+    """Return a measure and its interval as JSON values; a number that is not finite is None."""
+    return {"value": finite(value), "low": finite(low), "high": finite(high)}
+
+
+def finite(value: float) -> float | None:
+    """Return a number as a JSON value; None if it is not finite."""
+    return float(value) if math.isfinite(value) else None
 
 
 def _leave_out(

@@ -16,11 +16,7 @@ CONSTANT_SD = 1e-6
 
 
 def clip_terms(scores: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Compute the contribution of each clip to the sums.
-
-    Args:
-        scores: float [N, T].
-        labels: float [N, T].
+    """Compute the contribution of each clip, scores and labels float [N, T], to the sums.
 
     Returns:
         float64 [N, 7, T]: 1, p, y, p^2, y^2, p y, |error|, with scores p and labels y relative to their means, so that
@@ -62,12 +58,6 @@ def metrics_of_sums(sums: np.ndarray, offset: np.ndarray) -> np.ndarray:
         sd_ratio = np.where(y_constant, np.nan, np.sqrt(p_var / y_var))
         sd_ratio = np.where(p_constant & ~y_constant, 0.0, sd_ratio)
         return np.stack([1 - error / count, np.sqrt(np.maximum(mse, 0.0)), r2, pearson, ccc, sd_ratio], axis=-2)
-
-
-def metrics(scores: np.ndarray, labels: np.ndarray) -> np.ndarray:
-    """Compute the six measures of scores [N, T] against labels [N, T]: float64 [6, T]."""
-    terms, offset = clip_terms(scores, labels)
-    return metrics_of_sums(terms.sum(axis=0), offset)
 
 
 def with_mean(values: np.ndarray) -> np.ndarray:

@@ -16,13 +16,7 @@ from fusion.evaluation import baselines
 from fusion.evaluation.folds import Fold
 from fusion.labels.parts import Part
 from fusion.settings import TrainSettings, UncertaintySettings
-from fusion.uncertainty.intervals import (
-    ClipQuality,
-    Uncertainty,
-    calibrate,
-    hold_out_for_calibration,
-    least_people,
-)
+from fusion.uncertainty.intervals import ClipQuality, Uncertainty, calibrate, hold_out_for_calibration, least_people
 
 Kind = Literal["baseline", "model", "ablation", "control"]
 TokenKind = Literal["static", "dynamic"]
@@ -36,7 +30,6 @@ class LabelledClips:
 
     Attributes:
         labels: float32 [N, 5].
-        subjects: the person in each.
         parts: the part of the official split of each; None for a clip without one.
         groups: name of a grouping -> the group of each clip, str [N].
         tokens: the model's input for each; None if only labels are available.
@@ -69,7 +62,6 @@ class Prediction:
     Attributes:
         scores: float [M, 5].
         low, high: float [M, 5], the bounds of their intervals; None if the predictor has none.
-        seconds: time for training and scoring.
         fitted_share: share of the fold's training clips that weights were fitted to. The specified network holds out
             the others to decide when training stops, and to calibrate intervals.
     """
@@ -89,10 +81,7 @@ class Predictor:
     """A predictor that learns from a fold's training clips and scores its test clips.
 
     Attributes:
-        name: as in settings and reports.
-        kind: its role in the comparison.
         seeded: whether its scores depend on the seed.
-        needs_tokens: whether it needs more than labels.
         predict: called with the clips, a fold and a seed.
     """
 
@@ -109,7 +98,9 @@ def all_predictors(train: TrainSettings, uncertainty: UncertaintySettings) -> li
     def baseline(name: str, predict: Predict, *, seeded: bool = False, needs_tokens: bool = False) -> Predictor:
         return Predictor(name, "baseline", seeded, needs_tokens, predict)
 
-    def trained(name: str, kind: Kind, settings: TrainSettings, change: Change = _unchanged) -> Predictor:
+    def trained(
+        name: str, kind: Kind, settings: TrainSettings, change: Change = lambda clips, seed: clips
+    ) -> Predictor:
         return Predictor(name, kind, True, True, partial(_trained, settings, uncertainty, change))
 
     models = {
@@ -145,11 +136,7 @@ def timed_prediction(predictor: Predictor, clips: LabelledClips, fold: Fold, see
 
 
 def chosen_predictors(known: Sequence[Predictor], only: Sequence[str], *, with_tokens: bool) -> list[Predictor]:
-    """Select the known predictors that are requested and available.
-
-    Raises:
-        TrainingError: a name is unknown, or no predictor is left.
-    """
+    """Select predictors by name, if available. Raises TrainingError if a name is unknown or nothing is left."""
     names = [predictor.name for predictor in known]
     unknown = [name for name in only if name not in names]
     if unknown:
@@ -162,7 +149,7 @@ def chosen_predictors(known: Sequence[Predictor], only: Sequence[str], *, with_t
 
 def _constant(average: Callable[..., np.ndarray], clips: LabelledClips, fold: Fold, seed: int) -> Prediction:
     constant = average(clips.labels[fold.train].astype(np.float64), axis=0)
-    return Prediction(baselines.say_constant(constant, len(fold.test)))
+    return Prediction(np.tile(constant, (len(fold.test), 1)))
 
 
 def _look_up(shrinkage: float, clips: LabelledClips, fold: Fold, seed: int) -> Prediction:
@@ -179,12 +166,7 @@ def _pooled(
 
 
 def _trained(
-    train: TrainSettings,
-    uncertainty: UncertaintySettings,
-    change: Change,
-    clips: LabelledClips,
-    fold: Fold,
-    seed: int,
+    train: TrainSettings, uncertainty: UncertaintySettings, change: Change, clips: LabelledClips, fold: Fold, seed: int
 ) -> Prediction:
     """Train as `traitline train` does, and calibrate on people not seen; `change` applies to both sides."""
     from fusion.model.scoring import predict
@@ -219,10 +201,6 @@ def _trained(
     )
     judged = Uncertainty(settings=uncertainty, calibration=calibration).judge(scores, clips.quality.take(fold.test))
     return Prediction(scores, judged.low, judged.high, fitted_share=fitted_share)
-
-
-def _unchanged(clips: list[ClipTokens], seed: int) -> list[ClipTokens]:
-    return clips
 
 
 def _blanked(kind: TokenKind, clips: list[ClipTokens], seed: int) -> list[ClipTokens]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -10,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from fusion.evaluation.folds import Fold, leakage
-from fusion.evaluation.intervals import measure, person_means, share_interval
+from fusion.evaluation.intervals import cell, finite, measure, person_means, share_interval
 from fusion.evaluation.metrics import METRICS, with_mean
 from fusion.evaluation.predictors import LabelledClips, Prediction, Predictor, timed_prediction
 from fusion.evaluation.significance import gain, holm
@@ -29,7 +28,6 @@ class Outcome:
     """A predictor's results on all M test clips of a protocol.
 
     Attributes:
-        predictor: the predictor.
         scores: float64 [R, M, 5], of R repetitions.
         covered: bool [R, M, 5], whether the interval contains the label; None without intervals.
         seconds: time for training and scoring, over all folds and repetitions.
@@ -49,7 +47,6 @@ class _Tested:
 
     Attributes:
         labels: float [M, 5].
-        subjects: the person in each.
         groups: name of a grouping -> the group of each, str [M].
         learned_mean: float64 [partitions, M, 5], the mean label of the training clips of each clip's fold.
         test_share: share of the people that a training is tested on; 0 for a single split.
@@ -73,9 +70,7 @@ def evaluate_protocols(
     """Train and evaluate all predictors in every protocol.
 
     Args:
-        clips: labelled clips.
         protocols: name -> partitions that test the same clips: one for an official split, `seeds` for folds.
-        predictors: to evaluate.
         seeds: number of trainings of each predictor that depends on its seed.
         on_step: called with the predictor's name after each of the `runs`.
         predict: performs one of the `runs`, or returns a remembered result; the result must be the same each time.
@@ -192,10 +187,10 @@ def _metrics(scores: np.ndarray, tested: _Tested, rows: np.ndarray) -> dict[str,
         table[metric] = {}
         for column, name in enumerate(COLUMNS):
             at = (row, column)
-            cell = _cell(measured.value[at], low[at], high[at])
+            found: dict[str, Any] = cell(measured.value[at], low[at], high[at])
             if len(scores) > 1:
-                cell["by_seed"] = [_number(value) for value in measured.by_seed[:, row, column]]
-            table[metric][name] = cell
+                found["by_seed"] = [finite(value) for value in measured.by_seed[:, row, column]]
+            table[metric][name] = found
     return table
 
 
@@ -212,7 +207,8 @@ def _tests(outcomes: Sequence[Outcome], tested: _Tested) -> list[dict[str, Any]]
         return []
     tests = []
     for number, other in enumerate(baselines):
-        same = (one.predictor.name for one in baselines[:number] if _alike(one.scores, other.scores))
+        earlier = [one for one in baselines[:number] if one.scores.shape == other.scores.shape]
+        same = (one.predictor.name for one in earlier if np.allclose(one.scores, other.scores, rtol=0, atol=1e-9))
         copy_of = next(same, None)
         found = gain(model.scores, other.scores, tested.labels, tested.subjects, test_share=tested.test_share)
         tests += [
@@ -220,17 +216,13 @@ def _tests(outcomes: Sequence[Outcome], tested: _Tested) -> list[dict[str, Any]]
                 "baseline": other.predictor.name,
                 "copy_of": copy_of,
                 "trait": name,
-                **_cell(found.value[column], found.low[column], found.high[column]),
+                **cell(found.value[column], found.low[column], found.high[column]),
                 "p": float(found.p[column]),
                 "people_better": float(found.people_better[column]),
             }
             for column, name in enumerate(COLUMNS)
         ]
     return tests
-
-
-def _alike(scores: np.ndarray, others: np.ndarray) -> bool:
-    return scores.shape == others.shape and np.allclose(scores, others, rtol=0, atol=1e-9)
 
 
 def _correct(protocols: Mapping[str, dict[str, Any]]) -> None:
@@ -272,7 +264,7 @@ def _coverage(outcomes: Sequence[Outcome], tested: _Tested) -> list[dict[str, An
         of_people = person_means(hits[rows], [tested.subjects[row] for row in rows])
         value = with_mean(of_people.mean(axis=0))
         low, high = share_interval(value, len(of_people))
-        cells = {name: _cell(value[at], low[at], high[at]) for at, name in enumerate(COLUMNS)}
+        cells = {name: cell(value[at], low[at], high[at]) for at, name in enumerate(COLUMNS)}
         found.append(
             {"column": column, "group": group, "clips": len(rows), "subjects": len(of_people), "traits": cells}
         )
@@ -285,11 +277,3 @@ def _group_rows(groups: dict[str, np.ndarray]) -> dict[tuple[str, str], np.ndarr
         for column, values in groups.items()
         for group in np.unique(values)
     }
-
-
-def _cell(value: float, low: float, high: float) -> dict[str, Any]:
-    return {"value": _number(value), "low": _number(low), "high": _number(high)}
-
-
-def _number(value: float) -> float | None:
-    return float(value) if math.isfinite(value) else None

@@ -19,7 +19,7 @@ class Gain:
 
     Attributes:
         value: the gain; above 0 if the predictor is better.
-        low, high: its 95 % interval.
+        low, high: its 95% interval.
         p: one-sided, of the hypothesis that it is not above 0; below .025 if and only if the interval lies above 0.
         people_better: share of the people whose gain is above 0.
     """
@@ -40,7 +40,6 @@ def gain(
         scores: float [R, N, T] of R repetitions.
         others: float [R, N, T] of the other predictor in the same repetitions; each of the two may also have just one.
         labels: float [N, T].
-        subjects: the person in each clip.
         test_share: see `fusion.evaluation.intervals.standard_error`.
     """
     from scipy.special import stdtr  # scipy.stats takes half a second to import

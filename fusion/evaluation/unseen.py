@@ -8,12 +8,12 @@ from typing import Any
 
 import numpy as np
 
-from fusion.evaluation.intervals import measure, standard_error, t_quantile
+from fusion.evaluation.intervals import cell, measure, standard_error, t_quantile
 from fusion.evaluation.metrics import METRICS
 from fusion.traits import TRAITS
 
 SHOWN = ("one_minus_mae", "r2", "ccc")
-# Both ends of an interval of 90 %: a model that is useless looks better than the mean in one case out of twenty.
+# Both ends of an interval of 90%: a model that is useless looks better than the mean in one case out of twenty.
 GAIN_LEVEL = 0.9
 MOST_SHOWN = 300  # points of a scatter
 # Fewer do not tell a useless model from a useful one: with 20, an R2 of .2 is found in 6 of 10 drawn data sets.
@@ -41,8 +41,8 @@ def measure_unseen(
 
     Returns:
         JSON values: "clips", "people"; of each of SHOWN, by trait and for the "mean" of the traits, its "value" with
-        the ends "low" and "high" of its 95 % interval over people, None if a measure is not defined; "gain", the share
-        of the mean's squared error that the scores save, mean over traits, with the ends of its 90 % interval; and
+        the ends "low" and "high" of its 95% interval over people, None if a measure is not defined; "gain", the share
+        of the mean's squared error that the scores save, mean over traits, with the ends of its 90% interval; and
         "better_than_mean", whether that lies above 0; None if it does not and there are fewer than LEAST_PEOPLE people.
     """
     test_share = 0.0 if folds is None else 1 / len(np.unique(folds))
@@ -52,7 +52,7 @@ def measure_unseen(
     for name in SHOWN:
         place = METRICS.index(name)
         found[name] = {
-            trait: _cell(measured.value[place, column], *interval[:, place, column])
+            trait: cell(measured.value[place, column], *interval[:, place, column])
             for column, trait in enumerate((*TRAITS, "mean"))
         }
     gain = _gain(scores, labels, subjects, mean, test_share)
@@ -75,16 +75,11 @@ def _gain(
     error = np.square(mean - labels)
     unit = error.mean(axis=0)
     if not (unit > 0).all():
-        return _cell(math.nan, math.nan, math.nan)
+        return cell(math.nan, math.nan, math.nan)
     of_clip = ((error - np.square(scores - labels)) / unit).mean(axis=1)
     _, person, clips = np.unique(np.asarray(subjects, str), return_inverse=True, return_counts=True)
     value = of_clip.mean()
     without = (of_clip.sum() - np.bincount(person, of_clip)) / (len(of_clip) - clips)
     standard = standard_error(value[None], without[None], test_share=test_share)
     reach = float(standard * t_quantile(len(clips) - 1, GAIN_LEVEL))
-    return _cell(value, value - reach, value + reach)
-
-
-def _cell(value: float, low: float, high: float) -> dict[str, float | None]:
-    numbers = {"value": float(value), "low": float(low), "high": float(high)}
-    return {name: number if math.isfinite(number) else None for name, number in numbers.items()}
+    return cell(value, value - reach, value + reach)

@@ -24,10 +24,10 @@ class Dimensions:
         left_out: number of the excluded tokens.
         mean, std, lowest, highest: float64 [D].
         zeros: share of tokens that are 0 in the dimension, float64 [D].
-        quantiles: float32 [5, D], at 5, 25, 50, 75 and 95 %, of the sample.
+        quantiles: float32 [5, D], at 5, 25, 50, 75 and 95%, of the sample.
         dead: dimensions that are 0 in every token.
         constant: other dimensions whose values differ by no more than rounding.
-        saturated: other dimensions in which at least 5 % of the tokens are exactly at the highest value, or at the
+        saturated: other dimensions in which at least 5% of the tokens are exactly at the highest value, or at the
             lowest if that is not 0, as if something cut them off there.
         sample_tokens: number of tokens in the sample.
     """

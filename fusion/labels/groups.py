@@ -44,9 +44,7 @@ def read_groups(path: Path, video_ids: Sequence[str], subjects: Sequence[str]) -
     if key is None:
         raise LabelError(f"{path} lacks a column video_id or subject, which says whose groups they are")
     rows = columns[names[key]]
-    double = [name for name, count in Counter(rows).items() if count > 1]
-    if double:
-        raise LabelError(f"{path}: keep one row for each {key}; there are several for {some_of(double)}")
+    _check_once(path, key, rows)
     if key == SUBJECT_COLUMN:
         row_of = {name: row for row, name in enumerate(rows)}
         found = [row_of.get(subject) for subject in subjects]
@@ -82,9 +80,13 @@ def read_subjects(path: Path) -> dict[str, str]:
     if key is None or SUBJECT_COLUMN not in columns:
         raise LabelError(f"{path} needs the columns video_id and subject, which say who is in which clip")
     names = columns[key]
-    if double := [name for name, count in Counter(names).items() if count > 1]:
-        raise LabelError(f"{path}: keep one row for each {key}; there are several for {some_of(double)}")
+    _check_once(path, key, names)
     return dict(zip(names, columns[SUBJECT_COLUMN], strict=True))
+
+
+def _check_once(path: Path, key: str, rows: Sequence[str]) -> None:
+    if double := [name for name, count in Counter(rows).items() if count > 1]:
+        raise LabelError(f"{path}: keep one row for each {key}; there are several for {some_of(double)}")
 
 
 def _read(path: Path) -> dict[str, list[str]]:

@@ -22,9 +22,7 @@ class LabelledVideos:
     """The outcome of a match.
 
     Attributes:
-        video_ids: M videos with a label, in the order given.
         values: float32 [M, 5], their labels.
-        subjects: M subjects.
         parts: M parts of the official split, from the label file, else from the videos' folders; None for a video
             without one.
         unlabelled: videos without a label.
@@ -42,12 +40,7 @@ class LabelledVideos:
 
 
 def match_labels(labels: Labels, video_ids: Sequence[str]) -> LabelledVideos:
-    """Find the label of each video; see `match_names`.
-
-    Args:
-        labels: the label file.
-        video_ids: POSIX paths relative to the videos' folder, each once, with extension.
-    """
+    """Find the label of each video, by its id, see `match_names`."""
     row_of_video = match_names(labels.names, video_ids)
     used = set(row_of_video.values())
     label_keys = {key for name in labels.names for key in _loosest(name)}

@@ -55,7 +55,6 @@ class Labels:
         values: float32 [N, 5] in [0, 1], trait order.
         subjects: the person in each clip; if the file does not name them, the clip's own name, so that a split may put
             clips of one person on both sides.
-        subjects_known: whether the file names the person in each clip.
         neuroticism_inverted: whether neuroticism is 1 minus the file's value.
         parts: the part of the official split that each clip belongs to; None if the file does not give it.
     """
@@ -92,7 +91,6 @@ def read_labels(path: str | Path, *, invert_neuroticism: bool | None = None) -> 
     - A folder: all its `annotation_*.pkl`, also in subfolders; the file's name gives the part of the official split.
 
     Args:
-        path: the file or the folder.
         invert_neuroticism: use 1 - x for neuroticism. By default this is done for First Impressions pickles only: their
             "neuroticism" rises with the other four traits, so it is emotional stability, but readers of the trait CSV
             expect what the column's name says. The usual error measures, correlations and R2 do not change. Pass True
@@ -329,9 +327,5 @@ def _table(
             f"for {some_of(odd)}"
         )
     return _Table(
-        names,
-        values,
-        subjects if at.subject is not None else None,
-        parts if at.split is not None else None,
-        places,
+        names, values, subjects if at.subject is not None else None, parts if at.split is not None else None, places
     )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 
@@ -16,7 +16,6 @@ def split_by_subject(subjects: Sequence[str], validation_fraction: float, seed: 
     Args:
         subjects: the person in each of N clips.
         validation_fraction: share of the clips to hold out, in [0, 1); 0 holds out none.
-        seed: of the draw.
 
     Returns:
         Indices of the training clips and of the validation clips, each ascending. The second is empty if the fraction
@@ -38,7 +37,6 @@ def folds_by_subject(subjects: Sequence[str], count: int, seed: int) -> np.ndarr
     Args:
         subjects: the person in each of N clips, at least two people.
         count: number of folds; at most the number of people is used.
-        seed: of the draw.
     """
     from sklearn.model_selection import GroupKFold  # takes a second to import
 
@@ -48,3 +46,9 @@ def folds_by_subject(subjects: Sequence[str], count: int, seed: int) -> np.ndarr
     for number, (_, held_out) in enumerate(splits.split(groups, groups=groups)):
         folds[held_out] = number
     return folds
+
+
+def sides_of(folds: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Yield the rows outside each fold and those in it, ascending, from the fold of each row, int [N] from 0."""
+    for fold in range(folds.max() + 1):
+        yield np.flatnonzero(folds != fold), np.flatnonzero(folds == fold)

@@ -27,7 +27,6 @@ class TextTable:
         header: names of the columns, as in the file.
         rows: cells of each row, one per column; rows without any text are left out.
         lines: number of the line in which each row ends, from 1.
-        separator: between cells.
     """
 
     header: list[str]
@@ -44,7 +43,6 @@ def read_text_table(path: Path, known: Collection[str]) -> TextTable:
     or Latin-1.
 
     Args:
-        path: of the file.
         known: expected names of columns, in lower case.
 
     Raises:

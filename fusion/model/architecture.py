@@ -14,6 +14,8 @@ from typing import Any
 
 import keras
 
+CONSTANTS = ("Const", "Placeholder", "ReadVariableOp", "NoOp")  # operations that compute nothing
+
 Path = tuple[str, ...]
 """Names of nested layers, outermost first; () is the model."""
 
@@ -24,7 +26,6 @@ class LayerCost:
 
     Attributes:
         name: path of the layer's name, as in "cross_attention/attention/query".
-        kind: its Keras class.
         output_shape: shape of its last operation's output, including the batch axis.
         parameters: number of weights that the layer itself reads, excluding those of nested layers.
         trainable: number of trainable ones among them.
@@ -85,9 +86,6 @@ def describe(model: keras.Model, *shapes: Sequence[int]) -> Architecture:
         model: takes one float32 array, or a tuple of as many arrays as there are shapes.
         shapes: of the inputs, including the batch axis; all sizes known.
 
-    Returns:
-        The network's layers and blocks.
-
     Raises:
         ValueError: the graph does not show the work of an operation.
 
@@ -145,7 +143,7 @@ def _layers(
     shapes: dict[Path, tuple[int, ...]] = {}
     for operation in operations:
         path = layer_of[operation.name]
-        if path is None or not operation.outputs or _is_constant(operation):
+        if path is None or not operation.outputs or operation.type in CONSTANTS:
             continue
         macs[path] += _macs(operation)
         shapes[path] = tuple(operation.outputs[0].shape)
@@ -164,10 +162,6 @@ def _layers(
         for p in shapes
         if p
     )
-
-
-def _is_constant(operation: Any) -> bool:
-    return operation.type in ("Const", "Placeholder", "ReadVariableOp", "NoOp")
 
 
 def _macs(operation: Any) -> int:
@@ -226,12 +220,7 @@ def _blocks(
         reached[operation.name] = frozenset({at})
     layers_of = {name: [layer for layer in layers if block_name(layer.name) == name] for name in place}
     blocks = tuple(
-        Block(
-            name,
-            len(inside),
-            sum(layer.parameters for layer in inside),
-            sum(layer.macs for layer in inside),
-        )
+        Block(name, len(inside), sum(layer.parameters for layer in inside), sum(layer.macs for layer in inside))
         for name, inside in layers_of.items()
     )
     return blocks, tuple(edges)

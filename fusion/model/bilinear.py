@@ -8,8 +8,7 @@ import keras
 import tensorflow as tf
 from keras import ops
 
-from fusion.model.inputs import KINDS as KINDS
-from fusion.model.inputs import CheckedModel, by_name
+from fusion.model.inputs import KINDS, CheckedModel, by_name
 from fusion.model.layers import masked_mean
 from fusion.model.model import token_signature
 from fusion.settings import Form
@@ -44,8 +43,6 @@ class BilinearPersonalityModel(CheckedModel):
         Args:
             static_dim: length of a static token.
             dynamic_dim: length of a dynamic token.
-            static_components: number of components of a static token.
-            dynamic_components: number of components of a dynamic token.
             moment_s: standard deviation of the attention's Gaussian, in seconds.
             form: "sequence", or "vector", which only takes the means.
 

@@ -25,12 +25,7 @@ ONNX_OPSET = 18
 
 
 def export_savedmodel(model: PersonalityModel, folder: Path) -> None:
-    """Write a TensorFlow SavedModel: `serving_default` takes `model.input_signature()` and returns `traits`.
-
-    Args:
-        model: a trained model.
-        folder: created if missing; existing files in it may be replaced.
-    """
+    """Write a TensorFlow SavedModel: `serving_default` takes `model.input_signature()` and returns `traits`."""
     archive = keras.export.ExportArchive()
     archive.track(model)
     archive.add_endpoint("serving_default", _scores(model))
@@ -38,12 +33,7 @@ def export_savedmodel(model: PersonalityModel, folder: Path) -> None:
 
 
 def export_onnx(model: PersonalityModel, path: Path) -> None:
-    """Write an ONNX file that takes `model.input_signature()` and returns `traits`, float32 [B, 5].
-
-    Args:
-        model: a trained model.
-        path: the file; replaced if it exists.
-    """
+    """Write an ONNX file that takes `model.input_signature()` and returns `traits`, float32 [B, 5]."""
     import onnx
 
     graph = _to_onnx(model)

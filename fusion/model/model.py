@@ -10,7 +10,7 @@ import numpy as np
 import tensorflow as tf
 from keras import ops
 
-from fusion.model.inputs import CheckedModel, by_name
+from fusion.model.inputs import KINDS, CheckedModel, by_name
 from fusion.model.layers import CrossAttention, FeatureFusionModule, PersonalityPredictionHead, masked_mean
 from fusion.settings import Form
 
@@ -103,7 +103,7 @@ class CompletePersonalityModel(CheckedModel):
             return dict(inputs)
         return {
             kind: masked_mean(inputs[kind], inputs.get(f"{kind}_mask")) if ops.ndim(inputs[kind]) == 3 else inputs[kind]
-            for kind in ("static", "dynamic")
+            for kind in KINDS
         }
 
     def attention(self, tokens: dict[str, Any]) -> Any:
@@ -112,10 +112,12 @@ class CompletePersonalityModel(CheckedModel):
 
     def scores_for(self, tokens: dict[str, Any], attention: Any) -> Any:
         """Score tokens, of `token_inputs`, with given attention weights: [B, 5]."""
-        layer, mask = self.cross_attention, tokens.get("static_mask")
-        query = layer.query_tokens(tokens["static"], mask, tokens.get("static_time_s"))
-        key = layer.key_tokens(tokens["dynamic"], tokens.get("dynamic_mask"), tokens.get("dynamic_time_s"))
-        pooled = self.fusion(layer.fused_by(query, key, attention), token_mask=mask, training=False)
+        layer = self.cross_attention
+        query, key = (
+            layer.tokens(kind, tokens[kind], tokens.get(f"{kind}_mask"), tokens.get(f"{kind}_time_s")) for kind in KINDS
+        )
+        fused = layer.fused_by(query, key, attention)
+        pooled = self.fusion(fused, token_mask=tokens.get("static_mask"), training=False)
         return self.head(pooled)
 
     def input_signature(self) -> dict[str, tf.TensorSpec]:

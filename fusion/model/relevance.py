@@ -17,9 +17,7 @@ def face_gradient(model: PersonalityModel, inputs: Mapping[str, Any], trait: str
     """Compute the gradient of a trait score with respect to every face token.
 
     Args:
-        model: any.
         inputs: a dict of the model's inputs, with "static" [B, Ts, Ds].
-        trait: one of TRAITS.
 
     Returns:
         float32 [B, Ts, Ds].
@@ -31,8 +29,7 @@ def face_gradient(model: PersonalityModel, inputs: Mapping[str, Any], trait: str
     with tf.GradientTape() as tape:
         tape.watch(static)
         score = tf.reduce_sum(model({**inputs, "static": static}, training=False)[:, _place(trait)])
-    gradient: np.ndarray = tape.gradient(score, static).numpy()
-    return gradient
+    return np.asarray(tape.gradient(score, static).numpy())
 
 
 def attention_relevance(model: PersonalityModel, inputs: Mapping[str, Any], trait: str) -> np.ndarray:
@@ -46,7 +43,6 @@ def attention_relevance(model: PersonalityModel, inputs: Mapping[str, Any], trai
     Args:
         model: in token form; in vector form there is only one token, and all values are 0.
         inputs: a dict of the model's inputs.
-        trait: one of TRAITS.
 
     Returns:
         float32 [B, heads, Ts, Td]; each row sums to 0, because attention weights must sum to 1.

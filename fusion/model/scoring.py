@@ -28,7 +28,6 @@ def predict(model: PersonalityModel, clips: Iterable[ClipTokens], batch_size: in
     whose scores spread five times as wide.
 
     Args:
-        model: a trained model.
         clips: any number of clips, including none.
         batch_size: largest number of clips in a batch; long clips make smaller batches.
 

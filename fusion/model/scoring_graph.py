@@ -24,7 +24,7 @@ from fusion.errors import InputError
 from fusion.model.bilinear import BilinearPersonalityModel
 from fusion.model.inputs import KINDS
 from fusion.model.kinds import PersonalityModel
-from fusion.model.layers import CrossAttention, Standardisation, masked_mean, time_encoding
+from fusion.model.layers import CrossAttention, masked_mean, time_encoding
 from fusion.model.model import CompletePersonalityModel
 
 ALIGNMENT_BYTES = 64  # TensorFlow shares memory that begins at a multiple of this, and copies any other
@@ -36,7 +36,6 @@ def lay_out(clips: Sequence[ClipTokens], model: PersonalityModel) -> dict[str, t
 
     Args:
         clips: one or more.
-        model: provides the statistics and dimensions.
 
     Returns:
         For static and dynamic each: "static" float32 [R, Ds], the R tokens of all clips; "static_row" int32 [B, Ts],
@@ -51,8 +50,9 @@ def lay_out(clips: Sequence[ClipTokens], model: PersonalityModel) -> dict[str, t
         raise ValueError("a batch needs at least one clip")
     batch: dict[str, tf.Tensor] = {}
     for kind in KINDS:
-        dim = _dim(model, kind)
-        centre = _standardisation(model, kind).mean if isinstance(model, CompletePersonalityModel) else np.float32(0)
+        dim, centre = getattr(model, f"{kind}_dim"), np.float32(0)
+        if isinstance(model, CompletePersonalityModel):
+            centre = getattr(model.cross_attention, f"{kind}_standardisation").mean
         vectors = [getattr(clip, kind) for clip in clips]
         lengths = np.array([len(rows) for rows in vectors])
         ends = np.cumsum(lengths)
@@ -85,7 +85,7 @@ def _signature(model: PersonalityModel) -> dict[str, tf.TensorSpec]:
         name: tf.TensorSpec(shape, dtype)
         for kind in KINDS
         for name, shape, dtype in (
-            (kind, (None, _dim(model, kind)), tf.float32),
+            (kind, (None, getattr(model, f"{kind}_dim")), tf.float32),
             (f"{kind}_row", (None, None), tf.int32),
             (f"{kind}_mask", (None, None), tf.bool),
             (f"{kind}_time_s", (None, None), tf.float32),
@@ -111,8 +111,10 @@ def _specified_scores(model: CompletePersonalityModel, batch: dict[str, tf.Tenso
 
 def _project(model: CompletePersonalityModel, batch: dict[str, tf.Tensor], kind: str) -> tuple[tf.Tensor, tf.Tensor]:
     """Project tokens to [B, T, fusion_dim], with times added or pooled, as the form requires; and the mask [B, T]."""
-    projection = getattr(model.cross_attention, f"{kind}_projection")
-    rows = ops.matmul(batch[kind], _standardisation(model, kind).folded(projection.kernel)) + projection.bias
+    projection, standardisation = (
+        getattr(model.cross_attention, f"{kind}_{part}") for part in ("projection", "standardisation")
+    )
+    rows = ops.matmul(batch[kind], standardisation.folded(projection.kernel)) + projection.bias
     tokens, mask = tf.gather(rows, batch[f"{kind}_row"]), batch[f"{kind}_mask"]
     if model.form == "vector":  # the projection of the mean is the mean of the projections
         pooled = ops.expand_dims(masked_mean(tokens, mask), 1)
@@ -140,16 +142,6 @@ def _attend(layer: CrossAttention, static: tf.Tensor, dynamic: tf.Tensor, mask: 
     similar = tf.matmul(static, keys, transpose_b=True) + ops.reshape(logits, (count, 1, token_count * heads))
     weights = tf.nn.softmax(tf.reshape(similar, (count, -1, token_count, heads)), axis=2)
     return ops.matmul(ops.reshape(weights, (count, -1, token_count * heads)), answers) + answer_bias
-
-
-def _dim(model: PersonalityModel, kind: str) -> int:
-    dim: int = getattr(model, f"{kind}_dim")
-    return dim
-
-
-def _standardisation(model: CompletePersonalityModel, kind: str) -> Standardisation:
-    layer: Standardisation = getattr(model.cross_attention, f"{kind}_standardisation")
-    return layer
 
 
 def _aligned(shape: tuple[int, int]) -> np.ndarray:

@@ -62,7 +62,6 @@ def plot_costs(names: Sequence[str], costs: Mapping[str, Sequence[float]]) -> Fi
     """Draw the costs of networks as dots on logarithmic scales, one panel per kind of cost.
 
     Args:
-        names: of the networks.
         costs: kind of cost, with its unit -> a positive number per network, or NaN if unknown.
     """
     figure = Figure(figsize=(rcParams["figure.figsize"][0], 0.25 * len(names) + 0.8), layout="constrained")

@@ -18,12 +18,7 @@ MARKERS = "osD^vPX"  # one shape per colour, for prints without colour
 
 
 def plot_identity(identity: Identity, title: str) -> Figure:
-    """Draw the similarity of tokens of the same person and of different people, over the sample's pairs.
-
-    Args:
-        identity: with an AUC, and so with pairs of both kinds.
-        title: heading.
-    """
+    """Draw the similarity of tokens of one person and of different people, over the pairs of a sample with both."""
     figure = Figure(figsize=(rcParams["figure.figsize"][0], 3), layout="constrained")
     figure.suptitle(f"{title}: same or different person, AUC {identity.auc:.3f}")
     axes = figure.subplots()
@@ -49,7 +44,6 @@ def plot_components(components: Components, vectors: np.ndarray, people: Sequenc
         components: with at least two axes.
         vectors: float32 [n, D], a sample of tokens.
         people: the person in each, "" if unknown; the seven with the most tokens get a colour and a shape.
-        title: heading.
     """
     figure = Figure(figsize=(rcParams["figure.figsize"][0], 3.4), layout="constrained")
     figure.suptitle(f"{title}: principal components")
@@ -78,7 +72,7 @@ def plot_components(components: Components, vectors: np.ndarray, people: Sequenc
     needed = components.needed(0.9)
     variance.axvline(needed, color="0.5", ls=":")
     variance.axhline(0.9, color="0.5", ls=":")
-    variance.set_title(f"{needed:,} {'holds' if needed == 1 else 'hold'} 90 %")
+    variance.set_title(f"{needed:,} {'holds' if needed == 1 else 'hold'} 90%")
     variance.set_ylim(0, 1.02)
     variance.set_xlabel("components")
     variance.set_ylabel("share of variance held")
@@ -89,10 +83,6 @@ def plot_dimensions(dimensions: Dimensions, title: str) -> Figure:
     """Draw the distribution of every dimension, sorted by mean, and the share of tokens in which it is 0.
 
     Dead, constant and saturated dimensions are marked below.
-
-    Args:
-        dimensions: of D dimensions.
-        title: heading.
     """
     figure = Figure(figsize=(rcParams["figure.figsize"][0], 4.2), layout="constrained")
     figure.suptitle(f"{title}: distribution of every dimension")
@@ -100,8 +90,8 @@ def plot_dimensions(dimensions: Dimensions, title: str) -> Figure:
     order = np.argsort(dimensions.mean, kind="stable")
     low, lower, median, upper, high = dimensions.quantiles[:, order]
     at = np.arange(len(order))
-    values.fill_between(at, low, high, color="#CFE3F1", lw=0, label="5 to 95 %", rasterized=True)
-    values.fill_between(at, lower, upper, color="#7FB3D5", lw=0, label="25 to 75 %", rasterized=True)
+    values.fill_between(at, low, high, color="#CFE3F1", lw=0, label="5 to 95%", rasterized=True)
+    values.fill_between(at, lower, upper, color="#7FB3D5", lw=0, label="25 to 75%", rasterized=True)
     values.plot(at, median, color="black", lw=0.8, label="median")
     values.set_ylabel("value")
     zeros.fill_between(at, dimensions.zeros[order], color="0.6", lw=0, step="mid", rasterized=True)

@@ -67,7 +67,6 @@ def plot_token_relations(
         weights: float [heads, Ts, Td]; a wider and darker line shows a larger weight.
         static_time_s: [Ts].
         dynamic_time_s: [Td].
-        heading: of the figure.
     """
     heads = len(weights)
     largest = max(float(weights.max()), 1e-12)

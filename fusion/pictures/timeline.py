@@ -32,7 +32,6 @@ class TimeLine:
         relevance: float [heads, Ts, Td], from `fusion.model.relevance.attention_relevance`; None draws attention only.
         start_s: float [Td], start of each motion token in seconds.
         end_s: float [Td], end of each motion token.
-        trait: the trait of the relevance.
 
     Raises:
         ValueError: the number of times differs from the number of motion tokens, or relevance has another shape.
@@ -70,18 +69,15 @@ class TimeLine:
         """Return the attention at points in time, [n]: the mean over the windows that contain a point, or 0."""
         time_s = np.asarray(time_s, np.float64)
         inside = (self.start_s <= time_s[:, None]) & (time_s[:, None] <= self.end_s)
-        attention: np.ndarray = (inside * self.by_moment()).sum(axis=1) / np.maximum(inside.sum(axis=1), 1)
-        return attention
+        return np.asarray((inside * self.by_moment()).sum(axis=1) / np.maximum(inside.sum(axis=1), 1))
 
 
 def plot_time_line(line: TimeLine, frames: Sequence[np.ndarray], frame_time_s: np.ndarray, *, heading: str) -> Figure:
     """Draw a strip of frames above the attention over time. A frame's border shows the attention at its time.
 
     Args:
-        line: the attention.
         frames: uint8 RGB [H, W, 3], in order of time.
         frame_time_s: time of each frame.
-        heading: of the figure.
 
     Raises:
         ValueError: there are no frames, or the number of times differs from theirs.

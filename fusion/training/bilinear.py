@@ -17,7 +17,8 @@ import numpy as np
 from fusion.clips.moments import ROUNDING
 from fusion.clips.sources import ClipSource, KeptClips, clips_of
 from fusion.clips.tokens import ClipTokens, pad_batch
-from fusion.model.bilinear import KINDS, BilinearPersonalityModel
+from fusion.model.bilinear import BilinearPersonalityModel
+from fusion.model.inputs import KINDS
 from fusion.settings import TrainSettings
 from fusion.training.stacking import Part, Stack, low_rank_path, ridge_path, stack
 from fusion.traits import TRAITS
@@ -52,7 +53,6 @@ def fit_bilinear(
     """Fit the model to N clips.
 
     Args:
-        source: the clips.
         labels: float32 [N, 5].
         people: int [N], the person in each.
         folds: int [N], the fold of each.
@@ -64,11 +64,7 @@ def fit_bilinear(
     source = kept.instead_of(source)
     sides = (survey.components["static"].shape[1], survey.components["dynamic"].shape[1])
     model = BilinearPersonalityModel(
-        survey.means["static"].shape[1],
-        survey.means["dynamic"].shape[1],
-        *sides,
-        survey.moment_s,
-        settings.form,
+        survey.means["static"].shape[1], survey.means["dynamic"].shape[1], *sides, survey.moment_s, settings.form
     )
     spread = {kind: _spread(survey.means[kind]) for kind in KINDS}
     means = {kind: (survey.means[kind] / spread[kind]).astype(np.float32) for kind in KINDS}
@@ -168,8 +164,7 @@ def _components_of_few(tokens: np.ndarray, count: int) -> np.ndarray:
 
     missing = max(count - len(tokens), 0)  # components without variance
     basis, factor = qr(np.pad(tokens, ((0, missing), (0, 0))).T, mode="economic")
-    within: np.ndarray = basis @ _components(factor @ factor.T / len(tokens), count)
-    return within
+    return np.asarray(basis @ _components(factor @ factor.T / len(tokens), count))
 
 
 def _spread(means: np.ndarray) -> np.ndarray:

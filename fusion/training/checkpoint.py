@@ -111,16 +111,7 @@ class Checkpoint(keras.callbacks.Callback):
 
 
 def write_checkpoint(path: Path, identity: str, progress: Progress) -> None:
-    """Replace the previous checkpoint as a whole or not at all.
-
-    Args:
-        path: the file; its folder is created if missing.
-        identity: of the training, see `Checkpoint`.
-        progress: to store.
-
-    Raises:
-        TrainingError: the operating system refused.
-    """
+    """Replace the previous checkpoint as a whole or not at all. Raises TrainingError if the system refuses."""
     facts = {"identity": identity, "history": progress.history, "finished": progress.finished}
     content = io.BytesIO()
     # NumPy's stubs expect the bool `allow_pickle` among the keyword arguments, all of which are arrays here.
@@ -144,11 +135,7 @@ def write_checkpoint(path: Path, identity: str, progress: Progress) -> None:
 
 
 def read_checkpoint(path: Path, identity: str) -> Progress | None:
-    """Read a checkpoint; return None if there is none.
-
-    Raises:
-        TrainingError: it belongs to another training, or is damaged.
-    """
+    """Read a checkpoint; None if there is none. Raises TrainingError if it is another training's, or damaged."""
     try:
         with np.load(path, allow_pickle=False) as file:  # a pickle would run code
             arrays: dict[str, Any] = dict(file)

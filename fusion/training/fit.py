@@ -1,19 +1,8 @@
 """Training the specified network with Keras' `Model.fit`.
 
-Keras runs the epochs and the steps, with its own `Adam` (`global_clipnorm`), `CosineDecay` with warm-up,
-`ReduceLROnPlateau`, `EarlyStopping` with the best weights, `CSVLogger` and `TensorBoard`. This package adds what Keras
-lacks:
-
-- `EpochBatches` streams clips from a store through a bounded shuffle buffer, in an order that depends only on the seed
-  and the epoch. It is a `tf.data.Dataset`, because a `PyDataset` fails here: Keras infers the shape of every batch from
-  the first two (keras-team/keras#19748), but the longest clip differs from batch to batch; and the number of batches
-  that Keras reads ahead has no fixed bound (it was 18 in a trial), so memory would have none.
-- `BatchLoss` in `fusion.training.losses`: "ccc" has no value for a single clip, and "nll" has a state.
-- `_validate` computes the loss over all validation clips at once. Keras averages over batches, which gives a
-  different "ccc". It also measures the spread of the scores, which reveals a collapsed model.
-- `_warm_up` for the schedule "plateau", because `ReduceLROnPlateau` cannot be combined with a schedule.
-- `_SharedAdam` clips the gradient of the whole batch. Keras clips the part that each device computes.
-- `Checkpoint` in `fusion.training.checkpoint` resumes exactly.
+Keras runs the epochs and the steps. What is here does what Keras lacks: batches streamed from a store in an order that
+depends only on the seed and the epoch, a loss over all validation clips at once, a warm-up before
+`ReduceLROnPlateau`, and gradients clipped over all devices.
 """
 
 from __future__ import annotations
@@ -62,8 +51,7 @@ class LabelledSource:
     @property
     def own_labels(self) -> np.ndarray:
         """The labels of the source's clips, [N, 5], in the source's order."""
-        found: np.ndarray = self.labels[np.concatenate(self.clips.groups())]
-        return found
+        return np.asarray(self.labels[np.concatenate(self.clips.groups())])
 
     def scored_by(self, model: keras.Model, batch_size: int) -> tuple[np.ndarray, np.ndarray]:
         """Return scores and labels of all clips, each [N, 5], in the source's order."""
@@ -100,13 +88,10 @@ def fit(
 
     Args:
         build: builds the model in its initial state.
-        settings: of the training.
-        train: clips to learn from.
         validation: clips to evaluate each epoch on; None disables validation and the early end.
         buffer_clips: size of the shuffle buffer.
         folder: for the checkpoint, `history.csv` and TensorBoard's logs; created if missing. None writes no files.
         identity: of the training, see `Checkpoint`.
-        on_epoch: called after each epoch.
 
     Raises:
         TrainingError: a loss is no longer finite, a requested device does not exist, or the checkpoint cannot be used.
@@ -165,11 +150,7 @@ def fit(
 
 
 def strategy_for(devices: int) -> tf.distribute.Strategy:
-    """Return the distribution strategy for this many GPUs, or CPU devices if there is no GPU; 0 uses all.
-
-    Raises:
-        TrainingError: there are fewer devices.
-    """
+    """Return the strategy for so many GPUs, or CPU devices without a GPU; 0: all. Raises TrainingError if too few."""
     kind = "GPU" if tf.config.list_logical_devices("GPU") else "CPU"
     names = [device.name for device in tf.config.list_logical_devices(kind)]
     wanted = devices if devices > 0 else len(names)
@@ -232,6 +213,9 @@ def _optimizer(settings: TrainSettings, steps_per_epoch: int, unit: float) -> ke
 
 class EpochBatches(callbacks.Callback):
     """The batches of each epoch. As a callback, it learns which epoch begins.
+
+    They are a `tf.data.Dataset`: for a `PyDataset`, Keras infers the shape of every batch from the first two
+    (keras-team/keras#19748), but the longest clip differs, and Keras reads any number of batches ahead.
 
     Attributes:
         epoch: that is read, from 0.

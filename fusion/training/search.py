@@ -88,7 +88,6 @@ def search(
         settings: those given: the first trial of every search, which only a better one replaces.
         options: of the search, with a number of trials.
         keep: for these clips, labels, subjects, settings and options, but for the number of trials.
-        on_trial: called before each trial.
 
     Raises:
         TrainingError: see `SearchSettings.check`; or the given settings cannot be trained.

@@ -94,11 +94,7 @@ class SearchSettings(BaseModel, frozen=True, extra="forbid"):
         return (1 + self.folds) * trials * self.parts(kind) + 2 * self.folds
 
     def space(self, train: TrainSettings) -> dict[str, Range | Choice]:
-        """Return the settings to choose for a training, with their values and those given.
-
-        Raises:
-            TrainingError: there are none, or the kind of model has another one than `only` names.
-        """
+        """Return the settings to choose, with their values and those given. Raises TrainingError if there are none."""
         if train.kind == "bilinear" and train.form == "vector":
             raise TrainingError(
                 "a bilinear model in vector form leaves nothing to search: train without --search, or set "

@@ -17,6 +17,8 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.optimize import lsq_linear
 
+from fusion.labels.split import sides_of
+
 # In units of the mean eigenvalue of the features; the largest leaves only the mean of the labels.
 RIDGE_PENALTIES = 10.0 ** np.arange(4, -2.1, -0.5)
 LOW_RANK_PENALTIES = (1.0, 0.3, 0.1, 0.03)
@@ -37,7 +39,6 @@ class Part:
     """One of the models to stack.
 
     Attributes:
-        name: of the part.
         features: float32 [N, D].
         fit: turns centred features [n, D] and labels [n, T] of some clips into kernels [P, D, T], one for each of P
             penalties.
@@ -134,8 +135,7 @@ def _solve(products: np.ndarray, other: np.ndarray, labels: np.ndarray, penalty:
 
 
 def _unit(directions: np.ndarray) -> np.ndarray:
-    unit: np.ndarray = directions / np.maximum(np.linalg.norm(directions, axis=1, keepdims=True), 1e-12)
-    return unit
+    return np.asarray(directions / np.maximum(np.linalg.norm(directions, axis=1, keepdims=True), 1e-12))
 
 
 def stack(parts: Sequence[Part], labels: np.ndarray, people: np.ndarray, folds: np.ndarray) -> Stack:
@@ -148,14 +148,14 @@ def stack(parts: Sequence[Part], labels: np.ndarray, people: np.ndarray, folds: 
         folds: int [N], the fold of each clip, from 0; at least two folds.
     """
     labels = labels.astype(np.float64)
+    sides = list(sides_of(folds))
     mean = np.empty_like(labels)
-    for fold in range(folds.max() + 1):
-        mean[folds == fold] = labels[folds != fold].mean(axis=0)
-    scores = [_scores_out_of_fold(part, labels, folds) for part in parts]
+    for rest, out in sides:
+        mean[out] = labels[rest].mean(axis=0)
+    scores = [_scores_out_of_fold(part, labels, sides) for part in parts]
     above = labels - mean
     out_of_fold = mean.copy()
-    for fold in range(folds.max() + 1):
-        out, rest = np.flatnonzero(folds == fold), np.flatnonzero(folds != fold)
+    for rest, out in sides:
         penalties, weights = _choose([found[:, rest] for found in scores], above[rest], people[rest])
         for found, chosen, weight in zip(scores, penalties, weights, strict=True):
             out_of_fold[out] += weight * _by_trait(found[:, out], chosen)
@@ -170,18 +170,16 @@ def stack(parts: Sequence[Part], labels: np.ndarray, people: np.ndarray, folds: 
     return Stack(kernels, bias, weights, out_of_fold, mean)
 
 
-def _scores_out_of_fold(part: Part, labels: np.ndarray, folds: np.ndarray) -> np.ndarray:
+def _scores_out_of_fold(part: Part, labels: np.ndarray, sides: Sequence[tuple[np.ndarray, np.ndarray]]) -> np.ndarray:
     """Return the scores of each clip, less the mean label, by fits on the other folds: float32 [P, N, T]."""
-    found: dict[int, np.ndarray] = {}
-    for fold in range(folds.max() + 1):
-        out = folds == fold
-        centre = part.features[~out].mean(axis=0)
-        kernels = part.fit(part.features[~out] - centre, (labels[~out] - labels[~out].mean(axis=0)).astype(np.float32))
-        found[fold] = (part.features[out] - centre) @ kernels
-    scores = np.empty((len(found[0]), *labels.shape), np.float32)
-    for fold, values in found.items():
-        scores[:, folds == fold] = values
-    return scores
+    found = []
+    for rest, out in sides:
+        features, own = part.features[rest], labels[rest]
+        centre = features.mean(axis=0)
+        kernels = part.fit(features - centre, (own - own.mean(axis=0)).astype(np.float32))
+        found.append((part.features[out] - centre) @ kernels)
+    order = np.argsort(np.concatenate([out for _, out in sides]))
+    return np.concatenate(found, axis=1)[:, order].astype(np.float32)
 
 
 def _choose(scores: Sequence[np.ndarray], labels: np.ndarray, people: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -215,8 +213,7 @@ def _choose(scores: Sequence[np.ndarray], labels: np.ndarray, people: np.ndarray
 
 def _with_others(values: np.ndarray, prior: float) -> np.ndarray:
     """Add to what each trait says, [..., T], `prior` times what all say on average."""
-    together: np.ndarray = values + prior * values.mean(axis=-1, keepdims=True)
-    return together
+    return np.asarray(values + prior * values.mean(axis=-1, keepdims=True))
 
 
 def _weigh(gram: np.ndarray, moments: np.ndarray, parts: list[int]) -> np.ndarray:
@@ -242,5 +239,4 @@ def _standard_errors(values: np.ndarray, people: np.ndarray) -> float:
 
 def _by_trait(values: np.ndarray, penalties: np.ndarray) -> np.ndarray:
     """Select [n, T] from [P, n, T], with a penalty for each trait."""
-    chosen: np.ndarray = np.take_along_axis(values, penalties[None, None], axis=0)[0]
-    return chosen
+    return np.asarray(np.take_along_axis(values, penalties[None, None], axis=0)[0])

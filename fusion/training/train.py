@@ -98,8 +98,6 @@ def train(
         clips: N >= 2 clips with the same token dimensions: in memory, or a source that reads them again in every epoch.
         labels: float32 [N, 5] in [0, 1], trait order.
         subjects: the person in each clip; no person is in both training and validation.
-        settings: how to train.
-        on_epoch: called after each epoch.
         folder: on this machine, for `checkpoint.npz`, `history.csv` and TensorBoard's logs; None writes no files. A
             training that finds its own checkpoint there resumes from it.
 
@@ -174,18 +172,13 @@ def _train_bilinear(
     folds = folds_by_subject(people.astype(str).tolist(), settings.folds, settings.seed)
     fitted = fit_bilinear(source, labels, people, folds, settings)
     found = fitted.stack
-    ratios = sd_ratio(found.out_of_fold, labels)
-    warnings += _collapsed(ratios)
-    for warning in warnings:
-        log.warning("%s", warning)
     metadata = {
         **_facts(fitted.model, settings, subjects),
         "parts": {
             part: dict(zip(TRAITS, weights.tolist(), strict=True))
             for part, weights in zip(fitted.parts, found.weights, strict=True)
         },
-        "sd_ratio": ratios,
-        "warnings": warnings,
+        **_spread(found.out_of_fold, labels, warnings),
     }
     out_of_fold = OutOfFold(found.out_of_fold, found.mean_out_of_fold, folds) if len(names) > 1 else None
     return Trained(fitted.model, {}, metadata, out_of_fold)
@@ -273,39 +266,35 @@ def _verdict(
         validation_loss = loss(scores, labels, log_variance)
         constant = np.broadcast_to(train_labels.mean(axis=0), labels.shape)
         baseline_loss = loss(constant, labels, np.log(np.maximum(train_labels.var(axis=0), 1e-12)))
-    ratios = sd_ratio(scores, labels)
-    warnings = _warnings(settings, validation, ratios)
-    for warning in warnings:
-        log.warning("%s", warning)
-    noise_sd = dict(zip(TRAITS, np.exp(log_variance / 2).tolist(), strict=True))
-    return {
-        "train_loss": train_loss,
-        "validation_loss": validation_loss,
-        "baseline_loss": baseline_loss,
-        "noise_sd": noise_sd if settings.loss == "nll" else None,
-        "sd_ratio": ratios,
-        "warnings": warnings,
-    }
-
-
-def _warnings(settings: TrainSettings, validation: LabelledSource | None, ratios: dict[str, float | None]) -> list[str]:
     warnings = []
     if validation is None and settings.validation_fraction > 0:
         warnings.append(
             "all clips show the same subject, so there is no validation and no early stopping: "
             f"the model of the last of {settings.epochs} epochs is kept, and its quality on other people is unknown"
         )
-    return warnings + _collapsed(ratios)
+    noise_sd = dict(zip(TRAITS, np.exp(log_variance / 2).tolist(), strict=True))
+    return {
+        "train_loss": train_loss,
+        "validation_loss": validation_loss,
+        "baseline_loss": baseline_loss,
+        "noise_sd": noise_sd if settings.loss == "nll" else None,
+        **_spread(scores, labels, warnings),
+    }
 
 
-def _collapsed(ratios: dict[str, float | None]) -> list[str]:
+def _spread(scores: np.ndarray, labels: np.ndarray, warnings: list[str]) -> dict[str, Any]:
+    """Return the metadata "sd_ratio", and "warnings" with one more if scores hardly vary; log the warnings."""
+    ratios = sd_ratio(scores, labels)
     collapsed = [trait for trait, ratio in ratios.items() if ratio is not None and ratio < COLLAPSE_SD_RATIO]
-    if not collapsed:
-        return []
-    return [
-        f"predictions of {', '.join(collapsed)} hardly vary (under {COLLAPSE_SD_RATIO:.0%} of the labels' standard "
-        "deviation): the model predicts nearly the same for every clip"
-    ]
+    if collapsed:
+        warnings = [
+            *warnings,
+            f"predictions of {', '.join(collapsed)} hardly vary (under {COLLAPSE_SD_RATIO:.0%} of the labels' standard "
+            "deviation): the model predicts nearly the same for every clip",
+        ]
+    for warning in warnings:
+        log.warning("%s", warning)
+    return {"sd_ratio": ratios, "warnings": warnings}
 
 
 def _identity(labels: np.ndarray, subjects: Sequence[str], settings: TrainSettings) -> str:

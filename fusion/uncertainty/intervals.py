@@ -25,7 +25,7 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import BaseModel
 
-from fusion.labels.split import folds_by_subject, split_by_subject
+from fusion.labels.split import folds_by_subject, sides_of, split_by_subject
 from fusion.settings import UncertaintySettings
 
 # With fewer people, too little is known of what makes a clip hard, so all clips have intervals of the same width.
@@ -65,7 +65,6 @@ class Calibration(BaseModel, frozen=True, extra="forbid"):
             tokens, and constant, relative to the average error.
         adaptive: whether the widths follow the difficulty; otherwise only the decision to abstain does.
         subjects: number of people that the widths come from.
-        clips: number of their clips.
     """
 
     half_width: tuple[float, ...]
@@ -94,8 +93,6 @@ class Reliability(BaseModel, frozen=True, extra="forbid"):
         covered: [L][5], share of labels inside intervals of that confidence; every person counts once.
         scores: [5][bins], mean score of the clips in each bin, ascending.
         labels: [5][bins], mean label of the same clips.
-        subjects: number of people.
-        clips: number of their clips.
     """
 
     levels: tuple[float, ...]
@@ -110,9 +107,6 @@ class Uncertainty(BaseModel, frozen=True, extra="forbid"):
     """The part stored with a model: the thresholds, and the calibration if there were enough people for one.
 
     Attributes:
-        settings: the thresholds.
-        calibration: of the intervals.
-        reliability: how well they hold.
         useless: whether the model is no better than the mean of the labels on people whom it has not seen.
     """
 
@@ -218,8 +212,7 @@ def half_widths(calibration: Calibration, scores: np.ndarray, quality: ClipQuali
 def relative_widths(calibration: Calibration, scores: np.ndarray, quality: ClipQuality) -> npt.NDArray[np.float64]:
     """Return the width of each interval, relative to that of an interval without any video, mean over traits: [N]."""
     ratio = np.array(calibration.half_width) / np.array(calibration.blind_half_width)
-    widths: npt.NDArray[np.float64] = (ratio * _difficulty_by(calibration, scores, quality)).mean(axis=1)
-    return widths
+    return np.asarray((ratio * _difficulty_by(calibration, scores, quality)).mean(axis=1))
 
 
 def _quantile(
@@ -255,9 +248,7 @@ def _difficulty_of_others(
 ) -> np.ndarray:
     """Return each clip's difficulty, [N, T], as learned from other people: its own would fit its error."""
     found = np.empty(errors.shape)
-    folds = folds_by_subject(subjects, DIFFICULTY_FOLDS, seed)
-    for fold in range(folds.max() + 1):
-        out, rest = np.flatnonzero(folds == fold), np.flatnonzero(folds != fold)
+    for rest, out in sides_of(folds_by_subject(subjects, DIFFICULTY_FOLDS, seed)):
         others = [subjects[row] for row in rest.tolist()]
         weights = _learn_difficulty(errors[rest], scores[rest], others, quality.take(rest), centre)
         found[out] = _difficulty(weights, scores[out], quality.take(out), centre)

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from fusion.labels.split import folds_by_subject, sides_of
 from fusion.uncertainty.intervals import ClipQuality, Reliability, calibrate, half_widths, least_people
 
 LEVELS = (0.5, 0.6, 0.7, 0.8, 0.9, 0.95)
@@ -31,9 +32,7 @@ def check_reliability(
         scores: float [N, T] of clips of people whom the model has not seen.
         labels: float [N, T].
         subjects: the person in each; at least two different people.
-        quality: of the same clips.
         centre: float [T], mean of the training labels.
-        seed: of the draw of folds.
 
     Returns:
         Coverage at those of `LEVELS` for which every fold leaves enough people, possibly none; and the mean score and
@@ -44,10 +43,7 @@ def check_reliability(
     """
     scores, labels = scores.astype(np.float64), labels.astype(np.float64)
     names, person_of_clip, counts = np.unique(np.asarray(subjects, str), return_inverse=True, return_counts=True)
-    from sklearn.model_selection import GroupKFold  # takes a second to import
-
-    folds = GroupKFold(min(FOLDS, len(names)), shuffle=True, random_state=seed)
-    parts = list(folds.split(scores, groups=person_of_clip))
+    parts = list(sides_of(folds_by_subject(subjects, FOLDS, seed)))
     fewest = min(len(np.unique(person_of_clip[fit])) for fit, _ in parts)
     levels = [level for level in LEVELS if least_people(level) <= fewest]
     covered = []

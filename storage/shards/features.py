@@ -88,7 +88,7 @@ class VideoFeatures:
     def rounded(self, dtype: Literal["float32", "float16"]) -> VideoFeatures:
         """Return the features with vectors rounded to `dtype`, still stored as float32.
 
-        float16 keeps 11 significant bits: a number from 2**-14 to 65504 changes by at most 2**-11 (0.05 %) of itself, a
+        float16 keeps 11 significant bits: a number from 2**-14 to 65504 changes by at most 2**-11 (0.05%) of itself, a
         smaller one by at most 2**-25 (3e-8).
 
         Raises:

@@ -85,7 +85,7 @@ class Score:
     )
     people: int | None = _optional(
         Fact(
-            "People whose face was detected in at least 5 % of the frames, together or one after the other",
+            "People whose face was detected in at least 5% of the frames, together or one after the other",
             "count",
             minimum=1,
         )

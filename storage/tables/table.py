@@ -55,9 +55,10 @@ _PAUSE_S, _LONGEST_PAUSE_S = 0.05, 2.0  # before a commit is tried again
 _LOOKS = 6  # at a log that others clean, before it counts as damaged
 _MOST_ATTEMPTS = 200  # to commit
 _LOG_S = 3600  # for which the log keeps commits before a checkpoint; each look lists what is kept
-# What the library says if other commits interfere, and if others have cleaned the log of those to compare with.
+# What the library says if other commits interfere; and if others have cleaned the log of those to compare with, or a
+# listing does not show them yet.
 _OTHER_COMMITS = re.compile("concurrent|already exists|retries|conflict")
-_CLEANED = re.compile("invalid table version|not found", re.IGNORECASE)
+_CLEANED = re.compile("invalid table version|not found|end version", re.IGNORECASE)
 _DIGEST = re.compile(r"part-[0-9a-f]{16}-[0-9a-f]{32}\.parquet")
 _ACTIONS = {"add", "remove", "commitInfo", "metaData", "protocol", "txn", "cdc", "domainMetadata"}
 VERSION: pa.Field[Any] = pa.field("version", pa.int64(), nullable=False)
@@ -114,6 +115,7 @@ class Table:
         self._by, self._partition = by, partition_by
         self._indexed = (by, *indexed)
         self._delta: DeltaTable | None = None
+        self._committed = -1  # version of this object's last commit, which a listing may not show yet
         self._files: tuple[int, list[_DataFile]] = (-1, [])
         self._lock = threading.RLock()
 
@@ -305,7 +307,8 @@ class Table:
             if self._delta is not None:
                 with contextlib.suppress(Exception):  # the commits after the one seen last may have been cleaned away
                     self._delta.update_incremental()
-                    return self._delta
+                    if self._delta.version() >= self._committed:
+                        return self._delta
             self._delta = self._open()
             return self._delta
 
@@ -313,18 +316,22 @@ class Table:
         from deltalake import DeltaTable
         from deltalake.exceptions import TableNotFoundError
 
-        looks = 1
+        look = 0
         while True:
+            look += 1
             try:
                 with self._explained("read"):
-                    return DeltaTable(str(self.folder), storage_options=self._options())
+                    delta = DeltaTable(str(self.folder), storage_options=self._options())
+                if delta.version() >= self._committed:
+                    return delta
+                if look == _LOOKS:
+                    raise UnreachableError(f"cannot read {self.folder}: its last commits are not listed; try again")
             except TableNotFoundError:
                 return None
             except StoreError as error:
-                if looks == _LOOKS or _CLEANED.search(str(error.__cause__)) is None:
+                if look == _LOOKS or _CLEANED.search(str(error.__cause__)) is None:
                     raise
-                time.sleep(_PAUSE_S * 2**looks)
-                looks += 1
+            time.sleep(_PAUSE_S * 2**look)
 
     def _data_files(self, where: Where | None = None) -> list[_DataFile]:
         """Return the data files of the latest version that may hold rows which fulfil a condition."""
@@ -443,7 +450,7 @@ class Table:
         from deltalake.exceptions import CommitFailedError, DeltaError
 
         with self._lock, self._explained("write"):
-            before = delta.version()
+            before, mark = delta.version(), secrets.token_hex(8)
             hooks = PostCommitHookProperties(create_checkpoint=True, cleanup_expired_logs=False)
             partition_by = [self._partition] if self._partition is not None else []
             try:
@@ -452,15 +459,19 @@ class Table:
                     "append",
                     self._schema,
                     partition_by,
-                    commit_properties=CommitProperties(max_commit_retries=100),
+                    commit_properties=CommitProperties({"commit": mark}, max_commit_retries=100),
                     post_commithook_properties=hooks,
                 )
+                self._delta, self._committed = delta, delta.version()
             except DeltaError as error:
-                kinds = _OTHER_COMMITS if isinstance(error, CommitFailedError) else _CLEANED
-                if kinds.search(str(error)) is None:
-                    raise
                 self._delta = None
-                return False
+                version = self._version_of(mark, before + 1)
+                if version is None:
+                    kinds = _OTHER_COMMITS if isinstance(error, CommitFailedError) else _CLEANED
+                    if kinds.search(str(error)) is None:
+                        raise
+                    return False
+                self._committed = version
             if isinstance(self.folder, Path):
                 with contextlib.suppress(DeltaError):  # cleaned: then a checkpoint has this commit
                     delta.update_incremental()
@@ -472,6 +483,21 @@ class Table:
             if (before + 1) % CHECKPOINT_EVERY == 0:
                 self._clean_log(delta)
         return True
+
+    def _version_of(self, mark: str, first: int) -> int | None:
+        """Look for a commit among those from a version on; None if there is none.
+
+        The library lists the log after its commit, and fails if the listing is late.
+        """
+        for version in count(first):
+            path = self.folder / "_delta_log" / f"{version:020d}.json"
+            try:
+                with reading(path):
+                    if mark in path.read_text(encoding="utf-8"):
+                        return version
+            except FileNotFoundError:
+                break
+        return None
 
     def _clean_log(self, delta: DeltaTable) -> None:
         """Remove commits and checkpoints that have expired, just after a checkpoint was written.

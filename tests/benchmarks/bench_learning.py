@@ -29,6 +29,7 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "support"))
 
 import numpy as np
 from learning_worlds import CAMERAS, FACES_PER_MOTION, WORLDS, Recordings, World, draw_labels
+from measures import metrics
 from rich.console import Console
 from rich.table import Table
 from sklearn.decomposition import PCA
@@ -36,7 +37,7 @@ from sklearn.model_selection import GroupKFold
 from sklearn.preprocessing import StandardScaler
 
 from fusion.evaluation.baselines import mlp
-from fusion.evaluation.metrics import METRICS, metrics
+from fusion.evaluation.metrics import METRICS
 from fusion.model.scoring import predict
 from fusion.settings import TrainSettings
 from fusion.training.train import train

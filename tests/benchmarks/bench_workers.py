@@ -117,7 +117,7 @@ def main() -> None:
             seconds = seconds_to_hand_out(arguments.shards, scratch, runner, 2)
             table.add_row(f"handing out a shard of {SHARD}, runner {runner}, ms", f"{1000 * seconds:.0f}")
             table.add_row("  share of that worker's time", f"{seconds / (seconds + SHARD / one):.3%}")
-            table.add_row("  is 1 % at clips/s", f"{SHARD * 0.01 / seconds:.0f}")
+            table.add_row("  is 1% at clips/s", f"{SHARD * 0.01 / seconds:.0f}")
     Console().print(table)
 
 

@@ -67,6 +67,14 @@ def test_what_the_build_copies_is_what_the_engine_gets():
     assert all(list(DOCKER.parent.glob(pattern)) for pattern in let_in)
 
 
+def test_what_the_engine_gets_is_enough_to_install(tmp_path):
+    for pattern in re.findall(r"^!(?!docker/)(.*)$", (DOCKER / "Dockerfile.dockerignore").read_text(), re.MULTILINE):
+        (tmp_path / pattern).symlink_to(DOCKER.parent / pattern)
+    build = "from setuptools.build_meta import prepare_metadata_for_build_wheel as p; p('.')"
+    done = subprocess.run([sys.executable, "-c", build], cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
 def test_workers_are_nobody_special():
     recipe = (DOCKER / "Dockerfile").read_text()
     assert re.findall(r"^USER (.*)$", recipe, re.MULTILINE) == ["10001:10001"]

@@ -81,7 +81,7 @@ class Kernels:
             Shape(rows, warps, -(-height // (rows * warps)), registers=0)
             for (height, _), (rows, warps) in zip(self._sizes, shapes, strict=True)
         ]
-        wanted = [(program.PYRAMID, program.pyramid_macros())] + [
+        wanted = [(program.PYRAMID, program.PYRAMID_MACROS)] + [
             (program.LEVEL, program.level_macros(*level, shape, parameters.median))
             for level, shape in zip(self._sizes, self._shapes, strict=True)
         ]

@@ -12,9 +12,9 @@ import cv2
 import numpy as np
 
 from extractors.optical_flow.cpu.iterate import dual_rates, iterate
-from extractors.optical_flow.cpu.median import image_floats, median_filter, rank_floats
+from extractors.optical_flow.cpu.median import RANK_FLOATS, image_floats, median_filter
 from extractors.optical_flow.cpu.planes import PANEL, U1, U2, aligned_zeros, planes_floats, read_plane, write_plane
-from extractors.optical_flow.cpu.warp import CHANNELS, cubic_weights, lay_out_taps, padded_floats, tap_floats, warp
+from extractors.optical_flow.cpu.warp import CHANNELS, TAPS, cubic_weights, lay_out_taps, padded_floats, warp
 from extractors.optical_flow.parameters import SMALLEST_SIDE_PX, TVL1Parameters
 
 logger = logging.getLogger(__name__)
@@ -23,12 +23,7 @@ NOTICE_AFTER_S = 2.0  # loading takes less than this, compiling more
 
 
 class CpuEngine:
-    """Compute optical flow with one thread for every pair at a time.
-
-    Args:
-        parameters: of the algorithm.
-        threads: pairs computed at the same time; it does not change the result.
-    """
+    """Compute optical flow, a thread for every pair at a time; their number does not change the result."""
 
     def __init__(self, parameters: TVL1Parameters, threads: int) -> None:
         self._parameters = parameters
@@ -37,14 +32,7 @@ class CpuEngine:
         self._idle: deque[_PairSolver] = deque()
 
     def compute(self, frames: np.ndarray) -> np.ndarray:
-        """Compute the optical flow from each frame to the next.
-
-        Args:
-            frames: uint8, (T, H, W), grey; T at least 2, H and W at least 16.
-
-        Returns:
-            float32, (T - 1, H, W, 2), pixels; channel 0 is dx (rightwards), channel 1 is dy (down).
-        """
+        """Do as `OpticalFlowComputer.compute`, on two frames or more."""
         pairs, (height, width) = len(frames) - 1, frames.shape[1:]
         workers = min(self._threads, pairs)
         displacement_px = np.empty((pairs, height, width, 2), np.float32)
@@ -81,9 +69,9 @@ class _PairSolver:
         self._parameters = parameters
         self._planes = aligned_zeros(planes_floats(height, width))
         self._padded = aligned_zeros(padded_floats(height, width))
-        self._taps = aligned_zeros(tap_floats(height, width))
+        self._taps = aligned_zeros(TAPS * padded_floats(height, width))
         self._image = aligned_zeros(image_floats(height, width))
-        self._ranks = aligned_zeros(rank_floats())
+        self._ranks = aligned_zeros(RANK_FLOATS)
         self._places = np.zeros(CHANNELS * PANEL, np.int32)
         self._samples = aligned_zeros(CHANNELS * PANEL)
         self._weights_x, self._weights_y = cubic_weights()
@@ -142,11 +130,7 @@ def _load_kernels() -> None:
 
 
 def _pyramid(frame: np.ndarray, parameters: TVL1Parameters) -> list[np.ndarray]:
-    """Scale a frame down step by step, bilinearly and without smoothing, as OpenCV does.
-
-    Args:
-        frame: uint8, (H, W), grey.
-        parameters: `scales` and `step` are used.
+    """Scale a frame, uint8 (H, W), down step by step, bilinearly and without smoothing, as OpenCV does.
 
     Returns:
         float32 pictures in 0..255, the finest first; it ends before a side falls under 16 pixels.

@@ -92,8 +92,6 @@ def iterate(planes, height, width, bound, rates, inverse_theta, limit, most, sou
 
     Args:
         planes: float32, flat, see `planes`; u and p (times theta) are changed.
-        height: rows.
-        width: columns.
         bound: float32, lambda theta.
         rates: float32, (columns padded to whole vectors,), from `dual_rates`.
         inverse_theta: float32.
@@ -122,11 +120,7 @@ def iterate(planes, height, width, bound, rates, inverse_theta, limit, most, sou
 
 
 def dual_rates(width: int, tau: float) -> np.ndarray:
-    """Step of the dual variables for each column.
-
-    Returns:
-        float32, (width padded to whole vectors,): tau, and 0 from the last column on, whose difference is 0.
-    """
+    """Step of the dual variables by column, float32, padded to whole vectors: tau, and 0 from the last one on."""
     rates = np.zeros(-(-width // LANES) * LANES, np.float32)
     rates[: width - 1] = tau
     return rates

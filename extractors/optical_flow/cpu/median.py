@@ -18,6 +18,7 @@ from extractors.optical_flow.cpu.planes import (
 
 # Rows of the scratch `ranks`: columns sorted, smallest first, and the medians.
 _A, _B, _C, _D, _E, _OUT = (np.uint64(row * STRIDE) for row in range(6))
+RANK_FLOATS = 6 * STRIDE
 _1 = np.uint64(1)
 
 
@@ -128,12 +129,10 @@ def median_filter(planes, height, width, plane, size, image, ranks, sources=SOUR
 
     Args:
         planes: float32, flat, see `planes`.
-        height: rows.
-        width: columns.
         plane: uint64, offset of the plane.
         size: 3 or 5, pixels.
         image: float32, flat, at least `image_floats`, scratch.
-        ranks: float32, (`rank_floats`,), scratch.
+        ranks: float32, (RANK_FLOATS,), scratch.
     """
     border = size // 2
     line = (width + LANES - 1) // LANES * LANES + 2 * LANES
@@ -162,11 +161,6 @@ def median_filter(planes, height, width, plane, size, image, ranks, sources=SOUR
             # The columns beyond the picture stay zero.
             for x in range(np.uint64(min(PANEL, width - panel * PANEL))):
                 planes[to + x] = ranks[x + _OUT]
-
-
-def rank_floats() -> int:
-    """Size of the scratch rows of `median_filter`."""
-    return 6 * STRIDE
 
 
 def image_floats(height: int, width: int) -> int:

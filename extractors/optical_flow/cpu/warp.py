@@ -50,11 +50,6 @@ def cubic_weights() -> tuple[np.ndarray, np.ndarray]:
     return np.repeat(weights, TAPS, axis=1).reshape(-1), np.tile(weights, TAPS).reshape(-1)
 
 
-def tap_floats(height: int, width: int) -> int:
-    """Size of the array of taps for a frame."""
-    return TAPS * padded_floats(height, width)
-
-
 def padded_floats(height: int, width: int) -> int:
     """Size of the frame and its gradients with their margins; the last taps read past the end."""
     return CHANNELS * (height + 2 * MARGIN) * (width + 2 * MARGIN) + TAPS * (width + 2 * MARGIN)
@@ -69,7 +64,7 @@ def lay_out_taps(frame, padded, taps, sources=SOURCES):
     Args:
         frame: float32, (H, W).
         padded: float32, flat, at least `padded_floats`, scratch.
-        taps: float32, flat, at least `tap_floats`; overwritten.
+        taps: float32, flat, at least TAPS times `padded_floats`; overwritten.
     """
     height, width = frame.shape
     line = width + 2 * MARGIN

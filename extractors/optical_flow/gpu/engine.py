@@ -6,17 +6,16 @@ import logging
 import mmap
 import threading
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
+import platformdirs
 from cuda.core import Buffer, Device, Event, LegacyPinnedMemoryResource, Stream
 from cuda.core.utils import StridedMemoryView
 
 from extractors.errors import DeviceError
-from extractors.optical_flow.gpu.program import user_cache
 from extractors.optical_flow.gpu.shapes import Gpu, best_shape
 from extractors.optical_flow.gpu.solver import Solver, allocate
 from extractors.optical_flow.parameters import TVL1Parameters, pyramid_sizes
@@ -31,18 +30,14 @@ _COPIERS = 8
 
 
 class GpuEngine:
-    """Compute optical flow on the first CUDA device that this process sees, in the context that TensorFlow and JAX use.
+    """Compute optical flow on the first CUDA device that this process sees, in TensorFlow's and JAX's context.
 
     One engine may be used by several threads at a time.
-
-    Args:
-        parameters: of the algorithm.
-        cache: folder of compiled kernels; None takes the user's.
     """
 
     def __init__(self, parameters: TVL1Parameters, *, cache: Path | None = None) -> None:
         self._parameters = parameters
-        self._cache = user_cache() if cache is None else cache
+        self._cache = platformdirs.user_cache_path("traitline") / "kernels" if cache is None else cache
         self._device = Device(0)
         self._device.set_current()
         limits = self._device.properties
@@ -59,13 +54,7 @@ class GpuEngine:
         return all(best_shape(*size, self._gpu) for size in pyramid_sizes(height, width, self._parameters))
 
     def compute(self, frames: np.ndarray) -> np.ndarray:
-        """Compute the optical flow from each frame to the next.
-
-        Args:
-            frames: uint8, (T, H, W), grey; T at least 2, H and W at least 16, and (H, W) `fits`.
-
-        Returns:
-            float32, (T - 1, H, W, 2), pixels; channel 0 is dx (rightwards), channel 1 is dy (down).
+        """Do as `OpticalFlowComputer.compute`, on two frames or more of a size that `fits`.
 
         Raises:
             extractors.errors.DeviceError: the GPU's memory does not hold one pair.
@@ -152,17 +141,12 @@ class GpuEngine:
         return [self._copiers.submit(self._copy_part, fields, solved, to, at, step) for at in range(0, len(to), step)]
 
     def _copy_part(self, fields: Buffer, solved: Event, to: np.ndarray, at: int, step: int) -> None:
-        with self._copier() as copier:
-            copier.copy(fields, at * to[0].nbytes, solved, to[at : at + step])
-
-    @contextmanager
-    def _copier(self) -> Iterator[_Copier]:
         self._device.set_current()
         try:
             copier = self._idle.pop()
         except IndexError:
             copier = _Copier(self._device)
-        yield copier
+        copier.copy(fields, at * to[0].nbytes, solved, to[at : at + step])
         self._idle.append(copier)
 
 

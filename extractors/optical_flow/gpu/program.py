@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 from pathlib import Path
 
-import platformdirs
 from cuda.core import ObjectCode, Program, ProgramOptions
 from cuda.core.utils import FileStreamProgramCache
 
@@ -16,6 +15,8 @@ logger = logging.getLogger(__name__)
 # Each kernel's files in the order in which they make up its source. Tests replace the first.
 PYRAMID = ("device.cuh", "resize.cuh", "pyramid.cu")
 LEVEL = ("device.cuh", "resize.cuh", "median.cuh", "warp.cuh", "level.cu")
+
+PYRAMID_MACROS = {"MARGIN": MARGIN_PX}  # compile-time constants of `pyramid.cu`
 
 _CACHE_BYTES = 256 * 2**20
 
@@ -28,7 +29,7 @@ def source(files: tuple[str, ...], folder: Path = Path(__file__).parent) -> str:
 def level_macros(height: int, width: int, shape: Shape, median: int) -> dict[str, int]:
     """Compile-time constants of `level.cu`."""
     return {
-        **pyramid_macros(),
+        **PYRAMID_MACROS,
         "HEIGHT": height,
         "WIDTH": width,
         "ROWS": shape.rows,
@@ -37,11 +38,6 @@ def level_macros(height: int, width: int, shape: Shape, median: int) -> dict[str
         "MEDIAN": median,
         "PITCH": PITCH,
     }
-
-
-def pyramid_macros() -> dict[str, int]:
-    """Compile-time constants of `pyramid.cu`."""
-    return {"MARGIN": MARGIN_PX}
 
 
 def compile_kernels(
@@ -81,8 +77,3 @@ def compile_kernels(
     except OSError as error:
         logger.warning("compiled kernels cannot be kept in %s: %s", cache, error)
         return program.compile("cubin")
-
-
-def user_cache() -> Path:
-    """Folder of compiled kernels."""
-    return platformdirs.user_cache_path("traitline") / "kernels"

@@ -11,7 +11,7 @@ from cuda.bindings import driver
 from cuda.core import Buffer, Device, Kernel, LaunchConfig, Stream, launch
 
 from extractors.errors import DeviceError
-from extractors.optical_flow.gpu.program import LEVEL, PYRAMID, compile_kernels, level_macros, pyramid_macros
+from extractors.optical_flow.gpu.program import LEVEL, PYRAMID, PYRAMID_MACROS, compile_kernels, level_macros
 from extractors.optical_flow.gpu.shapes import LANES, MARGIN_PX, Gpu, Shape, best_shape, inbox_bytes, shared_bytes
 from extractors.optical_flow.parameters import TVL1Parameters, pyramid_sizes
 
@@ -44,7 +44,6 @@ class _Pairs:
     """The pairs of one call, on the GPU.
 
     Attributes:
-        count: how many.
         first: int32 [count], the first frame of each.
         order: int32 [count], in which order they are solved.
         cost: float32 [count], iterations at the level solved last.
@@ -70,10 +69,7 @@ class Solver:
 
     Args:
         size: height and width of the frames.
-        parameters: of the algorithm.
         device: current in this thread.
-        gpu: the device's limits.
-        cache: folder of compiled kernels.
 
     Raises:
         ValueError: the size does not fit the GPU.
@@ -88,7 +84,7 @@ class Solver:
         sizes = pyramid_sizes(*size, parameters)
         shapes = [_shape(*level, gpu) for level in sizes]
         with ThreadPoolExecutor() as pool:  # NVRTC lets go of the GIL
-            pyramid = pool.submit(compile_kernels, PYRAMID, pyramid_macros(), architecture, cache=cache)
+            pyramid = pool.submit(compile_kernels, PYRAMID, PYRAMID_MACROS, architecture, cache=cache)
             codes = [
                 pool.submit(
                     compile_kernels,
@@ -237,11 +233,7 @@ def _shape(height: int, width: int, gpu: Gpu) -> Shape:
 
 
 def allocate(device: Device, size: int, stream: Stream) -> Buffer:
-    """Take memory of the GPU, in the order of `stream`.
-
-    Raises:
-        DeviceError: there is not enough.
-    """
+    """Take memory of the GPU, in the order of `stream`. Raises DeviceError if there is not enough."""
     try:
         return device.allocate(size, stream=stream)
     except Exception as error:  # `cuda.core` has no public class for it

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+from rich.filesize import decimal as size
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
 from rich.table import Table
 
@@ -18,7 +19,7 @@ from extractors.assets.files import Asset, AssetError, AssetFile, OnBytes
 from extractors.assets.own import own_assets
 from flows.cli.command import EXIT_USER_ERROR, plain_command
 from flows.cli.options import CommandOnFiles
-from flows.cli.output import show_table, size
+from flows.cli.output import show_table
 from flows.session import console
 from storage.files.commit import check_writable, commit_file
 
@@ -27,7 +28,7 @@ assets_app = typer.Typer(no_args_is_help=True)
 NAMES = Annotated[list[str] | None, typer.Argument(metavar="[NAME]...", help="Names of assets; by default all.")]
 FOLDER = Annotated[
     Path | None,
-    typer.Option(help="Folder with the assets' folders, instead of the usual places; as in the setting `assets`."),
+    typer.Option(help="Folder with the assets' folders, instead of the usual places; as the setting `assets`."),
 ]
 
 
@@ -46,8 +47,8 @@ def list_assets(folder: FOLDER = None) -> None:
         for asset in [*known, *(own.asset for own in own_assets(folder))]:
             found = catalog.find(asset, folder)
             where = f"{found[0]}: {found[1]}" if found is not None else "missing"
-            row = (asset.name, asset.version, asset.purpose, size(asset.size), asset.licence, where, asset.title)
-            table.add_row(*row)
+            facts = (asset.version, asset.purpose, size(asset.size), asset.licence)
+            table.add_row(asset.name, *facts, where, asset.title)
         show_table(table)
         if any(catalog.find(asset, folder) is None for asset in known):
             console.say(catalog.HOW_TO_GET)

@@ -12,8 +12,8 @@ import typer
 from rich.table import Table
 
 from flows.cli.command import plain_command
-from flows.cli.options import PICTURE, Picture
-from flows.cli.output import show_table
+from flows.cli.options import PICTURE
+from flows.cli.output import numbers, show_table
 from flows.evaluation.networks import ENTRIES
 from flows.session import console
 from flows.session.errors import UserError
@@ -31,7 +31,7 @@ def compare(
     out: Annotated[
         Path | None, typer.Option(help="Folder for pictures and compare.json; by default none are kept.")
     ] = None,
-    picture: PICTURE = Picture.png,
+    picture: PICTURE = "png",
 ) -> None:
     """Compare the networks: parameters, work, time, memory, and how they are wired."""
     with plain_command():
@@ -74,10 +74,9 @@ def _summary(described: dict[str, Architecture], measured: dict[str, Measured]) 
         f"count; latency and peak memory (above that of TensorFlow itself) on {cores}, with BatchNorm "
         "folded as extraction does it"
     )
-    table = Table("network", "what it is", caption=caption, caption_justify="left")
-    headings = ("parameters", "trainable", "layers", "multiply-adds", "FLOPs")
-    for heading in headings + (("latency (ms)", "peak memory (MB)") if measured else ()):
-        table.add_column(heading, justify="right")
+    headings = ["parameters", "trainable", "layers", "multiply-adds", "FLOPs"]
+    headings += ["latency (ms)", "peak memory (MB)"] if measured else []
+    table = Table("network", "what it is", *numbers(*headings), caption=caption, caption_justify="left")
     for name, network in described.items():
         counts = (network.parameters, network.trainable, len(network.layers), network.macs, network.flops)
         cells = [f"{count:,}" for count in counts]
@@ -88,9 +87,8 @@ def _summary(described: dict[str, Architecture], measured: dict[str, Measured]) 
 
 
 def _layers(name: str, network: Architecture) -> Table:
-    table = Table("layer", "kind", "output", title=name, title_justify="left")
-    for heading in ("parameters", "multiply-adds", "share"):
-        table.add_column(heading, justify="right")
+    figures = numbers("parameters", "multiply-adds", "share")
+    table = Table("layer", "kind", "output", *figures, title=name, title_justify="left")
     for layer in network.layers:
         shape = " x ".join(map(str, layer.output_shape[1:]))
         share = f"{layer.macs / max(network.macs, 1):.1%}"
@@ -98,7 +96,7 @@ def _layers(name: str, network: Architecture) -> Table:
     return table
 
 
-def _keep(folder: Path, described: dict[str, Architecture], measured: dict[str, Measured], picture: Picture) -> None:
+def _keep(folder: Path, described: dict[str, Architecture], measured: dict[str, Measured], picture: str) -> None:
     from flows.visualize.files import picture_style, save_picture
     from fusion.pictures.architectures import plot_architectures, plot_costs
 

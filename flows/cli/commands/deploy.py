@@ -166,8 +166,7 @@ def _in_words(schedule: Any) -> str:
 
 def worker(
     gpu: Annotated[
-        str | None,
-        typer.Option(metavar="N", help="The only GPU that its runs see; by default they see all."),
+        str | None, typer.Option(metavar="N", help="The only GPU that its runs see; by default they see all.")
     ] = None,
     limit: Annotated[int, typer.Option(min=1, help="Maximum number of concurrent runs (count).")] = 1,
     pool: Annotated[str, typer.Option(help="Work pool, created by `traitline deploy`.")] = "traitline",

@@ -11,8 +11,8 @@ import typer
 from rich.table import Table
 
 from flows.cli.command import command, given
-from flows.cli.options import ASSIGNMENTS, CONFIG, LABELS, PICTURE, STORE_PATH, WEIGHTS, Picture
-from flows.cli.output import show_table
+from flows.cli.options import ASSIGNMENTS, CONFIG, LABELS, PICTURE, STORE_PATH, WEIGHTS
+from flows.cli.output import numbers, show_table
 from flows.config.settings import RunConfig
 from flows.session import console
 from flows.session.server import check_server
@@ -69,12 +69,11 @@ def evaluate_features(
     labels: Annotated[Path | None, typer.Option(help="Labels with a column subject, the person.")] = None,
     store: STORE_PATH = None,
     videos: Annotated[
-        Path | None,
-        typer.Option(help="Folder of the videos, to run the networks on some and examine every layer."),
+        Path | None, typer.Option(help="Folder of the videos, to run the networks on some and examine every layer.")
     ] = None,
     count: Annotated[int, typer.Option("--clips", min=1, help="Number of videos to examine every layer with.")] = 4,
     weights: WEIGHTS = None,
-    picture: PICTURE = Picture.png,
+    picture: PICTURE = "png",
     config: CONFIG = None,
     assignments: ASSIGNMENTS = None,
 ) -> None:
@@ -100,7 +99,7 @@ def evaluate_features(
                 show_table(_layer_table(kind, found))
             plain = {kind: [asdict(layer) for layer in layers[kind]] for kind in evaluated if kind in layers}
             results = features.results_of(settings, evaluated, plain)
-            folder = features.keep(settings.store.path, results, figures, picture.value)
+            folder = features.keep(settings.store.path, results, figures, picture)
         console.say(f"Evaluate features: all figures and {console.counted(len(figures), 'picture')} are in {folder}")
 
 
@@ -133,11 +132,10 @@ def _identity_table(evaluated: Mapping[Kind, FamilyEvaluation]) -> Table:
         "discriminability: mean cosine distance of different people; AUC: same or different person, over all pairs of "
         "a sample"
     )
-    table = Table("features", title="People", title_justify="left", caption=caption, caption_justify="left")
-    facts = ("people", "with 2+ clips", "clips", "tokens")
-    measured = ("in one clip", "consistency", "discriminability", "AUC", "pairs, same", "different")
-    for heading in facts + measured:
-        table.add_column(heading, justify="right")
+    facts = numbers("people", "with 2+ clips", "clips", "tokens")
+    measured = numbers("in one clip", "consistency", "discriminability", "AUC", "pairs, same", "different")
+    options: dict[str, Any] = {"title_justify": "left", "caption": caption, "caption_justify": "left"}
+    table = Table("features", *facts, *measured, title="People", **options)
     for kind, one in evaluated.items():
         found, tokens = one.identity, f"{one.dimensions.tokens:,}"
         if found is None:
@@ -160,7 +158,7 @@ def _dimension_table(evaluated: Mapping[Kind, FamilyEvaluation]) -> Table:
                 f" and {len(found) - NAMED} more" if len(found) > NAMED else ""
             )
             table.add_row(kind, size, what, f"{len(found):,}", names)
-        table.add_row(kind, size, "components with 90 % of variance", f"{one.components.needed(0.9):,}", "")
+        table.add_row(kind, size, "components with 90% of variance", f"{one.components.needed(0.9):,}", "")
         left_out = one.dimensions.left_out
         if left_out:
             table.add_row(kind, size, "tokens with a number that is not finite", f"{left_out:,}", "left out")
@@ -168,10 +166,9 @@ def _dimension_table(evaluated: Mapping[Kind, FamilyEvaluation]) -> Table:
 
 
 def _layer_table(kind: str, layers: list[LayerActivations]) -> Table:
-    table = Table("layer", title=f"Layers that end in a ReLU, {kind}", title_justify="left")
-    for heading in ("channels", "dead", "zeros", "mean", "std", "highest"):
-        table.add_column(heading, justify="right")
+    figures = numbers("channels", "dead", "zeros", "mean", "std", "highest")
+    table = Table("layer", *figures, title=f"Layers that end in a ReLU, {kind}", title_justify="left")
     for layer in layers:
-        numbers = (f"{value:.4g}" for value in (layer.mean, layer.std, layer.highest))
-        table.add_row(layer.layer, f"{layer.channels:,}", f"{layer.dead_channels:,}", f"{layer.zeros:.1%}", *numbers)
+        values = (f"{value:.4g}" for value in (layer.mean, layer.std, layer.highest))
+        table.add_row(layer.layer, f"{layer.channels:,}", f"{layer.dead_channels:,}", f"{layer.zeros:.1%}", *values)
     return table

@@ -97,11 +97,7 @@ def _check(settings: RunConfig) -> None:
 
 
 def refused_files(settings: RunConfig, reason: str | None) -> Archive:
-    """Return the videos whose present bytes were refused with these settings and have no features yet.
-
-    Raises:
-        UserError: the folder does not exist, or has no video in it.
-    """
+    """Return the videos whose present bytes were refused with these settings and have no features yet."""
     from flows.archive.families import families_of
     from flows.archive.outcomes import refusals
     from flows.archive.videos import Archive, videos_of

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 from rich.table import Table
 
 from flows.cli.command import command, plain_command
 from flows.cli.options import STORE, CommandOnFiles
-from flows.cli.output import show_table
+from flows.cli.output import numbers, show_table
 from flows.config.load import existing_store
 from flows.session import console
 from flows.session.errors import UserError
@@ -23,14 +22,6 @@ models_app = typer.Typer(no_args_is_help=True, help="Show trained models, give t
 MODEL = Annotated[str, typer.Argument(help="NAME (its latest version), NAME/3, NAME/latest or NAME/ALIAS.")]
 
 
-class ExportFormat(StrEnum):
-    """Formats of an exported model: two that other programs run, and a bundle for another store."""
-
-    bundle = "bundle"
-    savedmodel = "savedmodel"
-    onnx = "onnx"
-
-
 @models_app.command("list", epilog="Example: `traitline models list --store store`")
 def list_models(store: STORE = "store") -> None:
     """List all models of a store with their training data and validation loss."""
@@ -39,9 +30,8 @@ def list_models(store: STORE = "store") -> None:
         from storage.models.serializer import ModelSerializer
 
         serializer = ModelSerializer(existing_store(store))
-        table = Table("model", "aliases", "trained (UTC)", "labels", "weights")
-        for heading in ("clips", *MEASURES.values()):
-            table.add_column(heading, justify="right")
+        figures = numbers("clips", *MEASURES.values())
+        table = Table("model", "aliases", "trained (UTC)", "labels", "weights", *figures)
         for name in serializer.names():
             aliases = serializer.aliases(name)
             versions = serializer.versions(name)
@@ -50,9 +40,9 @@ def list_models(store: STORE = "store") -> None:
                 words = [alias for alias, target in aliases.items() if target == version]
                 words += ["latest"] if version == versions[-1] else []
                 unseen = facts.get("unseen") or {}
-                figures = [in_words(unseen[name]["mean"]) if name in unseen else "" for name in MEASURES]
+                measured = [in_words(unseen[name]["mean"]) if name in unseen else "" for name in MEASURES]
                 texts = [str(facts.get(fact, "")) for fact in ("created_utc", "labels", "weights")]
-                table.add_row(f"{name}/{version}", ", ".join(words), *texts, clips_in_words(facts), *figures)
+                table.add_row(f"{name}/{version}", ", ".join(words), *texts, clips_in_words(facts), *measured)
         if not table.rows:
             raise UserError(f"there are no models in {store}; train one with `traitline train`")
         show_table(table)
@@ -79,7 +69,7 @@ def show(model: MODEL, store: STORE = "store") -> None:
                 weights.add_row(part, *(f"{weight[trait]:.2f}" for trait in facts["traits"]))
             show_table(weights)
         if (unseen := facts.get("unseen")) is not None:
-            quality = Table("on people whom it has not seen", *MEASURES.values(), title_justify="left")
+            quality = Table("on unseen people", *MEASURES.values(), title_justify="left")
             for figure in figures(unseen):
                 quality.add_row(*figure)
             show_table(quality)
@@ -135,11 +125,12 @@ def alias(
 def export(
     model: MODEL,
     out: Annotated[
-        Path,
-        typer.Option("--out", help="Folder to create, with the model and its card; for a bundle, the file."),
+        Path, typer.Option("--out", help="Folder to create, with the model and its card; for a bundle, the file.")
     ],
     store: STORE = "store",
-    format: Annotated[ExportFormat, typer.Option("--format", help="Format of the model.")] = ExportFormat.savedmodel,
+    kind: Annotated[
+        Literal["bundle", "savedmodel", "onnx"], typer.Option("--format", help="Format of the model.")
+    ] = "savedmodel",
 ) -> None:
     """Export a model, with a model card, for programs that have neither Traitline nor Keras, or for another store."""
     with command("models-export", flags={"store.path": store}, if_stopped=f"{out} is not written"):
@@ -152,7 +143,7 @@ def export(
         if out.exists():
             raise UserError(f"{out} already exists; name a new one with --out")
         with console.console.status(f"Exporting {found}"):
-            if format is ExportFormat.bundle:
+            if kind == "bundle":
                 with commit_file(out) as file:
                     export_bundle(store_path(store), found, file)
                 console.say(f"{found} is in {out}; `traitline models import` adds it to another store")
@@ -161,7 +152,7 @@ def export(
 
             network, facts = ModelSerializer(store).load(found.name, found.version)
             with commit_folder(out, mark="README.md") as folder:
-                if format is ExportFormat.onnx:
+                if kind == "onnx":
                     files = ["model.onnx"]
                     exporting.export_onnx(network, folder / files[0])
                 else:

@@ -13,18 +13,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from flows.cli.command import command, given
-from flows.cli.options import (
-    ASSIGNMENTS,
-    CONFIG,
-    LABELS,
-    MODEL,
-    OUT,
-    SEARCH,
-    STORE_PATH,
-    VIDEOS,
-    VIDEOS_ROOT,
-    WEIGHTS,
-)
+from flows.cli.options import ASSIGNMENTS, CONFIG, LABELS, MODEL, OUT, SEARCH, STORE_PATH, VIDEOS, VIDEOS_ROOT, WEIGHTS
 from flows.cli.output import show_extraction, show_run, show_table
 from flows.config.settings import RunConfig
 from flows.session import console
@@ -291,7 +280,7 @@ def demo(
 ) -> None:
     """Render a small corpus and run the whole pipeline on it: a first look that needs no data.
 
-    Pretrained weights are used if they can be had, otherwise random ones; every output says which.
+    Uses pretrained weights if available, otherwise random ones; every output says which.
     """
     flags = {
         "videos": folder / "videos",

@@ -9,11 +9,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
+from rich.filesize import decimal as size
 from rich.table import Table
 
 from flows.cli.command import EXIT_USER_ERROR, plain_command, settings_of
 from flows.cli.options import ASSIGNMENTS, CONFIG, STORE, STORE_PATH
-from flows.cli.output import show_table, size
+from flows.cli.output import numbers, show_table
 from flows.config.load import existing_store
 from flows.config.settings import RunConfig
 from flows.engine.engine import Course, Work, open_engine
@@ -39,15 +40,13 @@ def list_families(store: STORE = "store") -> None:
         from storage.shards.store import FeatureStore
 
         features = FeatureStore(existing_store(store))
-        table = Table("family", "key", "format")
-        for heading in ("shards", "missing", "videos", "rows", "size"):
-            table.add_column(heading, justify="right")
+        table = Table("family", "key", "format", *numbers("shards", "missing", "videos", "rows", "size"))
         with console.console.status("Counting"):
             for family in features.families():
                 found = survey(features, family)
-                numbers = (found.shards, found.missing, found.videos, found.rows)
+                counts = (f"{count:,}" for count in (found.shards, found.missing, found.videos, found.rows))
                 formats = ", ".join(found.formats)
-                table.add_row(family.name, family.key, formats, *(f"{count:,}" for count in numbers), size(found.bytes))
+                table.add_row(family.name, family.key, formats, *counts, size(found.bytes))
         show_table(table)
 
 
@@ -66,7 +65,7 @@ def verify(
 def repair(
     ctx: typer.Context, store: STORE_PATH = None, config: CONFIG = None, assignments: ASSIGNMENTS = None
 ) -> None:
-    """Move damaged shards and tables to STORE/quarantine, so that the next run makes only those again.
+    """Move damaged shards and tables to STORE/quarantine, so that the next run recomputes only those.
 
     Files that cannot be read at present, and those of newer versions, stay in place. So do damaged models: train them
     again, or restore a copy.
@@ -161,11 +160,11 @@ def convert(
 @store_app.command(epilog="Example: `traitline store upgrade --store store --yes`")
 def upgrade(
     store: STORE = "store",
-    yes: Annotated[bool, typer.Option("--yes", help="Upgrade; without this, only show what would come over.")] = False,
+    yes: Annotated[bool, typer.Option("--yes", help="Upgrade; without this, only show what would change.")] = False,
 ) -> None:
-    """Bring a store of an older version over to this one; nothing is extracted again.
+    """Upgrade the store of an older version to this one; nothing is extracted again.
 
-    A second run goes on where one was interrupted.
+    Run it again to continue after an interruption.
     """
     with plain_command():
         from storage.maintenance import upgrading
@@ -270,9 +269,8 @@ def _open_verifying(root: StorePath) -> Iterator[Work[str, tuple[Trouble, str] |
     def find(name: str, _: Course) -> tuple[Trouble, str] | None:
         if name not in parts:
             parts.update((str(part.path), part) for part in verification.parts(root))
-        problem = (
-            verification.find_problem(parts[name]) if name in parts else None
-        )  # it has gone rightly, as in a merge
+        # A part that is not there has gone rightly, as in a merge.
+        problem = verification.find_problem(parts[name]) if name in parts else None
         return None if problem is None else (problem.trouble, problem.message)
 
     yield find

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from enum import StrEnum
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -51,6 +52,7 @@ WINDOWS = Annotated[int, typer.Option("--windows", min=1, help="Windows of motio
 Trait = StrEnum("Trait", {trait: trait for trait in TRAITS})  # type: ignore[misc]  # members are known at run time
 TRAIT = Annotated[Trait, typer.Option("--trait", help="The trait in question.")]
 
+_command = partial(visualize_app.command, cls=CommandOnFiles)
 MOVING = (".png", ".svg", ".gif")
 STATIC_LAYERS = ["conv1_relu", "conv2_block3_out", "conv3_block4_out", "conv4_block6_out", "conv5_block3_out"]
 MOTION_LAYERS = ["Conv3d_1a_7x7.relu", "Conv3d_2c_3x3.relu", "Mixed_3c", "Mixed_4f", "Mixed_5c"]
@@ -105,7 +107,7 @@ def _save(picture: Figure | FuncAnimation, out: Path) -> None:
     save_picture(picture, out)
 
 
-@visualize_app.command(cls=CommandOnFiles, epilog="Example: `traitline visualize faces clip.mp4 --out faces.png`")
+@_command(epilog="Example: `traitline visualize faces clip.mp4 --out faces.png`")
 def faces(
     ctx: typer.Context,
     video: VIDEO,
@@ -121,10 +123,7 @@ def faces(
         _save(draw_faces(settings, video), picture)
 
 
-@visualize_app.command(
-    cls=CommandOnFiles,
-    epilog="Example: `traitline visualize layers clip.mp4 --layer conv2_block3_out --out layers.png`",
-)
+@_command(epilog="Example: `traitline visualize layers clip.mp4 --layer conv2_block3_out --out layers.png`")
 def layers(
     ctx: typer.Context,
     file: FILE,
@@ -143,9 +142,7 @@ def layers(
         _save(draw_static_layers(settings, file, layer, count), picture)
 
 
-@visualize_app.command(
-    cls=CommandOnFiles, epilog="Example: `traitline visualize cam clip.mp4 --feature 120 --out cam.png`"
-)
+@_command(epilog="Example: `traitline visualize cam clip.mp4 --feature 120 --out cam.png`")
 def cam(
     ctx: typer.Context,
     file: FILE,
@@ -164,9 +161,7 @@ def cam(
         _save(draw_cam(settings, file, feature, count), picture)
 
 
-@visualize_app.command(
-    cls=CommandOnFiles, epilog="Example: `traitline visualize filters --layer conv1_conv --out filters.png`"
-)
+@_command(epilog="Example: `traitline visualize filters --layer conv1_conv --out filters.png`")
 def filters(
     ctx: typer.Context,
     picture: PICTURE_FILE,
@@ -185,11 +180,7 @@ def filters(
         _save(draw_filters(settings, layer, feature, count), picture)
 
 
-@visualize_app.command(
-    "motion-layers",
-    cls=CommandOnFiles,
-    epilog="Example: `traitline visualize motion-layers clip.mp4 --layer Mixed_4f --out layers.png`",
-)
+@_command(epilog="Example: `traitline visualize motion-layers clip.mp4 --layer Mixed_4f --out layers.png`")
 def motion_layers(
     ctx: typer.Context,
     video: VIDEO,
@@ -207,10 +198,7 @@ def motion_layers(
         _save(draw_motion_layers(settings, video, layer), picture)
 
 
-@visualize_app.command(
-    cls=CommandOnFiles,
-    epilog="Example: `traitline visualize evolution clip.mp4 --feature 3 --feature 20 --out evolution.gif`",
-)
+@_command(epilog="Example: `traitline visualize evolution clip.mp4 --feature 3 --feature 20 --out evolution.gif`")
 def evolution(
     ctx: typer.Context,
     video: VIDEO,
@@ -232,11 +220,7 @@ def evolution(
         _save(draw_evolution(settings, video, layer, feature, count, windows, moving=is_moving(picture)), picture)
 
 
-@visualize_app.command(
-    "heat-maps",
-    cls=CommandOnFiles,
-    epilog="Example: `traitline visualize heat-maps clip.mp4 --layer Mixed_4f --feature 3 --out heat.png`",
-)
+@_command(epilog="Example: `traitline visualize heat-maps clip.mp4 --layer Mixed_4f --feature 3 --out heat.png`")
 def heat_maps(
     ctx: typer.Context,
     video: VIDEO,
@@ -256,11 +240,7 @@ def heat_maps(
         _save(draw_comparison(settings, video, layer, None if feature is None else [feature], 1, window), picture)
 
 
-@visualize_app.command(
-    "compare-features",
-    cls=CommandOnFiles,
-    epilog="Example: `traitline visualize compare-features clip.mp4 --feature 3 --feature 20 --out compare.png`",
-)
+@_command(epilog="Example: `traitline visualize compare-features clip.mp4 --feature 3 --feature 20 --out compare.png`")
 def compare_features(
     ctx: typer.Context,
     video: VIDEO,
@@ -282,9 +262,7 @@ def compare_features(
         _save(draw_comparison(settings, video, layer, feature, count, window, moving=is_moving(picture)), picture)
 
 
-@visualize_app.command(
-    cls=CommandOnFiles, epilog="Example: `traitline visualize volume clip.mp4 --feature 3 --out volume.png`"
-)
+@_command(epilog="Example: `traitline visualize volume clip.mp4 --feature 3 --out volume.png`")
 def volume(
     ctx: typer.Context,
     video: VIDEO,
@@ -304,11 +282,7 @@ def volume(
         _save(draw_volume(settings, video, layer, feature, window), picture)
 
 
-@visualize_app.command(
-    "grad-cam",
-    cls=CommandOnFiles,
-    epilog="Example: `traitline visualize grad-cam clip.mp4 --videos clips --trait extraversion --out cam.png`",
-)
+@_command(epilog="Example: `traitline visualize grad-cam clip.mp4 --videos clips --trait extraversion --out cam.png`")
 def grad_cam(
     ctx: typer.Context,
     video: VIDEO_ID,
@@ -330,9 +304,7 @@ def grad_cam(
         _save(draw_trait_grad_cam(settings, video, trait.value, layer, count), picture)
 
 
-@visualize_app.command(
-    cls=CommandOnFiles, epilog="Example: `traitline visualize attention clip.mp4 --store store --out map.png`"
-)
+@_command(epilog="Example: `traitline visualize attention clip.mp4 --store store --out map.png`")
 def attention(
     ctx: typer.Context,
     video: VIDEO_ID,
@@ -350,9 +322,7 @@ def attention(
         _save(draw_attention_map(settings, video), picture)
 
 
-@visualize_app.command(
-    cls=CommandOnFiles, epilog="Example: `traitline visualize heads clip.mp4 --store store --out heads.png`"
-)
+@_command(epilog="Example: `traitline visualize heads clip.mp4 --store store --out heads.png`")
 def heads(
     ctx: typer.Context,
     video: VIDEO_ID,
@@ -370,9 +340,7 @@ def heads(
         _save(draw_heads(settings, video), picture)
 
 
-@visualize_app.command(
-    cls=CommandOnFiles, epilog="Example: `traitline visualize relations clip.mp4 --store store --out relations.png`"
-)
+@_command(epilog="Example: `traitline visualize relations clip.mp4 --store store --out relations.png`")
 def relations(
     ctx: typer.Context,
     video: VIDEO_ID,
@@ -390,10 +358,7 @@ def relations(
         _save(draw_relations(settings, video), picture)
 
 
-@visualize_app.command(
-    cls=CommandOnFiles,
-    epilog="Example: `traitline visualize timeline clip.mp4 --videos clips --trait openness --out line.gif`",
-)
+@_command(epilog="Example: `traitline visualize timeline clip.mp4 --videos clips --trait openness --out line.gif`")
 def timeline(
     ctx: typer.Context,
     video: VIDEO_ID,
@@ -414,10 +379,7 @@ def timeline(
         _save(draw_time_line(settings, video, trait.value, moving=is_moving(picture)), picture)
 
 
-@visualize_app.command(
-    cls=CommandOnFiles,
-    epilog="Example: `traitline visualize annotated clip.mp4 --videos clips --store store --out annotated.mp4`",
-)
+@_command(epilog="Example: `traitline visualize annotated clip.mp4 --videos clips --store store --out annotated.mp4`")
 def annotated(
     ctx: typer.Context,
     video: VIDEO_ID,

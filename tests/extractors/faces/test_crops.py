@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from extractors.errors import VideoError
 from extractors.faces.crops import (
     CropWindow,
-    StaticCrop,
+    FaceCrop,
     StaticView,
     Window,
     iter_crops,
@@ -214,11 +214,11 @@ def test_a_single_wild_box_does_not_widen_the_window():
 
 def crops(
     path: Path, windows: list[Window], views: Sequence[StaticView] = (), **options: int
-) -> tuple[list[CropWindow], list[StaticCrop]]:
+) -> tuple[list[CropWindow], list[FaceCrop]]:
     found = list(iter_crops(grid_frames(path, 25.0, thresholds=None), windows, views, **options))
     return (
         [cut for cut in found if isinstance(cut, CropWindow)],
-        [cut for cut in found if isinstance(cut, StaticCrop)],
+        [cut for cut in found if isinstance(cut, FaceCrop)],
     )
 
 
@@ -303,7 +303,7 @@ def test_a_video_that_became_shorter_is_refused(drawing):
         assert (caught.value.stage, caught.value.reason) == ("decode", "changed")
 
 
-def whole(path: Path, detector) -> tuple[FaceTrack, list[CropWindow], list[StaticCrop]]:
+def whole(path: Path, detector) -> tuple[FaceTrack, list[CropWindow], list[FaceCrop]]:
     track = track_faces(path, detector, VideoSettings(), FaceSettings())
     return track, *crops(path, plan_windows(track, DEFAULT), plan_static(track, DEFAULT))
 
@@ -312,7 +312,7 @@ def test_rotated_recordings_give_the_crops_of_the_original(corpus, detector):
     track, original, faces = whole(corpus / "plain" / "single_face.mp4", detector)
     for name in ["rot90_phone_style_single_face.mp4", "rot180_phone_style_single_face.mp4"]:
         turned_track, turned, turned_faces = whole(corpus / "hard" / name, detector)
-        # Sides of the face are 170 px: boxes agree to 2 %, crops to the two files' compression noise.
+        # Sides of the face are 170 px: boxes agree to 2%, crops to the two files' compression noise.
         assert np.abs(turned_track.boxes - track.boxes).max() < 4.0
         assert [crop.window.fields for crop in turned] == [crop.window.fields for crop in original]
         for first, second in zip(original, turned, strict=True):

@@ -69,7 +69,7 @@ def test_others_are_those_beside_or_instead_of_the_main_person(seen, faces, othe
         ((40,), 1),
         ((20, 20), 2),  # one after the other, or together: both are people
         ((40, 40, 3), 3),
-        ((40, 2, 1), 2),  # 5 % of the frames and less: a passer-by
+        ((40, 2, 1), 2),  # 5% of the frames and less: a passer-by
         ((1,), 1),
     ],
 )

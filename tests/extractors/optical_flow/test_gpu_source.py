@@ -56,14 +56,14 @@ def test_nvrtc_compiles_the_kernels_and_keeps_them(architecture, gpu, median, tm
     with ThreadPoolExecutor() as pool:
         codes = list(pool.map(compiled, (finest, coarsest), (EXACT.median, median)))
     assert all(code.startswith(b"\x7fELF") and b"solve_level" in code for code in codes)
-    pyramid = compile_kernels(program.PYRAMID, program.pyramid_macros(), architecture).code
+    pyramid = compile_kernels(program.PYRAMID, program.PYRAMID_MACROS, architecture).code
     assert all(name in pyramid for name in (b"to_float", b"shrink", b"difference", b"longest_first"))
     assert set(codes) == {path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
 
 
 def test_compiled_kernels_come_from_the_cache(tmp_path, monkeypatch):
     def compiled() -> bytes:
-        return bytes(compile_kernels(program.PYRAMID, program.pyramid_macros(), "sm_90", cache=tmp_path).code)
+        return bytes(compile_kernels(program.PYRAMID, program.PYRAMID_MACROS, "sm_90", cache=tmp_path).code)
 
     first = compiled()
     (file,) = (path for path in tmp_path.rglob("*") if path.is_file())
@@ -76,7 +76,7 @@ def test_compiled_kernels_come_from_the_cache(tmp_path, monkeypatch):
 
 def test_a_cache_that_cannot_be_written_is_said_and_does_without(tmp_path, caplog):
     (tmp_path / "file").write_bytes(b"")
-    code = compile_kernels(program.PYRAMID, program.pyramid_macros(), "sm_90", cache=tmp_path / "file")
+    code = compile_kernels(program.PYRAMID, program.PYRAMID_MACROS, "sm_90", cache=tmp_path / "file")
     assert code.code.startswith(b"\x7fELF")
     assert str(tmp_path / "file") in caplog.text
 

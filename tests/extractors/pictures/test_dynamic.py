@@ -60,7 +60,9 @@ def test_the_wheel_has_55_colours_of_full_strength():
 def test_colours_agree_with_middlebury_s_own_picture_of_a_known_field(corpus):
     field = cv2.readOpticalFlow(str(corpus / "flow" / "RubberWhale" / "flow10.flo"))
     known = np.abs(field).max(axis=-1) < 1e9
-    hue = cv2.cvtColor(optical_flow_colours(np.where(known[..., None], field, 0)), cv2.COLOR_RGB2HSV)[..., 0] * 2.0
+    moving = np.where(known[..., None], field, 0)
+    colours = optical_flow_colours(moving, float(np.hypot(moving[..., 0], moving[..., 1]).max()))
+    hue = cv2.cvtColor(colours, cv2.COLOR_RGB2HSV)[..., 0] * 2.0
     # its wheel runs the way of HSV, only unevenly: the order of directions is the order of hues
     angle = np.degrees(np.arctan2(field[..., 1], field[..., 0])) % 360
     fast = known & (np.hypot(field[..., 0], field[..., 1]) > 1)
@@ -74,7 +76,7 @@ def test_arrows_point_where_things_move():
     field = np.zeros((54, 54, 2), np.float32)
     field[:30] = (2, 0)
     field[30:] = (0, -1)
-    draw_arrows(axes, field)
+    draw_arrows(axes, field, 2.0)
     (arrows,) = [part for part in axes.collections if hasattr(part, "U")]
     above = np.asarray(arrows.Y) < 30
     assert (arrows.U[above] > 0).all()

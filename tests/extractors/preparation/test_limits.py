@@ -13,7 +13,7 @@ from extractors.errors import VideoError
 from extractors.preparation.pool import Finished, PreparerPool
 from extractors.preparation.preparer import PreparationSettings, Request
 from extractors.video.grid import grid_frames
-from extractors.video.limits import Limits
+from extractors.video.settings import Limits
 
 
 def motion_jpeg(path: Path, sizes: list[tuple[int, int]]) -> Path:

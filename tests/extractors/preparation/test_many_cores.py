@@ -14,7 +14,7 @@ from many_cores import pretend_cores
 
 from extractors.preparation.pool import Finished, PreparerPool
 from extractors.preparation.preparer import PreparationSettings, Request
-from extractors.video.limits import Limits
+from extractors.video.settings import Limits
 
 # Measured with mediapipe 1.2.2 on 1 to 64 cores: 11 threads and 420 MiB at most; without bounds on 64 cores, 216
 # threads and 14,193 MiB.

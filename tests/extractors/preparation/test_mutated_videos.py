@@ -19,8 +19,7 @@ from extractors.optical_flow.parameters import OpticalFlowSettings
 from extractors.preparation.pool import Finished, PreparerPool
 from extractors.preparation.preparer import PreparationSettings, Request
 from extractors.video.grid import grid_frames
-from extractors.video.limits import Limits
-from extractors.video.settings import VideoSettings
+from extractors.video.settings import Limits, VideoSettings
 
 CORPUS = [
     *("plain/single_face.mp4", "plain/grid_bbaf2n.mpg", "hard/vfr_single_face.mp4", "hard/lowres64_single_face.mp4"),

@@ -107,7 +107,7 @@ def test_the_same_seed_gives_the_same_network_and_another_seed_another_one(extra
 
 
 def test_saved_weights_give_the_same_features_in_another_extractor(extractor, other, tmp_path):
-    extractor.save_weights(tmp_path / "resnet.weights.h5")
+    extractor.model.save_weights(tmp_path / "resnet.weights.h5")
     other.load_weights(tmp_path / "resnet.weights.h5")
     np.testing.assert_array_equal(other(crops(2)), extractor(crops(2)))
 

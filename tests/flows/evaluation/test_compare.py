@@ -71,7 +71,7 @@ def test_work_is_what_tensorflows_profiler_counts(described, name):
     options = option_builder.ProfileOptionBuilder(option_builder.ProfileOptionBuilder.float_operation())
     options = options.with_empty_output().with_node_names(show_name_regexes=[".*"]).build()
     counted = model_analyzer.profile(forward.graph, options=options).total_float_ops
-    # it counts norms and additions too, some 1 % more, and knows no 3-D pools
+    # it counts norms and additions too, some 1% more, and knows no 3-D pools
     assert described[name].flops < counted < 1.03 * described[name].flops
 
 

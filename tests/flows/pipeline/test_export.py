@@ -6,6 +6,7 @@ import csv
 import dataclasses
 import json
 import os
+import shutil
 import subprocess
 import sys
 from datetime import UTC, datetime, timedelta
@@ -26,12 +27,13 @@ from storage import Failure, FailureLog, FeatureStore, Score, ScoreStore
 
 MODEL = ModelReference("traits", "1")
 FIRST = datetime(2026, 1, 31, 23, 0, tzinfo=UTC)
+WITHOUT_FEATURES = [(f"without {number}.mp4", f"{number}" * 64) for number in range(3)]  # the last was never tried
 LIMIT_MB = 300  # beyond the list of videos
 
 
 @pytest.fixture
 def store(tmp_path) -> Path:
-    """Twelve videos: four scored on each of two days, one without a time, two refused, one waiting."""
+    """Twelve extracted videos: four scored on each of two days, one without a time, three not; two others refused."""
     draw_store(tmp_path, people=3, clips_each=4)
     root = tmp_path / "store"
     families = families_of(load_config(flags={"store.path": root, "weights": "random"}))
@@ -44,7 +46,8 @@ def store(tmp_path) -> Path:
     )
     other = dataclasses.replace(scores[0], video_id=done[9][0], video_sha256=done[9][1], static_key="other")
     ScoreStore(root).write("traits", "1", [other])  # a score from other features is none
-    FailureLog(root).add([Failure(*video, families.features, "faces", "no_face", "no face", 1) for video in done[9:11]])
+    refused = [done[10], *WITHOUT_FEATURES[:2]]  # the first was extracted since
+    FailureLog(root).add([Failure(*video, families.features, "faces", "no_face", "no face", 1) for video in refused])
     facts = {
         "weights": "random",
         "static_key": keys[0],
@@ -64,13 +67,14 @@ def test_every_video_is_a_row_and_the_package_says_where_it_came_from(store, tmp
         rows = list(csv.DictReader(file))
     assert [(row["status"], row["reason"]) for row in rows] == [
         *[("scored", "")] * 9,
+        *[("failed", "not_scored")] * 3,
         *[("failed", "no_face")] * 2,
         ("failed", "not_extracted"),
     ]
     assert [row["scored_at"] for row in rows] == [
         *["2026-01-31T23:00:00Z"] * 4,
         *["2026-02-01T23:00:00Z"] * 4,
-        *[""] * 4,
+        *[""] * 7,
     ]
     package = json.loads((tmp_path / "traits.csv.datapackage.json").read_text())
     origin = package["provenance"]
@@ -80,8 +84,8 @@ def test_every_video_is_a_row_and_the_package_says_where_it_came_from(store, tmp
     assert {name: family["key"] for name, family in origin["features"].items()} == {
         kind: origin["model_metadata"][f"{kind}_key"] for kind in ("static", "dynamic")
     }
-    assert (origin["videos"], origin["scored"]) == (12, 9)
-    assert origin["without_a_score"] == {"no_face": 2, "not_extracted": 1}
+    assert (origin["videos"], origin["scored"]) == (15, 9)
+    assert origin["without_a_score"] == {"not_scored": 3, "no_face": 2, "not_extracted": 1}
     for words in ("employment", "RANDOM"):
         assert words in package["description"]
 
@@ -109,7 +113,17 @@ def test_range_of_time_takes_what_was_scored_from_its_start_to_before_its_end(st
 def archive_of(config: RunConfig) -> Archive:
     """The drawn videos."""
     done = FeatureStore(config.store.path).done(families_of(config).static)
-    return Archive(VideoFile(name, Path(name), sha256) for name, sha256 in sorted(done.items()))
+    return Archive(VideoFile(name, Path(name), sha256) for name, sha256 in sorted([*done.items(), *WITHOUT_FEATURES]))
+
+
+def test_a_model_that_has_scored_nothing_says_how_to_score(store, traitline):
+    shutil.copytree(store / "models" / "traits", store / "models" / "new")
+    result = traitline("export", "--store", store, "--model", "new/1", "--weights", "random")
+    assert result.returncode == 0, result.stderr
+    said = " ".join(result.stderr.split())
+    assert "0 videos scored; without a score: 12 not_scored, 2 no_face;" in said
+    for command in (f"traitline score --store {store} --model new/1", f"traitline failures list --store {store}"):
+        assert command in said
 
 
 def test_scores_without_a_time_are_counted_where_a_range_leaves_them_out(store, tmp_path, traitline):

@@ -248,7 +248,7 @@ APART = 20  # in CIE Lab; the closest of Okabe and Ito's seven are 16 to 26 apar
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_everybody_can_tell_its_colours_apart(opened, path, scheme):
     page = opened(path, color_scheme=scheme)
-    for classes in (["share-0", "share-1", "share-2", "share-3"], ["fill-a", "fill-b", "fill-n"]):
+    for classes in ([f"share-{place}" for place in range(5)], ["fill-a", "fill-b", "fill-n"]):
         fills = [page.locator(f".{one}").first.evaluate("(part) => getComputedStyle(part).fill") for one in classes]
         rgb = np.array([re.findall(r"\d+", fill) for fill in fills], np.float64) / 255
         linear = np.where(rgb <= 0.04045, rgb / 12.92, ((rgb + 0.055) / 1.055) ** 2.4)

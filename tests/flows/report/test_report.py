@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shutil
 from collections import Counter
 from datetime import UTC, datetime
 from html.parser import HTMLParser
@@ -13,6 +14,7 @@ import pytest
 from rendered_report import render_report
 from report_store import BREAKOUT, REFUSED, SCRIPT, ReportStore
 
+from flows.archive.models import ModelReference
 from flows.archive.videos import Archive, VideoFile
 from flows.config.load import load_config
 from flows.config.settings import ReportSettings
@@ -107,7 +109,7 @@ def test_statistics_are_those_of_the_scores(store, tables):
     for place, row in enumerate(rows):
         told = dict(zip(header, row, strict=True))
         own = scores[:, place]
-        for heading, value in (("mean", own.mean()), ("sd", own.std()), ("least", own.min()), ("greatest", own.max())):
+        for heading, value in (("mean", own.mean()), ("sd", own.std()), ("min", own.min()), ("max", own.max())):
             assert float(told[heading]) == pytest.approx(value, abs=6e-4)
 
 
@@ -115,6 +117,21 @@ def test_a_refused_video_is_there_with_its_reason_stage_and_message(tables):
     (row,) = tables.rows["refusals"][1:]
     assert row[:3] == ["not_a_video", "decode", "1"]
     assert row[-2:] == [f"{REFUSED} holds no video", REFUSED]
+
+
+def test_videos_without_a_score_are_rejected_or_not_yet_scored_or_not_yet_extracted(store, tmp_path):
+    shutil.copytree(store.config.store.path, tmp_path / "store")
+    models = tmp_path / "store" / "models"
+    shutil.copytree(models / "traits" / "1", models / "new" / "1")
+    config = with_settings(store).model_copy(
+        update={"store": store.config.store.model_copy(update={"path": tmp_path / "store"})}
+    )
+    videos = Archive([*store.videos, VideoFile("~new.mp4", Path("absent"), "0" * 64)])
+    page = render_report(config, store.families, videos, ModelReference("new", "1"), NOW)
+    for outcome, count in (("scored", 0), ("rejected", 1), ("not yet scored", 52), ("not yet extracted", 1)):
+        assert f"<dt>{outcome}</dt><dd>{count}</dd>" in page
+    (row,) = Tables(page).rows["refusals"][1:]
+    assert row[0] == "not_a_video"
 
 
 def test_names_stay_text_in_tables_svg_and_attributes(store):

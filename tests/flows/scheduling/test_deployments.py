@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 import sys
-from datetime import date
+from datetime import date, timedelta
 from importlib.resources import files
 from pathlib import Path
+from zoneinfo import ZoneInfo
 
 import pytest
 import yaml
 from prefect.exceptions import ParameterTypeError
+from prefect.server.schemas.schedules import CronSchedule
+from prefect.types._datetime import now
 from prefect.utilities.callables import parameter_schema
 
 from flows.scheduling import flows
@@ -49,6 +53,17 @@ def test_the_five_deployments_have_schedules_zones_limits_and_tags():
     assert all(entry.concurrency_limit and entry.tags == ("traitline",) for entry in entries.values())
     for entry in entries.values():
         assert build(entry).work_pool_name == "traitline"
+
+
+@pytest.mark.parametrize("zone", ["UTC", "Europe/Berlin", "Pacific/Kiritimati"])
+def test_the_server_finds_the_times_of_a_cron_schedule(zone):
+    """As its scheduler asks for them; Prefect 3.9.1 raised an exception below Python 3.13, and no schedule fired."""
+    begin = now("UTC")
+    times = asyncio.run(CronSchedule(cron="0 2 * * *", timezone=zone).get_dates(3, start=begin))
+    local = [time.astimezone(ZoneInfo(zone)) for time in times]
+    assert [(time.hour, time.minute) for time in local] == [(2, 0)] * 3
+    assert len({time.date() for time in local}) == 3
+    assert timedelta(0) < times[0] - begin < timedelta(hours=25)
 
 
 @pytest.mark.parametrize("name", FLOWS)

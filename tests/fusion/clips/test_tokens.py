@@ -34,14 +34,6 @@ def test_a_batch_holds_each_clip_in_front_and_zeros_behind():
     }
 
 
-def test_a_batch_is_padded_to_the_lengths_asked_for():
-    batch = pad_batch([clip(2, 1)], static_length=4, dynamic_length=3)
-    assert batch["static"].shape == (1, 4, 3)
-    assert batch["dynamic"].shape == (1, 3, 2)
-    with pytest.raises(ValueError, match=r"\b2 static tokens.*\b1\b"):
-        pad_batch([clip(2, 1)], static_length=1)
-
-
 def test_clips_of_other_dimensions_cannot_share_a_batch():
     with pytest.raises(ValueError, match=r"b\.mp4: static .*\b4\b.*\b3\b"):
         pad_batch([clip(1, 1), clip(1, 1, static_dim=4, video_id="b.mp4")])

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from measures import metrics
 from scipy.stats import pearsonr, t
 from sklearn.metrics import mean_absolute_error, r2_score, root_mean_squared_error
 
 from fusion.evaluation.intervals import measure
-from fusion.evaluation.metrics import METRICS, metrics, with_mean
+from fusion.evaluation.metrics import METRICS, with_mean
 from fusion.evaluation.significance import gain, holm
 
 
@@ -88,7 +89,7 @@ def test_intervals_over_clips_instead_of_people_would_be_far_too_narrow():
     for subjects in (np.repeat(np.arange(people), clips), np.arange(people * clips)):
         low, high = measure((labels + error)[None], labels, subjects.astype(str).tolist()).interval[:, 0, :-1]
         held.append(np.mean((low <= truth) & (truth <= high)))
-    print(f"\n95 % intervals held the truth in {held[0]:.1%} of data sets, over clips {held[1]:.1%}")
+    print(f"\n95% intervals held the truth in {held[0]:.1%} of data sets, over clips {held[1]:.1%}")
     assert 0.93 <= held[0] <= 0.97
     assert held[1] < 0.75
 

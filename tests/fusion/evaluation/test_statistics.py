@@ -8,10 +8,11 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from drawn_regressions import Regressions
+from measures import metrics
 
 from fusion.evaluation.folds import subject_folds
 from fusion.evaluation.intervals import measure, person_means, share_interval
-from fusion.evaluation.metrics import METRICS, metrics
+from fusion.evaluation.metrics import METRICS
 from fusion.evaluation.significance import gain
 
 PEOPLE = (8, 15, 30, 100)
@@ -43,7 +44,7 @@ def drawn_scores(
 
 
 def coverage(people: int, sets: int, *, heavy: bool = False) -> np.ndarray:
-    """Share of data sets whose 95 % intervals hold the measures of the population: [6]."""
+    """Share of data sets whose 95% intervals hold the measures of the population: [6]."""
     rng = np.random.default_rng(people)
     truth = metrics(*drawn_scores(rng, drawn_people(rng, 200_000), 1, heavy=heavy))
     draws, held = 20, []

@@ -49,7 +49,7 @@ def test_a_useless_model_is_rarely_called_better_than_the_mean():
 
 @pytest.mark.parametrize("people", [8, 15, 30, 100])
 def test_intervals_of_scores_out_of_fold_hold_the_quality_on_the_population(people):
-    """With 8 people, 71 % of 90 % intervals held the gain when folds counted as independent."""
+    """With 8 people, 71% of 90% intervals held the gain when folds counted as independent."""
     truths, cells = [], []
     for signal in (1e-9, 0.3):
         drawn = Regressions(people, 500, signal)
@@ -69,7 +69,7 @@ def test_intervals_of_scores_out_of_fold_hold_the_quality_on_the_population(peop
         for row, known in zip(cells, truths, strict=True)
     ]
     r2, ccc, gain = np.mean(held, axis=0)
-    print(f"\n{people} people: R2 {r2:.1%}, CCC {ccc:.1%} of 95 % intervals, gain {gain:.1%} of 90 % intervals")
+    print(f"\n{people} people: R2 {r2:.1%}, CCC {ccc:.1%} of 95% intervals, gain {gain:.1%} of 90% intervals")
     assert min(r2, ccc) > 0.91
     assert gain > 0.86
 

@@ -28,7 +28,7 @@ def test_planted_dead_constant_and_saturated_dimensions_are_named_and_no_others(
     vectors[:, 3] = 0
     vectors[:, 7] = 2.5
     vectors[:, 8] = 1000 + np.float32(1e-4) * (np.arange(3000) % 2)  # what rounding makes of a constant
-    vectors[:, 11] = np.minimum(vectors[:, 11], 1.0)  # cut off above, for some 24 % of the tokens
+    vectors[:, 11] = np.minimum(vectors[:, 11], 1.0)  # cut off above, for some 24% of the tokens
     vectors[:, 12] = np.maximum(vectors[:, 12] - 1, -0.5)  # and below
     found = metered(vectors).dimensions()
     assert found.dead == (3,)

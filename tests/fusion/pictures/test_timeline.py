@@ -91,8 +91,8 @@ def _score_with_logits(model, batch, token, shift):
 def test_its_own_weights_give_what_attention_gives():
     model, batch = model_and_batch()
     layer = model.cross_attention
-    query = layer.query_tokens(batch["static"], batch["static_mask"], batch["static_time_s"])
-    key = layer.key_tokens(batch["dynamic"], batch["dynamic_mask"], batch["dynamic_time_s"])
+    query = layer.tokens("static", batch["static"], batch["static_mask"], batch["static_time_s"])
+    key = layer.tokens("dynamic", batch["dynamic"], batch["dynamic_mask"], batch["dynamic_time_s"])
     fused, weights = layer(**batch, return_attention=True)
     assert np.asarray(layer.fused_by(query, key, weights)) == pytest.approx(np.asarray(fused), abs=1e-5)
     assert np.asarray(layer.fused_by(query, key, weights[..., ::-1])) != pytest.approx(np.asarray(fused), abs=1e-3)

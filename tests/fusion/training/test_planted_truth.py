@@ -101,7 +101,7 @@ def with_noise_labels(clips: PlantedClips, seed: int) -> PlantedClips:
 
 
 def correlation_interval(scores: np.ndarray, labels: np.ndarray) -> tuple[float, float]:
-    """95 % interval of Pearson's correlation, mean of the traits, by bootstrap over people."""
+    """95% interval of Pearson's correlation, mean of the traits, by bootstrap over people."""
     rng = np.random.default_rng(0)
 
     def correlation(rows: np.ndarray) -> float:

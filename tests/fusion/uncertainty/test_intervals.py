@@ -56,7 +56,7 @@ def test_coverage_on_unseen_people_is_between_88_and_92_percent_over_many_data_s
         uncertainty = calibrated(*people_with_clips(rng, people))
         covered.append(coverage_of(uncertainty, *people_with_clips(rng, 200)))
     mean = np.mean(covered, axis=0)
-    print(f"\n{people} people: 90 % intervals held {mean.round(4)} of the labels of unseen people, by trait")
+    print(f"\n{people} people: 90% intervals held {mean.round(4)} of the labels of unseen people, by trait")
     assert (mean > 0.88).all()
     assert (mean < 0.92).all()
 

@@ -32,7 +32,7 @@ def test_intervals_hold_as_often_as_they_state():
 
 
 def test_with_few_people_only_what_a_finite_interval_can_state_is_told():
-    """12 people in 5 folds leave 9 in the least, and 90 % needs 9; 11 leave 8."""
+    """12 people in 5 folds leave 9 in the least, and 90% needs 9; 11 leave 8."""
     assert max(check_reliability(*draw(12, 3), centre=CENTRE).levels) == 0.9
     assert max(check_reliability(*draw(11, 3), centre=CENTRE).levels) == 0.8
 
