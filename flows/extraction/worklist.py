@@ -54,8 +54,8 @@ class Lookup:
         )
         first = 0
         for videos in archive.columns:
-            rows = np.flatnonzero(~(static.has(videos) & dynamic.has(videos)))
-            maybe = pc.is_in(videos["video_id"].take(pa.array(rows)), value_set=refused_ids)
+            rows: np.ndarray = np.flatnonzero(~(static.has(videos) & dynamic.has(videos)))
+            maybe = pc.is_in(videos["video_id"].take(rows), value_set=refused_ids)
             failed = {}
             for row in rows[np.asarray(maybe)].tolist():
                 last = refused.get((videos["video_id"][row].as_py(), videos["video_sha256"][row].as_py()))

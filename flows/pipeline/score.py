@@ -116,7 +116,8 @@ class _Unscored:
         self._table = ScoreStore(root).table(model.name, model.version)
         self._keys = {"static_key": families.static.key, "dynamic_key": families.dynamic.key}
         self._version, known = self._table.version(), self._scored()
-        wanted = {video.video_id: video.sha256 for video in videos if known.get(video.video_id) != video.sha256}
+        present = (zip(*batch.to_pydict().values(), strict=True) for batch in videos.columns)
+        wanted = {video_id: sha256 for some in present for video_id, sha256 in some if known.get(video_id) != sha256}
         self.some_scored = len(wanted) < len(videos)
         ready = ready_videos(root, families, wanted)
         self.left = {video_id: wanted[video_id] for video_id in in_shard_order(FeatureStore(root), families, ready)}

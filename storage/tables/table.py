@@ -191,7 +191,8 @@ class Table:
 
     def _ranges(self, files: Sequence[_DataFile], read: Callable[[_DataFile], pa.Table]) -> Iterator[pa.Table]:
         """Yield the rows of files whose ranges overlap, by ascending ranges of about `ROWS_IN_MEMORY` rows."""
-        by, total, sample = self._by, 0, []
+        by, total = self._by, 0
+        sample: list[Any] = []
         for rows in in_order(functools.partial(self._read, names={by}), files, self.folder):
             sample += rows[by][-total % _SAMPLE_EVERY :: _SAMPLE_EVERY].to_pylist()
             total += len(rows)
@@ -606,8 +607,8 @@ def _newest(rows: pa.Table, keys: Sequence[str]) -> pa.Table:
     if len(values) < 2 or pc.all(pc.less(values[:-1], values[1:])).as_py():
         return rows
     ascending = rows.sort_by([(name, "ascending") for name in (by, VERSION.name, *others)])
-    values = ascending[by]
-    is_last = pc.not_equal(values[:-1], values[1:]).to_numpy()
+    values = ascending[by].combine_chunks()
+    is_last = pc.not_equal(values[:-1], values[1:]).to_numpy(zero_copy_only=False)
     return ascending.filter(pa.array(np.append(is_last, True)))
 
 
