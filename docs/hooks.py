@@ -50,12 +50,13 @@ def on_page_markdown(markdown: str, page: Page, **_: Any) -> str:
 
 def _table(head: Iterable[str], rows: Iterable[Iterable[str]]) -> Iterator[str]:
     head = list(head)
+    yield f'<div class="reference {head[0]}" markdown>\n'
     yield f"| {' | '.join(head)} |"
     yield "| --- " * len(head) + "|"
     for row in rows:
         cells = (re.sub(r"(?<!\\)\|", r"\\|", " ".join(cell.split())) for cell in row)
         yield f"| {' | '.join(cells)} |"
-    yield ""
+    yield "\n</div>\n"
 
 
 def _code(text: str) -> str:

@@ -91,8 +91,8 @@ def check_quality(quality: Quality, settings: FaceSettings) -> None:
         VideoError: stage "faces"; reason "low_coverage", "many_gaps", "long_gap", "false_face" or "several_people".
     """
     if quality.face_coverage < settings.min_coverage:
-        allowed = f"(at least {settings.min_coverage:.0%} needed)"
-        message = f"the main person's face is visible in {quality.face_coverage:.1%} of the frames {allowed}"
+        needed = f"(at least {settings.min_coverage:.0%} needed)"
+        message = f"the main person's face is visible in {quality.face_coverage:.1%} of the frames {needed}"
         raise VideoError("faces", "low_coverage", message)
     if settings.max_gaps is not None and quality.face_gaps > settings.max_gaps:
         message = f"the main person's face is lost {quality.face_gaps:.0f} times (at most {settings.max_gaps} allowed)"

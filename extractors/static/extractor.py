@@ -81,11 +81,7 @@ class StaticFeatureExtractor:
         self._network = for_inference(self.model, self.precision)
 
     def load_weights(self, path: Path) -> None:
-        """Load weights from a file of `model.save_weights`, or of keras.applications without the head.
-
-        Raises:
-            extractors.assets.AssetError: the file is missing, or does not fit this network.
-        """
+        """Load a file of `model.save_weights`, or of keras.applications without head. Raises AssetError if unfit."""
         try:
             self.model.load_weights(path)
         except (OSError, ValueError, KeyError) as error:

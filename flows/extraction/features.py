@@ -27,9 +27,9 @@ def extract_features(
         config: settings; the defaults need pretrained weights. `store` is not used.
 
     Yields:
-        The path, and the features by kind: "static" with vectors float32 [Ts, 2048] and "dynamic" with vectors float32
+        The path, and the features by kind, "static" with vectors float32 [Ts, 2048] and "dynamic" with vectors float32
         [Td, 1024] (other networks have other lengths), with the times of each token in seconds. For a video that is
-        refused, a `VideoError` with its stage, reason and message.
+        rejected, a `VideoError` with its stage, reason and message.
 
     Raises:
         extractors.assets.files.AssetError: weights are missing; the message says where to get them.

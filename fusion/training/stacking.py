@@ -174,9 +174,8 @@ def _scores_out_of_fold(part: Part, labels: np.ndarray, sides: Sequence[tuple[np
     """Return the scores of each clip, less the mean label, by fits on the other folds: float32 [P, N, T]."""
     found = []
     for rest, out in sides:
-        features, own = part.features[rest], labels[rest]
-        centre = features.mean(axis=0)
-        kernels = part.fit(features - centre, (own - own.mean(axis=0)).astype(np.float32))
+        centre, mean = part.features[rest].mean(axis=0), labels[rest].mean(axis=0)
+        kernels = part.fit(part.features[rest] - centre, (labels[rest] - mean).astype(np.float32))
         found.append((part.features[out] - centre) @ kernels)
     order = np.argsort(np.concatenate([out for _, out in sides]))
     return np.concatenate(found, axis=1)[:, order].astype(np.float32)

@@ -18,9 +18,10 @@ from typing import Any, get_args
 import cv2
 import numpy as np
 
-from extractors.faces.boxes import cut_square, resized
+from extractors.faces.boxes import cut_square
 from extractors.faces.settings import CropSettings, FaceSettings
 from extractors.networks import SIDE_PX
+from extractors.networks.preprocessing import resized
 from extractors.optical_flow.computer import OpticalFlowComputer
 from extractors.optical_flow.parameters import OpticalFlowSettings, Preset
 from extractors.preparation.preparer import Motion, PreparationSettings, Preparer, Request
@@ -68,7 +69,8 @@ def faces(corpus: Path) -> Iterator[Face]:
             for number, picture in enumerate(grid_frames(video, 25.0, thresholds=None)):
                 if number == first:
                     wide = cut_square(picture, (x - more, y - more, side + 2 * more))
-                    still = resized(cv2.cvtColor(wide, cv2.COLOR_RGB2GRAY), round(SIDE_PX * WIDE * DETAIL))
+                    side_px = round(SIDE_PX * WIDE * DETAIL)
+                    still = resized(cv2.cvtColor(wide, cv2.COLOR_RGB2GRAY), (side_px, side_px))
                     break
             # Twice the detail is smoothed to what one pixel of the crop resolves.
             yield Face([motion.fields for motion in motions], cv2.GaussianBlur(np.float32(still), (0, 0), 0.4 * DETAIL))

@@ -39,14 +39,14 @@ PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "SECURITY.md", *so
 NOTEBOOKS = sorted((ROOT / "docs" / "notebooks").glob("*.ipynb"))
 NOT_RUN = re.compile(r"<!-- not run: (.+) -->")
 # Networks run forwards and backwards for minutes, or features are extracted again.
-SLOW = {f"docs/how-to/{name}.md" for name in ("backbones", "fine-tuning", "pictures", "rejected-videos")}
+SLOW = {f"docs/how-to/{name}.md" for name in ("backbones", "pictures", "rejected-videos")}
 SLOW.add("docs/explanation/optical-flow.md")
 # Tests of the commands do the same: `flows/pipeline/test_run.py`, `flows/doctor/test_doctor.py`, those of
 # `flows/evaluation`, `flows/cli/test_models.py`, `flows/pipeline/test_training_from_store.py`; and
 # `fusion/model/test_model.py` runs the blocks of the specification.
 SLOW |= {f"docs/how-to/{name}.md" for name in ("evaluation", "features", "first-run", "models", "training")}
 SLOW.add("docs/reference/specification.md")
-MOST_NOT_RUN = 19
+MOST_NOT_RUN = 20
 
 # Stands for the command on the PATH of a shell: sends its arguments to the test, which runs them.
 COMMAND = """#!{python} -SE
@@ -153,6 +153,7 @@ def archive(made_once, short_clips, traitline) -> Path:
             (partial / "demo").mkdir()
             shutil.copytree(partial / "clips", partial / "demo" / "videos", copy_function=os.link)
             shutil.copytree(partial / "store", partial / "demo" / "store", copy_function=os.link)
+            os.link(labels, partial / "demo" / "labels.csv")
             partial.rename(folder)
         return folder
 

@@ -81,7 +81,7 @@ def show(model: MODEL, store: STORE = "store") -> None:
             show_table(compared)
             console.say(f"Search: {search_in_words(search)}")
         words = Table("use", title_justify="left")
-        words.add_row(f"For {INTENDED}.")
+        words.add_row(f"For {INTENDED}.".replace("*", ""))
         for limit in limits(facts):
             words.add_row(limit, style="bold")
         show_table(words)

@@ -166,7 +166,7 @@ def test_weights_that_lie_in_other_files_are_refused_and_those_files_not_opened(
     with h5py.File(secret, "w") as file:
         file["data"] = np.zeros(64, np.float32)
     good, path = tmp_path / "good.weights.h5", "layers/conv2d/vars/1"
-    other.save_weights(good)
+    other.model.save_weights(good)
 
     def external(file):
         file.create_dataset(path, (64,), "float32", external=[(str(secret), 0, 256)])
