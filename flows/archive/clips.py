@@ -21,18 +21,29 @@ VIDEOS_PER_GROUP = 64  # of a large shard, read together when training shuffles
 
 
 @dataclass(frozen=True, slots=True)
-class CachedClip:
-    """One video's tokens, and the other facts that its score states.
+class ClipFacts:
+    """What a video's score states, apart from the scores.
 
     Args:
         sha256: digest of the video's bytes, in hex.
+        static_tokens, dynamic_tokens: their numbers.
         quality: the known facts of `extractors.faces.quality.Quality`; features older than them have the face coverage
             only.
     """
 
-    tokens: ClipTokens
+    video_id: str
     sha256: str
+    static_tokens: int
+    dynamic_tokens: int
     quality: Mapping[str, float]
+
+
+@dataclass(frozen=True, slots=True)
+class CachedClip:
+    """One video's tokens and facts."""
+
+    tokens: ClipTokens
+    facts: ClipFacts
 
 
 def clip_tokens(static: VideoFeatures, dynamic: VideoFeatures) -> ClipTokens:
@@ -133,4 +144,6 @@ def joined_clips(store: FeatureStore, families: Families, videos: Sequence[str])
         tokens = clip_tokens(static, dynamic)
         known = {name: float(static.quality[name][0]) for name in QUALITY if name in static.quality}
         quality = {name: value for name, value in known.items() if not math.isnan(value)}
-        yield CachedClip(tokens, static.video_sha256, quality)
+        yield CachedClip(
+            tokens, ClipFacts(video_id, static.video_sha256, len(tokens.static), len(tokens.dynamic), quality)
+        )

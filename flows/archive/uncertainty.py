@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from pydantic import ValidationError
 
-from flows.archive.clips import VIDEOS_AT_A_TIME, CachedClip, read_clips
+from flows.archive.clips import VIDEOS_AT_A_TIME, ClipFacts, read_clips
 from flows.archive.families import Families
 from flows.config.settings import RunConfig
 from flows.session.errors import UserError
@@ -23,12 +23,12 @@ if TYPE_CHECKING:
     from fusion.model.kinds import PersonalityModel
 
 
-def quality_of(clips: Sequence[CachedClip]) -> ClipQuality:
+def quality_of(clips: Sequence[ClipFacts]) -> ClipQuality:
     """Return the quality of clips as arrays."""
     return ClipQuality(
         np.array([clip.quality["face_coverage"] for clip in clips]),
-        np.array([len(clip.tokens.static) for clip in clips]),
-        np.array([len(clip.tokens.dynamic) for clip in clips]),
+        np.array([clip.static_tokens for clip in clips]),
+        np.array([clip.dynamic_tokens for clip in clips]),
     )
 
 
@@ -45,8 +45,8 @@ def read_quality(
     quality = ClipQuality(*(np.empty(len(videos)) for _ in range(3)))
     clips = read_clips(root, families, videos)
     while some := list(islice(clips, VIDEOS_AT_A_TIME)):
-        rows = [row_of[clip.tokens.video_id] for clip in some]
-        found = quality_of(some)
+        rows = [row_of[clip.facts.video_id] for clip in some]
+        found = quality_of([clip.facts for clip in some])
         for name in ("face_coverage", "static_tokens", "dynamic_tokens"):
             getattr(quality, name)[rows] = getattr(found, name)
         if model is not None:

@@ -163,7 +163,7 @@ def _cached(config: RunConfig) -> _Material:
         parts=tuple(matched.parts[row] for row in rows),
         groups={},
         tokens=[clip.tokens for clip in in_order],
-        quality=quality_of(in_order),
+        quality=quality_of([clip.facts for clip in in_order]),
     )
     video_ids = tuple(matched.video_ids[row] for row in rows)
     return _Material(

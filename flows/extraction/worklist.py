@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
-from collections import Counter, deque
-from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence, Set
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
 
 from extractors.errors import TRANSIENT
 from flows.archive.families import Families
-from flows.archive.videos import VideoFile
+from flows.archive.videos import Archive, VideoFile
 from flows.config.settings import RunConfig
 from flows.extraction.jobs import Job
 from storage.files.paths import StorePath
 from storage.leases.claims import Claim
 from storage.shards.store import FeatureStore
 from storage.tables.failures import FailureLog, LastFailure
-from storage.tables.manifest import FEW, hashes
-
-VIDEOS_AT_A_TIME = 2**16  # of a large archive
+from storage.tables.manifest import FEW
 
 
 class Lookup:
@@ -28,25 +30,39 @@ class Lookup:
         self._failures = FailureLog(root)
 
     def jobs(self, videos: Sequence[VideoFile]) -> Iterator[Job]:
-        """Yield a job for each video, which may need nothing.
+        """Yield a job for each video, which may need nothing."""
+        digests = {video.video_id: video.sha256 for video in videos}
+        refused = self._failures.last(self._families.features, digests)
+        known = self._store.has_all((self._families.static, self._families.dynamic), digests).values()
+        never = LastFailure(0, "")
+        for video in videos:
+            static, dynamic = (video.video_id not in done for done in known)
+            last = refused.get((video.video_id, video.sha256), never)
+            yield Job(video, static, dynamic, last.attempts, last.reason)
 
-        A large archive takes 48 bytes of memory for each video with features, and reads the whole manifest once.
+    def lacking(self, archive: Archive) -> Iterator[tuple[np.ndarray, dict[int, LastFailure]]]:
+        """Find the videos of an archive that lack features, some at a time, in step with the whole manifest.
+
+        Yields:
+            Their rows in the archive, int64, ascending; and the last failures of those that have been refused, by row.
         """
-        families = (self._families.static, self._families.dynamic)
-        if len(videos) <= FEW:
-            digests = {video.video_id: video.sha256 for video in videos}
-            refused = self._failures.last(self._families.features, digests)
-            known = self._store.has_all(families, digests).values()
-            static, dynamic = ([video.video_id in done for video in videos] for done in known)
-            yield from _jobs(videos, static, dynamic, refused)
-            return
-        places = [self._store.manifest.places(family.key) for family in families]
         refused = self._failures.last(self._families.features)
-        for first in range(0, len(videos), VIDEOS_AT_A_TIME):
-            some = videos[first : first + VIDEOS_AT_A_TIME]
-            which = hashes([video.video_id for video in some]), hashes([video.sha256 for video in some])
-            static, dynamic = (place.has(*which).tolist() for place in places)
-            yield from _jobs(some, static, dynamic, refused)
+        refused_ids = pa.array(list({video_id for video_id, _ in refused}), pa.string())
+        static, dynamic = (
+            _InStep(self._store.manifest.current(family.key))
+            for family in (self._families.static, self._families.dynamic)
+        )
+        first = 0
+        for videos in archive.columns:
+            rows: np.ndarray = np.flatnonzero(~(static.has(videos) & dynamic.has(videos)))
+            maybe = pc.is_in(videos["video_id"].take(rows), value_set=refused_ids)
+            failed = {}
+            for row in rows[np.asarray(maybe)].tolist():
+                last = refused.get((videos["video_id"][row].as_py(), videos["video_sha256"][row].as_py()))
+                if last is not None:
+                    failed[first + row] = last
+            yield first + rows, failed
+            first += len(videos)
 
     def still_needed(self, jobs: Sequence[Job], claimed: Set[str]) -> dict[str, Job]:
         """Return, by id, the jobs that have not been done, refused or claimed since they were chosen."""
@@ -63,40 +79,48 @@ class WorkList:
 
     Attributes:
         place: path of the store.
-        todo: videos to do at the start.
-        count: their number.
+        count: number of videos to do at the start.
         cached: number of videos with features at the start.
         refused_before: number of videos that were refused before with the same settings, because of their bytes, and
             are not tried again.
         refused: number of videos refused since, by this run or another.
     """
 
-    def __init__(self, videos: Sequence[VideoFile], config: RunConfig, families: Families) -> None:
+    def __init__(self, videos: Archive, config: RunConfig, families: Families) -> None:
         store = FeatureStore(config.store.path)
         for family in (families.faces, families.static, families.dynamic):
             store.touch(family)  # before it is looked up what is done: the first claim comes much later
         self._lookup, self._shard_size = Lookup(config.store.path, families), config.extract.shard_size
         self.place = config.store.path
+        self._videos = videos
         self._attempts_before: dict[str, int] = {}
         self._set_aside: set[str] = set()
-        self._left: deque[VideoFile] = deque()
-        self.cached = self.refused_before = self.refused = 0
-        for job in self._lookup.jobs(videos):
-            if not job.static and not job.dynamic:
-                self.cached += 1
-            elif job.attempts and not config.extract.retry_failed and not _may_have_passed(job):
-                self.refused_before += 1
-            else:
-                self._left.append(job.video)
-                if job.attempts:
-                    self._attempts_before[job.video.video_id] = job.attempts
-        self.todo = tuple(self._left)
-        self.count = len(self.todo)
+        self.refused_before = self.refused = lacking = 0
+        parts = [np.zeros(0, np.int64)]
+        for rows, failed in self._lookup.lacking(videos):
+            lacking += len(rows)
+            for row, last in failed.items():
+                video = videos[row]
+                if config.extract.retry_failed or _may_have_passed(video, last):
+                    self._attempts_before[video.video_id] = last.attempts
+                else:
+                    self.refused_before += 1
+                    rows = rows[rows != row]
+            parts.append(rows)
+        self._todo = np.concatenate(parts)
+        self._queue, self._begin = self._todo.copy(), 0  # what is left, from `_begin` on
+        self.count = len(self._todo)
+        self.cached = len(videos) - lacking
+
+    @property
+    def todo(self) -> Iterator[VideoFile]:
+        """Yield the videos to do at the start."""
+        return (self._videos[row] for row in self._todo.tolist())
 
     @property
     def left(self) -> int:
         """Return the number of videos that were not done at the last look."""
-        return len(self._left)
+        return len(self._queue) - self._begin
 
     def choose(self, claimed: Set[str]) -> dict[str, Job]:
         """Look at the store, and choose the next shard.
@@ -109,12 +133,14 @@ class WorkList:
             done or claimed.
         """
         chosen: dict[str, Job] = {}
-        passed: list[VideoFile] = []
+        passed: list[int] = []
         size = self._shard_size
-        while self._left and len(chosen) < self._shard_size:
-            some = [self._left.popleft() for _ in range(min(size, len(self._left)))]
-            size *= 2  # other runs may have done many of them, and each round lists the store once
-            for job in self._lookup.jobs(some):
+        while self.left and len(chosen) < self._shard_size:
+            rows = self._queue[self._begin : self._begin + size]
+            self._begin += len(rows)
+            size = min(2 * size, max(FEW, size))  # other runs may have done many, and each round asks the store once
+            videos = [self._videos[row] for row in rows.tolist()]
+            for row, job in zip(rows.tolist(), self._lookup.jobs(videos), strict=True):
                 video_id = job.video.video_id
                 if not job.static and not job.dynamic:
                     self._set_aside.discard(video_id)
@@ -123,10 +149,11 @@ class WorkList:
                     self.refused += 1
                     self._set_aside.discard(video_id)
                     continue
-                passed.append(job.video)
+                passed.append(row)
                 if video_id not in claimed and video_id not in self._set_aside and len(chosen) < self._shard_size:
                     chosen[video_id] = job
-        self._left.extendleft(reversed(passed))
+        self._queue[self._begin - len(passed) : self._begin] = passed
+        self._begin -= len(passed)
         return chosen
 
     def set_aside(self, video_ids: Iterable[str]) -> None:
@@ -136,30 +163,50 @@ class WorkList:
     @property
     def all_set_aside(self) -> bool:
         """Return whether this run has tried all remaining videos."""
-        return all(video.video_id in self._set_aside for video in self._left)
+        return all(video_id in self._set_aside for video_id in self._ids_left())
+
+    def _ids_left(self) -> Iterator[str]:
+        return (self._videos[row].video_id for row in self._queue[self._begin :].tolist())
 
     def held_by(self, claims: Iterable[Claim]) -> Counter[str]:
         """Count the remaining videos that other runs have claimed, by machine name."""
-        left = {video.video_id for video in self._left}
+        left = set(self._ids_left())
         held = Counter({claim.process.host: 0 for claim in claims})
         for claim in claims:
             held[claim.process.host] += len(claim.videos & left)
         return +held
 
 
-def _jobs(
-    videos: Sequence[VideoFile],
-    static: Sequence[bool],
-    dynamic: Sequence[bool],
-    refused: Mapping[tuple[str, str], LastFailure],
-) -> Iterator[Job]:
-    """Yield the jobs of videos, of which it is known whether they have features."""
-    never = LastFailure(0, "")
-    for video, has_static, has_dynamic in zip(videos, static, dynamic, strict=True):
-        last = refused.get((video.video_id, video.sha256), never)
-        yield Job(video, static=not has_static, dynamic=not has_dynamic, attempts=last.attempts, reason=last.reason)
+class _InStep:
+    """Tells which videos have features of their present bytes, for ascending ids.
+
+    Args:
+        rows: of the manifest, in ascending order of their ids: "video_id" and "video_sha256".
+    """
+
+    def __init__(self, rows: Iterator[pa.Table]) -> None:
+        self._rows = rows
+        self._held: list[pa.Table] = []
+
+    def has(self, videos: pa.RecordBatch) -> np.ndarray:
+        """Return for each video whether it has features, bool [N]. The ids come after those of earlier calls."""
+        ids, held = videos["video_id"], self._held
+        last = ids[-1].as_py()
+        while not held or held[-1]["video_id"][-1].as_py() <= last:
+            part = next(self._rows, None)
+            if part is None:
+                break
+            held.append(part)
+        if not held:
+            return np.zeros(len(ids), bool)
+        known = pa.concat_tables(held).combine_chunks()
+        known_ids, digests = (known[name].combine_chunks() for name in known.schema.names)
+        same = pc.equal(digests.take(pc.index_in(ids, value_set=known_ids)), videos["video_sha256"])
+        rest = known.filter(pc.greater(known_ids, pa.scalar(last)))
+        self._held = [rest] if len(rest) else []
+        return np.asarray(same.fill_null(False))
 
 
-def _may_have_passed(job: Job) -> bool:
+def _may_have_passed(video: VideoFile, last: LastFailure) -> bool:
     """Return whether the cause of a refusal may have passed. A file that is still unreadable has no digest."""
-    return job.reason in TRANSIENT and job.video.sha256 != ""
+    return last.reason in TRANSIENT and video.sha256 != ""

@@ -13,10 +13,10 @@ from fusion.model.kinds import PersonalityModel
 from fusion.model.scoring_graph import compiled, lay_out
 from fusion.traits import TRAITS
 
-# Larger products come closer to the processor's limit; beyond this size there was no further gain.
-BATCH_CLIPS = 128
-# Of each kind, including padding: the limit for long videos, whatever the number of clips.
-BATCH_TOKENS = 8192
+# Tokens of each kind in a batch, including padding, and clips. Larger products come closer to the processor's limit;
+# beyond this size there was no further gain, and memory is bounded however long the videos are.
+BATCH_TOKENS = 2048
+BATCH_CLIPS = 1024
 
 
 def predict(model: PersonalityModel, clips: Iterable[ClipTokens], batch_size: int = BATCH_CLIPS) -> np.ndarray:

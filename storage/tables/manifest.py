@@ -107,6 +107,10 @@ class Manifest:
             self._checked(name)
         return places
 
+    def current(self, key: str) -> Iterator[pa.Table]:
+        """Yield "video_id" and "video_sha256" of the newest features, in ascending order of the ids, in parts."""
+        return self.table.newest({"family": [key]}, ["video_id", "video_sha256"])
+
     def move(self, key: str, shards: Collection[str], to: Mapping[tuple[str, str], Row]) -> int:
         """Let rows name another shard, in one commit; nobody sees the videos twice or not at all.
 

@@ -11,6 +11,7 @@ from operator import attrgetter
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from storage.files.paths import StorePath, folders
 from storage.layout import open_store, path_name
@@ -166,6 +167,7 @@ def _column(name: str, kind: str) -> pa.Field[Any]:
 SCORE_SCHEMA = pa.schema([_column(part.name, str(part.type)) for part in fields(Score)])
 _COUNTS = [column.name for column in SCORE_SCHEMA if column.type == pa.int32()]
 _FLOATS = [column.name for column in SCORE_SCHEMA if column.type == pa.float32()]
+_FIVES = [column.name for column in SCORE_SCHEMA if column.type == _FIVE]
 QUALITY_FACTS: dict[str, Fact] = {part.name: part.metadata["fact"] for part in fields(Score) if part.metadata}
 """The quality facts of a score, by name, in the order of the columns of an export."""
 
@@ -192,7 +194,22 @@ class ScoreStore:
         """
         latest = list({row.video_id: row for row in rows}.values())
         columns = [pa.array(map(attrgetter(column.name), latest), column.type) for column in SCORE_SCHEMA]
-        self.table(model, version).append(pa.Table.from_arrays(columns, schema=SCORE_SCHEMA))
+        self.write_table(model, version, pa.Table.from_arrays(columns, schema=SCORE_SCHEMA))
+
+    def write_table(self, model: str, version: str, scores: pa.Table) -> None:
+        """Commit scores as columns, all or none; each video occurs once.
+
+        Args:
+            scores: with the schema `SCORE_SCHEMA`.
+
+        Raises:
+            ValueError, StoreError: as `write`; or a number is not finite.
+        """
+        for name in (*_FLOATS, *_FIVES):
+            numbers = pc.list_flatten(scores[name]) if name in _FIVES else scores[name]
+            if not pc.all(pc.is_finite(numbers), min_count=0).as_py():
+                raise ValueError(f"{name}: scores, bounds and quality facts must be finite numbers")
+        self.table(model, version).append(scores)
 
     def read(self, model: str, version: str) -> Iterator[Score]:
         """Read the latest score of each video, sorted by video_id, with a part of them in memory at a time.

@@ -175,11 +175,24 @@ class Table:
             where: None for all rows.
             columns: to read.
         """
-        by, total = self._by, 0
+        by = self._by
         names = list(columns) if columns is not None else self._schema.names
-        read = functools.partial(self._read, names={*names, by, VERSION.name, *(where or {})})
+        read = functools.partial(self._read, names={*names, by, VERSION.name, *self._indexed, *(where or {})})
+        for files in _neighbours(self._data_files(where), by):
+            if sum(file.rows for file in files) <= 2 * ROWS_IN_MEMORY:
+                ranges = iter([pa.concat_tables(in_order(read, files, self.folder))])
+            else:
+                ranges = self._ranges(files, read)
+            for rows in ranges:
+                if where and where.keys() != {self._partition}:
+                    rows = rows.filter(self._mask(rows, where))
+                if len(rows):
+                    yield _newest(rows, self._indexed).select(names)
+
+    def _ranges(self, files: Sequence[_DataFile], read: Callable[[_DataFile], pa.Table]) -> Iterator[pa.Table]:
+        """Yield the rows of files whose ranges overlap, by ascending ranges of about `ROWS_IN_MEMORY` rows."""
+        by, total = self._by, 0
         sample: list[Any] = []
-        files = self._data_files(where)
         for rows in in_order(functools.partial(self._read, names={by}), files, self.folder):
             sample += rows[by][-total % _SAMPLE_EVERY :: _SAMPLE_EVERY].to_pylist()
             total += len(rows)
@@ -190,13 +203,8 @@ class Table:
                 least, most = file.values[by]
                 if (low is None or most >= low) and (high is None or least < high):
                     tables.append(_between(read(file), by, low, high))
-            if not tables:
-                continue
-            rows = pa.concat_tables(tables)
-            if where:
-                rows = rows.filter(self._mask(rows, where))
-            if len(rows):
-                yield _newest(rows, by).select(names)
+            if tables:
+                yield pa.concat_tables(tables)
 
     def change(self, where: Where, change: Callable[[pa.Table], pa.Table]) -> int:
         """Change or remove the rows that fulfil a condition, in one commit.
@@ -577,13 +585,30 @@ def _between(rows: pa.Table, by: str, low: str | None, high: str | None) -> pa.T
     return rows if high is None else rows.filter(pc.less(rows[by], pa.scalar(high)))
 
 
-def _newest(rows: pa.Table, by: str) -> pa.Table:
-    """Sort rows by a text column, and keep the newest of each value."""
-    ascending = rows.sort_by([(by, "ascending"), ("version", "ascending")])
-    values = ascending[by]
-    if len(values) < 2:
-        return ascending
-    is_last = pc.not_equal(values[:-1], values[1:]).to_numpy()
+def _neighbours(files: Sequence[_DataFile], by: str) -> list[list[_DataFile]]:
+    """Group files in ascending order: at least those whose ranges overlap, and up to `ROWS_IN_MEMORY` rows."""
+    groups: list[list[_DataFile]] = []
+    most, rows = "", 0
+    for file in sorted(files, key=lambda file: file.values[by]):
+        low, high = file.values[by]
+        if groups and (low <= most or rows + file.rows <= ROWS_IN_MEMORY):
+            groups[-1].append(file)
+        else:
+            groups.append([file])
+            rows = 0
+        most, rows = max(most, high), rows + file.rows
+    return groups
+
+
+def _newest(rows: pa.Table, keys: Sequence[str]) -> pa.Table:
+    """Sort rows by the first key, and keep the newest of each of its values; the other keys decide between equals."""
+    by, *others = keys
+    values = rows[by].combine_chunks()
+    if len(values) < 2 or pc.all(pc.less(values[:-1], values[1:])).as_py():
+        return rows
+    ascending = rows.sort_by([(name, "ascending") for name in (by, VERSION.name, *others)])
+    values = ascending[by].combine_chunks()
+    is_last = pc.not_equal(values[:-1], values[1:]).to_numpy(zero_copy_only=False)
     return ascending.filter(pa.array(np.append(is_last, True)))
 
 

@@ -1,9 +1,9 @@
 """What it takes to find what is left to do in a large store, and to choose a shard of it.
 
 Run it as `python tests/benchmarks/bench_planning.py [--videos N ...]`. The rows of the manifest are drawn and
-committed, for two families, without shards. A new process does what `traitline extract` does before and between shards;
-the list of the archive's videos takes no memory, its own time is shown. All is in the page cache. Nothing is asserted
-about time.
+committed, for two families, without shards. A new process does what `traitline extract` does before and between shards.
+The memory includes the list of the archive's videos; the time to draw that list is shown by itself. All is in the page
+cache. Nothing is asserted about time.
 """
 
 from __future__ import annotations

@@ -11,15 +11,13 @@ import os
 import re
 import subprocess
 import sys
-from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import overload
 
 import numpy as np
 import pyarrow as pa
 
 from flows.archive.families import families_of
-from flows.archive.videos import VideoFile
+from flows.archive.videos import Archive, VideoFile
 from flows.config.load import load_config
 from flows.extraction.worklist import WorkList
 from storage import Failure, FailureLog, FeatureStore
@@ -33,28 +31,7 @@ LACKING, REFUSED = 1000, 100  # each so manieth video has no features, or was re
 def video_of(number: int) -> VideoFile:
     """Return a video of the drawn archive."""
     video_id = f"person {number // 40:07d}/{number:08d}.mp4"
-    return VideoFile(video_id, Path(), hashlib.sha256(video_id.encode()).hexdigest())
-
-
-class DrawnArchive(Sequence[VideoFile]):
-    """The drawn archive, which takes no memory itself."""
-
-    def __init__(self, count: int) -> None:
-        self._count = count
-
-    @overload
-    def __getitem__(self, index: int) -> VideoFile: ...
-
-    @overload
-    def __getitem__(self, index: slice) -> Sequence[VideoFile]: ...
-
-    def __getitem__(self, index: int | slice) -> VideoFile | Sequence[VideoFile]:
-        if isinstance(index, slice):
-            return [video_of(number) for number in range(*index.indices(self._count))]
-        return video_of(index)
-
-    def __len__(self) -> int:
-        return self._count
+    return VideoFile(video_id, Path(video_id), hashlib.sha256(video_id.encode()).hexdigest())
 
 
 def draw_manifest(root: Path, count: int) -> None:
@@ -97,7 +74,7 @@ def plan(root: Path, count: int) -> dict[str, float]:
     Returns:
         "todo", the number of videos to do; "plan_s" and "shard_s", processor time to find them and to choose a shard;
         "plan_files" and "shard_files", data files of the store that were read for each; "list_s", processor time to
-        run through the list of videos; and "peak_mb", the most memory in use.
+        draw the list of videos; and "peak_mb", the most memory in use, with the list.
     """
     command = [sys.executable, __file__, str(root), str(count)]
     done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
@@ -114,14 +91,9 @@ def _main(root: str, count: int) -> None:
         seconds = sum(os.times()[:2]) - sum(before[:2])
         return result, seconds, sum(name.startswith(root) and name.endswith(".parquet") for name in opened)
 
-    def run_through() -> Iterator[VideoFile]:
-        for first in range(0, count, SHARD_VIDEOS):
-            yield from archive[first : first + SHARD_VIDEOS]
-
-    archive = DrawnArchive(count)
     config = load_config(flags={"store.path": root, "weights": "random"})
     families = families_of(config)
-    _, list_s, _ = measured(lambda: sum(1 for _ in run_through()))
+    archive, list_s, _ = measured(lambda: Archive(map(video_of, range(count))))
     work, plan_s, plan_files = measured(lambda: WorkList(archive, config, families))
     jobs, shard_s, shard_files = measured(lambda: work.choose(frozenset()))
     assert len(jobs) == min(config.extract.shard_size, work.count)

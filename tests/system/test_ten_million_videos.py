@@ -17,5 +17,5 @@ def test_ten_million_videos_are_planned_in_bounded_time_and_memory(tmp_path):
     print(f"\n{found}")
     assert found["todo"] == COUNT // LACKING
     assert found["peak_mb"] < LIMIT_MB
-    assert found["plan_s"] - found["list_s"] < LIMIT_S
+    assert found["plan_s"] < LIMIT_S
     assert found["shard_files"] <= small["shard_files"] + 2  # rows of neighbours may lie in two files of each family

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import count, islice
 from pathlib import Path, PurePosixPath
 from types import MappingProxyType
 from typing import Any, overload
@@ -36,6 +37,8 @@ _FIELDS: list[pa.Field[Any]] = [
 ]
 _DIGESTS = pa.schema(_FIELDS)
 _SHA256 = "^[0-9a-f]{64}$"
+_COLUMNS = pa.schema([pa.field(name, pa.string(), nullable=False) for name in ("video_id", "video_sha256")])
+VIDEOS_AT_A_TIME = 2**16  # of a large archive
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +56,7 @@ class VideoFile:
 
 
 class Archive(Sequence[VideoFile]):
-    """The videos to work on, sorted by id, as flows pass them to each other.
+    """The videos to work on, sorted by id, as flows pass them to each other: at about 110 bytes of memory a video.
 
     Prefect keeps a flow's parameters as text in its database and refuses more than 512 KiB, about 3,000 videos. Of an
     object that it cannot serialise, it keeps the name only.
@@ -62,9 +65,12 @@ class Archive(Sequence[VideoFile]):
         videos: sorted by id.
         unread: unreadable folders and links that may hold more videos: id -> reason.
         passed_over: number of other files, by kind.
+
+    Attributes:
+        columns: "video_id" and "video_sha256", both text, `VIDEOS_AT_A_TIME` videos in each batch but the last.
     """
 
-    __slots__ = ("_videos", "passed_over", "unread")
+    __slots__ = ("_folder", "_paths", "columns", "passed_over", "unread")
 
     def __init__(
         self,
@@ -72,8 +78,21 @@ class Archive(Sequence[VideoFile]):
         unread: Mapping[str, str] = MappingProxyType({}),
         passed_over: Mapping[str, int] = MappingProxyType({}),
     ) -> None:
-        self._videos = tuple(videos)
+        self.columns: list[pa.RecordBatch] = []
+        # Most paths are a folder and the id, so that only the others are kept.
+        self._folder: bytes | None = None
+        self._paths: dict[int, bytes] = {}
         self.unread, self.passed_over = unread, passed_over
+        rest = iter(videos)
+        while some := list(islice(rest, VIDEOS_AT_A_TIME)):
+            for row, video in enumerate(some, start=len(self)):
+                path, video_id = os.fsencode(video.path), video.video_id.encode()
+                if self._folder is None:
+                    self._folder = path.removesuffix(video_id)
+                if path != self._folder + video_id:
+                    self._paths[row] = path
+            texts = [video.video_id for video in some], [video.sha256 for video in some]
+            self.columns.append(pa.record_batch([pa.array(text, pa.string()) for text in texts], schema=_COLUMNS))
 
     @overload
     def __getitem__(self, index: int) -> VideoFile: ...
@@ -82,10 +101,25 @@ class Archive(Sequence[VideoFile]):
     def __getitem__(self, index: slice) -> Sequence[VideoFile]: ...
 
     def __getitem__(self, index: int | slice) -> VideoFile | Sequence[VideoFile]:
-        return self._videos[index]
+        rows = range(len(self))[index]
+        if isinstance(rows, range):
+            return [self[row] for row in rows]
+        batch, place = divmod(rows, VIDEOS_AT_A_TIME)
+        video_id, sha256 = (column[place].as_py() for column in self.columns[batch].columns)
+        return VideoFile(video_id, self._path(rows, video_id), sha256)
+
+    def __iter__(self) -> Iterator[VideoFile]:
+        row = count()
+        for batch in self.columns:
+            for video_id, sha256 in zip(*(column.to_pylist() for column in batch.columns), strict=True):
+                yield VideoFile(video_id, self._path(next(row), video_id), sha256)
 
     def __len__(self) -> int:
-        return len(self._videos)
+        return sum(map(len, self.columns))
+
+    def _path(self, row: int, video_id: str) -> Path:
+        path = self._paths.get(row)
+        return Path(os.fsdecode((self._folder or b"") + video_id.encode() if path is None else path))
 
     def check_whole(self) -> None:
         """Raise UserError if a part of the archive could not be read. Call it after everything else."""

@@ -114,7 +114,7 @@ def test_facts_of_quality_reach_the_scores_and_what_is_not_known_is_left_out(tmp
         write_clip(tmp_path, family, facts | {"decoded_share": np.nan})
     config = load_config(flags={"weights": "random", "store.path": tmp_path})
     (clip,) = read_clips(config.store.path, found, ["a.mp4"])
-    assert clip.quality == {name: value for name, value in facts.items() if name != "decoded_share"}
+    assert clip.facts.quality == {name: value for name, value in facts.items() if name != "decoded_share"}
 
 
 def test_scores_have_every_fact_of_quality_that_extraction_finds():
@@ -134,7 +134,7 @@ def test_features_of_before_facts_were_kept_are_read_with_their_coverage_alone(t
     assert stored.faces.quality == ("detected",)
     config = load_config(flags={"weights": "random", "store.path": tmp_path})
     (clip,) = read_clips(config.store.path, stored, ["a.mp4"])
-    assert clip.quality == {"face_coverage": 0.5}
+    assert clip.facts.quality == {"face_coverage": 0.5}
     assert FeatureStore(tmp_path).done(today.static) == {}
 
 

@@ -86,3 +86,19 @@ def test_prefect_keeps_no_list_of_the_videos():
     archive = Archive(VideoFile(f"{number:08d}.mp4", Path("videos"), "0" * 64) for number in range(10_000))
     assert Flow(lambda videos: None, name="any").serialize_parameters({"videos": archive}) == {"videos": "<Archive>"}
     assert (len(archive), archive[-1].video_id) == (10_000, "00009999.mp4")
+
+
+def test_an_archive_gives_its_videos_back(monkeypatch):
+    monkeypatch.setattr(manifest, "VIDEOS_AT_A_TIME", 3)
+    folder = Path("/archive/first interviews")
+    videos = [
+        VideoFile(f"person/{number:02d}.mp4", folder / f"person/{number:02d}.mp4", f"{number:064x}")
+        for number in range(10)
+    ]
+    elsewhere = Path(os.fsdecode(b"/archive/first interviews/caf\xe9.mp4"))
+    videos[4:6] = [VideoFile("person/04.mp4", Path("04.mp4"), ""), VideoFile("person/05\\xe9.mp4", elsewhere, "0" * 64)]
+    archive = Archive(iter(videos))
+    assert (len(archive), list(archive), archive[-1], archive[2:8]) == (10, videos, videos[-1], videos[2:8])
+    assert [archive[row] for row in range(10)] == videos
+    assert list(Archive(VideoFile(f"{n}.mp4", Path(f"{n}.mp4"), "") for n in range(3)))[2].path == Path("2.mp4")
+    assert list(Archive(())) == []

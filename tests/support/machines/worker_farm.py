@@ -25,7 +25,7 @@ import numpy as np
 import pandas  # noqa: F401, or pyarrow would import it in each worker
 
 from flows.archive.families import Families
-from flows.archive.videos import VideoFile
+from flows.archive.videos import Archive, VideoFile
 from flows.config.load import load_config
 from flows.config.settings import RunConfig
 from flows.engine.engine import LocalEngine, Work
@@ -91,10 +91,10 @@ class Order:
         return config.model_copy(update={"store": config.store.model_copy(update={"path": store_path(self.store)})})
 
 
-def drawn_videos(count: int) -> list[VideoFile]:
+def drawn_videos(count: int) -> Archive:
     """Videos that are nowhere."""
     names = [f"clips/{number:04d}.mp4" for number in range(count)]
-    return [VideoFile(name, Path(name), hashlib.sha256(name.encode()).hexdigest()) for name in names]
+    return Archive(VideoFile(name, Path(name), hashlib.sha256(name.encode()).hexdigest()) for name in names)
 
 
 def refusal(video: VideoFile) -> Failure | None:
