@@ -80,9 +80,10 @@ def shards(folder: Path) -> set[Path]:
 
 
 def results(folder: Path) -> dict[Path, int]:
-    """All that runs compute and keep, with when each file was written."""
+    """All that runs compute and keep, with when each file was written. They rewrite descriptions, as marks for `gc`."""
     parts = ("features", "models", "scores")
-    return {path: path.stat().st_mtime_ns for part in parts for path in (folder / "store" / part).rglob("*")}
+    paths = [path for part in parts for path in (folder / "store" / part).rglob("*")]
+    return {path: path.stat().st_mtime_ns for path in paths if path.is_file() and path.name != "_family.json"}
 
 
 def test_a_first_run_scores_every_clip_and_says_where_the_results_lie(first_run, folder):
