@@ -213,4 +213,4 @@ def test_links_in_circles_are_walked_once(tmp_path):
     with commit_file(tmp_path / "a" / "file") as temporary:
         temporary.write_text("x")
     assert sorted(path.name for path in everything_below(tmp_path)) == ["a", "b", "back", "file"]
-    assert set(listing(tmp_path / "a")) == {"b", "file"}
+    assert set(listing(tmp_path / "a")) == {"file"}
