@@ -36,7 +36,7 @@ def shards_in(folder: StorePath) -> list[StorePath]:
 def check_shard(shard: StorePath) -> ShardHeader:
     """Read a whole shard twice: as this program's readers do, and as other programs do.
 
-    One row group or block of rows is in memory at a time; a shard on object storage is fetched once, as a whole.
+    One row group or block of rows is in memory at a time, of HDF5 and of a shard on object storage the whole file.
 
     Returns:
         The shard's header.

@@ -102,9 +102,7 @@ class Hdf5Format:
         self, path: StorePath, header: ShardHeader, positions: Sequence[int]
     ) -> Iterator[VideoFeatures]:
         """Read as other programs do, verifying Fletcher32. Raises OSError or ValueError if the file is damaged."""
-        # HDF5 issues many small reads, so an object is fetched as a whole.
-        source = path if isinstance(path, Path) else io.BytesIO(path.read_bytes())
-        with _hdf5(), h5py.File(source, "r", locking=False) as file:  # shards never change; some folders cannot lock
+        with _opened(path) as file:
             _check_structure(file, header)
             for first, last, members in blocks(header, positions, BLOCK_BYTES // header.row_bytes):
                 rows = {name: file[name][first:last] for name in _layout(header)}
@@ -113,8 +111,7 @@ class Hdf5Format:
 
     def check(self, path: StorePath, header: ShardHeader) -> None:
         """Read what names the videos. Raises OSError or ValueError if it differs from the header."""
-        source = path if isinstance(path, Path) else io.BytesIO(path.read_bytes())
-        with _hdf5(), h5py.File(source, "r", locking=False) as file:
+        with _opened(path) as file:
             _check_structure(file, header)
             for name, labels in _labels(header).items():
                 if not np.array_equal(file[name][:], labels):
@@ -212,9 +209,12 @@ def _check_structure(file: h5py.File, header: ShardHeader) -> None:
 
 
 @contextlib.contextmanager
-def _hdf5() -> Iterator[None]:
-    # h5py raises nearly any kind of error for a fault in a file.
+def _opened(path: StorePath) -> Iterator[h5py.File]:
+    # As a whole: HDF5 issues many small reads, and its errors do not always have the number of the system error, which
+    # tells a file that cannot be reached from one that is damaged.
+    image = io.BytesIO(path.read_bytes())
     try:
-        yield
-    except (RuntimeError, KeyError, TypeError, NotImplementedError) as error:
+        with h5py.File(image, "r") as file:
+            yield file
+    except (RuntimeError, KeyError, TypeError, NotImplementedError) as error:  # h5py raises nearly any kind
         raise ValueError(str(error)) from error
