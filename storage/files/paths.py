@@ -84,16 +84,21 @@ def matching(folder: StorePath, pattern: str) -> list[StorePath]:
     Raises:
         UnreachableError: a folder cannot be read.
     """
-    if isinstance(folder, RemotePath):
-        return sorted(folder.glob(pattern))
     first, _, rest = pattern.partition("/")
-    wild = any(mark in first for mark in "*?[")
-    found: list[Path] = []
+    if any(mark in first for mark in "*?["):
+        found = [folder / name for name in sorted(fnmatch.filter(_names(folder), first))]
+    else:
+        found = [folder / first] if rest or _is_there(folder / first) else []
+    return [match for path in found for match in matching(path, rest)] if rest else found
+
+
+def _names(folder: StorePath) -> list[str]:
+    if isinstance(folder, RemotePath):
+        return [path.name for path in folder.iterdir()]
     with _empty_if_absent(folder):
         if folder.is_dir():
-            names = fnmatch.filter(os.listdir(folder), first) if wild else [first]
-            found = [path for path in (folder / name for name in sorted(names)) if wild or _is_there(path)]
-    return [match for path in found for match in matching(path, rest)] if rest else [*found]
+            return os.listdir(folder)
+    return []
 
 
 def folders(folder: StorePath, pattern: str) -> list[StorePath]:
@@ -110,7 +115,7 @@ def everything_below(folder: StorePath) -> Iterator[StorePath]:
         UnreachableError: a folder cannot be read.
     """
     if isinstance(folder, RemotePath):
-        yield from folder.rglob("*")
+        yield from folder.below()
         return
 
     def refuse(error: OSError) -> None:
@@ -118,41 +123,35 @@ def everything_below(folder: StorePath) -> Iterator[StorePath]:
             raise error
 
     known: set[tuple[int, int]] = set()  # links may lead round in a circle
-    with _empty_if_absent(folder):
-        status = folder.stat()
-        known.add((status.st_dev, status.st_ino))
     for place, folders, files in os.walk(folder, onerror=refuse, followlinks=True):
         here = Path(place)
+        with _empty_if_absent(here):
+            status = here.stat()
+            if (status.st_dev, status.st_ino) in known:
+                folders.clear()
+                continue
+            known.add((status.st_dev, status.st_ino))
         yield from (here / name for name in [*folders, *files])
-        for name in [*folders]:
-            place_of = None
-            with _empty_if_absent(here / name):
-                status = (here / name).stat()
-                place_of = (status.st_dev, status.st_ino)
-            if place_of is None or place_of in known:
-                folders.remove(name)
-            else:
-                known.add(place_of)
 
 
 def exists(path: StorePath) -> bool:
     """Return whether a file or folder exists. Raises UnreachableError if the system refuses to tell."""
-    found = False
     with _empty_if_absent(path):
-        found = path.exists()
-    return found
+        return path.exists()
+    return False
 
 
 def is_folder(path: StorePath) -> bool:
     """Return whether a path is a folder. Raises UnreachableError if the system refuses to tell."""
-    found = False
     with _empty_if_absent(path):
-        found = path.is_dir()
-    return found
+        return path.is_dir()
+    return False
 
 
-def _is_there(path: Path) -> bool:
-    return path.is_symlink() or path.exists()
+def _is_there(path: StorePath) -> bool:
+    with _empty_if_absent(path):
+        return (isinstance(path, Path) and path.is_symlink()) or path.exists()
+    return False
 
 
 @contextlib.contextmanager
