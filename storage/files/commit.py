@@ -159,7 +159,7 @@ def move(path: StorePath, target: StorePath) -> None:
     """
     if isinstance(path, RemotePath) and isinstance(target, RemotePath):
         with reporting(f"move {path} to {target}"):
-            for part in sorted(path.below()) or [path]:
+            for part in sorted(path.rglob("*")) or [path]:
                 part.copy_to(target / part.relative_to(path))
                 delete([part])
         return
@@ -192,7 +192,7 @@ def remove_folder(folder: StorePath) -> None:
     only the link goes; a mount point is emptied and stays.
     """
     if isinstance(folder, RemotePath):
-        found = sorted(folder.below(), reverse=True)
+        found = sorted(folder.rglob("*"), reverse=True)
         # The object that sorts first identifies such a folder: a claim or the description of a family. It is deleted
         # last, so that an interrupted removal can be repeated.
         delete(found[:-1])

@@ -115,7 +115,7 @@ def everything_below(folder: StorePath) -> Iterator[StorePath]:
         UnreachableError: a folder cannot be read.
     """
     if isinstance(folder, RemotePath):
-        yield from folder.below()
+        yield from folder.rglob("*")
         return
 
     def refuse(error: OSError) -> None:

@@ -19,6 +19,7 @@ import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
+from fnmatch import fnmatchcase
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
@@ -182,9 +183,10 @@ class RemotePath:
                 values = (entry["size"], entry["last_modified"].timestamp(), entry["e_tag"])
                 yield PurePosixPath(entry["path"]).name, values
 
-    def below(self) -> Iterator[RemotePath]:
-        """Yield all objects below this path. One request per 1000 of them."""
-        return (self._at(PurePosixPath(entry["path"])) for entry in self._below())
+    def rglob(self, pattern: str) -> Iterator[RemotePath]:
+        """Yield all objects below whose last part matches. One request per 1000 objects."""
+        paths = (self._at(PurePosixPath(entry["path"])) for entry in self._below())
+        return (path for path in paths if fnmatchcase(path.name, pattern))
 
     def open(self, mode: str = "rb", buffering: int = -1) -> Stream:
         """Open for reading bytes, by ranges on demand; unbuffered if `buffering` is 0."""
