@@ -161,7 +161,7 @@ def move(path: StorePath, target: StorePath) -> None:
         with reporting(f"move {path} to {target}"):
             for part in sorted(path.rglob("*")) or [path]:
                 part.copy_to(target / part.relative_to(path))
-                delete([part])
+                part.unlink(missing_ok=True)
         return
     if isinstance(path, RemotePath) or isinstance(target, RemotePath):
         raise ValueError(f"cannot move {path} to {target}: only one of them is on object storage")

@@ -84,21 +84,16 @@ def matching(folder: StorePath, pattern: str) -> list[StorePath]:
     Raises:
         UnreachableError: a folder cannot be read.
     """
-    first, _, rest = pattern.partition("/")
-    if any(mark in first for mark in "*?["):
-        found = [folder / name for name in sorted(fnmatch.filter(_names(folder), first))]
-    else:
-        found = [folder / first] if rest or _is_there(folder / first) else []
-    return [match for path in found for match in matching(path, rest)] if rest else found
-
-
-def _names(folder: StorePath) -> list[str]:
     if isinstance(folder, RemotePath):
-        return [path.name for path in folder.iterdir()]
+        return sorted(folder.glob(pattern))
+    first, _, rest = pattern.partition("/")
+    wild = any(mark in first for mark in "*?[")
+    found: list[Path] = []
     with _empty_if_absent(folder):
         if folder.is_dir():
-            return os.listdir(folder)
-    return []
+            names = fnmatch.filter(os.listdir(folder), first) if wild else [first]
+            found = [path for path in (folder / name for name in sorted(names)) if wild or _is_there(path)]
+    return [match for path in found for match in matching(path, rest)] if rest else [*found]
 
 
 def folders(folder: StorePath, pattern: str) -> list[StorePath]:
@@ -148,10 +143,8 @@ def is_folder(path: StorePath) -> bool:
     return False
 
 
-def _is_there(path: StorePath) -> bool:
-    with _empty_if_absent(path):
-        return (isinstance(path, Path) and path.is_symlink()) or path.exists()
-    return False
+def _is_there(path: Path) -> bool:
+    return path.is_symlink() or path.exists()
 
 
 @contextlib.contextmanager

@@ -13,7 +13,6 @@ AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY, AWS_REGION, and AWS_ENDPOINT_URL for a
 
 from __future__ import annotations
 
-import contextlib
 import io
 import os
 from collections.abc import Iterator, Sequence
@@ -183,6 +182,17 @@ class RemotePath:
                 values = (entry["size"], entry["last_modified"].timestamp(), entry["e_tag"])
                 yield PurePosixPath(entry["path"]).name, values
 
+    def glob(self, pattern: str) -> Iterator[RemotePath]:
+        """Yield the objects and folders that match, part by part; parts without a wildcard are not listed."""
+        first, _, rest = pattern.partition("/")
+        wild = any(mark in first for mark in "*?[")
+        below = (path for path in self.iterdir() if fnmatchcase(path.name, first)) if wild else iter([self / first])
+        for path in below:
+            if rest:
+                yield from path.glob(rest)
+            elif wild or path.exists():
+                yield path
+
     def rglob(self, pattern: str) -> Iterator[RemotePath]:
         """Yield all objects below whose last part matches. One request per 1000 objects."""
         paths = (self._at(PurePosixPath(entry["path"])) for entry in self._below())
@@ -245,6 +255,15 @@ class RemotePath:
         with asking(self):
             self._client.copy(self.key, target.key)
 
+    def unlink(self, missing_ok: bool = False) -> None:
+        """Delete an object. Not all kinds of storage report that it did not exist."""
+        try:
+            with asking(self):
+                self._client.delete(self.key)
+        except FileNotFoundError:
+            if not missing_ok:
+                raise
+
     def fetched(self) -> RemotePath:
         """Return the same path with the object's bytes in memory, so that reading it takes no more requests."""
         return replace(self, _data=self.read_bytes())
@@ -282,5 +301,4 @@ def delete(paths: Sequence[RemotePath]) -> None:
                 some[0]._client.delete([path.key for path in some])
         except FileNotFoundError:  # some kinds of storage then refuse the rest
             for path in some:
-                with contextlib.suppress(FileNotFoundError), asking(path):
-                    path._client.delete(path.key)
+                path.unlink(missing_ok=True)

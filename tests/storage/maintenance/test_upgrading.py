@@ -171,7 +171,7 @@ def test_live_claim_stops_it(old):
     claim.write_text("{}")
     with pytest.raises(StoreError, match="a run works on"):
         find(old)
-    claim.with_suffix(".end").write_text("{}")
+    claim.with_name(f"{claim.stem}.end").write_text("{}")
     bring_over(old)
     assert not claim.parent.exists()
 
