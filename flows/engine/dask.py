@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import pickle
 import pkgutil
 import queue
@@ -140,6 +141,7 @@ def open_dask(settings: DaskSettings) -> Iterator[DaskEngine]:
         security = _certificates(settings, settings.address)
     else:
         cluster, security = _start(settings), None
+    logging.getLogger("distributed.client").setLevel(logging.ERROR)  # it warns of results that died with a worker
     with cluster as place:
         try:
             client = Client(place, timeout=CONNECT_S, security=security, set_as_default=False)
