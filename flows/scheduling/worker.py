@@ -93,8 +93,7 @@ class _Crew:
         """Wait for the runs and then for the worker, both for a limited time."""
         _, left = psutil.wait_procs(self._asked, timeout=STOP_LIMIT_S)
         if left:
-            runs = console.counted(len(left), "run")
-            console.complain(f"{runs} did not end within {STOP_LIMIT_S:g} s; what is left of them is killed")
+            console.complain(f"killing {console.counted(len(left), 'run')} that did not end within {STOP_LIMIT_S:g} s")
         self._look()  # runs may have started in the meantime
         self._process.terminate()
         with suppress(subprocess.TimeoutExpired):  # Prefect's worker may hang once its runs are gone
