@@ -153,4 +153,7 @@ def do(name: str, number: int, item: Any, retries: int) -> Any:
     resident = worker.plugins.get(name)
     if not isinstance(resident, Resident):
         raise StopAskedError(f"{name} has ended")
-    return resident.do(worker, number, item, retries)
+    try:
+        return resident.do(worker, number, item, retries)
+    except StopAskedError:  # nobody waits for it any more, and Dask would log it as an error
+        return None
