@@ -8,7 +8,6 @@ import pickle
 import sys
 import threading
 from contextlib import AbstractContextManager, suppress
-from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -26,11 +25,10 @@ STOP_LIMIT_S = 10.0
 
 
 def _describe_program() -> str:
-    code = hashlib.sha256()
-    for package in console.PACKAGES:
-        for folder in map(Path, import_module(package).__path__):
-            for file in sorted(folder.rglob("*.py")):
-                code.update(f"{package}/{file.relative_to(folder).as_posix()} ".encode() + file.read_bytes())
+    code, root = hashlib.sha256(), Path(flows.__file__).parents[1]
+    for package in console.PACKAGES:  # not by import: workers have a folder "storage" of Dask's on their path
+        for file in sorted((root / package).rglob("*.py")):
+            code.update(f"{file.relative_to(root).as_posix()} ".encode() + file.read_bytes())
     python = f"{sys.version_info.major}.{sys.version_info.minor}"
     return f"Traitline {flows.__version__} (code {code.hexdigest()[:8]}) on Python {python}"
 

@@ -76,6 +76,13 @@ def count_workers(client: Client) -> int:
     return client.run_on_scheduler(count)
 
 
+def test_a_worker_as_dask_starts_it_has_the_program(start, scheduler):
+    """It has a nanny, and a folder for its data on its path, in which Dask makes one that is called "storage"."""
+    with start("worker", scheduler.scheduler.address, "--nthreads", "1", "--no-dashboard", program="current"):
+        scheduler.wait_for_workers(3, timeout=120)
+        connect(scheduler.scheduler.address)
+
+
 def add_worker(start: Start, scheduler: Client, program: str) -> AbstractContextManager[None]:
     options = ("--no-nanny", "--nthreads", "1", "--no-dashboard", "--name", program)
     return start("worker", scheduler.scheduler.address, *options, program=program)
