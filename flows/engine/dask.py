@@ -71,11 +71,12 @@ class DaskEngine(Engine):
                     number += 1
                 if ended and not at_work:
                     return
-                try:
+                message = None
+                with suppress(queue.Empty):
                     message = heard.get(timeout=self._poll_s)
-                except queue.Empty:
-                    if self._client.status != "running":
-                        raise UserError("the connection to Dask's scheduler is lost; run the command again") from None
+                if self._client.status != "running":  # all items are lost
+                    raise UserError("the connection to Dask's scheduler is lost; run the command again")
+                if message is None:
                     continue
                 if not isinstance(message, dict):
                     item, future = at_work.pop(message)

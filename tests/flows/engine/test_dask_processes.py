@@ -1,4 +1,4 @@
-"""A scheduler or worker that runs another program than the command is named in one line, with both versions."""
+"""Schedulers and workers that are started elsewhere: other programs are named in one line, and lost ones, too."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from flows.engine.worker import running_program
 from flows.session.console import PACKAGES
 from flows.session.errors import UserError
 
-Start = Callable[..., AbstractContextManager[None]]
+Start = Callable[..., AbstractContextManager[subprocess.Popen[bytes]]]
 ABSENT = "runs another version of Traitline, or none, but this command"
 OLDER = rf"runs Traitline 0.0.9 \(code [0-9a-f]{{8}}\) on Python .*, but this command {re.escape(running_program())};"
 
@@ -45,14 +45,14 @@ def start(tmp_path_factory) -> Start:
     (folder / "absent" / "flows.py").touch()  # hides the package
 
     @contextmanager
-    def start(part: str, *arguments: str, program: str) -> Iterator[None]:
+    def start(part: str, *arguments: str, program: str) -> Iterator[subprocess.Popen[bytes]]:
         paths = (folder / program, Path(engine_work.__file__).parent)
         environment = {**os.environ, "PYTHONPATH": os.pathsep.join(map(str, paths))}
         command = [sys.executable, "-m", f"distributed.cli.dask_{part}", *arguments]
         with (folder / "log").open("ab") as log:
             process = subprocess.Popen(command, cwd=folder, env=environment, stdout=log, stderr=log)
         try:
-            yield
+            yield process
         finally:
             process.terminate()
             process.wait()
@@ -83,7 +83,7 @@ def test_a_worker_as_dask_starts_it_has_the_program(start, scheduler):
         connect(scheduler.scheduler.address)
 
 
-def add_worker(start: Start, scheduler: Client, program: str) -> AbstractContextManager[None]:
+def add_worker(start: Start, scheduler: Client, program: str) -> AbstractContextManager[subprocess.Popen[bytes]]:
     options = ("--no-nanny", "--nthreads", "1", "--no-dashboard", "--name", program)
     return start("worker", scheduler.scheduler.address, *options, program=program)
 
@@ -104,16 +104,43 @@ def test_a_worker_with_another_program(start, scheduler, program, runs):
     assert str(raised.value).endswith("; install the same there and restart it")
 
 
-@pytest.mark.parametrize(("program", "runs"), [("older", OLDER), ("absent", ABSENT)])
-def test_a_scheduler_with_another_program(start, tmp_path, program, runs):
-    file = tmp_path / "scheduler.json"
+@contextmanager
+def started_scheduler(start: Start, folder: Path, program: str) -> Iterator[tuple[subprocess.Popen[bytes], str]]:
+    """A scheduler without workers, and its address."""
+    file = folder / "scheduler.json"
     options = ("--host", "127.0.0.1", "--port", "0", "--no-dashboard", "--scheduler-file", str(file))
-    with start("scheduler", *options, program=program):
+    with start("scheduler", *options, program=program) as process:
         wait_for("the scheduler", file.exists, limit_s=120)
         with Client(scheduler_file=str(file), set_as_default=False, timeout=60) as client:
             address = client.scheduler.address
-        with pytest.raises(UserError, match=rf"^the scheduler {address} of the Dask cluster {runs}"):
-            connect(address)
+        yield process, address
+
+
+@pytest.mark.parametrize(("program", "runs"), [("older", OLDER), ("absent", ABSENT)])
+def test_a_scheduler_with_another_program(start, tmp_path, program, runs):
+    with (
+        started_scheduler(start, tmp_path, program) as (_, address),
+        pytest.raises(UserError, match=rf"^the scheduler {address} of the Dask cluster {runs}"),
+    ):
+        connect(address)
+
+
+def test_a_scheduler_that_is_killed_is_one_line_and_no_fault_of_the_items_at_work(start, tmp_path):
+    results, failed = [], []
+    with (
+        started_scheduler(start, tmp_path, "current") as (process, address),
+        start("worker", address, "--no-nanny", "--nthreads", "1", "--no-dashboard", program="current"),
+        dask.open_dask(DaskSettings(address=address)) as opened,
+    ):
+
+        def on_result(number: int, _: object) -> None:
+            results.append(number)
+            process.kill()
+
+        with pytest.raises(UserError, match=r"^the connection to Dask's scheduler is lost; run the command again$"):
+            opened.run(engine_work.looking_around, range(1000), on_result, on_failure=failed.append)
+    assert len(results) < 10
+    assert failed == []
 
 
 def test_a_worker_with_another_program_that_joins_later_ends_the_run(start, scheduler, tmp_path):
