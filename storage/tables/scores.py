@@ -204,7 +204,7 @@ class ScoreStore:
         """Read the latest score of each video, sorted by video_id, with a part of them in memory at a time."""
         for rows in self.read_columns(model, version, SCORE_SCHEMA.names):
             for batch in rows.to_batches(max_chunksize=1024):
-                yield from (Score(**values) for values in batch.to_pylist())
+                yield from map(Score, *(column.to_pylist() for column in batch.columns))
 
     def read_columns(self, model: str, version: str, columns: Sequence[str]) -> Iterator[pa.Table]:
         """Read some columns of the same scores in the same order, in parts; names and types are those of `Score`."""
