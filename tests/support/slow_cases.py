@@ -15,6 +15,11 @@ GPU = "extractors/optical_flow/test_gpu_source.py::test_"
 TRAINING = "fusion/training/test_train.py::test_"
 ERASING = "storage/maintenance/test_erasing.py::test_"
 MAINTENANCE = "storage/maintenance/test_maintenance.py::test_"
+UPGRADING = "storage/maintenance/test_upgrading.py::test_"
+FLIPS = "storage/maintenance/test_bit_flips.py::test_"
+SHARDS = "storage/shards/test_store.py::test_"
+REMOTE = "storage/files/test_remote.py::test_"
+FULL_DISK = "storage/files/test_full_disk.py::test_"
 SERVER = "flows/session/test_server.py::test_"
 
 SLOW_CASES = {
@@ -84,8 +89,18 @@ SLOW_CASES = {
             for name in ("erasing_refuses_beside_a_live_run", "models_that_were_trained_on_a_person_are_named")
             for case in ("hdf5-s3", "parquet-s3", "hdf5-local")
         ),
+        *(
+            f"{ERASING}{name}[{format}-s3]"
+            for name in (
+                "names_that_no_table_and_no_shard_holds_are_told_and_remove_nothing",
+                "a_video_that_only_the_shard_of_a_killed_writer_holds_is_erased",
+                "damaged_shards_are_erased_as_a_whole",
+            )
+            for format in ("hdf5", "parquet")
+        ),
+        f"{ERASING}files_and_folders_of_others_within_the_store_stop_nothing[hdf5-local]",
         *(f"{ERASING}a_killed_erasure_continues[hdf5-{call}-local]" for call in (4, 9, 14, 30)),
-        *(f"{ERASING}a_killed_erasure_continues[parquet-{call}-local]" for call in (9, 22, 40)),
+        *(f"{ERASING}a_killed_erasure_continues[parquet-{call}-local]" for call in (9, 14, 22, 30, 40)),
         *(
             f"{MAINTENANCE}{name}[hdf5-s3]"
             for name in (
@@ -93,6 +108,20 @@ SLOW_CASES = {
                 "vanished_shard_is_reported_and_repair_has_its_videos_extracted_again",
                 "merged_shards_stay_within_the_target",
                 "of_two_that_merge_the_same_shards_one_does_and_nothing_is_doubled",
+                "merging_keeps_every_video_and_the_newest_rows_of_each",
+                "damaged_source_is_named_and_everything_stays",
+                "survey_counts_what_readers_get",
+                "superseded_rows_of_large_shards_are_reclaimed",
+            )
+        ),
+        *(
+            f"{MAINTENANCE}{name}[parquet-s3]"
+            for name in (
+                "manifest_that_is_gone_is_reported_and_written_again_and_its_shards_are_no_garbage",
+                "vanished_shard_is_reported_and_repair_has_its_videos_extracted_again",
+                "merged_shards_stay_within_the_target",
+                "merged_shard_hides_nothing_that_is_written_meanwhile",
+                "damaged_source_is_named_and_everything_stays",
             )
         ),
         *(
@@ -100,5 +129,45 @@ SLOW_CASES = {
             for case in ("hdf5-s3-float16", "hdf5-s3-float32", "parquet-s3-float32", "parquet-local-float16")
         ),
         f"{MAINTENANCE}readers_find_every_video_once_while_shards_are_merged_and_converted[hdf5-local]",
+        *(
+            f"{UPGRADING}{name}[s3]"
+            for name in (
+                "a_second_upgrade_does_nothing",
+                "new_features_come_after_those_brought_over",
+                "damaged_files_go_to_quarantine_and_the_rest_comes_over",
+            )
+        ),
+        *(f"{UPGRADING}old_store_is_refused_in_one_line[s3-{part}]" for part in ("failures", "seen", "scores")),
+        *(
+            f"{SHARDS}{name}[hdf5-s3]"
+            for name in (
+                "video_in_two_shards_is_shown_once_and_the_newest_bytes_win",
+                "shard_that_is_gone_is_reported_with_its_videos_and_hides_no_other",
+                "reader_goes_on_with_what_was_there_when_it_began",
+                "families_are_kept_apart_and_described_in_clear",
+                "done_names_each_video_with_the_bytes_that_it_was_made_from",
+                "commit_of_several_families_is_seen_as_a_whole",
+                "machine_whose_clock_is_slow_still_supersedes_what_is_there",
+                "videos_that_are_not_there_are_passed_over",
+            )
+        ),
+        *(
+            f"{SHARDS}real_shapes_come_back_whole_and_one_by_one[{format}-s3-{family}-]"
+            for format in ("hdf5", "parquet")
+            for family in ("dynamic", "faces")
+        ),
+        *(
+            f"{REMOTE}put_that_breaks_off_leaves_nothing_and_the_next_one_succeeds[{case}]"
+            for case in ("0.4-one put", "0.0-a put in parts", "0.999-a put in parts")
+        ),
+        *(
+            f"{FULL_DISK}disk_of_every_size_is_said_to_be_full_and_a_larger_one_is_gone_on_with[{case}]"
+            for case in ("bytes-hdf5", "files-parquet")
+        ),
+        f"{FULL_DISK}run_goes_on_where_the_disk_was_full_once_there_is_room[hdf5]",
+        *(
+            f"{FLIPS}every_flipped_bit_that_changes_what_a_reader_gets_is_caught[{case}-a few]"
+            for case in ("parquet-float32", "hdf5-float16")
+        ),
     ),
 }
