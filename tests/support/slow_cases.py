@@ -9,6 +9,9 @@ SHOTS = "extractors/video/test_shots.py::test_"
 EDITS = "extractors/faces/test_edits.py::test_"
 CROPS = "extractors/faces/test_crops.py::test_static_crops_of_real_clips_are_level_of_one_size_and_whole"
 OPINION = "extractors/faces/test_second_opinion.py::test_what_the_first_detector_falls_for_is_refused_by_the_second"
+SECOND = "extractors/faces/test_second_opinion.py::test_"
+TRACK = "extractors/faces/test_track.py::test_"
+GRID = "extractors/video/test_grid.py::test_"
 CORES = "extractors/preparation/test_many_cores.py::test_"
 LIMITS = "extractors/preparation/test_limits.py::test_lack_of_memory_is_too_large_however_the_decoder_takes_it"
 GPU = "extractors/optical_flow/test_gpu_source.py::test_"
@@ -31,24 +34,42 @@ SLOW_CASES = {
             f"{SHOTS}nothing_continues_through_blank_frames_and_after_many_begins_another_shot[{frames}-{level}]"
             for frames, level in ((1, 128), (1, 255), (2, 128), (2, 255), (5, 128), (5, 255), (7, 128), (20, 255))
         ),
-        *(f"{EDITS}drawn_cameras_at_both_sides_of_one_person_take_turns[{seconds}]" for seconds in (2, 2.8, 5)),
-        *(f"{EDITS}a_drawn_dissolve_is_one_cut_and_belongs_to_no_window[{case}]" for case in ("red-10", "blue-20")),
+        *(
+            f"{SHOTS}missing_frames_of_slow_sources_are_no_cuts[{case}]"
+            for case in ("same object-8", "same object-12.5", "encoded again-5", "encoded again-8")
+        ),
+        f"{SHOTS}a_head_that_turns_away_fast_is_no_cut[5.0]",
+        *(f"{EDITS}drawn_cameras_at_both_sides_of_one_person_take_turns[{seconds}]" for seconds in (2, 2.8, 3.5, 5)),
+        f"{EDITS}a_drawn_glance_at_another_person_belongs_to_no_window[4]",
+        *(
+            f"{EDITS}a_drawn_dissolve_is_one_cut_and_belongs_to_no_window[{case}]"
+            for case in ("red-10", "blue-10", "blue-20")
+        ),
         *(
             f"{EDITS}drawn_blank_frames_belong_to_no_window[{frames}-{level}]"
-            for frames, level in ((2, 128), (2, 255), (5, 0), (5, 255), (20, 128))
+            for frames, level in ((2, 128), (2, 255), (5, 0), (5, 128), (5, 255), (20, 0), (20, 128))
         ),
     ),
     "more recordings of the same kind": (
-        *(f"{CROPS}[{clip}]" for clip in ("98fnGDVky00.005", "9KAqOrdiZ4I.002", "OWZ-qVZG14A.002")),
+        *(f"{CROPS}[{clip}]" for clip in ("98fnGDVky00.005", "9KAqOrdiZ4I.002", "OWZ-qVZG14A.002", "xHb5_bc1JOA.000")),
         f"{OPINION}[no_face_cartoon.mp4-settings2]",
         f"{OPINION}[no_face_rotated180_vfr.mp4-settings3]",
+        f"{SECOND}people_on_difficult_recordings_are_kept_by_a_margin[two_faces_720p]",
+        f"{SECOND}every_real_clip_is_confirmed_on_nearly_all_its_pictures[fi_v2]",
+        f"{TRACK}recordings_without_a_face_are_refused[no_face_cartoon.mp4-no_face]",
+        f"{TRACK}recordings_without_a_face_are_refused[no_face_rotated180_vfr.mp4-low_coverage]",
+        f"{GRID}opencv_shows_the_same_pictures_at_the_same_times[single_face.mp4]",
     ),
     "one core, as in all other tests": (
         f"{CORES}a_720p_video_is_prepared_with_few_threads_and_little_memory[1]",
         f"{CORES}a_clip_of_a_person_is_prepared_within_the_least_limit[1]",
         f"{CORES}the_limit_of_memory_means_the_same[1]",
     ),
-    "decoders that lack memory in the same way": (f"{LIMITS}[a.webm-libvpx]", f"{LIMITS}[a.avi-mpeg4]"),
+    "decoders that lack memory in the same way": (
+        f"{LIMITS}[a.webm-libvpx]",
+        f"{LIMITS}[a.avi-mpeg4]",
+        f"{LIMITS}[a.mkv-ffv1]",
+    ),
     "other networks, precisions, GPUs and filters, which the code under test treats alike": (
         "extractors/static/test_applications.py::test_vectors_are_the_pooled_outputs_of_the_network[densenet121]",
         "extractors/static/test_extractor.py::"
@@ -65,7 +86,14 @@ SLOW_CASES = {
         f"{TRAINING}scores_are_those_of_the_models_own_call_whatever_its_weights[vector]",
         "fusion/training/test_bilinear.py::"
         "test_traits_choose_together_if_people_are_few_and_apart_if_there_are_many[20-world1--0.03]",
-        "fusion/model/test_inputs.py::test_inputs_that_fit_are_taken[vector-fit]",
+        *(
+            f"fusion/model/test_inputs.py::test_inputs_that_fit_are_taken[{case}]"
+            for case in ("vector-fit", "vector-train_on_batch", "sequence-train_on_batch", "vector-test_on_batch")
+        ),
+    ),
+    "more people, on whom a statistic errs less than on a few": (
+        "fusion/uncertainty/test_intervals.py::test_coverage_of_one_clip_of_one_more_person_is_88_to_92_percent[100-40]",
+        "fusion/evaluation/test_statistics.py::test_measures_on_folds_are_those_on_the_population[100]",
     ),
     "the page with a narrow window, whose parts are those of the wide one": (
         "flows/report/test_page.py::test_axe_finds_no_serious_fault[narrow]",
