@@ -164,3 +164,16 @@ def test_a_pool_whose_package_is_missing_is_named(monkeypatch):
     monkeypatch.setattr(BaseWorker, "get_worker_class_from_type", staticmethod(lambda kind: None))
     with pytest.raises(UserError, match=r"pip install 'traitline\[docker\]'"):
         make_pool("traitline-docker", "docker")
+
+
+def test_a_port_for_the_health_check_that_is_taken_is_one_line(monkeypatch):
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        place = {PREFECT_WORKER_WEBSERVER_HOST: "127.0.0.1", PREFECT_WORKER_WEBSERVER_PORT: port}
+        with (
+            temporary_settings(place),
+            pytest.raises(UserError, match=rf"127\.0\.0\.1:{port} \(Address already in use\).*PREFECT_WORKER_WEBSERVER_PORT"),
+        ):
+            deploy._check_health_port()
+    with temporary_settings(place):
+        deploy._check_health_port()
