@@ -3,6 +3,7 @@ corpus, and the command as a person runs it."""
 
 from __future__ import annotations
 
+import ctypes
 import dataclasses
 import fcntl
 import hashlib
@@ -41,6 +42,9 @@ if TYPE_CHECKING:
 PRELOADED = ("flows.cli.app", "fsspec", "griffe", "httpx", "jsonschema", "pendulum", "starlette", "websockets")
 # Libraries that start threads when they are imported, of which a fork has none.
 WITHOUT_THREADS = {"OPENBLAS_NUM_THREADS": "1", "JE_ARROW_MALLOC_CONF": "background_thread:false"}
+
+# Of `mallopt`, and what glibc comes to by itself where programs free large blocks.
+MALLOC_THRESHOLDS = {-1: 64 * 2**20, -3: 32 * 2**20}  # M_TRIM_THRESHOLD, M_MMAP_THRESHOLD: bytes
 
 SHARED_MEMORY = Path("/dev/shm")
 MEMORY_FOR_FILES = 8 * 2**30  # bytes
@@ -110,6 +114,10 @@ def process_as_before() -> Iterator[None]:
     logging.setLogRecordFactory(factory)
     logging.getLogger().setLevel(level)
     output.console._file, output._Output.is_of_run = None, False
+    # When Keras reads its first generator, tf.data lowers these for good; large arrays then cost four times as much.
+    if hasattr(ctypes.CDLL(None), "mallopt"):
+        for name, size in MALLOC_THRESHOLDS.items():
+            ctypes.CDLL(None).mallopt(name, size)
 
 
 @pytest.fixture(scope="module")

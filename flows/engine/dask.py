@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import pickle
 import pkgutil
 import queue
@@ -51,17 +52,18 @@ class DaskEngine(Engine):
         name = f"traitline-{secrets.token_hex(8)}"
         heard: queue.SimpleQueue[Any] = queue.SimpleQueue()  # numbers of items that are done, and messages of progress
         at_work: dict[int, tuple[Item, Future[Any]]] = {}
-        source, number, ended = iter(items), 0, False
+        source, number, ended, ask_at = iter(items), 0, False, 0.0
         with self._resident(name, pickle.dumps(open_work), heard):
             while True:
                 stopping.check()
-                while not ended and len(at_work) < ITEMS_PER_WORKER * self.workers:
+                while not ended and len(at_work) < ITEMS_PER_WORKER * self.workers and time.monotonic() >= ask_at:
                     try:
                         item = next(source)
                     except StopIteration:
                         ended = True
                         break
                     if item is None:
+                        ask_at = time.monotonic() + self._poll_s
                         break
                     future = self._client.submit(
                         do, name, number, item, retries, key=f"{name}-{number}", resources=self._resources, pure=False
@@ -80,6 +82,7 @@ class DaskEngine(Engine):
                     continue
                 if not isinstance(message, dict):
                     item, future = at_work.pop(message)
+                    ask_at = 0.0
                     yield item, future.result  # which raises Dask's own exception if the item's workers died repeatedly
                 elif message["item"] in at_work:
                     on_progress(at_work[message["item"]][0], message["done"], message["failed"])
@@ -122,6 +125,7 @@ def open_dask(settings: DaskSettings) -> Iterator[DaskEngine]:
         security = _certificates(settings, settings.address)
     else:
         cluster, security = _start(settings), None
+    logging.getLogger("distributed.client").setLevel(logging.ERROR)  # it warns of results that died with a worker
     with cluster as place:
         try:
             client = Client(place, timeout=CONNECT_S, security=security, set_as_default=False)

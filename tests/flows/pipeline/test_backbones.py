@@ -16,6 +16,8 @@ from drawn_store import draw_store
 from extractors.assets.files import AssetError
 from extractors.faces.track import FaceTrack
 from flows.archive.families import backbones_of, check_same_networks, families_of, networks_of, settle_weights
+from flows.archive.model_card import card_of
+from flows.archive.models import ModelReference
 from flows.archive.reader import VideoReader
 from flows.archive.videos import scan_videos
 from flows.config.load import load_config
@@ -27,7 +29,7 @@ from flows.pipeline.finetune import finetune
 from flows.session.errors import UserError
 from flows.visualize.clip import motion_network as i3d_of
 from flows.visualize.clip import static_network
-from storage import FeatureStore
+from storage import FeatureStore, ModelSerializer
 
 CLIP = "nod.mp4"
 
@@ -272,10 +274,8 @@ def test_models_of_several_backbones_of_one_store_know_theirs(archive, traitline
     assert about["networks"]["static"]["preprocessing"] == "0-1"
     with (archive / "traits.csv").open(newline="") as file:
         assert {row["status"] for row in csv.DictReader(file)} == {"scored"}
-    card = archive / "card"
-    model = ["traits/2", "--format", "onnx", "--out", card, "--store", "store"]
-    assert traitline("models", "export", *model, folder=archive).returncode == 0
-    text = (card / "README.md").read_text()
+    facts = ModelSerializer(archive / "store").metadata("traits", "2")
+    text = card_of(ModelReference("traits", "2"), facts, files=[], inputs=[])
     assert "The static network is own net.onnx, 8 numbers a token, digest `sha256:" in text
     assert "The dynamic network is i3d, 1024 numbers a token." in text
 
@@ -289,6 +289,7 @@ def test_the_default_model_is_trained_on_tokens_of_few_numbers(archive, traitlin
     assert "few/1 from 60 clips" in trained.stderr
 
 
+@pytest.mark.slow  # the commands of the test before last; the tokens of joined networks have their own tests above
 def test_a_model_of_joined_networks_is_searched_trained_and_described(archive, traitline):
     common = ["--store", "store", "--weights", "random", "--config", "joined.yaml"]
     search = ["--search", "2", "--set", "train.keep_useless=true", "--set", "search.folds=2"]

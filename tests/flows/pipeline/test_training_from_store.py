@@ -115,7 +115,7 @@ def test_more_clips_than_memory_allows_are_never_all_in_memory(stored):
 
 def test_a_training_that_could_not_be_kept_goes_on_from_its_checkpoint(stored):
     config, _, names = stored
-    videos = [VideoFile(name, config.store.path / name, f"{number:064x}") for number, name in enumerate(names)]
+    videos = [VideoFile(name, config.store.path / name, f"{number:064x}") for number, name in enumerate(names[:48])]
     (config.store.path / "models").write_text("in the way")
     with pytest.raises((StoreError, OSError)):
         train_flow.fn(config, videos)
