@@ -142,28 +142,36 @@ def open_dask(settings: DaskSettings) -> Iterator[DaskEngine]:
 
 def _start(settings: DaskSettings) -> Any:
     """Start a cluster, which is a context manager."""
-    if settings.cluster is None:
-        count = settings.workers if settings.workers is not None else cores.default_workers()
-        # Dask runs the code of whoever connects; with TLS, only processes that have this cluster's own certificate can.
-        # Its pages, which have no such protection, are left out.
-        with config.set({f"distributed.{kind}.http.routes": [] for kind in ("scheduler", "worker")}):
-            return LocalCluster(
-                n_workers=count,
-                threads_per_worker=1,
-                # Dask's limit would count the networks and kill workers; `limits.*` bound the memory of videos.
-                memory_limit=0,
-                dashboard_address="127.0.0.1:0",
-                security=True,
-                resources=settings.resources,
-            )
     try:
+        if settings.cluster is None:
+            return _start_here(settings)
         cluster = pkgutil.resolve_name(settings.cluster)(**settings.cluster_options)
         if settings.workers is not None:
             cluster.scale(settings.workers)
     except Exception as error:  # whatever this class raises
-        why = " ".join(str(error.__cause__ or error).split())
-        raise UserError(f"cannot start {settings.cluster} (dask.cluster): {why}") from error
+        what = "a Dask cluster here" if settings.cluster is None else f"{settings.cluster} (dask.cluster)"
+        raise UserError(f"cannot start {what}: {' '.join(str(error.__cause__ or error).split())}") from error
     return cluster
+
+
+def _start_here(settings: DaskSettings) -> LocalCluster:
+    count = settings.workers if settings.workers is not None else cores.default_workers()
+    # What the user's configuration of Dask says about clusters is meant for others. Forked workers, for example, cannot
+    # use Arrow's and delta-rs' threads.
+    defaults: dict[str, Any] = config.merge(*config.defaults)
+    # Dask runs the code of whoever connects; with TLS, only processes that have this cluster's own certificate can. Its
+    # pages, which have no such protection, are left out.
+    routes: dict[str, list[str]] = {f"distributed.{kind}.http.routes": [] for kind in ("scheduler", "worker")}
+    with config.set({"distributed": defaults["distributed"]}), config.set(routes):
+        return LocalCluster(
+            n_workers=count,
+            threads_per_worker=1,
+            # Dask's limit would count the networks and kill workers; `limits.*` bound the memory of videos.
+            memory_limit=0,
+            dashboard_address="127.0.0.1:0",
+            security=True,
+            resources=settings.resources,
+        )
 
 
 def _certificates(settings: DaskSettings, address: str) -> Any:
