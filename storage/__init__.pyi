@@ -1,7 +1,5 @@
 from .errors import StoreError as StoreError
 from .exports.columns import Unscored as Unscored
-from .exports.csv import read_trait_csv as read_trait_csv
-from .exports.csv import write_trait_csv as write_trait_csv
 from .models.serializer import ModelSerializer as ModelSerializer
 from .shards.family import Family as Family
 from .shards.features import VideoFeatures as VideoFeatures

@@ -29,6 +29,7 @@ from fusion.evaluation.unseen import measure_unseen, sample_of
 from fusion.labels.matching import LabelledVideos, match_labels
 from fusion.uncertainty.intervals import Uncertainty, hold_out_for_calibration
 from storage.files.paths import StorePath
+from storage.leases.leases import at_work
 from storage.models.provenance import clip_marks
 from storage.models.serializer import ModelSerializer
 
@@ -47,6 +48,11 @@ def train(config: RunConfig, videos: Archive) -> ModelReference:
         flows.session.errors.UserError: no labels given, or none belongs to a video with features.
         fusion.errors.LabelError, fusion.errors.TrainingError: the labels do not suffice.
     """
+    with at_work(config.store.path, "train"):
+        return _train(config, videos)
+
+
+def _train(config: RunConfig, videos: Archive) -> ModelReference:
     path, labels = labels_of(config)
     families = families_of(config)
     matched = match_labels(labels, [video.video_id for video in videos])

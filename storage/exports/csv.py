@@ -20,29 +20,22 @@ A cell that begins with - and otherwise holds only letters, digits, spaces and _
 training clips of First Impressions have names like "-AmMDnVl4s8.003.mp4", and analysts join on them. Without a
 parenthesis, a quote or another operator, such a cell calls nothing; at worst a spreadsheet shows an error in its place.
 
-`GUARD` matches exactly these apostrophes: replacing its matches by `GUARD_REPLACEMENT`, as `read_trait_csv` does, gives
-the exact text. The pattern uses no look-around, which DuckDB and Polars do not support. Cells for numbers have no
-apostrophes; a negative score is a number, not a formula.
+`GUARD` matches exactly these apostrophes: replacing its matches by `GUARD_REPLACEMENT` gives the exact text. It uses no
+look-around, which DuckDB and Polars do not support. Cells for numbers have no apostrophes; a negative score is a number,
+not a formula.
 """
 
 from __future__ import annotations
 
-import csv
 import re
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from datetime import datetime
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from storage.errors import MALFORMED, StoreError
-from storage.exports.columns import TIME, Column, Row, Unscored, trait_columns, trait_tables
-from storage.files.commit import commit_file
-from storage.files.paths import StorePath, local_copy, store_path
-from storage.tables.scores import Score
+from storage.exports.columns import TIME, Column
 
 _OPERATOR = "[=+\\-@\uff1d\uff0b\uff0d\uff20]"  # the last four are full-width forms
 # Characters that spreadsheets trim or do not show: Unicode's white space and zero-width characters.
@@ -61,30 +54,7 @@ _INNER_START = re.compile(rf"""([,;|\t\r\n]['"{_TRIMMED}]*)({_OPERATOR})""")
 # Accents may be separate, combining characters.
 _PLAIN_NAME = re.compile(r"-[\w\u0300-\u036f ./-]*")
 _NEVER_GUARDED = r"\A[0-9A-Za-z_./][0-9A-Za-z_./: -]*\z"  # a text that is only quoted, as nearly all are
-_GUARD = re.compile(GUARD)
 _STAMP = "%Y-%m-%dT%H:%M:%SZ"
-
-
-def write_trait_csv(path: str | StorePath, rows: Iterable[Row], *, trait_names: Sequence[str], model: str) -> int:
-    """Write the CSV with all columns, completely or not at all, holding a few hundred rows at a time.
-
-    Args:
-        path: of the CSV; an older file there is replaced.
-        rows: in ascending order of video_id, each video once.
-        trait_names: names of the columns for the traits, in the trait order.
-        model: that the scores come from, NAME/VERSION.
-
-    Returns:
-        The number of rows.
-
-    Raises:
-        ValueError: the rows are out of order, a video occurs twice, or the number of names differs from that of the
-            traits.
-        StoreError: the operating system refused.
-    """
-    columns = trait_columns(trait_names, model)
-    with commit_file(store_path(path)) as temporary:
-        return write_csv_tables(temporary, trait_tables(rows, columns), columns)
 
 
 def write_csv_tables(path: Path, tables: Iterable[pa.Table], columns: Sequence[Column[Any]]) -> int:
@@ -97,44 +67,6 @@ def write_csv_tables(path: Path, tables: Iterable[pa.Table], columns: Sequence[C
             file.writelines(f"{row}\r\n" for row in rows.to_pylist())
             count += len(table)
     return count
-
-
-def read_trait_csv(path: str | StorePath, *, trait_names: Sequence[str]) -> Iterator[Row]:
-    """Read the result of `write_trait_csv`, row by row, without the name of the model.
-
-    Raises:
-        StoreError: the file cannot be read or is not a trait CSV with these traits.
-    """
-    columns = trait_columns(trait_names)
-    names = [column.name for column in columns]
-    try:
-        with local_copy(store_path(path)) as copy, copy.open(encoding="utf-8", newline="") as file:
-            reader = csv.reader(file, strict=True)
-            if next(reader, None) != names:
-                raise StoreError(f"{path} is not a trait CSV: its first line is not the header")
-            for cells in reader:
-                values = [_value(column, cell) for column, cell in zip(columns, cells, strict=True)]
-                yield _row(dict(zip(names, values, strict=True)), trait_names)
-    except (*MALFORMED, csv.Error) as error:
-        raise StoreError(f"cannot read {path} as a trait CSV: {error}") from error
-
-
-def _row(cells: dict[str, Any], trait_names: Sequence[str]) -> Row:
-    if cells["status"] == "failed":
-        return Unscored(cells["video_id"], cells["video_sha256"], cells["reason"], cells["features"])
-    if cells["status"] != "scored":
-        raise ValueError(f"a row has the status {cells['status']!r}")
-    keys = dict(part.split(":") for part in cells["features"].split())
-    low, high = (tuple(cells[f"{name}_{bound}"] for name in trait_names) for bound in ("low", "high"))
-    of_score = {name: cells[name] for name in Score.__slots__ if name in cells}
-    return Score(
-        **of_score,
-        traits=tuple(cells[name] for name in trait_names),
-        static_key=keys["static"],
-        dynamic_key=keys["dynamic"],
-        low=None if None in low else low,
-        high=None if None in high else high,
-    )
 
 
 def _cells(values: pa.ChunkedArray[Any]) -> Any:
@@ -152,10 +84,6 @@ def _cells(values: pa.ChunkedArray[Any]) -> Any:
     return pc.fill_null(cells, "")
 
 
-def _value(column: Column[Row], cell: str) -> Any:
-    return None if cell == "" and column.type != pa.string() else _VALUES[column.type](cell)
-
-
 def _text(text: str) -> str:
     if not text:
         return ""
@@ -168,11 +96,3 @@ def _guarded(text: str) -> str:
         return text
     inside = _INNER_START.sub(r"\1'\2", text)
     return f"'{inside}" if _STARTS_FORMULA.match(text) else inside
-
-
-_VALUES: dict[pa.DataType, Callable[[str], Any]] = {
-    pa.string(): lambda cell: _GUARD.sub(GUARD_REPLACEMENT, cell),
-    pa.float32(): lambda cell: float(np.float32(cell)),
-    pa.int32(): int,
-    TIME: lambda cell: datetime.strptime(f"{cell}+0000", f"{_STAMP}%z"),
-}

@@ -7,7 +7,6 @@ import errno
 import fnmatch
 import os
 import stat
-import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -190,18 +189,6 @@ def parquet_source(path: StorePath) -> Path | BinaryIO:
     if isinstance(path, Path):
         return path
     return cast("BinaryIO", path.open("rb", buffering=0))  # has every method of BinaryIO that pyarrow calls
-
-
-@contextlib.contextmanager
-def local_copy(path: StorePath) -> Iterator[Path]:
-    """Provide a local file with the same bytes while the block runs, for libraries that accept nothing else."""
-    if isinstance(path, Path):
-        yield path
-        return
-    with tempfile.TemporaryDirectory() as folder:
-        copy = Path(folder, path.name)
-        copy.write_bytes(path.read_bytes())
-        yield copy
 
 
 def in_order(function: Callable[[Item], Result], items: Sequence[Item], folder: StorePath) -> Iterator[Result]:

@@ -20,7 +20,7 @@ import contextlib
 import secrets
 import threading
 import time
-from collections.abc import Callable, Mapping, Set
+from collections.abc import Callable, Iterator, Mapping, Set
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -198,3 +198,16 @@ class Leases:
             return True
         pulse = self._pulses.get(claim.number)
         return pulse is not None and pulse.silent_s >= self._timeout_s
+
+
+@contextlib.contextmanager
+def at_work(root: str | StorePath, key: str) -> Iterator[None]:
+    """Show while the block runs that a command reads features: `gc` then removes none, and `erase` waits.
+
+    Args:
+        root: the store's folder.
+        key: the command; several may be at work with the same key.
+    """
+    with Leases(root, key) as leases:
+        leases.claim(lambda _: {secrets.token_hex(8): None})
+        yield

@@ -37,8 +37,8 @@ from storage.tables.failures import FailureLog
 from storage.tables.scores import ScoreStore
 from storage.tables.seen import SeenVideos
 
-DAY_S = 86_400.0
-_SILENT_S = 3600.0  # a claim whose sign of life is older than this is that of a killed run
+HOUR_S, DAY_S = 3600.0, 86_400.0
+_SILENT_S = HOUR_S  # a claim whose sign of life is older than this is that of a killed run
 
 
 def store_time(root: str | StorePath) -> float:

@@ -107,9 +107,12 @@ def compact(
 def gc(
     store: STORE = "store",
     yes: YES = False,
-    days: Annotated[float, typer.Option(help="Skip whatever was written to within this many days.")] = 1.0,
+    days: Annotated[float, typer.Option(help="Skip features written to within this many days.")] = 1.0,
 ) -> None:
-    """Remove features that no model, score or running extraction uses, and files of killed processes."""
+    """Remove features that no model, score or running command uses, and files of killed processes.
+
+    With less than an hour for --days, run nothing else on the store. Files of killed processes stay for an hour anyway.
+    """
     with plain_command():
         from storage.maintenance import garbage
         from storage.maintenance.survey import survey
@@ -117,9 +120,16 @@ def gc(
 
         features = FeatureStore(existing_store(store))
         idle_s = days * garbage.DAY_S
+        left_s = max(idle_s, garbage.HOUR_S)  # a file that is about to be committed looks as if it was left behind
+        if left_s > idle_s:
+            console.say(
+                "features of the last hour count as unused, too: a run that is just starting may count on them, so run "
+                "nothing else on the store",
+                style="yellow",
+            )
         with console.console.status("Looking for unused files"):
             families = [survey(features, family) for family in garbage.unused_families(store, idle_s=idle_s)]
-            leftovers = garbage.leftovers(store, idle_s=idle_s)
+            leftovers = garbage.leftovers(store, idle_s=left_s)
         for found in families:
             name = f"{found.family.name} {found.family.key}"
             holds = f"{console.counted(found.videos, 'video')}, {size(found.bytes)}"
@@ -132,7 +142,7 @@ def gc(
         if yes:
             for path in leftovers:
                 garbage.remove_leftover(path)
-            garbage.clean_tables(store, idle_s=idle_s)
+            garbage.clean_tables(store, idle_s=left_s)
         if not families and not leftovers:
             console.say("nothing to remove")
         elif not yes:

@@ -15,6 +15,7 @@ import duckdb
 import numpy as np
 import pytest
 import typer
+from trait_csv import read_trait_csv, write_trait_csv
 from typer.testing import CliRunner
 
 from flows.archive.videos import scan_videos
@@ -24,18 +25,7 @@ from flows.config.settings import RunConfig, StoreSettings
 from flows.session.errors import UserError
 from flows.visualize.model import video_file
 from fusion.traits import TRAITS
-from storage import (
-    Failure,
-    FailureLog,
-    Family,
-    FeatureStore,
-    Score,
-    ScoreStore,
-    Unscored,
-    VideoFeatures,
-    read_trait_csv,
-    write_trait_csv,
-)
+from storage import Failure, FailureLog, Family, FeatureStore, Score, ScoreStore, Unscored, VideoFeatures
 from storage.exports.csv import GUARD, GUARD_REPLACEMENT
 
 TWINS = [unicodedata.normalize(form, "Zoë.mp4") for form in ("NFC", "NFD")]

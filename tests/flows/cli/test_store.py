@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+import os
+import time
 
 import numpy as np
 import pytest
@@ -11,6 +13,7 @@ from flows.archive.families import families_of
 from flows.cli.commands.failures import refused_files
 from flows.config.load import load_config
 from storage import Failure, FailureLog, Family, FeatureStore, VideoFeatures
+from storage.leases.leases import at_work
 
 FAMILY = Family("static", 4, {"fps": 25})
 
@@ -82,8 +85,24 @@ def test_gc_removes_nothing_without_yes(tmp_path, store, traitline):
     dry = traitline("store", "gc", "--store", root, "--days", 0)
     assert f"unused: static {FAMILY.key}, 3 videos" in dry.stderr
     assert len(store.shards(FAMILY)) == 3
+    assert "run nothing else on the store" in dry.stderr
     traitline("store", "gc", "--store", root, "--days", 0, "--yes")
     assert FeatureStore(root).families() == []
+
+
+def test_gc_without_days_spares_what_is_about_to_be_committed(tmp_path, store, traitline):
+    root = tmp_path / "store"
+    young, old = (store.new_shard(FAMILY, 9, ".parquet") for _ in range(2))
+    for path in (young, old):
+        path.write_bytes(b"not committed yet")
+    two_hours_ago = time.time() - 7200
+    os.utime(old, (two_hours_ago, two_hours_ago))
+    with at_work(root, "train"):
+        cleaned = traitline("store", "gc", "--store", root, "--days", 0, "--yes")
+    assert "removing: 1 file of killed processes" in cleaned.stderr, cleaned.stderr
+    assert young.exists()
+    assert not old.exists()
+    assert set(store.done(FAMILY)) == {"a.mp4", "b.mp4", "c.mp4"}  # which the command at work may read
 
 
 def test_erase_shows_first_and_then_erases_a_person_of_a_table(tmp_path, store, traitline):

@@ -14,11 +14,13 @@ from flows.archive.videos import VideoFile
 from flows.config.load import load_config
 from flows.config.settings import RunConfig
 from flows.pipeline.train import train as train_flow
+from flows.session.errors import UserError
 from fusion.settings import TrainSettings
 from fusion.training.checkpoint import CHECKPOINT
 from fusion.training.train import train
 from fusion.traits import TRAITS
 from storage import FeatureStore, StoreError, VideoFeatures
+from storage.maintenance.garbage import unused_families
 from storage.maintenance.rewriting import plan_merges, rewrite
 from storage.tables.manifest import Manifest
 
@@ -111,6 +113,23 @@ def test_more_clips_than_memory_allows_are_never_all_in_memory(stored):
     print(f"{all_mb:.1f} MiB of features: peak {kept_mb:.1f} MiB kept, {streamed_mb:.1f} MiB streamed")
     assert kept_mb > all_mb
     assert streamed_mb < all_mb / 2.5
+
+
+def test_no_features_are_garbage_while_a_training_reads_them(stored, monkeypatch):
+    config, families, names = stored
+    root = config.store.path
+    found = [unused_families(root, idle_s=0)]
+
+    def ready(*_: object) -> list[str]:
+        found.append(unused_families(root, idle_s=0))
+        return []
+
+    monkeypatch.setattr("flows.pipeline.train.ready_videos", ready)
+    with pytest.raises(UserError):
+        train_flow.fn(config, [VideoFile(name, root / name, "0" * 64) for name in names])
+    found.append(unused_families(root, idle_s=0))
+    both = {families.static, families.dynamic}
+    assert list(map(set, found)) == [both, set(), both]
 
 
 def test_a_training_that_could_not_be_kept_goes_on_from_its_checkpoint(stored):

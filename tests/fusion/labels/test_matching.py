@@ -5,11 +5,12 @@ import time
 
 import numpy as np
 import pytest
+from trait_csv import write_trait_csv
 
 from fusion.labels.matching import match_labels
 from fusion.labels.read import Labels, read_labels
 from fusion.traits import TRAITS
-from storage import Score, write_trait_csv
+from storage import Score
 
 
 def labels_of(*names):

@@ -9,18 +9,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from trait_csv import read_trait_csv, write_trait_csv
 
-from storage import (
-    Failure,
-    FailureLog,
-    Family,
-    FeatureStore,
-    Score,
-    ScoreStore,
-    StoreError,
-    read_trait_csv,
-    write_trait_csv,
-)
+from storage import Failure, FailureLog, Family, FeatureStore, Score, ScoreStore, StoreError
 from storage.files.commit import commit_file, commit_folder
 
 TRAITS = ("o", "c", "e", "a", "n")

@@ -17,18 +17,9 @@ from typing import Any
 
 import pytest
 import system_calls
+from trait_csv import read_trait_csv, write_trait_csv
 
-from storage import (
-    Failure,
-    FailureLog,
-    FeatureStore,
-    ModelSerializer,
-    Score,
-    ScoreStore,
-    StoreError,
-    read_trait_csv,
-    write_trait_csv,
-)
+from storage import Failure, FailureLog, FeatureStore, ModelSerializer, Score, ScoreStore, StoreError
 from storage.maintenance.rewriting import plan_merges, rewrite, shards_to_convert
 from storage.maintenance.verification import Problem, parts, repair
 

@@ -14,7 +14,8 @@ import pytest
 from model_version import save_version
 
 from storage import Failure, FailureLog, Family, FeatureStore, ModelSerializer, Score, ScoreStore, StoreError
-from storage.leases.leases import Leases
+from storage.leases.leases import Leases, at_work
+from storage.maintenance.erasing import erase, find_traces
 from storage.maintenance.garbage import DAY_S, clean_tables, leftovers, remove_family, remove_leftover, unused_families
 from storage.maintenance.rewriting import plan_merges, rewrite, shards_to_convert
 from storage.maintenance.survey import survey
@@ -385,6 +386,17 @@ def test_what_a_running_extraction_fills_is_no_garbage(root, families, draw):
     with Leases(root, "0" * 16, beat_s=0.05) as leases:  # of a family that has no shard yet
         leases.claim(lambda claimed: dict.fromkeys("ab"))
         assert unused_families(root, idle_s=0) == []
+
+
+def test_nothing_is_removed_from_under_a_command_that_reads(root, families, draw):
+    FeatureStore(root).write(families["unused"], [draw("a.mp4", families["unused"])])
+    with at_work(root, "train"), at_work(root, "train"):
+        assert unused_families(root, idle_s=0) == []
+        with pytest.raises(StoreError, match="a run works on"):
+            erase(root, find_traces(root, ["a.mp4"]))
+    assert unused_families(root, idle_s=0) == [families["unused"]]
+    erase(root, find_traces(root, ["a.mp4"]))
+    assert FeatureStore(root).done(families["unused"]) == {}
 
 
 @on_this_machine

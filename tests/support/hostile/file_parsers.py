@@ -41,10 +41,7 @@ from storage import (
     Score,
     ScoreStore,
     StoreError,
-    Unscored,
     VideoFeatures,
-    read_trait_csv,
-    write_trait_csv,
 )
 from storage.leases.claims import Claim, ClaimLog
 from storage.leases.processes import is_gone, this_process
@@ -310,22 +307,9 @@ def _tables(folder: Path) -> list[Parser]:
     (folder / "videos").mkdir()
     (folder / "videos" / "a.mp4").write_bytes(b"a")
     scan_videos(folder / "videos", folder / "digests.parquet")
-    write_trait_csv(
-        folder / "traits.csv",
-        [Unscored(failure.video_id, failure.video_sha256, failure.reason, failure.key), score],
-        trait_names=TRAITS,
-        model="main/1",
-    )
     return [
         *parsers,
         Parser("digests", "digests.parquet", [(folder / "digests.parquet").read_bytes()], digests, ()),
-        Parser(
-            "trait CSV",
-            "t.csv",
-            [(folder / "traits.csv").read_bytes()],
-            lambda place: list(read_trait_csv(place / "t.csv", trait_names=TRAITS)),
-            (StoreError,),
-        ),
         *_video_lists(folder),
     ]
 
