@@ -115,6 +115,6 @@ def _errors_in_one_line(log: StorePath, if_stopped: str) -> Iterator[None]:
             raise typer.Exit(stopping.EXIT_INTERRUPTED) from error
         # The user sees one line; the log has the traceback.
         logging.getLogger(__name__).error("%s", traceback.format_exc())
-        fault = console.one_line(f"{type(error).__name__}: {error}")
+        fault = console.one_line(" ".join(f"{type(error).__name__}: {error}".split()))
         console.complain(f"internal error ({fault}); see {log}")
         raise typer.Exit(EXIT_BUG) from error

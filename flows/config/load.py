@@ -104,7 +104,7 @@ def load_config(
         except RepeatedKeyError as error:
             raise UserError(f"--set {name}: {error}") from error
         except _NOT_YAML as error:
-            raise UserError(f"--set {name}: {text!r} is not a value in YAML") from error
+            raise UserError(f"--set {name}: {console.without_secrets(text)!r} is not a value in YAML") from error
     try:
         config = RunConfig.model_validate(tree)
     except ValidationError as error:
@@ -284,7 +284,7 @@ def _settings_in(section: str) -> list[str]:
 
 def _shown(value: Any) -> str:
     try:
-        return console.masked(_SHORT.repr(value))
+        return str(console.without_secrets(_SHORT.repr(value)))
     except ValueError:  # Python writes no number of more than 4,300 digits
         return "a number that is too long"
 

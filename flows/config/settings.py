@@ -14,6 +14,7 @@ from pydantic import (
     Field,
     PlainSerializer,
     PlainValidator,
+    field_serializer,
     field_validator,
     model_validator,
 )
@@ -23,6 +24,7 @@ from extractors.faces.settings import CropSettings, FaceSettings
 from extractors.optical_flow.parameters import OpticalFlowSettings
 from extractors.static.settings import FinetuneSettings, StaticSettings
 from extractors.video.settings import Limits, VideoSettings
+from flows.session.console import without_secrets
 from flows.session.errors import UserError
 from fusion.settings import EvaluateSettings, TrainSettings, UncertaintySettings
 from fusion.training.space import SearchSettings
@@ -99,6 +101,10 @@ class DaskSettings(BaseModel, frozen=True, extra="forbid"):
         if address is not None and not _SCHEDULER.fullmatch(address):
             raise ValueError("write an address as in tls://host:8786")
         return address
+
+    @field_serializer("cluster_options", when_used="json")
+    def _without_secrets(self, options: dict[str, Any]) -> Any:
+        return without_secrets(options)  # JSON is what is shown and kept, also in Prefect's database
 
     @model_validator(mode="after")
     def _one_cluster(self) -> DaskSettings:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import logging
 import pickle
 import pkgutil
 import queue
 import secrets
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import Any
@@ -18,8 +19,8 @@ from distributed import Client, Future, LocalCluster, Security
 
 from flows.config.settings import DaskSettings
 from flows.engine import cores
-from flows.engine.engine import POLL_S, Item, OpenWork, Result, ends_all
-from flows.engine.worker import TOPIC, Resident, do
+from flows.engine.engine import POLL_S, Engine, Item, OnProgress, OpenWork, Result
+from flows.engine.worker import TOPIC, Resident, check_program, do, running_program
 from flows.session import console, stopping
 from flows.session.errors import UserError
 from flows.session.server import is_loopback
@@ -28,7 +29,7 @@ CONNECT_S = 10
 ITEMS_PER_WORKER = 2  # so that no worker waits for its next one
 
 
-class DaskEngine:
+class DaskEngine(Engine):
     """Keeps a few items for each worker with Dask, however many there are.
 
     Dask gives the items of a worker that dies to others, and gives up an item after its fourth worker.
@@ -41,32 +42,28 @@ class DaskEngine:
         self._client, self._resources, self._own, self._poll_s = client, resources, own, poll_s
         self._workers, self._counted_at = 0, 0.0
 
-    def run(
+    def _outcomes(
         self,
         open_work: OpenWork[Item, Result],
         items: Iterable[Item | None],
-        on_result: Callable[[Item, Result], None],
-        *,
-        on_failure: Callable[[Item], None] | None = None,
-        on_progress: Callable[[Item, int, int], None] | None = None,
-        retries: int = 0,
-    ) -> None:
-        """See `Engine`."""
+        on_progress: OnProgress[Item],
+        retries: int,
+    ) -> Generator[tuple[Item, Callable[[], Result]]]:
         name = f"traitline-{secrets.token_hex(8)}"
-        heard: queue.SimpleQueue[Any] = queue.SimpleQueue()  # futures that are done, and messages of progress
+        heard: queue.SimpleQueue[Any] = queue.SimpleQueue()  # numbers of items that are done, and messages of progress
         at_work: dict[int, tuple[Item, Future[Any]]] = {}
-        failure: BaseException | None = None
-        source, number, ended = iter(items), 0, False
+        source, number, ended, ask_at = iter(items), 0, False, 0.0
         with self._resident(name, pickle.dumps(open_work), heard):
             while True:
                 stopping.check()
-                while not ended and len(at_work) < ITEMS_PER_WORKER * self.workers:
+                while not ended and len(at_work) < ITEMS_PER_WORKER * self.workers and time.monotonic() >= ask_at:
                     try:
                         item = next(source)
                     except StopIteration:
                         ended = True
                         break
                     if item is None:
+                        ask_at = time.monotonic() + self._poll_s
                         break
                     future = self._client.submit(
                         do, name, number, item, retries, key=f"{name}-{number}", resources=self._resources, pure=False
@@ -75,29 +72,20 @@ class DaskEngine:
                     future.add_done_callback(lambda _, number=number: heard.put(number))
                     number += 1
                 if ended and not at_work:
-                    break
-                try:
+                    return
+                message = None
+                with suppress(queue.Empty):
                     message = heard.get(timeout=self._poll_s)
-                except queue.Empty:
-                    if self._client.status != "running":
-                        raise UserError("the connection to Dask's scheduler is lost; run the command again") from None
+                if self._client.status != "running":  # all items are lost
+                    raise UserError("the connection to Dask's scheduler is lost; run the command again")
+                if message is None:
                     continue
-                if isinstance(message, dict):
-                    if on_progress is not None and message["item"] in at_work:
-                        on_progress(at_work[message["item"]][0], message["done"], message["failed"])
-                    continue
-                item, future = at_work.pop(message)
-                try:
-                    result = future.result()
-                except Exception as error:  # the item's own, or Dask's if its workers died repeatedly
-                    if on_failure is None or ends_all(error):
-                        raise
-                    on_failure(item)
-                    failure = failure or error
-                else:
-                    on_result(item, result)
-        if failure is not None:
-            raise failure
+                if not isinstance(message, dict):
+                    item, future = at_work.pop(message)
+                    ask_at = 0.0
+                    yield item, future.result  # which raises Dask's own exception if the item's workers died repeatedly
+                elif message["item"] in at_work:
+                    on_progress(at_work[message["item"]][0], message["done"], message["failed"])
 
     @contextmanager
     def _resident(self, name: str, open_work: bytes, heard: queue.SimpleQueue[Any]) -> Iterator[None]:
@@ -107,10 +95,7 @@ class DaskEngine:
             if event[1]["run"] == name:
                 heard.put(event[1])
 
-        try:
-            self._client.register_plugin(Resident(name, open_work, own=self._own), name)
-        except ImportError as error:
-            raise UserError(f"a worker of the Dask cluster lacks this version of Traitline: {error}") from error
+        self._client.register_plugin(Resident(name, open_work, running_program(), own=self._own), name)
         self._client.subscribe_topic(TOPIC, hear)
         try:
             yield
@@ -140,12 +125,15 @@ def open_dask(settings: DaskSettings) -> Iterator[DaskEngine]:
         security = _certificates(settings, settings.address)
     else:
         cluster, security = _start(settings), None
+    logging.getLogger("distributed.client").setLevel(logging.ERROR)  # it warns of results that died with a worker
     with cluster as place:
         try:
             client = Client(place, timeout=CONNECT_S, security=security, set_as_default=False)
         except (OSError, ValueError) as error:
-            raise UserError(f"no Dask scheduler answers at {settings.address} (dask.address): {error}") from error
+            why = " ".join(str(error).split())
+            raise UserError(f"no Dask scheduler answers at {settings.address} (dask.address): {why}") from error
         with client:
+            _check_programs(client)
             workers = client.scheduler_info()["workers"]
             _check_resources(settings, [worker["resources"] for worker in workers.values()])
             own = settings.address is None and settings.cluster is None
@@ -173,7 +161,8 @@ def _start(settings: DaskSettings) -> Any:
         if settings.workers is not None:
             cluster.scale(settings.workers)
     except Exception as error:  # whatever this class raises
-        raise UserError(f"cannot start {settings.cluster} (dask.cluster): {error.__cause__ or error}") from error
+        why = " ".join(str(error.__cause__ or error).split())
+        raise UserError(f"cannot start {settings.cluster} (dask.cluster): {why}") from error
     return cluster
 
 
@@ -202,6 +191,21 @@ def _warn_without_tls(address: str) -> None:
             "tls_cert and tls_key",
             style="yellow",
         )
+
+
+def _check_programs(client: Client) -> None:
+    """Check that the scheduler, which unpickles items, and all present workers run the same program as this process."""
+    here = running_program()
+    try:
+        at_scheduler: object = client.run_on_scheduler(running_program)
+    except Exception as error:
+        at_scheduler = error
+    found = {f"the scheduler {client.scheduler_info()['address']}": at_scheduler}
+    at_workers = client.run(running_program, on_error="return")
+    found |= {f"the worker {address}": there for address, there in at_workers.items()}
+    for place, there in found.items():
+        if not isinstance(there, OSError):  # it has just ended
+            check_program(place, there if isinstance(there, str) else None, here)
 
 
 def _check_resources(settings: DaskSettings, offered: list[dict[str, float]]) -> None:

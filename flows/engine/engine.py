@@ -10,9 +10,11 @@ from __future__ import annotations
 import logging
 import random
 import time
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Generator, Iterable, Iterator
+from contextlib import AbstractContextManager, ExitStack, closing, contextmanager, nullcontext
 from contextvars import ContextVar
+from functools import partial
 from typing import Protocol, TypeVar
 
 from flows.config.settings import RunConfig
@@ -52,11 +54,14 @@ class Work(Protocol[Given, Got]):
 OpenWork = Callable[[], AbstractContextManager[Work[Item, Result]]]
 """Opens the work in a process, before its first item; must be picklable."""
 
+OnProgress = Callable[[Item, int, int], None]
 
-class Engine(Protocol):
+
+class Engine(ABC):
     """Works on the items of a step."""
 
     @property
+    @abstractmethod
     def workers(self) -> int:
         """Return how many processes work at present, at least one."""
 
@@ -67,7 +72,7 @@ class Engine(Protocol):
         on_result: Callable[[Item, Result], None],
         *,
         on_failure: Callable[[Item], None] | None = None,
-        on_progress: Callable[[Item, int, int], None] | None = None,
+        on_progress: OnProgress[Item] = lambda *_: None,
         retries: int = 0,
     ) -> None:
         """Work on all items.
@@ -84,6 +89,30 @@ class Engine(Protocol):
         Raises:
             Exception: the first one that work raised.
         """
+        failure: Exception | None = None
+        with closing(self._outcomes(open_work, items, on_progress, retries)) as outcomes:
+            for item, outcome in outcomes:
+                try:
+                    result = outcome()
+                except Exception as error:
+                    if on_failure is None or ends_all(error):
+                        raise
+                    on_failure(item)
+                    failure = failure or error
+                else:
+                    on_result(item, result)
+        if failure is not None:
+            raise failure
+
+    @abstractmethod
+    def _outcomes(
+        self,
+        open_work: OpenWork[Item, Result],
+        items: Iterable[Item | None],
+        on_progress: OnProgress[Item],
+        retries: int,
+    ) -> Generator[tuple[Item, Callable[[], Result]]]:
+        """Yield each item with a function that returns its result or raises what its work raised."""
 
 
 def function(work: Callable[[Item], Result]) -> AbstractContextManager[Work[Item, Result]]:
@@ -113,7 +142,7 @@ def attempt(work: Work[Item, Result], item: Item, course: Course, retries: int) 
     return work(item, course)
 
 
-class LocalEngine:
+class LocalEngine(Engine):
     """Works on one item after the other in this process."""
 
     workers = 1
@@ -121,49 +150,30 @@ class LocalEngine:
     def __init__(self, poll_s: float = POLL_S) -> None:
         self._poll_s = poll_s
 
-    def run(
+    def _outcomes(
         self,
         open_work: OpenWork[Item, Result],
         items: Iterable[Item | None],
-        on_result: Callable[[Item, Result], None],
-        *,
-        on_failure: Callable[[Item], None] | None = None,
-        on_progress: Callable[[Item, int, int], None] | None = None,
-        retries: int = 0,
-    ) -> None:
-        """See `Engine`."""
-        failure: Exception | None = None
+        on_progress: OnProgress[Item],
+        retries: int,
+    ) -> Generator[tuple[Item, Callable[[], Result]]]:
         with open_work() as work:
             for item in items:
                 stopping.check()
                 if item is None:
                     time.sleep(self._poll_s)
-                    continue
-                try:
-                    result = attempt(work, item, _Here(item, on_progress), retries)
-                except Exception as error:
-                    if on_failure is None or ends_all(error):
-                        raise
-                    on_failure(item)
-                    failure = failure or error
                 else:
-                    on_result(item, result)
-        if failure is not None:
-            raise failure
+                    yield item, partial(attempt, work, item, _Here(partial(on_progress, item)), retries)
 
 
 class _Here:
     """The course of work in this process."""
 
-    def __init__(self, item: Item, on_progress: Callable[[Item, int, int], None] | None) -> None:
-        self._tell = None if on_progress is None else lambda done, failed: on_progress(item, done, failed)
+    def __init__(self, progress: Callable[[int, int], None]) -> None:
+        self.progress = progress
 
     def check(self) -> None:
         stopping.check()
-
-    def progress(self, done: int, failed: int) -> None:
-        if self._tell is not None:
-            self._tell(done, failed)
 
 
 class _Shared:

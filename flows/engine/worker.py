@@ -3,20 +3,59 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import pickle
+import sys
 import threading
 from contextlib import AbstractContextManager, suppress
+from pathlib import Path
 from typing import Any
 
 from distributed import Worker, WorkerPlugin, get_worker
 
+import flows
 from flows.engine import cores
 from flows.engine.engine import Work, attempt
 from flows.session import console
 from flows.session.environment import settle_environment
+from flows.session.errors import UserError
 
 TOPIC = "traitline-progress"
 STOP_LIMIT_S = 10.0
+
+
+def _describe_program() -> str:
+    code, root = hashlib.sha256(), Path(flows.__file__).parents[1]
+    for package in console.PACKAGES:  # not by import: workers have a folder "storage" of Dask's on their path
+        for file in sorted((root / package).rglob("*.py")):
+            code.update(f"{file.relative_to(root).as_posix()} ".encode() + file.read_bytes())
+    python = f"{sys.version_info.major}.{sys.version_info.minor}"
+    return f"Traitline {flows.__version__} (code {code.hexdigest()[:8]}) on Python {python}"
+
+
+_PROGRAM = _describe_program()  # when it is imported: files may change while the process runs
+
+
+def running_program() -> str:
+    """Describe what this process runs, as in "Traitline 0.1.0 (code 3f2a9c1d) on Python 3.11"."""
+    return _PROGRAM
+
+
+def check_program(place: str, there: str | None, here: str) -> None:
+    """Check that a process of a Dask cluster and the command run the same program.
+
+    Args:
+        place: the process and its address.
+        there, here: what it and the command run; None if it cannot tell.
+
+    Raises:
+        UserError: they differ.
+    """
+    if there != here:
+        other = "another version of Traitline, or none" if there is None else there
+        raise UserError(
+            f"{place} of the Dask cluster runs {other}, but this command {here}; install the same there and restart it"
+        )
 
 
 class StopAskedError(Exception):
@@ -30,13 +69,14 @@ class Resident(WorkerPlugin):
         name: of the run.
         open_work: pickled `flows.engine.engine.OpenWork`. It is unpickled after this process has got its share of the
             machine, because libraries count the cores and GPUs when they are imported.
+        program: what the command runs.
         own: whether the run started the cluster itself.
     """
 
     _settled = False  # whether this process has got its share of the machine
 
-    def __init__(self, name: str, open_work: bytes, *, own: bool) -> None:
-        self.name, self._open_work, self._own = name, open_work, own
+    def __init__(self, name: str, open_work: bytes, program: str, *, own: bool) -> None:
+        self.name, self._open_work, self._program, self._own = name, open_work, program, own
 
     async def setup(self, worker: Worker) -> None:
         """Give this process its share of the machine, unless that is done. Nothing is built yet."""
@@ -65,6 +105,7 @@ class Resident(WorkerPlugin):
 
     def do(self, worker: Worker, number: int, item: Any, retries: int) -> Any:
         """Work on an item. Threads of one process take turns."""
+        check_program(f"the worker {worker.address}", running_program(), self._program)  # it may have joined later
         course = _InWorker(worker, self, number)
         with self._busy:
             course.check()
@@ -110,4 +151,7 @@ def do(name: str, number: int, item: Any, retries: int) -> Any:
     resident = worker.plugins.get(name)
     if not isinstance(resident, Resident):
         raise StopAskedError(f"{name} has ended")
-    return resident.do(worker, number, item, retries)
+    try:
+        return resident.do(worker, number, item, retries)
+    except StopAskedError:  # nobody waits for it any more, and Dask would log it as an error
+        return None

@@ -33,7 +33,7 @@ from fusion.labels.matching import match_labels
 from fusion.labels.read import Labels
 from fusion.settings import WITHOUT_EFFECT
 from storage.files.commit import commit_file
-from storage.files.paths import StorePath
+from storage.files.paths import StorePath, matching
 
 SCHEMA = 3
 _LIBRARIES = ("numpy", "scipy", "scikit-learn", "keras", "tensorflow")
@@ -124,8 +124,7 @@ def latest_evaluation(root: StorePath) -> dict[str, Any] | None:
     Raises:
         UserError: an evaluation's file is damaged.
     """
-    found: list[StorePath] = list((root / "reports").glob("evaluation-*.json"))
-    for path in sorted(found, key=str, reverse=True):
+    for path in reversed(matching(root / "reports", "evaluation-*.json")):
         try:
             results: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
             if results["schema"] == SCHEMA and not results["labels_only"]:

@@ -12,7 +12,7 @@ from flows.archive.videos import VideoFile
 from flows.session.console import tally
 from flows.session.errors import UserError
 from storage.files.commit import commit_file
-from storage.files.paths import StorePath
+from storage.files.paths import StorePath, matching
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,7 +103,7 @@ def last_extraction(root: StorePath) -> ExtractReport | None:
     Raises:
         UserError: its file is damaged.
     """
-    reports: list[StorePath] = sorted((root / "runs").glob("*-extract.json"))
+    reports = matching(root / "runs", "*-extract.json")
     if not reports:
         return None
     try:

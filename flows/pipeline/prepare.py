@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from flows.archive.families import families_of, settle_weights
 from flows.archive.labels import labels_of
+from flows.archive.models import find_model
 from flows.archive.videos import Archive, check_videos, known_videos, named_videos, videos_of
 from flows.config.settings import ExportSettings, RunConfig
 from flows.session import console
@@ -47,8 +48,10 @@ def prepare(settings: RunConfig, *, with_files: bool = False) -> tuple[RunConfig
     With files, this also checks for the networks' weights. Features in the store can be used without them.
 
     Raises:
-        UserError: there are no videos.
+        UserError: there are no videos, or no model of the name in the settings.
     """
+    if settings.model is not None:
+        find_model(settings.store.path, settings.model)  # a mistyped name is reported before anything about features
     with console.console.status("Looking at the videos") as status:
         if settings.videos is not None:
             files = videos_of(settings, lambda done, total: status.update(f"Looking at the videos: {done} of {total}"))

@@ -14,7 +14,7 @@ from flows.report.attention import attention_of
 from flows.report.page import page_contents, page_fingerprint, render_page
 from flows.session import console
 from storage.files.commit import commit_file
-from storage.files.paths import StorePath
+from storage.files.paths import StorePath, matching
 
 log = logging.getLogger(__name__)
 
@@ -48,5 +48,5 @@ def report(config: RunConfig, videos: Archive, model: ModelReference) -> StorePa
 
 
 def _last_page(folder: StorePath, model: ModelReference) -> StorePath | None:
-    pages: list[StorePath] = sorted(folder.glob(f"{model.name}-{model.version}-*.html"))
+    pages = matching(folder, f"{model.name}-{model.version}-*.html")
     return pages[-1] if pages else None

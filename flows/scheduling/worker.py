@@ -2,7 +2,7 @@
 
 On SIGTERM, Prefect's worker takes no new runs but waits for the current ones, possibly for hours; a second SIGTERM
 makes it kill them without telling the server. Here the runs get the signal first: they drop the current shard and end
-within seconds, and the server learns of it.
+within seconds, and the server learns of it. What has not ended by then is killed, and this tells the server instead.
 """
 
 from __future__ import annotations
@@ -10,93 +10,159 @@ from __future__ import annotations
 import signal
 import subprocess
 import sys
-from collections.abc import Mapping
-from contextlib import suppress
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from typing import TYPE_CHECKING
 from uuid import UUID
 
 import psutil
 
 from flows.session import console, stopping
 
-STOP_LIMIT_S = 18.0  # for the runs; the three limits together must stay below `stopping.LIMIT_S`
-GRACE_S = 3.0  # then for the worker
-ANSWER_LIMIT_S = 3.0  # then for the server
+if TYPE_CHECKING:
+    from prefect.client.orchestration import SyncPrefectClient
+
+# For the runs, then for the worker, then for each answer of the server: together below the 30 s after which container
+# engines and schedulers kill.
+STOP_LIMIT_S = 14.0
+GRACE_S = 3.0
+ANSWER_LIMIT_S = 3.0
 
 
-def work_until_stopped(pool: str, kind: str, limit: int, *options: str, environment: Mapping[str, str]) -> int:
-    """Run a worker until it ends, or until SIGTERM or Ctrl-C stops it, by force if necessary.
+def work_until_stopped(
+    pool: str,
+    kind: str,
+    limit: int,
+    *options: str,
+    environment: Mapping[str, str],
+    deployments: Collection[UUID] = (),
+) -> int:
+    """Run a worker until it ends, or until SIGTERM or Ctrl-C stops it; a second Ctrl-C does so by force.
 
     Args:
         pool, kind: the work pool and its type.
         limit: maximum number of concurrent runs.
         options: further options of `prefect worker start`.
         environment: of the worker and its runs.
+        deployments: their schedules are paused when the worker ends or is to stop.
 
     Returns:
         The exit status; 0 if it was stopped.
     """
     command = [sys.executable, "-m", "prefect", "worker", "start", "--pool", pool, "--type", kind]
     command += ["--limit", str(limit), "--install-policy", "never", *options]
-    stopping.listen()
+    stopping.listen(ends_itself=True)
     process = subprocess.Popen(command, env=environment, start_new_session=True)
     try:
-        return process.wait()
+        status = process.wait()
     except KeyboardInterrupt:
         console.complain("stopping; whole shards are kept")
-        _stop(process)
-        return 0
+        crew = _Crew(process)
+        try:
+            crew.ask_to_stop()
+            _pause(deployments)
+            crew.wait()
+            status = 0
+        except KeyboardInterrupt:
+            status = stopping.EXIT_INTERRUPTED
+        crew.kill()
+        _mark_crashed(crew.flow_runs)
+        if status:
+            _pause(deployments)
+            console.complain("stopped by force; finished work is kept, and nothing is half done")
+    else:
+        _pause(deployments)
+    return status
 
 
-def _stop(process: subprocess.Popen[bytes]) -> None:
-    worker = psutil.Process(process.pid)
-    processes = worker.children()
-    runs = _flow_runs(processes)
-    _send(signal.SIGTERM, processes)
-    psutil.wait_procs(processes, timeout=STOP_LIMIT_S)
-    runs |= _flow_runs(worker.children())  # runs that have not ended, or started in the meantime
-    process.terminate()
-    try:
-        process.wait(GRACE_S)
-    except subprocess.TimeoutExpired:  # Prefect's worker may hang once its runs are gone
-        _send(signal.SIGKILL, worker.children(recursive=True))
-        process.kill()
-        process.wait()
-    _mark_crashed(runs)
+class _Crew:
+    """A worker, the processes below it, and the flow runs that they execute, including those that have ended since."""
+
+    def __init__(self, process: subprocess.Popen[bytes]) -> None:
+        self._process, self._worker = process, psutil.Process(process.pid)
+        self._below: set[psutil.Process] = set()
+        self.flow_runs: set[str] = set()
+
+    def ask_to_stop(self) -> None:
+        """Send SIGTERM to the runs."""
+        self._look()
+        self._asked = self._worker.children()
+        _send(signal.SIGTERM, self._asked)
+
+    def wait(self) -> None:
+        """Wait for the runs and then for the worker, both for a limited time."""
+        _, left = psutil.wait_procs(self._asked, timeout=STOP_LIMIT_S)
+        if left:
+            console.complain(f"killing {console.counted(len(left), 'run')} that did not end within {STOP_LIMIT_S:g} s")
+        self._look()  # runs may have started in the meantime
+        self._process.terminate()
+        with suppress(subprocess.TimeoutExpired):  # Prefect's worker may hang once its runs are gone
+            self._process.wait(GRACE_S)
+
+    def kill(self) -> None:
+        """Kill what is left."""
+        self._look()
+        self._process.kill()
+        _send(signal.SIGKILL, self._below)
+        self._process.wait()
+
+    def _look(self) -> None:
+        with suppress(psutil.NoSuchProcess):
+            self._below.update(self._worker.children(recursive=True))
+        for process in self._below:
+            with suppress(psutil.Error):
+                if run := process.environ().get("PREFECT__FLOW_RUN_ID"):
+                    self.flow_runs.add(run)
 
 
-def _flow_runs(processes: list[psutil.Process]) -> set[str]:
-    """Return the ids of the flow runs that these processes execute."""
-    found = set()
-    for process in processes:
-        with suppress(psutil.Error):
-            if run := process.environ().get("PREFECT__FLOW_RUN_ID"):
-                found.add(run)
-    return found
+def _pause(deployments: Iterable[UUID]) -> None:
+    """Make the schedules of deployments inactive; `traitline serve` and `deploy` make them active again."""
+    from prefect.exceptions import ObjectNotFound
+
+    with _server() as client:
+        for deployment in deployments:
+            with suppress(ObjectNotFound):
+                for schedule in client.read_deployment_schedules(deployment):
+                    if schedule.active:
+                        client.update_deployment_schedule(deployment, schedule.id, active=False)
 
 
-def _mark_crashed(runs: set[str]) -> None:
-    """Mark these runs as crashed, unless the worker or the runs themselves have reported their ends."""
+def _mark_crashed(runs: Iterable[str]) -> None:
+    """Mark these runs and the steps below them as crashed, unless their ends have been reported."""
+    from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterId, FlowRunFilterParentFlowRunId
+    from prefect.states import Crashed
+
+    ids = [UUID(run) for run in runs]
+    with _server() as client:
+        found = client.read_flow_runs(flow_run_filter=FlowRunFilter(id=FlowRunFilterId(any_=ids))) if ids else []
+        while found:
+            for run in found:
+                if run.state is None or not run.state.is_final():
+                    client.set_flow_run_state(run.id, Crashed(message="Its worker was told to stop."), force=True)
+            parents = FlowRunFilterParentFlowRunId(any_=[run.id for run in found])
+            found = client.read_flow_runs(flow_run_filter=FlowRunFilter(parent_flow_run_id=parents))
+
+
+@contextmanager
+def _server() -> Iterator[SyncPrefectClient]:
+    """Connect to Prefect's server; if it does not answer at once, the block ends there with a message."""
     import httpx
     from prefect.client.orchestration import get_client
     from prefect.exceptions import PrefectHTTPStatusError
     from prefect.settings import PREFECT_CLIENT_MAX_RETRIES, temporary_settings
-    from prefect.states import Crashed
 
     try:
         with (
             temporary_settings({PREFECT_CLIENT_MAX_RETRIES: 0}),
             get_client(httpx_settings={"timeout": ANSWER_LIMIT_S}, sync_client=True) as client,
         ):
-            for run in runs:
-                state = client.read_flow_run(UUID(run)).state
-                if state is None or not state.is_final():
-                    client.set_flow_run_state(run, Crashed(message="Its worker was told to stop."), force=True)
+            yield client
     except (httpx.HTTPError, PrefectHTTPStatusError) as error:
         # The automation for missing heartbeats will notice.
         console.say(f"Prefect's server was not told: {console.one_line(str(error))}", style="yellow")
 
 
-def _send(number: signal.Signals, processes: list[psutil.Process]) -> None:
+def _send(number: signal.Signals, processes: Iterable[psutil.Process]) -> None:
     for process in processes:
         with suppress(psutil.NoSuchProcess):
             process.send_signal(number)

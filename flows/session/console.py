@@ -56,6 +56,33 @@ def masked(text: str) -> str:
     return _SECRET.sub(lambda found: f"{found['scheme']}***@" if found["scheme"] else f"{found['option']}***", text)
 
 
+_SECRET_NAME = r"(?:passw(?:or)?d|passphrase|secret|token|credential|(?:api|access|account|private)[_-]?key)"
+_NAMES_SECRET = re.compile(_SECRET_NAME, re.IGNORECASE)
+_NAMED_SECRET = re.compile(
+    rf"""({_SECRET_NAME}[\w-]*["']?\s*[=:]\s*|--[\w-]*{_SECRET_NAME}[\w-]*\s+)(?:"[^"]*"|'[^']*'|\S+)""", re.IGNORECASE
+)
+
+
+def without_secrets(value: Any) -> Any:
+    """Replace secrets in nested options by asterisks: those in addresses, and those whose names say that they are some.
+
+    Names are keys, `name` beside a `value`, and what stands before a value in a text, as in "export TOKEN=...".
+    """
+    if isinstance(value, str):
+        return masked(_NAMED_SECRET.sub(r"\1***", value))
+    if isinstance(value, list | tuple):
+        return [without_secrets(item) for item in value]
+    if not isinstance(value, Mapping):
+        return value
+    secret = {name for name in value if _NAMES_SECRET.search(str(name))}
+    if _NAMES_SECRET.search(str(value.get("name"))):
+        secret.add("value")
+    return {
+        name: "***" if name in secret and not isinstance(item, bool | None) else without_secrets(item)
+        for name, item in value.items()
+    }
+
+
 def counted(count: int, noun: str, nouns: str | None = None) -> str:
     """Format a number with its noun, as in "1 video" and "1,000 videos"; `nouns` is an irregular plural."""
     several = nouns if nouns is not None else f"{noun}s"

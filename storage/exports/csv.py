@@ -28,7 +28,6 @@ apostrophes; a negative score is a number, not a formula.
 from __future__ import annotations
 
 import csv
-import math
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from datetime import datetime
@@ -37,6 +36,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from storage.errors import MALFORMED, StoreError
 from storage.exports.columns import TIME, Column, Row, Unscored, trait_columns, trait_tables
@@ -60,6 +60,7 @@ _STARTS_FORMULA = re.compile(rf"""['"{_TRIMMED}]*(?:{_OPERATOR}|[\t\r\n])|'""")
 _INNER_START = re.compile(rf"""([,;|\t\r\n]['"{_TRIMMED}]*)({_OPERATOR})""")
 # Accents may be separate, combining characters.
 _PLAIN_NAME = re.compile(r"-[\w\u0300-\u036f ./-]*")
+_NEVER_GUARDED = r"\A[0-9A-Za-z_./][0-9A-Za-z_./: -]*\z"  # a text that is only quoted, as nearly all are
 _GUARD = re.compile(GUARD)
 _STAMP = "%Y-%m-%dT%H:%M:%SZ"
 
@@ -92,8 +93,8 @@ def write_csv_tables(path: Path, tables: Iterable[pa.Table], columns: Sequence[C
     with path.open("w", encoding="utf-8", newline="") as file:
         file.write(",".join(column.name for column in columns) + "\r\n")
         for table in tables:
-            cells = (_cells(values, _CELLS[values.type]) for values in table.columns)
-            file.writelines(",".join(row) + "\r\n" for row in zip(*cells, strict=True))
+            rows = pc.binary_join_element_wise(*map(_cells, table.columns), ",")
+            file.writelines(f"{row}\r\n" for row in rows.to_pylist())
             count += len(table)
     return count
 
@@ -136,18 +137,23 @@ def _row(cells: dict[str, Any], trait_names: Sequence[str]) -> Row:
     )
 
 
-def _cells(values: pa.ChunkedArray[Any], text: Callable[[Any], str]) -> list[str]:
-    return ["" if value is None else text(value) for value in values.to_pylist()]
+def _cells(values: pa.ChunkedArray[Any]) -> Any:
+    """Return a column as text for a CSV."""
+    if values.type == pa.string():
+        if pc.all(pc.match_substring_regex(values, _NEVER_GUARDED), skip_nulls=False).as_py():
+            return pc.binary_join_element_wise('"', values, '"', "")  # type: ignore[call-overload]  # takes scalars, too
+        return pa.chunked_array([[_text(value or "") for value in values.to_pylist()]], pa.string())
+    # Arrow writes floats as the shortest decimals that round-trip their own type.
+    cells: Any = pc.strftime(values, _STAMP) if values.type == TIME else values.cast(pa.string())
+    if pa.types.is_floating(values.type):
+        if pc.any(pc.invert(pc.is_finite(values))).as_py():
+            raise ValueError("scores and facts of quality must be finite numbers")
+        cells = pc.replace_substring_regex(cells, r"\A-?\d+\z", r"\0.0")  # else programs take some columns for integers
+    return pc.fill_null(cells, "")
 
 
 def _value(column: Column[Row], cell: str) -> Any:
     return None if cell == "" and column.type != pa.string() else _VALUES[column.type](cell)
-
-
-def _decimal(value: float) -> str:
-    if not math.isfinite(value):
-        raise ValueError(f"scores and facts of quality must be finite numbers, not {value}")
-    return str(np.float32(value))  # numpy's str is the shortest decimal that round-trips its own dtype
 
 
 def _text(text: str) -> str:
@@ -164,13 +170,6 @@ def _guarded(text: str) -> str:
     return f"'{inside}" if _STARTS_FORMULA.match(text) else inside
 
 
-_CELLS: dict[pa.DataType, Callable[[Any], str]] = {
-    pa.string(): _text,
-    pa.float32(): _decimal,
-    pa.float64(): repr,
-    pa.int32(): str,
-    TIME: lambda time: time.strftime(_STAMP),
-}
 _VALUES: dict[pa.DataType, Callable[[str], Any]] = {
     pa.string(): lambda cell: _GUARD.sub(GUARD_REPLACEMENT, cell),
     pa.float32(): lambda cell: float(np.float32(cell)),

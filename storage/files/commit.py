@@ -3,8 +3,13 @@
 The work happens under a temporary name in the same folder, so that the rename stays within one file system. A killed
 process leaves its temporary file behind; readers ask for exact names and never open it.
 
-All functions also work on object storage, see `storage.files.remote_commit`. They raise StoreError if the operating
-system or the storage refuses (disk full, no permission, not reachable ...).
+On object storage nothing can be renamed, so the work happens in a local temporary folder. A file is then put in one
+request, or in parts that a last request turns into an object: until then nothing of it is visible. Parts of an
+interrupted upload stay invisible, and cost money until a rule of the bucket removes them (for S3:
+AbortIncompleteMultipartUpload).
+
+All functions raise StoreError if the operating system or the storage refuses (disk full, no permission, not reachable
+...).
 """
 
 from __future__ import annotations
@@ -14,15 +19,17 @@ import errno
 import os
 import secrets
 import shutil
+import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from storage.errors import StoreError, refusal, reporting
-from storage.files import remote_commit
-from storage.files.paths import StorePath
+from storage.files.paths import StorePath, is_folder
 from storage.files.remote import RemotePath, delete
 
 TEMPORARY_PREFIX = ".tmp-"
+CLAIM = ".claim"
+"""Object that gives a folder to the process that fills it. Before the folder's mark exists, other objects are void."""
 
 
 @contextlib.contextmanager
@@ -33,8 +40,12 @@ def commit_file(target: StorePath) -> Iterator[Path]:
     the folder cannot be synced after the rename, `target` is already complete but might not survive a power cut.
     """
     if isinstance(target, RemotePath):
-        with remote_commit.put_file(target) as temporary:
+        with reporting(f"write {target}"), tempfile.TemporaryDirectory(prefix="traitline-") as folder:
+            # Under the same folder names, because a shard is checked against the names of its folders.
+            temporary = Path(folder, target.key)
+            temporary.parent.mkdir(parents=True)
             yield temporary
+            target.write_bytes(temporary)
         return
     make_folder(target.parent)
     temporary = _temporary_path(target)
@@ -63,8 +74,18 @@ def commit_folder(target: StorePath, *, mark: str) -> Iterator[Path]:
         FileExistsError: `target` exists already, or another process is filling it; it stays unchanged.
     """
     if isinstance(target, RemotePath):
-        with remote_commit.put_folder(target, mark) as temporary:
-            yield temporary
+        if not (target / CLAIM).create(secrets.token_bytes(16)):
+            raise FileExistsError(errno.EEXIST, "already there", str(target))
+        try:
+            with reporting(f"write {target}"), tempfile.TemporaryDirectory(prefix="traitline-") as folder:
+                yield Path(folder)
+                files = [path for path in Path(folder).rglob("*") if path.is_file()]
+                for path in sorted(files, key=lambda path: (path.name == mark, path)):
+                    (target / path.relative_to(folder).as_posix()).write_bytes(path)
+        except BaseException:
+            with contextlib.suppress(StoreError):
+                remove_folder(target)
+            raise
         return
     make_folder(target.parent)
     temporary = _temporary_path(target)
@@ -130,17 +151,17 @@ def remove_files(paths: Sequence[StorePath]) -> None:
         raise StoreError(f"cannot remove {path}: {refusal(error)}") from error
 
 
-def move_file(path: StorePath, target: StorePath) -> None:
-    """Move a file or local folder durably, within one bucket or this machine.
+def move(path: StorePath, target: StorePath) -> None:
+    """Move a file or folder durably, within one bucket or this machine.
 
-    Between file systems, and from behind a link, it is copied first and removed then: an interrupted move can be
-    repeated. Of a linked folder and of a mount point, only the contents move.
-
-    Raises:
-        ValueError: only one of the paths is on object storage.
+    On object storage, between file systems, and from behind a link, it is copied first and removed then: an interrupted
+    move can be repeated. Of a linked folder and of a mount point, only the contents move.
     """
     if isinstance(path, RemotePath) and isinstance(target, RemotePath):
-        remote_commit.move_file(path, target)
+        with reporting(f"move {path} to {target}"):
+            for part in sorted(path.rglob("*")) or [path]:
+                part.copy_to(target / part.relative_to(path))
+                part.unlink(missing_ok=True)
         return
     if isinstance(path, RemotePath) or isinstance(target, RemotePath):
         raise ValueError(f"cannot move {path} to {target}: only one of them is on object storage")
@@ -164,29 +185,26 @@ def move_file(path: StorePath, target: StorePath) -> None:
         sync(path.parent)
 
 
-def move_folder(folder: StorePath, target: StorePath) -> None:
-    """Move a folder durably; on object storage object by object, so that an interrupted move can be repeated."""
-    if isinstance(folder, RemotePath):
-        for path in sorted(folder.rglob("*")):
-            move_file(path, target / str(path.relative_to(folder)))
-        return
-    move_file(folder, target)
-
-
 def remove_folder(folder: StorePath) -> None:
-    """Remove a folder and its contents: one rename hides it from every reader, then it is deleted.
+    """Remove a folder, if there is one, and its contents: one rename hides it from every reader, then it is deleted.
 
     On object storage it is deleted file by file; if that is interrupted, it can be repeated. Of a link to a folder,
     only the link goes; a mount point is emptied and stays.
     """
     if isinstance(folder, RemotePath):
-        remote_commit.remove_folder(folder)
+        found = sorted(folder.rglob("*"), reverse=True)
+        # The object that sorts first identifies such a folder: a claim or the description of a family. It is deleted
+        # last, so that an interrupted removal can be repeated.
+        delete(found[:-1])
+        delete(found[-1:])
         return
     if folder.is_symlink():
         remove_files([folder])
         return
     if folder.is_mount():
         empty_folder(folder)
+        return
+    if not is_folder(folder):
         return
     doomed = folder if folder.name.startswith(TEMPORARY_PREFIX) else _temporary_path(folder)
     with reporting(f"remove {folder}"):

@@ -118,37 +118,29 @@ def everything_below(folder: StorePath) -> Iterator[StorePath]:
             raise error
 
     known: set[tuple[int, int]] = set()  # links may lead round in a circle
-    with _empty_if_absent(folder):
-        status = folder.stat()
-        known.add((status.st_dev, status.st_ino))
     for place, folders, files in os.walk(folder, onerror=refuse, followlinks=True):
         here = Path(place)
+        with _empty_if_absent(here):
+            status = here.stat()
+            if (status.st_dev, status.st_ino) in known:
+                folders.clear()
+                continue
+            known.add((status.st_dev, status.st_ino))
         yield from (here / name for name in [*folders, *files])
-        for name in [*folders]:
-            place_of = None
-            with _empty_if_absent(here / name):
-                status = (here / name).stat()
-                place_of = (status.st_dev, status.st_ino)
-            if place_of is None or place_of in known:
-                folders.remove(name)
-            else:
-                known.add(place_of)
 
 
 def exists(path: StorePath) -> bool:
     """Return whether a file or folder exists. Raises UnreachableError if the system refuses to tell."""
-    found = False
     with _empty_if_absent(path):
-        found = path.exists()
-    return found
+        return path.exists()
+    return False
 
 
 def is_folder(path: StorePath) -> bool:
     """Return whether a path is a folder. Raises UnreachableError if the system refuses to tell."""
-    found = False
     with _empty_if_absent(path):
-        found = path.is_dir()
-    return found
+        return path.is_dir()
+    return False
 
 
 def _is_there(path: Path) -> bool:

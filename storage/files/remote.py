@@ -13,14 +13,12 @@ AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY, AWS_REGION, and AWS_ENDPOINT_URL for a
 
 from __future__ import annotations
 
-import contextlib
-import errno
 import io
 import os
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from fnmatch import fnmatchcase
-from functools import total_ordering
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
@@ -60,7 +58,7 @@ class Status(NamedTuple):
     st_mtime: float
 
 
-@total_ordering
+@dataclass(frozen=True, slots=True, order=True)
 class RemotePath:
     """The name of an object, or of a folder of objects. Equal names are equal paths.
 
@@ -68,13 +66,10 @@ class RemotePath:
     `UnreachableError` if the storage cannot be reached or refuses.
     """
 
-    __slots__ = ("_bucket", "_client", "_data", "_key")
-
-    def __init__(self, client: Any, bucket: str, key: PurePosixPath, data: bytes | None = None) -> None:
-        self._client = client
-        self._bucket = bucket
-        self._key = key
-        self._data = data
+    _bucket: str
+    _key: PurePosixPath
+    _client: Any = field(compare=False, repr=False)
+    _data: bytes | None = field(default=None, compare=False, repr=False)
 
     @classmethod
     def from_address(cls, address: str) -> RemotePath:
@@ -106,22 +101,10 @@ class RemotePath:
             client = from_url(root, client_options=_CLIENT, retry_config=_RETRY)
         except BaseError as error:
             raise StoreError(f"cannot use {address}: {reason(error)}; set it in the environment") from error
-        return cls(client, root, PurePosixPath(key.strip("/")))
+        return cls(root, PurePosixPath(key.strip("/")), client)
 
     def __str__(self) -> str:
         return f"{self._bucket}/{self._key}" if self._key.parts else self._bucket
-
-    def __repr__(self) -> str:
-        return f"RemotePath({str(self)!r})"
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, RemotePath) and (self._key, self._bucket) == (other._key, other._bucket)
-
-    def __hash__(self) -> int:
-        return hash(self._key)
-
-    def __lt__(self, other: RemotePath) -> bool:
-        return (self._bucket, self._key) < (other._bucket, other._key)
 
     def __truediv__(self, below: str | PurePosixPath) -> RemotePath:
         return self._at(self._key / below)
@@ -150,10 +133,6 @@ class RemotePath:
         """Return the path with another last part."""
         return self._at(self._key.with_name(name))
 
-    def with_suffix(self, suffix: str) -> RemotePath:
-        """Return the path with another suffix."""
-        return self._at(self._key.with_suffix(suffix))
-
     def relative_to(self, folder: RemotePath) -> PurePosixPath:
         """Return the parts below a folder. Raises ValueError if this path is not below it."""
         return self._key.relative_to(folder._key)
@@ -177,12 +156,15 @@ class RemotePath:
 
     def stat(self) -> Status:
         """Return size and time of an object; for a folder, the sum and the latest of all objects below."""
-        with asking(self), contextlib.suppress(FileNotFoundError):
-            return _status([self._client.head(self.key)])
-        found = list(self._below())
-        if not found:
-            raise FileNotFoundError(errno.ENOENT, "there is no such object", str(self))
-        return _status(found)
+        try:
+            with asking(self):
+                found = [self._client.head(self.key)]
+        except FileNotFoundError:
+            found = list(self._below())
+            if not found:
+                raise
+        times = [entry["last_modified"].timestamp() for entry in found]
+        return Status(sum(entry["size"] for entry in found), max(times))
 
     def iterdir(self) -> Iterator[RemotePath]:
         """Yield the objects and folders in a folder, if any. One request per 1000 of them."""
@@ -213,10 +195,8 @@ class RemotePath:
 
     def rglob(self, pattern: str) -> Iterator[RemotePath]:
         """Yield all objects below whose last part matches. One request per 1000 objects."""
-        for entry in self._below():
-            path = self._at(PurePosixPath(entry["path"]))
-            if fnmatchcase(path.name, pattern):
-                yield path
+        paths = (self._at(PurePosixPath(entry["path"])) for entry in self._below())
+        return (path for path in paths if fnmatchcase(path.name, pattern))
 
     def open(self, mode: str = "rb", buffering: int = -1) -> Stream:
         """Open for reading bytes, by ranges on demand; unbuffered if `buffering` is 0."""
@@ -286,7 +266,7 @@ class RemotePath:
 
     def fetched(self) -> RemotePath:
         """Return the same path with the object's bytes in memory, so that reading it takes no more requests."""
-        return RemotePath(self._client, self._bucket, self._key, self.read_bytes())
+        return replace(self, _data=self.read_bytes())
 
     def delta_options(self) -> dict[str, str]:
         """Return the options with which delta-rs uses the same storage: it reads the same environment variables."""
@@ -304,7 +284,7 @@ class RemotePath:
         return self.key if self._key.parts else None
 
     def _at(self, key: PurePosixPath) -> RemotePath:
-        return RemotePath(self._client, self._bucket, key)
+        return replace(self, _key=key, _data=None)
 
     def _below(self) -> Iterator[dict[str, Any]]:
         with asking(self):
@@ -322,7 +302,3 @@ def delete(paths: Sequence[RemotePath]) -> None:
         except FileNotFoundError:  # some kinds of storage then refuse the rest
             for path in some:
                 path.unlink(missing_ok=True)
-
-
-def _status(entries: Sequence[dict[str, Any]]) -> Status:
-    return Status(sum(entry["size"] for entry in entries), max(entry["last_modified"].timestamp() for entry in entries))

@@ -14,7 +14,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 
 from pydantic import TypeAdapter, ValidationError
@@ -29,21 +29,30 @@ _KINDS = ("json", "beat", "end")
 _NAME = re.compile(r"(?P<number>\d{8,})\.(?P<kind>json|beat|end)")
 
 
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds")
+
+
 @dataclass(frozen=True, slots=True)
 class Claim:
     """Which run works on which videos.
 
     Args:
-        number: position in the log.
         holder: random name of the run.
         process: the run's process.
         videos: ids of the videos.
+        number: position in the log, which the name of its file says.
+        since: when it was made, for people.
     """
 
-    number: int
     holder: str
     process: ProcessIdentity
     videos: frozenset[str]
+    number: int = 0
+    since: str = field(default_factory=_now)
+
+
+_CLAIM = TypeAdapter(Claim)
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,20 +78,6 @@ class Listing:
         return self.claims - self.ends
 
 
-@dataclass(frozen=True, slots=True)
-class _ClaimFile:
-    """The contents of a claim's file."""
-
-    holder: str
-    process: ProcessIdentity
-    since: str
-    videos: list[str]
-
-
-_CLAIM = TypeAdapter(_ClaimFile)
-
-
-@dataclass(slots=True)
 class ClaimLog:
     """The files of one log. All methods raise StoreError if the operating system refuses or a file is damaged.
 
@@ -91,25 +86,16 @@ class ClaimLog:
         key: of the log.
     """
 
-    root: StorePath
-    key: str
-    _folder: StorePath = field(init=False)
-    _known: dict[int, Claim] = field(init=False, default_factory=dict)
-
-    def __post_init__(self) -> None:
-        self.root = open_store(self.root)
-        self._folder = self.root / "leases" / path_name("key", self.key)
+    def __init__(self, root: StorePath, key: str) -> None:
+        self._folder = open_store(root) / "leases" / path_name("key", key)
+        self._known: dict[int, Claim] = {}
 
     def list(self) -> Listing:
         """List the files of the log. One request per 1000 of them on object storage."""
-        try:
-            found = [(_NAME.fullmatch(name), entry.mark) for name, entry in listing(self._folder).items()]
-        except OSError as error:
-            raise StoreError(f"cannot read the folder {self._folder}: {error.strerror}") from error
         of_kind: dict[str, dict[int, object]] = {kind: {} for kind in _KINDS}
-        for match, mark in found:
-            if match is not None:
-                of_kind[match["kind"]][int(match["number"])] = mark
+        for name, entry in listing(self._folder).items():
+            if (match := _NAME.fullmatch(name)) is not None:
+                of_kind[match["kind"]][int(match["number"])] = entry.mark
         return Listing(frozenset(of_kind["json"]), of_kind["beat"], frozenset(of_kind["end"]))
 
     def read(self, numbers: Iterable[int]) -> Sequence[Claim]:
@@ -120,9 +106,7 @@ class ClaimLog:
 
     def create(self, claim: Claim) -> bool:
         """Add a claim, whose number must be one above the highest seen; return False if a higher one now exists."""
-        now = datetime.now(UTC).isoformat(timespec="seconds")
-        values = _ClaimFile(claim.holder, claim.process, now, sorted(claim.videos))
-        if not create_file(self._path(claim.number, "json"), json.dumps(asdict(values)).encode()):
+        if not create_file(self._path(claim.number, "json"), _CLAIM.dump_json(claim)):
             return False
         if self.list().highest > claim.number:
             self.end(claim.number, claim.holder)
@@ -131,8 +115,7 @@ class ClaimLog:
 
     def end(self, number: int, by: str) -> None:
         """Record that a claim has ended; `by` is the holder or the run that takes over. A claim ends only once."""
-        values = {"by": by, "since": datetime.now(UTC).isoformat(timespec="seconds")}
-        create_file(self._path(number, "end"), json.dumps(values).encode())
+        create_file(self._path(number, "end"), json.dumps({"by": by, "since": _now()}).encode())
 
     def is_over(self, number: int) -> bool:
         """Return whether a claim has ended."""
@@ -156,17 +139,12 @@ class ClaimLog:
     def _read(self, number: int) -> Claim | None:
         path = self._path(number, "json")
         try:
-            claim = _CLAIM.validate_json(path.read_bytes(), strict=True)
+            return replace(_CLAIM.validate_json(path.read_bytes(), strict=True), number=number)
         except FileNotFoundError:
             return None
         except (OSError, ValueError) as error:
-            raise _damaged(path, error) from error
-        return Claim(number, claim.holder, claim.process, frozenset(claim.videos))
+            reason = error.errors()[0]["msg"] if isinstance(error, ValidationError) else error
+            raise StoreError(f"{path} is damaged: {reason}; remove it when no run works on the store") from error
 
     def _path(self, number: int, kind: str) -> StorePath:
         return self._folder / f"{number:08d}.{kind}"
-
-
-def _damaged(path: StorePath, error: Exception) -> StoreError:
-    reason = error.errors()[0]["msg"] if isinstance(error, ValidationError) else error
-    return StoreError(f"{path} is damaged: {reason}; remove it when no run works on the store")

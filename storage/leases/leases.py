@@ -51,16 +51,14 @@ class _Pulse:
 class Leases:
     """The claims of one run, at most one at a time.
 
-    Use it as a context manager: a thread then keeps the claim alive and ends the claims of dead holders.
+    Use it as a context manager: a thread then keeps the claim alive and ends the claims of dead holders. All methods
+    raise StoreError if the folder is not a store, a claim is damaged, or the operating system refuses.
 
     Args:
         root: the store's folder, local or on object storage.
         key: purpose of the claims: runs that compute different things from the same video use different keys.
         beat_s: seconds between two signs of life, and between two looks at those of others.
         timeout_s: seconds without a sign of life after which a holder counts as dead; many times `beat_s`.
-
-    Raises:
-        StoreError: the folder is not a store.
     """
 
     def __init__(
@@ -99,16 +97,13 @@ class Leases:
 
         Returns:
             The last result of `choose`. If it is empty, nothing was claimed.
-
-        Raises:
-            StoreError: the operating system refused, or a claim is damaged.
         """
         while True:
             live, highest = self._look()
             jobs = choose(frozenset().union(*(claim.videos for claim in live)))
             if not jobs:
                 return jobs
-            claim = Claim(highest + 1, self._holder, self._process, frozenset(jobs))
+            claim = Claim(self._holder, self._process, frozenset(jobs), highest + 1)
             with self._looking:  # the keeping thread must not see a claim that is not held yet
                 created = self._log.create(claim)
                 if created:
@@ -118,21 +113,13 @@ class Leases:
                 return jobs
 
     def release(self) -> None:
-        """End the claim that this run holds, if any: its videos are done or given up.
-
-        Raises:
-            StoreError: the operating system refused.
-        """
+        """End the claim that this run holds, if any: its videos are done or given up."""
         claim, self._held = self._held, None
         if claim is not None:
             self._log.end(claim.number, self._holder)
 
     def others(self) -> list[Claim]:
-        """Return the live claims of other runs.
-
-        Raises:
-            StoreError: the operating system refused, or a claim is damaged.
-        """
+        """Return the live claims of other runs."""
         return [claim for claim in self._look()[0] if claim.holder != self._holder]
 
     def check(self) -> None:
@@ -140,7 +127,7 @@ class Leases:
 
         Raises:
             LeaseLostError: another run has taken over.
-            StoreError: the claim could not be kept alive, and will soon be taken over.
+            StoreError: also if the claim could not be kept alive, and will soon be taken over.
         """
         held = self._held
         if held is not None and self._lost == held.number:
@@ -153,7 +140,6 @@ class Leases:
 
         Raises:
             LeaseLostError: another run has taken over.
-            StoreError: the operating system refused.
         """
         held = self._held
         if held is None:

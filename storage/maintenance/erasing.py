@@ -123,12 +123,12 @@ def find_traces(root: str | StorePath, videos: Collection[str]) -> Traces:
     for table in tables:
         if count := sum(map(len, table.scan({"video_id": traces.videos}, ["video_id"]))):
             traces.rows[relative_name(table.folder, store)] = count
-    mentioned = _Mentions([*traces.videos, *traces.digests])
+    names = {_plain(name) for name in traces.videos | traces.digests}
     for path in everything_below(store):
         name = relative_name(path, store)
         if of_all := _OF_ALL.match(name):
             traces.of_all.add(store / of_all[0])
-        elif not _DATA.match(name) and name != _NOTE and mentioned.by(path, name):
+        elif not _DATA.match(name) and name != _NOTE and _mentions(path, name, names):
             traces.files.append(path)
     left = [path for path in unfinished(store) if relative_name(path, store).split("/")[0] != "models"]
     traces.files = sorted({*traces.files, *left})
@@ -155,8 +155,8 @@ def erase(root: str | StorePath, traces: Traces) -> None:
         try:
             rewrite(features, read_header(path, format_of(path)).family, [path.name])
         except DamagedError:  # the next run makes the features of the others again
-            features.manifest.remove_shards(key, [path.name])
-        if not features.manifest.rows_of(key, [path.name]):
+            features.manifest.remove(key, shard=[path.name])
+        if not features.manifest.rows(key, shard=[path.name]):
             remove_files([path])
     for table in _tables(store):
         table.drop_history()
@@ -243,24 +243,16 @@ def _end_claims(store: StorePath) -> None:
             log.end(number, "erase")
 
 
-class _Mentions:
-    """Finds names in files of any kind, whichever way they are quoted and escaped there."""
-
-    def __init__(self, names: Collection[str]) -> None:
-        self._names = {_plain(name) for name in names}
-
-    def by(self, path: StorePath, name: str) -> bool:
-        """Return whether a file or its name mentions any of the names; True if that cannot be told."""
-        try:
-            with reading(path):
-                texts = chain([_plain(name)], _texts(path))
-                return path.is_file() and any(wanted in text for text in texts for wanted in self._names)
-        except FileNotFoundError:
-            return False
-        except UnreachableError:
-            raise
-        except StoreError:  # damaged
-            return True
+def _mentions(path: StorePath, name: str, wanted: Collection[str]) -> bool:
+    """Return whether a file of any kind or its name mentions any plain text; True if that cannot be told."""
+    try:
+        with reading(path):
+            texts = chain([_plain(name)], _texts(path))
+            return path.is_file() and any(one in text for text in texts for one in wanted)
+    except FileNotFoundError:
+        return False
+    except DamagedError:
+        return True
 
 
 def _texts(path: StorePath) -> Iterator[str]:

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from storage.errors import reading
-from storage.files.commit import TEMPORARY_PREFIX, commit_file, empty_folder, remove_files, remove_folder
+from storage.files.commit import CLAIM, TEMPORARY_PREFIX, commit_file, empty_folder, remove_files, remove_folder
 from storage.files.paths import (
     StorePath,
     everything_below,
@@ -29,7 +29,6 @@ from storage.files.paths import (
     store_path,
 )
 from storage.files.remote import RemotePath
-from storage.files.remote_commit import CLAIM
 from storage.layout import open_store
 from storage.models.serializer import METADATA_FILE, ModelSerializer
 from storage.shards.family import Family, known_keys
@@ -99,17 +98,14 @@ def unused_families(root: str | StorePath, *, idle_s: float = DAY_S) -> list[Fam
 def remove_family(root: str | StorePath, family: Family) -> None:
     """Remove a family from the manifest, then its folder and its claims."""
     store = FeatureStore(root)
-    store.manifest.remove_family(family.key)
+    store.manifest.remove(family.key)
     folder = store.folder(family)
     if isinstance(folder, Path) and is_folder(folder):
         remove_files([path for path in folder.iterdir() if path.is_symlink()])  # shards on other disks
         if folder.is_symlink():
             empty_folder(folder)
-    if is_folder(folder):
-        remove_folder(folder)
-    log = store.root / "leases" / family.key
-    if is_folder(log):
-        remove_folder(log)
+    remove_folder(folder)
+    remove_folder(store.root / "leases" / family.key)
 
 
 def leftovers(root: str | StorePath, *, idle_s: float = DAY_S) -> list[StorePath]:

@@ -83,11 +83,11 @@ def rewrite(store: FeatureStore, family: Family, sources: Sequence[str], format:
     Raises:
         StoreError: a source is damaged, or the storage refused. Nothing is lost then.
     """
-    rows = store.manifest.rows_of(family.key, sources)
+    rows = store.manifest.rows(family.key, shard=sources)
     if not rows:
         return []
     newest: dict[str, tuple[int, str]] = {}
-    for version, row in store.manifest.rows_about(family.key, [row.video_id for _, row in rows]):
+    for version, row in store.manifest.rows(family.key, video_id=[row.video_id for _, row in rows]):
         newest[row.video_id] = max((version, row.shard), newest.get(row.video_id, (-1, "")))
     live = {(row.video_id, row.shard): row for version, row in rows if newest[row.video_id] == (version, row.shard)}
     try:
@@ -106,7 +106,7 @@ def rewrite(store: FeatureStore, family: Family, sources: Sequence[str], format:
     names = [new[0].shard for new in written]
     folder = store.folder(family)
     for shards in (sources, names):
-        named = {row.shard for _, row in store.manifest.rows_of(family.key, shards)} if shards else set()
+        named = {row.shard for _, row in store.manifest.rows(family.key, shard=shards)} if shards else set()
         remove_files([folder / name for name in shards if name not in named])
     return names if moved else []
 

@@ -75,7 +75,7 @@ def still_refused(
     newest: dict[tuple[str, str], int] = {}  # name of the family and video -> version of the manifest
     done: set[tuple[str, str, str]] = set()  # key, video and digest
     for family in store.families():
-        for version, row in store.manifest.rows_about(family.key, last):
+        for version, row in store.manifest.rows(family.key, video_id=last):
             done.add((family.key, row.video_id, row.video_sha256))
             if seen.get(row.video_id, row.video_sha256) == row.video_sha256:
                 which = (family.name, row.video_id)

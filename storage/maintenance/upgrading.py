@@ -15,16 +15,17 @@ import hashlib
 import io
 import json
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from itertools import groupby
 from typing import Any, NamedTuple
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from storage.errors import DamagedError, StoreError, reading
-from storage.files.commit import commit_file, move_file, remove_files, remove_folder
+from storage.files.commit import commit_file, move, remove_files, remove_folder
 from storage.files.paths import StorePath, exists, fetched, is_folder, listing, matching, relative_name
 from storage.layout import UPGRADE, old_parts, open_store
 from storage.maintenance.garbage import live_claims, store_time
@@ -34,12 +35,11 @@ from storage.shards.formats import check_shard, format_of
 from storage.shards.header import ShardHeader, read_header, read_videos
 from storage.shards.store import DESCRIPTION, manifest_rows, write_family
 from storage.tables import failures, scores, seen
-from storage.tables.manifest import Manifest, Row
+from storage.tables.manifest import Manifest, as_table
 from storage.tables.table import Table
 
 _SHARD = re.compile(r"shard-\d{8}T\d{12}-[0-9a-f]{12}\.(parquet|h5)")
 _KEY = re.compile(r"\b[0-9a-f]{16}\b")
-_BATCH_ROWS = 2**16  # of a commit
 _MOST_ROWS_PER_BYTE = 4  # of an old table: no two rows are the same
 _OLD_TYPES = {
     scores.SCORE_SCHEMA.field("traits").type: pa.list_(pa.field("element", pa.float32(), nullable=False), 5),
@@ -188,12 +188,12 @@ def _build(store: StorePath, old: OldStore, advance: Callable[[], None]) -> list
     for folder in [store / "manifest", *old.tables]:
         _clear(folder)
     events = [*new, *((_since(part), part) for part in old.tables.get(store / failures.FOLDER, []))]
-    _append(_table(store, store / failures.FOLDER), _failures(store, sorted(events), old.keys, bad))
+    _table(store, store / failures.FOLDER).append_in_turn(_failures(store, sorted(events), old.keys, bad))
     for folder, parts in old.tables.items():
         if folder != store / failures.FOLDER:
             schema = _schema(store, folder)
             rows = (rows for part in parts if (rows := _read(part, schema, old.keys, bad)) is not None)
-            _append(_table(store, folder), map(_last_of_each, rows))
+            _table(store, folder).append_in_turn(map(_last_of_each, rows))
     return bad
 
 
@@ -210,44 +210,19 @@ def _failures(
     store: StorePath, events: Sequence[tuple[str, StorePath]], keys: Mapping[str, str], bad: list[StorePath]
 ) -> Iterator[pa.Table]:
     """Commit shards and yield failures in the order of their times, so that it stays known which came first."""
-    manifest = Manifest(store)
-    waiting: dict[tuple[str, str], Row] = {}
-
-    def commit() -> None:
-        manifest.table.version()  # looks at the latest commit, after which these rows come
-        manifest.add(list(waiting.values()))
-        waiting.clear()
-
-    for since, path in events:
-        if path.parent.name != failures.FOLDER:
-            header = read_header(path, format_of(path))
-            rows = {(row.family, row.video_id): row for row in manifest_rows(header, path.name, "")}
-            if len(waiting) > _BATCH_ROWS or not waiting.keys().isdisjoint(rows):
-                commit()
-            waiting |= rows
-        elif (failed := _read(path, failures.SCHEMA, keys, bad)) is not None:
-            commit()
-            when = datetime.strptime(since, "%Y%m%dT%H%M%S%f").replace(tzinfo=UTC)
-            for name, value in (("failed_at", when), ("manifest_version", manifest.table.version())):
-                field = failures.SCHEMA.field(name)
-                failed = failed.append_column(field, pa.array([value] * len(failed), field.type))
-            yield failed
-    commit()
-
-
-def _append(table: Table, parts: Iterable[pa.Table]) -> None:
-    """Append the rows of parts in few commits, none of which says two things about a video that came after another."""
-    waiting: list[pa.Table] = []
-    videos: set[str] = set()
-    for rows in parts:
-        own = set(map(str, rows["video_id"].to_pylist()))
-        if waiting and (len(videos) > _BATCH_ROWS or not videos.isdisjoint(own)):
-            table.append(pa.concat_tables(waiting))
-            waiting, videos = [], set()
-        waiting.append(rows)
-        videos |= own
-    if waiting:
-        table.append(pa.concat_tables(waiting))
+    manifest = Manifest(store).table
+    for are_failures, some in groupby(events, lambda event: event[1].parent.name == failures.FOLDER):
+        if not are_failures:
+            headers = ((path, read_header(path, format_of(path))) for _, path in some)
+            manifest.append_in_turn(as_table(manifest_rows(header, path.name, "")) for path, header in headers)
+            continue
+        for since, path in some:
+            if (failed := _read(path, failures.SCHEMA, keys, bad)) is not None:
+                when = datetime.strptime(since, "%Y%m%dT%H%M%S%f").replace(tzinfo=UTC)
+                for name, value in (("failed_at", when), ("manifest_version", manifest.version())):
+                    field = failures.SCHEMA.field(name)
+                    failed = failed.append_column(field, pa.array([value] * len(failed), field.type))
+                yield failed
 
 
 def _last_of_each(rows: pa.Table) -> pa.Table:
@@ -292,7 +267,7 @@ def _finish(store: StorePath, state: Mapping[str, Any]) -> None:
     keys = state["keys"]
     for name in state["damaged"]:
         if exists(store / name):
-            move_file(store / name, store / "quarantine" / name)
+            move(store / name, store / "quarantine" / name)
     remove_files([part for part in old_parts(store) if part.name != "family.json"])
     for folder in [*matching(store, "features/*/*"), *matching(store, "leases/*")]:
         if folder.name.rpartition("-")[2] in keys:  # also one whose removal was interrupted
@@ -307,9 +282,8 @@ def _save(store: StorePath, state: Mapping[str, Any]) -> None:
 
 def _clear(folder: StorePath) -> None:
     """Remove a table that is not complete."""
-    if is_folder(folder / "_delta_log"):
-        remove_folder(folder / "_delta_log")
-    if folder.name == "manifest" and is_folder(folder):
+    remove_folder(folder / "_delta_log")
+    if folder.name == "manifest":
         remove_folder(folder)
     remove_files([folder / name for name in listing(folder) if name.startswith("part-")])
 

@@ -18,14 +18,14 @@ from functools import partial
 from typing import Literal
 
 from storage.errors import DamagedError, NewerVersionError, StoreError, UnreachableError
-from storage.files.commit import move_file, move_folder
-from storage.files.paths import StorePath, check_link, exists, folders, is_folder, matching, relative_name
+from storage.files.commit import move
+from storage.files.paths import StorePath, check_link, exists, folders, matching, relative_name
 from storage.models.serializer import METADATA_FILE, ModelSerializer
 from storage.shards.formats import check_shard, format_of, shards_in
 from storage.shards.header import ShardHeader, read_header
 from storage.shards.store import DESCRIPTION, FeatureStore, manifest_rows, read_family
 from storage.tables.failures import FailureLog
-from storage.tables.manifest import Row
+from storage.tables.manifest import as_table
 from storage.tables.scores import ScoreStore
 from storage.tables.seen import SeenVideos
 from storage.tables.table import Table
@@ -77,7 +77,7 @@ def parts(root: str | StorePath) -> list[Part]:
     for name in models.names():
         for version in models.versions(name):
             path = store.root / "models" / name / version / METADATA_FILE
-            found.append(Part(path, partial(_check_model, models, name, version), None))
+            found.append(Part(path, partial(models.verify, name, version), None))
     return found
 
 
@@ -106,18 +106,8 @@ def repair(problem: Problem) -> str:
 
 def rebuild_manifest(store: FeatureStore) -> int:
     """Write a manifest from the headers of all readable shards, oldest first; return the number of its rows."""
-    count = 0
-    waiting: dict[tuple[str, str], Row] = {}
-    for header, path in _headers(store):
-        rows = {(row.family, row.video_id): row for row in manifest_rows(header, path.name, "rebuilt")}
-        if not waiting.keys().isdisjoint(rows):  # a later commit wins
-            store.manifest.add(list(waiting.values()))
-            waiting = {}
-        waiting |= rows
-        count += len(rows)
-    if waiting:
-        store.manifest.add(list(waiting.values()))
-    return count
+    rows = (manifest_rows(header, path.name, "rebuilt") for header, path in _headers(store))
+    return store.manifest.table.append_in_turn(map(as_table, rows))
 
 
 def _tables(store: FeatureStore) -> Iterator[Part]:
@@ -166,12 +156,12 @@ def _shards(store: FeatureStore) -> Iterator[Part]:
         def check(key: str = key, path: StorePath = path) -> None:
             check_link(path)
             header = check_shard(path)
-            rows = {row._replace(run="") for _, row in store.manifest.rows_of(key, [path.name])}
+            rows = {row._replace(run="") for _, row in store.manifest.rows(key, shard=[path.name])}
             if not rows <= set(manifest_rows(header, path.name, "")):
                 raise DamagedError(f"{path} is damaged: it holds other videos than the manifest says")
 
         def repair(trouble: Trouble, key: str = key, path: StorePath = path) -> str:
-            count = store.manifest.remove_shards(key, [path.name])
+            count = store.manifest.remove(key, shard=[path.name])
             done = "was gone" if trouble == "gone" else f"moved to {_put_aside(store, path)}"
             return f"{path.name}: {done}; the next extraction recomputes its {count:,} videos"
 
@@ -190,17 +180,11 @@ def _headers(store: FeatureStore) -> Iterator[tuple[ShardHeader, StorePath]]:
             continue
 
 
-def _check_model(models: ModelSerializer, name: str, version: str) -> None:
-    problem = models.verify(name, version)
-    if problem is not None:
-        raise DamagedError(problem)
-
-
 def _put_aside(store: FeatureStore, path: StorePath) -> StorePath:
     target = store.root / "quarantine" / relative_name(path, store.root)
     number = 1
     while exists(target):
         number += 1
         target = target.with_name(f"{path.name}.{number}")
-    (move_folder if is_folder(path) else move_file)(path, target)
+    move(path, target)
     return target

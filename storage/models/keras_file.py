@@ -39,6 +39,7 @@ _MAX_TEXT_BYTES = 2**16
 _WEIGHTS = "model.weights.h5"
 _MEMBERS = {"config.json": _MAX_TEXT_BYTES, "metadata.json": _MAX_TEXT_BYTES, _WEIGHTS: MAX_FILE_BYTES}
 _OWN_NAME = re.compile(rf"{PACKAGE}>(\w+)", re.ASCII)
+_CLASS = re.compile(rb'"class_name": *"([^"]*)"')
 _DTYPES = ("float16", "bfloat16", "float32", "float64", "mixed_float16", "mixed_bfloat16")
 _HDF5 = b"\x89HDF"
 _MAX_DEPTH = 16  # nested groups; a link from a group to one above it would never end
@@ -130,7 +131,8 @@ def _recipe(config: bytes) -> tuple[type[keras.Model], dict[str, Any]]:
     if own and model_class is None:
         raise _RefusedError(f"its class {own[1]} is unknown; import the package that registers it first")
     if not (isinstance(model_class, type) and issubclass(model_class, keras.Model)):
-        classes = _some(sorted(set(_classes(tree)) or {registered}))
+        named = {value.decode(errors="replace") for value in _CLASS.findall(config)}
+        classes = _some(sorted(named or {registered}))
         raise _RefusedError(f"it is made of {classes}, not of a model class of this program")
     return model_class, _settings(model_class, tree.get("config"))
 
@@ -236,19 +238,6 @@ def _plain(array: h5py.Dataset, path: str, file_bytes: int) -> tuple[tuple[int, 
     if size > file_bytes or array.id.get_storage_size() != size:
         raise _RefusedError(f"its array {path!r} claims {size:,} bytes, which it does not hold")
     return array.shape, array.dtype.str
-
-
-def _classes(tree: Any) -> Iterator[str]:
-    """Yield every class that a config.json names."""
-    waiting = [tree]
-    while waiting:
-        part = waiting.pop()
-        if isinstance(part, dict):
-            if isinstance(part.get("class_name"), str):
-                yield part["class_name"]
-            waiting += part.values()
-        elif isinstance(part, list):
-            waiting += part
 
 
 def _some(names: list[str]) -> str:

@@ -93,8 +93,7 @@ class ModelSerializer:
         Raises:
             StoreError: also if a file is damaged.
         """
-        if (damage := self.verify(name, version)) is not None:
-            raise StoreError(damage)
+        self.verify(name, version)
         folder = self._version(name, version)
         return {file: _read(folder / file) for file in FILES}
 
@@ -192,28 +191,16 @@ class ModelSerializer:
         """Read a version's measures, one value per epoch."""
         return _read_json(self._version(name, version) / HISTORY_FILE)
 
-    def verify(self, name: str, version: str) -> str | None:
-        """Read all files of a version; return one line that describes the damage, or None.
-
-        Of the errors of a store, it raises only UnreachableError.
-        """
+    def verify(self, name: str, version: str) -> None:
+        """Read all files of a version. Raises StoreError that names the first one that is damaged or missing."""
         folder = self._version(name, version)
-        try:
-            files = self.metadata(name, version)["files"]
-        except UnreachableError:
-            raise
-        except StoreError as error:
-            return str(error)
-        for file, digest in files.items():
+        for file, digest in self.metadata(name, version)["files"].items():
             try:
-                data = _read(folder / path_name("file", file))
-            except UnreachableError:
-                raise
-            except (StoreError, ValueError) as error:
-                return f"{folder} is damaged: {error}"
-            if hashlib.sha256(data).hexdigest() != digest:
-                return f"{folder / file} is damaged: its SHA-256 differs from that in {METADATA_FILE}"
-        return None
+                path = folder / path_name("file", file)
+            except ValueError as error:
+                raise StoreError(f"{folder} is damaged: {error}") from error
+            if hashlib.sha256(_read(path)).hexdigest() != digest:
+                raise StoreError(f"{path} is damaged: its SHA-256 differs from that in {METADATA_FILE}")
 
     def versions(self, name: str) -> list[str]:
         """Return all versions of a model, oldest first; an empty list if there is no such model."""

@@ -118,43 +118,33 @@ class FeatureStore:
         # If this process slept for long before the commit, the shards may have been taken for garbage.
         for path, (header, _) in zip(paths, shards, strict=True) if abs(time.time() - began) > _LONG_S else ():
             if not exists(path):
-                self.manifest.remove_shards(header.family.key, [path.name])
+                self.manifest.remove(header.family.key, shard=[path.name])
                 raise StoreError(f"{path} was removed before it was committed; run the command again")
         return [path.stem.removeprefix("shard-") for path in paths]
 
     def done(self, family: Family) -> dict[str, str]:
         """Return the videos that have features: video_id -> SHA-256 of the file that the features were made from."""
-        columns = ["video_id", "video_sha256", "version", "shard"]
-        newest: dict[str, tuple[int, str, str]] = {}
-        for rows in self.manifest.table.scan({"family": [family.key]}, columns):
-            for video_id, digest, version, shard in zip(*rows.to_pydict().values(), strict=True):
-                newest[video_id] = max((version, shard, digest), newest.get(video_id, (-1, "", "")))
-        return {video_id: digest for video_id, (_, _, digest) in newest.items()}
+        parts = (rows.to_pydict().values() for rows in self.manifest.current(family.key))
+        return {video_id: digest for columns in parts for video_id, digest in zip(*columns, strict=True)}
 
     def has(self, family: Family, videos: Mapping[str, str]) -> set[str]:
         """Return the ids of those videos (video_id -> SHA-256 of the file) that have features of exactly this file."""
         return self.has_all([family], videos)[family]
 
     def has_all(self, families: Sequence[Family], videos: Mapping[str, str]) -> dict[Family, set[str]]:
-        """Do for several families what `has` does, in one look at the manifest."""
-        if not videos:
-            return {family: set() for family in families}
-        if len(videos) > FEW:
-            ids, digests = list(videos), list(videos.values())
-            masks = {family: self.has_each(family, ids, digests) for family in families}
-            return {family: {ids[row] for row in np.flatnonzero(mask).tolist()} for family, mask in masks.items()}
-        known = self.manifest.digests([family.key for family in families], videos)
-        return {
-            family: {video_id for video_id, digest in known[family.key].items() if videos[video_id] == digest}
-            for family in families
-        }
+        """Do for several families what `has` does."""
+        ids, digests = list(videos), list(videos.values())
+        masks = {family: self.has_each(family, ids, digests) for family in families}
+        return {family: {ids[row] for row in np.flatnonzero(mask).tolist()} for family, mask in masks.items()}
 
     def has_each(self, family: Family, video_ids: Sequence[str], digests: Sequence[str]) -> np.ndarray:
         """Return for each video whether it has features of exactly the file with this digest, bool [N].
 
-        Reads the manifest of the family, at 24 bytes of memory a video.
+        For more than a few thousand videos, reads the manifest of the family, at 24 bytes of memory a video.
         """
-        return self.manifest.places(family.key).has(hashes(video_ids), hashes(digests))
+        if not len(video_ids):
+            return np.zeros(0, bool)
+        return self._places(family, video_ids).has(hashes(video_ids), hashes(digests))
 
     def read(
         self, family: Family, video_ids: Iterable[str] | None = None, *, as_known: bool = False

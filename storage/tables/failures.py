@@ -73,12 +73,12 @@ class Attempt(NamedTuple):
 class FailureLog:
     """All failures of a store, including those of videos that succeeded later: see `still_refused`.
 
+    All methods raise StoreError if the folder is not a store, the table is damaged, or the operating system refuses.
+
     Args:
         root: the store's folder.
         confirm: called before each commit, as by `FeatureStore`.
 
-    Raises:
-        StoreError: the folder is not a store.
     """
 
     def __init__(self, root: str | StorePath, confirm: Callable[[], None] | None = None) -> None:
@@ -88,11 +88,7 @@ class FailureLog:
         self._manifest = Manifest(store).table
 
     def add(self, rows: Sequence[Failure]) -> None:
-        """Commit failures, all or none.
-
-        Raises:
-            StoreError: the operating system refused.
-        """
+        """Commit failures, all or none."""
         if not rows:
             return
         when = {"failed_at": datetime.now(UTC), "manifest_version": self._manifest.version()}
@@ -102,19 +98,11 @@ class FailureLog:
         self.table.append(table)
 
     def current(self) -> list[Failure]:
-        """Read the latest failure for each (video_id, video_sha256, key), sorted by these.
-
-        Raises:
-            StoreError: the log is damaged or cannot be read.
-        """
+        """Read the latest failure for each (video_id, video_sha256, key), sorted by these."""
         return self._latest(None)
 
     def refused(self, key: str) -> dict[tuple[str, str], Failure]:
-        """Read the latest failures for one key, by video_id and video_sha256, sorted by these.
-
-        Raises:
-            StoreError: as `current`.
-        """
+        """Read the latest failures for one key, by video_id and video_sha256, sorted by these."""
         return {(row.video_id, row.video_sha256): row for row in self._latest({"key": [key]})}
 
     def last(self, key: str, videos: Collection[str] | None = None) -> dict[tuple[str, str], LastFailure]:
@@ -126,9 +114,6 @@ class FailureLog:
 
         Returns:
             By video_id and video_sha256, for those that have failed.
-
-        Raises:
-            StoreError: as `current`.
         """
         where: dict[str, Collection[str]] = {"key": [key]}
         if videos is not None:
@@ -146,19 +131,10 @@ class FailureLog:
         return {which[0]: last[which].attempts for which in videos.items() if which in last}
 
     def attempts_in_order(self) -> list[Attempt]:
-        """Read every attempt that failed, in the order of the commits.
-
-        Raises:
-            StoreError: as `current`.
-        """
+        """Read every attempt that failed, in the order of the commits."""
         rows = [row for some in self.table.scan() for row in some.to_pylist()]
         rows.sort(key=lambda row: (row["version"], row["video_id"], row["attempts"]))
-        return [
-            Attempt(
-                Failure(**{name: row[name] for name in Failure.__slots__}), row["failed_at"], row["manifest_version"]
-            )
-            for row in rows
-        ]
+        return [Attempt(_failure(row), row["failed_at"], row["manifest_version"]) for row in rows]
 
     def _latest(self, where: Where | None) -> list[Failure]:
         latest: dict[tuple[str, str, str], Failure] = {}

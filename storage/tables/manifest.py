@@ -16,7 +16,7 @@ import pyarrow as pa
 
 from storage.errors import damaged
 from storage.files.paths import StorePath
-from storage.tables.table import Table, Where
+from storage.tables.table import Table
 
 FOLDER = "manifest"
 _SHARD = re.compile(r"shard-[0-9a-z-]+\.[a-z0-9]+")
@@ -56,6 +56,11 @@ class Row(NamedTuple):
     run: str
 
 
+def as_table(rows: Sequence[Row]) -> pa.Table:
+    """Return rows as a table with the schema of the manifest."""
+    return pa.Table.from_pylist([row._asdict() for row in rows], schema=SCHEMA)
+
+
 class Manifest:
     """The manifest of a store.
 
@@ -68,7 +73,7 @@ class Manifest:
 
     def add(self, rows: Sequence[Row]) -> None:
         """Commit rows, all or none. They are newer than all that this object has seen."""
-        self.table.append(_table(rows), as_seen=True)
+        self.table.append(as_table(rows), as_seen=True)
 
     def shards(self) -> set[tuple[str, str]]:
         """Return the key of the family and the name of each shard that any row names, superseded rows too."""
@@ -78,25 +83,18 @@ class Manifest:
             found.update((row["family"], self._checked(row["shard"])) for row in pairs.to_pylist())
         return found
 
-    def rows_of(self, key: str, shards: Collection[str]) -> list[tuple[int, Row]]:
-        """Return the rows of some shards of a family, superseded ones too, each with its version."""
-        return self._rows({"family": [key], "shard": shards})
+    def rows(self, key: str, **where: Collection[str]) -> list[tuple[int, Row]]:
+        """Return rows of a family, superseded ones too, each with its version.
 
-    def digests(self, keys: Collection[str], videos: Collection[str]) -> dict[str, dict[str, str]]:
-        """Return the digests of the files behind the newest features: key of the family -> video -> digest."""
-        newest: dict[tuple[str, str], tuple[int, str, str]] = {}
-        columns = ["family", "video_id", "version", "shard", "video_sha256"]
-        for rows in self.table.scan({"family": keys, "video_id": videos}, columns):
-            for key, video_id, version, shard, digest in zip(*rows.to_pydict().values(), strict=True):
-                newest[key, video_id] = max((version, shard, digest), newest.get((key, video_id), (-1, "", "")))
-        found: dict[str, dict[str, str]] = {key: {} for key in keys}
-        for (key, video_id), (_, _, digest) in newest.items():
-            found[key][video_id] = digest
-        return found
-
-    def rows_about(self, key: str, videos: Collection[str]) -> list[tuple[int, Row]]:
-        """Return the rows of some videos of a family, superseded ones too, each with its version."""
-        return self._rows({"family": [key], "video_id": videos})
+        Args:
+            key: of the family.
+            where: values of columns, such as `shard=names` or `video_id=ids`.
+        """
+        found = (values for rows in self.table.scan({"family": [key], **where}) for values in rows.to_pylist())
+        rows = [(values["version"], Row(**{name: values[name] for name in Row._fields})) for values in found]
+        for _, row in rows:
+            self._checked(row.shard)
+        return rows
 
     def places(self, key: str, videos: Collection[str] | None = None) -> Places:
         """Return the newest place of each video of a family, or of some videos at least."""
@@ -134,20 +132,9 @@ class Manifest:
 
         return self.table.change({"family": [key], "shard": shards}, moved)
 
-    def remove_shards(self, key: str, shards: Collection[str]) -> int:
-        """Remove all rows of some shards; return their number."""
-        return self.table.delete({"family": [key], "shard": shards})
-
-    def remove_family(self, key: str) -> int:
-        """Remove all rows of a family; return their number."""
-        return self.table.delete({"family": [key]})
-
-    def _rows(self, where: Where) -> list[tuple[int, Row]]:
-        found = (values for rows in self.table.scan(where) for values in rows.to_pylist())
-        rows = [(values["version"], Row(**{name: values[name] for name in Row._fields})) for values in found]
-        for _, row in rows:
-            self._checked(row.shard)
-        return rows
+    def remove(self, key: str, **where: Collection[str]) -> int:
+        """Remove rows of a family, chosen as by `rows`; return their number."""
+        return self.table.delete({"family": [key], **where})
 
     def _checked(self, shard: str) -> str:
         """Return the name of a shard if it leads nowhere else: files with these names are read, moved and removed."""
@@ -256,7 +243,3 @@ class Places:
 def hashes(texts: Collection[str]) -> np.ndarray:
     """Return a 64-bit hash of each text, int64; the same only within this process."""
     return np.fromiter(map(hash, texts), np.int64, len(texts))
-
-
-def _table(rows: Sequence[Row]) -> pa.Table:
-    return pa.Table.from_pylist([row._asdict() for row in rows], schema=SCHEMA)

@@ -132,23 +132,16 @@ class Score:
                 object.__setattr__(self, name, int(value))
         if self.scored_at is not None:
             object.__setattr__(self, "scored_at", self.scored_at.astimezone(UTC).replace(microsecond=0))
-        facts = [name for name in _FLOATS if getattr(self, name) is not None]
-        fives = [name for name in ("traits", "low", "high") if getattr(self, name) is not None or name == "traits"]
-        for name in fives:
-            if len(values := getattr(self, name)) != TRAIT_COUNT:
-                raise ValueError(f"{self.video_id}: a score has {TRAIT_COUNT} traits, not {len(values)} ({name})")
-        # Rounded here rather than by the file, so that a score read back equals the score written.
-        rounded = array("f", [getattr(self, name) for name in facts])
-        for name in fives:
-            rounded.extend(getattr(self, name))
-        numbers = rounded.tolist()
-        if not all(map(math.isfinite, numbers)):
-            raise ValueError(f"{self.video_id}: scores, bounds and quality facts must be finite numbers")
-        for name, number in zip(facts, numbers, strict=False):
-            object.__setattr__(self, name, number)
-        for place, name in enumerate(fives):
-            first = len(facts) + TRAIT_COUNT * place
-            object.__setattr__(self, name, tuple(numbers[first : first + TRAIT_COUNT]))
+        for name in (*_FLOATS, *_FIVES):
+            if (value := getattr(self, name)) is None:
+                continue
+            # Rounded here rather than by the file, so that a score read back equals the score written.
+            numbers = array("f", value if name in _FIVES else [value]).tolist()
+            if name in _FIVES and len(numbers) != TRAIT_COUNT:
+                raise ValueError(f"{self.video_id}: a score has {TRAIT_COUNT} traits, not {len(numbers)} ({name})")
+            if not all(map(math.isfinite, numbers)):
+                raise ValueError(f"{self.video_id}: scores, bounds and quality facts must be finite numbers")
+            object.__setattr__(self, name, tuple(numbers) if name in _FIVES else numbers[0])
 
 
 _ARROW_TYPES: dict[Any, pa.DataType] = {
@@ -175,23 +168,19 @@ QUALITY_FACTS: dict[str, Fact] = {part.name: part.metadata["fact"] for part in f
 class ScoreStore:
     """All scores of a store.
 
+    All methods raise StoreError if the folder is not a store, a table is damaged, or the operating system refuses, and
+    ValueError if the name of a model or version cannot be a folder's.
+
     Args:
         root: the store's folder.
 
-    Raises:
-        StoreError: the folder is not a store.
     """
 
     def __init__(self, root: str | StorePath) -> None:
         self._scores = open_store(root) / FOLDER
 
     def write(self, model: str, version: str, rows: Iterable[Score]) -> None:
-        """Commit scores, all or none. If a video has several scores, the latest one counts.
-
-        Raises:
-            ValueError: `model` or `version` cannot be a folder's name.
-            StoreError: the operating system refused.
-        """
+        """Commit scores, all or none. If a video has several scores, the latest one counts."""
         latest = list({row.video_id: row for row in rows}.values())
         columns = [pa.array(map(attrgetter(column.name), latest), column.type) for column in SCORE_SCHEMA]
         self.write_table(model, version, pa.Table.from_arrays(columns, schema=SCORE_SCHEMA))
@@ -203,7 +192,7 @@ class ScoreStore:
             scores: with the schema `SCORE_SCHEMA`.
 
         Raises:
-            ValueError, StoreError: as `write`; or a number is not finite.
+            ValueError: also if a number is not finite.
         """
         for name in (*_FLOATS, *_FIVES):
             numbers = pc.list_flatten(scores[name]) if name in _FIVES else scores[name]
@@ -212,30 +201,17 @@ class ScoreStore:
         self.table(model, version).append(scores)
 
     def read(self, model: str, version: str) -> Iterator[Score]:
-        """Read the latest score of each video, sorted by video_id, with a part of them in memory at a time.
-
-        Raises:
-            ValueError: `model` or `version` cannot be a folder's name.
-            StoreError: the table is damaged or cannot be read.
-        """
+        """Read the latest score of each video, sorted by video_id, with a part of them in memory at a time."""
         for rows in self.read_columns(model, version, SCORE_SCHEMA.names):
             for batch in rows.to_batches(max_chunksize=1024):
-                yield from (Score(**values) for values in batch.to_pylist())
+                yield from map(Score, *(column.to_pylist() for column in batch.columns))
 
     def read_columns(self, model: str, version: str, columns: Sequence[str]) -> Iterator[pa.Table]:
-        """Read some columns of the same scores in the same order, in parts; names and types are those of `Score`.
-
-        Raises:
-            ValueError, StoreError: as `read`.
-        """
+        """Read some columns of the same scores in the same order, in parts; names and types are those of `Score`."""
         return self.table(model, version).newest(columns=columns)
 
     def feature_keys(self) -> set[str]:
-        """Return the keys of all features that any score was computed from.
-
-        Raises:
-            StoreError: a table is damaged or cannot be read.
-        """
+        """Return the keys of all features that any score was computed from."""
         keys: set[str] = set()
         for table in self.tables():
             for rows in table.scan(columns=["static_key", "dynamic_key"]):
@@ -247,7 +223,7 @@ class ScoreStore:
         return [_table(folder) for folder in folders(self._scores, "*/*")]
 
     def table(self, model: str, version: str) -> Table:
-        """Return the table of one version of a model. Raises ValueError if a name cannot be a folder's."""
+        """Return the table of one version of a model."""
         return _table(self._scores / path_name("model name", model) / path_name("model version", version))
 
 

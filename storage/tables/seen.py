@@ -21,30 +21,21 @@ SCHEMA = pa.schema([pa.field(name, pa.string(), nullable=False) for name in ("vi
 class SeenVideos:
     """The digest of each video's file when a run last looked at it.
 
+    All methods raise StoreError if the folder is not a store, the table is damaged, or the operating system refuses.
+
     Args:
         root: the store's folder.
-
-    Raises:
-        StoreError: the folder is not a store.
     """
 
     def __init__(self, root: str | StorePath) -> None:
         self.table = Table(open_store(root) / FOLDER, SCHEMA)
 
     def current(self) -> dict[str, str]:
-        """Read video_id -> SHA-256 of the file's bytes, in hex; empty if the file could not be read.
-
-        Raises:
-            StoreError: the table is damaged or cannot be read.
-        """
+        """Read video_id -> SHA-256 of the file's bytes, in hex; empty if the file could not be read."""
         return dict(self._rows())
 
     def note(self, videos: Mapping[str, str]) -> None:
-        """Commit the present digests of these videos (video_id -> SHA-256); only changes are written.
-
-        Raises:
-            StoreError: as `current`, or the operating system refused.
-        """
+        """Commit the present digests of these videos (video_id -> SHA-256); only changes are written."""
         changed = dict(videos)
         for video_id, sha256 in self._rows():
             if changed.get(video_id) == sha256:

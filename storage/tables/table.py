@@ -26,7 +26,7 @@ import secrets
 import threading
 import time
 from bisect import bisect_left
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import count, pairwise
 from pathlib import Path
@@ -82,12 +82,6 @@ class _DataFile:
     size: int
     rows: int
     values: Mapping[str, tuple[str, str]]
-
-    def may_hold(self, where: Mapping[str, Sequence[str]]) -> bool:
-        """Return whether any row may fulfil a condition, whose values ascend."""
-        return all(
-            name not in self.values or _any_between(values, *self.values[name]) for name, values in where.items()
-        )
 
 
 class Table:
@@ -151,6 +145,28 @@ class Table:
         if random.random() < 1 / COMPACT_EVERY:
             with contextlib.suppress(StoreError):  # these rows are committed
                 self.compact()
+
+    def append_in_turn(self, parts: Iterable[pa.Table]) -> int:
+        """Append in few commits, none of which says two things about the same: rows of later parts are newer.
+
+        Returns:
+            The number of rows.
+        """
+        subject = [name for name in (self._partition, self._by) if name is not None]
+        waiting: list[pa.Table] = []
+        known: set[tuple[Any, ...]] = set()
+        total = 0
+        for rows in parts:
+            own = set(zip(*(rows[name].to_pylist() for name in subject), strict=True))
+            if waiting and (len(known) > ROWS_IN_MEMORY or not known.isdisjoint(own)):
+                self.append(pa.concat_tables(waiting))
+                waiting, known = [], set()
+            waiting.append(rows)
+            known |= own
+            total += len(rows)
+        if waiting:
+            self.append(pa.concat_tables(waiting))
+        return total
 
     def scan(self, where: Where | None = None, columns: Sequence[str] | None = None) -> Iterator[pa.Table]:
         """Yield the rows that fulfil a condition, in no particular order, as of one version, in parts.
@@ -564,8 +580,11 @@ class Table:
 
 
 def _may_hold(files: list[_DataFile], where: Where | None) -> list[_DataFile]:
-    ascending = {name: sorted(values) for name, values in (where or {}).items()}
-    return [file for file in files if file.may_hold(ascending)]
+    """Return the files of which a row may fulfil a condition."""
+    for name, values in (where or {}).items():
+        ascending = sorted(values)
+        files = [file for file in files if name not in file.values or _any_between(ascending, *file.values[name])]
+    return files
 
 
 def _is_older(name: str, version: int) -> bool:

@@ -6,11 +6,14 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+
+from flows.session import stopping
 
 # Told to stop in the midst of an import, after which another thread imports as well.
 IMPORTING = """
@@ -32,9 +35,9 @@ except KeyboardInterrupt:
 
 # Goes on whatever it is told.
 STUBBORN = """
-import os, time
+import os, sys, time
 from flows.session import stopping
-stopping.LIMIT_S = 1.0
+stopping.LIMIT_S = float(sys.argv[1])
 stopping.listen()
 while True:
     try:
@@ -46,10 +49,13 @@ while True:
 
 
 @pytest.mark.parametrize(("stop", "name"), [(os.killpg, "SIGINT"), (os.kill, "SIGTERM")])
-def test_a_stopped_command_says_so_in_one_line_and_leaves_no_process_behind(short_clips, tmp_path, stop, name):
+def test_a_stopped_command_says_so_in_one_line_and_leaves_no_process_behind(
+    short_clips, small_networks, tmp_path, stop, name
+):
     command = [
         str(Path(sys.executable).with_name("traitline")),
         *("extract", "--videos", str(short_clips.videos), "--store", str(tmp_path / "store"), "--weights", "random"),
+        *(part for setting in small_networks for part in ("--set", setting)),
     ]
     options = {"stderr": subprocess.PIPE, "text": True, "start_new_session": True}
     with subprocess.Popen(command, **options) as process:
@@ -70,13 +76,40 @@ def test_a_stop_waits_until_the_import_at_hand_is_done(tmp_path):
 
 
 @pytest.mark.parametrize("name", ["SIGINT", "SIGTERM"])
-def test_what_does_not_stop_is_ended_by_force_and_says_so(name):
-    with subprocess.Popen([sys.executable, "-c", STUBBORN], stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
-        assert process.stdout.read(1) == b"."
+def test_what_does_not_stop_in_time_is_ended_and_says_so(name):
+    with stubborn(limit_s=1) as process:
         process.send_signal(getattr(signal, name))
         _, said = process.communicate(timeout=300)
     assert process.returncode == 130
+    assert said.decode().strip().startswith("traitline: stopped without waiting longer")
+
+
+def test_a_second_ctrl_c_ends_by_force():
+    with stubborn(limit_s=3600) as process:
+        while process.poll() is None:
+            process.send_signal(signal.SIGINT)
+            time.sleep(0.2)
+        said = process.stderr.read()
+    assert process.returncode == 130
     assert said.decode().strip().startswith("traitline: stopped by force")
+
+
+def test_a_ctrl_c_that_comes_twice_at_once_counts_once(monkeypatch):
+    """Programs that start others, such as `uv run`, pass on what the terminal has sent to both."""
+    monkeypatch.setattr(stopping, "_asked", threading.Event())
+    monkeypatch.setattr(stopping, "_State", type("Fresh", (stopping._State,), {}))
+    monkeypatch.setattr(stopping, "REPEATED_S", 3600.0)
+    with pytest.raises(KeyboardInterrupt):
+        stopping._stop(signal.SIGINT, None)
+    stopping._stop(signal.SIGINT, None)
+
+
+def stubborn(limit_s: float) -> subprocess.Popen[bytes]:
+    """A process that goes on when it is told to stop, and has begun to."""
+    command = [sys.executable, "-c", STUBBORN, str(limit_s)]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    assert process.stdout.read(1) == b"."
+    return process
 
 
 @pytest.mark.slow

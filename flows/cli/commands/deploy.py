@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 import socket
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal, cast
+from uuid import UUID
 
 import typer
 
@@ -80,8 +81,9 @@ def serve(
 ) -> None:
     """Serve the deployments on this machine, on schedule or on demand, until stopped: `deploy` and `worker` in one.
 
-    Without a PREFECT_API_URL it starts a temporary server, with Prefect's pages. Ctrl-C and SIGTERM also stop the
-    current runs: finished shards are kept, and the next run continues from there.
+    Without a PREFECT_API_URL it starts a temporary server, with Prefect's pages. Ctrl-C and SIGTERM pause the schedules
+    and stop the current runs: finished shards are kept, and the next run continues from there. A second Ctrl-C kills
+    the runs at once.
     """
     with plain_command():
         _check(config, cron, timezone)
@@ -91,15 +93,16 @@ def serve(
         if others:
             raise UserError(f"deployments of several work pools ({', '.join([pool, *others])}) cannot be served by one")
         with prefect_api(for_people=True) as api:
-            _put_on_server(api, entries, "process", gpu_slots)
+            deployments = _put_on_server(api, entries, "process", gpu_slots)
             console.say(f"Serving the deployments at {api.removesuffix('/api')}")
             environment = {**os.environ, **client_variables()}
-            status = work_until_stopped(pool, "process", limit, environment=environment)
+            status = work_until_stopped(pool, "process", limit, environment=environment, deployments=deployments)
         if status:
             raise typer.Exit(status)
 
 
-def _put_on_server(api: str, entries: list[Entry], kind: str, gpu_slots: int) -> None:
+def _put_on_server(api: str, entries: list[Entry], kind: str, gpu_slots: int) -> list[UUID]:
+    """Create or update what the entries need, and return the ids of their deployments."""
     from flows.scheduling.deployments import build, make_crash_automation, make_pool, server_at
     from flows.scheduling.gpu_slots import make_slots
 
@@ -111,9 +114,11 @@ def _put_on_server(api: str, entries: list[Entry], kind: str, gpu_slots: int) ->
         make_slots(gpu_slots)
         console.say(f"GPU slots: {gpu_slots}")
         make_crash_automation(_heartbeat_s(entries))
+        ids = []
         for deployment in deployments:
-            deployment.apply()
+            ids.append(cast(UUID, deployment.apply()))  # a coroutine only inside an event loop
             console.say(f"deployment {deployment.full_name}{_when(deployment)}")
+    return ids
 
 
 def _pools(entries: list[Entry]) -> list[str]:

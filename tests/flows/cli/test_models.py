@@ -10,6 +10,7 @@ from model_version import save_version
 from flows.archive.model_card import card_of, facts_of, limits
 from flows.archive.models import ModelReference, chosen_model
 from flows.config.load import load_config
+from flows.pipeline.prepare import prepare
 from flows.session.errors import UserError
 from fusion import TRAITS
 from fusion.clips.tokens import ClipTokens, pad_batch
@@ -159,6 +160,11 @@ def test_mistake_is_one_line(root, traitline, arguments, words):
     (line,) = result.stderr.splitlines()
     assert line.startswith("traitline: ")
     assert all(word in line for word in words), line
+
+
+def test_a_mistyped_model_is_reported_before_features_are_missed(root):
+    with pytest.raises(UserError, match=r"model trait/1 .*traits/1"):
+        prepare(load_config(flags={"store.path": root, "model": "trait/1"}))
 
 
 def test_a_model_folder_from_elsewhere_that_says_too_little_is_refused_by_name(tmp_path):

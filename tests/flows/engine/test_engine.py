@@ -168,13 +168,3 @@ def test_a_cluster_without_the_resources_is_one_line_that_says_how_to_start_it(d
     settings = DaskSettings(address=dask_address, resources={"GPU": 2, "FPGA": 1})
     with pytest.raises(UserError, match='dask worker --resources "GPU=2 FPGA=1"'), dask.open_dask(settings):
         pass
-
-
-def test_a_worker_without_the_code_is_one_line(dask_address, monkeypatch):
-    def register(self, *_):
-        raise ModuleNotFoundError("No module named 'flows.engine'")
-
-    with dask.open_dask(DaskSettings(address=dask_address)) as opened:
-        monkeypatch.setattr(type(opened._client), "register_plugin", register)
-        with pytest.raises(UserError, match="lacks this version of Traitline: No module named"):
-            opened.run(engine_work.looking_around, [0], lambda *_: None)

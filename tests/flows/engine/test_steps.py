@@ -9,6 +9,7 @@ import signal
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -128,18 +129,53 @@ def test_two_rescores_on_one_store_share_the_work(config, monkeypatch):
     assert min(counts) > 0
 
 
+@contextmanager
+def one_killed(cluster, function: str) -> Iterator[None]:
+    """Have one of the two workers killed when it calls a function for the second time, which the block brings about.
+
+    Args:
+        function: "module:name", called as an attribute of that module.
+    """
+
+    def arm() -> None:
+        import os
+        import pkgutil
+        import signal
+
+        module = pkgutil.resolve_name(function.partition(":")[0])
+        real, calls = pkgutil.resolve_name(function), []
+
+        def call(*args, **kwargs):
+            calls.append(1)
+            if len(calls) > 1:
+                os.kill(os.getpid(), signal.SIGKILL)
+            return real(*args, **kwargs)
+
+        setattr(module, function.partition(":")[2], call)
+
+    victim, other = cluster.run(os.getpid).items()
+    cluster.run(arm, workers=[victim[0]])
+    yield
+    cluster.wait_for_workers(2, timeout=120)
+    left = cluster.run(os.getpid).values()
+    assert other[1] in left
+    assert victim[1] not in left
+
+
 @pytest.mark.slow
-def test_evaluation_and_search_have_the_same_results(archive, config, cluster):
-    here, there = (
-        evaluate_clips(chosen, None, labels_only=False).results["protocols"]
-        for chosen in (archive, on_dask(config, cluster))
-    )
+def test_an_evaluation_that_loses_a_worker_has_the_same_results(archive, config, cluster):
+    def figures(found: RunConfig) -> str:
+        protocols = json.dumps(evaluate_clips(found, None, labels_only=False).results["protocols"], sort_keys=True)
+        return json.dumps(json.loads(protocols, object_hook=lambda found: {**found, "seconds": 0}), sort_keys=True)
 
-    def figures(protocols: dict) -> str:
-        text = json.dumps(protocols, sort_keys=True)
-        return json.dumps(json.loads(text, object_hook=lambda found: {**found, "seconds": 0}), sort_keys=True)
+    there = on_dask(config, cluster)  # a copy of the store, because predictions are kept in it
+    with one_killed(cluster, "flows.evaluation.kept:timed_prediction"):
+        measured = figures(there)
+    assert measured == figures(archive)
 
-    assert figures(here) == figures(there)
+
+@pytest.mark.slow
+def test_a_search_has_the_same_results(archive, config, cluster):
     searches = []
     for chosen in (archive, on_dask(config, cluster)):
         chosen = chosen.model_copy(update={"search": chosen.search.model_copy(update={"trials": 2})})
@@ -148,7 +184,7 @@ def test_evaluation_and_search_have_the_same_results(archive, config, cluster):
     assert searches[0] == searches[1]
 
 
-def test_verify_finds_the_same_and_compact_merges_on_workers(config, cluster, traitline):
+def test_verify_that_loses_a_worker_finds_the_same_and_compact_merges_on_workers(config, cluster, traitline):
     store = FeatureStore(config.store.path)
     family = next(family for family in store.families() if family.name == "dynamic")
     videos = list(store.read(family))
@@ -164,7 +200,9 @@ def test_verify_finds_the_same_and_compact_merges_on_workers(config, cluster, tr
     assert traitline("store", "verify", *folder, *dask).returncode == 0
     (shard,) = store.shards(family)
     shard.write_bytes(shard.read_bytes()[:-100])
-    here, there = traitline("store", "verify", *folder), traitline("store", "verify", *folder, *dask)
+    here = traitline("store", "verify", *folder)
+    with one_killed(cluster, "storage.maintenance.verification:find_problem"):
+        there = traitline("store", "verify", *folder, *dask)
     assert here.returncode == there.returncode == 1
     assert shard.name in here.stderr
     assert here.stderr == there.stderr

@@ -5,8 +5,10 @@ from __future__ import annotations
 import logging
 
 import pytest
+import yaml
 
-from flows.config.load import dump_config, load_config
+from flows.config.load import dump_config, keep_settings, load_config
+from flows.config.settings import StoreSettings
 from flows.session import console
 from flows.session.errors import UserError
 from storage.errors import StoreError
@@ -85,6 +87,47 @@ def test_secrets_do_not_reach_the_settings_that_are_shown_and_kept():
     shown = dump_config(load_config(flags={"videos": f"s3://AKIA:{SECRET}@bucket/videos"}))
     assert SECRET not in shown
     assert "***@bucket/videos" in shown
+
+
+OPTIONS = [
+    {"password": SECRET, "queue": "gpu"},
+    {"pod": {"env": [{"name": "HUB_TOKEN", "value": SECRET}], "image": "traitline:gpu"}},
+    {"environment": {"AWS_SECRET_ACCESS_KEY": SECRET}, "api_key": [SECRET, SECRET]},
+    {"job_script_prologue": ["module load cuda", f"export WANDB_API_KEY={SECRET}"]},
+    {"worker_extra_args": [f"--token={SECRET}", f"--db-password '{SECRET} x'"], "cores": 4},
+    {"address": f"https://user:{SECRET}@hub.example"},
+]
+
+
+@pytest.mark.parametrize("options", OPTIONS)
+def test_secrets_among_options_of_a_cluster_reach_the_cluster_only(options, tmp_path):
+    """What is kept in STORE/runs is `dump_config`; Prefect keeps the parameters of a step as JSON."""
+    config = load_config(overrides={"dask.cluster": "dask_jobqueue.SLURMCluster", "dask.cluster_options": options})
+    assert config.dask.cluster_options == options
+    kept = keep_settings(config.model_copy(update={"store": StoreSettings(path=tmp_path)}), "extract")
+    for text in (kept.with_suffix(".yaml").read_text(), config.model_dump_json()):
+        assert SECRET not in text
+        assert "***" in text
+
+
+def test_other_options_of_a_cluster_are_shown_as_they_are():
+    options = {"queue": "gpu", "cores": 4, "memory": "16GB", "walltime": "01:00:00", "security": True}
+    shown = dump_config(load_config(overrides={"dask.cluster": "a.B", "dask.cluster_options": options}))
+    assert yaml.safe_load(shown)["dask"]["cluster_options"] == options
+
+
+@pytest.mark.parametrize(
+    "assignment",
+    [
+        f"dask.cluster_options={{password: {SECRET}",  # not closed
+        f"dask.cluster_options=password={SECRET}",
+        f"dask={{address: 'tcp://h:1', cluster: a.B, cluster_options: {{api-key: {SECRET}}}}}",
+    ],
+)
+def test_a_mistake_in_options_with_a_secret_does_not_repeat_it(assignment):
+    with pytest.raises(UserError) as raised:
+        load_config(assignments=[assignment])
+    assert SECRET not in str(raised.value)
 
 
 @pytest.mark.parametrize("option", ["--store", "--videos", "--labels", "--out"])

@@ -49,7 +49,7 @@ def test_scored_and_failed_videos_are_rows_under_the_header(tmp_path):
     header, failure, score = write(tmp_path / "t.csv", [failed("a.mp4"), scored("b.mp4")])
     assert header == HEADER
     assert failure == ["a.mp4", *[""] * 16, "failed", "no_face", "main/1", "aaaa", *[""] * 12, "0" * 64, ""]
-    numbers = ["0.1", "0.25", "-1.5", "1e-08", "3.0", "0.9", *[""] * 8, "16", "6"]
+    numbers = ["0.1", "0.25", "-1.5", "1e-8", "3.0", "0.9", *[""] * 8, "16", "6"]
     keys = ["main/1", "static:aaaa dynamic:bbbb", "random"]
     assert score == ["b.mp4", *numbers, "scored", "", *keys, *[""] * 11, "0" * 64, ""]
 

@@ -22,6 +22,7 @@ from storage.leases.leases import LeaseLostError, Leases
 from storage.leases.processes import is_gone, this_process
 from storage.maintenance import garbage
 from storage.maintenance.rewriting import plan_merges, rewrite
+from storage.shards.formats import shards_in
 
 KEY = "0123456789abcdef"
 
@@ -204,7 +205,7 @@ def test_shards_of_a_holder_that_slept_just_before_the_commit_cost_work_and_doub
     assert [video.video_id for video in store.read(static)] == ["a"]
     for sources in plan_merges(store, static):
         rewrite(store, static, sources)
-    assert len(list(store.folder(static).glob("shard-*"))) == 1
+    assert len(shards_in(store.folder(static))) == 1
 
 
 def test_a_beat_costs_two_requests_however_many_runs_there_are(open_leases, root, monkeypatch):
@@ -259,7 +260,7 @@ def test_a_run_that_was_taken_over_learns_it_while_it_works(open_leases, root):
 def test_a_claim_that_the_run_itself_does_not_know_to_be_its_own_is_given_up(open_leases, root):
     """The answer to a put got lost, and its repetition found the name taken."""
     leases = open_leases()
-    ClaimLog(root, KEY).create(Claim(1, leases._holder, this_process(), frozenset("ab")))
+    ClaimLog(root, KEY).create(Claim(leases._holder, this_process(), frozenset("ab"), 1))
     assert list(leases.claim(first(2))) == ["a", "b"]
 
 

@@ -13,7 +13,7 @@ import pytest
 
 from storage import FeatureStore, StoreError
 from storage.errors import UnreachableError
-from storage.files.commit import commit_file, move_file, move_folder, remove_files
+from storage.files.commit import commit_file, move, remove_files
 from storage.files.paths import everything_below, listing
 from storage.maintenance.erasing import erase, find_traces
 from storage.maintenance.garbage import leftovers, remove_family, remove_leftover, unused_families
@@ -185,10 +185,10 @@ def test_a_move_between_disks_is_whole_or_can_be_repeated(tmp_path, other_disk, 
             patch.setattr(shutil, "copyfile", refuse)
             patch.setattr(shutil, "copytree", refuse)
             with pytest.raises(StoreError, match="the disk is full"):
-                move_file(path, target)
+                move(path, target)
         assert not target.exists()
         assert [path.name for path in everything(other_disk)] == ["source" if "file" in kind else "file"]
-    (move_file if "file" in kind else move_folder)(path, target)
+    move(path, target)
     assert (target if "file" in kind else target / "below" / "file").read_text() == "content"
     assert everything(other_disk) == []
     assert path.exists() == (kind == "link to a folder")  # which is empty now

@@ -377,7 +377,7 @@ def _video_lists(folder: Path) -> list[Parser]:
 def _small_files(folder: Path) -> list[Parser]:
     log = ClaimLog(folder / "leases store", KEY)
     here = this_process()
-    log.create(Claim(1, "holder", here, frozenset({"a.mp4", "-b.mp4"})))
+    log.create(Claim("holder", here, frozenset({"a.mp4", "-b.mp4"}), 1))
     claim = (folder / "leases store/leases" / KEY / "00000001.json").read_bytes()
 
     def claims(place: Path) -> object:
