@@ -96,7 +96,10 @@ SLOW_CASES = {
         "fusion/evaluation/test_statistics.py::test_measures_on_folds_are_those_on_the_population[100]",
     ),
     "the page with a narrow window, whose parts are those of the wide one": (
-        "flows/report/test_page.py::test_axe_finds_no_serious_fault[narrow]",
+        *(
+            f"flows/report/test_page.py::test_axe_finds_no_serious_fault[{case}]"
+            for case in ("narrow", "narrow and dark")
+        ),
     ),
     "another fault of the same start; another of Prefect's own sources of settings": (
         f"{SERVER}a_server_of_our_own_that_does_not_start_says_why[home]",

@@ -250,11 +250,11 @@ def test_models_of_several_backbones_of_one_store_know_theirs(archive, traitline
     own = ["static.base_model=own net.onnx", "static.preprocessing=0-1"]
     settings = [part for setting in own for part in ("--set", setting)]
     common = ["--store", "store", "--weights", "random"]
-    quick = ["--labels", "labels.csv", "--set", "train.kind=specified", "--set", "train.epochs=1"]
-    quick += ["--set", "train.keep_useless=true"]
-    for more in ([], settings):
-        trained = traitline("train", *common, *quick, *more, folder=archive)
+    labelled = ["--labels", "labels.csv", "--set", "train.keep_useless=true"]
+    for version, more in enumerate(([], settings), start=1):
+        trained = traitline("train", *common, *labelled, *more, folder=archive)
         assert trained.returncode == 0, trained.stderr
+        assert f"traits/{version} from 60 clips" in trained.stderr
     refused = traitline("score", *common, "--model", "traits/1", *settings, folder=archive)
     assert refused.returncode == 1
     line = " ".join(refused.stderr.split())
@@ -280,9 +280,11 @@ def test_models_of_several_backbones_of_one_store_know_theirs(archive, traitline
     assert "The dynamic network is i3d, 1024 numbers a token." in text
 
 
-def test_the_default_model_is_trained_on_tokens_of_few_numbers(archive, traitline):
+@pytest.mark.slow  # the commands of the test before
+def test_the_specified_network_is_trained_on_tokens_of_few_numbers(archive, traitline):
     settings = ["--set", "static.base_model=own net.onnx", "--set", "static.preprocessing=0-1"]
     name = ["--set", "train_as=few", "--set", "train.keep_useless=true"]
+    name += ["--set", "train.kind=specified", "--set", "train.epochs=1"]
     common = ["--store", "store", "--weights", "random", "--labels", "labels.csv"]
     trained = traitline("train", *common, *name, *settings, folder=archive)
     assert trained.returncode == 0, trained.stderr
