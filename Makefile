@@ -10,8 +10,9 @@ demo: $(VENV)/ready
 
 # Two at a time, whole files, in the order that tests/conftest.py gives them: the short ones come last, so that neither
 # waits for long. OpenBLAS gets one thread, because threads that wait for each other take half of the processor time.
+# Bytecode is written even if the shell forbids it: compiling all tests takes each process five seconds.
 test: lint
-	OPENBLAS_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist loadfile --no-loadscope-reorder --durations=10 -m "not slow and not gpu"
+	PYTHONDONTWRITEBYTECODE= OPENBLAS_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist loadfile --no-loadscope-reorder --durations=10 -m "not slow and not gpu"
 
 test-slow: $(VENV)/ready
 	$(BIN)/pytest -m "slow and not gpu"

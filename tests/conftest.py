@@ -3,8 +3,10 @@ corpus, and the command as a person runs it."""
 
 from __future__ import annotations
 
+import ctypes
 import dataclasses
 import fcntl
+import gc
 import hashlib
 import logging
 import os
@@ -41,6 +43,9 @@ if TYPE_CHECKING:
 PRELOADED = ("flows.cli.app", "fsspec", "griffe", "httpx", "jsonschema", "pendulum", "starlette", "websockets")
 # Libraries that start threads when they are imported, of which a fork has none.
 WITHOUT_THREADS = {"OPENBLAS_NUM_THREADS": "1", "JE_ARROW_MALLOC_CONF": "background_thread:false"}
+
+# Of `mallopt`, and what glibc comes to by itself where programs free large blocks.
+MALLOC_THRESHOLDS = {-1: 64 * 2**20, -3: 32 * 2**20}  # M_TRIM_THRESHOLD, M_MMAP_THRESHOLD: bytes
 
 SHARED_MEMORY = Path("/dev/shm")
 MEMORY_FOR_FILES = 8 * 2**30  # bytes
@@ -99,6 +104,16 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     items.sort(key=place)
 
 
+def pytest_collection_finish() -> None:
+    """Keep what has been imported from the garbage collector, which takes half a second to go through it."""
+    gc.freeze()
+
+
+def pytest_sessionfinish() -> None:
+    """Let the interpreter take the modules apart at its end as usual."""
+    gc.unfreeze()
+
+
 @pytest.fixture(autouse=True)
 def process_as_before() -> Iterator[None]:
     """Undo what a command or a flow does to its process, which ends with it elsewhere and serves many tests here."""
@@ -110,6 +125,10 @@ def process_as_before() -> Iterator[None]:
     logging.setLogRecordFactory(factory)
     logging.getLogger().setLevel(level)
     output.console._file, output._Output.is_of_run = None, False
+    # When Keras reads its first generator, tf.data lowers these for good; large arrays then cost four times as much.
+    if hasattr(ctypes.CDLL(None), "mallopt"):
+        for name, size in MALLOC_THRESHOLDS.items():
+            ctypes.CDLL(None).mallopt(name, size)
 
 
 @pytest.fixture(scope="module")

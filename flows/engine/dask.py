@@ -52,17 +52,18 @@ class DaskEngine(Engine):
         name = f"traitline-{secrets.token_hex(8)}"
         heard: queue.SimpleQueue[Any] = queue.SimpleQueue()  # numbers of items that are done, and messages of progress
         at_work: dict[int, tuple[Item, Future[Any]]] = {}
-        source, number, ended = iter(items), 0, False
+        source, number, ended, ask_at = iter(items), 0, False, 0.0
         with self._resident(name, pickle.dumps(open_work), heard):
             while True:
                 stopping.check()
-                while not ended and len(at_work) < ITEMS_PER_WORKER * self.workers:
+                while not ended and len(at_work) < ITEMS_PER_WORKER * self.workers and time.monotonic() >= ask_at:
                     try:
                         item = next(source)
                     except StopIteration:
                         ended = True
                         break
                     if item is None:
+                        ask_at = time.monotonic() + self._poll_s
                         break
                     future = self._client.submit(
                         do, name, number, item, retries, key=f"{name}-{number}", resources=self._resources, pure=False
@@ -81,6 +82,7 @@ class DaskEngine(Engine):
                     continue
                 if not isinstance(message, dict):
                     item, future = at_work.pop(message)
+                    ask_at = 0.0
                     yield item, future.result  # which raises Dask's own exception if the item's workers died repeatedly
                 elif message["item"] in at_work:
                     on_progress(at_work[message["item"]][0], message["done"], message["failed"])
@@ -140,28 +142,36 @@ def open_dask(settings: DaskSettings) -> Iterator[DaskEngine]:
 
 def _start(settings: DaskSettings) -> Any:
     """Start a cluster, which is a context manager."""
-    if settings.cluster is None:
-        count = settings.workers if settings.workers is not None else cores.default_workers()
-        # Dask runs the code of whoever connects; with TLS, only processes that have this cluster's own certificate can.
-        # Its pages, which have no such protection, are left out.
-        with config.set({f"distributed.{kind}.http.routes": [] for kind in ("scheduler", "worker")}):
-            return LocalCluster(
-                n_workers=count,
-                threads_per_worker=1,
-                # Dask's limit would count the networks and kill workers; `limits.*` bound the memory of videos.
-                memory_limit=0,
-                dashboard_address="127.0.0.1:0",
-                security=True,
-                resources=settings.resources,
-            )
     try:
+        if settings.cluster is None:
+            return _start_here(settings)
         cluster = pkgutil.resolve_name(settings.cluster)(**settings.cluster_options)
         if settings.workers is not None:
             cluster.scale(settings.workers)
     except Exception as error:  # whatever this class raises
-        why = " ".join(str(error.__cause__ or error).split())
-        raise UserError(f"cannot start {settings.cluster} (dask.cluster): {why}") from error
+        what = "a Dask cluster here" if settings.cluster is None else f"{settings.cluster} (dask.cluster)"
+        raise UserError(f"cannot start {what}: {' '.join(str(error.__cause__ or error).split())}") from error
     return cluster
+
+
+def _start_here(settings: DaskSettings) -> LocalCluster:
+    count = settings.workers if settings.workers is not None else cores.default_workers()
+    # What the user's configuration of Dask says about clusters is meant for others. Forked workers, for example, cannot
+    # use Arrow's and delta-rs' threads.
+    defaults: dict[str, Any] = config.merge(*config.defaults)
+    # Dask runs the code of whoever connects; with TLS, only processes that have this cluster's own certificate can. Its
+    # pages, which have no such protection, are left out.
+    routes: dict[str, list[str]] = {f"distributed.{kind}.http.routes": [] for kind in ("scheduler", "worker")}
+    with config.set({"distributed": defaults["distributed"]}), config.set(routes):
+        return LocalCluster(
+            n_workers=count,
+            threads_per_worker=1,
+            # Dask's limit would count the networks and kill workers; `limits.*` bound the memory of videos.
+            memory_limit=0,
+            dashboard_address="127.0.0.1:0",
+            security=True,
+            resources=settings.resources,
+        )
 
 
 def _certificates(settings: DaskSettings, address: str) -> Any:

@@ -19,7 +19,7 @@ from typing import Protocol, TypeVar
 
 from flows.config.settings import RunConfig
 from flows.session import stopping
-from flows.session.errors import USER_ERRORS
+from flows.session.errors import USER_ERRORS, UserError
 from storage.errors import UnreachableError
 
 log = logging.getLogger(__name__)
@@ -216,6 +216,8 @@ def open_engine(config: RunConfig) -> Iterator[Engine]:
 def _opened(config: RunConfig) -> AbstractContextManager[Engine]:
     if config.runner == "local":
         return nullcontext(LocalEngine())
-    from flows.engine.dask import open_dask  # takes a second to import
-
+    try:
+        from flows.engine.dask import open_dask  # takes a second to import
+    except ValueError as error:  # of Dask's own
+        raise UserError(f"Dask cannot read its configuration: {' '.join(str(error).split())}") from error
     return open_dask(config.dask)

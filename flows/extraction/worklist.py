@@ -122,15 +122,16 @@ class WorkList:
         """Return the number of videos that were not done at the last look."""
         return len(self._queue) - self._begin
 
-    def choose(self, claimed: Set[str]) -> dict[str, Job]:
+    def choose(self, claimed: Set[str], here: Set[str] = frozenset()) -> dict[str, Job]:
         """Look at the store, and choose the next shard.
 
         Args:
-            claimed: ids of the videos that runs are working on.
+            claimed: ids of the videos that other runs are working on.
+            here: of those that this run is working on. They stay among what is left, so that nothing counts twice.
 
         Returns:
-            By id, the jobs of the first videos that are neither done nor claimed: at most a shard, none if all are
-            done or claimed.
+            By id, the jobs of the first videos that are neither done nor worked on: at most a shard, none if all are
+            done or worked on.
         """
         chosen: dict[str, Job] = {}
         passed: list[int] = []
@@ -142,6 +143,9 @@ class WorkList:
             videos = [self._videos[row] for row in rows.tolist()]
             for row, job in zip(rows.tolist(), self._lookup.jobs(videos), strict=True):
                 video_id = job.video.video_id
+                if video_id in here:
+                    passed.append(row)
+                    continue
                 if not job.static and not job.dynamic:
                     self._set_aside.discard(video_id)
                     continue

@@ -96,19 +96,22 @@ class Pages:
         """Show the progress of a stage.
 
         Returns:
-            A function to call with counts (done, in all, failed) whenever they change; None outside a flow run.
+            A function to call with counts (done, in all, failed) whenever they change; None outside a flow run. What
+            it shows is bounded, because the server keeps about five rows of each update: a hundred updates, no two
+            within ten seconds, and one at the end.
         """
         if self._run is None:
             return None
         artifact: UUID | None = None
-        next_s = 0.0
+        next_s, next_percent = 0.0, 0.0
 
         def show(done: int, total: int, failed: int) -> None:
-            nonlocal artifact, next_s
-            if not total or (time.monotonic() < next_s and done < total):
+            nonlocal artifact, next_s, next_percent
+            percent = 100 * done / total if total else 0.0
+            if not total or (done < total and (percent < next_percent or time.monotonic() < next_s)):
                 return
-            next_s = time.monotonic() + _PROGRESS_EVERY_S
-            percent, text = 100 * done / total, f"{title}: {done:,} of {total:,}"
+            next_s, next_percent = time.monotonic() + _PROGRESS_EVERY_S, percent + 1
+            text = f"{title}: {done:,} of {total:,}"
             if failed:
                 text += f", {failed:,} failed"
             if artifact is None:

@@ -93,9 +93,9 @@ def extract_shards(
     def shards() -> Iterator[Shard | None]:
         waited_for: Counter[str] = Counter()
         while True:
-            others = leases.others()
-            taken = [claim.videos for claim in others] + [{job.video.video_id for job in shard} for shard in at_work]
-            shard = tuple(work.choose(frozenset().union(*taken)).values())
+            claimed = frozenset[str]().union(*(claim.videos for claim in leases.others()))
+            here = {job.video.video_id for shard in at_work for job in shard}
+            shard = tuple(work.choose(claimed, here).values())
             show()
             if shard:
                 waited_for = Counter()

@@ -84,20 +84,22 @@ def search_settings(
     trainings = options.most_trainings(train.kind)
     folder = config.store.path / "runs" / f"search-{_key(config, identity)[:16]}"
     there = _listed(folder)
+    before = len(there)
     each = f" x {options.inner_folds} inner folds" if options.parts(train.kind) > 1 else ""
     console.say(
         f"Search: {options.trials} trials{each} x {1 + options.folds} searches, among everyone and without each of "
         f"{options.folds} folds of people: at most {trainings} trainings of up to "
-        f"{console.counted(len(videos), 'clip')}{f', of which {folder} has {len(there)}' if there else ''}"
+        f"{console.counted(len(videos), 'clip')}{f', of which {folder} has {before}' if there else ''}"
     )
-    with console.stage(
-        "Search", max(trainings - len(there), 1), Pages().progress("Search"), may_end_early=True
-    ) as stage:
+    with console.stage("Search", max(trainings - before, 1), Pages().progress("Search"), may_end_early=True) as stage:
         keep = _Kept(folder, there, trainings, stage)
 
         def show(report: TrialReport) -> None:
             best = f", best {report.best:.3f}" if np.isfinite(report.best) else ""
-            stage.at(keep.made, title=f"Search {report.search} of {1 + options.folds}, trial {report.trial}{best}")
+            stage.at(
+                len(keep.there) - before,
+                title=f"Search {report.search} of {1 + options.folds}, trial {report.trial}{best}",
+            )
 
         if config.runner == "dask":
             searching = partial(_open_searching, config, families, videos, labels, subjects, folder)
@@ -155,15 +157,20 @@ def _listed(folder: StorePath) -> set[str]:
 
 
 class _Kept:
-    """Arrays in a folder, each of which takes a training to make."""
+    """Arrays in a folder, each of which takes a training to make.
+
+    Attributes:
+        there: names of those that are kept.
+        made: how many of them this object has made.
+    """
 
     def __init__(self, folder: StorePath, there: set[str], trainings: int, stage: console.Stage | None) -> None:
-        self._folder, self._there, self._trainings, self._stage = folder, there, trainings, stage
+        self._folder, self.there, self._trainings, self._stage = folder, there, trainings, stage
         self.made = 0
 
     def __call__(self, name: str, make: Callable[[], np.ndarray]) -> np.ndarray:
         path = self._folder / f"{name}.npy"
-        if path.name in self._there and (kept := _read(path)) is not None:
+        if path.name in self.there and (kept := _read(path)) is not None:
             return kept
         started_s = time.monotonic()
         made = make()
@@ -173,9 +180,9 @@ class _Kept:
         if self._stage is not None:
             self._stage.advance()
         if self.made == 1 and self._trainings:
-            left_s = (time.monotonic() - started_s) * (self._trainings - len(self._there) - 1)
+            left_s = (time.monotonic() - started_s) * (self._trainings - len(self.there) - 1)
             console.say(f"Search: about {console.span(left_s)} left, by the first training")
-        self._there.add(path.name)
+        self.there.add(path.name)
         return made
 
 

@@ -56,7 +56,11 @@ def test_a_preempted_job_goes_back_into_the_queue_and_then_does_the_rest(
 ):
     settings = ("extract.shard_size=1", *small_networks)
     options = ["--weights", "random", *(part for setting in settings for part in ("--set", setting))]
-    variables = {"VIDEOS": str(short_clips.videos), "STORE": str(tmp_path / "store")}
+    videos = tmp_path / "videos"
+    videos.mkdir()
+    for clip in sorted(short_clips.videos.iterdir())[:4]:
+        (videos / clip.name).hardlink_to(clip)
+    variables = {"VIDEOS": str(videos), "STORE": str(tmp_path / "store")}
     family = families_of(load_config(flags={"weights": "random"}, assignments=settings)).dynamic
     store = FeatureStore(tmp_path / "store")
 
@@ -68,10 +72,10 @@ def test_a_preempted_job_goes_back_into_the_queue_and_then_does_the_rest(
     preempt(first, tmp_path, "RUNNING")
     assert first.wait(60) == 130
     assert (tmp_path / "asked").read_text() == "requeue 7\n"
-    assert 0 < len(extracted()) < 8
+    assert 0 < len(extracted()) < 4
 
     assert job(*options, **variables).wait(300) == 0
-    assert extracted() == Counter(path.name for path in short_clips.videos.iterdir())
+    assert extracted() == Counter(path.name for path in videos.iterdir())
     assert (tmp_path / "asked").read_text() == "requeue 7\n"
 
 

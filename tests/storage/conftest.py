@@ -34,7 +34,7 @@ def static() -> Family:
     return STATIC
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def draw() -> Callable[..., VideoFeatures]:
     """Draws the features of a video: other bytes of the video (`content`), other numbers."""
 

@@ -49,10 +49,13 @@ while True:
 
 
 @pytest.mark.parametrize(("stop", "name"), [(os.killpg, "SIGINT"), (os.kill, "SIGTERM")])
-def test_a_stopped_command_says_so_in_one_line_and_leaves_no_process_behind(short_clips, tmp_path, stop, name):
+def test_a_stopped_command_says_so_in_one_line_and_leaves_no_process_behind(
+    short_clips, small_networks, tmp_path, stop, name
+):
     command = [
         str(Path(sys.executable).with_name("traitline")),
         *("extract", "--videos", str(short_clips.videos), "--store", str(tmp_path / "store"), "--weights", "random"),
+        *(part for setting in small_networks for part in ("--set", setting)),
     ]
     options = {"stderr": subprocess.PIPE, "text": True, "start_new_session": True}
     with subprocess.Popen(command, **options) as process:

@@ -201,6 +201,21 @@ def worker(
             environment["CUDA_VISIBLE_DEVICES"] = gpu
             options += ["--name", f"{socket.gethostname()}-gpu-{gpu}"]
         if healthcheck:
+            _check_health_port()
             options.append("--with-healthcheck")
         if status := work_until_stopped(pool, kind, limit, *options, environment=environment):
             raise typer.Exit(status)
+
+
+def _check_health_port() -> None:
+    """Check that the health check can listen: Prefect's worker would go on without it."""
+    from prefect.settings import get_current_settings
+
+    place = get_current_settings().worker.webserver
+    try:
+        socket.create_server((place.host, place.port)).close()
+    except OSError as error:
+        raise UserError(
+            f"--healthcheck cannot listen at {place.host}:{place.port} ({error.strerror}); name another port in "
+            "PREFECT_WORKER_WEBSERVER_PORT"
+        ) from error

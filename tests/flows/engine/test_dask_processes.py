@@ -91,7 +91,7 @@ def add_worker(start: Start, scheduler: Client, program: str) -> AbstractContext
 @pytest.mark.parametrize(
     ("program", "runs"),
     [
-        ("older", OLDER),
+        pytest.param("older", OLDER, marks=pytest.mark.slow),  # as the one that joins later
         ("edited", OLDER.replace("0.0.9", flows.__version__)),
         ("absent", ABSENT),
     ],
@@ -116,7 +116,9 @@ def started_scheduler(start: Start, folder: Path, program: str) -> Iterator[tupl
         yield process, address
 
 
-@pytest.mark.parametrize(("program", "runs"), [("older", OLDER), ("absent", ABSENT)])
+@pytest.mark.parametrize(
+    ("program", "runs"), [("older", OLDER), pytest.param("absent", ABSENT, marks=pytest.mark.slow)]
+)
 def test_a_scheduler_with_another_program(start, tmp_path, program, runs):
     with (
         started_scheduler(start, tmp_path, program) as (_, address),

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import engine_work
 import pytest
+from drawn_store import draw_store
 
 from flows.config.load import load_config
 from flows.config.settings import DaskSettings
@@ -136,6 +137,35 @@ def test_the_cluster_of_a_run_gives_each_worker_its_cores_and_gpu_before_librari
     assert {gpu for _, gpu in shares} == {"3", "5"}
     assert sorted(core for cores, _ in shares for core in cores) == sorted(os.sched_getaffinity(0))
     assert all(counted == [] for *_, counted in seen)
+
+
+def test_the_cluster_of_a_run_does_not_depend_on_the_configuration_of_dask_for_others(monkeypatch):
+    monkeypatch.setenv("PYTHONPATH", str(SUPPORT))
+    preload = {"distributed.worker.preload": ["nowhere"], "distributed.scheduler.preload": ["nowhere"]}
+    results = []
+    odd = dask.config.set({**preload, "distributed.worker.multiprocessing-method": "fork"})
+    with odd, dask.open_dask(DaskSettings(workers=1)) as opened:
+        opened.run(engine_work.looking_around, [0], lambda *pair: results.append(pair))
+    assert len(results) == 1
+
+
+def test_a_cluster_that_does_not_start_is_one_line():
+    with (
+        dask.config.set({"temporary-directory": "/proc/nowhere"}),
+        pytest.raises(UserError, match=r"^cannot start a Dask cluster here: .*'/proc/nowhere'$"),
+        dask.open_dask(DaskSettings(workers=1)),
+    ):
+        pass
+
+
+def test_a_configuration_that_dask_cannot_read_is_one_line(traitline, tmp_path):
+    (tmp_path / "odd.yaml").write_text("distributed: [\n")
+    draw_store(tmp_path, people=1, clips_each=1)
+    options = ("--store", tmp_path / "store", "--set", "runner=dask")
+    done = traitline("store", "verify", *options, afresh=True, DASK_CONFIG=str(tmp_path / "odd.yaml"))
+    assert done.returncode == 1
+    assert done.stderr.splitlines() == [done.stderr.strip()]
+    assert done.stderr.startswith("traitline: Dask cannot read its configuration: ")
 
 
 def test_a_class_of_cluster_is_started_by_its_name(monkeypatch):

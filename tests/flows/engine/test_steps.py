@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import signal
 import threading
@@ -175,13 +176,15 @@ def test_an_evaluation_that_loses_a_worker_has_the_same_results(archive, config,
 
 
 @pytest.mark.slow
-def test_a_search_has_the_same_results(archive, config, cluster):
-    searches = []
-    for chosen in (archive, on_dask(config, cluster)):
+def test_a_search_has_the_same_results_and_counts_its_trainings(archive, config, cluster, capsys):
+    searches, counts = [], []
+    for chosen in (archive, on_dask(config, cluster)):  # a copy of the store, because trainings are kept in it
         chosen = chosen.model_copy(update={"search": chosen.search.model_copy(update={"trials": 2})})
         model = train.fn(chosen, known_videos(chosen.store.path, families_of(chosen)))
         searches.append(ModelSerializer(chosen.store.path).metadata(model.name, model.version)["search"])
+        counts.append(re.findall(r"Search 3 of 3.*: (\d+) of", capsys.readouterr().err)[-1])
     assert searches[0] == searches[1]
+    assert int(counts[0]) == int(counts[1]) > 0
 
 
 def test_verify_that_loses_a_worker_finds_the_same_and_compact_merges_on_workers(config, cluster, traitline):

@@ -12,9 +12,14 @@ from fusion.model.architecture import Architecture, describe
 
 
 @pytest.fixture(scope="module")
-def described() -> dict[str, Architecture]:
+def built() -> dict:
     chosen = ("specified", "token_form", "static_only", "dynamic_only", "mlp_both", "resnet50", "i3d")
-    return {name: describe(ENTRIES[name].build(), *ENTRIES[name].shapes) for name in chosen}
+    return {name: ENTRIES[name].build() for name in chosen}
+
+
+@pytest.fixture(scope="module")
+def described(built) -> dict[str, Architecture]:
+    return {name: describe(network, *ENTRIES[name].shapes) for name, network in built.items()}
 
 
 def test_parameters_are_the_published_ones_and_all_are_in_layers(described):
@@ -62,11 +67,11 @@ def test_work_of_resnet50_is_he_and_others_3_86_billion_less_the_head(described)
 
 
 @pytest.mark.parametrize("name", ["resnet50", pytest.param("i3d", marks=pytest.mark.slow)])
-def test_work_is_what_tensorflows_profiler_counts(described, name):
+def test_work_is_what_tensorflows_profiler_counts(built, described, name):
     import tensorflow as tf
     from tensorflow.python.profiler import model_analyzer, option_builder
 
-    model, shapes = ENTRIES[name].build(), ENTRIES[name].shapes
+    model, shapes = built[name], ENTRIES[name].shapes
     forward = tf.function(lambda x: model(x, training=False)).get_concrete_function(tf.TensorSpec(shapes[0]))
     options = option_builder.ProfileOptionBuilder(option_builder.ProfileOptionBuilder.float_operation())
     options = options.with_empty_output().with_node_names(show_name_regexes=[".*"]).build()

@@ -27,8 +27,9 @@ class Stumbling(DrawingExtractor):
 
 
 @pytest.fixture
-def order(tmp_path, monkeypatch) -> Order:
-    order = Order(str(tmp_path / "store"), str(tmp_path), videos=20, shard_size=4, video_s=0.1)
+def order(tmp_path, monkeypatch, request) -> Order:
+    video_s = getattr(request, "param", 0.01)
+    order = Order(str(tmp_path / "store"), str(tmp_path), videos=20, shard_size=4, video_s=video_s)
     monkeypatch.setattr(extract_flow, "families_of", lambda _: FAMILIES)
     monkeypatch.setattr(worker, "Extractor", lambda *given, videos: Stumbling(order, given[2]))
     monkeypatch.setattr(engine, "RETRY_S", 0)
@@ -62,6 +63,7 @@ def test_shard_that_keeps_failing_holds_up_no_other_and_is_free_afterwards(order
     assert set(FeatureStore(order.store).done(FAMILIES.dynamic)) == good
 
 
+@pytest.mark.parametrize("order", [0.2], indirect=True)  # a shard outlasts many heartbeats
 def test_disk_that_takes_no_heartbeat_ends_the_run_in_one_clear_error(order, monkeypatch):
     videos = drawn_videos(order.videos)
     monkeypatch.setattr(Leases.__init__, "__kwdefaults__", {"beat_s": 0.05, "timeout_s": 0.4})

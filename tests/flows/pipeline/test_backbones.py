@@ -16,6 +16,8 @@ from drawn_store import draw_store
 from extractors.assets.files import AssetError
 from extractors.faces.track import FaceTrack
 from flows.archive.families import backbones_of, check_same_networks, families_of, networks_of, settle_weights
+from flows.archive.model_card import card_of
+from flows.archive.models import ModelReference
 from flows.archive.reader import VideoReader
 from flows.archive.videos import scan_videos
 from flows.config.load import load_config
@@ -27,7 +29,7 @@ from flows.pipeline.finetune import finetune
 from flows.session.errors import UserError
 from flows.visualize.clip import motion_network as i3d_of
 from flows.visualize.clip import static_network
-from storage import FeatureStore
+from storage import FeatureStore, ModelSerializer
 
 CLIP = "nod.mp4"
 
@@ -248,11 +250,11 @@ def test_models_of_several_backbones_of_one_store_know_theirs(archive, traitline
     own = ["static.base_model=own net.onnx", "static.preprocessing=0-1"]
     settings = [part for setting in own for part in ("--set", setting)]
     common = ["--store", "store", "--weights", "random"]
-    quick = ["--labels", "labels.csv", "--set", "train.kind=specified", "--set", "train.epochs=1"]
-    quick += ["--set", "train.keep_useless=true"]
-    for more in ([], settings):
-        trained = traitline("train", *common, *quick, *more, folder=archive)
+    labelled = ["--labels", "labels.csv", "--set", "train.keep_useless=true"]
+    for version, more in enumerate(([], settings), start=1):
+        trained = traitline("train", *common, *labelled, *more, folder=archive)
         assert trained.returncode == 0, trained.stderr
+        assert f"traits/{version} from 60 clips" in trained.stderr
     refused = traitline("score", *common, "--model", "traits/1", *settings, folder=archive)
     assert refused.returncode == 1
     line = " ".join(refused.stderr.split())
@@ -272,23 +274,24 @@ def test_models_of_several_backbones_of_one_store_know_theirs(archive, traitline
     assert about["networks"]["static"]["preprocessing"] == "0-1"
     with (archive / "traits.csv").open(newline="") as file:
         assert {row["status"] for row in csv.DictReader(file)} == {"scored"}
-    card = archive / "card"
-    model = ["traits/2", "--format", "onnx", "--out", card, "--store", "store"]
-    assert traitline("models", "export", *model, folder=archive).returncode == 0
-    text = (card / "README.md").read_text()
+    facts = ModelSerializer(archive / "store").metadata("traits", "2")
+    text = card_of(ModelReference("traits", "2"), facts, files=[], inputs=[])
     assert "The static network is own net.onnx, 8 numbers a token, digest `sha256:" in text
     assert "The dynamic network is i3d, 1024 numbers a token." in text
 
 
-def test_the_default_model_is_trained_on_tokens_of_few_numbers(archive, traitline):
+@pytest.mark.slow  # the commands of the test before
+def test_the_specified_network_is_trained_on_tokens_of_few_numbers(archive, traitline):
     settings = ["--set", "static.base_model=own net.onnx", "--set", "static.preprocessing=0-1"]
     name = ["--set", "train_as=few", "--set", "train.keep_useless=true"]
+    name += ["--set", "train.kind=specified", "--set", "train.epochs=1"]
     common = ["--store", "store", "--weights", "random", "--labels", "labels.csv"]
     trained = traitline("train", *common, *name, *settings, folder=archive)
     assert trained.returncode == 0, trained.stderr
     assert "few/1 from 60 clips" in trained.stderr
 
 
+@pytest.mark.slow  # the commands of the test before last; the tokens of joined networks have their own tests above
 def test_a_model_of_joined_networks_is_searched_trained_and_described(archive, traitline):
     common = ["--store", "store", "--weights", "random", "--config", "joined.yaml"]
     search = ["--search", "2", "--set", "train.keep_useless=true", "--set", "search.folds=2"]

@@ -162,7 +162,7 @@ def test_a_plan_in_many_steps_finds_what_lacks_features(config, families, cache,
     monkeypatch.setattr(table, "ROWS_IN_MEMORY", 8)
     monkeypatch.setattr(table, "_SAMPLE_EVERY", 2)
     rng = np.random.default_rng(3)
-    files = [video(f"{number:03d}.mp4") for number in range(50)]
+    files = [video(f"{number:03d}.mp4") for number in range(26)]
     state = rng.choice(["new", "static", "done", "changed", "back again", "refused"], len(files))
     for row in rng.permutation(len(files)):
         file, cut = files[row], video(files[row].video_id, "as cut before")

@@ -196,6 +196,8 @@ def test_no_word_of_a_heading_or_of_a_large_figure_is_broken(opened, path, media
     page = opened(path, viewport={"width": width, "height": 900})
     page.emulate_media(media=media)
     assert broken_words(page, "thead th, .tiles div, h1, h2") == []
+    page.evaluate("document.querySelectorAll('details').forEach((part) => { part.open = true; })")
+    assert page.evaluate("document.documentElement.scrollWidth") <= width
 
 
 def test_a_table_of_videos_fits_a_screen_of_usual_width(opened, path):

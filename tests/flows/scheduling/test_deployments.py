@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import re
+import socket
 import sys
 from datetime import timedelta
 from importlib.resources import files
@@ -14,9 +15,11 @@ import pytest
 import yaml
 from prefect.exceptions import ParameterTypeError
 from prefect.server.schemas.schedules import CronSchedule
+from prefect.settings import PREFECT_WORKER_WEBSERVER_HOST, PREFECT_WORKER_WEBSERVER_PORT, temporary_settings
 from prefect.types._datetime import now
 from prefect.utilities.callables import parameter_schema
 
+from flows.cli.commands import deploy
 from flows.scheduling import flows
 from flows.scheduling.deployments import build, read_entries
 from flows.session.errors import UserError
@@ -164,3 +167,14 @@ def test_a_pool_whose_package_is_missing_is_named(monkeypatch):
     monkeypatch.setattr(BaseWorker, "get_worker_class_from_type", staticmethod(lambda kind: None))
     with pytest.raises(UserError, match=r"pip install 'traitline\[docker\]'"):
         make_pool("traitline-docker", "docker")
+
+
+def test_a_port_for_the_health_check_that_is_taken_is_one_line(monkeypatch):
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        place = {PREFECT_WORKER_WEBSERVER_HOST: "127.0.0.1", PREFECT_WORKER_WEBSERVER_PORT: port}
+        words = rf"127\.0\.0\.1:{port} \(Address already in use\).*PREFECT_WORKER_WEBSERVER_PORT"
+        with temporary_settings(place), pytest.raises(UserError, match=words):
+            deploy._check_health_port()
+    with temporary_settings(place):
+        deploy._check_health_port()

@@ -202,7 +202,7 @@ def settings_by(origin: str, folder) -> tuple[dict[str, str], str]:
 
 
 # The next test names the server in a profile.
-@pytest.mark.parametrize("origin", ["environment", ".env", "prefect.toml"])
+@pytest.mark.parametrize("origin", ["environment", ".env", pytest.param("prefect.toml", marks=pytest.mark.slow)])
 def test_what_is_said_of_a_dead_server_names_the_place_where_it_was_named(origin, tmp_path):
     variables, words = settings_by(origin, tmp_path)
     code = "from flows.session.server import check_server; check_server()"

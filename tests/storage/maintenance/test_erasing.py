@@ -6,6 +6,7 @@ import errno
 import io
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -34,6 +35,7 @@ on_this_machine = pytest.mark.parametrize("root", ["local"], indirect=True)
 MOTION = Family("dynamic", 6, {"fps": 25.0})
 ANNA = 'people/Änna "A" & co/1.mp4'
 COPY = "copies/of-it.mp4"
+FAMILIES = [Family("static", 8, {"fps": 25.0, "weights": "random"}, ("face_coverage", "face_score")), MOTION]
 OTHERS = [f"people/b{number}.mp4" for number in range(6)]
 
 
@@ -50,58 +52,70 @@ def anna(draw):
     return own
 
 
-FAMILIES = [Family("static", 8, {"fps": 25.0, "weights": "random"}, ("face_coverage", "face_score")), MOTION]
-
-
-@pytest.fixture
-def filled(open_store, root, draw, anna, monkeypatch):
-    """A store with a past: superseded features, merged and orphaned shards, commits and checkpoints of every table."""
-    monkeypatch.setattr(table, "CHECKPOINT_EVERY", 5)
+@pytest.fixture(scope="session")
+def past(open_store, draw, tmp_path_factory):
+    """Folder of a store with a past: superseded features, merged and orphaned shards, commits and checkpoints of every
+    table. Tests copy it, which on object storage takes a tenth of the requests."""
+    root = tmp_path_factory.mktemp("past")
     store = open_store(root)
     digest = {name: draw(name).video_sha256 for name in OTHERS}
     digest[ANNA] = draw(ANNA, content="new").video_sha256
-    for family in FAMILIES:
-        old, new = (draw(ANNA, family, content=content) for content in ("old", "new"))
-        store.write(family, [old, draw(OTHERS[0], family)])
-        store.write(family, [draw(OTHERS[1], family)])
-        store.write(family, [draw(OTHERS[2], family), new, draw(OTHERS[3], family)])
-        kept = store.folder(family) / store.shards(family)[0].name
-        data = kept.read_bytes()
-        for sources in plan_merges(store, family, target_bytes=200):
-            rewrite(store, family, sources)
-        put(kept.with_name(f"shard-000000000000-abcdef012345{kept.suffix}"), data)  # left by a killed writer
-        store.write(family, [draw(OTHERS[4], family)])
-        store.write(family, [draw(OTHERS[5], family)])
-    log, seen, scores = FailureLog(root), SeenVideos(root), ScoreStore(root)
-    for name in (ANNA, *OTHERS):
-        log.add([Failure(name, digest[name], "key", "decode", "no_video", f"{name} is empty", 1)])
-        seen.note({name: ""})  # it could not be read
-        seen.note({name: digest[name]})
-        row = Score(name, digest[name], (0.5,) * 5, 1.0, 4, 4, "s", "d", "random")
-        scores.write("traits", "1", [row])
-    for each in (log.table, seen.table, store.manifest.table):
-        each.compact()
-    seen.note({OTHERS[0]: digest[OTHERS[0]]})
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(table, "CHECKPOINT_EVERY", 5)
+        for family in FAMILIES:
+            old, new = (draw(ANNA, family, content=content) for content in ("old", "new"))
+            store.write(family, [old, draw(OTHERS[0], family)])
+            store.write(family, [draw(OTHERS[1], family)])
+            store.write(family, [draw(OTHERS[2], family), new, draw(OTHERS[3], family)])
+            kept = store.folder(family) / store.shards(family)[0].name
+            data = kept.read_bytes()
+            for sources in plan_merges(store, family, target_bytes=200):
+                rewrite(store, family, sources)
+            put(kept.with_name(f"shard-000000000000-abcdef012345{kept.suffix}"), data)  # left by a killed writer
+            store.write(family, [draw(OTHERS[4], family)])
+            store.write(family, [draw(OTHERS[5], family)])
+        log, seen, scores = FailureLog(root), SeenVideos(root), ScoreStore(root)
+        for name in (ANNA, *OTHERS):
+            log.add([Failure(name, digest[name], "key", "decode", "no_video", f"{name} is empty", 1)])
+            seen.note({name: ""})  # it could not be read
+            seen.note({name: digest[name]})
+            row = Score(name, digest[name], (0.5,) * 5, 1.0, 4, 4, "s", "d", "random")
+            scores.write("traits", "1", [row])
+        for each in (log.table, seen.table, store.manifest.table):
+            each.compact()
+        seen.note({OTHERS[0]: digest[OTHERS[0]]})
     page = f'<p>{ANNA.replace("&", "&amp;").replace(chr(34), "&#34;")}<img src="data:,anna">'
-    put(store.root / "reports/traits-1.html", page.encode())
-    put(store.root / "reports/other.html", OTHERS[0].encode())
-    put(store.root / "exports/traits-1.csv", f'video_id\r\n"{ANNA.replace(chr(34), chr(34) * 2)}"\r\n'.encode())
-    put(store.root / "exports/traits-1.csv.datapackage.json", b"{}")
-    put(store.root / "runs/1-extract.json", json.dumps({"videos": [ANNA]}).encode())
-    put(store.root / "runs/2-extract.log", f"{digest[ANNA]}".encode())
+    put(root / "reports/traits-1.html", page.encode())
+    put(root / "reports/other.html", OTHERS[0].encode())
+    put(root / "exports/traits-1.csv", f'video_id\r\n"{ANNA.replace(chr(34), chr(34) * 2)}"\r\n'.encode())
+    put(root / "exports/traits-1.csv.datapackage.json", b"{}")
+    put(root / "runs/1-extract.json", json.dumps({"videos": [ANNA]}).encode())
+    put(root / "runs/2-extract.log", f"{digest[ANNA]}".encode())
     sink = io.BytesIO()
     pq.write_table(pa.table({"path": [ANNA, *OTHERS]}), sink, compression="zstd")
-    put(store.root / "runs/digests.parquet", sink.getvalue())
-    put(store.root / "runs/evaluation-0123/mean-seed0-ab.npz", b"scores of all clips")
-    put(store.root / "reports/features-1/static-components.png", b"a point for each clip")
-    if isinstance(root, Path):  # left by killed processes
+    put(root / "runs/digests.parquet", sink.getvalue())
+    put(root / "runs/evaluation-0123/mean-seed0-ab.npz", b"scores of all clips")
+    put(root / "reports/features-1/static-components.png", b"a point for each clip")
+    put(root / "leases/key/00000001.json", b"{}")
+    put(root / "leases/key/00000001.end", b"{}")
+    return root
+
+
+@pytest.fixture
+def filled(open_store, root, past, monkeypatch):
+    """A copy of the store with a past, with what killed processes left and a lease."""
+    monkeypatch.setattr(table, "CHECKPOINT_EVERY", 5)
+    if isinstance(root, Path):
+        shutil.copytree(past, root, dirs_exist_ok=True)
         for name in ("runs/evaluation-0123/.tmp-1-a.npz", "exports/.tmp-2-old/a.csv", "features/.tmp-3-a"):
             put(root / name, ANNA.encode())
-    put(store.root / "leases/key/00000001.json", b"{}")
-    put(store.root / "leases/key/00000001.end", b"{}")
+    else:
+        for path in past.rglob("*"):
+            if path.is_file():
+                (root / path.relative_to(past).as_posix()).write_bytes(path.read_bytes())
     with Leases(root, "other") as lease:
         lease.claim(lambda _: {ANNA: 1})
-    return store
+    return open_store(root)
 
 
 def found_in(root, anna) -> set[str]:

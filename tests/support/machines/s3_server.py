@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import logging
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -11,15 +11,20 @@ from contextlib import contextmanager
 def open_s3_server(host: str = "127.0.0.1") -> Iterator[dict[str, str]]:
     """Start it with the bucket `traitline`; yields the environment variables by which clients find it."""
     import boto3
-    from moto.server import ThreadedMotoServer
+    from moto.moto_server.werkzeug_app import MotoRequestHandler, create_backend_app
+    from werkzeug.serving import make_server
 
-    logging.getLogger("werkzeug").setLevel(logging.ERROR)
-    server = ThreadedMotoServer(host, port=0)
-    server.start()
+    class Handler(MotoRequestHandler):
+        def log_request(self, *_: object) -> None:
+            """Say nothing of requests."""
+
+    # Not ThreadedMotoServer: to tell which of all services is asked, it lists the folders of Moto twice a request.
+    server = make_server(host, 0, create_backend_app("s3"), threaded=True, request_handler=Handler)
+    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread.start()
     try:
-        _, port = server.get_host_and_port()
         environment = {
-            "AWS_ENDPOINT_URL": f"http://{host}:{port}",
+            "AWS_ENDPOINT_URL": f"http://{host}:{server.server_address[1]}",
             "AWS_ACCESS_KEY_ID": "key",
             "AWS_SECRET_ACCESS_KEY": "secret",
             "AWS_REGION": "us-east-1",
@@ -29,4 +34,6 @@ def open_s3_server(host: str = "127.0.0.1") -> Iterator[dict[str, str]]:
         client.create_bucket(Bucket="traitline")
         yield environment
     finally:
-        server.stop()
+        server.shutdown()
+        thread.join()
+        server.server_close()
