@@ -8,7 +8,6 @@ import hashlib
 import json
 import secrets
 from collections.abc import Callable
-from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from functools import partial
 from pathlib import Path
@@ -379,7 +378,7 @@ def _small_files(folder: Path) -> list[Parser]:
 
     def models(place: Path) -> object:
         serializer = ModelSerializer(place)
-        with suppress(StoreError):  # it has no other files
+        with contextlib.suppress(StoreError):  # it has no other files
             serializer.verify("m", "1")
         return serializer.metadata("m", serializer.resolve("m", "latest"))
 
