@@ -21,8 +21,7 @@ training clips of First Impressions have names like "-AmMDnVl4s8.003.mp4", and a
 parenthesis, a quote or another operator, such a cell calls nothing; at worst a spreadsheet shows an error in its place.
 
 `GUARD` matches exactly these apostrophes: replacing its matches by `GUARD_REPLACEMENT` gives the exact text. It uses no
-look-around, which DuckDB and Polars do not support. Cells for numbers have no apostrophes; a negative score is a
-number, not a formula.
+look-around, which DuckDB and Polars do not support. Cells for numbers have no apostrophes, and a negative score is one.
 """
 
 from __future__ import annotations

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import json
+from typing import Any
 
 from storage.files.commit import commit_folder
 from storage.files.paths import StorePath
 
 
-def save_version(folder: StorePath, **metadata: str) -> None:
+def save_version(folder: StorePath, **metadata: Any) -> None:
     """Commit the files of one version, with these things said of it."""
     with commit_folder(folder, mark="metadata.json") as temporary:
         contents = {"model.keras": b"layers", "history.json": b"{}"}

@@ -53,7 +53,8 @@ def test_export_onto_a_full_disk(small_disk, tmp_path, traitline):
     keys = (families.static.key, families.dynamic.key)
     score = Score("a.mp4", "0" * 64, (0.5,) * 5, 1.0, 1, 1, *keys, "random")
     ScoreStore(root).write("traits", "1", [score])
-    save_version(root / "models" / "traits" / "1")
+    origin = {"static_key": keys[0], "dynamic_key": keys[1], "weights": "random", "settings": {}}
+    save_version(root / "models" / "traits" / "1", **origin)
     (tmp_path / "clips").mkdir()
     (tmp_path / "clips" / "a.mp4").touch()
     disk = small_disk(0)

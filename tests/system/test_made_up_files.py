@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 NAMES = [
     *("labels, CSV", "labels, Parquet", "labels, pickle", "groups, CSV", "groups, Parquet"),
     *("settings, YAML", "settings, --set", "shard, parquet", "shard, hdf5", "_family.json"),
-    *("failures", "failures, log", "scores", "scores, log", "seen", "seen, log", "digests", "trait CSV"),
+    *("failures", "failures, log", "scores", "scores, log", "seen", "seen, log", "digests"),
     *("video list, text", "video list, CSV", "video list, Parquet", "claim", "evaluation"),
     *("metadata of a model", "alias of a model", "checkpoint"),
     *("optical flow, .npy", "optical flow, .npz", "optical flow, .flo", "assets.toml", "bundle", "own asset"),
