@@ -100,9 +100,10 @@ class DaskEngine(Engine):
         try:
             yield
         finally:
-            with suppress(OSError, ValueError):  # raised if the scheduler has ended
-                self._client.unsubscribe_topic(TOPIC)
-                self._client.unregister_worker_plugin(name)
+            if self._client.status == "running":
+                with suppress(OSError, ValueError):  # raised if the scheduler has ended just now
+                    self._client.unsubscribe_topic(TOPIC)
+                    self._client.unregister_worker_plugin(name)
 
     @property
     def workers(self) -> int:

@@ -11,8 +11,10 @@ CROPS = "extractors/faces/test_crops.py::test_static_crops_of_real_clips_are_lev
 OPINION = "extractors/faces/test_second_opinion.py::test_what_the_first_detector_falls_for_is_refused_by_the_second"
 SECOND = "extractors/faces/test_second_opinion.py::test_"
 TRACK = "extractors/faces/test_track.py::test_"
+FLOW = "extractors/optical_flow/test_agreement.py::test_"
 GRID = "extractors/video/test_grid.py::test_"
 CORES = "extractors/preparation/test_many_cores.py::test_"
+CHANGES = "extractors/video/test_changes_on_the_way.py::test_"
 LIMITS = "extractors/preparation/test_limits.py::test_lack_of_memory_is_too_large_however_the_decoder_takes_it"
 GPU = "extractors/optical_flow/test_gpu_source.py::test_"
 TRAINING = "fusion/training/test_train.py::test_"
@@ -56,14 +58,24 @@ SLOW_CASES = {
         f"{OPINION}[no_face_rotated180_vfr.mp4-settings3]",
         f"{SECOND}people_on_difficult_recordings_are_kept_by_a_margin[two_faces_720p]",
         f"{SECOND}every_real_clip_is_confirmed_on_nearly_all_its_pictures[fi_v2]",
+        f"{TRACK}of_two_people_on_film_one_is_followed_throughout[two_faces_720p.mp4]",
         f"{TRACK}recordings_without_a_face_are_refused[no_face_cartoon.mp4-no_face]",
         f"{TRACK}recordings_without_a_face_are_refused[no_face_rotated180_vfr.mp4-low_coverage]",
         f"{GRID}opencv_shows_the_same_pictures_at_the_same_times[single_face.mp4]",
+        *(f"{FLOW}error_on_middlebury_is_that_of_opencv[{name}-cpu]" for name in ("Dimetrodon", "Venus")),
     ),
     "one core, as in all other tests": (
         f"{CORES}a_720p_video_is_prepared_with_few_threads_and_little_memory[1]",
         f"{CORES}a_clip_of_a_person_is_prepared_within_the_least_limit[1]",
         f"{CORES}the_limit_of_memory_means_the_same[1]",
+    ),
+    "larger pictures, another change of a file at work": (
+        *(
+            f"{CHANGES}a_change_of_size_keeps_every_frame_and_all_proportions[second3-{kinds}]"
+            for kinds in ("ii", "ip", "pi")
+        ),
+        "extractors/video/test_digests.py::"
+        "test_a_video_that_changes_between_scan_and_decoding_is_refused_as_changed[truncate]",
     ),
     "decoders that lack memory in the same way": (
         f"{LIMITS}[a.webm-libvpx]",
@@ -72,6 +84,8 @@ SLOW_CASES = {
     ),
     "other networks, precisions, GPUs and filters, which the code under test treats alike": (
         "extractors/static/test_applications.py::test_vectors_are_the_pooled_outputs_of_the_network[densenet121]",
+        "extractors/static/test_applications.py::"
+        "test_keras_looks_for_the_weights_where_they_are_fetched_to[efficientnetv2b0]",
         "extractors/static/test_extractor.py::"
         "test_features_are_the_same_bits_in_batches_of_any_size_and_beside_any_neighbours[bfloat16]",
         "extractors/networks/test_batches.py::"
@@ -88,7 +102,10 @@ SLOW_CASES = {
         "test_traits_choose_together_if_people_are_few_and_apart_if_there_are_many[20-world1--0.03]",
         *(
             f"fusion/model/test_inputs.py::test_inputs_that_fit_are_taken[{case}]"
-            for case in ("vector-fit", "vector-train_on_batch", "sequence-train_on_batch", "vector-test_on_batch")
+            for case in (
+                *("vector-fit", "vector-train_on_batch", "vector-test_on_batch"),
+                *("sequence-train_on_batch", "bilinear-train_on_batch"),
+            )
         ),
     ),
     "more people, on whom a statistic errs less than on a few": (
@@ -160,6 +177,8 @@ SLOW_CASES = {
             for case in ("hdf5-s3-float16", "hdf5-s3-float32", "parquet-s3-float32", "parquet-local-float16")
         ),
         f"{MAINTENANCE}readers_find_every_video_once_while_shards_are_merged_and_converted[hdf5-local]",
+        f"{MAINTENANCE}random_videos_survive_any_order_of_writing_merging_and_converting[hdf5]",
+        "system/test_many_runs.py::test_kill_at_any_instant_loses_and_doubles_nothing[10-hdf5]",
         *(
             f"{UPGRADING}{name}[s3]"
             for name in (

@@ -216,6 +216,6 @@ def _check_health_port() -> None:
         socket.create_server((place.host, place.port)).close()
     except OSError as error:
         raise UserError(
-            f"--healthcheck cannot listen at {place.host}:{place.port} ({error.strerror}); name another port in "
+            f"{place.host}:{place.port} cannot be used for --healthcheck; name another port in "
             "PREFECT_WORKER_WEBSERVER_PORT"
         ) from error

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from itertools import pairwise
+from itertools import islice, pairwise
 from pathlib import Path
 
 import cv2
@@ -241,16 +241,12 @@ def test_without_a_recognizer_everybody_after_a_cut_is_somebody_else(drawing):
 
 
 @pytest.fixture(scope="module")
-def clips(corpus: Path) -> Callable[[str], list[np.ndarray]]:
-    """The first eight seconds of clips, as 640 x 360."""
+def clips(corpus: Path) -> Callable[[str, int], list[np.ndarray]]:
+    """The first frames of clips, as 640 x 360."""
 
-    def read(name: str) -> list[np.ndarray]:
-        pictures = []
-        for picture in grid_frames(corpus / "fi_v2" / name, 25.0, thresholds=None):
-            pictures.append(cv2.resize(picture, (640, 360), interpolation=cv2.INTER_AREA))
-            if len(pictures) == 200:
-                break
-        return pictures
+    def read(name: str, count: int) -> list[np.ndarray]:
+        pictures = islice(grid_frames(corpus / "fi_v2" / name, 25.0, thresholds=None), count)
+        return [cv2.resize(picture, (640, 360), interpolation=cv2.INTER_AREA) for picture in pictures]
 
     return read
 
@@ -260,7 +256,7 @@ def follow_real(
     detector: FaceDetector, face_recognizer: Path, monkeypatch: pytest.MonkeyPatch
 ) -> Callable[[Edit], FaceTrack]:
     def run(edit: Edit) -> FaceTrack:
-        # Encoding and decoding 200 pictures again would take most of the time and show nothing.
+        # Encoding and decoding the pictures again would take most of the time and show nothing.
         monkeypatch.setattr("extractors.faces.track.grid_frames", lambda *_, **__: iter(edit.pictures))
         recognizer = FaceRecognizer(face_recognizer)
         return track_faces("edit", detector, VideoSettings(), FaceSettings(), recognizer=recognizer)
@@ -275,14 +271,14 @@ def mirrored(picture: np.ndarray) -> np.ndarray:
 
 
 def test_one_real_person_from_two_sides_and_punched_in(clips, follow_real):
-    clip = clips("98fnGDVky00.005.mp4")
+    clip = clips("98fnGDVky00.005.mp4", 150)
     near = [cv2.warpAffine(p, np.array([[1.9, 0, -288], [0, 1.9, -97]]), (640, 360)) for p in clip]
     edit = alternating([clip, [mirrored(p) for p in clip], near], 2, ["one"])
     check(edit, follow_real(edit))
 
 
 def test_two_real_people_one_after_the_other_and_back(clips, follow_real):
-    first, second = clips("-AmMDnVl4s8.003.mp4"), clips("OWZ-qVZG14A.002.mp4")
+    first, second = clips("-AmMDnVl4s8.003.mp4", 150), clips("OWZ-qVZG14A.002.mp4", 50)
     edit = Edit().add("first", first[:80]).add("second", second[:50])
     edit.dissolve("first", first[80:150], 10)
     check(edit, follow_real(edit), slack=5)

@@ -79,18 +79,18 @@ def difference_to_opencv(engine: str, pairs: list[np.ndarray], parameters: TVL1P
 
 
 def test_cpu_engine_agrees_with_opencv_on_real_pairs(corpus):
-    """One pair of every recording; the slow tests have three, all of full size."""
+    """One pair of every other recording; the slow tests have three of each, all of full size."""
     videos = recordings(corpus)
-    large, small = real_pairs(videos[::8], side_px=224, firsts=[20]), real_pairs(videos, side_px=96, firsts=[3])
+    large, small = real_pairs(videos[::10], side_px=224, firsts=[20]), real_pairs(videos[::2], side_px=96, firsts=[3])
     assert len(large) >= 2
-    assert len(small) >= 14
+    assert len(small) >= 7
     difference = np.concatenate([difference_to_opencv("cpu", pairs) for pairs in (large, small)])
     assert difference.mean() <= 0.02
     assert np.percentile(difference, 95) <= 0.05
 
 
 def test_cpu_engine_agrees_with_opencv_with_every_preset(corpus):
-    pairs = real_pairs(recordings(corpus), side_px=96, firsts=(3,))[::2]
+    pairs = real_pairs(recordings(corpus), side_px=96, firsts=(3,))[::4]
     for parameters in PRESETS.values():
         assert difference_to_opencv("cpu", pairs, parameters).mean() <= 0.02
 

@@ -23,6 +23,12 @@ def crops(count: int = 3) -> np.ndarray:
     return np.random.default_rng(0).integers(0, 256, (count, 224, 224, 3), dtype=np.uint8)
 
 
+@pytest.fixture(scope="module")
+def small():
+    """The smallest of the networks, with random weights of seed 5."""
+    return backbone("mobilenetv3small", seed=5).build()
+
+
 @pytest.mark.parametrize("name", APPLICATIONS)
 def test_the_table_says_what_keras_says(name):
     known = APPLICATIONS[name]
@@ -74,19 +80,17 @@ def test_vectors_are_the_pooled_outputs_of_the_network(name):
     assert network.extract(crops(0)).shape == (0, found.dim)
 
 
-def test_random_weights_depend_on_the_seed_alone():
-    first, again, other = (backbone("mobilenetv3small", seed=seed).build().extract(crops(1)) for seed in (0, 0, 1))
-    np.testing.assert_array_equal(first, again)
-    assert not np.allclose(first, other)
+def test_random_weights_depend_on_the_seed_alone(small):
+    again, other = (backbone("mobilenetv3small", seed=seed).build().extract(crops(1)) for seed in (5, 1))
+    np.testing.assert_array_equal(small.extract(crops(1)), again)
+    assert not np.allclose(again, other)
 
 
-def test_weights_of_ones_own_are_used_and_are_in_the_key(tmp_path):
-    network = keras.applications.MobileNetV3Small(include_top=False, weights=None, pooling="avg")
+def test_weights_of_ones_own_are_used_and_are_in_the_key(small, tmp_path):
     path = tmp_path / "mine.weights.h5"
-    network.save_weights(path)
+    small.model.save_weights(path)
     own = static_backbone(StaticSettings(base_model="mobilenetv3small", weights=str(path)), "pretrained")
-    expected = network(crops().astype(np.float32), training=False)
-    np.testing.assert_allclose(own.build().extract(crops()), np.asarray(expected), rtol=1e-3, atol=1e-4)
+    np.testing.assert_allclose(own.build().extract(crops()), small.extract(crops()), rtol=1e-3, atol=1e-4)
     assert own.numerics["digest"].startswith("sha256:")
     path.write_bytes(b"no weights")
     damaged = static_backbone(StaticSettings(base_model="mobilenetv3small", weights=str(path)), "pretrained")

@@ -201,7 +201,7 @@ def test_recording_that_kills_opencv_leaves_this_process_alive(corpus):
 
 
 def test_good_recordings_decode_to_their_promised_length(corpus):
-    for path in [*sorted(corpus.glob("fi_v2/*.mp4"))[:4], *sorted(corpus.glob("plain/*"))]:
+    for path in [*sorted(corpus.glob("fi_v2/*.mp4"))[:2], *sorted(corpus.glob("plain/*"))]:
         count = sum(1 for _ in grid_frames(path, 25.0))
         with opened(path) as (container, stream):
             assert count / 25 == pytest.approx(promised_s(container, stream), abs=0.08), path.name

@@ -173,7 +173,7 @@ def test_a_port_for_the_health_check_that_is_taken_is_one_line(monkeypatch):
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         place = {PREFECT_WORKER_WEBSERVER_HOST: "127.0.0.1", PREFECT_WORKER_WEBSERVER_PORT: port}
-        words = rf"127\.0\.0\.1:{port} \(Address already in use\).*PREFECT_WORKER_WEBSERVER_PORT"
+        words = rf"^127\.0\.0\.1:{port} cannot be used for --healthcheck; .*PREFECT_WORKER_WEBSERVER_PORT"
         with temporary_settings(place), pytest.raises(UserError, match=words):
             deploy._check_health_port()
     with temporary_settings(place):

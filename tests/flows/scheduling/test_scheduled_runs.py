@@ -91,8 +91,8 @@ def test_a_schedule_fires_by_itself_and_ends_in_a_csv(prefect_server, archive, t
     settings = yaml.safe_load(archive.settings.read_text())
     served_at = {"base_url": "https://reports.example/nightly/"}
     archive.settings.write_text(yaml.safe_dump({**settings, "out": str(out), "report": served_at}))
-    # Late enough to be deployed; on a busy machine, the next time is soon. The server cancels a run beside another.
-    deployments = scheduled_every(20, tmp_path / "prefect.yaml", first_after_s=10)
+    # Late enough to be deployed, or the test waits for the second, and seldom enough that no run starts beside another.
+    deployments = scheduled_every(60, tmp_path / "prefect.yaml", first_after_s=20)
     prefect_server.traitline("deploy", "--config", archive.settings, "--file", deployments)
     with prefect_server.worker(tmp_path / "worker"):
         # Nobody asks for a run: the schedule does.

@@ -296,7 +296,7 @@ def test_requests_for_a_shard_do_not_grow_with_the_store(s3_folder, requests):
 
 def test_readers_find_every_video_once_while_shards_are_merged_and_converted(folder, draw, static):
     store = FeatureStore(folder)
-    names = {f"{number}.mp4" for number in range(12)}
+    names = {f"{number}.mp4" for number in range(8)}
     for name in sorted(names):
         store.write(static, [draw(name)])
     stop, faults = threading.Event(), []
@@ -310,7 +310,7 @@ def test_readers_find_every_video_once_while_shards_are_merged_and_converted(fol
     reader = threading.Thread(target=read)
     reader.start()
     try:
-        for step in range(2, 7):
+        for step in range(2, 5):
             for sources in plan_merges(store, static, target_bytes=3 * 8 * 4 * step):
                 rewrite(store, static, sources)
             for shard in store.shards(static)[: step % 3]:
@@ -319,7 +319,7 @@ def test_readers_find_every_video_once_while_shards_are_merged_and_converted(fol
         stop.set()
         reader.join()
     assert faults == []
-    assert len(store.shards(static)) < 12
+    assert len(store.shards(static)) < 8
 
 
 @pytest.fixture

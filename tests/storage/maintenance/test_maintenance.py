@@ -302,7 +302,7 @@ def test_converting_there_and_back_loses_nothing(open_store, root, draw, static,
 @on_this_machine
 def test_readers_find_every_video_once_while_shards_are_merged_and_converted(open_store, root, draw, static):
     store = open_store(root)
-    names = {f"{number}.mp4" for number in range(24)}
+    names = {f"{number}.mp4" for number in range(12)}
     for name in sorted(names):
         store.write(static, [draw(name)])
     stop, faults = threading.Event(), []
@@ -317,7 +317,7 @@ def test_readers_find_every_video_once_while_shards_are_merged_and_converted(ope
     for reader in readers:
         reader.start()
     try:
-        for step in range(2, 17):
+        for step in range(2, 9):
             compact(store, static, target_bytes=3 * 8 * 4 * step)
             for shard in store.shards(static)[: step % 3]:
                 rewrite(store, static, [shard.name], "hdf5" if shard.suffix == ".parquet" else "parquet")

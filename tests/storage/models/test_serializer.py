@@ -39,6 +39,14 @@ def model() -> CompletePersonalityModel:
     return model
 
 
+@pytest.fixture(scope="module")
+def one_version(tmp_path_factory, model) -> Path:
+    """A store with a model, which tests must not change."""
+    root = tmp_path_factory.mktemp("one version")
+    ModelSerializer(root).save(model, "traits", {}, {})
+    return root
+
+
 @pytest.fixture(params=["local", "object storage"])
 def root(request, tmp_path) -> Path | str:
     """A store on this machine, and one on object storage."""
@@ -174,12 +182,10 @@ def test_an_alias_stands_for_one_version_until_it_is_moved_or_removed(root, mode
 
 
 @pytest.mark.parametrize("alias", ["latest", "3", "v3", "1.2", "V1.0", "..", "a/b", "", ".hidden"])
-def test_an_alias_that_could_be_something_else_is_refused(tmp_path, model, alias):
-    store = ModelSerializer(tmp_path)
-    store.save(model, "traits", {}, {})
+def test_an_alias_that_could_be_something_else_is_refused(one_version, alias):
     with pytest.raises(ValueError, match="alias"):
-        store.set_alias("traits", alias, "1")
-    assert not (tmp_path / "models/traits/aliases").exists()
+        ModelSerializer(one_version).set_alias("traits", alias, "1")
+    assert not (one_version / "models/traits/aliases").exists()
 
 
 def test_an_alias_that_is_moved_without_end_is_always_one_of_its_versions(tmp_path, model):
