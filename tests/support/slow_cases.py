@@ -172,6 +172,8 @@ SLOW_CASES = {
                 "damaged_source_is_named_and_everything_stays",
             )
         ),
+        f"{MAINTENANCE}manifest_that_is_gone_is_reported_and_written_again_and_its_shards_are_no_garbage[hdf5-s3]",
+        f"{MAINTENANCE}converting_there_and_back_loses_nothing[parquet-s3-float16]",
         *(
             f"{MAINTENANCE}converting_there_and_back_loses_nothing[{case}]"
             for case in ("hdf5-s3-float16", "hdf5-s3-float32", "parquet-s3-float32", "parquet-local-float16")

@@ -98,7 +98,7 @@ def test_eight_processes_do_each_video_once_and_take_over_from_one_that_is_kille
     assert again <= set(claimed)
 
 
-@pytest.mark.parametrize(("place", "videos"), [("local", 80), ("s3", 32)])
+@pytest.mark.parametrize(("place", "videos"), [("local", 80), ("s3", 20)])
 def test_eight_processes_without_a_mishap_begin_with_each_video_once(farm, tmp_path, request, place, videos):
     store = request.getfixturevalue("s3_folder") if place == "s3" else None
     orders = processes(tmp_path, 8, store, videos=videos, video_s=0.02)
