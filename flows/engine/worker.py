@@ -25,7 +25,7 @@ STOP_LIMIT_S = 10.0
 
 
 def _describe_program() -> str:
-    code, root = hashlib.sha256(), Path(flows.__file__).parents[1]
+    code, root = hashlib.sha256(), Path(__file__).parents[2]
     for package in console.PACKAGES:  # not by import: workers have a folder "storage" of Dask's on their path
         for file in sorted((root / package).rglob("*.py")):
             code.update(f"{file.relative_to(root).as_posix()} ".encode() + file.read_bytes())
