@@ -148,8 +148,8 @@ def lacking_features(root: str | StorePath, families: Families) -> str:
     differing: dict[str, tuple[str, str]] = {}
     for family in wanted:
         others = [other for other in FeatureStore(root).families() if other.name == family.name]
-        if others:
-            differing |= min((_differences(other, family) for other in others), key=lambda names: len(names))
+        nearest = sorted((_differences(other, family) for other in others), key=len)[:1]
+        differing |= nearest[0] if nearest else {}
     made = some_of([f"{name} {there} (not {here})" for name, (there, here) in differing.items()], limit=3)
     cure = f"add `--weights {differing['weights'][0]}`" if differing.keys() == {"weights"} else "give the same settings"
     return (
