@@ -55,17 +55,17 @@ CORPUS = Path(os.environ.get("TRAITLINE_CORPUS", Path(__file__).parents[2] / "sh
 
 # In this order, so that no process is left with a long one at the end. Tests of whole commands follow.
 LONGEST = (
-    *("docs/test_code_blocks.py", "flows/scheduling/test_scheduled_runs.py", "flows/pipeline/test_run.py"),
-    *("storage/maintenance/test_maintenance.py", "flows/pipeline/test_backbones.py"),
-    *("storage/maintenance/test_faults.py", "extractors/preparation/test_pool.py"),
-    *("storage/maintenance/test_erasing.py", "flows/report/test_page.py", "flows/demo/test_corpus.py"),
-    *("storage/models/test_serializer.py", "system/test_many_runs.py", "fusion/training/test_train.py"),
-    *("extractors/static/test_extractor.py", "storage/shards/test_store.py", "fusion/evaluation/test_baselines.py"),
-    *("extractors/faces/test_edits.py", "storage/files/test_remote.py", "fusion/model/test_inputs.py"),
-    *("extractors/faces/test_track.py", "flows/session/test_server.py", "storage/maintenance/test_upgrading.py"),
-    *("flows/extraction/test_workers.py", "flows/session/test_strangers.py", "flows/engine/test_steps.py"),
-    *("system/test_hostile_files.py", "fusion/training/test_resume.py", "fusion/model/test_export.py"),
-    *("fusion/training/test_search.py",),
+    *("docs/test_code_blocks.py", "flows/scheduling/test_scheduled_runs.py", "flows/demo/test_corpus.py"),
+    *("flows/pipeline/test_run.py", "flows/report/test_page.py", "flows/engine/test_steps.py"),
+    *("system/test_hostile_files.py", "flows/pipeline/test_backbones.py", "storage/maintenance/test_maintenance.py"),
+    *("flows/session/test_server.py", "flows/extraction/test_workers.py", "extractors/preparation/test_pool.py"),
+    *("extractors/static/test_extractor.py", "system/test_many_runs.py", "fusion/training/test_train.py"),
+    *("storage/maintenance/test_faults.py", "storage/models/test_serializer.py", "docker/test_slurm.py"),
+    *("system/test_interrupt.py", "storage/maintenance/test_erasing.py", "flows/session/test_strangers.py"),
+    *("fusion/model/test_export.py", "fusion/evaluation/test_baselines.py", "flows/doctor/test_doctor.py"),
+    *("extractors/faces/test_edits.py", "storage/shards/test_store.py", "extractors/preparation/test_limits.py"),
+    *("fusion/training/test_resume.py", "storage/files/test_remote.py", "extractors/video/test_shots.py"),
+    *("storage/models/test_hostile_models.py",),
 )
 
 

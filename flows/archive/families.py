@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
@@ -24,6 +24,7 @@ from extractors.static.backbones import static_backbone
 from extractors.static.settings import RESNET50
 from flows.config.settings import RunConfig, Weights
 from flows.session.errors import UserError
+from fusion.errors import some_of
 from storage.files.paths import StorePath
 from storage.shards.family import Family, known_keys
 from storage.shards.store import FeatureStore
@@ -142,15 +143,38 @@ def stored_networks(root: str | StorePath) -> str:
 
 def lacking_features(root: str | StorePath, families: Families) -> str:
     """Return what a store lacks, what it has instead, and what to do, to follow "has no" or "has"."""
-    needed = " and ".join(
-        network_name(family.settings.get(family.name, {}), family.name)
-        for family in (families.static, families.dynamic)
-    )
+    wanted = (families.static, families.dynamic)
+    needed = " and ".join(network_name(family.settings.get(family.name, {}), family.name) for family in wanted)
+    differing: dict[str, tuple[str, str]] = {}
+    for family in wanted:
+        others = [other for other in FeatureStore(root).families() if other.name == family.name]
+        if others:
+            differing |= min((_differences(other, family) for other in others), key=lambda names: len(names))
+    made = some_of([f"{name} {there} (not {here})" for name, (there, here) in differing.items()], limit=3)
+    cure = f"add `--weights {differing['weights'][0]}`" if differing.keys() == {"weights"} else "give the same settings"
     return (
-        f"features of {needed} that were made with these settings, and {root} has {stored_networks(root)}: run "
-        "`traitline extract` with these settings first, or give those of its features (such as --weights or "
-        "static.base_model)"
+        f"features of {needed} made with these settings; {root} has {stored_networks(root)}"
+        f"{f', made with {made}: {cure}, or' if differing else ':'} run `traitline extract` with these settings first"
     )
+
+
+def _differences(there: Family, here: Family) -> dict[str, tuple[str, str]]:
+    """Return the settings in which a family differs from another of its name: name -> (its value, the other's)."""
+    values, others = (dict(_named(family.settings, family.name)) for family in (there, here))
+    names = [name for name in {**values, **others} if values.get(name) != others.get(name)]
+    if any(name == "weights" or name.endswith(".base_model") for name in names):  # the cause of the others
+        names = [name for name in names if name.rpartition(".")[2] not in ("seed", "digest", "revision")]
+    return {name: (str(values.get(name, "unset")), str(others.get(name, "unset"))) for name in names}
+
+
+def _named(settings: Mapping[str, Any], kind: str, prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Yield what a family's key is made of, under the names of the settings as far as there are such."""
+    for key, value in settings.items():
+        if isinstance(value, Mapping):
+            yield from _named(value, kind, f"{key}.")
+        else:
+            name = f"{prefix}{key}"
+            yield {f"{kind}.weights": "weights", f"{kind}.network": f"{kind}.base_model"}.get(name, name), value
 
 
 def check_same_networks(networks: Mapping[Kind, Backbone], families: Families) -> None:

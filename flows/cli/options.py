@@ -24,10 +24,14 @@ VIDEOS_ROOT = Annotated[
 LABELS = Annotated[
     Path | None, typer.Option(help="Labels: .csv, .parquet, .pkl, or the folder of First Impressions' pickles.")
 ]
-STORE_PATH = Annotated[str | None, typer.Option("--store", help="Folder of the store, or s3://bucket/folder.")]
-OUT = Annotated[str | None, typer.Option(help="File to write, .csv or .parquet.")]
-MODEL = Annotated[str | None, typer.Option(help="The model: NAME, NAME/VERSION or NAME/ALIAS.")]
-WEIGHTS = Annotated[str | None, typer.Option(help="pretrained, random (for trials only) or auto.")]
+STORE_PATH = Annotated[
+    str | None, typer.Option("--store", help="Folder of the store, or s3://bucket/folder.", show_default="store")
+]
+OUT = Annotated[str | None, typer.Option(help="File to write, .csv or .parquet; by default a CSV in STORE/exports.")]
+MODEL = Annotated[str | None, typer.Option(help="The model: NAME (its latest version), NAME/VERSION or NAME/ALIAS.")]
+WEIGHTS = Annotated[
+    str | None, typer.Option(help="pretrained, random (for trials only) or auto.", show_default="pretrained")
+]
 
 SEARCH = Annotated[
     int | None,

@@ -19,12 +19,12 @@ from storage.files.paths import store_path
 
 models_app = typer.Typer(no_args_is_help=True, help="Show trained models, give them aliases, export and import them.")
 
-MODEL = Annotated[str, typer.Argument(help="NAME (its latest version), NAME/3, NAME/latest or NAME/ALIAS.")]
+MODEL = Annotated[str, typer.Argument(help="The model: NAME (its latest version), NAME/VERSION or NAME/ALIAS.")]
 
 
 @models_app.command("list", epilog="Example: `traitline models list --store store`")
 def list_models(store: STORE = "store") -> None:
-    """List all models of a store with their training data and validation loss."""
+    """List all models of a store, with their aliases, their training data and their quality on unseen people."""
     with plain_command():
         from flows.archive.model_quality import MEASURES, clips_in_words, in_words
         from storage.models.serializer import ModelSerializer

@@ -54,7 +54,7 @@ def list_families(store: STORE = "store") -> None:
 def verify(
     ctx: typer.Context, store: STORE_PATH = None, config: CONFIG = None, assignments: ASSIGNMENTS = None
 ) -> None:
-    """Read all features, tables and models, and name what is damaged, gone or unreadable; then exit with status 1."""
+    """Read all features, tables and models, and name what is damaged, gone or unreadable: the status is then 1."""
     with plain_command():
         if _find_problems(settings_of(ctx)):
             console.say("`traitline store repair` moves damaged files aside if a run can make them again")
@@ -67,8 +67,8 @@ def repair(
 ) -> None:
     """Move damaged shards and tables to STORE/quarantine, so that the next run recomputes only those.
 
-    Files that cannot be read at present, and those of newer versions, stay in place, and the command exits with status
-    1. So do damaged models: train them again, or restore a copy.
+    Files that cannot be read at present, and those of newer versions, stay in place; the exit status is then 1. Damaged
+    models stay, too: train them again, or restore a copy.
     """
     with plain_command():
         from storage.maintenance import verification

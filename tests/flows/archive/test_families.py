@@ -150,6 +150,19 @@ def test_features_of_before_a_fact_was_added_are_found_with_those_that_they_have
     assert stored_families(tmp_path, keys).faces == before["faces"]
 
 
+def test_what_a_store_lacks_is_said_with_the_settings_that_differ_and_the_cure(tmp_path):
+    trial = families_of(load_config(flags={"weights": "random"}))
+    for family in (trial.static, trial.dynamic):
+        write_clip(tmp_path, family, {})
+    said = lacking_features(tmp_path, families_of(load_config()))
+    assert "made with weights random (not pretrained): add `--weights random`" in said
+    wanted = load_config(flags={"weights": "random"}, assignments=["video.fps=30", "seed=3"])
+    said = lacking_features(tmp_path, families_of(wanted))
+    for words in ("video.fps 25 (not 30)", "static.seed 0 (not 3)", "`traitline extract`"):
+        assert words in said
+    assert "--weights" not in said
+
+
 def test_what_a_store_lacks_is_said_with_the_networks_of_what_it_has(tmp_path):
     own = families("float32")
     assert "no features" in lacking_features(tmp_path, own)

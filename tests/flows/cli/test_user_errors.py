@@ -92,7 +92,7 @@ def test_what_uses_cached_features_asks_for_no_networks_weights(command, short_c
         TRAITLINE_ASSETS=str(face_model.parents[1]),
         XDG_CACHE_HOME=str(tmp_path / "cache"),
     )
-    check_one_line(result, "features", "--weights")
+    check_one_line(result, "features", "`traitline extract`")
 
 
 def test_what_uses_cached_features_makes_no_store(tmp_path, traitline):

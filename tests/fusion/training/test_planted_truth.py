@@ -35,10 +35,10 @@ class Size:
 # "under 0.2" needs 8 motion tokens: their mean alone has an R2 of 1/8, of 4 it has 1/4
 FULL = Size(20_000, 4000, {}, TrainSettings(kind="specified", epochs=6, validation_fraction=0.1))
 QUICK = Size(
-    3000,
-    1000,
+    1200,
+    400,
     {"static_tokens": 4, "dynamic_tokens": 4, "dim": 4},
-    TrainSettings(kind="specified", epochs=6, validation_fraction=0.1, batch_size=32, learning_rate=3e-3),
+    TrainSettings(kind="specified", epochs=6, validation_fraction=0.1, batch_size=32, learning_rate=5e-3),
 )
 
 

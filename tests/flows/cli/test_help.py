@@ -1,0 +1,31 @@
+"""Help texts are Markdown, in which a line that begins with "1." or "-" turns into a list and loses words."""
+
+from __future__ import annotations
+
+import inspect
+import re
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+import typer
+from typer.testing import CliRunner
+
+from flows.cli.app import app
+
+
+def commands_of(command: Any, *words: str) -> Iterator[tuple[tuple[str, ...], Any]]:
+    yield words, command
+    for name, inner in getattr(command, "commands", {}).items():
+        yield from commands_of(inner, *words, name)
+
+
+COMMANDS = dict(commands_of(typer.main.get_command(app)))
+
+
+@pytest.mark.parametrize("words", COMMANDS, ids=" ".join)
+def test_help_shows_every_word_in_order(words):
+    told = re.sub(r"[`*]", "", inspect.cleandoc(COMMANDS[words].help))
+    for columns in ("60", "100"):
+        shown = CliRunner().invoke(app, [*words, "--help"], env={"COLUMNS": columns, "TERMINAL_WIDTH": columns}).stdout
+        assert " ".join(told.split()) in " ".join(shown.split())
