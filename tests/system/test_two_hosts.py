@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from certificates import write_certificates
 from hosts import Host, open_hosts
 from prefect_machine import PrefectServer, wait_for
 from s3_server import open_s3_server
@@ -144,3 +145,39 @@ def test_one_of_two_runs_loses_its_line_and_all_videos_are_extracted_once(labora
     assert laboratory.start(far, *command).wait(300) == 0, laboratory.log(far).read_text()
     assert "nothing to decode" in laboratory.log(far).read_text()
     assert_each_video_is_there_once(families, clips)
+
+
+def test_one_of_two_hosts_of_a_dask_cluster_loses_its_line_and_all_videos_are_extracted_once(
+    laboratory, clips, settings, families
+):
+    near, far = laboratory.hosts
+    write_certificates(laboratory.folder, "dask")
+    files = {"ca_file": "dask.pem", "cert": "dask.pem", "key": "dask.key"}
+    files = {name: laboratory.folder / file for name, file in files.items()}
+    tls = [part for name, file in files.items() for part in (f"--tls-{name.replace('_', '-')}", file)]
+    scheduler = f"tls://{near.address}:8786"
+    running = [laboratory.start(near, BIN / "dask", "scheduler", "--host", near.address, *tls)]
+    for host in laboratory.hosts:
+        scratch = ["--local-directory", laboratory.folder / f"{host.name}-dask"]
+        worker = ["worker", scheduler, "--host", host.address, "--nthreads", 1, "--name", host.name, *scratch, *tls]
+        running.append(laboratory.start(host, BIN / "dask", *worker))
+    try:
+        log = laboratory.log(near)
+        wait_for("two workers", lambda: log.read_text().count("Register worker") == 2, limit_s=300)
+        dask = {
+            "runner": "dask",
+            "dask.address": scheduler,
+            **{f"dask.tls_{name}": file for name, file in files.items()},
+        }
+        given = [part for name, value in dask.items() for part in ("--set", f"{name}={value}")]
+        run = laboratory.start(near, BIN / "traitline", "extract", *settings, *given)
+        running.append(run)
+        done = wait_until_both_work(laboratory, families, *running)
+        far.cut()
+        assert run.wait(1500) == 0, log.read_text()
+        assert_each_video_is_there_once(families, clips)
+        print(f"\ncut when {done} of {len(list(clips.iterdir()))} videos were there")
+    finally:
+        for process in reversed(running):
+            process.kill()
+            process.wait()

@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-import datetime
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 
 import pytest
 import worker_farm
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.x509.oid import NameOID
-from distributed import LocalCluster, Security
+from certificates import write_certificates
+from distributed import LocalCluster
 from store_truth import assert_store_is_right
 from stranger import as_stranger, needs_root
 from worker_farm import FAMILIES, Order, drawn_videos, open_drawing
@@ -83,23 +79,6 @@ def test_the_same_attack_runs_code_in_a_cluster_without_certificates():
     with LocalCluster(n_workers=1, threads_per_worker=1, dashboard_address=None) as cluster:
         imports = "from distributed import Client, Security"
         assert "code ran as 0" in as_stranger(ATTACK, cluster.scheduler_address, imports=imports)
-
-
-def write_certificates(folder: Path, name: str) -> Security:
-    """A certificate that signs itself, as files of all roles in a cluster."""
-    key = ec.generate_private_key(ec.SECP256R1())
-    subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
-    now = datetime.datetime.now(datetime.UTC)
-    built = x509.CertificateBuilder().subject_name(subject).issuer_name(subject).public_key(key.public_key())
-    built = built.serial_number(x509.random_serial_number())
-    built = built.not_valid_before(now).not_valid_after(now + datetime.timedelta(days=1))
-    certificate = built.sign(key, hashes.SHA256())
-    (folder / f"{name}.pem").write_bytes(certificate.public_bytes(serialization.Encoding.PEM))
-    form = (serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
-    (folder / f"{name}.key").write_bytes(key.private_bytes(*form))
-    roles = {f"tls_{role}_cert": str(folder / f"{name}.pem") for role in ("client", "scheduler", "worker")}
-    roles |= {f"tls_{role}_key": str(folder / f"{name}.key") for role in ("client", "scheduler", "worker")}
-    return Security(tls_ca_file=str(folder / f"{name}.pem"), require_encryption=True, **roles)
 
 
 @pytest.fixture(scope="module")
