@@ -1,3 +1,4 @@
+from .assets.files import AssetError as AssetError
 from .dynamic.extractor import DynamicFeatureExtractor as DynamicFeatureExtractor
 from .dynamic.sequences import OpticalFlowSequenceLoader as OpticalFlowSequenceLoader
 from .errors import VideoError as VideoError

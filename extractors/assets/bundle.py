@@ -67,7 +67,7 @@ def unpack_bundle(bundle: Path, assets: Mapping[str, Asset], goal: Path, on_byte
                     (goal / member.name).parent.mkdir(exist_ok=True)
                     os.replace(Path(scratch) / member.name, goal / member.name)
     except AssetError as error:
-        raise AssetError(f"{bundle} is refused: {error}; nothing of it was unpacked") from error
+        raise AssetError(f"{bundle} is rejected: {error}; nothing of it was unpacked") from error
     except OSError as error:
         reason = error.strerror or error
         if not bundle.is_file():

@@ -73,7 +73,9 @@ def read_headers(stream: BinaryIO, check: Callable[[tarfile.TarInfo], None]) -> 
             raise AssetError("it is not a bundle, or it is incomplete") from error
         member.offset_data = stream.tell()
         if member.type not in (tarfile.REGTYPE, tarfile.AREGTYPE):
-            raise AssetError(f"{member.name!r} is not a regular file")
+            raise AssetError(
+                f"{member.name!r} is not a regular file: take the bundle as it was written, and do not repack it"
+            )
         if (member.name == SUMS_NAME) == bool(members):
             raise AssetError(f"{SUMS_NAME} must be the first member, and occur once")
         if members:

@@ -205,7 +205,8 @@ def stored_families(root: str | StorePath, metadata: Mapping[str, Any]) -> Famil
         raise UserError(
             f"the model needs features of {needed} (static:{metadata['static_key']} "
             f"dynamic:{metadata['dynamic_key']}), and {root} has {stored_networks(root)}; run `traitline extract` with "
-            f"the settings that it was trained with (weights: {metadata['weights']}), or train a model on what is there"
+            f"the settings that it was trained with (--weights {metadata['weights']})"
+            f"{', or train a model on what is there' if stored else ''}"
         ) from error
     # Facts were added over time. The oldest features have only the coverage, and their boxes have no facts.
     known = tuple(name for name in static.quality if name in QUALITY)

@@ -7,6 +7,7 @@ byte for byte, and its card. metadata.json has the calibration, the digests and 
 from __future__ import annotations
 
 import hashlib
+import re
 import tarfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -77,6 +78,27 @@ def import_bundle(bundle: Path, root: StorePath, name: str | None = None) -> tup
     """
     import fusion.model.kinds  # noqa: F401  # registers the classes; Keras takes seconds to import
 
+    model, files = read_bundle(bundle, name)
+    own = model.name if name is None else name
+    try:
+        return model, ModelReference(own, ModelSerializer(root).add(own, files))
+    except StoreError as error:
+        raise UserError(f"{bundle} is rejected: {error}; nothing of it was imported") from error
+
+
+def read_bundle(bundle: Path, name: str | None = None) -> tuple[ModelReference, dict[str, bytes]]:
+    """Read and check everything but the model's own file.
+
+    Args:
+        bundle: a file that `export_bundle` wrote, here or elsewhere.
+        name: for the model, to be checked too.
+
+    Returns:
+        The model in the bundle, and the files of its version, without the card.
+
+    Raises:
+        UserError: as `import_bundle`.
+    """
     try:
         path_name("--name", name or "traits")
     except ValueError as error:
@@ -86,12 +108,11 @@ def import_bundle(bundle: Path, root: StorePath, name: str | None = None) -> tup
         metadata = read_metadata(files[METADATA_FILE], METADATA_FILE)
         check_origin(model, metadata)
         _check_metadata(model, metadata)
-        own = model.name if name is None else name
-        return model, ModelReference(own, ModelSerializer(root).add(own, files))
     except (AssetError, StoreError, UserError) as error:
-        raise UserError(f"{bundle} is refused: {error}; nothing of it was imported") from error
+        raise UserError(f"{bundle} is rejected: {error}; nothing of it was imported") from error
     except OSError as error:
         raise UserError(f"cannot read the bundle {bundle}: {error.strerror or error}") from error
+    return model, files
 
 
 def _read(bundle: Path) -> tuple[ModelReference, dict[str, bytes]]:
@@ -107,7 +128,7 @@ def _read(bundle: Path) -> tuple[ModelReference, dict[str, bytes]]:
         for member in members[1:]:
             data = b"".join(read_member(stream, member))
             if hashlib.sha256(data).hexdigest() != sums[member.name]:
-                raise AssetError(f"{member.name!r} is damaged: its SHA-256 is another")
+                raise AssetError(f"{member.name!r} is damaged: its SHA-256 differs from the one in SHA256SUMS")
             files[member.name.rpartition("/")[2]] = data
     del files[CARD]
     name, _, version = folders.pop().partition("/")
@@ -121,7 +142,7 @@ def _check_header(header: tarfile.TarInfo) -> None:
         path_name("model name", name)
     except ValueError as error:
         raise AssetError(f"{header.name!r} is not a file of a model") from error
-    if not (version.isascii() and version.isdigit()) or file not in LARGEST:
+    if not re.fullmatch("[1-9][0-9]*", version) or file not in LARGEST:
         raise AssetError(f"{header.name!r} is not a file of a model")
     check_size(header, LARGEST[file])
 
@@ -133,4 +154,4 @@ def _check_metadata(model: ModelReference, metadata: Mapping[str, Any]) -> None:
         card_of(model, metadata, FILES, [])
         clips_in_words(metadata)
     except (TemplateError, ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
-        raise UserError(f"{METADATA_FILE} does not describe a model: {error!r}") from error
+        raise UserError(f"{METADATA_FILE} does not describe a model: {type(error).__name__}: {error}") from error

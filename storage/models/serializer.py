@@ -119,7 +119,9 @@ class ModelSerializer:
         digests = {file: hashlib.sha256(data).hexdigest() for file, data in files.items() if file != METADATA_FILE}
         for file, digest in digests.items():
             if facts["files"].get(file) != digest:
-                raise StoreError(f"{file} is not the file that was saved: {METADATA_FILE} has another SHA-256")
+                raise StoreError(
+                    f"{file} is not the file that was saved: its SHA-256 differs from the one in {METADATA_FILE}"
+                )
         _parse(files[HISTORY_FILE], HISTORY_FILE)
         read_model(files[MODEL_FILE], MODEL_FILE)
 
@@ -163,7 +165,9 @@ class ModelSerializer:
             raise StoreError(f"cannot load {path}: it has more than {MAX_FILE_BYTES:,} bytes")
         data = _read(path)
         if hashlib.sha256(data).hexdigest() != metadata["files"].get(MODEL_FILE):
-            raise StoreError(f"{path} is not the file that was saved here: {METADATA_FILE} has another SHA-256")
+            raise StoreError(
+                f"{path} is not the file that was saved here: its SHA-256 differs from the one in {METADATA_FILE}"
+            )
         return read_model(data, path), metadata
 
     def resolve(self, name: str, word: str = LATEST) -> str:
@@ -315,7 +319,7 @@ def _parse(data: bytes, name: object) -> dict[str, Any]:
     try:
         value = json.loads(data.decode("utf-8"))
     except (ValueError, RecursionError) as error:
-        raise StoreError(f"cannot read {name}: {error!r}") from error
+        raise StoreError(f"{name} is not valid JSON: {error}") from error
     if not isinstance(value, dict):
         raise StoreError(f"cannot read {name}: it must hold one JSON object")
     return value

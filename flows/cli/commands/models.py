@@ -12,6 +12,7 @@ from flows.cli.command import command, plain_command
 from flows.cli.options import STORE, CommandOnFiles
 from flows.cli.output import numbers, show_table
 from flows.config.load import existing_store
+from flows.config.settings import RunConfig
 from flows.session import console
 from flows.session.errors import UserError
 from storage.files.commit import commit_file, commit_folder
@@ -174,8 +175,18 @@ def import_model(
     name: Annotated[str | None, typer.Option("--name", help="Name for the model; by default the one it had.")] = None,
 ) -> None:
     """Add a model of another store, as the next version of its name. Existing versions stay as they are."""
+
+    def check(_: RunConfig) -> None:
+        from flows.archive.model_bundle import read_bundle
+
+        read_bundle(bundle, name)  # before there is a store with a log
+
     with command(
-        "models-import", flags={"store.path": store}, makes_store=True, if_stopped="nothing is imported"
+        "models-import",
+        flags={"store.path": store},
+        makes_store=True,
+        check=check,
+        if_stopped="nothing is imported",
     ) as config:
         from flows.archive.families import stored_families
         from flows.archive.model_bundle import import_bundle
