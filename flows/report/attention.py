@@ -29,7 +29,8 @@ FRAME_PX = 120
 JPEG_QUALITY = 70
 MOMENTLESS = (
     "the scores of this model do not depend on single moments. It uses only means over a whole clip, and gives no "
-    "weight to anything else (traitline models show lists the weights). Train with train.kind=specified to see attention."
+    "weight to anything else (traitline models show lists the weights). Train with "
+    "train.kind=specified to see attention."
 )
 
 

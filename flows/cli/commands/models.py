@@ -22,7 +22,8 @@ models_app = typer.Typer(no_args_is_help=True, help="Show trained models, give t
 
 PARTS = (
     "The means are over all tokens of a clip: of face and motion together (both means), of the face alone and of "
-    "motion alone. The simultaneous parts use products of face and motion at the same moment; only they depend on moments."
+    "motion alone. The simultaneous parts use products of face and motion at the same moment; only these depend on "
+    "moments."
 )
 
 MODEL = Annotated[str, typer.Argument(help="The model: NAME (its latest version), NAME/VERSION or NAME/ALIAS.")]
