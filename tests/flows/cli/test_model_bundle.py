@@ -99,7 +99,7 @@ def test_an_imported_model_is_the_same_to_the_last_byte_and_scores_alike(root, t
     assert done.returncode == 0, done.stderr
     done = traitline("models", "import", file, "--store", here)
     assert done.returncode == 0, done.stderr
-    assert "traits/1 of" in done.stderr
+    assert "Imported traits/1 from" in done.stderr
     there, back = ModelSerializer(root), ModelSerializer(here)
     assert back.files("traits", "1") == there.files("traits", "1")
     back.verify("traits", "1")
