@@ -10,7 +10,7 @@ from typing import Any
 
 from flows.archive.families import Families, families_of, networks_of
 from flows.archive.model_card import INTENDED, limits
-from flows.archive.models import ModelReference
+from flows.archive.models import ModelReference, without_clips
 from flows.archive.outcomes import NOT_EXTRACTED, NOT_SCORED, export_rows, how_to_list
 from flows.archive.videos import Archive
 from flows.config.settings import RunConfig
@@ -112,7 +112,7 @@ def _about(
         "provenance": {
             "program": program_version(),
             "model": str(model),
-            "model_metadata": {name: value for name, value in metadata.items() if name != "clip_marks"},
+            "model_metadata": without_clips(metadata),
             "weights": config.weights,
             "networks": networks_of(config),
             "features": {family.name: {"key": family.key, "settings": family.settings} for family in used},

@@ -134,20 +134,22 @@ def quality(metadata: Mapping[str, Any]) -> dict[str, Any] | None:
     columns = (Column("trait"), *(Column(name, "number") for name in model_quality.MEASURES.values()))
     caption = f"Measured on {model_quality.measured_in_words(metadata)}"
     table = Table("quality", caption, columns, [tuple(row) for row in model_quality.figures(unseen)])
-    sample = unseen["sample"]
-    both = np.array([sample["scores"], sample["labels"]])
-    edges = min(0.0, float(both.min())), max(1.0, float(both.max()))
-    charts = [
-        scatter(trait.capitalize(), scores, labels, edges)
-        for trait, scores, labels in zip(TRAITS, sample["scores"], sample["labels"], strict=True)
-    ]
+    charts, shown = [], 0
+    if (sample := unseen.get("sample")) is not None:  # a model from elsewhere has none
+        both = np.array([sample["scores"], sample["labels"]])
+        edges = min(0.0, float(both.min())), max(1.0, float(both.max()))
+        charts = [
+            scatter(trait.capitalize(), scores, labels, edges)
+            for trait, scores, labels in zip(TRAITS, sample["scores"], sample["labels"], strict=True)
+        ]
+        shown = len(sample["scores"][0])
     gain = model_quality.gain_in_words(metadata)
     return {
         "table": table,
         "gain": gain,
         "references": model_quality.REFERENCES,
         "scatters": charts,
-        "shown": len(sample["scores"][0]),
+        "shown": shown,
     }
 
 

@@ -14,7 +14,7 @@ import pytest
 from rendered_report import render_report
 from report_store import BREAKOUT, REFUSED, SCRIPT, ReportStore
 
-from flows.archive.models import ModelReference
+from flows.archive.models import ModelReference, without_clips
 from flows.archive.videos import Archive, VideoFile
 from flows.config.load import load_config
 from flows.config.settings import ReportSettings
@@ -25,6 +25,7 @@ from flows.session.errors import UserError
 from fusion.pictures.timeline import TimeLine
 from fusion.traits import TRAITS
 from storage import FailureLog, ModelSerializer, ScoreStore
+from storage.models.serializer import sealed
 from storage.tables.failures import Failure
 from storage.tables.scores import Score
 
@@ -188,6 +189,19 @@ def test_both_protocols_of_the_evaluation_stand_side_by_side_with_leakage_and_te
     assert ("protocol", "baseline") in found
     assert ("protocol", "column") in found
     assert "Random weights: these figures do not describe" in page
+
+
+def test_a_model_from_another_store_has_figures_that_are_called_those_of_its_own_clips(store, page, tmp_path):
+    root = Path(shutil.copytree(store.config.store.path, tmp_path / "store"))
+    model = ModelSerializer(root)
+    metadata = without_clips(model.metadata(store.model.name, store.model.version))
+    (root / "models" / store.model.name / store.model.version / "metadata.json").write_text(sealed(metadata))
+    config = store.config.model_copy(update={"store": store.config.store.model_copy(update={"path": root})})
+    imported = render_report(config, store.families, store.videos, store.model, NOW)
+    told = "imported from another store"
+    assert told in imported
+    assert told not in page
+    assert imported.count("<svg") == page.count("<svg") - len(TRAITS)
 
 
 def test_no_picture_is_in_the_page_unless_asked_for(page):
