@@ -151,9 +151,9 @@ def _check_header(header: tarfile.TarInfo) -> None:
     try:
         path_name("model name", name)
     except ValueError as error:
-        raise AssetError(f"{header.name!r} is not a file of a model") from error
+        raise AssetError(f"{header.name!r} does not belong in a bundle") from error
     if not re.fullmatch("[1-9][0-9]*", version) or file not in LARGEST:
-        raise AssetError(f"{header.name!r} is not a file of a model")
+        raise AssetError(f"{header.name!r} does not belong in a bundle")
     check_size(header, LARGEST[file])
 
 

@@ -11,8 +11,8 @@ from fusion.uncertainty.intervals import least_people
 
 MEASURES = {"one_minus_mae": "1-MAE", "r2": "R2", "ccc": "CCC"}
 REFERENCES = (
-    "R2 compares with the mean of these clips' own labels, which no model can know; the squared error is compared with "
-    "that of the mean of the training labels"
+    "R2 compares the model with the mean of these clips' own labels, which no model can know; its squared error is "
+    "compared with that of the mean of the training labels"
 )
 
 

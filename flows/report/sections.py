@@ -109,7 +109,7 @@ def trait_statistics(summary: Summary) -> Table:
     ]
     headings = ("mean", "sd", "min", "5%", "median", "95%", "max", "outside 0 to 1")
     caption = (
-        f"Scores of {counted(len(scores), 'video')}. Labels lie between 0 and 1; scores are not clipped to that range"
+        f"Scores of {counted(len(scores), 'video')}. Labels lie between 0 and 1; scores are not clipped to that range."
     )
     return Table("statistics", caption, (Column("trait"), *numbers(*headings)), rows)
 

@@ -194,9 +194,7 @@ def test_the_bundle_made_by_hand_is_accepted_so_that_its_changes_are_what_is_ref
     ],
 )
 def test_names_that_lead_elsewhere_are_refused(bundle, tmp_path, name):
-    assert_refused(
-        packed(tmp_path / "bad.tar", members_of(bundle), plain(name, b"evil")), tmp_path, "is not a file of a"
-    )
+    assert_refused(packed(tmp_path / "bad.tar", members_of(bundle), plain(name, b"evil")), tmp_path, "does not belong")
 
 
 @pytest.mark.parametrize("kind", [tarfile.SYMTYPE, tarfile.LNKTYPE, tarfile.CHRTYPE, tarfile.FIFOTYPE, tarfile.DIRTYPE])

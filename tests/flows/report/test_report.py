@@ -18,7 +18,7 @@ from flows.archive.models import ModelReference, without_clips
 from flows.archive.videos import Archive, VideoFile
 from flows.config.load import load_config
 from flows.config.settings import ReportSettings
-from flows.report.charts import Scale, time_line
+from flows.report.charts import Scale, against, scatter, time_line
 from flows.report.drawing import ticks
 from flows.report.summary import MOST_VIDEOS
 from flows.session.errors import UserError
@@ -335,3 +335,16 @@ def test_the_page_names_what_could_not_be_read(report_store):
     videos = Archive(store.videos, {"b & c": "Permission denied"})
     page = render_report(store.config, store.families, videos, store.model, NOW)
     assert "<code>b &amp; c</code> (Permission denied)" in page
+
+
+@pytest.mark.parametrize(
+    "drawing",
+    [
+        scatter("Openness", [0.2, 0.6], [0.1, 0.9], (0.0, 1.0)),
+        against("Openness", "", [(0.2, 0.3), (0.6, 0.5)], ("score", "label")),
+    ],
+)
+def test_the_line_of_equality_is_at_45_degrees(drawing):
+    (line,) = [mark.attributes for mark in drawing.marks if mark.attributes.get("class") == "mark"]
+    x1, y1, x2, y2 = (float(line[end]) for end in ("x1", "y1", "x2", "y2"))
+    assert x2 - x1 == pytest.approx(y1 - y2)
