@@ -1,7 +1,8 @@
 """A trained model in one file, for another lab's store.
 
-A bundle is a plain tar file (see `extractors.assets.plain_tar`) with the folder NAME/VERSION: the files of the version,
-byte for byte, and its card. metadata.json has the calibration, the digests and the keys of the features.
+A bundle is a plain tar file (see `extractors.assets.plain_tar`) with the folder NAME/VERSION: the files of the version
+and its card. metadata.json has the calibration, the digests and the keys of the features, but nothing of single clips:
+people may have consented to one lab only.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from extractors.assets.files import AssetError
 from extractors.assets.plain_tar import check_size, read_headers, read_member, read_sums, write_tar
 from flows.archive.model_card import card_of, inputs_of
 from flows.archive.model_quality import clips_in_words
-from flows.archive.models import ModelReference, check_origin
+from flows.archive.models import ModelReference, check_origin, without_clips
 from flows.archive.uncertainty import stored_uncertainty
 from flows.session.errors import UserError
 from fusion.settings import UncertaintySettings
@@ -27,7 +28,15 @@ from storage.errors import StoreError
 from storage.files.paths import StorePath
 from storage.layout import path_name
 from storage.models.keras_file import MAX_FILE_BYTES
-from storage.models.serializer import FILES, HISTORY_FILE, METADATA_FILE, MODEL_FILE, ModelSerializer, read_metadata
+from storage.models.serializer import (
+    FILES,
+    HISTORY_FILE,
+    METADATA_FILE,
+    MODEL_FILE,
+    ModelSerializer,
+    read_metadata,
+    sealed,
+)
 
 CARD = "README.md"
 MAX_TEXT_BYTES = 1 << 24
@@ -57,7 +66,8 @@ def export_bundle(root: StorePath, model: ModelReference, goal: Path) -> None:
     network, metadata = serializer.load(model.name, model.version)
     check_origin(model, metadata)
     card = card_of(model, metadata, FILES, inputs_of(network)).encode()
-    contents = {CARD: card, **serializer.files(model.name, model.version)}
+    files = serializer.files(model.name, model.version)
+    contents = {CARD: card, **files, METADATA_FILE: sealed(without_clips(metadata)).encode()}
     write_tar(goal, {f"{model}/{file}": data for file, data in contents.items()})
 
 
@@ -141,9 +151,9 @@ def _check_header(header: tarfile.TarInfo) -> None:
     try:
         path_name("model name", name)
     except ValueError as error:
-        raise AssetError(f"{header.name!r} is not a file of a model") from error
+        raise AssetError(f"{header.name!r} does not belong in a bundle") from error
     if not re.fullmatch("[1-9][0-9]*", version) or file not in LARGEST:
-        raise AssetError(f"{header.name!r} is not a file of a model")
+        raise AssetError(f"{header.name!r} does not belong in a bundle")
     check_size(header, LARGEST[file])
 
 

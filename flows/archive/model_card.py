@@ -9,6 +9,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from flows.archive.families import network_name
 from flows.archive.model_quality import (
+    REFERENCES,
     doubts,
     figures,
     intervals_in_words,
@@ -45,14 +46,24 @@ RANDOM = "the feature networks had RANDOM weights, so its scores only show that 
 
 def limits(metadata: Mapping[str, Any]) -> list[str]:
     """List what a model must not be used for, and its known faults, one sentence each."""
+    return [*misuses(metadata), *warnings(metadata)]
+
+
+def misuses(metadata: Mapping[str, Any]) -> list[str]:
+    """List what a model must not be used for, one sentence each."""
     found = [f"Not for {purpose}." for purpose in NOT_FOR]
     if metadata.get("weights") == "random":
         found.insert(0, f"Only for a trial: {RANDOM}.")
-    found += [f"{doubt[0].upper()}{doubt[1:]}." for doubt in doubts(metadata)]
+    return found
+
+
+def warnings(metadata: Mapping[str, Any]) -> list[str]:
+    """List the known faults of a model, one sentence each."""
+    found = [f"{doubt[0].upper()}{doubt[1:]}." for doubt in doubts(metadata)]
     own = metadata.get("settings") or {}
     if own.get("kind") == "specified" and own.get("width", SPECIFIED_WIDTH) != SPECIFIED_WIDTH:
         found.append(f"Not the specified network: its fused tokens have {own['width']} numbers, not {SPECIFIED_WIDTH}.")
-    return found + [f"Training warning: {warning}." for warning in metadata.get("warnings", ())]
+    return found + [f"{warning[0].upper()}{warning[1:]}." for warning in metadata.get("warnings", ())]
 
 
 def features_of(metadata: Mapping[str, Any]) -> list[tuple[str, str]]:
@@ -60,7 +71,7 @@ def features_of(metadata: Mapping[str, Any]) -> list[tuple[str, str]]:
     return [
         (
             f"{kind} features",
-            f"{network_name(metadata.get('networks', {}).get(kind, {}), kind)}, {metadata[f'{kind}_dim']} numbers a "
+            f"{network_name(metadata.get('networks', {}).get(kind, {}), kind)}, {metadata[f'{kind}_dim']} numbers per "
             f"token, {metadata['weights']} weights, key {metadata[f'{kind}_key']}",
         )
         for kind in ("static", "dynamic")
@@ -91,7 +102,7 @@ def facts_of(metadata: Mapping[str, Any]) -> list[tuple[str, str]]:
     return [
         *facts,
         ("libraries", " ".join(f"{name} {version}" for name, version in metadata["libraries"].items())),
-        ("program", f"Traitline {program['version']}, commit {program['commit'] or 'not known'}"),
+        ("program", f"Traitline {program['version']}, commit {program['commit'] or 'unknown'}"),
         ("SHA-256 of model.keras", metadata["files"]["model.keras"]),
     ]
 
@@ -126,9 +137,11 @@ def card_of(
         files=files,
         inputs=inputs,
         intended=INTENDED,
-        limits=limits(metadata),
+        misuses=misuses(metadata),
+        warnings=warnings(metadata),
         facts=facts_of(metadata),
         figures=figures(metadata["unseen"]) if metadata.get("unseen") else [],
+        references=REFERENCES,
         measured=measured_in_words(metadata) if metadata.get("unseen") else "",
         search=search_in_words(metadata["search"]) if metadata.get("search") else "",
         search_figures=search_figures(metadata["search"]) if metadata.get("search") else [],

@@ -6,9 +6,14 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from flows.session.console import counted
+from fusion.evaluation.unseen import GAIN_LEVEL
 from fusion.uncertainty.intervals import least_people
 
 MEASURES = {"one_minus_mae": "1-MAE", "r2": "R2", "ccc": "CCC"}
+REFERENCES = (
+    "R2 compares the model with the mean of these clips' own labels, which no model can know; its squared error is "
+    "compared with that of the mean of the training labels"
+)
 
 
 def clips_in_words(metadata: Mapping[str, Any]) -> str:
@@ -32,23 +37,31 @@ def verdict(metadata: Mapping[str, Any]) -> str:
     if unseen is None:
         return "its quality on unseen people was not measured"
     which = "of unseen people" if people_known(metadata) else "not trained on"
-    figures = ", ".join(f"{title} {in_words(unseen[name]['mean'])}" for name, title in MEASURES.items())
+    figures = ", ".join(
+        f"{title} {in_words(unseen[name]['mean'], level='95% interval ')}" for name, title in MEASURES.items()
+    )
     return f"{figures} on {counted(unseen['clips'], 'clip')} {which}"
 
 
-def in_words(cell: Mapping[str, float | None], form: str = ".3f") -> str:
-    """Return a value and its interval, as in "0.412 (0.380 to 0.440)"; "-" if it is not defined."""
+def in_words(cell: Mapping[str, float | None], form: str = ".3f", *, level: str = "") -> str:
+    """Return a value and its interval, as in "0.412 (0.380 to 0.440)"; "-" if it is not defined.
+
+    Args:
+        level: what the interval is called, with a space after it, as in "90% interval ".
+    """
     value, low, high = (cell[name] for name in ("value", "low", "high"))
     if value is None:
         return "-"
-    return f"{value:{form}}" if low is None or high is None else f"{value:{form}} ({low:{form}} to {high:{form}})"
+    if low is None or high is None:
+        return f"{value:{form}}"
+    return f"{value:{form}} ({level}{low:{form}} to {high:{form}})"
 
 
 def on_whom(metadata: Mapping[str, Any]) -> str:
-    """Return whose clips a measured model's measures are of, as in "12 people it has not seen"."""
+    """Return whose clips a measured model's measures are of, as in "12 people whom the model has not seen"."""
     unseen = metadata["unseen"]
     if people_known(metadata):
-        return f"{people_in_words(metadata, unseen['people'])} it has not seen"
+        return f"{people_in_words(metadata, unseen['people'])} whom the model has not seen"
     return f"{counted(unseen['clips'], 'clip')} not trained on, whose people are unknown"
 
 
@@ -57,13 +70,17 @@ def measured_in_words(metadata: Mapping[str, Any]) -> str:
     unseen = metadata["unseen"]
     known = any(cell["low"] is not None for name in MEASURES for cell in unseen[name].values())
     intervals = ", with 95% intervals over people" if known else ""
-    return f"{counted(unseen['clips'], 'clip')}: {on_whom(metadata)}{intervals}"
+    clips = f"{counted(unseen['clips'], 'clip')} of " if people_known(metadata) else ""
+    return f"{clips}{on_whom(metadata)}{intervals}"
 
 
 def gain_in_words(metadata: Mapping[str, Any]) -> str:
     """Return how much smaller a measured model's squared error is than that of the mean label."""
-    saved = in_words(metadata["unseen"]["gain"], ".1%")
-    return f"on {on_whom(metadata)}, its squared error is {saved} smaller than that of always predicting the mean label"
+    saved = in_words(metadata["unseen"]["gain"], ".1%", level=f"{GAIN_LEVEL:.0%} interval ")
+    return (
+        f"on {on_whom(metadata)}, the model's squared error is {saved} smaller than that of always predicting the mean "
+        "of the training labels"
+    )
 
 
 def intervals_in_words(metadata: Mapping[str, Any]) -> str:
@@ -72,8 +89,8 @@ def intervals_in_words(metadata: Mapping[str, Any]) -> str:
     found = metadata["uncertainty"]["calibration"]
     if found is None:
         return (
-            f"no {confidence:.0%} intervals: the labels show too few people to score "
-            f"{least_people(confidence)} of them unseen"
+            f"no {confidence:.0%} intervals: they need at least {least_people(confidence)} people who are scored by a "
+            "model that has not seen them, and the labels have too few"
         )
     clips = counted(found["clips"], "clip")
     if people_known(metadata):

@@ -94,6 +94,14 @@ def chosen_model(config: RunConfig) -> ModelReference:
     return model
 
 
+def without_clips(metadata: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a model's metadata without what they hold of single training clips: marks, labels and scores."""
+    facts = {name: value for name, value in metadata.items() if name != "clip_marks"}
+    if facts.get("unseen") is not None:
+        facts["unseen"] = {name: value for name, value in facts["unseen"].items() if name != "sample"}
+    return facts
+
+
 def check_origin(model: object, metadata: Mapping[str, Any]) -> None:
     """Raise UserError if a model, given with its metadata, was not made by `traitline train`."""
     lacking = [name for name, kind in _FROM_TRAINING.items() if not isinstance(metadata.get(name), kind)]

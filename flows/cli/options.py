@@ -37,8 +37,8 @@ SEARCH = Annotated[
     int | None,
     typer.Option(
         metavar="N",
-        help="Choose the settings of the training by N trials, measured on people who had no part in the choice; "
-        "search.only names some of them.",
+        help="Search for better training settings with N trials, evaluated on people not used for the choice; "
+        "search.only limits the settings searched.",
     ),
 ]
 

@@ -43,8 +43,8 @@ def show_run(weights: str, report: RunReport, videos: Archive) -> None:
         "Done",
         [
             ("model", str(report.model)),
-            ("scored", f"{report.export.scored} of {count}, {report.scored_now} of them now"),
-            *(("", f"{count} without a score: {reason}") for reason, count in report.export.reasons.items()),
+            ("scored", f"{report.export.scored} of {count} ({report.scored_now} in this run)"),
+            *report.export.without_score(),
             ("weights", shown),
             ("CSV", str(report.export.path)),
             ("report", str(report.report)),
@@ -88,6 +88,13 @@ def show_table(table: Table) -> None:
         output.print(table)
     else:
         output.print(_as_lists(table))
+
+
+def show_lines(*lines: str) -> None:
+    """Print sentences to the standard output, each on a line of its own; a terminal breaks them between words."""
+    output = Console(highlight=False, markup=False, emoji=False)
+    for line in lines:
+        output.print(line, soft_wrap=not output.is_terminal)
 
 
 def _as_lists(table: Table) -> Table:

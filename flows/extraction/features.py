@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from os import PathLike
 from pathlib import Path
 
 from extractors.errors import VideoError
@@ -15,7 +16,7 @@ from storage.shards.features import VideoFeatures
 
 
 def extract_features(
-    videos: Iterable[str | Path], config: RunConfig | None = None
+    videos: str | Path | Iterable[str | Path], config: RunConfig | None = None
 ) -> Iterator[tuple[str, dict[Kind, VideoFeatures] | VideoError]]:
     """Extract the features of videos, one after the other, in a child process with the limits of `limits.*`.
 
@@ -23,7 +24,7 @@ def extract_features(
     works in parallel and keeps what it has done.
 
     Args:
-        videos: paths of the files.
+        videos: paths of the files, or one path.
         config: settings; the defaults need pretrained weights. `store` is not used.
 
     Yields:
@@ -34,6 +35,8 @@ def extract_features(
     Raises:
         extractors.assets.files.AssetError: weights are missing; the message says where to get them.
     """
+    if isinstance(videos, str | PathLike):
+        videos = [videos]
     config = settle_weights(RunConfig() if config is None else config)
     with Extractor(config, families_of(config), videos=1) as extractor:
         for path in map(Path, videos):

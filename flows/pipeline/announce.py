@@ -113,7 +113,7 @@ class Pages:
             next_s, next_percent = time.monotonic() + _PROGRESS_EVERY_S, percent + 1
             text = f"{title}: {done:,} of {total:,}"
             if failed:
-                text += f", {failed:,} failed"
+                text += f", {failed:,} rejected"
             if artifact is None:
                 artifact = self._create("progress", f"{title.lower()}-progress", percent, text)
             else:

@@ -10,7 +10,7 @@ from typing import Any
 
 from flows.archive.families import Families, families_of, networks_of
 from flows.archive.model_card import INTENDED, limits
-from flows.archive.models import ModelReference
+from flows.archive.models import ModelReference, without_clips
 from flows.archive.outcomes import NOT_EXTRACTED, NOT_SCORED, export_rows, how_to_list
 from flows.archive.videos import Archive
 from flows.config.settings import RunConfig
@@ -31,6 +31,15 @@ class ExportReport:
     path: StorePath
     scored: int
     reasons: dict[str, int]
+
+    def without_score(self) -> list[tuple[str, str]]:
+        """Return the numbers of videos without a score, rejected and others, as pairs of a heading and a text."""
+        rejected = {
+            reason: count for reason, count in self.reasons.items() if reason not in (NOT_SCORED, NOT_EXTRACTED)
+        }
+        rows = [("rejected", f"{sum(rejected.values()):,}: {console.tally(rejected)}")] if rejected else []
+        others = [(reason, count) for reason, count in self.reasons.items() if reason not in rejected]
+        return rows + [(reason.replace("_", " "), f"{count:,}") for reason, count in others]
 
 
 @step("export")
@@ -67,9 +76,9 @@ def export(config: RunConfig, videos: Archive, model: ModelReference) -> ExportR
     tables = trait_tables(chosen(), columns)
     write_export(path, tables, columns, lambda: _about(config, families, model, metadata, reasons, videos.unread))
     scored = reasons.pop("", 0)
+    exported = ExportReport(path, scored, dict(reasons))
     said = [f"Export: {console.counted(scored, 'video')} scored"]
-    if reasons:
-        said.append(f"without a score: {console.tally(reasons)}")
+    said += [f"{name} {value}" for name, value in exported.without_score()]
     if NOT_SCORED in reasons:
         said.append(f"`traitline score --store {config.store.path} --model {model}` scores those that are {NOT_SCORED}")
     if reasons.keys() - {NOT_SCORED, NOT_EXTRACTED}:
@@ -81,7 +90,7 @@ def export(config: RunConfig, videos: Archive, model: ModelReference) -> ExportR
             "--until to export all, or score again",
             style="yellow",
         )
-    return ExportReport(path, scored, dict(reasons))
+    return exported
 
 
 def _about(
@@ -103,7 +112,7 @@ def _about(
         "provenance": {
             "program": program_version(),
             "model": str(model),
-            "model_metadata": {name: value for name, value in metadata.items() if name != "clip_marks"},
+            "model_metadata": without_clips(metadata),
             "weights": config.weights,
             "networks": networks_of(config),
             "features": {family.name: {"key": family.key, "settings": family.settings} for family in used},

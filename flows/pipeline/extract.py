@@ -40,7 +40,7 @@ def extract(config: RunConfig, videos: Archive) -> ExtractReport:
     with (
         open_engine(config) as engine,
         leases_for(config.store.path, families) as leases,
-        console.stage("Extract", work.count, Pages().progress("Extract")) as stage,
+        console.stage("Extract", work.count, Pages().progress("Extract"), faulty="rejected") as stage,
     ):
         done = extract_shards(work, leases, stage, engine, extraction_opener(config, families, work.count))
     extracted, failed, seconds = done.extracted, done.failed, done.seconds

@@ -16,7 +16,7 @@ import platformdirs
 from flows.archive.clips import StoredClips, ready_videos
 from flows.archive.families import Families, families_of, networks_of
 from flows.archive.labels import digest_of, labels_of, nothing_labelled, report_unmatched
-from flows.archive.model_quality import doubts, intervals_in_words, search_in_words, verdict
+from flows.archive.model_quality import REFERENCES, doubts, intervals_in_words, search_in_words, verdict
 from flows.archive.models import ModelReference
 from flows.archive.uncertainty import read_quality, uncertainty_of
 from flows.archive.videos import Archive
@@ -135,6 +135,8 @@ def _train(config: RunConfig, videos: Archive) -> ModelReference:
     model = save(unseen, uncertainty)
     checkpoint.unlink(missing_ok=True)
     console.say(f"Train: {model} from {console.counted(len(fit), 'clip')}, {verdict(facts)}")
+    if unseen is not None:
+        console.say(f"Train: {REFERENCES}")
     console.say(f"Train: {intervals_in_words(facts)}")
     report_unmatched("Train", matched)
     for warning in (*facts["warnings"], *doubts(facts)):

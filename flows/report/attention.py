@@ -27,6 +27,11 @@ if TYPE_CHECKING:
 FRAMES = 8
 FRAME_PX = 120
 JPEG_QUALITY = 70
+MOMENTLESS = (
+    "the scores of this model do not depend on single moments. It uses only means over a whole clip, and gives no "
+    "weight to anything else (traitline models show lists the weights). Train with "
+    "train.kind=specified to see attention."
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,8 +88,8 @@ def attention_of(
     lines = [_line(seen[video_id], trait) for video_id, _, trait, _ in kept]
     if not any(line.spoken().any() for line in lines):
         if not config.report.frames:
-            return Attention([], "The scores of this model do not depend on single moments.")
-        notes.append("The lower charts are empty: the scores of this model do not depend on single moments.")
+            return Attention([], f"There are no charts: {MOMENTLESS}")
+        notes.append(f"The lower charts are empty: {MOMENTLESS}")
     scale = Scale.of(lines)
     pictures: dict[str, list[Frame]] = {}
     shown = []

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from fusion.pictures.timeline import TimeLine
 
 SMALL = (236, 170)
+SQUARE = (236, 248)  # with the margins of `Axes` and a top of 30, the area within both axes is square
 WIDE_PX, CLIP_PX = 680, 350  # a clip's chart fits the screen of a telephone
 LABELS_PX = 60  # such as "+0.00096"
 ROW_PX = 26
@@ -72,7 +73,7 @@ def against(title: str, description: str, points: Sequence[tuple[float, float]],
         max(0.0, low - margin) if low >= 0 else low - margin,  # values in 0 to 1 get axes within that range
         min(1.0, high + margin) if high <= 1 else high + margin,
     )
-    drawing = Drawing(title, description, SMALL[0], 210)
+    drawing = Drawing(title, description, *SQUARE)
     axes = Axes(drawing, edges, edges, top=30)
     axes.frame(*labels, x_ticks=4, y_ticks=4)
     drawing.line(axes.x(edges[0]), axes.y(edges[0]), axes.x(edges[1]), axes.y(edges[1]), "mark")
@@ -87,7 +88,7 @@ def scatter(title: str, scores: Sequence[float], labels: Sequence[float], edges:
     """Draw labels against scores, a point per clip, beside the line on which both are equal; `edges` end both axes."""
     correlation = float(np.corrcoef(scores, labels)[0, 1]) if np.std(scores) and np.std(labels) else 0.0
     description = f"{counted(len(scores), 'clip')}, score and label; their correlation is {correlation:.2f}."
-    drawing = Drawing(title, description, SMALL[0], 210)
+    drawing = Drawing(title, description, *SQUARE)
     axes = Axes(drawing, edges, edges, top=30)
     axes.frame("score", "label", x_ticks=4, y_ticks=4)
     drawing.line(axes.x(edges[0]), axes.y(edges[0]), axes.x(edges[1]), axes.y(edges[1]), "mark")
@@ -198,7 +199,7 @@ def time_line(title: str, line: TimeLine, scale: Scale) -> Drawing:
     for value in (limit, 0, -limit):
         drawing.text(LABELS_PX - 6, lower.y(value) + TEXT_PX / 3, f"{value:+.2g}" if value else "0", "end")
     drawing.text(2, 12, "attention, mean of heads", "start")
-    drawing.text(2, 122, f"speaks for (+) or against (-) {line.trait}", "start")
+    drawing.text(2, 122, f"raises (+) or lowers (-) {line.trait}", "start")
     for start, end, weight, value in zip(line.start_s, line.end_s, attention, spoken, strict=True):
         when = f"{start:.1f} to {end:.1f} s"
         width = upper.x(end) - upper.x(start) - 2

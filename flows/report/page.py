@@ -14,7 +14,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from flows.archive.families import Families
-from flows.archive.model_card import INTENDED, limits
+from flows.archive.model_card import INTENDED, misuses, warnings
 from flows.archive.model_quality import people_in_words
 from flows.archive.models import ModelReference
 from flows.archive.outcomes import export_rows
@@ -45,7 +45,8 @@ def page_contents(config: RunConfig, families: Families, videos: Archive, model:
         model=model,
         metadata=metadata,
         intended=INTENDED,
-        limits=limits(metadata),
+        misuses=misuses(metadata),
+        warnings=warnings(metadata),
         random="random" in {config.weights, metadata["weights"], *summary.weights},
         config=config,
         families=families,

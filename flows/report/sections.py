@@ -108,7 +108,9 @@ def trait_statistics(summary: Summary) -> Table:
         for place, trait in enumerate(TRAITS)
     ]
     headings = ("mean", "sd", "min", "5%", "median", "95%", "max", "outside 0 to 1")
-    caption = f"Scores of {counted(len(scores), 'video')}; labels are in 0 to 1, scores are not clipped to that range"
+    caption = (
+        f"Scores of {counted(len(scores), 'video')}. Labels lie between 0 and 1; scores are not clipped to that range."
+    )
     return Table("statistics", caption, (Column("trait"), *numbers(*headings)), rows)
 
 
@@ -130,17 +132,25 @@ def quality(metadata: Mapping[str, Any]) -> dict[str, Any] | None:
     if (unseen := metadata.get("unseen")) is None:
         return None
     columns = (Column("trait"), *(Column(name, "number") for name in model_quality.MEASURES.values()))
-    caption = f"Measures on {model_quality.measured_in_words(metadata)}"
+    caption = f"Measured on {model_quality.measured_in_words(metadata)}"
     table = Table("quality", caption, columns, [tuple(row) for row in model_quality.figures(unseen)])
-    sample = unseen["sample"]
-    both = np.array([sample["scores"], sample["labels"]])
-    edges = min(0.0, float(both.min())), max(1.0, float(both.max()))
-    charts = [
-        scatter(trait.capitalize(), scores, labels, edges)
-        for trait, scores, labels in zip(TRAITS, sample["scores"], sample["labels"], strict=True)
-    ]
+    charts, shown = [], 0
+    if (sample := unseen.get("sample")) is not None:  # a model from elsewhere has none
+        both = np.array([sample["scores"], sample["labels"]])
+        edges = min(0.0, float(both.min())), max(1.0, float(both.max()))
+        charts = [
+            scatter(trait.capitalize(), scores, labels, edges)
+            for trait, scores, labels in zip(TRAITS, sample["scores"], sample["labels"], strict=True)
+        ]
+        shown = len(sample["scores"][0])
     gain = model_quality.gain_in_words(metadata)
-    return {"table": table, "gain": gain, "scatters": charts, "shown": len(sample["scores"][0])}
+    return {
+        "table": table,
+        "gain": gain,
+        "references": model_quality.REFERENCES,
+        "scatters": charts,
+        "shown": shown,
+    }
 
 
 def search(found: Mapping[str, Any] | None) -> dict[str, Any] | None:

@@ -98,8 +98,7 @@ def _show_refused(pages: Pages, config: RunConfig) -> None:
 
 
 def _exported(report: ExportReport) -> list[tuple[str, str]]:
-    reasons = [(f"without a score: {reason}", f"{count:,}") for reason, count in report.reasons.items()]
-    return [("with a score", f"{report.scored:,}"), *reasons, ("scores", str(report.path))]
+    return [("with a score", f"{report.scored:,}"), *report.without_score(), ("scores", str(report.path))]
 
 
 def _rows(rows: Iterable[tuple[str, str]]) -> str:

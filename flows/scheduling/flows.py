@@ -67,7 +67,7 @@ def extract_archive(
         videos: Folder of videos, with its subfolders; or a list of them.
         store: Folder of the store, or s3://bucket/folder.
         weights: Weights of both feature networks; random ones are for trials only.
-        retry_failed: Retry videos that were refused before.
+        retry_failed: Retry videos that were rejected before.
         overrides: Any other settings by their dotted names, as in {"extract.shard_size": 32}.
     """
     given = {"videos": videos, "store.path": store, "weights": weights, "extract.retry_failed": retry_failed or None}

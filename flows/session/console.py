@@ -116,7 +116,7 @@ class _Count(ProgressColumn):
     def render(self, task: Task) -> Text:
         text = Text(f"{int(task.completed):,} of {int(task.total or 0):,}", style="progress.download")
         failed = task.fields["failed"]
-        return Text.assemble(text, ", ", (f"{failed:,} failed", "red")) if failed else text
+        return Text.assemble(text, ", ", (f"{failed:,} {task.fields['faulty']}", "red")) if failed else text
 
 
 class Pace:
@@ -211,11 +211,13 @@ class Stage:
         on_change: Callable[[int, int, int], None] | None = None,
         *,
         may_end_early: bool = False,
+        faulty: str = "failed",
     ) -> None:
+        self._faulty = faulty
         self._progress, self._pace, self._may_end_early = progress, Pace(), may_end_early
         self._total, self._on_change = total, on_change
         self._failed = 0
-        self._task = progress.add_task(title, total=total, failed=0, left=self._left)
+        self._task = progress.add_task(title, total=total, failed=0, faulty=faulty, left=self._left)
         self._next_line_s = time.monotonic() + LINE_EVERY_S
 
     def advance(self, *, ok: bool = True, title: str | None = None) -> None:
@@ -253,7 +255,7 @@ class Stage:
 
     def _say(self) -> None:
         task = self._progress.tasks[0]
-        failed = f", {self._failed} failed" if self._failed else ""
+        failed = f", {self._failed} {self._faulty}" if self._failed else ""
         left = "" if task.finished else self._left()
         count = f"{int(task.completed)} of {self._total}{failed}{left and f', {left}'}"
         say(f"{' '.join(task.description.split())}: {count}")
@@ -266,15 +268,17 @@ def stage(
     on_change: Callable[[int, int, int], None] | None = None,
     *,
     may_end_early: bool = False,
+    faulty: str = "failed",
 ) -> Iterator[Stage]:
     """Show a progress bar with one clock while the block runs; without a terminal, a line every minute and at the end.
 
     Args:
         on_change: called with counts (done, in all, failed) whenever they change.
         may_end_early: whether the work may end before all items are finished, so that the time left is a bound.
+        faulty: what failed items are called.
     """
     with _Bar(SpinnerColumn(), console=console, disable=not console.is_terminal) as progress:
-        bar = Stage(progress, title, total, on_change, may_end_early=may_end_early)
+        bar = Stage(progress, title, total, on_change, may_end_early=may_end_early, faulty=faulty)
         yield bar
         bar.close()
 

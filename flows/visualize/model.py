@@ -210,7 +210,7 @@ def draw_time_line(config: RunConfig, video_id: str, trait: str, *, moving: bool
     found = frames_at(config, video_file(config, clip.video_id), wanted.tolist())
     times = np.array(list(found)) / config.video.fps
     draw = animate_time_line if moving else plot_time_line
-    heading = heading_of(config.weights, f"Which moments spoke for {trait}: {clip.video_id}, {clip.name}")
+    heading = heading_of(config.weights, f"Which moments raised or lowered {trait}: {clip.video_id}, {clip.name}")
     return draw(line, list(found.values()), times, heading=heading)
 
 

@@ -79,7 +79,7 @@ def draw_filters(config: RunConfig, layer: str, filters: Sequence[int] | None, c
 
 
 def draw_motion_layers(config: RunConfig, video: Path, layers: Sequence[str]) -> Figure:
-    """Draw the liveliest feature of layers of I3D through a video's first window."""
+    """Draw the feature that varies most, of layers of I3D through a video's first window."""
     found = motion_maps(config, motion_of(config, video, [1]), list(dict.fromkeys(layers)))
     return plot_layers_over_time(
         {layer: windows[0] for layer, windows in found.items()},

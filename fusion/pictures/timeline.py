@@ -20,7 +20,7 @@ ROUNDING = 1e-6  # of a score; smaller values carry no information
 FOR, AGAINST = "C0", "C1"
 LINES = ("-", "--", "-.", ":")
 LEAST_EFFECT = 0.01  # of a score; axes of effects go at least so far, so that what is negligible looks negligible
-SILENCE = "no moment speaks for it or against it"
+SILENCE = "no moment raises or lowers it"
 
 
 @dataclass(frozen=True, eq=False)
@@ -161,7 +161,7 @@ def _draw_bars(figure: Figure, places: Sequence[SubplotSpec], line: TimeLine) ->
         speech.set_ylim(-reach, reach)
         if not spoken.any():
             speech.text(0.5, 0.75, SILENCE, ha="center", va="center", transform=speech.transAxes)
-        speech.set_ylabel(f"for (+) or against (-)\n{line.trait}")
+        speech.set_ylabel(f"raises (+) or lowers (-)\n{line.trait}")
         speech.ticklabel_format(axis="y", scilimits=(-2, 2))
         drawn.append(speech)
     for axes in drawn:

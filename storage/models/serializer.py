@@ -81,9 +81,7 @@ class ModelSerializer:
         def fill(folder: Path) -> None:
             write_model(model, folder / MODEL_FILE)
             (folder / HISTORY_FILE).write_text(measures, encoding="utf-8")
-            facts = json.loads(_json({**metadata, **_added(folder)}))  # as readers will see them
-            facts["digest"] = _digest(facts)
-            (folder / METADATA_FILE).write_text(_json(facts), encoding="utf-8")
+            (folder / METADATA_FILE).write_text(sealed({**metadata, **_added(folder)}), encoding="utf-8")
 
         return self._commit(name, fill)
 
@@ -285,6 +283,12 @@ def _digest(facts: Mapping[str, Any]) -> str:
     """Return the SHA-256 over all facts except the digest itself."""
     rest = {name: value for name, value in facts.items() if name != "digest"}
     return hashlib.sha256(json.dumps(rest, sort_keys=True).encode()).hexdigest()
+
+
+def sealed(metadata: Mapping[str, Any]) -> str:
+    """Return the content of a version's metadata.json, with the digest of all the rest."""
+    facts = json.loads(_json(dict(metadata)))  # as readers will see them
+    return _json({**facts, "digest": _digest(facts)})
 
 
 def read_metadata(data: bytes, name: object) -> dict[str, Any]:

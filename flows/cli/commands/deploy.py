@@ -33,7 +33,7 @@ SETTINGS = Annotated[
 CRON = Annotated[str | None, typer.Option(help="Schedule of `nightly`, as in '0 2 * * *'.")]
 TIMEZONE = Annotated[str | None, typer.Option(help="Time zone of --cron, as in Europe/Berlin; by default UTC.")]
 GPU_SLOTS = Annotated[
-    int, typer.Option(min=1, help="Runs that may use GPUs at a time: the GPUs of all workers (count).")
+    int, typer.Option(min=1, help="Runs that may use GPUs at the same time; usually the GPUs of all workers (count).")
 ]
 
 

@@ -10,7 +10,7 @@ from rich.table import Table
 
 from flows.cli.command import command, plain_command
 from flows.cli.options import STORE, CommandOnFiles
-from flows.cli.output import numbers, show_table
+from flows.cli.output import numbers, show_lines, show_table
 from flows.config.load import existing_store
 from flows.config.settings import RunConfig
 from flows.session import console
@@ -19,6 +19,12 @@ from storage.files.commit import commit_file, commit_folder
 from storage.files.paths import store_path
 
 models_app = typer.Typer(no_args_is_help=True, help="Show trained models, give them aliases, export and import them.")
+
+PARTS = (
+    "The means are over all tokens of a clip: of face and motion together (both means), of the face alone and of "
+    "motion alone. The simultaneous parts use products of face and motion at the same moment; only these depend on "
+    "moments."
+)
 
 MODEL = Annotated[str, typer.Argument(help="The model: NAME (its latest version), NAME/VERSION or NAME/ALIAS.")]
 
@@ -53,14 +59,23 @@ def list_models(store: STORE = "store") -> None:
 def show(model: MODEL, store: STORE = "store") -> None:
     """Show a model's training data and performance, and what it must not be used for."""
     with plain_command():
-        from flows.archive.model_card import INTENDED, facts_of, features_of, limits
-        from flows.archive.model_quality import MEASURES, figures, gain_in_words, search_figures, search_in_words
+        from flows.archive.model_card import INTENDED, facts_of, features_of, misuses, warnings
+        from flows.archive.model_quality import (
+            MEASURES,
+            REFERENCES,
+            figures,
+            gain_in_words,
+            measured_in_words,
+            search_figures,
+            search_in_words,
+        )
         from flows.archive.models import find_model
         from storage.models.serializer import ModelSerializer
 
         found = find_model(existing_store(store), model)
         facts = ModelSerializer(store).metadata(found.name, found.version)
-        table = Table("fact", "value", title=str(found), title_justify="left")
+        show_lines(str(found))
+        table = Table("fact", "value")
         for row in (("trained (UTC)", facts["created_utc"]), *features_of(facts), *facts_of(facts)):
             table.add_row(*row)
         show_table(table)
@@ -69,23 +84,23 @@ def show(model: MODEL, store: STORE = "store") -> None:
             for part, weight in parts.items():
                 weights.add_row(part, *(f"{weight[trait]:.2f}" for trait in facts["traits"]))
             show_table(weights)
+            show_lines(PARTS)
         if (unseen := facts.get("unseen")) is not None:
-            quality = Table("on unseen people", *MEASURES.values(), title_justify="left")
+            quality = Table("on unseen people", *MEASURES.values())
             for figure in figures(unseen):
                 quality.add_row(*figure)
             show_table(quality)
-            console.say(f"{gain_in_words(facts).capitalize()}")
+            gain = gain_in_words(facts)
+            show_lines(f"Measured on {measured_in_words(facts)}.", f"{gain[0].upper()}{gain[1:]}.", f"{REFERENCES}.")
         if (search := facts.get("search")) is not None:
             compared = Table("mean over traits, on people who had no part in the choice", *MEASURES.values())
             for figure in search_figures(search):
                 compared.add_row(*figure)
             show_table(compared)
-            console.say(f"Search: {search_in_words(search)}")
-        words = Table("use", title_justify="left")
-        words.add_row(f"For {INTENDED}.".replace("*", ""))
-        for limit in limits(facts):
-            words.add_row(limit, style="bold")
-        show_table(words)
+            show_lines(f"Search: {search_in_words(search)}.")
+        show_lines("", "Intended use", f"For {INTENDED}.".replace("*", ""), *misuses(facts))
+        if faults := warnings(facts):
+            show_lines("", "Warnings", *faults)
 
 
 @models_app.command(
@@ -194,7 +209,7 @@ def import_model(
 
         with console.console.status(f"Importing {bundle}"):
             there, here = import_bundle(bundle, config.store.path, name)
-        console.say(f"{there} of {bundle} is {here} in {store}; score with --model {here}")
+        console.say(f"Imported {there} from {bundle} as {here} into {store}; score with --model {here}")
         try:
             stored_families(store, ModelSerializer(store).metadata(here.name, here.version))
         except UserError as error:

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from storage.shards.formats import FormatName
 
 store_app = typer.Typer(no_args_is_help=True, help="Inspect a store and maintain it.")
-YES = Annotated[bool, typer.Option("--yes", help="Remove; without this, only show what would be removed.")]
+YES = Annotated[bool, typer.Option("--yes", help="Actually remove; without it, only show what would be removed.")]
 
 
 @store_app.command("ls", epilog="Example: `traitline store ls --store store`")
@@ -107,11 +107,11 @@ def compact(
 def gc(
     store: STORE = "store",
     yes: YES = False,
-    days: Annotated[float, typer.Option(help="Skip features written to within this many days.")] = 1.0,
+    days: Annotated[float, typer.Option(help="Keep features written within the last DAYS days.")] = 1.0,
 ) -> None:
     """Remove features that no model, score or running command uses, and files of killed processes.
 
-    With less than an hour for --days, run nothing else on the store. Files of killed processes stay for an hour anyway.
+    If --days is less than an hour, run nothing else on the store. Files of killed processes stay for an hour anyway.
     """
     with plain_command():
         from storage.maintenance import garbage
@@ -173,9 +173,11 @@ def convert(
 @store_app.command(epilog="Example: `traitline store upgrade --store store --yes`")
 def upgrade(
     store: STORE = "store",
-    yes: Annotated[bool, typer.Option("--yes", help="Upgrade; without this, only show what would change.")] = False,
+    yes: Annotated[
+        bool, typer.Option("--yes", help="Actually upgrade; without it, only show what would change.")
+    ] = False,
 ) -> None:
-    """Upgrade the store of an older version to this one; nothing is extracted again.
+    """Upgrade a store written by an older version; no features are recomputed.
 
     Run it again to continue after an interruption.
     """

@@ -26,7 +26,8 @@ if TYPE_CHECKING:
     from flows.archive.families import Part
 
 visualize_app = typer.Typer(
-    no_args_is_help=True, help="Draw what the networks and the model see, as PNG or SVG, or motion as GIF or MP4."
+    no_args_is_help=True,
+    help="Visualize what the networks and the model respond to, as PNG or SVG (animations: GIF or MP4).",
 )
 
 FILE = Annotated[Path, typer.Argument(metavar="FILE", help="A video, or a picture (its middle square is taken).")]
@@ -39,7 +40,7 @@ LAYERS = Annotated[
     list[str], typer.Option("--layer", help="Layer of the network, can be repeated; an unknown name lists them all.")
 ]
 FEATURE = Annotated[
-    int | None, typer.Option("--feature", min=0, help="Feature of the layer; by default the liveliest.")
+    int | None, typer.Option("--feature", min=0, help="Feature of the layer; by default the one that varies most.")
 ]
 FEATURES = Annotated[
     list[int] | None,
@@ -116,7 +117,7 @@ def faces(
     config: CONFIG = None,
     assignments: ASSIGNMENTS = None,
 ) -> None:
-    """Contact sheet of a video: the face's box and eyes, the crops of motion, the static tokens, scores and cuts."""
+    """Contact sheet of a video: the face's box and eyes, the motion crops, the static tokens, scores and cuts."""
     with _drawing(ctx, picture, needs=("faces",), file=video) as settings:
         from flows.visualize.faces import draw_faces
 
@@ -191,7 +192,7 @@ def motion_layers(
     config: CONFIG = None,
     assignments: ASSIGNMENTS = None,
 ) -> None:
-    """Activations of layers of I3D through the first window of motion, the liveliest feature of each."""
+    """Activations of layers of I3D through the first window of motion, in each the feature that varies most."""
     with _drawing(ctx, picture, needs=("faces", "dynamic"), file=video) as settings:
         from flows.visualize.networks import draw_motion_layers
 
@@ -371,7 +372,7 @@ def timeline(
     config: CONFIG = None,
     assignments: ASSIGNMENTS = None,
 ) -> None:
-    """Which moments spoke for a trait: attention over the frames of the clip; a GIF plays it."""
+    """Which moments raised or lowered a trait: attention over the frames of the clip; a GIF plays it."""
     with _drawing(ctx, picture, endings=MOVING) as settings:
         from flows.visualize.files import is_moving
         from flows.visualize.model import draw_time_line

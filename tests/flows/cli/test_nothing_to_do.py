@@ -54,7 +54,7 @@ def finished(tmp_path_factory, traitline, face_model) -> dict[str, list[str]]:
     }
     first = traitline(*commands["run"], TRAITLINE_ASSETS=str(face_model.parents[1]))
     assert first.returncode == 0, first.stderr
-    assert "8 of 8, 8 of them now" in first.stderr
+    assert "8 of 8 (8 in this run)" in first.stderr
     return commands
 
 
@@ -73,7 +73,7 @@ def test_a_run_that_does_nothing_reports_as_one_that_does(finished, traitline, f
     again = traitline(*finished["run"], TRAITLINE_ASSETS=str(face_model.parents[1]))
     assert again.returncode == 0, again.stderr
     assert "nothing to decode: 8 videos" in again.stderr
-    assert "scored 8 of 8, 0 of them now" in again.stderr
+    assert "scored 8 of 8 (0 in this run)" in again.stderr
     assert set((store / "reports").iterdir()) == pages  # the last page says the same already
     assert f"report {next(iter(pages))}" in again.stderr
 

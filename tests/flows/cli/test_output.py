@@ -94,4 +94,4 @@ def test_a_summary_shows_the_whole_path_of_its_results(width, monkeypatch, capsy
     assert "\u2026" not in "".join(lines)
     shown = "".join(line.removeprefix("CSV").removeprefix("report").strip() for line in lines)
     assert all(str(path) in shown for path in paths)
-    assert any("1 of 2, 1 of them now" in line for line in lines)
+    assert any("1 of 2 (1 in this run)" in line for line in lines)

@@ -276,8 +276,8 @@ def test_models_of_several_backbones_of_one_store_know_theirs(archive, traitline
         assert {row["status"] for row in csv.DictReader(file)} == {"scored"}
     facts = ModelSerializer(archive / "store").metadata("traits", "2")
     text = card_of(ModelReference("traits", "2"), facts, files=[], inputs=[])
-    assert "The static network is own net.onnx, 8 numbers a token, digest `sha256:" in text
-    assert "The dynamic network is i3d, 1024 numbers a token." in text
+    assert "The static network is own net.onnx, 8 numbers per token, digest `sha256:" in text
+    assert "The dynamic network is i3d, 1024 numbers per token." in text
 
 
 @pytest.mark.slow  # the commands of the test before
@@ -303,7 +303,7 @@ def test_a_model_of_joined_networks_is_searched_trained_and_described(archive, t
     refused = traitline("score", *model, "--store", "store", "--weights", "random", folder=archive)
     assert "(resnet50 + own net.onnx and i3d)" in " ".join(refused.stderr.split())
     shown = traitline("models", "show", "joined/1", "--store", "store", folder=archive).stdout
-    assert re.search(r"static features +│ resnet50 \+ own net\.onnx, 2056 numbers a token", shown)
+    assert re.search(r"static features +│ resnet50 \+ own net\.onnx, 2056 numbers per token", shown)
     exported = traitline("export", *common, *model, "--out", "joined.csv", folder=archive)
     assert exported.returncode == 0, exported.stderr
     network = json.loads((archive / "joined.csv.datapackage.json").read_text())["provenance"]["networks"]["static"]
@@ -311,7 +311,7 @@ def test_a_model_of_joined_networks_is_searched_trained_and_described(archive, t
     card = ["joined/1", "--format", "onnx", "--out", "joined card", "--store", "store"]
     assert traitline("models", "export", *card, folder=archive).returncode == 0
     text = (archive / "joined card" / "README.md").read_text()
-    assert "The static network is resnet50 + own net.onnx, 2056 numbers a token: 2048 from resnet50" in text
+    assert "The static network is resnet50 + own net.onnx, 2056 numbers per token: 2048 from resnet50" in text
     assert "; 8 from own net.onnx, digest `sha256:" in text
 
 

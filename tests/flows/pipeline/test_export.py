@@ -121,7 +121,7 @@ def test_a_model_that_has_scored_nothing_says_how_to_score(store, traitline):
     result = traitline("export", "--store", store, "--model", "new/1", "--weights", "random")
     assert result.returncode == 0, result.stderr
     said = " ".join(result.stderr.split())
-    assert "0 videos scored; without a score: 12 not_scored, 2 no_face;" in said
+    assert "0 videos scored; rejected 2: 2 no_face; not scored 12;" in said
     for command in (f"traitline score --store {store} --model new/1", f"traitline failures list --store {store}"):
         assert command in said
 

@@ -171,7 +171,7 @@ def test_one_new_video_costs_one_video_and_a_bad_one_is_a_row_with_its_reason(fi
         r"^\d{4}-\d\d-\d\dT[\d:]{8}[+-]\d{4} INFO +flows.extraction.extractor: text.mp4 rejected: ", log, re.MULTILINE
     )
     assert re.search(r"INFO +flows.pipeline.announce: committed 1 shard: 1 video.* extracted, 1 rejected", log)
-    assert re.search(r"INFO +flows: Done: .*scored 4 of 5, 1 of them now", log)
+    assert re.search(r"INFO +flows: Done: .*scored 4 of 5 \(1 in this run\); rejected 1: 1 not_a_video", log)
     assert all(rows["text.mp4"][trait] == "" for trait in TRAITS)
     # One shard for each of the three families, with the new video alone in it.
     assert len(shards(folder) - before) == 3

@@ -164,7 +164,7 @@ def test_a_filter_leaves_the_rows_with_all_words_and_says_how_many(opened, path,
     assert (
         box.locator("output").inner_text() == f"{len(report_store.videos) - 1} of {len(report_store.videos) - 1} rows"
     )
-    page.get_by_label("Rows with").and_(page.locator("#videos-filter")).fill("P01 .mp4")
+    page.get_by_label("Filter rows").and_(page.locator("#videos-filter")).fill("P01 .mp4")
     wanted = sorted(video.video_id for video in report_store.videos if "p01" in video.video_id)
     assert len(wanted) == 20
     shown = page.locator("#videos tbody tr:visible th").all_inner_texts()
@@ -262,7 +262,7 @@ def test_everybody_can_tell_its_colours_apart(opened, path, scheme):
 
 def test_axe_would_find_a_fault(opened, path, tmp_path):
     axe = pytest.importorskip("axe_playwright_python.sync_playwright").Axe()
-    broken = path.read_text(encoding="utf-8").replace('<label for="videos-filter">Rows with</label>', "")
+    broken = path.read_text(encoding="utf-8").replace('<label for="videos-filter">Filter rows</label>', "")
     (tmp_path / "broken.html").write_text(broken, encoding="utf-8")
     results = axe.run(opened(tmp_path / "broken.html"), options={"runOnly": ["label"]})
     found = {fault["id"] for fault in results.response["violations"]}

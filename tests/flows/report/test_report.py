@@ -14,17 +14,18 @@ import pytest
 from rendered_report import render_report
 from report_store import BREAKOUT, REFUSED, SCRIPT, ReportStore
 
-from flows.archive.models import ModelReference
+from flows.archive.models import ModelReference, without_clips
 from flows.archive.videos import Archive, VideoFile
 from flows.config.load import load_config
 from flows.config.settings import ReportSettings
-from flows.report.charts import Scale, time_line
+from flows.report.charts import Scale, against, scatter, time_line
 from flows.report.drawing import ticks
 from flows.report.summary import MOST_VIDEOS
 from flows.session.errors import UserError
 from fusion.pictures.timeline import TimeLine
 from fusion.traits import TRAITS
 from storage import FailureLog, ModelSerializer, ScoreStore
+from storage.models.serializer import sealed
 from storage.tables.failures import Failure
 from storage.tables.scores import Score
 
@@ -190,6 +191,19 @@ def test_both_protocols_of_the_evaluation_stand_side_by_side_with_leakage_and_te
     assert "Random weights: these figures do not describe" in page
 
 
+def test_a_model_from_another_store_has_figures_that_are_called_those_of_its_own_clips(store, page, tmp_path):
+    root = Path(shutil.copytree(store.config.store.path, tmp_path / "store"))
+    model = ModelSerializer(root)
+    metadata = without_clips(model.metadata(store.model.name, store.model.version))
+    (root / "models" / store.model.name / store.model.version / "metadata.json").write_text(sealed(metadata))
+    config = store.config.model_copy(update={"store": store.config.store.model_copy(update={"path": root})})
+    imported = render_report(config, store.families, store.videos, store.model, NOW)
+    told = "imported from another store"
+    assert told in imported
+    assert told not in page
+    assert imported.count("<svg") == page.count("<svg") - len(TRAITS)
+
+
 def test_no_picture_is_in_the_page_unless_asked_for(page):
     assert "data:image" not in page
 
@@ -321,3 +335,16 @@ def test_the_page_names_what_could_not_be_read(report_store):
     videos = Archive(store.videos, {"b & c": "Permission denied"})
     page = render_report(store.config, store.families, videos, store.model, NOW)
     assert "<code>b &amp; c</code> (Permission denied)" in page
+
+
+@pytest.mark.parametrize(
+    "drawing",
+    [
+        scatter("Openness", [0.2, 0.6], [0.1, 0.9], (0.0, 1.0)),
+        against("Openness", "", [(0.2, 0.3), (0.6, 0.5)], ("score", "label")),
+    ],
+)
+def test_the_line_of_equality_is_at_45_degrees(drawing):
+    (line,) = [mark.attributes for mark in drawing.marks if mark.attributes.get("class") == "mark"]
+    x1, y1, x2, y2 = (float(line[end]) for end in ("x1", "y1", "x2", "y2"))
+    assert x2 - x1 == pytest.approx(y1 - y2)

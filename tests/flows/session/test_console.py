@@ -38,18 +38,18 @@ def scheduled(monkeypatch):
 
 def test_without_a_terminal_progress_and_summary_are_whole_lines_with_their_time(scheduled, capsys):
     name = " ".join(["a long name"] * 20)
-    with console.stage("Extract", 3) as stage:
+    with console.stage("Extract", 3, faulty="rejected") as stage:
         stage.advance()
         stage.advance(ok=False)
     console.say(f"Train: {name}", style="yellow")
-    console.summary("Done", [("scored", "2 of 3"), ("", "1 without a score: no_face"), ("CSV", name)])
+    console.summary("Done", [("scored", "2 of 3"), ("rejected", "1: 1 no_face"), ("CSV", name)])
     output = capsys.readouterr()
     lines = output.err.splitlines()
     assert output.out == ""
     assert [line.split(" ", 1)[1] for line in lines] == [
-        "Extract: 2 of 3, 1 failed",
+        "Extract: 2 of 3, 1 rejected",
         f"Train: {name}",
-        f"Done: scored 2 of 3; 1 without a score: no_face; CSV {name}",
+        f"Done: scored 2 of 3; rejected 1: 1 no_face; CSV {name}",
     ]
     for line in lines:
         assert datetime.fromisoformat(line.split(" ", 1)[0]).tzinfo is not None

@@ -144,7 +144,7 @@ def test_what_is_but_rounding_is_told_to_say_nothing():
     assert not silent.spoken().any()
     assert line.spoken().any()
     speech = plot_time_line(silent, drawn_frames(2), np.array([1.0, 6.0]), heading="silent").axes[-1]
-    assert [text.get_text() for text in speech.texts] == ["no moment speaks for it or against it"]
+    assert [text.get_text() for text in speech.texts] == ["no moment raises or lowers it"]
 
 
 def test_times_outside_all_windows_get_no_attention():
