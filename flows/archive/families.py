@@ -146,8 +146,9 @@ def lacking_features(root: str | StorePath, families: Families) -> str:
     wanted = (families.static, families.dynamic)
     needed = " and ".join(network_name(family.settings.get(family.name, {}), family.name) for family in wanted)
     differing: dict[str, tuple[str, str]] = {}
+    stored = FeatureStore(root).families()
     for family in wanted:
-        others = [other for other in FeatureStore(root).families() if other.name == family.name]
+        others = (other for other in stored if other.name == family.name)
         nearest = sorted((_differences(other, family) for other in others), key=len)[:1]
         differing |= nearest[0] if nearest else {}
     made = some_of([f"{name} {there} (not {here})" for name, (there, here) in differing.items()], limit=3)
