@@ -101,8 +101,9 @@ def test_rescore_with_one_of_two_workers_killed_scores_everything_once(archive, 
     assert found.keys() == truth.keys()
     names = sorted(truth)
     np.testing.assert_allclose([found[name] for name in names], [truth[name] for name in names], atol=1e-5)
-    assert CLIPS - 3 <= report.scored_now <= CLIPS  # the commit at hand may have just been done
-    assert rows(config) <= CLIPS + 3
+    assert report.scored_now == CLIPS
+    # What the killed worker had committed is done again if Dask had not fetched its result yet.
+    assert rows(config) <= CLIPS + killed[0] + 3
     assert drifts_of(config.store.path, model) == []
 
 
