@@ -43,11 +43,7 @@ class DaskEngine(Engine):
         self._workers, self._counted_at = 0, 0.0
 
     def _outcomes(
-        self,
-        open_work: OpenWork[Item, Result],
-        items: Iterable[Item | None],
-        on_progress: OnProgress[Item],
-        retries: int,
+        self, open_work: OpenWork[Item, Result], items: Iterable[Item | None], on_progress: OnProgress[Item]
     ) -> Generator[tuple[Item, Callable[[], Result]]]:
         name = f"traitline-{secrets.token_hex(8)}"
         heard: queue.SimpleQueue[Any] = queue.SimpleQueue()  # numbers of items that are done, and messages of progress
@@ -66,7 +62,7 @@ class DaskEngine(Engine):
                         ask_at = time.monotonic() + self._poll_s
                         break
                     future = self._client.submit(
-                        do, name, number, item, retries, key=f"{name}-{number}", resources=self._resources, pure=False
+                        do, name, number, item, key=f"{name}-{number}", resources=self._resources, pure=False
                     )
                     at_work[number] = item, future
                     future.add_done_callback(lambda _, number=number: heard.put(number))

@@ -14,8 +14,9 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import AbstractContextManager, ExitStack, closing, contextmanager, nullcontext
 from contextvars import ContextVar
+from dataclasses import dataclass
 from functools import partial
-from typing import Protocol, TypeVar
+from typing import TypeVar
 
 from flows.config.settings import RunConfig
 from flows.session import stopping
@@ -30,26 +31,23 @@ _LOOK_S = 0.5
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
-Given = TypeVar("Given", contravariant=True)
-Got = TypeVar("Got", covariant=True)
 
 
-class Course(Protocol):
-    """What work on an item can ask and tell while it lasts."""
+@dataclass(frozen=True, slots=True)
+class Course:
+    """What work on an item can ask and tell while it lasts.
 
-    def check(self) -> None:
-        """Raise an exception if the work is to stop."""
+    Args:
+        check: raises an exception if the work is to stop.
+        progress: takes how many parts of the item are done, and how many of these failed.
+    """
 
-    def progress(self, done: int, failed: int) -> None:
-        """Tell how many parts of the item are done, and how many of these failed."""
+    check: Callable[[], None]
+    progress: Callable[[int, int], None]
 
 
-class Work(Protocol[Given, Got]):
-    """Works on one item; called for one at a time in each process."""
-
-    def __call__(self, item: Given, course: Course, /) -> Got:
-        """Return the result, which is small: large results are written to the store."""
-
+Work = Callable[[Item, Course], Result]
+"""Works on one item, one at a time in each process. The result is small: large results are written to the store."""
 
 OpenWork = Callable[[], AbstractContextManager[Work[Item, Result]]]
 """Opens the work in a process, before its first item; must be picklable."""
@@ -90,7 +88,8 @@ class Engine(ABC):
             Exception: the first one that work raised.
         """
         failure: Exception | None = None
-        with closing(self._outcomes(open_work, items, on_progress, retries)) as outcomes:
+        tried = partial(_open_retrying, open_work, retries)
+        with closing(self._outcomes(tried, items, on_progress)) as outcomes:
             for item, outcome in outcomes:
                 try:
                     result = outcome()
@@ -106,18 +105,9 @@ class Engine(ABC):
 
     @abstractmethod
     def _outcomes(
-        self,
-        open_work: OpenWork[Item, Result],
-        items: Iterable[Item | None],
-        on_progress: OnProgress[Item],
-        retries: int,
+        self, open_work: OpenWork[Item, Result], items: Iterable[Item | None], on_progress: OnProgress[Item]
     ) -> Generator[tuple[Item, Callable[[], Result]]]:
         """Yield each item with a function that returns its result or raises what its work raised."""
-
-
-def function(work: Callable[[Item], Result]) -> AbstractContextManager[Work[Item, Result]]:
-    """Open work that is a plain function."""
-    return nullcontext(lambda item, _: work(item))
 
 
 def ends_all(error: BaseException) -> bool:
@@ -125,21 +115,27 @@ def ends_all(error: BaseException) -> bool:
     return isinstance(error, USER_ERRORS)
 
 
-def attempt(work: Work[Item, Result], item: Item, course: Course, retries: int) -> Result:
-    """Work on an item, up to `retries` times more if an exception is raised that may have passed."""
-    for left in range(retries, 0, -1):
-        try:
+@contextmanager
+def _open_retrying(open_work: OpenWork[Item, Result], retries: int) -> Iterator[Work[Item, Result]]:
+    """Open work that is done up to `retries` times more if it raises an exception that may have passed."""
+    with open_work() as work:
+
+        def attempt(item: Item, course: Course) -> Result:
+            for left in range(retries, 0, -1):
+                try:
+                    return work(item, course)
+                except Exception as error:
+                    course.check()
+                    if ends_all(error) and not isinstance(error, UnreachableError):
+                        raise
+                    log.warning("trying again, at most %d more times, after %s: %s", left, type(error).__name__, error)
+                again_at = time.monotonic() + RETRY_S * random.uniform(1, 1.5)
+                while time.monotonic() < again_at:
+                    course.check()
+                    time.sleep(_LOOK_S)
             return work(item, course)
-        except Exception as error:
-            course.check()
-            if ends_all(error) and not isinstance(error, UnreachableError):
-                raise
-            log.warning("trying again, at most %d more times, after %s: %s", left, type(error).__name__, error)
-        again_at = time.monotonic() + RETRY_S * random.uniform(1, 1.5)
-        while time.monotonic() < again_at:
-            course.check()
-            time.sleep(_LOOK_S)
-    return work(item, course)
+
+        yield attempt
 
 
 class LocalEngine(Engine):
@@ -151,11 +147,7 @@ class LocalEngine(Engine):
         self._poll_s = poll_s
 
     def _outcomes(
-        self,
-        open_work: OpenWork[Item, Result],
-        items: Iterable[Item | None],
-        on_progress: OnProgress[Item],
-        retries: int,
+        self, open_work: OpenWork[Item, Result], items: Iterable[Item | None], on_progress: OnProgress[Item]
     ) -> Generator[tuple[Item, Callable[[], Result]]]:
         with open_work() as work:
             for item in items:
@@ -163,36 +155,23 @@ class LocalEngine(Engine):
                 if item is None:
                     time.sleep(self._poll_s)
                 else:
-                    yield item, partial(attempt, work, item, _Here(partial(on_progress, item)), retries)
+                    yield item, partial(work, item, Course(stopping.check, partial(on_progress, item)))
 
 
-class _Here:
-    """The course of work in this process."""
+class _Steps(ExitStack):
+    """Steps that share an engine, once the first of them has opened it."""
 
-    def __init__(self, progress: Callable[[int, int], None]) -> None:
-        self.progress = progress
-
-    def check(self) -> None:
-        stopping.check()
+    engine: Engine | None = None
 
 
-class _Shared:
-    """The engine of several steps, once the first of them has opened it."""
-
-    def __init__(self, stack: ExitStack) -> None:
-        self.stack = stack
-        self.engine: Engine | None = None
-
-
-_shared: ContextVar[_Shared | None] = ContextVar("shared", default=None)
+_steps: ContextVar[_Steps | None] = ContextVar("steps", default=None)
 
 
 @contextmanager
 def one_engine() -> Iterator[None]:
     """Let the steps in the block share an engine, which the first one that needs it opens and the block closes."""
-    with ExitStack() as stack:
-        token = _shared.set(_Shared(stack))
-        stack.callback(_shared.reset, token)
+    with _Steps() as steps:
+        steps.callback(_steps.reset, _steps.set(steps))
         yield
 
 
@@ -203,14 +182,13 @@ def open_engine(config: RunConfig) -> Iterator[Engine]:
     Raises:
         UserError: the Dask cluster cannot be used.
     """
-    shared = _shared.get()
-    if shared is None:
+    if (steps := _steps.get()) is None:
         with _opened(config) as engine:
             yield engine
-    else:
-        if shared.engine is None:
-            shared.engine = shared.stack.enter_context(_opened(config))
-        yield shared.engine
+        return
+    if steps.engine is None:
+        steps.engine = steps.enter_context(_opened(config))
+    yield steps.engine
 
 
 def _opened(config: RunConfig) -> AbstractContextManager[Engine]:

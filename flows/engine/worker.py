@@ -15,10 +15,11 @@ from distributed import Worker, WorkerPlugin, get_worker
 
 import flows
 from flows.engine import cores
-from flows.engine.engine import Work, attempt
+from flows.engine.engine import Course, Work
 from flows.session import console
 from flows.session.environment import settle_environment
 from flows.session.errors import UserError
+from flows.session.log import hide_greetings
 
 TOPIC = "traitline-progress"
 STOP_LIMIT_S = 10.0
@@ -88,6 +89,7 @@ class Resident(WorkerPlugin):
             return
         Resident._settled = True
         settle_environment()
+        hide_greetings()
         console.log_to_standard_error()
         # Otherwise the cores are already distributed.
         if self._own or not cores.is_restricted():
@@ -103,12 +105,15 @@ class Resident(WorkerPlugin):
         with suppress(TimeoutError):
             await asyncio.wait_for(asyncio.to_thread(self.close), STOP_LIMIT_S)
 
-    def do(self, worker: Worker, number: int, item: Any, retries: int) -> Any:
+    def do(self, worker: Worker, number: int, item: Any) -> Any:
         """Work on an item. Threads of one process take turns."""
         check_program(f"the worker {worker.address}", running_program(), self._program)  # it may have joined later
-        course = _InWorker(worker, self, number)
+
+        def progress(done: int, failed: int) -> None:
+            worker.log_event(TOPIC, {"run": self.name, "item": number, "done": done, "failed": failed})
+
         with self._busy:
-            course.check()
+            self._check()
             if self._work is None:
                 # Another run may have ended without a word; its memory is wanted here.
                 for other in list(worker.plugins.values()):
@@ -116,7 +121,11 @@ class Resident(WorkerPlugin):
                         other.close()
                 opened = pickle.loads(self._open_work)()  # noqa: S301 - from those who may run code here anyway
                 self._work, self._opened = opened.__enter__(), opened
-            return attempt(self._work, item, course, retries)
+            return self._work(item, Course(self._check, progress))
+
+    def _check(self) -> None:
+        if self.stopped.is_set():
+            raise StopAskedError(f"{self.name} is being stopped")
 
     def close(self) -> None:
         """Release what was opened, after the present item. The next item opens it again."""
@@ -126,22 +135,7 @@ class Resident(WorkerPlugin):
                 opened.__exit__(None, None, None)
 
 
-class _InWorker:
-    """The course of work in a Dask worker."""
-
-    def __init__(self, worker: Worker, resident: Resident, number: int) -> None:
-        self._worker, self._resident, self._number = worker, resident, number
-
-    def check(self) -> None:
-        if self._resident.stopped.is_set():
-            raise StopAskedError(f"{self._resident.name} is being stopped")
-
-    def progress(self, done: int, failed: int) -> None:
-        told = {"run": self._resident.name, "item": self._number, "done": done, "failed": failed}
-        self._worker.log_event(TOPIC, told)
-
-
-def do(name: str, number: int, item: Any, retries: int) -> Any:
+def do(name: str, number: int, item: Any) -> Any:
     """Work on an item of a run in the Dask worker that calls this.
 
     Raises:
@@ -152,6 +146,6 @@ def do(name: str, number: int, item: Any, retries: int) -> Any:
     if not isinstance(resident, Resident):
         raise StopAskedError(f"{name} has ended")
     try:
-        return resident.do(worker, number, item, retries)
+        return resident.do(worker, number, item)
     except StopAskedError:  # nobody waits for it any more, and Dask would log it as an error
         return None

@@ -10,6 +10,7 @@ from pathlib import Path
 import engine_work
 import pytest
 from drawn_store import draw_store
+from prefect_machine import wait_for
 
 from flows.config.load import load_config
 from flows.config.settings import DaskSettings
@@ -147,6 +148,29 @@ def test_the_cluster_of_a_run_does_not_depend_on_the_configuration_of_dask_for_o
     with odd, dask.open_dask(DaskSettings(workers=1)) as opened:
         opened.run(engine_work.looking_around, [0], lambda *pair: results.append(pair))
     assert len(results) == 1
+
+
+def test_workers_show_what_matters_and_no_greetings_of_libraries_while_the_run_lasts(monkeypatch, capfd):
+    monkeypatch.setenv("PYTHONPATH", str(SUPPORT))
+    greetings = [
+        "WARNING: All log messages before absl::InitializeLog() is called are written to STDERR",
+        "I0000 00:00:1795723675.978170    1403 port.cc:153] oneDNN custom operations are on.",
+        "INFO: Created TensorFlow Lite XNNPACK delegate for CPU.",
+    ]
+    crash = "Fatal Python error: Segmentation fault"
+    shown: list[str] = []
+
+    def crash_is_shown() -> bool:
+        shown.append(capfd.readouterr().err)
+        return crash in "".join(shown)
+
+    def on_result(line: str, _: object) -> None:
+        if line == crash:
+            wait_for("what the worker printed last", crash_is_shown, limit_s=120)
+
+    with dask.open_dask(DaskSettings(workers=1)) as opened:
+        opened.run(engine_work.printing, [*greetings, crash], on_result)
+    assert not [line for line in greetings if line in "".join(shown)]
 
 
 def test_a_cluster_that_does_not_start_is_one_line():

@@ -46,3 +46,13 @@ def looking_around() -> Iterator:
         return sorted(os.sched_getaffinity(0)), os.environ.get("CUDA_VISIBLE_DEVICES"), counted
 
     yield look
+
+
+@contextmanager
+def printing() -> Iterator:
+    """Prints lines to the standard error as C++ libraries do."""
+
+    def write(line: str, course) -> None:
+        os.write(2, f"{line}\n".encode())
+
+    yield write
