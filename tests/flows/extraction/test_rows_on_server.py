@@ -12,12 +12,12 @@ import shutil
 import sqlite3
 import subprocess
 import sys
-import time
 from collections import Counter
 from functools import partial
 from pathlib import Path
 
 import pytest
+from prefect_machine import wait_for
 
 SUPPORT = Path(__file__).parents[2] / "support" / "machines"
 VIDEOS = 44
@@ -31,13 +31,24 @@ def rows(database: Path) -> Counter[str]:
         return Counter({name: db.execute(f'select count(*) from "{name}"').fetchone()[0] for name in tables})
 
 
-def settled(database: Path) -> Counter[str]:
-    """The rows once the server has written all that it has been sent."""
-    while True:
-        before = rows(database)
-        time.sleep(3)  # it writes events and logs every second or two
-        if rows(database) == before:
-            return before
+def rows_after(runs: int, database: Path) -> Counter[str]:
+    """The rows once the server has written everything about so many runs."""
+    from prefect.events import emit_event
+
+    last = emit_event("all.sent", {"prefect.resource.id": "traitline.test"})  # after the events of this process
+    ends = (
+        ("select count(*) from events where id = ?", str(last.id), 1),
+        ("select count(*) from events where event = ?", "prefect.flow-run.Completed", runs),
+        ("select count(*) from log where message like ?", "Finished in state %", runs),
+    )
+    for question, value, count in ends:
+
+        def written(question=question, value=value, count=count) -> bool:
+            with sqlite3.connect(database) as db:
+                return db.execute(question, (value,)).fetchone()[0] == count
+
+        wait_for(f"{value}, {count} times", written, limit_s=120)
+    return rows(database)
 
 
 def main(runner: str, folder: Path) -> None:
@@ -51,14 +62,16 @@ def main(runner: str, folder: Path) -> None:
     extract_flow.families_of = lambda _: FAMILIES
     database = folder / "prefect" / "prefect.db"
     with prefect_api(for_people=True):
-        for shards in SHARDS:
+        before = rows_after(0, database)
+        for runs, shards in enumerate(SHARDS, start=1):
             order = Order(str(folder / f"store {shards}"), str(folder), videos=VIDEOS, shard_size=VIDEOS // shards)
             extract_flow.extraction_opener = lambda *_, order=order: partial(open_drawing, order)
             config = order.config()
             dask = config.dask.model_copy(update={"workers": 1})
-            before = settled(database)
             extract_flow.extract(config.model_copy(update={"runner": runner, "dask": dask}), drawn_videos(VIDEOS))
-            print(json.dumps(settled(database) - before))
+            after = rows_after(runs, database)
+            print(json.dumps(after - before))
+            before = after
             assert len(FeatureStore(order.store).shards(FAMILIES.static)) == shards
 
 
