@@ -78,7 +78,12 @@ def main(runner: str, folder: Path) -> None:
 @pytest.mark.parametrize("runner", ["local", pytest.param("dask", marks=pytest.mark.slow)])
 def test_rows_of_a_run_do_not_grow_with_its_shards(runner, tmp_path, prepared_prefect_home):
     shutil.copytree(prepared_prefect_home, tmp_path / "prefect")
-    environment = {**os.environ, "PREFECT_HOME": str(tmp_path / "prefect"), "PYTHONPATH": str(SUPPORT)}
+    environment = {
+        **os.environ,
+        "PREFECT_HOME": str(tmp_path / "prefect"),
+        "PREFECT_SERVER_SERVICES_EVENT_PERSISTER_FLUSH_INTERVAL": "0.2",  # seconds; the test waits for it three times
+        "PYTHONPATH": str(SUPPORT),
+    }
     command = [sys.executable, __file__, runner, tmp_path]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
