@@ -117,8 +117,8 @@ def _chosen(clips: Sequence[str], summary: Summary) -> list[tuple[int, str, str]
     unknown = [name for name in wanted if name not in row_of]
     if unknown:
         raise UserError(
-            f"{unknown[0]} has no score{did_you_mean(unknown[0], summary.names)}; --clips takes names as in the column "
-            "video_id of the trait CSV"
+            f"{unknown[0]} has no score"
+            f"{did_you_mean(unknown[0], summary.names) or '; clips are named as in the column video_id of the trait CSV'}"
         )
     rows = [row_of[name] for name in wanted]
     # for a named clip, the trait in which it differs most from the others

@@ -29,6 +29,7 @@ from storage.shards.store import FeatureStore
 if TYPE_CHECKING:
     from fusion.model.kinds import PersonalityModel
 
+_WHERE_FEATURES_ARE = "; `traitline extract` makes them, and `traitline failures list` shows rejected videos"
 STRIP_FRAMES = 9
 MOVING_FRAMES_PER_S = 5.0
 
@@ -96,8 +97,7 @@ def _known_as(name: str, known: Sequence[str]) -> str:
     (found,) = match_names([name], known) or (None,)
     if found is None:
         raise UserError(
-            f"the store has no features of {name}{did_you_mean(name, known)}; `traitline extract` makes them, and "
-            "`traitline failures list` shows rejected videos"
+            f"the store has no features of {name}{did_you_mean(name, known) or _WHERE_FEATURES_ARE}"
         )
     return known[found]
 
