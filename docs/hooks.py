@@ -109,7 +109,12 @@ def _commands() -> Iterator[str]:
     command = typer.main.get_command(app)
     _show_first_sentences(command)
     text = get_docs_for_click(obj=command, ctx=typer.Context(command), name="traitline")
+    text = re.sub("^Examples?: (`.*`)$", _as_block, text, flags=re.MULTILINE)  # blocks are not broken into lines
     yield text.partition("\n")[2].replace("* `--help`: Show this message and exit.\n", "")
+
+
+def _as_block(commands: re.Match[str]) -> str:
+    return "\n".join(["**Example**:\n\n```sh", *re.findall("`([^`]*)`", commands[1]), "```"])
 
 
 def _show_first_sentences(group: Any) -> None:
