@@ -6,7 +6,7 @@ extracted; only this table tells which features and refusals belong to the prese
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -32,16 +32,20 @@ class SeenVideos:
     def __init__(self, root: str | StorePath) -> None:
         self.table = Table(open_store(root) / FOLDER, SCHEMA)
 
-    def current(self) -> dict[str, str]:
-        """Read video_id -> SHA-256 of the file's bytes, in hex; empty if the file could not be read."""
+    def current(self, videos: Collection[str] | None = None) -> dict[str, str]:
+        """Read video_id -> SHA-256 of the file's bytes, in hex; empty if the file could not be read.
+
+        Args:
+            videos: ids; None for all videos.
+        """
         found: dict[str, str] = {}
-        for rows in self.table.newest():
+        for rows in self.table.newest(None if videos is None else {"video_id": videos}):
             columns = rows.select(SCHEMA.names).to_pydict()
             found.update(zip(columns["video_id"], columns["video_sha256"], strict=True))
         return found
 
     def in_step(self) -> InStep:
-        """Read the same in ascending order of the ids, a part at a time."""
+        """Read the digests of all videos, with the schema `VIDEOS`, in ascending order of the ids."""
         return InStep(self.table.newest(columns=SCHEMA.names), SCHEMA)
 
     def note(self, videos: Iterable[pa.RecordBatch]) -> None:
