@@ -166,6 +166,7 @@ class Extractor:
     ) -> None:
         self._config, self._families, self._videos = config, families, videos
         self._confirm = confirm
+        self._describe_on_gpu: Callable[[Sequence[DeviceArray]], np.ndarray] | None = None
         self._resources = ExitStack()
 
     @cached_property
@@ -197,7 +198,6 @@ class Extractor:
         networks = backbones_of(config)
         check_same_networks(networks, self._families)
         self._static, self._dynamic = networks["static"].build(), networks["dynamic"].build()
-        self._describe_on_gpu: Callable[[Sequence[DeviceArray]], np.ndarray] | None = None
         if self._optical_flow.engine == "gpu" and isinstance(self._dynamic, DynamicFeatureExtractor):
             self._describe_on_gpu = partial(self._dynamic.extract_on_device, fields=config.crops.window_fields)
 
