@@ -18,7 +18,7 @@ from statistics import mean
 
 import cv2
 import numpy as np
-from bench_extraction import GpuWatch, processor_s, default_clip, jobs
+from bench_extraction import GpuWatch, default_clip, jobs, processor_s
 from bench_optical_flow import SIDE_PX, forwards_and_backwards, seconds
 from rich.console import Console
 from rich.table import Table
