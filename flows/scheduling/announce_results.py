@@ -9,6 +9,7 @@ from flows.archive import model_quality
 from flows.archive.drift import drift_table
 from flows.archive.families import families_of
 from flows.archive.models import ModelReference
+from flows.archive.outcomes import without_result
 from flows.config.settings import RunConfig
 from flows.extraction.jobs import ExtractReport
 from flows.pipeline.announce import Pages, nothing_new
@@ -98,7 +99,7 @@ def _show_refused(pages: Pages, config: RunConfig) -> None:
 
 
 def _exported(report: ExportReport) -> list[tuple[str, str]]:
-    return [("with a score", f"{report.scored:,}"), *report.without_score(), ("scores", str(report.path))]
+    return [("with a score", f"{report.scored:,}"), *without_result(report.reasons), ("scores", str(report.path))]
 
 
 def _rows(rows: Iterable[tuple[str, str]]) -> str:
