@@ -57,7 +57,9 @@ def find_model(root: str | StorePath, reference: str) -> ModelReference:
     except StoreError:
         pass  # reported below, with the existing models
     known = [f"{name}/{word}" for name in serializer.names() for word in _words(serializer, name)]
-    others = f"there are {', '.join(known)}" if known else "it has no models; train one with `traitline train`"
+    others = (
+        f"there are {', '.join(known)}" if known else "it has no models; `traitline train --labels FILE` trains one"
+    )
     raise UserError(f"there is no model {reference} in {root}{did_you_mean(reference, known) or f'; {others}'}")
 
 
