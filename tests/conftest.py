@@ -327,9 +327,12 @@ def report_store(made_once, tmp_path_factory) -> ReportStore:
     return open_report_store(shutil.copytree(made, folder, copy_function=os.link))
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def prefect_server(tmp_path_factory) -> Iterator[PrefectServer]:
-    """Prefect's server on PostgreSQL, which tests may stop and start again; they are skipped where that is missing."""
+    """Prefect's server on PostgreSQL, which tests may stop and start again; they are skipped where that is missing.
+
+    It ends with the file that needs it, because it takes a second of CPU time a minute when it has nothing to do.
+    """
     programs = sorted(Path("/usr/lib/postgresql").glob("*/bin"))
     if not programs:
         pytest.skip("no PostgreSQL server (Debian: apt install postgresql)")

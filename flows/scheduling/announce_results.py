@@ -18,9 +18,6 @@ from flows.pipeline.run import RunReport
 from flows.pipeline.score import RescoreReport
 from storage.maintenance.survey import still_refused
 from storage.models.serializer import ModelSerializer
-from storage.shards.store import FeatureStore
-from storage.tables.failures import FailureLog
-from storage.tables.seen import SeenVideos
 
 LONGEST_TABLE = 200  # rows
 
@@ -87,7 +84,7 @@ def _tell_if_empty(config: RunConfig, report: ExtractReport) -> None:
 def _show_refused(pages: Pages, config: RunConfig) -> None:
     key = families_of(config).features
     store = config.store.path
-    still = still_refused(FailureLog(store), FeatureStore(store), SeenVideos(store).current())
+    still = still_refused(store)
     refused = [row for row in still if row.key == key]
     shown = [
         {"video": row.video_id, "stage": row.stage, "reason": row.reason, "message": row.message, "tries": row.attempts}

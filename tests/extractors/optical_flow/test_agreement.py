@@ -14,11 +14,12 @@ import av
 import cv2
 import numpy as np
 import pytest
+from gpu import NEEDS_GPU
 
 from extractors.optical_flow.computer import OpticalFlowComputer
 from extractors.optical_flow.parameters import EXACT, PRESETS, TVL1Parameters
 
-GPU = pytest.param("gpu", marks=pytest.mark.gpu)
+GPU = pytest.param("gpu", marks=NEEDS_GPU)
 
 
 def recordings(corpus: Path) -> list[Path]:
