@@ -5,6 +5,7 @@ A page says `<!-- generated: NAME -->` where a table belongs; NAME is a key of `
 
 from __future__ import annotations
 
+import inspect
 import re
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -106,8 +107,22 @@ def _allowed(field: FieldInfo) -> str:
 def _commands() -> Iterator[str]:
     """Every command with its arguments and options, as Typer describes them."""
     command = typer.main.get_command(app)
+    _show_first_sentences(command)
     text = get_docs_for_click(obj=command, ctx=typer.Context(command), name="traitline")
+    text = re.sub("^Examples?: (`.*`)$", _as_block, text, flags=re.MULTILINE)  # blocks are not broken into lines
     yield text.partition("\n")[2].replace("* `--help`: Show this message and exit.\n", "")
+
+
+def _as_block(commands: re.Match[str]) -> str:
+    return "\n".join(["**Example**:\n\n```sh", *re.findall("`([^`]*)`", commands[1]), "```"])
+
+
+def _show_first_sentences(group: Any) -> None:
+    """Let lists of commands show the whole first sentence of each, which Typer cuts to fit a terminal."""
+    for command in group.commands.values():
+        command.short_help = re.split(r"(?<=\.)\s", inspect.cleandoc(command.help or ""))[0]
+        if hasattr(command, "commands"):
+            _show_first_sentences(command)
 
 
 def _columns() -> Iterator[str]:

@@ -87,5 +87,16 @@ def has_gpu() -> bool:
     return bool(tf.config.list_physical_devices("GPU"))
 
 
+def cuda_capability() -> tuple[int, int] | None:
+    """Return the compute capability of the NVIDIA GPU that TensorFlow computes on; None without one."""
+    if not has_gpu():
+        return None
+    import tensorflow as tf
+
+    details = tf.config.experimental.get_device_details(tf.config.list_physical_devices("GPU")[0])
+    capability: tuple[int, int] | None = details.get("compute_capability")  # not of GPUs of other makers
+    return capability
+
+
 def _exists(*patterns: str) -> bool:
     return any(True for pattern in patterns for _ in Path("/dev").glob(pattern))

@@ -15,7 +15,7 @@ import shutil
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -104,9 +104,15 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     items.sort(key=place)
 
 
-def pytest_collection_finish() -> None:
-    """Keep what has been imported from the garbage collector, which takes half a second to go through it."""
-    gc.freeze()
+@pytest.hookimpl(wrapper=True)
+def pytest_collection() -> Generator[None, object, object]:
+    """Keep what is imported from the garbage collector, which takes half a second to go through all of it."""
+    gc.disable()
+    try:
+        return (yield)
+    finally:
+        gc.freeze()
+        gc.enable()
 
 
 def pytest_sessionfinish() -> None:
@@ -321,9 +327,12 @@ def report_store(made_once, tmp_path_factory) -> ReportStore:
     return open_report_store(shutil.copytree(made, folder, copy_function=os.link))
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def prefect_server(tmp_path_factory) -> Iterator[PrefectServer]:
-    """Prefect's server on PostgreSQL, which tests may stop and start again; they are skipped where that is missing."""
+    """Prefect's server on PostgreSQL, which tests may stop and start again; they are skipped where that is missing.
+
+    It ends with the file that needs it, because it takes a second of CPU time a minute when it has nothing to do.
+    """
     programs = sorted(Path("/usr/lib/postgresql").glob("*/bin"))
     if not programs:
         pytest.skip("no PostgreSQL server (Debian: apt install postgresql)")

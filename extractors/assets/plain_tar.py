@@ -18,6 +18,13 @@ from extractors.assets.files import CHUNK_BYTES, AssetError, digest_of
 
 SUMS_NAME = "SHA256SUMS"
 MAX_TEXT_BYTES = 1 << 16  # in SHA256SUMS and in a licence
+_EXTENDED_HEADERS = (  # of the formats pax, GNU and Solaris; the names of their members mean nothing to users
+    tarfile.XHDTYPE,
+    tarfile.XGLTYPE,
+    tarfile.SOLARIS_XHDTYPE,
+    tarfile.GNUTYPE_LONGNAME,
+    tarfile.GNUTYPE_LONGLINK,
+)
 
 
 def write_tar(goal: Path, files: Mapping[str, bytes | Path], on_file: Callable[[str], None] = lambda _: None) -> None:
@@ -72,6 +79,8 @@ def read_headers(stream: BinaryIO, check: Callable[[tarfile.TarInfo], None]) -> 
         except (tarfile.HeaderError, ValueError) as error:
             raise AssetError("it is not a bundle, or it is incomplete") from error
         member.offset_data = stream.tell()
+        if member.type in _EXTENDED_HEADERS:
+            raise AssetError("it has extended tar headers: take the bundle as it was written, and do not repack it")
         if member.type not in (tarfile.REGTYPE, tarfile.AREGTYPE):
             raise AssetError(
                 f"{member.name!r} is not a regular file: take the bundle as it was written, and do not repack it"

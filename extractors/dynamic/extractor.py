@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
@@ -12,6 +13,12 @@ from extractors.dynamic.settings import ASSET, FEATURES
 from extractors.networks import SIDE_PX, Precision
 from extractors.networks.batches import describe_in_batches
 from extractors.networks.inference import for_inference
+from extractors.networks.precision import computing_in
+
+if TYPE_CHECKING:
+    import tensorflow as tf
+
+    from extractors.optical_flow.computer import DeviceArray
 
 MIN_FIELDS = 9  # fewer leave less than two steps for the last pool, which spans two
 
@@ -21,7 +28,7 @@ class DynamicFeatureExtractor:
 
     Args:
         weights: "pretrained" (ImageNet and Kinetics; fetched once) or "random" (seeded; for trials only).
-        precision: of weights and activations; see `extractors.networks.inference.for_inference`.
+        precision: of weights and activations; see `extractors.networks.inference.for_inference`. "tf32" is for GPUs.
         seed: seed of random weights.
         batch_size: windows in one pass, at most; halved if the device's memory runs out.
         asset_folder: folder with the checkpoint, in place of the usual places.
@@ -47,7 +54,7 @@ class DynamicFeatureExtractor:
 
         if weights not in ("pretrained", "random"):
             raise ValueError(f"weights must be 'pretrained' or 'random'; got {weights!r}")
-        self.batch_size = batch_size
+        self.batch_size, self.precision = batch_size, precision
         if weights == "pretrained":
             checkpoint = catalog.resolve(ASSET, folder=asset_folder)
         self.model = i3d.build_i3d(seed=seed)
@@ -55,12 +62,13 @@ class DynamicFeatureExtractor:
             i3d.load_checkpoint(self.model, checkpoint)
         self._network = for_inference(self.model, precision)
 
-    def extract(self, windows: np.ndarray) -> np.ndarray:
+    def extract(self, windows: np.ndarray | tf.Tensor) -> np.ndarray:
         """Describe windows of optical flow.
 
         Args:
             windows: float32, (N, T, 224, 224, 2), T at least 9 (64 by default in the pipeline), in [-1, 1]: channel 0
-                is dx (rightwards), channel 1 is dy (down), as `scale_for_i3d` returns them.
+                is dx (rightwards), channel 1 is dy (down), as `scale_for_i3d` returns them. A tensor stays on its
+                device.
 
         Returns:
             float32, (N, 1024), not negative.
@@ -74,13 +82,49 @@ class DynamicFeatureExtractor:
             )
         if windows.shape[1] < MIN_FIELDS:
             raise ValueError(f"a window needs at least {MIN_FIELDS} fields of optical flow; got {windows.shape[1]}")
-        if windows.size and not np.abs(windows).max() <= 1.0:
-            raise ValueError("windows must lie in [-1, 1]; scale them with scale_for_i3d")
         if not len(windows):
             return np.empty((0, FEATURES), np.float32)
-        features, self.batch_size = describe_in_batches(
-            self._network.predict_on_batch, windows, self.batch_size, noun="window"
-        )
+        if not _is_scaled(windows):
+            raise ValueError("windows must lie in [-1, 1]; scale them with scale_for_i3d")
+        features, self.batch_size = describe_in_batches(self._describe, windows, self.batch_size, noun="window")
         return features
 
     __call__ = extract
+
+    def extract_on_device(self, windows: Sequence[DeviceArray], fields: int) -> np.ndarray:
+        """Describe windows of optical flow that are in a GPU's memory, without copying them to the host.
+
+        Args:
+            windows: each float32, (n, 224, 224, 2) in [-1, 1], n from 1 to `fields`, complete, as
+                `OpticalFlowComputer.compute_scaled` returns them. The fields of a shorter one are repeated.
+            fields: of each window as the network sees it, at least 9.
+
+        Returns:
+            float32, (N, 1024), not negative, in the host's memory.
+
+        Raises:
+            ValueError: as `extract`.
+        """
+        import tensorflow as tf
+
+        # Exporters other than NumPy's expect no arguments, and TensorFlow takes capsules only.
+        tensors = [tf.experimental.dlpack.from_dlpack(window.__dlpack__()) for window in windows]
+        whole = [
+            tensor if len(tensor) == fields else tf.gather(tensor, np.arange(fields) % len(tensor))
+            for tensor in tensors
+        ]
+        return self.extract(whole[0][tf.newaxis] if len(whole) == 1 else tf.stack(whole))
+
+    def _describe(self, windows: np.ndarray | tf.Tensor) -> np.ndarray:
+        with computing_in(self.precision):
+            features: np.ndarray = self._network.predict_on_batch(windows)
+            return features
+
+
+def _is_scaled(windows: np.ndarray | tf.Tensor) -> bool:
+    """Return whether all numbers are in [-1, 1]; not if one is NaN."""
+    if isinstance(windows, np.ndarray):
+        return bool(np.abs(windows).max() <= 1)
+    import tensorflow as tf
+
+    return bool(tf.reduce_all(tf.abs(windows) <= 1))

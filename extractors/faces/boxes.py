@@ -13,8 +13,9 @@ def overlaps(first: np.ndarray, second: np.ndarray) -> np.ndarray:
     """Return intersection over union of boxes (x, y, width, height, ... in the last axis), broadcast, 0 to 1."""
     low = np.maximum(first[..., :2], second[..., :2])
     high = np.minimum(first[..., :2] + first[..., 2:4], second[..., :2] + second[..., 2:4])
-    shared: np.ndarray = np.prod(np.maximum(high - low, 0), axis=-1)
-    areas: np.ndarray = np.prod(first[..., 2:4], axis=-1) + np.prod(second[..., 2:4], axis=-1)
+    sides = np.maximum(high - low, 0)
+    shared = sides[..., 0] * sides[..., 1]
+    areas = first[..., 2] * first[..., 3] + second[..., 2] * second[..., 3]
     return np.asarray(shared / (areas - shared))
 
 

@@ -5,7 +5,9 @@ They tell whether people in different shots are the same. Nothing of them is sto
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 import cv2
@@ -14,6 +16,7 @@ import numpy as np
 from extractors.faces.boxes import cut_square, overlaps
 from extractors.faces.persons import SAME_PERSON_OVERLAP, Tracklet
 from extractors.networks.preprocessing import resized
+from extractors.video.grid import KeptFrames
 
 # The network's input, and where both eyes lie in it: the medians of MediaPipe's eyes in pictures that were aligned by
 # five points, as those that the network was trained on.
@@ -46,18 +49,23 @@ class FaceRecognizer:
 
 @dataclass
 class _Look:
-    """One face, compressed, and how well it shows the person: score and frontality."""
+    """One face, a function that returns it compressed, and how well it shows the person: score and frontality."""
 
     frame: int
     face: np.ndarray
-    picture: np.ndarray
+    compressed: Callable[[], np.ndarray]
     quality: float
 
 
 @dataclass
 class FaceLooks:
-    """Small aligned pictures of the faces in a video, in bounded memory."""
+    """Small aligned pictures of the faces in a video, in bounded memory.
 
+    Args:
+        frames: those of the pictures, if they are kept.
+    """
+
+    frames: KeptFrames
     _kept: list[_Look] = field(default_factory=list)
     _every: int = EVERY
     _before: np.ndarray | None = None
@@ -68,9 +76,9 @@ class FaceLooks:
         for face in faces[np.argsort(-faces[:, 2], kind="stable")[:FACES_PER_PICTURE]]:
             appears = before is None or not len(before) or overlaps(before, face).max() < SAME_PERSON_OVERLAP
             if (appears or frame % self._every == 0) and not np.isnan(face[5:]).any():
-                _, jpeg = cv2.imencode(".jpg", _aligned(picture, face))
+                compressed = self.frames.later(partial(_compressed, face=face), picture)
                 apart = float(np.hypot(*(face[7:9] - face[5:7])) / max(face[2], 1.0))
-                self._kept.append(_Look(frame, face, jpeg, float(face[4]) * apart))
+                self._kept.append(_Look(frame, face, compressed, float(face[4]) * apart))
         while len(self._kept) > MOST:
             self._every *= 2
             fewer = [look for look in self._kept if look.frame % self._every == 0]
@@ -88,15 +96,15 @@ class FaceLooks:
                 looks[owner].append(look)
         return [
             [
-                np.asarray(cv2.imdecode(look.picture, cv2.IMREAD_COLOR))
+                np.asarray(cv2.imdecode(look.compressed(), cv2.IMREAD_COLOR))
                 for look in sorted(some, key=lambda one: -one.quality)[:SAMPLES]
             ]
             for some in looks
         ]
 
 
-def _aligned(picture: np.ndarray, face: np.ndarray) -> np.ndarray:
-    """Cut out a face with both eyes at EYES_PX, uint8 BGR [112, 112, 3]."""
+def _compressed(picture: np.ndarray, face: np.ndarray) -> np.ndarray:
+    """Cut out a face with both eyes at EYES_PX, [112, 112], as a JPEG, uint8 [n]."""
     x, y, width, height = face[:4].tolist()
     side = max(2, round(CUT_SIDES * max(width, height)))
     left, top = round(x + (width - side) / 2), round(y + (height - side) / 2)
@@ -109,4 +117,4 @@ def _aligned(picture: np.ndarray, face: np.ndarray) -> np.ndarray:
     move = sum(goals) / 2 - turn * complex(*(left_eye + right_eye)) / 2
     place = np.array([[turn.real, -turn.imag, move.real], [turn.imag, turn.real, move.imag]])
     aligned = cv2.warpAffine(cut, place, (SIDE_PX, SIDE_PX), flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
-    return cv2.cvtColor(aligned, cv2.COLOR_RGB2BGR)
+    return np.asarray(cv2.imencode(".jpg", cv2.cvtColor(aligned, cv2.COLOR_RGB2BGR))[1])

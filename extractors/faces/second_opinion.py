@@ -6,7 +6,9 @@ mistakes, and knows profiles.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 
 import cv2
@@ -14,6 +16,7 @@ import numpy as np
 
 from extractors.faces.boxes import overlaps
 from extractors.faces.levelling import cut_view, view_of
+from extractors.video.grid import KeptFrames
 
 # Width of the box in a sample, which is twice as wide.
 BOX_PX = 64
@@ -32,9 +35,13 @@ class FaceSamples:
     """Samples of the faces in a video, spread evenly over the frames with faces, in bounded memory.
 
     A sample is a small picture, uint8 RGB [128, 128, 3], levelled by the eyes, with the face's box in its middle.
+
+    Args:
+        frames: those of the pictures, if they are kept.
     """
 
-    _kept: list[tuple[int, list[tuple[np.ndarray, np.ndarray]]]] = field(default_factory=list)
+    frames: KeptFrames
+    _kept: list[tuple[int, list[tuple[np.ndarray, Callable[[], np.ndarray]]]]] = field(default_factory=list)
     _every: int = 1
     _seen: int = 0
 
@@ -44,7 +51,8 @@ class FaceSamples:
             return
         if self._seen % self._every == 0:
             largest = faces[np.argsort(-faces[:, 2] * faces[:, 3], kind="stable")[:FACES_PER_PICTURE]]
-            self._kept.append((frame, [(face, sample_of(picture, face)) for face in largest]))
+            samples = [(face, self.frames.later(partial(sample_of, face=face), picture)) for face in largest]
+            self._kept.append((frame, samples))
             if len(self._kept) == 2 * SAMPLES:
                 self._kept, self._every = self._kept[::2], 2 * self._every
         self._seen += 1
@@ -65,7 +73,7 @@ class FaceSamples:
             if shared[best] >= SAME_FACE_OVERLAP
         ]
         count = min(SAMPLES, len(own))
-        return [own[(2 * place + 1) * len(own) // (2 * count)] for place in range(count)]
+        return [own[(2 * place + 1) * len(own) // (2 * count)]() for place in range(count)]
 
 
 def sample_of(picture: np.ndarray, face: np.ndarray) -> np.ndarray:

@@ -131,7 +131,8 @@ def track_faces(
             and those of `check_quality`.
     """
     detections: list[np.ndarray] = []
-    samples, looks, cutter, tally = FaceSamples(), FaceLooks(), ShotDetector(), Tally()
+    kept = KeptFrames(0) if kept is None else kept
+    samples, looks, cutter, tally = FaceSamples(kept), FaceLooks(kept), ShotDetector(), Tally()
     previous, repeated = None, 0
     frames = grid_frames(path, video_settings.fps, thresholds=video_settings, limits=limits, tally=tally, kept=kept)
     for frame, picture in enumerate(frames):

@@ -3,7 +3,8 @@
 from pathlib import PurePath
 from typing import Literal
 
-Precision = Literal["float32", "bfloat16"]
+Precision = Literal["float32", "tf32", "bfloat16"]
+"""What a network computes in; see `extractors.networks.precision`."""
 Preprocessing = Literal["imagenet-torch", "imagenet-caffe", "minus1-1", "0-1", "0-255"]
 """What a network's input is made of; see `extractors.networks.preprocessing.preprocess`."""
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 
@@ -13,15 +14,15 @@ log = logging.getLogger(__name__)
 
 
 def describe_in_batches(
-    describe: Callable[[np.ndarray], np.ndarray], items: np.ndarray, size: int, *, noun: str
+    describe: Callable[[Any], np.ndarray], items: Any, size: int, *, noun: str
 ) -> tuple[np.ndarray, int]:
     """Send items through a network, as many at a time as memory allows.
 
-    If memory runs out, the batch is halved and sent again. The batch size changes no result.
+    If memory runs out, the batch is halved and sent again.
 
     Args:
         describe: the network: (n, ...) to (n, features), n at least 1 and at most `size`.
-        items: (N, ...), N at least 1.
+        items: array or tensor, (N, ...), N at least 1.
         size: items in the first batch.
         noun: name of an item in messages.
 

@@ -2,24 +2,17 @@
 
 from __future__ import annotations
 
-import os
 from collections import Counter
 from collections.abc import Mapping
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_args
 
 import numpy as np
 
-from extractors.devices import has_gpu
-from extractors.errors import DeviceError
 from extractors.networks import Precision
+from extractors.networks.precision import settle_precision
 
 if TYPE_CHECKING:
     import keras
-
-CPU_FLAGS = Path("/proc/cpuinfo")  # Linux only
-# Of x86 CPUs (Intel and AMD) and of ARM.
-BFLOAT16_FLAGS = frozenset({"avx512_bf16", "amx_bf16", "bf16"})
 
 
 def for_inference(model: keras.Model, precision: Precision = "float32") -> keras.Model:
@@ -27,7 +20,7 @@ def for_inference(model: keras.Model, precision: Precision = "float32") -> keras
 
     At inference, BatchNorm scales and shifts each channel. Folding both into the preceding convolution saves a pass
     over its output. With "bfloat16", weights and activations are rounded to 8 bits of precision; averages and the
-    output remain float32.
+    output remain float32. With "tf32", run the copy within `extractors.networks.precision.computing_in`.
 
     Args:
         model: functional; not changed. Each of its BatchNorms directly follows a convolution that has no activation and
@@ -38,12 +31,11 @@ def for_inference(model: keras.Model, precision: Precision = "float32") -> keras
 
     Raises:
         ValueError: a BatchNorm cannot be folded, or the precision is unknown.
-        extractors.errors.DeviceError: bfloat16, if neither the CPU nor a GPU supports it.
+        extractors.errors.DeviceError: see `extractors.networks.precision.settle_precision`.
     """
-    if precision not in ("float32", "bfloat16"):
-        raise ValueError(f"precision must be 'float32' or 'bfloat16'; got {precision!r}")
-    if precision == "bfloat16":
-        check_bfloat16()
+    if precision not in get_args(Precision):
+        raise ValueError(f"precision must be one of {', '.join(get_args(Precision))}; got {precision!r}")
+    settle_precision(precision)
     norm_of = _norm_of_convolutions(model)
     folded = _without_norms(model, precision, norm_of)
     for layer in folded.layers:
@@ -55,21 +47,6 @@ def for_inference(model: keras.Model, precision: Precision = "float32") -> keras
                 layer.set_weights(convolution.get_weights())
     folded.jit_compile = False  # XLA makes both networks slower on a CPU
     return folded
-
-
-def check_bfloat16() -> None:
-    """Raise DeviceError unless this machine supports bfloat16 and computes the same numbers as others.
-
-    Without hardware support TensorFlow falls back to emulation, 4 times slower than float32, or to sums in bfloat16,
-    30 times slower and 1.4% off (measured on I3D).
-    """
-    if has_gpu():
-        return
-    flags = set(CPU_FLAGS.read_text().split()) if CPU_FLAGS.is_file() else set()
-    if not flags & BFLOAT16_FLAGS:
-        raise DeviceError("this CPU has no bfloat16 (AVX512_BF16, AMX or ARM's BF16): set precision to float32")
-    if os.environ.get("TF_ENABLE_ONEDNN_OPTS") == "0":
-        raise DeviceError("bfloat16 needs oneDNN, which TF_ENABLE_ONEDNN_OPTS=0 turns off: unset it, or take float32")
 
 
 def _norm_of_convolutions(model: keras.Model) -> dict[str, str]:
@@ -116,7 +93,8 @@ def _without_norms(model: keras.Model, precision: Precision, norm_of: Mapping[st
             settings["use_bias"] = layer.use_bias or layer.name in norm_of
         # Operations that are no layers, such as "+", compute in the precision of what they read.
         if isinstance(layer, keras.Layer) and not isinstance(layer, layers.InputLayer):
-            settings["dtype"] = "float32" if isinstance(layer, averages) else precision
+            rounded = precision == "bfloat16" and not isinstance(layer, averages)
+            settings["dtype"] = "bfloat16" if rounded else "float32"
         return type(layer).from_config(settings)
 
     def called(layer: keras.Layer, *inputs: Any, **options: Any) -> Any:

@@ -25,6 +25,7 @@ import numpy as np
 
 from extractors.errors import first_line
 from extractors.networks.network_file import FileRefusedError, Run, Shape, Signature
+from extractors.networks.precision import settle_precision
 
 if TYPE_CHECKING:
     import keras
@@ -78,6 +79,7 @@ def open_network(data: bytes, output: str) -> Run:
     """Return a function that runs one output of the network."""
     import keras
 
+    settle_precision("float32")
     model = _load(data)
     chosen = model.outputs[_output_names(model).index(output)]
     network = keras.Model(model.inputs[0], chosen)

@@ -5,12 +5,13 @@ from __future__ import annotations
 import functools
 import importlib
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, Protocol, cast
 
 import numpy as np
 
 from extractors.devices import has_cuda_device, usable_cores
+from extractors.errors import DeviceError
 from extractors.optical_flow.gpu import NO_GPU, why_unusable
 from extractors.optical_flow.parameters import (
     PRESETS,
@@ -54,7 +55,7 @@ class OpticalFlowComputer:
 
     Args:
         engine: "opencv", "cpu" (Numba), "gpu" (CUDA; needs `traitline[gpu]`), or "auto": "gpu" if there is a CUDA GPU,
-            else "cpu". An engine that cannot run here is replaced, with a warning: "gpu" by "cpu", "cpu" by "opencv".
+            else "cpu". If Numba cannot run here, "cpu" is replaced by "opencv", with a warning.
         preset: "exact" (OpenCV's default parameters, whose five scales lose motion beyond 10 px), "large_motion" (the
             same with a pyramid down to 16 px, for 20 px and more) or "fast" (pyramid step 0.5, 4 scales).
         threads: pairs computed at the same time on the CPU; None takes every core that this process may use.
@@ -90,10 +91,21 @@ class OpticalFlowComputer:
     def numerics(self) -> dict[str, Any]:
         """All settings that change the numbers, for a cache key; JSON-able.
 
-        The "cpu" and "gpu" engines are one implementation on two kinds of device, and a key does not name the device.
+        Of "gpu", too, because TV-L1 amplifies the last bits: its fields are .01 px from those of "cpu" on average, and
+        I3D's features of them up to 1% (random weights).
         """
         implementation = "opencv" if self.engine == "opencv" else f"traitline-{REVISION}"
-        return {"algorithm": "tvl1", "implementation": implementation, "parameters": self.parameters.model_dump()}
+        device = {"engine": "gpu"} if self.engine == "gpu" else {}
+        parameters = self.parameters.model_dump()
+        return {"algorithm": "tvl1", "implementation": implementation, **device, "parameters": parameters}
+
+    def check(self) -> None:
+        """Raise DeviceError if the engine is "gpu" and cannot run here, as `compute` does."""
+        if self.engine == "gpu" and (missing := _missing_for_gpu()):
+            raise DeviceError(
+                f"the gpu engine of optical flow cannot run: {missing}; use another machine, or set "
+                "optical_flow.engine to cpu, whose features have keys of their own"
+            )
 
     def compute(self, gray: np.ndarray) -> np.ndarray:
         """Compute the optical flow from each frame to the next.
@@ -143,7 +155,8 @@ class OpticalFlowComputer:
 
     @functools.cached_property
     def _gpu(self) -> GpuEngine:
-        # A process that only asks for `numerics` takes no memory of the GPU.
+        # A process that only asks for `numerics` takes no memory of the GPU, and needs none.
+        self.check()
         from extractors.optical_flow.gpu.engine import GpuEngine
 
         return GpuEngine(self.parameters)
@@ -169,13 +182,12 @@ def _check_frames(gray: np.ndarray, ndim: int | None = None) -> None:
 
 
 def _available_engine(engine: Engine) -> Engine:
-    """Resolve "auto", and replace an engine that cannot run here."""
-    if engine in ("auto", "gpu"):
-        # CUDA's libraries take a while to load: they are not asked if there is no device.
-        missing = why_unusable() if has_cuda_device() else NO_GPU
+    """Resolve "auto", and replace "cpu" if it cannot run here."""
+    if engine == "auto":
+        missing = _missing_for_gpu()
         if not missing:
             return "gpu"
-        if engine == "gpu" or missing != NO_GPU:
+        if missing != NO_GPU:
             logger.warning("the gpu engine, by far the fastest, cannot run: %s; the CPU computes optical flow", missing)
         engine = "cpu"
     if engine == "cpu":
@@ -185,6 +197,18 @@ def _available_engine(engine: Engine) -> Engine:
             logger.warning("Numba cannot run here (%s): optical flow by OpenCV, some 20 times slower", error)
             return "opencv"
     return engine
+
+
+def _missing_for_gpu() -> str:
+    # CUDA's libraries take a while to load: they are not asked if there is no device.
+    return why_unusable() if has_cuda_device() else NO_GPU
+
+
+def engine_of(numerics: Mapping[str, Any]) -> Engine:
+    """Return the engine that `OpticalFlowComputer.numerics` stand for."""
+    if numerics["implementation"] == "opencv":
+        return "opencv"
+    return "gpu" if numerics.get("engine") == "gpu" else "cpu"
 
 
 def _build(engine: Engine, parameters: TVL1Parameters, threads: int) -> Callable[[np.ndarray], np.ndarray]:

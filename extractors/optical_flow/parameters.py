@@ -48,7 +48,8 @@ class OpticalFlowSettings(BaseModel, frozen=True, extra="forbid"):
 
     engine: Engine = Field(
         "auto",
-        description="What computes TV-L1: cpu (Numba), gpu (CUDA), opencv (slow); auto is gpu on a CUDA GPU, else cpu.",
+        description="What computes TV-L1: cpu (Numba), gpu (CUDA), opencv (slow); auto is gpu on a CUDA GPU, else cpu. "
+        "Each has keys of its own: name one if an archive is processed on machines with and without a GPU.",
     )
     preset: Preset = Field(
         "exact",

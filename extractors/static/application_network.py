@@ -18,6 +18,7 @@ from extractors.devices import has_gpu
 from extractors.errors import first_line
 from extractors.networks.backbone import Describer
 from extractors.networks.batches import describe_in_batches
+from extractors.networks.precision import settle_precision
 from extractors.networks.preprocessing import CROP_SHAPE, check_crops, preprocess
 from extractors.static.applications import APPLICATIONS, SOURCE, Application
 
@@ -94,6 +95,7 @@ class ApplicationBackbone:
         import keras
 
         self.fetch()
+        settle_precision("float32")
         constructor = getattr(keras.applications, self._known.constructor)
         form = {"include_top": False, "pooling": "avg", "input_shape": CROP_SHAPE}
         if self.weights == "random":

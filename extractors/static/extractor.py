@@ -13,6 +13,7 @@ from extractors.assets.own import resolve_own
 from extractors.networks import Precision
 from extractors.networks.batches import describe_in_batches
 from extractors.networks.inference import for_inference
+from extractors.networks.precision import computing_in
 from extractors.networks.preprocessing import check_crops
 from extractors.static.settings import ASSET, FEATURES
 
@@ -30,6 +31,7 @@ class StaticFeatureExtractor:
             asset, such as "faces-1".
         frozen_layers: number of first convolutional layers that are not trainable.
         precision: of weights and activations during extraction; see `extractors.networks.inference.for_inference`.
+            "tf32" is for GPUs.
         seed: seed of random weights.
         batch_size: crops in one pass, at most; halved if the device's memory runs out.
         asset_folder: folder with the weight file, in place of the usual places.
@@ -111,7 +113,8 @@ class StaticFeatureExtractor:
     def _describe(self, batch: np.ndarray) -> np.ndarray:
         # oneDNN sums in another order for a single picture: with a copy beside it, its bits match those of any batch.
         filled = batch.repeat(2, axis=0) if len(batch) == 1 else batch
-        features: np.ndarray = self._network.predict_on_batch(self._preprocess(filled.astype(np.float32)))
+        with computing_in(self.precision):
+            features: np.ndarray = self._network.predict_on_batch(self._preprocess(filled.astype(np.float32)))
         return features[: len(batch)]
 
 

@@ -51,8 +51,9 @@ class StaticSettings(BaseModel, frozen=True, extra="forbid"):
     )
     precision: Precision = Field(
         "float32",
-        description="Precision of weights and activations of resnet50: float32, or bfloat16: half the time on CPUs "
-        "that have it (AVX512_BF16, AMX), features about 1% off (random weights).",
+        description="Precision of weights and activations of resnet50: float32; tf32: products rounded to 10 bits, on "
+        "NVIDIA GPUs since Ampere, and for all networks or none; or bfloat16: half the time on CPUs that have it "
+        "(AVX512_BF16, AMX), features about 1% off (random weights).",
     )
     also: tuple[StaticSettings, ...] = Field(
         (),
@@ -63,7 +64,7 @@ class StaticSettings(BaseModel, frozen=True, extra="forbid"):
         16,
         ge=1,
         description="Face crops in one pass through the network, at most; halved if GPU memory runs out. It changes "
-        "no result.",
+        "no result on a CPU, and on a GPU at most the last bits.",
     )
 
     @model_validator(mode="before")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import av
@@ -48,6 +48,20 @@ class KeptFrames:
             self._frames.append((canvas, frame, upright))
         else:
             self._frames.clear()
+
+    def later(self, cut: Callable[[np.ndarray], np.ndarray], picture: np.ndarray) -> Callable[[], np.ndarray]:
+        """Return a function that returns cut(picture), so that what is never asked for need not be cut.
+
+        It draws the picture again, instead of holding on to it, if its frame is kept; otherwise, it is cut now.
+
+        Args:
+            picture: the last one that `grid_frames` has yielded.
+        """
+        if not self._frames:
+            done = cut(picture)
+            return lambda: done
+        canvas, frame, upright = self._frames[-1]
+        return lambda: cut(canvas.draw(frame, upright))
 
     def pictures(self) -> Iterator[np.ndarray] | None:
         """Return what `grid_frames` has yielded, drawn once more; None if the frames were not kept.

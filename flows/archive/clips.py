@@ -10,11 +10,13 @@ import numpy as np
 
 from extractors.faces.quality import QUALITY
 from flows.archive.families import Families
+from flows.archive.videos import Archive
 from fusion.clips.tokens import ClipTokens
 from storage.errors import StoreError
 from storage.files.paths import StorePath
 from storage.shards.features import VideoFeatures
 from storage.shards.store import FeatureStore
+from storage.tables.in_step import VIDEOS, InStep, have_digests
 
 VIDEOS_AT_A_TIME = 1024
 VIDEOS_PER_GROUP = 64  # of a large shard, read together when training shuffles
@@ -68,6 +70,15 @@ def ready_videos(root: StorePath, families: Families, wanted: Mapping[str, str])
     videos, digests = list(wanted), list(wanted.values())
     ready = store.has_each(families.static, videos, digests) & store.has_each(families.dynamic, videos, digests)
     return [videos[row] for row in np.flatnonzero(ready).tolist()]
+
+
+def ready_rows(root: StorePath, families: Families, archive: Archive) -> Iterator[np.ndarray]:
+    """Yield for each batch of an archive which videos have both kinds of tokens of their present bytes, bool [N]."""
+    manifest = FeatureStore(root).manifest
+    static, dynamic = (InStep(manifest.current(family.key), VIDEOS) for family in (families.static, families.dynamic))
+    for videos in archive.columns:
+        last = videos["video_id"][-1]
+        yield have_digests(videos, static.up_to(last)) & have_digests(videos, dynamic.up_to(last))
 
 
 def in_shard_order(store: FeatureStore, families: Families, videos: Sequence[str]) -> list[str]:

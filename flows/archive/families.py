@@ -206,7 +206,7 @@ def stored_families(root: str | StorePath, metadata: Mapping[str, Any]) -> Famil
         raise UserError(
             f"the model needs features of {needed} (static:{metadata['static_key']} "
             f"dynamic:{metadata['dynamic_key']}), and {root} has {stored_networks(root)}; run `traitline extract` with "
-            f"the settings that it was trained with (--weights {metadata['weights']})"
+            f"the settings that it was trained with (weights={metadata['weights']})"
             f"{', or train a model on what is there' if stored else ''}"
         ) from error
     # Facts were added over time. The oldest features have only the coverage, and their boxes have no facts.
@@ -235,7 +235,7 @@ def settle_weights(config: RunConfig, needs: Sequence[Part] = PARTS) -> RunConfi
         if base != settled.weights:
             raise UserError(
                 f"{network.weights} was fine-tuned from {base} weights, and the other networks have "
-                f"{settled.weights} ones: give --weights {base}, or name another in static.weights"
+                f"{settled.weights} ones: set weights={base}, or name another in static.weights"
             )
     return settled
 
@@ -320,6 +320,6 @@ def _resolve(config: RunConfig, needs: Sequence[Part]) -> None:
             if config.weights == "random" or is_network_file(network.name):  # random weights are no way out
                 raise
             raise AssetError(
-                f"{error}. For a trial without them, give --weights random; or --weights auto, as in `traitline "
-                "demo`, which falls back to random weights: such scores mean nothing"
+                f"{error}. For a trial without them, set weights=random (--weights random); or weights=auto, as "
+                "`traitline demo` does, which falls back to random weights: such scores mean nothing"
             ) from error

@@ -11,6 +11,7 @@ import hashlib
 import re
 import tarfile
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -71,48 +72,21 @@ def export_bundle(root: StorePath, model: ModelReference, goal: Path) -> None:
     write_tar(goal, {f"{model}/{file}": data for file, data in contents.items()})
 
 
-def import_bundle(bundle: Path, root: StorePath, name: str | None = None) -> tuple[ModelReference, ModelReference]:
-    """Add the model of a bundle to a store, under the next free version; nothing of a refused bundle remains.
+@dataclass(frozen=True, slots=True)
+class Bundle:
+    """What a bundle holds: its path, the model's name and version in it, and that version's files without the card."""
 
-    Args:
-        bundle: a file that `export_bundle` wrote, here or elsewhere.
-        root: the store.
-        name: for the model; by default the one that it had.
+    path: Path
+    model: ModelReference
+    files: Mapping[str, bytes]
 
-    Returns:
-        The model in the bundle, and in this store.
+
+def read_bundle(bundle: Path) -> Bundle:
+    """Read a file that `export_bundle` wrote, here or elsewhere, and check everything but the model's own file.
 
     Raises:
         UserError: the file is not a bundle, is damaged or malicious, or cannot be read.
-        StoreError: the store cannot be written.
     """
-    import fusion.model.kinds  # noqa: F401  # registers the classes; Keras takes seconds to import
-
-    model, files = read_bundle(bundle, name)
-    own = model.name if name is None else name
-    try:
-        return model, ModelReference(own, ModelSerializer(root).add(own, files))
-    except StoreError as error:
-        raise UserError(f"{bundle} is rejected: {error}; nothing of it was imported") from error
-
-
-def read_bundle(bundle: Path, name: str | None = None) -> tuple[ModelReference, dict[str, bytes]]:
-    """Read and check everything but the model's own file.
-
-    Args:
-        bundle: a file that `export_bundle` wrote, here or elsewhere.
-        name: for the model, to be checked too.
-
-    Returns:
-        The model in the bundle, and the files of its version, without the card.
-
-    Raises:
-        UserError: as `import_bundle`.
-    """
-    try:
-        path_name("--name", name or "traits")
-    except ValueError as error:
-        raise UserError(str(error)) from error
     try:
         model, files = _read(bundle)
         metadata = read_metadata(files[METADATA_FILE], METADATA_FILE)
@@ -122,7 +96,22 @@ def read_bundle(bundle: Path, name: str | None = None) -> tuple[ModelReference, 
         raise UserError(f"{bundle} is rejected: {error}; nothing of it was imported") from error
     except OSError as error:
         raise UserError(f"cannot read the bundle {bundle}: {error.strerror or error}") from error
-    return model, files
+    return Bundle(bundle, model, files)
+
+
+def import_bundle(bundle: Bundle, root: StorePath, name: str) -> ModelReference:
+    """Add the model of a bundle to a store, as the next version of a name; nothing of a rejected bundle remains.
+
+    Raises:
+        UserError: the model's own file is damaged or malicious.
+        ValueError: the name cannot be that of a model.
+    """
+    import fusion.model.kinds  # noqa: F401  # registers the classes; Keras takes seconds to import
+
+    try:
+        return ModelReference(name, ModelSerializer(root).add(name, bundle.files))
+    except StoreError as error:
+        raise UserError(f"{bundle.path} is rejected: {error}; nothing of it was imported") from error
 
 
 def _read(bundle: Path) -> tuple[ModelReference, dict[str, bytes]]:

@@ -10,7 +10,7 @@ from flows.archive.families import Families, model_networks
 from flows.config.settings import RunConfig
 from flows.session.errors import UserError, did_you_mean
 from storage.errors import StoreError, UnreachableError
-from storage.files.paths import StorePath
+from storage.files.paths import StorePath, store_path
 from storage.models.serializer import LATEST, ModelSerializer
 from storage.shards.family import known_keys
 
@@ -41,9 +41,11 @@ def find_model(root: str | StorePath, reference: str) -> ModelReference:
     """Find a model by NAME (its latest version), NAME/3, NAME/latest or NAME/ALIAS.
 
     Raises:
-        UserError: there is no such model; the message names the existing ones.
+        UserError: there is no such store or model; the message names a similar model, or the existing ones.
     """
     name, slash, word = reference.partition("/")
+    if not store_path(root).is_dir():
+        raise UserError(f"there is no store {root}")
     serializer = ModelSerializer(root)
     try:
         if serializer.versions(name):
@@ -55,8 +57,10 @@ def find_model(root: str | StorePath, reference: str) -> ModelReference:
     except StoreError:
         pass  # reported below, with the existing models
     known = [f"{name}/{word}" for name in serializer.names() for word in _words(serializer, name)]
-    advice = f"there are {', '.join(known)}" if known else "the store has none; train one with --labels"
-    raise UserError(f"there is no model {reference} in {root}{did_you_mean(reference, known)}; {advice}")
+    others = (
+        f"there are {', '.join(known)}" if known else "it has no models; `traitline train --labels FILE` trains one"
+    )
+    raise UserError(f"there is no model {reference} in {root}{did_you_mean(reference, known) or f'; {others}'}")
 
 
 def load_model(root: str | StorePath, reference: str) -> tuple[PersonalityModel, dict[str, Any]]:
@@ -70,7 +74,7 @@ def load_model(root: str | StorePath, reference: str) -> tuple[PersonalityModel,
         The model, and its metadata: keys of the features, training data, performance, calibration.
 
     Raises:
-        UserError: there is no such model.
+        UserError: there is no such store or model.
         StoreError: its files are damaged.
     """
     from fusion.model.kinds import PersonalityModel  # registers the classes that a saved model is made of

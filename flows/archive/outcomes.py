@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import cache
 
 from flows.archive.clips import ready_videos
@@ -68,6 +68,19 @@ def refusals(root: StorePath, families: Families, videos: Iterable[VideoFile]) -
 def refusal_reasons(root: StorePath, families: Families, videos: Iterable[VideoFile]) -> Counter[str]:
     """Count the refusals of these videos by reason."""
     return Counter(failure.reason for failure in refusals(root, families, videos).values())
+
+
+def rejected(reasons: Mapping[str, int]) -> dict[str, int]:
+    """Return the numbers of those videos without a result that were refused, by reason."""
+    return {reason: count for reason, count in reasons.items() if reason not in (NOT_SCORED, NOT_EXTRACTED)}
+
+
+def without_result(reasons: Mapping[str, int]) -> list[tuple[str, str]]:
+    """Describe numbers of videos without a result, rejected and others, as pairs of a heading and a text."""
+    refused = rejected(reasons)
+    rows = [("rejected", f"{sum(refused.values()):,}: {tally(refused)}")] if refused else []
+    others = [(reason, count) for reason, count in reasons.items() if reason not in refused]
+    return rows + [(reason.replace("_", " "), f"{count:,}") for reason, count in others]
 
 
 def how_to_list(root: StorePath) -> str:

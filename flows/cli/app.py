@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from importlib.metadata import version
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -79,8 +80,24 @@ def show(config: CONFIG = None, assignments: ASSIGNMENTS = None) -> None:
         print(dump_config(load_config(config, assignments=assignments)), end="")
 
 
+def command_line() -> Any:
+    """Return the command with all its subcommands. Their help shows no type for flags, which take no value."""
+    command = typer.main.get_command(app)
+    for one in _with_subcommands(command):
+        for option in (*one.params, one.get_help_option(typer.Context(one))):
+            if getattr(option, "is_flag", False):
+                option.metavar = ""
+    return command
+
+
+def _with_subcommands(command: Any) -> Iterator[Any]:
+    yield command
+    for inner in getattr(command, "commands", {}).values():
+        yield from _with_subcommands(inner)
+
+
 def main() -> None:
     """Entry point of the command."""
     settle_environment()
     restrict_access()
-    app()
+    command_line()()

@@ -33,6 +33,8 @@ def show_extraction(report: ExtractReport, videos: Archive) -> None:
 
 def show_run(weights: str, report: RunReport, videos: Archive) -> None:
     """Summarise a run and say where its results are."""
+    from flows.archive.outcomes import without_result
+
     if report.extraction is not None:
         show_extraction(report.extraction, videos)
     count = report.export.scored + sum(report.export.reasons.values())
@@ -44,7 +46,7 @@ def show_run(weights: str, report: RunReport, videos: Archive) -> None:
         [
             ("model", str(report.model)),
             ("scored", f"{report.export.scored} of {count} ({report.scored_now} in this run)"),
-            *report.export.without_score(),
+            *without_result(report.export.reasons),
             ("weights", shown),
             ("CSV", str(report.export.path)),
             ("report", str(report.report)),

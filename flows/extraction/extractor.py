@@ -6,15 +6,18 @@ import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, field
-from functools import cached_property
+from functools import cached_property, partial
+from typing import Any
 
 import numpy as np
 
 from extractors.devices import usable_cores
+from extractors.dynamic.extractor import DynamicFeatureExtractor
 from extractors.errors import TRANSIENT, Fault, VideoError
+from extractors.faces.crops import Window
 from extractors.faces.quality import QUALITY, Quality
 from extractors.faces.track import FaceTrack
-from extractors.optical_flow.computer import OpticalFlowComputer, loop_to, scale_for_i3d
+from extractors.optical_flow.computer import DeviceArray, OpticalFlowComputer, engine_of, loop_to, scale_for_i3d
 from extractors.preparation.pool import Again, Finished, PreparerPool
 from extractors.preparation.preparer import FaceCrop, Motion, Request
 from extractors.preparation.stopwatch import Stopwatch
@@ -23,6 +26,7 @@ from flows.archive.reader import preparation_of
 from flows.archive.videos import VideoFile
 from flows.config.settings import RunConfig
 from flows.extraction.jobs import Job, ShardReport
+from flows.session.errors import UserError
 from storage.shards.family import Family
 from storage.shards.features import VideoFeatures
 from storage.shards.store import FeatureStore
@@ -34,18 +38,21 @@ log = logging.getLogger(__name__)
 class _Batcher:
     """Collects items of any number of videos and runs a network on full batches."""
 
-    def __init__(self, extract: Callable[[np.ndarray], np.ndarray], size: int, watch: Stopwatch, stage: str) -> None:
+    def __init__(self, extract: Callable[[Any], np.ndarray], size: int, watch: Stopwatch, stage: str) -> None:
         self._extract, self._size, self._watch, self._stage = extract, size, watch, stage
         self._goals: list[list[np.ndarray]] = []
-        self._batch: np.ndarray | None = None
+        self._batch: np.ndarray | list[Any] | None = None
 
-    def add(self, item: np.ndarray, goal: list[np.ndarray]) -> None:
-        """Queue a copy of an item; its vector is appended to `goal` later, in the order of the items.
+    def add(self, item: np.ndarray | DeviceArray, goal: list[np.ndarray]) -> None:
+        """Queue a copy of an array, or an array on a device, which is passed on in a list.
+
+        Its vector is appended to `goal` later, in the order of the items.
 
         Call `flush_if_full` afterwards.
         """
         if self._batch is None:
-            self._batch = np.empty((self._size, *item.shape), item.dtype)
+            on_host = isinstance(item, np.ndarray)
+            self._batch = np.empty((self._size, *item.shape), item.dtype) if on_host else [None] * self._size
         self._batch[len(self._goals)] = item
         self._goals.append(goal)
 
@@ -83,6 +90,14 @@ class _Tokens:
             np.asarray(self.end_s, np.float64),
             dict(zip(names, columns, strict=True)),
         )
+
+
+@dataclass(frozen=True)
+class _Fields:
+    """The optical flow of one window, for the dynamic network: on the GPU, or in memory that must be copied."""
+
+    window: Window
+    fields: np.ndarray | DeviceArray
 
 
 @dataclass
@@ -151,6 +166,7 @@ class Extractor:
     ) -> None:
         self._config, self._families, self._videos = config, families, videos
         self._confirm = confirm
+        self._describe_on_gpu: Callable[[Sequence[DeviceArray]], np.ndarray] | None = None
         self._resources = ExitStack()
 
     @cached_property
@@ -173,7 +189,7 @@ class Extractor:
 
     def _build(self, resources: ExitStack) -> None:
         config = self._config
-        self._optical_flow = OpticalFlowComputer.from_settings(config.optical_flow)
+        self._optical_flow = self._engine()
         preparation = preparation_of(config, face_models(config), engine=self._optical_flow.engine)
         self._cores = usable_cores()
         self._processes = config.extract.processes or self._useful_processes()
@@ -182,6 +198,18 @@ class Extractor:
         networks = backbones_of(config)
         check_same_networks(networks, self._families)
         self._static, self._dynamic = networks["static"].build(), networks["dynamic"].build()
+        if self._optical_flow.engine == "gpu" and isinstance(self._dynamic, DynamicFeatureExtractor):
+            self._describe_on_gpu = partial(self._dynamic.extract_on_device, fields=config.crops.window_fields)
+
+    def _engine(self) -> OpticalFlowComputer:
+        """Return what computes the optical flow that the key stands for: "auto" may be another engine elsewhere."""
+        engine = engine_of(self._families.dynamic.settings["optical_flow"])
+        settings = self._config.optical_flow.model_copy(update={"engine": engine})
+        computer = OpticalFlowComputer.from_settings(settings)
+        computer.check()
+        if computer.engine != engine:
+            raise UserError(f"the engine {engine} of optical flow, which this run uses, cannot run here")
+        return computer
 
     def extract(
         self,
@@ -228,18 +256,18 @@ class Extractor:
     ) -> None:
         sizes = self._config.static.batch_size, self._config.dynamic.batch_size
         static_batches = _Batcher(self._static.extract, sizes[0], watch, "static network")
-        dynamic_batches = _Batcher(self._dynamic.extract, sizes[1], watch, "dynamic network")
+        describe = self._describe_on_gpu or self._dynamic.extract
+        dynamic_batches = _Batcher(describe, sizes[1], watch, "dynamic network")
         for number, part in self._pool.prepare(self._requests(intakes)):
             intake = intakes[number]
             if check is not None:
                 check()
             match part:
                 case FaceTrack() | FaceCrop() | Motion():
-                    if isinstance(part, Motion):
-                        part = self._with_optical_flow(part, watch)
+                    taken = self._with_optical_flow(part, watch) if isinstance(part, Motion) else part
                     if intake.error is None:
                         with intake.isolating_faults():
-                            self._take(part, intake, static_batches, dynamic_batches)
+                            self._take(taken, intake, static_batches, dynamic_batches)
                     # A batch has several videos, so an error of a network is not the fault of one of them.
                     static_batches.flush_if_full()
                     dynamic_batches.flush_if_full()
@@ -294,23 +322,25 @@ class Extractor:
         quality = {"detected": detected, **facts}
         return VideoFeatures(video.video_id, video.sha256, track.to_rows(), start_s, end_s, quality)
 
-    def _with_optical_flow(self, motion: Motion, watch: Stopwatch) -> Motion:
-        """Compute the optical flow here if the child process sent grey frames."""
-        if motion.fields.dtype != np.uint8:
-            return motion
+    def _with_optical_flow(self, motion: Motion, watch: Stopwatch) -> _Fields:
+        """Compute the optical flow here if the child process sent grey frames. For I3D, it stays on the GPU."""
+        frames, bound_px = motion.fields, self._config.optical_flow.bound_px
+        if frames.dtype != np.uint8:
+            return _Fields(motion.window, frames)
         with watch.measure("optical flow"):
-            displacement = self._optical_flow.compute(motion.fields)
-            return Motion(motion.window, scale_for_i3d(displacement, bound_px=self._config.optical_flow.bound_px))
+            if self._describe_on_gpu is not None:
+                return _Fields(motion.window, self._optical_flow.compute_scaled(frames, bound_px=bound_px))
+            return _Fields(motion.window, scale_for_i3d(self._optical_flow.compute(frames), bound_px=bound_px))
 
     def _take(
-        self, part: FaceTrack | FaceCrop | Motion, intake: _Intake, static_batches: _Batcher, dynamic_batches: _Batcher
+        self, part: FaceTrack | FaceCrop | _Fields, intake: _Intake, static_batches: _Batcher, dynamic_batches: _Batcher
     ) -> None:
         match part:
             case FaceTrack():
                 intake.known, intake.track = part, self._faces_row(intake.job.video, part)
             case FaceCrop():
                 self._add_face(part, *_expected(intake.known, intake.static), static_batches)
-            case Motion():
+            case _Fields():
                 self._add_window(part, *_expected(intake.known, intake.dynamic), dynamic_batches)
 
     def _add_face(self, face: FaceCrop, track: FaceTrack, tokens: _Tokens, batches: _Batcher) -> None:
@@ -320,14 +350,17 @@ class Extractor:
         tokens.quality.append((*_facts(track).values(), track.scores[face.frame]))
         batches.add(face.pixels, tokens.vectors)
 
-    def _add_window(self, motion: Motion, track: FaceTrack, tokens: _Tokens, batches: _Batcher) -> None:
+    def _add_window(self, motion: _Fields, track: FaceTrack, tokens: _Tokens, batches: _Batcher) -> None:
         fps, window = self._config.video.fps, motion.window
         last = window.first_frame + window.fields
         tokens.start_s.append(window.first_frame / fps)
         tokens.end_s.append(last / fps)
         score = track.scores[window.first_frame : last + 1].mean()
         tokens.quality.append((*_facts(track).values(), score, window.fields))
-        batches.add(loop_to(motion.fields, self._config.crops.window_fields), tokens.vectors)
+        fields = motion.fields
+        if isinstance(fields, np.ndarray):
+            fields = loop_to(fields, self._config.crops.window_fields)
+        batches.add(fields, tokens.vectors)
 
     def _failure(self, job: Job, error: VideoError) -> Failure:
         return Failure(

@@ -10,6 +10,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from extractors.errors import TRANSIENT
+from flows.archive.clips import ready_rows
 from flows.archive.families import Families
 from flows.archive.videos import Archive, VideoFile
 from flows.config.settings import RunConfig
@@ -48,13 +49,9 @@ class Lookup:
         """
         refused = self._failures.last(self._families.features)
         refused_ids = pa.array(list({video_id for video_id, _ in refused}), pa.string())
-        static, dynamic = (
-            _InStep(self._store.manifest.current(family.key))
-            for family in (self._families.static, self._families.dynamic)
-        )
         first = 0
-        for videos in archive.columns:
-            rows: np.ndarray = np.flatnonzero(~(static.has(videos) & dynamic.has(videos)))
+        for videos, ready in zip(archive.columns, ready_rows(self._store.root, self._families, archive), strict=True):
+            rows: np.ndarray = np.flatnonzero(~ready)
             maybe = pc.is_in(videos["video_id"].take(rows), value_set=refused_ids)
             failed = {}
             for row in rows[np.asarray(maybe)].tolist():
@@ -179,36 +176,6 @@ class WorkList:
         for claim in claims:
             held[claim.process.host] += len(claim.videos & left)
         return +held
-
-
-class _InStep:
-    """Tells which videos have features of their present bytes, for ascending ids.
-
-    Args:
-        rows: of the manifest, in ascending order of their ids: "video_id" and "video_sha256".
-    """
-
-    def __init__(self, rows: Iterator[pa.Table]) -> None:
-        self._rows = rows
-        self._held: list[pa.Table] = []
-
-    def has(self, videos: pa.RecordBatch) -> np.ndarray:
-        """Return for each video whether it has features, bool [N]. The ids come after those of earlier calls."""
-        ids, held = videos["video_id"], self._held
-        last = ids[-1].as_py()
-        while not held or held[-1]["video_id"][-1].as_py() <= last:
-            part = next(self._rows, None)
-            if part is None:
-                break
-            held.append(part)
-        if not held:
-            return np.zeros(len(ids), bool)
-        known = pa.concat_tables(held).combine_chunks()
-        known_ids, digests = (known[name].combine_chunks() for name in known.schema.names)
-        same = pc.equal(digests.take(pc.index_in(ids, value_set=known_ids)), videos["video_sha256"])
-        rest = known.filter(pc.greater(known_ids, pa.scalar(last)))
-        self._held = [rest] if len(rest) else []
-        return np.asarray(same.fill_null(False))
 
 
 def _may_have_passed(video: VideoFile, last: LastFailure) -> bool:

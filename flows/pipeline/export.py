@@ -11,7 +11,7 @@ from typing import Any
 from flows.archive.families import Families, families_of, networks_of
 from flows.archive.model_card import INTENDED, limits
 from flows.archive.models import ModelReference, without_clips
-from flows.archive.outcomes import NOT_EXTRACTED, NOT_SCORED, export_rows, how_to_list
+from flows.archive.outcomes import NOT_SCORED, export_rows, how_to_list, rejected, without_result
 from flows.archive.videos import Archive
 from flows.config.settings import RunConfig
 from flows.pipeline.prepare import chosen_columns
@@ -31,15 +31,6 @@ class ExportReport:
     path: StorePath
     scored: int
     reasons: dict[str, int]
-
-    def without_score(self) -> list[tuple[str, str]]:
-        """Return the numbers of videos without a score, rejected and others, as pairs of a heading and a text."""
-        rejected = {
-            reason: count for reason, count in self.reasons.items() if reason not in (NOT_SCORED, NOT_EXTRACTED)
-        }
-        rows = [("rejected", f"{sum(rejected.values()):,}: {console.tally(rejected)}")] if rejected else []
-        others = [(reason, count) for reason, count in self.reasons.items() if reason not in rejected]
-        return rows + [(reason.replace("_", " "), f"{count:,}") for reason, count in others]
 
 
 @step("export")
@@ -78,10 +69,10 @@ def export(config: RunConfig, videos: Archive, model: ModelReference) -> ExportR
     scored = reasons.pop("", 0)
     exported = ExportReport(path, scored, dict(reasons))
     said = [f"Export: {console.counted(scored, 'video')} scored"]
-    said += [f"{name} {value}" for name, value in exported.without_score()]
+    said += [f"{name} {value}" for name, value in without_result(reasons)]
     if NOT_SCORED in reasons:
         said.append(f"`traitline score --store {config.store.path} --model {model}` scores those that are {NOT_SCORED}")
-    if reasons.keys() - {NOT_SCORED, NOT_EXTRACTED}:
+    if rejected(reasons):
         said.append(how_to_list(config.store.path))
     console.say("; ".join(said))
     if undated:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from datetime import UTC, datetime
 from typing import Any
@@ -11,7 +12,7 @@ import pyarrow as pa
 
 from extractors.faces.track import FACE_ROW
 from flows.archive.families import families_of
-from flows.archive.outcomes import how_to_list
+from flows.archive.outcomes import NOT_EXTRACTED, how_to_list, rejected, without_result
 from flows.archive.videos import Archive
 from flows.config.settings import RunConfig
 from flows.pipeline.steps import step
@@ -24,6 +25,7 @@ from storage.models.provenance import program_version
 from storage.shards.family import Family
 from storage.shards.features import VideoFeatures
 from storage.shards.store import FeatureStore
+from storage.tables.failures import FailureLog
 
 VIDEOS_AT_A_TIME = 16  # in memory, because the table is in the order of their names and the store is not
 
@@ -39,10 +41,15 @@ def export_frames(config: RunConfig, videos: Archive | None, path: StorePath) ->
     Raises:
         UserError: the store has no faces of these videos with these settings.
     """
-    store, faces = FeatureStore(config.store.path), families_of(config).faces
+    families = families_of(config)
+    store, faces = FeatureStore(config.store.path), families.faces
+    refused = FailureLog(config.store.path).refused(families.features)
     digests = store.done(faces)
+    absent = {which for which in refused if which[0] not in digests}
     if videos is not None:
-        digests = {video.video_id: video.sha256 for video in videos if digests.get(video.video_id) == video.sha256}
+        wanted = {(video.video_id, video.sha256) for video in videos}
+        digests = dict(wanted & digests.items())
+        absent = wanted - digests.items()
     if not digests:
         raise UserError(
             f"{config.store.path} has no faces that were found with these settings; run `traitline extract` first"
@@ -54,10 +61,12 @@ def export_frames(config: RunConfig, videos: Archive | None, path: StorePath) ->
         lambda: _about(config, faces, len(digests)),
         key=("video_id", "frame"),
     )
-    console.say(f"Export: {console.counted(count, 'frame')} of {console.counted(len(digests), 'video')}")
-    if videos is not None and len(digests) < len(videos):
-        left_out = console.counted(len(videos) - len(digests), "video")
-        console.say(f"Export: left out {left_out} without a face track; {how_to_list(config.store.path)}")
+    reasons = Counter(refused[which].reason if which in refused else NOT_EXTRACTED for which in absent)
+    said = [f"Export: {console.counted(count, 'frame')} of {console.counted(len(digests), 'video')}"]
+    said += [f"{name} {value}" for name, value in without_result(reasons)]
+    if rejected(reasons):
+        said.append(how_to_list(config.store.path))
+    console.say("; ".join(said))
 
 
 def _tables(store: FeatureStore, faces: Family, names: Sequence[str]) -> Iterator[pa.Table]:

@@ -88,7 +88,7 @@ def chosen_columns(settings: ExportSettings, out: StorePath | None, model: str =
     unknown = [name for name in names if name not in known]
     if unknown:
         raise UserError(
-            f"there is no column {unknown[0]!r}{did_you_mean(unknown[0], known)}; there are {', '.join(known)}"
+            f"there is no column {unknown[0]!r}{did_you_mean(unknown[0], known) or '; there are ' + ', '.join(known)}"
         )
     if len(set(names)) < len(names):
         raise UserError(f"a column is named twice: {', '.join(names)}")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Sequence, Set
+from collections.abc import Iterable, Iterator, Sequence, Set
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -16,7 +16,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from extractors.faces.quality import QUALITY
-from flows.archive.clips import ClipFacts, in_shard_order, joined_clips, ready_videos
+from flows.archive.clips import ClipFacts, joined_clips, ready_rows
 from flows.archive.drift import Drift, drifts_of
 from flows.archive.families import Families, families_of, networks_of, stored_families
 from flows.archive.models import ModelReference, check_features, load_model
@@ -35,6 +35,7 @@ from storage.files.paths import StorePath
 from storage.leases.leases import Leases
 from storage.models.serializer import ModelSerializer
 from storage.shards.store import FeatureStore
+from storage.tables.in_step import VIDEOS, InStep, have_digests
 from storage.tables.scores import SCORE_SCHEMA, ScoreStore
 
 log = logging.getLogger(__name__)
@@ -85,7 +86,7 @@ def rescore(config: RunConfig, model: ModelReference) -> RescoreReport:
 def _score(config: RunConfig, families: Families, weights: str, videos: Archive, model: ModelReference) -> int:
     started = datetime.now(UTC)
     root = config.store.path
-    unscored = _Unscored(root, families, videos, model)
+    unscored = Unscored(root, families, videos, model)
     if not unscored.left:
         if unscored.some_scored:
             console.say(f"Score: {model} has already scored all videos with features; nothing to score")
@@ -95,7 +96,7 @@ def _score(config: RunConfig, families: Families, weights: str, videos: Archive,
     with (
         open_engine(config) as engine,
         Leases(root, f"score-{model.name}-{model.version}") as leases,
-        console.stage("Score", len(unscored.left), Pages().progress("Score")) as stage,
+        console.stage("Score", unscored.left, Pages().progress("Score")) as stage,
     ):
         count = score_unscored(
             unscored, leases, stage, engine, partial(_open_scoring, config, families, weights, model, started)
@@ -104,52 +105,74 @@ def _score(config: RunConfig, families: Families, weights: str, videos: Archive,
     return count
 
 
-class _Unscored:
+class Unscored:
     """The videos that a version of a model has not scored from their present features, by any run.
 
     Attributes:
-        left: their ids, in the order of their shards, with the digests of their files.
         some_scored: whether others have been scored.
     """
 
     def __init__(self, root: StorePath, families: Families, videos: Archive, model: ModelReference) -> None:
         self._table = ScoreStore(root).table(model.name, model.version)
         self._keys = {"static_key": families.static.key, "dynamic_key": families.dynamic.key}
-        self._version, known = self._table.version(), self._scored()
-        present = (zip(*batch.to_pydict().values(), strict=True) for batch in videos.columns)
-        wanted = {video_id: sha256 for some in present for video_id, sha256 in some if known.get(video_id) != sha256}
-        self.some_scored = len(wanted) < len(videos)
-        ready = ready_videos(root, families, wanted)
-        self.left = {video_id: wanted[video_id] for video_id in in_shard_order(FeatureStore(root), families, ready)}
+        self._videos = videos
+        store = FeatureStore(root)
+        self._version, scored = self._table.version(), self._scored()
+        self.some_scored = bool(scored.any())
+        rows, shards, first = [], [], 0
+        for batch, ready in zip(videos.columns, ready_rows(root, families, videos), strict=True):
+            chosen = np.flatnonzero(ready & ~scored[first : first + len(batch)])
+            rows.append(first + chosen)
+            names = batch["video_id"].to_pylist()
+            shards.append(store.shard_numbers(families.static, [str(names[row]) for row in chosen]))
+            first += len(batch)
+        order = np.concatenate(shards)
+        # Rows of the archive in the order of the videos' shards, and which of them are left.
+        self._rows = np.concatenate(rows)[np.argsort(order, kind="stable")[np.count_nonzero(order < 0) :]]
+        self._is_left = np.ones(len(self._rows), bool)
+        self._places: dict[str, int] = {}  # in `_rows`, of the videos of the last stretch
 
-    def choose(self, workers: int, claimed: Set[str]) -> dict[str, None]:
+    @property
+    def left(self) -> int:
+        """Return the number of videos that are left."""
+        return int(self._is_left.sum())
+
+    def choose(self, workers: int, claimed: Set[str]) -> dict[str, int]:
         """Choose the next stretch of videos that no run has claimed: a quarter of what is left, within bounds.
 
         A stretch has a commit for each worker at least, and 16 at most.
         """
         if self._table.version() != self._version:  # another run has committed scores
-            self._version, known = self._table.version(), self._scored()
-            self.left = {video_id: sha256 for video_id, sha256 in self.left.items() if known.get(video_id) != sha256}
-        commits = min(16 * workers, max(workers, -(-len(self.left) // (4 * CLIPS_PER_COMMIT))))
-        free = (video_id for video_id in self.left if video_id not in claimed)
-        return dict.fromkeys(islice(free, commits * CLIPS_PER_COMMIT))
+            self._version = self._table.version()
+            self._is_left &= ~self._scored()[self._rows]
+        commits = min(16 * workers, max(workers, -(-self.left // (4 * CLIPS_PER_COMMIT))))
+        places = np.flatnonzero(self._is_left)
+        named = ((self._videos[self._rows[place]].video_id, int(place)) for place in places)
+        free = (video for video in named if video[0] not in claimed)
+        self._places = dict(islice(free, commits * CLIPS_PER_COMMIT))
+        return self._places
+
+    def remove(self, videos: Iterable[str]) -> None:
+        """Note that some videos of the last stretch have been scored, or given up."""
+        self._is_left[[self._places[video_id] for video_id in videos]] = False
 
     def committed(self) -> None:
         """Note a commit of this run."""
         self._version += 1
 
-    def _scored(self) -> dict[str, str]:
-        """Read which videos have a score from these features, with the digests of their files."""
-        known: dict[str, str] = {}
-        for rows in self._table.newest(columns=["video_id", "video_sha256", *self._keys]):
-            same = [pc.equal(rows[name], pa.scalar(key)) for name, key in self._keys.items()]
-            columns = rows.filter(pc.and_(*same)).select(["video_id", "video_sha256"]).to_pydict()
-            known.update(zip(*columns.values(), strict=True))
-        return known
+    def _scored(self) -> np.ndarray:
+        """Read which videos of the archive have a score from these features of their present files, bool [N]."""
+        of_keys = (
+            rows.filter(pc.and_(*(pc.equal(rows[name], pa.scalar(key)) for name, key in self._keys.items())))
+            for rows in self._table.newest(columns=[*VIDEOS.names, *self._keys])
+        )
+        scored = InStep((rows.select(VIDEOS.names) for rows in of_keys), VIDEOS)
+        parts = [have_digests(batch, scored.up_to(batch["video_id"][-1])) for batch in self._videos.columns]
+        return np.concatenate(parts)
 
 
 def score_unscored(
-    unscored: _Unscored,
+    unscored: Unscored,
     leases: Leases,
     stage: console.Stage,
     engine: Engine,
@@ -164,7 +187,7 @@ def score_unscored(
     Returns:
         The number of videos that this run has scored.
     """
-    total, count = len(unscored.left), 0
+    total, count = unscored.left, 0
     at_work: set[tuple[str, ...]] = set()
 
     def commits() -> Iterator[tuple[str, ...] | None]:
@@ -188,7 +211,7 @@ def score_unscored(
                 yield None
 
     def show() -> None:
-        stage.at(total - len(unscored.left))
+        stage.at(total - unscored.left)
 
     def on_result(some: tuple[str, ...], scored: int) -> None:
         nonlocal count
@@ -200,8 +223,7 @@ def score_unscored(
 
     def on_failure(some: tuple[str, ...]) -> None:
         at_work.remove(some)
-        for video_id in some:
-            del unscored.left[video_id]
+        unscored.remove(some)
 
     engine.run(open_work, commits(), on_result, on_failure=on_failure, retries=RETRIES)
     return count

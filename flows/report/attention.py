@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import cv2
 import numpy as np
@@ -20,17 +19,12 @@ from flows.session.errors import UserError, did_you_mean
 from fusion.labels.matching import match_names
 from fusion.traits import TRAITS
 
-if TYPE_CHECKING:
-    from flows.visualize.model import SeenClip
-    from fusion.pictures.timeline import TimeLine
-
 FRAMES = 8
 FRAME_PX = 120
 JPEG_QUALITY = 70
-MOMENTLESS = (
-    "the scores of this model do not depend on single moments. It uses only means over a whole clip, and gives no "
-    "weight to anything else (traitline models show lists the weights). Train with "
-    "train.kind=specified to see attention."
+WITHOUT_MOMENTS = (
+    "It uses only means over a whole clip, and gives no weight to anything else (traitline models show lists the "
+    "weights). Train with train.kind=specified to see attention."
 )
 
 
@@ -77,7 +71,7 @@ def attention_of(
         return Attention([], "The model is in vector form: its attention has only one token to attend to.")
     if not chosen:
         return Attention([], "No video has a score.")
-    from flows.visualize.model import see_clips  # TensorFlow takes seconds to import
+    from flows.visualize.model import MOMENTLESS, see_clips  # TensorFlow takes seconds to import
 
     seen = see_clips(config.store.path, families, model, sorted({summary.names[row] for row, _, _ in chosen}))
     kept = [(summary.names[row], row, trait, why) for row, trait, why in chosen if summary.names[row] in seen]
@@ -85,11 +79,11 @@ def attention_of(
     notes = [f"{video_id} is left out: its features are no longer in the store." for video_id in sorted(gone)]
     if not kept:
         return Attention([], "No clip is shown: their features are no longer in the store.")
-    lines = [_line(seen[video_id], trait) for video_id, _, trait, _ in kept]
+    lines = [seen[video_id].time_line(trait) for video_id, _, trait, _ in kept]
     if not any(line.spoken().any() for line in lines):
         if not config.report.frames:
-            return Attention([], f"There are no charts: {MOMENTLESS}")
-        notes.append(f"The lower charts are empty: {MOMENTLESS}")
+            return Attention([], f"{MOMENTLESS}, so there are no charts. {WITHOUT_MOMENTS}")
+        notes.append(f"{MOMENTLESS}, so the lower charts are empty. {WITHOUT_MOMENTS}")
     scale = Scale.of(lines)
     pictures: dict[str, list[Frame]] = {}
     shown = []
@@ -117,22 +111,14 @@ def _chosen(clips: Sequence[str], summary: Summary) -> list[tuple[int, str, str]
     unknown = [name for name in wanted if name not in row_of]
     if unknown:
         raise UserError(
-            f"{unknown[0]} has no score{did_you_mean(unknown[0], summary.names)}; --clips takes names as in the column "
-            "video_id of the trait CSV"
+            f"{unknown[0]} has no score"
+            f"{did_you_mean(unknown[0], summary.names) or '; name clips as the column video_id of the trait CSV does'}"
         )
     rows = [row_of[name] for name in wanted]
     # for a named clip, the trait in which it differs most from the others
     spread = summary.scores.std(axis=0) + 1e-9
     far = np.abs(summary.scores[rows] - summary.scores.mean(axis=0)) / spread
     return [(row, TRAITS[place], TRAITS[place]) for row, place in zip(rows, far.argmax(axis=1).tolist(), strict=True)]
-
-
-def _line(clip: SeenClip, trait: str) -> TimeLine:
-    from fusion.model.relevance import attention_relevance
-    from fusion.pictures.timeline import TimeLine
-
-    relevance = attention_relevance(clip.model, clip.batch, trait)[0]
-    return TimeLine(clip.attention(), relevance, clip.start_s, clip.end_s, trait)
 
 
 def _frames(config: RunConfig, video_id: str, length_s: float) -> list[Frame]:

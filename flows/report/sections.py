@@ -17,7 +17,7 @@ from flows.evaluation.tables import MEASURES, PROTOCOLS, evaluation_tables, ever
 from flows.extraction.jobs import ExtractReport
 from flows.report.charts import against, histogram, intervals, scatter, shares, trait_edges
 from flows.report.drawing import Drawing
-from flows.report.summary import Summary, noteworthy
+from flows.report.summary import MOST_VIDEOS, Summary, noteworthy
 from flows.report.tables import Column, Table, numbers, of_screen
 from flows.session.console import counted
 from fusion.traits import TRAITS
@@ -26,6 +26,7 @@ from storage.files.paths import StorePath
 from storage.tables.scores import QUALITY_FACTS
 
 CORRELATION_NEEDS = 3
+LETTERS_OF_EXAMPLE = 40  # one line each, so that rows stay low on narrow screens
 FLAGS = {
     "face_coverage": "the face was seen in too few frames",
     "few_tokens": "too few face crops or windows of motion",
@@ -56,14 +57,14 @@ def flags(summary: Summary) -> Table:
 def refusals(summary: Summary) -> Table:
     """List the rejected videos by reason."""
     rows = [
-        (reason, entry.stage, *_part(entry.count, summary.videos), entry.message, tuple(entry.examples))
+        (reason, entry.message, *_part(entry.count, summary.videos), entry.stage, tuple(map(_end_of, entry.examples)))
         for reason, entry in summary.refusals.items()
     ]
     columns = (
         Column("reason", "code"),
-        Column("stage"),
-        *numbers("videos", "share"),
         Column("message of the first"),
+        *numbers("videos", "share"),
+        Column("stage"),
         Column("examples", "codes"),
     )
     return Table("refusals", "Videos that were rejected, by reason", columns, rows)
@@ -228,24 +229,27 @@ def stages(extraction: ExtractReport | None) -> Table | None:
 
 
 def videos(summary: Summary) -> Table:
-    """List the videos worth a look."""
-    rows = []
-    for row, why in noteworthy(summary):
+    """List all scored videos of a small archive; of a larger one, those worth a look, and why."""
+    rows: list[tuple[str, ...]] = []
+    total = len(summary.names)
+    listed = noteworthy(summary) if total > MOST_VIDEOS else [(row, "") for row in range(total)]
+    for row, why in listed:
         width = "-" if summary.widths is None else f"{summary.widths[row].mean():.3f}"
-        scores = (f"{value:.3f}" for value in summary.scores[row])
-        rows.append(
-            (summary.names[row], why, *scores, f"{summary.coverage[row]:.2f}", width, summary.abstain[row] or "-")
+        facts = *(f"{value:.3f}" for value in summary.scores[row]), f"{summary.coverage[row]:.2f}", width
+        rows.append((summary.names[row], *facts, summary.abstain[row] or "-", *([why] if why else [])))
+    columns = [Column("video", "code"), *numbers(*TRAITS, "face coverage", "interval width"), Column("flags")]
+    if total > MOST_VIDEOS:
+        return Table(
+            "videos",
+            f"The {len(rows):,} most noteworthy of {total:,} scored",
+            [*columns, Column("why listed")],
+            rows,
         )
-    columns = (
-        Column("video", "code"),
-        Column("why listed"),
-        *numbers(*TRAITS, "face coverage", "interval width"),
-        Column("flags"),
-    )
-    shown, total = len(rows), len(summary.names)
-    every = f"All scored videos ({total:,})"
-    all_of = every if shown == total else f"The {shown:,} most noteworthy of {total:,} scored"
-    return Table("videos", all_of, columns, rows)
+    return Table("videos", f"All scored videos ({total:,})", columns, rows)
+
+
+def _end_of(name: str) -> str:
+    return name if len(name) <= LETTERS_OF_EXAMPLE else f"\N{HORIZONTAL ELLIPSIS}{name[1 - LETTERS_OF_EXAMPLE :]}"
 
 
 def _part(count: int, total: int) -> tuple[str, str]:

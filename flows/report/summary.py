@@ -129,16 +129,11 @@ def summarise(rows: Iterable[Row], failures: Sequence[Failure]) -> Summary:
 
 
 def noteworthy(summary: Summary) -> list[tuple[int, str]]:
-    """Return noteworthy rows with their reasons: all of a small archive, or the extremes; at most `MOST_VIDEOS`.
-
-    Returns:
-        Row and reasons, in the order of the videos.
-    """
+    """Return at most `MOST_VIDEOS` rows with their reasons, in the order of the videos, of an archive with more."""
     why: dict[int, list[str]] = {}
-    # of a small archive, so few that being extreme means something
-    for row, reasons in extremes(summary, max(1, min(EXTREMES_PER_TRAIT, len(summary.names) // 20))):
+    for row, reasons in extremes(summary, EXTREMES_PER_TRAIT):
         why.setdefault(row, []).extend(reasons)
-    few = max(1, min(EXTREMES_OF_QUALITY, len(summary.names) // 10))
+    few = min(EXTREMES_OF_QUALITY, len(summary.names) // 10)
     for row in np.argsort(summary.coverage, kind="stable")[:few].tolist():
         if summary.coverage[row] < 1:
             why.setdefault(row, []).append("little of the face")
@@ -147,8 +142,6 @@ def noteworthy(summary: Summary) -> list[tuple[int, str]]:
     if summary.widths is not None:
         for row in np.argsort(-summary.widths.mean(axis=1), kind="stable")[:few].tolist():
             why.setdefault(row, []).append("wide interval")
-    if len(summary.names) <= MOST_VIDEOS:
-        return [(row, ", ".join(why.get(row, []))) for row in range(len(summary.names))]
     for row in (row for row, reason in enumerate(summary.abstain) if reason):
         if len(why) >= MOST_VIDEOS:
             break

@@ -12,6 +12,7 @@ from rich.table import Table as ScreenTable
 # A number, maybe with its interval or share; "-" if there is none.
 _MEASURE = re.compile(r"-|-?[\d.,]+(e-?\d+)?%?( [\[(].*[\])])?")
 LETTERS_ACROSS, LETTERS_BETWEEN = 120, 2
+MOST_LETTERS_OF_CODE = 40  # report.css breaks longer names
 Kind = Literal["text", "number", "code", "codes"]
 
 
@@ -47,8 +48,11 @@ class Table:
     @property
     def dense(self) -> bool:
         """Return whether the table needs small letters to fit an average screen."""
-        columns = zip([column.heading for column in self.columns], *self.rows, strict=True)
-        widest = [max(map(_least_letters, own)) for own in columns]
+        cells = zip([column.heading for column in self.columns], *self.rows, strict=True)
+        widest = [
+            min(max(map(_least_letters, own)), MOST_LETTERS_OF_CODE if "code" in column.kind else LETTERS_ACROSS)
+            for column, own in zip(self.columns, cells, strict=True)
+        ]
         return sum(widest) + LETTERS_BETWEEN * len(widest) > LETTERS_ACROSS
 
 

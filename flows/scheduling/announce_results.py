@@ -9,6 +9,7 @@ from flows.archive import model_quality
 from flows.archive.drift import drift_table
 from flows.archive.families import families_of
 from flows.archive.models import ModelReference
+from flows.archive.outcomes import without_result
 from flows.config.settings import RunConfig
 from flows.extraction.jobs import ExtractReport
 from flows.pipeline.announce import Pages, nothing_new
@@ -17,9 +18,6 @@ from flows.pipeline.run import RunReport
 from flows.pipeline.score import RescoreReport
 from storage.maintenance.survey import still_refused
 from storage.models.serializer import ModelSerializer
-from storage.shards.store import FeatureStore
-from storage.tables.failures import FailureLog
-from storage.tables.seen import SeenVideos
 
 LONGEST_TABLE = 200  # rows
 
@@ -86,7 +84,7 @@ def _tell_if_empty(config: RunConfig, report: ExtractReport) -> None:
 def _show_refused(pages: Pages, config: RunConfig) -> None:
     key = families_of(config).features
     store = config.store.path
-    still = still_refused(FailureLog(store), FeatureStore(store), SeenVideos(store).current())
+    still = still_refused(store)
     refused = [row for row in still if row.key == key]
     shown = [
         {"video": row.video_id, "stage": row.stage, "reason": row.reason, "message": row.message, "tries": row.attempts}
@@ -98,7 +96,7 @@ def _show_refused(pages: Pages, config: RunConfig) -> None:
 
 
 def _exported(report: ExportReport) -> list[tuple[str, str]]:
-    return [("with a score", f"{report.scored:,}"), *report.without_score(), ("scores", str(report.path))]
+    return [("with a score", f"{report.scored:,}"), *without_result(report.reasons), ("scores", str(report.path))]
 
 
 def _rows(rows: Iterable[tuple[str, str]]) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import stat
 from pathlib import Path
@@ -32,12 +33,18 @@ _ENVIRONMENT = {
     "TF_FORCE_GPU_ALLOW_GROWTH": "true",
 }
 
+# Objects that are allocated between two searches for garbage. By default Python searches so often that this takes a
+# fifth of the time in which TensorFlow is imported.
+_GARBAGE_THRESHOLD = 50_000
+
 
 def settle_environment() -> None:
     """Set the variables that libraries and child processes read. Call it before libraries are imported.
 
-    Variables that the user has set stay, except that connections within this machine bypass proxies.
+    Variables that the user has set stay, except that connections within this machine bypass proxies. Imports then also
+    take less time, because the garbage collector runs less often.
     """
+    gc.set_threshold(_GARBAGE_THRESHOLD)
     for variable, value in _ENVIRONMENT.items():
         os.environ.setdefault(variable, value)
     bypass_proxies()

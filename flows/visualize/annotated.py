@@ -20,14 +20,14 @@ from flows.archive.reader import VideoReader
 from flows.config.settings import RunConfig
 from flows.session.errors import UserError
 from flows.visualize.faces import BOX, CUT
-from flows.visualize.files import heading_of
+from flows.visualize.files import wrapped
 from flows.visualize.model import see_clip, video_file
 from fusion.pictures.timeline import FOR, TimeLine
 from storage.files.commit import commit_file
 from storage.shards.store import FeatureStore
 
 SHORTEST_PX, LONGEST_PX = 640, 1280  # longer side of the pictures: text must be legible, and files small
-STRIP_PX, DPI = 190, 100
+STRIP_PX, DPI = 220, 100
 CUT_SHOWN_S = 0.3
 DASH_PX = 8
 
@@ -48,7 +48,7 @@ def write_annotated(config: RunConfig, video_id: str, out: Path) -> None:
         raise UserError(f"the store has no face track of {clip.video_id}; `traitline extract` makes it")
     track = FaceTrack.from_rows(rows.vectors)
     line = TimeLine(clip.attention(), None, clip.start_s, clip.end_s)
-    heading = heading_of(config.weights, f"{clip.video_id}, attention of {clip.name}")
+    heading = clip.heading(config.weights, "Attention")
     try:
         with VideoReader(config) as reader, commit_file(out) as temporary:
             frames = reader.each_frame(path, range(len(track.scores)), rows.video_sha256)
@@ -139,7 +139,7 @@ def _strip(width: int, track: FaceTrack, line: TimeLine, cuts: np.ndarray, fps: 
     figure = Figure(figsize=(width / DPI, STRIP_PX / DPI), dpi=DPI, layout="constrained")
     canvas = FigureCanvasAgg(figure)
     axes = figure.subplots()
-    axes.set_title(heading, fontsize=9, loc="left")
+    axes.set_title(wrapped(heading, figure), fontsize=9, loc="left")
     by_moment, even = line.by_moment(), 1 / len(line.start_s)
     middle, span = (line.start_s + line.end_s) / 2, line.end_s - line.start_s
     axes.bar(middle, by_moment, span * 0.96, color=FOR, alpha=0.5, label="attention to a window of motion")
@@ -151,7 +151,7 @@ def _strip(width: int, track: FaceTrack, line: TimeLine, cuts: np.ndarray, fps: 
     axes.plot(np.arange(len(known)) / fps, known, color=BOX, linewidth=3, label="face found")
     axes.set(xlim=(0, length_s), ylim=(0, top), xlabel="time in s", ylabel="attention")
     axes.spines[["top", "right"]].set_visible(False)
-    axes.legend(ncols=4, loc="upper right", fontsize=7, borderpad=0)
+    figure.legend(ncols=4, loc="outside lower center", fontsize=7, borderpad=0)
     canvas.draw()  # type: ignore[no-untyped-call]  # Matplotlib annotates little
     box = axes.get_window_extent()
     pixels = np.asarray(canvas.buffer_rgba())[..., :3].copy()  # type: ignore[no-untyped-call]  # likewise

@@ -2,25 +2,54 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 import tempfile
 import textwrap
-from contextlib import AbstractContextManager
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import matplotlib.style
+from matplotlib import font_manager
 from matplotlib.animation import FuncAnimation, PillowWriter
 from matplotlib.figure import Figure
 
+from flows.session import console
 from storage.files.commit import commit_file
 
+MORE_FONTS = (  # for letters that DejaVu Sans lacks
+    *("Noto Sans CJK JP", "Noto Sans CJK SC", "WenQuanYi Micro Hei", "Noto Sans", "Noto Sans Devanagari"),
+    *("Noto Sans Thai", "Noto Emoji", "Symbola"),
+    *("Hiragino Sans", "Apple SD Gothic Neo", "Arial Unicode MS"),  # of macOS
+    *("Yu Gothic", "Microsoft YaHei", "Malgun Gothic", "Nirmala UI", "Segoe UI Emoji"),  # of Windows
+)
+_MISSING = re.compile(r"Glyph (\d+) .*missing from font")
 MOVING_DPI = 100
 LETTERS_PER_IN = 12.5  # of a heading
 
 
-def picture_style() -> AbstractContextManager[None]:
-    """Apply the style sheet. Draw and save in one such context: Matplotlib makes ticks when it saves a figure."""
-    return matplotlib.style.context("flows.visualize.print")
+@contextmanager
+def picture_style() -> Iterator[None]:
+    """Apply the style sheet, and say on the terminal which letters no font has.
+
+    Draw and save in one such context: Matplotlib makes ticks when it saves a figure.
+    """
+    installed = set(font_manager.get_font_names())
+    fonts = ["DejaVu Sans", *(name for name in MORE_FONTS if name in installed)]
+    style = matplotlib.style.context(["flows.visualize.print", {"font.family": fonts}])
+    with warnings.catch_warnings(record=True) as caught, style:
+        yield
+    missing = set()
+    for warning in caught:
+        if found := _MISSING.match(str(warning.message)):
+            missing.add(chr(int(found[1])))
+        else:
+            warnings.warn_explicit(warning.message, warning.category, warning.filename, warning.lineno)
+    if missing:
+        letters = console.one_line("".join(sorted(missing)))
+        console.say(f"No font of this machine has {letters}: install one, such as {MORE_FONTS[0]}", style="yellow")
 
 
 def heading_of(weights: str, text: str) -> str:
@@ -33,11 +62,16 @@ def is_moving(out: Path) -> bool:
     return out.suffix.lower() == ".gif"
 
 
+def wrapped(heading: str, figure: Figure) -> str:
+    """Break a heading into lines that fit the figure's width."""
+    letters = int(LETTERS_PER_IN * figure.get_figwidth())
+    return "\n".join(textwrap.fill(line, letters) for line in heading.splitlines())
+
+
 def finish(figure: Figure) -> None:
     """Break the figure's heading into lines that fit its width."""
-    letters = int(LETTERS_PER_IN * figure.get_figwidth())
     if heading := figure.get_suptitle():
-        figure.suptitle("\n".join(textwrap.fill(line, letters) for line in heading.splitlines()))
+        figure.suptitle(wrapped(heading, figure))
 
 
 def save_picture(drawn: Figure | FuncAnimation, out: Path) -> None:

@@ -22,13 +22,17 @@ from flows.visualize.clip import faces_of, frames_at, prepared, static_network
 from flows.visualize.files import heading_of
 from fusion.clips.tokens import ClipTokens, pad_batch
 from fusion.labels.matching import match_names
+from fusion.traits import TRAITS
 from storage.files.paths import StorePath
 from storage.models.serializer import ModelSerializer
 from storage.shards.store import FeatureStore
 
 if TYPE_CHECKING:
     from fusion.model.kinds import PersonalityModel
+    from fusion.pictures.timeline import TimeLine
 
+_WHERE_FEATURES_ARE = "; `traitline extract` makes them, and `traitline failures list` shows rejected videos"
+MOMENTLESS = "The scores of this model do not depend on single moments"
 STRIP_FRAMES = 9
 MOVING_FRAMES_PER_S = 5.0
 
@@ -66,6 +70,20 @@ class SeenClip:
 
         return np.asarray(get_attention_weights(self.model, self.batch)[0])
 
+    def time_line(self, trait: str) -> TimeLine:
+        """Return the attention to each window of motion, and its effect on a trait."""
+        from fusion.model.relevance import attention_relevance
+        from fusion.pictures.timeline import TimeLine
+
+        relevance = attention_relevance(self.model, self.batch, trait)[0]
+        return TimeLine(self.attention(), relevance, self.start_s, self.end_s, trait)
+
+    def heading(self, weights: str, text: str) -> str:
+        """Return the heading of a picture of attention, which says so if attention has no effect on any score."""
+        line = heading_of(weights, f"{text}: {self.video_id}, {self.name}")
+        has_effect = any(self.time_line(trait).spoken().any() for trait in TRAITS)
+        return line if has_effect else f"{line}\n{MOMENTLESS}."
+
 
 def see_clip(config: RunConfig, video_id: str, *, for_attention: bool = True) -> SeenClip:
     """Load the chosen model and the cached features of one video.
@@ -95,10 +113,7 @@ def see_clip(config: RunConfig, video_id: str, *, for_attention: bool = True) ->
 def _known_as(name: str, known: Sequence[str]) -> str:
     (found,) = match_names([name], known) or (None,)
     if found is None:
-        raise UserError(
-            f"the store has no features of {name}{did_you_mean(name, known)}; `traitline extract` makes them, and "
-            "`traitline failures list` shows rejected videos"
-        )
+        raise UserError(f"the store has no features of {name}{did_you_mean(name, known) or _WHERE_FEATURES_ARE}")
     return known[found]
 
 
@@ -169,7 +184,7 @@ def draw_attention_map(config: RunConfig, video_id: str) -> Figure:
         clip.attention(),
         static_time_s=clip.face_time_s,
         dynamic_time_s=clip.motion_time_s,
-        title=heading_of(config.weights, f"Attention: {clip.video_id}, {clip.name}"),
+        title=clip.heading(config.weights, "Attention"),
     )
 
 
@@ -178,7 +193,7 @@ def draw_heads(config: RunConfig, video_id: str) -> Figure:
     clip = see_clip(config, video_id)
     from fusion.pictures.heads import plot_head_scores
 
-    heading = heading_of(config.weights, f"How sharp and how far heads look: {clip.video_id}, {clip.name}")
+    heading = clip.heading(config.weights, "How sharp and how far heads look")
     return plot_head_scores(clip.attention(), clip.face_time_s, clip.motion_time_s, heading=heading)
 
 
@@ -187,7 +202,7 @@ def draw_relations(config: RunConfig, video_id: str) -> Figure:
     clip = see_clip(config, video_id)
     from fusion.pictures.heads import plot_token_relations
 
-    heading = heading_of(config.weights, f"Which motion each face looks at: {clip.video_id}, {clip.name}")
+    heading = clip.heading(config.weights, "Which motion each face looks at")
     return plot_token_relations(clip.attention(), clip.face_time_s, clip.motion_time_s, heading=heading)
 
 
@@ -198,20 +213,16 @@ def draw_time_line(config: RunConfig, video_id: str, trait: str, *, moving: bool
         UserError: as `see_clip`; the video is not in the folder or cannot be used; a model in vector form.
     """
     clip = see_clip(config, video_id)
-    weights = clip.attention()
-    from fusion.model.relevance import attention_relevance
-    from fusion.pictures.timeline import TimeLine, animate_time_line, plot_time_line
+    from fusion.pictures.timeline import animate_time_line, plot_time_line
 
-    relevance = attention_relevance(clip.model, clip.batch, trait)[0]
-    line = TimeLine(weights, relevance, clip.start_s, clip.end_s, trait)
     length_s = float(clip.end_s.max())
     count = max(2, round(length_s * MOVING_FRAMES_PER_S)) if moving else STRIP_FRAMES
     wanted = np.unique(((np.arange(count) + 0.5) / count * length_s * config.video.fps).astype(int))
     found = frames_at(config, video_file(config, clip.video_id), wanted.tolist())
     times = np.array(list(found)) / config.video.fps
     draw = animate_time_line if moving else plot_time_line
-    heading = heading_of(config.weights, f"Which moments raised or lowered {trait}: {clip.video_id}, {clip.name}")
-    return draw(line, list(found.values()), times, heading=heading)
+    heading = clip.heading(config.weights, f"Which moments raised or lowered {trait}")
+    return draw(clip.time_line(trait), list(found.values()), times, heading=heading)
 
 
 def video_file(config: RunConfig, video_id: str) -> Path:

@@ -88,6 +88,11 @@ class CheckedModel(keras.Model):
     static_dim: int
     dynamic_dim: int
 
+    def __init__(self, **kwargs: Any) -> None:
+        """Create the model, and turn TF32 off in this process: float32 then means float32 on a GPU, too."""
+        tf.config.experimental.enable_tensor_float_32_execution(False)
+        super().__init__(**kwargs)
+
     def __call__(self, inputs: Any, *args: Any, **kwargs: Any) -> Any:
         """Score clips, see `call`."""
         check_inputs(inputs, self.static_dim, self.dynamic_dim)

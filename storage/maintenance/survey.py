@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
-from types import MappingProxyType
 
-from storage.files.paths import listing
+from storage.files.paths import StorePath, listing
 from storage.shards.family import Family
 from storage.shards.store import FeatureStore
 from storage.tables.failures import Attempt, Failure, FailureLog
+from storage.tables.seen import SeenVideos
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,9 +47,7 @@ def survey(store: FeatureStore, family: Family) -> Contents:
     )
 
 
-def still_refused(
-    log: FailureLog, store: FeatureStore, seen: Mapping[str, str] = MappingProxyType({})
-) -> list[Failure]:
+def still_refused(root: str | StorePath) -> list[Failure]:
     """Return the last failure of each video that still needs attention, sorted by video.
 
     Attempts at other bytes than a video had when it was last seen do not count. A video is left out if its bytes have
@@ -58,15 +55,15 @@ def still_refused(
     after the attempt.
 
     Args:
-        log: of the store.
-        store: the features.
-        seen: from `SeenVideos.current`.
+        root: the store's folder.
 
     Raises:
-        StoreError: the log or the manifest is damaged or cannot be read.
+        StoreError: the log of failures or the manifest is damaged or cannot be read.
     """
+    store, attempts = FeatureStore(root), FailureLog(root).attempts_in_order()
+    seen = SeenVideos(root).current({attempt.failure.video_id for attempt in attempts})
     last: dict[str, Attempt] = {}
-    for attempt in log.attempts_in_order():
+    for attempt in attempts:
         failure = attempt.failure
         if seen.get(failure.video_id, failure.video_sha256) == failure.video_sha256:
             last[failure.video_id] = attempt

@@ -181,19 +181,20 @@ class Places:
         if not parts:
             nothing = np.zeros(0, np.int64)
             return cls([], nothing, nothing, nothing.astype(np.int32), nothing.astype(np.int32), nothing)
-        videos, digests, shards, rows, versions = (np.concatenate(arrays) for arrays in zip(*parts, strict=True))
+        columns = [list(arrays) for arrays in zip(*parts, strict=True)]
         parts.clear()
+        videos, digests, shards, rows, versions = (_joined(arrays) for arrays in columns)
         names = sorted(codes)
         rank = np.empty(len(names), np.int32)
         rank[[codes[name] for name in names]] = np.arange(len(names), dtype=np.int32)
         shards = rank[shards]
         held_rows = np.bincount(shards, weights=rows, minlength=len(names)).astype(np.int64)
         order = np.argsort(videos, kind="stable")
-        again = videos[order][1:] == videos[order][:-1]
-        if again.any():
+        ascending = videos[order]
+        if (ascending[1:] == ascending[:-1]).any():
             order = np.lexsort((shards, versions, videos))
-            again = videos[order][1:] == videos[order][:-1]
-            order = order[~np.append(again, False)]
+            ascending = videos[order]
+            order = order[np.append(ascending[1:] != ascending[:-1], True)]
         return cls(names, videos[order], digests[order], shards[order], rows[order], held_rows)
 
     def __len__(self) -> int:
@@ -238,6 +239,13 @@ class Places:
             return np.full(len(videos), -1)
         place = np.minimum(np.searchsorted(self.videos, videos), len(self) - 1)
         return np.where(self.videos[place] == videos, place, -1)
+
+
+def _joined(arrays: list[np.ndarray]) -> np.ndarray:
+    """Concatenate arrays, and let go of them."""
+    whole = np.concatenate(arrays)
+    arrays.clear()
+    return whole
 
 
 def hashes(texts: Collection[str]) -> np.ndarray:

@@ -128,15 +128,15 @@ def compare_child(video: Path, repeats: int) -> dict[str, list[tuple[float, floa
         found: dict[str, list[tuple[float, float]]] = {name: [] for name in ways}
         for repeat in range(-1, repeats):  # the first one loads and compiles
             for name in list(ways)[:: 1 if repeat % 2 else -1]:
-                start, work = time.perf_counter(), _processor_s()
+                start, work = time.perf_counter(), processor_s()
                 for _ in ways[name]():
                     pass
                 if repeat >= 0:
-                    found[name].append((time.perf_counter() - start, _processor_s() - work))
+                    found[name].append((time.perf_counter() - start, processor_s() - work))
     return found
 
 
-def _processor_s() -> float:
+def processor_s() -> float:
     """Processor time of this process and its children so far, in seconds."""
     own = psutil.Process()
     return sum(times.user + times.system for times in (process.cpu_times() for process in (own, *own.children())))

@@ -31,7 +31,8 @@ from extractors.devices import usable_cores
 from extractors.dynamic.extractor import DynamicFeatureExtractor
 from extractors.dynamic.sequences import OpticalFlowSequenceLoader
 from extractors.errors import DeviceError
-from extractors.networks.inference import check_bfloat16, for_inference
+from extractors.networks.inference import for_inference
+from extractors.networks.precision import check_precision
 from extractors.static.extractor import StaticFeatureExtractor
 from extractors.video.grid import grid_frames
 
@@ -102,7 +103,7 @@ def openvino(model: keras.Model, items: np.ndarray, threads: int, precision: str
 def has_bfloat16() -> bool:
     """Whether this machine computes with bfloat16."""
     try:
-        check_bfloat16()
+        check_precision("bfloat16")
     except DeviceError:
         return False
     return True

@@ -102,6 +102,26 @@ def test_pages_open_from_the_disk_and_can_be_searched(site):
         browser.close()
 
 
+@pytest.mark.skipif(CHROMIUM is None, reason="no chromium on this machine, to open the site with")
+def test_on_a_telephone_tables_break_no_name_and_no_page_scrolls_sideways(site):
+    broken = "[...document.querySelectorAll('table code')].filter((name) => name.getClientRects().length > 1)"
+    with sync_playwright() as driver:
+        browser = driver.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox", "--disable-gpu"])
+        page = browser.new_page(viewport={"width": 390, "height": 800})
+        for path in [*site.glob("reference/*.html"), *site.glob("how-to/*.html"), site / "index.html"]:
+            page.goto(path.as_uri())
+            assert page.evaluate(f"{broken}.map((name) => name.textContent)") == [], path
+            assert page.evaluate("document.documentElement.scrollWidth") <= 390, path
+        browser.close()
+
+
+def test_the_list_of_commands_has_whole_sentences(site):
+    commands = (site / "reference" / "commands.html").read_text("utf-8")
+    sentences = re.findall(r"<li>\s*(?:<p>)?<code>([a-z-]+)</code>: ([^<\n]*)", commands)
+    assert len(sentences) >= len(commands_of(typer.main.get_command(app)))
+    assert [words for words in sentences if words[1].endswith("...")] == []
+
+
 def test_the_reference_lists_every_setting_command_and_reason(site):
     settings = (site / "reference" / "settings.html").read_text("utf-8")
     names = names_of(yaml.safe_load(dump_config(RunConfig())))

@@ -1,10 +1,12 @@
 """A store of any number of drawn videos: rows of the manifest and failures without shards, and what a plan of it takes.
 
-As a program, `drawn_manifest.py STORE COUNT` plans an archive of so many videos, and prints what it took as JSON.
+As a program, `drawn_manifest.py STORE COUNT` lists and plans an archive of so many videos, and prints what it took as
+JSON. The folder of the videos is drawn, too: `os.scandir` and `os.stat` answer for it, as nobody has ten million files.
 """
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
@@ -12,25 +14,29 @@ import re
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pyarrow as pa
 
 from flows.archive.families import families_of
-from flows.archive.videos import Archive, VideoFile
+from flows.archive.models import ModelReference
+from flows.archive.videos import VideoFile, digests, known_videos, videos_of
 from flows.config.load import load_config
 from flows.extraction.worklist import WorkList
+from flows.pipeline.score import Unscored
 from storage import Failure, FailureLog, FeatureStore
 from storage.tables.manifest import SCHEMA
 
 SHARD_VIDEOS = 64
+FOLDER, FOLDER_VIDEOS = "/drawn videos", 40
 ROWS_PER_COMMIT = 2**16
 LACKING, REFUSED = 1000, 100  # each so manieth video has no features, or was refused
 
 
 def video_of(number: int) -> VideoFile:
     """Return a video of the drawn archive."""
-    video_id = f"person {number // 40:07d}/{number:08d}.mp4"
+    video_id = f"person {number // FOLDER_VIDEOS:07d}/{number:08d}.mp4"
     return VideoFile(video_id, Path(video_id), hashlib.sha256(video_id.encode()).hexdigest())
 
 
@@ -72,35 +78,88 @@ def plan(root: Path, count: int) -> dict[str, float]:
     """Plan the archive in another process.
 
     Returns:
-        "todo", the number of videos to do; "plan_s" and "shard_s", processor time to find them and to choose a shard;
-        "plan_files" and "shard_files", data files of the store that were read for each; "list_s", processor time to
-        draw the list of videos; and "peak_mb", the most memory in use, with the list.
+        "todo", the number of videos to do; "list_s", "plan_s", "shard_s" and "rescore_s", processor time to list the
+        videos of the folder, to find those to do, to choose a shard, and to choose the videos to score with a new
+        model; "plan_files" and "shard_files", data files of the store that were read for each; and "list_mb", "peak_mb"
+        and "rescore_mb", the most memory in use when the list, the plan and the choice were complete.
     """
     command = [sys.executable, __file__, str(root), str(count)]
     done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
     return json.loads(done.stdout)
 
 
+class DrawnEntry:
+    """An entry of the drawn folder, as `os.scandir` yields it."""
+
+    def __init__(self, folder: str, name: str) -> None:
+        self.name, self.path = name, os.path.join(folder, name)
+
+    def is_file(self) -> bool:
+        return self.name.endswith(".mp4")
+
+    def is_dir(self) -> bool:
+        return not self.is_file()
+
+    def is_symlink(self) -> bool:
+        return False
+
+
+def draw_folder(count: int) -> None:
+    """Let the operating system seem to have the drawn videos."""
+    scandir, stat, is_dir = os.scandir, os.stat, Path.is_dir
+    of_file = SimpleNamespace(st_mode=0o100644, st_size=2**20, st_mtime_ns=17 * 10**17, st_ctime_ns=17 * 10**17)
+
+    @contextlib.contextmanager
+    def entries(folder: str):
+        place = os.path.relpath(folder, FOLDER)
+        if place == ".":
+            yield (DrawnEntry(folder, f"person {number:07d}") for number in range(-(-count // FOLDER_VIDEOS)))
+        else:
+            first = int(place.removeprefix("person ")) * FOLDER_VIDEOS
+            numbers = range(first, min(first + FOLDER_VIDEOS, count))
+            yield (DrawnEntry(folder, f"{number:08d}.mp4") for number in numbers)
+
+    def is_drawn(path: object) -> bool:
+        return isinstance(path, str | Path) and str(path).startswith(FOLDER)
+
+    os.scandir = lambda path=".": entries(path) if is_drawn(path) else scandir(path)
+    os.stat = lambda path, **more: of_file if is_drawn(path) else stat(path, **more)
+    Path.is_dir = lambda path: is_drawn(path) or is_dir(path)
+    digests.sha256_of = lambda path: hashlib.sha256(os.path.relpath(path, FOLDER).encode()).hexdigest()
+
+
 def _main(root: str, count: int) -> None:
     opened: list[str] = []
     sys.addaudithook(lambda event, given: opened.append(str(given[0])) if event == "open" else None)
 
-    def measured(work) -> tuple[object, float, int]:
+    def measured(work) -> tuple[object, float, int, int]:
         before, opened[:] = os.times(), []
         result = work()
         seconds = sum(os.times()[:2]) - sum(before[:2])
-        return result, seconds, sum(name.startswith(root) and name.endswith(".parquet") for name in opened)
+        status = Path("/proc/self/status").read_text()  # ru_maxrss begins with the parent's
+        peak_mb = int(re.search(r"VmHWM:\s+(\d+) kB", status)[1]) / 1000
+        return result, seconds, sum(name.startswith(root) and name.endswith(".parquet") for name in opened), peak_mb
 
-    config = load_config(flags={"store.path": root, "weights": "random"})
+    draw_folder(count)
+    config = load_config(flags={"store.path": root, "weights": "random", "videos": FOLDER})
     families = families_of(config)
-    archive, list_s, _ = measured(lambda: Archive(map(video_of, range(count))))
-    work, plan_s, plan_files = measured(lambda: WorkList(archive, config, families))
-    jobs, shard_s, shard_files = measured(lambda: work.choose(frozenset()))
+    archive, list_s, _, list_mb = measured(lambda: videos_of(config))
+    work, plan_s, plan_files, _ = measured(lambda: WorkList(archive, config, families))
+    jobs, shard_s, shard_files, peak_mb = measured(lambda: work.choose(frozenset()))
+    assert len(archive) == count
     assert len(jobs) == min(config.extract.shard_size, work.count)
-    status = Path("/proc/self/status").read_text()  # ru_maxrss begins with the parent's
-    peak_mb = int(re.search(r"VmHWM:\s+(\d+) kB", status)[1]) / 1000
-    found = {"list_s": list_s, "plan_s": plan_s, "plan_files": plan_files, "shard_s": shard_s}
-    json.dump({"todo": work.count, **found, "shard_files": shard_files, "peak_mb": peak_mb}, sys.stdout)
+    found = {"todo": work.count, "list_s": list_s, "plan_s": plan_s, "plan_files": plan_files, "shard_s": shard_s}
+    found |= {"shard_files": shard_files, "list_mb": list_mb, "peak_mb": peak_mb}
+    archive = work = None
+
+    def rescored() -> Unscored:
+        unscored = Unscored(Path(root), families, known_videos(Path(root), families), ModelReference("new", "1"))
+        assert unscored.choose(1, frozenset())
+        return unscored
+
+    unscored, rescore_s, _, rescore_mb = measured(rescored)
+    found |= {"to_score": unscored.left, "rescore_s": rescore_s, "rescore_mb": rescore_mb}
+    json.dump(found, sys.stdout)
 
 
 if __name__ == "__main__":

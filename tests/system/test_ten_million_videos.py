@@ -1,4 +1,4 @@
-"""What is left to do among ten million videos: found in bounded time and memory, a shard of it in a few reads."""
+"""Ten million videos are listed and planned in bounded time and memory, and a shard of them in a few reads."""
 
 from __future__ import annotations
 
@@ -13,9 +13,13 @@ LIMIT_MB, LIMIT_S = 2000, 60
 def test_ten_million_videos_are_planned_in_bounded_time_and_memory(tmp_path):
     draw_manifest(tmp_path / "small", COUNT // 100)
     draw_manifest(tmp_path / "store", COUNT)
-    small, found = plan(tmp_path / "small", COUNT // 100), plan(tmp_path / "store", COUNT)
-    print(f"\n{found}")
-    assert found["todo"] == COUNT // LACKING
-    assert found["peak_mb"] < LIMIT_MB
-    assert found["plan_s"] < LIMIT_S
-    assert found["shard_files"] <= small["shard_files"] + 2  # rows of neighbours may lie in two files of each family
+    small = plan(tmp_path / "small", COUNT // 100)
+    for _ in range(2):  # the second run reads the digests of the first
+        found = plan(tmp_path / "store", COUNT)
+        print(f"\n{found}")
+        assert found["todo"] == COUNT // LACKING
+        assert found["peak_mb"] < LIMIT_MB
+        assert found["plan_s"] < LIMIT_S
+        assert (
+            found["shard_files"] <= small["shard_files"] + 2
+        )  # rows of neighbours may lie in two files of each family

@@ -2,43 +2,31 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
+from bisect import bisect_right
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import count, islice
+from itertools import islice
 from pathlib import Path, PurePosixPath
 from types import MappingProxyType
 from typing import Any, overload
 
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
-from extractors.video.digests import sha256_of
 from flows.archive.families import Families, lacking_features
-from flows.archive.videos.folder import Found, find_videos
+from flows.archive.videos.digests import with_digests
+from flows.archive.videos.folder import VIDEOS_AT_A_TIME, Found, Names, find_videos
 from flows.archive.videos.listed import LIST_ENDINGS, Listed, videos_of_list
 from flows.config.settings import RunConfig
 from flows.session import console
 from flows.session.errors import UserError
 from fusion.errors import some_of
-from storage.files.commit import commit_file
-from storage.files.paths import StorePath, fetched, parquet_source
+from storage.files.paths import StorePath
 from storage.shards.store import FeatureStore
 from storage.tables.failures import FailureLog
+from storage.tables.in_step import VIDEOS, InStep, digests_of
 from storage.tables.seen import SeenVideos
-
-_STATE = ("size", "mtime_ns", "ctime_ns")
-_FIELDS: list[pa.Field[Any]] = [
-    pa.field("path", pa.binary()),
-    *(pa.field(name, pa.int64()) for name in _STATE),
-    pa.field("sha256", pa.string()),
-]
-_DIGESTS = pa.schema(_FIELDS)
-_SHA256 = "^[0-9a-f]{64}$"
-_COLUMNS = pa.schema([pa.field(name, pa.string(), nullable=False) for name in ("video_id", "video_sha256")])
-VIDEOS_AT_A_TIME = 2**16  # of a large archive
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,10 +55,10 @@ class Archive(Sequence[VideoFile]):
         passed_over: number of other files, by kind.
 
     Attributes:
-        columns: "video_id" and "video_sha256", both text, `VIDEOS_AT_A_TIME` videos in each batch but the last.
+        columns: ids and digests with the schema `VIDEOS`, in parts.
     """
 
-    __slots__ = ("_folder", "_paths", "columns", "passed_over", "unread")
+    __slots__ = ("_elsewhere", "_folder", "_starts", "columns", "passed_over", "unread")
 
     def __init__(
         self,
@@ -79,20 +67,48 @@ class Archive(Sequence[VideoFile]):
         passed_over: Mapping[str, int] = MappingProxyType({}),
     ) -> None:
         self.columns: list[pa.RecordBatch] = []
+        self._starts: list[int] = []
         # Most paths are a folder and the id, so that only the others are kept.
         self._folder: bytes | None = None
-        self._paths: dict[int, bytes] = {}
+        self._elsewhere: dict[str, bytes] = {}
         self.unread, self.passed_over = unread, passed_over
         rest = iter(videos)
         while some := list(islice(rest, VIDEOS_AT_A_TIME)):
-            for row, video in enumerate(some, start=len(self)):
+            for video in some:
                 path, video_id = os.fsencode(video.path), video.video_id.encode()
                 if self._folder is None:
                     self._folder = path.removesuffix(video_id)
                 if path != self._folder + video_id:
-                    self._paths[row] = path
-            texts = [video.video_id for video in some], [video.sha256 for video in some]
-            self.columns.append(pa.record_batch([pa.array(text, pa.string()) for text in texts], schema=_COLUMNS))
+                    self._elsewhere[video.video_id] = path
+            self._add(pa.array([video.video_id for video in some]), pa.array([video.sha256 for video in some]))
+
+    @classmethod
+    def of_columns(
+        cls,
+        folder: Path,
+        columns: Iterable[tuple[pa.Array[Any], pa.Array[Any]]],
+        spelled: Mapping[str, str] = MappingProxyType({}),
+        unread: Mapping[str, str] = MappingProxyType({}),
+        passed_over: Mapping[str, int] = MappingProxyType({}),
+    ) -> Archive:
+        """Make an archive of columns.
+
+        Args:
+            folder: that the ids are relative to.
+            columns: ids, sorted, and digests, both text, in parts that are not empty.
+            spelled: see `Names`.
+            unread, passed_over: as above.
+        """
+        archive = cls((), unread, passed_over)
+        archive._folder = os.path.join(os.fsencode(folder), b"")
+        archive._elsewhere = {video_id: os.fsencode(folder / path) for video_id, path in spelled.items()}
+        for ids, digests in columns:
+            archive._add(ids, digests)
+        return archive
+
+    def _add(self, ids: pa.Array[Any], digests: pa.Array[Any]) -> None:
+        self._starts.append(len(self))
+        self.columns.append(pa.record_batch([ids, digests], schema=VIDEOS))
 
     @overload
     def __getitem__(self, index: int) -> VideoFile: ...
@@ -104,22 +120,21 @@ class Archive(Sequence[VideoFile]):
         rows = range(len(self))[index]
         if isinstance(rows, range):
             return [self[row] for row in rows]
-        batch, place = divmod(rows, VIDEOS_AT_A_TIME)
-        video_id, sha256 = (column[place].as_py() for column in self.columns[batch].columns)
-        return VideoFile(video_id, self._path(rows, video_id), sha256)
+        part = bisect_right(self._starts, rows) - 1
+        return self._file(*(column[rows - self._starts[part]].as_py() for column in self.columns[part].columns))
 
     def __iter__(self) -> Iterator[VideoFile]:
-        row = count()
         for batch in self.columns:
-            for video_id, sha256 in zip(*(column.to_pylist() for column in batch.columns), strict=True):
-                yield VideoFile(video_id, self._path(next(row), video_id), sha256)
+            yield from map(self._file, *(column.to_pylist() for column in batch.columns))
 
     def __len__(self) -> int:
-        return sum(map(len, self.columns))
+        return self._starts[-1] + len(self.columns[-1]) if self.columns else 0
 
-    def _path(self, row: int, video_id: str) -> Path:
-        path = self._paths.get(row)
-        return Path(os.fsdecode((self._folder or b"") + video_id.encode() if path is None else path))
+    def _file(self, video_id: str, sha256: str) -> VideoFile:
+        path = self._elsewhere.get(video_id)
+        return VideoFile(
+            video_id, Path(os.fsdecode((self._folder or b"") + video_id.encode() if path is None else path)), sha256
+        )
 
     def check_whole(self) -> None:
         """Raise UserError if a part of the archive could not be read. Call it after everything else."""
@@ -144,19 +159,19 @@ def videos_of(settings: RunConfig, on_digest: Callable[[int, int], None] | None 
     place = named_videos(settings)
     check_videos(settings)
     seen = SeenVideos(settings.store.path)
+    digests = settings.store.path / "runs" / "digests.parquet"
     if place.is_dir():
         found = find_videos(place)
-        if found.unread:
-            for video_id in seen.current():
-                if not found.unread.keys().isdisjoint([".", video_id, *map(str, PurePosixPath(video_id).parents)]):
-                    found.videos.setdefault(video_id, place / video_id)
         _say_found(found)
+        archive = _archive(place, found, digests, on_digest, seen)
     else:
-        listed = videos_of_list(place, videos_folder(settings))
+        root = videos_folder(settings)
+        listed = videos_of_list(place, root)
         _say_listed(place, listed)
-        found = Found(videos=listed.videos)
-    archive = _archive(place, found, settings.store.path / "runs" / "digests.parquet", on_digest)
-    seen.note({video.video_id: video.sha256 for video in archive})
+        total = sum(map(len, listed.videos))
+        columns = with_digests(root, listed.videos, listed.spelled, digests, _told(on_digest, total))
+        archive = Archive.of_columns(root, columns, listed.spelled)
+    seen.note(archive.columns)
     return archive
 
 
@@ -221,29 +236,39 @@ def scan_videos(folder: Path, digests: StorePath, on_digest: Callable[[int, int]
 
 
 def _archive(
-    place: Path, found: Found, digests: StorePath, on_digest: Callable[[int, int], None] | None = None
+    folder: Path,
+    found: Found,
+    digests: StorePath,
+    on_digest: Callable[[int, int], None] | None,
+    seen: SeenVideos | None = None,
 ) -> Archive:
-    if found.doubled:
-        raise UserError(f"two files would both be the video {found.doubled[0]!r}: rename one of them")
-    if not found.videos:
+    """Make an archive of what was found in a folder, and of what earlier runs saw where it cannot be read now."""
+    ids, doubled = found.videos.ascending()
+    if doubled:
+        raise UserError(f"two files would both be the video {doubled[0]!r}: rename one of them")
+    if found.unread and seen is not None:
+        names = Names()
+        for part in ids:
+            names.add_ids(part)
+        for rows in seen.table.newest(columns=["video_id"]):
+            earlier = map(str, rows["video_id"].to_pylist())
+            names.add_ids(pa.array([name for name in earlier if _is_unread(name, found.unread)], pa.string()))
+        ids, _ = names.ascending()
+    if not ids:
         unread = f"; cannot read {_named(found.unread)}" if found.unread else ""
         passed = f"; passed over: {console.tally(found.passed_over)}" if found.passed_over else ""
-        raise UserError(f"{place} holds no video files (.mp4, .mov, .avi and similar){unread}{passed}; check the path")
-    known = _read_digests(digests)
-    remembered, videos = {}, []
-    for number, (video_id, path) in enumerate(sorted(found.videos.items()), start=1):
-        sha256 = ""
-        with contextlib.suppress(OSError):  # extraction says why it cannot be read
-            status = path.stat()
-            # A copy can keep the old modification time, but no program can set the time of the last status change.
-            state = (os.fsencode(path.absolute()), status.st_size, status.st_mtime_ns, status.st_ctime_ns)
-            sha256 = remembered[state] = known.get(state) or sha256_of(path)
-        videos.append(VideoFile(video_id, path, sha256))
-        if on_digest is not None:
-            on_digest(number, len(found.videos))
-    if remembered.keys() - known.keys():
-        _write_digests(digests, known | remembered)
-    return Archive(videos, found.unread, found.passed_over)
+        raise UserError(f"{folder} holds no video files (.mp4, .mov, .avi and similar){unread}{passed}; check the path")
+    spelled = found.videos.spelled
+    columns = with_digests(folder, ids, spelled, digests, _told(on_digest, sum(map(len, ids))))
+    return Archive.of_columns(folder, columns, spelled, found.unread, found.passed_over)
+
+
+def _told(on_digest: Callable[[int, int], None] | None, total: int) -> Callable[[int], None]:
+    return lambda count: on_digest(count, total) if on_digest is not None else None
+
+
+def _is_unread(video_id: str, unread: Mapping[str, str]) -> bool:
+    return not unread.keys().isdisjoint([".", video_id, *map(str, PurePosixPath(video_id).parents)])
 
 
 def _named(reasons: Mapping[str, str]) -> str:
@@ -281,33 +306,21 @@ def known_videos(root: StorePath, families: Families) -> Archive:
     Raises:
         UserError: there are none.
     """
-    digests = {video_id: sha256 for video_id, sha256 in FailureLog(root).refused(families.features)}
-    digests |= FeatureStore(root).done(families.static)
-    if not digests:
+    manifest, key = FeatureStore(root).manifest, families.static.key
+    refused = dict(sorted(FailureLog(root).last(families.features)))
+    names = Names()
+    names.add_ids(pa.array(list(refused), pa.string()))
+    for rows in manifest.current(key):
+        for ids in rows["video_id"].chunks:
+            names.add_ids(ids)
+    parts, _ = names.ascending()
+    if not parts:
         raise UserError(f"there are no {lacking_features(root, families)}")
-    seen = SeenVideos(root).current()
-    return Archive(
-        VideoFile(video_id, Path(video_id), seen.get(video_id, sha256)) for video_id, sha256 in sorted(digests.items())
-    )
+    seen, extracted = SeenVideos(root).in_step(), InStep(manifest.current(key), VIDEOS)
+    failed = pa.table([list(refused), list(refused.values())], schema=VIDEOS)
 
+    def digests(ids: pa.Array[Any]) -> pa.Array[Any]:
+        known = (seen.up_to(ids[-1]), extracted.up_to(ids[-1]), failed)
+        return pc.coalesce(*(digests_of(ids, rows) for rows in known))
 
-def _read_digests(path: StorePath) -> dict[tuple[bytes, int, int, int], str]:
-    if not path.is_file():
-        return {}
-    try:
-        with pq.ParquetFile(parquet_source(fetched(path))) as file:  # `read_table` imports pandas
-            table = file.read()
-        table.validate(full=True)
-        if not table.schema.equals(_DIGESTS) or not pc.all(pc.match_substring_regex(table["sha256"], _SHA256)).as_py():
-            return {}
-        return {tuple(state): sha256 for *state, sha256 in zip(*table.to_pydict().values(), strict=True)}
-    except (OSError, ValueError, pa.ArrowException):
-        return {}  # the file is only a cache: all videos are read again, and it is rewritten
-
-
-def _write_digests(path: StorePath, digests: dict[tuple[bytes, int, int, int], str]) -> None:
-    columns: list[tuple[Any, ...]] = [*zip(*digests, strict=True), tuple(digests.values())]
-    arrays = [pa.array(column, field.type) for column, field in zip(columns, _DIGESTS, strict=True)]
-    table = pa.Table.from_arrays(arrays, schema=_DIGESTS)
-    with commit_file(path) as temporary:
-        pq.write_table(table, temporary)
+    return Archive.of_columns(Path(), ((ids, digests(ids)) for ids in parts))

@@ -8,6 +8,10 @@ from collections import Counter
 from dataclasses import dataclass, field
 from mimetypes import MimeTypes
 from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
 
 # Endings of the formats in `extractors.video.decoding.FORMATS`: those that FFmpeg registers, and those that cameras,
 # recorders and players use.
@@ -65,6 +69,63 @@ _SIGNATURES = (
     re.compile(rb"YUV4MPEG2 "),
 )
 BROKEN_LINK = "a broken link"
+VIDEOS_AT_A_TIME = 2**16  # of a large archive
+
+
+class Names:
+    """Ids of videos, at about 40 bytes of memory each, and the few paths that differ from their ids.
+
+    Attributes:
+        spelled: id -> path relative to the videos folder, of those whose path is another text.
+    """
+
+    def __init__(self) -> None:
+        self.spelled: dict[str, str] = {}
+        self._latest: list[str] = []
+        self._parts: list[pa.Array[Any]] = []
+
+    def add(self, path: str) -> str:
+        """Add a video, given its path relative to the videos folder, with / between its parts; return its id."""
+        video_id = id_of(path)
+        if video_id != path:
+            self.spelled[video_id] = path
+        self._latest.append(video_id)
+        if len(self._latest) == VIDEOS_AT_A_TIME:
+            self._pack()
+        return video_id
+
+    def add_ids(self, ids: pa.Array[Any]) -> None:
+        """Add videos whose paths are their ids, or are known."""
+        self._parts.append(ids.cast(pa.large_string()))
+
+    def ascending(self) -> tuple[list[pa.Array[Any]], list[str]]:
+        """Give up the ids: each once, in ascending order, in parts; and those that were added more than once."""
+        self._pack()
+        names = pa.chunked_array(self._parts, pa.large_string()).combine_chunks()
+        self._parts.clear()
+        order = pc.sort_indices(names)
+        parts: list[pa.Array[Any]] = []
+        doubled: list[str] = []
+        before = ""  # no id is empty
+        for start in range(0, len(names), VIDEOS_AT_A_TIME):
+            part = names.take(order.slice(start, VIDEOS_AT_A_TIME)).cast(pa.string())
+            is_new = pc.not_equal(part, pa.concat_arrays([pa.array([before]), part[:-1]]))
+            before = part[-1].as_py()
+            if not pc.all(is_new).as_py():
+                doubled += texts(part.filter(pc.invert(is_new)).unique())
+                part = part.filter(is_new)
+            if len(part):
+                parts.append(part)
+        return parts, doubled
+
+    def _pack(self) -> None:
+        self.add_ids(pa.array(self._latest, pa.string()))
+        self._latest.clear()
+
+
+def texts(column: pa.Array[Any]) -> list[str]:
+    """Return a column of texts, none of which is null."""
+    return list(map(str, column.to_pylist()))
 
 
 @dataclass
@@ -72,19 +133,17 @@ class Found:
     """The contents of a folder.
 
     Args:
-        videos: by id; each is a file, or could not be examined.
+        videos: each is a file, or could not be examined.
         unread: folders and broken links that cannot be read and may hold videos: id -> reason.
         linked_twice: links to folders that are not followed: id -> target.
         passed_over: number of other files, by ending; or "hidden", "unreadable" (with an unknown ending), "special"
             (pipes, devices and sockets).
-        doubled: ids that two files would share.
     """
 
-    videos: dict[str, Path] = field(default_factory=dict)
+    videos: Names = field(default_factory=Names)
     unread: dict[str, str] = field(default_factory=dict)
     linked_twice: dict[str, str] = field(default_factory=dict)
     passed_over: Counter[str] = field(default_factory=Counter)
-    doubled: list[str] = field(default_factory=list)
 
 
 def id_of(path: str) -> str:
@@ -92,7 +151,7 @@ def id_of(path: str) -> str:
 
     Bytes that are not UTF-8 become visible escapes, because a CSV cannot hold them.
     """
-    return os.fsencode(path).decode("utf-8", "backslashreplace")
+    return path if path.isascii() else os.fsencode(path).decode("utf-8", "backslashreplace")
 
 
 def find_videos(folder: Path) -> Found:
@@ -175,7 +234,7 @@ class _Search:
         if not is_file and not is_lost:
             self.found.passed_over["special"] += 1  # opening a pipe or a device can block for ever
         elif ending in VIDEO_ENDINGS:
-            self._add(relative, entry.path)
+            self.found.videos.add(relative)
         elif ending in OTHER_ENDINGS:
             self.found.passed_over[ending] += 1
         elif is_lost:
@@ -189,15 +248,9 @@ class _Search:
                 return
             # Only compared: parsing is left to the decoder in its own process.
             if any(signature.match(head) for signature in _SIGNATURES):
-                self._add(relative, entry.path)
+                self.found.videos.add(relative)
             else:
                 self.found.passed_over[ending or "without an ending"] += 1
-
-    def _add(self, relative: str, path: str) -> None:
-        video_id = id_of(relative)
-        if video_id in self.found.videos:
-            self.found.doubled.append(video_id)
-        self.found.videos[video_id] = Path(path)
 
 
 def _holds(folder: str, path: str) -> bool:

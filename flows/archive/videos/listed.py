@@ -6,14 +6,15 @@ import csv
 import io
 import os
 import unicodedata
-from collections.abc import Iterator
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path, PureWindowsPath
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from flows.archive.videos.folder import id_of
+from flows.archive.videos.folder import Names, id_of
 from flows.session.errors import UserError
 from fusion.errors import one_line
 from fusion.labels.read import ID_COLUMNS
@@ -29,14 +30,16 @@ class Listed:
     """The videos of a list.
 
     Args:
-        videos: by id, in the order of the list; each is a file or missing.
+        videos: ids in ascending order, in parts; each is a file or missing.
+        spelled: see `Names`.
         missing: ids of videos that do not exist, with their place in the list.
         repeated: ids that occur more than once, with their places.
     """
 
-    videos: dict[str, Path] = field(default_factory=dict)
-    missing: dict[str, str] = field(default_factory=dict)
-    repeated: dict[str, str] = field(default_factory=dict)
+    videos: list[pa.Array[Any]]
+    spelled: Mapping[str, str]
+    missing: Mapping[str, str]
+    repeated: Mapping[str, str]
 
 
 def videos_of_list(path: Path, root: Path) -> Listed:
@@ -54,38 +57,40 @@ def videos_of_list(path: Path, root: Path) -> Listed:
             up to 10 of them.
     """
     word = "row" if path.suffix.lower() == ".parquet" else "line"
-    search, listed = _Search(root), Listed()
-    places: dict[str, list[int]] = {}
+    search, names = _Search(root), Names()
+    missing: dict[str, str] = {}
     problems = []
     for number, text in entries(path):
         try:
-            video_id, file = search.find(text)
+            relative = search.find(text)
         except ValueError as error:
             problems.append(f"{word} {number}: {error}")
             continue
-        places.setdefault(video_id, []).append(number)
-        if video_id not in listed.videos:
-            listed.videos[video_id] = file
-            if not os.path.lexists(file):
-                listed.missing[video_id] = f"{word} {number}"
+        video_id = names.add(relative)
+        if not os.path.lexists(os.path.join(root, relative)):
+            missing.setdefault(video_id, f"{word} {number}")
     if problems:
         more = f"; and {len(problems) - _MOST_NAMED} more" if len(problems) > _MOST_NAMED else ""
         raise UserError(f"{path} has unusable entries: {'; '.join(problems[:_MOST_NAMED])}{more}")
-    if not listed.videos:
+    videos, doubled = names.ascending()
+    if not videos:
         raise UserError(f"{path} names no videos: it is empty")
-    if len(listed.missing) == len(listed.videos):
+    if len(missing) == sum(map(len, videos)):
         raise UserError(
-            f"none of the videos that {path} names is in {root}, such as {next(iter(listed.missing))!r}; name the "
+            f"none of the videos that {path} names is in {root}, such as {next(iter(missing))!r}; name the "
             "folder that its paths are relative to with --videos-root DIR"
         )
-    listed.repeated = {
-        video_id: f"{word}s {', '.join(map(str, numbers))}" for video_id, numbers in places.items() if len(numbers) > 1
-    }
-    return listed
+    places: dict[str, list[int]] = {video_id: [] for video_id in doubled}
+    for number, text in entries(path) if doubled else ():
+        video_id = id_of(search.find(text))
+        if video_id in places:
+            places[video_id].append(number)
+    repeated = {video_id: f"{word}s {', '.join(map(str, numbers))}" for video_id, numbers in places.items()}
+    return Listed(videos, names.spelled, missing, repeated)
 
 
 class _Search:
-    """Finds the files of a folder that the entries of a list name, and their ids."""
+    """Finds the files of a folder that the entries of a list name."""
 
     def __init__(self, root: Path) -> None:
         self._root = os.fspath(root)
@@ -94,8 +99,8 @@ class _Search:
         self._names: dict[str, dict[str, str]] = {}
         self._composed: dict[str, dict[str, str]] = {}
 
-    def find(self, text: str) -> tuple[str, Path]:
-        """Return the id and the file that an entry of a list names; the file may be missing.
+    def find(self, text: str) -> str:
+        """Return the path, relative to the folder, of the file that an entry of a list names; it may be missing.
 
         Raises:
             ValueError: it cannot name a video of the folder; the message says why.
@@ -108,25 +113,26 @@ class _Search:
         reasons, missing = [], None
         for spelling in dict.fromkeys(spellings):
             try:
-                video_id, file = self._look_up(spelling)
+                relative = self._look_up(spelling)
             except ValueError as error:
                 reasons.append(error)
                 continue
+            file = os.path.join(self._root, relative)
             if os.path.lexists(file):
                 if os.path.isdir(file):
                     raise ValueError(f"{text!r} is a folder")
                 if os.path.exists(file) and not os.path.isfile(file):
                     raise ValueError(f"{text!r} is not a file")
-                return video_id, file
+                return relative
             # In the spelling of the folder.
-            missing = video_id, file
+            missing = relative
         if PureWindowsPath(text).is_absolute():
             raise ValueError(f"{text!r} is a path of another system; make it relative to the videos folder")
         if missing is None:
             raise reasons[0]
         return missing
 
-    def _look_up(self, text: str) -> tuple[str, Path]:
+    def _look_up(self, text: str) -> str:
         path = self._relative(text)
         if path == os.pardir or path.startswith(os.pardir + os.sep) or os.path.isabs(path):
             raise ValueError(
@@ -138,7 +144,7 @@ class _Search:
         for part in path.split(os.sep):
             names.append(self._name(folder, id_of(part)) or part)
             folder = os.path.join(folder, names[-1])
-        return id_of("/".join(names)), Path(self._root, *names)
+        return "/".join(names)
 
     def _relative(self, text: str) -> str:
         path = os.path.normpath(text)

@@ -39,17 +39,14 @@ def list_failures(
     """List videos whose last attempt failed, except those that were extracted since."""
     with plain_command():
         from storage.maintenance.survey import still_refused
-        from storage.shards.store import FeatureStore
         from storage.tables.failures import FailureLog
-        from storage.tables.seen import SeenVideos
 
-        log = FailureLog(existing_store(store))
+        root = existing_store(store)
         if all_attempts:
-            every = log.attempts_in_order()
+            every = FailureLog(root).attempts_in_order()
             attempts = [(f"{attempt.failed_at:%Y-%m-%d %H:%M:%S}", attempt.failure) for attempt in every]
         else:
-            seen = SeenVideos(store).current()
-            attempts = [("", row) for row in still_refused(log, FeatureStore(store), seen)]
+            attempts = [("", row) for row in still_refused(root)]
         chosen = [(when, failure) for when, failure in attempts if reason is None or failure.reason == reason]
         if not chosen:
             known = {failure.reason for _, failure in attempts}

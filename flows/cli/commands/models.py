@@ -12,11 +12,11 @@ from flows.cli.command import command, plain_command
 from flows.cli.options import STORE, CommandOnFiles
 from flows.cli.output import numbers, show_lines, show_table
 from flows.config.load import existing_store
-from flows.config.settings import RunConfig
 from flows.session import console
 from flows.session.errors import UserError
 from storage.files.commit import commit_file, commit_folder
 from storage.files.paths import store_path
+from storage.layout import path_name
 
 models_app = typer.Typer(no_args_is_help=True, help="Show trained models, give them aliases, export and import them.")
 
@@ -191,25 +191,23 @@ def import_model(
 ) -> None:
     """Add a model of another store, as the next version of its name. Existing versions stay as they are."""
 
-    def check(_: RunConfig) -> None:
-        from flows.archive.model_bundle import read_bundle
+    with plain_command():  # a mistake here leaves no store with a log
+        from flows.archive.model_bundle import import_bundle, read_bundle
 
-        read_bundle(bundle, name)  # before there is a store with a log
-
-    with command(
-        "models-import",
-        flags={"store.path": store},
-        makes_store=True,
-        check=check,
-        if_stopped="nothing is imported",
-    ) as config:
+        contents = read_bundle(bundle)
+        own = contents.model.name if name is None else name
+        try:
+            path_name("--name", own)
+        except ValueError as error:
+            raise UserError(str(error)) from error
+    stopped = "nothing is imported"
+    with command("models-import", flags={"store.path": store}, makes_store=True, if_stopped=stopped) as config:
         from flows.archive.families import stored_families
-        from flows.archive.model_bundle import import_bundle
         from storage.models.serializer import ModelSerializer
 
         with console.console.status(f"Importing {bundle}"):
-            there, here = import_bundle(bundle, config.store.path, name)
-        console.say(f"Imported {there} from {bundle} as {here} into {store}; score with --model {here}")
+            here = import_bundle(contents, config.store.path, own)
+        console.say(f"Imported {contents.model} from {bundle} as {here} into {store}; score with --model {here}")
         try:
             stored_families(store, ModelSerializer(store).metadata(here.name, here.version))
         except UserError as error:

@@ -99,7 +99,7 @@ def _drawing(
 
         with console.console.status("Drawing"), picture_style():
             yield settle_weights(settings, needs)
-        console.say(f"Picture: {out}")
+        console.say(f"{'Video' if out.suffix.lower() == '.mp4' else 'Picture'}: {out}")
 
 
 def _save(picture: Figure | FuncAnimation, out: Path) -> None:

@@ -7,6 +7,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from device_memory import OnDevice
 
 from extractors.assets.files import AssetError
 from extractors.dynamic import i3d
@@ -131,6 +132,36 @@ def test_features_are_the_same_bits_in_batches_of_any_size(extractor, monkeypatc
     alone = np.concatenate([extractor.extract(window[None]) for window in windows])
     monkeypatch.setattr(extractor, "batch_size", 2)
     np.testing.assert_array_equal(extractor.extract(windows), alone)
+
+
+def test_a_window_alone_is_read_where_the_gpu_left_it(extractor, monkeypatch):
+    (motion,) = smooth_motion(1)
+    fields = OnDevice(motion)
+    run, addresses = extractor._network.predict_on_batch, []
+
+    def spy(windows):
+        addresses.append(np.asarray(memoryview(windows)).ctypes.data)
+        return run(windows)
+
+    monkeypatch.setattr(extractor._network, "predict_on_batch", spy)
+    vectors = extractor.extract_on_device([fields], MIN_FIELDS)
+    assert addresses == [fields.address]
+    np.testing.assert_array_equal(vectors, extractor.extract(motion[None]))
+
+
+@pytest.mark.parametrize("wrong", [np.nan, 1.5])
+def test_fields_on_the_gpu_are_checked_there(extractor, wrong):
+    numbers = np.zeros((MIN_FIELDS, 224, 224, 2), np.float32)
+    numbers[3, 5, 7, 1] = wrong
+    with pytest.raises(ValueError, match=r"\[-1, 1\]"):
+        extractor.extract_on_device([OnDevice(numbers)], MIN_FIELDS)
+
+
+def test_windows_on_the_gpu_are_described_together_and_short_ones_repeated(extractor):
+    short, whole = smooth_motion(2)
+    repeated = np.stack([short[np.arange(MIN_FIELDS) % 4], whole])
+    found = extractor.extract_on_device([OnDevice(short[:4]), OnDevice(whole)], MIN_FIELDS)
+    np.testing.assert_array_equal(found, extractor.extract(repeated))
 
 
 def test_the_same_seed_gives_the_same_network_and_another_seed_another_one(extractor):

@@ -15,7 +15,7 @@ from extractors.faces.detector import FaceDetector
 from extractors.faces.second_opinion import BOX_PX, SAMPLES, FaceSamples, YuNet, sample_of
 from extractors.faces.settings import FaceModels, FaceSettings
 from extractors.faces.track import track_faces
-from extractors.video.grid import grid_frames
+from extractors.video.grid import KeptFrames, grid_frames
 from extractors.video.settings import VideoSettings
 
 # With these the short-range network takes the digits in the ellipse for a face on all frames, and the globe on most.
@@ -137,7 +137,7 @@ def test_what_is_no_face_is_not_confirmed(portrait, check, kind):
 @pytest.mark.parametrize("frames", [1, 5, 16, 31, 32, 33, 1000, 100_000])
 def test_samples_are_few_and_spread_over_the_frames_with_a_face(frames):
     """Each picture is as bright as its frame is late."""
-    samples = FaceSamples()
+    samples = FaceSamples(KeptFrames(0))
     face = np.array([[10, 10, 20, 20, 0.9, 15, 15, 25, 15]], np.float32)
     seen = np.arange(0, 3 * frames, 3)
     for frame in range(3 * frames):
@@ -153,7 +153,7 @@ def test_samples_are_few_and_spread_over_the_frames_with_a_face(frames):
 
 
 def test_samples_are_of_the_person_asked_for():
-    samples = FaceSamples()
+    samples = FaceSamples(KeptFrames(0))
     picture = np.zeros((100, 300, 3), np.uint8)
     picture[:, :100], picture[:, 200:] = 50, 200
     faces = np.array([[x, 30, 40, 40, 0.9, x + 10, 40, x + 30, 40] for x in (230, 30)], np.float32)

@@ -6,14 +6,13 @@ import pytest
 from keras import layers
 
 from extractors.errors import DeviceError
-from extractors.networks import inference
+from extractors.networks import precision
 from extractors.networks.inference import for_inference
-from extractors.static.extractor import StaticFeatureExtractor
 
 
 def has_bfloat16() -> bool:
     try:
-        inference.check_bfloat16()
+        precision.check_precision("bfloat16")
     except DeviceError:
         return False
     return True
@@ -144,18 +143,3 @@ def test_long_sums_do_not_stop_at_256_as_they_would_if_kept_in_bfloat16():
     model = keras.Model(picture, layers.Conv2D(1, 3, kernel_initializer="ones", name="sum")(picture))
     total = for_inference(model, "bfloat16").predict_on_batch(np.ones((1, 3, 3, 512), np.float32))
     assert total.item() == 9 * 512
-
-
-def test_a_cpu_without_bfloat16_refuses_it_and_names_the_setting(tmp_path, monkeypatch):
-    flags = tmp_path / "cpuinfo"
-    flags.write_text("flags\t\t: fpu sse4_2 avx2 avx512f avx512_vnni\n")
-    monkeypatch.setattr(inference, "CPU_FLAGS", flags)
-    with pytest.raises(DeviceError, match="set precision to float32"):
-        StaticFeatureExtractor("random", precision="bfloat16")
-
-
-@needs_bfloat16
-def test_bfloat16_is_refused_where_onednn_is_turned_off(monkeypatch):
-    monkeypatch.setenv("TF_ENABLE_ONEDNN_OPTS", "0")
-    with pytest.raises(DeviceError, match="TF_ENABLE_ONEDNN_OPTS"):
-        inference.check_bfloat16()

@@ -5,18 +5,21 @@ from __future__ import annotations
 import json
 import logging
 import sys
+from functools import partial
 from typing import get_args
 
 import cv2
 import numpy as np
 import pytest
+from gpu import NEEDS_GPU
 
+from extractors.errors import DeviceError
 from extractors.optical_flow import computer
-from extractors.optical_flow.computer import OpticalFlowComputer, loop_to, scale_for_i3d
+from extractors.optical_flow.computer import OpticalFlowComputer, engine_of, loop_to, scale_for_i3d
 from extractors.optical_flow.gpu import NO_GPU
 from extractors.optical_flow.parameters import EXACT, PRESETS, OpticalFlowSettings, Preset, TVL1Parameters
 
-GPU = pytest.param("gpu", marks=pytest.mark.gpu)
+GPU = pytest.param("gpu", marks=NEEDS_GPU)
 ENGINES = ("opencv", "cpu", GPU)
 OWN_ENGINES = ("cpu", GPU)
 SIDE = 64
@@ -81,7 +84,7 @@ LARGE_MOTIONS = {
     ("engine", "motion"),
     [("opencv", "20 px aslant")]
     + [("cpu", motion) for motion in LARGE_MOTIONS]
-    + [pytest.param("gpu", motion, marks=pytest.mark.gpu) for motion in LARGE_MOTIONS],
+    + [pytest.param("gpu", motion, marks=NEEDS_GPU) for motion in LARGE_MOTIONS],
 )
 def test_large_motion_is_recovered_by_the_preset_for_it(engine, motion):
     truth = LARGE_MOTIONS[motion]
@@ -210,7 +213,12 @@ def test_key_holds_what_changes_the_numbers_and_nothing_else():
     assert OpticalFlowComputer("cpu", parameters=EXACT).numerics == exact
     assert OpticalFlowComputer("cpu", "fast").numerics != exact
     assert OpticalFlowComputer("opencv", "exact").numerics != exact
-    assert OpticalFlowComputer("gpu", "exact").numerics == exact  # the same numbers from another device
+    assert OpticalFlowComputer("gpu", "exact").numerics == exact | {"engine": "gpu"}  # also where there is no GPU
+
+
+@pytest.mark.parametrize("engine", ["cpu", "gpu", "opencv"])
+def test_the_engine_is_found_from_its_key(engine):
+    assert engine_of(OpticalFlowComputer(engine).numerics) == engine
 
 
 @pytest.mark.parametrize("preset", get_args(Preset))
@@ -234,14 +242,19 @@ def test_opencv_takes_over_with_a_warning_where_numba_is_missing(monkeypatch, ca
 
 
 @pytest.mark.parametrize("shown", [False, True], ids=["none", "hidden"])
-def test_the_gpu_engine_is_replaced_with_a_warning_if_there_is_no_gpu(monkeypatch, caplog, shown):
+def test_the_gpu_engine_is_never_replaced_by_one_with_other_numbers_unless_the_choice_is_left_open(
+    monkeypatch, caplog, shown
+):
     monkeypatch.setattr(computer, "has_cuda_device", lambda: shown)
     monkeypatch.setattr(computer, "why_unusable", lambda: NO_GPU)
     with caplog.at_level(logging.WARNING, logger="extractors.optical_flow"):
         assert OpticalFlowComputer("auto").engine == "cpu"
-        assert not caplog.text
-        assert OpticalFlowComputer("gpu").engine == "cpu"
-    assert NO_GPU in caplog.text
+    assert not caplog.text
+    chosen = OpticalFlowComputer("gpu")
+    frames = np.zeros((2, 32, 32), np.uint8)
+    for call in (chosen.check, partial(chosen.compute, frames), partial(chosen.compute_scaled, frames)):
+        with pytest.raises(DeviceError, match=NO_GPU):
+            call()
 
 
 def test_a_gpu_without_cuda_core_is_left_idle_with_what_to_install(monkeypatch, caplog):

@@ -89,6 +89,27 @@ def test_a_frame_that_is_shown_for_long_is_kept_once(drawing):
     assert len(list(kept.pictures())) == shown
 
 
+@pytest.mark.parametrize("room", [0, 10 * FRAME_BYTES, 2**30], ids=["none kept", "given up", "kept"])
+def test_what_is_cut_later_is_what_would_have_been_cut_at_once(drawing, room):
+    path = drawing.write("a.h264", drawing.pictures(40, width=256))
+    kept = KeptFrames(room)
+    calls = []
+
+    def cut(picture):
+        calls.append(len(calls))
+        return picture[8:40, 16:80].copy()
+
+    now, later = [], []
+    for picture in grid_frames(path, 25.0, kept=kept):
+        now.append(picture[8:40, 16:80].copy())
+        later.append(kept.later(cut, picture))
+    assert len(now) == 40
+    # What is asked for while frames are kept is cut only when it is wanted.
+    assert len(calls) == {0: 40, 10 * FRAME_BYTES: 30}.get(room, 0)
+    for expected, wanted in list(zip(now, later, strict=True))[::-3]:
+        np.testing.assert_array_equal(wanted(), expected)
+
+
 def test_frames_are_gone_as_soon_as_nobody_needs_them(drawing):
     """A cycle of references would hold them, with megabytes each, until Python looks for cycles."""
     path = written(drawing, "turned")

@@ -70,7 +70,7 @@ class Archive:
             row = rows["a.mp4"]
             kinds.append(row.reason if isinstance(row, Unscored) else "scored")
         root = self.config.store.path
-        refused = still_refused(FailureLog(root), self.store, SeenVideos(root).current())
+        refused = still_refused(root)
         (listed,) = {row.reason for row in refused if row.video_id == "a.mp4"} or {"scored"}
         return (*kinds, listed)
 

@@ -17,7 +17,7 @@ import pytest
 
 from extractors.video.decoding import FORMATS, opened
 from flows.archive.videos import videos_of
-from flows.archive.videos.folder import OTHER_ENDINGS, VIDEO_ENDINGS, find_videos
+from flows.archive.videos.folder import OTHER_ENDINGS, VIDEO_ENDINGS, Found, find_videos
 from flows.config.load import load_config
 from flows.config.settings import RunConfig
 from flows.session.errors import UserError
@@ -35,6 +35,12 @@ def fill(folder: Path, *names: str) -> Path:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(name.encode())
     return folder
+
+
+def files_of(folder: Path, found: Found) -> dict[str, Path]:
+    """The videos that were found, by id."""
+    names = [name for part in found.videos.ascending()[0] for name in part.to_pylist()]
+    return {name: folder / found.videos.spelled.get(name, name) for name in names}
 
 
 def draw(path: Path, format: str, codec: str, *, size: tuple[int, int] = (320, 240), fps: int = 25) -> None:
@@ -87,11 +93,9 @@ def test_a_file_of_each_format_is_found_and_opens_by_its_ending_and_without_one(
     except (av.FFmpegError, ValueError) as error:
         pytest.skip(f"this FFmpeg does not write it: {error}")
     (folder / "b").write_bytes((folder / f"a{ending}").read_bytes())
-    found = find_videos(folder)
-    assert sorted(path.name for path in found.videos.values()) == (
-        [f"a{ending}", "b"] if signed(ending) else [f"a{ending}"]
-    )
-    for path in found.videos.values():
+    found = files_of(folder, find_videos(folder))
+    assert sorted(path.name for path in found.values()) == ([f"a{ending}", "b"] if signed(ending) else [f"a{ending}"])
+    for path in found.values():
         with opened(path) as (_, stream):
             assert stream.height == size[1]
 
@@ -131,7 +135,7 @@ def test_sound_and_pictures_in_a_videos_container_are_not_taken_for_videos(tmp_p
     (folder / "sound").write_bytes(b"\0\0\0\x18ftypM4A " + bytes(100))
     (folder / "ogg.ogg").write_bytes(b"OggS" + bytes(24) + b"\x01vorbis" + bytes(400))
     (folder / "film").write_bytes(b"\0\0\0\x18ftypisom" + bytes(100))
-    assert list(find_videos(folder).videos) == ["film"]
+    assert list(files_of(folder, find_videos(folder))) == ["film"]
 
 
 def test_linked_folders_are_read_once_and_by_their_own_name_if_they_are_in_the_archive(tmp_path):
@@ -141,9 +145,10 @@ def test_linked_folders_are_read_once_and_by_their_own_name_if_they_are_in_the_a
     (folder / "disk").symlink_to(tmp_path / "disk")
     (folder / "latest").symlink_to("2026")
     found = find_videos(folder)
-    assert sorted(found.videos) == ["2026/a.mp4", "b.mp4", "disk/part/y.mp4", "disk/x.mp4"]
+    files = files_of(folder, found)
+    assert list(files) == ["2026/a.mp4", "b.mp4", "disk/part/y.mp4", "disk/x.mp4"]
     assert sorted(found.linked_twice) == ["a-part", "latest"]
-    assert found.videos["disk/x.mp4"].read_bytes() == b"x.mp4"
+    assert files["disk/x.mp4"].read_bytes() == b"x.mp4"
 
 
 def test_links_that_lead_back_end_and_are_named(tmp_path):
@@ -158,7 +163,7 @@ def test_links_that_lead_back_end_and_are_named(tmp_path):
     (tmp_path / "outside" / "back").symlink_to(folder)
     (tmp_path / "outside" / "round").symlink_to("round")
     found = find_videos(folder)
-    assert sorted(found.videos) == ["a/x.mp4", "b/y.mp4", "out/z.mp4"]
+    assert list(files_of(folder, found)) == ["a/x.mp4", "b/y.mp4", "out/z.mp4"]
     assert sorted(found.linked_twice) == ["a/to-b", "b/to-a", "out/back", "root", "self", "up"]
     assert list(found.unread) == ["out/round"]
 
@@ -256,7 +261,7 @@ def test_a_folder_that_fails_while_it_is_listed_is_named_and_what_came_before_is
     monkeypatch.setattr(os, "scandir", lambda path: Breaks(path) if str(path).endswith("b") else real(path))
     found = find_videos(folder)
     assert found.unread == {"b": os.strerror(code)}
-    assert len(found.videos) == 2
+    assert len(files_of(folder, found)) == 2
 
 
 @pytest.mark.parametrize(("name", "depth", "unread"), [("d", 1500, {}), ("long" * 50, 25, {"File name too long"})])
@@ -273,7 +278,7 @@ def test_a_deep_tree_is_walked_and_what_no_path_can_reach_is_named(tmp_path, nam
             os.close(os.open("deep.mp4", os.O_CREAT, dir_fd=here))
     os.close(here)
     found = find_videos(tmp_path / "videos")
-    assert len(found.videos) == 1 + (depth > 1400)
+    assert len(files_of(tmp_path, found)) == 1 + (depth > 1400)
     assert set(found.unread.values()) == set(unread)
     subprocess.run(["rm", "-rf", tmp_path / "videos"], check=True)
 
@@ -284,7 +289,7 @@ def test_many_names_that_programs_stumble_over_come_through_a_linked_folder(tmp_
         pass
     folder = fill(tmp_path / "videos", "a.mp4")
     (folder / "new\nline").symlink_to(tmp_path / "disk")
-    assert sorted(find_videos(folder).videos) == sorted(
+    assert list(files_of(folder, find_videos(folder))) == sorted(
         [
             "a.mp4",
             *(f"new\nline/{name}" for name in ("-rf.mp4", "line\nbreak.mp4", "é.mp4", "e\u0301.mp4", "caf\\xe9.mp4")),

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 from prefect import Flow
 
-from flows.archive.videos import Archive, VideoFile, scan_videos
-from flows.archive.videos import archive as manifest
+from flows.archive.videos import Archive, VideoFile, digests, scan_videos
+from flows.archive.videos import archive as archive_module
 from flows.session.errors import UserError
 
 
@@ -48,7 +48,7 @@ def test_changed_bytes_change_the_digest_at_the_next_scan(folder, tmp_path):
 
 def test_unchanged_files_are_not_read_again(folder, tmp_path, monkeypatch):
     before = scan_videos(folder, tmp_path / "digests.parquet")
-    monkeypatch.delattr(manifest, "sha256_of")
+    monkeypatch.delattr(digests, "sha256_of")
     assert list(scan_videos(folder, tmp_path / "digests.parquet")) == list(before)
 
 
@@ -65,7 +65,7 @@ def test_bytes_that_change_behind_the_time_of_modification_have_a_new_digest(fol
 def test_progress_counts_every_file(folder, tmp_path):
     seen = []
     scan_videos(folder, tmp_path / "digests.parquet", lambda done, total: seen.append((done, total)))
-    assert seen == [(1, 4), (2, 4), (3, 4), (4, 4)]
+    assert seen == [(0, 4), (1, 4), (2, 4), (3, 4), (4, 4)]
 
 
 @pytest.mark.parametrize("make", [lambda path: None, lambda path: path.mkdir(), lambda path: path.touch()])
@@ -89,7 +89,7 @@ def test_prefect_keeps_no_list_of_the_videos():
 
 
 def test_an_archive_gives_its_videos_back(monkeypatch):
-    monkeypatch.setattr(manifest, "VIDEOS_AT_A_TIME", 3)
+    monkeypatch.setattr(archive_module, "VIDEOS_AT_A_TIME", 3)
     folder = Path("/archive/first interviews")
     videos = [
         VideoFile(f"person/{number:02d}.mp4", folder / f"person/{number:02d}.mp4", f"{number:064x}")

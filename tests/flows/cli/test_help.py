@@ -11,7 +11,7 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
-from flows.cli.app import app
+from flows.cli.app import app, command_line
 
 
 def commands_of(command: Any, *words: str) -> Iterator[tuple[tuple[str, ...], Any]]:
@@ -29,3 +29,12 @@ def test_help_shows_every_word_in_order(words):
     for columns in ("60", "100"):
         shown = CliRunner().invoke(app, [*words, "--help"], env={"COLUMNS": columns, "TERMINAL_WIDTH": columns}).stdout
         assert " ".join(told.split()) in " ".join(shown.split())
+
+
+@pytest.mark.parametrize("words", [(), ("run",), ("store", "erase")], ids=" ".join)
+def test_help_shows_a_type_for_values_and_none_for_flags(words, capsys):
+    command_line().main([*words, "--help"], "traitline", standalone_mode=False)
+    shown = capsys.readouterr().out
+    assert "--help" in shown
+    assert "bool" not in shown.lower()
+    assert not words or "<path>" in shown

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from flows.archive.families import Families
-from flows.archive.model_bundle import export_bundle, import_bundle
+from flows.archive.model_bundle import export_bundle, import_bundle, read_bundle
 from flows.archive.models import ModelReference, check_features
 from flows.session.errors import UserError
 from fusion import ClipTokens, predict
@@ -88,7 +88,7 @@ def assert_refused(bundle: Path, folder: Path, message: str) -> None:
     """Refused in one line, with nothing written anywhere."""
     before = sorted(folder.rglob("*"))
     with pytest.raises(UserError, match=message) as caught:
-        import_bundle(bundle, folder / "area" / "store")
+        import_bundle(read_bundle(bundle), folder / "area" / "store", "traits")
     assert "nothing of it was imported" in str(caught.value)
     assert "\n" not in str(caught.value)
     assert sorted(folder.rglob("*")) == before
@@ -116,10 +116,11 @@ def test_an_imported_model_has_the_same_bytes_but_for_single_clips_and_scores_al
 
 
 def test_an_import_takes_the_next_free_version_or_another_name(bundle, tmp_path):
-    store = tmp_path / "store"
+    store, contents = tmp_path / "store", read_bundle(bundle)
+    assert contents.model == ModelReference("traits", "1")
     for version in ("1", "2"):
-        assert import_bundle(bundle, store) == (ModelReference("traits", "1"), ModelReference("traits", version))
-    assert import_bundle(bundle, store, "other-lab")[1] == ModelReference("other-lab", "1")
+        assert import_bundle(contents, store, "traits") == ModelReference("traits", version)
+    assert import_bundle(contents, store, "other-lab") == ModelReference("other-lab", "1")
     assert ModelSerializer(store).names() == ["other-lab", "traits"]
 
 
@@ -173,7 +174,7 @@ def test_a_damaged_model_is_not_exported(root, tmp_path):
 
 
 def test_the_bundle_made_by_hand_is_accepted_so_that_its_changes_are_what_is_refused(bundle, tmp_path):
-    import_bundle(packed(tmp_path / "same.tar", members_of(bundle)), tmp_path / "store")
+    import_bundle(read_bundle(packed(tmp_path / "same.tar", members_of(bundle))), tmp_path / "store", "traits")
 
 
 @pytest.mark.parametrize(
@@ -203,6 +204,15 @@ def test_links_and_devices_are_refused(bundle, tmp_path, kind):
     del contents["traits/1/model.keras"]
     bad = packed(tmp_path / "bad.tar", contents, plain("traits/1/model.keras", b"", kind, "/etc/passwd"))
     assert_refused(bad, tmp_path, "is not a regular file")
+
+
+@pytest.mark.parametrize("form", [tarfile.PAX_FORMAT, tarfile.GNU_FORMAT])
+def test_a_repacked_bundle_with_extended_headers_is_refused_by_what_happened_to_it(bundle, tmp_path, form):
+    with tarfile.open(tmp_path / "bad.tar", "w", format=form) as tar:
+        for name, data in members_of(bundle).items():
+            member, _ = plain(name.replace("traits", "ä" + "t" * 120), data)
+            tar.addfile(member, io.BytesIO(data))
+    assert_refused(tmp_path / "bad.tar", tmp_path, "it has extended tar headers: .* do not repack it")
 
 
 def test_two_models_or_a_part_of_one_are_refused(bundle, tmp_path):

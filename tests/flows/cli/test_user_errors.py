@@ -116,7 +116,7 @@ def test_pretrained_weights_that_cannot_be_had(short_clips, tmp_path, traitline,
         "traitline assets unpack",
         str(face_model.parents[1]),
         "--weights random",
-        "--weights auto",
+        "weights=auto",
     )
     check_one_line(result, *words)
 

@@ -95,6 +95,22 @@ def test_settings_that_change_numbers_change_just_the_keys_of_what_is_made_from_
 
 
 @pytest.mark.parametrize(
+    ("name", "value", "changed"),
+    [
+        ("optical_flow.engine", "opencv", "dynamic"),
+        ("optical_flow.engine", "gpu", "dynamic"),
+        ("static.precision", "tf32", "static"),
+        ("dynamic.precision", "tf32", "dynamic"),
+    ],
+)
+def test_every_engine_and_precision_has_keys_of_its_own_on_any_machine(name, value, changed):
+    before = [keys(), keys(**{name: {"gpu": "opencv", "tf32": "bfloat16"}.get(value, "cpu")})]
+    after = keys(**{name: value})
+    for other in before:
+        assert {family for family in after if after[family] != other[family]} == {changed}
+
+
+@pytest.mark.parametrize(
     ("assignment", "words"),
     [
         ("video.fps", ["video.fps", "NAME=VALUE"]),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from flows.archive.families import families_of
 from flows.config.settings import RunConfig
 from flows.extraction import extractor as module
 
@@ -30,6 +31,6 @@ def test_no_process_starts_that_can_get_no_video(monkeypatch, tmp_path, cores, s
     monkeypatch.setattr(module, "PreparerPool", pool)
     extract = {"shard_size": shard_size, "processes": chosen}
     config = RunConfig(store={"path": tmp_path}, weights="random", extract=extract)
-    with pytest.raises(StartedError) as started, module.Extractor(config, None, videos=videos):
+    with pytest.raises(StartedError) as started, module.Extractor(config, families_of(config), videos=videos):
         pass
     assert started.value.args == (expected,)

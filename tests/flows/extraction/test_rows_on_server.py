@@ -18,6 +18,7 @@ from functools import partial
 from pathlib import Path
 
 import pytest
+from prefect_machine import wait_for
 
 SUPPORT = Path(__file__).parents[2] / "support" / "machines"
 VIDEOS = 44
@@ -31,13 +32,24 @@ def rows(database: Path) -> Counter[str]:
         return Counter({name: db.execute(f'select count(*) from "{name}"').fetchone()[0] for name in tables})
 
 
-def settled(database: Path) -> Counter[str]:
-    """The rows once the server has written all that it has been sent."""
-    while True:
-        before = rows(database)
-        time.sleep(3)  # it writes events and logs every second or two
-        if rows(database) == before:
-            return before
+def rows_after(runs: int, database: Path) -> Counter[str]:
+    """The rows once the server has written everything about so many runs."""
+    from prefect.events import emit_event
+
+    last = emit_event("all.sent", {"prefect.resource.id": "traitline.test"})  # after the events of this process
+    ends = (
+        ("select count(*) from events where id = ?", str(last.id), 1),
+        ("select count(*) from events where event = ?", "prefect.flow-run.Completed", runs),
+        ("select count(*) from log where message like ?", "Finished in state %", runs),
+    )
+    for question, value, count in ends:
+
+        def written(question=question, value=value, count=count) -> bool:
+            with sqlite3.connect(database) as db:
+                return db.execute(question, (value,)).fetchone()[0] == count
+
+        wait_for(f"{value}, {count} times", written, limit_s=120)
+    return rows(database)
 
 
 def main(runner: str, folder: Path) -> None:
@@ -51,30 +63,40 @@ def main(runner: str, folder: Path) -> None:
     extract_flow.families_of = lambda _: FAMILIES
     database = folder / "prefect" / "prefect.db"
     with prefect_api(for_people=True):
-        for shards in SHARDS:
+        before = rows_after(0, database)
+        for runs, shards in enumerate(SHARDS, start=1):
             order = Order(str(folder / f"store {shards}"), str(folder), videos=VIDEOS, shard_size=VIDEOS // shards)
             extract_flow.extraction_opener = lambda *_, order=order: partial(open_drawing, order)
             config = order.config()
             dask = config.dask.model_copy(update={"workers": 1})
-            before = settled(database)
+            began = time.monotonic()
             extract_flow.extract(config.model_copy(update={"runner": runner, "dask": dask}), drawn_videos(VIDEOS))
-            print(json.dumps(settled(database) - before))
+            seconds = time.monotonic() - began
+            after = rows_after(runs, database)
+            print(json.dumps([after - before, seconds]))
+            before = after
             assert len(FeatureStore(order.store).shards(FAMILIES.static)) == shards
 
 
 @pytest.mark.parametrize("runner", ["local", pytest.param("dask", marks=pytest.mark.slow)])
 def test_rows_of_a_run_do_not_grow_with_its_shards(runner, tmp_path, prepared_prefect_home):
     shutil.copytree(prepared_prefect_home, tmp_path / "prefect")
-    environment = {**os.environ, "PREFECT_HOME": str(tmp_path / "prefect"), "PYTHONPATH": str(SUPPORT)}
+    environment = {
+        **os.environ,
+        "PREFECT_HOME": str(tmp_path / "prefect"),
+        "PREFECT_SERVER_SERVICES_EVENT_PERSISTER_FLUSH_INTERVAL": "0.2",  # seconds; the test waits for it three times
+        "PYTHONPATH": str(SUPPORT),
+    }
     command = [sys.executable, __file__, runner, tmp_path]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-    few, many = (Counter(json.loads(line)) for line in done.stdout.splitlines())
+    (few, _), (many, seconds) = map(json.loads, done.stdout.splitlines())
+    few, many = Counter(few), Counter(many)
     print(f"{runner}, {SHARDS[0]} and {SHARDS[1]} shards: {few.total()} and {many.total()} rows, of {dict(many)}")
     assert few.total() > 10
     assert few["flow_run"] == many["flow_run"] == 1
     # An update of the progress every ten seconds, of about five rows, and one of the shards every minute.
-    assert many.total() - few.total() < 2 * (SHARDS[1] - SHARDS[0])
+    assert many.total() - few.total() < 2 * (SHARDS[1] - SHARDS[0]) + seconds
 
 
 def test_progress_of_a_run_of_days_is_shown_a_hundred_times_at_most(monkeypatch):

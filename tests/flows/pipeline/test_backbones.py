@@ -178,7 +178,7 @@ def test_every_joined_network_must_be_there(folder, monkeypatch):
     monkeypatch.setenv("https_proxy", "http://127.0.0.1:9")
     monkeypatch.setenv("KERAS_HOME", str(folder / "keras"))
     flags = {"weights": "pretrained", "static.also": [{"base_model": "mobilenetv3small"}]}
-    with pytest.raises(AssetError, match=r"ImageNet weights of mobilenetv3small .*give --weights random"):
+    with pytest.raises(AssetError, match=r"ImageNet weights of mobilenetv3small .*set weights=random"):
         settle_weights(config_with(folder, "eight.onnx", **flags), ("static",))
     auto = settle_weights(config_with(folder, "eight.onnx", **flags | {"weights": "auto"}), ("static",))
     assert auto.weights == "random"

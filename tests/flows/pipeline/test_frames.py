@@ -19,7 +19,7 @@ from flows.archive.families import families_of
 from flows.archive.videos import Archive, VideoFile
 from flows.config.load import load_config
 from flows.pipeline.frames import VIDEOS_AT_A_TIME, export_frames
-from storage import FeatureStore, VideoFeatures
+from storage import Failure, FailureLog, FeatureStore, VideoFeatures
 
 COLUMNS = ["video_id", "frame", "timestamp", "confidence", "success", "box_x", "box_y", "box_width", "box_height"]
 COLUMNS += ["right_eye_x", "right_eye_y", "left_eye_x", "left_eye_y", "shot"]
@@ -113,7 +113,25 @@ def test_only_named_videos_of_present_bytes_have_rows(config, tmp_path, capsys):
     changed = dataclasses.replace(videos[1], sha256="0" * 64)
     export_frames.fn(config, Archive([videos[0], changed]), tmp_path / "frames.parquet")
     assert pd.read_parquet(tmp_path / "frames.parquet")["video_id"].unique().tolist() == ["a.mp4"]
-    assert "left out 1 video without a face track" in capsys.readouterr().err
+    assert "6 frames of 1 video; not extracted 1" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("named", [False, True])
+def test_rejected_videos_are_counted_by_reason(config, tmp_path, capsys, named):
+    one, features = track("a.mp4"), families_of(config).features
+    fill(config, [one])
+    lost = [(f"{place}.mp4", f"{place}" * 64) for place in range(3)]
+    reasons = ["no_face", "no_face", "truncated"]
+    FailureLog(config.store.path).add(
+        [
+            Failure(*which, features, "faces", reason, "what was wrong", 1)
+            for which, reason in zip(lost, reasons, strict=True)
+        ]
+    )
+    files = [VideoFile(name, tmp_path / name, digest) for name, digest in [*lost, (one.video_id, one.video_sha256)]]
+    export_frames.fn(config, Archive(files) if named else None, tmp_path / "frames.parquet")
+    said = " ".join(capsys.readouterr().err.split())
+    assert "6 frames of 1 video; rejected 3: 2 no_face, 1 truncated; `traitline failures list" in said
 
 
 def test_command_needs_no_weights_and_no_model(config, tmp_path, traitline):

@@ -207,6 +207,17 @@ def test_a_table_of_videos_fits_a_screen_of_usual_width(opened, path):
     )
 
 
+def test_a_long_name_leaves_room_for_the_scores(opened, path, report_store, tmp_path):
+    name = next(video.video_id for video in report_store.videos if "p01" in video.video_id)
+    long = f"{'session-' * 12}/{'x' * 180}/{name}"
+    (tmp_path / "long.html").write_text(path.read_text("utf-8").replace(f"<code>{name}<", f"<code>{long}<"), "utf-8")
+    for options, share in (({}, 0.25), ({"viewport": NARROW}, 0.45)):
+        page = opened(tmp_path / "long.html", **options)
+        box = page.locator("#videos tbody th", has_text="session-").first.bounding_box()
+        assert box["width"] < share * options.get("viewport", WIDE)["width"]
+        assert page.evaluate("document.documentElement.scrollWidth") <= options.get("viewport", WIDE)["width"]
+
+
 def test_without_scripts_all_is_there_to_read(opened, path, report_store):
     page = opened(path, java_script_enabled=False)
     assert page.locator("#videos tbody tr:visible").count() == len(report_store.videos) - 1

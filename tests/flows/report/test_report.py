@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import shutil
 from collections import Counter
+from dataclasses import replace
 from datetime import UTC, datetime
 from html.parser import HTMLParser
 from pathlib import Path
@@ -18,9 +19,10 @@ from flows.archive.models import ModelReference, without_clips
 from flows.archive.videos import Archive, VideoFile
 from flows.config.load import load_config
 from flows.config.settings import ReportSettings
+from flows.report import sections
 from flows.report.charts import Scale, against, scatter, time_line
 from flows.report.drawing import ticks
-from flows.report.summary import MOST_VIDEOS
+from flows.report.summary import MOST_VIDEOS, Refusals, summarise
 from flows.session.errors import UserError
 from fusion.pictures.timeline import TimeLine
 from fusion.traits import TRAITS
@@ -116,8 +118,9 @@ def test_statistics_are_those_of_the_scores(store, tables):
 
 def test_a_refused_video_is_there_with_its_reason_stage_and_message(tables):
     (row,) = tables.rows["refusals"][1:]
-    assert row[:3] == ["not_a_video", "decode", "1"]
-    assert row[-2:] == [f"{REFUSED} holds no video", REFUSED]
+    assert row[:3] == ["not_a_video", f"{REFUSED} holds no video", "1"]
+    assert row[4] == "decode"
+    assert row[5] == f"\N{HORIZONTAL ELLIPSIS}{REFUSED[-39:]}"
 
 
 def test_videos_without_a_score_are_rejected_or_not_yet_scored_or_not_yet_extracted(store, tmp_path):
@@ -269,6 +272,15 @@ def draw_archive(store: ReportStore, folder: Path, count: int) -> tuple[Archive,
     return Archive(sorted(videos, key=lambda video: video.video_id)), traits[scored], len(refused)
 
 
+def test_examples_of_rejected_videos_are_one_line_each_that_ends_like_the_name():
+    refusals = {"no_face": Refusals(2, [f"{'folder/' * 30}clip.mp4", "short.mp4"], "faces", "no face in any frame")}
+    nobody = summarise([], [])
+    (row,) = sections.refusals(replace(nobody, refusals=refusals)).rows
+    long, short = row[-1]
+    assert (len(long), long[0], short) == (40, "\N{HORIZONTAL ELLIPSIS}", "short.mp4")
+    assert long.endswith("/folder/clip.mp4")
+
+
 @pytest.mark.parametrize("count", [5_000, pytest.param(100_000, marks=pytest.mark.slow)])
 def test_a_large_archive_is_told_in_sums_and_a_page_of_bounded_size(store, tmp_path, count):
     videos, traits, refused = draw_archive(store, tmp_path, count)
@@ -281,10 +293,12 @@ def test_a_large_archive_is_told_in_sums_and_a_page_of_bounded_size(store, tmp_p
     shown = len(tables.rows["videos"]) - 1
     assert 120 < shown <= MOST_VIDEOS
     assert f"The {shown} most noteworthy of {len(traits):,} scored" in page
-    assert [row[:3] for row in tables.rows["refusals"][1:]] == [
-        ["no_face", "faces", f"{refused // 2:,}"],
-        ["truncated", "decode", f"{refused // 2:,}"],
+    assert [row[:3] + row[4:5] for row in tables.rows["refusals"][1:]] == [
+        ["no_face", "what was wrong", f"{refused // 2:,}", "faces"],
+        ["truncated", "what was wrong", f"{refused // 2:,}", "decode"],
     ]
+    assert tables.rows["videos"][0][-1] == "why listed"
+    assert all(row[-1] for row in tables.rows["videos"])
     for place, row in enumerate(tables.rows["statistics"][1:]):
         assert float(row[1]) == pytest.approx(float(traits[:, place].mean()), abs=6e-4)
     assert "features are no longer in the store" in page

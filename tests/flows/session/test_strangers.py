@@ -24,7 +24,7 @@ from prefect_machine import BIN, wait_for
 from stranger import as_stranger, needs_root, public_folder, readable_by_stranger
 
 ATTACKS = """
-connection = http.client.HTTPConnection("127.0.0.1", int(sys.argv[1]), timeout=20)
+connection = http.client.HTTPConnection("127.0.0.1", int(sys.argv[1]), timeout=180)
 for method, path, headers in json.loads(sys.argv[2]):
     connection.request(method, path, json.dumps({}), {"Content-Type": "application/json", **headers})
     answer = connection.getresponse()
@@ -35,7 +35,7 @@ LISTEN = """
 with connect(sys.argv[1], subprotocols=["prefect"]) as line:
     line.send(json.dumps({"type": "auth", "token": "traitline:guessed"}))
     try:
-        print(line.recv(timeout=20))
+        print(line.recv(timeout=180))
     except ConnectionClosed as error:
         print(error.rcvd.code, error.rcvd.reason)
 """
@@ -70,7 +70,7 @@ class Served:
             headers={"Content-Type": "application/json", "Authorization": f"Basic {password}", **headers},
         )
         try:
-            with urllib.request.build_opener(urllib.request.ProxyHandler({})).open(question, timeout=30) as answer:
+            with urllib.request.build_opener(urllib.request.ProxyHandler({})).open(question, timeout=180) as answer:
                 return answer.status, dict(answer.headers), answer.read().decode()
         except urllib.error.HTTPError as error:
             return error.code, dict(error.headers), error.read().decode()

@@ -28,6 +28,7 @@ from storage.maintenance.rewriting import plan_merges, rewrite
 from storage.maintenance.verification import find_problem, parts, rebuild_manifest
 from storage.models.provenance import clip_marks
 from storage.tables import table
+from storage.tables.in_step import VIDEOS
 from storage.tables.seen import SeenVideos
 
 on_this_machine = pytest.mark.parametrize("root", ["local"], indirect=True)
@@ -37,6 +38,10 @@ ANNA = 'people/Änna "A" & co/1.mp4'
 COPY = "copies/of-it.mp4"
 FAMILIES = [Family("static", 8, {"fps": 25.0, "weights": "random"}, ("face_coverage", "face_score")), MOTION]
 OTHERS = [f"people/b{number}.mp4" for number in range(6)]
+
+
+def batch_of(digests: dict[str, str]) -> pa.RecordBatch:
+    return pa.RecordBatch.from_pydict({"video_id": list(digests), "video_sha256": list(digests.values())}, VIDEOS)
 
 
 def put(path, data: bytes) -> None:
@@ -77,13 +82,13 @@ def past(open_store, draw, tmp_path_factory):
         log, seen, scores = FailureLog(root), SeenVideos(root), ScoreStore(root)
         for name in (ANNA, *OTHERS):
             log.add([Failure(name, digest[name], "key", "decode", "no_video", f"{name} is empty", 1)])
-            seen.note({name: ""})  # it could not be read
-            seen.note({name: digest[name]})
+            seen.note([batch_of({name: ""})])  # it could not be read
+            seen.note([batch_of({name: digest[name]})])
             row = Score(name, digest[name], (0.5,) * 5, 1.0, 4, 4, "s", "d", "random")
             scores.write("traits", "1", [row])
         for each in (log.table, seen.table, store.manifest.table):
             each.compact()
-        seen.note({OTHERS[0]: digest[OTHERS[0]]})
+        seen.note([batch_of({OTHERS[0]: digest[OTHERS[0]]})])
     page = f'<p>{ANNA.replace("&", "&amp;").replace(chr(34), "&#34;")}<img src="data:,anna">'
     put(root / "reports/traits-1.html", page.encode())
     put(root / "reports/other.html", OTHERS[0].encode())
@@ -141,7 +146,7 @@ def without_anna(content: dict) -> dict:
 
 
 def test_nothing_of_a_person_is_left_in_any_byte(root, filled, anna):
-    SeenVideos(root).note({COPY: anna[-1].video_sha256})
+    SeenVideos(root).note([batch_of({COPY: anna[-1].video_sha256})])
     before, tops = content_of(root), {name.split("/")[0] for name in found_in(filled.root, anna)}
     checkpoints = [name for name in found_in(filled.root, anna) if ".checkpoint" in name]
     assert {name.split("/")[0] for name in checkpoints} == {"manifest", "failures", "seen", "scores"}
@@ -163,7 +168,7 @@ def test_nothing_of_a_person_is_left_in_any_byte(root, filled, anna):
     assert left == {"reports/other.html"}
     assert not find_traces(root, [ANNA])
     assert not interrupted(root)
-    SeenVideos(root).note({"new.mp4": "00"})  # tables continue
+    SeenVideos(root).note([batch_of({"new.mp4": "00"})])  # tables continue
     filled.write(MOTION, [anna[1]])
     assert FeatureStore(root).done(MOTION)[ANNA] == anna[1].video_sha256
 

@@ -154,20 +154,20 @@ def test_video_is_refused_until_all_features_that_the_attempt_was_for_are_there(
     failure = refused(static, DYNAMIC)
     log.add([failure, dataclasses.replace(failure, video_id="b.mp4")])
     store.write(static, [draw("a.mp4")])
-    assert [row.video_id for row in still_refused(log, store)] == ["a.mp4", "b.mp4"]
+    assert [row.video_id for row in still_refused(root)] == ["a.mp4", "b.mp4"]
     store.write(DYNAMIC, [draw("a.mp4", DYNAMIC)])
-    assert [row.video_id for row in still_refused(log, store)] == ["b.mp4"]
+    assert [row.video_id for row in still_refused(root)] == ["b.mp4"]
 
 
 def test_old_bytes_and_old_settings_are_forgotten_once_a_later_attempt_succeeded(root, draw, static):
     log, store = FailureLog(root), FeatureStore(root)
     old_settings = Family("static", 8, {"fps": 24}, static.quality)
     log.add([refused(old_settings, content="old")])
-    assert [row.message for row in still_refused(log, store)] == ["old"]
+    assert [row.message for row in still_refused(root)] == ["old"]
     log.add([refused(static, content="new")])
-    assert [row.message for row in still_refused(log, store)] == ["new"]  # once, by its last failure
+    assert [row.message for row in still_refused(root)] == ["new"]  # once, by its last failure
     store.write(static, [draw("a.mp4", content="mended")])
-    assert still_refused(log, store) == []
+    assert still_refused(root) == []
     assert len(log.attempts_in_order()) == 2
 
 
@@ -175,9 +175,9 @@ def test_video_that_was_good_and_then_replaced_by_a_bad_one_is_refused(root, dra
     log, store = FailureLog(root), FeatureStore(root)
     store.write(static, [draw("a.mp4", content="good")])
     log.add([refused(static, content="bad")])
-    assert [row.message for row in still_refused(log, store)] == ["bad"]
+    assert [row.message for row in still_refused(root)] == ["bad"]
     log.add([refused(static, content="good")])  # whose features are there, so that this says nothing
-    assert still_refused(log, store) == []
+    assert still_refused(root) == []
 
 
 def test_scores_are_read_with_a_part_in_memory_at_a_time(tmp_path, monkeypatch):

@@ -64,11 +64,11 @@ def postgresql(programs: Path) -> Iterator[str]:
         listen = ["-h", "127.0.0.1", "-p", str(port), "-k", folder]
         server = subprocess.Popen([programs / "postgres", "-D", data, *listen], **as_user)
         try:
-            wait_for("PostgreSQL", lambda: _accepts(port), limit_s=30, poll_s=0.1)
+            wait_for("PostgreSQL", lambda: _accepts(port), limit_s=180, poll_s=0.1)
             yield f"postgresql+asyncpg://prefect@127.0.0.1:{port}/postgres"
         finally:
             server.send_signal(signal.SIGINT)
-            server.wait(30)
+            server.wait(180)
     finally:
         shutil.rmtree(folder)
 

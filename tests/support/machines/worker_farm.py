@@ -19,10 +19,10 @@ import traceback
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import asdict, dataclass, replace
+from importlib import import_module
 from pathlib import Path
 
 import numpy as np
-import pandas  # noqa: F401, or pyarrow would import it in each worker
 
 from flows.archive.families import Families
 from flows.archive.videos import Archive, VideoFile
@@ -33,7 +33,6 @@ from flows.extraction.extractor import commit_shard
 from flows.extraction.jobs import Job, Shard, ShardReport
 from flows.extraction.worker import open_extraction
 from flows.extraction.worklist import Lookup, WorkList
-from flows.pipeline.extract import extract_shards
 from flows.session import console
 from storage import Failure, FailureLog, Family, FeatureStore, VideoFeatures
 from storage.files.paths import store_path
@@ -162,6 +161,8 @@ def open_drawing(order: Order, **intervals: float) -> AbstractContextManager[Wor
 
 def work(order: Order) -> None:
     """Do what `flows.pipeline.extract.extract` does, without Prefect's server, and write a report at the end."""
+    from flows.pipeline.extract import extract_shards  # not above: Dask's workers do without Prefect
+
     if order.elsewhere:
         real = leases.this_process()
         leases.this_process = lambda: replace(real, kernel=f"of {order.name}", host=order.name)
@@ -227,6 +228,8 @@ def open_farm() -> Iterator[Farm]:
 
 def main() -> None:
     """Fork a worker for each order, and kill it when asked to."""
+    for module in ("pandas", "flows.pipeline.extract"):  # or each worker would import them, pandas for pyarrow
+        import_module(module)
     for line in sys.stdin:
         if line.startswith("kill "):
             victim = int(line.split()[1])
