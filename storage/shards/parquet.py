@@ -8,9 +8,9 @@ Measured on 64 videos (pyarrow 26; random numbers distributed like averaged ReLU
 - `vector` is a fixed-size list. It reads as fast as a list (10.0 ms against 10.1 ms for 8.4 MB), but the dimension is
   part of the schema, and no ragged row can be written. DuckDB sees FLOAT[], Polars Array, pandas one array per row.
 - Vectors are not compressed and occupy one page per row group, whose place the footer names. Readers here use plain
-  reads, which take about the processor time of `np.fromfile` including all checksums. Byte stream split with zstd took 0.83 of the
-  raw size for static features, 0.75 for dynamic and 0.70 for faces, but 18 ms instead of 12 ms to write 8.4 MB; only
-  pyarrow could read the result, at 0.09 of the speed of `np.fromfile`.
+  reads, which take about the processor time of `np.fromfile` including all checksums. Byte stream split with zstd took
+  0.83 of the raw size for static features, 0.75 for dynamic and 0.70 for faces, but 18 ms instead of 12 ms to write
+  8.4 MB; only pyarrow could read the result, at 0.09 of the speed of `np.fromfile`.
 - Row groups hold 8 MiB of vectors, as reading a single video takes no more than its own bytes of them. They are smaller
   for faces, whose times and quality columns are as large as their vectors and are read by row group.
 """
