@@ -83,16 +83,14 @@ def matching(folder: StorePath, pattern: str) -> list[StorePath]:
     Raises:
         UnreachableError: a folder cannot be read.
     """
-    if isinstance(folder, RemotePath):
-        return sorted(folder.glob(pattern))
     first, _, rest = pattern.partition("/")
-    wild = any(mark in first for mark in "*?[")
-    found: list[Path] = []
+    found: list[StorePath] = []
     with _empty_if_absent(folder):
-        if folder.is_dir():
-            names = fnmatch.filter(os.listdir(folder), first) if wild else [first]
-            found = [path for path in (folder / name for name in sorted(names)) if wild or _is_there(path)]
-    return [match for path in found for match in matching(path, rest)] if rest else [*found]
+        if not any(mark in first for mark in "*?["):
+            found = [folder / first] if rest or _is_there(folder / first) else []
+        elif isinstance(folder, RemotePath) or folder.is_dir():
+            found = sorted(path for path in folder.iterdir() if fnmatch.fnmatchcase(path.name, first))
+    return [match for path in found for match in matching(path, rest)] if rest else found
 
 
 def folders(folder: StorePath, pattern: str) -> list[StorePath]:
@@ -142,8 +140,8 @@ def is_folder(path: StorePath) -> bool:
     return False
 
 
-def _is_there(path: Path) -> bool:
-    return path.is_symlink() or path.exists()
+def _is_there(path: StorePath) -> bool:
+    return (isinstance(path, Path) and path.is_symlink()) or path.exists()
 
 
 @contextlib.contextmanager

@@ -182,17 +182,6 @@ class RemotePath:
                 values = (entry["size"], entry["last_modified"].timestamp(), entry["e_tag"])
                 yield PurePosixPath(entry["path"]).name, values
 
-    def glob(self, pattern: str) -> Iterator[RemotePath]:
-        """Yield the objects and folders that match, part by part; parts without a wildcard are not listed."""
-        first, _, rest = pattern.partition("/")
-        wild = any(mark in first for mark in "*?[")
-        below = (path for path in self.iterdir() if fnmatchcase(path.name, first)) if wild else iter([self / first])
-        for path in below:
-            if rest:
-                yield from path.glob(rest)
-            elif wild or path.exists():
-                yield path
-
     def rglob(self, pattern: str) -> Iterator[RemotePath]:
         """Yield all objects below whose last part matches. One request per 1000 objects."""
         paths = (self._at(PurePosixPath(entry["path"])) for entry in self._below())

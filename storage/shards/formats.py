@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import Literal
 
-from storage.errors import StoreError, reading
+from storage.errors import StoreError
 from storage.files.paths import StorePath, fetched, listing
 from storage.shards.hdf5 import Hdf5Format
-from storage.shards.header import ShardFormat, ShardHeader, read_header, read_videos
+from storage.shards.header import ShardFormat, ShardHeader, checked, read_header
 from storage.shards.parquet import ParquetFormat
 
 FormatName = Literal["parquet", "hdf5"]
@@ -47,9 +47,8 @@ def check_shard(shard: StorePath) -> ShardHeader:
     format = format_of(shard)
     shard = fetched(shard)
     header = read_header(shard, format)
-    for through_library in (False, True):
-        for _ in read_videos(shard, format, header, range(len(header.videos)), through_library=through_library):
+    every = range(len(header.videos))
+    for videos in (format.read(shard, header, every), format.read_through_library(shard, header)):
+        for _ in checked(shard, header, every, videos):
             pass
-    with reading(shard):
-        format.check(shard, header)
     return header

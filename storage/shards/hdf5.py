@@ -98,24 +98,17 @@ class Hdf5Format:
                 rows = {name: column.read(stream, first, last) for name, column in columns.items()}
                 yield from cut_into_videos(header, members, first, _named(rows, header), vectors)
 
-    def read_through_library(
-        self, path: StorePath, header: ShardHeader, positions: Sequence[int]
-    ) -> Iterator[VideoFeatures]:
+    def read_through_library(self, path: StorePath, header: ShardHeader) -> Iterator[VideoFeatures]:
         """Read as other programs do, verifying Fletcher32. Raises OSError or ValueError if the file is damaged."""
-        with _opened(path) as file:
-            _check_structure(file, header)
-            for first, last, members in blocks(header, positions, BLOCK_BYTES // header.row_bytes):
-                rows = {name: file[name][first:last] for name in _layout(header)}
-                vectors = partial(cut_vectors, rows["vector"], first)
-                yield from cut_into_videos(header, members, first, _named(rows, header), vectors)
-
-    def check(self, path: StorePath, header: ShardHeader) -> None:
-        """Read what names the videos. Raises OSError or ValueError if it differs from the header."""
         with _opened(path) as file:
             _check_structure(file, header)
             for name, labels in _labels(header).items():
                 if not np.array_equal(file[name][:], labels):
                     raise ValueError(f"{name} differs from the header")
+            for first, last, members in blocks(header, range(len(header.videos)), BLOCK_BYTES // header.row_bytes):
+                rows = {name: file[name][first:last] for name in _layout(header)}
+                vectors = partial(cut_vectors, rows["vector"], first)
+                yield from cut_into_videos(header, members, first, _named(rows, header), vectors)
 
 
 def _read_lead(stream: Stream) -> ShardHeader:

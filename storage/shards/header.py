@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache, partial
 from itertools import accumulate
@@ -26,7 +26,6 @@ from storage.shards.features import VideoFeatures
 
 # Raised when a reader of the previous version would misread a file. Not part of the key, as the numbers are the same.
 SHARD_VERSION = 4
-BEFORE_MANIFEST = 3  # read by `traitline store upgrade`; those before it were never released
 
 Dtype = Literal["float32", "float16"]
 
@@ -107,7 +106,7 @@ class ShardHeader:
         """Parse the result of `to_text`.
 
         Raises:
-            NewerVersionError, DamagedError: another version of the program wrote it.
+            NewerVersionError: a newer version of the program wrote it.
             ValueError, KeyError, TypeError: it is damaged, or not a header.
         """
         line, _, checksum = text.partition("\n")
@@ -119,8 +118,6 @@ class ShardHeader:
             raise NewerVersionError(
                 f"shard version {version} is newer than this program's ({SHARD_VERSION}): update it"
             )
-        if version < BEFORE_MANIFEST:
-            raise DamagedError(f"shard version {version} was never released: extract its videos again")
         described = {name: value for name, value in values["family"].items() if name != "schema_version"}
         family = _family(canonical_json(described))
         if values["key"] != (family.key if version == SHARD_VERSION else key_before_manifest(family)):
@@ -158,13 +155,11 @@ class ShardFormat(Protocol):
     def read(self, path: StorePath, header: ShardHeader, positions: Sequence[int]) -> Iterator[VideoFeatures]:
         """Read the videos at these ascending positions in `header.videos`, with few of them in memory at a time."""
 
-    def read_through_library(
-        self, path: StorePath, header: ShardHeader, positions: Sequence[int]
-    ) -> Iterator[VideoFeatures]:
-        """Read the same videos as other programs do: through the format's library, which verifies its own checksums."""
+    def read_through_library(self, path: StorePath, header: ShardHeader) -> Iterator[VideoFeatures]:
+        """Read all videos as other programs do: through the format's library, which verifies its own checksums.
 
-    def check(self, path: StorePath, header: ShardHeader) -> None:
-        """Check the parts of the file that neither way of reading uses but other programs see."""
+        Compares with the header also what only other programs use.
+        """
 
 
 def read_header(path: StorePath, format: ShardFormat) -> ShardHeader:
@@ -186,24 +181,25 @@ def read_header(path: StorePath, format: ShardFormat) -> ShardHeader:
 
 
 def read_videos(
-    path: StorePath,
-    format: ShardFormat,
-    header: ShardHeader,
-    positions: Sequence[int],
-    *,
-    through_library: bool = False,
+    path: StorePath, format: ShardFormat, header: ShardHeader, positions: Sequence[int]
 ) -> Iterator[VideoFeatures]:
-    """Read some of a shard's videos, each checked against the header.
+    """Read some of a shard's videos, each checked against the header; see `checked`."""
+    if len(positions) > len(header.videos) // 4:
+        path = fetched(path)
+    yield from checked(path, header, positions, format.read(path, header, positions))
+
+
+def checked(
+    path: StorePath, header: ShardHeader, positions: Sequence[int], videos: Iterable[VideoFeatures]
+) -> Iterator[VideoFeatures]:
+    """Yield the videos at these positions, each checked against the header.
 
     Raises:
         FileNotFoundError, UnreachableError, DamagedError: see `storage.errors.reading`; a video that differs from its
             entry in the header counts as damage.
     """
-    if len(positions) > len(header.videos) // 4:
-        path = fetched(path)
-    read = format.read_through_library if through_library else format.read
     with reading(path):
-        for position, video in zip(positions, read(path, header, positions), strict=True):
+        for position, video in zip(positions, videos, strict=True):
             entry = header.videos[position]
             header.family.check(video)
             if (video.tokens, video.checksum()) != (entry.tokens, entry.checksum):

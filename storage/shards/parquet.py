@@ -8,9 +8,9 @@ Measured on 64 videos (pyarrow 26; random numbers distributed like averaged ReLU
 - `vector` is a fixed-size list. It reads as fast as a list (10.0 ms against 10.1 ms for 8.4 MB), but the dimension is
   part of the schema, and no ragged row can be written. DuckDB sees FLOAT[], Polars Array, pandas one array per row.
 - Vectors are not compressed and occupy one page per row group, whose place the footer names. Readers here use plain
-  reads, at about half the speed of `np.fromfile` including all checksums. Byte stream split with zstd took 0.83 of the
-  raw size for static features, 0.75 for dynamic and 0.70 for faces, but 18 ms instead of 12 ms to write 8.4 MB; only
-  pyarrow could read the result, at 0.09 of the speed of `np.fromfile`.
+  reads, which take about the processor time of `np.fromfile` including all checksums. Byte stream split with zstd took
+  0.83 of the raw size for static features, 0.75 for dynamic and 0.70 for faces, but 18 ms instead of 12 ms to write
+  8.4 MB; only pyarrow could read the result, at 0.09 of the speed of `np.fromfile`.
 - Row groups hold 8 MiB of vectors, as reading a single video takes no more than its own bytes of them. They are smaller
   for faces, whose times and quality columns are as large as their vectors and are read by row group.
 """
@@ -105,35 +105,28 @@ class ParquetFormat:
     def read(self, path: StorePath, header: ShardHeader, positions: Sequence[int]) -> Iterator[VideoFeatures]:
         """Read the vectors by plain reads and the few other numbers through pyarrow, row group by row group.
 
-        Leaves the labels to `check`, as the header repeats them. Raises OSError or ValueError if the file is damaged.
+        Does not read the labels, which the header repeats. Raises OSError or ValueError if the file is damaged.
         """
         with _open(path, header) as file, path.open("rb") as stream:
             # The footer also has the places of pages, but pyarrow kills the process if it reads those of a damaged one.
             places = json.loads((file.metadata.metadata or {})[_PLACES_KEY])
             # Read each video's vectors into their own memory, so that keeping one video keeps no other.
             vectors = partial(Column(np.dtype(header.dtype), header.family.dim, places).read, stream)
-            for first, members, columns in _by_row_group(file, header, positions, _numbers(header)):
+            numbers = _numbers(header)
+            for first, members, rows in _by_row_group(file, header, positions, numbers):
+                columns = {name: rows[name].to_numpy() for name in numbers}
                 yield from cut_into_videos(header, members, first, columns, vectors)
 
-    def read_through_library(
-        self, path: StorePath, header: ShardHeader, positions: Sequence[int]
-    ) -> Iterator[VideoFeatures]:
+    def read_through_library(self, path: StorePath, header: ShardHeader) -> Iterator[VideoFeatures]:
         """Read as other programs do, verifying page checksums, one row group at a time."""
-        names = [*_numbers(header), "vector"]
         with _open(path, header) as file:
-            for first, members, columns in _by_row_group(file, header, positions, names):
-                block = columns.pop("vector").reshape(-1, header.family.dim)
-                yield from cut_into_videos(header, members, first, columns, partial(cut_vectors, block, first))
-
-    def check(self, path: StorePath, header: ShardHeader) -> None:
-        """Read the labels of all rows. Raises OSError or ValueError if they differ from the header."""
-        with _open(path, header) as file:
-            group_rows, groups = _groups(file, header)
-            for group in range(len(group_rows) - 1):
-                begin, end = np.searchsorted(groups, [group, group + 1])
-                rows = file.read_row_group(group, columns=_LABELS.names, use_threads=False)
-                if not rows.equals(_labels(header.videos[begin:end])):
+            for first, members, rows in _by_row_group(file, header, range(len(header.videos)), None):
+                if not rows.select(_LABELS.names).equals(_labels([header.videos[member] for member in members])):
                     raise ValueError("its rows belong to other videos than its header says")
+                columns = {name: rows[name].to_numpy() for name in _numbers(header)}
+                vector = cast("pa.FixedSizeListArray[Any, Any]", rows["vector"].combine_chunks())
+                block = vector.flatten().to_numpy().reshape(-1, header.family.dim)
+                yield from cut_into_videos(header, members, first, columns, partial(cut_vectors, block, first))
 
 
 def _header_text(footer: bytes) -> bytes:
@@ -177,23 +170,15 @@ def _numbers(header: ShardHeader) -> list[str]:
 
 
 def _by_row_group(
-    file: pq.ParquetFile, header: ShardHeader, positions: Sequence[int], names: list[str]
-) -> Iterator[tuple[int, list[int], dict[str, np.ndarray]]]:
-    """Read some columns of the row groups that hold these videos; yield first row, positions and flat columns."""
-    group_rows, groups = _groups(file, header)
-    for group, members in groupby(positions, key=lambda position: int(groups[position])):
-        rows = file.read_row_group(group, columns=names, use_threads=False)
-        columns = {name: rows[name].combine_chunks() for name in names}
-        if "vector" in columns:
-            columns["vector"] = cast("pa.FixedSizeListArray[Any, Any]", columns["vector"]).flatten()
-        yield int(group_rows[group]), list(members), {name: column.to_numpy() for name, column in columns.items()}
-
-
-def _groups(file: pq.ParquetFile, header: ShardHeader) -> tuple[np.ndarray, np.ndarray]:
-    """Return the first row of each row group, followed by the number of all rows; and each video's row group."""
+    file: pq.ParquetFile, header: ShardHeader, positions: Sequence[int], names: list[str] | None
+) -> Iterator[tuple[int, list[int], pa.Table]]:
+    """Read some columns of the row groups that hold these videos; yield first row, positions and rows."""
     sizes = [file.metadata.row_group(group).num_rows for group in range(file.num_row_groups)]
     group_rows = np.cumsum([0, *sizes])
-    return group_rows, np.searchsorted(group_rows, header.first_rows[:-1], side="right") - 1
+    groups = np.searchsorted(group_rows, header.first_rows[:-1], side="right") - 1
+    for group, members in groupby(positions, key=lambda position: int(groups[position])):
+        rows = file.read_row_group(group, columns=names, use_threads=False)
+        yield int(group_rows[group]), list(members), rows
 
 
 @contextlib.contextmanager

@@ -18,7 +18,6 @@ import secrets
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from itertools import accumulate
 from pathlib import Path
 
 import numpy as np
@@ -256,10 +255,9 @@ class FeatureStore:
 
 def manifest_rows(header: ShardHeader, shard: str, run: str) -> list[Row]:
     """Return the rows of the manifest for all videos of a shard."""
-    first_rows = accumulate((entry.tokens for entry in header.videos), initial=0)
     return [
         Row(header.family.key, entry.video_id, entry.video_sha256, shard, first_row, entry.tokens, entry.checksum, run)
-        for first_row, entry in zip(first_rows, header.videos, strict=False)
+        for first_row, entry in zip(header.first_rows, header.videos, strict=False)
     ]
 
 

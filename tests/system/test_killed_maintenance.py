@@ -89,9 +89,9 @@ def test_nothing_is_lost_doubled_or_torn(tmp_path, request, place, kills, roles)
             for path in leftovers(root, idle_s=-DAYS_S):
                 superseded += 1
                 remove_leftover(path)
-    counts = {path.name[5:]: len(path.read_text()) for path in sorted(notes.glob("done-*"))}
+    counts = {path.name: len(path.read_text()) for path in sorted([*notes.glob("done-*"), *notes.glob("late-*")])}
     print(
         f"\n{place}: {kills} kills in {time.monotonic() - began:.0f} s: {store.manifest.table.version()} commits, "
         f"{len(wanted)} videos noted as committed, {rows // 4} found in each family; 0 lost, 0 doubled, 0 torn; "
-        f"rounds that ended: {counts}; files left by killed processes: {superseded}"
+        f"rounds that ended, or met a late server: {counts}; files left by killed processes: {superseded}"
     )

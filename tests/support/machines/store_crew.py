@@ -1,7 +1,8 @@
 """Processes that write to, read and look after one store, to be killed: each forked on request by one with its clock.
 
 A writer notes what it has committed; the features follow from names alone, so that what must be in the store is known
-without any store. Whatever goes wrong in a process is a line in a file of faults.
+without any store. Whatever goes wrong in a process is a line in a file of faults, except that a server on a busy
+machine may answer too late: then the process begins again.
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ import numpy as np
 import pandas  # noqa: F401, or pyarrow would import it in each process
 
 from storage import Family, FeatureStore, VideoFeatures
+from storage.errors import UnreachableError
 from storage.leases.leases import Leases
 from storage.maintenance.garbage import clean_tables, leftovers, remove_leftover, unused_families
 from storage.maintenance.rewriting import plan_merges, rewrite
@@ -107,7 +109,7 @@ def mend(root: str, notes: Path, _: random.Random) -> None:
     """Verify and repair: at most something was gone for a moment, as another process had just replaced it."""
     for part in parts(root):
         if problem := find_problem(part):
-            if problem.trouble != "gone":
+            if problem.trouble != "gone" and not (problem.trouble == "unreachable" and "://" in root):
                 fault(notes, problem.message)
             repair(problem)
 
@@ -222,8 +224,12 @@ def main() -> None:
                         ROLES[word](root, Path(notes), rng)
                         with Path(notes, f"done-{word}").open("a") as file:
                             file.write(".")
-                    except Exception:
-                        fault(Path(notes), f"{word}: {traceback.format_exc()}")
+                    except Exception as error:
+                        if isinstance(error, UnreachableError) and "://" in root:
+                            with Path(notes, f"late-{word}").open("a") as file:
+                                file.write(".")
+                        else:
+                            fault(Path(notes), f"{word}: {traceback.format_exc()}")
                     time.sleep(0.02)
             os._exit(0)
         print(pid, flush=True)
