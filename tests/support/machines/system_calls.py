@@ -154,9 +154,13 @@ def _serve(channel: socket.socket, process: int) -> None:
 
 
 def _answer(listener: int, process: int, root: str, fail_at: int, error: int, watched: int, calls: list[str]) -> None:
-    """Answer the kernel about one call."""
+    """Answer the kernel about one call. If a signal interrupts the call, it comes again."""
     notification = bytearray(80)
-    fcntl.ioctl(listener, _RECEIVE, notification)
+    try:
+        fcntl.ioctl(listener, _RECEIVE, notification)
+    except FileNotFoundError:
+        return
+    before = len(calls)
     identifier, thread, _, call, _, _ = struct.unpack_from("QIIiIQ", notification)
     answer = (0, 0, _CONTINUE)
     if thread == watched:
@@ -167,7 +171,10 @@ def _answer(listener: int, process: int, root: str, fail_at: int, error: int, wa
             calls.append("create" if creates else name)
             if len(calls) == fail_at:
                 answer = (0, -error, 0)
-    fcntl.ioctl(listener, _SEND, struct.pack("QqiI", identifier, *answer))
+    try:
+        fcntl.ioctl(listener, _SEND, struct.pack("QqiI", identifier, *answer))
+    except FileNotFoundError:
+        del calls[before:]
 
 
 def _path(process: int, thread: int, arguments: tuple[int, ...], kind: str) -> str:
