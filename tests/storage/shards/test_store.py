@@ -13,6 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from storage import Family, FeatureStore, StoreError, VideoFeatures
+from storage.files.paths import matching
 from storage.maintenance.rewriting import rewrite
 from storage.shards.features import COLUMNS
 
@@ -26,7 +27,7 @@ def read_all(store: FeatureStore, family: Family) -> dict[str, VideoFeatures]:
 
 
 def shards(root, family: Family) -> list:
-    return sorted((root / "features" / family.name / family.key).glob("shard-*"))
+    return sorted(matching(root / "features" / family.name / family.key, "shard-*"))
 
 
 @settings(max_examples=25, deadline=None)

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from storage import Failure, FailureLog, Family, FeatureStore, Score, ScoreStore, StoreError
+from storage.files.paths import matching
 from storage.maintenance.survey import still_refused
 
 FAILURE = Failure("-a.mp4", "0" * 64, "k" * 16, "faces", "no_face", "no face in 100 frames,\nnot one", 1)
@@ -47,7 +48,7 @@ def test_every_attempt_stays_readable_for_duckdb_and_polars(tmp_path):
 
 
 def data_files(folder) -> list:
-    return sorted(folder.glob("*.parquet"))
+    return sorted(matching(folder, "*.parquet"))
 
 
 def test_damaged_data_file_and_damaged_log_are_refused_by_name(tmp_path):
