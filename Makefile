@@ -21,7 +21,7 @@ test-slow: $(VENV)/ready
 canary:
 	rm -rf build/canary
 	$(PYTHON) -m venv build/canary
-	build/canary/bin/pip install --quiet --editable '.[demo,dev,onnx]'
+	build/canary/bin/pip install --quiet --editable '.[demo,dev,gpu,onnx]'
 	OPENBLAS_NUM_THREADS=1 build/canary/bin/pytest -q -n 2 --dist loadfile -m "not slow and not gpu" \
 	    || { build/canary/bin/pip freeze; exit 1; }
 
