@@ -87,6 +87,7 @@ def test_lack_of_memory_is_too_large_however_the_decoder_takes_it(settings, draw
 
 
 def test_what_takes_too_much_processor_time_is_refused_and_the_next_video_is_prepared(settings, clip, corpus):
+    outcomes(settings, Limits(), [clip])  # compiles optical flow, once per machine, in the time of a video
     long = corpus / "fi_v2" / "98fnGDVky00.005.mp4"
     long_end, clip_end = outcomes(settings, Limits(cpu_s=1), [long, clip])
     assert refusal(long_end) == ("decode", "timeout")
