@@ -92,7 +92,8 @@ def _cached(cache: StorePath) -> Iterator[pa.Table]:
     with contextlib.suppress(OSError, ValueError, pa.ArrowException):  # it is only a cache
         if not cache.is_file():
             return
-        with pq.ParquetFile(parquet_source(fetched(cache))) as file:  # `read_table` imports pandas
+        # `read_table` imports pandas.
+        with pq.ParquetFile(parquet_source(fetched(cache)), page_checksum_verification=True) as file:
             if not file.schema_arrow.equals(_SCHEMA):
                 return
             for number in range(file.num_row_groups):  # `iter_batches` reads all of them ahead
@@ -116,7 +117,7 @@ def _rewrite(
 ) -> None:
     """Replace what the cache holds about some files."""
     known = InStep(_cached(cache), _SCHEMA)
-    with commit_file(cache) as temporary, pq.ParquetWriter(temporary, _SCHEMA) as writer:
+    with commit_file(cache) as temporary, pq.ParquetWriter(temporary, _SCHEMA, write_page_checksum=True) as writer:
         for (ids, digests), state in zip(columns, states, strict=True):
             keys = _keys(root, ids)
             rows = pa.table([keys, *state.T.copy(), digests], schema=_SCHEMA)

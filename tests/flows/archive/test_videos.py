@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import random
 import re
 from pathlib import Path
 
@@ -10,6 +11,7 @@ from prefect import Flow
 
 from flows.archive.videos import Archive, VideoFile, digests, scan_videos
 from flows.archive.videos import archive as archive_module
+from flows.archive.videos import folder as folder_module
 from flows.session.errors import UserError
 
 
@@ -60,6 +62,58 @@ def test_bytes_that_change_behind_the_time_of_modification_have_a_new_digest(fol
     os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))
     after = scan_videos(folder, tmp_path / "digests.parquet")
     assert after[1].sha256 == hashlib.sha256(b"X" * status.st_size).hexdigest()
+
+
+AWKWARD = [
+    "a",
+    "a/b",
+    "a-b",
+    "a b",
+    "A",
+    "é",
+    "e\u0301",
+    "\U0001f600",
+    "line\nbreak",
+    "-rf",
+    "a\\b",
+    os.fsdecode(b"caf\xe9"),
+]
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_after_any_edits_ids_and_digests_are_those_of_the_files(tmp_path, monkeypatch, seed):
+    """Two folders take turns on one cache, which is sometimes damaged; a few videos at a time are in memory."""
+    monkeypatch.setattr(folder_module, "VIDEOS_AT_A_TIME", 3)
+    rng = random.Random(seed)
+    cache, folders = tmp_path / "digests.parquet", [tmp_path / "one", tmp_path / "two é"]
+    for place in folders:
+        place.mkdir()
+    for turn in range(30):
+        place = rng.choice(folders)
+        for name in rng.sample(AWKWARD, 4):
+            path = place / f"{name}.mp4"
+            if rng.random() < 0.3:
+                path.unlink(missing_ok=True)
+            elif rng.random() < 0.2 and path.exists():
+                path.touch()
+            else:
+                path.parent.mkdir(parents=True, exist_ok=True)
+                path.write_bytes(bytes(f"{rng.randrange(3)}", "ascii"))
+        if turn % 5 == 4 and cache.exists():
+            data = bytearray(cache.read_bytes())
+            data[rng.randrange(len(data))] ^= 1 << rng.randrange(8)
+            cache.write_bytes(data[: rng.choice([len(data), len(data) // 2, 0])])
+        files = [path for path in place.rglob("*.mp4") if path.is_file()]
+        truth = {
+            os.fsencode(path.relative_to(place)).decode("utf-8", "backslashreplace"): (
+                path,
+                hashlib.sha256(path.read_bytes()).hexdigest(),
+            )
+            for path in files
+        }
+        if truth:
+            found = scan_videos(place, cache)
+            assert [(video.video_id, (video.path, video.sha256)) for video in found] == sorted(truth.items())
 
 
 def test_progress_counts_every_file(folder, tmp_path):
