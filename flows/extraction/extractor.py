@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from extractors.devices import usable_cores
+from extractors.devices import has_gpu, usable_cores
 from extractors.dynamic.extractor import DynamicFeatureExtractor
 from extractors.errors import TRANSIENT, Fault, VideoError
 from extractors.faces.crops import Window
@@ -198,7 +198,8 @@ class Extractor:
         networks = backbones_of(config)
         check_same_networks(networks, self._families)
         self._static, self._dynamic = networks["static"].build(), networks["dynamic"].build()
-        if self._optical_flow.engine == "gpu" and isinstance(self._dynamic, DynamicFeatureExtractor):
+        # TensorFlow without CUDA's libraries sees no GPU, and then reads no memory of it.
+        if self._optical_flow.engine == "gpu" and isinstance(self._dynamic, DynamicFeatureExtractor) and has_gpu():
             self._describe_on_gpu = partial(self._dynamic.extract_on_device, fields=config.crops.window_fields)
 
     def _engine(self) -> OpticalFlowComputer:
