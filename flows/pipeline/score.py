@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
-from itertools import islice
+from itertools import chain, islice
 from typing import Any
 
 import numpy as np
@@ -147,8 +147,9 @@ class Unscored:
             self._is_left &= ~self._scored()[self._rows]
         commits = min(16 * workers, max(workers, -(-self.left // (4 * CLIPS_PER_COMMIT))))
         places = np.flatnonzero(self._is_left)
-        named = ((self._videos[self._rows[place]].video_id, int(place)) for place in places)
-        free = (video for video in named if video[0] not in claimed)
+        parts = np.split(places, range(CLIPS_PER_COMMIT, len(places), CLIPS_PER_COMMIT))
+        named = (zip(self._videos.ids(self._rows[part]), part.tolist(), strict=True) for part in parts)
+        free = (video for video in chain.from_iterable(named) if video[0] not in claimed)
         self._places = dict(islice(free, commits * CLIPS_PER_COMMIT))
         return self._places
 

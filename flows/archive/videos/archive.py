@@ -11,6 +11,7 @@ from pathlib import Path, PurePosixPath
 from types import MappingProxyType
 from typing import Any, overload
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -122,6 +123,16 @@ class Archive(Sequence[VideoFile]):
             return [self[row] for row in rows]
         part = bisect_right(self._starts, rows) - 1
         return self._file(*(column[rows - self._starts[part]].as_py() for column in self.columns[part].columns))
+
+    def ids(self, rows: np.ndarray) -> list[str]:
+        """Return the ids of some videos, by their numbers, in the order given."""
+        parts = np.searchsorted(self._starts, rows, side="right") - 1
+        ids = np.empty(len(rows), dtype=object)
+        for part in np.unique(parts).tolist():
+            chosen = np.flatnonzero(parts == part)
+            places = pa.array(rows[chosen] - self._starts[part])
+            ids[chosen] = self.columns[part]["video_id"].take(places).to_pylist()
+        return [str(video_id) for video_id in ids]
 
     def __iter__(self) -> Iterator[VideoFile]:
         for batch in self.columns:

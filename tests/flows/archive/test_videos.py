@@ -6,6 +6,7 @@ import random
 import re
 from pathlib import Path
 
+import numpy as np
 import pytest
 from prefect import Flow
 
@@ -154,5 +155,7 @@ def test_an_archive_gives_its_videos_back(monkeypatch):
     archive = Archive(iter(videos))
     assert (len(archive), list(archive), archive[-1], archive[2:8]) == (10, videos, videos[-1], videos[2:8])
     assert [archive[row] for row in range(10)] == videos
+    for rows in ([], [8], [7, 0, 9, 3, 0, 2, 8, 5]):
+        assert archive.ids(np.array(rows, int)) == [videos[row].video_id for row in rows]
     assert list(Archive(VideoFile(f"{n}.mp4", Path(f"{n}.mp4"), "") for n in range(3)))[2].path == Path("2.mp4")
     assert list(Archive(())) == []
