@@ -26,6 +26,9 @@ from flows.session.errors import UserError
 from flows.session.server import is_loopback
 
 CONNECT_S = 10
+# Dask keeps its latest messages, with the items in them, and transitions for its developers: 1000 of each, for each
+# connection. With shorter logs, memory stops growing after the first shards of a run.
+_SHORT_LOGS = {"distributed.admin.low-level-log-length": 50, "distributed.admin.system-monitor.log-length": 600}
 ITEMS_PER_WORKER = 2  # so that no worker waits for its next one
 
 
@@ -125,7 +128,8 @@ def open_dask(settings: DaskSettings) -> Iterator[DaskEngine]:
     logging.getLogger("distributed.client").setLevel(logging.ERROR)  # it warns of results that died with a worker
     with cluster as place:
         try:
-            client = Client(place, timeout=CONNECT_S, security=security, set_as_default=False)
+            with config.set(_SHORT_LOGS):
+                client = Client(place, timeout=CONNECT_S, security=security, set_as_default=False)
         except (OSError, ValueError) as error:
             why = " ".join(str(error).split())
             raise UserError(f"no Dask scheduler answers at {settings.address} (dask.address): {why}") from error
@@ -158,8 +162,8 @@ def _start_here(settings: DaskSettings) -> LocalCluster:
     defaults: dict[str, Any] = config.merge(*config.defaults)
     # Dask runs the code of whoever connects; with TLS, only processes that have this cluster's own certificate can. Its
     # pages, which have no such protection, are left out.
-    routes: dict[str, list[str]] = {f"distributed.{kind}.http.routes": [] for kind in ("scheduler", "worker")}
-    with config.set({"distributed": defaults["distributed"]}), config.set(routes):
+    routes: dict[str, Any] = {f"distributed.{kind}.http.routes": [] for kind in ("scheduler", "worker")}
+    with config.set({"distributed": defaults["distributed"]}), config.set(routes | _SHORT_LOGS):
         return LocalCluster(
             n_workers=count,
             threads_per_worker=1,
