@@ -262,7 +262,9 @@ def _texts(path: StorePath) -> Iterator[str]:
             yield _plain(str(table.metadata.metadata))
             for batch in table.iter_batches():
                 for column in batch.columns:
-                    if pa.types.is_string(column.type) or pa.types.is_dictionary(column.type):
+                    if pa.types.is_binary(column.type):  # paths, as in the cache of digests
+                        yield _plain(b"\0".join(filter(None, column.to_pylist())).decode(errors="replace"))
+                    elif pa.types.is_string(column.type) or pa.types.is_dictionary(column.type):
                         yield _plain("\0".join(str(text) for text in column.to_pylist()))
     elif path.suffix == ".h5":  # in quarantine, because it cannot be read
         raise ValueError("it is damaged")

@@ -60,7 +60,8 @@ def with_digests(
             with contextlib.suppress(OSError):  # extraction says why it cannot be read
                 status = os.stat(path)
                 # A copy can keep the old modification time, but no program can set the time of the last status change.
-                state[row] = status.st_size, status.st_mtime_ns, status.st_ctime_ns
+                # The nanoseconds of a time after 2262, which broken clocks and copies leave behind, take 65 bits.
+                state[row] = status.st_size, status.st_mtime_ns % 2**63, status.st_ctime_ns % 2**63
                 is_there[row] = True
         old = known.up_to(keys[-1])
         old = old.take(pc.index_in(keys, value_set=old["path"].combine_chunks()))

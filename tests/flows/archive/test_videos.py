@@ -65,6 +65,15 @@ def test_bytes_that_change_behind_the_time_of_modification_have_a_new_digest(fol
     assert after[1].sha256 == hashlib.sha256(b"X" * status.st_size).hexdigest()
 
 
+@pytest.mark.parametrize("time_s", [10**10, 2**63 / 10**9, -1, -(2**40)], ids=["2286", "2262", "1969", "before Christ"])
+def test_a_file_of_any_time_has_a_digest_that_is_kept(folder, tmp_path, monkeypatch, time_s):
+    os.utime(folder / "b.MP4", (time_s, time_s))
+    before = scan_videos(folder, tmp_path / "digests.parquet")
+    assert before[1].sha256 == hashlib.sha256((folder / "b.MP4").read_bytes()).hexdigest()
+    monkeypatch.delattr(digests, "sha256_of")
+    assert list(scan_videos(folder, tmp_path / "digests.parquet")) == list(before)
+
+
 AWKWARD = [
     "a",
     "a/b",
