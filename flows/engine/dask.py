@@ -7,6 +7,7 @@ import pickle
 import pkgutil
 import queue
 import secrets
+import tempfile
 import time
 from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
@@ -124,7 +125,7 @@ def open_dask(settings: DaskSettings) -> Iterator[DaskEngine]:
         cluster: AbstractContextManager[Any] = nullcontext(settings.address)
         security = _certificates(settings, settings.address)
     else:
-        cluster, security = _start(settings), None
+        cluster, security = _started(settings), None
     logging.getLogger("distributed.client").setLevel(logging.ERROR)  # it warns of results that died with a worker
     with cluster as place:
         try:
@@ -139,6 +140,21 @@ def open_dask(settings: DaskSettings) -> Iterator[DaskEngine]:
             _check_resources(settings, [worker["resources"] for worker in workers.values()])
             own = settings.address is None and settings.cluster is None
             yield DaskEngine(client, settings.resources, own=own)
+
+
+@contextmanager
+def _started(settings: DaskSettings) -> Iterator[Any]:
+    """Provide a cluster that ends with the block, and whose processes here keep their files in a folder of their own.
+
+    By default, Dask uses dask-scratch-space in the folder for temporary files, whoever made it, and imports modules
+    from it: another account that made it first could run code as this user, or have files overwritten through links.
+    """
+    with (
+        tempfile.TemporaryDirectory(prefix="traitline-dask-", ignore_cleanup_errors=True) as scratch,
+        config.set({"temporary-directory": config.get("temporary-directory") or scratch}),
+        _start(settings) as cluster,
+    ):
+        yield cluster
 
 
 def _start(settings: DaskSettings) -> Any:

@@ -18,6 +18,8 @@ LOOPBACK = ("localhost", "127.0.0.1", "::1")
 SHARED = stat.S_ISGID | stat.S_IWGRP  # mode bits of a shared store's folder
 
 _ENVIRONMENT = {
+    # Otherwise child processes import modules from the present folder: the user's own, or those of another account.
+    "PYTHONSAFEPATH": "1",
     "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
     "DO_NOT_TRACK": "1",
     "PREFECT_LOGGING_EXTRA_LOGGERS": ",".join(console.PACKAGES),
