@@ -133,7 +133,14 @@ class HeadWarp:
         face: tuple[float, float],
         neck: tuple[float, float],
     ) -> None:
-        self._x, self._y = np.meshgrid(np.arange(size[0], dtype=np.float32), np.arange(size[1], dtype=np.float32))
+        # Beyond this window the mask is 0, and the picture stays as it is.
+        left, top = (max(int(head[axis] - MASK_REACH * head[axis + 2]), 0) for axis in (0, 1))
+        right, bottom = (int(head[axis] + MASK_REACH * head[axis + 2]) + 1 for axis in (0, 1))
+        self._window = np.s_[top:bottom, left:right]
+        width, height = size
+        self._x, self._y = np.meshgrid(
+            np.arange(width, dtype=np.float32)[left:right], np.arange(height, dtype=np.float32)[top:bottom]
+        )
         self._half_width, self._half_height = head[2], head[3]
         self._face, self._neck = face, neck
         radius = np.hypot((self._x - head[0]) / head[2], (self._y - head[1]) / head[3])
@@ -155,7 +162,9 @@ class HeadWarp:
         for _ in range(4 if right_px or down_px else 0):
             bulge = self._bulge(from_x, from_y)
             from_x, from_y = x - right_px * bulge, y - down_px * bulge
-        return cv2.remap(picture, from_x, from_y, cv2.INTER_CUBIC, borderMode=cv2.BORDER_REFLECT)
+        bent = picture.copy()
+        bent[self._window] = cv2.remap(picture, from_x, from_y, cv2.INTER_CUBIC, borderMode=cv2.BORDER_REFLECT)
+        return bent
 
     def _undo_move(self, pose: HeadPose, right_px: float, down_px: float) -> tuple[np.ndarray, np.ndarray]:
         """Take back shift, roll about the neck and scale about the nose, as far as the mask lets the head move."""
