@@ -8,6 +8,7 @@ import pkgutil
 import queue
 import secrets
 import time
+import warnings
 from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from pathlib import Path
@@ -16,14 +17,15 @@ from urllib.parse import urlsplit
 
 from dask import config
 from distributed import Client, Future, LocalCluster, Security
+from distributed.versions import VersionMismatchWarning
 
 from flows.config.settings import DaskSettings
 from flows.engine import cores
 from flows.engine.engine import POLL_S, Engine, Item, OnProgress, OpenWork, Result
 from flows.engine.worker import TOPIC, Resident, check_program, do, running_program
 from flows.session import console, stopping
+from flows.session.environment import is_loopback
 from flows.session.errors import UserError
-from flows.session.server import is_loopback
 
 CONNECT_S = 10
 ITEMS_PER_WORKER = 2  # so that no worker waits for its next one
@@ -38,8 +40,8 @@ class DaskEngine(Engine):
         own: whether the run started the cluster itself.
     """
 
-    def __init__(self, client: Client, resources: dict[str, float], *, own: bool, poll_s: float = POLL_S) -> None:
-        self._client, self._resources, self._own, self._poll_s = client, resources, own, poll_s
+    def __init__(self, client: Client, resources: dict[str, float], *, own: bool) -> None:
+        self._client, self._resources, self._own = client, resources, own
         self._workers, self._counted_at = 0, 0.0
 
     def _outcomes(
@@ -59,7 +61,7 @@ class DaskEngine(Engine):
                         ended = True
                         break
                     if item is None:
-                        ask_at = time.monotonic() + self._poll_s
+                        ask_at = time.monotonic() + POLL_S
                         break
                     future = self._client.submit(
                         do, name, number, item, key=f"{name}-{number}", resources=self._resources, pure=False
@@ -71,7 +73,7 @@ class DaskEngine(Engine):
                     return
                 message = None
                 with suppress(queue.Empty):
-                    message = heard.get(timeout=self._poll_s)
+                    message = heard.get(timeout=POLL_S)
                 if self._client.status != "running":  # all items are lost
                     raise UserError("the connection to Dask's scheduler is lost; run the command again")
                 if message is None:
@@ -123,6 +125,8 @@ def open_dask(settings: DaskSettings) -> Iterator[DaskEngine]:
     else:
         cluster, security = _start(settings), None
     logging.getLogger("distributed.client").setLevel(logging.ERROR)  # it warns of results that died with a worker
+    # Dask warns in a table of many lines; `_check_programs` says in one what matters.
+    warnings.simplefilter("ignore", VersionMismatchWarning)
     with cluster as place:
         try:
             client = Client(place, timeout=CONNECT_S, security=security, set_as_default=False)
