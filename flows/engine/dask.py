@@ -9,6 +9,7 @@ import queue
 import secrets
 import tempfile
 import time
+import warnings
 from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from pathlib import Path
@@ -17,14 +18,15 @@ from urllib.parse import urlsplit
 
 from dask import config
 from distributed import Client, Future, LocalCluster, Security
+from distributed.versions import VersionMismatchWarning
 
 from flows.config.settings import DaskSettings
 from flows.engine import cores
 from flows.engine.engine import POLL_S, Engine, Item, OnProgress, OpenWork, Result
 from flows.engine.worker import TOPIC, Resident, check_program, do, running_program
 from flows.session import console, stopping
+from flows.session.environment import is_loopback
 from flows.session.errors import UserError
-from flows.session.server import is_loopback
 
 CONNECT_S = 10
 # Dask keeps its latest messages, with the items in them, and transitions for its developers: 1000 of each, for each
@@ -42,8 +44,8 @@ class DaskEngine(Engine):
         own: whether the run started the cluster itself.
     """
 
-    def __init__(self, client: Client, resources: dict[str, float], *, own: bool, poll_s: float = POLL_S) -> None:
-        self._client, self._resources, self._own, self._poll_s = client, resources, own, poll_s
+    def __init__(self, client: Client, resources: dict[str, float], *, own: bool) -> None:
+        self._client, self._resources, self._own = client, resources, own
         self._workers, self._counted_at = 0, 0.0
 
     def _outcomes(
@@ -63,7 +65,7 @@ class DaskEngine(Engine):
                         ended = True
                         break
                     if item is None:
-                        ask_at = time.monotonic() + self._poll_s
+                        ask_at = time.monotonic() + POLL_S
                         break
                     future = self._client.submit(
                         do, name, number, item, key=f"{name}-{number}", resources=self._resources, pure=False
@@ -75,7 +77,7 @@ class DaskEngine(Engine):
                     return
                 message = None
                 with suppress(queue.Empty):
-                    message = heard.get(timeout=self._poll_s)
+                    message = heard.get(timeout=POLL_S)
                 if self._client.status != "running":  # all items are lost
                     raise UserError("the connection to Dask's scheduler is lost; run the command again")
                 if message is None:
@@ -127,6 +129,8 @@ def open_dask(settings: DaskSettings) -> Iterator[DaskEngine]:
     else:
         cluster, security = _started(settings), None
     logging.getLogger("distributed.client").setLevel(logging.ERROR)  # it warns of results that died with a worker
+    # Dask warns in a table of many lines; `_check_programs` says in one what matters.
+    warnings.simplefilter("ignore", VersionMismatchWarning)
     with cluster as place:
         try:
             with config.set(_SHORT_LOGS):

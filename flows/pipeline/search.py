@@ -19,7 +19,6 @@ from flows.archive.families import Families
 from flows.archive.model_quality import MEASURES
 from flows.config.settings import RunConfig
 from flows.engine.engine import Course, Work, open_engine
-from flows.pipeline.announce import Pages
 from flows.session import console
 from flows.session.environment import restrict_access, settle_environment
 from fusion.clips.sources import ClipsInMemory, ClipSource, KeptClips, clips_of
@@ -57,6 +56,7 @@ def search_settings(
     labels: np.ndarray,
     subjects: Sequence[str],
     identity: str,
+    on_change: Callable[[int, int, int], None] | None,
 ) -> Searched:
     """Search for settings; every training is kept in STORE/runs, so that an interrupted search continues.
 
@@ -66,6 +66,7 @@ def search_settings(
         labels: float32 [N, 5].
         subjects: the person in each.
         identity: SHA-256 of videos, features and labels.
+        on_change: see `flows.session.console.stage`.
 
     Returns:
         What to train with. Its facts are "trials", "folds", "trainings" (the most that it could take), "space" (values
@@ -91,7 +92,7 @@ def search_settings(
         f"{options.folds} folds of people: at most {trainings} trainings of up to "
         f"{console.counted(len(videos), 'clip')}{f', of which {folder} has {before}' if there else ''}"
     )
-    with console.stage("Search", max(trainings - before, 1), Pages().progress("Search"), may_end_early=True) as stage:
+    with console.stage("Search", max(trainings - before, 1), on_change, may_end_early=True) as stage:
         keep = _Kept(folder, there, trainings, stage)
 
         def show(report: TrialReport) -> None:

@@ -77,7 +77,8 @@ def _train(config: RunConfig, videos: Archive) -> ModelReference:
         from flows.pipeline.search import search_settings
 
         clips, subjects = ([known[row] for row in rows] for known in (matched.video_ids, matched.subjects))
-        searched = search_settings(config, families, clips, matched.values[rows], subjects, _digest(material))
+        shown = Pages().progress("Search")
+        searched = search_settings(config, families, clips, matched.values[rows], subjects, _digest(material), shown)
         console.say(f"Search: {search_in_words(searched.facts)}")
     settings = config.train if searched is None else searched.settings
     fit, held_out = _parts(config, matched, rows)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import ipaddress
 import os
 import stat
 from pathlib import Path
@@ -81,3 +82,11 @@ def bypass_proxies(*hosts: str) -> None:
         names += [host for host in (*LOOPBACK, *hosts) if host not in names]
     for variable in ("no_proxy", "NO_PROXY"):
         os.environ[variable] = ",".join(dict.fromkeys(names))
+
+
+def is_loopback(host: str) -> bool:
+    """Return whether a host, a name or an address, is this machine as only this machine can reach it."""
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost" or host.endswith(".localhost")

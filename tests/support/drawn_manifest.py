@@ -26,7 +26,7 @@ from flows.archive.models import ModelReference
 from flows.archive.videos import VideoFile, digests, known_videos, videos_of
 from flows.config.load import load_config
 from flows.extraction.worklist import WorkList
-from flows.pipeline.score import Unscored
+from flows.scoring.worklist import Unscored
 from storage import Failure, FailureLog, FeatureStore
 from storage.tables.manifest import SCHEMA
 
