@@ -152,8 +152,8 @@ class DrawingExtractor:
         return ShardReport(len(good), len(failures), {"drawn": time.perf_counter() - start})
 
 
-def open_drawing(order: Order, **intervals: float) -> AbstractContextManager[Work[Shard, ShardReport]]:
-    """In the place of what `flows.extraction.worker.extraction_opener` returns."""
+def open_drawing(order: Order, *_: object, **intervals: float) -> AbstractContextManager[Work[Shard, ShardReport]]:
+    """In the place of `flows.extraction.worker.open_shards`, whose arguments are ignored."""
     config = order.config()
     held = leases.Leases(config.store.path, FAMILIES.faces.key, **intervals)
     return open_extraction(DrawingExtractor(order, held.confirm), held, Lookup(config.store.path, FAMILIES))
