@@ -203,7 +203,7 @@ class Extractor:
             self._describe_on_gpu = partial(self._dynamic.extract_on_device, fields=config.crops.window_fields)
 
     def _engine(self) -> OpticalFlowComputer:
-        """Return what computes the optical flow that the key stands for: "auto" may be another engine elsewhere."""
+        """Return a computer of optical flow with the engine of the key: "auto" may be another engine elsewhere."""
         engine = engine_of(self._families.dynamic.settings["optical_flow"])
         settings = self._config.optical_flow.model_copy(update={"engine": engine})
         computer = OpticalFlowComputer.from_settings(settings)

@@ -1,4 +1,4 @@
-"""Choosing the settings of a training: the search of `traitline train --search`, kept, shown and put into words."""
+"""The search for training settings, `traitline train --search`: its trainings are kept, and its choice is judged."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ class Searched:
 
     Attributes:
         settings: to train with: those found, or those given if these are not worse beyond chance.
-        out_of_fold: scores of all clips by models with settings that were chosen in the same way without their people.
+        out_of_fold: scores of all clips by models whose settings were chosen in the same way, without these people.
         facts: JSON values for the model's metadata, see `search_settings`.
     """
 
@@ -112,7 +112,7 @@ def search_settings(
 
 
 def _key(config: RunConfig, identity: str) -> str:
-    """Return the SHA-256 of everything that a search depends on, but for its length: a longer one continues it."""
+    """Return the SHA-256 of everything that a search depends on, except its length: a longer one continues it."""
     facts = [
         identity,
         config.train.effective,

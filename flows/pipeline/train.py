@@ -146,7 +146,7 @@ def _train(config: RunConfig, videos: Archive) -> ModelReference:
 
 
 def _is_worse_than_mean(metadata: Mapping[str, Any]) -> bool:
-    """Return whether no epoch was better on the validation clips than always saying the mean of the labels."""
+    """Return whether no epoch was better on the validation clips than always predicting the mean of the labels."""
     loss, baseline = metadata["validation_loss"], metadata["baseline_loss"]
     return loss is not None and baseline is not None and loss >= baseline
 
@@ -168,7 +168,7 @@ def _judge(
     fit: list[int],
     held_out: list[int],
 ) -> tuple[dict[str, Any] | None, Uncertainty]:
-    """Measure a model on people whom it has not seen, and calibrate it on them; None and no calibration without any."""
+    """Measure a model on unseen people, and calibrate it on them; without any, return None and no calibration."""
     own = trained.out_of_fold
     rows = held_out if own is None else fit
     subjects, labels = [matched.subjects[row] for row in rows], matched.values[rows]

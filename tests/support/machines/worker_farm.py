@@ -159,8 +159,8 @@ class DrawingExtractor:
 
 
 @contextmanager
-def open_drawing(order: Order, **intervals: float) -> Iterator[Work[Shard, ShardReport]]:
-    """In the place of what `flows.extraction.worker.extraction_opener` returns."""
+def open_drawing(order: Order, *_: object, **intervals: float) -> Iterator[Work[Shard, ShardReport]]:
+    """In the place of `flows.extraction.worker.open_shards`, whose arguments are ignored."""
     config = order.config()
     held = leases.Leases(config.store.path, FAMILIES.faces.key, **intervals)
     extractor, lookup = DrawingExtractor(order, held.confirm), Lookup(config.store.path, FAMILIES)
