@@ -416,7 +416,7 @@ def commit_shard(
         StoreError: the operating system refused. Features that were committed stay.
     """
     digests = {video.video_id: video.video_sha256 for videos in rows.values() for video in videos}
-    known = store.has_all(list(rows), digests)
+    known = {family: store.has(family, digests) for family in rows}
     new = {
         family: [video for video in videos if video.video_id not in known[family]] for family, videos in rows.items()
     }

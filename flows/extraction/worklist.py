@@ -34,7 +34,7 @@ class Lookup:
         """Yield a job for each video, which may need nothing."""
         digests = {video.video_id: video.sha256 for video in videos}
         refused = self._failures.last(self._families.features, digests)
-        known = self._store.has_all((self._families.static, self._families.dynamic), digests).values()
+        known = [self._store.has(family, digests) for family in (self._families.static, self._families.dynamic)]
         never = LastFailure(0, "")
         for video in videos:
             static, dynamic = (video.video_id not in done for done in known)
