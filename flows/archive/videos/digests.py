@@ -47,7 +47,7 @@ def with_digests(
         cache: a Parquet file of all digests so far, sorted by the absolute folder and the id; rewritten if one is new.
         on_digest: called with (files digested, files in all).
     """
-    root = os.path.join(os.path.abspath(folder), "")
+    root = os.path.join(folder.absolute(), "")  # not `abspath`, to which "link/../videos" is "videos"
     known = InStep(_cached(cache), _SCHEMA)
     columns: list[tuple[pa.Array[Any], pa.Array[Any]]] = []
     states: list[np.ndarray] = []

@@ -98,7 +98,7 @@ class _Search:
     def __init__(self, root: Path) -> None:
         self._root = os.fspath(root)
         # Absolute paths may begin with the folder's own path, or with that of its link target.
-        self._bases = [os.path.abspath(root), os.path.realpath(root)]
+        self._bases = [os.fspath(root.absolute()), os.path.realpath(root)]
         self._told: dict[str, bool] = {}
         self._listed: dict[str, dict[str, str]] = {}  # the folder used last comes last
         self._held = 0  # number of names in these

@@ -13,6 +13,7 @@ from prefect import Flow
 from flows.archive.videos import Archive, VideoFile, digests, scan_videos
 from flows.archive.videos import archive as archive_module
 from flows.archive.videos import folder as folder_module
+from flows.archive.videos.listed import videos_of_list
 from flows.session.errors import UserError
 
 
@@ -63,6 +64,22 @@ def test_bytes_that_change_behind_the_time_of_modification_have_a_new_digest(fol
     os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))
     after = scan_videos(folder, tmp_path / "digests.parquet")
     assert after[1].sha256 == hashlib.sha256(b"X" * status.st_size).hexdigest()
+
+
+def test_a_folder_beside_the_target_of_a_link_is_not_mistaken_for_one_beside_the_link(tmp_path, monkeypatch):
+    for name in ("here/videos", "there/videos", "there/sub"):
+        (tmp_path / name).mkdir(parents=True)
+    (tmp_path / "here" / "link").symlink_to(tmp_path / "there" / "sub")
+    (tmp_path / "here" / "videos" / "a.mp4").write_bytes(b"here")
+    (tmp_path / "there" / "videos" / "a.mp4").write_bytes(b"there")
+    monkeypatch.chdir(tmp_path / "here")
+    for place, content in {"videos": b"here", "link/../videos": b"there"}.items():
+        (found,) = scan_videos(Path(place), tmp_path / "digests.parquet")
+        assert found.sha256 == hashlib.sha256(content).hexdigest()
+        assert found.path.read_bytes() == content
+    (tmp_path / "list.txt").write_text(f"{tmp_path}/here/videos/a.mp4\n")
+    with pytest.raises(UserError, match=r"is outside link/\.\./videos"):
+        videos_of_list(tmp_path / "list.txt", Path("link/../videos"))
 
 
 @pytest.mark.parametrize("time_s", [10**10, 2**63 / 10**9, -1, -(2**40)], ids=["2286", "2262", "1969", "before Christ"])
