@@ -222,14 +222,13 @@ class Solver:
         return _Level(height, width, shape, kernel, blocks * gpu.multiprocessors // shape.group)
 
     def _upload(self, array: np.ndarray, stream: Stream) -> Buffer:
-        """Copy an array to the GPU, ordered before later work on `stream`."""
+        """Copy an array to the GPU, for work on `stream`."""
         array = np.ascontiguousarray(array)
         to = self._allocate(array.nbytes, self._uploads)
         # In a stream of its own: a copy of ordinary memory waits for all work before it in its stream.
         to.copy_from(Buffer.from_handle(array.ctypes.data, array.nbytes, owner=array), stream=self._uploads)
         to.set_deallocation_stream(stream)
-        stream.wait(self._uploads)
-        # A machine whose GPU reads ordinary memory itself may still read the array, which the caller may drop.
+        # A GPU that reads ordinary memory itself may do so late, and the caller may drop the array.
         self._uploads.sync()
         return to
 
