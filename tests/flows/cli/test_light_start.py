@@ -56,6 +56,14 @@ def test_loading_the_settings_loads_no_heavy_library():
     assert not loaded_by(code) & HEAVY
 
 
+def test_keras_loads_only_what_is_used_of_it_and_hides_nothing_from_others():
+    imports = "import keras\nby_keras = {*sys.modules}\nimport pandas, matplotlib.pyplot, sklearn.linear_model"
+    settled = "import sys\nfrom flows.session.environment import settle_environment\nsettle_environment()"
+    (names,) = run_python(f"{settled}\n{imports}\nprint(*by_keras)")
+    assert "tensorflow" in names.split()
+    assert not {"IPython", "matplotlib", "pandas", "sklearn"} & set(names.split())
+
+
 def test_help_loads_no_heavy_library(tmp_path):
     commands = [[*words, "--help"] for words in ([], ["run"], ["visualize", "attention"], ["store", "ls"])]
     for command, loaded in loaded_by_commands(commands, 0, tmp_path).items():
