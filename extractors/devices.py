@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Iterator
+from itertools import takewhile
 from pathlib import Path, PurePosixPath
 
 # Linux shows control groups here: one tree for version 2, one tree per controller for version 1.
@@ -12,7 +13,8 @@ _CGROUPS = Path("/sys/fs/cgroup")
 _MEMBERSHIP = Path("/proc/self/cgroup")
 _CGROUPS_V1 = ("cpu", "cpu,cpuacct", "cpuacct,cpu")
 
-# Device files in /dev: NVIDIA's driver, also in containers, and the Windows Subsystem for Linux; AMD's driver.
+_DEVICE_FILES = Path("/dev")
+# Of NVIDIA's driver, also in containers, and the Windows Subsystem for Linux; AMD's driver.
 _CUDA_DEVICES = ("nvidiactl", "nvidia[0-9]*", "dxg")
 _OTHER_GPU_DEVICES = ("kfd",)
 
@@ -67,9 +69,11 @@ def visible_gpus() -> list[str]:
     """Return the NVIDIA GPUs that this process may use, as CUDA_VISIBLE_DEVICES names them. Loads no library."""
     chosen = os.environ.get("CUDA_VISIBLE_DEVICES")
     if chosen is not None:
-        return [name for name in chosen.split(",") if name not in ("", "-1")]
-    numbers = (path.name.removeprefix("nvidia") for path in Path("/dev").glob("nvidia[0-9]*"))
-    return sorted((number for number in numbers if number.isdigit()), key=int)
+        names = (name.strip() for name in chosen.split(","))
+        return list(takewhile(lambda name: name not in ("", "-1"), names))  # CUDA stops at the first that is no GPU
+    # CUDA counts from 0, although a container that was given the second and the third GPU has nvidia1 and nvidia2.
+    files = (path.name.removeprefix("nvidia") for path in _DEVICE_FILES.glob("nvidia[0-9]*"))
+    return [str(number) for number in range(sum(name.isdigit() for name in files))]
 
 
 def has_cuda_device() -> bool:
@@ -99,4 +103,4 @@ def cuda_capability() -> tuple[int, int] | None:
 
 
 def _exists(*patterns: str) -> bool:
-    return any(True for pattern in patterns for _ in Path("/dev").glob(pattern))
+    return any(True for pattern in patterns for _ in _DEVICE_FILES.glob(pattern))

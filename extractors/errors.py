@@ -42,10 +42,13 @@ class VideoError(Exception):
     Args:
         stage: the stage that refused it: "decode", "faces" or "motion"; "extract" for a fault of the program.
         reason: short code in snake_case that users count and filter by, such as "no_face".
-        message: one sentence for people, with the figures behind the refusal.
+        message: one sentence for people, with the figures behind the refusal. Bytes of file names that are not UTF-8
+            become visible escapes, as in ids.
     """
 
     def __init__(self, stage: str, reason: str, message: str) -> None:
+        # Names of files need not be UTF-8, as everything must be that a table holds.
+        message = message.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
         super().__init__(f"{stage}: {reason}: {message}")
         self.stage = stage
         self.reason = reason

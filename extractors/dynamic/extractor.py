@@ -76,16 +76,9 @@ class DynamicFeatureExtractor:
         Raises:
             ValueError: the windows have another dtype, shape or range.
         """
-        if windows.dtype != np.float32 or windows.ndim != 5 or windows.shape[2:] != (SIDE_PX, SIDE_PX, 2):
-            raise ValueError(
-                f"windows must be float32 [N, T, {SIDE_PX}, {SIDE_PX}, 2]; got {windows.dtype} {windows.shape}"
-            )
-        if windows.shape[1] < MIN_FIELDS:
-            raise ValueError(f"a window needs at least {MIN_FIELDS} fields of optical flow; got {windows.shape[1]}")
+        _check_shape(windows)
         if not len(windows):
             return np.empty((0, FEATURES), np.float32)
-        if not _is_scaled(windows):
-            raise ValueError("windows must lie in [-1, 1]; scale them with scale_for_i3d")
         features, self.batch_size = describe_in_batches(self._describe, windows, self.batch_size, noun="window")
         return features
 
@@ -95,7 +88,7 @@ class DynamicFeatureExtractor:
         """Describe windows of optical flow that are in a GPU's memory, without copying them to the host.
 
         Args:
-            windows: each float32, (n, 224, 224, 2) in [-1, 1], n from 1 to `fields`, complete, as
+            windows: one or more, each float32, (n, 224, 224, 2) in [-1, 1], n from 1 to `fields`, complete, as
                 `OpticalFlowComputer.compute_scaled` returns them. The fields of a shorter one are repeated.
             fields: of each window as the network sees it, at least 9.
 
@@ -107,18 +100,34 @@ class DynamicFeatureExtractor:
         """
         import tensorflow as tf
 
-        # Exporters other than NumPy's expect no arguments, and TensorFlow takes capsules only.
-        tensors = [tf.experimental.dlpack.from_dlpack(window.__dlpack__()) for window in windows]
-        whole = [
-            tensor if len(tensor) == fields else tf.gather(tensor, np.arange(fields) % len(tensor))
-            for tensor in tensors
-        ]
-        return self.extract(whole[0][tf.newaxis] if len(whole) == 1 else tf.stack(whole))
+        def describe(some: Sequence[DeviceArray]) -> np.ndarray:
+            # Exporters other than NumPy's expect no arguments, and TensorFlow takes capsules only.
+            tensors = [tf.experimental.dlpack.from_dlpack(window.__dlpack__()) for window in some]
+            whole = [
+                tensor if len(tensor) == fields else tf.gather(tensor, np.arange(fields) % len(tensor))
+                for tensor in tensors
+            ]
+            return self._describe(whole[0][tf.newaxis] if len(whole) == 1 else tf.stack(whole))
+
+        features, self.batch_size = describe_in_batches(describe, windows, self.batch_size, noun="window")
+        return features
 
     def _describe(self, windows: np.ndarray | tf.Tensor) -> np.ndarray:
+        _check_shape(windows)
+        if not _is_scaled(windows):
+            raise ValueError("windows must lie in [-1, 1]; scale them with scale_for_i3d")
         with computing_in(self.precision):
             features: np.ndarray = self._network.predict_on_batch(windows)
             return features
+
+
+def _check_shape(windows: np.ndarray | tf.Tensor) -> None:
+    if windows.dtype != np.float32 or windows.ndim != 5 or windows.shape[2:] != (SIDE_PX, SIDE_PX, 2):
+        raise ValueError(
+            f"windows must be float32 [N, T, {SIDE_PX}, {SIDE_PX}, 2]; got {windows.dtype} {windows.shape}"
+        )
+    if windows.shape[1] < MIN_FIELDS:
+        raise ValueError(f"a window needs at least {MIN_FIELDS} fields of optical flow; got {windows.shape[1]}")
 
 
 def _is_scaled(windows: np.ndarray | tf.Tensor) -> bool:

@@ -116,9 +116,9 @@ class FaceDetector:
             eye and of the left eye in px, as the person names them; best first; only scores of at least `min_score`,
             and no faces that are nearly black or white.
         """
-        faces = self._faces_nearby(image) if self._settings.model != "full" else None
-        if faces is None:
-            faces = self._faces_far_away(image)
+        faces, is_sure = self._faces_nearby(image) if self._settings.model != "full" else (np.empty((0, ROW)), False)
+        if self._full_range is not None and not is_sure:
+            faces = self._faces_far_away(image, self._full_range)
         faces = faces[faces[:, 4] >= self._settings.min_score]
         return faces[[_is_visible(image, face) for face in faces]]
 
@@ -126,24 +126,22 @@ class FaceDetector:
         """Return whether the second detector takes a detected face for a face, too."""
         return self._check.confirms(sample)
 
-    def _faces_nearby(self, image: np.ndarray) -> np.ndarray | None:
-        """Return what the short-range network finds; None if the full-range network should look instead."""
+    def _faces_nearby(self, image: np.ndarray) -> tuple[np.ndarray, bool]:
+        """Return what the short-range network finds, and whether it is sure of it."""
         found = self._look(image)
         small = found[:, 2] < RELIABLE_SHARE * max(image.shape[:2])
         doubtful = (found[:, 4] < self._settings.sure_score) | small
         if self._full_range is not None and (
             not len(found) or found[0, 4] < WEAK_SCORE or doubtful.sum() > MANY_DOUBTFUL
         ):
-            return None
+            return found, False
         again = [self._second_look(image, face) for face in found[doubtful][:MAX_SECOND_LOOKS]]
         faces = _distinct(np.concatenate([found[~doubtful], *again, found[doubtful][MAX_SECOND_LOOKS:]]))
-        unsure = not len(faces) or faces[0, 4] < self._settings.sure_score
-        return None if self._full_range is not None and unsure else faces
+        return faces, len(faces) > 0 and bool(faces[0, 4] >= self._settings.sure_score)
 
-    def _faces_far_away(self, image: np.ndarray) -> np.ndarray:
+    def _faces_far_away(self, image: np.ndarray, full_range: FullRangeBlazeFace) -> np.ndarray:
         """Return the full-range network's candidates as the short-range network sees them from nearby."""
-        assert self._full_range is not None
-        found = self._full_range.look(image)
+        found = full_range.look(image)
         doubtful = found[:, 4] < self._settings.min_score
         # Of what scores more it is sure by itself: it takes nothing else for a face, and knows small ones and profiles.
         again = [self._second_look(image, face) for face in found[doubtful][:MAX_SECOND_LOOKS]]

@@ -24,7 +24,7 @@ SIDE_PX = 112
 EYES_PX = ((38.2, 55.6), (75.3, 55.6))
 # Side of what is cut out first, in sides of the box and in px.
 CUT_SIDES, CUT_PX = 2.0, 160
-# Faces are kept from each EVERY-th frame, and where one appears; from fewer frames once there are more than MOST.
+# Faces are kept from each EVERY-th frame, and from their first one; from fewer frames once there are more than MOST.
 EVERY, MOST, FACES_PER_PICTURE = 6, 4000, 4
 # Pictures of a face that are averaged.
 SAMPLES = 3

@@ -12,6 +12,9 @@ from extractors.errors import DeviceError
 
 log = logging.getLogger(__name__)
 
+# If no algorithm of cuDNN gets memory for its work, TensorFlow finds "No algorithm" and lists why each of them failed.
+_NO_MEMORY_FOR_CUDNN = ("RESOURCE_EXHAUSTED", "CUDNN_STATUS_ALLOC_FAILED")
+
 
 def describe_in_batches(
     describe: Callable[[Any], np.ndarray], items: Any, size: int, *, noun: str
@@ -22,7 +25,7 @@ def describe_in_batches(
 
     Args:
         describe: the network: (n, ...) to (n, features), n at least 1 and at most `size`.
-        items: array or tensor, (N, ...), N at least 1.
+        items: array, tensor or list of N items, N at least 1.
         size: items in the first batch.
         noun: name of an item in messages.
 
@@ -32,7 +35,7 @@ def describe_in_batches(
     Raises:
         DeviceError: not even one item fits.
     """
-    from tensorflow.errors import ResourceExhaustedError
+    from tensorflow.errors import NotFoundError, ResourceExhaustedError
 
     parts: list[np.ndarray] = []
     start = 0
@@ -40,7 +43,9 @@ def describe_in_batches(
         batch = items[start : start + size]
         try:
             parts.append(describe(batch))
-        except ResourceExhaustedError as error:
+        except (ResourceExhaustedError, NotFoundError) as error:
+            if isinstance(error, NotFoundError) and not any(cause in str(error) for cause in _NO_MEMORY_FOR_CUDNN):
+                raise
             if len(batch) == 1:
                 raise DeviceError(
                     f"not even one {noun} fits into the memory of the device: end other programs that use it"

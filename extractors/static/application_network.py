@@ -141,7 +141,7 @@ class _ApplicationNetwork:
 
 
 def draw_weights(model: keras.Model, seed: int) -> None:
-    """Draw all kernels of a network anew by He initialization, in the order of the layers, so that it is repeatable."""
+    """Draw all kernels of a network by He initialization, in the order of the layers, so that it is repeatable."""
     generator = np.random.default_rng(seed)
     for variable in model.weights:
         shape = tuple(variable.shape)

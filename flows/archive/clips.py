@@ -140,8 +140,8 @@ class StoredClips:
 def joined_clips(store: FeatureStore, families: Families, videos: Sequence[str]) -> Iterator[CachedClip]:
     """Yield both kinds of tokens of videos, in the store's order of the static ones.
 
-    The store's places of an earlier call count, see `FeatureStore.read`. Both streams usually run in parallel. If they
-    do not, motion tokens wait in memory for their video's turn.
+    The store looks up no places that it already knows, see `FeatureStore.read`. Both streams usually run in parallel.
+    If they do not, motion tokens wait in memory for their video's turn.
     """
     waiting: dict[str, VideoFeatures] = {}
     dynamic_tokens = store.read(families.dynamic, videos, as_known=True)

@@ -67,7 +67,7 @@ def drifts_of(root: str | StorePath, model: ModelReference) -> list[Drift]:
 
 def drift_table(drift: Drift) -> Table:
     """Format a comparison as a table, with a row for each trait."""
-    table = Table("trait", title=f"{drift.current} beside {drift.previous}", title_justify="left")
+    table = Table("trait", title=f"{drift.current} beside {drift.previous}")
     for heading in ("mean before", "mean now", "sd before", "sd now", "PSI", "KS", "rank correlation"):
         table.add_column(heading, justify="right")
     for row in drift.traits:
@@ -81,7 +81,6 @@ def drift_table(drift: Drift) -> Table:
     chance = psi_by_chance(drift.previous_videos, drift.videos)
     if chance >= PSI_SHIFT:
         table.caption += f" With so few videos chance alone gives about {chance:.1f}: look at the means and at KS."
-    table.caption_justify = "left"
     return table
 
 

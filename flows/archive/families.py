@@ -14,14 +14,14 @@ from extractors.assets.own import find_own
 from extractors.dynamic.backbones import dynamic_backbone
 from extractors.dynamic.settings import I3D
 from extractors.faces.quality import QUALITY
-from extractors.faces.settings import FaceModels
+from extractors.faces.settings import FaceModels, FaceSettings
 from extractors.faces.track import FACE_ROW
 from extractors.networks import is_network_file
 from extractors.networks.backbone import Backbone
 from extractors.networks.joined import JoinedBackbone
 from extractors.optical_flow.computer import OpticalFlowComputer
 from extractors.static.backbones import static_backbone
-from extractors.static.settings import RESNET50
+from extractors.static.settings import RESNET50, StaticSettings
 from flows.config.settings import RunConfig, Weights
 from flows.session.errors import UserError
 from fusion.errors import some_of
@@ -61,10 +61,10 @@ def families_of(config: RunConfig) -> Families:
     faces = {
         "video": config.video.numerics,
         "faces": config.faces.numerics,
-        "networks": {name: known[name].digest for name in face_assets(config)},
+        "networks": {name: known[name].digest for name in face_assets(config.faces)},
     }
     crops = {"faces": faces, "crops": config.crops.model_dump(mode="json")}
-    # Boxes of faces are never rounded. For float32 there is no entry, so that older stores stay valid.
+    # Boxes of faces are never rounded. Float32 has no entry, so that older stores stay valid.
     kept = {} if config.store.dtype == "float32" else {"kept_as": config.store.dtype}
     motion = {
         **OpticalFlowComputer.from_settings(config.optical_flow).numerics,
@@ -91,7 +91,7 @@ def backbones_of(config: RunConfig) -> dict[Kind, Backbone]:
     """Return the networks of a configuration whose `weights` are settled, by family, not built yet.
 
     Raises:
-        extractors.assets.AssetError: a network in a file of one's own cannot be used.
+        extractors.assets.AssetError: a network in the user's own file cannot be used.
     """
     weights, fields = settled_weights(config.weights), config.crops.window_fields
     return {
@@ -101,7 +101,7 @@ def backbones_of(config: RunConfig) -> dict[Kind, Backbone]:
 
 
 def networks_of(config: RunConfig) -> dict[str, dict[str, Any]]:
-    """Return what is known of the networks behind a configuration's features, by family: name, dimension, origin."""
+    """Describe the networks behind a configuration's features, by family: name, dimension, origin."""
     return {kind: _known_of(network) for kind, network in backbones_of(config).items()}
 
 
@@ -113,7 +113,7 @@ def _known_of(network: Backbone) -> dict[str, Any]:
 
 
 def network_name(network: Mapping[str, Any], kind: str) -> str:
-    """Return the name of a network by what is known of it: from `networks_of`, a model's metadata, or a family.
+    """Return the name of a network that `networks_of`, a model's metadata or a family describes.
 
     Args:
         kind: "static" or "dynamic"; the oldest models and features had one network of each, and do not name it.
@@ -169,7 +169,7 @@ def _differences(there: Family, here: Family) -> dict[str, tuple[str, str]]:
 
 
 def _named(settings: Mapping[str, Any], kind: str, prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """Yield what a family's key is made of, under the names of the settings as far as there are such."""
+    """Yield the facts that a family's key is made of, under the names of their settings if they have any."""
     for key, value in settings.items():
         if isinstance(value, Mapping):
             yield from _named(value, kind, f"{key}.")
@@ -179,16 +179,16 @@ def _named(settings: Mapping[str, Any], kind: str, prefix: str = "") -> Iterator
 
 
 def check_same_networks(networks: Mapping[Kind, Backbone], families: Families) -> None:
-    """Check that networks are those that keys from elsewhere stand for: workers may have other files of the same name.
+    """Check networks against keys from another machine, which may have other files of the same name.
 
     Raises:
-        UserError: one differs.
+        UserError: a network differs.
     """
     kinds: tuple[tuple[Kind, Family], ...] = (("static", families.static), ("dynamic", families.dynamic))
     for kind, family in kinds:
         if networks[kind].numerics != family.settings[kind]:
             raise UserError(
-                f"{networks[kind].name} is another network here than where the run began; copy it to this machine"
+                f"{networks[kind].name} is another network here than where the run began; copy it from that machine"
             )
 
 
@@ -263,16 +263,16 @@ def settled_weights(weights: Weights) -> Literal["pretrained", "random"]:
     return weights
 
 
-def check_resnet50(config: RunConfig, what: str) -> None:
+def check_resnet50(static: StaticSettings, what: str) -> None:
     """Check that static features come from resnet50 alone.
 
     Args:
-        what: needs it, for the message.
+        what: the work that needs it, for the message.
 
     Raises:
-        UserError: they do not.
+        UserError: they come from another network.
     """
-    chosen = [network.base_model for network in config.static.networks]
+    chosen = [network.base_model for network in static.networks]
     if chosen != [RESNET50]:
         raise UserError(f"{what} is for resnet50 only, not for static.base_model {' and static.also '.join(chosen)}")
 
@@ -287,9 +287,9 @@ def asset_folder(assets: Path | None, name: str) -> Path | None:
     return assets / name if assets is not None else None
 
 
-def face_assets(config: RunConfig) -> tuple[str, ...]:
+def face_assets(faces: FaceSettings) -> tuple[str, ...]:
     """Return the names of the assets that finding faces needs."""
-    full_range = () if config.faces.model == "short" else (FULL_RANGE_ASSET,)
+    full_range = () if faces.model == "short" else (FULL_RANGE_ASSET,)
     return (FACE_ASSET, *full_range, CHECK_ASSET, RECOGNIZER_ASSET)
 
 
@@ -304,20 +304,20 @@ def face_models(config: RunConfig) -> FaceModels:
         (file,) = catalog.known_assets()[name].files
         return catalog.resolve(name, folder=asset_folder(config.assets, name)) / file.name
 
-    full_range = path(FULL_RANGE_ASSET) if FULL_RANGE_ASSET in face_assets(config) else None
+    full_range = path(FULL_RANGE_ASSET) if FULL_RANGE_ASSET in face_assets(config.faces) else None
     return FaceModels(path(FACE_ASSET), full_range, path(CHECK_ASSET), path(RECOGNIZER_ASSET))
 
 
 def _resolve(config: RunConfig, needs: Sequence[Part]) -> None:
     if "faces" in needs:
-        for name in face_assets(config):
+        for name in face_assets(config.faces):
             catalog.resolve(name, folder=asset_folder(config.assets, name))
     needed = [backbone for kind, backbone in backbones_of(config).items() if kind in needs]
     for network in chain.from_iterable(one.networks if isinstance(one, JoinedBackbone) else (one,) for one in needed):
         try:
             network.fetch()
         except AssetError as error:
-            if config.weights == "random" or is_network_file(network.name):  # random weights are no way out
+            if config.weights == "random" or is_network_file(network.name):  # random weights do not help
                 raise
             raise AssetError(
                 f"{error}. For a trial without them, set weights=random (--weights random); or weights=auto, as "

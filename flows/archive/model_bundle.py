@@ -21,7 +21,7 @@ from extractors.assets.files import AssetError
 from extractors.assets.plain_tar import check_size, read_headers, read_member, read_sums, write_tar
 from flows.archive.model_card import card_of, inputs_of
 from flows.archive.model_quality import clips_in_words
-from flows.archive.models import ModelReference, check_origin, without_clips
+from flows.archive.models import ModelReference, check_origin, load_model, without_clips
 from flows.archive.uncertainty import stored_uncertainty
 from flows.session.errors import UserError
 from fusion.settings import UncertaintySettings
@@ -61,13 +61,10 @@ def export_bundle(root: StorePath, model: ModelReference, goal: Path) -> None:
         StoreError: the model is damaged.
         OSError: the bundle cannot be written.
     """
-    import fusion.model.kinds  # noqa: F401  # registers the classes; Keras takes seconds to import
-
-    serializer = ModelSerializer(root)
-    network, metadata = serializer.load(model.name, model.version)
+    network, metadata = load_model(root, str(model))
     check_origin(model, metadata)
     card = card_of(model, metadata, FILES, inputs_of(network)).encode()
-    files = serializer.files(model.name, model.version)
+    files = ModelSerializer(root).files(model.name, model.version)
     contents = {CARD: card, **files, METADATA_FILE: sealed(without_clips(metadata)).encode()}
     write_tar(goal, {f"{model}/{file}": data for file, data in contents.items()})
 

@@ -1,4 +1,4 @@
-"""What the quality of a model on unseen people is called in sentences and tables."""
+"""The quality of a model on unseen people, in sentences and tables."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def clips_in_words(metadata: Mapping[str, Any]) -> str:
 
 
 def people_known(metadata: Mapping[str, Any]) -> bool:
-    """Tell whether the labels of a model say who is in a clip; old models do not know, and are trusted."""
+    """Return whether a model's labels say who is in a clip; old models did not record it, and are trusted."""
     return bool(metadata.get("subjects_known", True))
 
 
@@ -58,7 +58,7 @@ def in_words(cell: Mapping[str, float | None], form: str = ".3f", *, level: str 
 
 
 def on_whom(metadata: Mapping[str, Any]) -> str:
-    """Return whose clips a measured model's measures are of, as in "12 people whom the model has not seen"."""
+    """Say on whom a model was measured, as in "12 people whom the model has not seen"."""
     unseen = metadata["unseen"]
     if people_known(metadata):
         return f"{people_in_words(metadata, unseen['people'])} whom the model has not seen"
@@ -66,7 +66,7 @@ def on_whom(metadata: Mapping[str, Any]) -> str:
 
 
 def measured_in_words(metadata: Mapping[str, Any]) -> str:
-    """Return what a measured model's table of measures rests on; it has intervals only if there are enough people."""
+    """Describe the clips behind a model's table of measures, which has intervals only if there are enough people."""
     unseen = metadata["unseen"]
     known = any(cell["low"] is not None for name in MEASURES for cell in unseen[name].values())
     intervals = ", with 95% intervals over people" if known else ""
@@ -75,7 +75,7 @@ def measured_in_words(metadata: Mapping[str, Any]) -> str:
 
 
 def gain_in_words(metadata: Mapping[str, Any]) -> str:
-    """Return how much smaller a measured model's squared error is than that of the mean label."""
+    """Say how much smaller a measured model's squared error is than that of the mean label."""
     saved = in_words(metadata["unseen"]["gain"], ".1%", level=f"{GAIN_LEVEL:.0%} interval ")
     return (
         f"on {on_whom(metadata)}, the model's squared error is {saved} smaller than that of always predicting the mean "
@@ -84,7 +84,7 @@ def gain_in_words(metadata: Mapping[str, Any]) -> str:
 
 
 def intervals_in_words(metadata: Mapping[str, Any]) -> str:
-    """Return what the intervals of a model are calibrated on."""
+    """Describe the clips that the intervals of a model are calibrated on."""
     confidence = metadata["uncertainty"]["settings"]["confidence"]
     found = metadata["uncertainty"]["calibration"]
     if found is None:
@@ -100,7 +100,7 @@ def intervals_in_words(metadata: Mapping[str, Any]) -> str:
 
 
 def doubts(metadata: Mapping[str, Any]) -> list[str]:
-    """Return sentences, without their ends, on why a model's quality is unknown, too low, or flattered."""
+    """Return sentences, without full stops, that say why a model's quality is unknown, too low, or flattered."""
     unseen = metadata.get("unseen")
     found = []
     if unseen is None:
@@ -127,7 +127,7 @@ def figures(unseen: Mapping[str, Any]) -> Sequence[Sequence[str]]:
 
 
 def search_in_words(search: Mapping[str, Any]) -> str:
-    """Return what a search for settings has found, in one line."""
+    """Describe the result of a search for settings in one line."""
     tried = f"{counted(search['trials'], 'trial')} in each of {1 + search['folds']} searches"
     found = ", ".join(f"{name}={value:g}" for name, value in search["found"].items())
     saved = f"{in_words(search['gain'], '.1%')} smaller than with the settings given"

@@ -56,7 +56,11 @@ def find_model(root: str | StorePath, reference: str) -> ModelReference:
         raise UserError(f"a model is named NAME, NAME/VERSION or NAME/ALIAS; got {reference!r}") from error
     except StoreError:
         pass  # reported below, with the existing models
-    known = [f"{name}/{word}" for name in serializer.names() for word in _words(serializer, name)]
+    known = [
+        f"{name}/{word}"
+        for name in serializer.names()
+        for word in (*serializer.versions(name), *serializer.aliases(name))
+    ]
     others = (
         f"there are {', '.join(known)}" if known else "it has no models; `traitline train --labels FILE` trains one"
     )
@@ -99,7 +103,7 @@ def chosen_model(config: RunConfig) -> ModelReference:
 
 
 def without_clips(metadata: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a model's metadata without what they hold of single training clips: marks, labels and scores."""
+    """Return a model's metadata without those of single training clips: marks, labels and scores."""
     facts = {name: value for name, value in metadata.items() if name != "clip_marks"}
     if facts.get("unseen") is not None:
         facts["unseen"] = {name: value for name, value in facts["unseen"].items() if name != "sample"}
@@ -132,7 +136,3 @@ def check_features(
             f"({model_networks({'networks': networks})}); use the settings that it was trained with (weights: "
             f"{metadata['weights']}), or `traitline rescore --model {model}`, which finds its features in the store"
         )
-
-
-def _words(serializer: ModelSerializer, name: str) -> list[str]:
-    return [*serializer.versions(name), *serializer.aliases(name)]

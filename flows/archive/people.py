@@ -1,4 +1,4 @@
-"""The videos of a person, as `traitline store erase` is told them."""
+"""The videos that `traitline store erase` is asked to erase."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def chosen_videos(
                 style="yellow",
             )
     if not chosen and not interrupted(root):
-        raise UserError("whom? give --video ID, --subject NAME with --labels FILE, or --file LIST")
+        raise UserError("name the videos to erase: --video ID, --subject NAME with --labels FILE, or --file LIST")
     return chosen
 
 

@@ -15,6 +15,7 @@ from extractors.preparation.pool import Again, Finished, PreparerPool
 from extractors.preparation.preparer import FaceCrop, Frame, Motion, Part, PreparationSettings, Request
 from flows.archive.families import face_models
 from flows.config.settings import RunConfig
+from flows.session.errors import UserError
 
 
 def preparation_of(config: RunConfig, models: FaceModels | None, *, engine: str) -> PreparationSettings:
@@ -59,13 +60,13 @@ class VideoReader:
         """Return what `extractors.preparation.preparer.Preparer.prepare` yields; windows of motion are grey frames.
 
         Raises:
-            VideoError: the video cannot be used, or exceeds a limit, or the child process crashed.
+            UserError: the video cannot be used, or exceeds a limit, or the child process crashed.
         """
         found: list[Part] = []
         for _, part in self._pool.prepare([request]):
             match part:
                 case VideoError():
-                    raise part
+                    raise _unusable(request.path, part) from part
                 case Again():
                     found.clear()
                 case Motion():
@@ -83,12 +84,12 @@ class VideoReader:
             sha256: digest that the file must have, in hex; None if any will do.
 
         Raises:
-            VideoError: as `parts`.
+            UserError: as `parts`.
         """
         last = -1  # if the child process breaks off, another one begins again with the first frame
         for _, part in self._pool.prepare([Request(path, frames=frozenset(numbers), sha256=sha256)]):
             if isinstance(part, VideoError):
-                raise part
+                raise _unusable(path, part) from part
             if isinstance(part, Frame) and part.number > last:
                 last = part.number
                 yield part
@@ -97,7 +98,7 @@ class VideoReader:
         """Return some frames of the grid: number -> uint8 RGB [H, W, 3]. A still picture has frame 0 only.
 
         Raises:
-            VideoError: as `parts`.
+            UserError: as `parts`.
         """
         return {frame.number: frame.pixels for frame in self.each_frame(path, numbers)}
 
@@ -105,7 +106,11 @@ class VideoReader:
         """Return the face crops that static tokens are made of, uint8 RGB [n, 224, 224, 3].
 
         Raises:
-            VideoError: as `parts`.
+            UserError: as `parts`.
         """
         parts = self.parts(Request(path, track, static=True))
         return np.stack([part.pixels for part in parts if isinstance(part, FaceCrop)])
+
+
+def _unusable(path: Path, error: VideoError) -> UserError:
+    return UserError(f"{path} cannot be used: {error.message}")

@@ -1,4 +1,4 @@
-"""Calibration of a new model on people whom it has not seen."""
+"""Calibration of a new model on unseen people."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ def uncertainty_of(
     centre: np.ndarray,
     useless: bool,
 ) -> Uncertainty:
-    """Calibrate a model on scores of people whom it has not seen, and check its reliability on them.
+    """Calibrate a model on scores of unseen people, and check its reliability on them.
 
     Args:
         config: thresholds and the seed.

@@ -29,7 +29,7 @@ app = typer.Typer(
     rich_markup_mode="markdown",
     pretty_exceptions_enable=False,
     help="Apparent Big Five trait scores from an archive of face videos.\n\n"
-    "What is predicted is *apparent* personality: what viewers ascribe to a speaker. It is not for decisions about "
+    "Traitline predicts *apparent* personality: what viewers ascribe to a speaker. It is not for decisions about "
     "people in employment, education, justice or health care.",
     epilog="Example: `traitline run --videos clips --labels labels.csv --store store --out traits.csv`",
 )

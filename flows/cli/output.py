@@ -20,7 +20,6 @@ if TYPE_CHECKING:
 
 def show_extraction(report: ExtractReport, videos: Archive) -> None:
     """Print counts of videos and of other files found, and the time by stage."""
-
     rows: list[tuple[str, str | Text]] = [*report.rows()]
     if videos.unread:
         rows.append(("not read", one_line(", ".join(sorted(videos.unread)))))
@@ -76,6 +75,7 @@ def show_table(table: Table) -> None:
     that is still too wide for the screen, each row becomes a list of its cells.
     """
     output = Console(highlight=False, markup=False, emoji=False)  # as in flows.session.console
+    table.title_justify = table.caption_justify = "left"
     needed = 1
     for column in table.columns:
         cells = [cell_len(line) for cell in column.cells for line in str(cell).splitlines()]
@@ -93,7 +93,7 @@ def show_table(table: Table) -> None:
 
 
 def show_lines(*lines: str) -> None:
-    """Print sentences to the standard output, each on a line of its own; a terminal breaks them between words."""
+    """Print sentences to the standard output, each on its own line; a terminal breaks them between words."""
     output = Console(highlight=False, markup=False, emoji=False)
     for line in lines:
         output.print(line, soft_wrap=not output.is_terminal)

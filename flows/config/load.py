@@ -309,7 +309,7 @@ def _summary(model: BaseModel) -> str:
 
 
 def existing_store(root: str | StorePath, *, upgrading: bool = False) -> StorePath:
-    """Return an existing store, and give what this process writes from now on the store's access.
+    """Return an existing store, and give files that this process writes from now on the store's access.
 
     Raises:
         UserError: there is none.
@@ -327,7 +327,7 @@ def existing_store(root: str | StorePath, *, upgrading: bool = False) -> StorePa
 def keep_settings(config: RunConfig, name: str) -> StorePath:
     """Write a command's settings to STORE/runs, and return the path of its log, beside them.
 
-    What this process writes from now on gets the access of the store, which is created if necessary.
+    Files that this process writes from now on get the access of the store, which is created if necessary.
 
     Raises:
         UserError: the settings ask for a shared store, but the existing one is private.

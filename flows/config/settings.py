@@ -96,7 +96,7 @@ class DaskSettings(BaseModel, frozen=True, extra="forbid"):
     @field_validator("address")
     @classmethod
     def _is_plain(cls, address: str | None) -> str | None:
-        if address is not None and "@" in address:  # it may hold a secret, which is not repeated
+        if address is not None and "@" in address:  # it may hold a secret, which the message must not repeat
             raise UserError("dask.address cannot hold a user or a password; write tls://HOST:PORT")
         if address is not None and not _SCHEDULER.fullmatch(address):
             raise ValueError("write an address as in tls://host:8786")
@@ -104,7 +104,7 @@ class DaskSettings(BaseModel, frozen=True, extra="forbid"):
 
     @field_serializer("cluster_options", when_used="json")
     def _without_secrets(self, options: dict[str, Any]) -> Any:
-        return without_secrets(options)  # JSON is what is shown and kept, also in Prefect's database
+        return without_secrets(options)  # JSON is shown and kept, also in Prefect's database
 
     @model_validator(mode="after")
     def _one_cluster(self) -> DaskSettings:
@@ -145,7 +145,7 @@ class ExportSettings(BaseModel, frozen=True, extra="forbid"):
     since: AwareDatetime | None = Field(
         None, description="Only scores from this time on: ISO 8601 with its zone, 2026-01-31T00:00+01:00."
     )
-    until: AwareDatetime | None = Field(None, description="Only scores from before this time, likewise.")
+    until: AwareDatetime | None = Field(None, description="Only scores from before this time, in the same form.")
 
     @model_validator(mode="after")
     def _has_length(self) -> ExportSettings:
@@ -193,7 +193,7 @@ class RunConfig(BaseModel, frozen=True, extra="forbid"):
     videos_root: Path | None = Field(
         None,
         description="Folder that the paths in a list of videos are relative to; by default the list's own. Give it the "
-        "folder that holds all videos, so that ids are the same as without a list.",
+        "folder that holds all videos, so that a video has the same id with and without a list.",
     )
     labels: Path | None = Field(
         None, description="Label file: CSV, Parquet or First Impressions pickle; or the folder of those pickles."

@@ -1,6 +1,6 @@
 """The demo corpus: eight clips made from one public portrait, with labels that follow from the pictures.
 
-With it, anyone can run the whole pipeline without own data. The labels say nothing about the person portrayed.
+With it, anyone can run the whole pipeline without data of their own. The labels say nothing about the person portrayed.
 """
 
 from __future__ import annotations
@@ -80,7 +80,7 @@ class DemoClip:
 
 @dataclass(frozen=True)
 class DemoCorpus:
-    """Where a rendered corpus lies."""
+    """The paths of a rendered corpus."""
 
     videos: Path
     labels: Path
@@ -107,7 +107,7 @@ CLIPS = (
 
 
 def trait_values(clip: DemoClip) -> tuple[float, ...]:
-    """The clip's labels: five numbers in [0, 1], trait order, by a rule made up for this corpus."""
+    """Return the clip's labels: five numbers in [0, 1], trait order, by a rule made up for this corpus."""
     look, motion = clip.look, clip.motion
     values = {
         "openness": 0.1 + 0.8 * look.colour,
@@ -131,8 +131,8 @@ def render_demo_corpus(folder: Path, *, seed: int = 0) -> DemoCorpus:
     Args:
         folder: created if missing; gets `videos/`, `labels.csv` and finally `recipe.json`, by which a complete corpus
             is recognised.
-        seed: decides where in its course each motion starts and how the jitter runs. The same seed gives the same
-            pictures; the labels are the same for every seed.
+        seed: of the phase in which each motion starts, and of the jitter. The same seed gives the same pictures; the
+            labels are the same for every seed.
 
     Raises:
         DemoCorpusError: scikit-image is missing, or the folder cannot be changed.
@@ -160,11 +160,11 @@ def render_demo_corpus(folder: Path, *, seed: int = 0) -> DemoCorpus:
 def clip_frames(clip: DemoClip, portrait: np.ndarray, *, seed: int) -> Iterator[np.ndarray]:
     """Yield a clip's frames, uint8 RGB [480, 640, 3].
 
-    The head moves through light that stays where it is, so colour comes before the motion and light after it.
+    The light stays in place while the head moves, so colour is applied before the motion and light after it.
 
     Args:
         portrait: uint8 RGB [512, 512, 3], `skimage.data.astronaut()`.
-        seed: see `render_demo_corpus`; each clip draws from a stream of its own.
+        seed: see `render_demo_corpus`; each clip has its own random stream.
     """
     picture = _coloured(_cut_out(portrait), clip.look)
     light = _light(clip.look)
@@ -182,12 +182,12 @@ def clip_frames(clip: DemoClip, portrait: np.ndarray, *, seed: int) -> Iterator[
 
 
 def _in_frame(point: tuple[float, float]) -> tuple[float, float]:
-    """A point of the portrait in the frame's pixels."""
+    """Convert a point of the portrait to the frame's pixels."""
     return ZOOM * (point[0] - CUT_X), ZOOM * (point[1] - CUT_Y)
 
 
 def _cut_out(portrait: np.ndarray) -> np.ndarray:
-    """Head and shoulders, enlarged to the frame: float32 RGB [480, 640, 3]."""
+    """Cut out head and shoulders, enlarged to the frame: float32 RGB [480, 640, 3]."""
     to_frame = np.array([[ZOOM, 0, -ZOOM * CUT_X], [0, ZOOM, -ZOOM * CUT_Y]], np.float32)
     # The cut reaches slightly beyond the top of the portrait, into plain wall.
     return cv2.warpAffine(
@@ -203,7 +203,7 @@ def _coloured(picture: np.ndarray, look: Look) -> np.ndarray:
 
 
 def _light(look: Look) -> np.ndarray:
-    """What each pixel is multiplied by: float32 [480, 640, 3]."""
+    """Return the factor for each pixel, float32 [480, 640, 3]."""
     angle = np.radians(look.light_from_deg)
     x, y = np.meshgrid(np.linspace(-1, 1, WIDTH), np.linspace(-1, 1, HEIGHT))
     slope = 0.23 * look.side_light * (x * np.cos(angle) + y * np.sin(angle))

@@ -80,11 +80,11 @@ def head_poses(
 ) -> Iterator[HeadPose]:
     """Yield the pose in each frame of a clip.
 
-    Nod, shake, tilt and sway are sine waves that start anywhere in their course; approach is one smooth move from the
+    Nod, shake, tilt and sway are sine waves with random phases; approach is one smooth move from the
     first frame to the last; jitter is a sum of fast waves with random pitch, in both directions and in roll.
 
     Args:
-        rng: decides where the waves start and how the jitter runs; drawn alike for every motion.
+        rng: for the phases and the jitter; the draws are the same for every motion.
         in_turn: whether nod, shake, tilt, sway and jitter follow one another, each swelling and fading in a fifth of
             the clip, rather than last throughout.
     """
@@ -111,7 +111,7 @@ def head_poses(
 
 
 def _swell(turn: float) -> float:
-    """Return how strong a motion is when so much of its turn has passed: 0 before it and after it, 1 in its middle."""
+    """Return the strength of a motion at this share of its turn: 1 in the middle, 0 before and after it."""
     return math.sin(math.pi * turn) ** 2 if 0 < turn < 1 else 0.0
 
 
@@ -167,7 +167,7 @@ class HeadWarp:
         return bent
 
     def _undo_move(self, pose: HeadPose, right_px: float, down_px: float) -> tuple[np.ndarray, np.ndarray]:
-        """Take back shift, roll about the neck and scale about the nose, as far as the mask lets the head move."""
+        """Undo shift, roll about the neck and scale about the nose, to the extent that the mask lets the head move."""
         x = self._x - (pose.shift_px[0] + right_px)
         y = self._y - (pose.shift_px[1] + down_px)
         cos, sin = math.cos(pose.roll), math.sin(pose.roll)
@@ -178,7 +178,7 @@ class HeadWarp:
         return self._x + self._mask * (x - self._x), self._y + self._mask * (y - self._y)
 
     def _bulge(self, x: np.ndarray, y: np.ndarray) -> np.ndarray:
-        """How far the head stands out towards the camera: 1 at the nose, smoothly 0 from the head's outline on."""
+        """Return how far the head stands out towards the camera: 1 at the nose, smoothly 0 from its outline on."""
         radius2 = ((x - self._face[0]) / self._half_width) ** 2 + ((y - self._face[1]) / self._half_height) ** 2
         height2 = np.clip(1 - radius2, 0, None)
         return height2 * np.sqrt(height2)

@@ -43,10 +43,11 @@ from flows.session.console import counted
 Level = Literal["ok", "warning", "fault"]
 
 GB = 1e9
-# The features of 10,000 clips of 15 s take 1.7 GB; a scheduled run must not meet a full disk at night.
+# The features of 10,000 clips of 15 s take 1.7 GB; a scheduled run must not find a full disk.
 LITTLE_DISK_GB, NO_DISK_GB = 10, 1
 # Ten minutes of 720p took 2.3 GB in all processes; a second window in transfer, and the system, need the rest.
 LITTLE_MEMORY_GB = 4
+REINSTALL = "install the lock file into a new environment: pip install --require-hashes -r requirements.lock"
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,15 +83,14 @@ def check_python() -> Iterator[Finding]:
         else:
             if not requirement.specifier.contains(have, prereleases=True):
                 faults.append(f"{requirement.name} is {have}, not {requirement.specifier}")
-    cure = "install the lock file into a new environment: pip install --require-hashes -r requirements.lock"
     if faults:
-        yield Finding("packages", "fault", "; ".join(faults), cure)
+        yield Finding("packages", "fault", "; ".join(faults), REINSTALL)
     else:
         yield Finding("packages", "ok", f"traitline {version('traitline')}; all within their ranges")
     wheels = sorted({name for found in distributions() if (name := found.name.lower()).startswith("opencv-")})
     if len(wheels) > 1:
         # They write into the same folder, so which one wins is random.
-        yield Finding("OpenCV's wheels", "fault", f"{', '.join(wheels)} overwrite each other", cure)
+        yield Finding("OpenCV's wheels", "fault", f"{', '.join(wheels)} overwrite each other", REINSTALL)
 
 
 def check_machine() -> Iterator[Finding]:
@@ -101,7 +101,7 @@ def check_machine() -> Iterator[Finding]:
     yield Finding("memory", "warning" if cure else "ok", f"{memory:.1f} GB available", cure)
     places: tuple[tuple[str, Path, Level, str], ...] = (
         ("temporary files", Path(tempfile.gettempdir()), "fault", "TMPDIR"),
-        # Perhaps nothing is missing.
+        # Only a warning, because there may be nothing to download.
         ("cache of downloads", catalog.user_cache(), "warning", "XDG_CACHE_HOME"),
     )
     for subject, folder, level, variable in places:
@@ -120,7 +120,7 @@ def check_assets(config: RunConfig) -> Iterator[Finding]:
         yield Finding("asset folder", "warning", f"{named} does not exist", cure)
     for asset in catalog.select([]):
         if asset.name in (FACE_ASSET, FULL_RANGE_ASSET, CHECK_ASSET, RECOGNIZER_ASSET):
-            wanted = asset.name in face_assets(config)
+            wanted = asset.name in face_assets(config.faces)
         else:
             wanted = config.weights == "pretrained"
         usual = (network.base_model == RESNET50 and network.weights is None for network in config.static.networks)

@@ -7,7 +7,9 @@ import pickle
 import pkgutil
 import queue
 import secrets
+import tempfile
 import time
+import warnings
 from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from pathlib import Path
@@ -16,16 +18,20 @@ from urllib.parse import urlsplit
 
 from dask import config
 from distributed import Client, Future, LocalCluster, Security
+from distributed.versions import VersionMismatchWarning
 
 from flows.config.settings import DaskSettings
 from flows.engine import cores
 from flows.engine.engine import POLL_S, Engine, Item, OnProgress, OpenWork, Result
 from flows.engine.worker import TOPIC, Resident, check_program, do, running_program
 from flows.session import console, stopping
+from flows.session.environment import is_loopback
 from flows.session.errors import UserError
-from flows.session.server import is_loopback
 
 CONNECT_S = 10
+# Dask keeps its latest messages, with the items in them, and transitions for its developers: 1000 of each, for each
+# connection. With shorter logs, memory stops growing after the first shards of a run.
+_SHORT_LOGS = {"distributed.admin.low-level-log-length": 50, "distributed.admin.system-monitor.log-length": 600}
 ITEMS_PER_WORKER = 2  # so that no worker waits for its next one
 
 
@@ -38,8 +44,8 @@ class DaskEngine(Engine):
         own: whether the run started the cluster itself.
     """
 
-    def __init__(self, client: Client, resources: dict[str, float], *, own: bool, poll_s: float = POLL_S) -> None:
-        self._client, self._resources, self._own, self._poll_s = client, resources, own, poll_s
+    def __init__(self, client: Client, resources: dict[str, float], *, own: bool) -> None:
+        self._client, self._resources, self._own = client, resources, own
         self._workers, self._counted_at = 0, 0.0
 
     def _outcomes(
@@ -59,7 +65,7 @@ class DaskEngine(Engine):
                         ended = True
                         break
                     if item is None:
-                        ask_at = time.monotonic() + self._poll_s
+                        ask_at = time.monotonic() + POLL_S
                         break
                     future = self._client.submit(
                         do, name, number, item, key=f"{name}-{number}", resources=self._resources, pure=False
@@ -71,7 +77,7 @@ class DaskEngine(Engine):
                     return
                 message = None
                 with suppress(queue.Empty):
-                    message = heard.get(timeout=self._poll_s)
+                    message = heard.get(timeout=POLL_S)
                 if self._client.status != "running":  # all items are lost
                     raise UserError("the connection to Dask's scheduler is lost; run the command again")
                 if message is None:
@@ -121,11 +127,14 @@ def open_dask(settings: DaskSettings) -> Iterator[DaskEngine]:
         cluster: AbstractContextManager[Any] = nullcontext(settings.address)
         security = _certificates(settings, settings.address)
     else:
-        cluster, security = _start(settings), None
+        cluster, security = _started(settings), None
     logging.getLogger("distributed.client").setLevel(logging.ERROR)  # it warns of results that died with a worker
+    # Dask warns in a table of many lines; `_check_programs` says in one what matters.
+    warnings.simplefilter("ignore", VersionMismatchWarning)
     with cluster as place:
         try:
-            client = Client(place, timeout=CONNECT_S, security=security, set_as_default=False)
+            with config.set(_SHORT_LOGS):
+                client = Client(place, timeout=CONNECT_S, security=security, set_as_default=False)
         except (OSError, ValueError) as error:
             why = " ".join(str(error).split())
             raise UserError(f"no Dask scheduler answers at {settings.address} (dask.address): {why}") from error
@@ -135,6 +144,21 @@ def open_dask(settings: DaskSettings) -> Iterator[DaskEngine]:
             _check_resources(settings, [worker["resources"] for worker in workers.values()])
             own = settings.address is None and settings.cluster is None
             yield DaskEngine(client, settings.resources, own=own)
+
+
+@contextmanager
+def _started(settings: DaskSettings) -> Iterator[Any]:
+    """Provide a cluster that ends with the block, and whose processes here keep their files in a folder of their own.
+
+    By default, Dask uses dask-scratch-space in the folder for temporary files, whoever made it, and imports modules
+    from it: another account that made it first could run code as this user, or have files overwritten through links.
+    """
+    with (
+        tempfile.TemporaryDirectory(prefix="traitline-dask-", ignore_cleanup_errors=True) as scratch,
+        config.set({"temporary-directory": config.get("temporary-directory") or scratch}),
+        _start(settings) as cluster,
+    ):
+        yield cluster
 
 
 def _start(settings: DaskSettings) -> Any:
@@ -158,8 +182,8 @@ def _start_here(settings: DaskSettings) -> LocalCluster:
     defaults: dict[str, Any] = config.merge(*config.defaults)
     # Dask runs the code of whoever connects; with TLS, only processes that have this cluster's own certificate can. Its
     # pages, which have no such protection, are left out.
-    routes: dict[str, list[str]] = {f"distributed.{kind}.http.routes": [] for kind in ("scheduler", "worker")}
-    with config.set({"distributed": defaults["distributed"]}), config.set(routes):
+    routes: dict[str, Any] = {f"distributed.{kind}.http.routes": [] for kind in ("scheduler", "worker")}
+    with config.set({"distributed": defaults["distributed"]}), config.set(routes | _SHORT_LOGS):
         return LocalCluster(
             n_workers=count,
             threads_per_worker=1,

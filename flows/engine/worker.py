@@ -8,6 +8,7 @@ import pickle
 import sys
 import threading
 from contextlib import AbstractContextManager, suppress
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -31,14 +32,14 @@ def _describe_program() -> str:
         for file in sorted((root / package).rglob("*.py")):
             code.update(f"{file.relative_to(root).as_posix()} ".encode() + file.read_bytes())
     python = f"{sys.version_info.major}.{sys.version_info.minor}"
-    return f"Traitline {flows.__version__} (code {code.hexdigest()[:8]}) on Python {python}"
+    return f"Traitline {flows.__version__} (code {code.hexdigest()[:8]}) on Python {python} with Dask {version('dask')}"
 
 
 _PROGRAM = _describe_program()  # when it is imported: files may change while the process runs
 
 
 def running_program() -> str:
-    """Describe what this process runs, as in "Traitline 0.1.0 (code 3f2a9c1d) on Python 3.11"."""
+    """Describe what this process runs, as in "Traitline 0.1.0 (code 3f2a9c1d) on Python 3.11 with Dask 2026.8.0"."""
     return _PROGRAM
 
 

@@ -86,13 +86,12 @@ def evaluate_clips(config: RunConfig, groups: Path | None, *, labels_only: bool)
     path, clips = material.labels_path, material.clips
     if groups is not None:
         clips = replace(clips, groups=read_groups(groups, material.video_ids, clips.subjects))
-    known = all_predictors(config.train, config.uncertainty)
-    predictors = chosen_predictors(known, config.evaluate.only, with_tokens=not labels_only)
-    protocols = _protocols(config, clips)
+    protocols, predictors = _planned(config, clips, with_tokens=not labels_only)
+    seeds = config.evaluate.seeds
     predict: Predict = timed_prediction
     if not labels_only:
-        predict = _trained(config, material, list(_trainings(config, protocols, predictors)))
-    measured = evaluate_protocols(clips, protocols, predictors, config.evaluate.seeds, lambda _: None, predict)
+        predict = _trained(config, material, _trainings(protocols, predictors, seeds))
+    measured = evaluate_protocols(clips, protocols, predictors, seeds, lambda _: None, predict)
     results = {
         "schema": SCHEMA,
         "created_utc": started.isoformat(timespec="seconds"),
@@ -194,27 +193,28 @@ def _recipe(config: RunConfig, families: Families, videos: Sequence[tuple[str, s
     return hashlib.sha256(json.dumps(made_from, sort_keys=True).encode()).hexdigest()
 
 
-def _protocols(config: RunConfig, clips: LabelledClips) -> dict[str, list[Partition]]:
+def _planned(
+    config: RunConfig, clips: LabelledClips, *, with_tokens: bool
+) -> tuple[dict[str, list[Partition]], list[Predictor]]:
+    """Return the partitions of each protocol, and the predictors to compare on them."""
     official = official_split(clips.parts)
     protocols: dict[str, list[Partition]] = {} if official is None else {"official": [[official]]}
     seeds = range(config.evaluate.seeds)
     protocols["subject_folds"] = [subject_folds(clips.subjects, config.evaluate.folds, seed) for seed in seeds]
-    return protocols
+    known = all_predictors(config.train, config.uncertainty)
+    return protocols, chosen_predictors(known, config.evaluate.only, with_tokens=with_tokens)
 
 
 Training = tuple[Predictor, Fold, int]
 
 
-def _trainings(
-    config: RunConfig, protocols: dict[str, list[Partition]], predictors: Sequence[Predictor]
-) -> Iterator[Training]:
-    for partitions in protocols.values():
-        yield from runs(partitions, predictors, config.evaluate.seeds)
+def _trainings(protocols: dict[str, list[Partition]], predictors: Sequence[Predictor], seeds: int) -> list[Training]:
+    return [training for partitions in protocols.values() for training in runs(partitions, predictors, seeds)]
 
 
 def _trained(config: RunConfig, material: _Material, trainings: Sequence[Training]) -> Predict:
     """Have the engine make all predictions that are not kept yet, and return what reads them."""
-    kept = KeptPredictions(_kept_in(config, material))
+    kept = _kept(config, material)
     missing = [number for number, training in enumerate(trainings) if not kept.has(*training)]
     if done := len(trainings) - len(missing):
         console.say(
@@ -231,12 +231,11 @@ def _trained(config: RunConfig, material: _Material, trainings: Sequence[Trainin
             engine.run(
                 open_work, missing, lambda number, _: stage.advance(title=f"Evaluate  {trainings[number][0].name}")
             )
-    return KeptPredictions(kept.folder).predict
+    return _kept(config, material).predict
 
 
-def _kept_in(config: RunConfig, material: _Material) -> StorePath:
-    folder: StorePath = config.store.path / "runs" / f"evaluation-{material.recipe[:16]}"
-    return folder
+def _kept(config: RunConfig, material: _Material) -> KeptPredictions:
+    return KeptPredictions(config.store.path / "runs" / f"evaluation-{material.recipe[:16]}")
 
 
 @contextmanager
@@ -245,14 +244,12 @@ def _open_trainings(config: RunConfig) -> Iterator[Work[int, None]]:
     settle_environment()
     restrict_access(config.store.path)
     material = _cached(config)
-    known = all_predictors(config.train, config.uncertainty)
-    predictors = chosen_predictors(known, config.evaluate.only, with_tokens=True)
-    protocols = _protocols(config, material.clips)
-    yield _predicting(config, material, list(_trainings(config, protocols, predictors)))
+    protocols, predictors = _planned(config, material.clips, with_tokens=True)
+    yield _predicting(config, material, _trainings(protocols, predictors, config.evaluate.seeds))
 
 
 def _predicting(config: RunConfig, material: _Material, trainings: Sequence[Training]) -> Work[int, None]:
-    kept = KeptPredictions(_kept_in(config, material))
+    kept = _kept(config, material)
 
     def predict(number: int, _: Course) -> None:
         predictor, fold, seed = trainings[number]

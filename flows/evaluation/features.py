@@ -68,7 +68,7 @@ def evaluate_families(config: RunConfig) -> dict[Kind, FamilyEvaluation]:
     person_of = dict(zip(matched.video_ids, matched.subjects, strict=True))
     people = Counter(person_of.values())
     if labels.subjects_known and (len(people) == 1 or max(people.values(), default=0) < 2):
-        console.say("Evaluate features: no two people, one of them in two clips, so people are not compared")
+        console.say("Evaluate features: people are not compared, which takes two people, one of them in two clips")
     store = FeatureStore(config.store.path)
     kinds: tuple[Kind, ...] = ("static", "dynamic")
     wanted = {kind: [video for video in store.done(getattr(families, kind)) if video in person_of] for kind in kinds}
@@ -145,10 +145,10 @@ def keep(root: StorePath, results: dict[str, Any], figures: dict[str, Figure], s
     return folder
 
 
-def figures_of(config: RunConfig, evaluated: dict[Kind, FamilyEvaluation]) -> Iterator[tuple[str, Figure]]:
+def figures_of(weights: str, evaluated: dict[Kind, FamilyEvaluation]) -> Iterator[tuple[str, Figure]]:
     """Yield all pictures with their names."""
     for kind, one in evaluated.items():
-        title = heading_of(config.weights, TITLES[kind][0].upper() + TITLES[kind][1:])
+        title = heading_of(weights, TITLES[kind][0].upper() + TITLES[kind][1:])
         if one.identity is not None and one.identity.auc is not None:
             yield f"{kind}-identity", plot_identity(one.identity, title)
         people = one.people if one.identity is not None else [""] * len(one.people)

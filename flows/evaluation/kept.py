@@ -63,7 +63,7 @@ def _read(path: StorePath, clips: int) -> Prediction | None:
         with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
             scores, low, high = arrays["scores"], arrays.get("low"), arrays.get("high")
             if {len(some) for some in (scores, low, high) if some is not None} != {clips}:
-                raise ValueError("it is of other clips")
+                raise ValueError("it belongs to other clips")
             return Prediction(scores, low, high, float(arrays["seconds"]), float(arrays["fitted_share"]))
     except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
         log.warning("%s is damaged and is computed again: %s", path, error)

@@ -7,7 +7,6 @@ from pathlib import Path
 
 import numpy as np
 
-from extractors.errors import VideoError
 from extractors.faces.track import FaceTrack
 from extractors.optical_flow.computer import OpticalFlowComputer, loop_to, scale_for_i3d
 from extractors.pictures.activations import LayerActivations, activation_statistics
@@ -23,7 +22,7 @@ from storage.shards.store import FeatureStore
 
 
 def layer_activations(config: RunConfig, videos: Sequence[VideoFile], clips: int) -> dict[str, list[LayerActivations]]:
-    """Run both networks once more on some clips: all face crops, and the first window of motion, of each.
+    """Run both networks on some clips, on all face crops and the first window of motion of each.
 
     Args:
         config: which store and features; weights settled.
@@ -59,10 +58,7 @@ def layer_activations(config: RunConfig, videos: Sequence[VideoFile], clips: int
 
 def _inputs(config: RunConfig, reader: VideoReader, path: Path, track: FaceTrack) -> tuple[np.ndarray, np.ndarray]:
     """Return face crops, uint8 [n, 224, 224, 3], and one window, float32 [1, fields, 224, 224, 2]."""
-    try:
-        parts = reader.parts(Request(path, track, static=True, dynamic=True, windows=frozenset([0])))
-    except VideoError as error:
-        raise UserError(f"{path} cannot be used: {error.message}") from error
+    parts = reader.parts(Request(path, track, static=True, dynamic=True, windows=frozenset([0])))
     crops = np.stack([part.pixels for part in parts if isinstance(part, FaceCrop)])
     (grey,) = (part.fields for part in parts if isinstance(part, Motion))
     settings = config.optical_flow

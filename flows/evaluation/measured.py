@@ -32,8 +32,8 @@ class Measured:
     Attributes:
         latency_ms: median over passes, in milliseconds.
         passes: how many were timed.
-        peak_mb: most resident memory from building it to the last pass, less what the process held before, when
-            TensorFlow was loaded and had multiplied once; MB of 1,000,000 bytes.
+        peak_mb: peak of the resident memory from building it to the last pass, minus that of the process before, with
+            TensorFlow loaded and one multiplication done; MB of 1,000,000 bytes.
     """
 
     latency_ms: float
@@ -84,7 +84,7 @@ def _peak_bytes() -> int:
     """Return the peak of this process's resident memory in bytes."""
     status = Path("/proc/self/status")
     if status.is_file():
-        # not ru_maxrss there: Linux lets a child begin with its parent's
+        # Not ru_maxrss: on Linux, a child's begins with its parent's.
         line = next(line for line in status.read_text().splitlines() if line.startswith("VmHWM:"))
         return int(line.split()[1]) * 1024
     import resource

@@ -44,7 +44,7 @@ def every_figure(results: dict[str, Any]) -> Table:
 def _table(title: str, *headings: str, numbers: Iterable[str] = ()) -> Table:
     """Return an empty table with columns of text, then columns of numbers."""
     columns = (Column(heading, justify="right") for heading in numbers)
-    return Table(*headings, *columns, title=title, title_justify="left")
+    return Table(*headings, *columns, title=title)
 
 
 def _leakage(results: dict[str, Any]) -> Table:
@@ -80,7 +80,7 @@ def _side_by_side(results: dict[str, Any], measures: tuple[str, ...]) -> Table:
 
 
 def _by_trait(results: dict[str, Any], metric: str) -> Table:
-    table = Table(title=f"{MEASURES[metric]} by trait", title_justify="left")
+    table = Table(title=f"{MEASURES[metric]} by trait")
     table.add_column("predictor", no_wrap=True)
     for protocol in results["protocols"]:
         for letter in _TRAIT_LETTERS:

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from extractors.devices import usable_cores
+from extractors.devices import has_gpu, usable_cores
 from extractors.dynamic.extractor import DynamicFeatureExtractor
 from extractors.errors import TRANSIENT, Fault, VideoError
 from extractors.faces.crops import Window
@@ -198,11 +198,12 @@ class Extractor:
         networks = backbones_of(config)
         check_same_networks(networks, self._families)
         self._static, self._dynamic = networks["static"].build(), networks["dynamic"].build()
-        if self._optical_flow.engine == "gpu" and isinstance(self._dynamic, DynamicFeatureExtractor):
+        # TensorFlow without CUDA's libraries sees no GPU, and then reads no memory of it.
+        if self._optical_flow.engine == "gpu" and isinstance(self._dynamic, DynamicFeatureExtractor) and has_gpu():
             self._describe_on_gpu = partial(self._dynamic.extract_on_device, fields=config.crops.window_fields)
 
     def _engine(self) -> OpticalFlowComputer:
-        """Return what computes the optical flow that the key stands for: "auto" may be another engine elsewhere."""
+        """Return a computer of optical flow with the engine of the key: "auto" may be another engine elsewhere."""
         engine = engine_of(self._families.dynamic.settings["optical_flow"])
         settings = self._config.optical_flow.model_copy(update={"engine": engine})
         computer = OpticalFlowComputer.from_settings(settings)
@@ -415,7 +416,7 @@ def commit_shard(
         StoreError: the operating system refused. Features that were committed stay.
     """
     digests = {video.video_id: video.video_sha256 for videos in rows.values() for video in videos}
-    known = store.has_all(list(rows), digests)
+    known = {family: store.has(family, digests) for family in rows}
     new = {
         family: [video for video in videos if video.video_id not in known[family]] for family, videos in rows.items()
     }

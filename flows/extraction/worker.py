@@ -9,7 +9,7 @@ from functools import partial
 
 from flows.archive.families import Families
 from flows.config.settings import RunConfig
-from flows.engine.engine import Course, OpenWork, Work
+from flows.engine.engine import Course, Work
 from flows.extraction.extractor import Extractor
 from flows.extraction.jobs import Shard, ShardReport
 from flows.extraction.worklist import Lookup
@@ -28,12 +28,12 @@ def leases_for(root: StorePath, families: Families) -> Leases:
 
 @contextmanager
 def open_extraction(extractor: Extractor, leases: Leases, lookup: Lookup) -> Iterator[Work[Shard, ShardReport]]:
-    """Open the work on shards: extract and commit what is neither done, refused nor claimed by other runs by now.
+    """Open the work on shards: extract and commit the videos that are not done, refused or claimed by now.
 
     A shard that is given twice is therefore extracted once.
 
     Args:
-        extractor: not open yet; it has its commits confirmed by `leases`.
+        extractor: not open yet; `leases` confirm its commits.
         leases: not open yet.
         lookup: tells which videos still need something.
     """
@@ -58,7 +58,7 @@ def open_extraction(extractor: Extractor, leases: Leases, lookup: Lookup) -> Ite
         except LeaseLostError as error:
             return _left_to_another_run(shard, error)
         except StoreError:
-            # Features of a run that was taken for dead may have been removed, which is no error of the store.
+            # Another run may have taken this one for dead and removed its features; then the store is not at fault.
             try:
                 leases.confirm()
             except LeaseLostError as error:
@@ -76,17 +76,9 @@ def _left_to_another_run(shard: Shard, error: LeaseLostError) -> ShardReport:
     return ShardReport(0, 0, {}, lost=True)
 
 
-def extraction_opener(config: RunConfig, families: Families, videos: int) -> OpenWork[Shard, ShardReport]:
-    """Return a function that opens the work on shards with the real networks.
-
-    Args:
-        videos: maximum number of videos to extract.
-    """
-    return partial(_open, config, families, videos)
-
-
 @contextmanager
-def _open(config: RunConfig, families: Families, videos: int) -> Iterator[Work[Shard, ShardReport]]:
+def open_shards(config: RunConfig, families: Families, videos: int) -> Iterator[Work[Shard, ShardReport]]:
+    """Open the work on shards with the networks of the settings, for at most so many videos."""
     restrict_access(config.store.path)
     leases = leases_for(config.store.path, families)
     extractor = Extractor(config, families, leases.confirm, videos=videos)

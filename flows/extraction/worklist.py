@@ -34,7 +34,7 @@ class Lookup:
         """Yield a job for each video, which may need nothing."""
         digests = {video.video_id: video.sha256 for video in videos}
         refused = self._failures.last(self._families.features, digests)
-        known = self._store.has_all((self._families.static, self._families.dynamic), digests).values()
+        known = [self._store.has(family, digests) for family in (self._families.static, self._families.dynamic)]
         never = LastFailure(0, "")
         for video in videos:
             static, dynamic = (video.video_id not in done for done in known)
@@ -86,7 +86,7 @@ class WorkList:
     def __init__(self, videos: Archive, config: RunConfig, families: Families) -> None:
         store = FeatureStore(config.store.path)
         for family in (families.faces, families.static, families.dynamic):
-            store.touch(family)  # before it is looked up what is done: the first claim comes much later
+            store.touch(family)  # before looking up what is done, because the first claim comes much later
         self._lookup, self._shard_size = Lookup(config.store.path, families), config.extract.shard_size
         self.place = config.store.path
         self._videos = videos
@@ -105,7 +105,7 @@ class WorkList:
                     rows = rows[rows != row]
             parts.append(rows)
         self._todo = np.concatenate(parts)
-        self._queue, self._begin = self._todo.copy(), 0  # what is left, from `_begin` on
+        self._queue, self._begin = self._todo.copy(), 0  # the rows left are those from `_begin` on
         self.count = len(self._todo)
         self.cached = len(videos) - lacking
 
@@ -124,7 +124,7 @@ class WorkList:
 
         Args:
             claimed: ids of the videos that other runs are working on.
-            here: of those that this run is working on. They stay among what is left, so that nothing counts twice.
+            here: of those that this run is working on. They stay in the list, so that nothing counts twice.
 
         Returns:
             By id, the jobs of the first videos that are neither done nor worked on: at most a shard, none if all are

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections import Counter
 from collections.abc import Iterator
+from functools import partial
 
 from flows.archive.families import Families, families_of
 from flows.archive.outcomes import how_to_list, refusal_reasons
@@ -12,7 +13,7 @@ from flows.archive.videos import Archive
 from flows.config.settings import RunConfig
 from flows.engine.engine import RETRIES, Engine, OpenWork, open_engine
 from flows.extraction.jobs import ExtractReport, Shard, ShardReport, TooManyRefusedError, keep_report
-from flows.extraction.worker import extraction_opener, leases_for
+from flows.extraction.worker import leases_for, open_shards
 from flows.extraction.worklist import WorkList
 from flows.pipeline.announce import Commits, Pages
 from flows.pipeline.steps import step
@@ -42,7 +43,7 @@ def extract(config: RunConfig, videos: Archive) -> ExtractReport:
         leases_for(config.store.path, families) as leases,
         console.stage("Extract", work.count, Pages().progress("Extract"), faulty="rejected") as stage,
     ):
-        done = extract_shards(work, leases, stage, engine, extraction_opener(config, families, work.count))
+        done = extract_shards(work, leases, stage, engine, partial(open_shards, config, families, work.count))
     extracted, failed, seconds = done.extracted, done.failed, done.seconds
     by_others = work.count - work.left - extracted - failed
     reasons = refusal_reasons(config.store.path, families, work.todo)
@@ -75,15 +76,15 @@ def extract_shards(
     """Hand out shard after shard until all videos are done, by this run or others.
 
     Args:
-        leases: open; they claim nothing, as whoever works on a shard does that.
+        leases: open; they claim nothing; the worker on each shard does.
         open_work: opens the work on a shard.
 
     Returns:
         The sums of all shards.
 
     Raises:
-        Exception: the first one that a shard raised. The other shards are done nevertheless, except after a mistake of
-            the user.
+        Exception: the first one that a shard raised. The other shards are done all the same, except after a user's
+            mistake.
     """
     at_work: dict[Shard, tuple[int, int]] = {}
     done = lost = failed = 0

@@ -10,7 +10,6 @@ import numpy as np
 
 from extractors import static
 from extractors.assets.own import OwnAsset, find_own, save_own
-from extractors.errors import VideoError
 from extractors.faces.track import FaceTrack
 from extractors.static.extractor import StaticFeatureExtractor
 from extractors.static.finetune import fine_tune
@@ -42,7 +41,7 @@ def finetune(config: RunConfig, videos: Sequence[VideoFile]) -> OwnAsset:
     """
     if config.labels is None:
         raise UserError("fine-tuning needs labels; give them with --labels FILE")
-    check_resnet50(config, "fine-tuning")
+    check_resnet50(config.static, "fine-tuning")
     labels = read_labels(config.labels)
     matched = match_labels(labels, [video.video_id for video in videos])
     faces = _Faces(config, videos)
@@ -116,5 +115,5 @@ class _Faces:
         """
         try:
             return reader.crops(self._files[video_id].path, self.tracks[video_id])
-        except VideoError as error:
-            raise UserError(f"{video_id} cannot be used: {error.message}; take it out of the labels") from error
+        except UserError as error:
+            raise UserError(f"{error}; take {video_id} out of the labels") from error

@@ -58,7 +58,7 @@ def export_frames(config: RunConfig, videos: Archive | None, path: StorePath) ->
         path,
         _tables(store, faces, sorted(digests)),
         FRAME_COLUMNS,
-        lambda: _about(config, faces, len(digests)),
+        lambda: _about(config.video.fps, faces, len(digests)),
         key=("video_id", "frame"),
     )
     reasons = Counter(refused[which].reason if which in refused else NOT_EXTRACTED for which in absent)
@@ -83,7 +83,7 @@ def _tables(store: FeatureStore, faces: Family, names: Sequence[str]) -> Iterato
                 yield pa.table(arrays, schema=schema)
 
 
-def _about(config: RunConfig, faces: Family, videos: int) -> dict[str, Any]:
+def _about(fps: float, faces: Family, videos: int) -> dict[str, Any]:
     return {
         "title": f"Faces in every frame of {console.counted(videos, 'video')}",
         "description": "The main person's face in each video, as it was found for the features. It has no licence of "
@@ -92,7 +92,7 @@ def _about(config: RunConfig, faces: Family, videos: int) -> dict[str, Any]:
         "provenance": {
             "program": program_version(),
             "features": {faces.name: {"key": faces.key, "settings": faces.settings}},
-            "frames_per_s": config.video.fps,
+            "frames_per_s": fps,
             "videos": videos,
         },
     }
@@ -161,7 +161,7 @@ FRAME_COLUMNS: tuple[Column[VideoFeatures], ...] = (
         "shot",
         pa.int32(),
         lambda video: _number_in_row("shot")(video).astype(np.int32),
-        "Number of the shot, from 0; it rises at each cut, and each frame of a dissolve has a number of its own",
+        "Number of the shot, from 0; it rises at each cut, and each frame of a dissolve has its own number",
         minimum=0,
         filled=True,
     ),

@@ -1,4 +1,4 @@
-"""Preparation of all flows: check the settings for what would end a run hours later, then list the videos."""
+"""Preparation of all flows: find mistakes that would end a run hours later, then list the videos."""
 
 from __future__ import annotations
 
@@ -76,10 +76,10 @@ def check_table_name(out: StorePath) -> None:
 
 
 def chosen_columns(settings: ExportSettings, out: StorePath | None, model: str = "") -> list[Column[Row]]:
-    """The columns that the settings name, in their order.
+    """Return the columns that the settings name, in their order.
 
     Raises:
-        UserError: one is not known or is named twice, or the file is to have another ending than .csv or .parquet.
+        UserError: a column is unknown or named twice, or the file's name ends in neither .csv nor .parquet.
     """
     if out is not None:
         check_table_name(out)

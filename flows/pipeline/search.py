@@ -1,4 +1,4 @@
-"""Choosing the settings of a training: the search of `traitline train --search`, kept, shown and put into words."""
+"""The search for training settings, `traitline train --search`: its trainings are kept, and its choice is judged."""
 
 from __future__ import annotations
 
@@ -19,7 +19,6 @@ from flows.archive.families import Families
 from flows.archive.model_quality import MEASURES
 from flows.config.settings import RunConfig
 from flows.engine.engine import Course, Work, open_engine
-from flows.pipeline.announce import Pages
 from flows.session import console
 from flows.session.environment import restrict_access, settle_environment
 from fusion.clips.sources import ClipsInMemory, ClipSource, KeptClips, clips_of
@@ -41,7 +40,7 @@ class Searched:
 
     Attributes:
         settings: to train with: those found, or those given if these are not worse beyond chance.
-        out_of_fold: scores of all clips by models with settings that were chosen in the same way without their people.
+        out_of_fold: scores of all clips by models whose settings were chosen in the same way, without these people.
         facts: JSON values for the model's metadata, see `search_settings`.
     """
 
@@ -57,6 +56,7 @@ def search_settings(
     labels: np.ndarray,
     subjects: Sequence[str],
     identity: str,
+    on_change: Callable[[int, int, int], None] | None,
 ) -> Searched:
     """Search for settings; every training is kept in STORE/runs, so that an interrupted search continues.
 
@@ -66,6 +66,7 @@ def search_settings(
         labels: float32 [N, 5].
         subjects: the person in each.
         identity: SHA-256 of videos, features and labels.
+        on_change: see `flows.session.console.stage`.
 
     Returns:
         What to train with. Its facts are "trials", "folds", "trainings" (the most that it could take), "space" (values
@@ -91,7 +92,7 @@ def search_settings(
         f"{options.folds} folds of people: at most {trainings} trainings of up to "
         f"{console.counted(len(videos), 'clip')}{f', of which {folder} has {before}' if there else ''}"
     )
-    with console.stage("Search", max(trainings - before, 1), Pages().progress("Search"), may_end_early=True) as stage:
+    with console.stage("Search", max(trainings - before, 1), on_change, may_end_early=True) as stage:
         keep = _Kept(folder, there, trainings, stage)
 
         def show(report: TrialReport) -> None:
@@ -111,7 +112,7 @@ def search_settings(
 
 
 def _key(config: RunConfig, identity: str) -> str:
-    """Return the SHA-256 of everything that a search depends on, but for its length: a longer one continues it."""
+    """Return the SHA-256 of everything that a search depends on, except its length: a longer one continues it."""
     facts = [
         identity,
         config.train.effective,

@@ -77,7 +77,8 @@ def _train(config: RunConfig, videos: Archive) -> ModelReference:
         from flows.pipeline.search import search_settings
 
         clips, subjects = ([known[row] for row in rows] for known in (matched.video_ids, matched.subjects))
-        searched = search_settings(config, families, clips, matched.values[rows], subjects, _digest(material))
+        shown = Pages().progress("Search")
+        searched = search_settings(config, families, clips, matched.values[rows], subjects, _digest(material), shown)
         console.say(f"Search: {search_in_words(searched.facts)}")
     settings = config.train if searched is None else searched.settings
     fit, held_out = _parts(config, matched, rows)
@@ -145,7 +146,7 @@ def _train(config: RunConfig, videos: Archive) -> ModelReference:
 
 
 def _is_worse_than_mean(metadata: Mapping[str, Any]) -> bool:
-    """Return whether no epoch was better on the validation clips than always saying the mean of the labels."""
+    """Return whether no epoch was better on the validation clips than always predicting the mean of the labels."""
     loss, baseline = metadata["validation_loss"], metadata["baseline_loss"]
     return loss is not None and baseline is not None and loss >= baseline
 
@@ -167,7 +168,7 @@ def _judge(
     fit: list[int],
     held_out: list[int],
 ) -> tuple[dict[str, Any] | None, Uncertainty]:
-    """Measure a model on people whom it has not seen, and calibrate it on them; None and no calibration without any."""
+    """Measure a model on unseen people, and calibrate it on them; without any, return None and no calibration."""
     own = trained.out_of_fold
     rows = held_out if own is None else fit
     subjects, labels = [matched.subjects[row] for row in rows], matched.values[rows]

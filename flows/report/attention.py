@@ -122,12 +122,11 @@ def _chosen(clips: Sequence[str], summary: Summary) -> list[tuple[int, str, str]
 
 
 def _frames(config: RunConfig, video_id: str, length_s: float) -> list[Frame]:
-    from flows.visualize.clip import frames_at
+    from flows.visualize.clip import frames_throughout
     from flows.visualize.model import video_file
 
-    wanted = np.unique(((np.arange(FRAMES) + 0.5) / FRAMES * length_s * config.video.fps).astype(int))
-    found = frames_at(config, video_file(config, video_id), wanted.tolist())
-    return [Frame(number / config.video.fps, _address(picture)) for number, picture in found.items()]
+    found = frames_throughout(config, video_file(config, video_id), length_s, FRAMES)
+    return [Frame(time_s, _address(picture)) for time_s, picture in found.items()]
 
 
 def _address(picture: np.ndarray) -> str:

@@ -19,6 +19,7 @@ SQUARE = (236, 248)  # with the margins of `Axes` and a top of 30, the area with
 WIDE_PX, CLIP_PX = 680, 350  # a clip's chart fits the screen of a telephone
 LABELS_PX = 60  # such as "+0.00096"
 ROW_PX = 26
+TRAIT_BINS = 30
 CHARACTER_PX = 7.2
 
 
@@ -54,10 +55,10 @@ def histogram(title: str, values: np.ndarray, edges: np.ndarray, unit: str, *, x
     return drawing
 
 
-def trait_edges(scores: np.ndarray, bins: int = 30) -> np.ndarray:
+def trait_edges(scores: np.ndarray) -> np.ndarray:
     """Return one scale for all traits: the labels' range, extended if scores leave it; outliers count at the ends."""
     low, high = np.quantile(scores, [0.001, 0.999])
-    return np.linspace(min(0.0, float(low)), max(1.0, float(high)), bins + 1)
+    return np.linspace(min(0.0, float(low)), max(1.0, float(high)), TRAIT_BINS + 1)
 
 
 def against(title: str, description: str, points: Sequence[tuple[float, float]], labels: tuple[str, str]) -> Drawing:
@@ -73,10 +74,7 @@ def against(title: str, description: str, points: Sequence[tuple[float, float]],
         max(0.0, low - margin) if low >= 0 else low - margin,  # values in 0 to 1 get axes within that range
         min(1.0, high + margin) if high <= 1 else high + margin,
     )
-    drawing = Drawing(title, description, *SQUARE)
-    axes = Axes(drawing, edges, edges, top=30)
-    axes.frame(*labels, x_ticks=4, y_ticks=4)
-    drawing.line(axes.x(edges[0]), axes.y(edges[0]), axes.x(edges[1]), axes.y(edges[1]), "mark")
+    drawing, axes = _square(title, description, edges, labels)
     places = [(axes.x(x), axes.y(y)) for x, y in points]
     drawing.path(places, "line-a")
     for (x, y), place in zip(points, places, strict=True):
@@ -88,12 +86,18 @@ def scatter(title: str, scores: Sequence[float], labels: Sequence[float], edges:
     """Draw labels against scores, a point per clip, beside the line on which both are equal; `edges` end both axes."""
     correlation = float(np.corrcoef(scores, labels)[0, 1]) if np.std(scores) and np.std(labels) else 0.0
     description = f"{counted(len(scores), 'clip')}, score and label; their correlation is {correlation:.2f}."
-    drawing = Drawing(title, description, *SQUARE)
-    axes = Axes(drawing, edges, edges, top=30)
-    axes.frame("score", "label", x_ticks=4, y_ticks=4)
-    drawing.line(axes.x(edges[0]), axes.y(edges[0]), axes.x(edges[1]), axes.y(edges[1]), "mark")
+    drawing, axes = _square(title, description, edges, ("score", "label"))
     drawing.points([(axes.x(x), axes.y(y)) for x, y in zip(scores, labels, strict=True)], "points")
     return drawing
+
+
+def _square(title: str, description: str, edges: tuple[float, float], labels: tuple[str, str]) -> tuple[Drawing, Axes]:
+    """Return a drawing whose axes both have these ends, with the line on which both numbers are equal."""
+    drawing = Drawing(title, description, *SQUARE)
+    axes = Axes(drawing, edges, edges, top=30)
+    axes.frame(*labels, x_ticks=4, y_ticks=4)
+    drawing.line(axes.x(edges[0]), axes.y(edges[0]), axes.x(edges[1]), axes.y(edges[1]), "mark")
+    return drawing, axes
 
 
 def intervals(
@@ -119,9 +123,7 @@ def intervals(
     if marked is not None:
         drawing.line(axes.x(marked), top, axes.x(marked), axes.y(len(rows)), "mark")
     for place, kind in enumerate(kinds):
-        x = left + place * 170 + 8
-        drawing.dot(x, 9, _fill(place), square=bool(place))
-        drawing.text(x + 10, 9 + TEXT_PX / 3, kind, "start")
+        _legend(drawing, left + place * 170 + 8, kind, place)
     for row, (name, cells) in enumerate(rows):
         drawing.text(left - 10, axes.y(row + 0.5) + TEXT_PX / 3, name, "end")
         for place, kind in enumerate(kinds):
@@ -237,10 +239,13 @@ def learning_curve(history: Mapping[str, Sequence[float]], loss: str, baseline: 
         points = [(axes.x(epoch), axes.y(value)) for epoch, value in enumerate(values, start=1)]
         drawing.path(points, "line-b" if place else "line-a")
         drawing.dot(*points[-1], _fill(place), square=bool(place))
-        x = 130 + 120 * place
-        drawing.dot(x, 9, _fill(place), square=bool(place))
-        drawing.text(x + 10, 9 + TEXT_PX / 3, kind, "start")
+        _legend(drawing, 130 + 120 * place, kind, place)
     return drawing
+
+
+def _legend(drawing: Drawing, x: float, kind: str, place: int) -> None:
+    drawing.dot(x, 9, _fill(place), square=bool(place))
+    drawing.text(x + 10, 9 + TEXT_PX / 3, kind, "start")
 
 
 def _fill(place: int) -> str:

@@ -29,8 +29,7 @@ class Drawing:
 
     Args:
         description: the contents, for readers who do not see it.
-        width: in CSS pixels, at which texts have their size.
-        height: likewise.
+        width, height: in CSS pixels.
     """
 
     title: str
@@ -104,10 +103,10 @@ class Axes:
         floor = self.drawing.height - self.bottom
         return floor - (value - low) / (high - low) * (floor - self.top)
 
-    def frame(self, x_label: str, y_label: str, *, x_ticks: int = 5, y_ticks: int = 3) -> None:
+    def frame(self, x_label: str, y_label: str, *, x_ticks: int, y_ticks: int) -> None:
         """Draw both axes with ticks; the label of the vertical axis is horizontal, above it.
 
-        Without `y_ticks` the vertical axis is left to the caller.
+        With 0 `y_ticks`, the caller draws the vertical axis.
         """
         floor, right = self.y(self.y_range[0]), self.x(self.x_range[1])
         for value in ticks(*self.y_range, y_ticks) if y_ticks else ():

@@ -50,7 +50,10 @@ def page_contents(config: RunConfig, families: Families, videos: Archive, model:
         random="random" in {config.weights, metadata["weights"], *summary.weights},
         config=config,
         families=families,
-        described=[(family, json.dumps(family.settings, indent=1, sort_keys=True)) for family in _all(families)],
+        described=[
+            (family, json.dumps(family.settings, indent=1, sort_keys=True))
+            for family in (families.faces, families.static, families.dynamic)
+        ],
         summary=summary,
         unread=sorted(videos.unread.items()),
         outcome=sections.outcome(summary),
@@ -86,10 +89,6 @@ def page_fingerprint(config: RunConfig, contents: dict[str, Any], videos: Archiv
     for video in videos:
         digest.update(f"{video.video_id}\n{video.sha256}\n".encode())
     return digest.hexdigest()
-
-
-def _all(families: Families) -> tuple[Any, ...]:
-    return families.faces, families.static, families.dynamic
 
 
 def render_page(**values: Any) -> str:

@@ -87,7 +87,7 @@ def material(summary: Summary) -> Table:
         rows.append((name, fact.description, f"{len(known):,}", *figures))
     headings = ("videos", "min", "5%", "median", "95%", "max")
     columns = (Column("column", "code"), Column("meaning"), *numbers(*headings))
-    return Table("material", "Quality of the scored videos, as far as it is known", columns, rows)
+    return Table("material", "Known quality of the scored videos", columns, rows)
 
 
 def trait_charts(summary: Summary) -> list[Drawing]:

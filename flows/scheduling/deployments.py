@@ -5,29 +5,20 @@ Every function is idempotent: it updates existing objects and touches no others.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from datetime import timedelta
 from importlib.resources import files
 from pathlib import Path
 from typing import Any, cast
 
-import httpx
 from prefect.automations import AutomationCore, ChangeFlowRunState, EventTrigger, Posture
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.actions import DeploymentScheduleCreate, WorkPoolCreate
 from prefect.client.schemas.objects import ConcurrencyLimitConfig, StateType
 from prefect.client.schemas.schedules import SCHEDULE_TYPES
-from prefect.deployments.runner import DeploymentApplyError, RunnerDeployment
-from prefect.exceptions import (
-    MissingFlowError,
-    ObjectNotFound,
-    ParameterTypeError,
-    PrefectHTTPStatusError,
-    SignatureMismatchError,
-)
+from prefect.deployments.runner import RunnerDeployment
+from prefect.exceptions import MissingFlowError, ObjectNotFound, ParameterTypeError, SignatureMismatchError
 from prefect.flows import Flow, load_flow_from_entrypoint
-from prefect.settings import PREFECT_API_URL
 from prefect.types.entrypoint import EntrypointType
 from prefect.workers.base import BaseWorker
 from prefect.workers.process import ProcessWorker
@@ -112,32 +103,6 @@ def build(entry: Entry) -> RunnerDeployment:
     )  # a coroutine only inside an event loop
     deployment.entrypoint = entry.entrypoint
     return deployment
-
-
-def server_address() -> str:
-    """Return the address of Prefect's API. Raises UserError if the user's settings name none."""
-    api: str | None = PREFECT_API_URL.value()
-    if not api:
-        raise UserError(
-            "which server? give its address in PREFECT_API_URL, as in http://127.0.0.1:4200/api; `prefect server "
-            "start` starts one, and `traitline serve` needs none"
-        )
-    return api
-
-
-@contextmanager
-def server_at(api: str) -> Iterator[None]:
-    """Raise a UserError of one line if Prefect's server cannot be reached or refuses a request."""
-    try:
-        yield
-    except (httpx.HTTPError, PrefectHTTPStatusError, DeploymentApplyError, RuntimeError) as error:
-        if isinstance(error, RuntimeError) and not isinstance(error.__cause__, httpx.HTTPError):
-            raise
-        why = str(error).splitlines()[0]
-        raise UserError(
-            f"Prefect's server at {api} cannot be used ({why}); start one with `prefect server start`, or give its "
-            "address in PREFECT_API_URL"
-        ) from error
 
 
 def make_pool(name: str, kind: str) -> None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING
@@ -35,43 +36,41 @@ def work_until_stopped(
     limit: int,
     *options: str,
     environment: Mapping[str, str],
-    deployments: Collection[UUID] = (),
+    deployments: Collection[str] = (),
 ) -> int:
     """Run a worker until it ends, or until SIGTERM or Ctrl-C stops it; a second Ctrl-C does so by force.
+
+    Call `stopping.listen(ends_itself=True)` before.
 
     Args:
         pool, kind: the work pool and its type.
         limit: maximum number of concurrent runs.
         options: further options of `prefect worker start`.
         environment: of the worker and its runs.
-        deployments: their schedules are paused when the worker ends or is to stop.
+        deployments: their schedules are paused when the worker is to stop, so that no run begins meanwhile.
 
     Returns:
         The exit status; 0 if it was stopped.
     """
     command = [sys.executable, "-m", "prefect", "worker", "start", "--pool", pool, "--type", kind]
     command += ["--limit", str(limit), "--install-policy", "never", *options]
-    stopping.listen(ends_itself=True)
     process = subprocess.Popen(command, env=environment, start_new_session=True)
     try:
-        status = process.wait()
+        return process.wait()
     except KeyboardInterrupt:
         console.complain("stopping; whole shards are kept")
         crew = _Crew(process)
         try:
             crew.ask_to_stop()
-            _pause(deployments)
+            pause_schedules(deployments, while_runs_end=True)
             crew.wait()
             status = 0
         except KeyboardInterrupt:
             status = stopping.EXIT_INTERRUPTED
         crew.kill()
         _mark_crashed(crew.flow_runs)
-        if status:
-            _pause(deployments)
-            console.complain("stopped by force; finished work is kept, and nothing is half done")
-    else:
-        _pause(deployments)
+    if status:
+        console.complain("stopped by force; finished work is kept, and nothing is half done")
     return status
 
 
@@ -86,12 +85,12 @@ class _Crew:
     def ask_to_stop(self) -> None:
         """Send SIGTERM to the runs."""
         self._look()
-        self._asked = self._worker.children()
+        self._asked, self._kill_at = self._worker.children(), time.monotonic() + STOP_LIMIT_S
         _send(signal.SIGTERM, self._asked)
 
     def wait(self) -> None:
         """Wait for the runs and then for the worker, both for a limited time."""
-        _, left = psutil.wait_procs(self._asked, timeout=STOP_LIMIT_S)
+        _, left = psutil.wait_procs(self._asked, timeout=max(0.0, self._kill_at - time.monotonic()))
         if left:
             console.complain(f"killing {console.counted(len(left), 'run')} that did not end within {STOP_LIMIT_S:g} s")
         self._look()  # runs may have started in the meantime
@@ -115,16 +114,28 @@ class _Crew:
                     self.flow_runs.add(run)
 
 
-def _pause(deployments: Iterable[UUID]) -> None:
-    """Make the schedules of deployments inactive; `traitline serve` and `deploy` make them active again."""
-    from prefect.exceptions import ObjectNotFound
+def pause_schedules(deployments: Collection[str], *, while_runs_end: bool = False) -> None:
+    """Make the schedules of deployments inactive; `traitline serve` and `deploy` make them active again.
 
-    with _server() as client:
-        for deployment in deployments:
-            with suppress(ObjectNotFound):
-                for schedule in client.read_deployment_schedules(deployment):
-                    if schedule.active:
-                        client.update_deployment_schedule(deployment, schedule.id, active=False)
+    Args:
+        deployments: as in "nightly/nightly"; some may not exist.
+        while_runs_end: whether runs are ending on this machine. Its server may then answer late, but nothing has to
+            wait for it, and if it does not answer at all, this is done again after them.
+    """
+    if not deployments:
+        return
+    from prefect.client.schemas.filters import DeploymentFilter, DeploymentFilterName, FlowFilter, FlowFilterName
+
+    flows, names = zip(*(deployment.split("/", 1) for deployment in deployments), strict=True)
+    limit_s, untold = (STOP_LIMIT_S / 2, None) if while_runs_end else (ANSWER_LIMIT_S, "that the schedules are paused")
+    with _server(limit_s, untold) as client:
+        for found in client.read_deployments(
+            flow_filter=FlowFilter(name=FlowFilterName(any_=list(flows))),
+            deployment_filter=DeploymentFilter(name=DeploymentFilterName(any_=list(names))),
+        ):
+            for schedule in found.schedules:
+                if schedule.active:
+                    client.update_deployment_schedule(found.id, schedule.id, active=False)
 
 
 def _mark_crashed(runs: Iterable[str]) -> None:
@@ -133,7 +144,7 @@ def _mark_crashed(runs: Iterable[str]) -> None:
     from prefect.states import Crashed
 
     ids = [UUID(run) for run in runs]
-    with _server() as client:
+    with _server(ANSWER_LIMIT_S, "how runs ended") as client:
         found = client.read_flow_runs(flow_run_filter=FlowRunFilter(id=FlowRunFilterId(any_=ids))) if ids else []
         while found:
             for run in found:
@@ -144,8 +155,8 @@ def _mark_crashed(runs: Iterable[str]) -> None:
 
 
 @contextmanager
-def _server() -> Iterator[SyncPrefectClient]:
-    """Connect to Prefect's server; if it does not answer at once, the block ends there with a message."""
+def _server(limit_s: float, untold: str | None) -> Iterator[SyncPrefectClient]:
+    """Connect to Prefect's server; if it does not answer in time, the block ends there, with a message of what."""
     import httpx
     from prefect.client.orchestration import get_client
     from prefect.exceptions import PrefectHTTPStatusError
@@ -154,12 +165,12 @@ def _server() -> Iterator[SyncPrefectClient]:
     try:
         with (
             temporary_settings({PREFECT_CLIENT_MAX_RETRIES: 0}),
-            get_client(httpx_settings={"timeout": ANSWER_LIMIT_S}, sync_client=True) as client,
+            get_client(httpx_settings={"timeout": limit_s}, sync_client=True) as client,
         ):
             yield client
     except (httpx.HTTPError, PrefectHTTPStatusError) as error:
-        # The automation for missing heartbeats will notice.
-        console.say(f"Prefect's server was not told: {console.one_line(str(error))}", style="yellow")
+        if untold is not None:  # the automation for missing heartbeats will notice runs that have ended
+            console.say(f"Prefect's server was not told {untold}: {console.one_line(str(error))}", style="yellow")
 
 
 def _send(number: signal.Signals, processes: Iterable[psutil.Process]) -> None:

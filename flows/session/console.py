@@ -222,11 +222,7 @@ class Stage:
 
     def advance(self, *, ok: bool = True, title: str | None = None) -> None:
         """Count one more finished item."""
-        self._failed += not ok
-        self._progress.update(self._task, advance=1, failed=self._failed)
-        if title is not None:
-            self._progress.update(self._task, description=title)
-        self._tell()
+        self.at(int(self._progress.tasks[0].completed) + 1, failed=self._failed + (not ok), title=title)
 
     def at(self, done: int, *, failed: int = 0, title: str | None = None) -> None:
         """Set the numbers of finished items and of failed ones among them."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import ipaddress
 import os
 import stat
 import sys
@@ -22,6 +23,8 @@ LOOPBACK = ("localhost", "127.0.0.1", "::1")
 SHARED = stat.S_ISGID | stat.S_IWGRP  # mode bits of a shared store's folder
 
 _ENVIRONMENT = {
+    # Otherwise child processes import modules from the present folder: the user's own, or those of another account.
+    "PYTHONSAFEPATH": "1",
     "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
     "DO_NOT_TRACK": "1",
     "PREFECT_LOGGING_EXTRA_LOGGERS": ",".join(console.PACKAGES),
@@ -105,3 +108,11 @@ def bypass_proxies(*hosts: str) -> None:
         names += [host for host in (*LOOPBACK, *hosts) if host not in names]
     for variable in ("no_proxy", "NO_PROXY"):
         os.environ[variable] = ",".join(dict.fromkeys(names))
+
+
+def is_loopback(host: str) -> bool:
+    """Return whether a host, a name or an address, is this machine as only this machine can reach it."""
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost" or host.endswith(".localhost")

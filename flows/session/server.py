@@ -12,7 +12,6 @@ another origin can send.
 from __future__ import annotations
 
 import http.client
-import ipaddress
 import logging
 import os
 import re
@@ -34,7 +33,13 @@ from typing import IO, TYPE_CHECKING, cast
 from urllib.parse import urlsplit
 
 from flows.session import console
-from flows.session.environment import LOOPBACK, PROXY_VARIABLES, bypass_proxies, settle_environment
+from flows.session.environment import (
+    LOOPBACK,
+    PROXY_VARIABLES,
+    bypass_proxies,
+    is_loopback,
+    settle_environment,
+)
 from flows.session.errors import UserError
 from storage.files.commit import commit_file
 
@@ -62,8 +67,8 @@ def named_server() -> str | None:
     return _prefect_settings().PREFECT_API_URL.value() or None
 
 
-def check_server() -> None:
-    """Check that the Prefect server that the user's settings name answers; do nothing if they name none.
+def check_server(*, needed: bool = False) -> None:
+    """Check that the Prefect server that the user's settings name answers; they may name none unless it is `needed`.
 
     Raises:
         UserError: it does not answer, or this version of Prefect cannot use it. The message names the address, its
@@ -72,6 +77,11 @@ def check_server() -> None:
     import httpx
 
     api = named_server()
+    if api is None and needed:
+        raise UserError(
+            "which server? give its address in PREFECT_API_URL, as in http://127.0.0.1:4200/api; `prefect server "
+            "start` starts one, and `traitline serve` needs none"
+        )
     if api is None:
         return
     from prefect.client.orchestration import get_client
@@ -283,14 +293,6 @@ def _connect_directly(api: str) -> None:
         except (ImportError, ValueError, httpx.InvalidURL) as error:
             log.info("ignoring %s: %s", variable, error)
             del os.environ[variable]
-
-
-def is_loopback(host: str) -> bool:
-    """Return whether a host, a name or an address, is this machine as only this machine can reach it."""
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost" or host.endswith(".localhost")
 
 
 def _listen() -> socket.socket:

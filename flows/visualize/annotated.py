@@ -1,4 +1,4 @@
-"""A video with what was found in it drawn on it: the face, its track, cuts, and a model's attention over time."""
+"""A video overlaid with its face track, cuts, and a model's attention over time."""
 
 from __future__ import annotations
 
@@ -12,7 +12,6 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 
-from extractors.errors import VideoError
 from extractors.faces.track import FaceTrack
 from extractors.video.encoding import write_mp4
 from flows.archive.families import families_of
@@ -35,7 +34,7 @@ DASH_PX = 8
 def write_annotated(config: RunConfig, video_id: str, out: Path) -> None:
     """Write an MP4 without sound: the pictures with box and eyes above the attention over time with cuts.
 
-    The face track comes from the store, so no face is searched again; pictures are decoded in a child process.
+    The face track comes from the store, so faces are not detected again; pictures are decoded in a child process.
 
     Raises:
         UserError: as `flows.visualize.model.see_clip`; the store has no face track of the video; the video is not in
@@ -49,13 +48,10 @@ def write_annotated(config: RunConfig, video_id: str, out: Path) -> None:
     track = FaceTrack.from_rows(rows.vectors)
     line = TimeLine(clip.attention(), None, clip.start_s, clip.end_s)
     heading = clip.heading(config.weights, "Attention")
-    try:
-        with VideoReader(config) as reader, commit_file(out) as temporary:
-            frames = reader.each_frame(path, range(len(track.scores)), rows.video_sha256)
-            pictures = (frame.pixels for frame in frames)
-            write_mp4(temporary, _annotated(pictures, track, line, config.video.fps, heading), config.video.fps)
-    except VideoError as error:
-        raise UserError(f"{path} cannot be used: {error.message}") from error
+    with VideoReader(config) as reader, commit_file(out) as temporary:
+        frames = reader.each_frame(path, range(len(track.scores)), rows.video_sha256)
+        pictures = (frame.pixels for frame in frames)
+        write_mp4(temporary, _annotated(pictures, track, line, config.video.fps, heading), config.video.fps)
 
 
 def _annotated(

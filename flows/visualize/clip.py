@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,7 +12,6 @@ import numpy as np
 from extractors import dynamic, static
 from extractors.dynamic.extractor import DynamicFeatureExtractor
 from extractors.dynamic.settings import I3D
-from extractors.errors import VideoError
 from extractors.faces.crops import plan_static, plan_windows
 from extractors.faces.levelling import View
 from extractors.faces.track import FaceTrack
@@ -52,30 +51,26 @@ def faces_of(config: RunConfig, path: Path) -> list[Face]:
         UserError: the file cannot be used.
     """
     still = path.suffix.lower() in STILL_PICTURES
-    try:
-        with VideoReader(config, finds_faces=not still) as reader:
-            if still:
-                return [_middle(reader.frames(path, [0])[0])]
-            parts = reader.parts(Request(path, static=True))
-            crops = [part for part in parts if isinstance(part, FaceCrop)]
-            frames = reader.frames(path, [crop.frame for crop in crops])
-    except VideoError as error:
-        raise _unusable(path, error) from error
+    with VideoReader(config, finds_faces=not still) as reader:
+        if still:
+            return [_middle(reader.frames(path, [0])[0])]
+        parts = reader.parts(Request(path, static=True))
+        crops = [part for part in parts if isinstance(part, FaceCrop)]
+        frames = reader.frames(path, [crop.frame for crop in crops])
     views = {planned.frame: planned.view for planned in plan_static(track_of(parts), config.crops)}
     return [Face(crop.frame / config.video.fps, crop.pixels, frames[crop.frame], views[crop.frame]) for crop in crops]
 
 
-def frames_at(config: RunConfig, path: Path, numbers: Collection[int]) -> dict[int, np.ndarray]:
-    """Decode some frames of the grid: number -> uint8 RGB [H, W, 3].
+def frames_throughout(config: RunConfig, path: Path, length_s: float, count: int) -> dict[float, np.ndarray]:
+    """Decode at most `count` frames that divide a video of this length evenly: time in s -> uint8 RGB [H, W, 3].
 
     Raises:
         UserError: the video cannot be used.
     """
-    try:
-        with VideoReader(config) as reader:
-            return reader.frames(path, numbers)
-    except VideoError as error:
-        raise _unusable(path, error) from error
+    fps = config.video.fps
+    wanted = np.unique(((np.arange(count) + 0.5) / count * length_s * fps).astype(int))
+    with VideoReader(config) as reader:
+        return {number / fps: picture for number, picture in reader.frames(path, wanted.tolist()).items()}
 
 
 def motion_of(config: RunConfig, path: Path, numbers: Sequence[int]) -> list[Motion]:
@@ -85,11 +80,8 @@ def motion_of(config: RunConfig, path: Path, numbers: Sequence[int]) -> list[Mot
         UserError: the file cannot be used, or has none of these windows.
     """
     wanted = frozenset(number - 1 for number in numbers)
-    try:
-        with VideoReader(config, finds_faces=True) as reader:
-            parts = reader.parts(Request(path, dynamic=True, windows=wanted))
-    except VideoError as error:
-        raise _unusable(path, error) from error
+    with VideoReader(config, finds_faces=True) as reader:
+        parts = reader.parts(Request(path, dynamic=True, windows=wanted))
     motion = [part for part in parts if isinstance(part, Motion)]
     if not motion:
         windows = plan_windows(track_of(parts), config.crops)
@@ -99,7 +91,7 @@ def motion_of(config: RunConfig, path: Path, numbers: Sequence[int]) -> list[Mot
 
 def static_network(config: RunConfig) -> StaticFeatureExtractor:
     """Build ResNet-50 with the weights of the settings, which are settled. Raises UserError for another network."""
-    check_resnet50(config, "looking into the static network")
+    check_resnet50(config.static, "looking into the static network")
     return StaticFeatureExtractor(
         static_weights(config),
         seed=config.seed,
@@ -163,7 +155,3 @@ def _middle(picture: np.ndarray) -> Face:
     x, y = (width - side) // 2, (height - side) // 2
     crop = cv2.resize(picture[y : y + side, x : x + side], (SIDE_PX, SIDE_PX), interpolation=cv2.INTER_AREA)
     return Face(0.0, crop, picture, View(x + side / 2, y + side / 2, side, 0.0))
-
-
-def _unusable(path: Path, error: VideoError) -> UserError:
-    return UserError(f"{path} cannot be used: {error.message}")

@@ -1,4 +1,4 @@
-"""A contact sheet of a video: where its main person's face was found, and what was cut out."""
+"""A contact sheet of a video: the places of its main person's face, and the crops."""
 
 from __future__ import annotations
 
@@ -11,18 +11,16 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Polygon, Rectangle
 
-from extractors.errors import VideoError
 from extractors.faces.crops import StaticView, Window, plan_static, plan_windows
 from extractors.faces.track import FaceTrack
 from extractors.preparation.preparer import FaceCrop, Request
 from flows.archive.reader import VideoReader
 from flows.config.settings import RunConfig
-from flows.session.errors import UserError
 from flows.visualize.clip import track_of
 
 MOST_FACES, ACROSS = 24, 4
 FRAME_IN, LINE_IN = 0.95, 1.3  # height of a frame, of the time line
-# Of Okabe and Ito, as in the style sheet, so that they differ for everybody.
+# From the palette of Okabe and Ito, as in the style sheet, so that colour-blind readers can tell them apart.
 BOX, MOTION, STATIC, CUT = "#E69F00", "#56B4E9", "#009E73", "#D55E00"
 
 
@@ -32,16 +30,13 @@ def draw_faces(config: RunConfig, video: Path) -> Figure:
     Raises:
         UserError: the video cannot be used.
     """
-    try:
-        with VideoReader(config, finds_faces=True) as reader:
-            parts = reader.parts(Request(video, static=True))
-            track = track_of(parts)
-            views = {planned.frame: planned for planned in plan_static(track, config.crops)}
-            crops = [part for part in parts if isinstance(part, FaceCrop)]
-            chosen = [crops[place] for place in np.linspace(0, len(crops) - 1, min(MOST_FACES, len(crops))).astype(int)]
-            frames = reader.frames(video, [crop.frame for crop in chosen])
-    except VideoError as error:
-        raise UserError(f"{video} cannot be used: {error.message}") from error
+    with VideoReader(config, finds_faces=True) as reader:
+        parts = reader.parts(Request(video, static=True))
+        crops = [part for part in parts if isinstance(part, FaceCrop)]
+        chosen = [crops[place] for place in np.linspace(0, len(crops) - 1, min(MOST_FACES, len(crops))).astype(int)]
+        frames = reader.frames(video, [crop.frame for crop in chosen])
+    track = track_of(parts)
+    views = {planned.frame: planned for planned in plan_static(track, config.crops)}
     windows = plan_windows(track, config.crops)
 
     rows = math.ceil(len(chosen) / ACROSS)
@@ -61,7 +56,7 @@ def draw_faces(config: RunConfig, video: Path) -> Figure:
         frame.set_title(f"{crop.frame / config.video.fps:.1f} s")
         token.imshow(crop.pixels)
         token.set_title(f"{track.scores[crop.frame]:.2f}")
-    _draw_line(lower.subplots(), config, track, [crop.frame for crop in crops], windows)
+    _draw_line(lower.subplots(), config.video.fps, track, [crop.frame for crop in crops], windows)
     return figure
 
 
@@ -87,19 +82,19 @@ def _draw_places(axes: Axes, track: FaceTrack, planned: StaticView, windows: lis
     axes.add_patch(Polygon(planned.view.corners, fill=False, edgecolor=STATIC))
 
 
-def _draw_line(axes: Axes, config: RunConfig, track: FaceTrack, static: list[int], windows: list[Window]) -> None:
+def _draw_line(axes: Axes, fps: float, track: FaceTrack, static: list[int], windows: list[Window]) -> None:
     """Draw scores over time, with windows of motion, static tokens and cuts."""
-    times = np.arange(len(track.scores)) / config.video.fps
+    times = np.arange(len(track.scores)) / fps
     for window in windows:
-        start, end = window.first_frame / config.video.fps, window.last_frame / config.video.fps
         label = "windows of motion" if window is windows[0] else None
-        axes.axvspan(start, end, color=MOTION, alpha=0.2 + 0.2 * (window.index % 2), linewidth=0, label=label)
+        span = window.first_frame / fps, window.last_frame / fps
+        axes.axvspan(*span, color=MOTION, alpha=0.2 + 0.2 * (window.index % 2), linewidth=0, label=label)
     for number, cut in enumerate(np.flatnonzero(np.diff(track.shots)) + 1):
-        axes.axvline(cut / config.video.fps, color=CUT, label=None if number else "cuts")
+        axes.axvline(cut / fps, color=CUT, label=None if number else "cuts")
     axes.plot(times, np.where(track.scores > 0, track.scores, np.nan), color="black", label="score of the face")
-    axes.plot(np.array(static) / config.video.fps, np.full(len(static), 0.04), "^", color=STATIC, label="static tokens")
+    axes.plot(np.array(static) / fps, np.full(len(static), 0.04), "^", color=STATIC, label="static tokens")
     axes.plot([], [], color=BOX, label="box and eyes")
-    axes.set_xlim(0, len(track.scores) / config.video.fps)
+    axes.set_xlim(0, len(track.scores) / fps)
     axes.set_ylim(0, 1)
     axes.set_xlabel("time in s")
     axes.legend(ncols=6, loc="lower center", bbox_to_anchor=(0.5, 1.0), frameon=False)

@@ -19,12 +19,7 @@ from matplotlib.figure import Figure
 from flows.session import console
 from storage.files.commit import commit_file
 
-MORE_FONTS = (  # for letters that DejaVu Sans lacks
-    *("Noto Sans CJK JP", "Noto Sans CJK SC", "WenQuanYi Micro Hei", "Noto Sans", "Noto Sans Devanagari"),
-    *("Noto Sans Thai", "Noto Emoji", "Symbola"),
-    *("Hiragino Sans", "Apple SD Gothic Neo", "Arial Unicode MS"),  # of macOS
-    *("Yu Gothic", "Microsoft YaHei", "Malgun Gothic", "Nirmala UI", "Segoe UI Emoji"),  # of Windows
-)
+FONT_WITH_MOST = "Noto Sans CJK JP"  # of those that the style sheet adds to DejaVu Sans
 _MISSING = re.compile(r"Glyph (\d+) .*missing from font")
 MOVING_DPI = 100
 LETTERS_PER_IN = 12.5  # of a heading
@@ -32,14 +27,13 @@ LETTERS_PER_IN = 12.5  # of a heading
 
 @contextmanager
 def picture_style() -> Iterator[None]:
-    """Apply the style sheet, and say on the terminal which letters no font has.
+    """Apply the style sheet, and name on the terminal the letters that no font has.
 
     Draw and save in one such context: Matplotlib makes ticks when it saves a figure.
     """
-    installed = set(font_manager.get_font_names())
-    fonts = ["DejaVu Sans", *(name for name in MORE_FONTS if name in installed)]
-    style = matplotlib.style.context(["flows.visualize.print", {"font.family": fonts}])
-    with warnings.catch_warnings(record=True) as caught, style:
+    with warnings.catch_warnings(record=True) as caught, matplotlib.style.context("flows.visualize.print"):
+        installed = set(font_manager.get_font_names())
+        matplotlib.rcParams["font.family"] = [name for name in matplotlib.rcParams["font.family"] if name in installed]
         yield
     missing = set()
     for warning in caught:
@@ -49,17 +43,12 @@ def picture_style() -> Iterator[None]:
             warnings.warn_explicit(warning.message, warning.category, warning.filename, warning.lineno)
     if missing:
         letters = console.one_line("".join(sorted(missing)))
-        console.say(f"No font of this machine has {letters}: install one, such as {MORE_FONTS[0]}", style="yellow")
+        console.say(f"No font of this machine has {letters}: install one, such as {FONT_WITH_MOST}", style="yellow")
 
 
 def heading_of(weights: str, text: str) -> str:
     """Return the heading of a picture, which says so if weights are random."""
     return f"{text} (random\N{NO-BREAK SPACE}weights)" if weights == "random" else text
-
-
-def is_moving(out: Path) -> bool:
-    """Return whether the suffix asks for a GIF."""
-    return out.suffix.lower() == ".gif"
 
 
 def wrapped(heading: str, figure: Figure) -> str:

@@ -13,14 +13,15 @@ from matplotlib.figure import Figure
 
 from extractors.pictures.layers import grad_cam
 from extractors.pictures.static import FRAMES_ACROSS, placed, plot_overlays
+from flows.archive.clips import clip_tokens
 from flows.archive.families import Families, families_of, networks_of
-from flows.archive.models import ModelReference, check_features, chosen_model
+from flows.archive.models import ModelReference, check_features, chosen_model, load_model
 from flows.archive.videos import videos_folder
 from flows.config.settings import RunConfig
 from flows.session.errors import UserError, did_you_mean
-from flows.visualize.clip import faces_of, frames_at, prepared, static_network
+from flows.visualize.clip import faces_of, frames_throughout, prepared, static_network
 from flows.visualize.files import heading_of
-from fusion.clips.tokens import ClipTokens, pad_batch
+from fusion.clips.tokens import pad_batch
 from fusion.labels.matching import match_names
 from fusion.traits import TRAITS
 from storage.files.paths import StorePath
@@ -125,20 +126,14 @@ def see_clips(
     Raises:
         UserError: the model is not of this program's class.
     """
-    from fusion.model.kinds import PersonalityModel
-
     store = FeatureStore(root)
     static = {row.video_id: row for row in store.read(families.static, video_ids)}
     dynamic = {row.video_id: row for row in store.read(families.dynamic, video_ids)}
-    model, _ = ModelSerializer(root).load(name.name, name.version)
-    if not isinstance(model, PersonalityModel):
-        raise UserError(f"{name} is a {type(model).__name__}, which this program does not use; name another")
+    model, _ = load_model(root, str(name))
     seen = {}
     for video_id in static.keys() & dynamic.keys():
-        faces, motion = static[video_id], dynamic[video_id]
-        face_s, motion_s = faces.start_s.astype(np.float32), ((motion.start_s + motion.end_s) / 2).astype(np.float32)
-        tokens = ClipTokens(video_id, faces.vectors, face_s, motion.vectors, motion_s)
-        seen[video_id] = SeenClip(video_id, name, model, pad_batch([tokens]), motion.start_s, motion.end_s)
+        batch, motion = pad_batch([clip_tokens(static[video_id], dynamic[video_id])]), dynamic[video_id]
+        seen[video_id] = SeenClip(video_id, name, model, batch, motion.start_s, motion.end_s)
     return seen
 
 
@@ -217,12 +212,10 @@ def draw_time_line(config: RunConfig, video_id: str, trait: str, *, moving: bool
 
     length_s = float(clip.end_s.max())
     count = max(2, round(length_s * MOVING_FRAMES_PER_S)) if moving else STRIP_FRAMES
-    wanted = np.unique(((np.arange(count) + 0.5) / count * length_s * config.video.fps).astype(int))
-    found = frames_at(config, video_file(config, clip.video_id), wanted.tolist())
-    times = np.array(list(found)) / config.video.fps
+    found = frames_throughout(config, video_file(config, clip.video_id), length_s, count)
     draw = animate_time_line if moving else plot_time_line
     heading = clip.heading(config.weights, f"Which moments raised or lowered {trait}")
-    return draw(clip.time_line(trait), list(found.values()), times, heading=heading)
+    return draw(clip.time_line(trait), list(found.values()), np.array(list(found)), heading=heading)
 
 
 def video_file(config: RunConfig, video_id: str) -> Path:

@@ -21,7 +21,7 @@ class ClipTokens:
         dynamic_time_s: float32 [Td], the middle of each window, in seconds.
 
     Raises:
-        InputError: they are no arrays of numbers, a shape is wrong, there is no token, or a number is not finite.
+        InputError: they are not arrays of numbers, a shape is wrong, there is no token, or a number is not finite.
     """
 
     video_id: str

@@ -226,7 +226,7 @@ def _tests(outcomes: Sequence[Outcome], tested: _Tested) -> list[dict[str, Any]]
 
 
 def _correct(protocols: Mapping[str, dict[str, Any]]) -> None:
-    """Add "p_holm" to the tests of all protocols; a copy of a baseline is no further test and has its figure.
+    """Add "p_holm" to the tests of all protocols; a copy of a baseline is not a further test and has its figure.
 
     The means over traits are one family, with a test for each protocol and baseline; all traits are a second one.
     """

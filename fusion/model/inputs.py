@@ -134,7 +134,7 @@ class CheckedModel(keras.Model):
 
 
 def _check_type(name: str, value: Any) -> None:
-    """Refuse what is no array or tensor of real numbers, or of truth values for a mask."""
+    """Refuse anything but an array or tensor of real numbers, or of truth values for a mask."""
     if not (hasattr(value, "shape") and hasattr(value, "dtype")):
         raise InputError(f"{name} must be an array or a tensor, got {type(value).__name__}: use numpy.asarray")
     try:

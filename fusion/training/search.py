@@ -175,7 +175,8 @@ class _Clips:
             mean = self.labels[~held_out].mean(axis=0)
         else:
             labels, own = self.labels, self.train(settings).out_of_fold
-            assert own is not None  # there are many people, see `SearchSettings.check`
+            if own is None:
+                raise TrainingError("too few people for scores out of fold")
             scores, mean = own.scores, own.mean
         return np.stack([np.square(labels - expected).sum(axis=0, dtype=np.float64) for expected in (scores, mean)])
 

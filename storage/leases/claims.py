@@ -82,7 +82,6 @@ class ClaimLog:
     """The files of one log. All methods raise StoreError if the operating system refuses or a file is damaged.
 
     Args:
-        root: the store's folder.
         key: of the log.
     """
 

@@ -55,7 +55,6 @@ class Leases:
     raise StoreError if the folder is not a store, a claim is damaged, or the operating system refuses.
 
     Args:
-        root: the store's folder, local or on object storage.
         key: purpose of the claims: runs that compute different things from the same video use different keys.
         beat_s: seconds between two signs of life, and between two looks at those of others.
         timeout_s: seconds without a sign of life after which a holder counts as dead; many times `beat_s`.
@@ -205,7 +204,6 @@ def at_work(root: str | StorePath, key: str) -> Iterator[None]:
     """Show while the block runs that a command reads features: `gc` then removes none, and `erase` waits.
 
     Args:
-        root: the store's folder.
         key: the command; several may be at work with the same key.
     """
     with Leases(root, key) as leases:

@@ -36,16 +36,13 @@ from storage.files.paths import (
 from storage.layout import open_store
 from storage.leases.claims import ClaimLog
 from storage.leases.leases import Leases
-from storage.maintenance.garbage import live_claims, store_time, unfinished
+from storage.maintenance.garbage import live_claims, store_time, tables_of, unfinished
 from storage.maintenance.rewriting import rewrite
 from storage.models.provenance import clip_marks
 from storage.models.serializer import ModelSerializer
 from storage.shards.formats import format_of, shards_in
 from storage.shards.header import ShardHeader, read_header
 from storage.shards.store import FeatureStore
-from storage.tables.failures import FailureLog
-from storage.tables.scores import ScoreStore
-from storage.tables.seen import SeenVideos
 from storage.tables.table import Table
 
 _NOTE = "leases/erasing.json"
@@ -91,7 +88,7 @@ class Traces:
 
 def known_videos(root: str | StorePath) -> list[str]:
     """Return the ids of all videos in any table, sorted."""
-    columns = (rows["video_id"].unique() for table in _tables(root) for rows in table.scan(columns=["video_id"]))
+    columns = (rows["video_id"].unique() for table in tables_of(root) for rows in table.scan(columns=["video_id"]))
     return sorted({str(name) for column in columns for name in column.to_pylist()})
 
 
@@ -113,7 +110,7 @@ def find_traces(root: str | StorePath, videos: Collection[str]) -> Traces:
             noted = json.loads((store / _NOTE).read_text(encoding="utf-8"))
     wanted = {*videos, *noted["videos"]}
     traces = Traces({*noted["videos"]}, {*noted["digests"]})
-    tables = _tables(store)
+    tables = tables_of(store)
     _add_copies(tables, wanted, traces)
     for folder in folders(store, "features/*/*"):
         traces.shards += _shards(folder, wanted, traces)
@@ -147,7 +144,7 @@ def erase(root: str | StorePath, traces: Traces) -> None:
     _end_claims(store)
     with commit_file(store / _NOTE) as temporary:
         temporary.write_text(json.dumps({"videos": sorted(traces.videos), "digests": sorted(traces.digests)}))
-    for table in _tables(store):
+    for table in tables_of(store):
         table.delete({"video_id": traces.videos})
     features = FeatureStore(store)
     for path in traces.shards:
@@ -158,7 +155,7 @@ def erase(root: str | StorePath, traces: Traces) -> None:
             features.manifest.remove(key, shard=[path.name])
         if not features.manifest.rows(key, shard=[path.name]):
             remove_files([path])
-    for table in _tables(store):
+    for table in tables_of(store):
         table.drop_history()
     doomed = {path for path in traces.files if is_folder(path)} | traces.of_all
     files = [path for path in traces.files if path not in doomed]
@@ -169,11 +166,6 @@ def erase(root: str | StorePath, traces: Traces) -> None:
     if left:
         raise StoreError(f"something wrote to {store} meanwhile: run the command again when nothing else runs")
     remove_files([store / _NOTE])
-
-
-def _tables(root: str | StorePath) -> list[Table]:
-    tables = [FeatureStore(root).manifest.table, FailureLog(root).table, SeenVideos(root).table]
-    return [*tables, *ScoreStore(root).tables()]
 
 
 def _add_copies(tables: list[Table], wanted: set[str], traces: Traces) -> None:
@@ -262,7 +254,9 @@ def _texts(path: StorePath) -> Iterator[str]:
             yield _plain(str(table.metadata.metadata))
             for batch in table.iter_batches():
                 for column in batch.columns:
-                    if pa.types.is_string(column.type) or pa.types.is_dictionary(column.type):
+                    if pa.types.is_binary(column.type):  # paths, as in the cache of digests
+                        yield _plain(b"\0".join(filter(None, column.to_pylist())).decode(errors="replace"))
+                    elif pa.types.is_string(column.type) or pa.types.is_dictionary(column.type):
                         yield _plain("\0".join(str(text) for text in column.to_pylist()))
     elif path.suffix == ".h5":  # in quarantine, because it cannot be read
         raise ValueError("it is damaged")

@@ -36,6 +36,7 @@ from storage.shards.store import FeatureStore
 from storage.tables.failures import FailureLog
 from storage.tables.scores import ScoreStore
 from storage.tables.seen import SeenVideos
+from storage.tables.table import Table
 
 HOUR_S, DAY_S = 3600.0, 86_400.0
 _SILENT_S = HOUR_S  # a claim whose sign of life is older than this is that of a killed run
@@ -56,7 +57,6 @@ def live_claims(root: str | StorePath, now: float) -> dict[str, float]:
     """Return the keys of claims whose holders live, each with the time at which its oldest claim began.
 
     Args:
-        root: the store's folder.
         now: from `store_time`.
     """
     leases = store_path(root) / "leases"
@@ -75,7 +75,6 @@ def unused_families(root: str | StorePath, *, idle_s: float = DAY_S) -> list[Fam
     """Return the families that no model, no score and no live claim depends on, directly or through another family.
 
     Args:
-        root: the store's folder.
         idle_s: families written to within this many seconds count as used, because a run may be filling them.
     """
     store = FeatureStore(root)
@@ -112,7 +111,6 @@ def leftovers(root: str | StorePath, *, idle_s: float = DAY_S) -> list[StorePath
     """Return shards that the manifest does not name, and temporary files and folders of killed writers.
 
     Args:
-        root: the store's folder.
         idle_s: files younger than this, or than the oldest live claim, are left out.
     """
     store = open_store(root)
@@ -146,8 +144,13 @@ def remove_leftover(path: StorePath) -> None:
 def clean_tables(root: str | StorePath, *, idle_s: float = DAY_S) -> int:
     """Remove files of tables that only versions older than `idle_s` seconds use; return their number."""
     ahead_s = time.time() - store_time(root)  # the library goes by the clock of this machine
+    return sum(table.vacuum(idle_s + max(ahead_s, 0)) for table in tables_of(root))
+
+
+def tables_of(root: str | StorePath) -> list[Table]:
+    """Return all tables of a store."""
     tables = [FeatureStore(root).manifest.table, FailureLog(root).table, SeenVideos(root).table]
-    return sum(table.vacuum(idle_s + max(ahead_s, 0)) for table in [*tables, *ScoreStore(root).tables()])
+    return [*tables, *ScoreStore(root).tables()]
 
 
 def _last_written(store: FeatureStore, family: Family) -> float:

@@ -36,8 +36,6 @@ def plan_merges(store: FeatureStore, family: Family, *, target_bytes: int = TARG
     """Find runs of shards of one format to merge: small ones, and those that hold superseded rows.
 
     Args:
-        store: the store.
-        family: of the shards.
         target_bytes: largest size of a merged shard's vectors.
 
     Returns:
@@ -71,8 +69,6 @@ def rewrite(store: FeatureStore, family: Family, sources: Sequence[str], format:
     """Replace shards by one with the rows that readers see (one per dtype), and remove them. All are in memory.
 
     Args:
-        store: the store.
-        family: of the shards.
         sources: names of the shards.
         format: of the new shard; by default that of the first source.
 

@@ -16,7 +16,6 @@ class Contents:
     """The contents of a store in one family.
 
     Args:
-        family: the family.
         formats: of the shards, sorted.
         shards: number of files that hold the newest features of any video.
         missing: number of these files that are gone.
@@ -53,9 +52,6 @@ def still_refused(root: str | StorePath) -> list[Failure]:
     Attempts at other bytes than a video had when it was last seen do not count. A video is left out if its bytes have
     all features that the attempt was for, or if features of each of these kinds, with any settings, were committed
     after the attempt.
-
-    Args:
-        root: the store's folder.
 
     Raises:
         StoreError: the log of failures or the manifest is damaged or cannot be read.

@@ -101,7 +101,6 @@ def upgrade(root: str | StorePath, old: OldStore, advance: Callable[[], None]) -
     """Bring a store over, or go on with it.
 
     Args:
-        root: the store.
         old: from `find`.
         advance: called after each shard.
 

@@ -40,9 +40,6 @@ class ModelSerializer:
 
     All methods raise ValueError if a name, version or alias cannot be a file's name, and StoreError if it does not
     exist, a file is damaged, or the operating system refuses.
-
-    Args:
-        root: the store's folder.
     """
 
     def __init__(self, root: str | StorePath) -> None:

@@ -128,13 +128,9 @@ class FeatureStore:
 
     def has(self, family: Family, videos: Mapping[str, str]) -> set[str]:
         """Return the ids of those videos (video_id -> SHA-256 of the file) that have features of exactly this file."""
-        return self.has_all([family], videos)[family]
-
-    def has_all(self, families: Sequence[Family], videos: Mapping[str, str]) -> dict[Family, set[str]]:
-        """Do for several families what `has` does."""
-        ids, digests = list(videos), list(videos.values())
-        masks = {family: self.has_each(family, ids, digests) for family in families}
-        return {family: {ids[row] for row in np.flatnonzero(mask).tolist()} for family, mask in masks.items()}
+        ids = list(videos)
+        has = self.has_each(family, ids, list(videos.values()))
+        return {ids[row] for row in np.flatnonzero(has).tolist()}
 
     def has_each(self, family: Family, video_ids: Sequence[str], digests: Sequence[str]) -> np.ndarray:
         """Return for each video whether it has features of exactly the file with this digest, bool [N].
@@ -151,7 +147,6 @@ class FeatureStore:
         """Read features, each video once, as of the moment at which the first one is requested.
 
         Args:
-            family: the family of the features.
             video_ids: restricts the result to these ids; ids without features are skipped. None means all.
             as_known: use the places of an earlier call with `as_known`, and look again only if a shard is gone: for
                 callers that read an archive a few videos at a time.

@@ -76,9 +76,7 @@ class FailureLog:
     All methods raise StoreError if the folder is not a store, the table is damaged, or the operating system refuses.
 
     Args:
-        root: the store's folder.
         confirm: called before each commit, as by `FeatureStore`.
-
     """
 
     def __init__(self, root: str | StorePath, confirm: Callable[[], None] | None = None) -> None:

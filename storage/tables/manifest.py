@@ -62,11 +62,7 @@ def as_table(rows: Sequence[Row]) -> pa.Table:
 
 
 class Manifest:
-    """The manifest of a store.
-
-    Args:
-        root: the store.
-    """
+    """The manifest of a store."""
 
     def __init__(self, root: StorePath) -> None:
         self.table = Table(root / FOLDER, SCHEMA, partition_by="family", indexed=("shard",))

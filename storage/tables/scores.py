@@ -170,10 +170,6 @@ class ScoreStore:
 
     All methods raise StoreError if the folder is not a store, a table is damaged, or the operating system refuses, and
     ValueError if the name of a model or version cannot be a folder's.
-
-    Args:
-        root: the store's folder.
-
     """
 
     def __init__(self, root: str | StorePath) -> None:

@@ -24,9 +24,6 @@ class SeenVideos:
     """The digest of each video's file when a run last looked at it.
 
     All methods raise StoreError if the folder is not a store, the table is damaged, or the operating system refuses.
-
-    Args:
-        root: the store's folder.
     """
 
     def __init__(self, root: str | StorePath) -> None:

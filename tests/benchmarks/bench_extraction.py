@@ -77,7 +77,7 @@ class GpuWatch:
         command = ["nvidia-smi", "--query-gpu=utilization.gpu", "--format=csv,noheader,nounits"]
         while visible_gpus() and shutil.which(command[0]) and not self._over.wait(0.5):
             shown = subprocess.run(command, capture_output=True, text=True, check=True).stdout
-            self.percent += [float(line) for line in shown.split()]
+            self.percent += [float(line) for line in shown.split() if line.isdigit()]  # "[N/A]" of a part of a GPU
 
 
 def jobs(video: Path, clips: int) -> Iterator[list[Job]]:

@@ -1,8 +1,9 @@
 """Everything that a GPU is worth: optical flow, networks, and the extraction of clips from file to features.
 
 Run it as `python tests/benchmarks/bench_gpu.py [--video FILE] [--clips N] [--precision P] [--price-per-hour P]`, on a
-machine with an NVIDIA GPU; without one it says so, and prints what a CPU can show. Weights are random. Without a video,
-it takes a 15 s clip of the corpus if that is present, else a demo clip of 4 s. Nothing is asserted.
+machine with an NVIDIA GPU. Without one, it prints the same tables of what a CPU does, and which rows need a GPU.
+Weights are random. Without a video, it takes a 15 s clip of the corpus if that is present, else a demo clip of 4 s.
+Nothing is asserted.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from bench_optical_flow import SIDE_PX, forwards_and_backwards, seconds
 from rich.console import Console
 from rich.table import Table
 
-from extractors.devices import usable_cores
+from extractors.devices import has_gpu, usable_cores
 from extractors.dynamic.extractor import DynamicFeatureExtractor
 from extractors.optical_flow.computer import OpticalFlowComputer
 from extractors.optical_flow.gpu import why_unusable
@@ -35,6 +36,7 @@ from flows.config.load import load_config
 from flows.extraction.extractor import Extractor
 
 FIELDS = 64
+NEEDS_GPU = "needs a GPU"
 ON_GPU = ("optical flow", "static network", "dynamic network")
 
 
@@ -59,25 +61,38 @@ def table(title: str, rows: dict[str, str]) -> Table:
     return made
 
 
-def parts(crops: np.ndarray, engines: list[str], precision: str) -> dict[str, str]:
+def parts(crops: np.ndarray, missing: str, precision: str) -> dict[str, str]:
     """Pairs a second of each engine, and milliseconds per window and crop as an extraction runs the networks."""
     grey = np.stack([cv2.cvtColor(crop, cv2.COLOR_RGB2GRAY) for crop in crops])
-    rows, window = {}, forwards_and_backwards(grey, FIELDS)
-    i3d = DynamicFeatureExtractor("random", precision=precision)
-    for engine in engines:
-        computer, pairs = OpticalFlowComputer(engine), 256 if engine == "gpu" else FIELDS
+    window = forwards_and_backwards(grey, FIELDS)
+    together = {f"gpu: pairs/s, {pairs} a call": ("gpu", pairs) for pairs in (FIELDS, 256)}
+    together[f"cpu: pairs/s, {FIELDS} a call"] = ("cpu", FIELDS)
+    computers = {engine: OpticalFlowComputer(engine) for engine in ("gpu", "cpu")}
+    rows = {}
+    for name, (engine, pairs) in together.items():
+        if engine == "gpu" and missing:
+            rows[name] = NEEDS_GPU
+            continue
         batch = forwards_and_backwards(grey, pairs)
-        rows[f"{engine}: pairs/s"] = f"{pairs / seconds(functools.partial(computer.compute_scaled, batch)):,.0f}"
-        fields = computer.compute_scaled(window)
-        run: Callable[[], object] = functools.partial(i3d.extract_on_device, [fields], FIELDS)
-        if isinstance(fields, np.ndarray):
-            run = functools.partial(i3d.extract, fields[None])
-        rows[f"{engine}: I3D, ms per window"] = f"{1000 * seconds(run):.1f}"
-    resnet, faces = StaticFeatureExtractor("random", precision=precision), np.resize(crops, (16, *crops.shape[1:]))
-    rows["ResNet-50, ms per crop, 16 at a time"] = (
-        f"{1000 * seconds(functools.partial(resnet.extract, faces)) / len(faces):.2f}"
+        rows[name] = f"{pairs / seconds(functools.partial(computers[engine].compute_scaled, batch)):,.0f}"
+    i3d = DynamicFeatureExtractor("random", precision=precision)
+    rows["I3D, ms per window, fields in host memory"] = in_ms(
+        functools.partial(i3d.extract, np.from_dlpack(computers["cpu"].compute_scaled(window))[None])
     )
+    on_gpu = "I3D, ms per window, fields left on the GPU"
+    if missing or not has_gpu():
+        rows[on_gpu] = NEEDS_GPU
+    else:
+        fields = computers["gpu"].compute_scaled(window)
+        rows[on_gpu] = in_ms(functools.partial(i3d.extract_on_device, [fields], FIELDS))
+    resnet, faces = StaticFeatureExtractor("random", precision=precision), np.resize(crops, (16, *crops.shape[1:]))
+    rows["ResNet-50, ms per crop, 16 at a time"] = in_ms(functools.partial(resnet.extract, faces), items=len(faces))
     return rows
+
+
+def in_ms(call: Callable[[], object], *, items: int = 1) -> str:
+    """Median time of a call for one of its items."""
+    return f"{1000 * seconds(call) / items:.2f}"
 
 
 def extraction(video: Path, clips: int, precision: str, price: float | None, scratch: Path) -> dict[str, str]:
@@ -95,14 +110,16 @@ def extraction(video: Path, clips: int, precision: str, price: float | None, scr
     rows = {"ready to start, s": f"{ready_s:.1f}", "until the first clip is done, s": f"{first_s:.1f}"}
     rows |= {f"{stage}, ms of work per clip": f"{1000 * stages.get(stage, 0) / clips:,.0f}" for stage in STAGES}
     at_the_networks = sum(stages.get(stage, 0) for stage in ON_GPU)
-    rows["optical flow and networks, ms per clip"] = f"{1000 * at_the_networks / clips:,.0f}"
+    rows["optical flow and networks together, ms of work per clip"] = f"{1000 * at_the_networks / clips:,.0f}"
     rows["wall, ms per clip"] = f"{1000 * wall_s / clips:,.0f}"
-    rows["clips per second"] = f"{clips / wall_s:.2f}"
+    rows["clips per second"] = f"{clips / wall_s:.3g}"
     rows["core-seconds per clip"] = f"{work_s / clips:.2f}"
-    rows[f"cores busy, of {usable_cores()}"] = f"{work_s / wall_s:.1f}"
-    rows["GPU busy"] = f"{mean(gpus.percent):.0f} %" if gpus.percent else "no GPU here"
+    rows[f"cores busy, of {usable_cores()}"] = f"{work_s / wall_s:.2f}"
+    rows["GPU busy"] = f"{mean(gpus.percent):.0f} %" if gpus.percent else NEEDS_GPU
     hours = 10_000 * wall_s / clips / 3600
-    rows["10,000 clips"] = f"{hours:.1f} h" + ("" if price is None else f", {hours * price:.2f}")
+    rows["10,000 clips, hours"] = f"{hours:.1f}"
+    if price is not None:
+        rows[f"10,000 clips at {price:g} an hour"] = f"{hours * price:.2f}"
     return rows
 
 
@@ -116,15 +133,17 @@ def main() -> None:
     arguments = parser.parse_args()
     console, missing = Console(width=120), why_unusable()
     if missing:
-        console.print(f"The engine gpu cannot run here ({missing}): this is what the CPU does.")
+        console.print(f"The engine gpu cannot run here ({missing}). The tables show what the CPU does.")
+    elif not has_gpu():
+        console.print("TensorFlow sees no GPU: the networks run on the CPU.")
     with tempfile.TemporaryDirectory() as folder:
         video = arguments.video if arguments.video is not None else default_clip(Path(folder))
         clips = arguments.clips or (2 if missing else 64)
         rows = extraction(video, clips, arguments.precision, arguments.price_per_hour, Path(folder))
         title = f"{video.name}, {arguments.precision}, {clips} clips in a shard"
         console.print(table(title, rows))
-        engines = ["cpu"] if missing else ["gpu", "cpu"]
-        console.print(table("Each alone", parts(pictures(video, FIELDS + 1), engines, arguments.precision)))
+        alone = parts(pictures(video, FIELDS + 1), missing, arguments.precision)
+        console.print(table(f"Each alone, {arguments.precision}", alone))
 
 
 if __name__ == "__main__":

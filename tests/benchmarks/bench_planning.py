@@ -4,7 +4,8 @@ Run it as `python tests/benchmarks/bench_planning.py [--videos N ...]`. The rows
 committed, for two families, without shards. A new process does what `traitline extract` does before and between shards,
 and then what `traitline rescore` does before it scores; for the first row of a size, no run has listed the folder yet.
 The folder answers without a file system, whose time to list it and to look at each file comes on top. Memory is the
-peak so far. All is in the page cache. Nothing is asserted about time.
+peak so far. All is in the page cache. The last row of a size reads a text file that names all videos, in a store that
+knows none of them. Nothing is asserted about time.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "support"))
 
-from drawn_manifest import draw_manifest, plan
+from drawn_manifest import draw_list, draw_manifest, plan, read_list
 from rich.console import Console
 from rich.table import Table
 
@@ -48,6 +49,10 @@ def main() -> None:
                     f"{found['rescore_s']:.1f}",
                     f"{found['rescore_mb']:,.0f}",
                 )
+            listed = Path(scratch, "list.txt")
+            draw_list(listed, count)
+            found = read_list(Path(scratch, "unused"), count, listed)
+            table.add_row(f"{count:,}", "a list", f"{found['list_s']:.1f}", f"{found['list_mb']:,.0f}")
     Console(width=120).print(table)
 
 

@@ -38,7 +38,7 @@ from flows.config.settings import DaskSettings
 from flows.engine.dask import open_dask
 from flows.engine.engine import open_engine
 from flows.extraction.jobs import Job
-from flows.extraction.worker import extraction_opener, leases_for
+from flows.extraction.worker import leases_for, open_shards
 from flows.extraction.worklist import WorkList
 from flows.pipeline.extract import extract_shards
 from flows.session import console
@@ -69,7 +69,7 @@ def clips_per_second(video: Path, clips: int, repeats: int, scratch: Path, worke
         out -= 1
 
     with open_dask(DaskSettings(workers=workers)) as engine:
-        engine.run(extraction_opener(config, families_of(config), clips), items(), on_result)
+        engine.run(partial(open_shards, config, families_of(config), clips), items(), on_result)
     return rates
 
 

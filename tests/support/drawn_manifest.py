@@ -1,7 +1,8 @@
 """A store of any number of drawn videos: rows of the manifest and failures without shards, and what a plan of it takes.
 
 As a program, `drawn_manifest.py STORE COUNT` lists and plans an archive of so many videos, and prints what it took as
-JSON. The folder of the videos is drawn, too: `os.scandir` and `os.stat` answer for it, as nobody has ten million files.
+JSON. The folder of the videos is drawn, too: the functions of `os` answer for it, as nobody has ten million files.
+`drawn_manifest.py STORE COUNT LIST` reads a list of these videos instead, and plans nothing.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import os
 import re
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -24,7 +26,7 @@ from flows.archive.models import ModelReference
 from flows.archive.videos import VideoFile, digests, known_videos, videos_of
 from flows.config.load import load_config
 from flows.extraction.worklist import WorkList
-from flows.pipeline.score import Unscored
+from flows.scoring.worklist import Unscored
 from storage import Failure, FailureLog, FeatureStore
 from storage.tables.manifest import SCHEMA
 
@@ -74,6 +76,19 @@ def draw_manifest(root: Path, count: int) -> None:
     table.compact()
 
 
+def draw_list(path: Path, count: int) -> None:
+    """Write a text file that names all videos of a drawn archive, neighbours far from each other."""
+    step = 7919  # a prime, so that each video is named once unless the count is a multiple of it
+    assert count % step
+    with path.open("w") as file:
+        file.writelines(f"{video_of(number * step % count).video_id}\n" for number in range(count))
+
+
+def read_list(root: Path, count: int, path: Path) -> dict[str, float]:
+    """Read a list from `draw_list` in another process, as `plan` reads a folder; returns its "list_s" and "list_mb"."""
+    return _measured(root, count, path)
+
+
 def plan(root: Path, count: int) -> dict[str, float]:
     """Plan the archive in another process.
 
@@ -83,7 +98,11 @@ def plan(root: Path, count: int) -> dict[str, float]:
         model; "plan_files" and "shard_files", data files of the store that were read for each; and "list_mb", "peak_mb"
         and "rescore_mb", the most memory in use when the list, the plan and the choice were complete.
     """
-    command = [sys.executable, __file__, str(root), str(count)]
+    return _measured(root, count)
+
+
+def _measured(*given: object) -> dict[str, float]:
+    command = [sys.executable, __file__, *map(str, given)]
     done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
     return json.loads(done.stdout)
 
@@ -106,29 +125,39 @@ class DrawnEntry:
 
 def draw_folder(count: int) -> None:
     """Let the operating system seem to have the drawn videos."""
-    scandir, stat, is_dir = os.scandir, os.stat, Path.is_dir
+    scandir, listdir, stat, lstat = os.scandir, os.listdir, os.stat, os.lstat
     of_file = SimpleNamespace(st_mode=0o100644, st_size=2**20, st_mtime_ns=17 * 10**17, st_ctime_ns=17 * 10**17)
+    of_folder = SimpleNamespace(st_mode=0o040755)
 
-    @contextlib.contextmanager
-    def entries(folder: str):
+    def names(folder: str) -> Iterator[str]:
         place = os.path.relpath(folder, FOLDER)
         if place == ".":
-            yield (DrawnEntry(folder, f"person {number:07d}") for number in range(-(-count // FOLDER_VIDEOS)))
-        else:
-            first = int(place.removeprefix("person ")) * FOLDER_VIDEOS
-            numbers = range(first, min(first + FOLDER_VIDEOS, count))
-            yield (DrawnEntry(folder, f"{number:08d}.mp4") for number in numbers)
+            return (f"person {number:07d}" for number in range(-(-count // FOLDER_VIDEOS)))
+        first = int(place.removeprefix("person ")) * FOLDER_VIDEOS
+        return (f"{number:08d}.mp4" for number in range(first, min(first + FOLDER_VIDEOS, count)))
 
-    def is_drawn(path: object) -> bool:
-        return isinstance(path, str | Path) and str(path).startswith(FOLDER)
+    def status(path: object) -> SimpleNamespace:
+        place = str(path)[len(FOLDER) + 1 :]
+        digits = re.fullmatch(r"person (\d{7})(?:/(\d{8})\.mp4)?", place)
+        if not place or (digits and digits[2] is None and int(digits[1]) * FOLDER_VIDEOS < count):
+            return of_folder
+        if digits and digits[2] and int(digits[2]) // FOLDER_VIDEOS == int(digits[1]) and int(digits[2]) < count:
+            return of_file
+        raise FileNotFoundError(path)
 
-    os.scandir = lambda path=".": entries(path) if is_drawn(path) else scandir(path)
-    os.stat = lambda path, **more: of_file if is_drawn(path) else stat(path, **more)
-    Path.is_dir = lambda path: is_drawn(path) or is_dir(path)
+    def drawn(ours, real):
+        def answer(path=".", **more):
+            return ours(path) if isinstance(path, str | Path) and str(path).startswith(FOLDER) else real(path, **more)
+
+        return answer
+
+    os.scandir = drawn(lambda path: contextlib.nullcontext(DrawnEntry(path, name) for name in names(path)), scandir)
+    os.listdir = drawn(lambda path: list(names(path)), listdir)
+    os.stat, os.lstat = drawn(status, stat), drawn(status, lstat)
     digests.sha256_of = lambda path: hashlib.sha256(os.path.relpath(path, FOLDER).encode()).hexdigest()
 
 
-def _main(root: str, count: int) -> None:
+def _main(root: str, count: int, listed: str | None = None) -> None:
     opened: list[str] = []
     sys.addaudithook(lambda event, given: opened.append(str(given[0])) if event == "open" else None)
 
@@ -141,9 +170,14 @@ def _main(root: str, count: int) -> None:
         return result, seconds, sum(name.startswith(root) and name.endswith(".parquet") for name in opened), peak_mb
 
     draw_folder(count)
-    config = load_config(flags={"store.path": root, "weights": "random", "videos": FOLDER})
+    flags = {"store.path": root, "weights": "random", "videos": listed or FOLDER}
+    config = load_config(flags=flags | {"videos_root": FOLDER} if listed else flags)
     families = families_of(config)
     archive, list_s, _, list_mb = measured(lambda: videos_of(config))
+    if listed:
+        assert len(archive) == count
+        json.dump({"list_s": list_s, "list_mb": list_mb}, sys.stdout)
+        return
     work, plan_s, plan_files, _ = measured(lambda: WorkList(archive, config, families))
     jobs, shard_s, shard_files, peak_mb = measured(lambda: work.choose(frozenset()))
     assert len(archive) == count
@@ -163,4 +197,4 @@ def _main(root: str, count: int) -> None:
 
 
 if __name__ == "__main__":
-    _main(sys.argv[1], int(sys.argv[2]))
+    _main(sys.argv[1], int(sys.argv[2]), *sys.argv[3:])

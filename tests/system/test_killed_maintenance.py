@@ -1,6 +1,7 @@
 """Writers, readers, compaction, conversion, repair and gc at once on one store, with clocks that differ by two days.
 
-Some of them are killed again and again; nothing that was committed is lost, doubled or torn.
+Some of them are killed again and again, every fourth one after it has done something, however slow the machine is;
+nothing that was committed is lost, doubled or torn.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
-from store_crew import FAMILIES, contents, drawn, open_crew
+from store_crew import FAMILIES, contents, drawn, open_crew, rounds
 
 from storage import FeatureStore
 from storage.files.commit import commit_file, remove_folder
@@ -24,15 +25,8 @@ from storage.maintenance.verification import find_problem, parts
 DAYS_S = 2 * 86_400
 # Each with whether its clock is ahead.
 FEW = (("write", False), ("write", True), ("compact", False), ("collect", True), ("read", False))
-ALL = (
-    *FEW,
-    ("write", False),
-    ("compact", True),
-    ("convert", True),
-    ("mend", False),
-    ("collect", False),
-    ("read", True),
-)
+EACH = (*FEW, ("convert", True), ("mend", False))
+ALL = (*EACH, ("write", False), ("compact", True), ("collect", False), ("read", True))
 
 
 @pytest.mark.parametrize(
@@ -40,7 +34,7 @@ ALL = (
     [
         pytest.param("local", 8, FEW, id="few", marks=pytest.mark.slow),
         pytest.param("local", 400, ALL, id="four hundred kills", marks=pytest.mark.slow),
-        pytest.param("s3", 60, ALL, id="object storage", marks=pytest.mark.slow),
+        pytest.param("s3", 60, EACH, id="object storage", marks=pytest.mark.slow),
     ],
 )
 def test_nothing_is_lost_doubled_or_torn(tmp_path, request, place, kills, roles):
@@ -61,8 +55,10 @@ def test_nothing_is_lost_doubled_or_torn(tmp_path, request, place, kills, roles)
         crews = [stack.enter_context(open_crew(root, notes, ahead_s=ahead_s)) for ahead_s in (0, DAYS_S)]
         running = [(role, crews[ahead], crews[ahead].start(role, place)) for place, (role, ahead) in enumerate(roles)]
         for number in range(kills):
-            time.sleep(rng.uniform(0, 0.3))
             role, crew, pid = running.pop(rng.randrange(len(running)))
+            if number % 4 == 3:
+                crew.await_round(pid)
+            time.sleep(rng.uniform(0, 0.3))
             crew.kill(pid)
             running.append((role, crew, crew.start(role, kills + number)))
         time.sleep(1)
@@ -89,9 +85,10 @@ def test_nothing_is_lost_doubled_or_torn(tmp_path, request, place, kills, roles)
             for path in leftovers(root, idle_s=-DAYS_S):
                 superseded += 1
                 remove_leftover(path)
-    counts = {path.name: len(path.read_text()) for path in sorted([*notes.glob("done-*"), *notes.glob("late-*")])}
+    counts = rounds(notes)
+    assert {f"done-{role}" for role, _ in roles} <= counts.keys()
     print(
         f"\n{place}: {kills} kills in {time.monotonic() - began:.0f} s: {store.manifest.table.version()} commits, "
         f"{len(wanted)} videos noted as committed, {rows // 4} found in each family; 0 lost, 0 doubled, 0 torn; "
-        f"rounds that ended, or met a late server: {counts}; files left by killed processes: {superseded}"
+        f"rounds that ended, or met a late server: {dict(counts)}; files left by killed processes: {superseded}"
     )

@@ -87,7 +87,7 @@ def test_looking_at_the_assets_needs_no_network(offline, face_model, tmp_path):
     assert shown.returncode == 1, shown.stderr  # it has the face detector alone
     assert "1 file read, 0 damaged" in shown.stderr
     missing = ("face_detector_full_range", "yunet", "face_recognizer", "resnet50_imagenet", "i3d_flow_imagenet")
-    assert f"missing, or in part: {', '.join(missing)}." in shown.stderr
+    assert f"missing or incomplete: {', '.join(missing)}." in shown.stderr
     assert tried == 0
 
 

@@ -15,8 +15,8 @@ from drawn_store import draw_store
 from flows.archive.families import families_of
 from flows.archive.videos import known_videos
 from flows.config.load import load_config
-from flows.pipeline.score import CLIPS_PER_COMMIT
 from flows.pipeline.train import train
+from flows.scoring.worklist import CLIPS_PER_COMMIT
 from storage.tables.scores import ScoreStore
 
 pytestmark = pytest.mark.slow

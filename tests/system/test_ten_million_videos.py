@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from drawn_manifest import LACKING, draw_manifest, plan
+from drawn_manifest import LACKING, draw_list, draw_manifest, plan, read_list
 
 COUNT = 10_000_000
 LIMIT_MB, LIMIT_S = 2000, 60
@@ -23,3 +23,11 @@ def test_ten_million_videos_are_planned_in_bounded_time_and_memory(tmp_path):
         assert (
             found["shard_files"] <= small["shard_files"] + 2
         )  # rows of neighbours may lie in two files of each family
+
+
+@pytest.mark.slow
+def test_a_list_of_ten_million_videos_is_read_in_bounded_memory(tmp_path):
+    draw_list(tmp_path / "list.txt", COUNT)
+    found = read_list(tmp_path / "store", COUNT, tmp_path / "list.txt")
+    print(f"\n{found}")
+    assert found["list_mb"] < LIMIT_MB

@@ -17,7 +17,7 @@ from cuda.core.utils import StridedMemoryView
 
 from extractors.errors import DeviceError
 from extractors.optical_flow.gpu.shapes import Gpu, best_shape
-from extractors.optical_flow.gpu.solver import Solver, allocate
+from extractors.optical_flow.gpu.solver import Solver, allocate, memory_of_gpu
 from extractors.optical_flow.parameters import TVL1Parameters, pyramid_sizes
 
 logger = logging.getLogger(__name__)
@@ -39,10 +39,11 @@ class GpuEngine:
         self._parameters = parameters
         self._cache = platformdirs.user_cache_path("traitline") / "kernels" if cache is None else cache
         self._device = Device(0)
-        self._device.set_current()
+        with memory_of_gpu():
+            self._device.set_current()
+            self._stream = self._device.create_stream()
         limits = self._device.properties
         self._gpu = Gpu(limits.multiprocessor_count, limits.max_shared_memory_per_block_optin)
-        self._stream = self._device.create_stream()
         self._pixels_together = PIXELS_TOGETHER
         self._solvers: dict[tuple[int, int], Solver] = {}
         self._building = threading.Lock()
@@ -108,7 +109,7 @@ class GpuEngine:
 
     def _solver(self, height: int, width: int) -> Solver:
         self._device.set_current()  # of the calling thread
-        with self._building:
+        with self._building, memory_of_gpu():
             if (height, width) not in self._solvers:
                 self._solvers[height, width] = Solver(
                     (height, width), self._parameters, self._device, self._gpu, self._cache

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from pathlib import Path
 
+from cuda.bindings import nvrtc
 from cuda.core import ObjectCode, Program, ProgramOptions
 from cuda.core.utils import FileStreamProgramCache
 
@@ -24,6 +25,19 @@ _CACHE_BYTES = 256 * 2**20
 def source(files: tuple[str, ...], folder: Path = Path(__file__).parent) -> str:
     """Join files of source code; the compiler's messages name the file and line."""
     return "".join(f'#line 1 "{name}"\n{(folder / name).read_text(encoding="utf-8")}' for name in files)
+
+
+def architecture_for(major: int, minor: int) -> str | None:
+    """Return what to compile for on a GPU of this compute capability, such as "sm_90"; None if NVRTC does not know it.
+
+    Machine code also runs on later GPUs of the same major version.
+
+    Raises:
+        RuntimeError: NVRTC is not installed.
+    """
+    _, known = nvrtc.nvrtcGetSupportedArchs()
+    fitting = [number for number in known if 10 * major <= number <= 10 * major + minor]
+    return f"sm_{max(fitting)}" if fitting else None
 
 
 def level_macros(height: int, width: int, shape: Shape, median: int) -> dict[str, int]:

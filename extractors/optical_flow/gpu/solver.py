@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,7 +13,14 @@ from cuda.bindings import driver
 from cuda.core import Buffer, Device, Kernel, LaunchConfig, Stream, launch
 
 from extractors.errors import DeviceError
-from extractors.optical_flow.gpu.program import LEVEL, PYRAMID, PYRAMID_MACROS, compile_kernels, level_macros
+from extractors.optical_flow.gpu.program import (
+    LEVEL,
+    PYRAMID,
+    PYRAMID_MACROS,
+    architecture_for,
+    compile_kernels,
+    level_macros,
+)
 from extractors.optical_flow.gpu.shapes import LANES, MARGIN_PX, Gpu, Shape, best_shape, inbox_bytes, shared_bytes
 from extractors.optical_flow.parameters import TVL1Parameters, pyramid_sizes
 
@@ -80,7 +89,8 @@ class Solver:
     ) -> None:
         self._parameters, self._device = parameters, device
         self._uploads = device.create_stream()
-        architecture = f"sm_{device.arch}"
+        capability = device.compute_capability
+        architecture = architecture_for(capability.major, capability.minor) or f"sm_{device.arch}"
         sizes = pyramid_sizes(*size, parameters)
         shapes = [_shape(*level, gpu) for level in sizes]
         with ThreadPoolExecutor() as pool:  # NVRTC lets go of the GIL
@@ -219,6 +229,8 @@ class Solver:
         to.copy_from(Buffer.from_handle(array.ctypes.data, array.nbytes, owner=array), stream=self._uploads)
         to.set_deallocation_stream(stream)
         stream.wait(self._uploads)
+        # A machine whose GPU reads ordinary memory itself may still read the array, which the caller may drop.
+        self._uploads.sync()
         return to
 
     def _allocate(self, size: int, stream: Stream) -> Buffer:
@@ -234,10 +246,16 @@ def _shape(height: int, width: int, gpu: Gpu) -> Shape:
 
 def allocate(device: Device, size: int, stream: Stream) -> Buffer:
     """Take memory of the GPU, in the order of `stream`. Raises DeviceError if there is not enough."""
-    try:
+    with memory_of_gpu():
         return device.allocate(size, stream=stream)
+
+
+@contextmanager
+def memory_of_gpu() -> Iterator[None]:
+    """Raise DeviceError if the GPU's memory runs out in the block: for a buffer, a kernel or CUDA's own context."""
+    try:
+        yield
     except Exception as error:  # `cuda.core` has no public class for it
         if "CUDA_ERROR_OUT_OF_MEMORY" not in str(error):
             raise
-        message = f"the GPU has less than {size} bytes of memory left: let other programs leave it"
-        raise DeviceError(message) from error
+        raise DeviceError("the GPU has not enough memory left: let other programs leave it") from error

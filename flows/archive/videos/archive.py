@@ -11,6 +11,7 @@ from pathlib import Path, PurePosixPath
 from types import MappingProxyType
 from typing import Any, overload
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -123,6 +124,16 @@ class Archive(Sequence[VideoFile]):
         part = bisect_right(self._starts, rows) - 1
         return self._file(*(column[rows - self._starts[part]].as_py() for column in self.columns[part].columns))
 
+    def ids(self, rows: np.ndarray) -> list[str]:
+        """Return the ids of some videos, by their numbers, in the order given."""
+        parts = np.searchsorted(self._starts, rows, side="right") - 1
+        ids = np.empty(len(rows), dtype=object)
+        for part in np.unique(parts).tolist():
+            chosen = np.flatnonzero(parts == part)
+            places = pa.array(rows[chosen] - self._starts[part])
+            ids[chosen] = self.columns[part]["video_id"].take(places).to_pylist()
+        return [str(video_id) for video_id in ids]
+
     def __iter__(self) -> Iterator[VideoFile]:
         for batch in self.columns:
             yield from map(self._file, *(column.to_pylist() for column in batch.columns))
@@ -161,15 +172,12 @@ def videos_of(settings: RunConfig, on_digest: Callable[[int, int], None] | None 
     seen = SeenVideos(settings.store.path)
     digests = settings.store.path / "runs" / "digests.parquet"
     if place.is_dir():
-        found = find_videos(place)
-        _say_found(found)
-        archive = _archive(place, found, digests, on_digest, seen)
+        archive = scan_videos(place, digests, on_digest, seen)
     else:
         root = videos_folder(settings)
         listed = videos_of_list(place, root)
         _say_listed(place, listed)
-        total = sum(map(len, listed.videos))
-        columns = with_digests(root, listed.videos, listed.spelled, digests, _told(on_digest, total))
+        columns = with_digests(root, listed.videos, listed.spelled, digests, on_digest)
         archive = Archive.of_columns(root, columns, listed.spelled)
     seen.note(archive.columns)
     return archive
@@ -218,31 +226,26 @@ def named_videos(settings: RunConfig) -> Path:
     return settings.videos
 
 
-def scan_videos(folder: Path, digests: StorePath, on_digest: Callable[[int, int], None] | None = None) -> Archive:
-    """List the videos below a folder, sorted by id; see `find_videos`.
+def scan_videos(
+    folder: Path,
+    digests: StorePath,
+    on_digest: Callable[[int, int], None] | None = None,
+    seen: SeenVideos | None = None,
+) -> Archive:
+    """List the videos below a folder, sorted by id, and report the other files; see `find_videos`.
 
     A file's digest is taken from the last scan if its size and times have not changed, so that a second run over a
     large archive does not read every byte again.
 
     Args:
         on_digest: called with (files digested, files in all).
+        seen: earlier runs' videos, which the archive includes if their folder is unreadable now.
 
     Raises:
-        UserError: the folder does not exist or holds no video, or two files would have the same id.
+        UserError: the folder holds no video, or two files would have the same id.
     """
-    if not folder.is_dir():
-        raise UserError(f"there is no videos folder {folder}; check the path given as --videos")
-    return _archive(folder, find_videos(folder), digests, on_digest)
-
-
-def _archive(
-    folder: Path,
-    found: Found,
-    digests: StorePath,
-    on_digest: Callable[[int, int], None] | None,
-    seen: SeenVideos | None = None,
-) -> Archive:
-    """Make an archive of what was found in a folder, and of what earlier runs saw where it cannot be read now."""
+    found = find_videos(folder)
+    _say_found(found)
     ids, doubled = found.videos.ascending()
     if doubled:
         raise UserError(f"two files would both be the video {doubled[0]!r}: rename one of them")
@@ -258,13 +261,8 @@ def _archive(
         unread = f"; cannot read {_named(found.unread)}" if found.unread else ""
         passed = f"; passed over: {console.tally(found.passed_over)}" if found.passed_over else ""
         raise UserError(f"{folder} holds no video files (.mp4, .mov, .avi and similar){unread}{passed}; check the path")
-    spelled = found.videos.spelled
-    columns = with_digests(folder, ids, spelled, digests, _told(on_digest, sum(map(len, ids))))
-    return Archive.of_columns(folder, columns, spelled, found.unread, found.passed_over)
-
-
-def _told(on_digest: Callable[[int, int], None] | None, total: int) -> Callable[[int], None]:
-    return lambda count: on_digest(count, total) if on_digest is not None else None
+    columns = with_digests(folder, ids, found.videos.spelled, digests, on_digest)
+    return Archive.of_columns(folder, columns, found.videos.spelled, found.unread, found.passed_over)
 
 
 def _is_unread(video_id: str, unread: Mapping[str, str]) -> bool:
@@ -306,21 +304,20 @@ def known_videos(root: StorePath, families: Families) -> Archive:
     Raises:
         UserError: there are none.
     """
-    manifest, key = FeatureStore(root).manifest, families.static.key
     refused = dict(sorted(FailureLog(root).last(families.features)))
-    names = Names()
-    names.add_ids(pa.array(list(refused), pa.string()))
-    for rows in manifest.current(key):
-        for ids in rows["video_id"].chunks:
-            names.add_ids(ids)
-    parts, _ = names.ascending()
-    if not parts:
+    failed = InStep(iter([pa.table([list(refused), list(refused.values())], schema=VIDEOS)]), VIDEOS)
+    seen = SeenVideos(root).in_step()
+
+    def joined(extracted: pa.Table, failed: pa.Table) -> tuple[pa.Array[Any], pa.Array[Any]]:
+        names = pa.concat_tables([extracted, failed])["video_id"].combine_chunks().unique()
+        ids = names.take(pc.sort_indices(names))
+        return ids, pc.coalesce(*(digests_of(ids, known) for known in (seen.up_to(ids[-1]), extracted, failed)))
+
+    columns = [
+        joined(rows, failed.up_to(rows["video_id"][-1]))
+        for rows in FeatureStore(root).manifest.current(families.static.key)
+    ]
+    columns += [joined(VIDEOS.empty_table(), rows) for rows in failed.rest() if len(rows)]
+    if not columns:
         raise UserError(f"there are no {lacking_features(root, families)}")
-    seen, extracted = SeenVideos(root).in_step(), InStep(manifest.current(key), VIDEOS)
-    failed = pa.table([list(refused), list(refused.values())], schema=VIDEOS)
-
-    def digests(ids: pa.Array[Any]) -> pa.Array[Any]:
-        known = (seen.up_to(ids[-1]), extracted.up_to(ids[-1]), failed)
-        return pc.coalesce(*(digests_of(ids, rows) for rows in known))
-
-    return Archive.of_columns(Path(), ((ids, digests(ids)) for ids in parts))
+    return Archive.of_columns(Path(), columns)

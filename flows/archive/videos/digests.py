@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -31,10 +31,10 @@ _SHA256 = "^[0-9a-f]{64}$"
 
 def with_digests(
     folder: Path,
-    ids: Iterable[pa.Array[Any]],
+    ids: Collection[pa.Array[Any]],
     spelled: Mapping[str, str],
     cache: StorePath,
-    on_digest: Callable[[int], None],
+    on_digest: Callable[[int, int], None] | None,
 ) -> list[tuple[pa.Array[Any], pa.Array[Any]]]:
     """Return ids with the SHA-256 of their files, in hex; empty if a file cannot be read.
 
@@ -45,13 +45,13 @@ def with_digests(
         ids: in ascending order, in parts.
         spelled: see `Names`.
         cache: a Parquet file of all digests so far, sorted by the absolute folder and the id; rewritten if one is new.
-        on_digest: called with the number of files digested so far.
+        on_digest: called with (files digested, files in all).
     """
     root = os.path.join(os.path.abspath(folder), "")
     known = InStep(_cached(cache), _SCHEMA)
     columns: list[tuple[pa.Array[Any], pa.Array[Any]]] = []
     states: list[np.ndarray] = []
-    first, is_new = 0, False
+    first, total, is_new = 0, sum(map(len, ids)), False
     for some in ids:
         paths = [root + spelled.get(name, name) for name in texts(some)]
         keys = _keys(root, some)
@@ -60,7 +60,8 @@ def with_digests(
             with contextlib.suppress(OSError):  # extraction says why it cannot be read
                 status = os.stat(path)
                 # A copy can keep the old modification time, but no program can set the time of the last status change.
-                state[row] = status.st_size, status.st_mtime_ns, status.st_ctime_ns
+                # The nanoseconds of a time after 2262, which broken clocks and copies leave behind, take 65 bits.
+                state[row] = status.st_size, status.st_mtime_ns % 2**63, status.st_ctime_ns % 2**63
                 is_there[row] = True
         old = known.up_to(keys[-1])
         old = old.take(pc.index_in(keys, value_set=old["path"].combine_chunks()))
@@ -68,12 +69,14 @@ def with_digests(
         is_known = is_there & same.all(axis=1)
         digests = np.where(is_known, old["sha256"].to_numpy(), "")
         for row in np.flatnonzero(is_there & ~is_known).tolist():
-            on_digest(first + row)
+            if on_digest is not None:
+                on_digest(first + row, total)
             with contextlib.suppress(OSError):
                 digests[row] = sha256_of(Path(paths[row]))
                 is_new = True
         first += len(paths)
-        on_digest(first)
+        if on_digest is not None:
+            on_digest(first, total)
         columns.append((some, pa.array(digests, pa.string())))
         states.append(state)
     if is_new:

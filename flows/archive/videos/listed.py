@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import csv
-import io
 import os
+import stat
 import unicodedata
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path, PureWindowsPath
-from typing import Any
+from typing import IO, Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -22,6 +22,9 @@ from fusion.labels.read import ID_COLUMNS
 LIST_ENDINGS = (".txt", ".csv", ".tsv", ".parquet")
 _SEPARATORS = ",;\t"
 _MOST_NAMED = 10
+_MOST_NAMES = 2**20  # of folders, in memory at a time
+_MOST_FOLDERS = 2**16
+_ESCAPE = "\\x"  # see `id_of`
 _BYTE_ORDER_MARKS = {b"\xff\xfe": "utf-16", b"\xfe\xff": "utf-16", b"\xef\xbb\xbf": "utf-8-sig"}
 
 
@@ -62,12 +65,12 @@ def videos_of_list(path: Path, root: Path) -> Listed:
     problems = []
     for number, text in entries(path):
         try:
-            relative = search.find(text)
+            relative, is_there = search.find(text)
         except ValueError as error:
             problems.append(f"{word} {number}: {error}")
             continue
         video_id = names.add(relative)
-        if not os.path.lexists(os.path.join(root, relative)):
+        if not is_there:
             missing.setdefault(video_id, f"{word} {number}")
     if problems:
         more = f"; and {len(problems) - _MOST_NAMED} more" if len(problems) > _MOST_NAMED else ""
@@ -82,7 +85,7 @@ def videos_of_list(path: Path, root: Path) -> Listed:
         )
     places: dict[str, list[int]] = {video_id: [] for video_id in doubled}
     for number, text in entries(path) if doubled else ():
-        video_id = id_of(search.find(text))
+        video_id = id_of(search.find(text)[0])
         if video_id in places:
             places[video_id].append(number)
     repeated = {video_id: f"{word}s {', '.join(map(str, numbers))}" for video_id, numbers in places.items()}
@@ -96,11 +99,12 @@ class _Search:
         self._root = os.fspath(root)
         # Absolute paths may begin with the folder's own path, or with that of its link target.
         self._bases = [os.path.abspath(root), os.path.realpath(root)]
-        self._names: dict[str, dict[str, str]] = {}
-        self._composed: dict[str, dict[str, str]] = {}
+        self._told: dict[str, bool] = {}
+        self._listed: dict[str, dict[str, str]] = {}  # the folder used last comes last
+        self._held = 0  # number of names in these
 
-    def find(self, text: str) -> str:
-        """Return the path, relative to the folder, of the file that an entry of a list names; it may be missing.
+    def find(self, text: str) -> tuple[str, bool]:
+        """Return the path, relative to the folder, of the file that an entry of a list names, and whether it exists.
 
         Raises:
             ValueError: it cannot name a video of the folder; the message says why.
@@ -118,19 +122,23 @@ class _Search:
                 reasons.append(error)
                 continue
             file = os.path.join(self._root, relative)
-            if os.path.lexists(file):
-                if os.path.isdir(file):
-                    raise ValueError(f"{text!r} is a folder")
-                if os.path.exists(file) and not os.path.isfile(file):
-                    raise ValueError(f"{text!r} is not a file")
-                return relative
-            # In the spelling of the folder.
-            missing = relative
+            try:
+                mode = os.stat(file).st_mode
+            except OSError:
+                if os.path.lexists(file):  # a broken link
+                    return relative, True
+                missing = relative  # in the spelling of the folder
+                continue
+            if stat.S_ISDIR(mode):
+                raise ValueError(f"{text!r} is a folder")
+            if not stat.S_ISREG(mode):
+                raise ValueError(f"{text!r} is not a file")
+            return relative, True
         if PureWindowsPath(text).is_absolute():
             raise ValueError(f"{text!r} is a path of another system; make it relative to the videos folder")
         if missing is None:
             raise reasons[0]
-        return missing
+        return missing, False
 
     def _look_up(self, text: str) -> str:
         path = self._relative(text)
@@ -158,62 +166,88 @@ class _Search:
 
     def _name(self, folder: str, wanted: str) -> str | None:
         """Return the spelling of this name in a folder, comparing letters; None if it has no such entry."""
-        if folder not in self._names:
-            try:
-                self._names[folder] = {id_of(name): name for name in os.listdir(folder)}
-            except OSError:
-                self._names[folder] = {}
-        names = self._names[folder]
-        if wanted in names:
-            return names[wanted]
-        if folder not in self._composed:
-            self._composed[folder] = {unicodedata.normalize("NFC", letters): name for letters, name in names.items()}
-        composed = unicodedata.normalize("NFC", wanted)
-        if composed in self._composed[folder]:
-            return self._composed[folder][composed]
-        if names and os.path.lexists(os.path.join(folder, wanted)):
+        if wanted.isascii() and _ESCAPE not in wanted:
+            # Most names are these. They are found without the names of the whole folder, which can be millions.
+            if not os.path.lexists(os.path.join(folder, wanted)):
+                return None
+            if self._tells_case(folder, wanted):
+                return wanted
+        names = self._names(folder)
+        found = names.get(wanted) or names.get(unicodedata.normalize("NFC", wanted))
+        if found is None and names and os.path.lexists(os.path.join(folder, wanted)):
             # The file system ignores case.
             return next((name for letters, name in names.items() if letters.casefold() == wanted.casefold()), None)
-        return None
+        return found
+
+    def _tells_case(self, folder: str, name: str) -> bool:
+        """Return whether the folder of this name tells names apart by the case of their letters."""
+        other = name.swapcase()
+        if other == name:
+            return True
+        if folder not in self._told:
+            if len(self._told) == _MOST_FOLDERS:
+                self._told.clear()
+            self._told[folder] = not os.path.lexists(os.path.join(folder, other))
+        return self._told[folder]
+
+    def _names(self, folder: str) -> dict[str, str]:
+        """Return the names in a folder by their letters, also in the composed form; none if it cannot be read."""
+        names = self._listed.pop(folder, None)
+        if names is None:
+            try:
+                listed = {id_of(name): name for name in os.listdir(folder)}
+            except OSError:
+                listed = {}
+            names = {unicodedata.normalize("NFC", letters): name for letters, name in listed.items()} | listed
+            self._held += len(names)
+            while self._listed and self._held > _MOST_NAMES:
+                self._held -= len(self._listed.pop(next(iter(self._listed))))
+        self._listed[folder] = names
+        return names
 
 
 def entries(path: Path) -> Iterator[tuple[int, str]]:
     """Yield each entry with the number of its line, or of its row in Parquet, except blank lines."""
     try:
-        if path.suffix.lower() == ".parquet":
+        kind = path.suffix.lower()
+        if kind == ".parquet":
             yield from _rows_of_parquet(path)
-            return
-        data = path.read_bytes()
-        encoding = next((name for mark, name in _BYTE_ORDER_MARKS.items() if data.startswith(mark)), "utf-8")
-        # File names need not be UTF-8.
-        text = data.decode(encoding, "strict" if encoding == "utf-16" else "surrogateescape")
-        if path.suffix.lower() == ".txt":
-            lines = (line.removesuffix("\r") for line in text.split("\n"))
-            yield from ((number, line) for number, line in enumerate(lines, start=1) if line.strip())
+        elif kind == ".txt":
+            with _opened(path, newline="\n") as file:
+                lines = (line.removesuffix("\n").removesuffix("\r") for line in file)
+                yield from ((number, line) for number, line in enumerate(lines, start=1) if line.strip())
         else:
-            yield from _rows_of_csv(path, text)
+            yield from _rows_of_csv(path, "\t" if kind == ".tsv" else _SEPARATORS)
     except OSError as error:
         raise UserError(f"cannot read the list of videos {path}: {error.strerror or one_line(error)}") from error
     except (ValueError, csv.Error, pa.ArrowException) as error:
         raise UserError(f"cannot read the list of videos {path}: {one_line(error)}") from error
 
 
-def _rows_of_csv(path: Path, text: str) -> Iterator[tuple[int, str]]:
-    header = text.partition("\n")[0]
-    separators = "\t" if path.suffix.lower() == ".tsv" else _SEPARATORS
-    readers = [csv.reader(io.StringIO(text, newline=""), delimiter=separator, strict=True) for separator in separators]
-    for reader in readers:
-        names = next(reader, [])
-        name = _column(names)
-        if name is None:
-            continue
-        column = names.index(name)
-        for cells in reader:
-            if any(cell.strip() for cell in cells):
-                yield reader.line_num, cells[column] if column < len(cells) else ""
-        return
-    if text.strip():
-        raise UserError(_no_column(path, header.strip()))
+def _opened(path: Path, newline: str) -> IO[str]:
+    with path.open("rb") as file:
+        head = file.read(max(map(len, _BYTE_ORDER_MARKS)))
+    encoding = next((name for mark, name in _BYTE_ORDER_MARKS.items() if head.startswith(mark)), "utf-8")
+    # File names need not be UTF-8.
+    return path.open(encoding=encoding, errors="strict" if encoding == "utf-16" else "surrogateescape", newline=newline)
+
+
+def _rows_of_csv(path: Path, separators: str) -> Iterator[tuple[int, str]]:
+    for separator in separators:
+        with _opened(path, newline="") as file:
+            reader = csv.reader(file, delimiter=separator, strict=True)
+            name = _column(names := next(reader, []))
+            if name is None:
+                continue
+            column = names.index(name)
+            for cells in reader:
+                if any(cell.strip() for cell in cells):
+                    yield reader.line_num, cells[column] if column < len(cells) else ""
+            return
+    with _opened(path, newline="") as file:
+        header = file.readline().strip()
+        if header or any(line.strip() for line in file):
+            raise UserError(_no_column(path, header))
 
 
 def _rows_of_parquet(path: Path) -> Iterator[tuple[int, str]]:

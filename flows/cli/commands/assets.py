@@ -87,7 +87,7 @@ def verify(names: NAMES = None, folder: FOLDER = None) -> None:
                     console.say(f"{asset.name}: {damage}; delete it and fetch it again", style="red")
         console.say(f"{console.counted(sound + damaged, 'file')} read, {damaged} damaged")
         if missing:
-            console.say(f"missing, or in part: {', '.join(missing)}. {catalog.HOW_TO_GET}", style="red")
+            console.say(f"missing or incomplete: {', '.join(missing)}. {catalog.HOW_TO_GET}", style="red")
         if damaged or missing:
             raise typer.Exit(EXIT_USER_ERROR)
 

@@ -17,7 +17,7 @@ from flows.cli.output import numbers, show_table
 from flows.evaluation.networks import ENTRIES
 from flows.session import console
 from flows.session.errors import UserError
-from storage.files.commit import check_writable
+from storage.files.commit import check_writable, commit_file
 
 if TYPE_CHECKING:
     from flows.evaluation.measured import Measured
@@ -76,7 +76,7 @@ def _summary(described: dict[str, Architecture], measured: dict[str, Measured]) 
     )
     headings = ["parameters", "trainable", "layers", "multiply-adds", "FLOPs"]
     headings += ["latency (ms)", "peak memory (MB)"] if measured else []
-    table = Table("network", "what it is", *numbers(*headings), caption=caption, caption_justify="left")
+    table = Table("network", "what it is", *numbers(*headings), caption=caption)
     for name, network in described.items():
         counts = (network.parameters, network.trainable, len(network.layers), network.macs, network.flops)
         cells = [f"{count:,}" for count in counts]
@@ -88,7 +88,7 @@ def _summary(described: dict[str, Architecture], measured: dict[str, Measured]) 
 
 def _layers(name: str, network: Architecture) -> Table:
     figures = numbers("parameters", "multiply-adds", "share")
-    table = Table("layer", "kind", "output", *figures, title=name, title_justify="left")
+    table = Table("layer", "kind", "output", *figures, title=name)
     for layer in network.layers:
         shape = " x ".join(map(str, layer.output_shape[1:]))
         share = f"{layer.macs / max(network.macs, 1):.1%}"
@@ -114,12 +114,9 @@ def _keep(folder: Path, described: dict[str, Architecture], measured: dict[str, 
         | (asdict(measured[name]) if name in measured else {})
         for name, network in described.items()
     }
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with picture_style():
-            save_picture(plot_architectures(titles), folder / f"graphs.{picture}")
-            save_picture(plot_costs(list(described), costs), folder / f"costs.{picture}")
-        (folder / "compare.json").write_text(json.dumps(records, indent=1), encoding="utf-8")
-    except OSError as error:
-        raise UserError(f"cannot write {folder}: {error.strerror}") from error
+    with picture_style():
+        save_picture(plot_architectures(titles), folder / f"graphs.{picture}")
+        save_picture(plot_costs(list(described), costs), folder / f"costs.{picture}")
+    with commit_file(folder / "compare.json") as temporary:
+        temporary.write_text(json.dumps(records, indent=1), encoding="utf-8")
     console.say(f"Compare: pictures and compare.json are in {folder}")

@@ -5,15 +5,14 @@ from __future__ import annotations
 import os
 import socket
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal, cast
-from uuid import UUID
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
 from flows.cli.command import plain_command
 from flows.config.load import load_config
-from flows.scheduling.worker import work_until_stopped
-from flows.session import console
+from flows.scheduling.worker import pause_schedules, work_until_stopped
+from flows.session import console, stopping
 from flows.session.errors import UserError
 from flows.session.server import check_server, client_variables, prefect_api
 
@@ -58,14 +57,11 @@ def deploy(
     """
     with plain_command():
         _check(config, cron, timezone)
-        check_server()
-        from flows.scheduling.deployments import server_address
-
-        api = server_address()
+        check_server(needed=True)
         entries = _entries(file, config, cron, timezone)
         if kind == "docker":
             entries = [_in_containers(entry, image, volumes) for entry in entries]
-        _put_on_server(api, entries, kind, gpu_slots)
+        _put_on_server(entries, _built(entries), kind, gpu_slots)
         start = "`prefect worker start --pool {}`" if kind == "docker" else "`traitline worker --pool {}`"
         workers = " and ".join(start.format(name) for name in _pools(entries))
         console.say(f"Runs wait until a worker takes them; on each machine, start {workers}")
@@ -92,33 +88,41 @@ def serve(
         pool, *others = _pools(entries)
         if others:
             raise UserError(f"deployments of several work pools ({', '.join([pool, *others])}) cannot be served by one")
+        stopping.listen(ends_itself=True)
         with prefect_api(for_people=True) as api:
-            deployments = _put_on_server(api, entries, "process", gpu_slots)
-            console.say(f"Serving the deployments at {api.removesuffix('/api')}")
-            environment = {**os.environ, **client_variables()}
-            status = work_until_stopped(pool, "process", limit, environment=environment, deployments=deployments)
+            deployments = _built(entries)
+            names = [deployment.full_name for deployment in deployments]
+            try:
+                _put_on_server(entries, deployments, "process", gpu_slots)
+                console.say(f"Serving the deployments at {api.removesuffix('/api')}")
+                environment = {**os.environ, **client_variables()}
+                status = work_until_stopped(pool, "process", limit, environment=environment, deployments=names)
+            finally:
+                pause_schedules(names)
         if status:
             raise typer.Exit(status)
 
 
-def _put_on_server(api: str, entries: list[Entry], kind: str, gpu_slots: int) -> list[UUID]:
-    """Create or update what the entries need, and return the ids of their deployments."""
-    from flows.scheduling.deployments import build, make_crash_automation, make_pool, server_at
+def _built(entries: list[Entry]) -> list[RunnerDeployment]:
+    from flows.scheduling.deployments import build
+
+    return [build(entry) for entry in entries]
+
+
+def _put_on_server(entries: list[Entry], deployments: list[RunnerDeployment], kind: str, gpu_slots: int) -> None:
+    """Create or update the deployments of these entries, and what they need."""
+    from flows.scheduling.deployments import make_crash_automation, make_pool
     from flows.scheduling.gpu_slots import make_slots
 
-    deployments = [build(entry) for entry in entries]
-    with server_at(api):
-        for name in _pools(entries):
-            make_pool(name, kind)
-            console.say(f"work pool {name} ({kind})")
-        make_slots(gpu_slots)
-        console.say(f"GPU slots: {gpu_slots}")
-        make_crash_automation(_heartbeat_s(entries))
-        ids = []
-        for deployment in deployments:
-            ids.append(cast(UUID, deployment.apply()))  # a coroutine only inside an event loop
-            console.say(f"deployment {deployment.full_name}{_when(deployment)}")
-    return ids
+    for name in _pools(entries):
+        make_pool(name, kind)
+        console.say(f"work pool {name} ({kind})")
+    make_slots(gpu_slots)
+    console.say(f"GPU slots: {gpu_slots}")
+    make_crash_automation(_heartbeat_s(entries))
+    for deployment in deployments:
+        deployment.apply()
+        console.say(f"deployment {deployment.full_name}{_when(deployment)}")
 
 
 def _pools(entries: list[Entry]) -> list[str]:
@@ -185,13 +189,11 @@ def worker(
     from there.
     """
     with plain_command():
-        check_server()
+        check_server(needed=True)
         from prefect.client.orchestration import get_client
         from prefect.exceptions import ObjectNotFound
 
-        from flows.scheduling.deployments import server_address, server_at
-
-        with server_at(server_address()), get_client(sync_client=True) as client:
+        with get_client(sync_client=True) as client:
             try:
                 kind = client.read_work_pool(pool).type
             except ObjectNotFound as error:
@@ -203,6 +205,7 @@ def worker(
         if healthcheck:
             _check_health_port()
             options.append("--with-healthcheck")
+        stopping.listen(ends_itself=True)
         if status := work_until_stopped(pool, kind, limit, *options, environment=environment):
             raise typer.Exit(status)
 

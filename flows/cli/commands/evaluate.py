@@ -91,7 +91,7 @@ def evaluate_features(
 
         evaluated = features.evaluate_families(settings)
         with picture_style():
-            figures = dict(features.figures_of(settings, evaluated))
+            figures = dict(features.figures_of(settings.weights, evaluated))
             layers = {} if settings.videos is None else _layers(settings, count, figures)
             show_table(_identity_table(evaluated))
             show_table(_dimension_table(evaluated))
@@ -134,8 +134,7 @@ def _identity_table(evaluated: Mapping[Kind, FamilyEvaluation]) -> Table:
     )
     facts = numbers("people", "with 2+ clips", "clips", "tokens")
     measured = numbers("in one clip", "consistency", "discriminability", "AUC", "pairs, same", "different")
-    options: dict[str, Any] = {"title_justify": "left", "caption": caption, "caption_justify": "left"}
-    table = Table("features", *facts, *measured, title="People", **options)
+    table = Table("features", *facts, *measured, title="People", caption=caption)
     for kind, one in evaluated.items():
         found, tokens = one.identity, f"{one.dimensions.tokens:,}"
         if found is None:
@@ -149,15 +148,13 @@ def _identity_table(evaluated: Mapping[Kind, FamilyEvaluation]) -> Table:
 
 
 def _dimension_table(evaluated: Mapping[Kind, FamilyEvaluation]) -> Table:
-    table = Table("features", "dimensions", "what", "how many", "which", title="Dimensions", title_justify="left")
+    table = Table("features", "dimensions", "what", "how many", "which", title="Dimensions")
     for kind, one in evaluated.items():
         size = f"{len(one.dimensions.mean):,}"
         for what in ("dead", "constant", "saturated"):
             found = getattr(one.dimensions, what)
-            names = ", ".join(map(str, found[:NAMED])) + (
-                f" and {len(found) - NAMED} more" if len(found) > NAMED else ""
-            )
-            table.add_row(kind, size, what, f"{len(found):,}", names)
+            more = f" and {len(found) - NAMED} more" if len(found) > NAMED else ""
+            table.add_row(kind, size, what, f"{len(found):,}", ", ".join(map(str, found[:NAMED])) + more)
         table.add_row(kind, size, "components with 90% of variance", f"{one.components.needed(0.9):,}", "")
         left_out = one.dimensions.left_out
         if left_out:
@@ -167,7 +164,7 @@ def _dimension_table(evaluated: Mapping[Kind, FamilyEvaluation]) -> Table:
 
 def _layer_table(kind: str, layers: list[LayerActivations]) -> Table:
     figures = numbers("channels", "dead", "zeros", "mean", "std", "highest")
-    table = Table("layer", *figures, title=f"Layers that end in a ReLU, {kind}", title_justify="left")
+    table = Table("layer", *figures, title=f"Layers that end in a ReLU, {kind}")
     for layer in layers:
         values = (f"{value:.4g}" for value in (layer.mean, layer.std, layer.highest))
         table.add_row(layer.layer, f"{layer.channels:,}", f"{layer.dead_channels:,}", f"{layer.zeros:.1%}", *values)

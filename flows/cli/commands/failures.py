@@ -74,10 +74,10 @@ def retry(
     options["flags"]["extract.retry_failed"] = True
     with command("retry", **options, check=_check) as settings:
         check_server()
-        from flows.archive.families import settle_weights
+        from flows.pipeline.prepare import prepare
 
-        settings = settle_weights(settings)
-        files = refused_files(settings, reason)
+        settings, every = prepare(settings, with_files=True)
+        files = refused_files(settings, every, reason)
         if not files:
             console.say("no video of the folder was rejected with these settings; nothing to retry")
             return
@@ -93,14 +93,12 @@ def _check(settings: RunConfig) -> None:
     check_videos(settings)
 
 
-def refused_files(settings: RunConfig, reason: str | None) -> Archive:
+def refused_files(settings: RunConfig, files: Archive, reason: str | None) -> Archive:
     """Return the videos whose present bytes were refused with these settings and have no features yet."""
     from flows.archive.families import families_of
     from flows.archive.outcomes import refusals
-    from flows.archive.videos import Archive, videos_of
+    from flows.archive.videos import Archive
 
-    with console.console.status("Looking at the videos"):
-        files = videos_of(settings)
     refused = refusals(settings.store.path, families_of(settings), files)
     chosen = (video for video, failure in refused.items() if reason is None or failure.reason == reason)
     return Archive(chosen, files.unread, files.passed_over)

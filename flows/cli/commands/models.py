@@ -190,8 +190,7 @@ def import_model(
     name: Annotated[str | None, typer.Option("--name", help="Name for the model; by default the one it had.")] = None,
 ) -> None:
     """Add a model of another store, as the next version of its name. Existing versions stay as they are."""
-
-    with plain_command():  # a mistake here leaves no store with a log
+    with plain_command():  # before the log, because a mistake here must not create a store
         from flows.archive.model_bundle import import_bundle, read_bundle
 
         contents = read_bundle(bundle)

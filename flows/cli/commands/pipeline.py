@@ -322,13 +322,10 @@ def finetune(
         check_settings(settings, with_files=True, with_labels=True)
 
     with command("finetune", **given(ctx), check=check, if_stopped=if_stopped) as settings:
-        from flows.archive.families import settle_weights
-        from flows.archive.videos import videos_of
         from flows.pipeline.finetune import finetune as finetune_static
+        from flows.pipeline.prepare import prepare
 
-        settings = settle_weights(settings)
-        with console.console.status("Looking at the videos"):
-            files = videos_of(settings)
+        settings, files = prepare(settings, with_files=True)
         made = finetune_static(settings, files)
         console.say(f"Asset: {made.name}; --set static.weights={made.name} makes features with it, under their own key")
         files.check_whole()

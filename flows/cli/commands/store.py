@@ -54,7 +54,7 @@ def list_families(store: STORE = "store") -> None:
 def verify(
     ctx: typer.Context, store: STORE_PATH = None, config: CONFIG = None, assignments: ASSIGNMENTS = None
 ) -> None:
-    """Read all features, tables and models, and name what is damaged, gone or unreadable: the status is then 1."""
+    """Read all features, tables and models; the exit status is 1 if any are damaged, missing or unreadable."""
     with plain_command():
         if _find_problems(settings_of(ctx)):
             console.say("`traitline store repair` moves damaged files aside if a run can make them again")
@@ -120,10 +120,10 @@ def gc(
 
         features = FeatureStore(existing_store(store))
         idle_s = days * garbage.DAY_S
-        left_s = max(idle_s, garbage.HOUR_S)  # a file that is about to be committed looks as if it was left behind
+        left_s = max(idle_s, garbage.HOUR_S)  # a file that is about to be committed looks abandoned
         if left_s > idle_s:
             console.say(
-                "features of the last hour count as unused, too: a run that is just starting may count on them, so run "
+                "features of the last hour count as unused, too: a run that is just starting may need them, so run "
                 "nothing else on the store",
                 style="yellow",
             )
@@ -260,7 +260,7 @@ def erase(
 
 
 def _find_problems(settings: RunConfig) -> list[Problem]:
-    """Read everything, and report what is wrong."""
+    """Read everything, and report the problems."""
     from storage.maintenance import verification
 
     root = existing_store(settings.store.path)
@@ -281,7 +281,7 @@ def _find_problems(settings: RunConfig) -> list[Problem]:
 
 @contextmanager
 def _open_verifying(root: StorePath) -> Iterator[Work[str, tuple[Trouble, str] | None]]:
-    """Open the work on a part of the store: tell what is wrong with it, if anything."""
+    """Open the work on a part of the store: find its problem, if it has one."""
     from storage.maintenance import verification
 
     parts = {str(part.path): part for part in verification.parts(root)}
@@ -289,7 +289,7 @@ def _open_verifying(root: StorePath) -> Iterator[Work[str, tuple[Trouble, str] |
     def find(name: str, _: Course) -> tuple[Trouble, str] | None:
         if name not in parts:
             parts.update((str(part.path), part) for part in verification.parts(root))
-        # A part that is not there has gone rightly, as in a merge.
+        # A part may have been removed in the meantime, as by a merge.
         problem = verification.find_problem(parts[name]) if name in parts else None
         return None if problem is None else (problem.trouble, problem.message)
 

@@ -108,6 +108,10 @@ def _save(picture: Figure | FuncAnimation, out: Path) -> None:
     save_picture(picture, out)
 
 
+def _is_gif(out: Path) -> bool:
+    return out.suffix.lower() == ".gif"
+
+
 @_command(epilog="Example: `traitline visualize faces clip.mp4 --out faces.png`")
 def faces(
     ctx: typer.Context,
@@ -215,10 +219,9 @@ def evolution(
 ) -> None:
     """Features of I3D over time, with the speed of the optical flow; a GIF also plays their heat maps."""
     with _drawing(ctx, picture, needs=("faces", "dynamic"), file=video, endings=MOVING) as settings:
-        from flows.visualize.files import is_moving
         from flows.visualize.networks import draw_evolution
 
-        _save(draw_evolution(settings, video, layer, feature, count, windows, moving=is_moving(picture)), picture)
+        _save(draw_evolution(settings, video, layer, feature, count, windows, moving=_is_gif(picture)), picture)
 
 
 @_command(epilog="Example: `traitline visualize heat-maps clip.mp4 --layer Mixed_4f --feature 3 --out heat.png`")
@@ -257,10 +260,9 @@ def compare_features(
 ) -> None:
     """Several features of I3D side by side over time, with the optical flow in colours and arrows; or as a GIF."""
     with _drawing(ctx, picture, needs=("faces", "dynamic"), file=video, endings=MOVING) as settings:
-        from flows.visualize.files import is_moving
         from flows.visualize.networks import draw_comparison
 
-        _save(draw_comparison(settings, video, layer, feature, count, window, moving=is_moving(picture)), picture)
+        _save(draw_comparison(settings, video, layer, feature, count, window, moving=_is_gif(picture)), picture)
 
 
 @_command(epilog="Example: `traitline visualize volume clip.mp4 --feature 3 --out volume.png`")
@@ -374,10 +376,9 @@ def timeline(
 ) -> None:
     """Which moments raised or lowered a trait: attention over the frames of the clip; a GIF plays it."""
     with _drawing(ctx, picture, endings=MOVING) as settings:
-        from flows.visualize.files import is_moving
         from flows.visualize.model import draw_time_line
 
-        _save(draw_time_line(settings, video, trait.value, moving=is_moving(picture)), picture)
+        _save(draw_time_line(settings, video, trait.value, moving=_is_gif(picture)), picture)
 
 
 @_command(epilog="Example: `traitline visualize annotated clip.mp4 --videos clips --store store --out annotated.mp4`")

@@ -164,6 +164,23 @@ def test_windows_on_the_gpu_are_described_together_and_short_ones_repeated(extra
     np.testing.assert_array_equal(found, extractor.extract(repeated))
 
 
+def test_windows_on_the_gpu_for_whose_check_memory_runs_out_are_described_one_by_one(extractor, monkeypatch):
+    windows = smooth_motion(3)
+    expected = extractor.extract(windows)
+    reduce_all = tf.reduce_all
+
+    def checked(numbers: tf.Tensor) -> tf.Tensor:
+        if len(numbers) > 1:
+            raise tf.errors.ResourceExhaustedError(None, None, "OOM when allocating tensor")
+        return reduce_all(numbers)
+
+    monkeypatch.setattr(tf, "reduce_all", checked)
+    monkeypatch.setattr(extractor, "batch_size", 3)
+    found = extractor.extract_on_device([OnDevice(window) for window in windows], MIN_FIELDS)
+    np.testing.assert_array_equal(found, expected)
+    assert extractor.batch_size == 1
+
+
 def test_the_same_seed_gives_the_same_network_and_another_seed_another_one(extractor):
     again, other = (i3d.build_i3d(seed=seed).get_weights() for seed in (3, 2))
     assert all(np.array_equal(a, b) for a, b in zip(extractor.model.get_weights(), again, strict=True))

@@ -36,6 +36,17 @@ def test_batch_is_halved_until_it_fits_and_every_item_is_described_once_in_its_p
     assert device.asked == [8, 4, 2, 2, 2, 2, 2, 2, 1]
 
 
+@pytest.mark.parametrize("cause", ["RESOURCE_EXHAUSTED: Allocating 9 bytes", "UNKNOWN: CUDNN_STATUS_ALLOC_FAILED"])
+def test_a_batch_for_which_cudnn_has_no_memory_is_halved(cause):
+    def no_algorithm() -> None:
+        message = f"No algorithm worked!  Error messages:\n  Profiling failure on CUDNN engine 1: {cause}"
+        raise tf.errors.NotFoundError(None, None, message)
+
+    device = SmallDevice(room=2, run_out=no_algorithm)
+    features, size = describe_in_batches(device, np.ones((4, 2), np.float32), 4, noun="window")
+    assert (features.tolist(), size) == ([[2.0]] * 4, 2)
+
+
 @pytest.mark.slow  # TensorFlow waits 10 s for somebody to let go of memory
 def test_memory_that_really_runs_out_is_met_by_a_smaller_batch():
     device = SmallDevice(room=2, run_out=lambda: tf.zeros([2**45]))  # 140 TB
@@ -54,11 +65,19 @@ def test_item_that_does_not_fit_alone_is_an_error_that_names_it():
         describe_in_batches(SmallDevice(room=0), np.ones((4, 2), np.float32), 4, noun="window")
 
 
-def test_any_other_error_of_the_network_is_raised_as_it_is():
+@pytest.mark.parametrize(
+    "error",
+    [
+        tf.errors.InvalidArgumentError(None, None, "wrong shape"),
+        tf.errors.NotFoundError(None, None, "No algorithm worked!  CUDNN_STATUS_NOT_SUPPORTED"),
+    ],
+    ids=["invalid", "not found"],
+)
+def test_any_other_error_of_the_network_is_raised_as_it_is(error):
     def wrong(_: np.ndarray) -> np.ndarray:
-        raise tf.errors.InvalidArgumentError(None, None, "wrong shape")
+        raise error
 
-    with pytest.raises(tf.errors.InvalidArgumentError, match="wrong shape"):
+    with pytest.raises(type(error), match=error.message):
         describe_in_batches(wrong, np.ones((4, 2), np.float32), 4, noun="window")
 
 

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from types import SimpleNamespace
+from typing import NamedTuple
 
 import numpy as np
 import pytest
 import tvl1_on_cpu
+from cuda.bindings import driver
 from tvl1_on_cpu import Kernels
 
 from extractors.optical_flow.cpu.engine import CpuEngine, _pyramid
-from extractors.optical_flow.gpu import program
+from extractors.optical_flow.gpu import program, why_unusable
 from extractors.optical_flow.gpu.program import compile_kernels
 from extractors.optical_flow.gpu.shapes import MARGIN_PX, Gpu, best_shape, shared_bytes
 from extractors.optical_flow.parameters import EXACT, LARGE_MOTION, TVL1Parameters, pyramid_sizes
@@ -20,6 +23,12 @@ T4 = Gpu(multiprocessors=40, shared_bytes=64 * 1024)
 A100 = Gpu(multiprocessors=108, shared_bytes=163 * 1024)
 H100 = Gpu(multiprocessors=132, shared_bytes=227 * 1024)
 B200 = Gpu(multiprocessors=148, shared_bytes=227 * 1024)
+
+
+class ComputeCapability(NamedTuple):
+    major: int
+    minor: int
+
 
 on_cpu = pytest.mark.skipif(bool(tvl1_on_cpu.missing()), reason=tvl1_on_cpu.missing())
 
@@ -145,6 +154,37 @@ def test_kernels_on_a_cpu_give_the_numbers_of_the_cpu_engine(size, shapes, param
     np.testing.assert_array_equal(kernels.compute(frames, "shuffled", most_px=0.3), scaled)
     still = np.repeat(frames[:1], 2, axis=0)
     assert not kernels.compute(still).any()
+
+
+@pytest.mark.parametrize(
+    ("capability", "architecture"),
+    [
+        ((7, 0), "sm_70"),
+        ((9, 0), "sm_90"),
+        ((8, 8), "sm_87"),  # NVRTC 12.9 does not know it, but it runs what is compiled for 8.7
+        ((99, 0), None),
+    ],
+)
+def test_kernels_are_compiled_for_the_gpu_or_an_older_one_of_its_generation(capability, architecture):
+    assert program.architecture_for(*capability) == architecture
+
+
+@pytest.mark.parametrize(
+    ("version", "capability", "said"),
+    [
+        (12020, (9, 0), ""),
+        (11080, (9, 0), "driver is for CUDA 11.8"),
+        (13000, (6, 1), "compute capability 6.1, and 7.0 is the oldest"),
+        (14000, (99, 0), "compute capability 99.0, for which the installed NVRTC cannot compile"),
+    ],
+)
+def test_why_a_gpu_cannot_be_used_is_said(monkeypatch, version, capability, said):
+    success = driver.CUresult.CUDA_SUCCESS
+    monkeypatch.setattr(driver, "cuInit", lambda _: (success,))
+    monkeypatch.setattr(driver, "cuDriverGetVersion", lambda: (success, version))
+    pretended = SimpleNamespace(compute_capability=ComputeCapability(*capability))
+    monkeypatch.setattr("cuda.core.Device", lambda _: pretended)
+    assert said in why_unusable() if said else why_unusable() == ""
 
 
 def test_the_engine_loads_where_there_is_no_driver():

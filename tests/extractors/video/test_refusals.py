@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import socket
 from collections.abc import Callable
 from pathlib import Path
@@ -54,6 +55,13 @@ def test_short_video_beside_longer_sound_is_not_called_truncated(tmp_path, drawi
             container.mux(sound.encode(frame))
         container.mux(sound.encode())
     assert drawing.numbers(path) == list(range(50))
+
+
+def test_a_message_has_the_name_of_a_file_as_tables_can_hold_it(tmp_path):
+    path = Path(os.fsdecode(os.fsencode(tmp_path) + b"/caf\xe9.mp4"))
+    assert refusal(path).message.startswith("cannot open caf\\xe9.mp4")
+    path.write_bytes(b"no video")
+    assert refusal(path).message.startswith("caf\\xe9.mp4 (8 bytes) cannot be read")
 
 
 def write_with_frames_that_are_not_there(path: Path, count: int, every: int) -> None:

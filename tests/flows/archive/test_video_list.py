@@ -12,6 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from flows.archive.videos import listed as listed_module
 from flows.archive.videos import scan_videos, videos_of
 from flows.archive.videos.listed import Listed, videos_of_list
 from flows.config.load import load_config
@@ -120,6 +121,31 @@ def test_a_path_is_found_however_the_list_spells_it(clips, written, found):
     listed = videos_of_list(clips / "list.txt", clips)
     assert ids_of(listed) == [found]
     assert (clips / listed.spelled.get(found, found)).is_file()
+
+
+def test_names_that_differ_by_case_or_by_the_form_of_a_letter_alone_are_different_videos(tmp_path):
+    alike = sorted(["clip.mp4", "CLIP.MP4", "Clip.mp4", NFC, NFD])
+    for name in alike:
+        (tmp_path / name).touch()
+    if len(os.listdir(tmp_path)) < len(alike):
+        pytest.skip("this file system does not tell these names apart")
+    write_text(tmp_path / "list.txt", [*alike, "cLIP.mp4"])
+    listed = videos_of_list(tmp_path / "list.txt", tmp_path)
+    assert ids_of(listed) == sorted([*alike, "cLIP.mp4"])
+    assert listed.missing == {"cLIP.mp4": "line 6"}
+
+
+def test_names_of_many_folders_are_found_though_few_folders_are_kept_in_memory(tmp_path, monkeypatch):
+    monkeypatch.setattr(listed_module, "_MOST_NAMES", 3)
+    monkeypatch.setattr(listed_module, "_MOST_FOLDERS", 2)
+    names = [f"{folder}/{name}" for name in (NFC, "clip.mp4") for folder in "abcde"]
+    for name in names:
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / unicodedata.normalize("NFD", name)).touch()
+    write_text(tmp_path / "list.txt", names)
+    listed = videos_of_list(tmp_path / "list.txt", tmp_path)
+    assert ids_of(listed) == sorted(unicodedata.normalize("NFD", name) for name in names)
+    assert not listed.missing
 
 
 @pytest.mark.parametrize(

@@ -6,6 +6,7 @@ import random
 import re
 from pathlib import Path
 
+import numpy as np
 import pytest
 from prefect import Flow
 
@@ -62,6 +63,15 @@ def test_bytes_that_change_behind_the_time_of_modification_have_a_new_digest(fol
     os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))
     after = scan_videos(folder, tmp_path / "digests.parquet")
     assert after[1].sha256 == hashlib.sha256(b"X" * status.st_size).hexdigest()
+
+
+@pytest.mark.parametrize("time_s", [10**10, 2**63 / 10**9, -1, -(2**40)], ids=["2286", "2262", "1969", "before Christ"])
+def test_a_file_of_any_time_has_a_digest_that_is_kept(folder, tmp_path, monkeypatch, time_s):
+    os.utime(folder / "b.MP4", (time_s, time_s))
+    before = scan_videos(folder, tmp_path / "digests.parquet")
+    assert before[1].sha256 == hashlib.sha256((folder / "b.MP4").read_bytes()).hexdigest()
+    monkeypatch.delattr(digests, "sha256_of")
+    assert list(scan_videos(folder, tmp_path / "digests.parquet")) == list(before)
 
 
 AWKWARD = [
@@ -154,5 +164,7 @@ def test_an_archive_gives_its_videos_back(monkeypatch):
     archive = Archive(iter(videos))
     assert (len(archive), list(archive), archive[-1], archive[2:8]) == (10, videos, videos[-1], videos[2:8])
     assert [archive[row] for row in range(10)] == videos
+    for rows in ([], [8], [7, 0, 9, 3, 0, 2, 8, 5]):
+        assert archive.ids(np.array(rows, int)) == [videos[row].video_id for row in rows]
     assert list(Archive(VideoFile(f"{n}.mp4", Path(f"{n}.mp4"), "") for n in range(3)))[2].path == Path("2.mp4")
     assert list(Archive(())) == []

@@ -71,7 +71,7 @@ def test_verify_fails_where_an_asset_is_missing_and_says_which(call, declare_ass
     declare_asset("sound")
     shown = call("verify")
     assert shown.exit_code == 1
-    assert "0 files read, 0 damaged\nmissing, or in part: net. `traitline assets fetch`" in shown.output
+    assert "0 files read, 0 damaged\nmissing or incomplete: net. `traitline assets fetch`" in shown.output
     call("fetch")
     assert call("verify").exit_code == 0
 

@@ -226,7 +226,7 @@ def test_a_whole_run_scores_every_awkward_name_or_gives_its_reason(rendered, tmp
         shutil.copy(clips[0], folder / name)
     shutil.copy(clips[0], os.fsencode(folder) + b"/caf\xe9.mp4")
     (folder / "link.mp4").symlink_to(clips[0])
-    (folder / "nowhere.mp4").symlink_to(tmp_path / "gone.mp4")
+    os.symlink(os.fsencode(tmp_path / "gone.mp4"), os.fsencode(folder) + b"/nowh\xe8re.mp4")
     out = tmp_path / "traits.csv"
     result = traitline(
         "run", "--videos", folder, "--labels", rendered.labels, "--store", tmp_path / "store", "--weights", "random",
@@ -235,11 +235,11 @@ def test_a_whole_run_scores_every_awkward_name_or_gives_its_reason(rendered, tmp
     assert result.returncode == 0, result.stderr
     rows = {row.video_id: row for row in read_trait_csv(out, trait_names=TRAITS)}
     scored = [*awkward, "caf\\xe9.mp4", "link.mp4"]
-    assert sorted(rows) == sorted([clip.name for clip in clips] + scored + ["nowhere.mp4"])
+    assert sorted(rows) == sorted([clip.name for clip in clips] + scored + ["nowh\\xe8re.mp4"])
     assert all(isinstance(rows[name], Score) for name in scored)
     assert len({rows[name].traits for name in scored}) == 1  # the same bytes
-    assert isinstance(rows["nowhere.mp4"], Unscored)
-    assert rows["nowhere.mp4"].reason == "unreadable"
+    assert isinstance(rows["nowh\\xe8re.mp4"], Unscored)
+    assert rows["nowh\\xe8re.mp4"].reason == "unreadable"
     # and commands that are told one of them find it
     of_store = ("--store", tmp_path / "store", "--weights", "random")
     page = traitline("report", *of_store, "--clips", "-rf.mp4", "--clips", "line\nbreak.mp4")

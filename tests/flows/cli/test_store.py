@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from flows.archive.families import families_of
+from flows.archive.videos import videos_of
 from flows.cli.commands.failures import refused_files
 from flows.config.load import load_config
 from storage import Failure, FailureLog, Family, FeatureStore, VideoFeatures
@@ -202,10 +203,10 @@ def test_list_shows_videos_that_still_lack_features(tmp_path, refused, traitline
 
 
 def test_retry_takes_just_the_refused_videos_of_that_reason_whose_bytes_are_the_same(refused):
-    assert [file.video_id for file in refused_files(refused, None)] == ["a.mp4", "b.mp4"]
-    assert [file.video_id for file in refused_files(refused, "no_face")] == ["a.mp4"]
+    assert [file.video_id for file in refused_files(refused, videos_of(refused), None)] == ["a.mp4", "b.mp4"]
+    assert [file.video_id for file in refused_files(refused, videos_of(refused), "no_face")] == ["a.mp4"]
     (refused.videos / "a.mp4").write_text("mended")
-    assert not refused_files(refused, "no_face")
+    assert not refused_files(refused, videos_of(refused), "no_face")
 
 
 def test_retry_tries_again_and_counts_the_attempt(refused, small_networks, traitline):

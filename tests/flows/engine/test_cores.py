@@ -9,6 +9,7 @@ import sys
 
 import pytest
 
+from extractors import devices
 from extractors.devices import visible_gpus
 from flows.engine.cores import cores_of, default_workers, take_share
 
@@ -83,8 +84,27 @@ def test_each_worker_gets_one_of_the_gpus_that_its_parent_may_use(monkeypatch):
     assert shares == ["3", "5", "3"]
 
 
-@pytest.mark.parametrize(("chosen", "gpus"), [("3,5", ["3", "5"]), ("", []), ("-1", []), ("GPU-8f2", ["GPU-8f2"])])
+@pytest.mark.parametrize(
+    ("chosen", "gpus"),
+    [("3,5", ["3", "5"]), ("3, 5", ["3", "5"]), ("2,-1,3", ["2"]), ("", []), ("-1", []), ("GPU-8f2", ["GPU-8f2"])],
+)
 def test_gpus_are_those_that_cuda_would_show(monkeypatch, chosen, gpus):
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", chosen)
     assert visible_gpus() == gpus
     assert default_workers() == (len(gpus) or 2)
+
+
+@pytest.mark.parametrize(
+    ("files", "gpus"),
+    [
+        (["nvidiactl", "nvidia-uvm", "nvidia0", "nvidia1"], ["0", "1"]),
+        (["nvidiactl", "nvidia2", "nvidia5"], ["0", "1"]),  # a container with two of eight GPUs
+        (["dxg"], []),
+    ],
+)
+def test_gpus_are_counted_from_0_as_cuda_does(monkeypatch, tmp_path, files, gpus):
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    monkeypatch.setattr(devices, "_DEVICE_FILES", tmp_path)
+    for name in files:
+        (tmp_path / name).touch()
+    assert visible_gpus() == gpus

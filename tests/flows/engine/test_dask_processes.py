@@ -26,12 +26,16 @@ from flows.session.errors import UserError
 
 Start = Callable[..., AbstractContextManager[subprocess.Popen[bytes]]]
 ABSENT = "runs another version of Traitline, or none, but this command"
+OTHER_DASK = rf"runs .* with Dask 2020\.1\.0, but this command {re.escape(running_program())};"
 OLDER = rf"runs Traitline 0.0.9 \(code [0-9a-f]{{8}}\) on Python .*, but this command {re.escape(running_program())};"
 
 
 @pytest.fixture(scope="module")
 def start(tmp_path_factory) -> Start:
-    """Starts a part of Dask, such as a worker, whose Traitline is "current", "older", "edited" or "absent"."""
+    """Starts a part of Dask, such as a worker, whose Traitline is "current", "older", "edited" or "absent".
+
+    That of "other dask" is current.
+    """
     folder = tmp_path_factory.mktemp("programs")
     ours = Path(flows.__file__).parents[1]
     for program in ("older", "edited"):
@@ -41,6 +45,9 @@ def start(tmp_path_factory) -> Start:
     first.write_text(f"{first.read_text()}__version__ = '0.0.9'\n")
     (folder / "edited" / "flows" / "added.py").touch()
     (folder / "current").mkdir()
+    metadata = folder / "other dask" / "dask-2020.1.0.dist-info" / "METADATA"
+    metadata.parent.mkdir(parents=True)
+    metadata.write_text("Metadata-Version: 2.1\nName: dask\nVersion: 2020.1.0\n")
     (folder / "absent").mkdir()
     (folder / "absent" / "flows.py").touch()  # hides the package
 
@@ -93,9 +100,11 @@ def add_worker(start: Start, scheduler: Client, program: str) -> AbstractContext
     [
         pytest.param("older", OLDER, marks=pytest.mark.slow),  # as the one that joins later
         ("edited", OLDER.replace("0.0.9", flows.__version__)),
+        ("other dask", OTHER_DASK),
         ("absent", ABSENT),
     ],
 )
+@pytest.mark.filterwarnings("error::distributed.versions.VersionMismatchWarning")
 def test_a_worker_with_another_program(start, scheduler, program, runs):
     with add_worker(start, scheduler, program):
         scheduler.wait_for_workers(3, timeout=120)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import importlib.util
+import tempfile
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
@@ -11,7 +13,7 @@ import worker_farm
 from certificates import write_certificates
 from distributed import LocalCluster
 from store_truth import assert_store_is_right
-from stranger import as_stranger, needs_root
+from stranger import as_stranger, needs_root, public_folder
 from worker_farm import FAMILIES, Order, drawn_videos, open_drawing
 
 from flows.config.settings import DaskSettings
@@ -38,6 +40,14 @@ for port in sys.argv[1:]:
         print(type(error).__name__)
 """
 
+SET_TRAP = """
+os.umask(0)
+folder = pathlib.Path(sys.argv[1])
+folder.mkdir()
+(folder / "global.lock").symlink_to(sys.argv[2])
+(folder / "set_as_a_trap.py").touch()
+"""
+
 
 @needs_root
 def test_another_account_runs_no_code_in_the_cluster_that_a_run_starts():
@@ -60,11 +70,29 @@ def test_another_account_runs_no_code_in_the_cluster_that_a_run_starts():
     assert refused.split() == ["SSLError"] * 2
 
 
+@needs_root
+def test_another_account_that_makes_dasks_folder_first_gets_no_code_run_and_no_file_overwritten(tmp_path, monkeypatch):
+    precious = tmp_path / "precious"
+    precious.write_text("kept")
+    with public_folder() as folder:
+        folder.chmod(0o1777)
+        as_stranger(SET_TRAP, folder / "dask-scratch-space", precious)
+        monkeypatch.setattr(tempfile, "tempdir", str(folder))
+        monkeypatch.setenv("TMPDIR", str(folder))
+        with dask.open_dask(DaskSettings(workers=1)) as engine:
+            with pytest.raises(ModuleNotFoundError):
+                importlib.import_module("set_as_a_trap")
+            found = engine._client.run(importlib.util.find_spec, "set_as_a_trap")
+        assert list(found.values()) == [None]
+        assert [path.name for path in folder.iterdir()] == ["dask-scratch-space"]  # and ours is gone
+    assert precious.read_text() == "kept"
+
+
 def test_the_cluster_that_a_run_starts_does_its_work(tmp_path, monkeypatch):
     """Its workers have the cluster's certificate."""
     order = Order(str(tmp_path / "store"), str(tmp_path), videos=8, shard_size=4, video_s=0.0)
     monkeypatch.setattr(extract_flow, "families_of", lambda _: FAMILIES)
-    monkeypatch.setattr(extract_flow, "extraction_opener", lambda *_: partial(open_drawing, order))
+    monkeypatch.setattr(extract_flow, "open_shards", partial(open_drawing, order))
     monkeypatch.setenv("PYTHONPATH", str(Path(worker_farm.__file__).parent))
     config = order.config()
     config = config.model_copy(update={"runner": "dask", "dask": DaskSettings(workers=1)})

@@ -7,6 +7,7 @@ import os
 import re
 import shutil
 import signal
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -26,6 +27,7 @@ from flows.config.settings import DaskSettings, RunConfig
 from flows.evaluation.evaluate import evaluate_clips
 from flows.pipeline import score as score_flow
 from flows.pipeline.train import train
+from flows.scoring import worker, worklist
 from storage import FeatureStore, ModelSerializer
 from storage.tables.scores import ScoreStore
 
@@ -78,11 +80,16 @@ def rows(config: RunConfig) -> int:
     return sum(map(len, ScoreStore(config.store.path).table("traits", "1").scan(columns=["video_id"])))
 
 
+def assert_no_worker_has_loaded_prefect(cluster) -> None:
+    """It takes more than a second and 40 MB in each process."""
+    assert not any(cluster.run(lambda: "prefect" in sys.modules).values())
+
+
 def test_rescore_with_one_of_two_workers_killed_scores_everything_once(archive, config, cluster, tmp_path, monkeypatch):
     model = ModelReference("traits", "1")
     here = in_store(archive, Path(shutil.copytree(archive.store.path, tmp_path / "here")))
     assert score_flow.rescore.fn(here, model).scored_now == CLIPS
-    monkeypatch.setattr(score_flow, "CLIPS_PER_COMMIT", 3)
+    monkeypatch.setattr(worklist, "CLIPS_PER_COMMIT", 3)
     victims = list(cluster.run(os.getpid).values())
     killed: list[int] = []
 
@@ -105,19 +112,20 @@ def test_rescore_with_one_of_two_workers_killed_scores_everything_once(archive, 
     # What the killed worker had committed is done again if Dask had not fetched its result yet.
     assert rows(config) <= CLIPS + killed[0] + 3
     assert drifts_of(config.store.path, model) == []
+    assert_no_worker_has_loaded_prefect(cluster)
 
 
 def test_two_rescores_on_one_store_share_the_work(config, monkeypatch):
     model = ModelReference("traits", "1")
-    monkeypatch.setattr(score_flow, "CLIPS_PER_COMMIT", 3)
-    real, both, begun = score_flow.joined_clips, threading.Barrier(2), threading.local()
+    monkeypatch.setattr(worklist, "CLIPS_PER_COMMIT", 3)
+    real, both, begun = worker.joined_clips, threading.Barrier(2), threading.local()
 
     def once_both_have_some(*given):
         if not hasattr(begun, "at"):
             begun.at = both.wait(120)
         return real(*given)
 
-    monkeypatch.setattr(score_flow, "joined_clips", once_both_have_some)
+    monkeypatch.setattr(worker, "joined_clips", once_both_have_some)
     counts: list[int] = []
     runs = [
         threading.Thread(target=lambda: counts.append(score_flow.rescore.fn(config, model).scored_now))
@@ -174,6 +182,7 @@ def test_an_evaluation_that_loses_a_worker_has_the_same_results(archive, config,
     with one_killed(cluster, "flows.evaluation.kept:timed_prediction"):
         measured = figures(there)
     assert measured == figures(archive)
+    assert_no_worker_has_loaded_prefect(cluster)
 
 
 @pytest.mark.slow
@@ -186,6 +195,7 @@ def test_a_search_has_the_same_results_and_counts_its_trainings(archive, config,
         counts.append(re.findall(r"Search 3 of 3.*: (\d+) of", capsys.readouterr().err)[-1])
     assert searches[0] == searches[1]
     assert int(counts[0]) == int(counts[1]) > 0
+    assert_no_worker_has_loaded_prefect(cluster)
 
 
 def test_verify_that_loses_a_worker_finds_the_same_and_compact_merges_on_workers(config, cluster, traitline):
@@ -210,3 +220,4 @@ def test_verify_that_loses_a_worker_finds_the_same_and_compact_merges_on_workers
     assert here.returncode == there.returncode == 1
     assert shard.name in here.stderr
     assert here.stderr == there.stderr
+    assert_no_worker_has_loaded_prefect(cluster)

@@ -50,7 +50,7 @@ def test_a_store_is_evaluated_with_tables_pictures_and_json(traitline, tmp_path)
 def test_people_who_are_all_in_one_clip_are_not_drawn_and_the_command_says_so(tmp_path, capsys):
     labels, _ = draw_store(tmp_path, people=4, clips_each=1)
     config = load_config(flags={"labels": labels, "store.path": tmp_path / "store", "weights": "random"})
-    names = [name for name, _ in figures_of(config, evaluate_families(config))]
+    names = [name for name, _ in figures_of(config.weights, evaluate_families(config))]
     assert names == ["static-components", "static-dimensions", "dynamic-components", "dynamic-dimensions"]
     assert "people are not compared" in capsys.readouterr().err
 
@@ -64,7 +64,7 @@ def test_labels_without_people_leave_out_what_is_about_people(tmp_path):
     config = load_config(flags=flags)
     evaluated = evaluate_families(config)
     assert [one.identity for one in evaluated.values()] == [None, None]
-    assert [name for name, _ in figures_of(config, evaluated)] == [
+    assert [name for name, _ in figures_of(config.weights, evaluated)] == [
         *("static-components", "static-dimensions", "dynamic-components", "dynamic-dimensions")
     ]
 

@@ -118,6 +118,7 @@ def test_fields_go_from_the_gpu_to_i3d_without_a_copy_on_the_host(monkeypatch, c
     engine = StandIn(FAST)
     monkeypatch.setattr(computer, "_missing_for_gpu", lambda: "")
     monkeypatch.setattr(OpticalFlowComputer, "_gpu", engine)
+    monkeypatch.setattr(module, "has_gpu", lambda: True)
     seen: list[object] = []
 
     def spy(extractor: module.Extractor) -> None:
@@ -131,6 +132,13 @@ def test_fields_go_from_the_gpu_to_i3d_without_a_copy_on_the_host(monkeypatch, c
     assert [len(windows) for windows in seen] == [4, 2]  # of both videos
     for name, vectors in expected.items():
         np.testing.assert_array_equal(found[name], vectors)
+
+
+def test_fields_go_through_the_host_if_tensorflow_sees_no_gpu(monkeypatch, configured):
+    monkeypatch.setattr(module, "PreparerPool", Pool)
+    monkeypatch.setattr(computer, "_missing_for_gpu", lambda: "")
+    with module.Extractor(configured("gpu"), families_of(configured("gpu"))) as extractor:
+        assert extractor._describe_on_gpu is None
 
 
 def test_a_run_for_the_gpu_engine_ends_with_one_line_where_it_cannot_run(configured):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -13,7 +14,7 @@ from flows.config.settings import RunConfig
 from flows.engine.engine import open_engine
 from flows.extraction.extractor import Extractor
 from flows.extraction.jobs import Job
-from flows.extraction.worker import extraction_opener
+from flows.extraction.worker import open_shards
 from storage import FeatureStore
 
 CLIPS = ("nod.mp4", "mixed.mp4", "shake.mp4")
@@ -49,7 +50,7 @@ def test_features_do_not_depend_on_workers_threads_batches_or_shards(rendered, t
     assert families_of(two) == families_of(one)  # one key, so it must be the same numbers
     shards = [tuple(jobs[2:]), tuple(jobs[:2])]
     with open_engine(two) as engine:
-        engine.run(extraction_opener(two, families_of(two), 3), shards, lambda *_: None)
+        engine.run(partial(open_shards, two, families_of(two), 3), shards, lambda *_: None)
     expected, found = rows(one), rows(two)
     assert len(expected) == 3 * len(CLIPS)
     assert found == expected

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 import threading
@@ -238,3 +239,26 @@ def test_a_server_of_our_own_that_does_not_start_says_why(fault, tmp_path, monke
     assert last.startswith("flows.session.errors.UserError: Prefect's server does not start")
     assert reason in last
     assert home in last
+
+
+def test_processes_that_a_command_starts_import_nothing_from_the_present_folder(tmp_path, prepared_prefect_home):
+    """It may hold a package `flows` of the user's own, or anything of another account's."""
+    home = shutil.copytree(prepared_prefect_home, tmp_path / "home")
+    (tmp_path / "here" / "flows").mkdir(parents=True)
+    for trap in ("uvicorn.py", "socket.py", "flows/__init__.py"):
+        (tmp_path / "here" / trap).write_text("raise SystemExit('trapped')")
+    code = (
+        "from flows.session.environment import settle_environment\nsettle_environment()\n"
+        "from flows.session.server import prefect_api\nwith prefect_api(): pass\n"
+        "import multiprocessing\nchild = multiprocessing.get_context('spawn').Process(target=print, args=['started'])\n"
+        "child.start()\nchild.join()\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-P", "-c", code],
+        cwd=tmp_path / "here",
+        env={**os.environ, "PREFECT_HOME": str(home)},
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert (done.returncode, done.stdout) == (0, "started\n"), done.stderr

@@ -11,7 +11,7 @@ from matplotlib import font_manager
 from matplotlib.figure import Figure
 
 from flows.archive.models import ModelReference
-from flows.visualize.files import MORE_FONTS, picture_style, save_picture
+from flows.visualize.files import FONT_WITH_MOST, picture_style, save_picture
 from flows.visualize.model import MOMENTLESS, SeenClip
 from fusion.clips.tokens import ClipTokens, pad_batch
 from fusion.model.bilinear import BilinearPersonalityModel
@@ -60,7 +60,7 @@ def test_letters_beyond_the_first_font_come_from_another(tmp_path, capsys, monke
     font.setupGlyf({".notdef": TTGlyphPen(None).glyph(), "square": pen.glyph()})
     font.setupHorizontalMetrics({".notdef": (1000, 0), "square": (1000, 0)})
     font.setupHorizontalHeader(ascent=800, descent=-200)
-    font.setupNameTable({"familyName": MORE_FONTS[0], "styleName": "Regular"})
+    font.setupNameTable({"familyName": FONT_WITH_MOST, "styleName": "Regular"})
     font.setupOS2()
     font.setupPost()
     font.save(tmp_path / "more.ttf")

@@ -13,7 +13,6 @@ import numpy as np
 import pytest
 from face_tracks import track_of
 
-from extractors.errors import VideoError
 from extractors.faces.track import FaceTrack
 from extractors.preparation.preparer import Request
 from extractors.video.digests import sha256_of
@@ -24,11 +23,11 @@ from flows.config.settings import RunConfig
 from flows.evaluation.layers import _inputs
 from flows.pipeline.finetune import _Faces
 from flows.session.errors import UserError
-from flows.visualize.clip import faces_of, frames_at, motion_of
+from flows.visualize.clip import faces_of, frames_throughout, motion_of
 
 READERS = {
     "faces": faces_of,
-    "frames": lambda config, path: frames_at(config, path, [0, 1_000_000]),
+    "frames": lambda config, path: frames_throughout(config, path, 100_000.0, 8),
     "motion": lambda config, path: motion_of(config, path, [1]),
 }
 
@@ -87,7 +86,7 @@ def test_a_video_beyond_a_limit_is_refused_by_each_reader(tmp_path, read):
 def test_a_video_that_takes_too_long_is_given_up(tmp_path):
     path = drawn_video(tmp_path / "slow.avi")
     with pytest.raises(UserError, match=r"limits\.wall_s"):
-        frames_at(config_of(tmp_path, wall_s=1e-6), path, [0])
+        frames_throughout(config_of(tmp_path, wall_s=1e-6), path, 0.8, 1)
 
 
 @pytest.mark.parametrize("name", ["faces", "motion"])  # frames alone decode at times, and at times crash
@@ -115,11 +114,19 @@ def test_layers_and_fine_tuning_read_within_limits_too(tmp_path):
 
 def test_the_frames_asked_for_come_from_their_moments(tmp_path):
     path = drawn_video(tmp_path / "clip.avi")
-    found = frames_at(config_of(tmp_path), path, [17, 0, 5])
+    with VideoReader(config_of(tmp_path)) as reader:
+        found = reader.frames(path, [17, 0, 5])
     assert list(found) == [0, 5, 17]
     for number, picture in found.items():
         assert picture.shape == (96, 96, 3)
         assert np.abs(picture.astype(int) - 5 * number).max() <= 3
+
+
+def test_frames_throughout_a_video_divide_it_evenly(tmp_path):
+    found = frames_throughout(config_of(tmp_path), drawn_video(tmp_path / "clip.avi"), 0.8, 4)
+    assert list(found) == [0.08, 0.28, 0.48, 0.68]  # the last grid frames before the middles of its quarters
+    for time_s, picture in found.items():
+        assert np.abs(picture.astype(int) - 5 * round(25 * time_s)).max() <= 3
 
 
 def test_only_the_windows_asked_for_come_and_the_reader_outlives_a_refusal(tmp_path):
@@ -130,7 +137,7 @@ def test_only_the_windows_asked_for_come_and_the_reader_outlives_a_refusal(tmp_p
     with VideoReader(config) as reader:
         (part,) = reader.parts(Request(path, track, dynamic=True, windows=frozenset([1])))
         assert (part.window.first_frame, part.fields.shape, part.fields.dtype) == (16, (17, 224, 224), np.uint8)
-        with pytest.raises(VideoError):
+        with pytest.raises(UserError, match="nowhere"):
             reader.frames(tmp_path / "nowhere.avi", [0])
         assert list(reader.frames(path, [1])) == [1]
 
@@ -150,5 +157,5 @@ def test_frames_come_one_by_one_in_order_even_if_the_child_process_is_killed(tmp
 
 def test_a_video_other_than_that_of_the_track_is_refused(tmp_path):
     path = drawn_video(tmp_path / "clip.avi")
-    with VideoReader(config_of(tmp_path)) as reader, pytest.raises(VideoError, match="changed"):
+    with VideoReader(config_of(tmp_path)) as reader, pytest.raises(UserError, match="changed"):
         list(reader.each_frame(path, range(20), "0" * 64))

@@ -56,3 +56,9 @@ def printing() -> Iterator:
         os.write(2, f"{line}\n".encode())
 
     yield write
+
+
+@contextmanager
+def forgetting() -> Iterator:
+    """Does nothing with its items."""
+    yield lambda _, course: None

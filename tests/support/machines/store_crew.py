@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import itertools
 import json
 import os
 import random
@@ -19,6 +18,7 @@ import subprocess
 import sys
 import time
 import traceback
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -34,6 +34,9 @@ from storage.maintenance.garbage import clean_tables, leftovers, remove_leftover
 from storage.maintenance.rewriting import plan_merges, rewrite
 from storage.maintenance.verification import find_problem, parts, repair
 
+LIMIT_S = 30  # to wait for the first round of a process beside all others
+# In a round, after which a process begins again: a round ends in some seconds however large the store has become.
+MOST_COMMITS, MOST_MERGES, MOST_PARTS = 10, 2, 100
 FAMILIES = (Family("static", 8, {"drawn": "static"}, ("face_score",)), Family("dynamic", 6, {"drawn": "dynamic"}))
 _CLOCK = """
 #define _GNU_SOURCE
@@ -79,7 +82,7 @@ def write(root: str, notes: Path, rng: random.Random) -> None:
     me = f"{os.getpid()}-{time.monotonic_ns()}"
     store = FeatureStore(root, rng.choice(["parquet", "hdf5"]))
     with Leases(root, FAMILIES[0].key, beat_s=0.2) as lease, (notes / f"write-{me}").open("a", buffering=1) as log:
-        for number in itertools.count():
+        for number in range(rng.randint(1, MOST_COMMITS)):
             names = [f"{me}/{number}.mp4", *([f"{me}/{rng.randrange(number)}.mp4"] if number else [])]
             contents = dict.fromkeys(names, str(number))
             lease.claim(lambda _, contents=contents: contents)
@@ -93,7 +96,8 @@ def compact(root: str, _: Path, rng: random.Random) -> None:
     """Merge shards."""
     store = FeatureStore(root)
     for family in FAMILIES:
-        for sources in plan_merges(store, family, target_bytes=rng.randrange(500, 5000)):
+        planned = plan_merges(store, family, target_bytes=rng.randrange(500, 5000))
+        for sources in planned[:MOST_MERGES]:
             rewrite(store, family, sources)
 
 
@@ -105,9 +109,10 @@ def convert(root: str, _: Path, rng: random.Random) -> None:
         rewrite(store, family, [shard.name], "hdf5" if shard.suffix == ".parquet" else "parquet")
 
 
-def mend(root: str, notes: Path, _: random.Random) -> None:
+def mend(root: str, notes: Path, rng: random.Random) -> None:
     """Verify and repair: at most something was gone for a moment, as another process had just replaced it."""
-    for part in parts(root):
+    found = parts(root)
+    for part in rng.sample(found, min(len(found), MOST_PARTS)):
         if problem := find_problem(part):
             if problem.trouble != "gone" and not (problem.trouble == "unreachable" and "://" in root):
                 fault(notes, problem.message)
@@ -145,6 +150,20 @@ def fault(notes: Path, text: str) -> None:
         file.write(f"{text}\n")
 
 
+def note_round(notes: Path, how: str, role: str) -> None:
+    """Note that this process has come to the end of a round, or has met a late server."""
+    with (notes / f"{how}-{role}-{os.getpid()}").open("a") as file:
+        file.write(".")
+
+
+def rounds(notes: Path) -> Counter[str]:
+    """Return how many rounds of each role ended, as "done-ROLE", and met a late server, as "late-ROLE"."""
+    found: Counter[str] = Counter()
+    for path in sorted([*notes.glob("done-*"), *notes.glob("late-*")]):
+        found[path.name.rpartition("-")[0]] += path.stat().st_size
+    return found
+
+
 def contents(notes: Path) -> dict[str, set[str]]:
     """Return for each video that must be there the contents that it may have."""
     found: dict[str, set[str]] = {}
@@ -166,11 +185,17 @@ class Crew:
     """A process that forks others, all of which have its clock, seen from the test."""
 
     def __init__(self, process: subprocess.Popen[str], root: str, notes: Path) -> None:
-        self._process, self._place = process, f"{notes}\t{root}"
+        self._process, self._notes, self._root = process, notes, root
 
     def start(self, role: str, seed: int) -> int:
         """Start a process that does one thing again and again; return its id."""
-        return self._ask(f"{role}\t{seed}\t{self._place}")
+        return self._ask(f"{role}\t{seed}\t{self._notes}\t{self._root}")
+
+    def await_round(self, pid: int) -> None:
+        """Wait until a process has come to the end of its first round, but not for ever."""
+        deadline = time.monotonic() + LIMIT_S
+        while not list(self._notes.glob(f"done-*-{pid}")) and time.monotonic() < deadline:
+            time.sleep(0.02)
 
     def kill(self, pid: int) -> None:
         """Kill a process with SIGKILL."""
@@ -222,12 +247,10 @@ def main() -> None:
                 while True:
                     try:
                         ROLES[word](root, Path(notes), rng)
-                        with Path(notes, f"done-{word}").open("a") as file:
-                            file.write(".")
+                        note_round(Path(notes), "done", word)
                     except Exception as error:
                         if isinstance(error, UnreachableError) and "://" in root:
-                            with Path(notes, f"late-{word}").open("a") as file:
-                                file.write(".")
+                            note_round(Path(notes), "late", word)
                         else:
                             fault(Path(notes), f"{word}: {traceback.format_exc()}")
                     time.sleep(0.02)

@@ -17,7 +17,7 @@ import sys
 import time
 import traceback
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from importlib import import_module
 from pathlib import Path
@@ -28,13 +28,14 @@ from flows.archive.families import Families
 from flows.archive.videos import Archive, VideoFile
 from flows.config.load import load_config
 from flows.config.settings import RunConfig
-from flows.engine.engine import LocalEngine, Work
+from flows.engine.engine import Course, LocalEngine, Work
 from flows.extraction.extractor import commit_shard
 from flows.extraction.jobs import Job, Shard, ShardReport
 from flows.extraction.worker import open_extraction
 from flows.extraction.worklist import Lookup, WorkList
 from flows.session import console
 from storage import Failure, FailureLog, Family, FeatureStore, VideoFeatures
+from storage.errors import UnreachableError
 from storage.files.paths import store_path
 from storage.leases import leases
 
@@ -82,6 +83,11 @@ class Order:
     def log(self) -> Path:
         """Ids of all videos that workers began with, one a line."""
         return Path(self.notes, "begun.log")
+
+    @property
+    def mishaps(self) -> Path:
+        """Ids of all videos at which a worker did not reach the storage, one a line."""
+        return Path(self.notes, "mishaps.log")
 
     def config(self) -> RunConfig:
         """The settings of a run that does this."""
@@ -152,11 +158,23 @@ class DrawingExtractor:
         return ShardReport(len(good), len(failures), {"drawn": time.perf_counter() - start})
 
 
-def open_drawing(order: Order, **intervals: float) -> AbstractContextManager[Work[Shard, ShardReport]]:
-    """In the place of what `flows.extraction.worker.extraction_opener` returns."""
+@contextmanager
+def open_drawing(order: Order, *_: object, **intervals: float) -> Iterator[Work[Shard, ShardReport]]:
+    """In the place of `flows.extraction.worker.open_shards`, whose arguments are ignored."""
     config = order.config()
     held = leases.Leases(config.store.path, FAMILIES.faces.key, **intervals)
-    return open_extraction(DrawingExtractor(order, held.confirm), held, Lookup(config.store.path, FAMILIES))
+    extractor, lookup = DrawingExtractor(order, held.confirm), Lookup(config.store.path, FAMILIES)
+    with open_extraction(extractor, held, lookup) as extract:
+
+        def noting(shard: Shard, course: Course) -> ShardReport:
+            try:
+                return extract(shard, course)
+            except UnreachableError:  # the engine tries again
+                with order.mishaps.open("a") as file:
+                    file.writelines(f"{job.video.video_id}\n" for job in shard)
+                raise
+
+        yield noting
 
 
 def work(order: Order) -> None:
