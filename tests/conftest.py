@@ -47,6 +47,9 @@ WITHOUT_THREADS = {"OPENBLAS_NUM_THREADS": "1", "JE_ARROW_MALLOC_CONF": "backgro
 # Of `mallopt`, and what glibc comes to by itself where programs free large blocks.
 MALLOC_THRESHOLDS = {-1: 64 * 2**20, -3: 32 * 2**20}  # M_TRIM_THRESHOLD, M_MMAP_THRESHOLD: bytes
 
+# Objects that are allocated between two searches for garbage, as in commands: tests import libraries, too.
+GARBAGE_THRESHOLD = 50_000
+
 SHARED_MEMORY = Path("/dev/shm")
 MEMORY_FOR_FILES = 8 * 2**30  # bytes
 
@@ -70,7 +73,11 @@ LONGEST = (
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Keep temporary files in memory if it has room for them: on a disk, every commit of a store waits for it."""
+    """Keep temporary files in memory if it has room for them: on a disk, every commit of a store waits for it.
+
+    The garbage collector runs as seldom as in commands.
+    """
+    gc.set_threshold(GARBAGE_THRESHOLD)
     if SHARED_MEMORY.is_dir() and not config.option.basetemp:
         runs_programs = not os.statvfs(SHARED_MEMORY).f_flag & os.ST_NOEXEC
         free = min(shutil.disk_usage(SHARED_MEMORY).free, psutil.virtual_memory().available)

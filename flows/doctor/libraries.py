@@ -25,7 +25,10 @@ cv2.optflow.DualTVL1OpticalFlow_create().calc(*numpy.zeros((2, 32, 32), numpy.ui
 print(cv2.__version__)
 """
 _TENSORFLOW = """
-import json, tensorflow as tf
+import json
+from flows.session.environment import settle_environment
+settle_environment()
+import tensorflow as tf
 cards = [tf.config.experimental.get_device_details(card) for card in tf.config.list_physical_devices("GPU")]
 print(json.dumps([tf.__version__, [card.get("device_name", "GPU") for card in cards]]))
 """
@@ -56,9 +59,17 @@ print(json.dumps([prefect.__version__, PREFECT_API_URL.value(), str(PREFECT_HOME
 
 def check_libraries() -> Iterator[Finding]:
     """Check OpenCV, TensorFlow, CUDA, MediaPipe without a network, and Prefect."""
+    checks = {
+        _tv_l1: _TV_L1,
+        _tensorflow: _TENSORFLOW,
+        _gpu_engine: _GPU_ENGINE,
+        _mediapipe: _MEDIAPIPE,
+        _prefect: _PREFECT,
+    }
+    if not NVIDIA_DRIVER.exists():
+        del checks[_gpu_engine]
     with ThreadPoolExecutor() as pool:
-        answers = pool.map(_ask, (_TV_L1, _TENSORFLOW, _GPU_ENGINE, _MEDIAPIPE, _PREFECT))
-        for look, answer in zip((_tv_l1, _tensorflow, _gpu_engine, _mediapipe, _prefect), answers, strict=True):
+        for look, answer in zip(checks, pool.map(_ask, checks.values()), strict=True):
             yield from look(*answer)
 
 
@@ -85,8 +96,6 @@ def _tensorflow(answer: str, fault: str) -> Iterator[Finding]:
 
 
 def _gpu_engine(answer: str, fault: str) -> Iterator[Finding]:
-    if not NVIDIA_DRIVER.exists():
-        return
     if missing := fault or json.loads(answer):
         cure = "pip install 'traitline[gpu]'; without it, optical flow takes some 30 times as long"
         yield Finding("TV-L1 on the GPU", "warning", missing, cure)

@@ -33,7 +33,13 @@ from typing import IO, TYPE_CHECKING, cast
 from urllib.parse import urlsplit
 
 from flows.session import console
-from flows.session.environment import LOOPBACK, PROXY_VARIABLES, bypass_proxies, is_loopback
+from flows.session.environment import (
+    LOOPBACK,
+    PROXY_VARIABLES,
+    bypass_proxies,
+    is_loopback,
+    settle_environment,
+)
 from flows.session.errors import UserError
 from storage.files.commit import commit_file
 
@@ -366,4 +372,5 @@ def _serve(listening: socket.socket) -> None:
 
 
 if __name__ == "__main__":
+    settle_environment()
     _serve(socket.socket(fileno=int(sys.argv[1])))

@@ -139,7 +139,7 @@ def test_erase_fails_for_an_unknown_name_beside_known_ones_but_erases_those(tmp_
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        ((), "give --video ID"),
+        ((), "--video ID, --subject NAME with --labels FILE, or --file LIST"),
         (("--subject", "anna"), "go together"),
         (("--video", "z"), "holds nothing of z; a video is named by its video_id"),
         (("--video", "aa.mp4"), "holds nothing of aa.mp4, did you mean a.mp4?"),

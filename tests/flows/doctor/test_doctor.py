@@ -37,6 +37,7 @@ def test_a_good_machine(traitline, tmp_path, face_model):
     assert "fault" not in {finding["level"] for finding in found.values()}
     assert found["face_detector"]["found"] == str(face_model.parent)
     assert found["MediaPipe"]["level"] == found["OpenCV's TV-L1"]["level"] == "ok"
+    assert ("TV-L1 on the GPU" in found) == libraries.NVIDIA_DRIVER.exists()
     assert list(tmp_path.iterdir()) == []  # it looks, and leaves nothing
 
 
@@ -130,16 +131,10 @@ def test_a_disk_that_takes_nothing(disk, small_disk, tmp_path):
     ("why_unusable", "level", "found"),
     [('""', "ok", "compiled"), ('"cuda-core is not installed (pip ...)"', "warning", "cuda-core is not installed")],
 )
-def test_a_gpu_that_optical_flow_cannot_use_is_told(monkeypatch, tmp_path, why_unusable, level, found):
-    monkeypatch.setattr(libraries, "NVIDIA_DRIVER", tmp_path)
+def test_a_gpu_that_optical_flow_cannot_use_is_told(why_unusable, level, found):
     (finding,) = libraries._gpu_engine(why_unusable, "")
     assert finding.level == level
     assert found in finding.found
-
-
-def test_nothing_is_told_of_a_gpu_where_there_is_none(monkeypatch, tmp_path):
-    monkeypatch.setattr(libraries, "NVIDIA_DRIVER", tmp_path / "none")
-    assert list(libraries._gpu_engine(*libraries._ask(libraries._GPU_ENGINE))) == []
 
 
 def test_a_network_in_a_file_of_ones_own_is_looked_at_like_the_assets(tmp_path):

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from typing import Any
 
 
 @contextmanager
@@ -19,7 +20,16 @@ def open_s3_server(host: str = "127.0.0.1") -> Iterator[dict[str, str]]:
             """Say nothing of requests."""
 
     # Not ThreadedMotoServer: to tell which of all services is asked, it lists the folders of Moto twice a request.
-    server = make_server(host, 0, create_backend_app("s3"), threaded=True, request_handler=Handler)
+    answer, one_at_a_time = create_backend_app("s3"), threading.Lock()
+
+    def application(environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
+        if "HTTP_IF_NONE_MATCH" not in environ or environ["REQUEST_METHOD"] == "GET":
+            return answer(environ, start_response)
+        # Moto looks whether there is such an object, and then puts it: two requests at once both succeeded.
+        with one_at_a_time:
+            return answer(environ, start_response)
+
+    server = make_server(host, 0, application, threaded=True, request_handler=Handler)
     thread = threading.Thread(target=server.serve_forever, daemon=True)
     thread.start()
     try:
