@@ -12,15 +12,13 @@ import random
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Generator, Iterable, Iterator
-from contextlib import AbstractContextManager, ExitStack, closing, contextmanager, nullcontext
-from contextvars import ContextVar
+from contextlib import AbstractContextManager, closing, contextmanager
 from dataclasses import dataclass
 from functools import partial
 from typing import TypeVar
 
-from flows.config.settings import RunConfig
 from flows.session import stopping
-from flows.session.errors import USER_ERRORS, UserError
+from flows.session.errors import USER_ERRORS
 from storage.errors import UnreachableError
 
 log = logging.getLogger(__name__)
@@ -156,46 +154,3 @@ class LocalEngine(Engine):
                     time.sleep(self._poll_s)
                 else:
                     yield item, partial(work, item, Course(stopping.check, partial(on_progress, item)))
-
-
-class _Steps(ExitStack):
-    """Steps that share an engine, once the first of them has opened it."""
-
-    engine: Engine | None = None
-
-
-_steps: ContextVar[_Steps | None] = ContextVar("steps", default=None)
-
-
-@contextmanager
-def one_engine() -> Iterator[None]:
-    """Let the steps in the block share an engine, which the first one that needs it opens and the block closes."""
-    with _Steps() as steps:
-        steps.callback(_steps.reset, _steps.set(steps))
-        yield
-
-
-@contextmanager
-def open_engine(config: RunConfig) -> Iterator[Engine]:
-    """Open the engine that the settings name, or use the shared one.
-
-    Raises:
-        UserError: the Dask cluster cannot be used.
-    """
-    if (steps := _steps.get()) is None:
-        with _opened(config) as engine:
-            yield engine
-        return
-    if steps.engine is None:
-        steps.engine = steps.enter_context(_opened(config))
-    yield steps.engine
-
-
-def _opened(config: RunConfig) -> AbstractContextManager[Engine]:
-    if config.runner == "local":
-        return nullcontext(LocalEngine())
-    try:
-        from flows.engine.dask import open_dask  # takes a second to import
-    except ValueError as error:  # of Dask's own
-        raise UserError(f"Dask cannot read its configuration: {' '.join(str(error).split())}") from error
-    return open_dask(config.dask)

@@ -20,7 +20,8 @@ from flows.archive.labels import digest_of, labels_of, nothing_labelled, report_
 from flows.archive.uncertainty import quality_of
 from flows.archive.videos import known_videos
 from flows.config.settings import RunConfig
-from flows.engine.engine import Course, LocalEngine, Work, open_engine
+from flows.engine.choice import open_engine
+from flows.engine.engine import Course, LocalEngine, Work
 from flows.evaluation.kept import KeptPredictions
 from flows.session import console
 from flows.session.environment import restrict_access, settle_environment

@@ -11,7 +11,8 @@ from flows.archive.families import Families, families_of
 from flows.archive.outcomes import how_to_list, refusal_reasons
 from flows.archive.videos import Archive
 from flows.config.settings import RunConfig
-from flows.engine.engine import RETRIES, Engine, OpenWork, open_engine
+from flows.engine.choice import open_engine
+from flows.engine.engine import RETRIES, Engine, OpenWork
 from flows.extraction.jobs import ExtractReport, Shard, ShardReport, TooManyRefusedError, keep_report
 from flows.extraction.worker import leases_for, open_shards
 from flows.extraction.worklist import WorkList

@@ -8,7 +8,7 @@ from flows.archive.models import ModelReference, chosen_model, trains
 from flows.archive.outcomes import AllRefusedError
 from flows.archive.videos import Archive
 from flows.config.settings import RunConfig
-from flows.engine.engine import one_engine
+from flows.engine.choice import one_engine
 from flows.extraction.jobs import ExtractReport, TooManyRefusedError
 from flows.pipeline.export import ExportReport, export
 from flows.pipeline.extract import extract

@@ -14,7 +14,8 @@ from flows.archive.models import ModelReference, check_features
 from flows.archive.outcomes import without_features
 from flows.archive.videos import Archive, known_videos
 from flows.config.settings import RunConfig
-from flows.engine.engine import RETRIES, Engine, OpenWork, open_engine
+from flows.engine.choice import open_engine
+from flows.engine.engine import RETRIES, Engine, OpenWork
 from flows.pipeline.announce import Pages
 from flows.pipeline.steps import step
 from flows.scoring import worklist

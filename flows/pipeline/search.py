@@ -18,7 +18,8 @@ from flows.archive.clips import StoredClips
 from flows.archive.families import Families
 from flows.archive.model_quality import MEASURES
 from flows.config.settings import RunConfig
-from flows.engine.engine import Course, Work, open_engine
+from flows.engine.choice import open_engine
+from flows.engine.engine import Course, Work
 from flows.session import console
 from flows.session.environment import restrict_access, settle_environment
 from fusion.clips.sources import ClipsInMemory, ClipSource, KeptClips, clips_of

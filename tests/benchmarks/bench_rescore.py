@@ -37,7 +37,7 @@ from flows.archive.families import Families, families_of
 from flows.archive.videos import known_videos
 from flows.config.load import load_config
 from flows.config.settings import DaskSettings, RunConfig
-from flows.engine.engine import one_engine, open_engine
+from flows.engine.choice import one_engine, open_engine
 from flows.pipeline.score import rescore, score
 from flows.pipeline.train import train
 from fusion.traits import TRAITS

@@ -35,8 +35,8 @@ from extractors.devices import usable_cores
 from flows.archive.families import families_of
 from flows.config.load import load_config
 from flows.config.settings import DaskSettings
+from flows.engine.choice import open_engine
 from flows.engine.dask import open_dask
-from flows.engine.engine import open_engine
 from flows.extraction.jobs import Job
 from flows.extraction.worker import leases_for, open_shards
 from flows.extraction.worklist import WorkList

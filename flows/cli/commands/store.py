@@ -17,7 +17,8 @@ from flows.cli.options import ASSIGNMENTS, CONFIG, STORE, STORE_PATH
 from flows.cli.output import numbers, show_table
 from flows.config.load import existing_store
 from flows.config.settings import RunConfig
-from flows.engine.engine import Course, Work, open_engine
+from flows.engine.choice import open_engine
+from flows.engine.engine import Course, Work
 from flows.session import console
 from flows.session.errors import UserError
 from fusion.errors import some_of

@@ -15,7 +15,7 @@ from prefect_machine import wait_for
 
 from flows.config.load import load_config
 from flows.config.settings import DaskSettings
-from flows.engine import dask, engine
+from flows.engine import choice, dask, engine
 from flows.session.errors import UserError
 
 SUPPORT = Path(engine_work.__file__).parent
@@ -131,9 +131,9 @@ def test_the_cluster_of_a_run_gives_each_worker_its_cores_and_gpu_before_librari
     config = load_config(flags={"runner": "dask"})  # one worker per GPU
     seen: list[tuple[list[int], str, list[str]]] = []
     engines = set()
-    with engine.one_engine():
+    with choice.one_engine():
         for _ in range(2):  # the second step takes no second share
-            with engine.open_engine(config) as found:
+            with choice.open_engine(config) as found:
                 engines.add(found)
                 found.run(engine_work.looking_around, range(6), lambda _, seen_there: seen.append(seen_there))
     assert len(engines) == 1

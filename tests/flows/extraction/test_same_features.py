@@ -11,7 +11,7 @@ from flows.archive.families import families_of
 from flows.archive.videos import scan_videos
 from flows.config.load import load_config
 from flows.config.settings import RunConfig
-from flows.engine.engine import open_engine
+from flows.engine.choice import open_engine
 from flows.extraction.extractor import Extractor
 from flows.extraction.jobs import Job
 from flows.extraction.worker import open_shards
