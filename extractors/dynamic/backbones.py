@@ -14,7 +14,8 @@ from extractors.assets.files import AssetError
 from extractors.dynamic.settings import ASSET, FEATURES, I3D, REVISION, DynamicSettings
 from extractors.networks import SIDE_PX, is_network_file
 from extractors.networks.backbone import Backbone, Choices, Describer
-from extractors.networks.network_file import FileBackbone, Shape, read_file
+from extractors.networks.network_file import FileBackbone, read_file
+from extractors.networks.signature import Shape
 
 COMPONENTS = 2  # of displacement
 

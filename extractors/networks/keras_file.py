@@ -24,8 +24,8 @@ import h5py
 import numpy as np
 
 from extractors.errors import first_line
-from extractors.networks.network_file import FileRefusedError, Run, Shape, Signature
 from extractors.networks.precision import settle_precision
+from extractors.networks.signature import FileRefusedError, Run, Shape, Signature
 
 if TYPE_CHECKING:
     import keras

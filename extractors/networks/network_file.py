@@ -14,26 +14,10 @@ import numpy as np
 
 from extractors.assets.files import AssetError
 from extractors.networks.backbone import Describer
+from extractors.networks.signature import FileRefusedError, Run, Shape, Signature
 
 REVISION = 1  # part of the cache key: raise it if this code's results change
 MAX_FILE_BYTES = 2**31  # bytes; a ViT-L has 1.2 GB
-
-Shape = tuple[int | None, ...]
-"""The sizes of the axes, batch axis first; None for a size that is free."""
-
-Run = Callable[[np.ndarray], np.ndarray]
-
-
-class FileRefusedError(Exception):
-    """The reason why a network's file is not used."""
-
-
-@dataclass(frozen=True)
-class Signature:
-    """What a network takes and gives: shapes of its one input and, by name, of its outputs, all float32."""
-
-    input: Shape
-    outputs: Mapping[str, Shape]
 
 
 @dataclass(frozen=True)

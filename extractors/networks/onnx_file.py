@@ -16,7 +16,7 @@ import numpy as np
 from extractors.assets.files import AssetError
 from extractors.devices import usable_cores
 from extractors.errors import first_line
-from extractors.networks.network_file import FileRefusedError, Run, Shape, Signature
+from extractors.networks.signature import FileRefusedError, Run, Shape, Signature
 
 if TYPE_CHECKING:
     import onnx

@@ -15,8 +15,9 @@ from extractors.assets.own import find_own, resolve_own
 from extractors.networks import SIDE_PX, Preprocessing, is_network_file
 from extractors.networks.backbone import Backbone, Choices, Describer
 from extractors.networks.joined import JoinedBackbone
-from extractors.networks.network_file import FileBackbone, Shape, read_file
+from extractors.networks.network_file import FileBackbone, read_file
 from extractors.networks.preprocessing import check_crops, preprocess, scaled
+from extractors.networks.signature import Shape
 from extractors.static.application_network import ApplicationBackbone
 from extractors.static.settings import ASSET, FEATURES, RESNET50, REVISION, StaticSettings
 
