@@ -26,7 +26,7 @@ from storage.files.paths import store_path
 pytestmark = pytest.mark.slow
 
 BIN = Path(sys.executable).parent
-COPIES = 3
+COPIES = 5
 STORE = "s3://traitline/shared/store"
 
 
@@ -118,13 +118,15 @@ def at_work(families: Families) -> set[str]:
 
 
 def wait_until_both_work(laboratory: Laboratory, families: Families, *processes: subprocess.Popen[bytes]) -> int:
-    """Wait until the store has some features and both hosts are at work; returns how many videos there are."""
-    names = {host.name for host in laboratory.hosts}
+    """Wait until the store has some features, both hosts have worked, and the far one does; returns how many videos."""
+    near, far = (host.name for host in laboratory.hosts)
+    have_worked: set[str] = set()
 
     def there() -> int:
         assert [process.poll() for process in processes] == [None] * len(processes)
-        done = rows(families)["dynamic"].total()
-        return done if done >= 4 and at_work(families) == names else 0
+        done, now = rows(families)["dynamic"].total(), at_work(families)
+        have_worked.update(now)
+        return done if done >= 4 and have_worked == {near, far} and far in now else 0
 
     return wait_for("both hosts at work", there, limit_s=300)
 
