@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import logging
 import pickle
 import sys
 import threading
@@ -92,6 +93,9 @@ class Resident(WorkerPlugin):
         settle_environment()
         hide_greetings()
         console.log_to_standard_error()
+        if self._own:
+            # When a run ends, the scheduler may be gone before it answers a heartbeat. Dask logs that with a traceback.
+            logging.getLogger("distributed.worker").addFilter(lambda record: "heartbeat" not in record.msg)
         # Otherwise the cores are already distributed.
         if self._own or not cores.is_restricted():
             known = (await worker.scheduler.identity())["workers"]

@@ -157,12 +157,14 @@ def mlp(
     import keras  # takes seconds
     from sklearn.preprocessing import StandardScaler
 
+    from fusion.training.seeds import seeded
+
     def trained(rows: np.ndarray, held_out: np.ndarray, epochs: int) -> tuple[Callable[[np.ndarray], np.ndarray], int]:
         scaler = StandardScaler().fit(features[rows])
         centre, spread = labels[rows].mean(axis=0), np.maximum(labels[rows].std(axis=0), 1e-6)
         inputs, targets = scaler.transform(features), (labels - centre) / spread
-        keras.utils.set_random_seed(seed)
-        network = mlp_network(features.shape[1], labels.shape[1])
+        with seeded(seed):
+            network = mlp_network(features.shape[1], labels.shape[1])
         network.compile(keras.optimizers.Adam(1e-3), "mse", jit_compile=False)
         stopping = keras.callbacks.EarlyStopping(patience=MLP_PATIENCE)
         history = network.fit(

@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import keras
 import numpy as np
 
 from fusion.clips.moments import Moments
@@ -25,6 +24,7 @@ from fusion.training.bilinear import fit_bilinear
 from fusion.training.checkpoint import CHECKPOINT
 from fusion.training.fit import EpochReport, LabelledSource, fit, sd_ratio
 from fusion.training.losses import loss_of
+from fusion.training.seeds import seeded
 from fusion.traits import TRAITS
 
 __all__ = ["CHECKPOINT", "EpochReport", "TrainSettings", "Trained", "train"]
@@ -133,19 +133,19 @@ def train(
         return _train_bilinear(source, labels, subjects, settings)
     train_rows, validation_rows = split_by_subject(subjects, settings.validation_fraction, settings.seed)
     survey = _survey(RowsOf(source, train_rows), RowsOf(source, validation_rows), settings)
-    keras.utils.set_random_seed(settings.seed)
     training = LabelledSource(survey.train, labels)
     validation = LabelledSource(survey.validation, labels) if len(validation_rows) else None
-    fitted = fit(
-        lambda: _start(survey, labels[train_rows], settings),
-        settings,
-        training,
-        validation,
-        buffer_clips=survey.buffer_clips,
-        folder=folder,
-        identity=_identity(labels, subjects, settings),
-        on_epoch=on_epoch,
-    )
+    with seeded(settings.seed):
+        fitted = fit(
+            lambda: _start(survey, labels[train_rows], settings),
+            settings,
+            training,
+            validation,
+            buffer_clips=survey.buffer_clips,
+            folder=folder,
+            identity=_identity(labels, subjects, settings),
+            on_epoch=on_epoch,
+        )
     model, history = _kept(fitted.model), fitted.history
     metadata = {
         **_facts(model, settings, [subjects[row] for row in train_rows]),

@@ -177,6 +177,24 @@ def test_workers_show_what_matters_and_no_greetings_of_libraries_while_the_run_l
     assert not [line for line in greetings if line in "".join(shown)]
 
 
+def test_a_heartbeat_that_the_scheduler_no_longer_answers_is_not_shown(monkeypatch, capfd):
+    """At the end of a run, Dask logs it with a traceback now and then."""
+    monkeypatch.setenv("PYTHONPATH", str(SUPPORT))
+
+    async def beat_in_vain(dask_worker) -> None:
+        async def unanswered(**_: object) -> None:
+            raise OSError("the scheduler has ended")
+
+        dask_worker.scheduler.heartbeat_worker = unanswered
+        await dask_worker.heartbeat()
+
+    with dask.open_dask(DaskSettings(workers=1)) as opened:
+        opened.run(engine_work.printing, ["begins"], lambda *_: opened._client.run(beat_in_vain))
+    shown = capfd.readouterr().err
+    assert "begins" in shown
+    assert "heartbeat" not in shown
+
+
 def test_a_cluster_that_does_not_start_is_one_line():
     with (
         dask.config.set({"temporary-directory": "/proc/nowhere"}),

@@ -1,6 +1,8 @@
 """Training: it learns what was planted, alike every time, and never sees a person on both sides."""
 
 import json
+import random
+import threading
 import time
 from dataclasses import replace
 
@@ -88,6 +90,28 @@ def test_the_same_seed_gives_the_same_model(stopped):
     second = train(*data, STOPPED)
     assert first.history == second.history
     assert np.array_equal(predict(first.model, data[0]), predict(second.model, data[0]))
+
+
+def test_other_threads_that_draw_random_numbers_do_not_change_the_model():
+    """Those of Dask's workers do, twice a second."""
+    data, ended = planted(20), threading.Event()
+
+    def trained() -> np.ndarray:
+        return predict(train(*data, SPECIFIED.model_copy(update={"epochs": 1})).model, data[0])
+
+    def draw() -> None:
+        while not ended.is_set():
+            random.random()
+
+    quiet = trained()
+    thread = threading.Thread(target=draw)
+    thread.start()
+    try:
+        disturbed = trained()
+    finally:
+        ended.set()
+        thread.join()
+    assert np.array_equal(quiet, disturbed)
 
 
 def test_the_kept_model_is_that_of_the_best_epoch_and_metadata_says_so(stopped):
