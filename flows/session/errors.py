@@ -33,7 +33,7 @@ USER_ERRORS = (UserError, AssetError, DeviceError, LayerError, LabelError, Train
 
 
 def mistake_in_words(error: Exception) -> str | None:
-    """Describe a user's mistake, a full disk or a lost Prefect server in one line; None for other errors."""
+    """Describe a user's mistake, a full disk, a lost server or dead workers in one line; None for other errors."""
     if isinstance(error, USER_ERRORS):
         return console.one_line(console.masked(str(error)))
     httpx = sys.modules.get("httpx")  # Prefect's client uses it
@@ -41,6 +41,12 @@ def mistake_in_words(error: Exception) -> str | None:
         return (
             f"Prefect's server has gone away or refuses a request ({console.one_line(str(error))}); finished work is "
             "kept, and the same command continues from there"
+        )
+    distributed = sys.modules.get("distributed")
+    if distributed is not None and isinstance(error, distributed.KilledWorker):
+        return (
+            "Dask's workers died repeatedly at the same work, most likely for lack of memory: start fewer "
+            "(dask.workers), or give each more (--memory-limit of `dask worker`); finished work is kept"
         )
     if isinstance(error, OSError) and is_full(error):
         # Libraries also write into temporary folders and caches.

@@ -10,13 +10,14 @@ from pathlib import Path
 
 import engine_work
 import pytest
+from distributed import KilledWorker
 from drawn_store import draw_store
 from prefect_machine import wait_for
 
 from flows.config.load import load_config
 from flows.config.settings import DaskSettings
 from flows.engine import choice, dask, engine
-from flows.session.errors import UserError
+from flows.session.errors import UserError, mistake_in_words
 
 SUPPORT = Path(engine_work.__file__).parent
 ENDLESS = 1_000_000  # items, of which a worker does many before another one comes to its first
@@ -92,6 +93,20 @@ def test_a_mistake_of_the_user_ends_the_run(opened, tmp_path):
             retries=2,
         )
     assert (len(results) < ENDLESS // 10, failed) == (True, [])
+
+
+def test_work_at_which_workers_die_is_one_line_with_the_cure(tmp_path):
+    failed = []
+    with (
+        dask.config.set({"distributed.scheduler.allowed-failures": 0}),
+        dask.open_dask(DaskSettings(workers=1)) as found,
+        pytest.raises(KilledWorker) as raised,
+    ):
+        found.run(partial(engine_work.squaring, tmp_path), [0], lambda *_: None, on_failure=failed.append)
+    assert failed == [0]
+    words = mistake_in_words(raised.value)
+    assert "dask.workers" in words
+    assert "\n" not in words
 
 
 def test_what_may_have_passed_is_tried_again(tmp_path, monkeypatch):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
 import time
 from collections.abc import Iterator
@@ -14,12 +15,14 @@ from flows.session.errors import UserError
 
 @contextmanager
 def squaring(notes: Path) -> Iterator:
-    """Squares numbers; 13 always fails, 7 fails the first time, and 99 is a mistake of the user."""
+    """Squares numbers; 13 always fails, 7 fails the first time, 99 is the user's mistake, and 0 kills its process."""
     (notes / f"opened {os.getpid()}").touch(exist_ok=False)
 
     def square(number: int, course) -> int:
         course.check()
         course.progress(1, number % 2)
+        if number == 0:
+            os.kill(os.getpid(), signal.SIGKILL)
         if number == 99:
             raise UserError("99 is a mistake")
         if number == 13 or (number == 7 and not (notes / "7").exists()):
