@@ -8,6 +8,7 @@ import re
 import shutil
 import signal
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Iterator
@@ -141,35 +142,38 @@ def test_two_rescores_on_one_store_share_the_work(config, monkeypatch):
 
 @contextmanager
 def one_killed(cluster, function: str) -> Iterator[None]:
-    """Have one of the two workers killed when it calls a function for the second time, which the block brings about.
+    """Have one of the two workers killed, the first to call a function for the second time within the block.
 
     Args:
         function: "module:name", called as an attribute of that module.
     """
+    with tempfile.TemporaryDirectory() as folder:
+        killed = f"{folder}/killed"
 
-    def arm() -> None:
-        import os
-        import pkgutil
-        import signal
+        def arm() -> None:
+            import os
+            import pkgutil
+            import signal
+            from contextlib import suppress
 
-        module = pkgutil.resolve_name(function.partition(":")[0])
-        real, calls = pkgutil.resolve_name(function), []
+            module = pkgutil.resolve_name(function.partition(":")[0])
+            real, calls = pkgutil.resolve_name(function), []
 
-        def call(*args, **kwargs):
-            calls.append(1)
-            if len(calls) > 1:
-                os.kill(os.getpid(), signal.SIGKILL)
-            return real(*args, **kwargs)
+            def call(*args, **kwargs):
+                calls.append(1)
+                if len(calls) > 1:
+                    with suppress(OSError):  # there already, or the block has ended
+                        os.close(os.open(killed, os.O_CREAT | os.O_EXCL))
+                        os.kill(os.getpid(), signal.SIGKILL)
+                return real(*args, **kwargs)
 
-        setattr(module, function.partition(":")[2], call)
+            setattr(module, function.partition(":")[2], call)
 
-    victim, other = cluster.run(os.getpid).items()
-    cluster.run(arm, workers=[victim[0]])
-    yield
-    cluster.wait_for_workers(2, timeout=120)
-    left = cluster.run(os.getpid).values()
-    assert other[1] in left
-    assert victim[1] not in left
+        before = cluster.run(os.getpid).values()
+        cluster.run(arm)
+        yield
+        cluster.wait_for_workers(2, timeout=120)
+        assert len({*before} & {*cluster.run(os.getpid).values()}) == 1
 
 
 @pytest.mark.slow
