@@ -95,7 +95,7 @@ class Resident(WorkerPlugin):
         console.log_to_standard_error()
         if self._own:
             # When a run ends, the scheduler may be gone before it answers a heartbeat. Dask logs that with a traceback.
-            logging.getLogger("distributed.worker").addFilter(lambda record: "heartbeat" not in record.msg)
+            logging.getLogger("distributed.worker").addFilter(lambda record: "heartbeat" not in str(record.msg))
         # Otherwise the cores are already distributed.
         if self._own or not cores.is_restricted():
             known = (await worker.scheduler.identity())["workers"]
