@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Iterator
 from functools import partial
@@ -202,11 +203,13 @@ def test_a_heartbeat_that_the_scheduler_no_longer_answers_is_not_shown(monkeypat
 
         dask_worker.scheduler.heartbeat_worker = unanswered
         await dask_worker.heartbeat()
+        logging.getLogger("distributed.worker").error(ValueError("of another kind"))  # as Dask logs some exceptions
 
     with dask.open_dask(DaskSettings(workers=1)) as opened:
         opened.run(engine_work.printing, ["begins"], lambda *_: opened._client.run(beat_in_vain))
     shown = capfd.readouterr().err
     assert "begins" in shown
+    assert "of another kind" in shown
     assert "heartbeat" not in shown
 
 
