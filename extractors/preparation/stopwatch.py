@@ -42,6 +42,12 @@ class Stopwatch:
         for stage, more in seconds.items():
             self.seconds[stage] += more
 
+    def take(self) -> dict[str, float]:
+        """Return the seconds so far by stage, and begin again at 0."""
+        seconds = dict(self.seconds)
+        self.seconds.clear()
+        return seconds
+
     def iterate(self, stage: str, items: Iterable[Item]) -> Iterator[Item]:
         """Yield items; count the time spent waiting for each towards `stage`."""
         waiting = iter(items)

@@ -116,7 +116,11 @@ class DaskSettings(BaseModel, frozen=True, extra="forbid"):
 class ExtractSettings(BaseModel, frozen=True, extra="forbid"):
     """How videos are decoded and turned into features."""
 
-    shard_size: int = Field(64, ge=1, description="Videos per shard, which is the unit of commits (count).")
+    shard_size: int = Field(
+        64,
+        ge=1,
+        description="Videos per shard, which is the unit of commits (count); fewer if they take more than ten minutes.",
+    )
     retry_failed: bool = Field(False, description="Retry videos that were rejected before with the same settings.")
     processes: int | None = Field(
         None,
@@ -222,8 +226,7 @@ class RunConfig(BaseModel, frozen=True, extra="forbid"):
     assets: Path | None = Field(None, description="Folder with the assets' folders, instead of the usual places.")
     runner: Literal["local", "dask"] = Field(
         "local",
-        description="Where the work is done: local, in this process, one shard after the other; dask, by the workers "
-        "of a Dask cluster, see dask.",
+        description="Where the work is done: local, in this process; dask, by the workers of a Dask cluster, see dask.",
     )
     store: StoreSettings = StoreSettings()
     dask: DaskSettings = DaskSettings()

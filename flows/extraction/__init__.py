@@ -1,1 +1,1 @@
-"""Extraction of features, shard by shard, in one process or in many."""
+"""Extraction of features, in one process or in many."""

@@ -1,12 +1,14 @@
-"""Extraction of one shard of videos, from files to committed features."""
+"""Extraction of videos, from files to committed features."""
 
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, field
 from functools import cached_property, partial
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -25,7 +27,7 @@ from flows.archive.families import Families, Kind, backbones_of, check_same_netw
 from flows.archive.reader import preparation_of
 from flows.archive.videos import VideoFile
 from flows.config.settings import RunConfig
-from flows.extraction.jobs import Job, ShardReport
+from flows.extraction.jobs import Committed, Job
 from flows.session.errors import UserError
 from storage.shards.family import Family
 from storage.shards.features import VideoFeatures
@@ -33,6 +35,10 @@ from storage.shards.store import FeatureStore
 from storage.tables.failures import Failure, FailureLog
 
 log = logging.getLogger(__name__)
+
+# Finished videos are committed after this time, even if a shard is not full: the end of a machine then costs less of
+# the work on long videos.
+COMMIT_S = 600.0
 
 
 class _Batcher:
@@ -69,6 +75,19 @@ class _Batcher:
         with self._watch.measure(self._stage):
             for goal, vector in zip(goals, self._extract(self._batch[: len(goals)]), strict=True):
                 goal.append(vector)
+
+
+@dataclass(frozen=True)
+class _Batches:
+    """The batches of both networks."""
+
+    static: _Batcher
+    dynamic: _Batcher
+
+    def flush(self) -> None:
+        """Run both networks on what waits."""
+        self.static.flush()
+        self.dynamic.flush()
 
 
 @dataclass
@@ -124,7 +143,7 @@ class _Intake:
 
     @contextmanager
     def isolating_faults(self) -> Iterator[None]:
-        """Refuse only this video, and not its shard, if the block raises an exception."""
+        """Refuse only this video if the block raises an exception."""
         try:
             yield
         except Exception as error:
@@ -139,6 +158,14 @@ def _expected(track: FaceTrack | None, tokens: _Tokens | None) -> tuple[FaceTrac
     return track, tokens
 
 
+def _size_of(path: Path) -> int:
+    """Return the size of a file in bytes; 0 if it cannot be read, which the child process will report."""
+    try:
+        return path.stat().st_size
+    except OSError:
+        return 0
+
+
 def _facts(track: FaceTrack) -> dict[str, float]:
     """Return the quality facts of a video; all tracks that are made or read here have them."""
     if track.quality is None:
@@ -147,7 +174,7 @@ def _facts(track: FaceTrack) -> dict[str, float]:
 
 
 class Extractor:
-    """Extracts shards with child processes that prepare videos, both networks and the store, all built once.
+    """Extracts videos with child processes that prepare them, both networks and the store, all built once.
 
     Use it as a context manager, which ends the child processes.
 
@@ -217,22 +244,36 @@ class Extractor:
         jobs: Sequence[Job],
         on_video: Callable[[str, bool], None] | None = None,
         check: Callable[[], None] | None = None,
-    ) -> ShardReport:
-        """Extract one shard and commit it: faces, static tokens and dynamic tokens, and a row for each refused video.
+    ) -> Iterator[Committed]:
+        """Extract videos, and commit them in shards: face tracks, tokens, and a row for each refused video.
+
+        Large files come first, so that none of them keeps the others waiting at the end.
 
         Args:
             on_video: called after each video with its id and whether it was accepted.
-            check: called with each part of a video that arrives; an exception from it stops the shard.
+            check: called with each part of a video that arrives; an exception from it stops the extraction. What has
+                been committed stays.
+
+        Yields:
+            What has been committed just now.
         """
         watch = Stopwatch()
         with watch.measure("write"):
             known = self._known_tracks(jobs)
         intakes = [_Intake(job, known.get(job.video.video_id)) for job in jobs]
-        self._fill(intakes, watch, on_video, check)
-        with watch.measure("write"):
-            self._commit(intakes)
-        failed = sum(intake.error is not None for intake in intakes)
-        return ShardReport(extracted=len(intakes) - failed, failed=failed, seconds=dict(watch.seconds))
+        intakes.sort(key=lambda intake: _size_of(intake.job.video.path), reverse=True)
+        batches = self._batches(watch)
+        finished: list[_Intake] = []
+        since = time.monotonic()
+        for intake in self._fill(intakes, batches, watch, check):
+            finished.append(intake)
+            if on_video is not None:
+                on_video(intake.job.video.video_id, intake.error is None)
+            if len(finished) == self._config.extract.shard_size or time.monotonic() - since > COMMIT_S:
+                yield self._commit(finished, batches, watch)
+                finished, since = [], time.monotonic()
+        if finished:
+            yield self._commit(finished, batches, watch)
 
     def features(self, video: VideoFile) -> dict[Kind, VideoFeatures]:
         """Extract one video, and keep nothing in the store.
@@ -240,25 +281,32 @@ class Extractor:
         Raises:
             VideoError: the video is refused.
         """
-        intake = _Intake(Job(video, static=True, dynamic=True), None)
-        self._fill([intake], Stopwatch())
+        intake, watch = _Intake(Job(video, static=True, dynamic=True), None), Stopwatch()
+        batches = self._batches(watch)
+        for _ in self._fill([intake], batches, watch):
+            batches.flush()
         with intake.isolating_faults():
             found = self._finished(intake)
         if intake.error is not None:
             raise intake.error
         return found
 
+    def _batches(self, watch: Stopwatch) -> _Batches:
+        sizes = self._config.static.batch_size, self._config.dynamic.batch_size
+        describe = self._describe_on_gpu or self._dynamic.extract
+        return _Batches(
+            _Batcher(self._static.extract, sizes[0], watch, "static network"),
+            _Batcher(describe, sizes[1], watch, "dynamic network"),
+        )
+
     def _fill(
         self,
         intakes: Sequence[_Intake],
+        batches: _Batches,
         watch: Stopwatch,
-        on_video: Callable[[str, bool], None] | None = None,
         check: Callable[[], None] | None = None,
-    ) -> None:
-        sizes = self._config.static.batch_size, self._config.dynamic.batch_size
-        static_batches = _Batcher(self._static.extract, sizes[0], watch, "static network")
-        describe = self._describe_on_gpu or self._dynamic.extract
-        dynamic_batches = _Batcher(describe, sizes[1], watch, "dynamic network")
+    ) -> Iterator[_Intake]:
+        """Prepare videos and run the networks on full batches; yield each that has no more parts to come."""
         for number, part in self._pool.prepare(self._requests(intakes)):
             intake = intakes[number]
             if check is not None:
@@ -268,29 +316,26 @@ class Extractor:
                     taken = self._with_optical_flow(part, watch) if isinstance(part, Motion) else part
                     if intake.error is None:
                         with intake.isolating_faults():
-                            self._take(taken, intake, static_batches, dynamic_batches)
+                            self._take(taken, intake, batches)
                     # A batch has several videos, so an error of a network is not the fault of one of them.
-                    static_batches.flush_if_full()
-                    dynamic_batches.flush_if_full()
+                    batches.static.flush_if_full()
+                    batches.dynamic.flush_if_full()
                 case Again():
                     intake.begin()
                 case Finished():
                     watch.add(part.seconds)
+                    yield intake
                 case VideoError():
                     intake.error = part
                     log.info("%s rejected: %s", intake.job.video.video_id, part)
-            if on_video is not None and isinstance(part, Finished | VideoError):
-                on_video(intake.job.video.video_id, intake.error is None)
-        static_batches.flush()
-        dynamic_batches.flush()
+                    yield intake
 
     def _useful_processes(self) -> int:
         """Return how many videos can be prepared at once: even an idle process takes 170 MiB."""
-        in_a_shard = self._config.extract.shard_size
-        return min(self._cores, in_a_shard if self._videos is None else min(in_a_shard, self._videos))
+        return self._cores if self._videos is None else min(self._cores, self._videos)
 
     def _requests(self, intakes: Sequence[_Intake]) -> Iterator[Request]:
-        """Yield requests to the child processes; the last videos of a shard share the idle cores."""
+        """Yield requests to the child processes; the last videos share the idle cores."""
         for position, intake in enumerate(intakes):
             sharing = min(self._processes, len(intakes) - position)
             threads = self._config.optical_flow.threads or max(1, self._cores // sharing)
@@ -333,16 +378,14 @@ class Extractor:
                 return _Fields(motion.window, self._optical_flow.compute_scaled(frames, bound_px=bound_px))
             return _Fields(motion.window, scale_for_i3d(self._optical_flow.compute(frames), bound_px=bound_px))
 
-    def _take(
-        self, part: FaceTrack | FaceCrop | _Fields, intake: _Intake, static_batches: _Batcher, dynamic_batches: _Batcher
-    ) -> None:
+    def _take(self, part: FaceTrack | FaceCrop | _Fields, intake: _Intake, batches: _Batches) -> None:
         match part:
             case FaceTrack():
                 intake.known, intake.track = part, self._faces_row(intake.job.video, part)
             case FaceCrop():
-                self._add_face(part, *_expected(intake.known, intake.static), static_batches)
+                self._add_face(part, *_expected(intake.known, intake.static), batches.static)
             case _Fields():
-                self._add_window(part, *_expected(intake.known, intake.dynamic), dynamic_batches)
+                self._add_window(part, *_expected(intake.known, intake.dynamic), batches.dynamic)
 
     def _add_face(self, face: FaceCrop, track: FaceTrack, tokens: _Tokens, batches: _Batcher) -> None:
         fps = self._config.video.fps
@@ -385,7 +428,15 @@ class Extractor:
             if found is not None
         }
 
-    def _commit(self, intakes: Sequence[_Intake]) -> None:
+    def _commit(self, intakes: Sequence[_Intake], batches: _Batches, watch: Stopwatch) -> Committed:
+        """Commit videos that have no more parts to come."""
+        batches.flush()
+        with watch.measure("write"):
+            rows, failures = self._rows(intakes)
+            commit_shard(self._store, self._failures, rows, failures)
+        return Committed(1, len(intakes) - len(failures), len(failures), watch.take())
+
+    def _rows(self, intakes: Sequence[_Intake]) -> tuple[dict[Family, list[VideoFeatures]], list[Failure]]:
         families = self._families
         rows: dict[Family, list[VideoFeatures]] = {families.faces: [], families.static: [], families.dynamic: []}
         for intake in intakes:
@@ -397,8 +448,7 @@ class Extractor:
             # it is unknown which bytes it was made from.
             if intake.track is not None and (intake.error is None or intake.error.reason not in TRANSIENT):
                 rows[families.faces].append(intake.track)
-        failures = [self._failure(intake.job, intake.error) for intake in intakes if intake.error is not None]
-        commit_shard(self._store, self._failures, rows, failures)
+        return rows, [self._failure(intake.job, intake.error) for intake in intakes if intake.error is not None]
 
 
 def commit_shard(

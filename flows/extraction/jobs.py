@@ -1,4 +1,4 @@
-"""Jobs of extraction, and the reports of shards and of the whole."""
+"""Jobs of extraction, and the reports of its parts and of the whole."""
 
 from __future__ import annotations
 
@@ -33,29 +33,50 @@ class Job:
     reason: str = ""
 
 
-Shard = tuple[Job, ...]
+Stretch = tuple[Job, ...]
+"""The videos that a worker claims together. It commits them in shards, as they are finished."""
 
 
 @dataclass(frozen=True, slots=True)
-class ShardReport:
-    """The result of one shard: counts, and seconds by stage; `lost` if another run has taken it over."""
+class Committed:
+    """What a worker has committed.
 
-    extracted: int
-    failed: int
-    seconds: dict[str, float]
+    Args:
+        shards: number of commits.
+        extracted, failed: numbers of videos.
+        seconds: of work by stage.
+        lost: whether another run has taken over the rest of the stretch.
+    """
+
+    shards: int = 0
+    extracted: int = 0
+    failed: int = 0
+    seconds: dict[str, float] = field(default_factory=dict)
     lost: bool = False
+
+    def __add__(self, other: Committed) -> Committed:
+        return Committed(
+            self.shards + other.shards,
+            self.extracted + other.extracted,
+            self.failed + other.failed,
+            {
+                stage: sum(of.seconds.get(stage, 0.0) for of in (self, other))
+                for stage in {**self.seconds, **other.seconds}
+            },
+            self.lost or other.lost,
+        )
 
 
 @dataclass(frozen=True, slots=True)
 class ExtractReport:
-    """Counts of videos, and seconds by stage over all shards.
+    """Counts of videos, and seconds of work by stage.
 
     Args:
         extracted, failed: by this run.
         cached: extracted before.
         refused_before: refused before with the same settings, and not retried.
         seconds: by stage, of this run.
-        by_others: extracted or refused by other runs in the meantime.
+        by_others: extracted or refused in the meantime by other runs, or by workers that died before they reported it.
         reasons: of the refusals by this run, and by others in the meantime: code -> count.
     """
 
@@ -80,7 +101,7 @@ class ExtractReport:
             ("in the store before", f"{self.cached:,}"),
         ]
         if self.by_others:
-            rows.append(("done by other runs", f"{self.by_others:,}"))
+            rows.append(("done by other runs or lost workers", f"{self.by_others:,}"))
         if self.refused_before:
             rows.append(("rejected before", f"{self.refused_before:,} (see `traitline failures list`)"))
         return rows

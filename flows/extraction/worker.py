@@ -1,17 +1,18 @@
-"""The work on a shard, wherever it is done: claim its videos, extract them, commit, and give the claim back."""
+"""The work on a stretch of videos, wherever it is done: claim them, extract, commit, and give the claim back."""
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from functools import partial
 
 from flows.archive.families import Families
 from flows.config.settings import RunConfig
 from flows.engine.engine import Course, Work
 from flows.extraction.extractor import Extractor
-from flows.extraction.jobs import Shard, ShardReport
+from flows.extraction.jobs import Committed, Stretch
 from flows.extraction.worklist import Lookup
 from flows.session.environment import restrict_access
 from storage.errors import StoreError
@@ -27,10 +28,10 @@ def leases_for(root: StorePath, families: Families) -> Leases:
 
 
 @contextmanager
-def open_extraction(extractor: Extractor, leases: Leases, lookup: Lookup) -> Iterator[Work[Shard, ShardReport]]:
-    """Open the work on shards: extract and commit the videos that are not done, refused or claimed by now.
+def open_extraction(extractor: Extractor, leases: Leases, lookup: Lookup) -> Iterator[Work[Stretch, Committed]]:
+    """Open the work on stretches: extract and commit the videos that are not done, refused or claimed by now.
 
-    A shard that is given twice is therefore extracted once.
+    A stretch that is given twice is therefore extracted once.
 
     Args:
         extractor: not open yet; `leases` confirm its commits.
@@ -38,11 +39,14 @@ def open_extraction(extractor: Extractor, leases: Leases, lookup: Lookup) -> Ite
         lookup: tells which videos still need something.
     """
 
-    def extract(shard: Shard, course: Course) -> ShardReport:
-        claimed = leases.claim(partial(lookup.still_needed, shard))
+    kept: dict[Stretch, Committed] = {}  # by work that raised an exception, and that may be tried again
+
+    def extract(stretch: Stretch, course: Course) -> Committed:
+        committed = kept.pop(stretch, Committed())
+        claimed = leases.claim(partial(lookup.still_needed, stretch))
         if not claimed:
-            return ShardReport(0, 0, {})
-        done = failed = 0
+            return committed
+        done, failed = committed.extracted + committed.failed, committed.failed
 
         def on_video(_: str, ok: bool) -> None:
             nonlocal done, failed
@@ -54,15 +58,19 @@ def open_extraction(extractor: Extractor, leases: Leases, lookup: Lookup) -> Ite
             course.check()
 
         try:
-            return extractor.extract(list(claimed.values()), on_video, check)
+            for shard in extractor.extract(list(claimed.values()), on_video, check):
+                committed += shard
+            return committed
         except LeaseLostError as error:
-            return _left_to_another_run(shard, error)
-        except StoreError:
-            # Another run may have taken this one for dead and removed its features; then the store is not at fault.
-            try:
-                leases.confirm()
-            except LeaseLostError as error:
-                return _left_to_another_run(shard, error)
+            return _left_to_another_run(committed, error)
+        except Exception as error:
+            kept[stretch] = committed
+            if isinstance(error, StoreError):
+                # Another run may have taken this one for dead and removed its features; then the store is not at fault.
+                try:
+                    leases.confirm()
+                except LeaseLostError as lost:
+                    return _left_to_another_run(kept.pop(stretch), lost)
             raise
         finally:
             leases.release()
@@ -71,14 +79,14 @@ def open_extraction(extractor: Extractor, leases: Leases, lookup: Lookup) -> Ite
         yield extract
 
 
-def _left_to_another_run(shard: Shard, error: LeaseLostError) -> ShardReport:
-    log.warning("%s; its %d videos are left to another run", error, len(shard))
-    return ShardReport(0, 0, {}, lost=True)
+def _left_to_another_run(committed: Committed, error: LeaseLostError) -> Committed:
+    log.warning("%s; the rest of its videos is left to another run", error)
+    return replace(committed, lost=True)
 
 
 @contextmanager
-def open_shards(config: RunConfig, families: Families, videos: int) -> Iterator[Work[Shard, ShardReport]]:
-    """Open the work on shards with the networks of the settings, for at most so many videos."""
+def open_stretches(config: RunConfig, families: Families, videos: int) -> Iterator[Work[Stretch, Committed]]:
+    """Open the work on stretches with the networks of the settings, for at most so many videos."""
     restrict_access(config.store.path)
     leases = leases_for(config.store.path, families)
     extractor = Extractor(config, families, leases.confirm, videos=videos)

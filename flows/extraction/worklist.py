@@ -9,6 +9,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from extractors.devices import usable_cores
 from extractors.errors import TRANSIENT
 from flows.archive.clips import ready_rows
 from flows.archive.families import Families
@@ -20,6 +21,10 @@ from storage.leases.claims import Claim
 from storage.shards.store import FeatureStore
 from storage.tables.failures import FailureLog, LastFailure
 from storage.tables.manifest import FEW
+
+# While the last videos of a stretch are prepared, processes idle: 3% of the time if each has had so many clips of one
+# length, and 11% if each of 16 has had 4 (`bench_idle.py`).
+VIDEOS_PER_PROCESS = 16
 
 
 class Lookup:
@@ -72,7 +77,7 @@ class Lookup:
 
 
 class WorkList:
-    """Videos that lack features, looked up again in the store for each shard.
+    """Videos that lack features, looked up again in the store for each stretch.
 
     Attributes:
         place: path of the store.
@@ -87,7 +92,7 @@ class WorkList:
         store = FeatureStore(config.store.path)
         for family in (families.faces, families.static, families.dynamic):
             store.touch(family)  # before looking up what is done, because the first claim comes much later
-        self._lookup, self._shard_size = Lookup(config.store.path, families), config.extract.shard_size
+        self._lookup, self._settings = Lookup(config.store.path, families), config.extract
         self.place = config.store.path
         self._videos = videos
         self._attempts_before: dict[str, int] = {}
@@ -119,21 +124,28 @@ class WorkList:
         """Return the number of videos that were not done at the last look."""
         return len(self._queue) - self._begin
 
-    def choose(self, claimed: Set[str], here: Set[str] = frozenset()) -> dict[str, Job]:
-        """Look at the store, and choose the next shard.
+    def choose(
+        self, claimed: Set[str], here: Set[str] = frozenset(), *, workers: int = 1, others: int = 0
+    ) -> dict[str, Job]:
+        """Look at the store, and choose the next stretch.
 
         Args:
             claimed: ids of the videos that other runs are working on.
             here: of those that this run is working on. They stay in the list, so that nothing counts twice.
+            workers: of this run, which share the cores of this machine.
+            others: workers of other runs.
 
         Returns:
-            By id, the jobs of the first videos that are neither done nor worked on: at most a shard, none if all are
-            done or worked on.
+            By id, the jobs of the first videos that are neither done nor worked on; none if all are done or worked on.
+            At most a shard, or several if each worker has many processes, and four times as many videos are left for
+            it.
         """
         chosen: dict[str, Job] = {}
         passed: list[int] = []
-        size = self._shard_size
-        while self.left and len(chosen) < self._shard_size:
+        processes = self._settings.processes or max(1, usable_cores() // workers)
+        useful = min(VIDEOS_PER_PROCESS * processes, self.left // (4 * (workers + others)))
+        size = most = max(1, useful // self._settings.shard_size) * self._settings.shard_size
+        while self.left and len(chosen) < most:
             rows = self._queue[self._begin : self._begin + size]
             self._begin += len(rows)
             size = min(2 * size, max(FEW, size))  # other runs may have done many, and each round asks the store once
@@ -151,7 +163,7 @@ class WorkList:
                     self._set_aside.discard(video_id)
                     continue
                 passed.append(row)
-                if video_id not in claimed and video_id not in self._set_aside and len(chosen) < self._shard_size:
+                if video_id not in claimed and video_id not in self._set_aside and len(chosen) < most:
                     chosen[video_id] = job
         self._queue[self._begin - len(passed) : self._begin] = passed
         self._begin -= len(passed)

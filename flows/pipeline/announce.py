@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 import logging
 import time
-from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 from uuid import UUID
@@ -20,6 +19,7 @@ from prefect.context import FlowRunContext
 from prefect.events import emit_event
 from prefect.settings import PREFECT_CLIENT_MAX_RETRIES, PREFECT_LOGGING_TO_API_ENABLED, temporary_settings
 
+from flows.extraction.jobs import Committed
 from flows.session.console import counted
 from storage.files.paths import StorePath
 
@@ -40,8 +40,7 @@ class Commits:
     def __init__(self, store: StorePath) -> None:
         self._store = store
         self._next_s = 0.0
-        self._shards = self._extracted = self._failed = 0
-        self._seconds: Counter[str] = Counter()
+        self._untold = Committed()
 
     def __enter__(self) -> Commits:
         return self
@@ -49,27 +48,21 @@ class Commits:
     def __exit__(self, *reason: object) -> None:
         self._tell()
 
-    def add(self, extracted: int, failed: int, seconds: Mapping[str, float]) -> None:
-        """Add a shard: counts of videos, and seconds of work by stage."""
-        self._shards, self._extracted, self._failed = (
-            self._shards + 1,
-            self._extracted + extracted,
-            self._failed + failed,
-        )
-        self._seconds.update(seconds)
+    def add(self, committed: Committed) -> None:
+        """Add what a worker has committed."""
+        self._untold += committed
         if time.monotonic() >= self._next_s:
             self._tell()
 
     def _tell(self) -> None:
-        if not self._shards:
+        told, self._untold = self._untold, Committed()
+        if not told.shards:
             return
-        shards, videos = counted(self._shards, "shard"), counted(self._extracted, "video")
-        work_s = sum(self._seconds.values())
-        log.info("committed %s: %s extracted, %d rejected, %.1f s of work", shards, videos, self._failed, work_s)
-        counts = {"shards": self._shards, "extracted": self._extracted, "failed": self._failed}
-        _emit(SHARDS_COMMITTED, self._store, {**counts, "seconds": dict(self._seconds)})
-        self._shards = self._extracted = self._failed = 0
-        self._seconds.clear()
+        shards, videos = counted(told.shards, "shard"), counted(told.extracted, "video")
+        work_s = sum(told.seconds.values())
+        log.info("committed %s: %s extracted, %d rejected, %.1f s of work", shards, videos, told.failed, work_s)
+        counts = {"shards": told.shards, "extracted": told.extracted, "failed": told.failed}
+        _emit(SHARDS_COMMITTED, self._store, {**counts, "seconds": dict(told.seconds)})
         self._next_s = time.monotonic() + _COMMITS_EVERY_S
 
 

@@ -1,4 +1,4 @@
-"""The flow `extract`: the missing features of an archive, shard by shard."""
+"""The flow `extract`: the missing features of an archive, stretch by stretch."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from flows.archive.videos import Archive
 from flows.config.settings import RunConfig
 from flows.engine.choice import open_engine
 from flows.engine.engine import RETRIES, Engine, OpenWork
-from flows.extraction.jobs import ExtractReport, Shard, ShardReport, TooManyRefusedError, keep_report
-from flows.extraction.worker import leases_for, open_shards
+from flows.extraction.jobs import Committed, ExtractReport, Stretch, TooManyRefusedError, keep_report
+from flows.extraction.worker import leases_for, open_stretches
 from flows.extraction.worklist import WorkList
 from flows.pipeline.announce import Commits, Pages
 from flows.pipeline.steps import step
@@ -44,7 +44,7 @@ def extract(config: RunConfig, videos: Archive) -> ExtractReport:
         leases_for(config.store.path, families) as leases,
         console.stage("Extract", work.count, Pages().progress("Extract"), faulty="rejected") as stage,
     ):
-        done = extract_shards(work, leases, stage, engine, partial(open_shards, config, families, work.count))
+        done = extract_stretches(work, leases, stage, engine, partial(open_stretches, config, families, work.count))
     extracted, failed, seconds = done.extracted, done.failed, done.seconds
     by_others = work.count - work.left - extracted - failed
     reasons = refusal_reasons(config.store.path, families, work.todo)
@@ -71,38 +71,40 @@ def _known(root: StorePath, families: Families, videos: Archive, work: WorkList)
     return f"{cached}{refused}; {how_to_list(root)}"
 
 
-def extract_shards(
-    work: WorkList, leases: Leases, stage: console.Stage, engine: Engine, open_work: OpenWork[Shard, ShardReport]
-) -> ShardReport:
-    """Hand out shard after shard until all videos are done, by this run or others.
+def extract_stretches(
+    work: WorkList, leases: Leases, stage: console.Stage, engine: Engine, open_work: OpenWork[Stretch, Committed]
+) -> Committed:
+    """Hand out stretch after stretch until all videos are done, by this run or others.
 
     Args:
-        leases: open; they claim nothing; the worker on each shard does.
-        open_work: opens the work on a shard.
+        leases: open; they claim nothing; the worker on each stretch does.
+        open_work: opens the work on a stretch.
 
     Returns:
-        The sums of all shards.
+        What all workers have committed.
 
     Raises:
-        Exception: the first one that a shard raised. The other shards are done all the same, except after a user's
+        Exception: the first one that a stretch raised. The others are done all the same, except after a user's
             mistake.
     """
-    at_work: dict[Shard, tuple[int, int]] = {}
-    done = lost = failed = 0
-    seconds: Counter[str] = Counter()
+    at_work: dict[Stretch, tuple[int, int]] = {}
+    total = Committed()
     commits = Commits(work.place)
 
-    def shards() -> Iterator[Shard | None]:
+    def stretches() -> Iterator[Stretch | None]:
         waited_for: Counter[str] = Counter()
         while True:
-            claimed = frozenset[str]().union(*(claim.videos for claim in leases.others()))
-            here = {job.video.video_id for shard in at_work for job in shard}
-            shard = tuple(work.choose(claimed, here).values())
+            claims = leases.others()
+            claimed = frozenset[str]().union(*(claim.videos for claim in claims))
+            here = {job.video.video_id for stretch in at_work for job in stretch}
+            others = sum(here.isdisjoint(claim.videos) for claim in claims)
+            chosen = work.choose(claimed, here, workers=engine.workers, others=others)
+            stretch = tuple(chosen.values())
             show()
-            if shard:
+            if stretch:
                 waited_for = Counter()
-                at_work[shard] = 0, 0
-                yield shard
+                at_work[stretch] = 0, 0
+                yield stretch
             elif at_work:
                 yield None
             elif held := work.held_by(leases.others()):
@@ -118,23 +120,20 @@ def extract_shards(
         seen, refused = (sum(counts) for counts in zip((0, 0), *at_work.values(), strict=True))
         stage.at(work.count - work.left + seen, failed=work.refused + refused)
 
-    def on_progress(shard: Shard, seen: int, refused: int) -> None:
-        at_work[shard] = seen, refused
+    def on_progress(stretch: Stretch, seen: int, refused: int) -> None:
+        at_work[stretch] = seen, refused
         show()
 
-    def on_result(shard: Shard, report: ShardReport) -> None:
-        nonlocal done, failed, lost
-        del at_work[shard]
-        lost += report.lost
-        if not report.lost:
-            done, failed = done + report.extracted, failed + report.failed
-            seconds.update(report.seconds)
-            commits.add(report.extracted, report.failed, report.seconds)
+    def on_result(stretch: Stretch, committed: Committed) -> None:
+        nonlocal total
+        del at_work[stretch]
+        total += committed
+        commits.add(committed)
 
-    def on_failure(shard: Shard) -> None:
-        del at_work[shard]
-        work.set_aside(job.video.video_id for job in shard)
+    def on_failure(stretch: Stretch) -> None:
+        del at_work[stretch]
+        work.set_aside(job.video.video_id for job in stretch)
 
     with commits:
-        engine.run(open_work, shards(), on_result, on_failure=on_failure, on_progress=on_progress, retries=RETRIES)
-    return ShardReport(done, failed, dict(seconds), lost=lost > 0)
+        engine.run(open_work, stretches(), on_result, on_failure=on_failure, on_progress=on_progress, retries=RETRIES)
+    return total

@@ -41,7 +41,7 @@ from flows.archive.videos import VideoFile
 from flows.config.load import load_config
 from flows.demo.corpus import render_demo_corpus
 from flows.extraction.extractor import Extractor
-from flows.extraction.jobs import Job
+from flows.extraction.jobs import Committed, Job
 
 HERE, CHILD = "in this process", "in a child"
 CORPUS_CLIP = DEFAULT_CORPUS / "fi_v2" / "98fnGDVky00.005.mp4"
@@ -101,12 +101,12 @@ def measure(
         for name, flags in WAYS.items():
             config = load_config(flags={"weights": "random", "store.path": scratch / name, **flags})
             extractors[name] = resources.enter_context(Extractor(config, families_of(config)))
-            extractors[name].extract(next(shards)[:1])
+            list(extractors[name].extract(next(shards)[:1]))
         for _ in range(repeats):
             for name, extractor in extractors.items():
                 start = time.perf_counter()
                 with GpuWatch() as gpus:
-                    seconds = extractor.extract(next(shards)).seconds
+                    seconds = sum(extractor.extract(next(shards)), Committed()).seconds
                 used[name] += gpus.percent
                 runs[name].append({stage: value / clips for stage, value in seconds.items()})
                 runs[name][-1]["all"] = (time.perf_counter() - start) / clips

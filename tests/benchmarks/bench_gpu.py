@@ -34,6 +34,7 @@ from extractors.video.grid import grid_frames
 from flows.archive.families import families_of
 from flows.config.load import load_config
 from flows.extraction.extractor import Extractor
+from flows.extraction.jobs import Committed
 
 FIELDS = 64
 NEEDS_GPU = "needs a GPU"
@@ -102,10 +103,10 @@ def extraction(video: Path, clips: int, precision: str, price: float | None, scr
     shards, start = jobs(video, clips), time.perf_counter()
     with Extractor(config, families_of(config), videos=clips) as extractor:
         ready_s = time.perf_counter() - start
-        extractor.extract(next(shards)[:1])
+        list(extractor.extract(next(shards)[:1]))
         first_s, start, work = time.perf_counter() - start, time.perf_counter(), processor_s()
         with GpuWatch() as gpus:
-            stages = extractor.extract(next(shards)).seconds
+            stages = sum(extractor.extract(next(shards)), Committed()).seconds
         wall_s, work_s = time.perf_counter() - start, processor_s() - work
     rows = {"ready to start, s": f"{ready_s:.1f}", "until the first clip is done, s": f"{first_s:.1f}"}
     rows |= {f"{stage}, ms of work per clip": f"{1000 * stages.get(stage, 0) / clips:,.0f}" for stage in STAGES}

@@ -38,9 +38,9 @@ from flows.config.settings import DaskSettings
 from flows.engine.choice import open_engine
 from flows.engine.dask import open_dask
 from flows.extraction.jobs import Job
-from flows.extraction.worker import leases_for, open_shards
+from flows.extraction.worker import leases_for, open_stretches
 from flows.extraction.worklist import WorkList
-from flows.pipeline.extract import extract_shards
+from flows.pipeline.extract import extract_stretches
 from flows.session import console
 from flows.session.environment import settle_environment
 
@@ -69,7 +69,7 @@ def clips_per_second(video: Path, clips: int, repeats: int, scratch: Path, worke
         out -= 1
 
     with open_dask(DaskSettings(workers=workers)) as engine:
-        engine.run(partial(open_shards, config, families_of(config), clips), items(), on_result)
+        engine.run(partial(open_stretches, config, families_of(config), clips), items(), on_result)
     return rates
 
 
@@ -85,7 +85,7 @@ def seconds_to_hand_out(shards: int, scratch: Path, runner: str, workers: int) -
         console.stage("Extract", todo.count) as stage,
     ):
         start = time.perf_counter()
-        report = extract_shards(todo, leases, stage, engine, partial(open_drawing, order))
+        report = extract_stretches(todo, leases, stage, engine, partial(open_drawing, order))
         wall = time.perf_counter() - start
     return ((workers if runner == "dask" else 1) * wall - report.seconds["drawn"]) / shards
 

@@ -92,7 +92,7 @@ def test_the_cluster_that_a_run_starts_does_its_work(tmp_path, monkeypatch):
     """Its workers have the cluster's certificate."""
     order = Order(str(tmp_path / "store"), str(tmp_path), videos=8, shard_size=4, video_s=0.0)
     monkeypatch.setattr(extract_flow, "families_of", lambda _: FAMILIES)
-    monkeypatch.setattr(extract_flow, "open_shards", partial(open_drawing, order))
+    monkeypatch.setattr(extract_flow, "open_stretches", partial(open_drawing, order))
     monkeypatch.setenv("PYTHONPATH", str(Path(worker_farm.__file__).parent))
     config = order.config()
     config = config.model_copy(update={"runner": "dask", "dask": DaskSettings(workers=1)})

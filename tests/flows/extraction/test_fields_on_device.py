@@ -105,8 +105,8 @@ def extracted(config: RunConfig, spy=lambda extractor: None) -> dict[str, np.nda
     ]
     with module.Extractor(config, families) as extractor:
         spy(extractor)
-        report = extractor.extract(jobs)
-    assert report.failed == 0
+        (committed,) = extractor.extract(jobs)
+    assert committed.failed == 0
     return {row.video_id: row.vectors for row in FeatureStore(config.store.path).read(families.dynamic)}
 
 

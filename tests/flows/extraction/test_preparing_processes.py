@@ -14,23 +14,16 @@ class StartedError(Exception):
 
 
 @pytest.mark.parametrize(
-    ("cores", "shard_size", "videos", "chosen", "expected"),
-    [
-        (2, 64, 10, None, 2),
-        (64, 64, 10, None, 10),
-        (256, 64, 6000, None, 64),
-        (256, 64, None, None, 64),
-        (64, 64, 10, 3, 3),
-    ],
+    ("cores", "videos", "chosen", "expected"),
+    [(2, 10, None, 2), (64, 10, None, 10), (256, 6000, None, 256), (256, None, None, 256), (64, 10, 3, 3)],
 )
-def test_no_process_starts_that_can_get_no_video(monkeypatch, tmp_path, cores, shard_size, videos, chosen, expected):
+def test_no_process_starts_that_can_get_no_video(monkeypatch, tmp_path, cores, videos, chosen, expected):
     def pool(settings, processes, stall_s):
         raise StartedError(processes)
 
     monkeypatch.setattr(module, "usable_cores", lambda: cores)
     monkeypatch.setattr(module, "PreparerPool", pool)
-    extract = {"shard_size": shard_size, "processes": chosen}
-    config = RunConfig(store={"path": tmp_path}, weights="random", extract=extract)
+    config = RunConfig(store={"path": tmp_path}, weights="random", extract={"processes": chosen})
     with pytest.raises(StartedError) as started, module.Extractor(config, families_of(config), videos=videos):
         pass
     assert started.value.args == (expected,)

@@ -66,7 +66,7 @@ def main(runner: str, folder: Path) -> None:
         before = rows_after(0, database)
         for runs, shards in enumerate(SHARDS, start=1):
             order = Order(str(folder / f"store {shards}"), str(folder), videos=VIDEOS, shard_size=VIDEOS // shards)
-            extract_flow.open_shards = partial(open_drawing, order)
+            extract_flow.open_stretches = partial(open_drawing, order)
             config = order.config()
             dask = config.dask.model_copy(update={"workers": 1})
             began = time.monotonic()

@@ -14,7 +14,7 @@ from flows.config.settings import RunConfig
 from flows.engine.choice import open_engine
 from flows.extraction.extractor import Extractor
 from flows.extraction.jobs import Job
-from flows.extraction.worker import open_shards
+from flows.extraction.worker import open_stretches
 from storage import FeatureStore
 
 CLIPS = ("nod.mp4", "mixed.mp4", "shake.mp4")
@@ -43,14 +43,14 @@ def test_features_do_not_depend_on_workers_threads_batches_or_shards(rendered, t
     videos = scan_videos(rendered.videos, tmp_path / "digests.parquet", lambda *_: None)
     jobs = [Job(video, static=True, dynamic=True) for video in videos if Path(video.path).name in CLIPS]
     with Extractor(one, families_of(one)) as extractor:
-        extractor.extract(jobs)
+        list(extractor.extract(jobs))
     other = {"static.batch_size": 5, "dynamic.batch_size": 2, "extract.processes": 3, "store.path": tmp_path / "two"}
     other |= {"runner": "dask", "dask.workers": 2}
     two = load_config(flags=flags | other)
     assert families_of(two) == families_of(one)  # one key, so it must be the same numbers
-    shards = [tuple(jobs[2:]), tuple(jobs[:2])]
+    stretches = [tuple(jobs[2:]), tuple(jobs[:2])]
     with open_engine(two) as engine:
-        engine.run(partial(open_shards, two, families_of(two), 3), shards, lambda *_: None)
+        engine.run(partial(open_stretches, two, families_of(two), 3), stretches, lambda *_: None)
     expected, found = rows(one), rows(two)
     assert len(expected) == 3 * len(CLIPS)
     assert found == expected

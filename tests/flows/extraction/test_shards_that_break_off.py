@@ -1,7 +1,8 @@
-"""What becomes of a shard whose extraction raises, and is tried again. Features are drawn; all else is real."""
+"""What becomes of videos whose extraction raises, and is tried again. Features are drawn; all else is real."""
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -10,20 +11,21 @@ from worker_farm import FAMILIES, DrawingExtractor, Order, drawn_videos, refusal
 from flows.engine import engine
 from flows.extraction import worker
 from flows.pipeline import extract as extract_flow
+from flows.session.console import Stage
 from storage import FailureLog, FeatureStore, StoreError
-from storage.leases.leases import Leases
+from storage.leases.leases import LeaseLostError, Leases
 
 
 class Stumbling(DrawingExtractor):
     """Draws features, but raises the first `times` times that it comes upon the video `at`."""
 
-    times, at = 0, ""
+    times, at, error = 0, "", RuntimeError("out of GPU memory")
 
-    def extract(self, jobs, on_video, check):
+    def _shard(self, jobs, on_video, check):
         if type(self).times and self.at in {job.video.video_id for job in jobs}:
             type(self).times -= 1
-            raise RuntimeError("out of GPU memory")
-        return super().extract(jobs, on_video, check)
+            raise type(self).error
+        return super()._shard(jobs, on_video, check)
 
 
 @pytest.fixture
@@ -46,6 +48,37 @@ def test_shard_that_fails_once_is_tried_again(order, monkeypatch):
     assert FailureLog(order.store).current() == refused
     again = extract_flow.extract(order.config(), videos)
     assert (again.extracted, again.cached, again.refused_before) == (0, 20 - len(refused), len(refused))
+
+
+@pytest.fixture
+def two_shards_at_a_time(order) -> Order:
+    """An order whose first stretch has two shards: a quarter of 40 videos."""
+    return replace(order, videos=40)
+
+
+def test_what_was_committed_before_a_failure_counts_once_and_is_not_done_again(two_shards_at_a_time, monkeypatch):
+    order, videos = two_shards_at_a_time, drawn_videos(40)
+    monkeypatch.setattr(Stumbling, "times", 2)
+    monkeypatch.setattr(Stumbling, "at", videos[5].video_id)  # in the second shard
+    shown = []
+    monkeypatch.setattr(Stage, "at", lambda self, seen, failed: shown.append((seen, failed)))
+    report = extract_flow.extract(order.config(), videos)
+    refused = [refusal(video) for video in videos if refusal(video)]
+    assert (report.extracted, report.failed, report.by_others) == (40 - len(refused), len(refused), 0)
+    assert order.log.read_text().split() == [video.video_id for video in videos]
+    assert shown == sorted(shown)
+    assert shown[-1] == (40, len(refused))
+
+
+def test_what_was_committed_before_another_run_took_over_counts(two_shards_at_a_time, monkeypatch):
+    order, videos = two_shards_at_a_time, drawn_videos(40)
+    monkeypatch.setattr(Stumbling, "times", 1)
+    monkeypatch.setattr(Stumbling, "at", videos[5].video_id)
+    monkeypatch.setattr(Stumbling, "error", LeaseLostError("claim 1 was taken over"))
+    report = extract_flow.extract(order.config(), videos)
+    refused = [refusal(video) for video in videos if refusal(video)]
+    assert (report.extracted, report.failed, report.by_others) == (40 - len(refused), len(refused), 0)
+    assert order.log.read_text().split() == [video.video_id for video in videos]
 
 
 def test_shard_that_keeps_failing_holds_up_no_other_and_is_free_afterwards(order, monkeypatch):

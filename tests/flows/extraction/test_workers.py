@@ -32,7 +32,7 @@ def order(tmp_path, monkeypatch) -> Order:
     """Workers that draw: 40 videos in shards of 4, each of which takes 0.4 s."""
     order = Order(str(tmp_path / "store"), str(tmp_path), videos=40, shard_size=4, video_s=0.1)
     monkeypatch.setattr(extract_flow, "families_of", lambda _: FAMILIES)
-    monkeypatch.setattr(extract_flow, "open_shards", partial(open_drawing, order))
+    monkeypatch.setattr(extract_flow, "open_stretches", partial(open_drawing, order))
     # Where other processes find what draws.
     monkeypatch.setenv("PYTHONPATH", str(SUPPORT))
     return order
@@ -131,7 +131,7 @@ def test_shard_that_another_run_works_on_is_left_to_it(order):
 def test_stopped_run_drops_its_shards_gives_them_back_and_leaves_no_process(order, request, monkeypatch, whose):
     """The shards at hand would take half an hour. A cluster that somebody else started is left, but does no more."""
     order = Order(**{**vars(order), "videos": 2000, "shard_size": 1000, "video_s": 2.0})
-    monkeypatch.setattr(extract_flow, "open_shards", partial(open_drawing, order))
+    monkeypatch.setattr(extract_flow, "open_stretches", partial(open_drawing, order))
     address = request.getfixturevalue("dask_address") if whose == "another one" else None
     config = configured(order, workers=2, address=address)
     workers: set[int] = set()

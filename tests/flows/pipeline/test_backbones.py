@@ -23,7 +23,7 @@ from flows.archive.videos import scan_videos
 from flows.config.load import load_config
 from flows.config.settings import RunConfig
 from flows.extraction.extractor import Extractor
-from flows.extraction.jobs import Job, ShardReport
+from flows.extraction.jobs import Committed, Job
 from flows.extraction.worklist import Lookup
 from flows.pipeline.finetune import finetune
 from flows.session.errors import UserError
@@ -61,7 +61,7 @@ def folder(tmp_path_factory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def extracted(folder, short_clips) -> tuple[tuple[Job, ShardReport], ...]:
+def extracted(folder, short_clips) -> tuple[tuple[Job, Committed], ...]:
     """Extract one clip with one network for faces, then with another; the same network for motion."""
     (video,) = (
         video
@@ -75,8 +75,8 @@ def extracted(folder, short_clips) -> tuple[tuple[Job, ShardReport], ...]:
         (job,) = Lookup(config.store.path, families).jobs([video])
         before = shards(folder, "faces"), shards(folder, "dynamic")
         with Extractor(config, families) as extractor:
-            report = extractor.extract([job])
-        done.append((job, report))
+            (committed,) = extractor.extract([job])
+        done.append((job, committed))
     assert (shards(folder, "faces"), shards(folder, "dynamic")) == before
     return tuple(done)
 
@@ -132,7 +132,7 @@ def test_tokens_of_joined_networks_are_those_of_each_side_by_side(extracted, fol
     (job,) = Lookup(config.store.path, families).jobs([extracted[0][0].video])
     assert (job.static, job.dynamic) == (True, False)
     with Extractor(config, families) as extractor:
-        extractor.extract([job])
+        list(extractor.extract([job]))
     assert (shards(folder, "faces"), shards(folder, "dynamic")) == before
     eight, five = (families_of(config_with(folder, name)).static for name in ("eight.onnx", "five.onnx"))
     both, first, second = (next(iter(store.read(family))) for family in (families.static, eight, five))

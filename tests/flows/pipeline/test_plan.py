@@ -11,6 +11,7 @@ import pytest
 from flows.archive.families import families_of
 from flows.archive.videos import Archive, VideoFile
 from flows.config.load import load_config
+from flows.config.settings import ExtractSettings
 from flows.extraction.worklist import WorkList
 from storage import Failure, FailureLog, FeatureStore, VideoFeatures
 from storage.tables import table
@@ -70,6 +71,29 @@ def test_an_empty_store_leaves_everything_to_do_a_shard_at_a_time(config, famili
     assert [job.video for job in jobs.values()] == files[:2]
     assert all(job.static and job.dynamic and not job.attempts for job in jobs.values())
     assert ids(work) == ["0.mp4", "1.mp4"]  # to choose is not to claim
+
+
+@pytest.mark.parametrize(
+    ("videos", "cores", "workers", "others", "expected"),
+    [
+        (10_000, 2, 1, 0, 64),
+        (10_000, 16, 1, 0, 256),
+        (10_000, 16, 1, 19, 64),  # 20 runs share the work, and none is to wait long for the last
+        (10_000, 128, 8, 0, 256),
+        (2_000, 128, 8, 0, 64),
+        (900, 16, 1, 0, 192),
+        (200, 16, 1, 0, 64),
+        (30, 16, 1, 0, 30),
+    ],
+)
+def test_workers_with_many_cores_claim_several_shards_as_long_as_much_is_left(
+    config, families, monkeypatch, videos, cores, workers, others, expected
+):
+    monkeypatch.setattr("flows.extraction.worklist.usable_cores", lambda: cores)
+    archive = Archive(VideoFile(f"{number:05}.mp4", Path(f"{number:05}.mp4"), "") for number in range(videos))
+    whole = config.model_copy(update={"extract": ExtractSettings()})
+    chosen = WorkList(archive, whole, families).choose(set(), workers=workers, others=others)
+    assert list(chosen) == [file.video_id for file in archive[:expected]]
 
 
 def test_what_others_claim_is_passed_over_and_comes_back_when_they_give_up(config, families):

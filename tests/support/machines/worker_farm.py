@@ -30,7 +30,7 @@ from flows.config.load import load_config
 from flows.config.settings import RunConfig
 from flows.engine.engine import Course, LocalEngine, Work
 from flows.extraction.extractor import commit_shard
-from flows.extraction.jobs import Job, Shard, ShardReport
+from flows.extraction.jobs import Committed, Job, Stretch
 from flows.extraction.worker import open_extraction
 from flows.extraction.worklist import Lookup, WorkList
 from flows.session import console
@@ -56,7 +56,7 @@ class Order:
         notes: folder in which workers say what they do.
         format: of new shards.
         videos: how many there are.
-        shard_size: videos in a claim.
+        shard_size: videos in a commit.
         video_s: seconds that each takes.
         beat_s, timeout_s: of the leases.
         name: of the worker; its report and its log of videos are called so.
@@ -136,7 +136,12 @@ class DrawingExtractor:
     def __exit__(self, *reason: object) -> None:
         pass
 
-    def extract(self, jobs: Sequence[Job], on_video, check) -> ShardReport:
+    def extract(self, jobs: Sequence[Job], on_video, check) -> Iterator[Committed]:
+        size = self._order.shard_size
+        for first in range(0, len(jobs), size):
+            yield self._shard(jobs[first : first + size], on_video, check)
+
+    def _shard(self, jobs: Sequence[Job], on_video, check) -> Committed:
         good, failures, start = [], [], time.perf_counter()
         for job in jobs:
             check()
@@ -155,23 +160,23 @@ class DrawingExtractor:
             FAMILIES.dynamic: [drawn_features(job.video, FAMILIES.dynamic) for job in good if job.dynamic],
         }
         commit_shard(self._store, self._failures, rows, failures)
-        return ShardReport(len(good), len(failures), {"drawn": time.perf_counter() - start})
+        return Committed(1, len(good), len(failures), {"drawn": time.perf_counter() - start})
 
 
 @contextmanager
-def open_drawing(order: Order, *_: object, **intervals: float) -> Iterator[Work[Shard, ShardReport]]:
-    """In the place of `flows.extraction.worker.open_shards`, whose arguments are ignored."""
+def open_drawing(order: Order, *_: object, **intervals: float) -> Iterator[Work[Stretch, Committed]]:
+    """In the place of `flows.extraction.worker.open_stretches`, whose arguments are ignored."""
     config = order.config()
     held = leases.Leases(config.store.path, FAMILIES.faces.key, **intervals)
     extractor, lookup = DrawingExtractor(order, held.confirm), Lookup(config.store.path, FAMILIES)
     with open_extraction(extractor, held, lookup) as extract:
 
-        def noting(shard: Shard, course: Course) -> ShardReport:
+        def noting(stretch: Stretch, course: Course) -> Committed:
             try:
-                return extract(shard, course)
+                return extract(stretch, course)
             except UnreachableError:  # the engine tries again
                 with order.mishaps.open("a") as file:
-                    file.writelines(f"{job.video.video_id}\n" for job in shard)
+                    file.writelines(f"{job.video.video_id}\n" for job in stretch)
                 raise
 
         yield noting
@@ -179,7 +184,7 @@ def open_drawing(order: Order, *_: object, **intervals: float) -> Iterator[Work[
 
 def work(order: Order) -> None:
     """Do what `flows.pipeline.extract.extract` does, without Prefect's server, and write a report at the end."""
-    from flows.pipeline.extract import extract_shards  # not above: Dask's workers do without Prefect
+    from flows.pipeline.extract import extract_stretches  # not above: Dask's workers do without Prefect
 
     if order.elsewhere:
         real = leases.this_process()
@@ -191,7 +196,7 @@ def work(order: Order) -> None:
     with held, console.stage("Extract", todo.count) as stage:
         engine = LocalEngine(poll_s=min(0.05, order.beat_s))
         intervals = {"beat_s": order.beat_s, "timeout_s": order.timeout_s}
-        report = extract_shards(todo, held, stage, engine, lambda: open_drawing(order, **intervals))
+        report = extract_stretches(todo, held, stage, engine, lambda: open_drawing(order, **intervals))
     done = {
         "extracted": report.extracted,
         "failed": report.failed,
