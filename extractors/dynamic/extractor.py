@@ -84,13 +84,13 @@ class DynamicFeatureExtractor:
 
     __call__ = extract
 
-    def extract_on_device(self, windows: Sequence[DeviceArray], fields: int) -> np.ndarray:
+    def extract_on_device(self, windows: DeviceArray, lengths: Sequence[int]) -> np.ndarray:
         """Describe windows of optical flow that are in a GPU's memory, without copying them to the host.
 
         Args:
-            windows: one or more, each float32, (n, 224, 224, 2) in [-1, 1], n from 1 to `fields`, complete, as
-                `OpticalFlowComputer.compute_scaled` returns them. The fields of a shorter one are repeated.
-            fields: of each window as the network sees it, at least 9.
+            windows: as of `extract`, N at least 1, complete, as `OpticalFlowComputer.compute_scaled` returns them.
+            lengths: N numbers, each from 1 to T: how many fields of the window count. They are repeated in place of
+                the others.
 
         Returns:
             float32, (N, 1024), not negative, in the host's memory.
@@ -100,16 +100,20 @@ class DynamicFeatureExtractor:
         """
         import tensorflow as tf
 
-        def describe(some: Sequence[DeviceArray]) -> np.ndarray:
-            # Exporters other than NumPy's expect no arguments, and TensorFlow takes capsules only.
-            tensors = [tf.experimental.dlpack.from_dlpack(window.__dlpack__()) for window in some]
-            whole = [
-                tensor if len(tensor) == fields else tf.gather(tensor, np.arange(fields) % len(tensor))
-                for tensor in tensors
-            ]
-            return self._describe(whole[0][tf.newaxis] if len(whole) == 1 else tf.stack(whole))
+        # Exporters other than NumPy's expect no arguments, and TensorFlow takes capsules only.
+        tensor = tf.experimental.dlpack.from_dlpack(windows.__dlpack__())
+        fields = tensor.shape[1]
 
-        features, self.batch_size = describe_in_batches(describe, windows, self.batch_size, noun="window")
+        def describe(rows: np.ndarray) -> np.ndarray:
+            some = tensor if len(rows) == len(tensor) else tensor[rows[0] : rows[-1] + 1]
+            counts = [lengths[row] for row in rows]
+            if min(counts) < fields:
+                parts = zip(some, counts, strict=True)
+                some = tf.stack([tf.gather(window, np.arange(fields) % count) for window, count in parts])
+            return self._describe(some)
+
+        rows = np.arange(len(lengths))
+        features, self.batch_size = describe_in_batches(describe, rows, self.batch_size, noun="window")
         return features
 
     def _describe(self, windows: np.ndarray | tf.Tensor) -> np.ndarray:

@@ -16,10 +16,9 @@ import numpy as np
 from extractors.devices import has_gpu, usable_cores
 from extractors.dynamic.extractor import DynamicFeatureExtractor
 from extractors.errors import TRANSIENT, Fault, VideoError
-from extractors.faces.crops import Window
 from extractors.faces.quality import QUALITY, Quality
 from extractors.faces.track import FaceTrack
-from extractors.optical_flow.computer import DeviceArray, OpticalFlowComputer, engine_of, loop_to, scale_for_i3d
+from extractors.optical_flow.computer import OpticalFlowComputer, engine_of, loop_to, scale_for_i3d
 from extractors.preparation.pool import Again, Finished, PreparerPool
 from extractors.preparation.preparer import FaceCrop, Motion, Request
 from extractors.preparation.stopwatch import Stopwatch
@@ -39,27 +38,32 @@ log = logging.getLogger(__name__)
 # Finished videos are committed after this time, even if a shard is not full: the end of a machine then costs less of
 # the work on long videos.
 COMMIT_S = 600.0
+# Windows whose optical flow a GPU computes in one call. More gain little: 256 pairs of frames keep it busy.
+WINDOWS_TOGETHER = 4
 
 
 class _Batcher:
-    """Collects items of any number of videos and runs a network on full batches."""
+    """Collects items of any number of videos and runs a network on full batches.
 
-    def __init__(self, extract: Callable[[Any], np.ndarray], size: int, watch: Stopwatch, stage: str) -> None:
+    Args:
+        ragged: whether items may differ in length, and come as a list.
+    """
+
+    def __init__(
+        self, extract: Callable[[Any], np.ndarray], size: int, watch: Stopwatch, stage: str, *, ragged: bool = False
+    ) -> None:
         self._extract, self._size, self._watch, self._stage = extract, size, watch, stage
         self._goals: list[list[np.ndarray]] = []
-        self._batch: np.ndarray | list[Any] | None = None
+        self._batch: list[np.ndarray] | np.ndarray | None = [np.empty(0)] * size if ragged else None
 
-    def add(self, item: np.ndarray | DeviceArray, goal: list[np.ndarray]) -> None:
-        """Queue a copy of an array, or an array on a device, which is passed on in a list.
-
-        Its vector is appended to `goal` later, in the order of the items.
+    def add(self, item: np.ndarray, goal: list[np.ndarray]) -> None:
+        """Queue a copy of an item. Its vector is appended to `goal` later, in the order of the items.
 
         Call `flush_if_full` afterwards.
         """
         if self._batch is None:
-            on_host = isinstance(item, np.ndarray)
-            self._batch = np.empty((self._size, *item.shape), item.dtype) if on_host else [None] * self._size
-        self._batch[len(self._goals)] = item
+            self._batch = np.empty((self._size, *item.shape), item.dtype)
+        self._batch[len(self._goals)] = item.copy() if isinstance(self._batch, list) else item
         self._goals.append(goal)
 
     def flush_if_full(self) -> None:
@@ -109,14 +113,6 @@ class _Tokens:
             np.asarray(self.end_s, np.float64),
             dict(zip(names, columns, strict=True)),
         )
-
-
-@dataclass(frozen=True)
-class _Fields:
-    """The optical flow of one window, for the dynamic network: on the GPU, or in memory that must be copied."""
-
-    window: Window
-    fields: np.ndarray | DeviceArray
 
 
 @dataclass
@@ -193,7 +189,7 @@ class Extractor:
     ) -> None:
         self._config, self._families, self._videos = config, families, videos
         self._confirm = confirm
-        self._describe_on_gpu: Callable[[Sequence[DeviceArray]], np.ndarray] | None = None
+        self._network_on_gpu: DynamicFeatureExtractor | None = None
         self._resources = ExitStack()
 
     @cached_property
@@ -227,7 +223,7 @@ class Extractor:
         self._static, self._dynamic = networks["static"].build(), networks["dynamic"].build()
         # TensorFlow without CUDA's libraries sees no GPU, and then reads no memory of it.
         if self._optical_flow.engine == "gpu" and isinstance(self._dynamic, DynamicFeatureExtractor) and has_gpu():
-            self._describe_on_gpu = partial(self._dynamic.extract_on_device, fields=config.crops.window_fields)
+            self._network_on_gpu = self._dynamic
 
     def _engine(self) -> OpticalFlowComputer:
         """Return a computer of optical flow with the engine of the key: "auto" may be another engine elsewhere."""
@@ -292,12 +288,12 @@ class Extractor:
         return found
 
     def _batches(self, watch: Stopwatch) -> _Batches:
-        sizes = self._config.static.batch_size, self._config.dynamic.batch_size
-        describe = self._describe_on_gpu or self._dynamic.extract
-        return _Batches(
-            _Batcher(self._static.extract, sizes[0], watch, "static network"),
-            _Batcher(describe, sizes[1], watch, "dynamic network"),
-        )
+        faces = _Batcher(self._static.extract, self._config.static.batch_size, watch, "static network")
+        size, stage = self._config.dynamic.batch_size, "dynamic network"
+        if self._network_on_gpu is None:
+            return _Batches(faces, _Batcher(self._dynamic.extract, size, watch, stage))
+        describe = partial(self._describe_motion, self._network_on_gpu, watch)
+        return _Batches(faces, _Batcher(describe, max(size, WINDOWS_TOGETHER), watch, stage, ragged=True))
 
     def _fill(
         self,
@@ -368,23 +364,32 @@ class Extractor:
         quality = {"detected": detected, **facts}
         return VideoFeatures(video.video_id, video.sha256, track.to_rows(), start_s, end_s, quality)
 
-    def _with_optical_flow(self, motion: Motion, watch: Stopwatch) -> _Fields:
-        """Compute the optical flow here if the child process sent grey frames. For I3D, it stays on the GPU."""
-        frames, bound_px = motion.fields, self._config.optical_flow.bound_px
-        if frames.dtype != np.uint8:
-            return _Fields(motion.window, frames)
+    def _describe_motion(
+        self, network: DynamicFeatureExtractor, watch: Stopwatch, windows: Sequence[np.ndarray]
+    ) -> np.ndarray:
+        """Describe windows of grey frames: one call for their optical flow, which stays on the GPU."""
+        frames = 1 + self._config.crops.window_fields
         with watch.measure("optical flow"):
-            if self._describe_on_gpu is not None:
-                return _Fields(motion.window, self._optical_flow.compute_scaled(frames, bound_px=bound_px))
-            return _Fields(motion.window, scale_for_i3d(self._optical_flow.compute(frames), bound_px=bound_px))
+            # The last frame stands still in a shorter window, which takes no time.
+            filled = np.stack([window[np.minimum(np.arange(frames), len(window) - 1)] for window in windows])
+            fields = self._optical_flow.compute_scaled(filled, bound_px=self._config.optical_flow.bound_px)
+        return network.extract_on_device(fields, [len(window) - 1 for window in windows])
 
-    def _take(self, part: FaceTrack | FaceCrop | _Fields, intake: _Intake, batches: _Batches) -> None:
+    def _with_optical_flow(self, motion: Motion, watch: Stopwatch) -> Motion:
+        """Compute the optical flow of grey frames, unless batches of them stay on the GPU for I3D."""
+        if motion.fields.dtype != np.uint8 or self._network_on_gpu is not None:
+            return motion
+        with watch.measure("optical flow"):
+            fields = self._optical_flow.compute(motion.fields)
+            return Motion(motion.window, scale_for_i3d(fields, bound_px=self._config.optical_flow.bound_px))
+
+    def _take(self, part: FaceTrack | FaceCrop | Motion, intake: _Intake, batches: _Batches) -> None:
         match part:
             case FaceTrack():
                 intake.known, intake.track = part, self._faces_row(intake.job.video, part)
             case FaceCrop():
                 self._add_face(part, *_expected(intake.known, intake.static), batches.static)
-            case _Fields():
+            case Motion():
                 self._add_window(part, *_expected(intake.known, intake.dynamic), batches.dynamic)
 
     def _add_face(self, face: FaceCrop, track: FaceTrack, tokens: _Tokens, batches: _Batcher) -> None:
@@ -394,7 +399,7 @@ class Extractor:
         tokens.quality.append((*_facts(track).values(), track.scores[face.frame]))
         batches.add(face.pixels, tokens.vectors)
 
-    def _add_window(self, motion: _Fields, track: FaceTrack, tokens: _Tokens, batches: _Batcher) -> None:
+    def _add_window(self, motion: Motion, track: FaceTrack, tokens: _Tokens, batches: _Batcher) -> None:
         fps, window = self._config.video.fps, motion.window
         last = window.first_frame + window.fields
         tokens.start_s.append(window.first_frame / fps)
@@ -402,7 +407,7 @@ class Extractor:
         score = track.scores[window.first_frame : last + 1].mean()
         tokens.quality.append((*_facts(track).values(), score, window.fields))
         fields = motion.fields
-        if isinstance(fields, np.ndarray):
+        if fields.dtype != np.uint8:
             fields = loop_to(fields, self._config.crops.window_fields)
         batches.add(fields, tokens.vectors)
 

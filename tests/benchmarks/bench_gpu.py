@@ -84,8 +84,8 @@ def parts(crops: np.ndarray, missing: str, precision: str) -> dict[str, str]:
     if missing or not has_gpu():
         rows[on_gpu] = NEEDS_GPU
     else:
-        fields = computers["gpu"].compute_scaled(window)
-        rows[on_gpu] = in_ms(functools.partial(i3d.extract_on_device, [fields], FIELDS))
+        fields = computers["gpu"].compute_scaled(window[None])
+        rows[on_gpu] = in_ms(functools.partial(i3d.extract_on_device, fields, [FIELDS]))
     resnet, faces = StaticFeatureExtractor("random", precision=precision), np.resize(crops, (16, *crops.shape[1:]))
     rows["ResNet-50, ms per crop, 16 at a time"] = in_ms(functools.partial(resnet.extract, faces), items=len(faces))
     return rows

@@ -136,7 +136,7 @@ def test_features_are_the_same_bits_in_batches_of_any_size(extractor, monkeypatc
 
 def test_a_window_alone_is_read_where_the_gpu_left_it(extractor, monkeypatch):
     (motion,) = smooth_motion(1)
-    fields = OnDevice(motion)
+    fields = OnDevice(motion[None])
     run, addresses = extractor._network.predict_on_batch, []
 
     def spy(windows):
@@ -144,7 +144,7 @@ def test_a_window_alone_is_read_where_the_gpu_left_it(extractor, monkeypatch):
         return run(windows)
 
     monkeypatch.setattr(extractor._network, "predict_on_batch", spy)
-    vectors = extractor.extract_on_device([fields], MIN_FIELDS)
+    vectors = extractor.extract_on_device(fields, [MIN_FIELDS])
     assert addresses == [fields.address]
     np.testing.assert_array_equal(vectors, extractor.extract(motion[None]))
 
@@ -154,13 +154,15 @@ def test_fields_on_the_gpu_are_checked_there(extractor, wrong):
     numbers = np.zeros((MIN_FIELDS, 224, 224, 2), np.float32)
     numbers[3, 5, 7, 1] = wrong
     with pytest.raises(ValueError, match=r"\[-1, 1\]"):
-        extractor.extract_on_device([OnDevice(numbers)], MIN_FIELDS)
+        extractor.extract_on_device(OnDevice(numbers[None]), [MIN_FIELDS])
 
 
-def test_windows_on_the_gpu_are_described_together_and_short_ones_repeated(extractor):
-    short, whole = smooth_motion(2)
-    repeated = np.stack([short[np.arange(MIN_FIELDS) % 4], whole])
-    found = extractor.extract_on_device([OnDevice(short[:4]), OnDevice(whole)], MIN_FIELDS)
+@pytest.mark.parametrize("batch_size", [1, 2, 3])
+def test_windows_on_the_gpu_are_described_together_and_short_ones_repeated(extractor, monkeypatch, batch_size):
+    windows, lengths = smooth_motion(3), [4, MIN_FIELDS, 1]
+    repeated = np.stack([window[np.arange(MIN_FIELDS) % n] for window, n in zip(windows, lengths, strict=True)])
+    monkeypatch.setattr(extractor, "batch_size", batch_size)
+    found = extractor.extract_on_device(OnDevice(windows), lengths)
     np.testing.assert_array_equal(found, extractor.extract(repeated))
 
 
@@ -176,7 +178,7 @@ def test_windows_on_the_gpu_for_whose_check_memory_runs_out_are_described_one_by
 
     monkeypatch.setattr(tf, "reduce_all", checked)
     monkeypatch.setattr(extractor, "batch_size", 3)
-    found = extractor.extract_on_device([OnDevice(window) for window in windows], MIN_FIELDS)
+    found = extractor.extract_on_device(OnDevice(windows), [MIN_FIELDS] * 3)
     np.testing.assert_array_equal(found, expected)
     assert extractor.batch_size == 1
 

@@ -43,7 +43,7 @@ class StandIn:
         return True
 
     def compute_scaled(self, frames: np.ndarray, bound_px: float) -> OnDevice:
-        self.returned.append(OnDevice(scale_for_i3d(self._computer.compute(frames), bound_px=bound_px)))
+        self.returned.append(OnDevice(self._computer.compute_scaled(frames, bound_px=bound_px)))
         return self.returned[-1]
 
 
@@ -128,8 +128,8 @@ def test_fields_go_from_the_gpu_to_i3d_without_a_copy_on_the_host(monkeypatch, c
         )
 
     found = extracted(configured("gpu"), spy)
-    assert len(engine.returned) == 2 * len(LENGTHS)
-    assert [len(windows) for windows in seen] == [4, 2]  # of both videos
+    assert [fields.shape[0] for fields in engine.returned] == [4, 2]  # windows of both videos
+    assert [len(windows) for windows in seen] == [4, 2]
     for name, vectors in expected.items():
         np.testing.assert_array_equal(found[name], vectors)
 
@@ -138,7 +138,7 @@ def test_fields_go_through_the_host_if_tensorflow_sees_no_gpu(monkeypatch, confi
     monkeypatch.setattr(module, "PreparerPool", Pool)
     monkeypatch.setattr(computer, "_missing_for_gpu", lambda: "")
     with module.Extractor(configured("gpu"), families_of(configured("gpu"))) as extractor:
-        assert extractor._describe_on_gpu is None
+        assert extractor._network_on_gpu is None
 
 
 def test_a_run_for_the_gpu_engine_ends_with_one_line_where_it_cannot_run(configured):
@@ -159,5 +159,5 @@ def test_a_worker_with_a_gpu_computes_what_the_key_of_the_run_stands_for(monkeyp
         lambda settings, *_: engines.append(settings.optical_flow.engine) or Pool(settings, 1, 0),
     )
     with module.Extractor(configured("auto"), families) as extractor:
-        assert extractor._describe_on_gpu is None
+        assert extractor._network_on_gpu is None
     assert engines == ["cpu"]
