@@ -12,7 +12,7 @@ import numpy as np
 
 from extractors.devices import has_cuda_device, usable_cores
 from extractors.errors import DeviceError
-from extractors.optical_flow.gpu import NO_GPU, why_unusable
+from extractors.optical_flow.gpu import NO_GPU, Obstacle, why_unusable
 from extractors.optical_flow.parameters import (
     PRESETS,
     SMALLEST_SIDE_PX,
@@ -185,7 +185,7 @@ def _available_engine(engine: Engine) -> Engine:
     """Resolve "auto", and replace "cpu" if it cannot run here."""
     if engine == "auto":
         missing = _missing_for_gpu()
-        if not missing:
+        if missing is None:
             return "gpu"
         if missing != NO_GPU:
             logger.warning("the gpu engine, by far the fastest, cannot run: %s; the CPU computes optical flow", missing)
@@ -199,7 +199,7 @@ def _available_engine(engine: Engine) -> Engine:
     return engine
 
 
-def _missing_for_gpu() -> str:
+def _missing_for_gpu() -> Obstacle | None:
     # CUDA's libraries take a while to load: they are not asked if there is no device.
     return why_unusable() if has_cuda_device() else NO_GPU
 

@@ -13,9 +13,10 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+from extractors.devices import has_cuda_device, visible_gpus
+from flows.config.settings import RunConfig
 from flows.doctor.machine import REINSTALL, Finding, why_not_writable
 
-NVIDIA_DRIVER = Path("/proc/driver/nvidia/version")
 LIMIT_S = 300  # a busy machine with a slow disk needs over a minute to import TensorFlow
 ANSWER_S = 5
 
@@ -33,9 +34,29 @@ cards = [tf.config.experimental.get_device_details(card) for card in tf.config.l
 print(json.dumps([tf.__version__, [card.get("device_name", "GPU") for card in cards]]))
 """
 _GPU_ENGINE = """
-import json
+import json, numpy
+from extractors.optical_flow.computer import OpticalFlowComputer
 from extractors.optical_flow.gpu import why_unusable
-print(json.dumps(why_unusable()))
+obstacle = why_unusable()
+if obstacle is None:
+    OpticalFlowComputer("gpu").compute(numpy.zeros((2, 224, 224), numpy.uint8))
+print(json.dumps(obstacle))
+"""
+_DEVICE_SETTINGS = """
+import json, sys
+from flows.session.environment import settle_environment
+settle_environment()
+from extractors.errors import DeviceError
+from extractors.networks.precision import check_precision
+from extractors.optical_flow.computer import OpticalFlowComputer
+checks = {"optical_flow.engine": lambda engine: OpticalFlowComputer(engine).check()}
+faults = {}
+for name, value in json.loads(sys.argv[1]).items():
+    try:
+        checks.get(name, check_precision)(value)
+    except DeviceError as error:
+        faults[name] = str(error)
+print(json.dumps(faults))
 """
 _MEDIAPIPE = """
 import socket, sys
@@ -57,16 +78,22 @@ print(json.dumps([prefect.__version__, PREFECT_API_URL.value(), str(PREFECT_HOME
 """
 
 
-def check_libraries() -> Iterator[Finding]:
-    """Check OpenCV, TensorFlow, CUDA, MediaPipe without a network, and Prefect."""
-    checks = {
-        _tv_l1: _TV_L1,
-        _tensorflow: _TENSORFLOW,
-        _gpu_engine: _GPU_ENGINE,
-        _mediapipe: _MEDIAPIPE,
-        _prefect: _PREFECT,
+def check_libraries(config: RunConfig) -> Iterator[Finding]:
+    """Check OpenCV, TensorFlow, CUDA, MediaPipe without a network, Prefect, and settings that some devices lack."""
+    chosen = {
+        "optical_flow.engine": config.optical_flow.engine,
+        "static.precision": config.static.precision,
+        "dynamic.precision": config.dynamic.precision,
     }
-    if not NVIDIA_DRIVER.exists():
+    checks = {
+        _tv_l1: (_TV_L1,),
+        _tensorflow: (_TENSORFLOW,),
+        _gpu_engine: (_GPU_ENGINE,),
+        _device_settings: (_DEVICE_SETTINGS, json.dumps(chosen)),
+        _mediapipe: (_MEDIAPIPE,),
+        _prefect: (_PREFECT,),
+    }
+    if not has_cuda_device():
         del checks[_gpu_engine]
     with ThreadPoolExecutor() as pool:
         for look, answer in zip(checks, pool.map(_ask, checks.values()), strict=True):
@@ -88,19 +115,35 @@ def _tensorflow(answer: str, fault: str) -> Iterator[Finding]:
     yield Finding("TensorFlow", "ok", version)
     if cards:
         yield Finding("GPU", "ok", ", ".join(cards))
-    elif NVIDIA_DRIVER.exists():
-        cure = "pip install 'tensorflow[and-cuda]' in the same version; CUDA_VISIBLE_DEVICES may hide it too"
-        yield Finding("GPU", "warning", "NVIDIA's driver is present, but TensorFlow sees no GPU", cure)
+    elif has_cuda_device() and not visible_gpus() and "CUDA_VISIBLE_DEVICES" in os.environ:
+        hidden = f"CUDA_VISIBLE_DEVICES is {os.environ['CUDA_VISIBLE_DEVICES']!r}, which hides NVIDIA's GPU"
+        yield Finding("GPU", "warning", hidden, "unset it, or leave the GPU to others: the processors do the work")
+    elif has_cuda_device():
+        cure = "if nvidia-smi shows it, pip install 'tensorflow[and-cuda]' in the same version"
+        if "CUDA_VISIBLE_DEVICES" in os.environ:
+            cure += f"; CUDA_VISIBLE_DEVICES is {os.environ['CUDA_VISIBLE_DEVICES']!r}"
+        yield Finding("GPU", "warning", "there is an NVIDIA GPU, but TensorFlow does not see it", cure)
     else:
         yield Finding("GPU", "ok", "none; the networks run on the processors")
 
 
 def _gpu_engine(answer: str, fault: str) -> Iterator[Finding]:
-    if missing := fault or json.loads(answer):
-        cure = "pip install 'traitline[gpu]'; without it, optical flow takes some 30 times as long"
-        yield Finding("TV-L1 on the GPU", "warning", missing, cure)
+    subject = "TV-L1 on the GPU"
+    if fault:
+        cure = "nvidia-smi may say more; optical_flow.engine=cpu does without the GPU"
+        yield Finding(subject, "fault", fault, cure)
+    elif (obstacle := json.loads(answer)) is None:
+        yield Finding(subject, "ok", "its kernels are compiled and run")
     else:
-        yield Finding("TV-L1 on the GPU", "ok", "its kernels can be compiled and run")
+        found, cure = obstacle
+        slower = "until then, optical flow takes some 30 times as long"
+        yield Finding(subject, "warning", found, f"{cure}; {slower}" if cure else "the processors do it, more slowly")
+
+
+def _device_settings(answer: str, fault: str) -> Iterator[Finding]:
+    found = {"settings": fault} if fault else json.loads(answer)
+    for name, why in found.items():
+        yield Finding(name, "fault", why, "change this setting, or run on another machine")
 
 
 def _mediapipe(answer: str, fault: str) -> Iterator[Finding]:
@@ -140,12 +183,12 @@ def _prefect(answer: str, fault: str) -> Iterator[Finding]:
         yield Finding("Prefect", "warning", f"{version} here, {server} at {api}", "install the same version on both")
 
 
-def _ask(code: str) -> tuple[str, str]:
-    """Run code in a process; return the last line that it prints, and its fault; either may be empty."""
+def _ask(code: tuple[str, ...]) -> tuple[str, str]:
+    """Run code with its arguments in a process; return the last line of output, and its fault; either may be empty."""
     environment = {**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3", "DO_NOT_TRACK": "1"}
     try:
         done = subprocess.run(
-            [sys.executable, "-c", code], capture_output=True, text=True, timeout=LIMIT_S, env=environment
+            [sys.executable, "-c", *code], capture_output=True, text=True, timeout=LIMIT_S, env=environment
         )
     except subprocess.TimeoutExpired:
         return "", f"does not answer in {LIMIT_S} s"

@@ -5,38 +5,68 @@ Importing this package loads no CUDA library; `extractors.optical_flow.gpu.engin
 
 from __future__ import annotations
 
-NO_GPU = "there is no GPU"
+from typing import NamedTuple
+
+
+class Obstacle(NamedTuple):
+    """Why the engine cannot run on this machine.
+
+    Args:
+        cure: what to do about it; empty if there is nothing to be done.
+    """
+
+    found: str
+    cure: str = ""
+
+    def __str__(self) -> str:
+        return f"{self.found} ({self.cure})" if self.cure else self.found
+
+
+NO_GPU = Obstacle("there is no GPU")
 OLDEST_DRIVER = 12000  # as CUDA numbers it: 12.0
 OLDEST_CAPABILITY = (7, 0)  # atomic loads and stores as the kernels use them
 
+_INSTALL = "pip install 'traitline[gpu]'"
+# What helps if the driver refuses to start, by CUDA's name of the error.
+_CURES = {
+    "CUDA_ERROR_SYSTEM_DRIVER_MISMATCH": "restart the machine, whose driver was updated",
+    "CUDA_ERROR_SYSTEM_NOT_READY": "start nvidia-fabricmanager",
+    "CUDA_ERROR_STUB_LIBRARY": "remove CUDA's folder stubs from LD_LIBRARY_PATH",
+}
 
-def why_unusable() -> str:
-    """Say why the engine cannot run here: `NO_GPU` if CUDA shows none; empty if it can. Takes no memory of the GPU."""
+
+def why_unusable() -> Obstacle | None:
+    """Say why the engine cannot run here: `NO_GPU` if CUDA shows none; None if it can. Takes no memory of the GPU."""
     try:
         from cuda.bindings import driver
         from cuda.core import Device
 
         from extractors.optical_flow.gpu.program import architecture_for
     except ImportError:
-        return "cuda-core is not installed (pip install 'traitline[gpu]')"
+        return Obstacle("cuda-core is not installed", _INSTALL)
     try:
         (status,) = driver.cuInit(0)
     except RuntimeError:
-        return "NVIDIA's driver is not installed"
+        cure = "install it; a container needs NVIDIA_DRIVER_CAPABILITIES=compute,utility"
+        return Obstacle("NVIDIA's driver libcuda.so.1 is not installed", cure)
     if status == driver.CUresult.CUDA_ERROR_NO_DEVICE:  # also if CUDA_VISIBLE_DEVICES hides all
         return NO_GPU
     if status != driver.CUresult.CUDA_SUCCESS:
-        return f"NVIDIA's driver refuses to start ({status.name})"
+        cure = _CURES.get(status.name, "nvidia-smi may say more")
+        return Obstacle(f"NVIDIA's driver refuses to start: {status.name}", cure)
     _, version = driver.cuDriverGetVersion()
     if version < OLDEST_DRIVER:
         shown = f"{version // 1000}.{version % 1000 // 10}"
-        return f"NVIDIA's driver is for CUDA {shown}, and 12.0 is the oldest that will do"
+        found = f"NVIDIA's driver is for CUDA {shown}, and 12.0 is the oldest that will do"
+        return Obstacle(found, "install driver 525 or newer")
     capability = Device(0).compute_capability
     shown = f"the GPU has compute capability {capability.major}.{capability.minor}"
     if tuple(capability) < OLDEST_CAPABILITY:
-        return f"{shown}, and 7.0 is the oldest that will do"
+        return Obstacle(f"{shown}, and 7.0 is the oldest that will do")
     try:
         known = architecture_for(capability.major, capability.minor)
     except RuntimeError:
-        return "NVRTC is not installed (pip install 'traitline[gpu]')"
-    return "" if known else f"{shown}, for which the installed NVRTC cannot compile"
+        return Obstacle("NVRTC is not installed", _INSTALL)
+    if known is None:
+        return Obstacle(f"{shown}, for which the installed NVRTC cannot compile", "install another version of it")
+    return None

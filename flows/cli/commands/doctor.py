@@ -55,7 +55,7 @@ def _findings(settings: RunConfig) -> Iterator[Finding]:
 
     yield from check_python()
     yield from check_machine()
-    yield from check_libraries()
+    yield from check_libraries(settings)
     yield from check_assets(settings)
     yield from check_networks(settings)
     yield from check_store(settings.store.path)

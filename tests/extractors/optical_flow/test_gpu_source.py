@@ -14,7 +14,7 @@ from cuda.bindings import driver
 from tvl1_on_cpu import Kernels
 
 from extractors.optical_flow.cpu.engine import CpuEngine, _pyramid
-from extractors.optical_flow.gpu import program, why_unusable
+from extractors.optical_flow.gpu import NO_GPU, program, why_unusable
 from extractors.optical_flow.gpu.program import compile_kernels
 from extractors.optical_flow.gpu.shapes import MARGIN_PX, Gpu, best_shape, shared_bytes
 from extractors.optical_flow.parameters import EXACT, LARGE_MOTION, TVL1Parameters, pyramid_sizes
@@ -184,7 +184,26 @@ def test_why_a_gpu_cannot_be_used_is_said(monkeypatch, version, capability, said
     monkeypatch.setattr(driver, "cuDriverGetVersion", lambda: (success, version))
     pretended = SimpleNamespace(compute_capability=ComputeCapability(*capability))
     monkeypatch.setattr("cuda.core.Device", lambda _: pretended)
-    assert said in why_unusable() if said else why_unusable() == ""
+    obstacle = why_unusable()
+    assert said in str(obstacle) if said else obstacle is None
+
+
+@pytest.mark.parametrize(
+    ("status", "cure"),
+    [
+        ("CUDA_ERROR_SYSTEM_DRIVER_MISMATCH", "restart the machine"),
+        ("CUDA_ERROR_SYSTEM_NOT_READY", "nvidia-fabricmanager"),
+        ("CUDA_ERROR_UNKNOWN", "nvidia-smi"),
+    ],
+)
+def test_a_driver_that_refuses_to_start_is_named_with_a_cure(monkeypatch, status, cure):
+    monkeypatch.setattr(driver, "cuInit", lambda _: (getattr(driver.CUresult, status),))
+    obstacle = why_unusable()
+    assert obstacle is not None
+    assert status in obstacle.found
+    assert cure in obstacle.cure
+    monkeypatch.setattr(driver, "cuInit", lambda _: (driver.CUresult.CUDA_ERROR_NO_DEVICE,))
+    assert why_unusable() == NO_GPU
 
 
 def test_the_engine_loads_where_there_is_no_driver():

@@ -9,6 +9,8 @@ import pytest
 from drawn_networks import patch_network
 from small_disk import SmallDisk
 
+from extractors.devices import has_cuda_device
+from extractors.optical_flow.gpu import Obstacle
 from flows.config.load import load_config
 from flows.doctor import libraries
 from flows.doctor.machine import check_networks
@@ -37,7 +39,7 @@ def test_a_good_machine(traitline, tmp_path, face_model):
     assert "fault" not in {finding["level"] for finding in found.values()}
     assert found["face_detector"]["found"] == str(face_model.parent)
     assert found["MediaPipe"]["level"] == found["OpenCV's TV-L1"]["level"] == "ok"
-    assert ("TV-L1 on the GPU" in found) == libraries.NVIDIA_DRIVER.exists()
+    assert ("TV-L1 on the GPU" in found) == has_cuda_device()
     assert list(tmp_path.iterdir()) == []  # it looks, and leaves nothing
 
 
@@ -128,13 +130,45 @@ def test_a_disk_that_takes_nothing(disk, small_disk, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("why_unusable", "level", "found"),
-    [('""', "ok", "compiled"), ('"cuda-core is not installed (pip ...)"', "warning", "cuda-core is not installed")],
+    ("obstacle", "fault", "level", "found", "cure"),
+    [
+        (None, "", "ok", "compiled and run", ""),
+        (Obstacle("it is not installed", "pip install it"), "", "warning", "it is not installed", "pip install it; "),
+        (Obstacle("it is too old"), "", "warning", "it is too old", "the processors"),
+        (None, "CUDA_ERROR_DEVICE_UNAVAILABLE", "fault", "CUDA_ERROR_DEVICE_UNAVAILABLE", "engine=cpu"),
+    ],
 )
-def test_a_gpu_that_optical_flow_cannot_use_is_told(why_unusable, level, found):
-    (finding,) = libraries._gpu_engine(why_unusable, "")
+def test_a_gpu_that_optical_flow_cannot_use_is_told_with_its_cure(obstacle, fault, level, found, cure):
+    (finding,) = libraries._gpu_engine(json.dumps(obstacle), fault)
     assert finding.level == level
     assert found in finding.found
+    assert cure in finding.cure
+
+
+@pytest.mark.parametrize(
+    ("hidden", "found", "cure"),
+    [("", "CUDA_VISIBLE_DEVICES is ''", "unset it"), ("7", "does not see it", "is '7'"), (None, "not see it", "pip")],
+)
+def test_a_gpu_that_tensorflow_does_not_see_is_told_with_its_cure(monkeypatch, hidden, found, cure):
+    monkeypatch.setattr(libraries, "has_cuda_device", lambda: True)
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    if hidden is not None:
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", hidden)
+    _, finding = libraries._tensorflow(json.dumps(["2.21.0", []]), "")
+    assert finding.level == "warning"
+    assert found in finding.found
+    assert cure in finding.cure
+
+
+@pytest.mark.skipif(has_cuda_device(), reason="there is a GPU")
+def test_settings_that_need_a_gpu_are_faults_without_one(traitline, tmp_path, broken):
+    chosen = ("optical_flow.engine=gpu", "static.precision=tf32", "dynamic.precision=tf32")
+    settings = [word for setting in chosen for word in ("--set", setting)]
+    found = look(traitline, "--weights", "random", "--store", tmp_path / "s", *settings, PYTHONPATH=str(broken))
+    assert "there is no GPU" in found["optical_flow.engine"]["found"]
+    for name in ("static.precision", "dynamic.precision"):
+        assert found[name]["level"] == "fault"
+        assert "tf32 needs an NVIDIA GPU" in found[name]["found"]
 
 
 def test_a_network_in_a_file_of_ones_own_is_looked_at_like_the_assets(tmp_path):

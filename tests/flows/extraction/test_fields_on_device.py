@@ -116,7 +116,7 @@ def test_fields_go_from_the_gpu_to_i3d_without_a_copy_on_the_host(monkeypatch, c
     assert {name: vectors.shape for name, vectors in expected.items()} == {"a": (3, 1024), "b": (3, 1024)}
 
     engine = StandIn(FAST)
-    monkeypatch.setattr(computer, "_missing_for_gpu", lambda: "")
+    monkeypatch.setattr(computer, "_missing_for_gpu", lambda: None)
     monkeypatch.setattr(OpticalFlowComputer, "_gpu", engine)
     monkeypatch.setattr(module, "has_gpu", lambda: True)
     seen: list[object] = []
@@ -136,7 +136,7 @@ def test_fields_go_from_the_gpu_to_i3d_without_a_copy_on_the_host(monkeypatch, c
 
 def test_fields_go_through_the_host_if_tensorflow_sees_no_gpu(monkeypatch, configured):
     monkeypatch.setattr(module, "PreparerPool", Pool)
-    monkeypatch.setattr(computer, "_missing_for_gpu", lambda: "")
+    monkeypatch.setattr(computer, "_missing_for_gpu", lambda: None)
     with module.Extractor(configured("gpu"), families_of(configured("gpu"))) as extractor:
         assert extractor._network_on_gpu is None
 
@@ -150,7 +150,7 @@ def test_a_run_for_the_gpu_engine_ends_with_one_line_where_it_cannot_run(configu
 
 def test_a_worker_with_a_gpu_computes_what_the_key_of_the_run_stands_for(monkeypatch, configured):
     families = families_of(configured("cpu"))
-    monkeypatch.setattr(computer, "_missing_for_gpu", lambda: "")
+    monkeypatch.setattr(computer, "_missing_for_gpu", lambda: None)
     assert OpticalFlowComputer("auto").engine == "gpu"
     engines = []
     monkeypatch.setattr(
