@@ -17,6 +17,7 @@ from extractors.errors import TRANSIENT, Fault, VideoError
 from extractors.faces.crops import Window
 from extractors.faces.quality import QUALITY, Quality
 from extractors.faces.track import FaceTrack
+from extractors.networks.backbone import Backbone, Describer
 from extractors.optical_flow.computer import DeviceArray, OpticalFlowComputer, engine_of, loop_to, scale_for_i3d
 from extractors.preparation.pool import Again, Finished, PreparerPool
 from extractors.preparation.preparer import FaceCrop, Motion, Request
@@ -149,7 +150,8 @@ def _facts(track: FaceTrack) -> dict[str, float]:
 class Extractor:
     """Extracts shards with child processes that prepare videos, both networks and the store, all built once.
 
-    Use it as a context manager, which ends the child processes.
+    Use it as a context manager, which starts and ends the child processes. The networks are built when these have the
+    first videos.
 
     Args:
         confirm: called before each commit, as by `FeatureStore`; an exception from it prevents the commit.
@@ -166,7 +168,6 @@ class Extractor:
     ) -> None:
         self._config, self._families, self._videos = config, families, videos
         self._confirm = confirm
-        self._describe_on_gpu: Callable[[Sequence[DeviceArray]], np.ndarray] | None = None
         self._resources = ExitStack()
 
     @cached_property
@@ -179,28 +180,42 @@ class Extractor:
         return FailureLog(self._config.store.path, self._confirm)
 
     def __enter__(self) -> Extractor:
-        with ExitStack() as resources:
-            self._build(resources)
-            self._resources = resources.pop_all()
+        config = self._config
+        self._optical_flow = self._engine()
+        preparation = preparation_of(config, face_models(config), engine=self._optical_flow.engine)
+        check_same_networks(self._backbones, self._families)
+        self._cores = usable_cores()
+        self._processes = config.extract.processes or self._useful_processes()
+        pool = PreparerPool(preparation, self._processes, config.extract.stall_s)
+        self._pool = self._resources.enter_context(pool)
         return self
 
     def __exit__(self, *reason: object) -> None:
         self._resources.close()
 
-    def _build(self, resources: ExitStack) -> None:
-        config = self._config
-        self._optical_flow = self._engine()
-        preparation = preparation_of(config, face_models(config), engine=self._optical_flow.engine)
-        self._cores = usable_cores()
-        self._processes = config.extract.processes or self._useful_processes()
-        # First, so that the processes start while the networks are built.
-        self._pool = resources.enter_context(PreparerPool(preparation, self._processes, config.extract.stall_s))
-        networks = backbones_of(config)
-        check_same_networks(networks, self._families)
-        self._static, self._dynamic = networks["static"].build(), networks["dynamic"].build()
+    @cached_property
+    def _backbones(self) -> dict[Kind, Backbone]:
+        return backbones_of(self._config)
+
+    @cached_property
+    def _static(self) -> Describer:
+        return self._backbones["static"].build()
+
+    @cached_property
+    def _dynamic(self) -> Describer:
+        return self._backbones["dynamic"].build()
+
+    @cached_property
+    def _describe_on_gpu(self) -> Callable[[Sequence[DeviceArray]], np.ndarray] | None:
+        """Describes windows whose optical flow is on the GPU; None if it is not left there."""
         # TensorFlow without CUDA's libraries sees no GPU, and then reads no memory of it.
-        if self._optical_flow.engine == "gpu" and isinstance(self._dynamic, DynamicFeatureExtractor) and has_gpu():
-            self._describe_on_gpu = partial(self._dynamic.extract_on_device, fields=config.crops.window_fields)
+        if isinstance(self._dynamic, DynamicFeatureExtractor) and self._optical_flow.engine == "gpu" and has_gpu():
+            return partial(self._dynamic.extract_on_device, fields=self._config.crops.window_fields)
+        return None
+
+    def _build_networks(self) -> None:
+        """Build the networks, unless that is done: it takes seconds, in which the child processes work already."""
+        _ = self._static, self._dynamic, self._describe_on_gpu
 
     def _engine(self) -> OpticalFlowComputer:
         """Return a computer of optical flow with the engine of the key: "auto" may be another engine elsewhere."""
@@ -256,10 +271,9 @@ class Extractor:
         check: Callable[[], None] | None = None,
     ) -> None:
         sizes = self._config.static.batch_size, self._config.dynamic.batch_size
-        static_batches = _Batcher(self._static.extract, sizes[0], watch, "static network")
-        describe = self._describe_on_gpu or self._dynamic.extract
-        dynamic_batches = _Batcher(describe, sizes[1], watch, "dynamic network")
-        for number, part in self._pool.prepare(self._requests(intakes)):
+        static_batches = _Batcher(lambda crops: self._static.extract(crops), sizes[0], watch, "static network")
+        dynamic_batches = _Batcher(self._describe_windows, sizes[1], watch, "dynamic network")
+        for number, part in self._pool.prepare(self._requests(intakes), self._build_networks):
             intake = intakes[number]
             if check is not None:
                 check()
@@ -283,6 +297,9 @@ class Extractor:
                 on_video(intake.job.video.video_id, intake.error is None)
         static_batches.flush()
         dynamic_batches.flush()
+
+    def _describe_windows(self, windows: Any) -> np.ndarray:
+        return (self._describe_on_gpu or self._dynamic.extract)(windows)
 
     def _useful_processes(self) -> int:
         """Return how many videos can be prepared at once: even an idle process takes 170 MiB."""

@@ -240,6 +240,47 @@ def test_a_child_that_died_before_its_first_video_could_not_start(settings, clip
             list(pool.prepare([request(clip)]))
 
 
+def test_children_prepare_their_first_videos_while_the_caller_does_something_else(settings, clip):
+    """Such as building networks: the child counts pictures before anybody listens to it."""
+    with PreparerPool(settings, 2, stall_s=60) as pool:
+        seen: list[int] = []
+
+        def wait_for_pictures() -> None:
+            for child in pool._children:
+                deadline = time.monotonic() + 60
+                while not (count := int.from_bytes(child._memory[:8], sys.byteorder)):
+                    assert time.monotonic() < deadline
+                    time.sleep(0.01)
+                seen.append(count)
+
+        ends = [part for _, part in pool.prepare([request(clip)] * 3, wait_for_pictures) if isinstance(part, Finished)]
+    assert len(seen) == 2  # it was called once
+    assert len(ends) == 3
+
+
+def test_time_in_which_nobody_listens_counts_against_no_video(settings, clip, monkeypatch):
+    clock, waited_s = time.monotonic, [0.0]
+    monkeypatch.setattr(time, "monotonic", lambda: clock() + waited_s[0])
+    with PreparerPool(settings, 1, stall_s=60) as pool:
+
+        def wait_long() -> None:
+            waited_s[0] = 2 * settings.limits.wall_s
+
+        *_, (_, end) = pool.prepare([request(clip, dynamic=False)], wait_long)
+    assert isinstance(end, Finished)
+
+
+def test_an_exception_of_the_caller_leaves_no_video_with_the_children(pool, clip, corpus):
+    def fail() -> None:
+        raise ArithmeticError
+
+    with pytest.raises(ArithmeticError):
+        next(pool.prepare([request(corpus / "plain" / "single_face.mp4")], fail))
+    (parts,) = gathered(pool, request(clip, dynamic=False))
+    assert len(parts[0].scores) == 20
+    assert isinstance(parts[-1], Finished)
+
+
 def test_the_death_of_an_idle_child_is_no_fault_of_the_next_video(pool, clip):
     gathered(pool, request(clip, dynamic=False))
     end_child(pool, signal.SIGSEGV)

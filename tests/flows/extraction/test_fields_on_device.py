@@ -5,7 +5,7 @@ The stand-in computes with the engine cpu, and returns what can be read through 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import numpy as np
 import pytest
@@ -69,8 +69,9 @@ class Pool:
     def __exit__(self, *_: object) -> None:
         pass
 
-    def prepare(self, requests: Iterator[object]) -> Iterator[tuple[int, object]]:
+    def prepare(self, requests: Iterator[object], meanwhile: Callable[[], None]) -> Iterator[tuple[int, object]]:
         list(requests)
+        meanwhile()
         yield from [*self._parts, (0, Finished({})), (1, Finished({}))]
 
 

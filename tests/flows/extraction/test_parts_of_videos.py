@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -30,8 +30,9 @@ class ScriptedPool:
     def __init__(self, parts: list[tuple[int, object]]) -> None:
         self._parts = parts
 
-    def prepare(self, requests: Iterator[object]) -> Iterator[tuple[int, object]]:
+    def prepare(self, requests: Iterator[object], meanwhile: Callable[[], None]) -> Iterator[tuple[int, object]]:
         list(requests)
+        meanwhile()
         yield from self._parts
 
 
