@@ -32,6 +32,9 @@ from extractors.video.digests import FileWatch
 log = logging.getLogger(__name__)
 
 SLOTS = 2  # one window is computed while another waits for the network
+# Bytes that a child can send before the parent listens, if the system allows so many: 16 face crops. With fewer, it
+# waits in the middle of its first windows of motion.
+SENT_AHEAD_BYTES = 16 * SIDE_PX * SIDE_PX * 3
 HEAD_BYTES = mmap.PAGESIZE  # in front of the slots: a counter of progress
 # How often a silent child is checked.
 CHECK_INTERVAL_S = 1.0
@@ -233,6 +236,7 @@ class _Child:
     def start(self) -> None:
         """Start the process; it reports later that it is ready."""
         ours, theirs = socket.socketpair()
+        theirs.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SENT_AHEAD_BYTES)
         # Never closed explicitly: a caller may still hold a window inside it.
         memory = _anonymous_file(HEAD_BYTES + SLOTS * slot_bytes(self._settings))
         self._memory = mmap.mmap(memory, 0)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import pickle
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -20,7 +21,7 @@ from extractors.errors import VideoError
 from extractors.faces.settings import CropSettings
 from extractors.faces.track import FaceTrack
 from extractors.optical_flow.parameters import OpticalFlowSettings
-from extractors.preparation.pool import SLOTS, Finished, PreparerPool
+from extractors.preparation.pool import HEAD_BYTES, SENT_AHEAD_BYTES, SLOTS, Finished, PreparerPool
 from extractors.preparation.preparer import FaceCrop, Motion, Preparer, Request
 from extractors.preparation.stopwatch import Stopwatch
 from extractors.video.grid import grid_frames
@@ -256,6 +257,30 @@ def test_children_prepare_their_first_videos_while_the_caller_does_something_els
         ends = [part for _, part in pool.prepare([request(clip)] * 3, wait_for_pictures) if isinstance(part, Finished)]
     assert len(seen) == 2  # it was called once
     assert len(ends) == 3
+
+
+def allowed_ahead() -> int:
+    """Bytes that a connection of a child can hold on this system."""
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        theirs.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SENT_AHEAD_BYTES)
+        return theirs.getsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF)
+
+
+@pytest.mark.skipif(allowed_ahead() < SENT_AHEAD_BYTES, reason="net.core.wmem_max is too small")
+def test_face_crops_do_not_keep_a_child_from_the_first_window_while_nobody_listens(settings, clip):
+    with PreparerPool(settings, 1, stall_s=60) as pool:
+        (child,) = pool._children
+
+        def wait_for_motion() -> None:
+            slots = np.frombuffer(child._memory, np.uint64, offset=HEAD_BYTES)
+            deadline = time.monotonic() + 60
+            while not slots.any():
+                assert time.monotonic() < deadline
+                time.sleep(0.05)
+
+        parts = [type(part) for _, part in pool.prepare([request(clip)], wait_for_motion)]
+    assert parts == [FaceTrack, *[FaceCrop] * 16, Motion, Finished]
 
 
 def test_time_in_which_nobody_listens_counts_against_no_video(settings, clip, monkeypatch):
