@@ -103,6 +103,8 @@ class PreparerPool:
         return self
 
     def __exit__(self, *reason: object) -> None:
+        for child in self._children:
+            child.connection.close()  # so that all end at the same time
         self._running.close()
 
     def prepare(

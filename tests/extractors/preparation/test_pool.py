@@ -313,6 +313,18 @@ def test_the_death_of_an_idle_child_is_no_fault_of_the_next_video(pool, clip):
     assert isinstance(parts[-1], Finished)
 
 
+def test_all_children_are_told_to_end_before_the_first_is_waited_for(settings, monkeypatch):
+    with PreparerPool(settings, 2, stall_s=60) as pool:
+        wait, told = subprocess.Popen.wait, []
+
+        def note(process, timeout=None):
+            told.append([child.connection.closed for child in pool._children])
+            return wait(process, timeout)
+
+        monkeypatch.setattr(subprocess.Popen, "wait", note)
+    assert told[0] == [True, True]
+
+
 def test_no_child_outlives_the_pool_even_if_its_parent_is_killed(settings, clip):
     with PreparerPool(settings, 1, stall_s=60) as pool:
         child = child_of(pool)
