@@ -12,7 +12,7 @@ import numpy as np
 
 from extractors.devices import has_cuda_device, usable_cores
 from extractors.errors import DeviceError
-from extractors.optical_flow.gpu import NO_GPU, Obstacle, why_unusable
+from extractors.optical_flow.gpu import HIDDEN, NO_GPU, Obstacle, why_unusable
 from extractors.optical_flow.parameters import (
     PRESETS,
     SMALLEST_SIDE_PX,
@@ -199,9 +199,9 @@ def _available_engine(engine: Engine) -> Engine:
 
 
 def why_gpu_is_idle() -> Obstacle | None:
-    """Say why "auto" does not use the GPU of this machine; None if it does, or if there is none."""
+    """Say why "auto" does not use the GPU of this machine; None if it does, or if there is none for this process."""
     missing = _missing_for_gpu()
-    return None if missing == NO_GPU else missing
+    return None if missing in (NO_GPU, HIDDEN) else missing
 
 
 def _missing_for_gpu() -> Obstacle | None:

@@ -41,7 +41,7 @@ def extract(config: RunConfig, videos: Archive) -> ExtractReport:
         console.say(f"Extract: nothing to decode: {_known(config.store.path, families, videos, work)}")
         return ExtractReport(0, 0, work.cached, work.refused_before, {})
     if config.optical_flow.engine == "auto" and (obstacle := why_gpu_is_idle()) is not None:
-        console.say(f"Extract: the GPU stays idle: {obstacle}; the processors compute optical flow", style="yellow")
+        console.say(f"Extract: the processors compute optical flow, since the GPU cannot: {obstacle}", style="yellow")
     with (
         open_engine(config) as engine,
         leases_for(config.store.path, families) as leases,

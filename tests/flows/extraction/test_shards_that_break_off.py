@@ -9,7 +9,7 @@ import pytest
 from worker_farm import FAMILIES, DrawingExtractor, Order, drawn_videos, refusal
 
 from extractors.optical_flow import computer
-from extractors.optical_flow.gpu import NO_GPU, Obstacle
+from extractors.optical_flow.gpu import HIDDEN, NO_GPU, Obstacle
 from flows.engine import engine
 from flows.extraction import worker
 from flows.pipeline import extract as extract_flow
@@ -89,6 +89,7 @@ def test_what_was_committed_before_another_run_took_over_counts(two_shards_at_a_
         ("auto", Obstacle("its driver is too old", "install driver 525"), True),
         ("cpu", Obstacle("its driver is too old", "install driver 525"), False),
         ("auto", NO_GPU, False),
+        ("auto", HIDDEN, False),
     ],
 )
 def test_a_gpu_that_stays_idle_is_told_to_those_who_left_the_choice_open(
