@@ -12,13 +12,16 @@ import argparse
 import functools
 import tempfile
 import time
-from collections.abc import Callable
-from itertools import islice
+import zlib
+from collections.abc import Callable, Iterator
+from itertools import islice, zip_longest
 from pathlib import Path
 from statistics import mean
 
+import av
 import cv2
 import numpy as np
+from av.codec.hwaccel import HWAccel
 from bench_extraction import GpuWatch, default_clip, jobs, processor_s
 from bench_optical_flow import SIDE_PX, forwards_and_backwards, seconds
 from rich.console import Console
@@ -91,6 +94,35 @@ def parts(crops: np.ndarray, missing: str, precision: str) -> dict[str, str]:
     return rows
 
 
+def decoded(video: Path, device: HWAccel | None) -> Iterator[av.VideoFrame]:
+    """The frames of a video, decoded in one thread or by a device."""
+    with av.open(str(video), hwaccel=device) as container:
+        container.streams.video[0].codec_context.thread_count = 1
+        yield from container.decode(video=0)
+
+
+def decoding(video: Path, missing: str) -> dict[str, str]:
+    """Milliseconds of a core that decoding takes, by the CPU and by NVDEC, and whether both have the same pixels."""
+    rows, pixels = {}, []
+    for name, device in {"CPU": None, "NVDEC": HWAccel("cuda", allow_software_fallback=False)}.items():
+        row, start = f"decode with {name}, core-ms", processor_s()
+        if device is not None and missing:
+            rows[row] = NEEDS_GPU
+            continue
+        try:
+            for _ in decoded(video, device):
+                pass
+            rows[row] = f"{1000 * (processor_s() - start):,.0f}"
+            frames = (frame.reformat(format="yuv420p").to_ndarray() for frame in decoded(video, device))
+            pixels.append([zlib.crc32(frame.tobytes()) for frame in frames])
+        except av.FFmpegError as error:
+            rows[row] = str(error)
+    pairs = list(zip_longest(*pixels))
+    same = len(pixels) == 2 and f"{sum(one == other for one, other in pairs)} of {len(pairs)}"
+    rows["frames with the same pixels"] = same or NEEDS_GPU
+    return rows
+
+
 def in_ms(call: Callable[[], object], *, items: int = 1) -> str:
     """Median time of a call for one of its items."""
     return f"{1000 * seconds(call) / items:.2f}"
@@ -155,6 +187,7 @@ def main() -> None:
         console.print(table(title, rows))
         if not missing and not has_gpu():  # asked now, because it imports TensorFlow, which belongs to the start above
             console.print("TensorFlow sees no GPU: the networks run on the CPU.")
+        console.print(table(f"Decoding {video.name}, one thread", decoding(video, missing)))
         alone = parts(pictures(video, FIELDS + 1), missing, arguments.precision)
         console.print(table(f"Each alone, {arguments.precision}", alone))
 

@@ -29,6 +29,8 @@ def test_without_a_gpu_every_row_is_measured_or_said_to_need_one(corpus):
     assert len(rows) == len(found)
     assert {name for name, value in rows.items() if value == "needs a GPU"} == {
         "GPU busy",
+        "decode with NVDEC, core-ms",
+        "frames with the same pixels",
         "gpu: pairs/s, 64 a call",
         "gpu: pairs/s, 256 a call",
         "I3D, ms per window, fields left on the GPU",
