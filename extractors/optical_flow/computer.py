@@ -192,7 +192,7 @@ def _available_engine(engine: Engine) -> Engine:
     if engine == "cpu":
         try:
             importlib.import_module("extractors.optical_flow.cpu.engine")
-        except ImportError as error:
+        except (ImportError, OSError) as error:  # OSError: its library cannot be loaded
             logger.warning("Numba cannot run here (%s): optical flow by OpenCV, some 20 times slower", error)
             return "opencv"
     return engine

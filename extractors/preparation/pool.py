@@ -295,7 +295,7 @@ class _Child:
         """Send a message; return whether it was sent. `hear` reports a dead child."""
         try:
             self.connection.send(message)
-        except (BrokenPipeError, ConnectionResetError):
+        except OSError:  # also if it could not be started again
             return False
         return True
 

@@ -165,7 +165,11 @@ def _differences(there: Family, here: Family) -> dict[str, tuple[str, str]]:
     names = [name for name in {**values, **others} if values.get(name) != others.get(name)]
     if any(name == "weights" or name.endswith(".base_model") for name in names):  # the cause of the others
         names = [name for name in names if name.rpartition(".")[2] not in ("seed", "digest", "revision")]
-    return {name: (str(values.get(name, "unset")), str(others.get(name, "unset"))) for name in names}
+    unset = {"optical_flow.engine": "cpu"}  # which is not in its keys
+    return {
+        name: (str(values.get(name, unset.get(name, "unset"))), str(others.get(name, unset.get(name, "unset"))))
+        for name in names
+    }
 
 
 def _named(settings: Mapping[str, Any], kind: str, prefix: str = "") -> Iterator[tuple[str, Any]]:

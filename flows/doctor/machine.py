@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
+import resource
 import shutil
 import sys
 import tempfile
@@ -21,7 +22,7 @@ from packaging.specifiers import SpecifierSet
 from extractors import dynamic, static
 from extractors.assets import catalog
 from extractors.assets.files import AssetError
-from extractors.devices import usable_cores
+from extractors.devices import memory_left, usable_cores
 from extractors.dynamic.backbones import dynamic_backbone
 from extractors.dynamic.settings import I3D
 from extractors.networks import is_network_file
@@ -47,6 +48,8 @@ GB = 1e9
 LITTLE_DISK_GB, NO_DISK_GB = 10, 1
 # Ten minutes of 720p took 2.3 GB in all processes; a second window in transfer, and the system, need the rest.
 LITTLE_MEMORY_GB = 4
+# An extraction of a clip ran out of 6 GB.
+LITTLE_ADDRESS_SPACE_GB = 8
 REINSTALL = "install the lock file into a new environment: pip install --require-hashes -r requirements.lock"
 
 
@@ -99,6 +102,10 @@ def check_machine() -> Iterator[Finding]:
     memory = _memory_gb()
     cure = "free some memory, or runs may be killed" if memory < LITTLE_MEMORY_GB else ""
     yield Finding("memory", "warning" if cure else "ok", f"{memory:.1f} GB available", cure)
+    mapped, _ = resource.getrlimit(resource.RLIMIT_AS)
+    if mapped != resource.RLIM_INFINITY and mapped < LITTLE_ADDRESS_SPACE_GB * GB:
+        found = f"limited to {mapped / GB:.1f} GB (ulimit -v), of which libraries map much more than they use"
+        yield Finding("address space", "warning", found, "ulimit -v unlimited; batch systems call it h_vmem or similar")
     places: tuple[tuple[str, Path, Level, str], ...] = (
         ("temporary files", Path(tempfile.gettempdir()), "fault", "TMPDIR"),
         # Only a warning, because there may be nothing to download.
@@ -188,15 +195,4 @@ def _nearest(folder: Path) -> Path:
 
 def _memory_gb() -> float:
     """Return the memory that the kernel and the container still grant this process."""
-    available = psutil.virtual_memory().available
-    limit, used = _cgroup("memory.max"), _cgroup("memory.current")
-    if limit and used and limit[0] != "max":
-        available = min(available, int(limit[0]) - int(used[0]))
-    return available / GB
-
-
-def _cgroup(name: str) -> list[str] | None:
-    try:
-        return Path("/sys/fs/cgroup", name).read_text().split()
-    except OSError:
-        return None
+    return min(psutil.virtual_memory().available, memory_left()) / GB

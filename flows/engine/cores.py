@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import os
 
-from extractors.devices import visible_gpus
+from extractors.devices import has_cuda_device, visible_gpus
 
 WORKERS_WITHOUT_GPU = 2
 
 
 def default_workers() -> int:
     """Return the default number of workers on this machine: one per GPU."""
-    return len(visible_gpus()) or WORKERS_WITHOUT_GPU
+    # A login profile or an image may name GPUs where there is none.
+    return (len(visible_gpus()) if has_cuda_device() else 0) or WORKERS_WITHOUT_GPU
 
 
 def cores_of(number: int, count: int) -> set[int]:

@@ -27,10 +27,10 @@ from bench_optical_flow import SIDE_PX, forwards_and_backwards, seconds
 from rich.console import Console
 from rich.table import Table
 
-from extractors.devices import has_gpu, usable_cores
+from extractors.devices import has_cuda_device, has_gpu, usable_cores
 from extractors.dynamic.extractor import DynamicFeatureExtractor
 from extractors.optical_flow.computer import OpticalFlowComputer
-from extractors.optical_flow.gpu import why_unusable
+from extractors.optical_flow.gpu import NO_GPU, why_unusable
 from extractors.preparation.stopwatch import STAGES
 from extractors.static.extractor import StaticFeatureExtractor
 from extractors.video.grid import grid_frames
@@ -176,9 +176,9 @@ def main() -> None:
     parser.add_argument("--precision", default="float32", help="of both networks: float32, tf32 or bfloat16")
     parser.add_argument("--price-per-hour", type=float, help="of this machine, in any currency: the cost is told")
     arguments = parser.parse_args()
-    console, missing = Console(width=120), why_unusable()
+    console, missing = Console(width=120), why_unusable() if has_cuda_device() else NO_GPU
     if missing:
-        console.print(f"The engine gpu cannot run here ({missing}). The tables show what the CPU does.")
+        console.print(f"The engine gpu cannot run here: {missing}. The tables show what the CPU does.")
     with tempfile.TemporaryDirectory() as folder:
         video = arguments.video if arguments.video is not None else default_clip(Path(folder))
         clips = arguments.clips or (2 if missing else 64)

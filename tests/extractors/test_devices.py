@@ -1,16 +1,17 @@
-"""How many cores a process may use: those it may run on, and what its control group grants of their time."""
+"""How many cores a process may use, and what its control groups grant of their time and of memory."""
 
 from __future__ import annotations
 
+import math
 import os
 import subprocess
 import sys
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 import pytest
 
 from extractors import devices
-from extractors.devices import usable_cores
+from extractors.devices import memory_left, usable_cores
 
 
 @pytest.fixture
@@ -31,6 +32,36 @@ def groups(tmp_path, monkeypatch):
 
 
 V1 = "4:memory:/job\n2:cpuacct,cpu:/job\n1:name=systemd:/job\n0::/\n"
+
+
+def of_group(folder: str, most: str, used: int, files: int) -> dict[str, str]:
+    """A group's memory in version 2: its limit, what is used, and how much of that are files read some time ago."""
+    stat = f"anon 1\ninactive_file {files}"
+    named = {"memory.max": most, "memory.current": str(used), "memory.stat": stat}
+    return {str(PurePosixPath(folder, name)): content for name, content in named.items()}
+
+
+OLD_MEMORY = {
+    "memory/job/memory.limit_in_bytes": "1200",
+    "memory/job/memory.usage_in_bytes": "1000",
+    "memory/job/memory.stat": "cache 7\ninactive_file 0\ntotal_inactive_file 300",
+}
+
+
+@pytest.mark.parametrize(
+    ("membership", "files", "left"),
+    [
+        ("0::/\n", {}, math.inf),
+        ("0::/\n", of_group("", "max", 1000, 300), math.inf),
+        ("0::/\n", of_group("", "1200", 1000, 300), 500),
+        ("0::/a/b\n", {**of_group("a/b", "max", 9, 0), **of_group("a", "1200", 1000, 0)}, 200),
+        ("0::/docker/c0ffee\n", of_group("", "900", 1000, 0), 0),
+        (V1, OLD_MEMORY, 500),
+    ],
+)
+def test_the_memory_that_control_groups_leave(groups, membership, files, left):
+    groups(membership, files)
+    assert memory_left() == left
 
 
 @pytest.mark.parametrize(

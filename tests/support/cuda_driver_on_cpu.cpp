@@ -103,7 +103,7 @@ int cuDeviceGet(int* device, int number) { *device = number; return SUCCESS; }
 int cuDeviceGetCount(int* count) { *count = 1; return SUCCESS; }
 int cuDeviceGetAttribute(int* value, int attribute, int) {
     switch (attribute) {
-        case 16: *value = 6; break;            // multiprocessors
+        case 16: *value = 12; break;           // multiprocessors
         case 75: *value = 9; break;            // compute capability
         case 76: *value = 0; break;
         case 95: *value = 1; break;            // cooperative launch

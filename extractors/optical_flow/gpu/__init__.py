@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+from extractors.optical_flow.gpu.shapes import Gpu, best_shape
+
 
 class Obstacle(NamedTuple):
     """Why the engine cannot run on this machine.
@@ -26,6 +28,7 @@ NO_GPU = Obstacle("there is no GPU")
 HIDDEN = Obstacle("CUDA shows this process no GPU", "CUDA_VISIBLE_DEVICES may hide it")
 OLDEST_DRIVER = 12000  # as CUDA numbers it: 12.0
 OLDEST_CAPABILITY = (7, 0)  # atomic loads and stores as the kernels use them
+SIDE_PX = 224  # of the crops that I3D takes: a run must compute all of its windows with one engine
 
 _INSTALL = "pip install 'traitline[gpu]'"
 # What helps if the driver refuses to start, by CUDA's name of the error.
@@ -64,6 +67,11 @@ def why_unusable() -> Obstacle | None:
     shown = f"the GPU has compute capability {capability.major}.{capability.minor}"
     if tuple(capability) < OLDEST_CAPABILITY:
         return Obstacle(f"{shown}, and 7.0 is the oldest that will do")
+    limits = Device(0).properties
+    gpu = Gpu(limits.multiprocessor_count, limits.max_shared_memory_per_block_optin)
+    if best_shape(SIDE_PX, SIDE_PX, gpu) is None:
+        parts = f"{gpu.multiprocessors} multiprocessors with {gpu.shared_bytes // 1024} KB of shared memory"
+        return Obstacle(f"the GPU is too small: {parts} cannot hold a pair of {SIDE_PX} x {SIDE_PX} pixels")
     try:
         known = architecture_for(capability.major, capability.minor)
     except RuntimeError:

@@ -170,19 +170,21 @@ def test_kernels_are_compiled_for_the_gpu_or_an_older_one_of_its_generation(capa
 
 
 @pytest.mark.parametrize(
-    ("version", "capability", "said"),
+    ("version", "capability", "multiprocessors", "said"),
     [
-        (12020, (9, 0), ""),
-        (11080, (9, 0), "driver is for CUDA 11.8"),
-        (13000, (6, 1), "compute capability 6.1, and 7.0 is the oldest"),
-        (14000, (99, 0), "compute capability 99.0, for which the installed NVRTC cannot compile"),
+        (12020, (9, 0), 24, ""),
+        (11080, (9, 0), 24, "driver is for CUDA 11.8"),
+        (13000, (6, 1), 24, "compute capability 6.1, and 7.0 is the oldest"),
+        (13000, (8, 6), 16, "too small: 16 multiprocessors with 99 KB of shared memory"),  # of laptops
+        (14000, (99, 0), 24, "compute capability 99.0, for which the installed NVRTC cannot compile"),
     ],
 )
-def test_why_a_gpu_cannot_be_used_is_said(monkeypatch, version, capability, said):
+def test_why_a_gpu_cannot_be_used_is_said(monkeypatch, version, capability, multiprocessors, said):
     success = driver.CUresult.CUDA_SUCCESS
     monkeypatch.setattr(driver, "cuInit", lambda _: (success,))
     monkeypatch.setattr(driver, "cuDriverGetVersion", lambda: (success, version))
-    pretended = SimpleNamespace(compute_capability=ComputeCapability(*capability))
+    limits = SimpleNamespace(multiprocessor_count=multiprocessors, max_shared_memory_per_block_optin=99 * 1024)
+    pretended = SimpleNamespace(compute_capability=ComputeCapability(*capability), properties=limits)
     monkeypatch.setattr("cuda.core.Device", lambda _: pretended)
     obstacle = why_unusable()
     assert said in str(obstacle) if said else obstacle is None

@@ -313,6 +313,20 @@ def test_the_death_of_an_idle_child_is_no_fault_of_the_next_video(pool, clip):
     assert isinstance(parts[-1], Finished)
 
 
+def test_a_child_that_could_not_be_started_again_is_started_for_the_next_video(pool, clip, monkeypatch):
+    def full(*_: object) -> None:
+        raise OSError("no memory")
+
+    parts = pool.prepare([request(clip)])
+    next(parts)
+    monkeypatch.setattr("extractors.preparation.pool.mmap.mmap", full)
+    with pytest.raises(OSError, match="no memory"):
+        parts.close()
+    monkeypatch.undo()
+    (again,) = gathered(pool, request(clip))
+    assert isinstance(again[-1], Finished)
+
+
 def test_all_children_are_told_to_end_before_the_first_is_waited_for(settings, monkeypatch):
     with PreparerPool(settings, 2, stall_s=60) as pool:
         wait, told = subprocess.Popen.wait, []

@@ -86,10 +86,21 @@ def test_each_worker_gets_one_of_the_gpus_that_its_parent_may_use(monkeypatch):
 
 @pytest.mark.parametrize(
     ("chosen", "gpus"),
-    [("3,5", ["3", "5"]), ("3, 5", ["3", "5"]), ("2,-1,3", ["2"]), ("", []), ("-1", []), ("GPU-8f2", ["GPU-8f2"])],
+    [
+        ("3,5,7", ["3", "5", "7"]),
+        ("3, 5", ["3", "5"]),
+        ("2,-1,3", ["2"]),
+        ("", []),
+        ("-1", []),
+        ("NoDevFiles", []),  # as Slurm says it
+        ("GPU-8f2", ["GPU-8f2"]),
+    ],
 )
-def test_gpus_are_those_that_cuda_would_show(monkeypatch, chosen, gpus):
+def test_gpus_are_those_that_cuda_would_show(monkeypatch, tmp_path, chosen, gpus):
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", chosen)
+    monkeypatch.setattr(devices, "_DEVICE_FILES", tmp_path)
+    assert default_workers() == 2  # an image may name GPUs of the machine that it was made for
+    (tmp_path / "nvidiactl").touch()
     assert visible_gpus() == gpus
     assert default_workers() == (len(gpus) or 2)
 
