@@ -76,7 +76,7 @@ class FaceLooks:
         for face in faces[np.argsort(-faces[:, 2], kind="stable")[:FACES_PER_PICTURE]]:
             appears = before is None or not len(before) or overlaps(before, face).max() < SAME_PERSON_OVERLAP
             if (appears or frame % self._every == 0) and not np.isnan(face[5:]).any():
-                compressed = self.frames.later(partial(_compressed, face=face), picture)
+                compressed = self.frames.later(partial(_compressed, face=face), frame, picture)
                 apart = float(np.hypot(*(face[7:9] - face[5:7])) / max(face[2], 1.0))
                 self._kept.append(_Look(frame, face, compressed, float(face[4]) * apart))
         while len(self._kept) > MOST:

@@ -51,7 +51,7 @@ class FaceSamples:
             return
         if self._seen % self._every == 0:
             largest = faces[np.argsort(-faces[:, 2] * faces[:, 3], kind="stable")[:FACES_PER_PICTURE]]
-            samples = [(face, self.frames.later(partial(sample_of, face=face), picture)) for face in largest]
+            samples = [(face, self.frames.later(partial(sample_of, face=face), frame, picture)) for face in largest]
             self._kept.append((frame, samples))
             if len(self._kept) == 2 * SAMPLES:
                 self._kept, self._every = self._kept[::2], 2 * self._every

@@ -28,6 +28,13 @@ class FaceSettings(BaseModel, frozen=True, extra="forbid"):
         0.8, description="Detector's score (0 to 1) from which a face of sufficient size needs no second look."
     )
     min_score: Share = Field(0.7, description="Detector's score (0 to 1) from which a detection counts as a face.")
+    detect_every: int = Field(
+        1,
+        ge=1,
+        le=5,
+        description="Detect faces in every so many frames. Between two detections that agree, faces are interpolated; "
+        "between others, they are detected as well. 1 detects faces in every frame.",
+    )
     min_coverage: Share = Field(
         0.3, description="Share of grid frames that must show the main person's face; otherwise the video is rejected."
     )
@@ -67,7 +74,10 @@ class FaceSettings(BaseModel, frozen=True, extra="forbid"):
     @property
     def numerics(self) -> dict[str, Any]:
         """All settings that change which faces are found, for a cache key; JSON-able."""
-        return {**self.model_dump(mode="json"), "revision": REVISION}
+        values = self.model_dump(mode="json")
+        if self.detect_every == 1:
+            del values["detect_every"]  # so that older stores stay valid
+        return {**values, "revision": REVISION}
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,7 @@ from typing import Protocol
 import numpy as np
 
 from extractors.errors import VideoError
+from extractors.faces.detections import pictures_with_faces
 from extractors.faces.persons import Tracklet, people, tracklets
 from extractors.faces.quality import Quality, check_quality, quality_of
 from extractors.faces.recognizer import FEATURES, FaceLooks, FaceRecognizer
@@ -33,7 +34,8 @@ class FaceTrack:
 
     Args:
         boxes: float32 [F, 4], x, y, width, height in px of the upright picture; NaN in frames without a known face.
-        scores: float32 [F], detector's score, 0 to 1; 0 if the box is interpolated or unknown.
+        scores: float32 [F], detector's score, 0 to 1, or one interpolated by `pictures_with_faces`; 0 in a gap that is
+            filled, or if the box is unknown.
         eyes: float32 [F, 4], x, y of the person's right eye, then of the left, in px of the upright picture; NaN where
             they are unknown.
         shots: int32 [F], number of each frame's shot; begins with 0 and never decreases. Each frame of a dissolve, each
@@ -121,7 +123,7 @@ def track_faces(
 
     Args:
         video_settings: how the video is sampled, and how much of it may be missing.
-        face_settings: how gaps are filled, and which videos are refused.
+        face_settings: how often faces are detected, how gaps are filled, and which videos are refused.
         recognizer: tells which faces in different shots, or lost and found elsewhere, are one person's. Without one,
             each of them counts as somebody else's.
         kept: as in `grid_frames`.
@@ -135,15 +137,12 @@ def track_faces(
     samples, looks, cutter, tally = FaceSamples(kept), FaceLooks(kept), ShotDetector(), Tally()
     previous, repeated = None, 0
     frames = grid_frames(path, video_settings.fps, thresholds=video_settings, limits=limits, tally=tally, kept=kept)
-    for frame, picture in enumerate(frames):
-        if picture is previous:
-            repeated += 1
-            detections.append(detections[-1])
-        else:
-            detections.append(detector.detect(picture))
-        samples.offer(frame, picture, detections[-1])
-        looks.offer(frame, picture, detections[-1])
-        cutter.add(picture, detections[-1])
+    for frame, (picture, faces) in enumerate(pictures_with_faces(frames, detector.detect, face_settings)):
+        repeated += picture is previous
+        detections.append(faces)
+        samples.offer(frame, picture, faces)
+        looks.offer(frame, picture, faces)
+        cutter.add(picture, faces)
         previous = picture
     shots = cutter.shots()
     found = tracklets(detections, shots.parts, fps=video_settings.fps)

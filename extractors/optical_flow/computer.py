@@ -12,7 +12,7 @@ import numpy as np
 
 from extractors.devices import has_cuda_device, usable_cores
 from extractors.errors import DeviceError
-from extractors.optical_flow.gpu import NO_GPU, Obstacle, why_unusable
+from extractors.optical_flow.gpu import HIDDEN, NO_GPU, Obstacle, why_unusable
 from extractors.optical_flow.parameters import (
     PRESETS,
     SMALLEST_SIDE_PX,
@@ -184,10 +184,9 @@ def _check_frames(gray: np.ndarray, ndim: int | None = None) -> None:
 def _available_engine(engine: Engine) -> Engine:
     """Resolve "auto", and replace "cpu" if it cannot run here."""
     if engine == "auto":
-        missing = _missing_for_gpu()
-        if missing is None:
+        if _missing_for_gpu() is None:
             return "gpu"
-        if missing != NO_GPU:
+        if (missing := why_gpu_is_idle()) is not None:
             logger.warning("the gpu engine, by far the fastest, cannot run: %s; the CPU computes optical flow", missing)
         engine = "cpu"
     if engine == "cpu":
@@ -197,6 +196,12 @@ def _available_engine(engine: Engine) -> Engine:
             logger.warning("Numba cannot run here (%s): optical flow by OpenCV, some 20 times slower", error)
             return "opencv"
     return engine
+
+
+def why_gpu_is_idle() -> Obstacle | None:
+    """Say why "auto" does not use the GPU of this machine; None if it does, or if there is none for this process."""
+    missing = _missing_for_gpu()
+    return None if missing in (NO_GPU, HIDDEN) else missing
 
 
 def _missing_for_gpu() -> Obstacle | None:

@@ -15,7 +15,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
@@ -32,6 +32,9 @@ from extractors.video.digests import FileWatch
 log = logging.getLogger(__name__)
 
 SLOTS = 2  # one window is computed while another waits for the network
+# Bytes that a child can send before the parent listens, if the system allows so many: 16 face crops. With fewer, it
+# waits in the middle of its first windows of motion.
+SENT_AHEAD_BYTES = 16 * SIDE_PX * SIDE_PX * 3
 HEAD_BYTES = mmap.PAGESIZE  # in front of the slots: a counter of progress
 # How often a silent child is checked.
 CHECK_INTERVAL_S = 1.0
@@ -100,13 +103,18 @@ class PreparerPool:
         return self
 
     def __exit__(self, *reason: object) -> None:
+        for child in self._children:
+            child.connection.close()  # so that all end at the same time
         self._running.close()
 
-    def prepare(self, requests: Iterable[Request]) -> Iterator[tuple[int, Part | Again | Finished | VideoError]]:
+    def prepare(
+        self, requests: Iterable[Request], meanwhile: Callable[[], object] = lambda: None
+    ) -> Iterator[tuple[int, Part | Again | Finished | VideoError]]:
         """Yield the parts of all videos as they arrive; those of one video are in order.
 
         Args:
             requests: the videos; read one at a time, when a child is free.
+            meanwhile: called once when the children have their first videos, before anybody listens to them.
 
         Yields:
             (number of the request, part). `Finished` or a `VideoError` is the last of each request. The array of a
@@ -115,6 +123,10 @@ class PreparerPool:
         """
         waiting = enumerate(requests)
         try:
+            self._hand_out(waiting)
+            meanwhile()
+            for child in self._children:
+                child.watch()
             while self._hand_out(waiting):
                 for child, task in self._speaking():
                     yield from self._listen(child, task)
@@ -139,7 +151,7 @@ class PreparerPool:
     def _overdue(self, child: _Child, task: _Task) -> str:
         """Return the reason for giving up the child's video; empty if there is none."""
         name, most = task.request.path.name, self._settings.limits.wall_s
-        if time.monotonic() - task.began > most:
+        if time.monotonic() - child.began > most:
             return f"preparing {name} takes longer than limits.wall_s allows ({most:g} s)"
         # A child with a message waiting has made progress, however long nobody has listened to it.
         if not child.connection.poll() and child.still_s() > self._stall_s:
@@ -201,14 +213,12 @@ class _Task:
     Args:
         file: its file, watched since the task began.
         tries: how often the video was begun, this time included.
-        began: when, by the monotonic clock.
     """
 
     number: int
     request: Request
     file: FileWatch
     tries: int
-    began: float
 
 
 class _Child:
@@ -217,6 +227,7 @@ class _Child:
     Attributes:
         task: None while the child is idle.
         ready: whether it has started well.
+        began: since when its video's time counts, by the monotonic clock.
     """
 
     def __init__(self, settings: PreparationSettings) -> None:
@@ -227,6 +238,7 @@ class _Child:
     def start(self) -> None:
         """Start the process; it reports later that it is ready."""
         ours, theirs = socket.socketpair()
+        theirs.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SENT_AHEAD_BYTES)
         # Never closed explicitly: a caller may still hold a window inside it.
         memory = _anonymous_file(HEAD_BYTES + SLOTS * slot_bytes(self._settings))
         self._memory = mmap.mmap(memory, 0)
@@ -271,7 +283,12 @@ class _Child:
             # It died while it was idle, which is not this video's fault.
             self.restart()
             self.send(request)
-        self.task = _Task(number, request, file, tries, time.monotonic())
+        self.task = _Task(number, request, file, tries)
+        self.watch()
+
+    def watch(self) -> None:
+        """Count the time of its video from now on. A child that nobody listens to may have to wait."""
+        self.began = time.monotonic()
         self._moved()
 
     def send(self, message: object) -> bool:

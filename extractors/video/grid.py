@@ -55,18 +55,21 @@ class KeptFrames:
         else:
             self._frames.clear()
 
-    def later(self, cut: Callable[[np.ndarray], np.ndarray], picture: np.ndarray) -> Callable[[], np.ndarray]:
+    def later(
+        self, cut: Callable[[np.ndarray], np.ndarray], number: int, picture: np.ndarray
+    ) -> Callable[[], np.ndarray]:
         """Return a function that returns cut(picture), so that what is never asked for need not be cut.
 
         It draws the picture again, instead of holding on to it, if its frame is kept; otherwise, it is cut now.
 
         Args:
-            picture: the last one that `grid_frames` has yielded.
+            number: the picture's place on the grid.
+            picture: as `grid_frames` has yielded it.
         """
         if not self._frames:
             done = cut(picture)
             return lambda: done
-        canvas, frame, upright = self._frames[-1]
+        canvas, frame, upright = self._frames[number]
         return lambda: cut(canvas.draw(frame, upright))
 
     def pictures(self, boxes: Mapping[int, tuple[int, int, int]] | None = None) -> Iterator[np.ndarray] | None:

@@ -35,12 +35,16 @@ print(json.dumps([tf.__version__, [card.get("device_name", "GPU") for card in ca
 """
 _GPU_ENGINE = """
 import json, numpy
+from extractors.errors import DeviceError
 from extractors.optical_flow.computer import OpticalFlowComputer
 from extractors.optical_flow.gpu import why_unusable
-obstacle = why_unusable()
+obstacle, fault = why_unusable(), ""
 if obstacle is None:
-    OpticalFlowComputer("gpu").compute(numpy.zeros((2, 224, 224), numpy.uint8))
-print(json.dumps(obstacle))
+    try:
+        OpticalFlowComputer("gpu").compute(numpy.zeros((2, 224, 224), numpy.uint8))
+    except DeviceError as error:
+        fault = str(error)
+print(json.dumps([obstacle, fault]))
 """
 _DEVICE_SETTINGS = """
 import json, sys
@@ -129,10 +133,10 @@ def _tensorflow(answer: str, fault: str) -> Iterator[Finding]:
 
 def _gpu_engine(answer: str, fault: str) -> Iterator[Finding]:
     subject = "TV-L1 on the GPU"
-    if fault:
-        cure = "nvidia-smi may say more; optical_flow.engine=cpu does without the GPU"
-        yield Finding(subject, "fault", fault, cure)
-    elif (obstacle := json.loads(answer)) is None:
+    obstacle, refusal = json.loads(answer) if answer else (None, fault)
+    if refusal:
+        yield Finding(subject, "fault", refusal, "free the GPU, or set optical_flow.engine to cpu to do without it")
+    elif obstacle is None:
         yield Finding(subject, "ok", "its kernels are compiled and run")
     else:
         found, cure = obstacle
@@ -141,9 +145,11 @@ def _gpu_engine(answer: str, fault: str) -> Iterator[Finding]:
 
 
 def _device_settings(answer: str, fault: str) -> Iterator[Finding]:
-    found = {"settings": fault} if fault else json.loads(answer)
-    for name, why in found.items():
-        yield Finding(name, "fault", why, "change this setting, or run on another machine")
+    if fault:
+        yield Finding("devices", "fault", fault, REINSTALL)
+    else:
+        for name, why in json.loads(answer).items():
+            yield Finding(name, "fault", "not possible on this machine", why)
 
 
 def _mediapipe(answer: str, fault: str) -> Iterator[Finding]:

@@ -18,6 +18,7 @@ from extractors.dynamic.extractor import DynamicFeatureExtractor
 from extractors.errors import TRANSIENT, Fault, VideoError
 from extractors.faces.quality import QUALITY, Quality
 from extractors.faces.track import FaceTrack
+from extractors.networks.backbone import Backbone, Describer
 from extractors.optical_flow.computer import OpticalFlowComputer, engine_of, loop_to, scale_for_i3d
 from extractors.preparation.pool import Again, Finished, PreparerPool
 from extractors.preparation.preparer import FaceCrop, Motion, Request
@@ -172,7 +173,8 @@ def _facts(track: FaceTrack) -> dict[str, float]:
 class Extractor:
     """Extracts videos with child processes that prepare them, both networks and the store, all built once.
 
-    Use it as a context manager, which ends the child processes.
+    Use it as a context manager, which starts and ends the child processes. The networks are built when these have the
+    first videos.
 
     Args:
         confirm: called before each commit, as by `FeatureStore`; an exception from it prevents the commit.
@@ -189,7 +191,6 @@ class Extractor:
     ) -> None:
         self._config, self._families, self._videos = config, families, videos
         self._confirm = confirm
-        self._network_on_gpu: DynamicFeatureExtractor | None = None
         self._resources = ExitStack()
 
     @cached_property
@@ -202,28 +203,42 @@ class Extractor:
         return FailureLog(self._config.store.path, self._confirm)
 
     def __enter__(self) -> Extractor:
-        with ExitStack() as resources:
-            self._build(resources)
-            self._resources = resources.pop_all()
+        config = self._config
+        self._optical_flow = self._engine()
+        preparation = preparation_of(config, face_models(config), engine=self._optical_flow.engine)
+        check_same_networks(self._backbones, self._families)
+        self._cores = usable_cores()
+        self._processes = config.extract.processes or self._useful_processes()
+        pool = PreparerPool(preparation, self._processes, config.extract.stall_s)
+        self._pool = self._resources.enter_context(pool)
         return self
 
     def __exit__(self, *reason: object) -> None:
         self._resources.close()
 
-    def _build(self, resources: ExitStack) -> None:
-        config = self._config
-        self._optical_flow = self._engine()
-        preparation = preparation_of(config, face_models(config), engine=self._optical_flow.engine)
-        self._cores = usable_cores()
-        self._processes = config.extract.processes or self._useful_processes()
-        # First, so that the processes start while the networks are built.
-        self._pool = resources.enter_context(PreparerPool(preparation, self._processes, config.extract.stall_s))
-        networks = backbones_of(config)
-        check_same_networks(networks, self._families)
-        self._static, self._dynamic = networks["static"].build(), networks["dynamic"].build()
+    @cached_property
+    def _backbones(self) -> dict[Kind, Backbone]:
+        return backbones_of(self._config)
+
+    @cached_property
+    def _static(self) -> Describer:
+        return self._backbones["static"].build()
+
+    @cached_property
+    def _dynamic(self) -> Describer:
+        return self._backbones["dynamic"].build()
+
+    @cached_property
+    def _network_on_gpu(self) -> DynamicFeatureExtractor | None:
+        """The dynamic network if it reads optical flow where the GPU left it."""
         # TensorFlow without CUDA's libraries sees no GPU, and then reads no memory of it.
-        if self._optical_flow.engine == "gpu" and isinstance(self._dynamic, DynamicFeatureExtractor) and has_gpu():
-            self._network_on_gpu = self._dynamic
+        if isinstance(self._dynamic, DynamicFeatureExtractor) and self._optical_flow.engine == "gpu" and has_gpu():
+            return self._dynamic
+        return None
+
+    def _build_networks(self) -> None:
+        """Build the networks, unless that is done: it takes seconds, in which the child processes work already."""
+        _ = self._static, self._dynamic, self._network_on_gpu
 
     def _engine(self) -> OpticalFlowComputer:
         """Return a computer of optical flow with the engine of the key: "auto" may be another engine elsewhere."""
@@ -288,12 +303,14 @@ class Extractor:
         return found
 
     def _batches(self, watch: Stopwatch) -> _Batches:
-        faces = _Batcher(self._static.extract, self._config.static.batch_size, watch, "static network")
-        size, stage = self._config.dynamic.batch_size, "dynamic network"
-        if self._network_on_gpu is None:
-            return _Batches(faces, _Batcher(self._dynamic.extract, size, watch, stage))
-        describe = partial(self._describe_motion, self._network_on_gpu, watch)
-        return _Batches(faces, _Batcher(describe, max(size, WINDOWS_TOGETHER), watch, stage, ragged=True))
+        sizes = self._config.static.batch_size, self._config.dynamic.batch_size
+        faces = _Batcher(lambda crops: self._static.extract(crops), sizes[0], watch, "static network")
+        if self._optical_flow.engine == "gpu":
+            describe, size = partial(self._describe_frames, watch), max(sizes[1], WINDOWS_TOGETHER)
+            return _Batches(faces, _Batcher(describe, size, watch, "dynamic network", ragged=True))
+        return _Batches(
+            faces, _Batcher(lambda windows: self._dynamic.extract(windows), sizes[1], watch, "dynamic network")
+        )
 
     def _fill(
         self,
@@ -303,16 +320,15 @@ class Extractor:
         check: Callable[[], None] | None = None,
     ) -> Iterator[_Intake]:
         """Prepare videos and run the networks on full batches; yield each that has no more parts to come."""
-        for number, part in self._pool.prepare(self._requests(intakes)):
+        for number, part in self._pool.prepare(self._requests(intakes), self._build_networks):
             intake = intakes[number]
             if check is not None:
                 check()
             match part:
                 case FaceTrack() | FaceCrop() | Motion():
-                    taken = self._with_optical_flow(part, watch) if isinstance(part, Motion) else part
                     if intake.error is None:
                         with intake.isolating_faults():
-                            self._take(taken, intake, batches)
+                            self._take(part, intake, batches)
                     # A batch has several videos, so an error of a network is not the fault of one of them.
                     batches.static.flush_if_full()
                     batches.dynamic.flush_if_full()
@@ -364,24 +380,18 @@ class Extractor:
         quality = {"detected": detected, **facts}
         return VideoFeatures(video.video_id, video.sha256, track.to_rows(), start_s, end_s, quality)
 
-    def _describe_motion(
-        self, network: DynamicFeatureExtractor, watch: Stopwatch, windows: Sequence[np.ndarray]
-    ) -> np.ndarray:
-        """Describe windows of grey frames: one call for their optical flow, which stays on the GPU."""
-        frames = 1 + self._config.crops.window_fields
+    def _describe_frames(self, watch: Stopwatch, windows: Sequence[np.ndarray]) -> np.ndarray:
+        """Describe windows of grey frames. For I3D on the GPU, their optical flow is computed in one call there."""
+        fields, bound_px = self._config.crops.window_fields, self._config.optical_flow.bound_px
+        if self._network_on_gpu is None:
+            with watch.measure("optical flow"):
+                found = [scale_for_i3d(self._optical_flow.compute(window), bound_px=bound_px) for window in windows]
+            return self._dynamic.extract(np.stack([loop_to(motion, fields) for motion in found]))
         with watch.measure("optical flow"):
             # The last frame stands still in a shorter window, which takes no time.
-            filled = np.stack([window[np.minimum(np.arange(frames), len(window) - 1)] for window in windows])
-            fields = self._optical_flow.compute_scaled(filled, bound_px=self._config.optical_flow.bound_px)
-        return network.extract_on_device(fields, [len(window) - 1 for window in windows])
-
-    def _with_optical_flow(self, motion: Motion, watch: Stopwatch) -> Motion:
-        """Compute the optical flow of grey frames, unless batches of them stay on the GPU for I3D."""
-        if motion.fields.dtype != np.uint8 or self._network_on_gpu is not None:
-            return motion
-        with watch.measure("optical flow"):
-            fields = self._optical_flow.compute(motion.fields)
-            return Motion(motion.window, scale_for_i3d(fields, bound_px=self._config.optical_flow.bound_px))
+            filled = np.stack([window[np.minimum(np.arange(fields + 1), len(window) - 1)] for window in windows])
+            scaled = self._optical_flow.compute_scaled(filled, bound_px=bound_px)
+        return self._network_on_gpu.extract_on_device(scaled, [len(window) - 1 for window in windows])
 
     def _take(self, part: FaceTrack | FaceCrop | Motion, intake: _Intake, batches: _Batches) -> None:
         match part:

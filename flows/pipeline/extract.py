@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Iterator
 from functools import partial
 
+from extractors.optical_flow.computer import why_gpu_is_idle
 from flows.archive.families import Families, families_of
 from flows.archive.outcomes import how_to_list, refusal_reasons
 from flows.archive.videos import Archive
@@ -39,6 +40,8 @@ def extract(config: RunConfig, videos: Archive) -> ExtractReport:
     if not work.count:
         console.say(f"Extract: nothing to decode: {_known(config.store.path, families, videos, work)}")
         return ExtractReport(0, 0, work.cached, work.refused_before, {})
+    if config.optical_flow.engine == "auto" and (obstacle := why_gpu_is_idle()) is not None:
+        console.say(f"Extract: the processors compute optical flow, since the GPU cannot: {obstacle}", style="yellow")
     with (
         open_engine(config) as engine,
         leases_for(config.store.path, families) as leases,

@@ -12,13 +12,16 @@ import argparse
 import functools
 import tempfile
 import time
-from collections.abc import Callable
-from itertools import islice
+import zlib
+from collections.abc import Callable, Iterator
+from itertools import islice, zip_longest
 from pathlib import Path
 from statistics import mean
 
+import av
 import cv2
 import numpy as np
+from av.codec.hwaccel import HWAccel
 from bench_extraction import GpuWatch, default_clip, jobs, processor_s
 from bench_optical_flow import SIDE_PX, forwards_and_backwards, seconds
 from rich.console import Console
@@ -91,9 +94,50 @@ def parts(crops: np.ndarray, missing: str, precision: str) -> dict[str, str]:
     return rows
 
 
+def decoded(video: Path, device: HWAccel | None) -> Iterator[av.VideoFrame]:
+    """The frames of a video, decoded in one thread or by a device."""
+    with av.open(str(video), hwaccel=device) as container:
+        container.streams.video[0].codec_context.thread_count = 1
+        yield from container.decode(video=0)
+
+
+def decoding(video: Path, missing: str) -> dict[str, str]:
+    """Milliseconds of a core that decoding takes, by the CPU and by NVDEC, and whether both have the same pixels."""
+    rows, pixels = {}, []
+    for name, device in {"CPU": None, "NVDEC": HWAccel("cuda", allow_software_fallback=False)}.items():
+        row, start = f"decode with {name}, core-ms", processor_s()
+        if device is not None and missing:
+            rows[row] = NEEDS_GPU
+            continue
+        try:
+            for _ in decoded(video, device):
+                pass
+            rows[row] = f"{1000 * (processor_s() - start):,.0f}"
+            frames = (frame.reformat(format="yuv420p").to_ndarray() for frame in decoded(video, device))
+            pixels.append([zlib.crc32(frame.tobytes()) for frame in frames])
+        except av.FFmpegError as error:
+            rows[row] = str(error)
+    pairs = list(zip_longest(*pixels))
+    same = len(pixels) == 2 and f"{sum(one == other for one, other in pairs)} of {len(pairs)}"
+    rows["frames with the same pixels"] = same or NEEDS_GPU
+    return rows
+
+
 def in_ms(call: Callable[[], object], *, items: int = 1) -> str:
     """Median time of a call for one of its items."""
     return f"{1000 * seconds(call) / items:.2f}"
+
+
+class WatchedExtractor(Extractor):
+    """Notes when its networks are built.
+
+    Attributes:
+        built_at: by the clock of `time.perf_counter`.
+    """
+
+    def _build_networks(self) -> None:
+        super()._build_networks()
+        self.built_at = getattr(self, "built_at", time.perf_counter())
 
 
 def extraction(video: Path, clips: int, precision: str, price: float | None, scratch: Path) -> dict[str, str]:
@@ -101,14 +145,14 @@ def extraction(video: Path, clips: int, precision: str, price: float | None, scr
     flags = {"weights": "random", "store.path": scratch / "store"}
     config = load_config(flags=flags | {"static.precision": precision, "dynamic.precision": precision})
     shards, start = jobs(video, clips), time.perf_counter()
-    with Extractor(config, families_of(config), videos=clips) as extractor:
-        ready_s = time.perf_counter() - start
+    with WatchedExtractor(config, families_of(config), videos=clips) as extractor:
         list(extractor.extract(next(shards)[:1]))
+        built_s = extractor.built_at - start
         first_s, start, work = time.perf_counter() - start, time.perf_counter(), processor_s()
         with GpuWatch() as gpus:
             stages = sum(extractor.extract(next(shards)), Committed()).seconds
         wall_s, work_s = time.perf_counter() - start, processor_s() - work
-    rows = {"ready to start, s": f"{ready_s:.1f}", "until the first clip is done, s": f"{first_s:.1f}"}
+    rows = {"until the networks are built, s": f"{built_s:.1f}", "until the first clip is done, s": f"{first_s:.1f}"}
     rows |= {f"{stage}, ms of work per clip": f"{1000 * stages.get(stage, 0) / clips:,.0f}" for stage in STAGES}
     at_the_networks = sum(stages.get(stage, 0) for stage in ON_GPU)
     rows["optical flow and networks together, ms of work per clip"] = f"{1000 * at_the_networks / clips:,.0f}"
@@ -135,14 +179,15 @@ def main() -> None:
     console, missing = Console(width=120), why_unusable()
     if missing:
         console.print(f"The engine gpu cannot run here ({missing}). The tables show what the CPU does.")
-    elif not has_gpu():
-        console.print("TensorFlow sees no GPU: the networks run on the CPU.")
     with tempfile.TemporaryDirectory() as folder:
         video = arguments.video if arguments.video is not None else default_clip(Path(folder))
         clips = arguments.clips or (2 if missing else 64)
         rows = extraction(video, clips, arguments.precision, arguments.price_per_hour, Path(folder))
         title = f"{video.name}, {arguments.precision}, {clips} clips in a shard"
         console.print(table(title, rows))
+        if not missing and not has_gpu():  # asked now, because it imports TensorFlow, which belongs to the start above
+            console.print("TensorFlow sees no GPU: the networks run on the CPU.")
+        console.print(table(f"Decoding {video.name}, one thread", decoding(video, missing)))
         alone = parts(pictures(video, FIELDS + 1), missing, arguments.precision)
         console.print(table(f"Each alone, {arguments.precision}", alone))
 

@@ -18,7 +18,7 @@
 
 namespace {
 
-enum { SUCCESS = 0, INVALID_VALUE = 1, OUT_OF_MEMORY = 2, NOT_FOUND = 500 };
+enum { SUCCESS = 0, INVALID_VALUE = 1, OUT_OF_MEMORY = 2, UNAVAILABLE = 46, NOT_FOUND = 500 };
 constexpr int NONSENSE = 0xCD;
 
 struct Stream {
@@ -40,6 +40,7 @@ struct Kernel {
 std::recursive_mutex mutex;
 std::map<uintptr_t, size_t> device_memory, pinned_memory;
 size_t room = SIZE_MAX, held = 0, most_held = 0;
+int reserved = 0;
 int context, pool;
 thread_local void* current = nullptr;
 
@@ -74,6 +75,7 @@ extern "C" {
 
 // For tests.
 void stand_in_room(size_t bytes) { room = bytes; }
+void stand_in_reserved(int is) { reserved = is; }  // for another process
 size_t stand_in_held() { return held; }
 size_t stand_in_most_held() { return most_held; }
 size_t stand_in_pinned() { return pinned_memory.size(); }
@@ -91,7 +93,8 @@ int cuGetProcAddress_v2(const char* name, void** function, int, uint64_t, int* s
 int cuInit(unsigned) { return SUCCESS; }
 int cuDriverGetVersion(int* version) { *version = 12090; return SUCCESS; }
 int cuGetErrorName(int error, const char** name) {
-    *name = error == OUT_OF_MEMORY ? "CUDA_ERROR_OUT_OF_MEMORY" : "CUDA_ERROR_INVALID_VALUE";
+    *name = error == OUT_OF_MEMORY ? "CUDA_ERROR_OUT_OF_MEMORY"
+        : error == UNAVAILABLE ? "CUDA_ERROR_DEVICE_UNAVAILABLE" : "CUDA_ERROR_INVALID_VALUE";
     return SUCCESS;
 }
 int cuGetErrorString(int, const char** text) { *text = "as the stand-in says"; return SUCCESS; }
@@ -112,6 +115,7 @@ int cuDeviceGetAttribute(int* value, int attribute, int) {
 }
 int cuDevicePrimaryCtxRetain(void** to, int) {
     if (!room) return OUT_OF_MEMORY;
+    if (reserved) return UNAVAILABLE;
     *to = &context;
     return SUCCESS;
 }

@@ -23,6 +23,7 @@ class Obstacle(NamedTuple):
 
 
 NO_GPU = Obstacle("there is no GPU")
+HIDDEN = Obstacle("CUDA shows this process no GPU", "CUDA_VISIBLE_DEVICES may hide it")
 OLDEST_DRIVER = 12000  # as CUDA numbers it: 12.0
 OLDEST_CAPABILITY = (7, 0)  # atomic loads and stores as the kernels use them
 
@@ -36,7 +37,7 @@ _CURES = {
 
 
 def why_unusable() -> Obstacle | None:
-    """Say why the engine cannot run here: `NO_GPU` if CUDA shows none; None if it can. Takes no memory of the GPU."""
+    """Say why the engine cannot run on the GPU of this machine; None if it can. Takes no memory of the GPU."""
     try:
         from cuda.bindings import driver
         from cuda.core import Device
@@ -49,8 +50,8 @@ def why_unusable() -> Obstacle | None:
     except RuntimeError:
         cure = "install it; a container needs NVIDIA_DRIVER_CAPABILITIES=compute,utility"
         return Obstacle("NVIDIA's driver libcuda.so.1 is not installed", cure)
-    if status == driver.CUresult.CUDA_ERROR_NO_DEVICE:  # also if CUDA_VISIBLE_DEVICES hides all
-        return NO_GPU
+    if status == driver.CUresult.CUDA_ERROR_NO_DEVICE:
+        return HIDDEN
     if status != driver.CUresult.CUDA_SUCCESS:
         cure = _CURES.get(status.name, "nvidia-smi may say more")
         return Obstacle(f"NVIDIA's driver refuses to start: {status.name}", cure)
@@ -68,5 +69,6 @@ def why_unusable() -> Obstacle | None:
     except RuntimeError:
         return Obstacle("NVRTC is not installed", _INSTALL)
     if known is None:
-        return Obstacle(f"{shown}, for which the installed NVRTC cannot compile", "install another version of it")
+        cure = "pip install --upgrade nvidia-cuda-nvrtc-cu12 'traitline[gpu]'"
+        return Obstacle(f"{shown}, for which the installed NVRTC cannot compile", cure)
     return None

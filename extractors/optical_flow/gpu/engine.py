@@ -33,15 +33,23 @@ class GpuEngine:
     """Compute optical flow on the first CUDA device that this process sees, in TensorFlow's and JAX's context.
 
     One engine may be used by several threads at a time.
+
+    Raises:
+        extractors.errors.DeviceError: CUDA cannot use the GPU, which may be full or reserved for another process.
     """
 
     def __init__(self, parameters: TVL1Parameters, *, cache: Path | None = None) -> None:
         self._parameters = parameters
         self._cache = platformdirs.user_cache_path("traitline") / "kernels" if cache is None else cache
         self._device = Device(0)
-        with memory_of_gpu():
-            self._device.set_current()
-            self._stream = self._device.create_stream()
+        try:
+            with memory_of_gpu():
+                self._device.set_current()
+                self._stream = self._device.create_stream()
+        except DeviceError:
+            raise
+        except Exception as error:  # `cuda.core` has no public class for it
+            raise DeviceError(f"CUDA cannot use the GPU ({error}); nvidia-smi may say who has it") from error
         limits = self._device.properties
         self._gpu = Gpu(limits.multiprocessor_count, limits.max_shared_memory_per_block_optin)
         self._pixels_together = PIXELS_TOGETHER

@@ -152,9 +152,9 @@ def drawn(colour: str, count: int, *, seed: int, side: float = 60, x: float = 16
 
 @pytest.fixture
 def follow_drawn(drawing) -> Callable[[Edit], FaceTrack]:
-    def run(edit: Edit) -> FaceTrack:
+    def run(edit: Edit, settings: FaceSettings = ANYTHING) -> FaceTrack:
         path = drawing.write("edit.mp4", edit.pictures, options={"crf": "12", "preset": "ultrafast"})
-        return track_faces(path, ColourDetector(), VideoSettings(), ANYTHING, recognizer=ColourRecognizer())
+        return track_faces(path, ColourDetector(), VideoSettings(), settings, recognizer=ColourRecognizer())
 
     return run
 
@@ -227,6 +227,27 @@ def test_of_two_drawn_people_who_talk_in_turns_one_is_followed(follow_drawn):
     for start, stop, person in [(0, 60, red), (60, 100, blue), (100, 160, red), (160, 200, blue), (200, 250, red)]:
         edit.add("red" if person is red else "blue", person[start:stop])
     check(edit, follow_drawn(edit))
+
+
+@pytest.mark.parametrize("start", [60, 61, 62])
+def test_blank_frames_glances_and_cuts_are_exact_if_faces_are_detected_in_every_third_frame(follow_drawn, start):
+    red, blue = drawn("red", 200, seed=0), drawn("blue", 200, seed=1)
+    edit = Edit(red[:start], ["red"] * start)
+    for person, pictures in [
+        ("nobody", [np.zeros_like(red[0])] * 2),
+        ("red", red[62:91]),
+        ("blue", blue[91:94]),
+        ("red", red[94:130]),
+        ("blue", blue[130:160]),
+        ("red", red[160:]),
+    ]:
+        edit.add(person, pictures)
+    track = follow_drawn(edit, ANYTHING.model_copy(update={"detect_every": 3}))
+    own = np.array([person == "red" for person in edit.people])
+    assert ((track.scores > 0) == own).all()
+    assert track.quality.people == 2
+    for window in plan_windows(track, CROPS):
+        assert own[window.first_frame : window.last_frame + 1].all()
 
 
 def test_without_a_recognizer_everybody_after_a_cut_is_somebody_else(drawing):

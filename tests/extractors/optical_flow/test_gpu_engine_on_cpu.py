@@ -147,6 +147,13 @@ def test_a_full_gpu_is_an_error_of_the_device(stand_in):
 
 
 @on_stand_in
+def test_a_gpu_that_another_process_has_reserved_is_an_error_of_the_device(stand_in):
+    stand_in.stand_in_reserved(1)
+    with pytest.raises(DeviceError, match=r"cannot use the GPU \(CUDA_ERROR_DEVICE_UNAVAILABLE.*nvidia-smi"):
+        engine()
+
+
+@on_stand_in
 def test_threads_share_an_engine(stand_in):
     clips = [drawn_clip(6, seed, (20, 24 + 4 * (seed % 2))) for seed in range(6)]
     solving = engine()

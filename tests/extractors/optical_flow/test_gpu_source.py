@@ -14,7 +14,7 @@ from cuda.bindings import driver
 from tvl1_on_cpu import Kernels
 
 from extractors.optical_flow.cpu.engine import CpuEngine, _pyramid
-from extractors.optical_flow.gpu import NO_GPU, program, why_unusable
+from extractors.optical_flow.gpu import HIDDEN, program, why_unusable
 from extractors.optical_flow.gpu.program import compile_kernels
 from extractors.optical_flow.gpu.shapes import MARGIN_PX, Gpu, best_shape, shared_bytes
 from extractors.optical_flow.parameters import EXACT, LARGE_MOTION, TVL1Parameters, pyramid_sizes
@@ -203,7 +203,7 @@ def test_a_driver_that_refuses_to_start_is_named_with_a_cure(monkeypatch, status
     assert status in obstacle.found
     assert cure in obstacle.cure
     monkeypatch.setattr(driver, "cuInit", lambda _: (driver.CUresult.CUDA_ERROR_NO_DEVICE,))
-    assert why_unusable() == NO_GPU
+    assert why_unusable() == HIDDEN
 
 
 def test_the_engine_loads_where_there_is_no_driver():

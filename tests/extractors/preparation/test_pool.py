@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import pickle
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -20,7 +21,7 @@ from extractors.errors import VideoError
 from extractors.faces.settings import CropSettings
 from extractors.faces.track import FaceTrack
 from extractors.optical_flow.parameters import OpticalFlowSettings
-from extractors.preparation.pool import SLOTS, Finished, PreparerPool
+from extractors.preparation.pool import HEAD_BYTES, SENT_AHEAD_BYTES, SLOTS, Finished, PreparerPool
 from extractors.preparation.preparer import FaceCrop, Motion, Preparer, Request
 from extractors.preparation.stopwatch import Stopwatch
 from extractors.video.grid import grid_frames
@@ -240,11 +241,88 @@ def test_a_child_that_died_before_its_first_video_could_not_start(settings, clip
             list(pool.prepare([request(clip)]))
 
 
+def test_children_prepare_their_first_videos_while_the_caller_does_something_else(settings, clip):
+    """Such as building networks: the child counts pictures before anybody listens to it."""
+    with PreparerPool(settings, 2, stall_s=60) as pool:
+        seen: list[int] = []
+
+        def wait_for_pictures() -> None:
+            for child in pool._children:
+                deadline = time.monotonic() + 60
+                while not (count := int.from_bytes(child._memory[:8], sys.byteorder)):
+                    assert time.monotonic() < deadline
+                    time.sleep(0.01)
+                seen.append(count)
+
+        ends = [part for _, part in pool.prepare([request(clip)] * 3, wait_for_pictures) if isinstance(part, Finished)]
+    assert len(seen) == 2  # it was called once
+    assert len(ends) == 3
+
+
+def allowed_ahead() -> int:
+    """Bytes that a connection of a child can hold on this system."""
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        theirs.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SENT_AHEAD_BYTES)
+        return theirs.getsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF)
+
+
+@pytest.mark.skipif(allowed_ahead() < SENT_AHEAD_BYTES, reason="net.core.wmem_max is too small")
+def test_face_crops_do_not_keep_a_child_from_the_first_window_while_nobody_listens(settings, clip):
+    with PreparerPool(settings, 1, stall_s=60) as pool:
+        (child,) = pool._children
+
+        def wait_for_motion() -> None:
+            slots = np.frombuffer(child._memory, np.uint64, offset=HEAD_BYTES)
+            deadline = time.monotonic() + 60
+            while not slots.any():
+                assert time.monotonic() < deadline
+                time.sleep(0.05)
+
+        parts = [type(part) for _, part in pool.prepare([request(clip)], wait_for_motion)]
+    assert parts == [FaceTrack, *[FaceCrop] * 16, Motion, Finished]
+
+
+def test_time_in_which_nobody_listens_counts_against_no_video(settings, clip, monkeypatch):
+    clock, waited_s = time.monotonic, [0.0]
+    monkeypatch.setattr(time, "monotonic", lambda: clock() + waited_s[0])
+    with PreparerPool(settings, 1, stall_s=60) as pool:
+
+        def wait_long() -> None:
+            waited_s[0] = 2 * settings.limits.wall_s
+
+        *_, (_, end) = pool.prepare([request(clip, dynamic=False)], wait_long)
+    assert isinstance(end, Finished)
+
+
+def test_an_exception_of_the_caller_leaves_no_video_with_the_children(pool, clip, corpus):
+    def fail() -> None:
+        raise ArithmeticError
+
+    with pytest.raises(ArithmeticError):
+        next(pool.prepare([request(corpus / "plain" / "single_face.mp4")], fail))
+    (parts,) = gathered(pool, request(clip, dynamic=False))
+    assert len(parts[0].scores) == 20
+    assert isinstance(parts[-1], Finished)
+
+
 def test_the_death_of_an_idle_child_is_no_fault_of_the_next_video(pool, clip):
     gathered(pool, request(clip, dynamic=False))
     end_child(pool, signal.SIGSEGV)
     (parts,) = gathered(pool, request(clip, dynamic=False))
     assert isinstance(parts[-1], Finished)
+
+
+def test_all_children_are_told_to_end_before_the_first_is_waited_for(settings, monkeypatch):
+    with PreparerPool(settings, 2, stall_s=60) as pool:
+        wait, told = subprocess.Popen.wait, []
+
+        def note(process, timeout=None):
+            told.append([child.connection.closed for child in pool._children])
+            return wait(process, timeout)
+
+        monkeypatch.setattr(subprocess.Popen, "wait", note)
+    assert told[0] == [True, True]
 
 
 def test_no_child_outlives_the_pool_even_if_its_parent_is_killed(settings, clip):

@@ -151,9 +151,9 @@ def test_what_is_cut_later_is_what_would_have_been_cut_at_once(drawing, room):
         return picture[8:40, 16:80].copy()
 
     now, later = [], []
-    for picture in grid_frames(path, 25.0, kept=kept):
+    for number, picture in enumerate(grid_frames(path, 25.0, kept=kept)):
         now.append(picture[8:40, 16:80].copy())
-        later.append(kept.later(cut, picture))
+        later.append(kept.later(cut, number, picture))
     assert len(now) == 40
     # What is asked for while frames are kept is cut only when it is wanted.
     assert len(calls) == {0: 40, 10 * FRAME_BYTES: 30}.get(room, 0)

@@ -80,6 +80,17 @@ def test_thresholds_of_what_is_accepted_have_keys_of_their_own(setting):
         assert getattr(plain, part).key != getattr(other, part).key
 
 
+def test_faces_that_are_detected_less_often_have_keys_of_their_own():
+    plain, often, seldom = (
+        families_of(load_config(flags={"weights": "random"}, assignments=[f"faces.detect_every={every}"]))
+        for every in (1, 2, 3)
+    )
+    assert plain == families("float32")
+    assert "detect_every" not in plain.faces.settings["faces"]  # so that older stores stay valid
+    for part in ("faces", "static", "dynamic"):
+        assert len({getattr(found, part).key for found in (plain, often, seldom)}) == 3
+
+
 @pytest.mark.parametrize("model", ["short", "full"])
 def test_other_networks_for_faces_have_keys_of_their_own(model):
     plain, other = (

@@ -135,14 +135,19 @@ def test_a_disk_that_takes_nothing(disk, small_disk, tmp_path):
         (None, "", "ok", "compiled and run", ""),
         (Obstacle("it is not installed", "pip install it"), "", "warning", "it is not installed", "pip install it; "),
         (Obstacle("it is too old"), "", "warning", "it is too old", "the processors"),
-        (None, "CUDA_ERROR_DEVICE_UNAVAILABLE", "fault", "CUDA_ERROR_DEVICE_UNAVAILABLE", "engine=cpu"),
+        (None, "CUDA_ERROR_DEVICE_UNAVAILABLE", "fault", "CUDA_ERROR_DEVICE_UNAVAILABLE", "engine to cpu"),
     ],
 )
 def test_a_gpu_that_optical_flow_cannot_use_is_told_with_its_cure(obstacle, fault, level, found, cure):
-    (finding,) = libraries._gpu_engine(json.dumps(obstacle), fault)
+    (finding,) = libraries._gpu_engine(json.dumps([obstacle, fault]), "")
     assert finding.level == level
     assert found in finding.found
     assert cure in finding.cure
+
+
+def test_a_check_of_the_gpu_that_crashes_is_a_fault():
+    (finding,) = libraries._gpu_engine("", "crashes (SIGSEGV)")
+    assert (finding.level, finding.found) == ("fault", "crashes (SIGSEGV)")
 
 
 @pytest.mark.parametrize(
@@ -165,10 +170,10 @@ def test_settings_that_need_a_gpu_are_faults_without_one(traitline, tmp_path, br
     chosen = ("optical_flow.engine=gpu", "static.precision=tf32", "dynamic.precision=tf32")
     settings = [word for setting in chosen for word in ("--set", setting)]
     found = look(traitline, "--weights", "random", "--store", tmp_path / "s", *settings, PYTHONPATH=str(broken))
-    assert "there is no GPU" in found["optical_flow.engine"]["found"]
+    assert "there is no GPU" in found["optical_flow.engine"]["cure"]
     for name in ("static.precision", "dynamic.precision"):
         assert found[name]["level"] == "fault"
-        assert "tf32 needs an NVIDIA GPU" in found[name]["found"]
+        assert "tf32 needs an NVIDIA GPU" in found[name]["cure"]
 
 
 def test_a_network_in_a_file_of_ones_own_is_looked_at_like_the_assets(tmp_path):

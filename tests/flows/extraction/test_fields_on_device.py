@@ -5,7 +5,7 @@ The stand-in computes with the engine cpu, and returns what can be read through 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import numpy as np
 import pytest
@@ -42,6 +42,9 @@ class StandIn:
     def fits(self, height: int, width: int) -> bool:
         return True
 
+    def compute(self, frames: np.ndarray) -> np.ndarray:
+        return self._computer.compute(frames)
+
     def compute_scaled(self, frames: np.ndarray, bound_px: float) -> OnDevice:
         self.returned.append(OnDevice(self._computer.compute_scaled(frames, bound_px=bound_px)))
         return self.returned[-1]
@@ -69,8 +72,9 @@ class Pool:
     def __exit__(self, *_: object) -> None:
         pass
 
-    def prepare(self, requests: Iterator[object]) -> Iterator[tuple[int, object]]:
+    def prepare(self, requests: Iterator[object], meanwhile: Callable[[], None]) -> Iterator[tuple[int, object]]:
         list(requests)
+        meanwhile()
         yield from [*self._parts, (0, Finished({})), (1, Finished({}))]
 
 
@@ -136,9 +140,12 @@ def test_fields_go_from_the_gpu_to_i3d_without_a_copy_on_the_host(monkeypatch, c
 
 def test_fields_go_through_the_host_if_tensorflow_sees_no_gpu(monkeypatch, configured):
     monkeypatch.setattr(module, "PreparerPool", Pool)
+    expected = extracted(configured("cpu"))
     monkeypatch.setattr(computer, "_missing_for_gpu", lambda: None)
-    with module.Extractor(configured("gpu"), families_of(configured("gpu"))) as extractor:
-        assert extractor._network_on_gpu is None
+    monkeypatch.setattr(OpticalFlowComputer, "_gpu", StandIn(FAST))
+    found = extracted(configured("gpu"))
+    for name, vectors in expected.items():
+        np.testing.assert_array_equal(found[name], vectors)
 
 
 def test_a_run_for_the_gpu_engine_ends_with_one_line_where_it_cannot_run(configured):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +12,7 @@ from face_tracks import track_of
 from extractors.faces.crops import Window
 from extractors.faces.quality import QUALITY, Quality
 from extractors.faces.track import FaceTrack
+from extractors.optical_flow.computer import OpticalFlowComputer
 from extractors.preparation.pool import Again, Finished
 from extractors.preparation.preparer import FaceCrop, Motion, Request
 from flows.archive.families import families_of
@@ -31,8 +32,9 @@ class ScriptedPool:
         self._parts = parts
         self.requests: list[Request] = []
 
-    def prepare(self, requests: Iterator[Request]) -> Iterator[tuple[int, object]]:
+    def prepare(self, requests: Iterator[Request], meanwhile: Callable[[], None]) -> Iterator[tuple[int, object]]:
         self.requests += requests
+        meanwhile()
         yield from self._parts
 
 
@@ -68,6 +70,7 @@ def extractor_of(folder: Path, parts: list[tuple[int, object]], batch_size: int,
     families = families_of(config)
     extractor = Extractor(config, families)
     extractor._pool, extractor._processes, extractor._cores = ScriptedPool(parts), 1, 1
+    extractor._optical_flow = OpticalFlowComputer("cpu")
     extractor._static, extractor._dynamic = Mean(families.static.dim), Mean(families.dynamic.dim)
     return extractor
 

@@ -8,6 +8,8 @@ from pathlib import Path
 import pytest
 from worker_farm import FAMILIES, DrawingExtractor, Order, drawn_videos, refusal
 
+from extractors.optical_flow import computer
+from extractors.optical_flow.gpu import HIDDEN, NO_GPU, Obstacle
 from flows.engine import engine
 from flows.extraction import worker
 from flows.pipeline import extract as extract_flow
@@ -79,6 +81,25 @@ def test_what_was_committed_before_another_run_took_over_counts(two_shards_at_a_
     refused = [refusal(video) for video in videos if refusal(video)]
     assert (report.extracted, report.failed, report.by_others) == (40 - len(refused), len(refused), 0)
     assert order.log.read_text().split() == [video.video_id for video in videos]
+
+
+@pytest.mark.parametrize(
+    ("engine", "obstacle", "said"),
+    [
+        ("auto", Obstacle("its driver is too old", "install driver 525"), True),
+        ("cpu", Obstacle("its driver is too old", "install driver 525"), False),
+        ("auto", NO_GPU, False),
+        ("auto", HIDDEN, False),
+    ],
+)
+def test_a_gpu_that_stays_idle_is_told_to_those_who_left_the_choice_open(
+    order, monkeypatch, capsys, engine, obstacle, said
+):
+    monkeypatch.setattr(computer, "_missing_for_gpu", lambda: obstacle)
+    config = order.config()
+    chosen = config.model_copy(update={"optical_flow": config.optical_flow.model_copy(update={"engine": engine})})
+    extract_flow.extract(chosen, drawn_videos(order.videos))
+    assert ("install driver 525" in " ".join(capsys.readouterr().err.split())) == said
 
 
 def test_shard_that_keeps_failing_holds_up_no_other_and_is_free_afterwards(order, monkeypatch):
