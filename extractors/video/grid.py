@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 import av
@@ -20,7 +20,13 @@ from extractors.video.upright import Canvas, Upright
 MAX_ROUNDING_S = 0.001
 EXACT_S = 1e-6
 
+# So many frames are decoded in a run, and fewer of those that take much memory.
+RUN, RUN_BYTES = 16, 32 * 2**20
+
 DEFAULT_SETTINGS = VideoSettings()
+
+# A frame, its start and end in seconds, how to draw it, and the number of frames decoded so far.
+Placed = tuple[VideoFrame, float, float, Upright, int]
 
 
 class KeptFrames:
@@ -66,21 +72,27 @@ class KeptFrames:
         canvas, frame, upright = self._frames[number]
         return lambda: cut(canvas.draw(frame, upright))
 
-    def pictures(self) -> Iterator[np.ndarray] | None:
+    def pictures(self, boxes: Mapping[int, tuple[int, int, int]] | None = None) -> Iterator[np.ndarray] | None:
         """Return what `grid_frames` has yielded, drawn once more; None if the frames were not kept.
 
         Frames are let go on the way.
-        """
-        return self._drawn() if self._frames else None
 
-    def _drawn(self) -> Iterator[np.ndarray]:
+        Args:
+            boxes: by number of the frame, from 0, the only square that is needed of it; see `Canvas.draw`.
+        """
+        return self._drawn(boxes or {}) if self._frames else None
+
+    def _drawn(self, boxes: Mapping[int, tuple[int, int, int]]) -> Iterator[np.ndarray]:
         last = picture = None
+        number = 0
         while self._frames:
             canvas, frame, upright = self._frames.popleft()
-            if picture is None or frame is not last:
-                picture = canvas.draw(frame, upright)
-            last = frame
+            box = boxes.get(number)
+            if picture is None or (frame, box) != last:
+                picture = canvas.draw(frame, upright, box)
+            last = frame, box
             yield picture
+            number += 1
 
 
 def grid_frames(
@@ -130,15 +142,19 @@ def grid_frames(
         # The times of the first frame and of each later one may be off by half a tick.
         tick_s = seconds(1, stream.time_base)
         tolerance_s = tick_s if EXACT_S <= tick_s <= MAX_ROUNDING_S else EXACT_S
-        for frame, start_s, end_s in shown(pictures(container, stream, tally), stream):
+        # How to draw a frame depends on the decoder's state, which changes with the next one.
+        placed = (
+            (frame, start_s, end_s, canvas.place(frame), tally.total)
+            for frame, start_s, end_s in shown(pictures(container, stream, tally), stream)
+        )
+        for frame, start_s, end_s, upright, total in _ahead(placed):
             if thresholds is not None and end_s - start_s > thresholds.max_still_s:
                 allowed = f"(at most {thresholds.max_still_s:g} s allowed)"
                 message = f"one frame, at {start_s:.1f} s, would be shown for {end_s - start_s:.1f} s {allowed}"
                 raise undecodable("timestamps", message)
-            if max(tally.total, k) > limits.frames:
+            if max(total, k) > limits.frames:
                 message = f"{Path(path).name} has more frames than limits.frames allows ({limits.frames:,})"
                 raise undecodable("too_large", message)
-            upright = canvas.place(frame)
             tally.shown_s = end_s
             if k / fps >= end_s - tolerance_s:
                 continue
@@ -155,6 +171,25 @@ def grid_frames(
             raise undecodable("no_frames", f"no frame of {Path(path).name} decodes")
         if thresholds is not None:
             _check_whole(container, stream, tally, thresholds)
+
+
+def _ahead(placed: Iterator[Placed]) -> Iterator[Placed]:
+    """Yield frames that are decoded in runs; an error comes after the frames before it.
+
+    If the caller works on each frame before the next is decoded, decoding takes much longer: the decoder's code, tables
+    and reference frames are no longer in the caches of the processor.
+    """
+    run: deque[Placed] = deque()
+    try:
+        for item in placed:
+            run.append(item)
+            if len(run) * _bytes(item[0]) >= RUN_BYTES or len(run) == RUN:
+                while run:
+                    yield run.popleft()
+    except Exception:
+        yield from run
+        raise
+    yield from run
 
 
 def _bytes(frame: VideoFrame) -> int:

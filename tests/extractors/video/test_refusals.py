@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import os
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from itertools import islice
 from pathlib import Path
+from typing import Any
 
 import av
 import numpy as np
@@ -13,9 +15,10 @@ import pytest
 import system_calls
 
 from extractors.errors import VideoError
-from extractors.video.decoding import Tally, opened
+from extractors.video import grid
+from extractors.video.decoding import Tally, opened, pictures
 from extractors.video.grid import grid_frames
-from extractors.video.settings import VideoSettings
+from extractors.video.settings import DEFAULT_LIMITS, Limits, VideoSettings
 
 
 def refusal(path: Path, **limits: float) -> VideoError:
@@ -212,6 +215,31 @@ def test_broken_frames_before_the_first_good_one_do_not_count(drawing):
     path = drawing.write("a.mp4", drawing.pictures(100), options={"g": "1"})
     spoil(path, {0, 1, 2})
     assert drawing.numbers(path) == list(range(3, 100))
+
+
+def pictures_before_the_refusal(path: Path, limits: Limits = DEFAULT_LIMITS) -> tuple[int, str]:
+    """How many pictures are shown before a video is refused, and why."""
+    shown: list[np.ndarray] = []
+    with pytest.raises(VideoError) as caught:
+        shown.extend(grid_frames(path, 25.0, limits=limits))
+    return len(shown), caught.value.reason
+
+
+@pytest.mark.parametrize("intact", [1, 5, 16, 17, 40])
+def test_a_refusal_comes_after_all_pictures_before_it_although_frames_are_decoded_in_runs(drawing, monkeypatch, intact):
+    def failing(*of_video: Any) -> Iterator[av.VideoFrame]:
+        yield from islice(pictures(*of_video), intact)
+        raise VideoError("decode", "unsupported", "the decoder gives up")
+
+    monkeypatch.setattr(grid, "pictures", failing)
+    path = drawing.write("a.mp4", drawing.pictures(60))
+    # When a frame ends is known only from the next one.
+    assert pictures_before_the_refusal(path) == (intact - 1, "unsupported")
+
+
+def test_frames_beyond_the_limit_are_refused_after_those_within(drawing):
+    path = drawing.write("a.mp4", drawing.pictures(40))
+    assert pictures_before_the_refusal(path, Limits(frames=20)) == (19, "too_large")
 
 
 def test_a_frame_shown_for_too_long_is_refused(drawing):
