@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
 
 import cv2
 import numpy as np
@@ -115,17 +114,6 @@ def plan_static(track: FaceTrack, settings: CropSettings) -> list[StaticView]:
         frame = int(share[good[np.abs(good - (len(share) - 1) / 2).argmin()]])
         chosen.append(StaticView(frame, view_of(track.boxes[frame], track.eyes[frame], settings.margin)))
     return chosen
-
-
-def boxes_alone(windows: Sequence[Window], views: Sequence[StaticView]) -> dict[int, tuple[int, int, int]]:
-    """Return the frames from which `iter_crops` cuts nothing but the box of one window, with that box."""
-    boxes: dict[int, tuple[int, int, int]] = {}
-    for window in windows:
-        boxes |= dict.fromkeys(range(window.first_frame, window.last_frame + 1), window.box)
-    shared = [first.last_frame for first, second in pairwise(windows) if first.last_frame == second.first_frame]
-    for frame in (*shared, *(view.frame for view in views)):
-        boxes.pop(frame, None)
-    return boxes
 
 
 def iter_crops(

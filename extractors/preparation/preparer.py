@@ -11,7 +11,7 @@ import cv2
 import numpy as np
 
 from extractors.errors import undecodable
-from extractors.faces.crops import CropWindow, Window, boxes_alone, iter_crops, plan_static, plan_windows
+from extractors.faces.crops import CropWindow, Window, iter_crops, plan_static, plan_windows
 from extractors.faces.crops import FaceCrop as FaceCrop
 from extractors.faces.detector import FaceDetector
 from extractors.faces.recognizer import FaceRecognizer
@@ -145,7 +145,7 @@ class Preparer:
         views = plan_static(track, settings.crops) if request.static else []
         wanted = request.windows
         moving = [window for window in windows if request.dynamic and (wanted is None or window.index in wanted)]
-        pictures = kept.pictures(boxes_alone(moving, views))
+        pictures = kept.pictures()
         if pictures is None:
             pictures = grid_frames(request.path, settings.video.fps, thresholds=None, limits=settings.limits)
         crops = iter_crops(pictures, moving, views, on_frame=self._on_progress)

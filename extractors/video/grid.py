@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import av
@@ -72,27 +72,21 @@ class KeptFrames:
         canvas, frame, upright = self._frames[number]
         return lambda: cut(canvas.draw(frame, upright))
 
-    def pictures(self, boxes: Mapping[int, tuple[int, int, int]] | None = None) -> Iterator[np.ndarray] | None:
+    def pictures(self) -> Iterator[np.ndarray] | None:
         """Return what `grid_frames` has yielded, drawn once more; None if the frames were not kept.
 
         Frames are let go on the way.
-
-        Args:
-            boxes: by number of the frame, from 0, the only square that is needed of it; see `Canvas.draw`.
         """
-        return self._drawn(boxes or {}) if self._frames else None
+        return self._drawn() if self._frames else None
 
-    def _drawn(self, boxes: Mapping[int, tuple[int, int, int]]) -> Iterator[np.ndarray]:
+    def _drawn(self) -> Iterator[np.ndarray]:
         last = picture = None
-        number = 0
         while self._frames:
             canvas, frame, upright = self._frames.popleft()
-            box = boxes.get(number)
-            if picture is None or (frame, box) != last:
-                picture = canvas.draw(frame, upright, box)
-            last = frame, box
+            if picture is None or frame is not last:
+                picture = canvas.draw(frame, upright)
+            last = frame
             yield picture
-            number += 1
 
 
 def grid_frames(

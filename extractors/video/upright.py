@@ -18,8 +18,6 @@ from extractors.video.pixel_shape import PixelShape
 
 # Video without a stated colour space is read as players do: as BT.709 from 720 lines or 1280 columns, else BT.601.
 HD_LINES, HD_COLUMNS = 720, 1280
-# A multiple of the pixels that FFmpeg converts at a time.
-ALIGNED_PX = 32
 _UNTAGGED = (2, 3)  # FFmpeg's AVCOL_SPC_UNSPECIFIED and AVCOL_SPC_RESERVED
 
 
@@ -84,7 +82,9 @@ class Upright:
 
     def rgb(self, frame: VideoFrame, reformatter: VideoReformatter) -> np.ndarray:
         """Convert one frame to uint8 RGB [height, width, 3]. Raises av.FFmpegError if FFmpeg cannot convert it."""
-        stored = _rgb(frame, self.stored_width, self.stored_height, _colorspace(frame), reformatter)
+        stored = reformatter.reformat(
+            frame, self.stored_width, self.stored_height, "rgb24", src_colorspace=_colorspace(frame), threads=1
+        ).to_ndarray()
         turned = cv2.transpose(stored) if self.transposed else stored
         turned = turned[:: -1 if self.flip_y else 1, :: -1 if self.flip_x else 1]
         # FFmpeg pads rows, and MediaPipe mistakes the padding for pixels.
@@ -106,7 +106,6 @@ class Canvas:
         self._shape, self._turn = PixelShape(stream), _Turn(stream)
         self._reformatter = VideoReformatter()
         self._size = size
-        self._part: _Part | None = None
 
     def upright(self, frame: VideoFrame) -> Upright:
         """Return the transformation of a frame in its own size. Call it for every frame in order, like `place`."""
@@ -119,24 +118,14 @@ class Canvas:
             self._size = upright.width, upright.height
         return upright if (upright.width, upright.height) == self._size else upright.fitted(*self._size)
 
-    def draw(self, frame: VideoFrame, upright: Upright, box: tuple[int, int, int] | None = None) -> np.ndarray:
+    def draw(self, frame: VideoFrame, upright: Upright) -> np.ndarray:
         """Convert a frame to uint8 RGB [height, width, 3], read-only, without padding between rows.
-
-        Args:
-            box: x, y, side in px of the only square that is needed; it may extend beyond the edges. The rest of the
-                picture may be undefined.
 
         Raises:
             VideoError: stage "decode", reason "unsupported": FFmpeg cannot convert this kind of picture.
         """
         try:
-            if box is not None and self._is_local(frame, upright):
-                picture = np.empty((upright.height, upright.width, 3), np.uint8)
-                if self._part is None or self._part.box != box:
-                    self._part = _Part(frame, box)
-                self._part.draw(frame, picture)
-            else:
-                picture = upright.rgb(frame, self._reformatter)
+            picture = upright.rgb(frame, self._reformatter)
         except av.FFmpegError as error:
             if is_lack_of_memory(error):
                 raise
@@ -149,54 +138,6 @@ class Canvas:
             picture = canvas
         picture.flags.writeable = False
         return picture
-
-    def _is_local(self, frame: VideoFrame, upright: Upright) -> bool:
-        """Return whether a part of the frame, converted by itself, has the bits that it has in the whole picture.
-
-        FFmpeg converts such frames pixel by pixel, by SIMD instructions for 8 of them at a time. In others, it
-        interpolates colours, or converts what is left of a row by other instructions.
-        """
-        return (
-            frame.format.name == "yuv420p"
-            and frame.width % 8 == frame.height % 2 == 0
-            and upright == Upright(frame.width, frame.height)
-            and self._size in (None, (frame.width, frame.height))
-        )
-
-
-class _Part:
-    """The part of yuv420p frames of one size that holds a square.
-
-    Args:
-        box: x, y, side in px; may extend beyond the edges.
-    """
-
-    def __init__(self, frame: VideoFrame, box: tuple[int, int, int]) -> None:
-        self.box = box
-        x, y, side = box
-        # The columns begin where SIMD instructions begin in the whole picture, and two rows share their colours.
-        left = min(max(x, 0), frame.width - 1) // ALIGNED_PX * ALIGNED_PX
-        right = min(-(-max(x + side, 1) // ALIGNED_PX) * ALIGNED_PX, frame.width)
-        top = min(max(y, 0), frame.height - 1) // 2 * 2
-        bottom = min(-(-max(y + side, 1) // 2) * 2, frame.height)
-        self._place = slice(top, bottom), slice(left, right)
-        self._width, self._height = right - left, bottom - top
-        self._reformatter = VideoReformatter()
-        self._graph = av.filter.Graph()
-        self._graph.threads = 1
-        self._graph.link_nodes(
-            self._graph.add_buffer(
-                width=frame.width, height=frame.height, format=frame.format, time_base=frame.time_base
-            ),
-            self._graph.add("crop", f"{self._width}:{self._height}:{left}:{top}"),
-            self._graph.add("buffersink"),
-        ).configure()
-
-    def draw(self, frame: VideoFrame, picture: np.ndarray) -> None:
-        """Convert the part of a frame to RGB, at its place in the picture."""
-        self._graph.vpush(frame)
-        part = self._graph.vpull()
-        picture[self._place] = _rgb(part, self._width, self._height, _colorspace(frame), self._reformatter)
 
 
 class _Turn:
@@ -224,12 +165,6 @@ class _Turn:
                 if not self._grace:
                     self._matrix = None
         return self._matrix
-
-
-def _rgb(
-    frame: VideoFrame, width: int, height: int, colorspace: Colorspace | None, reformatter: VideoReformatter
-) -> np.ndarray:
-    return reformatter.reformat(frame, width, height, "rgb24", src_colorspace=colorspace, threads=1).to_ndarray()
 
 
 def _colorspace(frame: VideoFrame) -> Colorspace | None:

@@ -20,7 +20,6 @@ from extractors.faces.crops import (
     FaceCrop,
     StaticView,
     Window,
-    boxes_alone,
     iter_crops,
     plan_static,
     plan_windows,
@@ -229,14 +228,6 @@ def upright(frame: int, x: int, y: int, side: int) -> StaticView:
 
 def grey(picture: np.ndarray) -> np.ndarray:
     return cv2.cvtColor(picture, cv2.COLOR_RGB2GRAY)
-
-
-def test_boxes_alone_are_all_that_is_cut_from_their_frames():
-    windows = [Window(0, 2, 3, (10, 20, 32)), Window(1, 5, 2, (50, 30, 32)), Window(2, 9, 1, (0, 0, 16))]
-    views = [upright(frame, 0, 0, 32) for frame in (0, 3, 9)]
-    first, second, third = (window.box for window in windows)
-    # Frames 3 and 9 have views, and frame 5 belongs to two windows.
-    assert boxes_alone(windows, views) == {2: first, 4: first, 6: second, 7: second, 10: third}
 
 
 def test_each_window_has_its_own_frames_cut_by_its_own_box(drawing):

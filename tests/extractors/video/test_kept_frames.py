@@ -5,13 +5,11 @@ from __future__ import annotations
 import gc
 from fractions import Fraction
 from itertools import pairwise
-from pathlib import Path
 
 import av
 import numpy as np
 import pytest
 
-from extractors.faces.boxes import cut_square
 from extractors.video.grid import KeptFrames, grid_frames
 
 
@@ -52,55 +50,6 @@ def test_kept_frames_give_the_pictures_of_the_first_pass(drawing, kind):
     # Repeated pictures are repeated objects, by which callers skip work.
     repeats, repeats_again = ([one is other for one, other in pairwise(shown)] for shown in (first, again))
     assert repeats == repeats_again
-
-
-def noise(path: Path, width: int, height: int, pix_fmt: str, colorspace: int, color_range: int) -> Path:
-    """Three pictures in which each pixel and colour is random, without loss."""
-    rng = np.random.default_rng(0)
-    with av.open(str(path), "w") as container:
-        stream = container.add_stream("ffv1", rate=25)
-        stream.width, stream.height, stream.pix_fmt = width, height, pix_fmt
-        stream.codec_context.colorspace, stream.codec_context.color_range = colorspace, color_range
-        for index in range(3):
-            frame = av.VideoFrame(width, height, pix_fmt)
-            for plane in frame.planes:
-                plane.update(rng.bytes(plane.buffer_size))
-            frame.colorspace, frame.color_range, frame.pts = colorspace, color_range, index
-            container.mux(stream.encode(frame))
-        container.mux(stream.encode())
-    return path
-
-
-@pytest.mark.parametrize(
-    ("width", "height", "pix_fmt"),
-    [
-        *((320, 180, "yuv420p"), (328, 182, "yuv420p"), (1288, 720, "yuv420p")),
-        *((341, 180, "yuv420p"), (320, 181, "yuv420p"), (320, 180, "yuv444p")),
-    ],
-)
-@pytest.mark.parametrize(("colorspace", "color_range"), [(2, 0), (1, 1), (5, 2)], ids=["untagged", "HD", "full range"])
-def test_a_part_has_the_bits_of_the_whole_picture(tmp_path, width, height, pix_fmt, colorspace, color_range):
-    path = noise(tmp_path / "a.mkv", width, height, pix_fmt, colorspace, color_range)
-    beyond = [(-40, -9, 90), (width - 31, height - 20, 64), (-50, 7, 20), (3, height + 5, 30), (-9, -9, width + 99)]
-    for box in [(37, 21, 101), (64, 32, 64), (299, 150, 21), *beyond]:
-        kept = KeptFrames(2**30)
-        whole = list(grid_frames(path, 25.0, kept=kept))
-        for number, part in enumerate(kept.pictures({0: box, 2: box})):
-            assert not part.flags.writeable
-            np.testing.assert_array_equal(cut_square(part, box), cut_square(whole[number], box))
-            if number == 1:
-                np.testing.assert_array_equal(part, whole[number])
-
-
-def test_another_box_of_the_same_frame_is_drawn(drawing):
-    path = drawing.write("a.mp4", drawing.pictures(3), rate=5)
-    kept = KeptFrames(2**30)
-    whole = list(grid_frames(path, 25.0, kept=kept))
-    boxes = {number: (number % 4 * 40, 0, 40) for number in range(12)}
-    for number, part in enumerate(kept.pictures(boxes)):
-        box = boxes.get(number, (0, 0, 160))
-        np.testing.assert_array_equal(cut_square(part, box), cut_square(whole[number], box))
-    assert len(whole) == 15
 
 
 FRAME_BYTES = 256 * 96 * 3 // 2  # of YUV 4:2:0; rows of 256 need no padding
