@@ -53,7 +53,12 @@ settle_environment()
 from extractors.errors import DeviceError
 from extractors.networks.precision import check_precision
 from extractors.optical_flow.computer import OpticalFlowComputer
-checks = {"optical_flow.engine": lambda engine: OpticalFlowComputer(engine).check()}
+def check_engine(engine):
+    computer = OpticalFlowComputer(engine)
+    computer.check()
+    if computer.engine == "opencv" != engine:
+        raise DeviceError("Numba cannot run here: install it again, or set engine to opencv (20 times slower)")
+checks = {"optical_flow.engine": check_engine}
 faults = {}
 for name, value in json.loads(sys.argv[1]).items():
     try:

@@ -7,7 +7,8 @@ from collections import Counter
 from collections.abc import Iterator
 from functools import partial
 
-from extractors.optical_flow.computer import why_gpu_is_idle
+from extractors.optical_flow.computer import OpticalFlowComputer, why_gpu_is_idle
+from extractors.optical_flow.parameters import OpticalFlowSettings
 from flows.archive.families import Families, families_of
 from flows.archive.outcomes import how_to_list, refusal_reasons
 from flows.archive.videos import Archive
@@ -40,8 +41,7 @@ def extract(config: RunConfig, videos: Archive) -> ExtractReport:
     if not work.count:
         console.say(f"Extract: nothing to decode: {_known(config.store.path, families, videos, work)}")
         return ExtractReport(0, 0, work.cached, work.refused_before, {})
-    if config.optical_flow.engine == "auto" and (obstacle := why_gpu_is_idle()) is not None:
-        console.say(f"Extract: the processors compute optical flow, since the GPU cannot: {obstacle}", style="yellow")
+    _say_slow_engine(config.optical_flow)
     with (
         open_engine(config) as engine,
         leases_for(config.store.path, families) as leases,
@@ -62,6 +62,16 @@ def extract(config: RunConfig, videos: Archive) -> ExtractReport:
             f"{limit if work.refused < work.count else ''}; {how_to_list(config.store.path)}"
         )
     return report
+
+
+def _say_slow_engine(chosen: OpticalFlowSettings) -> None:
+    """Say if optical flow takes far longer than the machine seems to need, and its features have other keys."""
+    if OpticalFlowComputer.from_settings(chosen).engine == "opencv" != chosen.engine:
+        console.say(
+            "Extract: Numba cannot run here: OpenCV computes optical flow, 20 times more slowly", style="yellow"
+        )
+    if chosen.engine == "auto" and (obstacle := why_gpu_is_idle()) is not None:
+        console.say(f"Extract: the processors compute optical flow, since the GPU cannot: {obstacle}", style="yellow")
 
 
 def _known(root: StorePath, families: Families, videos: Archive, work: WorkList) -> str:

@@ -217,6 +217,7 @@ class Stage:
         self._progress, self._pace, self._may_end_early = progress, Pace(), may_end_early
         self._total, self._on_change = total, on_change
         self._failed = 0
+        self._said = ""
         self._task = progress.add_task(title, total=total, failed=0, faulty=faulty, left=self._left)
         self._next_line_s = time.monotonic() + LINE_EVERY_S
 
@@ -254,7 +255,10 @@ class Stage:
         failed = f", {self._failed} {self._faulty}" if self._failed else ""
         left = "" if task.finished else self._left()
         count = f"{int(task.completed)} of {self._total}{failed}{left and f', {left}'}"
-        say(f"{' '.join(task.description.split())}: {count}")
+        line = f"{' '.join(task.description.split())}: {count}"
+        if line != self._said:
+            say(line)
+        self._said = line
 
 
 @contextmanager

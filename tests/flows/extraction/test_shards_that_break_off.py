@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -100,6 +101,15 @@ def test_a_gpu_that_stays_idle_is_told_to_those_who_left_the_choice_open(
     chosen = config.model_copy(update={"optical_flow": config.optical_flow.model_copy(update={"engine": engine})})
     extract_flow.extract(chosen, drawn_videos(order.videos))
     assert ("install driver 525" in " ".join(capsys.readouterr().err.split())) == said
+
+
+@pytest.mark.parametrize(("engine", "said"), [("cpu", True), ("opencv", False)])
+def test_opencv_in_place_of_numba_is_told(order, monkeypatch, capsys, engine, said):
+    monkeypatch.setitem(sys.modules, "extractors.optical_flow.cpu.engine", None)
+    config = order.config()
+    chosen = config.model_copy(update={"optical_flow": config.optical_flow.model_copy(update={"engine": engine})})
+    extract_flow.extract(chosen, drawn_videos(order.videos))
+    assert ("Numba cannot run here" in capsys.readouterr().err) == said
 
 
 def test_shard_that_keeps_failing_holds_up_no_other_and_is_free_afterwards(order, monkeypatch):

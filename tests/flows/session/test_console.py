@@ -62,7 +62,7 @@ def test_a_stage_that_takes_long_says_so_now_and_then(scheduled, capsys, monkeyp
         stage.advance()
         stage.advance(title="Score  loss 0.1")
     said = [line.split(" ", 1)[1] for line in capsys.readouterr().err.splitlines()]
-    assert said == ["Score: 1 of 2", "Score loss 0.1: 2 of 2", "Score loss 0.1: 2 of 2"]
+    assert said == ["Score: 1 of 2", "Score loss 0.1: 2 of 2"]
 
 
 def test_why_a_command_ends_is_a_line_of_the_program_wherever_it_is_read(scheduled, capsys):
