@@ -106,6 +106,8 @@ class PreparerPool:
         for child in self._children:
             child.connection.close()  # so that all end at the same time
         self._running.close()
+        for child in self._children:
+            child.task = None  # a generator of parts that is closed later must start no child again
 
     def prepare(
         self, requests: Iterable[Request], meanwhile: Callable[[], object] = lambda: None

@@ -65,6 +65,7 @@ def asked() -> bool:
 def check() -> None:
     """Raise KeyboardInterrupt if this process has been asked to stop; the first one may have been swallowed."""
     if _asked.is_set():
+        _State.raised_at = time.monotonic()  # the same stop may have been put off, and would interrupt the cleaning up
         raise KeyboardInterrupt
 
 

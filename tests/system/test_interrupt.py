@@ -104,6 +104,17 @@ def test_a_ctrl_c_that_comes_twice_at_once_counts_once(monkeypatch):
     stopping._stop(signal.SIGINT, None)
 
 
+def test_a_stop_that_was_put_off_does_not_interrupt_the_cleaning_up(monkeypatch):
+    """It was noticed between two items before the signal came again."""
+    monkeypatch.setattr(stopping, "_asked", threading.Event())
+    monkeypatch.setattr(stopping, "_State", type("Fresh", (stopping._State,), {}))
+    monkeypatch.setattr(stopping, "REPEATED_S", 3600.0)
+    stopping._asked.set()
+    with pytest.raises(KeyboardInterrupt):
+        stopping.check()
+    stopping._stop(signal.SIGTERM, None)
+
+
 def stubborn(limit_s: float) -> subprocess.Popen[bytes]:
     """A process that goes on when it is told to stop, and has begun to."""
     command = [sys.executable, "-c", STUBBORN, str(limit_s)]

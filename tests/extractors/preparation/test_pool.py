@@ -339,6 +339,15 @@ def test_all_children_are_told_to_end_before_the_first_is_waited_for(settings, m
     assert told[0] == [True, True]
 
 
+def test_no_child_starts_after_the_end_of_the_pool(settings, clip):
+    """Such as by a generator that lives as long as an exception."""
+    with PreparerPool(settings, 1, stall_s=60) as pool:
+        parts = pool.prepare([request(clip)])
+        next(parts)
+    parts.close()
+    assert not Path(f"/proc/{child_of(pool)}").exists()
+
+
 def test_no_child_outlives_the_pool_even_if_its_parent_is_killed(settings, clip):
     with PreparerPool(settings, 1, stall_s=60) as pool:
         child = child_of(pool)
