@@ -46,7 +46,12 @@ def plain_command() -> Iterator[None]:
     try:
         with one_line_for_mistakes():
             yield
-    except KeyboardInterrupt as error:
+    except typer.Exit:
+        raise
+    except (KeyboardInterrupt, Exception) as error:
+        # Libraries may turn the interruption into an error of their own.
+        if not isinstance(error, KeyboardInterrupt) and not stopping.asked():
+            raise
         console.complain("stopped; finished work is kept, and nothing is half done")
         raise typer.Exit(stopping.EXIT_INTERRUPTED) from error
 

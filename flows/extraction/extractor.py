@@ -269,14 +269,11 @@ class Extractor:
             What has been committed just now.
         """
         watch = Stopwatch()
-        with watch.measure("write"):
-            known = self._known_tracks(jobs)
-        intakes = [_Intake(job, known.get(job.video.video_id)) for job in jobs]
-        intakes.sort(key=lambda intake: _size_of(intake.job.video.path), reverse=True)
+        ordered = sorted(jobs, key=lambda job: _size_of(job.video.path), reverse=True)
         batches = self._batches(watch)
         finished: list[_Intake] = []
         since = time.monotonic()
-        for intake in self._fill(intakes, batches, watch, check):
+        for intake in self._fill(ordered, self._known_tracks, batches, watch, check):
             finished.append(intake)
             if on_video is not None:
                 on_video(intake.job.video.video_id, intake.error is None)
@@ -292,10 +289,10 @@ class Extractor:
         Raises:
             VideoError: the video is refused.
         """
-        intake, watch = _Intake(Job(video, static=True, dynamic=True), None), Stopwatch()
+        watch = Stopwatch()
         batches = self._batches(watch)
-        for _ in self._fill([intake], batches, watch):
-            batches.flush()
+        (intake,) = self._fill([Job(video, static=True, dynamic=True)], lambda _: {}, batches, watch)
+        batches.flush()
         with intake.isolating_faults():
             found = self._finished(intake)
         if intake.error is not None:
@@ -314,14 +311,17 @@ class Extractor:
 
     def _fill(
         self,
-        intakes: Sequence[_Intake],
+        jobs: Sequence[Job],
+        known_tracks: Callable[[Sequence[Job]], Mapping[str, FaceTrack]],
         batches: _Batches,
         watch: Stopwatch,
         check: Callable[[], None] | None = None,
     ) -> Iterator[_Intake]:
         """Prepare videos and run the networks on full batches; yield each that has no more parts to come."""
-        for number, part in self._pool.prepare(self._requests(intakes), self._build_networks):
-            intake = intakes[number]
+        at_work: dict[int, _Intake] = {}
+        requests = self._requests(jobs, known_tracks, at_work, watch)
+        for number, part in self._pool.prepare(requests, self._build_networks):
+            intake = at_work[number]
             if check is not None:
                 check()
             match part:
@@ -336,22 +336,32 @@ class Extractor:
                     intake.begin()
                 case Finished():
                     watch.add(part.seconds)
-                    yield intake
+                    yield at_work.pop(number)
                 case VideoError():
                     intake.error = part
                     log.info("%s rejected: %s", intake.job.video.video_id, part)
-                    yield intake
+                    yield at_work.pop(number)
 
     def _useful_processes(self) -> int:
         """Return how many videos can be prepared at once: even an idle process takes 170 MiB."""
         return self._cores if self._videos is None else min(self._cores, self._videos)
 
-    def _requests(self, intakes: Sequence[_Intake]) -> Iterator[Request]:
-        """Yield requests to the child processes; the last videos share the idle cores."""
-        for position, intake in enumerate(intakes):
-            sharing = min(self._processes, len(intakes) - position)
+    def _requests(
+        self,
+        jobs: Sequence[Job],
+        known_tracks: Callable[[Sequence[Job]], Mapping[str, FaceTrack]],
+        at_work: dict[int, _Intake],
+        watch: Stopwatch,
+    ) -> Iterator[Request]:
+        """Yield requests to the child processes, and note their videos; the last ones share the idle cores."""
+        known: Mapping[str, FaceTrack] = {}
+        for number, job in enumerate(jobs):
+            if number % self._config.extract.shard_size == 0:
+                with watch.measure("write"):
+                    known = known_tracks(jobs[number : number + self._config.extract.shard_size])
+            sharing = min(self._processes, len(jobs) - number)
             threads = self._config.optical_flow.threads or max(1, self._cores // sharing)
-            job = intake.job
+            at_work[number] = intake = _Intake(job, known.get(job.video.video_id))
             intake.begin()
             yield Request(
                 job.video.path,

@@ -12,7 +12,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import typer
 
+from flows.cli.command import plain_command
 from flows.session import stopping
 
 # Told to stop in the midst of an import, after which another thread imports as well.
@@ -113,6 +115,20 @@ def test_a_stop_that_was_put_off_does_not_interrupt_the_cleaning_up(monkeypatch)
     with pytest.raises(KeyboardInterrupt):
         stopping.check()
     stopping._stop(signal.SIGTERM, None)
+
+
+def test_an_interruption_that_a_library_turns_into_its_own_error_is_a_stop(monkeypatch, capsys):
+    """As pydantic does, if it comes while it serialises settings."""
+    monkeypatch.setattr(stopping, "_asked", threading.Event())
+
+    def interrupted() -> None:
+        stopping._asked.set()
+        raise ValueError("Error calling function: KeyboardInterrupt")
+
+    with pytest.raises(typer.Exit) as ended, plain_command():
+        interrupted()
+    assert ended.value.exit_code == stopping.EXIT_INTERRUPTED
+    assert "stopped; finished work is kept" in capsys.readouterr().err
 
 
 def stubborn(limit_s: float) -> subprocess.Popen[bytes]:
