@@ -29,6 +29,7 @@ logger = logging.getLogger(__name__)
 
 # Part of the cache key: raise it if this code's results change.
 REVISION = 1
+_NONE_HERE = (NO_GPU, HIDDEN)  # "auto" then takes the CPU without a word
 
 
 class DeviceArray(Protocol):
@@ -184,9 +185,10 @@ def _check_frames(gray: np.ndarray, ndim: int | None = None) -> None:
 def _available_engine(engine: Engine) -> Engine:
     """Resolve "auto", and replace "cpu" if it cannot run here."""
     if engine == "auto":
-        if _missing_for_gpu() is None:
+        missing = _missing_for_gpu()
+        if missing is None:
             return "gpu"
-        if (missing := why_gpu_is_idle()) is not None:
+        if missing not in _NONE_HERE:
             logger.warning("the gpu engine, by far the fastest, cannot run: %s; the CPU computes optical flow", missing)
         engine = "cpu"
     if engine == "cpu":
@@ -201,7 +203,7 @@ def _available_engine(engine: Engine) -> Engine:
 def why_gpu_is_idle() -> Obstacle | None:
     """Say why "auto" does not use the GPU of this machine; None if it does, or if there is none for this process."""
     missing = _missing_for_gpu()
-    return None if missing in (NO_GPU, HIDDEN) else missing
+    return None if missing in _NONE_HERE else missing
 
 
 def _missing_for_gpu() -> Obstacle | None:

@@ -161,15 +161,12 @@ def lacking_features(root: str | StorePath, families: Families) -> str:
 
 def _differences(there: Family, here: Family) -> dict[str, tuple[str, str]]:
     """Return the settings in which a family differs from another of its name: name -> (its value, the other's)."""
-    values, others = (dict(_named(family.settings, family.name)) for family in (there, here))
+    unnamed = {"optical_flow.engine": "cpu"}  # its keys do not name it
+    values, others = (unnamed | dict(_named(family.settings, family.name)) for family in (there, here))
     names = [name for name in {**values, **others} if values.get(name) != others.get(name)]
     if any(name == "weights" or name.endswith(".base_model") for name in names):  # the cause of the others
         names = [name for name in names if name.rpartition(".")[2] not in ("seed", "digest", "revision")]
-    unset = {"optical_flow.engine": "cpu"}  # which is not in its keys
-    return {
-        name: (str(values.get(name, unset.get(name, "unset"))), str(others.get(name, unset.get(name, "unset"))))
-        for name in names
-    }
+    return {name: (str(values.get(name, "unset")), str(others.get(name, "unset"))) for name in names}
 
 
 def _named(settings: Mapping[str, Any], kind: str, prefix: str = "") -> Iterator[tuple[str, Any]]:

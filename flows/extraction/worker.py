@@ -64,13 +64,13 @@ def open_extraction(extractor: Extractor, leases: Leases, lookup: Lookup) -> Ite
         except LeaseLostError as error:
             return _left_to_another_run(committed, error)
         except Exception as error:
-            kept[stretch] = committed
             if isinstance(error, StoreError):
                 # Another run may have taken this one for dead and removed its features; then the store is not at fault.
                 try:
                     leases.confirm()
                 except LeaseLostError as lost:
-                    return _left_to_another_run(kept.pop(stretch), lost)
+                    return _left_to_another_run(committed, lost)
+            kept[stretch] = committed
             raise
         finally:
             leases.release()

@@ -120,7 +120,7 @@ def extract_stretches(
                 yield stretch
             elif at_work:
                 yield None
-            elif held := work.held_by(leases.others()):
+            elif held := work.held_by(claims):
                 if held != waited_for:
                     hosts = ", ".join(f"{count} on {host}" for host, count in sorted(held.items()))
                     console.say(f"Extract: waiting for videos of other runs: {hosts}")

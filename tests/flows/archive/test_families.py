@@ -11,6 +11,7 @@ import pytest
 from extractors.assets import catalog
 from extractors.assets.files import AssetError
 from extractors.faces.quality import QUALITY
+from flows.archive import families as module
 from flows.archive.clips import read_clips
 from flows.archive.families import families_of, lacking_features, settle_weights, stored_families
 from flows.archive.videos import known_videos
@@ -185,3 +186,13 @@ def test_what_a_store_lacks_is_said_with_the_networks_of_what_it_has(tmp_path):
     for refused in (lambda: known_videos(tmp_path, own), lambda: stored_families(tmp_path, keys)):
         with pytest.raises(UserError, match=rf"{needs}.* has {has}.* `traitline extract`"):
             refused()
+
+
+def test_engines_of_optical_flow_are_told_apart_by_name(tmp_path):
+    """A machine without a GPU knows the key of one."""
+    cpu, gpu = (
+        families_of(load_config(flags={"store.path": tmp_path, "weights": "random", "optical_flow.engine": engine}))
+        for engine in ("cpu", "gpu")
+    )
+    assert module._differences(cpu.dynamic, gpu.dynamic) == {"optical_flow.engine": ("cpu", "gpu")}
+    assert module._differences(cpu.static, gpu.static) == {}
